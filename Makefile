@@ -1,13 +1,15 @@
 # Needs make, and Python 3.11 or newer with venv. `make` alone lists the targets.
 PYTHON ?= python3
 VENV ?= .venv
-# The environment of the tests on SQLite: one that is there, where the two halves of `make test` are to show two Pythons.
-SQLITE_VENV ?= $(VENV)
 # A constraint such as DJANGO='django~=6.1.0'. Give each one a VENV of its own.
 DJANGO ?=
 # A file of further constraints: `.ci/lowest` prints those of the lowest versions that we allow.
 CONSTRAINTS ?=
 PYTEST_ARGS ?=
+# Test processes: one more than the processors, because many tests wait for a socket or another process.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+# `slow-once` leaves out the tests that also run on PostgreSQL.
+SLOW_SCOPE ?= slow
 BENCH_ARGS ?=
 AUDIT_ARGS ?=
 LOCK := requirements-dev.lock
@@ -15,59 +17,69 @@ MUTANTS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PARALLEL = -n $(WORKERS) --dist worksteal
+SQLITE = PHI_TEST_DB=sqlite $(BIN)/python -m pytest
+POSTGRESQL = PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql $(BIN)/python -m pytest
+# Tests that start many processes and assert response times: they need the machine alone.
+EXCLUSIVE := $(addprefix tests/integration/journeys/test_session_end_,faults.py outages.py)
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs reference links test test-sqlite test-postgresql bench mutate screenshots lint lock audit sbom clean
+.PHONY: help demo docs reference links test test-slow test-postgresql test-all bench mutate screenshots lint lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## show one person's life in the portal, then serve it (ONCE=1: only show)
+demo: $(VENV)/.demo ## show a sign-in and what follows in the example portal, then serve it (ONCE=1: only show)
 	@$(BIN)/python example_project/manage.py demo
 
-test: test-sqlite test-postgresql ## run the tests on SQLite, then on PostgreSQL
+test: $(VENV)/.dev ## run the tests that a change needs: on SQLite, in parallel, without the slow ones
+	$(SQLITE) $(PARALLEL) --scope quick $(PYTEST_ARGS)
 
-test-sqlite: $(SQLITE_VENV)/.dev ## run the tests on SQLite
-	PHI_TEST_DB=sqlite $(SQLITE_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+test-slow: $(VENV)/.dev ## run the slow tests that `make test` leaves out, on SQLite
+	$(SQLITE) $(PARALLEL) --scope $(SLOW_SCOPE) $(PYTEST_ARGS)
 
-test-postgresql: $(VENV)/.dev ## run the tests on PostgreSQL: DATABASE_URL, or a throw-away server
-	PHI_TEST_DB=postgresql $(BIN)/python -m tests.postgresql $(BIN)/python -m pytest $(PYTEST_ARGS)
+test-postgresql: $(VENV)/.dev ## run all tests on PostgreSQL: DATABASE_URL, or a temporary server
+	$(POSTGRESQL) $(PARALLEL) $(EXCLUSIVE:%=--ignore=%) $(PYTEST_ARGS)
+	$(if $(EXCLUSIVE),$(POSTGRESQL) $(EXCLUSIVE))
 
-bench: $(VENV)/.bench ## measure sign-ins, sessions, claims, seals, the leak guard, anomaly rules, the desk and the trail beside floors and peers, and fail where one is too slow
+test-all: test test-slow test-postgresql ## run all tests, on SQLite and on PostgreSQL
+
+bench: $(VENV)/.bench ## measure ratios to a floor or to other libraries, and fail where one misses its aim
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
-mutate: $(VENV)/.mutate ## break the protocol, the log and the rules in small ways, and fail where no test notices (twenty minutes)
+mutate: $(VENV)/.mutate ## make small changes to the protocol code, and fail where no test notices (20 minutes)
 	@nice -n 10 $(BIN)/python -m tests.mutation $(MUTANTS)
 
 docs: $(VENV)/.dev ## build the manual to build/docs/index.html; a warning is an error
 	$(BIN)/sphinx-build --builder html --nitpicky --fail-on-warning --keep-going --quiet docs build/docs
 
-reference: $(VENV)/.dev ## write the tables of docs/reference/settings.md anew, out of the code
-	@$(BIN)/python -m tests.manual.options
+reference: $(VENV)/.dev ## write the tables of docs/reference/settings.md from the code
+	@$(BIN)/python -m tests.docs.manual.settings_reference
 
-links: $(VENV)/.dev ## ask each address that the manual names elsewhere whether it is there: needs the network
+links: $(VENV)/.dev ## check the external links of the manual: needs the network
 	$(BIN)/sphinx-build --builder linkcheck --quiet docs build/links
 
-screenshots: $(VENV)/.dev ## make the pictures of the README anew, of the example as it runs
-	@$(BIN)/python -m tests.screenshots
+screenshots: $(VENV)/.dev ## make the screenshots of the manual from the running example
+	@$(BIN)/python -m tests.docs.screenshots
 
-lint: $(VENV)/.dev ## check style, types, import contracts and migrations
+lint: $(VENV)/.dev ## check style, spelling, types, import contracts and migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell django_phi_oidc docs example_project tests *.md
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 	DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python -m django makemigrations --check --dry-run
 
-lock: $(VENV)/.supply ## write the lock file anew: the newest of what pyproject.toml allows, each with its hashes
+lock: $(VENV)/.supply ## write the lock file: the newest versions that pyproject.toml allows, with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--extra dev --custom-compile-command 'make lock' pyproject.toml --output-file $(LOCK)
 
-audit: $(VENV)/.supply ## ask whether a flaw is known of anything that is locked, and fail where one is, or nobody could say
+audit: $(VENV)/.supply ## fail when a vulnerability of a locked version is known, or the database cannot be reached
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement $(LOCK) $(AUDIT_ARGS)
-	npm audit --prefix tests/interop --audit-level moderate
+	npm audit --prefix tests/integration/interop --audit-level moderate
 
-sbom: $(VENV)/.supply ## write what an installed app consists of to dist/sbom.cdx.json (CycloneDX)
+sbom: $(VENV)/.supply ## write the components of an installed app to dist/sbom.cdx.json (CycloneDX)
 	rm -rf build/sbom && mkdir -p dist && $(PYTHON) -m venv build/sbom
 	sed 's/ *\\$$//; /--hash/d' $(LOCK) > build/sbom/locked.txt
 	build/sbom/bin/python -m pip --disable-pip-version-check --quiet install . --constraint build/sbom/locked.txt
@@ -75,9 +87,9 @@ sbom: $(VENV)/.supply ## write what an installed app consists of to dist/sbom.cd
 	$(BIN)/cyclonedx-py environment build/sbom/bin/python --pyproject pyproject.toml --mc-type library \
 		--output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
 
-clean: ## remove what the other targets made
+clean: ## remove what the other targets created
 	rm -rf $(VENV) build dist mutants *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .tox
-	rm -rf example_project/var tests/interop/node_modules
+	rm -rf example_project/var tests/integration/interop/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -90,7 +102,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@$(PIP) install --editable '.[demo]' $(WANTED)
 	@touch $@
 
-# As locked, unless somebody wants other versions.
+# The locked versions, unless DJANGO or CONSTRAINTS ask for others.
 $(VENV)/.dev: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "Installing the app and its tools into $(VENV) ..."
 ifeq ($(strip $(WANTED)),)
@@ -106,11 +118,11 @@ $(VENV)/.supply: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
-	@echo "Installing the app and what it is measured beside into $(VENV) ..."
+	@echo "Installing the app and what it is compared with into $(VENV) ..."
 	@$(PIP) install --editable '.[bench]' $(WANTED)
 	@touch $(VENV)/.demo $@
 
 $(VENV)/.mutate: pyproject.toml | $(BIN)/python
-	@echo "Installing the app and what breaks it into $(VENV) ..."
+	@echo "Installing the app and mutmut into $(VENV) ..."
 	@$(PIP) install --editable '.[mutate]' $(WANTED)
 	@touch $(VENV)/.demo $@

@@ -1,3 +1,3 @@
-"""OpenID Connect sign-in for healthcare portals, with an eye on protected health information."""
+"""OpenID Connect sign-in for portals that hold protected health information."""
 
 __version__ = "0.1.0"

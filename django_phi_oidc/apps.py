@@ -1,4 +1,4 @@
-"""The app. `ready()` is the list of all wiring."""
+"""The app configuration."""
 
 from importlib import import_module
 
@@ -14,13 +14,5 @@ class PHIOIDCConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        for wiring in (
-            "checks",
-            "role_checks",
-            "api_checks",
-            "emergency_checks",
-            "export_checks",
-            "watch_checks",
-            "receivers",
-        ):
-            import_module(f"{self.name}.{wiring}")
+        for module in ("checks", "receivers"):
+            import_module(f"{self.name}.{module}")

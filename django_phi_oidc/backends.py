@@ -1,5 +1,5 @@
 """For AUTHENTICATION_BACKENDS."""
 
-from .login.backend import BreakGlassBackend, OIDCAuthenticationBackend
-
-__all__ = ["BreakGlassBackend", "OIDCAuthenticationBackend"]
+# ruff: noqa: PLC0414 -- explicit re-exports
+from .login.backend import BreakGlassBackend as BreakGlassBackend
+from .login.backend import OIDCAuthenticationBackend as OIDCAuthenticationBackend

@@ -1,23 +1,22 @@
-"""The setting `PHI_OIDC`. What each request needs is parsed once, and again when `setting_changed` tells of it.
+"""The setting `PHI_OIDC`. Each option is parsed at its first use, and again after `setting_changed`.
 
     PHI_OIDC = {
         "PROVIDERS": {"default": {"issuer": …, "client_id": …, "client_secret": …}},
         "CLAIMS": {"birthdate": {"purpose": "TREAT", "basis": "…", "retention": "session"}},
-        "ENCRYPTION_KEYS": …, "SUBJECT_KEYS": …, "AUDIT_MAC_KEYS": …,
+        "KEYS": {"encryption": …, "subject": …, "audit_mac": …},
     }
 
-Everything here raises ImproperlyConfigured, with the name of the option and never its value.
+Every function raises ImproperlyConfigured if its option is wrong. The message lists all mistakes of the setting, by the
+names of the options and without their values. A mistake in another option does not matter.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from functools import lru_cache
-from inspect import get_annotations
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -26,170 +25,99 @@ from django.dispatch import receiver
 from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
-from .api_rules import APIDeclaration, parse_api
-from .declarations import ClaimDeclaration, ProviderDeclaration, parse_claim, parse_provider
-from .emergency_rules import EmergencyDeclaration, parse_emergency
+from .config import options
+from .config.apis import APIDeclaration
+from .config.claims import ClaimDeclaration
+from .config.emergency import EmergencyDeclaration
+from .config.options import Network as Network  # noqa: PLC0414 -- the type of trusted_proxies()
+from .config.providers import Label, ProviderDeclaration
+from .config.roles import RoleRule
+from .config.sinks import SinkDeclaration
 from .errors import DeclarationInvalid
-from .options import Options
-from .role_rules import RoleRule, parse_rules
 
-T = TypeVar("T")
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-KEY_RINGS = ("ENCRYPTION_KEYS", "SUBJECT_KEYS", "AUDIT_MAC_KEYS")
-PAIRWISE_RING = "PAIRWISE_KEY"
-"""Needed by pairwise_id alone."""
-_ORIGIN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
-METRICS = ("prometheus", "opentelemetry")
-"""What METRICS may name."""
-LONGEST_ACTIVATION = timedelta(days=366)
-CHANGES = ("password", "roles")
-"""What END_SESSIONS_ON may name."""
-OPTIONS = tuple(get_annotations(Options))
+KEY_VARIABLES = {
+    "encryption": "PHI_ENCRYPTION_KEYS",
+    "subject": "PHI_SUBJECT_KEYS",
+    "audit_mac": "PHI_AUDIT_MAC_KEYS",
+    "pairwise": "PHI_PAIRWISE_KEY",
+}
+"""The environment variables under which `phi_oidc init` and `keys generate` write the keys of each ring."""
+KEY_RINGS = ("encryption", "subject", "audit_mac")
+"""The rings that every project needs."""
+PAIRWISE_KEY_RING = "pairwise"
+"""Needed by pairwise_id only."""
 
-
-def option(name: str) -> Any:
-    """Return PHI_OIDC[name] as it stands now; the default, where it does not. name: one of OPTIONS."""
-    declared = getattr(settings, "PHI_OIDC", {})
-    if type(declared) is not dict and not isinstance(declared, Mapping):
-        raise ImproperlyConfigured("PHI_OIDC must be a dictionary.")
-    return declared.get(name, getattr(Options, name))
+Label.register(Promise)
 
 
-@lru_cache(maxsize=1)
-def providers() -> Mapping[str, ProviderDeclaration]:
-    """Return the declared providers by name; the first is the default one."""
-    return _parsed("PROVIDERS", _parse_provider)
+@lru_cache(maxsize=64)
+def _read(option: str, member: str = "") -> Any:
+    """Return the parsed option of PHI_OIDC, or one member of a group of options such as KEYS."""
+    try:
+        return options.parse_one(_get_declared(), option, member)
+    except DeclarationInvalid as error:
+        raise ImproperlyConfigured("\n".join([*list_unknown_options(), *list_mistakes()])) from error
 
 
-@lru_cache(maxsize=1)
-def claims() -> Mapping[str, ClaimDeclaration]:
-    """Return the declared claims by name."""
-    return _parsed("CLAIMS", parse_claim)
+def list_unknown_options() -> list[str]:
+    """Return a message for each top-level option that does not exist."""
+    return [f"PHI_OIDC: {message}" for message in options.list_unknown(_get_declared())]
 
 
-@lru_cache(maxsize=1)
-def roles() -> Mapping[str, tuple[RoleRule, ...]]:
-    """Return the rules from claims to roles, by the name of the provider."""
-    return _parsed("ROLES", parse_rules)
+def list_mistakes() -> list[str]:
+    """Return a message for each mistake in the known options, without values."""
+    return [re.sub(r"^\w+", r"PHI_OIDC['\g<0>']", mistake) for mistake in options.list_mistakes(_get_declared())]
 
 
-@lru_cache(maxsize=1)
-def apis() -> Mapping[str, APIDeclaration]:
-    """Return what access tokens are to the portal's own APIs, by the name of the provider."""
-    return _parsed("API", parse_api)
+get_key_source: Callable[[str], Any] = partial(_read, "KEYS")
+"""Return the source of a key ring, of the signing key, of the public keys or of the retention keys."""
+providers: Callable[[], Mapping[str, ProviderDeclaration]] = partial(_read, "PROVIDERS")
+"""Return the providers by name; the first is the default."""
+claims: Callable[[], Mapping[str, ClaimDeclaration]] = partial(_read, "CLAIMS")
+roles: Callable[[], Mapping[str, tuple[RoleRule, ...]]] = partial(_read, "ROLES")
+"""Return the rules from claims to roles, by the name of the provider."""
+apis: Callable[[], Mapping[str, APIDeclaration]] = partial(_read, "API")
+"""Return which access tokens the portal's own APIs accept, by the name of the provider."""
+trusted_proxies: Callable[[], tuple[Network, ...]] = partial(_read, "TRUSTED_PROXIES")
+sector_origins: Callable[[], tuple[str, ...]] = partial(_read, "SECTOR_ORIGINS")
+"""Return the origins of this sector in addition to that of the request."""
+audit_origin: Callable[[], Any] = partial(_read, "AUDIT", "origin")
+"""Return the declared name of the log; `audit.log.signing_keys` validates it."""
+witness_file: Callable[[], str | Path | None] = partial(_read, "AUDIT", "witness_file")
+resource_ids: Callable[[], Literal["plain", "keyed"]] = partial(_read, "AUDIT", "resource_ids")
+sinks: Callable[[], Mapping[str, SinkDeclaration]] = partial(_read, "AUDIT", "sinks")
+export_folder: Callable[[], Path | None] = partial(_read, "AUDIT", "exports")
+idle_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "idle_timeout")
+absolute_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "absolute_timeout")
+session_recheck: Callable[[], timedelta] = partial(_read, "SESSIONS", "recheck")
+end_sessions_on: Callable[[], tuple[str, ...]] = partial(_read, "SESSIONS", "end_on")
+revocation_give_up_after: Callable[[], timedelta] = partial(_read, "REVOCATION_GIVE_UP_AFTER")
+activation_lifetime: Callable[[], timedelta] = partial(_read, "ACTIVATION_LIFETIME")
+should_clear_all_cookies: Callable[[], bool] = partial(_read, "CLEAR_ALL_COOKIES")
+should_keep_offline_tokens: Callable[[], bool] = partial(_read, "KEEP_OFFLINE")
+break_glass_account: Callable[[], str] = partial(_read, "BREAK_GLASS_ACCOUNT")
+security_contacts: Callable[[], tuple[str, ...]] = partial(_read, "SECURITY_CONTACTS")
+anomaly_rules: Callable[[], tuple[str, ...]] = partial(_read, "ANOMALY_RULES")
+"""Return the dotted paths of the project's own rules."""
+leakage_guard: Callable[[], Literal["report", "block"]] = partial(_read, "LEAKAGE_GUARD")
+metrics: Callable[[], tuple[str, ...]] = partial(_read, "METRICS")
 
 
 @lru_cache(maxsize=1)
 def emergency() -> EmergencyDeclaration | None:
-    """Return what may be opened in an emergency; None: nothing."""
-    if (declared := option("EMERGENCY")) is None:
-        return None
-    try:
-        return parse_emergency(declared)
-    except DeclarationInvalid as error:
-        raise ImproperlyConfigured(f"PHI_OIDC: {error}") from error
-
-
-@lru_cache(maxsize=1)
-def trusted_proxies() -> tuple[Network, ...]:
-    """Return the networks whose forwarding headers are believed."""
-    try:
-        return tuple(ipaddress.ip_network(str(network)) for network in option("TRUSTED_PROXIES"))
-    except (TypeError, ValueError) as error:
-        raise ImproperlyConfigured("PHI_OIDC['TRUSTED_PROXIES'] must be a list of networks.") from error
-
-
-@lru_cache(maxsize=1)
-def sector_origins() -> tuple[str, ...]:
-    """Return the origins of this sector beside the one that a request comes to: the portal's further hosts."""
-    origins = option("SECTOR_ORIGINS")
-    if not isinstance(origins, list | tuple) or not all(isinstance(origin, str) for origin in origins):
-        raise ImproperlyConfigured("PHI_OIDC['SECTOR_ORIGINS'] must be a list of origins.")
-    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
-        raise ImproperlyConfigured("PHI_OIDC['SECTOR_ORIGINS']: an origin is https:// and a host alone.")
-    return tuple(origins)
-
-
-def revocation_give_up_after() -> timedelta:
-    """Return how long a revocation is tried before it is abandoned, with an alert."""
-    return _duration("REVOCATION_GIVE_UP_AFTER")
-
-
-def activation_lifetime() -> timedelta:
-    """Return for how long an activation code can be redeemed."""
-    value = _duration("ACTIVATION_LIFETIME")
-    if value > LONGEST_ACTIVATION:
-        raise ImproperlyConfigured(f"PHI_OIDC['ACTIVATION_LIFETIME'] must be {LONGEST_ACTIVATION.days} days at most.")
-    return value
-
-
-@lru_cache(maxsize=1)
-def idle_timeout() -> timedelta:
-    """Return how long a session lives without a request that is an activity."""
-    return _duration("IDLE_TIMEOUT")
-
-
-@lru_cache(maxsize=1)
-def absolute_timeout() -> timedelta:
-    """Return how long a session lives at most."""
-    return _duration("ABSOLUTE_TIMEOUT")
-
-
-@lru_cache(maxsize=1)
-def session_recheck() -> timedelta:
-    """Return how long a request may rely on the last look at the session's row; zero: each one looks."""
-    return _duration("SESSION_RECHECK", least=timedelta(0))
-
-
-def end_sessions_on() -> frozenset[str]:
-    """Return which changes of an account end its sessions: of END_SESSIONS_ON."""
-    value = option("END_SESSIONS_ON")
-    if not isinstance(value, list | tuple) or not set(value) <= set(CHANGES):
-        raise ImproperlyConfigured(f"PHI_OIDC['END_SESSIONS_ON'] must be a list of: {', '.join(CHANGES)}.")
-    return frozenset(value)
-
-
-def clear_all_cookies() -> bool:
-    """Say whether a logout asks the browser to drop all cookies of the registered domain, and not ours alone."""
-    return _switch("CLEAR_ALL_COOKIES")
-
-
-def keep_offline() -> bool:
-    """Say whether a back-channel logout leaves tokens of `offline_access` alive."""
-    return _switch("KEEP_OFFLINE")
-
-
-def break_glass_account() -> str:
-    """Return the name of the one account that may sign in with a password; empty when there is none."""
-    value = option("BREAK_GLASS_ACCOUNT")
-    if not isinstance(value, str):
-        raise ImproperlyConfigured("PHI_OIDC['BREAK_GLASS_ACCOUNT'] must be a user name.")
-    return value
-
-
-def resource_ids() -> Literal["plain", "keyed"]:
-    """Return how an event holds the id of the resource that it is about: as it is, or as a pseudonym."""
-    value = option("RESOURCE_IDS")
-    if value not in ("plain", "keyed"):
-        raise ImproperlyConfigured("PHI_OIDC['RESOURCE_IDS'] must be 'plain' or 'keyed'.")
-    return "keyed" if value == "keyed" else "plain"
-
-
-def alert_recipients() -> tuple[str, ...]:
-    """Return the addresses to which security alerts are mailed."""
-    return _texts("ALERT_RECIPIENTS", "mail addresses", "@")
-
-
-def anomaly_rules() -> tuple[str, ...]:
-    """Return the dotted paths of the project's own rules."""
-    return _texts("ANOMALY_RULES", "dotted paths", ".")
+    """Return the rules of emergency access, with the addresses for its mails; None: it is disabled."""
+    declared: EmergencyDeclaration | None = _read("EMERGENCY")
+    if declared is None or declared.mail_to:
+        return declared
+    if not security_contacts():
+        raise ImproperlyConfigured("PHI_OIDC['EMERGENCY'] needs SECURITY_CONTACTS, or its own mail_to.")
+    return replace(declared, mail_to=security_contacts())
 
 
 @lru_cache(maxsize=1)
 def patient_resources() -> Callable[[Any], Iterable[str]] | None:
-    """Return the project's function from a user to the resources that are theirs (`Type/id`); None: there is none."""
-    path = option("PATIENT_RESOURCES")
-    if path is None:
+    """Return the project's function from a user to the resources about the user (`Type/id`); None: there is none."""
+    if (path := _read("PATIENT_RESOURCES")) is None:
         return None
     try:
         function = import_string(path)
@@ -200,72 +128,15 @@ def patient_resources() -> Callable[[Any], Iterable[str]] | None:
     return function  # type: ignore[no-any-return]  # the project's own
 
 
-def leakage_guard() -> Literal["report", "block"]:
-    """Return what becomes of a response that leaks: it is told of, or withheld, too."""
-    value = option("LEAKAGE_GUARD")
-    if value not in ("report", "block"):
-        raise ImproperlyConfigured("PHI_OIDC['LEAKAGE_GUARD'] must be 'report' or 'block'.")
-    return "block" if value == "block" else "report"
-
-
-def metrics() -> tuple[str, ...]:
-    """Return where metrics go to: of METRICS."""
-    value = option("METRICS")
-    if not isinstance(value, list | tuple) or not set(value) <= set(METRICS):
-        raise ImproperlyConfigured(f"PHI_OIDC['METRICS'] must be a list of: {', '.join(METRICS)}.")
-    return tuple(dict.fromkeys(value))
-
-
-def export_folder() -> Path | None:
-    """Return where exports of many events wait for whoever asked for them; None: there are none."""
-    value = option("EXPORT_FOLDER")
-    if value is not None and not (isinstance(value, str | Path) and Path(value).is_absolute()):
-        raise ImproperlyConfigured("PHI_OIDC['EXPORT_FOLDER'] must be the absolute path of a folder.")
-    return None if value is None else Path(value)
-
-
-def _duration(name: str, *, least: timedelta = timedelta.resolution) -> timedelta:
-    value = option(name)
-    if not isinstance(value, timedelta) or value < least:
-        raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a {'positive ' if least else ''}timedelta.")
-    return value
-
-
-def _texts(name: str, what: str, mark: str) -> tuple[str, ...]:
-    value = option(name)
-    if not isinstance(value, list | tuple) or not all(isinstance(text, str) and mark in text for text in value):
-        raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a list of {what}.")
-    return tuple(value)
-
-
-def _switch(name: str) -> bool:
-    value = option(name)
-    if not isinstance(value, bool):
-        raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be True or False.")
-    return value
-
-
-def _parse_provider(name: str, raw: Any) -> ProviderDeclaration:
-    """A label may be a lazy translation, which is no string before it is shown."""
-    label = raw.get("label") if isinstance(raw, Mapping) else None
-    if not isinstance(label, Promise):
-        return parse_provider(name, raw)
-    return replace(parse_provider(name, {**raw, "label": ""}), label=cast(str, label))
-
-
-def _parsed(name: str, parse: Callable[[str, Any], T]) -> Mapping[str, T]:
-    declared = option(name)
+def _get_declared() -> Mapping[str, Any]:
+    declared = getattr(settings, "PHI_OIDC", {})
     if not isinstance(declared, Mapping):
-        raise ImproperlyConfigured(f"PHI_OIDC[{name!r}] must be a dictionary.")
-    try:
-        return {key: parse(key, raw) for key, raw in declared.items()}
-    except DeclarationInvalid as error:
-        raise ImproperlyConfigured(f"PHI_OIDC: {error}") from error
+        raise ImproperlyConfigured("PHI_OIDC must be a dictionary.")
+    return declared
 
 
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.conf")
-def _forget(*, setting: str, **kwargs: Any) -> None:
+def _clear_caches(*, setting: str, **kwargs: Any) -> None:
     if setting == "PHI_OIDC":
-        parsed = (providers, claims, roles, apis, emergency, trusted_proxies, sector_origins)
-        for each in (*parsed, idle_timeout, absolute_timeout, session_recheck, patient_resources):
-            each.cache_clear()
+        for function in (_read, emergency, patient_resources):
+            function.cache_clear()

@@ -1,6 +1,6 @@
-"""Decorators for a host project's views."""
+"""Decorators for views of a host project."""
 
-from .access.decorators import phi_access, require_assurance
-from .sessions.decorators import passive
-
-__all__ = ["passive", "phi_access", "require_assurance"]
+# ruff: noqa: PLC0414 -- explicit re-exports
+from .access.decorators import phi_access as phi_access
+from .access.decorators import require_assurance as require_assurance
+from .sessions.decorators import passive as passive

@@ -1,8 +1,8 @@
-"""`SealedTextField`: a column of django-encrypted-model-fields that fails closed.
+"""`SealedTextField`: an encrypted text column based on django-encrypted-model-fields that refuses by default.
 
-What the library does and this field does not: return the ciphertext when no key fits (and seal it again at the next
-save), open whatever looks like a token on assignment, read its keys at import, open a value that was copied here from
-another row, send plain text to the database in a lookup, or seal the text of an SQL expression.
+The library returns the ciphertext when no key fits (and encrypts it again at the next save), decrypts anything on
+assignment that looks like a token, reads its keys at import, decrypts a value that was copied from another row, sends
+plaintext to the database in a lookup, and encrypts the text of an SQL expression. This field does none of that.
 """
 
 import re
@@ -18,15 +18,16 @@ from django.db.models.expressions import Col
 from django.db.models.lookups import IsNull
 from django.utils.functional import cached_property
 
-from . import buckets, keyring
+from .crypto import keyring, retention_keys
+from .errors import KeyMissing, KeySourceUnavailable
 
 MASK = "•••"
-KEY_SETTING = "FIELD_ENCRYPTION_KEY"
-_RING_ID = re.compile("[0-9a-f]{8}")
+LIBRARY_KEY_SETTING = "FIELD_ENCRYPTION_KEY"
+_ENCRYPTION_KEY_ID = re.compile("[0-9a-f]{8}")
 
 
-class _Unconfigured:
-    """Stands in for the library's crypter where the host project has no key for it; refuses to be used."""
+class _UnconfiguredCrypter:
+    """Replaces the library's crypter in projects without a key for it, and refuses any use."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise exceptions.ImproperlyConfigured(
@@ -34,39 +35,42 @@ class _Unconfigured:
         )
 
 
-def _import_guarded() -> "type[models.TextField[Any, Any]]":
-    """Import the library's field. Without a key of the host's its import fails, and a throw-away key left in place
-    would seal the host's own fields with a key that is lost at restart."""
-    if getattr(settings, KEY_SETTING, None) is not None:
+def _import_base_field() -> "type[models.TextField[Any, Any]]":
+    """Import the library's field.
+
+    Without a key in the settings that import fails, so a temporary key is set for its duration. It is removed again:
+    otherwise it would encrypt the host project's own fields, and be lost at restart.
+    """
+    if getattr(settings, LIBRARY_KEY_SETTING, None) is not None:
         from encrypted_model_fields.fields import EncryptedTextField  # noqa: PLC0415
 
         return EncryptedTextField
-    declared = hasattr(settings, KEY_SETTING)
-    setattr(settings, KEY_SETTING, Fernet.generate_key())
+    declared = hasattr(settings, LIBRARY_KEY_SETTING)
+    setattr(settings, LIBRARY_KEY_SETTING, Fernet.generate_key())
     try:
         from encrypted_model_fields import fields as library  # noqa: PLC0415
     finally:
         if declared:
-            setattr(settings, KEY_SETTING, None)
+            setattr(settings, LIBRARY_KEY_SETTING, None)
         else:
-            delattr(settings, KEY_SETTING)
-    vars(library)["CRYPTER"] = _Unconfigured()
+            delattr(settings, LIBRARY_KEY_SETTING)
+    vars(library)["CRYPTER"] = _UnconfiguredCrypter()
     return library.EncryptedTextField
 
 
-class Sealed:
-    """A value as the database holds it. It shows nothing; `SealedTextField.open` opens it."""
+class EncryptedText:
+    """A value as stored in the database; it displays only a mask. `SealedTextField.decrypt` decrypts it."""
 
-    __slots__ = ("text",)
+    __slots__ = ("ciphertext",)
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, ciphertext: str) -> None:
+        self.ciphertext = ciphertext
 
     @property
     def key_id(self) -> str:
-        """The id of the key that sealed it; empty where the text names none, and may be anything."""
-        id_, colon, _ = self.text.partition(":")
-        return id_ if colon and (_RING_ID.fullmatch(id_) or buckets.is_bucket(id_)) else ""
+        """The id of the encryption or retention key; empty if the text names none, and may be plaintext."""
+        id_, colon, _ = self.ciphertext.partition(":")
+        return id_ if colon and (_ENCRYPTION_KEY_ID.fullmatch(id_) or retention_keys.is_retention_key_name(id_)) else ""
 
     def __repr__(self) -> str:
         return MASK
@@ -74,61 +78,45 @@ class Sealed:
     __str__ = __repr__
 
 
-class _OnlySelected(str):
-    """The SQL of a sealed column, which can be selected: neither Django nor the database does anything else with it."""
+class _SelectOnlySQL(str):
+    """The SQL of an encrypted column: it can be selected, and neither Django nor the database can use it otherwise."""
 
-    __slots__ = ("plain",)
-    plain: str
+    __slots__ = ("column_sql",)
+    column_sql: str
 
-    def __new__(cls, plain: str) -> "_OnlySelected":
-        # Where Django joins pieces instead of formatting them, the database is asked for a function that is not there.
-        made = super().__new__(cls, f"a_sealed_column_can_only_be_selected({plain})")
-        made.plain = plain
-        return made
+    def __new__(cls, column_sql: str) -> "_SelectOnlySQL":
+        # Where Django joins SQL instead of formatting it, the database fails on this unknown function.
+        sql = super().__new__(cls, f"a_sealed_column_can_only_be_selected({column_sql})")
+        sql.column_sql = column_sql
+        return sql
 
     def __str__(self) -> NoReturn:
-        raise exceptions.FieldError("A sealed column can only be selected: the order of its ciphertexts means nothing.")
+        raise exceptions.FieldError("A sealed column can only be selected: the order of ciphertexts has no meaning.")
 
 
 class _SealedCol(Col):
-    """A sealed column in a statement."""
-
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         sql, params = super().as_sql(compiler, connection)
-        return _OnlySelected(sql), params
+        return _SelectOnlySQL(sql), params
 
 
 class _SealedIsNull(IsNull):
-    """The one question that a sealed column answers."""
+    """The only lookup of an encrypted column."""
 
     def process_lhs(self, compiler: Any, connection: Any, lhs: Any = None) -> tuple[str, Any]:
         sql, params = compiler.compile(lhs or self.lhs)
-        return getattr(sql, "plain", sql), params
+        return getattr(sql, "column_sql", sql), params
 
 
-def _refuse_in_options(options: Any, name: str) -> None:
-    """Raises: ImproperlyConfigured when options of the model would act on ciphertext of the field of that name."""
-    latest = options.get_latest_by or ()
-    acting = {
-        "ordering": [each for each in options.ordering or () if isinstance(each, str)],
-        "get_latest_by": [latest] if isinstance(latest, str) else latest,
-        "unique_together": [each for group in options.unique_together for each in group],
-        "indexes": [each for index in options.indexes for each in index.fields],
-        "constraints": [each for constraint in options.constraints for each in getattr(constraint, "fields", ())],
-    }
-    for option, names in acting.items():
-        if name in {each.removeprefix("-") for each in names}:
-            raise exceptions.ImproperlyConfigured(f"A sealed field can't be in {option} of its model.")
+class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base is chosen at import
+    """Text that is encrypted in the database and in the instance, and bound to its table, column and natural key.
 
+    bind: attribute names of the natural key. It is known before the row is saved, so not an automatic primary key.
+    bucket: name of the attribute with the name of the retention key. If it is empty, the newest encryption key is used.
 
-class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is chosen at import
-    """Text, sealed in the database and in the instance, bound to its table, column and natural key.
-
-    bind: attribute names of the natural key; known before the row is saved, hence not an automatic primary key.
-    bucket: name of the attribute that says under which retention key; empty there: under the newest encryption key.
-    Assign plain `str` and save; read `Sealed`; `open(instance)` gives the text. The only lookup is `isnull`; nothing is
-    ordered by it or computed with it; no serializer of Django's writes it.
-    `bulk_update`, `update(field=…)` and expressions are refused: only a whole row knows its natural key.
+    Assign plain `str` and save. Reading gives `EncryptedText`, and `decrypt(instance)` returns the plaintext. The only
+    lookup is `isnull`. Ordering, computing and Django's serializers are refused, and so are `bulk_update`,
+    `update(field=…)` and expressions, because only a complete row has its natural key.
     """
 
     description = "Sealed text"
@@ -148,41 +136,62 @@ class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is c
         bucket = {"bucket": self.bucket} if self.bucket else {}
         return name, path, args, {**kwargs, "bind": self.bind, **bucket}
 
-    def open(self, instance: models.Model) -> str | None:
-        """Return the instance's plain text, or None where there is none.
+    def decrypt(self, instance: models.Model) -> str | None:
+        """Return the plaintext of the instance's column, or None if it is empty.
 
-        Raises: Undecryptable.
+        Raises one of three errors, each of which is handled by the callers as follows:
+
+        ==========================================  ======================  ==================  =====================
+        caller                                      `KeySourceUnavailable`  `KeyUnknown`        `CiphertextInvalid`
+        ==========================================  ======================  ==================  =====================
+        `sessions.lifecycle.end_sessions`           in all three: ends the session without revoking the token, alert
+        `sessions.lifecycle.renew_session`          raises (can't encrypt)  does not revoke it  does not revoke it
+        `sessions.token_refresh`                    in all three: raises to the caller of `get_access_token`
+        `sessions.token_revocation`                 in all three: stays pending and retries slowly, alert
+        `sessions.expiry` (session key)             in all three: ends the session as orphaned
+        `individual_rights.export`                  in all three: exports no value, lists the claim as unreadable
+        `claims.disclosure`                         in all three: returns `Undecryptable` as the result of the claim
+        `claims.legal_holds`                        raises                  keeps the value     keeps the value
+        `claims.legal_hold_disclosure`              raises                  is_undecryptable    is_undecryptable
+        `access.emergency.admin`                    in all three: shows that the text can't be decrypted
+        ==========================================  ======================  ==================  =====================
+
+        `KeySourceUnavailable` is a `KeyMissing`, the other two are `Undecryptable`, and all are `KeyRingError`.
         """
         value = getattr(instance, self.attname)
-        if isinstance(value, Sealed):
-            return keyring.open_sealed(value.text, context=self._context(instance))
-        return None if value is None else str(value)
+        if not isinstance(value, EncryptedText):
+            return None if value is None else str(value)
+        try:
+            return keyring.decrypt(value.ciphertext, context=self._get_instance_context(instance))
+        except KeyMissing as error:
+            raise KeySourceUnavailable(str(error)) from error
 
-    def pre_save(self, model_instance: models.Model, add: bool) -> Sealed | None:
+    def pre_save(self, model_instance: models.Model, add: bool) -> EncryptedText | None:
         value = getattr(model_instance, self.attname)
-        if value is None or isinstance(value, Sealed):
+        if value is None or isinstance(value, EncryptedText):
             return value
         if not isinstance(value, str):
             raise TypeError(f"{self.name} takes text, not {type(value).__name__}.")
-        # The very mask that a Sealed shows; the same characters from elsewhere are a value like any other.
+        # The mask object of an EncryptedText; the same characters from elsewhere are a normal value.
         if value is MASK:
             raise exceptions.ValidationError(f"{self.name}: the mask is not the value.")
         bucket = getattr(model_instance, self.bucket) if self.bucket else ""
-        sealed = Sealed(keyring.seal(value, context=self._context(model_instance), bucket=bucket))
-        setattr(model_instance, self.attname, sealed)
-        return sealed
+        context = self._get_instance_context(model_instance)
+        encrypted = EncryptedText(keyring.encrypt(value, context=context, retention_key_name=bucket))
+        setattr(model_instance, self.attname, encrypted)
+        return encrypted
 
-    def get_db_prep_save(self, value: Any, connection: Any) -> str | None:
-        return self._stored(value)
+    def get_prep_value(self, value: Any, *args: Any, **kwargs: Any) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, EncryptedText):
+            raise exceptions.FieldError(f"{self.name} is bound to its row: assign it and save the instance.")
+        return value.ciphertext
 
-    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> str | None:
-        return self._stored(value)
+    get_db_prep_save = get_db_prep_value = get_prep_value
 
-    def get_prep_value(self, value: Any) -> str | None:
-        return self._stored(value)
-
-    def from_db_value(self, value: str | None, *args: Any) -> Sealed | None:
-        return None if value is None else Sealed(value)
+    def from_db_value(self, value: str | None, *args: Any) -> EncryptedText | None:
+        return None if value is None else EncryptedText(value)
 
     def to_python(self, value: Any) -> Any:
         if value == MASK:
@@ -190,23 +199,35 @@ class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is c
         return value
 
     def value_to_string(self, obj: models.Model) -> NoReturn:
-        # What serializers call: a mask in a fixture can't be loaded, and plain text must not be in one.
+        # Serializers call this: a mask in a fixture can't be loaded, and plaintext must not be in one.
         meta = obj._meta
         raise SerializationError(
             f"{meta.label}.{self.name} is sealed, and no serializer writes it. Leave out the app or the model "
             f"(dumpdata --exclude {meta.label_lower}), or name the other fields (fields=…). To keep it, back up the "
-            "database and its keys; `phi_oidc subject export` writes what is held of one person."
+            "database and its keys; `phi_oidc subject export` writes the stored data of one person."
         )
 
     def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
-        _refuse_in_options(cls._meta, name)
+        options = cls._meta
+        latest = options.get_latest_by or ()
+        names_by_option = {
+            "ordering": [other for other in options.ordering or () if isinstance(other, str)],
+            "get_latest_by": [latest] if isinstance(latest, str) else latest,
+            "unique_together": [other for group in options.unique_together for other in group],
+            "indexes": [other for index in options.indexes for other in index.fields],
+            "constraints": [other for item in options.constraints for other in getattr(item, "fields", ())],
+        }
+        for option, names in names_by_option.items():
+            # It would use the ciphertext of the field.
+            if name in {other.removeprefix("-") for other in names}:
+                raise exceptions.ImproperlyConfigured(f"A sealed field can't be in {option} of its model.")
         super().contribute_to_class(cls, name, private_only)
 
     def get_col(self, alias: str, output_field: Any = None) -> Col:
         return _SealedCol(alias, self, output_field)
 
     def select_format(self, compiler: Any, sql: str, params: Any) -> tuple[str, Any]:
-        return getattr(sql, "plain", sql), params
+        return getattr(sql, "column_sql", sql), params
 
     def get_lookup(self, lookup_name: str) -> Any:
         if lookup_name != "isnull":
@@ -216,27 +237,17 @@ class SealedTextField(_import_guarded()):  # type: ignore[misc]  # the base is c
     def get_transform(self, lookup_name: str) -> NoReturn:
         raise exceptions.FieldError("A sealed field has no transforms.")
 
-    def context_of(self, bound: Sequence[Any]) -> list[str]:
-        """Return what a text is bound to in the row whose natural key, in the order of bind, is bound.
-
-        Raises: TypeError when a part of it is None.
-        """
-        # As the database gives them back: a UUID assigned as text must not seal under another spelling.
-        parts = [to_python(value) for to_python, value in zip(self._bound, bound, strict=True)]
+    def get_encryption_context(self, natural_key: Sequence[Any]) -> list[str]:
+        """Return what binds a value to its row: table, column, natural key. Raises: TypeError when a part is None."""
+        # Normalized as the database returns them: a UUID assigned as text must give the same context.
+        parts = [to_python(value) for to_python, value in zip(self._natural_key_converters, natural_key, strict=True)]
         if None in parts:
             raise TypeError(f"{self.name} is bound to {', '.join(self.bind)}: set them before saving.")
         return [self.model._meta.db_table, self.column, *map(str, parts)]
 
     @cached_property
-    def _bound(self) -> list[Any]:
+    def _natural_key_converters(self) -> list[Any]:
         return [self.model._meta.get_field(name).to_python for name in self.bind]
 
-    def _context(self, instance: models.Model) -> list[str]:
-        return self.context_of([getattr(instance, name) for name in self.bind])
-
-    def _stored(self, value: Any) -> str | None:
-        if value is None:
-            return None
-        if not isinstance(value, Sealed):
-            raise exceptions.FieldError(f"{self.name} is sealed with its row: assign it and save the instance.")
-        return value.text
+    def _get_instance_context(self, instance: models.Model) -> list[str]:
+        return self.get_encryption_context([getattr(instance, name) for name in self.bind])

@@ -1,6 +1,5 @@
-"""Django takes middleware by name from here."""
+"""For MIDDLEWARE."""
 
-from .sessions.middleware import RevocationMiddleware
-from .watch.middleware import LeakageGuardMiddleware
-
-__all__ = ["LeakageGuardMiddleware", "RevocationMiddleware"]
+# ruff: noqa: PLC0414 -- explicit re-exports
+from .leak_guard.middleware import LeakageGuardMiddleware as LeakageGuardMiddleware
+from .sessions.middleware import RevocationMiddleware as RevocationMiddleware

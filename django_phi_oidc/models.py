@@ -1,46 +1,27 @@
-"""Django looks for models here."""
+"""The models, where Django looks for them."""
 
-from .access.models import EmergencyAccess
-from .audit.models import (
-    AuditCheckpoint,
-    AuditEvent,
-    AuditLeaf,
-    AuditNode,
-    AuditOutbox,
-    AuditUnsealed,
-    AuditWitness,
-    RefusalCount,
-)
-from .claims.models import LegalHold, StoredClaim
-from .delivery.models import SinkCursor, TrailJob
-from .replay.models import SpentValue
-from .sessions.models import OIDCSession, PendingRevocation
-from .subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject, SubjectDigest
-from .watch.models import AlertMute, AnomalyMemory, SecurityAlert, WatchCursor
-
-__all__ = [
-    "ActivationCode",
-    "AlertMute",
-    "AnomalyMemory",
-    "AuditCheckpoint",
-    "AuditEvent",
-    "AuditLeaf",
-    "AuditNode",
-    "AuditOutbox",
-    "AuditUnsealed",
-    "AuditWitness",
-    "EmergencyAccess",
-    "LegalHold",
-    "OIDCSession",
-    "PairwiseIdentifier",
-    "PairwiseSubject",
-    "PendingRevocation",
-    "RefusalCount",
-    "SecurityAlert",
-    "SinkCursor",
-    "SpentValue",
-    "StoredClaim",
-    "SubjectDigest",
-    "TrailJob",
-    "WatchCursor",
-]
+# ruff: noqa: PLC0414 -- explicit re-exports
+from .access.emergency.models import EmergencyAccess as EmergencyAccess
+from .anomalies.models import AlertMute as AlertMute
+from .anomalies.models import AnomalyMemory as AnomalyMemory
+from .anomalies.models import SecurityAlert as SecurityAlert
+from .anomalies.models import WatchCursor as WatchCursor
+from .audit.models import AuditCheckpoint as AuditCheckpoint
+from .audit.models import AuditEvent as AuditEvent
+from .audit.models import AuditLeaf as AuditLeaf
+from .audit.models import AuditNode as AuditNode
+from .audit.models import AuditOutbox as AuditOutbox
+from .audit.models import AuditUnsealed as AuditUnsealed
+from .audit.models import AuditWitness as AuditWitness
+from .audit.models import RefusalCount as RefusalCount
+from .audit_exports.models import TrailJob as TrailJob
+from .claims.models import LegalHold as LegalHold
+from .claims.models import StoredClaim as StoredClaim
+from .replay.models import UsedIdentifier as UsedIdentifier
+from .sessions.models import OIDCSession as OIDCSession
+from .sessions.models import PendingRevocation as PendingRevocation
+from .siem.models import SinkCursor as SinkCursor
+from .subjects.models import ActivationCode as ActivationCode
+from .subjects.models import PairwiseIdentifier as PairwiseIdentifier
+from .subjects.models import PairwiseSubject as PairwiseSubject
+from .subjects.models import SubjectDigest as SubjectDigest

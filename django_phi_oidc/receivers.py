@@ -1,6 +1,6 @@
-"""`ready()` imports this; each import connects a receiver."""
+"""`ready()` imports this module; each import connects a receiver."""
 
-from .sessions.receivers import end_on_django_logout, end_with_the_subject
-from .watch.receivers import attach_declared_sinks
-
-__all__ = ["attach_declared_sinks", "end_on_django_logout", "end_with_the_subject"]
+# ruff: noqa: PLC0414 -- explicit re-exports
+from .metrics.setup import attach_declared_sinks as attach_declared_sinks
+from .sessions.receivers import end_on_django_logout as end_on_django_logout
+from .sessions.receivers import end_sessions_on_unlink as end_sessions_on_unlink

@@ -1,23 +1,14 @@
-"""Celery looks for tasks here."""
+"""The tasks, where Celery looks for them."""
 
-from .access.tasks import tend_emergencies
-from .audit.tasks import drain_outbox, seal
-from .claims.tasks import scrub
-from .delivery.tasks import deliver, work_trail_jobs
-from .replay.tasks import prune_spent
-from .sessions.tasks import end_overdue, sweep_revocations
-from .watch.tasks import watch, watch_providers
-
-__all__ = [
-    "deliver",
-    "drain_outbox",
-    "end_overdue",
-    "prune_spent",
-    "scrub",
-    "seal",
-    "sweep_revocations",
-    "tend_emergencies",
-    "watch",
-    "watch_providers",
-    "work_trail_jobs",
-]
+# ruff: noqa: PLC0414 -- explicit re-exports
+from .access.emergency.tasks import tend_emergencies as tend_emergencies
+from .anomalies.tasks import watch as watch
+from .anomalies.tasks import watch_providers as watch_providers
+from .audit.tasks import drain_outbox as drain_outbox
+from .audit.tasks import seal as seal
+from .audit_exports.tasks import work_trail_jobs as work_trail_jobs
+from .claims.tasks import scrub as scrub
+from .replay.tasks import delete_expired_identifiers as delete_expired_identifiers
+from .sessions.tasks import end_expired_sessions as end_expired_sessions
+from .sessions.tasks import sweep_revocations as sweep_revocations
+from .siem.tasks import deliver as deliver

@@ -1,30 +1,32 @@
-"""Routes, under the names that mozilla-django-oidc gives them, so that its templates keep working."""
+"""URLs, with the names of mozilla-django-oidc, so that its templates keep working."""
 
 from django.urls import path
 
-from .access.breaking import EmergencyCloseView, EmergencyView
-from .login.activating import ActivationView
-from .login.documents import ClientKeysView, SectorIdentifierView
-from .login.local import LocalLoginView
-from .login.stepping_up import StepUpView
+from ._internal.view_decorators import public_view
+from .access.emergency.views import EmergencyCloseView, EmergencyView
+from .login.activation import ActivationView
+from .login.break_glass import BreakGlassLoginView
+from .login.client_metadata import ClientKeysView, SectorIdentifierView
+from .login.step_up import StepUpView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
-from .sessions.channels import BackchannelLogoutView, FrontchannelLogoutView
-from .sessions.views import LoggedOutView, OIDCLogoutView, SessionView, door
-from .watch.views import HealthView
+from .metrics.health import HealthView
+from .sessions.backchannel_logout import BackchannelLogoutView
+from .sessions.frontchannel_logout import FrontchannelLogoutView
+from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView
 
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
     path("callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
     path("activate/", ActivationView.as_view(), name="oidc_activate"),
     path("step-up/", StepUpView.as_view(), name="oidc_step_up"),
-    path("emergency/", door(EmergencyView.as_view()), name="oidc_emergency"),
-    path("emergency/<uuid:emergency>/close/", door(EmergencyCloseView.as_view()), name="oidc_emergency_close"),
+    path("emergency/", public_view(EmergencyView.as_view()), name="oidc_emergency"),
+    path("emergency/<uuid:emergency>/close/", public_view(EmergencyCloseView.as_view()), name="oidc_emergency_close"),
     path("logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
     path("logged-out/", LoggedOutView.as_view(), name="oidc_logged_out"),
-    path("session/", SessionView.as_view(), name="oidc_session"),
+    path("session/", SessionTimeLeftView.as_view(), name="oidc_session"),
     path("backchannel-logout/", BackchannelLogoutView.as_view(), name="oidc_backchannel_logout"),
     path("frontchannel-logout/", FrontchannelLogoutView.as_view(), name="oidc_frontchannel_logout"),
-    path("local-login/", LocalLoginView.as_view(), name="oidc_local_login"),
+    path("local-login/", BreakGlassLoginView.as_view(), name="oidc_local_login"),
     path("health/", HealthView.as_view(), name="oidc_health"),
     path("jwks.json", ClientKeysView.as_view(), name="oidc_jwks"),
     path("sector-identifier.json", SectorIdentifierView.as_view(), name="oidc_sector_identifier"),

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import django
@@ -51,15 +52,21 @@ def without_links_out(app: Any, name: str, source: list[str]) -> None:
     )
 
 
+TABLE = re.MULTILINE | re.DOTALL
+
+
 def as_paragraphs(*given: Any) -> None:
     """Make reStructuredText of a docstring of ours: its code, its backticks, and a paragraph for what it ends with."""
     _, what, _, thing, _, lines = given
     text = "\n".join(line if line.startswith("    ") else line.replace("`", "``") for line in lines)
+    # A table for readers of the code is shown as it is.
+    text = re.sub(r"^=+ [= ]+\n.*^=+ [= ]+$", lambda hit: indent(hit[0].replace("``", "`"), "    "), text, flags=TABLE)
     text = re.sub(r"\n\n(?=    )", "\n\n::\n\n", text)
     text = re.sub(
         r"(?:^|(?<=\.\n)|(?<=\. ))(Raises|Requires|Spec|NOT \w+): ", r"\n\n**\1:** ", text, flags=re.MULTILINE
     )
-    if what == "exception":
+    # A class for one step of a sign-in has the code of the rule only in its instances.
+    if what == "exception" and hasattr(thing, "code"):
         text += f"\n\n**Code:** ``{thing.code}``"
     lines[:] = [*text.splitlines(), ""]
 

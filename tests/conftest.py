@@ -1,11 +1,10 @@
-"""The choice of database, and an honest account of what was not run.
+"""Select the tests of a run by database and by duration, and report what was not run.
 
-A test that needs a part says so with a marker: `browser`, `gettext`, `node`, `openssl`, `redis` or `rabbitmq`. Without
-that part it is skipped, and the run ends with a list of what was skipped and why; with CI=true it fails. `postgresql`
-and `sqlite` mark a test that is about that database alone: the run on the other one leaves it out, since `make test`
-makes both runs. pytest-django keeps from the databases whoever does not ask for them, so a test that does not is run
-once, on SQLite, unless `each_database` marks it as one that makes databases of its own; and somebody at a browser does
-not see which database it is, so those are run on PostgreSQL.
+A test that needs an external program has a marker: `browser`, `gettext`, `node`, `openssl`, `redis` or `rabbitmq`.
+Without the program the test is skipped, and the run ends with a list of the skipped tests and reasons; with CI=true the
+test fails. The markers `postgresql` and `sqlite` limit a test to that database. A test that requests no database runs
+once, on SQLite, unless the marker `each_database` says that it creates databases itself. Browser tests only run on
+PostgreSQL, because the database makes no difference in the browser.
 """
 
 import os
@@ -20,32 +19,48 @@ import pytest
 from django.db import connections
 from django.test import SimpleTestCase, TransactionTestCase
 
-from tests import celery_app, databases, emptying
-from tests.parts import PARTS
+from tests.support import celery_app, database_flush, databases
+from tests.support.external_tools import PARTS
 
-pytest_plugins = ["django_phi_oidc.testing"]
+pytest_plugins = ["django_phi_oidc.testing.runner"]
 
 DATABASE = databases.kind(os.environ)
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
-ON_ONE_DATABASE = {"fuzz": "postgresql", "interop": "postgresql", "manual": "sqlite", "translation": "sqlite"}
-"""Folders of tests whose databases are of no account."""
-ASKING = {"db", "transactional_db", "live_server"}
-"""The fixtures by which a test asks for the databases, where it has no marker for them."""
-LONG = (
-    *("tests/attack/test_kit.py", "tests/attack/test_planted_faults.py", "tests/desk/test_groups_in_a_browser.py"),
-    *("tests/example_project/demo/test_demo.py", "tests/journeys/test_worker.py", "tests/test_testing.py"),
+ON_ONE_DATABASE = {
+    "security/fuzz": "postgresql",
+    "integration/interop": "postgresql",
+    "docs/manual": "sqlite",
+    "docs/translation": "sqlite",
+}
+"""Folders of tests that only run on one database, because the database makes no difference there."""
+DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
+"""Fixtures by which a test requests the databases without a marker."""
+SLOW = (
+    *("tests/benchmarks/", "tests/browser/", "tests/integration/", "tests/security/attack/"),
+    *("tests/docs/manual/test_build.py", "tests/docs/manual/test_tutorial.py"),
 )
-"""Files of tests that take a quarter of a minute or more. They begin first, so that none of several processes is left
-with one of them when the others have done all else."""
-LEFT_OUT = pytest.StashKey[int]()
+"""Scenarios with real processes: `make test` leaves them out, `make test-all` runs them. They start first, so that
+none of them is still running after all other processes have finished."""
+SCOPES = {
+    "all": "all tests",
+    "quick": "without the slow tests",
+    "slow": "the slow tests",
+    "slow-once": "the slow tests that the run on the other database leaves out",
+}
+DESELECTED = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    texts = ", ".join(f"{scope}: {text}" for scope, text in SCOPES.items())
+    parser.addoption("--scope", choices=list(SCOPES), default="all", help=texts)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for marker, find in PARTS.items():
         config.addinivalue_line("markers", f"{marker}: needs {(find.__doc__ or '').removeprefix('Return the ')}")
     for marker in databases.KINDS:
-        config.addinivalue_line("markers", f"{marker}: is about {marker}, and left out of the run on the other one.")
-    config.addinivalue_line("markers", "each_database: makes databases of its own, of the kind that the run is on.")
+        config.addinivalue_line("markers", f"{marker}: only runs on {marker}.")
+    config.addinivalue_line("markers", "each_database: creates databases itself, of the kind of the run.")
     celery_app.app.set_default()
 
 
@@ -62,25 +77,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not any(item.get_closest_marker(kind) for kind in databases.KINDS) and (only := _only_database(item)):
             item.add_marker(only)
-    others = [kind for kind in databases.KINDS if kind != DATABASE]
-    kept, left_out = [], []
+    scope = config.getoption("scope")
+    selected, deselected = [], []
     for item in items:
-        is_left = not item.get_closest_marker(DATABASE) and any(item.get_closest_marker(kind) for kind in others)
-        (left_out if is_left else kept).append(item)
-    config.stash[LEFT_OUT] = len(left_out)
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-    items[:] = sorted(kept, key=lambda item: not item.nodeid.startswith(LONG))
+        is_in_scope = scope == "all" or (scope != "quick") == _is_slow(item)
+        if scope == "slow-once" and not item.get_closest_marker(DATABASE):
+            is_in_scope = False
+        (selected if is_in_scope and not _is_for_another_database(item) else deselected).append(item)
+    config.stash[DESELECTED] = len(deselected)
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+    items[:] = sorted(selected, key=lambda item: not item.nodeid.startswith(SLOW))
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    """Also tests that need an external program, so that `make test` needs Python and make only."""
+    return item.nodeid.startswith(SLOW) or any(item.get_closest_marker(marker) for marker in PARTS)
+
+
+def _is_for_another_database(item: pytest.Item) -> bool:
+    kinds = [kind for kind in databases.KINDS if item.get_closest_marker(kind)]
+    return bool(kinds) and DATABASE not in kinds
 
 
 def _only_database(item: pytest.Item) -> str:
-    """Return the kind of database that this test is run on, "" for each."""
+    """Return the only kind of database that this test runs on, or "" if it runs on each."""
     for folder, kind in ON_ONE_DATABASE.items():
         if item.nodeid.startswith(f"tests/{folder}/"):
             return kind
     is_marked = any(item.get_closest_marker(marker) for marker in ("django_db", "each_database"))
-    is_asking = is_marked or ASKING & set(getattr(item, "fixturenames", ()))
-    if not (is_asking or issubclass(getattr(item, "cls", None) or object, SimpleTestCase)):
+    requests_database = is_marked or DATABASE_FIXTURES & set(getattr(item, "fixturenames", ()))
+    if not (requests_database or issubclass(getattr(item, "cls", None) or object, SimpleTestCase)):
         return "sqlite"
     return "postgresql" if item.get_closest_marker("browser") else ""
 
@@ -99,15 +126,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     reasons = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
-    left_out = config.stash.get(LEFT_OUT, 0)
-    if not reasons and not left_out:
+    deselected = config.stash.get(DESELECTED, 0)
+    if not reasons and not deselected:
         return
     terminalreporter.section("not run")
     for reason, count in sorted(reasons.items()):
         terminalreporter.line(f"{count:4} {reason}")
-    if left_out:
+    if deselected:
         terminalreporter.line(
-            f"{left_out:4} about another database than {DATABASE}, or none: `make test` makes both runs"
+            f"{deselected:4} slow, or about another database than {DATABASE}: `make test-all` runs all"
         )
 
 
@@ -117,19 +144,19 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _trail_is_tried_again() -> None:
-    """An audit database that was away in one test is there in the next."""
-    # Models can't be imported before Django is set up, and this file is.
-    import_module("django_phi_oidc.audit.outbox").try_again()
+def _reset_audit_cooldown() -> None:
+    """Forget that the audit database could not be reached in an earlier test."""
+    # This file is imported before Django is set up, so it cannot import models.
+    import_module("django_phi_oidc.audit.outbox").reset_cooldown()
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """Empty databases in our way, and close all connections before a drop: Django closes those of one alias."""
+    """Use a faster flush. Before a drop, close all connections, because Django only closes those of one alias."""
     with django_db_blocker.unblock():
-        fresh = {alias: emptying.staying(alias) for alias in databases.ALIASES}
+        fresh = {alias: database_flush.staying(alias) for alias in databases.ALIASES}
     with pytest.MonkeyPatch.context() as patch:
-        teardown = emptying.instead_of_flushing(fresh, TransactionTestCase._fixture_teardown)
+        teardown = database_flush.instead_of_flushing(fresh, TransactionTestCase._fixture_teardown)
         patch.setattr(TransactionTestCase, "_fixture_teardown", teardown)
         yield
     connections.close_all()
@@ -137,23 +164,23 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
 @pytest.fixture
 def chromium_path() -> str:
-    """Return the path of a Chromium; the test bears the marker `browser`."""
+    """Return the path of a Chromium; the test needs the marker `browser`."""
     return PARTS["browser"]().where
 
 
 @pytest.fixture
 def node_path() -> str:
-    """Return the path of Node; the test bears the marker `node`."""
+    """Return the path of Node; the test needs the marker `node`."""
     return PARTS["node"]().where
 
 
 @pytest.fixture
 def redis_url() -> str:
-    """Return the URL of a Redis server; the test bears the marker `redis`."""
+    """Return the URL of a Redis server; the test needs the marker `redis`."""
     return PARTS["redis"]().where
 
 
 @pytest.fixture
 def rabbitmq_url() -> str:
-    """Return the URL of a RabbitMQ server; the test bears the marker `rabbitmq`."""
+    """Return the URL of a RabbitMQ server; the test needs the marker `rabbitmq`."""
     return PARTS["rabbitmq"]().where

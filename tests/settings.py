@@ -1,11 +1,11 @@
-"""Settings of the tests: a host project with our app and nothing else. Keys are for tests only."""
+"""Settings of the tests: a host project with this app only. The keys are for tests."""
 
 import base64
 import os
 from datetime import timedelta
 
-from tests import databases
-from tests.mailing import mailer
+from tests.support import databases
+from tests.support.mail_settings import mailer
 
 
 def key(text: str) -> str:
@@ -57,7 +57,7 @@ TEMPLATES = [
 AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
 
 DATABASES = databases.declare(os.environ)
-DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
 
 # Messages only wake a sweep; here they go nowhere until a test starts a worker.
 CELERY_BROKER_URL = os.environ.get("TEST_BROKER_URL", "memory://")
@@ -75,8 +75,10 @@ PHI_OIDC = {
         "birthdate": {"purpose": "TREAT", "basis": "identity check at sign-in", "retention": "session"},
         "address": {"purpose": "HOPERAT", "basis": "letters to the patient", "retention": timedelta(days=1)},
     },
-    "ENCRYPTION_KEYS": [key("test encryption key 2"), key("test encryption key 1")],
-    "SUBJECT_KEYS": [key("test subject key 2"), key("test subject key 1")],
-    "AUDIT_MAC_KEYS": [key("test audit mac key 2"), key("test audit mac key 1")],
+    "KEYS": {
+        "encryption": [key("test encryption key 2"), key("test encryption key 1")],
+        "subject": [key("test subject key 2"), key("test subject key 1")],
+        "audit_mac": [key("test audit mac key 2"), key("test audit mac key 1")],
+    },
 }
 globals().update(mailer("smtp", timeout=10))

@@ -1,1 +1,1 @@
-"""Who may do what, and for which purpose."""
+"""Access control: policies and purposes, roles, stronger sign-ins and emergency access."""

@@ -1,4 +1,4 @@
-"""Guards of view functions: for whom, for what purpose, and how sure a provider must be of who it is."""
+"""Decorators that guard view functions: permission, purpose, and the assurance of the sign-in."""
 
 from collections.abc import Callable, Collection
 from datetime import timedelta
@@ -9,10 +9,10 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse
 
 from ..errors import DeclarationInvalid
-from .admitting import admit, unkept, vouch
-from .policy import declare, require
+from .enforcement import enforce_access_policy, enforce_assurance, set_no_store
+from .policy import parse_access_policy, parse_required_assurance
 
-View = TypeVar("View", bound=Callable[..., Any])
+ViewFunction = TypeVar("ViewFunction", bound=Callable[..., Any])
 
 
 def phi_access(
@@ -24,17 +24,17 @@ def phi_access(
     obj: Callable[..., Any] | None = None,
     acr: Collection[str] = (),
     max_age: timedelta | None = None,
-) -> Callable[[View], View]:
-    """Guard a view function, sync or async: session, permission, purpose, then the event, then the view.
+) -> Callable[[ViewFunction], ViewFunction]:
+    """Guard a view function, sync or async: check session, permission and purpose, commit the event, run the view.
 
-    resource: returns `Type/id`. purpose: an HL7 PurposeOfUse code, or what returns one of `purposes`. obj: returns the
-    object that the permission is asked for; without it, the permission is asked for none. These functions take the
-    request and what the URL captured, as the view does, and are no coroutines: beside an async view they run in a
-    thread. acr, max_age: as require_assurance has them, asked for when all else is met, in the same event.
-    Raises: DeclarationInvalid when the view is made.
+    resource: returns `Type/id`. purpose: an HL7 PurposeOfUse code, or a function that returns one of `purposes`.
+    obj: returns the object that the permission is checked for; without it, no object is passed. These functions take
+    the request and the URL's captured values, as the view does, and are not coroutines: with an async view they run in
+    a thread. acr, max_age: as in require_assurance; checked last, and recorded in the same event.
+    Raises: DeclarationInvalid when the view is decorated.
     """
     is_stated = callable(purpose)
-    policy = declare(
+    policy = parse_access_policy(
         permission=permission, purpose=None if is_stated else purpose, purposes=purposes, acr=acr, max_age=max_age
     )
     for name, function in {"resource": resource, "purpose": purpose, "obj": obj}.items():
@@ -42,49 +42,53 @@ def phi_access(
         if not is_function or iscoroutinefunction(function):
             raise DeclarationInvalid(f"phi_access: {name} must be a function, and no coroutine.")
 
-    def judge(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
-        return admit(
+    def enforce(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
+        return enforce_access_policy(
             request,
             policy,
             resource=lambda: resource(request, *args, **kwargs),
             purpose=lambda: purpose(request, *args, **kwargs) if callable(purpose) else purpose,
-            find=obj and (lambda: obj(request, *args, **kwargs)),
+            find_object=obj and (lambda: obj(request, *args, **kwargs)),
         )
 
-    return _guarding(judge, finish=unkept)
+    return _create_guard(enforce, finalize_response=set_no_store)
 
 
-def require_assurance(*, acr: Collection[str] = (), max_age: timedelta | None = None) -> Callable[[View], View]:
-    """Guard a view function, sync or async: whom a provider vouched for, as surely and as lately as asked.
+def require_assurance(
+    *, acr: Collection[str] = (), max_age: timedelta | None = None
+) -> Callable[[ViewFunction], ViewFunction]:
+    """Guard a view function, sync or async: require a strong enough and recent enough sign-in.
 
-    acr: values of which the sign-in's is one, the weaker first: they are asked for in this order. max_age: since the
-    person authenticated, a minute or more. Who has less signs in again and comes back; a body that was sent is not
-    sent again. Each refusal is an event; a view that runs is none.
-    Raises: DeclarationInvalid when the view is made. Spec: OIDC Core 3.1.2.1; RFC 9470.
+    acr: accepted values of the sign-in, the weaker first: the authorization request asks for them in this order.
+    max_age: the longest time since the person authenticated, at least one minute. Otherwise the person signs in again
+    and returns to the page; a request body is not sent again. Each refusal is recorded, a grant is not.
+    Raises: DeclarationInvalid when the view is decorated. Spec: OIDC Core 3.1.2.1; RFC 9470.
     """
-    assurance = require(acr=acr, max_age=max_age)
-    return _guarding(lambda request, args, kwargs: vouch(request, assurance), finish=lambda response: response)
+    assurance = parse_required_assurance(acr=acr, max_age=max_age)
+    return _create_guard(lambda request, args, kwargs: enforce_assurance(request, assurance))
 
 
-def _guarding(
-    judge: Callable[[HttpRequest, Any, Any], HttpResponse | None], *, finish: Callable[[Any], Any]
-) -> Callable[[View], View]:
+def _create_guard(
+    enforce: Callable[[HttpRequest, Any, Any], HttpResponse | None],
+    *,
+    finalize_response: Callable[[Any], Any] = lambda response: response,
+) -> Callable[[ViewFunction], ViewFunction]:
     def check(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
         if not isinstance(request, HttpRequest):
-            raise TypeError("A function of a request is guarded: a class takes PHIAccessMixin or AssuranceMixin.")
-        return judge(request, args, kwargs)
+            raise TypeError("Only functions can be decorated. For classes, use PHIAccessMixin or AssuranceMixin.")
+        return enforce(request, args, kwargs)
 
-    def decorate(view: View) -> View:
+    def decorate(view: ViewFunction) -> ViewFunction:
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            refused = check(request, args, kwargs)
-            return finish(view(request, *args, **kwargs)) if refused is None else refused
+            refusal = check(request, args, kwargs)
+            return finalize_response(view(request, *args, **kwargs)) if refusal is None else refusal
 
         @wraps(view)
         async def aguarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            refused = await sync_to_async(check)(request, args, kwargs)
-            return finish(await view(request, *args, **kwargs)) if refused is None else refused
+            refusal = await sync_to_async(check)(request, args, kwargs)
+            return finalize_response(await view(request, *args, **kwargs)) if refusal is None else refusal
 
-        return cast(View, aguarded if iscoroutinefunction(view) else guarded)
+        return cast(ViewFunction, aguarded if iscoroutinefunction(view) else guarded)
 
     return decorate

@@ -1,4 +1,4 @@
-"""Whether a claim may be revealed, and a resource seen, as functions of plain values. What is not allowed is refused.
+"""Rules for revealing a claim and for access to a resource, as functions of plain values. They refuse by default.
 
 Spec: HL7 v3 ActReason, value set PurposeOfUse (2.16.840.1.113883.1.11.20448), as FHIR R4 expands it.
 """
@@ -8,10 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
+from typing import Any
 
 from ..errors import DeclarationInvalid
 
-_ = str  # Marks a text for makemessages: who shows it translates it.
+_ = str  # Marks a text for makemessages; the code that displays it translates it.
 PURPOSES: Mapping[str, str] = MappingProxyType(
     {
         "HMARKT": _("healthcare marketing"),
@@ -75,13 +76,12 @@ PURPOSES: Mapping[str, str] = MappingProxyType(
         "POPHLTH": _("population health"),
     }
 )
-"""HL7 codes, each with what it says in English; `forms.purpose_label` translates it."""
+"""HL7 codes with their English labels; `get_purpose_label` translates them."""
 
 PATIENT_REQUEST = "PATRQT"
-"""The purpose for which persons may see their own claims, whatever these are held for."""
+"""The purpose for which persons may see their own claims, in addition to the declared one."""
 
 EMERGENCY_PURPOSES = ("ETREAT", "BTG")
-"""What an emergency access may be opened for."""
 
 SESSION_MISSING = "session_missing"
 PURPOSE_UNKNOWN = "purpose_unknown"
@@ -89,54 +89,52 @@ PURPOSE_NOT_DECLARED = "purpose_not_declared"
 PERMISSION_MISSING = "permission_missing"
 RESOURCE_INVALID = "resource_invalid"
 ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE = "acr_insufficient", "auth_time_missing", "auth_time_stale"
-TOO_WEAK = frozenset({ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE})
-"""Codes that another sign-in of the same person heals."""
+STEP_UP_CODES = frozenset({ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE})
+"""Refusals that another sign-in of the same person can resolve."""
 CLAIM_NOT_DECLARED = "claim_not_declared"
-CLAIM_OF_SESSION = "claim_of_session"
-"""The claim is held for the person's own session alone: "there is none" would be a lie to anybody else."""
-_ACR = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
-# An id is a key, and no words: no blank, no "@", nothing beyond ASCII, and so short that the trail holds all of it.
-_RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}/[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-
-
-LEAST_MAX_AGE = timedelta(minutes=1)
-"""A person needs as long to come back, and clocks differ."""
-LONGEST_AHEAD = timedelta(minutes=2)
-"""An OP's clock, of ours: the longest `leeway` that may be declared."""
+CLAIM_BOUND_TO_SESSION = "claim_of_session"
+"""The claim is stored only for the person's own session, so the answer "no such claim" would be wrong for others."""
+_ACR_PATTERN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
+# An id is a key, not words: no blank, no "@", only ASCII, and short enough to be recorded in full.
+_RESOURCE_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}/[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+MIN_MAX_AGE = timedelta(minutes=1)
+"""The redirect back takes time, and clocks differ."""
+MAX_CLOCK_SKEW = timedelta(minutes=2)
+"""Of the provider's clock; also the longest `leeway` that may be declared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assurance:
-    """How surely, and how lately, an OP must have known who somebody is. An empty one asks for nothing."""
+    """How strong and how recent a sign-in must be. The empty one requires nothing."""
 
     acr: tuple[str, ...] = ()
-    """One of these. Spec: OIDC Core 2 (acr)."""
+    """Accepted values. Spec: OIDC Core 2 (acr)."""
     max_age: timedelta | None = None
-    """Since the person authenticated. Spec: OIDC Core 2 (auth_time)."""
+    """The longest time since the person authenticated. Spec: OIDC Core 2 (auth_time)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessPolicy:
-    """What must hold of somebody who is to see a resource. An empty one lets nobody in."""
+    """The conditions for access to a resource. The empty one refuses everyone."""
 
     permission: str = ""
-    """As Django's backends know it."""
+    """As Django's backends name it."""
     purposes: frozenset[str] = frozenset()
     assurance: Assurance = Assurance()
 
 
-def refuse_reveal(
-    *, declared_purpose: str, stated_purpose: str, is_self: bool, permitted: bool, has_session: bool
+def find_reveal_refusal(
+    *, declared_purpose: str, stated_purpose: str, is_self: bool, is_permitted: bool, has_session: bool
 ) -> str | None:
-    """Return the code of the rule that refuses to reveal a claim, or None: it may be revealed.
+    """Return the code of the rule that refuses to reveal a claim, or None if it may be revealed.
 
-    declared_purpose: what the claim is held for; "" when it may be used for nothing but the person's own request.
-    is_self: the actor is the person. permitted: the actor holds the permission to reveal claims of other persons.
-    has_session: the actor acts in a session that an OP vouched for.
+    declared_purpose: what the claim is stored for; "" if only the person's own request may use it. is_self: the actor
+    is the person. is_permitted: the actor may reveal claims of other persons. has_session: the actor has an OIDC
+    session.
     """
     if not has_session:
         return SESSION_MISSING
-    if not (is_self or permitted):
+    if not (is_self or is_permitted):
         return PERMISSION_MISSING
     if stated_purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
@@ -145,31 +143,32 @@ def refuse_reveal(
     return PURPOSE_NOT_DECLARED
 
 
-def declare_assurance(*, acr: object, max_age: object) -> Assurance:
-    """Return the assurance that a view declares; with neither, one that asks for nothing.
+def parse_assurance(*, acr: object, max_age: object) -> Assurance:
+    """Return the assurance that a view declares; without arguments, the empty one.
 
-    Raises: DeclarationInvalid where acr is no list of values, or max_age no timedelta of a minute or more.
+    Raises: DeclarationInvalid if acr is not a list of values, or max_age not a timedelta of at least one minute.
     """
-    if not isinstance(acr, list | tuple) or not all(isinstance(value, str) and _ACR.fullmatch(value) for value in acr):
+    values: Any = acr if isinstance(acr, list | tuple) else [None]
+    if not all(isinstance(value, str) and _ACR_PATTERN.fullmatch(value) for value in values):
         raise DeclarationInvalid("acr is a list of values without blanks, such as those of acr_values.")
-    if max_age is not None and (not isinstance(max_age, timedelta) or max_age < LEAST_MAX_AGE):
+    if max_age is not None and (not isinstance(max_age, timedelta) or max_age < MIN_MAX_AGE):
         raise DeclarationInvalid("max_age is a timedelta of a minute or more.")
-    return Assurance(acr=tuple(acr), max_age=max_age)
+    return Assurance(acr=tuple(values), max_age=max_age)
 
 
-def require(*, acr: object, max_age: object) -> Assurance:
-    """Return the assurance that a view declares. Raises: DeclarationInvalid, for one that asks for nothing, too."""
-    assurance = declare_assurance(acr=acr, max_age=max_age)
+def parse_required_assurance(*, acr: object, max_age: object) -> Assurance:
+    """Return the assurance that a view declares. Raises: DeclarationInvalid, also for the empty one."""
+    assurance = parse_assurance(acr=acr, max_age=max_age)
     if assurance == Assurance():
         raise DeclarationInvalid("require_assurance: acr or max_age is missing.")
     return assurance
 
 
-def refuse_assurance(assurance: Assurance, *, acr: str, auth_time: datetime | None, now: datetime) -> str | None:
+def find_assurance_refusal(assurance: Assurance, *, acr: str, auth_time: datetime | None, now: datetime) -> str | None:
     """Return the code of the rule that refuses a sign-in as too weak or too old, or None.
 
-    acr, auth_time: of the ID Token; "" and None where it told none. An auth_time that lies ahead says nothing about how
-    long ago that was, and counts as stale. Spec: OIDC Core 2; RFC 9470 3.
+    acr, auth_time: of the ID Token; "" and None if missing. An auth_time in the future does not show how recent the
+    authentication is, and counts as stale. Spec: OIDC Core 2; RFC 9470 3.
     """
     if assurance.acr and acr not in assurance.acr:
         return ACR_INSUFFICIENT
@@ -177,70 +176,62 @@ def refuse_assurance(assurance: Assurance, *, acr: str, auth_time: datetime | No
         return None
     if auth_time is None:
         return AUTH_TIME_MISSING
-    return None if -LONGEST_AHEAD <= now - auth_time <= assurance.max_age else AUTH_TIME_STALE
+    return None if -MAX_CLOCK_SKEW <= now - auth_time <= assurance.max_age else AUTH_TIME_STALE
 
 
-def declare(
-    *,
-    permission: object,
-    purpose: object,
-    purposes: Collection[object],
-    acr: object = (),
-    max_age: object = None,
+def parse_access_policy(
+    *, permission: object, purpose: object, purposes: Collection[object], acr: object = (), max_age: object = None
 ) -> AccessPolicy:
-    """Return the policy that a view declares. purpose: the fixed one, or None: each request states one of purposes.
+    """Return the policy that a view declares. purpose: the fixed one, or None if each request states one of purposes.
 
-    Raises: DeclarationInvalid where it names no permission, no purpose, a purpose that HL7 has not, or two ways of one,
-    and as declare_assurance does.
+    Raises: DeclarationInvalid without a permission, without a purpose, with an unknown purpose, or with both kinds of
+    purpose, and as parse_assurance does.
     """
     if not isinstance(permission, str) or not permission.strip():
         raise DeclarationInvalid("phi_access: permission is missing.")
-    # A text is a collection of its letters.
+    # A bare string is iterable too, so reject it explicitly.
     if isinstance(purposes, str) or (purpose is not None and purposes):
-        raise DeclarationInvalid("phi_access: purposes is a list, and goes with a purpose that each request states.")
+        raise DeclarationInvalid("phi_access: purposes must be a list, and needs a purpose that each request states.")
     allowed = frozenset(purposes if purpose is None else [purpose])
     if not allowed:
-        raise DeclarationInvalid("phi_access: purposes is empty, so nobody could be let in.")
+        raise DeclarationInvalid("phi_access: purposes is empty, so no access would be granted.")
     if unknown := allowed - PURPOSES.keys():
         raise DeclarationInvalid(f"phi_access: no HL7 PurposeOfUse code: {', '.join(sorted(map(ascii, unknown)))}.")
-    return AccessPolicy(
-        permission=permission,
-        purposes=frozenset(map(str, allowed)),
-        assurance=declare_assurance(acr=acr, max_age=max_age),
-    )
+    assurance = parse_assurance(acr=acr, max_age=max_age)
+    return AccessPolicy(permission=permission, purposes=frozenset(map(str, allowed)), assurance=assurance)
 
 
-def is_resource(resource: object) -> bool:
-    """Say whether that is `Type/id`, with an id that can be a key."""
-    return isinstance(resource, str) and _RESOURCE.fullmatch(resource) is not None
+def is_resource_reference(resource: object) -> bool:
+    """Return whether resource is `Type/id`, with an id that can be a key."""
+    return isinstance(resource, str) and _RESOURCE_PATTERN.fullmatch(resource) is not None
 
 
-def refuse_access(
+def find_access_refusal(
     policy: AccessPolicy,
     *,
     has_session: bool,
     resource: str,
-    permitted: bool,
+    is_permitted: bool,
     stated_purpose: str,
-    too_weak: str | None = None,
+    assurance_refusal: str | None = None,
     emergency_purpose: str = "",
 ) -> str | None:
-    """Return the code of the rule that refuses to show a resource, or None: it may be seen.
+    """Return the code of the rule that refuses access to a resource, or None if access is granted.
 
-    has_session: the actor acts in a session that an OP vouched for. permitted: the actor holds the policy's permission,
-    on the very object where it is of objects, or has it by an emergency. emergency_purpose: of that emergency, which
-    may be stated whatever the policy names. too_weak: what refuse_assurance says; it comes last, so that nobody signs
-    in once more to be refused then.
+    has_session: the actor has an OIDC session. is_permitted: the actor has the policy's permission (on the object, if
+    there is one), or an emergency grants it. emergency_purpose: the purpose of that emergency, accepted in addition to
+    the policy's. assurance_refusal: the result of find_assurance_refusal; it is returned last, because a new sign-in
+    does not help if another rule refuses, too.
     """
     if not has_session:
         return SESSION_MISSING
-    if not is_resource(resource):
+    if not is_resource_reference(resource):
         return RESOURCE_INVALID
-    if not (policy.permission and permitted):
+    if not (policy.permission and is_permitted):
         return PERMISSION_MISSING
     if stated_purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
-    # A policy that names no purpose is open for none, in an emergency neither.
+    # A policy without purposes permits none, not even the emergency's.
     if not policy.purposes or (stated_purpose not in policy.purposes and stated_purpose != emergency_purpose):
         return PURPOSE_NOT_DECLARED
-    return too_weak
+    return assurance_refusal

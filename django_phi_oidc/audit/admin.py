@@ -1,4 +1,4 @@
-"""The trail's own pages, to read and nothing else. Each look is an event, committed before the page is given."""
+"""Read-only admin pages of the audit log. Each view is an event that is committed before the response."""
 
 import json
 import uuid
@@ -9,29 +9,23 @@ from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.http import (
-    Http404,
-    HttpRequest,
-    HttpResponse,
-    HttpResponseBase,
-    HttpResponseNotAllowed,
-    HttpResponseRedirect,
-)
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import path
 from django.utils.translation import gettext_lazy as _
 
-from .. import clock
+from .._internal import clock
 from ..errors import AuditUnavailable
-from . import browsing
-from .asking import CheckpointCursor, Cursor, EventCursor, FiltersForm
-from .browsing import Filters, RowUnreadable
-from .events import OUTCOMES, Action, Outcome
+from . import search
+from .events import OUTCOMES, Action, EventOutcome
+from .filters import CheckpointCursorForm, EventCursorForm, EventFiltersForm, PageCursorForm
+from .log.proofs import create_inclusion_proof
 from .models import AuditCheckpoint, AuditEvent
-from .proving import prove
-from .recording import record
-from .request import Actor
-from .writing import reaching_the_trail
+from .recorder import record
+from .request_context import Actor
+from .search import EventFilters, RowUnreadable
+from .storage import translate_database_errors
 
 if TYPE_CHECKING:
     EventAdmin = admin.ModelAdmin[AuditEvent]
@@ -39,35 +33,39 @@ if TYPE_CHECKING:
 else:
     EventAdmin = CheckpointAdmin = admin.ModelAdmin
 
-View = Callable[..., HttpResponseBase]
-_APP = "django_phi_oidc"
-UNREADABLE = _("What is stored here was altered and is no event any more: “phi_oidc audit verify” tells which it is.")
+TrailView = Callable[..., HttpResponseBase]
+_APP_LABEL = "django_phi_oidc"
+UNREADABLE_MESSAGE = _("The stored row was altered and is no event any more: run “phi_oidc audit verify” to find it.")
 
 
-def guarding(view: View, *, methods: Collection[str], may: Callable[[Any, HttpRequest], bool]) -> View:
-    """Let those in who may. A refusal is an event, too; without the trail nobody sees or does anything."""
+def require_trail_permission(
+    view: TrailView, *, methods: Collection[str], has_permission: Callable[[Any, HttpRequest], bool]
+) -> TrailView:
+    """Check a permission before the view. Refusals are events too; without the audit log nothing is permitted."""
 
     @wraps(view)
-    def guarded(self: Any, request: HttpRequest, **asked: Any) -> HttpResponseBase:
+    def guarded_view(self: Any, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         try:
-            if not may(self, request):
-                self.refuse(request, *asked.values())
+            if not has_permission(self, request):
+                self.deny(request, *kwargs.values())
             if request.method not in methods:
                 return HttpResponseNotAllowed(methods)
-            return view(self, request, **asked)
+            return view(self, request, **kwargs)
         except AuditUnavailable:
-            return trail_unavailable(request, self.admin_site)
+            return render_trail_unavailable(request, self.admin_site)
 
-    return guarded
-
-
-def looking(view: View) -> View:
-    """Let those look who may."""
-    return guarding(view, methods=("GET", "HEAD"), may=lambda pages, request: pages.has_view_permission(request))
+    return guarded_view
 
 
-class TrailPages:
-    """What all pages of the trail have of Django's admin: its frame, its sign-in, and no way to change anything."""
+def require_view_permission(view: TrailView) -> TrailView:
+    """Check the view permission before a view for GET and HEAD."""
+    return require_trail_permission(
+        view, methods=("GET", "HEAD"), has_permission=lambda page, request: page.has_view_permission(request)
+    )
+
+
+class TrailAdminMixin:
+    """What the audit pages use of Django's admin: layout and sign-in, but no way to change anything."""
 
     opts: Any
     model: Any
@@ -79,37 +77,34 @@ class TrailPages:
     has_change_permission = has_delete_permission = has_add_permission
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return bool(request.user.has_perm(f"{_APP}.view_{self.opts.model_name}"))
+        return bool(request.user.has_perm(f"{_APP_LABEL}.view_{self.opts.model_name}"))
 
-    def refuse(self, request: HttpRequest, *asked: Any) -> NoReturn:
-        """Refuse what is asked for, after the event of it. Raises: PermissionDenied, AuditUnavailable."""
-        # A key that is nobody's is not written.
-        with reaching_the_trail():
-            rows = [key for key in asked if self.model._base_manager.filter(pk=key).exists()]
-        tell_refusal(request, self.opts, *rows)
+    def deny(self, request: HttpRequest, *row_keys: Any) -> NoReturn:
+        """Refuse the request, after its event is committed. Raises: PermissionDenied, AuditUnavailable."""
+        # Keys without a row come from the URL, and are not written to the event.
+        with translate_database_errors():
+            rows = [key for key in row_keys if self.model._base_manager.filter(pk=key).exists()]
+        record_access_denied(request, self.opts, *rows)
         raise PermissionDenied
 
-    def routes(self, views: Mapping[str, tuple[str, View]]) -> list[Any]:
-        """Return the URLs of these pages: there are no others, so nothing of the admin's own looks without an event."""
-        prefix = f"{_APP}_{self.opts.model_name}"
-        return [
-            path(route, self.admin_site.admin_view(view), name=f"{prefix}_{name}")
-            for name, (route, view) in views.items()
-        ]
+    def build_urls(self, views: Mapping[str, tuple[str, TrailView]]) -> list[Any]:
+        """Return the URLs of these views only: the admin's own views would read without an event."""
+        prefix = f"{_APP_LABEL}_{self.opts.model_name}"
+        wrap = self.admin_site.admin_view
+        return [path(route, wrap(view), name=f"{prefix}_{name}") for name, (route, view) in views.items()]
 
-    def show(self, request: HttpRequest, page: str, **context: Any) -> HttpResponseBase:
-        """Return a page of the admin's. What its template shows is loaded already: it asks no database."""
+    def render_page(self, request: HttpRequest, template_name: str, **context: Any) -> HttpResponseBase:
+        """Render an admin page. Its data must be loaded already: templates make no queries."""
         frame = {**self.admin_site.each_context(request), "opts": self.opts, **context}
-        return TemplateResponse(request, f"admin/{_APP}/{self.opts.model_name}/{page}.html", frame)
+        return TemplateResponse(request, f"admin/{_APP_LABEL}/{self.opts.model_name}/{template_name}.html", frame)
 
 
 @admin.register(AuditEvent)
-class AuditEventAdmin(TrailPages, EventAdmin):
-    """The events: a list by filters, and one by one, each with its proof."""
+class AuditEventAdmin(TrailAdminMixin, EventAdmin):
+    """Events: a list with filters, single events, and their proofs."""
 
     def get_urls(self) -> list[Any]:
-        """Return the list's, an event's and a proof's."""
-        return self.routes(
+        return self.build_urls(
             {
                 "changelist": ("", self.list_view),
                 "change": ("<uuid:event_id>/change/", self.event_view),
@@ -117,96 +112,92 @@ class AuditEventAdmin(TrailPages, EventAdmin):
             }
         )
 
-    @looking
+    @require_view_permission
     def list_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Show the events that the filters let through, or say what is wrong with the filters, and show none."""
-        form, cursor = FiltersForm(request.GET), EventCursor(request.GET)
-        is_valid, faults = all([form.is_valid(), cursor.is_valid()]), cursor.faults()
-        filters, kept = (form.filters(), form.as_parameters()) if form.is_valid() else (Filters(), {})
-        page: browsing.Page[AuditEvent, uuid.UUID] = browsing.Page()
+        """Show the matching events, or none and the errors if the filters are not valid."""
+        form, cursor = EventFiltersForm(request.GET), EventCursorForm(request.GET)
+        is_valid, faults = all([form.is_valid(), cursor.is_valid()]), cursor.list_errors()
+        filters, parameters = EventFilters(), dict[str, str]()
+        if form.is_valid():
+            filters, parameters = form.get_filters(), form.build_query_parameters()
+        page: search.KeysetPage[AuditEvent, uuid.UUID] = search.KeysetPage()
         try:
-            page = browsing.page(filters, **cursor.cleaned_data) if is_valid else page
+            page = search.list_events(filters, **cursor.cleaned_data) if is_valid else page
         except RowUnreadable:
-            faults.append(UNREADABLE)
-        verified = verification()
-        tell(
+            faults.append(UNREADABLE_MESSAGE)
+        verified = build_verification_context()
+        record_request_event(
             request,
             Action.AUDIT_VIEWED,
-            subject=filters.subject or _subject_found(filters.search, page.rows),
-            detail={"page": "events", "filters": list(filters.used())},
+            subject=filters.subject or _find_searched_subject(filters.search, page.rows),
+            detail={"page": "events", "filters": list(filters.list_used_names())},
         )
-        return self.show(
+        return self.render_page(
             request,
             "change_list",
-            title=_("Audit trail"),
-            form=FiltersForm(kept) if form.is_valid() else form,
+            title=_("Audit log"),
+            form=EventFiltersForm(parameters) if form.is_valid() else form,
             actions=sorted(Action),
             faults=faults,
-            kept=kept,
-            link=request.build_absolute_uri(f"?{urlencode(kept)}"),
-            may_export=request.user.has_perm(f"{_APP}.export_auditevent"),
+            kept=parameters,
+            link=request.build_absolute_uri(f"?{urlencode(parameters)}"),
+            may_export=request.user.has_perm(f"{_APP_LABEL}.export_auditevent"),
             rows=page.rows,
             verified=verified,
             may_verify=True,
-            has_checkpoints=_may_see_checkpoints(request),
-            **_ways(page, kept, beside=cursor),
+            has_checkpoints=request.user.has_perm(f"{_APP_LABEL}.view_auditcheckpoint"),
+            **_build_page_links(page, parameters, cursor=cursor),
         )
 
-    @looking
+    @require_view_permission
     def event_view(self, request: HttpRequest, event_id: uuid.UUID) -> HttpResponseBase:
-        """Show all of one event, and where it is in the log."""
-        event, place, faults = None, browsing.Place(leaf_index=None, tree_size=None), []
+        """Show all fields of an event, and its position in the log."""
+        event, place, faults = None, search.LogPosition(leaf_index=None, tree_size=None), []
         try:
-            event, place = browsing.event(event_id), browsing.place(event_id)
+            event, place = search.find_event(event_id), search.get_log_position(event_id)
         except RowUnreadable:
-            faults.append(UNREADABLE)
+            faults.append(UNREADABLE_MESSAGE)
         if event is None and not faults:
             raise Http404
-        self._tell_look(request, "event", event_id, event)
-        return self.show(
+        self._record_view(request, "event", event_id, event)
+        return self.render_page(
             request,
             "event",
             title=_("Audit event"),
             event=event,
             event_id=event_id,
-            detail=_pretty(event.detail) if event else "",
+            detail=_format_detail(event.detail) if event else "",
             place=place,
             faults=faults,
-            has_checkpoints=_may_see_checkpoints(request),
+            has_checkpoints=request.user.has_perm(f"{_APP_LABEL}.view_auditcheckpoint"),
         )
 
-    @looking
+    @require_view_permission
     def proof_view(self, request: HttpRequest, event_id: uuid.UUID) -> HttpResponseBase:
-        """Give the proof of one event as a file, or say why there is none."""
+        """Return the proof of an event as a file, or a message if there is none."""
         try:
-            event = browsing.event(event_id)
-            with reaching_the_trail():
-                proof = prove(event_id) if event else ""
+            event = search.find_event(event_id)
+            with translate_database_errors():
+                proof = create_inclusion_proof(event_id) if event else ""
         except (LookupError, ValueError):
             messages.error(request, _("There is no proof of this event: it is not sealed yet, or the log is damaged."))
-            return HttpResponseRedirect(reverse(f"admin:{_APP}_auditevent_change", args=[event_id]))
+            return redirect(f"admin:{_APP_LABEL}_auditevent_change", event_id)
         if event is None:
             raise Http404
-        self._tell_look(request, "proof", event_id, event)
-        return _file(proof, f"proof-{event_id}.json", "application/json")
+        self._record_view(request, "proof", event_id, event)
+        return _build_download_response(proof, f"proof-{event_id}.json", "application/json")
 
-    def _tell_look(self, request: HttpRequest, page: str, event_id: uuid.UUID, event: AuditEvent | None) -> None:
-        tell(
-            request,
-            Action.AUDIT_VIEWED,
-            subject=event.subject if event else "",
-            resource=f"AuditEvent/{event_id}",
-            detail={"page": page, "filters": []},
-        )
+    def _record_view(self, request: HttpRequest, page: str, event_id: uuid.UUID, event: AuditEvent | None) -> None:
+        fields: dict[str, Any] = {"subject": event.subject if event else "", "detail": {"page": page, "filters": []}}
+        record_request_event(request, Action.AUDIT_VIEWED, resource=f"AuditEvent/{event_id}", **fields)
 
 
 @admin.register(AuditCheckpoint)
-class AuditCheckpointAdmin(TrailPages, CheckpointAdmin):
-    """The checkpoints: a list, and each as the signed note that it is."""
+class AuditCheckpointAdmin(TrailAdminMixin, CheckpointAdmin):
+    """Checkpoints: a list, and the signed notes."""
 
     def get_urls(self) -> list[Any]:
-        """Return the list's, a checkpoint's and its note's."""
-        return self.routes(
+        return self.build_urls(
             {
                 "changelist": ("", self.list_view),
                 "change": ("<int:tree_size>/change/", self.checkpoint_view),
@@ -214,130 +205,125 @@ class AuditCheckpointAdmin(TrailPages, CheckpointAdmin):
             }
         )
 
-    @looking
+    @require_view_permission
     def list_view(self, request: HttpRequest) -> HttpResponseBase:
         """Show the checkpoints, newest first."""
-        cursor = CheckpointCursor(request.GET)
-        faults = cursor.faults()
-        page: browsing.Page[AuditCheckpoint, int] = browsing.Page()
+        cursor = CheckpointCursorForm(request.GET)
+        faults = cursor.list_errors()
+        page: search.KeysetPage[AuditCheckpoint, int] = search.KeysetPage()
         try:
-            page = browsing.page_of_checkpoints(**cursor.cleaned_data) if cursor.is_valid() else page
+            page = search.list_checkpoints(**cursor.cleaned_data) if cursor.is_valid() else page
         except RowUnreadable:
-            faults.append(UNREADABLE)
-        verified = verification()
-        tell(request, Action.AUDIT_VIEWED, detail={"page": "checkpoints", "filters": []})
-        return self.show(
+            faults.append(UNREADABLE_MESSAGE)
+        verified = build_verification_context()
+        record_request_event(request, Action.AUDIT_VIEWED, detail={"page": "checkpoints", "filters": []})
+        return self.render_page(
             request,
             "change_list",
-            title=_("Checkpoints of the audit trail"),
+            title=_("Checkpoints of the audit log"),
             faults=faults,
             rows=[(row, bytes(row.root_hash).hex()) for row in page.rows],
             verified=verified,
-            may_verify=request.user.has_perm(f"{_APP}.view_auditevent"),
-            **_ways(page, {}, beside=cursor),
+            may_verify=request.user.has_perm(f"{_APP_LABEL}.view_auditevent"),
+            **_build_page_links(page, {}, cursor=cursor),
         )
 
-    @looking
+    @require_view_permission
     def checkpoint_view(self, request: HttpRequest, tree_size: int) -> HttpResponseBase:
         """Show the note of a checkpoint."""
-        found = self._look(request, tree_size)
-        return self.show(request, "checkpoint", title=_("Checkpoint of the audit trail"), checkpoint=found)
+        checkpoint = self._get_viewed_checkpoint(request, tree_size)
+        return self.render_page(request, "checkpoint", title=_("Checkpoint of the audit log"), checkpoint=checkpoint)
 
-    @looking
+    @require_view_permission
     def note_view(self, request: HttpRequest, tree_size: int) -> HttpResponseBase:
-        """Give the note of a checkpoint as a file, to be kept where nobody here can reach it."""
-        note = self._look(request, tree_size).note
-        return _file(note, f"checkpoint-{tree_size}.txt", "text/plain; charset=utf-8")
+        """Return the note of a checkpoint as a file, to be kept outside of this system."""
+        note = self._get_viewed_checkpoint(request, tree_size).note
+        return _build_download_response(note, f"checkpoint-{tree_size}.txt", "text/plain; charset=utf-8")
 
-    def _look(self, request: HttpRequest, tree_size: int) -> AuditCheckpoint:
+    def _get_viewed_checkpoint(self, request: HttpRequest, tree_size: int) -> AuditCheckpoint:
         try:
-            found = browsing.checkpoint(tree_size)
-        except RowUnreadable:
-            found = None
-        if found is None:
+            checkpoint = search.find_checkpoint(tree_size)
+        except RowUnreadable as error:
+            raise Http404 from error
+        if checkpoint is None:
             raise Http404
         detail = {"page": "checkpoint", "filters": []}
-        tell(request, Action.AUDIT_VIEWED, resource=f"AuditCheckpoint/{tree_size}", detail=detail)
-        return found
+        record_request_event(request, Action.AUDIT_VIEWED, resource=f"AuditCheckpoint/{tree_size}", detail=detail)
+        return checkpoint
 
 
-def tell(request: HttpRequest, action: Action, *, outcome: Outcome = OUTCOMES[0], **told: Any) -> None:
-    """Commit an event of whoever makes the request. Raises: AuditUnavailable."""
-    record(action, origin=Actor.from_request(request).origin, now=clock.now(), outcome=outcome, **told)
+def record_request_event(
+    request: HttpRequest, action: Action, *, outcome: EventOutcome = OUTCOMES[0], **event_fields: Any
+) -> None:
+    """Commit an event with the request's user as its actor. Raises: AuditUnavailable."""
+    record(action, origin=Actor.from_request(request).origin, now=clock.now(), outcome=outcome, **event_fields)
 
 
-def tell_refusal(request: HttpRequest, opts: Any, *row: Any, act: str = "", about: str = "") -> None:
-    """Commit that a page of the model was refused, or an act. Raises: AuditUnavailable.
+def record_access_denied(
+    request: HttpRequest, opts: Any, *row_keys: Any, operation: str = "", resource: str = ""
+) -> None:
+    """Commit that a page of a model, or an operation, was refused. Raises: AuditUnavailable.
 
-    It is about that row, if any, or about what about says.
+    row_keys: the row concerned, if any. operation: by default the page. resource: replaces the model and row.
     """
-    page = act or str(getattr(request.resolver_match, "url_name", "")).rpartition("_")[2]
-    tell(
-        request,
-        Action.ACCESS_DENIED,
-        outcome="failure",
-        reason="permission_missing",
-        resource=about or "/".join([opts.object_name, *map(str, row)]),
-        detail={"page": f"{opts.model_name}/{page}"},
+    page = operation or str(getattr(request.resolver_match, "url_name", "")).rpartition("_")[2]
+    resource, detail = (
+        resource or "/".join([opts.object_name, *map(str, row_keys)]),
+        {"page": f"{opts.model_name}/{page}"},
     )
+    fields: dict[str, Any] = {"reason": "permission_missing", "resource": resource, "detail": detail}
+    record_request_event(request, Action.ACCESS_DENIED, outcome="failure", **fields)
 
 
-def trail_unavailable(request: HttpRequest, site: admin.AdminSite) -> HttpResponse:
-    """Return the page, of status 503, for whoever gets nothing because its event can't be written."""
-    context = {**site.each_context(request), "title": _("The audit trail is not available")}
-    return TemplateResponse(request, f"admin/{_APP}/trail_unavailable.html", context, status=503)
+def render_trail_unavailable(request: HttpRequest, site: admin.AdminSite) -> HttpResponse:
+    """Return the page, with status 503, for requests whose event cannot be written."""
+    context = {**site.each_context(request), "title": _("The audit log is not available")}
+    return TemplateResponse(request, f"admin/{_APP_LABEL}/trail_unavailable.html", context, status=503)
 
 
-def _ways(page: browsing.Page[Any, Any], kept: Mapping[str, str], *, beside: Cursor) -> dict[str, str]:
-    """Return the query strings of the pages around this one; "" where there is none."""
-    newer = urlencode({**kept, "after": page.newer}) if page.newer is not None else ""
-    older = urlencode({**kept, "before": page.older}) if page.older is not None else ""
-    is_first = beside.is_valid() and set(beside.cleaned_data.values()) == {None}
-    return {"newer": newer, "older": older, "newest": "" if is_first else f"?{urlencode(kept)}"}
+def _build_page_links(
+    page: search.KeysetPage[Any, Any], filter_parameters: Mapping[str, str], *, cursor: PageCursorForm
+) -> dict[str, str]:
+    """Return the query strings of the adjacent pages; "" without such."""
+    newer = urlencode({**filter_parameters, "after": page.newer_key}) if page.newer_key is not None else ""
+    older = urlencode({**filter_parameters, "before": page.older_key}) if page.older_key is not None else ""
+    is_first = cursor.is_valid() and set(cursor.cleaned_data.values()) == {None}
+    return {"newer": newer, "older": older, "newest": "" if is_first else f"?{urlencode(filter_parameters)}"}
 
 
-def _subject_found(term: str, rows: tuple[AuditEvent, ...]) -> str:
-    """Return the subject that a search turned out to be about."""
-    found = {row.subject for row in rows if row.subject}
+def _find_searched_subject(term: str, rows: tuple[AuditEvent, ...]) -> str:
+    """Return the subject that the search term is, judging by the result rows; "" if it is not a subject."""
     try:
-        return str(uuid.UUID(term)) if str(uuid.UUID(term)) in found else ""
+        subject = str(uuid.UUID(term))
     except ValueError:
         return ""
+    return subject if any(row.subject == subject for row in rows) else ""
 
 
-def verification() -> dict[str, Any]:
-    """Return the last verification as the pages tell of it; empty when there was none."""
+def build_verification_context() -> dict[str, Any]:
+    """Return the last verification for the templates; empty if there was none."""
     try:
-        event = browsing.last_verification()
+        event = search.find_last_verification()
     except RowUnreadable:
-        return {"unreadable": UNREADABLE}
+        return {"unreadable": UNREADABLE_MESSAGE}
     if event is None:
         return {}
-    detail = _members(event.detail)
-    findings = detail.get("findings")
-    return {"event": event, **detail, "is_clean": event.outcome == "success" and findings == 0}
-
-
-def _members(detail: str) -> dict[str, Any]:
     try:
-        members = json.loads(detail)
-    except ValueError:
-        return {}
-    return members if isinstance(members, dict) else {}
+        detail = dict(json.loads(event.detail))
+    except (TypeError, ValueError):
+        detail = {}
+    is_clean = event.outcome == "success" and detail.get("findings") == 0
+    return {"event": event, **detail, "is_clean": is_clean}
 
 
-def _pretty(detail: str) -> str:
-    """Return the detail for people; as it stands where it is no JSON."""
+def _format_detail(detail: str) -> str:
+    """Return the detail with line breaks; unchanged if it is not JSON."""
     try:
         return json.dumps(json.loads(detail), ensure_ascii=False, indent=2)
     except (ValueError, RecursionError):
         return detail
 
 
-def _may_see_checkpoints(request: HttpRequest) -> bool:
-    return bool(request.user.has_perm(f"{_APP}.view_auditcheckpoint"))
-
-
-def _file(text: str, name: str, content_type: str) -> HttpResponse:
-    disposition = f'attachment; filename="{name}"'
+def _build_download_response(text: str, filename: str, content_type: str) -> HttpResponse:
+    disposition = f'attachment; filename="{filename}"'
     return HttpResponse(text, content_type=content_type, headers={"Content-Disposition": disposition})

@@ -1,8 +1,8 @@
-"""What an audit event is: its fields, its one spelling in bytes, and its MAC. No Django.
+"""The audit event: its fields, its canonical bytes, and its MAC. No Django.
 
-The canonical form is the RFC 8785 text of all fields but the MAC, `detail` being an object in it. The trail keeps that
-object's canonical text, so the stored text stands in the canonical form as it is, and SQL can build the same bytes.
-That is unambiguous because no detail key bears the name of a field. A version, once written, is never reinterpreted.
+The canonical form is the RFC 8785 text of all fields except the MAC; `detail` is an object in it. The audit log stores
+the canonical text of that object, which is copied into the canonical form as it is, so SQL can build the same bytes.
+This is unambiguous because no detail key has the name of a field. A version, once written, is never reinterpreted.
 """
 
 import hashlib
@@ -12,73 +12,88 @@ import logging
 import re
 import unicodedata
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
-from .vocabulary import DETAIL_KEYS, PLAIN_RESOURCES, RESERVED_PREFIXES
-from .vocabulary import Action as Action  # noqa: PLC0414 -- whoever makes an event names its action
+from .._internal.overrides import override_global
+from .actions import DETAIL_KEYS, RESERVED_PREFIXES, UNKEYED_RESOURCE_TYPES
+from .actions import Action as Action  # noqa: PLC0414 -- code that creates an event names its action
 
 VERSION = 1
 MAX_CHARACTERS = 256
 MAX_ITEMS = 64
 MAX_INTEGER = 2**53
-SANITIZED = "sanitized"
-"""The detail key that is true when a string or list of this event was cut, or lost characters that can't be shown."""
+SANITIZED_KEY = "sanitized"
+"""The detail key that is true if a string or list of this event was truncated or lost unprintable characters."""
 
-Outcome = Literal["success", "failure", "error"]
-OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "error")
-# Controls, lone surrogates, and the two separators that end a line for some readers of logs.
-_DROPPED = frozenset({"Cc", "Cs", "Zl", "Zp"})
-_ACTION = re.compile(r"([a-z0-9_]+)\.[a-z0-9_]+")
-_registered: dict[str, frozenset[str]] = {}
-_disclosing: set[str] = set()
+EventOutcome = Literal["success", "failure", "error"]
+OUTCOMES: tuple[EventOutcome, ...] = ("success", "failure", "error")
+# Control characters, lone surrogates, and the two separators that some log readers treat as line ends.
+_DROPPED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_ACTION_PATTERN = re.compile(r"([a-z0-9_]+)\.[a-z0-9_]+")
+_registered_actions: dict[str, frozenset[str]] = {}
+_registered_disclosures: set[str] = set()
 
 
 class Origin(NamedTuple):
-    """Who acted and from where; what is not known is empty."""
+    """Who acted and from where; unknown values are empty."""
 
     actor: str = ""
     """The user's primary key as text."""
     session: str = ""
     """The opaque id of the OIDC session."""
     client_ip: str = ""
-    """Of the nearest hop that is no trusted proxy."""
+    """Address of the nearest hop that is not a trusted proxy."""
     request_id: str = ""
-    """What the log's lines about the request bear, too."""
+    """The same id is in the log lines about the request."""
 
 
-class Act(NamedTuple):
-    """What is to be written, before it has an id and a MAC."""
+class NewEvent(NamedTuple):
+    """An event to be written, before it has an id and a MAC."""
 
     action: str
-    """An Action, or one that the host project registered."""
+    """An Action, or an action that the host project registered."""
     origin: Origin
     """Who acted, and from where."""
     now: datetime
-    """Aware: when it was done."""
-    outcome: Outcome = "success"
+    """Aware: when it happened."""
+    outcome: EventOutcome = "success"
     """`success`, `failure` or `error`."""
     subject: str = ""
-    """Whose data: the person's opaque UUID here."""
+    """UUID (`PairwiseSubject.uuid`) of the person whose data was used."""
     provider: str = ""
     """The declared name."""
     purpose: str = ""
     """HL7 PurposeOfUse code."""
     resource: str = ""
-    """`Type/id`, a key and no name."""
+    """`Type/id`, with a key, never a name."""
     reason: str = ""
-    """A code, of no person."""
+    """A code without personal data."""
     detail: Mapping[str, Any] | None = None
-    """Flat, with the keys that the action may have, and never a token, a `sub` or a claim value."""
+    """Flat, with the keys that the action allows; never a token, a `sub` or a claim value."""
+
+
+class EventFields(TypedDict):
+    """The fields of a NewEvent other than its action, as keyword arguments."""
+
+    origin: Origin
+    now: datetime
+    outcome: NotRequired[EventOutcome]
+    subject: NotRequired[str]
+    provider: NotRequired[str]
+    purpose: NotRequired[str]
+    resource: NotRequired[str]
+    reason: NotRequired[str]
+    detail: NotRequired[Mapping[str, Any] | None]
 
 
 class Event(NamedTuple):
-    """One event as it is hashed, its fields in the order of the trail's columns."""
+    """An event as it is hashed, its fields in the order of the table's columns."""
 
     id: uuid.UUID
     v: int
@@ -100,157 +115,157 @@ class Event(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class AuthenticatedEvent:
     """An event with the MAC over its canonical bytes."""
 
     event: Event
     mac: bytes = field(repr=False)
 
 
-FIELDS = tuple(sorted(Event._fields))
-_TEXTS = tuple(name for name in FIELDS if name not in {"v", "id", "occurred_at", "detail"})
+EVENT_FIELDS = tuple(sorted(Event._fields))
+_TEXT_FIELDS = tuple(name for name in EVENT_FIELDS if name not in {"v", "id", "occurred_at", "detail"})
 
 
 def register_actions(actions: Mapping[str, Collection[str]], *, disclosures: Collection[str] = ()) -> None:
-    """Let this process write actions of the host project's own: each name with the keys that its `detail` may have.
+    """Allow this process to write actions of the host project; each name maps to the keys that its `detail` may have.
 
-    A name is `prefix.name`, of a-z, 0-9 and _, with a prefix that is not ours; a key is an ASCII identifier that no
-    field of an event bears. disclosures: those of them by which somebody sees what is of a person: the person may ask
-    for them. All are registered, or none; again with the same keys changes nothing.
-    Raises: ValueError, for one that was registered with other keys, too.
+    A name is `prefix.name`, of a-z, 0-9 and _, whose prefix this package does not reserve. A key is an ASCII identifier
+    that is not a field of an event. disclosures: those of the actions that disclose a person's data, which the person
+    may have accounted. Registers all or none; repeating a registration with the same keys changes nothing.
+    Raises: ValueError, also for an action that is already registered with other keys.
     """
-    new = {name: _checked_keys(name, keys) for name, keys in actions.items()}
+    new = {name: _validate_detail_keys(name, keys) for name, keys in actions.items()}
     for name, keys in new.items():
-        if _registered.get(name, keys) != keys:
+        if _registered_actions.get(name, keys) != keys:
             raise ValueError(f"{name} is registered with other detail keys.")
     if isinstance(disclosures, str) or not new.keys() >= set(disclosures):
-        raise ValueError("disclosures is a list of actions that are registered with it.")
-    _registered.update(new)
-    _disclosing.update(disclosures)
+        raise ValueError("disclosures must be a list of actions that are registered in the same call.")
+    _registered_actions.update(new)
+    _registered_disclosures.update(disclosures)
 
 
-def registered_disclosures() -> frozenset[str]:
-    """Return the host project's actions by which somebody sees what is of a person."""
-    return frozenset(_disclosing)
+def get_registered_disclosure_actions() -> frozenset[str]:
+    """Return the host project's actions that disclose a person's data."""
+    return frozenset(_registered_disclosures)
 
 
-def build_event(act: Act, *, id: uuid.UUID, mac_key: str) -> Event:  # noqa: A002 -- the field's name
-    """Return the event of act, its strings cleaned and cut, and flagged where that changed one.
+def build_event(new_event: NewEvent, *, id: uuid.UUID, mac_key: str) -> Event:  # noqa: A002 -- the field's name
+    """Build the event, with its strings sanitized, and flagged if that changed one.
 
-    What is not allowed in its detail is dropped as `without_refused` tells.
-    Raises: ValueError for an action or outcome out of the vocabulary, and a naive time.
+    Detail keys and values that are not allowed are dropped (`drop_refused_detail`).
+    Raises: ValueError for an unknown action or outcome, and for a naive time.
     """
-    if _keys_of(act.action) is None or act.outcome not in OUTCOMES:
-        raise ValueError("The action or the outcome is not in the vocabulary.")
-    if act.now.utcoffset() is None:
+    if _find_detail_keys(new_event.action) is None or new_event.outcome not in OUTCOMES:
+        raise ValueError("The action or the outcome is unknown.")
+    if new_event.now.utcoffset() is None:
         raise ValueError("The time of an event must be aware.")
-    act = without_refused(act)
-    detail, origin = act.detail or {}, act.origin
-    # A member of an enumeration is a string that the database's driver takes ten times as long for.
-    given = (
-        *(str(act.action), act.outcome, origin.actor, act.subject, act.provider, origin.session, origin.client_ip),
-        *(act.purpose, act.resource, act.reason, origin.request_id),
+    new_event = drop_refused_detail(new_event)
+    detail, origin = new_event.detail or {}, new_event.origin
+    # str(): the database driver takes ten times as long for an enumeration member. The order is that of Event's fields.
+    texts = (
+        *(str(new_event.action), new_event.outcome, origin.actor, new_event.subject, new_event.provider),
+        *(origin.session, origin.client_ip, new_event.purpose, new_event.resource, new_event.reason, origin.request_id),
     )
-    texts = given if _is_clean(given) else tuple(map(clean, given))
-    kept = {key: _cleaned(value) for key, value in detail.items()}
-    if texts != given or list(kept.values()) != list(map(_plain, detail.values())):
-        kept[SANITIZED] = True
-    action, outcome, actor, subject, provider, session, client_ip, purpose, resource, reason, request_id = texts
-    return Event(
-        *(id, VERSION, mac_key, act.now.astimezone(UTC), action, outcome, actor, subject, provider, session, client_ip),
-        *(purpose, resource, reason, request_id, _canonical_json(kept)),
-    )
+    clean_texts = texts if _is_clean(texts) else tuple(map(sanitize_text, texts))
+    values = {key: _sanitize_value(value) for key, value in detail.items()}
+    originals = [list(value) if isinstance(value, tuple) else value for value in detail.values()]
+    if clean_texts != texts or list(values.values()) != originals:
+        values[SANITIZED_KEY] = True
+    occurred_at = new_event.now.astimezone(UTC)
+    return Event._make((id, VERSION, mac_key, occurred_at, *clean_texts, _canonical_json(values)))
 
 
-def without_refused(act: Act) -> Act:
-    """Return act without what is not allowed in its detail, having told the log of it, by its key alone.
+def drop_refused_detail(new_event: NewEvent) -> NewEvent:
+    """Return the event without refused detail, after logging an error that names the keys but not the values.
 
-    In tests, `strictly` makes it an error. Raises: ValueError, then.
+    Raises: ValueError inside `raise_on_refused_detail` (tests).
     """
-    refused = refused_detail(act)
+    refused = list_refused_detail_keys(new_event)
     if not refused:
-        return act
-    _tell_refused(f"{act.action}: not allowed in its detail: {', '.join(ascii(key)[:64] for key in refused)}.")
-    return act._replace(detail={key: value for key, value in (act.detail or {}).items() if key not in refused})
+        return new_event
+    names = ", ".join(ascii(key)[:64] for key in refused)
+    _report_refused_detail(f"{new_event.action}: not allowed in its detail: {names}.")
+    detail = new_event.detail or {}
+    return new_event._replace(detail={key: value for key, value in detail.items() if key not in refused})
 
 
-def refused_detail(act: Act) -> tuple[str, ...]:
-    """Return the keys of act's detail that are not allowed for its action or whose value is not of an allowed type.
+def list_refused_detail_keys(new_event: NewEvent) -> tuple[str, ...]:
+    """Return the detail keys that the action does not allow, or whose value is not of an allowed type.
 
-    Allowed are strings, booleans, integers below 2**53 either way, and lists of those; a float has no canonical form.
+    Allowed are strings, booleans, integers between -2**53 and 2**53, and lists of those. Floats have no canonical form.
     """
-    if not act.detail:
+    if not new_event.detail:
         return ()
-    allowed = _keys_of(act.action) or frozenset()
-    return tuple([key for key, value in act.detail.items() if key not in allowed or not _is_allowed(value)])
+    allowed = _find_detail_keys(new_event.action) or frozenset()
+    return tuple([key for key, value in new_event.detail.items() if key not in allowed or not _is_allowed_value(value)])
 
 
-def keyed_id(resource: str, *, key: bytes) -> str:
-    """Return resource with a pseudonym in place of its id: 128 bits of HMAC-SHA256, as hexadecimal digits.
+def compute_resource_pseudonym(resource: str, *, key: bytes) -> str:
+    """Return the resource with a pseudonym in place of its id: 128 bits of HMAC-SHA256 in hexadecimal.
 
-    resource: `Type/id`; where there is no type, all of it is taken for the id. The same key makes the same pseudonym of
-    the same resource, and others of the same id of another type. PLAIN_RESOURCES stay as they are.
+    resource: `Type/id`; without a type, all of it is the id. The type is part of the MAC input, so equal ids of
+    different types have different pseudonyms. UNKEYED_RESOURCE_TYPES are returned unchanged.
     """
     kind, slash, id_ = resource.partition("/") if "/" in resource else ("", "", resource)
-    if not id_ or (kind or id_) in PLAIN_RESOURCES:
+    if not id_ or (kind or id_) in UNKEYED_RESOURCE_TYPES:
         return resource
-    # An event's canonical bytes, which the same key is used for, begin with a brace.
+    # Canonical event bytes, for which the same key is used, begin with a brace, so the two uses cannot collide.
     message = b"django_phi_oidc resource id\x00" + resource.encode("utf-8", "surrogatepass")
     return f"{kind}{slash}{hmac.digest(key, message, hashlib.sha256)[:16].hex()}"
 
 
 def _is_clean(texts: tuple[str, ...]) -> bool:
-    """Say whether nothing is to be done to any of texts, as far as that can be told cheaply."""
-    together = "".join(texts)
-    is_short = len(together) <= MAX_CHARACTERS or max(map(len, texts)) <= MAX_CHARACTERS
-    return is_short and together.isascii() and together.isprintable()
+    """Cheap test that no text needs sanitizing. False does not mean that one does."""
+    joined = "".join(texts)
+    is_short = len(joined) <= MAX_CHARACTERS or max(map(len, texts)) <= MAX_CHARACTERS
+    return is_short and joined.isascii() and joined.isprintable()
 
 
-def clean(text: str) -> str:
-    """Return text without control characters, line separators and lone surrogates, 256 characters at most."""
+def sanitize_text(text: str) -> str:
+    """Remove control characters, line separators and lone surrogates, and truncate to 256 characters."""
     if text.isascii() and text.isprintable():
         return text[:MAX_CHARACTERS]
-    return "".join(char for char in text if unicodedata.category(char) not in _DROPPED)[:MAX_CHARACTERS]
+    return "".join(char for char in text if unicodedata.category(char) not in _DROPPED_CATEGORIES)[:MAX_CHARACTERS]
 
 
 def canonical_bytes(event: Event) -> bytes:
     """Return the bytes that the MAC is over. Spec: RFC 8785."""
-    return _text(event).encode("utf-8")
+    return _serialize_fields(event).encode("utf-8")
 
 
 def compute_mac(event: Event, key: bytes) -> bytes:
     """Return HMAC-SHA256 over the event's canonical bytes, 32 bytes. Spec: RFC 2104."""
-    return mac_under(key)(canonical_bytes(event))
+    return create_mac_function(key)(canonical_bytes(event))
 
 
 @lru_cache(maxsize=64)
-def mac_under(key: bytes) -> Callable[[bytes], bytes]:
-    """Return what computes HMAC-SHA256 under key over canonical bytes, 32 bytes, the work for the key being done.
+def create_mac_function(key: bytes) -> Callable[[bytes], bytes]:
+    """Return a function that computes HMAC-SHA256 over canonical bytes, with the key schedule already computed.
 
-    The library's own takes twice as long, and a verification makes millions. Requires: a key of 64 bytes at most.
+    `hmac` takes twice as long, and a verification computes millions. Requires: a key of at most 64 bytes.
     Spec: RFC 2104.
     """
     padded = key.ljust(hashlib.sha256().block_size, b"\0")
     inner, outer = (hashlib.sha256(bytes(x ^ pad for x in padded)).copy for pad in (0x36, 0x5C))
 
     def compute(canonical: bytes) -> bytes:
-        within, around = inner(), outer()
-        within.update(canonical)
-        around.update(within.digest())
-        return around.digest()
+        inner_hash, outer_hash = inner(), outer()
+        inner_hash.update(canonical)
+        outer_hash.update(inner_hash.digest())
+        return outer_hash.digest()
 
     return compute
 
 
-def event_text(finished: Finished) -> str:
+def serialize_event(authenticated_event: AuthenticatedEvent) -> str:
     """Return the event as one line of canonical JSON, with its MAC as the hexadecimal member `mac`."""
-    return _text(finished.event, mac=f'"mac":"{finished.mac.hex()}",')
+    return _serialize_fields(authenticated_event.event, mac_member=f'"mac":"{authenticated_event.mac.hex()}",')
 
 
-def parse_event(text: str) -> Finished:
-    """Return the event that `event_text` wrote. The MAC is NOT checked.
+def parse_event(text: str) -> AuthenticatedEvent:
+    """Parse the output of `serialize_event`. The MAC is NOT checked.
 
-    Raises: ValueError when the text is not, byte for byte, what `event_text` writes of an event of this version.
+    Raises: ValueError unless the text is, byte for byte, what `serialize_event` writes for an event of this version.
     """
     try:
         raw = json.loads(text)
@@ -260,95 +275,75 @@ def parse_event(text: str) -> Finished:
         is_flat = isinstance(raw["detail"], dict)
         raw["detail"] = _canonical_json(raw["detail"])
         event = Event(**raw)
-        is_exact = event_text(Finished(event, mac)) == text
-        is_clean = all(clean(getattr(event, name)) == getattr(event, name) for name in _TEXTS)
+        is_exact = serialize_event(AuthenticatedEvent(event, mac)) == text
+        is_clean = all(sanitize_text(getattr(event, name)) == getattr(event, name) for name in _TEXT_FIELDS)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError("Not an event.") from error
     if not (is_flat and is_exact and is_clean) or event.v != VERSION or len(mac) != hashlib.sha256().digest_size:
         raise ValueError("Not an event of this version.")
-    return Finished(event, mac)
+    return AuthenticatedEvent(event, mac)
 
 
-@contextmanager
-def strictly() -> Iterator[None]:
+def raise_on_refused_detail() -> AbstractContextManager[None]:
     """Refuse a detail that is not allowed, in this process, for the length of the block: for tests."""
-    global _tell_refused  # noqa: PLW0603 -- the seam is this one variable
-    before, _tell_refused = _tell_refused, _raise
-    try:
-        yield
-    finally:
-        _tell_refused = before
+    return override_global(globals(), "_report_refused_detail", _raise_value_error)
 
 
-def _raise(message: str) -> None:
+def _raise_value_error(message: str) -> None:
     raise ValueError(message)
 
 
-_tell_refused: Callable[[str], None] = logging.getLogger("phi_oidc.audit").error
+_report_refused_detail: Callable[[str], None] = logging.getLogger("phi_oidc.audit").error
 
 
-def _keys_of(action: str) -> frozenset[str] | None:
+def _find_detail_keys(action: str) -> frozenset[str] | None:
     keys = DETAIL_KEYS.get(action)
-    return _registered.get(action) if keys is None else keys
+    return _registered_actions.get(action) if keys is None else keys
 
 
-def _checked_keys(name: str, keys: Collection[str]) -> frozenset[str]:
-    match = _ACTION.fullmatch(name)
+def _validate_detail_keys(name: str, keys: Collection[str]) -> frozenset[str]:
+    match = _ACTION_PATTERN.fullmatch(name)
     if match is None or len(name) > MAX_CHARACTERS:
         raise ValueError(f"{name!r} is not prefix.name of a-z, 0-9 and _.")
     if match[1] in RESERVED_PREFIXES:
-        raise ValueError(f"{name}: the prefix {match[1]} is ours.")
-    # A text is a collection of its letters.
+        raise ValueError(f"{name}: the prefix {match[1]} is reserved.")
+    # A bare string is iterable too, so reject it explicitly.
     if isinstance(keys, str) or not all(key.isascii() and key.isidentifier() for key in keys):
-        raise ValueError(f"{name}: the detail keys are a set of ASCII identifiers.")
-    if taken := {*FIELDS, "mac", SANITIZED}.intersection(keys):
-        raise ValueError(f"{name}: no detail key may be called {', '.join(sorted(taken))}.")
+        raise ValueError(f"{name}: the detail keys must be a set of ASCII identifiers.")
+    if taken := {*EVENT_FIELDS, "mac", SANITIZED_KEY}.intersection(keys):
+        raise ValueError(f"{name}: reserved detail keys: {', '.join(sorted(taken))}.")
     return frozenset(keys)
 
 
-def _text(event: Event, *, mac: str = "") -> str:
-    """Return the event's members in their order; mac: one more."""
+def _serialize_fields(event: Event, *, mac_member: str = "") -> str:
+    """Return the canonical JSON text of the event. mac_member: the additional member of `serialize_event`."""
     id_, v, mac_key, occurred_at, *texts, detail = event
-    together = "".join(texts)
-    if not together.isprintable() or '"' in together or "\\" in together:
+    joined = "".join(texts)
+    if not joined.isprintable() or '"' in joined or "\\" in joined:
         texts = [encode_basestring(text)[1:-1] for text in texts]
     action, outcome, actor, subject, provider, session, client_ip, purpose, resource, reason, request_id = texts
     at = occurred_at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
     return (
-        f'{{"action":"{action}","actor":"{actor}","client_ip":"{client_ip}","detail":{detail},"id":"{id_}",{mac}'
+        f'{{"action":"{action}","actor":"{actor}","client_ip":"{client_ip}","detail":{detail},"id":"{id_}",{mac_member}'
         f'"mac_key":{encode_basestring(mac_key)},"occurred_at":"{at}Z","outcome":"{outcome}","provider":"{provider}",'
         f'"purpose":"{purpose}","reason":"{reason}","request_id":"{request_id}","resource":"{resource}",'
         f'"session":"{session}","subject":"{subject}","v":{v}}}'
     )
 
 
-def _canonical_json(detail: Mapping[str, Any]) -> str:
-    # RFC 8785 sorts by UTF-16 units and spells floats its own way: our names are ASCII, and there are no floats.
-    members = [
-        f"{encode_basestring(key)}:{encode_basestring(value) if isinstance(value, str) else _json(value)}"
-        for key, value in sorted(detail.items())
-    ]
-    return f"{{{','.join(members)}}}"
+# RFC 8785 sorts by UTF-16 units and has its own number format: detail keys are ASCII, and there are no floats.
+_canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
-_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-
-
-def _is_allowed(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_scalar, value))
-    return _is_scalar(value)
+def _is_allowed_value(value: Any) -> bool:
+    return all(map(_is_scalar, value)) if isinstance(value, list | tuple) else _is_scalar(value)
 
 
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, str | bool) or (isinstance(value, int) and abs(value) < MAX_INTEGER)
 
 
-def _cleaned(value: Any) -> Any:
+def _sanitize_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return [_cleaned(item) for item in value[:MAX_ITEMS]]
-    return clean(value) if isinstance(value, str) else value
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+        return [_sanitize_value(item) for item in value[:MAX_ITEMS]]
+    return sanitize_text(value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""The trail, the log that it is sealed in, and what waits beside them. Of the first two nothing is ever changed."""
+"""The tables of the audit log, of the Merkle log over it, and their queues. The first two are append-only."""
 
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -8,23 +8,23 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 
-class AppendOnly(FieldError):
-    """The audit trail is written once; nothing in it is changed or deleted."""
+class AppendOnlyError(FieldError):
+    """Audit tables are append-only."""
 
 
-def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
-    raise AppendOnly("Audit events are never changed or deleted.")
+def _raise_append_only(*args: Any, **kwargs: Any) -> NoReturn:
+    raise AppendOnlyError("Audit events are never changed or deleted.")
 
 
 class AppendOnlyQuerySet(models.QuerySet[Any]):
-    """Reads and inserts. The database's triggers refuse the rest as well."""
+    """Reads and inserts only. The database triggers refuse everything else as well."""
 
-    update = delete = bulk_update = update_or_create = _refuse
-    aupdate = adelete = abulk_update = aupdate_or_create = _refuse
+    update = delete = bulk_update = update_or_create = _raise_append_only
+    aupdate = adelete = abulk_update = aupdate_or_create = _raise_append_only
 
 
 class AppendOnlyModel(models.Model):
-    """A row that is inserted, and then only read."""
+    """A row that is inserted and then only read."""
 
     objects: ClassVar[models.Manager[Self]] = AppendOnlyQuerySet.as_manager()
 
@@ -34,15 +34,15 @@ class AppendOnlyModel(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if not self._state.adding:
-            _refuse()
+            _raise_append_only()
         kwargs["force_insert"] = True
         super().save(*args, **kwargs)
 
-    delete = _refuse
+    delete = _raise_append_only
 
 
 class AuditEvent(AppendOnlyModel):
-    """One security-relevant act. No foreign keys: deleting a user changes nothing here."""
+    """One security-relevant event. No foreign keys: deleting a user changes nothing here."""
 
     id = models.UUIDField(primary_key=True, editable=False)
     """UUIDv7: sorts by time."""
@@ -69,14 +69,14 @@ class AuditEvent(AppendOnlyModel):
         ordering = ("id",)
         default_permissions = ("view",)
         permissions = (("export_auditevent", "Can take audit events out of the trail"),)
-        # Each index is paid for by every event, so they leave out what is nobody's, and what most events are.
+        # Every event pays for each index, so the indexes leave out empty values and the most frequent outcome.
         indexes = (
             models.Index(fields=["action", "id"], name="phi_oidc_audit_action"),
             models.Index(fields=["actor", "id"], name="phi_oidc_audit_actor", condition=Q(actor__gt="")),
             models.Index(fields=["subject", "id"], name="phi_oidc_audit_subject", condition=Q(subject__gt="")),
             models.Index(fields=["resource", "id"], name="phi_oidc_audit_resource", condition=Q(resource__gt="")),
             models.Index(fields=["session", "id"], name="phi_oidc_audit_session", condition=Q(session__gt="")),
-            # "error" and "failure" are what sorts before "success".
+            # "error" and "failure" sort before "success".
             models.Index(fields=["outcome", "id"], name="phi_oidc_audit_outcome", condition=Q(outcome__lt="success")),
         )
 
@@ -85,11 +85,11 @@ class AuditEvent(AppendOnlyModel):
 
 
 class AuditUnsealed(models.Model):
-    """An event that has no leaf yet: a trigger of the events' table writes this row, whoever writes the event."""
+    """An event that has no leaf yet. A trigger of the event table inserts this row, regardless of the writer."""
 
     event_id = models.UUIDField(primary_key=True, editable=False)
     refused = models.BooleanField(db_default=False)
-    """Its MAC does not fit: it was told of once, and is not sealed."""
+    """Its MAC is invalid: an alert was raised once, and it is not sealed."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("unsealed event"), _("unsealed events")
@@ -100,7 +100,7 @@ class AuditUnsealed(models.Model):
 
 
 class AuditLeaf(AppendOnlyModel):
-    """The place of an event in the log. Spec: RFC 6962 2.1."""
+    """The position of an event in the log. Spec: RFC 6962 2.1."""
 
     leaf_index = models.BigIntegerField(primary_key=True, editable=False)
     event_id = models.UUIDField(unique=True)
@@ -118,7 +118,7 @@ class AuditLeaf(AppendOnlyModel):
 
 
 class AuditNode(AppendOnlyModel):
-    """The root of a perfect subtree, kept so that a proof reads a few rows: of 256 leaves, and of 256 of those."""
+    """The root of a perfect subtree of 256 leaves, or of 256 smaller ones, stored so that a proof reads few rows."""
 
     pk = models.CompositePrimaryKey("level", "node_index")
     level = models.PositiveSmallIntegerField()
@@ -136,7 +136,7 @@ class AuditNode(AppendOnlyModel):
 
 
 class AuditCheckpoint(AppendOnlyModel):
-    """What was signed of the log when it had tree_size leaves. The note is what counts; the rest is read from it."""
+    """A signed checkpoint of the log at tree_size leaves. The note is authoritative, the other fields are copies."""
 
     tree_size = models.BigIntegerField(primary_key=True, editable=False)
     root_hash = models.BinaryField(max_length=32)
@@ -157,7 +157,7 @@ class AuditCheckpoint(AppendOnlyModel):
 
 
 class AuditOutbox(models.Model):
-    """A finished event, committed with the change that it tells of, on its way to the trail."""
+    """An authenticated event, committed with the change that it records, to be moved to the audit log."""
 
     id = models.UUIDField(primary_key=True, editable=False)
     """The event's own id."""
@@ -173,7 +173,7 @@ class AuditOutbox(models.Model):
 
 
 class AuditWitness(models.Model):
-    """The largest checkpoint of an origin that somebody outside has: below it the sealer signs nothing."""
+    """The largest checkpoint of an origin known outside the database. The sequencer signs nothing smaller."""
 
     origin = models.CharField(primary_key=True, max_length=255, editable=False)
     note = models.TextField()
@@ -187,13 +187,13 @@ class AuditWitness(models.Model):
 
 
 class RefusalCount(models.Model):
-    """How often something was refused that cost its sender nothing, in one minute."""
+    """The number of refusals of one kind in one minute that cost their sender nothing."""
 
     minute = models.DateTimeField()
     reason = models.CharField(max_length=64)
-    """Empty: all that got an event in that minute."""
+    """Empty: the total of refusals with an event of their own in that minute."""
     network = models.CharField(max_length=64)
-    """Of the sender: an IPv4 address or an IPv6 /64; empty: whoever it was, once the minute had all its events."""
+    """The sender's IPv4 address or IPv6 /64; empty: any sender, after the minute had all its events."""
     count = models.PositiveBigIntegerField()
 
     class Meta:

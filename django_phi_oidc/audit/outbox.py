@@ -1,209 +1,169 @@
-"""Changes: the finished event is committed with the change it tells of, then moves to the trail: not lost, not phantom.
+"""Record changes: the authenticated event is committed with the change, then moved to the audit log.
 
-A move is INSERT into the trail, then DELETE from the outbox. Whoever is killed in between, or meets another that moves
-the same event, finds the event in the trail under its id with its MAC, and only deletes.
+A move is an INSERT into the audit log, then a DELETE from the outbox. If a process is killed in between, or two
+processes move the same event, the next one finds it in the audit log with its id and MAC, and only deletes the row.
 """
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from datetime import datetime
-from typing import Any
+from typing import Unpack
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
+from .._internal.sql import delete
 from ..errors import AuditUnavailable, KeyMissing
-from ..statements import delete, insert
-from .events import Act, Finished, Origin, Outcome, event_text, parse_event
+from .events import AuthenticatedEvent, EventFields, NewEvent, parse_event, serialize_event
 from .models import AuditOutbox
-from .writing import EventFault, commit, finish, logger, store, store_new
+from .storage import EVENT_ERRORS, authenticate_event, insert_events, logger, store_events, store_missing_events
 
 COOL_DOWN_SECONDS = 5.0
-"""How long this process leaves the trail alone after a commit, when the last one could not reach it."""
-MOVE_SECONDS = 0.5
-"""How long a commit's events wait for a trail that hangs: a person waits for that commit."""
-_BATCH = 500
-_away_until = 0.0
-_held_back: ContextVar[list[Finished] | None] = ContextVar("django_phi_oidc.audit.outbox", default=None)
+"""After a commit could not reach the audit database, this process does not try again for so long."""
+MOVE_TIMEOUT_SECONDS = 0.5
+"""Limit for moving the events of a commit while the audit database hangs: a user waits for that commit."""
+_BATCH_SIZE = 500
+_unavailable_until = 0.0
+_deferred_events: ContextVar[list[AuthenticatedEvent] | None] = ContextVar("django_phi_oidc.audit.outbox", default=None)
 
 
-def try_again() -> None:
-    """Let the next commit try the trail, whatever became of the last one."""
-    global _away_until  # noqa: PLW0603 -- one for the process
-    _away_until = 0.0
+def reset_cooldown() -> None:
+    """Allow the next commit to try the audit database again."""
+    global _unavailable_until  # noqa: PLW0603 -- one per process
+    _unavailable_until = 0.0
 
 
-def enqueue(
-    action: str,
-    *,
-    origin: Origin,
-    now: datetime,
-    outcome: Outcome = "success",
-    subject: str = "",
-    provider: str = "",
-    purpose: str = "",
-    resource: str = "",
-    reason: str = "",
-    detail: Mapping[str, Any] | None = None,
-    using: str = DEFAULT_DB_ALIAS,
-) -> uuid.UUID:
-    """Return the id of an event that is committed if, and only if, the open transaction on `using` is.
+def enqueue(action: str, *, using: str = DEFAULT_DB_ALIAS, **fields: Unpack[EventFields]) -> uuid.UUID:
+    """Write an event in the open transaction on `using`, and return its id. It is committed with that transaction.
 
-    The arguments are the fields of Act; using: the alias of the database on which the change is made.
-    The audit database is not waited for: the event moves there after the commit, or, when that fails, by `drain`.
-    Raises: RuntimeError outside a transaction; KeyMissing; ValueError for an action out of the vocabulary.
+    fields: those of NewEvent; `origin` and `now` are required. using: the alias of the changed database.
+    Does not wait for the audit database: the event moves there after the commit or, if that fails, by `flush`.
+    Raises: RuntimeError outside a transaction; KeyMissing; ValueError for an unknown action or outcome.
     """
-    act = Act(
-        action=action,
-        origin=origin,
-        now=now,
-        outcome=outcome,
-        subject=subject,
-        provider=provider,
-        purpose=purpose,
-        resource=resource,
-        reason=reason,
-        detail=detail,
-    )
-    return enqueue_many([act], using=using)[0]
+    return enqueue_many([NewEvent(action, **fields)], using=using)[0]
 
 
-def enqueue_many(acts: Sequence[Act], *, using: str = DEFAULT_DB_ALIAS) -> tuple[uuid.UUID, ...]:
-    """Return the ids of the events of acts, in their order, which share their fate: one statement, and one move.
+def enqueue_many(events: Sequence[NewEvent], *, using: str = DEFAULT_DB_ALIAS) -> tuple[uuid.UUID, ...]:
+    """Write events as `enqueue` does, by one statement and one move, and return their ids in the same order.
 
-    Raises: what `enqueue` does.
+    Raises: as `enqueue`.
     """
     if not connections[using].in_atomic_block:
-        raise RuntimeError("The event of a change is written in the transaction of that change.")
-    if not acts:
+        raise RuntimeError("The event of a change must be written in the transaction of that change.")
+    if not events:
         return ()
-    finished = [finish(act) for act in acts]
-    insert([AuditOutbox(id=each.event.id, event=event_text(each)) for each in finished], using=using)
+    authenticated = [authenticate_event(event) for event in events]
+    rows = [AuditOutbox(id=item.event.id, event=serialize_event(item)) for item in authenticated]
+    AuditOutbox.objects.using(using).bulk_create(rows)
 
     def move_committed_events() -> None:
-        held_back = _held_back.get()
-        if held_back is None or using != DEFAULT_DB_ALIAS:
-            _move_committed(finished, using=using)
+        deferred = _deferred_events.get()
+        if deferred is None or using != DEFAULT_DB_ALIAS:
+            _move_committed(authenticated, using=using)
         else:
-            held_back.extend(finished)
+            deferred.extend(authenticated)
 
-    # A function with a name, and no partial: Django names what fails, and a partial has no name, so the error would be
-    # one of Django's own, in the middle of the request.
+    # A named function: when a robust hook fails, Django logs its __qualname__, which a partial does not have.
     transaction.on_commit(move_committed_events, using=using, robust=True)
-    return tuple(each.event.id for each in finished)
+    return tuple(item.event.id for item in authenticated)
 
 
 @contextmanager
-def holding_back() -> Iterator[list[Finished]]:
-    """Let the events of what is committed in this block wait in the outbox, and give the list of them.
+def defer_delivery() -> Iterator[list[AuthenticatedEvent]]:
+    """Keep the events that are committed in this block in the outbox, and yield the list of them.
 
-    The permit that follows takes them along (`record_with`). What nobody takes, `drain` moves.
+    `record_with_deferred` moves them together with the permit that follows. `flush` moves the rest.
     """
-    changes: list[Finished] = []
-    token = _held_back.set(changes)
+    events: list[AuthenticatedEvent] = []
+    token = _deferred_events.set(events)
     try:
-        yield changes
+        yield events
     finally:
-        _held_back.reset(token)
+        _deferred_events.reset(token)
 
 
 @contextmanager
-def moving_together() -> Iterator[None]:
-    """Let the events of all that is committed in this block move to the trail together, at its end."""
-    if _held_back.get() is not None:
+def batch_delivery() -> Iterator[None]:
+    """Move all events that are committed in this block to the audit log together, at its end."""
+    if _deferred_events.get() is not None:
         yield
         return
-    changes: list[Finished] = []
-
-    def move_changes() -> None:
-        _move_committed(changes, using=DEFAULT_DB_ALIAS)
-
+    events: list[AuthenticatedEvent] = []
     try:
-        with holding_back() as changes:
+        with defer_delivery() as events:
             yield
     finally:
-        if changes:
-            # As after a commit: what fails is told to the log, and the outbox keeps them.
-            transaction.on_commit(move_changes, robust=True)
+        if events:
+            # As after a commit: a failure is logged, and the outbox keeps the events.
+            transaction.on_commit(lambda: _move_committed(events, using=DEFAULT_DB_ALIAS), robust=True)
 
 
-def record_with(changes: Sequence[Finished], acts: Sequence[Act]) -> None:
-    """Commit the events of acts as `recording.record_many` does, and move changes out of the outbox by the same INSERT.
+def record_with_deferred(deferred_events: Sequence[AuthenticatedEvent], events: Sequence[NewEvent]) -> None:
+    """Commit the events as `record_many` does, and move the deferred events from the outbox by the same INSERT.
 
-    Raises: AuditUnavailable, and then nothing may be permitted; what becomes of the move never raises.
+    Raises: AuditUnavailable, and then nothing may be permitted. A failure of the move alone does not raise.
     """
+    moved = deferred_events
     try:
-        finished = [finish(act) for act in acts]
+        authenticated = [authenticate_event(event) for event in events]
         try:
-            commit([*changes, *finished])
-            moved = changes
-        except EventFault:
-            # Somebody drains the outbox, and was faster: the trail has one of changes. They are not lost.
-            commit(finished)
+            insert_events([*deferred_events, *authenticated])
+        except EVENT_ERRORS:
+            # A concurrent flush was faster: the audit log already has one of the deferred events. They are not lost.
+            insert_events(authenticated)
             moved = ()
-    except (*EventFault, KeyMissing) as error:
+    except (*EVENT_ERRORS, KeyMissing) as error:
         raise AuditUnavailable from error
-
-    def forget_moved() -> None:
-        _delete(moved, using=DEFAULT_DB_ALIAS)
-
-    transaction.on_commit(forget_moved, robust=True)
+    transaction.on_commit(lambda: _delete_rows(moved, using=DEFAULT_DB_ALIAS), robust=True)
 
 
-def drain(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
-    """Move up to limit events from the outbox to the trail, oldest first, and return how many were moved.
+def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
+    """Move up to `limit` events from the outbox to the audit log, oldest first, and return how many were moved.
 
-    Safe to kill, to repeat and to run several times at once. What can't be moved stays, is told to the log as an error,
-    and holds up nothing behind it.
-    Raises: AuditUnavailable.
+    Safe to kill, to repeat and to run concurrently. An event that cannot be moved stays, is logged as an error, and
+    does not block later ones. Raises: AuditUnavailable.
     """
     moved = 0
-    last = uuid.UUID(int=0)
+    last_id = uuid.UUID(int=0)
     while moved < limit:
-        rows = list(AuditOutbox.objects.using(using).filter(id__gt=last).order_by("id")[: min(limit - moved, _BATCH)])
+        waiting = AuditOutbox.objects.using(using).filter(id__gt=last_id).order_by("id")
+        rows = list(waiting[: min(limit - moved, _BATCH_SIZE)])
         if not rows:
             break
-        last = rows[-1].id
-        moved += _move([finished for row in rows if (finished := _read(row))], using=using)
-    try_again()
+        last_id = rows[-1].id
+        stored = store_missing_events([event for row in rows if (event := _parse_row(row))])
+        _delete_rows(stored, using=using)
+        moved += len(stored)
+    reset_cooldown()
     return moved
 
 
-def _move_committed(finished: Sequence[Finished], *, using: str) -> None:
-    """Move events, unless the trail could not be written a moment ago: a request waits for that once, at most."""
-    global _away_until  # noqa: PLW0603 -- one for the process: another thread's wait would tell the same
-    if time.monotonic() < _away_until:
+def _move_committed(events: Sequence[AuthenticatedEvent], *, using: str) -> None:
+    """Move events unless the audit database was unavailable a moment ago: a request waits for that at most once."""
+    global _unavailable_until  # noqa: PLW0603 -- one per process: other threads would wait for the same database
+    if time.monotonic() < _unavailable_until:
         return
     try:
-        stored = store(finished, seconds=MOVE_SECONDS)
+        stored = store_events(events, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     except AuditUnavailable:
-        _away_until = time.monotonic() + COOL_DOWN_SECONDS
-        for each in finished:
-            logger.warning("The audit trail can't be written; event %s waits in the outbox.", each.event.id)
+        _unavailable_until = time.monotonic() + COOL_DOWN_SECONDS
+        for item in events:
+            logger.warning("The audit log can't be written; event %s waits in the outbox.", item.event.id)
     else:
-        _delete(stored, using=using)
+        _delete_rows(stored, using=using)
 
 
-def _move(batch: Sequence[Finished], *, using: str) -> int:
-    stored = store_new(batch)
-    _delete(stored, using=using)
-    return len(stored)
+def _parse_row(row: AuditOutbox) -> AuthenticatedEvent | None:
+    with suppress(ValueError):
+        authenticated = parse_event(row.event)
+        if authenticated.event.id == row.id:
+            return authenticated
+    logger.error("Outbox row %s is not an event as it was written; it stays.", row.id)
+    return None
 
 
-def _read(row: AuditOutbox) -> Finished | None:
-    try:
-        finished = parse_event(row.event)
-    except ValueError:
-        finished = None
-    if finished is None or finished.event.id != row.id:
-        logger.error("Row %s of the outbox is not an event as it was written; it stays.", row.id)
-        return None
-    return finished
-
-
-def _delete(stored: Sequence[Finished], *, using: str) -> None:
-    """An event that a crash brings back is found in the trail by `drain`, which deletes it again."""
-    if stored:
-        delete(AuditOutbox, [each.event.id for each in stored], using=using)
+def _delete_rows(events: Sequence[AuthenticatedEvent], *, using: str) -> None:
+    """Delete moved events. If a crash undoes the deletion, `flush` finds them in the audit log and deletes again."""
+    if events:
+        delete(AuditOutbox, [item.event.id for item in events], using=using)

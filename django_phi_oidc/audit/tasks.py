@@ -1,36 +1,38 @@
-"""The trail's Celery tasks."""
+"""Celery tasks of the audit log."""
 
 from collections import deque
 
 from celery import shared_task
 
-from .. import clock, conf
+from .. import conf
+from .._internal import clock
 from ..errors import SealingRefused
-from . import outbox, sealing, signing, spooling, throttling
-from .alerting import alert
+from . import outbox, spool, throttling
+from .log import sequencer, signing_keys
+from .recorder import raise_audit_alert
 
 
 @shared_task(name="phi_oidc.drain_outbox", ignore_result=True, acks_late=True)
 def drain_outbox() -> None:
-    """Write what was counted of refusals, and move to the trail what waits in the outbox and in our spool."""
+    """Write the events of counted refusals, and move the outbox and this machine's spool to the audit log."""
     try:
-        throttling.flush(now=clock.now())
+        throttling.flush_refusal_counts(now=clock.now())
     finally:
-        outbox.drain()
-    if (declared := conf.emergency()) and declared.spool:
-        spooling.drain(declared.spool, now=clock.now())
+        outbox.flush()
+    if (emergency := conf.emergency()) and emergency.spool:
+        spool.flush_spool(emergency.spool, now=clock.now())
 
 
 @shared_task(name="phi_oidc.seal", ignore_result=True, acks_late=True)
 def seal() -> None:
-    """Seal what is new, where this worker has the key; and say so where nobody has sealed for too long."""
-    key = signing.signing_key()
+    """Append new events to the log if this worker has the signing key. Raise an alert if events are overdue."""
+    key = signing_keys.find_signing_key()
     try:
         if key is not None:
-            deque(sealing.seal_all(key=key, clock=clock.now), maxlen=0)
+            deque(sequencer.append_all_to_log(key=key, clock=clock.now), maxlen=0)
     except SealingRefused:
-        alert("sealing_refused", now=clock.now())
+        raise_audit_alert("sealing_refused", now=clock.now())
         raise
     finally:
-        if late := sealing.late(now=clock.now()):
-            alert("sealing_lag", now=clock.now(), count=late)
+        if overdue := sequencer.count_overdue_events(now=clock.now()):
+            raise_audit_alert("sealing_lag", now=clock.now(), count=overdue)

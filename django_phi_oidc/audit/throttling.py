@@ -1,9 +1,9 @@
-"""Refusals that cost their sender nothing: a minute's first ones are events, of the others there is one that counts.
+"""Throttle the events of refusals that cost their sender nothing.
 
-20 a minute for each reason and address, 600 in all. `admits` counts, in a table, so for all processes together; `flush`
-writes what was counted when the minute is over, and an alert. Time is that of the servers: one whose clock is more than
-SETTLED behind begins a minute anew that another has flushed, and then its refusals are two events that count.
-`count_try` counts there, too, what people guess at: tries are never told.
+The first refusals of a minute are events of their own: 20 per reason and address, 600 in total. The others are counted
+in a table, for all processes, and `flush_refusal_counts` writes one event with their number, and an alert, when the
+minute is over. A server whose clock is more than FLUSH_DELAY behind starts a minute again that was already flushed; its
+refusals are then a second event. `add_attempt` counts attempts to guess a code in the same table, without events.
 """
 
 import ipaddress
@@ -15,186 +15,161 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connections, transaction
 from django.db.models import F, Min
 
-from ..errors import ActivationRefused, LogoutTokenInvalid, LogoutTokenReplayed
+from ..errors import Code
 from .events import Action, Origin
 from .models import RefusalCount
 from .outbox import enqueue
 
 logger = logging.getLogger("phi_oidc.audit")
-MOST = 20
-"""Events of one reason and address in a minute."""
-MOST_IN_ALL = 600
-SETTLED = timedelta(seconds=10)
-"""How long after its end a minute may still get counts: of a request that lasts, or a clock that lags."""
+MAX_EVENTS_PER_SENDER = 20
+"""Events per reason and address in a minute."""
+MAX_EVENTS_TOTAL = 600
+FLUSH_DELAY = timedelta(seconds=10)
+"""A minute is flushed this long after its end, for slow requests and lagging clocks."""
 _MINUTE = timedelta(minutes=1)
-OF_THE_API = "api:"
-"""Before the reason of a refusal at the portal's own APIs: those reasons are also a sign-in's, and counted apart."""
-_OF_TRIES = "try:"
-"""Before the reason of a row that counts tries, and not refusals: it ends with its minute, and nobody is told."""
-_OF_A_LOGOUT = (LogoutTokenInvalid.code, LogoutTokenReplayed.code)
-_UNKNOWN = "unknown"
-_ANYBODY = ""
-_ALL = ("", _ANYBODY)
-"""The reason and network of the row that counts a minute's events."""
+API_REASON_PREFIX = "api:"
+"""Prefix of reasons of refused API calls: the same reasons exist for sign-ins, and are counted separately."""
+_ATTEMPT_REASON_PREFIX = "try:"
+"""Prefix of rows that count attempts and not refusals: deleted after their minute, without an event."""
+_LOGOUT_REASONS = (Code.LOGOUT_TOKEN_INVALID, Code.LOGOUT_TOKEN_REPLAYED)
+_UNKNOWN_NETWORK = "unknown"
+_ANY_NETWORK = ""
+_TOTAL_COUNTER = ("", _ANY_NETWORK)
+"""Reason and network of the row that counts the events of a minute."""
 
 
-def admits(reason: str, client_ip: str, *, now: datetime) -> bool:
-    """Say whether this refusal gets an event of its own; if not, it was counted.
+def allow_event(reason: str, client_ip: str, *, now: datetime) -> bool:
+    """Whether this refusal gets an event of its own; otherwise it is counted.
 
-    reason: a rule code. client_ip: an address; the others of its IPv6 /64 are taken for it. Each count is one
-    statement, committed at once unless the caller has a transaction open. A bucket of reason and address is exact. At
-    the edge of MOST_IN_ALL as many more may pass as come at the same time, since nobody waits for the others' total.
-    A counter that can't be reached admits: what nobody counted must not be lost.
+    reason: a rule code. client_ip: all addresses of an IPv6 /64 count as one. Each count is one statement, committed
+    at once unless the caller has an open transaction. The limit per reason and address is exact. MAX_EVENTS_TOTAL may
+    be exceeded by concurrent requests, which do not wait for each other.
+    If the database cannot count, the answer is True: a refusal that is not counted must not be lost.
     """
     minute = now.replace(second=0, microsecond=0)
-    # In a caller's transaction a fault must not take the transaction along.
-    frame = transaction.atomic(using=DEFAULT_DB_ALIAS) if _in_transaction() else nullcontext()
+    # A savepoint, so that an error does not break the transaction of the caller.
+    in_transaction = connections[DEFAULT_DB_ALIAS].in_atomic_block
+    savepoint = transaction.atomic(using=DEFAULT_DB_ALIAS) if in_transaction else nullcontext()
     try:
-        with frame:
-            # This comes first: while the minute is full, a flood from ever new addresses makes no new rows.
-            if _count_of(minute, *_ALL) >= MOST_IN_ALL:
-                _add_one(minute, reason, _ANYBODY)
+        with savepoint:
+            # First, so that a flood from ever new addresses adds no rows while the minute is full.
+            totals = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute=minute, reason="", network=_ANY_NETWORK)
+            if totals.filter(count__gte=MAX_EVENTS_TOTAL).exists():
+                _increment_count(minute, reason, _ANY_NETWORK)
                 return False
-            if _add_one(minute, reason, network_of(client_ip)) > MOST:
+            if _increment_count(minute, reason, get_sender_network(client_ip)) > MAX_EVENTS_PER_SENDER:
                 return False
-            _add_one(minute, *_ALL)
+            _increment_count(minute, *_TOTAL_COUNTER)
     except (DatabaseError, InterfaceError) as error:
-        logger.warning("Refusals can't be counted (%s), so this one gets its event.", type(error).__name__)
+        logger.warning("Refusals can't be counted (%s), so this one gets an event.", type(error).__name__)
     return True
 
 
-def take_back(reason: str, client_ip: str, *, admitted: bool, now: datetime) -> None:
-    """Undo what `admits`, asked before the verdict, has counted: it was no refusal.
+def release_event(reason: str, client_ip: str, *, was_allowed: bool, now: datetime) -> None:
+    """Undo the count of an `allow_event` call that was made before the decision, which was no refusal.
 
-    admitted: its answer. Requires: that when this is False, the minute was full, and not the bucket alone.
+    was_allowed: its result. Requires: if False, then because the minute was full, and not only the address.
     """
-    _take_one_back(reason, network_of(client_ip) if admitted else _ANYBODY, now=now)
+    _decrement_count(reason, get_sender_network(client_ip) if was_allowed else _ANY_NETWORK, now=now)
 
 
-def refused_lately(reason: str, client_ip: str, *, now: datetime) -> tuple[int, int]:
-    """Return how many refusals of that reason this minute has counted, of that address and of all together."""
+def count_refusals(reason: str, client_ip: str, *, now: datetime) -> tuple[int, int]:
+    """Return how many refusals of the reason were counted this minute: of the address, and in total."""
     minute = now.replace(second=0, microsecond=0)
     rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute=minute, reason=reason)
     counts = dict(rows.values_list("network", "count"))
-    return counts.get(network_of(client_ip), 0), sum(counts.values())
+    return counts.get(get_sender_network(client_ip), 0), sum(counts.values())
 
 
-def count_try(kind: str, by: str, *, now: datetime) -> int:
-    """Return how often this minute somebody has tried that, with this time, over all processes: no two get the same.
+def add_attempt(kind: str, counter_key: str, *, now: datetime) -> int:
+    """Count an attempt, and return the number of attempts this minute over all processes. Each number is unique.
 
-    by: who, in 64 characters at most; empty: anybody. Committed at once unless the caller has a transaction open.
-    Raises: DatabaseError, and then nobody may try.
+    counter_key: who tries, at most 64 characters; empty for all together. Committed at once unless the caller has an
+    open transaction. Raises: DatabaseError, and then no attempt may be made.
     """
-    return _add_one(now.replace(second=0, microsecond=0), _OF_TRIES + kind, by)
+    return _increment_count(now.replace(second=0, microsecond=0), _ATTEMPT_REASON_PREFIX + kind, counter_key)
 
 
-def take_back_try(kind: str, by: str, *, now: datetime) -> None:
-    """Undo what `count_try` has counted: it was no guess. now: as it was then."""
-    _take_one_back(_OF_TRIES + kind, by, now=now)
+def remove_attempt(kind: str, counter_key: str, *, now: datetime) -> None:
+    """Undo the count of an `add_attempt` call that turned out not to be a guess. now: the same time as in that call."""
+    _decrement_count(_ATTEMPT_REASON_PREFIX + kind, counter_key, now=now)
 
 
-def flush(*, now: datetime) -> int:
-    """Write, for each minute that is over, what got no event of its own, and return how many refusals that were.
+def flush_refusal_counts(*, now: datetime) -> int:
+    """Write events for the counted refusals of each minute that is over, and return the number of these refusals.
 
-    One `login.refused` (`logout.refused` of a logout token, `api.refused` of an access token, `activation.refused` of
-    an activation code) for each reason and address, with their number, and one `alert.raised` for each reason. They
-    bear the end of the minute as their time. A minute is one transaction: its counts are deleted in it, and by one
-    flusher only, so to be killed, to repeat it and to run several at once neither loses nor doubles a count.
-    Raises: KeyMissing, DatabaseError; what was not flushed stays for the next time.
+    Writes one `login.refused` (`logout.refused` for logout tokens, `api.refused` for access tokens,
+    `activation.refused` for activation codes) per reason and address, with their number, and one `alert.raised` per
+    reason. Their time is the end of the minute. A minute is one transaction that deletes its counts, so killing,
+    repeating and concurrent runs neither lose nor duplicate a count.
+    Raises: KeyMissing, DatabaseError; minutes that were not flushed stay for the next run.
     """
     flushed = 0
-    over = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute__lte=now - _MINUTE - SETTLED)
-    while minute := over.aggregate(first=Min("minute"))["first"]:
+    due = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute__lte=now - _MINUTE - FLUSH_DELAY)
+    while minute := due.aggregate(first=Min("minute"))["first"]:
         with transaction.atomic(using=DEFAULT_DB_ALIAS):
             flushed += _flush_minute(minute)
     return flushed
 
 
-def network_of(client_ip: str) -> str:
+def get_sender_network(client_ip: str) -> str:
     """Return the network that counts as one sender: an IPv4 address, an IPv6 /64, or "unknown"."""
     try:
         address = ipaddress.ip_address(client_ip)
     except ValueError:
-        return _UNKNOWN
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
+        return _UNKNOWN_NETWORK
+    if isinstance(address, ipaddress.IPv4Address) or address.ipv4_mapped:
+        return str(getattr(address, "ipv4_mapped", None) or address)
     return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
 def _flush_minute(minute: datetime) -> int:
-    end = minute + _MINUTE
-    by_reason: dict[str, int] = {}
-    for reason, network, count in _take(minute):
-        # Nothing of the row for anybody was written, of the others the first ones were.
-        suppressed = count if network == _ANYBODY else count - MOST
-        if (reason, network) == _ALL or reason.startswith(_OF_TRIES) or suppressed <= 0:
+    end, by_reason = minute + _MINUTE, dict[str, int]()
+    # Of two concurrent transactions, only one gets the deleted rows.
+    statement = "DELETE FROM django_phi_oidc_refusalcount WHERE minute = %s RETURNING reason, network, count"
+    for reason, network, count in _fetch_rows(statement, minute):
+        # The first refusals of a known network had events of their own, those of "any network" had none.
+        suppressed = count if network == _ANY_NETWORK else count - MAX_EVENTS_PER_SENDER
+        if (reason, network) == _TOTAL_COUNTER or reason.startswith(_ATTEMPT_REASON_PREFIX) or suppressed <= 0:
             continue
         by_reason[reason] = by_reason.get(reason, 0) + suppressed
-        origin = Origin(client_ip="" if network == _UNKNOWN else network)
-        told: dict[str, Any] = {"now": end, "outcome": "failure", "detail": {"count": suppressed}}
-        enqueue(_action_of(reason), origin=origin, reason=reason.removeprefix(OF_THE_API), **told)
+        origin = Origin(client_ip="" if network == _UNKNOWN_NETWORK else network)
+        detail: dict[str, Any] = {"count": suppressed}
+        code = reason.removeprefix(API_REASON_PREFIX)
+        enqueue(_get_action(reason), origin=origin, now=end, outcome="failure", reason=code, detail=detail)
     for reason, count in by_reason.items():
         detail = {"rule": "refusal_burst", "count": count}
-        told = {"now": end, "reason": reason.removeprefix(OF_THE_API), "detail": detail}
-        enqueue(Action.ALERT_RAISED, origin=Origin(), **told)
+        code = reason.removeprefix(API_REASON_PREFIX)
+        enqueue(Action.ALERT_RAISED, origin=Origin(), now=end, reason=code, detail=detail)
     return sum(by_reason.values())
 
 
-def _action_of(reason: str) -> Action:
-    if reason.startswith(OF_THE_API):
+def _get_action(reason: str) -> Action:
+    if reason.startswith(API_REASON_PREFIX):
         return Action.API_REFUSED
-    if reason == ActivationRefused.code:
+    if reason == Code.ACTIVATION_REFUSED:
         return Action.ACTIVATION_REFUSED
-    return Action.LOGOUT_REFUSED if reason in _OF_A_LOGOUT else Action.LOGIN_REFUSED
+    return Action.LOGOUT_REFUSED if reason in _LOGOUT_REASONS else Action.LOGIN_REFUSED
 
 
-def _in_transaction() -> bool:
-    return connections[DEFAULT_DB_ALIAS].in_atomic_block
-
-
-def _take_one_back(reason: str, network: str, *, now: datetime) -> None:
+def _decrement_count(reason: str, network: str, *, now: datetime) -> None:
     rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(reason=reason, network=network, count__gt=0)
     rows.filter(minute=now.replace(second=0, microsecond=0)).update(count=F("count") - 1)
 
 
-def _count_of(minute: datetime, reason: str, network: str) -> int:
-    rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute=minute, reason=reason, network=network)
-    return rows.values_list("count", flat=True).first() or 0
+def _increment_count(minute: datetime, reason: str, network: str) -> int:
+    """Return the new count, which is unique. PostgreSQL, and SQLite from 3.35."""
+    statement = (
+        "INSERT INTO django_phi_oidc_refusalcount (minute, reason, network, count) VALUES (%s, %s, %s, 1) "
+        "ON CONFLICT (minute, reason, network) DO UPDATE SET count = django_phi_oidc_refusalcount.count + 1 "
+        "RETURNING count"
+    )
+    return int(_fetch_rows(statement, minute, reason, network)[0][0])
 
 
-def _add_one(minute: datetime, reason: str, network: str) -> int:
-    """Return the count after it, which no other gets. PostgreSQL, and SQLite from 3.35."""
-    columns = ("minute", "reason", "network", "count")
-    table, *quoted = _quoted(RefusalCount._meta.db_table, *columns)
-    row = RefusalCount(minute=minute, reason=reason, network=network, count=1)
-    (count,) = _fetched(
-        f"INSERT INTO {table} ({', '.join(quoted)}) VALUES (%s, %s, %s, %s) "  # noqa: S608 -- the model's names
-        f"ON CONFLICT ({', '.join(quoted[:3])}) DO UPDATE SET {quoted[3]} = {table}.{quoted[3]} + 1 "
-        f"RETURNING {quoted[3]}",
-        {name: getattr(row, name) for name in columns},
-    )[0]
-    return int(count)
-
-
-def _take(minute: datetime) -> list[Any]:
-    """Return the minute's counts, deleted: of two at once, one gets them, when the other has committed or not."""
-    table, *quoted = _quoted(RefusalCount._meta.db_table, "minute", "reason", "network", "count")
-    statement = f"DELETE FROM {table} WHERE {quoted[0]} = %s RETURNING {', '.join(quoted[1:])}"  # noqa: S608 -- as above
-    return _fetched(statement, {"minute": minute})
-
-
-def _fetched(statement: str, values: dict[str, Any]) -> list[Any]:
+def _fetch_rows(statement: str, minute: datetime, *parameters: str) -> list[Any]:
     connection = connections[DEFAULT_DB_ALIAS]
-    fields: list[Any] = [RefusalCount._meta.get_field(name) for name in values]
-    given = zip(fields, values.values(), strict=True)
     with connection.cursor() as cursor:
-        cursor.execute(statement, [field.get_db_prep_save(value, connection) for field, value in given])
-        # All rows: SQLite commits when the last one was read.
-        rows: list[Any] = cursor.fetchall()
-        return rows
-
-
-def _quoted(*names: str) -> list[str]:
-    return [connections[DEFAULT_DB_ALIAS].ops.quote_name(name) for name in names]
+        cursor.execute(statement, [connection.ops.adapt_datetimefield_value(minute), *parameters])
+        # All rows, because SQLite commits after the last one was read.
+        return list(cursor.fetchall())

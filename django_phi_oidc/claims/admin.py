@@ -1,9 +1,10 @@
-"""Claims and legal holds in the admin: what is held and until when, the report on that, and who may not be erased.
+"""Stored claims, their retention report, and legal holds in the admin.
 
-No value is shown, opened, or read from the database.
+No value is shown, decrypted, or read from the database.
 """
 
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -18,21 +19,23 @@ from django.urls import path
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import clock, conf
-from ..access.forms import purpose_label
-from ..audit.outbox import moving_together
-from ..audit.request import Actor
+from .. import conf
+from .._internal import clock
+from .._internal.admin_filters import create_choice_filter, create_state_filter
+from ..access.emergency.forms import get_purpose_label
+from ..audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, get_error_message
+from ..audit.outbox import batch_delivery
+from ..audit.request_context import Actor
 from ..errors import HeldForLegalReasons, KeyMissing, PhiOidcError
 from ..fields import MASK
-from ..listing import GoesWithItsPersonAdmin, SaysWhyNotAdmin, in_words
 from ..subjects.models import PairwiseSubject
-from .holding import active_holds, place_hold, release_hold
+from .legal_holds import list_active_holds, place_hold, release_hold
 from .models import NO_SESSION, LegalHold, StoredClaim
-from .reporting import is_overdue, report_claims, report_keys
-from .scrubbing import scrub_user
+from .retention import scrub_user
+from .retention_report import create_retention_report, find_key_summary, get_overdue_condition
 
-MOST_PERSONS = 1_000
-"""Whose claims are erased by one request."""
+MAX_PERSONS = 1_000
+"""Persons whose claims one request may erase."""
 
 if TYPE_CHECKING:
     HoldModelForm = forms.ModelForm[LegalHold]
@@ -41,91 +44,58 @@ else:
     HoldModelForm, SubjectChoiceField = forms.ModelForm, forms.ModelChoiceField
 
 
-class _DeclaredFilter(admin.SimpleListFilter):
-    """Offers what is declared: to ask a big table what it has takes as long as the table is."""
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
+def _list_purposes() -> list[tuple[str, str]]:
+    purposes = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
+    return [(purpose, f"{purpose}: {get_purpose_label(purpose)}") for purpose in purposes]
 
 
-class NameFilter(_DeclaredFilter):
-    """By the name of the claim."""
-
-    title = gettext_lazy("name")
-    parameter_name = "name"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None]
+def _filter_held(rows: QuerySet[Any]) -> QuerySet[Any]:
+    # Through the few holds, because no index covers held claims.
+    now = clock.now()
+    return rows.filter(subject__in=list_active_holds(now=now).values("subject"), held_until__gt=now)
 
 
-class PurposeFilter(_DeclaredFilter):
-    """By what the claim is held for."""
-
-    title = gettext_lazy("purpose")
-    parameter_name = "purpose"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        declared = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
-        return [(purpose, f"{purpose}: {purpose_label(purpose)}") for purpose in declared]
-
-
-class EndFilter(admin.SimpleListFilter):
-    """By what is to become of the claim."""
-
-    title = gettext_lazy("end")
-    parameter_name = "end"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [
-            ("overdue", _("overdue")),
-            ("held", _("kept by a legal hold")),
-            ("session", _("with a session that lives")),
-        ]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        now = clock.now()
-        match self.value():
-            case "overdue":
-                return queryset.filter(is_overdue(now=now))
-            case "held":
-                # By the holds, of which there are few: no index tells which claims are held.
-                return queryset.filter(subject__in=active_holds(now=now).values("subject"), held_until__gt=now)
-            case "session":
-                return queryset.filter(expires_at=None)
-        return queryset
+ClaimNameFilter = create_choice_filter(
+    gettext_lazy("name"),
+    "name",
+    lambda: [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None],
+)
+ClaimPurposeFilter = create_choice_filter(gettext_lazy("purpose"), "purpose", _list_purposes)
+ClaimEndFilter = create_state_filter(
+    gettext_lazy("end"),
+    "end",
+    {
+        "overdue": (gettext_lazy("overdue"), lambda rows: rows.filter(get_overdue_condition(now=clock.now()))),
+        "held": (gettext_lazy("on legal hold"), _filter_held),
+        "session": (gettext_lazy("with its session"), lambda rows: rows.filter(expires_at=None)),
+    },
+)
 
 
-def _of_person(queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
-    """Return the rows of that person, a subject's UUID or a user name in full; all for an empty term."""
-    if not (term := term.strip()):
-        return queryset
-    # One after the other: an OR over two tables would be answered by no index. A user name may look like a UUID.
-    subjects = PairwiseSubject.objects.filter(**{f"user__{get_user_model().USERNAME_FIELD}": term})
-    with suppress(ValueError):
-        subjects = PairwiseSubject.objects.filter(uuid=UUID(term)) or subjects
-    return queryset.filter(subject__in=[subject.pk for subject in subjects])
-
-
-class _OfPersonsAdmin(GoesWithItsPersonAdmin):
+class _PersonSearchAdmin(CascadeOnlyAdmin):
     list_select_related = ("subject",)
     search_fields = ("subject",)
-    search_help_text = gettext_lazy("A subject's UUID or a user name, in full.")
+    search_help_text = gettext_lazy("Search by a complete subject UUID or user name.")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Answer by the index: Django's own search compares a UUID as text."""
-        return _of_person(queryset, search_term), False
+        """Return the rows of the person with that subject UUID or user name; all rows for an empty term."""
+        if not (term := search_term.strip()):
+            return queryset, False
+        # Two queries, because no index serves an OR over two tables. A user name may look like a UUID.
+        subjects = PairwiseSubject.objects.filter(**{f"user__{get_user_model().USERNAME_FIELD}": term})
+        with suppress(ValueError):
+            subjects = PairwiseSubject.objects.filter(uuid=UUID(term)) or subjects
+        return queryset.filter(subject__in=[subject.pk for subject in subjects]), False
 
 
 @admin.register(StoredClaim)
-class StoredClaimAdmin(_OfPersonsAdmin):
-    """What is held of whom, for what, and until when."""
-
+class StoredClaimAdmin(_PersonSearchAdmin):
     list_display = ("name", "subject", "purpose", "expires_at", "held_until", "obtained_at", "masked")
-    list_filter = (NameFilter, PurposeFilter, EndFilter)
-    fields = (*list_display, "of_session", "bucket")
-    # By keys and an index alone.
+    list_filter = (ClaimNameFilter, ClaimPurposeFilter, ClaimEndFilter)
+    fields = (*list_display, "session_display", "bucket")
+    # Columns with an index.
     ordering = ("-id",)
     sortable_by = ("expires_at",)
     actions = ("erase_now",)
@@ -134,162 +104,153 @@ class StoredClaimAdmin(_OfPersonsAdmin):
         return super().get_queryset(request).defer("value")
 
     @admin.display(description=gettext_lazy("session"))
-    def of_session(self, claim: StoredClaim) -> str:
-        """Return the session that it ends with; of a claim that outlives sessions what stands for nothing."""
+    def session_display(self, claim: StoredClaim) -> str:
+        """Return the session that it expires with, or the empty value for a claim that outlives sessions."""
         return self.get_empty_value_display() if claim.session == NO_SESSION else str(claim.session)
 
     @admin.display(description=gettext_lazy("value"))
     def masked(self, claim: StoredClaim) -> str:
-        """Return what stands for every value."""
         return MASK
 
     def get_urls(self) -> list[Any]:
-        """Return the admin's own, and the report's before them, which would take it for a key."""
-        report = path(
-            "report/", self.admin_site.admin_view(self.report_view), name="django_phi_oidc_storedclaim_report"
-        )
-        return [report, *super().get_urls()]
+        """Put the report's URL first; Django's own patterns would match it as a primary key."""
+        view = self.admin_site.admin_view(self.report_view)
+        return [path("report/", view, name="django_phi_oidc_storedclaim_report"), *super().get_urls()]
 
     def report_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Show how much is held of what, since when and until when, and what is overdue."""
+        """Show the retention report."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        keys, fault = None, False
+        keys, is_unavailable = None, False
         try:
-            keys = report_keys()
+            keys = find_key_summary()
         except KeyMissing:
-            fault = True
+            is_unavailable = True
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": _("What is held"),
-            "report": report_claims(now=clock.now()),
+            "title": _("Retention report"),
+            "report": create_retention_report(now=clock.now()),
             "keys": keys,
-            "keys_are_away": fault,
+            "keys_are_away": is_unavailable,
             "sees_holds": request.user.has_perm("django_phi_oidc.view_legalhold"),
         }
         return TemplateResponse(request, "admin/django_phi_oidc/storedclaim/report.html", context)
 
     def has_scrub_permission(self, request: HttpRequest) -> bool:
-        """Say whether this person may erase claims of others."""
         return request.user.has_perm("django_phi_oidc.scrub_storedclaim")
 
     @admin.action(description=gettext_lazy("Erase all claims of these persons now"), permissions=["scrub"])
     def erase_now(self, request: HttpRequest, queryset: QuerySet[StoredClaim]) -> None:
-        """Erase all claims of each person of whom one was chosen, in a transaction for each, but of those held."""
-        chosen = queryset.order_by().values_list("subject__user", flat=True).distinct()
-        users = get_user_model()._base_manager.filter(pk__in=chosen)[: MOST_PERSONS + 1]
-        if len(users) > MOST_PERSONS:
-            told = _("These are more than %(most)d persons: nothing was erased. Choose fewer.")
-            self.message_user(request, told % {"most": MOST_PERSONS}, messages.ERROR)
+        """Erase all claims of each person with a selected claim, except on legal hold; one transaction per person."""
+        user_ids = queryset.order_by().values_list("subject__user", flat=True).distinct()
+        users = get_user_model()._base_manager.filter(pk__in=user_ids)[: MAX_PERSONS + 1]
+        if len(users) > MAX_PERSONS:
+            message = _("Nothing was erased, because more than %(most)d persons were selected. Select fewer.")
+            self.message_user(request, message % {"most": MAX_PERSONS}, messages.ERROR)
             return
         origin, erased, held = Actor.from_request(request).origin, 0, 0
-        with moving_together():
+        with batch_delivery():
             for user in users:
                 try:
                     erased += scrub_user(user, origin=origin, now=clock.now())
                 except HeldForLegalReasons:
                     held += 1
-        told = _("Claims that were erased: %(claims)d, of persons: %(persons)d.")
-        self.message_user(request, told % {"claims": erased, "persons": len(users) - held}, messages.SUCCESS)
+        message = _("Erased claims: %(claims)d, of persons: %(persons)d.")
+        self.message_user(request, message % {"claims": erased, "persons": len(users) - held}, messages.SUCCESS)
         if held:
-            told = ngettext(
-                "%(held)d person is kept by a legal hold: nothing of theirs was erased.",
-                "%(held)d persons are kept by a legal hold: nothing of theirs was erased.",
+            message = ngettext(
+                "%(held)d person is on legal hold, so none of their claims were erased.",
+                "%(held)d persons are on legal hold, so none of their claims were erased.",
                 held,
             )
-            self.message_user(request, told % {"held": held}, messages.WARNING)
+            self.message_user(request, message % {"held": held}, messages.WARNING)
 
 
 class SubjectField(SubjectChoiceField):
-    """A person, by the subject's UUID, which the trail has, or by its primary key, which the popup gives."""
+    """A subject, by its UUID, as in the audit log, or by its primary key, as from the popup."""
 
     def to_python(self, value: Any) -> PairwiseSubject | None:
-        """Return the subject. Raises: ValidationError."""
         try:
             uuid = UUID(str(value).strip())
         except ValueError:
             return super().to_python(value)
-        found = PairwiseSubject.objects.filter(uuid=uuid).first()
-        if found is None:
+        subject = PairwiseSubject.objects.filter(uuid=uuid).first()
+        if subject is None:
             raise forms.ValidationError(self.error_messages["invalid_choice"], "invalid_choice", {"value": value})
-        return found
+        return subject
 
 
-class HoldForm(HoldModelForm):
-    """Asks whom to hold, why, and until when."""
+class FutureUntilMixin:
+    """Refuses a time in the past in the form field `until`."""
 
+    cleaned_data: dict[str, Any]
+
+    def clean_until(self) -> datetime | None:
+        until: datetime | None = self.cleaned_data["until"]
+        if until is not None and until <= clock.now():
+            raise forms.ValidationError(_("This time is in the past."))
+        return until
+
+
+class LegalHoldForm(FutureUntilMixin, HoldModelForm):
     class Meta:
         model = LegalHold
         fields = ("subject", "reason", "until")
         help_texts = {  # noqa: RUF012 -- Django's own form of it
-            "subject": gettext_lazy("The subject's UUID, or its number here."),
-            "reason": gettext_lazy("For people: a reference of the matter. It is not in the trail."),
-            "until": gettext_lazy("Empty: until it is released."),
+            "subject": gettext_lazy("The subject's UUID or primary key."),
+            "reason": gettext_lazy("For example a case number. It is not recorded in the audit log."),
+            "until": gettext_lazy("Leave empty to hold until released."),
         }
 
-    def clean_until(self) -> Any:
-        """Refuse a hold that would be over."""
-        until = self.cleaned_data["until"]
-        if until is not None and until <= clock.now():
-            raise forms.ValidationError(_("That time is over."))
-        return until
+
+def _active_holds() -> QuerySet[Any]:
+    return list_active_holds(now=clock.now()).order_by().values("pk")
 
 
-class LastsFilter(admin.SimpleListFilter):
-    """Those that last, or those that are over."""
-
-    title = gettext_lazy("state")
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("lasts", _("lasts")), ("over", _("over"))]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        lasting = active_holds(now=clock.now()).order_by().values("pk")
-        match self.value():
-            case "lasts":
-                return queryset.filter(pk__in=lasting)
-            case "over":
-                return queryset.exclude(pk__in=lasting)
-        return queryset
+LegalHoldStateFilter = create_state_filter(
+    gettext_lazy("state"),
+    "state",
+    {
+        "active": (gettext_lazy("active"), lambda rows: rows.filter(pk__in=_active_holds())),
+        "over": (gettext_lazy("ended"), lambda rows: rows.exclude(pk__in=_active_holds())),
+    },
+)
 
 
 @admin.register(LegalHold)
-class LegalHoldAdmin(SaysWhyNotAdmin, _OfPersonsAdmin):
-    """Who may not be erased: a hold is placed, and released by an action. None is changed or deleted."""
+class LegalHoldAdmin(ErrorMessageAdmin, _PersonSearchAdmin):
+    """Holds are placed here and released by an action. They are never changed or deleted."""
 
-    form = HoldForm
+    form = LegalHoldForm
     raw_id_fields = ("subject",)
-    list_display = ("reason", "subject", "lasts", "until", "placed_at", "placed_by")
-    list_filter = (LastsFilter,)
+    list_display = ("reason", "subject", "is_active", "until", "placed_at", "placed_by")
+    list_filter = (LegalHoldStateFilter,)
     ordering = ("-placed_at",)
     actions = ("release",)
 
     def get_fields(self, request: HttpRequest, obj: LegalHold | None = None) -> Any:
-        return ("id", *self.list_display, "released_at", "released_by") if obj else HoldForm.Meta.fields
+        return ("id", *self.list_display, "released_at", "released_by") if obj else LegalHoldForm.Meta.fields
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_phi_oidc.add_legalhold")
 
     def has_release_permission(self, request: HttpRequest) -> bool:
-        """Say whether this person may release holds."""
         return request.user.has_perm("django_phi_oidc.change_legalhold")
 
-    @admin.display(boolean=True, description=gettext_lazy("lasts"))
-    def lasts(self, hold: LegalHold) -> bool:
-        """Say whether it keeps somebody now."""
+    @admin.display(boolean=True, description=gettext_lazy("active"))
+    def is_active(self, hold: LegalHold) -> bool:
         return hold.released_at is None and (hold.until is None or hold.until > clock.now())
 
     def formfield_for_foreignkey(self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_foreignkey(db_field, request, **{**kwargs, "form_class": SubjectField})
         if field is not None:
-            # The popup looks for the first class; by the second it is wide enough for a UUID.
+            # The popup's script needs the first class; the second one makes the field wide enough for a UUID.
             field.widget.attrs["class"] = "vForeignKeyRawIdAdminField vUUIDField"
         return field
 
     def save_model(self, request: HttpRequest, obj: LegalHold, form: Any, change: bool) -> None:
-        """Place it, in the transaction of the form. Raises: PhiOidcError; DoesNotExist when the person is gone."""
+        """Place the hold in the form's transaction. Raises: PhiOidcError; DoesNotExist if the subject was deleted."""
         origin = Actor.from_request(request).origin
         hold = place_hold(obj.subject.uuid, reason=obj.reason, until=obj.until, origin=origin, now=clock.now())
         obj.pk = hold.pk
@@ -297,12 +258,12 @@ class LegalHoldAdmin(SaysWhyNotAdmin, _OfPersonsAdmin):
 
     @admin.action(description=gettext_lazy("Release"), permissions=["release"])
     def release(self, request: HttpRequest, queryset: QuerySet[LegalHold]) -> None:
-        """Release the chosen holds, each in a transaction of its own."""
+        """Release the selected holds, each in its own transaction."""
         origin, released = Actor.from_request(request).origin, 0
         try:
             for pk in queryset.order_by("placed_at").values_list("pk", flat=True):
                 released += release_hold(pk, origin=origin, now=clock.now())
         except PhiOidcError as refusal:
-            self.message_user(request, in_words(refusal), messages.ERROR)
-        told = ngettext("%(count)d hold was released.", "%(count)d holds were released.", released)
-        self.message_user(request, told % {"count": released}, messages.SUCCESS)
+            self.message_user(request, get_error_message(refusal), messages.ERROR)
+        message = ngettext("%(count)d hold was released.", "%(count)d holds were released.", released)
+        self.message_user(request, message % {"count": released}, messages.SUCCESS)

@@ -1,4 +1,4 @@
-"""A form that asks why something should be opened."""
+"""The form that asks for the purpose of a disclosure."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,20 +7,20 @@ from django import forms
 from django.core.validators import MaxLengthValidator
 from django.utils.translation import gettext_lazy as _
 
-from ..access.forms import purpose_label
+from ..access.emergency.forms import get_purpose_label
 from ..access.policy import PATIENT_REQUEST
-from ..declarations import ClaimDeclaration
+from ..config.claims import ClaimDeclaration
 
 
 class PurposeForm(forms.Form):
-    """Offers the purposes that these claims are declared for; first, for a person's own claims, their own request.
+    """Offer the declared purposes of these claims; for the person's own claims, first the person's own request.
 
-    NOT checked: whether a purpose is one of those. `reveal` refuses another, and that belongs into the trail.
+    NOT checked: whether the purpose is one of them. `reveal` refuses others, and records the refusal.
     """
 
     purpose = forms.CharField(
         label=_("Purpose"),
-        # No max_length: radio buttons would bear it.
+        # Not max_length, which would add an attribute to each radio button.
         validators=[MaxLengthValidator(32)],
         widget=forms.RadioSelect,
         error_messages={"required": _("Choose a purpose first.")},
@@ -29,10 +29,9 @@ class PurposeForm(forms.Form):
     def __init__(self, *args: Any, claims: Iterable[ClaimDeclaration], is_own: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         codes = [*([PATIENT_REQUEST] if is_own else []), *(claim.purpose for claim in claims)]
-        choices = [(code, self.label_of(code)) for code in dict.fromkeys(codes)]
-        widget = self.fields["purpose"].widget
-        widget.choices = choices
+        choices = [(code, self.get_purpose_label(code)) for code in dict.fromkeys(codes)]
+        self.fields["purpose"].widget.choices = choices
 
-    def label_of(self, code: str) -> str:
-        """Return what people read of a purpose: HL7's words, unless a project has better ones."""
-        return purpose_label(code)
+    def get_purpose_label(self, code: str) -> str:
+        """Return the label of a purpose. Override it to replace HL7's wording."""
+        return get_purpose_label(code)

@@ -1,22 +1,22 @@
-"""What a template may hold of a claim before somebody says why it should be opened: all but the value."""
+"""Placeholders for claims in templates: everything about a claim except its value."""
 
 from typing import Any, NoReturn
 
 from django.contrib.auth.base_user import AbstractBaseUser
 
 from .. import conf
-from ..audit.request import Actor
-from ..declarations import ClaimDeclaration
+from ..audit.request_context import Actor
+from ..config.claims import ClaimDeclaration
 from ..fields import MASK
-from .revealing import reveal
+from .disclosure import reveal
 
 
 class MaskedClaim:
-    """A claim of a person that nothing opens but `reveal(purpose=…)`, and the template tag `reveal`.
+    """A person's claim that only `reveal(purpose=…)` and the template tag `reveal` open.
 
-    As text, however it is made, it is the mask. What would need the value (JSON, a pickle, a truth, a length, an
-    iteration) is a TypeError. It holds no value, before or after; until it is revealed it asks no database and leaves
-    no event. A template's `{{ claim.reveal }}` has no purpose to give, and is empty.
+    Each conversion to text gives the mask. Operations that need the value (JSON, pickle, truth, length, iteration)
+    raise TypeError. It never holds the value; until it is revealed, it reads no row and records no event. A template's
+    `{{ claim.reveal }}` has no purpose to pass, and is empty.
     """
 
     __slots__ = ("_actor", "_user", "name")
@@ -26,14 +26,14 @@ class MaskedClaim:
 
     @property
     def declared(self) -> ClaimDeclaration | None:
-        """What the project declares of it, and may be shown: purpose, basis, retention. None: it is never opened."""
+        """The claim's declaration, which may be shown: purpose, basis, retention. None: it can never be revealed."""
         return conf.claims().get(self.name)
 
     def reveal(self, *, purpose: str) -> Any:
-        """Return the value, and raise, as `claims.reveal` does; asked again, it is recorded again."""
+        """Return the value as `disclosure.reveal` does. Each call is recorded. Raises: as `disclosure.reveal`."""
         return reveal(self._actor, self._user, self.name, purpose=purpose)
 
-    # Templates call what can be called, but not what bears this.
+    # Templates do not call a callable with this attribute.
     reveal.alters_data = True  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class MaskedClaim:
         return MASK
 
     def __bool__(self) -> NoReturn:
-        raise TypeError("Whether there is a value behind the mask is known when it is revealed.")
+        raise TypeError("A masked claim has no truth value: reveal it to learn whether it has a value.")
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("A masked claim is of one request: it can't be pickled or copied.")
+        raise TypeError("A masked claim belongs to one request: it can't be pickled or copied.")

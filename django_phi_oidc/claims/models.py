@@ -1,4 +1,4 @@
-"""Claims that the project declared and keeps, sealed."""
+"""Stored claims, encrypted, and legal holds."""
 
 import uuid
 from typing import Any
@@ -6,32 +6,32 @@ from typing import Any
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from .. import clock
+from .._internal import clock
 from ..fields import SealedTextField
 from ..subjects.models import PairwiseSubject
 
 NO_SESSION = uuid.UUID(int=0)
-"""Stands in `StoredClaim.session` for a claim that outlives its session, so that one unique index serves both kinds."""
+"""The `StoredClaim.session` of a claim that outlives its session, so that one unique index covers both kinds."""
 
 
 class StoredClaim(models.Model):
-    """One claim of one person: JSON text, sealed and bound to this subject, session and name."""
+    """One claim of one person: JSON text, encrypted and bound to this subject, session and name."""
 
     subject = models.ForeignKey(
         PairwiseSubject, verbose_name=_("subject"), on_delete=models.CASCADE, related_name="claims"
     )
     session = models.UUIDField(_("session"), default=NO_SESSION, db_index=True)
-    """The OIDC session whose end scrubs it, or NO_SESSION."""
+    """The OIDC session whose end erases the claim, or NO_SESSION."""
     name = models.CharField(_("name"), max_length=255)
     bucket = models.CharField(_("bucket"), max_length=40, default="", editable=False)
-    """The retention key that sealed the value; empty: it is one of ENCRYPTION_KEYS."""
+    """The retention key that encrypts the value; empty: one of KEYS['encryption']."""
     value = SealedTextField(bind=("subject_id", "session", "name"), bucket="bucket")
     purpose = models.CharField(_("purpose"), max_length=32)
     obtained_at = models.DateTimeField(_("obtained at"))
     expires_at = models.DateTimeField(_("expires at"), null=True, db_index=True)
-    """When the beat task scrubs it; None for a claim of a session that lives."""
+    """When the periodic task erases it; None for a claim of an active session."""
     held_until = models.DateTimeField(_("held until"), null=True, editable=False)
-    """Until then nothing scrubs it: a legal hold of its subject; None: there is none."""
+    """The end of the subject's legal hold, until which nothing erases the claim; None: no hold."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("stored claim"), _("stored claims")
@@ -53,24 +53,24 @@ class StoredClaim(models.Model):
         return self.name
 
 
-def _clear_and_tell_the_admin(collector: Any, field: Any, holds: Any, using: str) -> None:
-    """Clear the key as SET_NULL does, and let Django's admin name on its page, and not delete, what a hold keeps.
+def _set_null_and_protect_active_holds(collector: Any, field: Any, holds: Any, using: str) -> None:
+    """Clear the key as SET_NULL does, and list active holds as protected objects on the admin's delete page.
 
-    The collector of that page has a set of what protects. It is a courtesy alone, for any admin of the host's, too:
-    what refuses a deletion, whoever asks for it, is the receiver that holds the row.
+    Only that page's collector has a set of protected objects, in any admin of the host. This is for information: the
+    deletion itself is refused by the receiver that locks the row.
     """
     if hasattr(collector, "protected"):
-        lasting = models.Q(until=None) | models.Q(until__gt=clock.now())
-        found = LegalHold.objects.using(using).filter(lasting, pk__in=[hold.pk for hold in holds], released_at=None)
-        collector.protected.update(found)
+        active = models.Q(until=None) | models.Q(until__gt=clock.now())
+        rows = LegalHold.objects.using(using).filter(active, pk__in=[hold.pk for hold in holds], released_at=None)
+        collector.protected.update(rows)
     models.SET_NULL(collector, field, holds, using)
 
 
-class HoldForeignKey(models.ForeignKey[Any, Any]):
-    """A foreign key that is told of by Django's admin before it is cleared; to a migration it is an ordinary one."""
+class ProtectedHoldForeignKey(models.ForeignKey[Any, Any]):
+    """A foreign key that the admin's delete page shows before it is cleared; for migrations an ordinary one."""
 
     def __init__(self, to: Any, on_delete: Any, **kwargs: Any) -> None:
-        super().__init__(to, _clear_and_tell_the_admin, **kwargs)
+        super().__init__(to, _set_null_and_protect_active_holds, **kwargs)
 
     def deconstruct(self) -> Any:
         name, _, args, kwargs = super().deconstruct()
@@ -78,20 +78,20 @@ class HoldForeignKey(models.ForeignKey[Any, Any]):
 
 
 class LegalHold(models.Model):
-    """Somebody must be able to show what is held of a person: while it lasts, no path scrubs a claim of theirs."""
+    """Preserves all claims of a person: while it is active, nothing erases them."""
 
     id = models.UUIDField(_("id"), primary_key=True, editable=False)
-    subject = HoldForeignKey(
+    subject = ProtectedHoldForeignKey(
         PairwiseSubject, verbose_name=_("subject"), null=True, on_delete=models.SET_NULL, related_name="holds"
     )
-    """None: erased, after the hold."""
+    """None: erased after the hold ended."""
     reason = models.CharField(_("reason"), max_length=255)
-    """For people: a reference of the matter. It is not in the trail."""
+    """Free text, such as a case number; not recorded in the audit log."""
     placed_at = models.DateTimeField(_("placed at"), editable=False)
     placed_by = models.CharField(_("placed by"), max_length=255, editable=False)
-    """The user's primary key as text; empty: by command."""
+    """The user's primary key as text; empty: by a command."""
     until = models.DateTimeField(_("until"), null=True, blank=True)
-    """When it ends by itself; None: when it is released."""
+    """When it ends; None: when it is released."""
     released_at = models.DateTimeField(_("released at"), null=True, editable=False)
     released_by = models.CharField(_("released by"), max_length=255, default="", editable=False)
 

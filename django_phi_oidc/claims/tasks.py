@@ -1,15 +1,14 @@
-"""The door for Celery."""
+"""The Celery task of claims."""
 
 from celery import shared_task
 
-from .. import clock
-from .lapsing import destroy_lapsed
-from .scrubbing import scrub_due
+from .._internal import clock
+from .retention import destroy_unused_keys, scrub_due_claims
 
 
 @shared_task(name="phi_oidc.scrub", ignore_result=True, acks_late=True)
 def scrub() -> None:
-    """Erase the claims whose time is over, and their keys. Repeating it is harmless."""
+    """Erase expired claims and unused retention keys. Idempotent."""
     now = clock.now()
-    scrub_due(now=now)
-    destroy_lapsed(now=now)
+    scrub_due_claims(now=now)
+    destroy_unused_keys(now=now)

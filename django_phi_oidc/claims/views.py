@@ -1,4 +1,4 @@
-"""A page that asks for a purpose, and then shows."""
+"""A page that shows masked claims, asks for a purpose, and then reveals them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,101 +13,98 @@ from django.views.generic.base import ContextMixin, TemplateResponseMixin
 
 from .. import conf
 from ..access.policy import PATIENT_REQUEST
-from ..audit.request import Actor
-from ..declarations import ClaimDeclaration
+from ..audit.request_context import Actor
+from ..config.claims import ClaimDeclaration
 from ..errors import AuditUnavailable
+from .disclosure import RevealResult, reveal_many
 from .forms import PurposeForm
 from .masking import MaskedClaim
-from .revealing import Revealed, reveal_many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShownClaim:
-    """A claim as the page has it: what is declared of it, the mask, and what came of it once a purpose was stated."""
+class DisplayedClaim:
+    """A claim on the page: its declaration, the mask, and the result after a purpose was stated."""
 
     declared: ClaimDeclaration
     masked: MaskedClaim
-    revealed: Revealed | None = None
+    revealed: RevealResult | None = None
 
 
 class RevealMixin(TemplateResponseMixin, ContextMixin):
-    """A view that shows a person's claims masked, and by POST those that may be seen for the purpose that was chosen.
+    """A view that shows a person's claims masked, and on POST reveals those permitted for the chosen purpose.
 
-    Goes in front of TemplateView. Its template gets `claims` (a list of ShownClaim), `form`, and after a look the
-    `purpose`; it opens nothing itself. GET never reveals. No purpose is 400, one that nothing may be seen for is 403, a
-    trail that can't be written is 503, each with its word on the form. Who may come here, and that the form bears
-    Django's CSRF token, is for the project to see to.
+    Place it before TemplateView. The template gets `claims` (a list of DisplayedClaim), `form`, and after a disclosure
+    `purpose`; it reveals nothing itself. GET never reveals. The status is 400 without a purpose, 403 if nothing may be
+    revealed for it, and 503 if the audit log is unavailable, each with an error on the form. The project must restrict
+    access to the view, and render Django's CSRF token in the form.
     """
 
     request: HttpRequest
     claim_names: Sequence[str] = ()
-    """In the order of the page; empty: all that are declared and kept."""
+    """In the order of the page; empty: all declared claims with a retention."""
     form_class: type[PurposeForm] = PurposeForm
     initial_purpose = ""
-    """What is chosen before anybody chose; better nothing."""
+    """The preselected purpose; preferably none."""
 
     def get_person(self) -> AbstractBaseUser:
-        """Return whose claims these are: the one who is signed in, unless overridden."""
+        """Return the person whose claims are shown; by default the signed-in user."""
         return cast(AbstractBaseUser, self.request.user)
 
-    def get_claims(self) -> Mapping[str, ClaimDeclaration]:
-        """Return what is declared of the page's claims, by name."""
-        declared = conf.claims()
-        names = self.claim_names or [name for name, claim in declared.items() if claim.retention is not None]
-        return {name: declared[name] for name in names if name in declared}
+    def get_claim_declarations(self) -> Mapping[str, ClaimDeclaration]:
+        claims = conf.claims()
+        names = self.claim_names or [name for name, claim in claims.items() if claim.retention is not None]
+        return {name: claims[name] for name in names if name in claims}
 
     def get_form(self, data: Any = None) -> PurposeForm:
-        """Return the form for these claims: one that asks, or with data one that was answered."""
-        initial = {"purpose": self.initial_purpose}
-        return self.form_class(data, claims=self.get_claims().values(), is_own=self._is_own(), initial=initial)
+        """Return the form for these claims, bound if there are data."""
+        claims, initial = self.get_claim_declarations().values(), {"purpose": self.initial_purpose}
+        return self.form_class(data, claims=claims, is_own=self._is_own_data(), initial=initial)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        revealed: Mapping[str, Revealed] = kwargs.pop("revealed", {})
+        revealed: Mapping[str, RevealResult] = kwargs.pop("revealed", {})
         actor, person = Actor.from_request(self.request), self.get_person()
-        shown = [
-            ShownClaim(declared=claim, masked=MaskedClaim(actor, person, name), revealed=revealed.get(name))
-            for name, claim in self.get_claims().items()
+        claims = [
+            DisplayedClaim(declared=claim, masked=MaskedClaim(actor, person, name), revealed=revealed.get(name))
+            for name, claim in self.get_claim_declarations().items()
         ]
-        return super().get_context_data(**{"form": self.get_form(), "claims": shown, **kwargs})
+        return super().get_context_data(**{"form": self.get_form(), "claims": claims, **kwargs})
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Show what may be seen for the purpose in the form, after the events of that."""
+        """Reveal what the form's purpose permits, after the events are committed."""
         form = self.get_form(request.POST)
         if not form.is_valid():
-            return self._answer(form, status=400)
+            return self._render_form(form, status=400)
         purpose: str = form.cleaned_data["purpose"]
         try:
             revealed = self.reveal(purpose)
         except AuditUnavailable:
-            return self.unavailable(form)
-        if all(each.is_refused for each in revealed.values()):
-            return self.refused(form)
-        return self._answer(form, status=200, revealed=revealed, purpose=purpose)
+            return self.render_unavailable(form)
+        if all(result.is_refused for result in revealed.values()):
+            return self.render_refused(form)
+        return self._render_form(form, status=200, revealed=revealed, purpose=purpose)
 
-    def reveal(self, purpose: str) -> Mapping[str, Revealed]:
-        """Return what came of each claim that is held for this purpose; of all on a person's own request.
+    def reveal(self, purpose: str) -> Mapping[str, RevealResult]:
+        """Return the results of the claims declared for this purpose, or of all on a person's own request.
 
-        Where nothing is held for it, all are asked for all the same: the refusals belong into the trail.
-        Raises: AuditUnavailable.
+        If no claim is declared for it, all are requested, so that the refusals are recorded. Raises: AuditUnavailable.
         """
-        claims, person = self.get_claims(), self.get_person()
-        is_request = purpose == PATIENT_REQUEST and self._is_own()
-        fitting = [name for name, claim in claims.items() if is_request or purpose == claim.purpose]
+        claims, person = self.get_claim_declarations(), self.get_person()
+        is_own_request = purpose == PATIENT_REQUEST and self._is_own_data()
+        names = [name for name, claim in claims.items() if is_own_request or purpose == claim.purpose]
         actor = Actor.from_request(self.request)
-        return reveal_many(actor, [person], fitting or claims, purpose=purpose)[person.pk]
+        return reveal_many(actor, [person], names or claims, purpose=purpose)[person.pk]
 
-    def refused(self, form: PurposeForm) -> HttpResponseBase:
-        """Return the page for a purpose that nothing may be seen for; it tells no reason, which is in the trail."""
-        form.add_error(None, _("This can’t be opened for that purpose."))
-        return self._answer(form, status=403)
+    def render_refused(self, form: PurposeForm) -> HttpResponseBase:
+        """Return the page for a purpose that permits nothing; the reason is only in the audit log."""
+        form.add_error(None, _("This information cannot be shown for this purpose."))
+        return self._render_form(form, status=403)
 
-    def unavailable(self, form: PurposeForm) -> HttpResponseBase:
-        """Return the page for when nothing can be recorded."""
-        form.add_error(None, _("Nothing can be opened at the moment. Try again later."))
-        return self._answer(form, status=503)
+    def render_unavailable(self, form: PurposeForm) -> HttpResponseBase:
+        form.add_error(None, _("This information cannot be shown at the moment. Try again later."))
+        return self._render_form(form, status=503)
 
-    def _answer(self, form: Form, *, status: int, **context: Any) -> HttpResponseBase:
+    def _render_form(self, form: Form, *, status: int, **context: Any) -> HttpResponseBase:
         return self.render_to_response(self.get_context_data(form=form, **context), status=status)
 
-    def _is_own(self) -> bool:
+    def _is_own_data(self) -> bool:
         return self.request.user.pk is not None and self.request.user.pk == self.get_person().pk

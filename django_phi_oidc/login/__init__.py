@@ -1,1 +1,1 @@
-"""Sign-in: from the first redirect to a session, or to a refusal that leaves no token alive."""
+"""Sign-in: from the authorization request to a session, or to a refusal after which all issued tokens are revoked."""

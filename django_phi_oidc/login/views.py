@@ -1,6 +1,10 @@
-"""The doors of a sign-in: to the OP, and back. A refusal's code goes to the trail, never to the browser."""
+"""The views of a sign-in: the authorization request and the callback.
+
+The code of a refusal goes to the audit log, never to the browser.
+"""
 
 from dataclasses import replace
+from functools import partial
 
 from django.conf import settings
 from django.contrib import auth
@@ -11,130 +15,131 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
 
-from .. import clock, conf, metering, secrecy
-from ..access.answering import private
-from ..audit.request import Actor
-from ..errors import AuditUnavailable, NotProvisioned, SignInRefused, StateUnknown
-from ..oidc.authorization import judge_authorization_response, read_state
+from .. import conf
+from .._internal import clock, metrics, request_secrets
+from .._internal.view_decorators import public_view
+from ..access.responses import set_private_headers
+from ..audit.request_context import Actor
+from ..errors import AuditUnavailable, CallbackError, Code, NotProvisioned, SignInRefused
+from ..oidc.authorization import get_state, process_authorization_response
 from ..oidc.token import ReceivedToken
 from ..provider.registry import Provider, get_provider
-from ..sessions.views import door
-from .activating import ask_for_code, note_newcomer
-from .admitting import admit
-from .choosing import choose, must_choose, read_next
-from .completing import DEADLINE, VerifiedSignIn, exchange, nothing_left_alive
-from .pending import Pending, forget_state, next_of, start, take
-from .redirecting import callback_url, redirect
-from .refusing import attempt_at, refuse, tell_of_internal_error
-from .stepping_up import ask_again, complete_step_up
+from .activation import attach_unlinked_sign_in, redirect_to_activation
+from .authorization_request import build_callback_url, redirect_to_provider
+from .code_exchange import PROVIDER_TIMEOUT_SECONDS, VerifiedSignIn, exchange_code, revoke_tokens_on_error
+from .failures import create_sign_in_attempt, render_login_failure, report_internal_error
+from .provider_selection import needs_provider_selection, parse_next_url, render_provider_selection
+from .session_setup import establish_session
+from .state_cookie import AuthorizationState, consume_state, create_authorization_state, delete_state, find_next_url
+from .step_up import complete_step_up, retry_step_up
 
 
-@method_decorator([door, sensitive_variables()], name="dispatch")
+@method_decorator([public_view, sensitive_variables()], name="dispatch")
 class OIDCAuthenticationRequestView(View):
-    """Sends the browser to the OP, or asks to which. Only `next` of a request has a say, and the OP does not get it."""
+    """Redirects to the provider or shows the page to choose one. Reads only `next`, which the provider never sees."""
 
     http_method_names = ("get",)
 
     def get(self, request: HttpRequest, provider: str | None = None) -> HttpResponse:
         request.encoding = "utf-8"
-        attempt = attempt_at(self, provider, stage="request")
+        attempt = create_sign_in_attempt(self, provider, stage="request")
         try:
-            if provider is None and must_choose():
-                return private(choose(request))
-            with metering.timed(metering.SIGN_IN, provider=attempt.provider, step="request"):
-                return begin(request, get_provider(provider), named=provider is not None)
+            if provider is None and needs_provider_selection():
+                return set_private_headers(render_provider_selection(request))
+            with metrics.measure_duration(metrics.SIGN_IN_STEP_DURATION, provider=attempt.provider, step="request"):
+                return start_sign_in(request, get_provider(provider), provider_in_url=provider is not None)
         except SignInRefused as refusal:
-            return refuse(request, refusal, attempt, next_url=read_next(request))
+            return render_login_failure(request, refusal, attempt, next_url=parse_next_url(request))
         except SuspiciousOperation:
             raise
         except BaseException:
-            tell_of_internal_error(request, attempt)
+            report_internal_error(request, attempt)
             raise
 
 
-@method_decorator([door, sensitive_variables()], name="dispatch")
+@method_decorator([public_view, sensitive_variables()], name="dispatch")
 class OIDCAuthenticationCallbackView(View):
-    """Takes the OP's answer: a session, or a refusal that leaves no token alive and nobody signed out."""
+    """Processes the provider's authorization response: a session, or a refusal that ends no session."""
 
     http_method_names = ("get",)
 
     def get(self, request: HttpRequest, provider: str | None = None) -> HttpResponse:
-        # What a request says of its own encoding is not asked: some of Python's codecs are no text.
+        # Ignore the charset that the request declares: some of Python's codecs are not text encodings.
         request.encoding = "utf-8"
-        attempt = attempt_at(self, provider, stage="callback")
+        attempt = create_sign_in_attempt(self, provider, stage="callback")
         state, pending = "", None
-        # Django's 400 for what is no request to us: anybody can send a thousand parameters. What is suspicious later
-        # on, in a hook of the host's, ends a sign-in, and is told like any other end.
+        # Outside the try block: too many parameters are Django's 400, and anyone can send those. A SuspiciousOperation
+        # raised later, in a hook of the host project, is reported like any other failure of a sign-in.
         parameters = dict(request.GET.lists())
         try:
-            state = read_state(parameters)
-            pending = take(request, state, now=clock.now())
-            # Not before: what is in a URL that anybody wrote is no secret of ours, and masks nothing.
-            secrecy.learn(state, "state")
-            secrecy.learn(parameters.get("code"), "code")
-            attempt = replace(attempt, known_state=True, stage="step_up" if pending.renews else "callback")
+            state = get_state(parameters)
+            pending = consume_state(request, state, now=clock.now())
+            # Only now: values from a URL that anyone may have written are no secrets, and must not be masked.
+            request_secrets.register_secret(state, "state")
+            request_secrets.register_secret(parameters.get("code"), "code")
+            attempt = replace(attempt, is_state_known=True, stage="step_up" if pending.session_to_renew else "callback")
             response: HttpResponse = HttpResponseRedirect(pending.next_url or resolve_url(settings.LOGIN_REDIRECT_URL))
-            complete(request, get_provider(provider), pending=pending, parameters=parameters)
-            told = {"provider": attempt.provider, "stage": attempt.stage, "outcome": "success", "reason": ""}
-            metering.count(metering.SIGN_INS, **told)
-        except (SignInRefused, AuditUnavailable) as fault:
-            next_url = next_of(request, state)
+            complete_sign_in(request, get_provider(provider), pending=pending, parameters=parameters)
+            labels = {"provider": attempt.provider, "stage": attempt.stage, "outcome": "success", "reason": ""}
+            metrics.increment(metrics.COMPLETED_SIGN_INS, **labels)
+        except (SignInRefused, AuditUnavailable) as error:
+            next_url = find_next_url(request, state)
             response = (
-                ask_again(request, pending, fault, attempt)
-                or ask_for_code(request, fault, attempt, next_url=next_url)
-                or refuse(request, fault, attempt, next_url=next_url)
+                retry_step_up(request, pending, error, attempt)
+                or redirect_to_activation(request, error, attempt, next_url=next_url)
+                or render_login_failure(request, error, attempt, next_url=next_url)
             )
         except BaseException:
-            tell_of_internal_error(request, attempt)
+            report_internal_error(request, attempt)
             raise
         if state:
-            forget_state(response, request, state)
-        return private(response)
+            delete_state(response, request, state)
+        return set_private_headers(response)
 
 
-def begin(request: HttpRequest, provider: Provider, *, named: bool) -> HttpResponse:
-    """Return the redirect to the OP, with the pending sign-in in a cookie.
-
-    Raises: SignInRefused. Spec: OIDC Core 3.1.2.1, RFC 7636.
-    """
+def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: bool) -> HttpResponse:
+    """Return the redirect to the provider. Raises: SignInRefused. Spec: OIDC Core 3.1.2.1, RFC 7636."""
     name = provider.declaration.name
-    callback = callback_url(request, name if named else None)
-    pending = start(provider=name, redirect_uri=callback, next_url=read_next(request), now=clock.now())
-    return redirect(request, provider, pending, declared=conf.claims())
+    callback_url = build_callback_url(request, name if provider_in_url else None)
+    next_url = parse_next_url(request)
+    pending = create_authorization_state(provider=name, redirect_uri=callback_url, next_url=next_url, now=clock.now())
+    return redirect_to_provider(request, provider, pending, declared_claims=conf.claims())
 
 
-def complete(request: HttpRequest, provider: Provider, *, pending: Pending, parameters: dict[str, list[str]]) -> None:
-    """Sign the person in.
-
-    Raises: SignInRefused, AuditUnavailable; nothing that the OP issued is left alive then.
-    """
+def complete_sign_in(
+    request: HttpRequest, provider: Provider, *, pending: AuthorizationState, parameters: dict[str, list[str]]
+) -> None:
+    """Sign the user in, or renew the session of a step-up. Raises: as exchange_code, and AuditUnavailable."""
     name = provider.declaration.name
     if pending.provider != name:
-        raise StateUnknown
-    code = judge_authorization_response(parameters, metadata=provider.metadata(deadline=DEADLINE))
-    if pending.renews:
+        raise CallbackError(Code.STATE_UNKNOWN)
+    metadata = provider.get_metadata(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
+    code = process_authorization_response(parameters, metadata=metadata)
+    if pending.session_to_renew:
         complete_step_up(request, provider, pending=pending, code=code)
         return
-    received: list[ReceivedToken] = []
-    with nothing_left_alive(received, provider=name):
-        with metering.timed(metering.SIGN_IN, provider=name, step="exchange"):
-            exchanged = exchange(
-                code, provider=provider, pending=pending, declared=conf.claims(), received=received, clock=clock.now
+    measure_step = partial(metrics.measure_duration, metrics.SIGN_IN_STEP_DURATION, provider=name)
+    issued_tokens: list[ReceivedToken] = []
+    with revoke_tokens_on_error(issued_tokens, provider=name):
+        with measure_step(step="exchange"):
+            exchange = partial(
+                exchange_code, declared_claims=conf.claims(), issued_tokens=issued_tokens, clock=clock.now
             )
+            result = exchange(code, provider=provider, pending=pending)
         sign_in = VerifiedSignIn(
             provider=name,
             issuer=provider.declaration.issuer,
-            sub=exchanged.id_claims["sub"],
-            claims=exchanged.claims,
+            sub=result.id_token_claims["sub"],
+            claims=result.claims,
             origin=Actor.from_request(request).origin,
         )
         try:
-            with metering.timed(metering.SIGN_IN, provider=name, step="authenticate"):
+            with measure_step(step="authenticate"):
                 user = auth.authenticate(request, sign_in=sign_in)
         except NotProvisioned:
-            note_newcomer(request, sign_in)
+            attach_unlinked_sign_in(request, sign_in)
             raise
         if user is None:
             raise NotProvisioned
-        with metering.timed(metering.SIGN_IN, provider=name, step="admit"):
-            admit(request, user, exchanged, provider, received)
+        with measure_step(step="admit"):
+            establish_session(request, user, result, provider.declaration, issued_tokens)

@@ -1,16 +1,16 @@
-"""A transparency log as pure functions: no Django, no database, no clock. Whoever has the hashes brings them along.
+"""A transparency log as pure functions: no Django, no database, no clock. The caller passes the hashes.
 
-    rfc6962     leaf_hash, node_hash                                                  RFC 6962 2.1
-    compact     CompactRange grows a tree; perfect_subtrees says what one is made of
-    proof       inclusion_proof, consistency_proof, and what verifies them            RFC 6962 2.1.1, 2.1.2
+    rfc6962     hash_leaf, hash_node                                                  RFC 6962 2.1
+    compact     CompactRange extends a tree; list_perfect_subtrees decomposes one
+    proof       build and verify inclusion and consistency proofs                     RFC 6962 2.1.1, 2.1.2
     checkpoint  sign_checkpoint, verify_checkpoint, verifier keys                     C2SP tlog-checkpoint, signed-note
 
-Nodes bear a level and an index: (level, index) is the root over the leaves [index * 2**level, (index + 1) * 2**level),
-and never changes once they are all there. Such a subtree is called perfect, and no other node needs to be kept:
+A node has a level and an index: (level, index) is the root over the leaves [index * 2**level, (index + 1) * 2**level),
+and never changes once all of them exist. Such a subtree is called perfect, and no other node has to be stored:
 
     level 2         0
                  /     \\
-    level 1     0       1       .        seven leaves: the nodes (2, 0), (1, 2) and (0, 6) make up the tree,
+    level 1     0       1       .        seven leaves: the tree consists of the nodes (2, 0), (1, 2) and (0, 6),
                / \\     / \\     / \\       and its root is node_hash((2, 0), node_hash((1, 2), (0, 6)))
     level 0   0   1   2   3   4   5   6
 """

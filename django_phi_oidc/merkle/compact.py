@@ -1,66 +1,66 @@
-"""Growing a Merkle tree from its right edge, without the leaves before it. Spec: RFC 6962 2.1."""
+"""Extension of a Merkle tree without its earlier leaves. Spec: RFC 6962 2.1."""
 
 from collections.abc import Collection, Iterable, Sequence
 
-from .rfc6962 import EMPTY_ROOT, HASH_BYTES, node_hash
+from .rfc6962 import EMPTY_ROOT, HASH_BYTES, hash_node
 
 
 class CompactRange:
-    """A tree of which only the roots of its perfect subtrees are held: at most 63 hashes, whatever its size."""
+    """A tree stored as the roots of its perfect subtrees: at most 63 hashes for any size."""
 
     def __init__(self, size: int = 0, nodes: Sequence[bytes] = ()) -> None:
-        """nodes: the perfect subtrees that make up a tree of size leaves, from left to right, the largest first.
+        """nodes: the perfect subtrees of a tree with size leaves, from left to right, the largest first.
 
-        Requires: a node for each bit that is set in size. NOT checked: that they are the hashes of such a tree.
+        Requires: one node for each bit set in size. NOT checked: that they are the hashes of such a tree.
         Raises: ValueError.
         """
         if size < 0 or len(nodes) != size.bit_count():
-            raise ValueError("A tree has one node for each bit that is set in its size.")
-        _require_hashes(nodes)
+            raise ValueError("A tree has one node for each bit set in its size.")
+        _validate_hash_lengths(nodes)
         self.size = size
         self._nodes = list(nodes)
 
     @property
     def nodes(self) -> tuple[bytes, ...]:
-        """The roots of the perfect subtrees, from left to right, the largest first: what the next one is made from."""
+        """The roots of the perfect subtrees, from left to right, the largest first, as `nodes` of a new instance."""
         return tuple(self._nodes)
 
-    def root(self) -> bytes:
+    def compute_root(self) -> bytes:
         """Return the root hash of the tree. Spec: RFC 6962 2.1, MTH."""
-        return fold(self._nodes)
+        return compute_root_of_subtrees(self._nodes)
 
-    def extend(self, leaf_hashes: Sequence[bytes], *, kept: Collection[int] = ()) -> dict[int, tuple[int, list[bytes]]]:
-        """Append leaves, and return the nodes that are whole now and were not before, on the levels that are kept.
+    def extend(
+        self, leaf_hashes: Sequence[bytes], *, kept_levels: Collection[int] = ()
+    ) -> dict[int, tuple[int, list[bytes]]]:
+        """Append leaves and return the newly completed nodes on kept_levels.
 
-        For each such level with a new node: the index of the first one, and their hashes in order. It works level by
-        level: about a microsecond for each leaf. The tree is as it was when leaf_hashes are refused.
-
-        Raises: ValueError when one is not HASH_BYTES long.
+        Maps each of these levels with new nodes to the index of the first one and their hashes in order. Takes about a
+        microsecond per leaf. If leaf_hashes are refused, the tree is unchanged.
+        Raises: ValueError if a hash is not HASH_BYTES long.
         """
-        _require_hashes(leaf_hashes)
+        _validate_hash_lengths(leaf_hashes)
         completed: dict[int, tuple[int, list[bytes]]] = {}
         unpaired: list[bytes] = []
-        level, whole, nodes = 0, self.size, list(leaf_hashes)
+        level, count, nodes = 0, self.size, list(leaf_hashes)
         while nodes:
-            if level in kept:
-                completed[level] = whole, nodes
-            if whole % 2:
+            if level in kept_levels:
+                completed[level] = count, nodes
+            if count % 2:
                 nodes = [self._nodes.pop(), *nodes]
             if len(nodes) % 2:
                 unpaired.append(nodes[-1])
-            nodes = list(map(node_hash, nodes[0::2], nodes[1::2]))
-            level, whole = level + 1, whole // 2
+            nodes = list(map(hash_node, nodes[0::2], nodes[1::2]))
+            level, count = level + 1, count // 2
         self._nodes += reversed(unpaired)
         self.size += len(leaf_hashes)
         return completed
 
 
-def perfect_subtrees(start: int, end: int) -> list[tuple[int, int]]:
-    """Return level and index of the perfect subtrees, from left to right, whose leaves together are [start, end).
+def list_perfect_subtrees(start: int, end: int) -> list[tuple[int, int]]:
+    """Return level and index of the perfect subtrees that cover the leaves [start, end), from left to right.
 
-    Requires: [start, end) is a subtree of a tree: start is a multiple of a power of two that is not below end - start.
-    Raises: ValueError.
-    Spec: RFC 6962 2.1: each split leaves the largest power of two to the left.
+    Requires: [start, end) is a subtree: start is a multiple of a power of two that is at least end - start.
+    Raises: ValueError. Spec: RFC 6962 2.1: each split leaves the largest power of two to the left.
     """
     width = end - start
     if start < 0 or width < 0 or start % (1 << max(width - 1, 0).bit_length()):
@@ -73,15 +73,15 @@ def perfect_subtrees(start: int, end: int) -> list[tuple[int, int]]:
     return subtrees
 
 
-def fold(nodes: Iterable[bytes]) -> bytes:
-    """Return the root of the tree that these perfect subtrees make up, from left to right. Spec: RFC 6962 2.1, MTH."""
+def compute_root_of_subtrees(nodes: Iterable[bytes]) -> bytes:
+    """Return the root of the tree of these perfect subtrees, from left to right. Spec: RFC 6962 2.1, MTH."""
     root = b""
     for node in reversed(list(nodes)):
-        root = node_hash(node, root) if root else node
+        root = hash_node(node, root) if root else node
     return root or EMPTY_ROOT
 
 
-def _require_hashes(hashes: Iterable[bytes]) -> None:
-    # The hash over two nodes does not tell where the left one ends: lengths are what separates them.
+def _validate_hash_lengths(hashes: Iterable[bytes]) -> None:
+    # hash_node concatenates its arguments, so only fixed lengths make the result unambiguous.
     if set(map(len, hashes)) - {HASH_BYTES}:
         raise ValueError(f"A hash has {HASH_BYTES} bytes.")

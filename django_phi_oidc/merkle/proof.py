@@ -1,114 +1,102 @@
-"""Which nodes a proof consists of, and what root it leads to. Nothing here stores or fetches. Spec: RFC 6962 2.1.
+"""Inclusion and consistency proofs. Nothing here stores or fetches nodes. Spec: RFC 6962 2.1.
 
-Both proofs are the siblings on the way from one subtree up to the root. The inclusion proof starts at a leaf; the
-consistency proof at the last perfect subtree of the old tree, which is a subtree of the new one too: siblings to its
-left belong to both trees, those to its right are new. To verify is to compute the roots, and then to compare them.
+A proof is the list of siblings on the path from a subtree to the root. An inclusion proof starts at a leaf. A
+consistency proof starts at the last perfect subtree of the old tree, which is also a subtree of the new one: siblings
+to its left belong to both trees, those to its right only to the new one. Verification computes and compares the roots.
 """
 
 from collections.abc import Callable, Sequence
 
 from ..errors import ProofInvalid
-from .compact import fold, perfect_subtrees
-from .rfc6962 import EMPTY_ROOT, HASH_BYTES, MAX_TREE_SIZE, node_hash
+from .compact import compute_root_of_subtrees, list_perfect_subtrees
+from .rfc6962 import EMPTY_ROOT, HASH_BYTES, MAX_TREE_SIZE, hash_node
 
+Proof = Sequence[bytes]
 NodeReader = Callable[[int, int], bytes]
-"""Level and index of a perfect subtree to its root."""
+"""Returns the root of a perfect subtree by level and index."""
 
 
-def root_at(tree_size: int, read: NodeReader) -> bytes:
-    """Return the root hash that the log had at tree_size. Requires: read knows the nodes below that size."""
-    return _root_over((0, tree_size), read)
+def compute_root_at_size(tree_size: int, read_node: NodeReader) -> bytes:
+    """Return the root hash of the log at tree_size. Requires: read_node knows the nodes below that size."""
+    return _compute_subtree_root((0, tree_size), read_node)
 
 
-def inclusion_proof(leaf_index: int, tree_size: int, read: NodeReader) -> list[bytes]:
-    """Return the hashes that lead from a leaf to the root of the tree of tree_size leaves.
+def build_inclusion_proof(leaf_index: int, tree_size: int, read_node: NodeReader) -> list[bytes]:
+    """Return the proof for a leaf in the tree with tree_size leaves. Reads at most about 2 * log2(tree_size) nodes.
 
-    It reads at most some 2 * log2(tree_size) nodes.
-
-    Requires: 0 <= leaf_index < tree_size.
-    Raises: ValueError.
-    Spec: RFC 6962 2.1.1, PATH.
+    Requires: 0 <= leaf_index < tree_size. Raises: ValueError. Spec: RFC 6962 2.1.1, PATH.
     """
     if not 0 <= leaf_index < tree_size:
         raise ValueError("The leaf is not in the tree.")
-    return [_root_over(sibling, read) for sibling in _siblings((leaf_index, leaf_index + 1), tree_size)]
+    siblings = _list_siblings((leaf_index, leaf_index + 1), tree_size)
+    return [_compute_subtree_root(sibling, read_node) for sibling in siblings]
 
 
-def consistency_proof(old_size: int, new_size: int, read: NodeReader) -> list[bytes]:
-    """Return the hashes that lead to the root at old_size and to the one at new_size.
+def build_consistency_proof(old_size: int, new_size: int, read_node: NodeReader) -> list[bytes]:
+    """Return the proof that the tree at new_size extends the tree at old_size.
 
-    Requires: 0 <= old_size <= new_size. The RFC leaves 0 and equal sizes out: they have the empty proof.
-    Raises: ValueError.
-    Spec: RFC 6962 2.1.2, PROOF.
+    Requires: 0 <= old_size <= new_size. The RFC does not define 0 and equal sizes; here their proof is empty.
+    Raises: ValueError. Spec: RFC 6962 2.1.2, PROOF.
     """
     if not 0 <= old_size <= new_size:
         raise ValueError("The old tree is larger than the new one.")
     if old_size in (0, new_size):
         return []
-    edge = _last_perfect(old_size)
-    # An old tree that is perfect starts at its own root, which the verifier has.
-    known = [edge] if edge[0] else []
-    return [_root_over(subtree, read) for subtree in (*known, *_siblings(edge, new_size))]
+    edge = _get_last_perfect_subtree(old_size)
+    # If the old tree is perfect, the path starts at its root, which the verifier has.
+    start = [edge] if edge[0] else []
+    return [_compute_subtree_root(subtree, read_node) for subtree in (*start, *_list_siblings(edge, new_size))]
 
 
-def verify_inclusion(
-    *, leaf_hash: bytes, leaf_index: int, tree_size: int, proof: Sequence[bytes], root_hash: bytes
-) -> None:
-    """Return when the leaf stands at leaf_index of the tree of tree_size leaves and of that root.
+def verify_inclusion(*, leaf_hash: bytes, leaf_index: int, tree_size: int, proof: Proof, root_hash: bytes) -> None:
+    """Return if the leaf is at leaf_index in the tree with tree_size leaves and root_hash.
 
-    NOT checked: where root_hash is from, and that tree_size is the size of that tree: one proof fits some sizes alike.
-    Take both from a verified checkpoint.
-
-    Raises: ProofInvalid.
-    Spec: RFC 9162 2.1.3.2.
+    NOT checked: the origin of root_hash, and that tree_size belongs to it, since a proof can be valid for several
+    sizes. Take both from a verified checkpoint. Raises: ProofInvalid. Spec: RFC 9162 2.1.3.2.
     """
     if not 0 <= leaf_index < tree_size <= MAX_TREE_SIZE:
         raise ProofInvalid("The leaf is not in the tree.")
-    siblings = _siblings((leaf_index, leaf_index + 1), tree_size)
-    _require_hashes([leaf_hash, root_hash, *proof])
-    _require_length(proof, len(siblings))
+    siblings = _list_siblings((leaf_index, leaf_index + 1), tree_size)
+    _validate_hash_lengths([leaf_hash, root_hash, *proof])
+    _validate_proof_length(proof, len(siblings))
     root = leaf_hash
     for (start, _), node in zip(siblings, proof, strict=True):
-        root = node_hash(node, root) if start < leaf_index else node_hash(root, node)
+        root = hash_node(node, root) if start < leaf_index else hash_node(root, node)
     if root != root_hash:
         raise ProofInvalid("The inclusion proof does not lead to the root.")
 
 
-def verify_consistency(
-    *, old_size: int, old_root: bytes, new_size: int, new_root: bytes, proof: Sequence[bytes]
-) -> None:
-    """Return when the tree of new_size leaves begins with the one of old_size leaves: nothing was changed or removed.
+def verify_consistency(*, old_size: int, old_root: bytes, new_size: int, new_root: bytes, proof: Proof) -> None:
+    """Return if the new tree extends the old tree, so that no leaf was changed or removed.
 
-    Every tree begins with the empty one, and with itself. NOT checked: where the roots are from.
-
-    Raises: ProofInvalid.
-    Spec: RFC 9162 2.1.4.2.
+    Every tree extends the empty tree and itself. NOT checked: the origin of the roots.
+    Raises: ProofInvalid. Spec: RFC 9162 2.1.4.2.
     """
     if not 0 <= old_size <= new_size <= MAX_TREE_SIZE:
         raise ProofInvalid("The old tree is larger than the new one.")
-    _require_hashes([old_root, new_root, *proof])
+    _validate_hash_lengths([old_root, new_root, *proof])
     if old_size in (0, new_size):
-        _require_length(proof, 0)
-        known_root = new_root if old_size else EMPTY_ROOT
-        if old_root != known_root or (new_size == 0 and new_root != EMPTY_ROOT):
-            raise ProofInvalid("Two roots of one tree.")
+        _validate_proof_length(proof, 0)
+        expected_root = new_root if old_size else EMPTY_ROOT
+        if old_root != expected_root or (new_size == 0 and new_root != EMPTY_ROOT):
+            raise ProofInvalid("The same tree has two roots.")
         return
-    edge = _last_perfect(old_size)
-    siblings = _siblings(edge, new_size)
+    edge = _get_last_perfect_subtree(old_size)
+    siblings = _list_siblings(edge, new_size)
     path = [*proof] if edge[0] else [old_root, *proof]
-    _require_length(path, 1 + len(siblings))
+    _validate_proof_length(path, 1 + len(siblings))
     old = new = path[0]
     for (start, _), node in zip(siblings, path[1:], strict=True):
         if start < edge[0]:
-            old, new = node_hash(node, old), node_hash(node, new)
+            old, new = hash_node(node, old), hash_node(node, new)
         else:
-            new = node_hash(new, node)
+            new = hash_node(new, node)
     if (old, new) != (old_root, new_root):
         raise ProofInvalid("The consistency proof does not lead to both roots.")
 
 
-def _siblings(subtree: tuple[int, int], tree_size: int) -> list[tuple[int, int]]:
-    """Return the leaves [start, end) of each sibling on the way from a subtree of the tree up to its root."""
+def _list_siblings(subtree: tuple[int, int], tree_size: int) -> list[tuple[int, int]]:
+    """Return the leaves [start, end) of each sibling on the path from subtree to the root."""
     start, end = 0, tree_size
     siblings = []
     while end - start > subtree[1] - subtree[0]:
@@ -122,20 +110,20 @@ def _siblings(subtree: tuple[int, int], tree_size: int) -> list[tuple[int, int]]
     return siblings[::-1]
 
 
-def _last_perfect(size: int) -> tuple[int, int]:
-    """Return the leaves of the last, and smallest, of the perfect subtrees that make up a tree. Requires: size > 0."""
+def _get_last_perfect_subtree(size: int) -> tuple[int, int]:
+    """Return the leaves of the last and smallest perfect subtree of a tree. Requires: size > 0."""
     return size & (size - 1), size
 
 
-def _root_over(subtree: tuple[int, int], read: NodeReader) -> bytes:
-    return fold(read(level, index) for level, index in perfect_subtrees(*subtree))
+def _compute_subtree_root(subtree: tuple[int, int], read_node: NodeReader) -> bytes:
+    return compute_root_of_subtrees(read_node(level, index) for level, index in list_perfect_subtrees(*subtree))
 
 
-def _require_hashes(hashes: Sequence[bytes]) -> None:
+def _validate_hash_lengths(hashes: Sequence[bytes]) -> None:
     if any(len(node) != HASH_BYTES for node in hashes):
         raise ProofInvalid(f"A hash has {HASH_BYTES} bytes.")
 
 
-def _require_length(path: Sequence[bytes], length: int) -> None:
+def _validate_proof_length(path: Sequence[bytes], length: int) -> None:
     if len(path) != length:
         raise ProofInvalid("The proof is too short or too long for these sizes.")

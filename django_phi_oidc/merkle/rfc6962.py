@@ -1,4 +1,4 @@
-"""The hashes of a Merkle tree, in which no leaf can pass for a node. Spec: RFC 6962 2.1 with SHA-256."""
+"""The hashes of a Merkle tree, with separate prefixes for leaves and nodes. Spec: RFC 6962 2.1 with SHA-256."""
 
 from hashlib import sha256
 
@@ -6,17 +6,17 @@ HASH_BYTES = 32
 EMPTY_ROOT = sha256(b"").digest()
 """The root of a tree without leaves."""
 MAX_TREE_SIZE = 2**63 - 1
-"""Leaves. RFC 6962 3.4 counts in 64 bits, a database in 63. It also bounds the work on a size from outside."""
+"""Leaves. RFC 6962 3.4 uses 64 bits, databases 63. It also bounds the work for an untrusted size."""
 
 _LEAF_PREFIX = b"\x00"
 _NODE_PREFIX = b"\x01"
 
 
-def leaf_hash(data: bytes) -> bytes:
-    """Return the hash of the leaf that data is."""
+def hash_leaf(data: bytes) -> bytes:
+    """Return the hash of a leaf."""
     return sha256(_LEAF_PREFIX + data).digest()
 
 
-def node_hash(left: bytes, right: bytes) -> bytes:
-    """Return the hash of the node over two others. Requires: HASH_BYTES each, which is NOT checked here."""
+def hash_node(left: bytes, right: bytes) -> bytes:
+    """Return the hash of the node over two nodes. Requires: HASH_BYTES each, which is NOT checked here."""
     return sha256(_NODE_PREFIX + left + right).digest()

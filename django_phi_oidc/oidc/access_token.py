@@ -1,39 +1,28 @@
-"""Whether an access token was issued by this OP for an API of the portal's own, and what it lets a client do.
+"""Verification of JWT access tokens for an API of the portal.
 
-Spec: RFC 9068; RFC 6749 3.3 (scope). What UserInfo answers to a token is no proof: it says nothing of the audience.
+Spec: RFC 9068; RFC 6749 3.3 (scope). A UserInfo response is no proof of validity, because it omits the audience.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..api_rules import APIDeclaration, is_scope
-from ..declarations import ProviderDeclaration
-from ..errors import AccessTokenInvalid, AudInvalid, IatInvalid, IDTokenError, TokenMalformed
-from .id_token import (
-    audiences_of,
-    check_alg_not_allowed,
-    check_exp_invalid,
-    check_iss_invalid,
-    check_nbf_invalid,
-    check_signature_invalid,
-    check_sub_invalid,
-    is_zero,
-    numeric_date,
-)
+from ..config.apis import APIDeclaration, is_scope_token
+from ..config.providers import ProviderDeclaration
+from ..errors import AccessTokenInvalid, Code, IDTokenError
+from . import id_token
+from .id_token import Claims
 from .jose import JWS, parse_compact_jws
 from .jwks import KeySet
-from .token import HEART_LONGEST
+from .token import HEART_MAX_ACCESS_TOKEN_LIFETIME
 
-TYP = "at+jwt"
-BEARER = "bearer"
-
-Claims = Mapping[str, Any]
+ACCESS_TOKEN_TYP = "at+jwt"
+BEARER_TOKEN_TYPE = "bearer"
 
 
-class Addressee(NamedTuple):
-    """An API of the portal's own, and the OP whose access tokens it takes."""
+class ResourceServer(NamedTuple):
+    """An API of the portal, and the provider whose access tokens it accepts."""
 
     api: APIDeclaration
     provider: ProviderDeclaration
@@ -41,7 +30,7 @@ class Addressee(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessToken:
-    """What an OP says of an access token: on whose behalf it is, who uses it, and what for. Not the token itself."""
+    """A verified access token: the person, the client and the scopes. Does not contain the token itself."""
 
     provider: str
     """The declared name."""
@@ -52,73 +41,71 @@ class AccessToken:
     expires_at: datetime
     acr: str = ""
     auth_time: datetime | None = None
-    """When the person authenticated; None when the OP does not tell."""
+    """When the person authenticated, if known."""
 
 
-def addressee(token: str, declared: Iterable[Addressee]) -> Addressee:
-    """Return the API and the OP that the token itself names, and which have to judge it. NOTHING is verified.
+def get_resource_server(token: str, resource_servers: Iterable[ResourceServer]) -> ResourceServer:
+    """Return the API and the provider that must verify the token, according to its claims. NOTHING is verified.
 
-    What is no JWS names nobody. It is for the one OP that is asked about tokens, and where there are several for none:
-    an OP that did not issue a token must not see it.
-    Raises: AccessTokenInvalid.
+    An opaque token contains no issuer. It is only accepted if exactly one provider does introspection, because a
+    provider must not receive tokens of another one. Raises: AccessTokenInvalid.
     """
-    known, claims = list(declared), _claims_of(token)
+    servers, claims = list(resource_servers), _find_claims(token)
     if claims is None:
-        asked = [each for each in known if each.api.method == "introspection"]
-        if len(asked) != 1:
+        introspecting = [server for server in servers if server.api.method == "introspection"]
+        if len(introspecting) != 1:
             raise AccessTokenInvalid("token_malformed")
-        return asked[0]
-    issued = [each for each in known if each.provider.issuer == claims.get("iss")]
-    # Of several clients at one issuer, the audience is what tells.
-    meant = [each for each in issued if each.api.audience in audiences_of(claims)] or issued
-    if not meant:
+        return introspecting[0]
+    of_issuer = [server for server in servers if server.provider.issuer == claims.get("iss")]
+    # The audience distinguishes several clients of one issuer.
+    matching = [server for server in of_issuer if server.api.audience in id_token.get_audiences(claims)] or of_issuer
+    if not matching:
         raise AccessTokenInvalid("iss_invalid")
-    return meant[0]
+    return matching[0]
 
 
-def verify_access_token(token: str, *, keys: KeySet, meant: Addressee, now: datetime) -> AccessToken:
-    """Return what a JWT says that the declared issuer signed as an access token for this API.
+def verify_access_token(token: str, *, keys: KeySet, resource_server: ResourceServer, now: datetime) -> AccessToken:
+    """Return a JWT access token that the declared issuer signed for this API.
 
-    In the order of verify_id_token: structure, alg, signature; then typ and the claims, which nobody but the OP can
-    have written. Times have the declaration's leeway; one that lives for longer than max_access_token_lifetime is
-    refused, since nothing else ends a JWT. NOT checked: whether it was revoked, whether jti was seen before.
-
-    Raises: AccessTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
+    Order, as in verify_id_token: structure, alg, signature, then typ and claims. Times have the declared leeway. A
+    lifetime over max_access_token_lifetime is refused, because a JWT cannot be ended earlier. NOT checked: whether it
+    was revoked, and whether jti was used before.
+    Raises: AccessTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataError).
     Spec: RFC 9068 2, 4; RFC 8725 3.
     """
-    declaration = meant.provider
+    declaration = resource_server.provider
     try:
         jws = parse_compact_jws(token)
-        check_alg_not_allowed(jws, allowed=declaration.id_token_signed_response_alg)
-        check_signature_invalid(jws, keys=keys)
-        check_typ(jws)
+        id_token.validate_alg(jws, allowed=declaration.id_token_signed_response_alg)
+        id_token.validate_signature(jws, keys=keys)
+        validate_typ(jws)
         claims = jws.payload
-        check_iss_invalid(claims, issuer=declaration.issuer)
-        read = read_claims(claims, meant=meant, now=now)
-        check_lifetime(claims, declaration=declaration, now=now)
+        id_token.validate_iss(claims, issuer=declaration.issuer)
+        access_token = parse_access_token_claims(claims, resource_server=resource_server, now=now)
+        validate_lifetime(claims, declaration=declaration, now=now)
     except IDTokenError as error:
         raise AccessTokenInvalid(error.code) from error
-    if not _is_text(claims.get("jti")):
+    if not _is_visible_ascii(claims.get("jti")):
         raise AccessTokenInvalid("jti_invalid")
-    return read
+    return access_token
 
 
-def read_claims(claims: Claims, *, meant: Addressee, now: datetime) -> AccessToken:
-    """Return what claims say, which the OP has signed or answered, of an access token for this API that lives.
+def parse_access_token_claims(claims: Claims, *, resource_server: ResourceServer, now: datetime) -> AccessToken:
+    """Return the access token of authentic claims that are valid now for this API.
 
-    A token that is bound to a key (`cnf`) is refused: whoever presents it alone proves nothing.
+    A token bound to a key (`cnf`) is refused, because the presenter has not proven possession of the key.
     Raises: AccessTokenInvalid, IDTokenError.
     Spec: RFC 9068 2.2; RFC 7662 2.2; RFC 7800 3.1, RFC 8705 3, RFC 9449 6 (cnf).
     """
-    declaration = meant.provider
-    check_audience(claims, audience=meant.api.audience)
-    check_exp_invalid(claims, now=now, leeway=declaration.leeway)
-    check_nbf_invalid(claims, now=now, leeway=declaration.leeway)
-    check_sub_invalid(claims)
-    check_client(claims, clients=meant.api.clients)
+    declaration = resource_server.provider
+    validate_audience(claims, audience=resource_server.api.audience)
+    id_token.validate_exp(claims, now=now, leeway=declaration.leeway)
+    id_token.validate_nbf(claims, now=now, leeway=declaration.leeway)
+    id_token.validate_sub(claims)
+    validate_client(claims, clients=resource_server.api.clients)
     if "cnf" in claims:
         raise AccessTokenInvalid("cnf_unsupported")
-    scopes = read_scope(claims.get("scope", ""))
+    scopes = parse_scope(claims.get("scope", ""))
     if scopes is None:
         raise AccessTokenInvalid("scope_invalid")
     acr = claims.get("acr")
@@ -130,39 +117,39 @@ def read_claims(claims: Claims, *, meant: Addressee, now: datetime) -> AccessTok
         scopes=scopes,
         expires_at=datetime.fromtimestamp(claims["exp"], UTC),
         acr=acr if isinstance(acr, str) and len(acr) <= 255 else "",
-        auth_time=_auth_time(claims.get("auth_time"), now=now, leeway=declaration.leeway),
+        auth_time=_parse_auth_time(claims.get("auth_time"), now=now, leeway=declaration.leeway),
     )
 
 
-def read_scope(value: object) -> frozenset[str] | None:
-    """Return the scopes of a list with a space between each two; None when it is no such list. Spec: RFC 6749 3.3."""
+def parse_scope(value: object) -> frozenset[str] | None:
+    """Return the scopes of a space-separated list; None if it is malformed. Spec: RFC 6749 3.3."""
     if value == "":
         return frozenset()
     scopes = value.split(" ") if isinstance(value, str) else [""]
-    return frozenset(scopes) if all(map(is_scope, scopes)) else None
+    return frozenset(scopes) if all(map(is_scope_token, scopes)) else None
 
 
-def check_typ(jws: JWS) -> None:
-    """`typ_invalid`: typ is the media type of access tokens, so that no ID Token passes. Spec: RFC 9068 2.1, 4."""
+def validate_typ(jws: JWS) -> None:
+    """`typ_invalid`: typ is the media type of access tokens, which ID Tokens do not have. Spec: RFC 9068 2.1, 4."""
     typ: str = jws.header.get("typ", "")
-    if typ.lower().removeprefix("application/") != TYP:
+    if typ.lower().removeprefix("application/") != ACCESS_TOKEN_TYP:
         raise AccessTokenInvalid("typ_invalid")
 
 
-def check_audience(claims: Claims, *, audience: str) -> None:
-    """`aud_invalid`: aud names this API, whichever others beside it. Spec: RFC 9068 4."""
-    if audience not in audiences_of(claims):
-        raise AudInvalid
+def validate_audience(claims: Claims, *, audience: str) -> None:
+    """`aud_invalid`: aud contains this API. Other audiences are allowed. Spec: RFC 9068 4."""
+    if audience not in id_token.get_audiences(claims):
+        raise IDTokenError(Code.AUD_INVALID)
 
 
-def check_client(claims: Claims, *, clients: Collection[str] | None) -> None:
-    """`client_id_invalid`, `client_not_allowed`, `client_for_itself`: an allowed client acts, and for a person.
+def validate_client(claims: Claims, *, clients: Collection[str] | None) -> None:
+    """`client_id_invalid`, `client_not_allowed`, `client_for_itself`: an allowed client acts for a person.
 
-    sub is the client itself where nobody signed in, and then may be chosen by whoever registered it. Requires: a sub
-    that was checked. Spec: RFC 9068 2.2, 5.
+    Without a person, sub is the client_id, which the registrant may be able to choose. Requires: a validated sub.
+    Spec: RFC 9068 2.2, 5.
     """
     client_id = claims.get("client_id")
-    if not _is_text(client_id):
+    if not _is_visible_ascii(client_id):
         raise AccessTokenInvalid("client_id_invalid")
     if clients is not None and client_id not in clients:
         raise AccessTokenInvalid("client_not_allowed")
@@ -170,33 +157,33 @@ def check_client(claims: Claims, *, clients: Collection[str] | None) -> None:
         raise AccessTokenInvalid("client_for_itself")
 
 
-def check_lifetime(claims: Claims, *, declaration: ProviderDeclaration, now: datetime) -> None:
-    """`iat_invalid`, `access_token_lifetime`: issued, not in the future, and not for longer than is allowed at all.
+def validate_lifetime(claims: Claims, *, declaration: ProviderDeclaration, now: datetime) -> None:
+    """`iat_invalid`, `access_token_lifetime`: iat is not in the future, and the lifetime is within the limit.
 
-    Requires: an exp that was checked. Spec: RFC 9068 2.2; RFC 7519 4.1.6.
+    Requires: a validated exp. Spec: RFC 9068 2.2; RFC 7519 4.1.6.
     """
-    issued_at = numeric_date(claims.get("iat"))
+    issued_at = id_token.parse_numeric_date(claims.get("iat"))
     if issued_at is None or issued_at > now + declaration.leeway:
-        raise IatInvalid
+        raise IDTokenError(Code.IAT_INVALID)
     limit = declaration.max_access_token_lifetime
     if declaration.profile == "heart":
-        limit = min(limit, HEART_LONGEST)
+        limit = min(limit, HEART_MAX_ACCESS_TOKEN_LIFETIME)
     if datetime.fromtimestamp(claims["exp"], UTC) - issued_at > limit:
         raise AccessTokenInvalid("access_token_lifetime")
 
 
-def _claims_of(token: str) -> Claims | None:
+def _find_claims(token: str) -> Claims | None:
     try:
         return parse_compact_jws(token).payload
-    except TokenMalformed:
+    except IDTokenError:
         return None
 
 
-def _auth_time(value: object, *, now: datetime, leeway: timedelta) -> datetime | None:
-    """In the future, beyond the leeway, it says nothing about how long ago that was."""
-    auth_time = None if is_zero(value) else numeric_date(value)
+def _parse_auth_time(value: object, *, now: datetime, leeway: timedelta) -> datetime | None:
+    """Return None for a time in the future, beyond the leeway."""
+    auth_time = None if id_token.is_zero(value) else id_token.parse_numeric_date(value)
     return None if auth_time is None or auth_time > now + leeway else auth_time
 
 
-def _is_text(value: object) -> bool:
+def _is_visible_ascii(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= 255 and value.isascii() and value.isprintable()

@@ -1,4 +1,4 @@
-"""R6: whether an ID Token was issued by this OP, for this client, for this sign-in. Spec: OIDC Core 2, 3.1.3.7."""
+"""Verification of an ID Token for this client and this sign-in (R6). Spec: OIDC Core 2, 3.1.3.7."""
 
 import hashlib
 import hmac
@@ -8,41 +8,23 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NewType
 
-from ..declarations import SIGNING_ALGS, ProviderDeclaration
-from ..errors import (
-    AcrInsufficient,
-    AlgNotAllowed,
-    AtHashInvalid,
-    AudInvalid,
-    AuthTimeMissing,
-    AuthTimeStale,
-    AzpInvalid,
-    ExpInvalid,
-    IatInvalid,
-    IDTokenLifetime,
-    IssInvalid,
-    NbfInvalid,
-    NonceInvalid,
-    SignatureInvalid,
-    SubInvalid,
-    SubNotPairwise,
-    TokenReplayed,
-)
+from ..config.providers import SIGNING_ALGS, ProviderDeclaration
+from ..errors import Code, IDTokenError
 from .jose import JWS, encode_b64url, parse_compact_jws
 from .jwks import KeySet
 
 VerifiedClaims = NewType("VerifiedClaims", Mapping[str, Any])
-"""Claims of an ID Token that has passed R6. Only verify_id_token makes them, and for R8 verify_refreshed_id_token."""
+"""Claims of a verified ID Token. Only verify_id_token (R6) and verify_refreshed_id_token (R8) create them."""
 
-MAX_AGE_OF_IAT = timedelta(minutes=10)
-HEART_LONGEST = timedelta(minutes=5)
-_LAST_SECOND = 253402300799 - 24 * 60 * 60
-"""A day before the year 10000: what lies behind it is no datetime in some time zone."""
+MAX_IAT_AGE = timedelta(minutes=10)
+HEART_MAX_ID_TOKEN_LIFETIME = timedelta(minutes=5)
+_MAX_TIMESTAMP = 253402300799 - 24 * 60 * 60
+"""A day before the year 10000; later times cannot be converted to every time zone."""
 
-_HASH_OF_ALG = {"PS256": "sha256", "ES256": "sha256", "RS256": "sha256", "EdDSA": "sha512"}
-"""Core defines at_hash by the hash of alg; for EdDSA OPs take the one that Ed25519 itself uses (RFC 8032 5.1)."""
+_HASH_BY_ALG = {"PS256": "sha256", "ES256": "sha256", "RS256": "sha256", "EdDSA": "sha512"}
+"""Core defines at_hash by the hash of alg. For EdDSA providers use that of Ed25519 (RFC 8032 5.1)."""
 
-_EMAIL_FORM = re.compile(r"\S+@\S+")
+_EMAIL_PATTERN = re.compile(r"\S+@\S+")
 
 Claims = Mapping[str, Any]
 
@@ -52,207 +34,201 @@ def verify_id_token(
     *,
     keys: KeySet,
     declaration: ProviderDeclaration,
-    nonce: str,
-    issued_nonce: Callable[[str], bool],
+    expected_nonce: str,
+    is_issued_nonce: Callable[[str], bool],
     access_token: str,
     now: datetime,
 ) -> VerifiedClaims:
     """Return the claims of an ID Token that the declared issuer signed for this client and this sign-in.
 
-    The order is that of what can be believed: structure, alg, signature; then the claims, in the order of Core 3.1.3.7,
-    which nobody but the OP can have written. So no answer of ours tells a forger which claim was wrong.
+    Order: structure, alg, signature, then the claims in the order of Core 3.1.3.7. The claims are only checked after
+    the signature, so that a forger does not learn which claim was wrong.
 
-    issued_nonce says whether a nonce was made by us for any sign-in. Times have the declaration's leeway.
-    NOT checked: typ, sid, and the type of every other claim; auth_time and acr when they were not asked for
-    (numeric_date reads them).
-
-    Raises: IDTokenError; what keys raises (KeyNotFound, TransportError, MetadataInvalid).
+    is_issued_nonce: whether we issued a nonce for any sign-in. Times have the declared leeway. NOT checked: typ, sid,
+    the types of other claims, and auth_time and acr unless they were requested (see parse_numeric_date).
+    Raises: IDTokenError; what keys raises (KeyNotFound, TransportError, MetadataError).
     Spec: Core 3.1.3.7, 3.1.3.8; RFC 7519 4.1; RFC 8725 3.
     """
-    jws = verify_issued_for_client(token, keys=keys, declaration=declaration, now=now)
+    jws = verify_id_token_issuance(token, keys=keys, declaration=declaration, now=now)
     claims = jws.payload
-    check_nonce_invalid(claims, nonce=nonce, issued_nonce=issued_nonce)
-    check_sub_invalid(claims)
+    validate_nonce(claims, expected_nonce=expected_nonce, is_issued_nonce=is_issued_nonce)
+    validate_sub(claims)
     if declaration.subject_type == "pairwise":
-        check_sub_not_pairwise(claims)
+        validate_pairwise_sub(claims)
     if declaration.acr_values:
-        check_acr_insufficient(claims, acr_values=declaration.acr_values)
+        validate_acr(claims, acr_values=declaration.acr_values)
     if declaration.max_age is not None and not (declaration.allow_auth_time_zero and is_zero(claims.get("auth_time"))):
-        check_auth_time_stale(claims, max_age=declaration.max_age, now=now, leeway=declaration.leeway)
-    check_at_hash_invalid(claims, alg=jws.alg, access_token=access_token)
+        validate_auth_time(claims, max_age=declaration.max_age, now=now, leeway=declaration.leeway)
+    validate_at_hash(claims, alg=jws.alg, access_token=access_token)
     return VerifiedClaims(claims)
 
 
-def verify_issued_for_client(token: str, *, keys: KeySet, declaration: ProviderDeclaration, now: datetime) -> JWS:
-    """Return an ID Token that the declared issuer signed for this client just now. NOT checked: about whom, and why.
+def verify_id_token_issuance(token: str, *, keys: KeySet, declaration: ProviderDeclaration, now: datetime) -> JWS:
+    """Return an ID Token that the declared issuer recently signed for this client. NOT checked: person and sign-in.
 
-    Raises: IDTokenError; what keys raises. Spec: Core 3.1.3.7 (2 to 10), for refreshed ones by Core 12.2.
+    Raises: IDTokenError; what keys raises. Spec: Core 3.1.3.7 (2 to 10), for a refresh by Core 12.2.
     """
     leeway = declaration.leeway
     jws = parse_compact_jws(token)
-    check_alg_not_allowed(jws, allowed=declaration.id_token_signed_response_alg)
-    check_signature_invalid(jws, keys=keys)
+    validate_alg(jws, allowed=declaration.id_token_signed_response_alg)
+    validate_signature(jws, keys=keys)
     claims = jws.payload
-    check_iss_invalid(claims, issuer=declaration.issuer)
-    check_aud_invalid(claims, client_id=declaration.client_id, trusted_audiences=declaration.trusted_audiences)
-    check_azp_invalid(claims, client_id=declaration.client_id)
-    check_exp_invalid(claims, now=now, leeway=leeway)
-    check_iat_invalid(claims, now=now, leeway=leeway)
-    check_nbf_invalid(claims, now=now, leeway=leeway)
+    validate_iss(claims, issuer=declaration.issuer)
+    validate_aud(claims, client_id=declaration.client_id, trusted_audiences=declaration.trusted_audiences)
+    validate_azp(claims, client_id=declaration.client_id)
+    validate_exp(claims, now=now, leeway=leeway)
+    validate_iat(claims, now=now, leeway=leeway)
+    validate_nbf(claims, now=now, leeway=leeway)
     if declaration.profile == "heart":
-        check_id_token_lifetime(claims)
+        validate_id_token_lifetime(claims)
     return jws
 
 
-def numeric_date(value: object) -> datetime | None:
-    """Return the instant that value names, or None when it is no NumericDate: a number, and no bool, text or nonsense.
-
-    Spec: RFC 7519 2 (NumericDate).
-    """
-    seconds = _seconds(value)
+def parse_numeric_date(value: object) -> datetime | None:
+    """Return the time of a NumericDate; None if value is not one. Spec: RFC 7519 2 (NumericDate)."""
+    seconds = _find_numeric_date_seconds(value)
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def auth_time_of(claims: VerifiedClaims) -> datetime | None:
-    """Return when the person authenticated; None when the OP does not tell, and so when it says 1970, as some do."""
+def find_auth_time(claims: VerifiedClaims) -> datetime | None:
+    """Return when the person authenticated. None if unknown, which some providers express as 0."""
     auth_time = claims.get("auth_time")
-    return None if is_zero(auth_time) else numeric_date(auth_time)
+    return None if is_zero(auth_time) else parse_numeric_date(auth_time)
 
 
 def is_zero(value: object) -> bool:
-    """Say whether value is the number 0: what stands in `auth_time` where an OP does not know it."""
-    return _seconds(value) == 0
+    """Return whether value is the number 0, which some providers send as an unknown `auth_time`."""
+    return _find_numeric_date_seconds(value) == 0
 
 
-def check_alg_not_allowed(jws: JWS, *, allowed: tuple[str, ...]) -> None:
-    """`alg_not_allowed`: alg was declared, and is one of ours: `none` and HS* are never. Spec: Core 3.1.3.7 (6-8)."""
+def validate_alg(jws: JWS, *, allowed: tuple[str, ...]) -> None:
+    """`alg_not_allowed`: alg is declared and supported, so never `none` or HS*. Spec: Core 3.1.3.7 (6-8)."""
     if jws.alg not in allowed or jws.alg not in SIGNING_ALGS:
-        raise AlgNotAllowed
+        raise IDTokenError(Code.ALG_NOT_ALLOWED)
 
 
-def check_signature_invalid(jws: JWS, *, keys: KeySet) -> None:
-    """`signature_invalid`: the OP's key of that kid signed it. Spec: Core 3.1.3.7 (6), 10.1; RFC 7515 5.2."""
-    key = keys.key_for(kid=jws.kid, alg=jws.alg)
+def validate_signature(jws: JWS, *, keys: KeySet) -> None:
+    """`signature_invalid`: signed with the provider's key of that kid. Spec: Core 3.1.3.7 (6), 10.1; RFC 7515 5.2."""
+    key = keys.get_key(kid=jws.kid, alg=jws.alg)
     if not key.verify(jws.alg, jws.signing_input, jws.signature):
-        raise SignatureInvalid
+        raise IDTokenError(Code.SIGNATURE_INVALID)
 
 
-def check_iss_invalid(claims: Claims, *, issuer: str) -> None:
-    """`iss_invalid`: iss is the issuer, byte for byte. Spec: Core 3.1.3.7 (2)."""
+def validate_iss(claims: Claims, *, issuer: str) -> None:
+    """`iss_invalid`: iss is exactly the issuer. Spec: Core 3.1.3.7 (2)."""
     if claims.get("iss") != issuer:
-        raise IssInvalid
+        raise IDTokenError(Code.ISS_INVALID)
 
 
-def check_aud_invalid(claims: Claims, *, client_id: str, trusted_audiences: tuple[str, ...]) -> None:
-    """`aud_invalid`: aud names this client, and beside it trusted audiences alone. Spec: Core 3.1.3.7 (3)."""
-    audiences = audiences_of(claims)
+def validate_aud(claims: Claims, *, client_id: str, trusted_audiences: tuple[str, ...]) -> None:
+    """`aud_invalid`: aud contains this client, and otherwise only trusted audiences. Spec: Core 3.1.3.7 (3)."""
+    audiences = get_audiences(claims)
     if client_id not in audiences or not set(audiences) <= {client_id, *trusted_audiences}:
-        raise AudInvalid
+        raise IDTokenError(Code.AUD_INVALID)
 
 
-def check_azp_invalid(claims: Claims, *, client_id: str) -> None:
-    """`azp_invalid`: azp is this client; it may be absent with a single audience. Spec: Core 2, 3.1.3.7 (4-5)."""
+def validate_azp(claims: Claims, *, client_id: str) -> None:
+    """`azp_invalid`: azp is this client. It may be absent with a single audience. Spec: Core 2, 3.1.3.7 (4-5)."""
     if "azp" in claims and claims["azp"] != client_id:
-        raise AzpInvalid
-    if "azp" not in claims and len(audiences_of(claims)) > 1:
-        raise AzpInvalid
+        raise IDTokenError(Code.AZP_INVALID)
+    if "azp" not in claims and len(get_audiences(claims)) > 1:
+        raise IDTokenError(Code.AZP_INVALID)
 
 
-def check_exp_invalid(claims: Claims, *, now: datetime, leeway: timedelta) -> None:
+def validate_exp(claims: Claims, *, now: datetime, leeway: timedelta) -> None:
     """`exp_invalid`: exp is a NumericDate in the future. Spec: Core 3.1.3.7 (9), RFC 7519 4.1.4."""
-    exp = _seconds(claims.get("exp"))
+    exp = _find_numeric_date_seconds(claims.get("exp"))
     if exp is None or exp <= (now - leeway).timestamp():
-        raise ExpInvalid
+        raise IDTokenError(Code.EXP_INVALID)
 
 
-def check_iat_invalid(claims: Claims, *, now: datetime, leeway: timedelta) -> None:
+def validate_iat(claims: Claims, *, now: datetime, leeway: timedelta) -> None:
     """`iat_invalid`: iat is a NumericDate, at most ten minutes old and not in the future. Spec: Core 3.1.3.7 (10)."""
-    iat = _seconds(claims.get("iat"))
-    if iat is None or not (now - MAX_AGE_OF_IAT - leeway).timestamp() <= iat <= (now + leeway).timestamp():
-        raise IatInvalid
+    iat = _find_numeric_date_seconds(claims.get("iat"))
+    if iat is None or not (now - MAX_IAT_AGE - leeway).timestamp() <= iat <= (now + leeway).timestamp():
+        raise IDTokenError(Code.IAT_INVALID)
 
 
-def check_nbf_invalid(claims: Claims, *, now: datetime, leeway: timedelta) -> None:
-    """`nbf_invalid`: nbf, if there, is a NumericDate and not in the future. Spec: RFC 7519 4.1.5."""
-    nbf = _seconds(claims.get("nbf", 0))
+def validate_nbf(claims: Claims, *, now: datetime, leeway: timedelta) -> None:
+    """`nbf_invalid`: nbf, if present, is a NumericDate and not in the future. Spec: RFC 7519 4.1.5."""
+    nbf = _find_numeric_date_seconds(claims.get("nbf", 0))
     if nbf is None or nbf > (now + leeway).timestamp():
-        raise NbfInvalid
+        raise IDTokenError(Code.NBF_INVALID)
 
 
-def check_id_token_lifetime(claims: Claims) -> None:
-    """`id_token_lifetime`: from iat to exp it is five minutes at most, and not less than nothing.
+def validate_id_token_lifetime(claims: Claims) -> None:
+    """`id_token_lifetime`: exp is at most five minutes after iat, and not before it.
 
-    By the OP's own clock, so without leeway. The claims that the profile demands are those of Core 2.
+    Without leeway, because both times are from the provider's clock. The profile requires the same claims as Core 2.
     Spec: HEART's profile of OpenID Connect 3.1.
     """
-    lifetime = (_seconds(claims.get("exp")) or 0) - (_seconds(claims.get("iat")) or 0)
-    if not 0 <= lifetime <= HEART_LONGEST.total_seconds():
-        raise IDTokenLifetime
+    exp, iat = (_find_numeric_date_seconds(claims.get(name)) or 0 for name in ("exp", "iat"))
+    if not 0 <= exp - iat <= HEART_MAX_ID_TOKEN_LIFETIME.total_seconds():
+        raise IDTokenError(Code.ID_TOKEN_LIFETIME)
 
 
-def check_nonce_invalid(claims: Claims, *, nonce: str, issued_nonce: Callable[[str], bool]) -> None:
-    """`nonce_invalid`, `token_replayed`: nonce is this sign-in's; the one of another sign-in of ours is a replay.
+def validate_nonce(claims: Claims, *, expected_nonce: str, is_issued_nonce: Callable[[str], bool]) -> None:
+    """`nonce_invalid`, `token_replayed`: nonce is that of this sign-in. The nonce of another sign-in is a replay.
 
     Spec: Core 3.1.3.7 (11), 15.5.2.
     """
     claimed = claims.get("nonce")
     if not isinstance(claimed, str) or not claimed:
-        raise NonceInvalid
-    if hmac.compare_digest(claimed.encode(), nonce.encode()):
+        raise IDTokenError(Code.NONCE_INVALID)
+    if hmac.compare_digest(claimed.encode(), expected_nonce.encode()):
         return
-    if issued_nonce(claimed):
-        raise TokenReplayed
-    raise NonceInvalid
+    if is_issued_nonce(claimed):
+        raise IDTokenError(Code.TOKEN_REPLAYED)
+    raise IDTokenError(Code.NONCE_INVALID)
 
 
-def check_sub_invalid(claims: Claims) -> None:
-    """`sub_invalid`: sub is 1 to 255 ASCII characters, none of them a control character. Spec: Core 2."""
+def validate_sub(claims: Claims) -> None:
+    """`sub_invalid`: sub is 1 to 255 ASCII characters without control characters. Spec: Core 2."""
     sub = claims.get("sub")
     if not isinstance(sub, str) or not 0 < len(sub) <= 255 or not sub.isascii() or not sub.isprintable():
-        raise SubInvalid
+        raise IDTokenError(Code.SUB_INVALID)
 
 
-def check_sub_not_pairwise(claims: Claims) -> None:
-    """`sub_not_pairwise`: sub is no identifier that other clients see too, in whatever case. Spec: Core 8.1."""
+def validate_pairwise_sub(claims: Claims) -> None:
+    """`sub_not_pairwise`: sub is not an identifier that other clients receive, ignoring case. Spec: Core 8.1."""
     sub = claims["sub"].casefold()
     shared = (claims.get(name) for name in ("email", "preferred_username", "phone_number"))
-    if _EMAIL_FORM.fullmatch(sub) or any(isinstance(value, str) and value.casefold() == sub for value in shared):
-        raise SubNotPairwise
+    if _EMAIL_PATTERN.fullmatch(sub) or any(isinstance(value, str) and value.casefold() == sub for value in shared):
+        raise IDTokenError(Code.SUB_NOT_PAIRWISE)
 
 
-def check_acr_insufficient(claims: Claims, *, acr_values: tuple[str, ...]) -> None:
-    """`acr_insufficient`: acr is one of those asked for. Spec: Core 3.1.3.7 (12), 5.5.1.1."""
+def validate_acr(claims: Claims, *, acr_values: tuple[str, ...]) -> None:
+    """`acr_insufficient`: acr is one of the requested values. Spec: Core 3.1.3.7 (12), 5.5.1.1."""
     acr = claims.get("acr")
     if not isinstance(acr, str) or acr not in acr_values:
-        raise AcrInsufficient
+        raise IDTokenError(Code.ACR_INSUFFICIENT)
 
 
-def check_auth_time_stale(claims: Claims, *, max_age: int, now: datetime, leeway: timedelta) -> None:
+def validate_auth_time(claims: Claims, *, max_age: int, now: datetime, leeway: timedelta) -> None:
     """`auth_time_missing`, `auth_time_stale`: auth_time is a NumericDate, at most max_age seconds ago.
 
-    In the future, beyond the leeway, it says nothing about how long ago that was, and counts as stale.
-    Spec: Core 2, 3.1.2.1 (max_age), 3.1.3.7 (13).
+    A time in the future, beyond the leeway, counts as stale. Spec: Core 2, 3.1.2.1 (max_age), 3.1.3.7 (13).
     """
-    auth_time = _seconds(claims.get("auth_time"))
+    auth_time = _find_numeric_date_seconds(claims.get("auth_time"))
     if auth_time is None:
-        raise AuthTimeMissing
+        raise IDTokenError(Code.AUTH_TIME_MISSING)
     if not (now - leeway).timestamp() - max_age <= auth_time <= (now + leeway).timestamp():
-        raise AuthTimeStale
+        raise IDTokenError(Code.AUTH_TIME_STALE)
 
 
-def check_at_hash_invalid(claims: Claims, *, alg: str, access_token: str) -> None:
-    """`at_hash_invalid`: at_hash, if there, is the left half of the access token's hash. Spec: Core 3.1.3.8."""
+def validate_at_hash(claims: Claims, *, alg: str, access_token: str) -> None:
+    """`at_hash_invalid`: at_hash, if present, is the left half of the access token's hash. Spec: Core 3.1.3.8."""
     if "at_hash" not in claims:
         return
     at_hash = claims["at_hash"]
-    digest = hashlib.new(_HASH_OF_ALG[alg], access_token.encode()).digest()
+    digest = hashlib.new(_HASH_BY_ALG[alg], access_token.encode()).digest()
     expected = encode_b64url(digest[: len(digest) // 2])
     if not isinstance(at_hash, str) or not hmac.compare_digest(at_hash.encode(), expected.encode()):
-        raise AtHashInvalid
+        raise IDTokenError(Code.AT_HASH_INVALID)
 
 
-def audiences_of(claims: Claims) -> list[str]:
-    """Return the audiences, none when aud is neither a string nor a list of strings. Spec: RFC 7519 4.1.3."""
+def get_audiences(claims: Claims) -> list[str]:
+    """Return the audiences; an empty list if aud is not a string or a list of strings. Spec: RFC 7519 4.1.3."""
     aud = claims.get("aud")
     audiences = [aud] if isinstance(aud, str) else aud
     if not isinstance(audiences, list) or not all(isinstance(audience, str) for audience in audiences):
@@ -260,8 +236,8 @@ def audiences_of(claims: Claims) -> list[str]:
     return audiences
 
 
-def _seconds(value: object) -> float | None:
-    """Return a NumericDate as seconds since the epoch, None when value is none that a datetime can hold."""
+def _find_numeric_date_seconds(value: object) -> float | None:
+    """Return a NumericDate in seconds since the epoch; None unless it is a number that a datetime can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if math.isfinite(value) and 0 <= value <= _LAST_SECOND else None
+    return value if math.isfinite(value) and 0 <= value <= _MAX_TIMESTAMP else None

@@ -1,60 +1,51 @@
-"""The OP says whether an access token is alive, for whom and for what. Spec: RFC 7662."""
+"""Introspection of an access token at the provider. Spec: RFC 7662."""
 
 from datetime import datetime
+from typing import Unpack
 
-from ..declarations import ProviderDeclaration
 from ..errors import AccessTokenInvalid, IDTokenError, IntrospectionFailed
-from .access_token import BEARER, AccessToken, Addressee, read_claims
-from .client_auth import Freshness, build_client_request
-from .id_token import check_iss_invalid
-from .metadata import ProviderMetadata
-from .transport import Request, Response, json_members
+from .access_token import BEARER_TOKEN_TYPE, AccessToken, ResourceServer, parse_access_token_claims
+from .client_auth import ClientContext, build_client_request
+from .id_token import validate_iss
+from .transport import TransportRequest, TransportResponse, parse_json_body
 
 
-def build_introspection_request(
-    *, metadata: ProviderMetadata, declaration: ProviderDeclaration, token: str, freshness: Freshness
-) -> Request:
-    """Return the question about token, which stands in the body alone, asked by the authenticated client.
+def build_introspection_request(*, token: str, **client: Unpack[ClientContext]) -> TransportRequest:
+    """Return the request of the authenticated client, with the token only in the body.
 
-    Raises: IntrospectionFailed when the OP has no introspection endpoint.
-    Spec: RFC 7662 2.1.
+    Raises: IntrospectionFailed if the provider has no introspection endpoint. Spec: RFC 7662 2.1.
     """
-    if not metadata.introspection_endpoint:
-        raise IntrospectionFailed("The OP has no introspection endpoint.")
-    return build_client_request(
-        call="introspection",
-        url=metadata.introspection_endpoint,
-        metadata=metadata,
-        declaration=declaration,
-        parameters={"token": token, "token_type_hint": "access_token"},
-        freshness=freshness,
-    )
+    endpoint = client["metadata"].introspection_endpoint
+    if not endpoint:
+        raise IntrospectionFailed("The provider has no introspection endpoint.")
+    parameters = {"token": token, "token_type_hint": "access_token"}
+    return build_client_request(operation="introspection", url=endpoint, parameters=parameters, **client)
 
 
-def judge_introspection_response(response: Response, *, meant: Addressee, now: datetime) -> AccessToken:
-    """Return what the OP says of a token that is alive, and is an access token for this API.
+def process_introspection_response(
+    response: TransportResponse, *, resource_server: ResourceServer, now: datetime
+) -> AccessToken:
+    """Return an active access token for this API.
 
-    aud, exp, sub and client_id are optional in an answer; without them a token is refused all the same. iss and
-    token_type are judged when they are there.
-
-    Raises: AccessTokenInvalid; IntrospectionFailed, when the answer is none: this client is not accepted, say.
+    aud, exp, sub and client_id are optional in the specification but required here. iss and token_type are checked if
+    present.
+    Raises: AccessTokenInvalid; IntrospectionFailed if the response is not one, for example if the client is refused.
     Spec: RFC 7662 2.2, 2.3.
     """
-    members = json_members(response)
-    # So some OPs answer an ID Token, and a signed token where they introspect opaque ones alone.
+    members = parse_json_body(response)
+    # Some providers answer this for an ID Token, or for a JWT if they only introspect opaque tokens.
     if response.status == 400 and members is not None and members.get("error") == "unsupported_token_type":
         raise AccessTokenInvalid("token_type_unsupported")
     if response.status != 200 or members is None or not isinstance(members.get("active"), bool):
         raise IntrospectionFailed
-    declaration = meant.provider
     if not members["active"]:
         raise AccessTokenInvalid("token_inactive")
-    token_type = members.get("token_type", BEARER)
-    if not isinstance(token_type, str) or token_type.lower() != BEARER:
+    token_type = members.get("token_type", BEARER_TOKEN_TYPE)
+    if not isinstance(token_type, str) or token_type.lower() != BEARER_TOKEN_TYPE:
         raise AccessTokenInvalid("token_type_unsupported")
     try:
         if "iss" in members:
-            check_iss_invalid(members, issuer=declaration.issuer)
-        return read_claims(members, meant=meant, now=now)
+            validate_iss(members, issuer=resource_server.provider.issuer)
+        return parse_access_token_claims(members, resource_server=resource_server, now=now)
     except IDTokenError as error:
         raise AccessTokenInvalid(error.code) from error

@@ -1,9 +1,10 @@
-"""Strict reading of what stands in a JWS: JSON and base64url in their one canonical form. Verifies no signature.
+"""Strict parsing of a JWS, JSON and base64url. Verifies no signature.
 
-Whatever two parsers could read in two ways is refused here, before a key is looked at. Spec: RFC 7515, RFC 8259.
+Input that two parsers could interpret differently is refused before any key is used. Spec: RFC 7515, RFC 8259.
 """
 
 import base64
+import contextlib
 import json
 import math
 import re
@@ -11,24 +12,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Never
 
-from ..errors import TokenMalformed
+from ..errors import Code, IDTokenError
 
 MAX_DEPTH = 20
-MAX_STRUCTURE = 20_000
-"""Of the characters `[`, `{`, `:` and `,`, those in texts counted too. They bound the number of values: a mebibyte of
-`{"":0},` would become 30 MB, and of `{}` as keys half a second. A key set of a hundred keys has some 2,000."""
+MAX_STRUCTURAL_CHARACTERS = 20_000
+"""Maximum number of `[`, `{`, `:` and `,`, including those in strings. It bounds the number of values: 1 MiB of
+`{"":0},` would become 30 MB, and of `{}` as keys take half a second. A set of a hundred keys has about 2,000."""
 MAX_NUMBER_LENGTH = 64
-"""Characters. No number of a protocol message needs more, and reading long ones takes time that is not linear."""
+"""Characters. No protocol message needs more, and parsing long numbers takes more than linear time."""
 
 _B64URL = re.compile(r"[A-Za-z0-9_-]+")
-_OPENING = (b"[", b"{", b":", b",")
+_STRUCTURAL_CHARACTERS = (b"[", b"{", b":", b",")
 _NEXT_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.?)*+"?)*+([\[\]{}]?)', re.DOTALL)
-"""Steps over texts. It matches whatever comes, and possessively: one pass, without a stack."""
+"""Skips strings. It matches any input, with possessive quantifiers: one pass without backtracking."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JWS:
-    """A JSON Web Signature whose structure was judged. Nothing in it is authentic before its signature is verified."""
+    """A JSON Web Signature with a valid structure. Its content is not authentic until the signature is verified."""
 
     header: Mapping[str, Any]
     payload: Mapping[str, Any] = field(repr=False)
@@ -37,12 +38,12 @@ class JWS:
 
     @property
     def alg(self) -> str:
-        """The header's alg, a string by construction."""
+        """The alg of the header; always a string."""
         return str(self.header["alg"])
 
     @property
     def kid(self) -> str | None:
-        """The header's kid, if it has one."""
+        """The kid of the header, if any."""
         kid: str | None = self.header.get("kid")
         return kid
 
@@ -50,57 +51,56 @@ class JWS:
 def parse_compact_jws(token: str, *, max_bytes: int = 65536) -> JWS:
     """Return the parts of a JWS in compact serialization whose header and payload are JSON objects.
 
-    Canonical base64url without padding; no `crit` (we understand no extension, `b64` among them); `alg` a string, `typ`
-    and `kid` too when present. `jku`, `x5u`, `jwk` and `x5c` are let through and used by nobody. NOT checked: whether
-    alg is allowed, what typ says, the signature: an empty one is well-formed, so that `none` is refused for what it is.
-
-    Raises: TokenMalformed.
-    Spec: RFC 7515 5.2, 7.1, 4.1.11.
+    Requires canonical base64url without padding, a string `alg`, string `typ` and `kid` if present, and no `crit`
+    (no extension is supported, including `b64`). `jku`, `x5u`, `jwk` and `x5c` are ignored. NOT checked: whether alg is
+    allowed, the value of typ, and the signature. It may be empty, so that `none` is refused as an algorithm.
+    Raises: IDTokenError. Spec: RFC 7515 5.2, 7.1, 4.1.11.
     """
     if len(token) > max_bytes or not token.isascii():
-        raise TokenMalformed
+        raise IDTokenError(Code.TOKEN_MALFORMED)
     parts = token.split(".", 3)
     if len(parts) != 3:
-        raise TokenMalformed
-    header = _token_object(parts[0])
-    _check_header(header)
-    return JWS(
-        header=header,
-        payload=_token_object(parts[1]),
-        signing_input=f"{parts[0]}.{parts[1]}".encode("ascii"),
-        signature=_token_bytes(parts[2]) if parts[2] else b"",
-    )
+        raise IDTokenError(Code.TOKEN_MALFORMED)
+    jws = None
+    with contextlib.suppress(ValueError):
+        jws = JWS(
+            header=parse_json_object(decode_b64url(parts[0])),
+            payload=parse_json_object(decode_b64url(parts[1])),
+            signing_input=f"{parts[0]}.{parts[1]}".encode("ascii"),
+            signature=decode_b64url(parts[2]) if parts[2] else b"",
+        )
+    if jws is None or not _is_valid_header(jws.header):
+        raise IDTokenError(Code.TOKEN_MALFORMED)
+    return jws
 
 
 def parse_json_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
-    """Return the JSON object that data is, of which no two readers can think differently.
+    """Return the JSON object in data, which all parsers must interpret in the same way.
 
-    Valid UTF-8 without lone surrogates and NUL (no column and no form takes them), no member name twice at any level,
-    every number finite and at most 64 characters long, at most max_depth levels (the outer object is the first), and no
-    more values than a protocol message needs: no input leads to RecursionError, or takes much more memory than its own.
-
-    Raises: ValueError, which holds nothing of data.
-    Spec: RFC 8259, RFC 7515 5.2, RFC 7493.
+    Requires valid UTF-8 without lone surrogates and NUL (columns and forms refuse them), unique member names at each
+    level, finite numbers of at most 64 characters, at most max_depth levels (the outer object is the first), and a
+    limited number of values. No input causes RecursionError or uses much more memory than its own size.
+    Raises: ValueError, which contains nothing of data. Spec: RFC 8259, RFC 7515 5.2, RFC 7493.
     """
     value: object = None
-    if sum(map(data.count, _OPENING)) <= MAX_STRUCTURE and not _nests_deeper(data, max_depth):
+    size = sum(map(data.count, _STRUCTURAL_CHARACTERS))
+    if size <= MAX_STRUCTURAL_CHARACTERS and not _exceeds_depth(data, max_depth):
         try:
             value = _DECODER.decode(data.decode("utf-8"))
             if b"\\u" in data:
-                _check_text(value)
+                _validate_text(value)
         except ValueError:
             value = None
     if not isinstance(value, dict):
-        # Raised out here because the parser's own error holds the document, and would stay as its context.
-        raise ValueError("Not a JSON object of the accepted kind.")  # noqa: TRY004 -- one error for all that is wrong
+        # Not raised in the except block: the parser's error contains the document and would become the context.
+        raise ValueError("Not a JSON object of the accepted form.")  # noqa: TRY004 -- one error for all faults
     return value
 
 
 def decode_b64url(text: str) -> bytes:
-    """Return the bytes of text, the one canonical base64url form of them, without padding and not empty.
+    """Return the bytes of canonical, non-empty base64url without padding.
 
-    Raises: ValueError for everything else: padding, foreign characters, bits left over that are not zero.
-    Spec: RFC 7515 2, RFC 4648 3.5.
+    Raises: ValueError for padding, other characters, and non-zero unused bits. Spec: RFC 7515 2, RFC 4648 3.5.
     """
     if not _B64URL.fullmatch(text) or len(text) % 4 == 1:
         raise ValueError("Not base64url.")
@@ -115,32 +115,13 @@ def encode_b64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def _token_bytes(part: str) -> bytes:
-    try:
-        return decode_b64url(part)
-    except ValueError:
-        pass
-    raise TokenMalformed
+def _is_valid_header(header: Mapping[str, Any]) -> bool:
+    optional = all(isinstance(header.get(name, ""), str) for name in ("typ", "kid"))
+    return optional and isinstance(header.get("alg"), str) and "crit" not in header
 
 
-def _token_object(part: str) -> dict[str, Any]:
-    data = _token_bytes(part)
-    try:
-        return parse_json_object(data)
-    except ValueError:
-        pass
-    raise TokenMalformed
-
-
-def _check_header(header: Mapping[str, Any]) -> None:
-    if "crit" in header or not isinstance(header.get("alg"), str):
-        raise TokenMalformed
-    if any(name in header and not isinstance(header[name], str) for name in ("typ", "kid")):
-        raise TokenMalformed
-
-
-def _nests_deeper(data: bytes, max_depth: int) -> bool:
-    """Say it without recursion. Of what is no JSON it is right up to the first fault, where the parser stops."""
+def _exceeds_depth(data: bytes, max_depth: int) -> bool:
+    """Return without recursion. For invalid JSON this is correct up to the first fault, where the parser stops."""
     if data.count(b"{") + data.count(b"[") <= max_depth:
         return False
     depth = 0
@@ -151,47 +132,48 @@ def _nests_deeper(data: bytes, max_depth: int) -> bool:
     return False
 
 
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("A member name stands twice.")
+        raise ValueError("A member name is repeated.")
     return members
 
 
-def _integer(text: str) -> int:
+def _parse_integer(text: str) -> int:
     if len(text) > MAX_NUMBER_LENGTH:
         raise ValueError("A number is too long.")
     return int(text)
 
 
-def _finite(text: str) -> float:
-    if len(text) > MAX_NUMBER_LENGTH:
-        raise ValueError("A number is too long.")
+def _parse_finite_float(text: str) -> float:
     number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("A number is too large.")
+    if len(text) > MAX_NUMBER_LENGTH or not math.isfinite(number):
+        raise ValueError("A number is too long or too large.")
     return number
 
 
-def _no_constant(name: str) -> Never:
-    raise ValueError("NaN and Infinity are no JSON.")
+def _reject_constant(name: str) -> Never:
+    raise ValueError("NaN and Infinity are not JSON.")
 
 
-def _check_text(value: object) -> None:
-    """Lone surrogates and NUL come in by `\\u` escapes alone."""
+def _validate_text(value: object) -> None:
+    """Refuse lone surrogates and NUL, which only `\\u` escapes can produce."""
     if isinstance(value, str):
         if "\0" in value:
-            raise ValueError("NUL in a text.")
+            raise ValueError("A string contains NUL.")
         value.encode("utf-8")
     elif isinstance(value, dict):
         for name, member in value.items():
-            _check_text(name)
-            _check_text(member)
+            _validate_text(name)
+            _validate_text(member)
     elif isinstance(value, list):
         for item in value:
-            _check_text(item)
+            _validate_text(item)
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique_members, parse_int=_integer, parse_float=_finite, parse_constant=_no_constant
+    object_pairs_hook=_reject_duplicate_members,
+    parse_int=_parse_integer,
+    parse_float=_parse_finite_float,
+    parse_constant=_reject_constant,
 )

@@ -1,4 +1,4 @@
-"""The OP's keys: which can be read, which one fits a token. Spec: RFC 7517, 7518 6, 8037 2; OIDC Core 10.1.1."""
+"""The provider's keys: parsing, and selection for a token. Spec: RFC 7517, 7518 6, 8037 2; OIDC Core 10.1.1."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
 
-from ..errors import KeyNotFound, MetadataInvalid
+from ..errors import Code, KeyNotFound, MetadataError
 from .jose import decode_b64url, parse_json_object
 
-RSA_BITS = range(2048, 16384 + 1)
-"""RFC 7518 3.3 and 3.5 set the lower end; OpenSSL verifies nothing above the upper."""
+ALLOWED_RSA_KEY_BITS = range(2048, 16384 + 1)
+"""The minimum is that of RFC 7518 3.3 and 3.5, the maximum that of OpenSSL."""
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
@@ -22,12 +22,12 @@ _RS256 = RSAAlgorithm(RSAAlgorithm.SHA256)
 _PS256 = RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256)
 _ES256 = ECAlgorithm(ECAlgorithm.SHA256)
 _EDDSA = OKPAlgorithm()
-_KTY_OF_ALG = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
+_KTY_BY_ALG = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationKey:
-    """A public key that can verify at least one of the algorithms we know. Holds no private member of its JWK."""
+    """A public key for at least one supported algorithm. Contains no private member of its JWK."""
 
     kid: str | None
     kty: str
@@ -36,21 +36,21 @@ class VerificationKey:
     key_ops: tuple[str, ...] | None
     public_key: PublicKey = field(repr=False)
 
-    def fits(self, alg: str) -> bool:
-        """Say whether kty, alg, use and key_ops let this key verify alg. Spec: RFC 7517 4.1 to 4.4."""
+    def can_verify(self, alg: str) -> bool:
+        """Return whether kty, alg, use and key_ops allow this key to verify alg. Spec: RFC 7517 4.1 to 4.4."""
         return (
-            _KTY_OF_ALG.get(alg) == self.kty
+            _KTY_BY_ALG.get(alg) == self.kty
             and self.alg in (None, alg)
             and self.use in (None, "sig")
             and (self.key_ops is None or "verify" in self.key_ops)
         )
 
     def verify(self, alg: str, signing_input: bytes, signature: bytes) -> bool:
-        """Say whether signature is alg's over signing_input by this key; never, when the key does not fit alg.
+        """Return whether the signature is valid; False if the key cannot be used with alg.
 
         Spec: RFC 7518 3.3, 3.4, 3.5; RFC 8037 3.1.
         """
-        if not self.fits(alg):
+        if not self.can_verify(alg):
             return False
         match alg, self.public_key:
             case "RS256", RSAPublicKey() as rsa:
@@ -66,47 +66,33 @@ class VerificationKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JSONWebKeySet:
-    """The keys of a JWKS that we can read, in its order."""
+    """The supported keys of a JWKS, in its order. A KeySet that never changes."""
 
     keys: tuple[VerificationKey, ...]
 
-    def select(self, *, kid: str | None, alg: str) -> VerificationKey:
-        """Return the one key that fits: of that kid, or, for a token without kid, of all.
+    def get_key(self, *, kid: str | None, alg: str) -> VerificationKey:
+        """Return the key with that kid (any kid if the token has none) that can verify alg.
 
-        Raises: KeyNotFound, when none fits or more than one does: we don't try keys in turn.
+        Raises: KeyNotFound if none or several match, because keys are not tried in turn.
         Spec: OIDC Core 10.1.1, RFC 7517 4.5.
         """
-        fitting = [key for key in self.keys if kid in (None, key.kid) and key.fits(alg)]
-        if len(fitting) != 1:
+        keys = [key for key in self.keys if kid in (None, key.kid) and key.can_verify(alg)]
+        if len(keys) != 1:
             raise KeyNotFound
-        return fitting[0]
+        return keys[0]
 
 
 class KeySet(Protocol):
-    """Where verification gets a key from; the live one may fetch."""
+    """Source of verification keys. An implementation may fetch them."""
 
-    def key_for(self, *, kid: str | None, alg: str) -> VerificationKey:
-        """Return the one key that fits.
-
-        Raises: KeyNotFound, TransportError, MetadataInvalid.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class StaticKeySet:
-    """A KeySet that never changes."""
-
-    jwks: JSONWebKeySet
-
-    def key_for(self, *, kid: str | None, alg: str) -> VerificationKey:
-        """Return the one key that fits. Raises: KeyNotFound."""
-        return self.jwks.select(kid=kid, alg=alg)
+    def get_key(self, *, kid: str | None, alg: str) -> VerificationKey:
+        """Return the matching key. Raises: KeyNotFound, TransportError, MetadataError."""
 
 
 def parse_jwks(body: bytes) -> JSONWebKeySet:
-    """Return the keys of body that can verify signatures; others (`oct`, unknown kty, weak, damaged) are left out.
+    """Return the keys that can verify signatures. Others (`oct`, unknown kty, weak, malformed) are ignored.
 
-    Raises: MetadataInvalid when body is not {"keys": [objects]}.
+    Raises: MetadataError if body is not {"keys": [objects]}.
     Spec: RFC 7517 5 ("SHOULD ignore JWKs ... that use kty values that are not understood").
     """
     jwks: Mapping[str, Any] = {}
@@ -114,20 +100,20 @@ def parse_jwks(body: bytes) -> JSONWebKeySet:
         jwks = parse_json_object(body)
     members = jwks.get("keys")
     if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
-        raise MetadataInvalid
-    return JSONWebKeySet(keys=tuple(key for key in map(_read_key, members) if key is not None))
+        raise MetadataError(Code.METADATA_INVALID)
+    return JSONWebKeySet(keys=tuple(key for key in map(_parse_key, members) if key is not None))
 
 
-def _read_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
-    """Return None for a key that is of no use to us, as RFC 7517 5 asks."""
+def _parse_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
+    """Return None for an unsupported key, which RFC 7517 5 says to ignore."""
     kty, key_ops = jwk.get("kty"), jwk.get("key_ops")
-    read = _READERS.get(kty) if isinstance(kty, str) else None
-    if read is None or any(name in jwk and not isinstance(jwk[name], str) for name in ("kid", "alg", "use")):
+    parse = _KEY_PARSERS.get(kty) if isinstance(kty, str) else None
+    if parse is None or any(name in jwk and not isinstance(jwk[name], str) for name in ("kid", "alg", "use")):
         return None
     if "key_ops" in jwk and not (isinstance(key_ops, list) and all(isinstance(op, str) for op in key_ops)):
         return None
     try:
-        public_key = read(jwk)
+        public_key = parse(jwk)
     except ValueError:
         return None
     return VerificationKey(
@@ -140,40 +126,37 @@ def _read_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
     )
 
 
-def _read_rsa(jwk: Mapping[str, Any]) -> PublicKey:
+def _parse_rsa_key(jwk: Mapping[str, Any]) -> PublicKey:
     """Spec: RFC 7518 6.3.1."""
-    n, e = (int.from_bytes(_octets(jwk, name), "big") for name in ("n", "e"))
-    if n.bit_length() not in RSA_BITS or n % 2 == 0:
+    n, e = (int.from_bytes(_decode_member(jwk, name), "big") for name in ("n", "e"))
+    if n.bit_length() not in ALLOWED_RSA_KEY_BITS or n % 2 == 0:
         raise ValueError("The modulus is too short, too long or even.")
     if e.bit_length() > 64:
-        raise ValueError("The exponent is one that OpenSSL takes for no key of this size.")
+        raise ValueError("The exponent is longer than OpenSSL accepts.")
     return RSAPublicNumbers(e, n).public_key()
 
 
-def _read_ec(jwk: Mapping[str, Any]) -> PublicKey:
-    """P-256 alone, since ES256 is alone. Spec: RFC 7518 6.2.1."""
-    x, y = _octets(jwk, "x"), _octets(jwk, "y")
+def _parse_ec_key(jwk: Mapping[str, Any]) -> PublicKey:
+    """Only P-256, the curve of ES256. Spec: RFC 7518 6.2.1."""
+    x, y = _decode_member(jwk, "x"), _decode_member(jwk, "y")
     if jwk.get("crv") != "P-256" or len(x) != 32 or len(y) != 32:
-        raise ValueError("Not a point of P-256.")
+        raise ValueError("Not a point on P-256.")
     return EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), SECP256R1()).public_key()
 
 
-def _read_okp(jwk: Mapping[str, Any]) -> PublicKey:
-    """Ed25519 alone. Spec: RFC 8037 2."""
+def _parse_okp_key(jwk: Mapping[str, Any]) -> PublicKey:
+    """Only Ed25519. Spec: RFC 8037 2."""
     if jwk.get("crv") != "Ed25519":
         raise ValueError("Not an Ed25519 key.")
-    return Ed25519PublicKey.from_public_bytes(_octets(jwk, "x"))
+    return Ed25519PublicKey.from_public_bytes(_decode_member(jwk, "x"))
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any]], PublicKey]] = {
-    "RSA": _read_rsa,
-    "EC": _read_ec,
-    "OKP": _read_okp,
-}
+_KeyParser = Callable[[Mapping[str, Any]], PublicKey]
+_KEY_PARSERS: Mapping[str, _KeyParser] = {"RSA": _parse_rsa_key, "EC": _parse_ec_key, "OKP": _parse_okp_key}
 
 
-def _octets(jwk: Mapping[str, Any], name: str) -> bytes:
+def _decode_member(jwk: Mapping[str, Any], name: str) -> bytes:
     value = jwk.get(name)
     if not isinstance(value, str):
-        raise ValueError("A member is missing or no string.")  # noqa: TRY004 -- one error for all that is wrong
+        raise ValueError("A member is missing or not a string.")  # noqa: TRY004 -- one error for all faults
     return decode_b64url(value)

@@ -1,4 +1,4 @@
-"""R2: what the OP says of itself. Spec: OIDC Discovery 1.0 3 and 4, RFC 8414, RFC 9126 5, RFC 9207 3."""
+"""Provider metadata and keys (R2). Spec: OIDC Discovery 1.0 3 and 4, RFC 8414, RFC 9126 5, RFC 9207 3."""
 
 import re
 from collections.abc import Mapping
@@ -6,18 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ..declarations import ProviderDeclaration, PushedRequests, is_loopback_http
-from ..errors import (
-    AlgUnsupported,
-    IssuerMismatch,
-    MetadataInvalid,
-    PairwiseUnsupported,
-    PARUnsupported,
-    RevocationUnsupported,
-    TransportNotHTTPS,
-)
+from ..config.providers import PARMode, ProviderDeclaration, is_loopback_http
+from ..errors import Code, MetadataError, TransportError
 from .jwks import JSONWebKeySet, parse_jwks
-from .transport import Request, Response, json_members
+from .transport import TransportRequest, TransportResponse, parse_json_body
 
 REQUIRED_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 OPTIONAL_ENDPOINTS = (
@@ -25,16 +17,14 @@ OPTIONAL_ENDPOINTS = (
     "pushed_authorization_request_endpoint",
 )
 
-_URL = re.compile(r"[!#-;=?-\[\]_a-z~]{1,2048}")
-"""The characters of RFC 3986. Others are dropped by some parsers and kept by others, who then see two hosts.
-
-urlsplit keeps the last 128 URLs that it saw: of a mebibyte each they would fill a process.
-"""
+_URL_PATTERN = re.compile(r"[!#-;=?-\[\]_a-z~]{1,2048}")
+"""The characters of RFC 3986. Some parsers drop other characters, so that two parsers could see different hosts. The
+length is limited because urlsplit caches the last 128 URLs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderMetadata:
-    """The OP's metadata, judged against what the project declared. An endpoint that it lacks is empty."""
+    """Metadata that satisfies the declaration. Missing endpoints are empty."""
 
     issuer: str
     authorization_endpoint: str
@@ -47,157 +37,148 @@ class ProviderMetadata:
     pushed_authorization_request_endpoint: str = ""
     require_pushed_authorization_requests: bool = False
     prompt_values_supported: tuple[str, ...] = ()
-    """Empty when the OP does not tell."""
+    """Empty if not published."""
     subject_types_supported: tuple[str, ...] = ()
     id_token_signing_alg_values_supported: tuple[str, ...] = ()
     authorization_response_iss_parameter_supported: bool = False
 
 
-def metadata_url(issuer: str) -> str:
-    """Return where the OP's metadata lies. Spec: Discovery 4.1 (one terminating / goes)."""
+def build_metadata_url(issuer: str) -> str:
+    """Return the metadata URL. Spec: Discovery 4.1 (a terminating / is removed)."""
     return f"{issuer.removesuffix('/')}/.well-known/openid-configuration"
 
 
-def build_metadata_request(*, issuer: str) -> Request:
-    """Return the request for the OP's metadata. Spec: Discovery 4.1."""
-    return Request(method="GET", url=metadata_url(issuer), headers={"Accept": "application/json"}, call="metadata")
+def build_metadata_request(*, issuer: str) -> TransportRequest:
+    """Return the request for the metadata. Spec: Discovery 4.1."""
+    headers = {"Accept": "application/json"}
+    return TransportRequest(method="GET", url=build_metadata_url(issuer), headers=headers, operation="metadata")
 
 
-def judge_metadata(response: Response, *, declaration: ProviderDeclaration) -> ProviderMetadata:
-    """Return metadata of the declared issuer, with https endpoints and with all that the declaration needs.
+def process_metadata_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> ProviderMetadata:
+    """Return metadata of the declared issuer, with https endpoints and support for everything declared.
 
-    Unknown members are passed over. NOT checked: response_types_supported, code_challenge_methods_supported,
-    token_endpoint_auth_methods_supported, which OPs leave out or get wrong; the OP itself refuses what it can't do.
-
-    Raises: MetadataInvalid, IssuerMismatch, TransportNotHTTPS, PairwiseUnsupported, AlgUnsupported,
-        RevocationUnsupported, PARUnsupported.
-    Spec: Discovery 3, 4.2, 4.3.
+    Unknown members and the media type, which static hosts set as they like, are ignored. NOT checked:
+    response_types_supported, code_challenge_methods_supported and token_endpoint_auth_methods_supported, which
+    providers omit or get wrong. The provider refuses what it does not support.
+    Raises: MetadataError; TransportError for an endpoint that is not https. Spec: Discovery 3, 4.2, 4.3.
     """
-    members = _read_document(response)
-    check_issuer(members, issuer=declaration.issuer)
+    members = parse_json_body(response) if response.status == 200 else None
+    if members is None:
+        raise MetadataError(Code.METADATA_INVALID)
+    validate_issuer(members, issuer=declaration.issuer)
     metadata = ProviderMetadata(
         issuer=declaration.issuer,
-        authorization_endpoint=_endpoint(members, "authorization_endpoint"),
-        token_endpoint=_endpoint(members, "token_endpoint"),
-        jwks_uri=_endpoint(members, "jwks_uri"),
-        **{name: _endpoint(members, name) for name in OPTIONAL_ENDPOINTS if name in members},
-        require_pushed_authorization_requests=_flag(members, "require_pushed_authorization_requests"),
-        prompt_values_supported=_strings(members, "prompt_values_supported"),
-        subject_types_supported=_strings(members, "subject_types_supported"),
-        id_token_signing_alg_values_supported=_strings(members, "id_token_signing_alg_values_supported"),
-        authorization_response_iss_parameter_supported=_flag(members, "authorization_response_iss_parameter_supported"),
+        authorization_endpoint=_get_endpoint(members, "authorization_endpoint"),
+        token_endpoint=_get_endpoint(members, "token_endpoint"),
+        jwks_uri=_get_endpoint(members, "jwks_uri"),
+        **{name: _get_endpoint(members, name) for name in OPTIONAL_ENDPOINTS if name in members},
+        require_pushed_authorization_requests=_get_bool(members, "require_pushed_authorization_requests"),
+        prompt_values_supported=_get_strings(members, "prompt_values_supported"),
+        subject_types_supported=_get_strings(members, "subject_types_supported"),
+        id_token_signing_alg_values_supported=_get_strings(members, "id_token_signing_alg_values_supported"),
+        authorization_response_iss_parameter_supported=_get_bool(
+            members, "authorization_response_iss_parameter_supported"
+        ),
     )
     for name in ("issuer", *REQUIRED_ENDPOINTS, *OPTIONAL_ENDPOINTS):
         if url := getattr(metadata, name):
-            check_https(url, allow_loopback_http=declaration.allow_loopback_http)
-    check_alg_supported(metadata, allowed=declaration.id_token_signed_response_alg)
+            validate_https_url(url, allow_loopback_http=declaration.allow_loopback_http)
+    validate_alg_supported(metadata, allowed=declaration.id_token_signed_response_alg)
     if declaration.subject_type == "pairwise":
-        check_pairwise_supported(metadata)
+        validate_pairwise_supported(metadata)
     if declaration.revocation == "required":
-        check_revocation_supported(metadata)
-    check_par_supported(metadata, par=declaration.par)
+        validate_revocation_supported(metadata)
+    validate_par_supported(metadata, par=declaration.par)
     return metadata
 
 
-def build_jwks_request(metadata: ProviderMetadata) -> Request:
-    """Return the request for the OP's keys. Spec: Discovery 3 (jwks_uri), RFC 7517 8.5.2."""
+def build_jwks_request(metadata: ProviderMetadata) -> TransportRequest:
+    """Return the request for the keys. Spec: Discovery 3 (jwks_uri), RFC 7517 8.5.2."""
     headers = {"Accept": "application/jwk-set+json, application/json"}
-    return Request(method="GET", url=metadata.jwks_uri, headers=headers, call="keys")
+    return TransportRequest(method="GET", url=metadata.jwks_uri, headers=headers, operation="keys")
 
 
-def judge_jwks(response: Response) -> JSONWebKeySet:
-    """Return the OP's keys. Raises: MetadataInvalid. Spec: RFC 7517 5."""
+def process_jwks_response(response: TransportResponse) -> JSONWebKeySet:
+    """Return the keys. Raises: MetadataError. Spec: RFC 7517 5."""
     if response.status != 200:
-        raise MetadataInvalid
+        raise MetadataError(Code.METADATA_INVALID)
     return parse_jwks(response.body)
 
 
-def check_https(url: str, *, allow_loopback_http: bool) -> None:
-    """`transport_not_https`: url is https with a host, and has no userinfo and no fragment.
+def validate_https_url(url: str, *, allow_loopback_http: bool) -> None:
+    """`transport_not_https`: url is https with a host, without userinfo and fragment.
 
-    http passes on a loopback address, when that is allowed.
-
-    Raises: TransportNotHTTPS.
-    Spec: Core 3.1.2.1, 3.1.3.1; RFC 6749 3.1, 3.2 (no fragment).
+    http is accepted for a loopback address if that is allowed. Spec: Core 3.1.2.1, 3.1.3.1; RFC 6749 3.1, 3.2.
     """
-    parts = _split(url)
+    parts = _split_url(url)
     if parts is None or not parts.hostname or "@" in parts.netloc or "#" in url:
-        raise TransportNotHTTPS
+        raise TransportError(Code.TRANSPORT_NOT_HTTPS)
     if parts.scheme != "https" and not (allow_loopback_http and is_loopback_http(url)):
-        raise TransportNotHTTPS
+        raise TransportError(Code.TRANSPORT_NOT_HTTPS)
 
 
-def check_issuer(members: Mapping[str, Any], *, issuer: str) -> None:
-    """`issuer_mismatch`: the metadata's issuer is the declared one, byte for byte. Spec: Discovery 4.3."""
+def validate_issuer(members: Mapping[str, Any], *, issuer: str) -> None:
+    """`issuer_mismatch`: issuer is exactly the declared one. Spec: Discovery 4.3."""
     if members.get("issuer") != issuer:
-        raise IssuerMismatch
+        raise MetadataError(Code.ISSUER_MISMATCH)
 
 
-def check_pairwise_supported(metadata: ProviderMetadata) -> None:
-    """`pairwise_unsupported`: the OP offers pairwise subjects. Spec: Discovery 3, Core 8."""
+def validate_pairwise_supported(metadata: ProviderMetadata) -> None:
+    """`pairwise_unsupported`: the provider supports pairwise subjects. Spec: Discovery 3, Core 8."""
     if "pairwise" not in metadata.subject_types_supported:
-        raise PairwiseUnsupported
+        raise MetadataError(Code.PAIRWISE_UNSUPPORTED)
 
 
-def check_alg_supported(metadata: ProviderMetadata, *, allowed: tuple[str, ...]) -> None:
-    """`alg_unsupported`: the OP signs ID Tokens with an algorithm that is allowed. Spec: Discovery 3."""
+def validate_alg_supported(metadata: ProviderMetadata, *, allowed: tuple[str, ...]) -> None:
+    """`alg_unsupported`: the provider signs ID Tokens with an allowed algorithm. Spec: Discovery 3."""
     if not set(allowed) & set(metadata.id_token_signing_alg_values_supported):
-        raise AlgUnsupported
+        raise MetadataError(Code.ALG_UNSUPPORTED)
 
 
-def check_revocation_supported(metadata: ProviderMetadata) -> None:
-    """`revocation_unsupported`: the OP has a revocation endpoint. Spec: RFC 8414 2, RFC 7009."""
+def validate_revocation_supported(metadata: ProviderMetadata) -> None:
+    """`revocation_unsupported`: the provider has a revocation endpoint. Spec: RFC 8414 2, RFC 7009."""
     if not metadata.revocation_endpoint:
-        raise RevocationUnsupported
+        raise MetadataError(Code.REVOCATION_UNSUPPORTED)
 
 
-def check_par_supported(metadata: ProviderMetadata, *, par: PushedRequests) -> None:
-    """`par_unsupported`: the OP takes pushed requests where they are required, and others where they are never pushed.
+def validate_par_supported(metadata: ProviderMetadata, *, par: PARMode) -> None:
+    """`par_unsupported`: the provider supports PAR if we require it, and does not require it if we never use it.
 
     Spec: RFC 9126 5.
     """
     if par == "require" and not metadata.pushed_authorization_request_endpoint:
-        raise PARUnsupported
+        raise MetadataError(Code.PAR_UNSUPPORTED)
     if par == "never" and metadata.require_pushed_authorization_requests:
-        raise PARUnsupported
+        raise MetadataError(Code.PAR_UNSUPPORTED)
 
 
-def _read_document(response: Response) -> Mapping[str, Any]:
-    """The media type is not judged: static hosts send documents as they like, and we only ever read JSON."""
-    members = json_members(response) if response.status == 200 else None
-    if members is None:
-        raise MetadataInvalid
-    return members
-
-
-def _split(url: str) -> SplitResult | None:
-    """Return None for what is no URL."""
-    if not _URL.fullmatch(url):
+def _split_url(url: str) -> SplitResult | None:
+    if not _URL_PATTERN.fullmatch(url):
         return None
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 -- reading it is what judges it
+        parts.port  # noqa: B018 -- raises for an invalid port
     except ValueError:
         return None
     return parts
 
 
-def _endpoint(members: Mapping[str, Any], name: str) -> str:
+def _get_endpoint(members: Mapping[str, Any], name: str) -> str:
     value = members.get(name)
     if not isinstance(value, str) or not value:
-        raise MetadataInvalid
+        raise MetadataError(Code.METADATA_INVALID)
     return value
 
 
-def _strings(members: Mapping[str, Any], name: str, *, default: tuple[str, ...] = ()) -> tuple[str, ...]:
-    value = members.get(name, list(default))
+def _get_strings(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = members.get(name, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise MetadataInvalid
+        raise MetadataError(Code.METADATA_INVALID)
     return tuple(value)
 
 
-def _flag(members: Mapping[str, Any], name: str) -> bool:
+def _get_bool(members: Mapping[str, Any], name: str) -> bool:
     value = members.get(name, False)
     if not isinstance(value, bool):
-        raise MetadataInvalid
+        raise MetadataError(Code.METADATA_INVALID)
     return value

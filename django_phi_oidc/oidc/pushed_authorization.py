@@ -1,72 +1,56 @@
-"""R3: the authorization request goes to the OP before the browser does, which sees nothing of it. Spec: RFC 9126."""
+"""Pushed authorization requests, whose parameters the browser does not see (R3). Spec: RFC 9126."""
 
 import re
 from collections.abc import Mapping
+from typing import Unpack
 
-from ..declarations import ProviderDeclaration
-from ..errors import PARError, PARResponseInvalid
-from .authorization import REGISTERED_ERRORS
-from .client_auth import Freshness, build_client_request
+from ..config.providers import ProviderDeclaration
+from ..errors import Code, PARError, PushedRequestError
+from .authorization import AUTHORIZATION_ERROR_CODES
+from .client_auth import ClientContext, build_client_request
 from .metadata import ProviderMetadata
-from .transport import Request, Response, json_members, media_type
+from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body
 
-_REQUEST_URI = re.compile(r"[!-~]{1,512}")
-"""Visible ASCII, and no longer than what goes through every browser and proxy beside a client_id."""
+_REQUEST_URI_PATTERN = re.compile(r"[!-~]{1,512}")
+"""Visible ASCII, short enough for a URL that all browsers and proxies accept."""
 
 
-def is_pushed(*, metadata: ProviderMetadata, declaration: ProviderDeclaration) -> bool:
-    """Say whether requests to this OP are pushed: wherever it takes them, unless the declaration says never.
+def is_par_enabled(*, metadata: ProviderMetadata, declaration: ProviderDeclaration) -> bool:
+    """Return whether requests are pushed: if the provider supports it, unless the declaration is `never`.
 
-    `require` without an endpoint is refused with the metadata.
+    `require` without an endpoint is refused when the metadata is processed.
     """
     return declaration.par != "never" and bool(metadata.pushed_authorization_request_endpoint)
 
 
-def build_par_request(
-    *,
-    metadata: ProviderMetadata,
-    declaration: ProviderDeclaration,
-    parameters: Mapping[str, str],
-    freshness: Freshness,
-) -> Request:
-    """Return the request that pushes parameters, those of an authorization request, by the authenticated client.
+def build_par_request(*, parameters: Mapping[str, str], **client: Unpack[ClientContext]) -> TransportRequest:
+    """Return the request that pushes the parameters of an authorization request. Spec: RFC 9126 2.1."""
+    endpoint = client["metadata"].pushed_authorization_request_endpoint
+    return build_client_request(operation="par", url=endpoint, parameters=parameters, **client)
 
-    Spec: RFC 9126 2.1.
+
+def process_par_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> dict[str, str]:
+    """Return the parameters for the browser: client_id and request_uri.
+
+    Only status 201 is success, since the specification defines no other. NOT checked: that expires_in is long enough
+    for the browser; the provider reports an expired request_uri.
+    Raises: PushedRequestError. Spec: RFC 9126 2.2, 2.3, 4.
     """
-    return build_client_request(
-        call="par",
-        url=metadata.pushed_authorization_request_endpoint,
-        metadata=metadata,
-        declaration=declaration,
-        parameters=parameters,
-        freshness=freshness,
-    )
-
-
-def judge_par_response(response: Response, *, declaration: ProviderDeclaration) -> dict[str, str]:
-    """Return the parameters that are left for the browser to carry: client_id and request_uri.
-
-    201 alone is success: of another 2xx nobody can say what it means. NOT checked: that expires_in suffices for a
-    person to get there; the OP says so to whoever comes late.
-
-    Raises: PARError, PARResponseInvalid.
-    Spec: RFC 9126 2.2, 2.3, 4.
-    """
-    members = json_members(response) or {}
-    check_par_error(members, status=response.status)
-    if response.status != 201 or media_type(response) != "application/json":
-        raise PARResponseInvalid
+    members = parse_json_body(response) or {}
+    raise_for_par_error(members, status=response.status)
+    if response.status != 201 or get_media_type(response) != "application/json":
+        raise PushedRequestError(Code.PAR_RESPONSE_INVALID)
     request_uri, expires_in = members.get("request_uri"), members.get("expires_in")
-    if not isinstance(request_uri, str) or not _REQUEST_URI.fullmatch(request_uri):
-        raise PARResponseInvalid
+    if not isinstance(request_uri, str) or not _REQUEST_URI_PATTERN.fullmatch(request_uri):
+        raise PushedRequestError(Code.PAR_RESPONSE_INVALID)
     if not isinstance(expires_in, int) or isinstance(expires_in, bool) or expires_in <= 0:
-        raise PARResponseInvalid
+        raise PushedRequestError(Code.PAR_RESPONSE_INVALID)
     return {"client_id": declaration.client_id, "request_uri": request_uri}
 
 
-def check_par_error(members: Mapping[str, object], *, status: int) -> None:
-    """`par_error`: the answer is a success and no OAuth error. error_description is not read. Spec: RFC 9126 2.3."""
+def raise_for_par_error(members: Mapping[str, object], *, status: int) -> None:
+    """`par_error`: the status is 2xx and the body has no `error`. error_description is not read. Spec: RFC 9126 2.3."""
     error = members.get("error")
     if not 200 <= status < 300 or "error" in members:
-        named = error if isinstance(error, str) and error in {*REGISTERED_ERRORS, "invalid_client"} else "other"
-        raise PARError(f"The push was answered with {status}, error {named} (RFC 9126 2.3).", status=status)
+        code = error if isinstance(error, str) and error in {*AUTHORIZATION_ERROR_CODES, "invalid_client"} else "other"
+        raise PARError(f"The PAR endpoint answered {status}, error {code} (RFC 9126 2.3).", status=status)

@@ -1,84 +1,74 @@
-"""R8: a refresh token gives new tokens, and they speak of the same sign-in. Spec: OIDC Core 12, RFC 6749 6."""
+"""Refresh of the tokens of a sign-in (R8). Spec: OIDC Core 12, RFC 6749 6."""
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
-from ..declarations import ProviderDeclaration
+from ..config.providers import ProviderDeclaration
 from ..errors import RefreshMismatch
-from .client_auth import Freshness, build_client_request
-from .id_token import VerifiedClaims, check_at_hash_invalid, verify_issued_for_client
+from .client_auth import ClientContext, build_client_request
+from .id_token import VerifiedClaims, validate_at_hash, verify_id_token_issuance
 from .jwks import KeySet
-from .logout_token import is_logout
-from .metadata import ProviderMetadata
-from .token import TokenResponse, judge_tokens, read_id_token
-from .transport import Request, Response
+from .logout_token import has_logout_event
+from .token import TokenResponse, get_id_token, process_grant_response
+from .transport import TransportRequest, TransportResponse
 
-SAME = ("iss", "sub", "aud", "azp")
-"""Claims that a refresh leaves as they were, absent ones absent. Spec: Core 12.2."""
-SAME_IF_THERE = ("auth_time", "nonce")
+UNCHANGED_CLAIMS = ("iss", "sub", "aud", "azp")
+"""Claims that must be unchanged, or absent both times. Spec: Core 12.2."""
+UNCHANGED_CLAIMS_IF_PRESENT = ("auth_time", "nonce")
 
 
-def build_refresh_request(
-    *, metadata: ProviderMetadata, declaration: ProviderDeclaration, refresh_token: str, freshness: Freshness
-) -> Request:
-    """Return the request that spends refresh_token, for the scope that was granted. An OP that rotates takes it once.
+def build_refresh_request(*, refresh_token: str, **client: Unpack[ClientContext]) -> TransportRequest:
+    """Return the request that uses refresh_token for the granted scope. A rotating provider accepts the token once.
 
     Spec: Core 12.1, RFC 6749 6.
     """
-    return build_client_request(
-        call="refresh",
-        url=metadata.token_endpoint,
-        metadata=metadata,
-        declaration=declaration,
-        parameters={"grant_type": "refresh_token", "refresh_token": refresh_token},
-        freshness=freshness,
-    )
+    parameters = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+    endpoint = client["metadata"].token_endpoint
+    return build_client_request(operation="refresh", url=endpoint, parameters=parameters, **client)
 
 
-def judge_refresh_response(response: Response, *, declaration: ProviderDeclaration) -> TokenResponse:
-    """Return the new tokens; id_token and refresh_token are empty where none came.
+def process_refresh_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> TokenResponse:
+    """Return the new tokens; id_token and refresh_token are empty if the response has none.
 
-    Requires and raises what judge_token_response does, but that an ID Token need not come. Spec: Core 12.2.
+    Requires and raises the same as process_token_response, but the ID Token is optional. Spec: Core 12.2.
     """
-    return judge_tokens(response, declaration=declaration, id_token_of=_id_token_if_any)
+    return process_grant_response(response, declaration=declaration, id_token_getter=_get_optional_id_token)
 
 
 def verify_refreshed_id_token(
     token: str,
     *,
-    original: Mapping[str, Any],
+    original_claims: Mapping[str, Any],
     keys: KeySet,
     declaration: ProviderDeclaration,
     access_token: str,
     now: datetime,
 ) -> VerifiedClaims:
-    """Return the claims of an ID Token that came with a refresh, of the same person and authentication as original.
+    """Return the claims of an ID Token from a refresh, of the same person and authentication as original_claims.
 
-    original: the claims of the ID Token of the sign-in. NOT checked: acr, and how long ago auth_time is, which was
-    judged then.
-
-    Raises: RefreshMismatch; IDTokenError; what keys raises.
-    Spec: Core 12.2.
+    original_claims: those of the ID Token of the sign-in. NOT checked: acr and the age of auth_time, which were checked
+    at the sign-in. Raises: RefreshMismatch; IDTokenError; what keys raises. Spec: Core 12.2.
     """
-    jws = verify_issued_for_client(token, keys=keys, declaration=declaration, now=now)
-    check_refresh_mismatch(jws.payload, original=original)
-    check_at_hash_invalid(jws.payload, alg=jws.alg, access_token=access_token)
+    jws = verify_id_token_issuance(token, keys=keys, declaration=declaration, now=now)
+    validate_refreshed_claims(jws.payload, original_claims=original_claims)
+    validate_at_hash(jws.payload, alg=jws.alg, access_token=access_token)
     return VerifiedClaims(jws.payload)
 
 
-def check_refresh_mismatch(claims: Mapping[str, Any], *, original: Mapping[str, Any]) -> None:
-    """`refresh_mismatch`: iss, sub, aud and azp are the same, and so are auth_time and nonce where they came again.
+def validate_refreshed_claims(claims: Mapping[str, Any], *, original_claims: Mapping[str, Any]) -> None:
+    """`refresh_mismatch`: iss, sub, aud and azp are unchanged, and so are auth_time and nonce if present.
 
-    A logout token, which no nonce tells from an ID Token here, is none. Spec: Core 12.2, Back-Channel Logout 4.
+    Logout tokens are refused: a refreshed ID Token may lack the nonce that would distinguish it from a logout token.
+    Spec: Core 12.2, Back-Channel Logout 4.
     """
-    if is_logout(claims):
+    if has_logout_event(claims):
         raise RefreshMismatch
-    if any(claims.get(name) != original.get(name) for name in SAME):
+    if any(claims.get(name) != original_claims.get(name) for name in UNCHANGED_CLAIMS):
         raise RefreshMismatch
-    if any(name in claims and claims[name] != original.get(name) for name in SAME_IF_THERE):
+    if any(name in claims and claims[name] != original_claims.get(name) for name in UNCHANGED_CLAIMS_IF_PRESENT):
         raise RefreshMismatch
 
 
-def _id_token_if_any(members: Mapping[str, Any]) -> str:
-    return read_id_token(members) if "id_token" in members else ""
+def _get_optional_id_token(members: Mapping[str, Any]) -> str:
+    return get_id_token(members) if "id_token" in members else ""

@@ -1,18 +1,15 @@
-"""A client makes itself known to an OP, and sees whether it is known as it wants to be.
-
-Spec: RFC 7591; OIDC Dynamic Client Registration 1.0.
-"""
+"""Registration of the client at a provider. Spec: RFC 7591; OIDC Dynamic Client Registration 1.0."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..declarations import ProviderDeclaration
+from ..config.providers import ProviderDeclaration
 from ..errors import RegistrationRefused
-from .transport import Request, Response, json_members
+from .transport import TransportRequest, TransportResponse, parse_json_body
 
-ERRORS = frozenset(
+REGISTRATION_ERROR_CODES = frozenset(
     {
         # RFC 7591 3.2.2
         *("invalid_redirect_uri", "invalid_client_metadata"),
@@ -21,26 +18,26 @@ ERRORS = frozenset(
         *("invalid_request", "invalid_token", "insufficient_scope"),
     }
 )
-DEFAULTS: Mapping[str, Any] = {
+REGISTRATION_DEFAULTS: Mapping[str, Any] = {
     "token_endpoint_auth_method": "client_secret_basic",
     "id_token_signed_response_alg": "RS256",
     "response_types": ["code"],
     "grant_types": ["authorization_code"],
     "application_type": "web",
 }
-"""What an answer that leaves a member out says. Spec: RFC 7591 2; Dynamic Client Registration 2."""
-_STRICT = frozenset(
+"""Values of members that the response omits. Spec: RFC 7591 2; Dynamic Client Registration 2."""
+_CRITICAL_MEMBERS = frozenset(
     {
         *("redirect_uris", "subject_type", "token_endpoint_auth_method", "id_token_signed_response_alg"),
         *("response_types", "jwks_uri", "userinfo_signed_response_alg"),
     }
 )
-_SETS = frozenset({"redirect_uris", "post_logout_redirect_uris", "grant_types", "response_types"})
+_UNORDERED_MEMBERS = frozenset({"redirect_uris", "post_logout_redirect_uris", "grant_types", "response_types"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Addresses:
-    """Where the portal is, as the OP and browsers reach it: whole URLs."""
+class ClientURLs:
+    """Absolute URLs of the portal."""
 
     callback: str
     logged_out: str
@@ -51,90 +48,94 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
-    """A member that the OP has registered as something else than was asked for."""
+    """A member that the provider registered with another value than requested."""
 
     name: str
     level: Literal["warning", "failure"]
-    """failure: sign-ins would be refused, or less safe than was declared."""
+    """failure: sign-ins would be refused, or would be less secure than declared."""
 
 
-def client_metadata(
-    declaration: ProviderDeclaration, *, addresses: Addresses, members: Mapping[str, Any], alg: str
+def build_client_metadata(
+    declaration: ProviderDeclaration,
+    *,
+    client_urls: ClientURLs,
+    provider_metadata: Mapping[str, Any],
+    id_token_alg: str,
 ) -> dict[str, Any]:
-    """Return what the client says of itself: as it is declared, and no more.
+    """Return the client metadata of the declaration.
 
-    members: the OP's own metadata. alg: the algorithm for ID Tokens, one that both have.
+    id_token_alg: the algorithm for ID Tokens, which both sides support.
     Spec: RFC 7591 2; Dynamic Client Registration 2; RP-Initiated Logout 3.1; Back-Channel Logout 2.2; RFC 9126 6.
     """
-    told: dict[str, Any] = {
+    members: dict[str, Any] = {
         "application_type": "web",
-        "redirect_uris": [addresses.callback],
+        "redirect_uris": [client_urls.callback],
         "response_types": ["code"],
         "grant_types": ["authorization_code", "refresh_token"],
         "subject_type": declaration.subject_type,
         "token_endpoint_auth_method": declaration.token_endpoint_auth_method,
-        "id_token_signed_response_alg": alg,
-        "post_logout_redirect_uris": [addresses.logged_out],
+        "id_token_signed_response_alg": id_token_alg,
+        "post_logout_redirect_uris": [client_urls.logged_out],
     }
     if declaration.token_endpoint_auth_method == "private_key_jwt":
-        told["jwks_uri"] = addresses.jwks
-        told["token_endpoint_auth_signing_alg"] = declaration.assertion_alg(declaration.client_keys[0])
+        members["jwks_uri"] = client_urls.jwks
+        members["token_endpoint_auth_signing_alg"] = declaration.get_assertion_alg(declaration.client_keys[0])
     if declaration.userinfo_signed_response_alg:
-        told["userinfo_signed_response_alg"] = declaration.userinfo_signed_response_alg[0]
-    if members.get("backchannel_logout_supported") is True:
-        told["backchannel_logout_uri"] = addresses.backchannel_logout
-        told["backchannel_logout_session_required"] = members.get("backchannel_logout_session_supported") is True
-    elif members.get("frontchannel_logout_supported") is True:
-        told["frontchannel_logout_uri"] = addresses.frontchannel_logout
-        told["frontchannel_logout_session_required"] = members.get("frontchannel_logout_session_supported") is True
+        members["userinfo_signed_response_alg"] = declaration.userinfo_signed_response_alg[0]
+    logout_urls = {"backchannel": client_urls.backchannel_logout, "frontchannel": client_urls.frontchannel_logout}
+    for channel, url in logout_urls.items():
+        if provider_metadata.get(f"{channel}_logout_supported") is True:
+            members[f"{channel}_logout_uri"] = url
+            with_session = provider_metadata.get(f"{channel}_logout_session_supported") is True
+            members[f"{channel}_logout_session_required"] = with_session
+            break
     if declaration.max_age is not None:
-        told["require_auth_time"] = True
+        members["require_auth_time"] = True
     if declaration.par == "require":
-        told["require_pushed_authorization_requests"] = True
-    return told
-
-
-def build_registration_request(endpoint: str, *, metadata: Mapping[str, Any], initial_access_token: str) -> Request:
-    """Return the request. initial_access_token: empty where the OP lets anybody register. Spec: RFC 7591 3.1."""
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    if initial_access_token:
-        headers["Authorization"] = f"Bearer {initial_access_token}"
-    return Request(method="POST", url=endpoint, headers=headers, body=json.dumps(metadata).encode())
-
-
-def judge_registration_response(response: Response) -> dict[str, Any]:
-    """Return what the OP has registered, client_id and secrets included.
-
-    Raises: RegistrationRefused, with the OP's error code where it is one that the specifications know.
-    Spec: RFC 7591 3.2.1, 3.2.2.
-    """
-    members = json_members(response) or {}
-    # 200 is what some OPs say; what counts is that it names a client.
-    if response.status not in (200, 201) or not _is_text(members.get("client_id")):
-        error = members.get("error")
-        raise RegistrationRefused(error if isinstance(error, str) and error in ERRORS else f"status_{response.status}")
+        members["require_pushed_authorization_requests"] = True
     return members
 
 
-def deviations(asked: Mapping[str, Any], registered: Mapping[str, Any]) -> Iterator[Deviation]:
-    """Yield what is registered otherwise than it was asked for, in the order of asking.
+def build_registration_request(
+    endpoint: str, *, metadata: Mapping[str, Any], initial_access_token: str
+) -> TransportRequest:
+    """Return the request. initial_access_token: empty if the provider requires none. Spec: RFC 7591 3.1."""
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if initial_access_token:
+        headers["Authorization"] = f"Bearer {initial_access_token}"
+    return TransportRequest(method="POST", url=endpoint, headers=headers, body=json.dumps(metadata).encode())
 
-    What the answer leaves out is taken for its default. Spec: RFC 7591 3.2.1: the OP may replace what it likes, and
-    must say so.
+
+def process_registration_response(response: TransportResponse) -> dict[str, Any]:
+    """Return the registered members, including client_id and secrets.
+
+    Raises: RegistrationRefused, with the provider's error code if the specifications define it.
+    Spec: RFC 7591 3.2.1, 3.2.2.
     """
-    for name, wanted in asked.items():
-        got = registered.get(name, DEFAULTS.get(name))
-        if _comparable(name, got) != _comparable(name, wanted):
-            yield Deviation(name=name, level="failure" if name in _STRICT else "warning")
+    members = parse_json_body(response) or {}
+    # Some providers answer 200. The response must contain a client_id.
+    client_id = members.get("client_id")
+    if response.status not in (200, 201) or not isinstance(client_id, str) or not client_id:
+        error = members.get("error")
+        is_specified = isinstance(error, str) and error in REGISTRATION_ERROR_CODES
+        raise RegistrationRefused(str(error) if is_specified else f"status_{response.status}")
+    return members
 
 
-def _comparable(name: str, value: Any) -> Any:
-    return frozenset(value) if name in _SETS and _is_texts(value) else value
+def compare_registration(requested: Mapping[str, Any], registered: Mapping[str, Any]) -> Iterator[Deviation]:
+    """Yield the members with another value than requested. Omitted members have their default.
+
+    The provider may replace values, and must return the registered ones. Spec: RFC 7591 3.2.1.
+    """
+    for name, value in requested.items():
+        registered_value = registered.get(name, REGISTRATION_DEFAULTS.get(name))
+        if _normalize_for_comparison(name, registered_value) != _normalize_for_comparison(name, value):
+            yield Deviation(name=name, level="failure" if name in _CRITICAL_MEMBERS else "warning")
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, Collection) and not isinstance(value, str) and all(isinstance(each, str) for each in value)
+def _normalize_for_comparison(name: str, value: Any) -> Any:
+    return frozenset(value) if name in _UNORDERED_MEMBERS and _is_string_collection(value) else value
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
+def _is_string_collection(value: Any) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, str) and all(isinstance(item, str) for item in value)

@@ -1,105 +1,84 @@
-"""A token is made useless at the OP, or we learn what to do next. Spec: RFC 7009."""
+"""Revocation of a token at the provider. Spec: RFC 7009."""
 
 import re
 from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Literal, Unpack
 
-from ..declarations import ProviderDeclaration
-from ..errors import RevocationUnsupported
-from .client_auth import Freshness, build_client_request
-from .metadata import ProviderMetadata
-from .token import TokenHint
-from .transport import Request, Response, json_members
+from ..errors import Code, MetadataError
+from .client_auth import ClientContext, build_client_request
+from .token import TokenTypeHint
+from .transport import TransportRequest, TransportResponse, parse_json_body
 
-LONGEST_RETRY_AFTER = timedelta(days=1)
+MAX_RETRY_AFTER = timedelta(days=1)
 
-_SECONDS = re.compile(r"[0-9]{1,9}")
-_IMF_FIXDATE = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
+_DELAY_SECONDS_PATTERN = re.compile(r"[0-9]{1,9}")
+_IMF_FIXDATE_PATTERN = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationOutcome:
-    """What the OP's answer means for the token.
+    """The result of a revocation request.
 
-    done: it is dead. unsupported: the OP revokes no such token, ever. retry: again, with the usual back-off, and not
-    before after. retry_slowly: the OP does not know us, which a person must mend. refused: never again.
+    done: the token is revoked. unsupported: the provider cannot revoke this type of token. retry: retry with the usual
+    back-off, not before retry_after. retry_slowly: client authentication failed, which an operator must fix. refused:
+    do not retry.
     """
 
-    verdict: Literal["done", "unsupported", "retry", "retry_slowly", "refused"]
-    after: timedelta | None = None
-    """What Retry-After asks for, at most a day; None when it says nothing."""
+    result: Literal["done", "unsupported", "retry", "retry_slowly", "refused"]
+    retry_after: timedelta | None = None
+    """From Retry-After, at most a day."""
 
 
 def build_revocation_request(
-    *,
-    metadata: ProviderMetadata,
-    declaration: ProviderDeclaration,
-    token: str,
-    token_type_hint: TokenHint,
-    freshness: Freshness,
-) -> Request:
-    """Return the request that revokes token, which stands in the body alone. Another try is built anew.
+    *, token: str, token_type_hint: TokenTypeHint, **client: Unpack[ClientContext]
+) -> TransportRequest:
+    """Return the request that revokes token, with the token only in the body. A retry needs a new request.
 
-    Raises: RevocationUnsupported when the OP has no revocation endpoint.
-    Spec: RFC 7009 2.1.
+    Raises: MetadataError if the provider has no revocation endpoint. Spec: RFC 7009 2.1.
     """
-    if not metadata.revocation_endpoint:
-        raise RevocationUnsupported
+    endpoint = client["metadata"].revocation_endpoint
+    if not endpoint:
+        raise MetadataError(Code.REVOCATION_UNSUPPORTED)
     parameters = {"token": token, "token_type_hint": token_type_hint}
-    return build_client_request(
-        call="revocation",
-        url=metadata.revocation_endpoint,
-        metadata=metadata,
-        declaration=declaration,
-        parameters=parameters,
-        freshness=freshness,
-    )
+    return build_client_request(operation="revocation", url=endpoint, parameters=parameters, **client)
 
 
-def judge_revocation_response(response: Response) -> RevocationOutcome:
-    """Return what response means. 200 alone is success, whatever stands in its body; never raises.
+def process_revocation_response(response: TransportResponse) -> RevocationOutcome:
+    """Return the outcome. Only status 200 is success, regardless of the body. Never raises.
 
-    Statuses that the specification has no meaning for (2xx but 200, 3xx) are tried again: repeating does no harm, and
-    a token given up for a passing fault of a proxy would stay alive.
-
+    Statuses without a meaning in the specification (other 2xx, 3xx) are retried: a retry does no harm, and a token
+    abandoned because of a temporary proxy fault would stay valid.
     Spec: RFC 7009 2.2, 2.2.1; RFC 6749 5.2; RFC 9110 10.2.3.
     """
     status = response.status
     if status == 200:
-        return RevocationOutcome(verdict="done")
+        return RevocationOutcome(result="done")
     if status == 429 or not 400 <= status < 500:
-        return RevocationOutcome(verdict="retry", after=read_retry_after(response))
-    error = _error_code(response)
+        return RevocationOutcome(result="retry", retry_after=parse_retry_after(response))
+    error = (parse_json_body(response) or {}).get("error")
     if error == "unsupported_token_type":
-        return RevocationOutcome(verdict="unsupported")
+        return RevocationOutcome(result="unsupported")
     if status == 401 or error == "invalid_client":
-        return RevocationOutcome(verdict="retry_slowly", after=read_retry_after(response))
-    return RevocationOutcome(verdict="refused")
+        return RevocationOutcome(result="retry_slowly", retry_after=parse_retry_after(response))
+    return RevocationOutcome(result="refused")
 
 
-def read_retry_after(response: Response) -> timedelta | None:
-    """Return how long Retry-After asks us to wait, between nothing and a day; None without one that can be read.
+def parse_retry_after(response: TransportResponse) -> timedelta | None:
+    """Return the delay of Retry-After, between zero and a day; None if it is missing or malformed.
 
-    A date is measured from the answer's own Date, so the OP's clock need not agree with ours.
-    Spec: RFC 9110 10.2.3, 5.6.7.
+    A date is compared with the Date of the response, so the clocks need not agree. Spec: RFC 9110 10.2.3, 5.6.7.
     """
     value = response.headers.get("retry-after", "").strip()
-    if _SECONDS.fullmatch(value):
+    if _DELAY_SECONDS_PATTERN.fullmatch(value):
         wait = timedelta(seconds=int(value))
     else:
         sent = response.headers.get("date", "").strip()
-        if not _IMF_FIXDATE.fullmatch(value) or not _IMF_FIXDATE.fullmatch(sent):
+        if not _IMF_FIXDATE_PATTERN.fullmatch(value) or not _IMF_FIXDATE_PATTERN.fullmatch(sent):
             return None
         try:
             wait = parsedate_to_datetime(value) - parsedate_to_datetime(sent)
         except ValueError:
             return None
-    return min(max(wait, timedelta(0)), LONGEST_RETRY_AFTER)
-
-
-def _error_code(response: Response) -> str:
-    """Return the OAuth error of the answer, empty when there is none that can be read."""
-    error = (json_members(response) or {}).get("error")
-    return error if isinstance(error, str) else ""
+    return min(max(wait, timedelta(0)), MAX_RETRY_AFTER)

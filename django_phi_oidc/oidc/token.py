@@ -1,235 +1,211 @@
-"""R5: the code is sent, tokens come back. Spec: OIDC Core 3.1.3, RFC 6749 4.1.3 and 5, RFC 7636 4.5."""
+"""The token request and its response (R5). Spec: OIDC Core 3.1.3, RFC 6749 4.1.3 and 5, RFC 7636 4.5."""
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, cast, get_args
+from itertools import islice
+from typing import Any, Literal, Unpack, cast, get_args
 from urllib.parse import unquote_plus
 
-from ..declarations import ProviderDeclaration
-from ..errors import (
-    AccessTokenLifetime,
-    AccessTokenMissing,
-    IDTokenMissing,
-    TokenError,
-    TokenResponseInvalid,
-    TokenTypeUnsupported,
-)
-from .client_auth import Freshness, build_client_request
-from .metadata import ProviderMetadata
-from .transport import Request, Response, json_members, media_type
+from ..config.providers import ProviderDeclaration
+from ..errors import Code, TokenError, TokenResponseError
+from .client_auth import ClientContext, build_client_request
+from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body
 
-ALERT_ABOVE = timedelta(hours=1)
-HEART_LONGEST = timedelta(hours=1)
-MAX_RECEIVED = 16
-"""Tokens taken out of one refused answer: an OP that sends more must not fill our tables."""
+LIFETIME_ALERT_THRESHOLD = timedelta(hours=1)
+HEART_MAX_ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
+MAX_RECEIVED_TOKENS = 16
+"""Tokens extracted from one refused response, so that a provider cannot fill the table of revocations."""
 
-TokenHint = Literal["refresh_token", "access_token"]
+TokenTypeHint = Literal["refresh_token", "access_token"]
 
-_REGISTERED_ERRORS = frozenset(
+_TOKEN_ERROR_CODES = frozenset(
     {
         # RFC 6749 5.2
-        "invalid_request",
-        "invalid_client",
-        "invalid_grant",
-        "unauthorized_client",
-        "unsupported_grant_type",
-        "invalid_scope",
+        *("invalid_request", "invalid_client", "invalid_grant"),
+        *("unauthorized_client", "unsupported_grant_type", "invalid_scope"),
     }
 )
 _FORM_FIELD = re.compile(r"(?<![^&])(access_token|refresh_token)=([^&]*)")
-_LITERAL = re.compile(r'"((?:[^"\\]++|\\.)*+)"?(\s*:\s*)?', re.DOTALL)
+_JSON_STRING_LITERAL = re.compile(r'"((?:[^"\\]++|\\.)*+)"?(\s*:\s*)?', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenResponse:
-    """A token response that has passed R5. The ID Token in it has not been looked at."""
+    """A checked token response (R5). The ID Token in it is not verified."""
 
     access_token: str = field(repr=False)
     id_token: str = field(repr=False)
-    """Empty when none came, which a refresh alone allows."""
+    """Empty if there is none, which only a refresh allows."""
     refresh_token: str = field(repr=False)
-    """Empty when none came."""
+    """Empty if there is none."""
     expires_in: timedelta | None
-    """None when the OP does not say."""
+    """None if the response omits it."""
     lifetime_alert: bool
-    """The access token lives longer than an hour, or for a time that nobody told."""
+    """The access token is valid for more than an hour, or for an unknown time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedToken:
-    """A token that the OP has issued, whatever we think of the rest, and that must not stay alive."""
+    """A token in a refused response. It was issued and must be revoked."""
 
-    hint: TokenHint
+    token_type_hint: TokenTypeHint
     value: str = field(repr=False)
 
 
-def build_code_request(
-    *,
-    metadata: ProviderMetadata,
-    declaration: ProviderDeclaration,
-    code: str,
-    redirect_uri: str,
-    code_verifier: str,
-    freshness: Freshness,
-) -> Request:
-    """Return the request that spends code. It must be sent once, and never again on a time-out.
+def build_token_request(
+    *, code: str, redirect_uri: str, code_verifier: str, **client: Unpack[ClientContext]
+) -> TransportRequest:
+    """Return the request that redeems code. It must be sent only once, and not be retried after a timeout.
 
     Spec: RFC 6749 4.1.3, RFC 7636 4.5, Core 3.1.3.1.
     """
-    parameters = {
-        "grant_type": "authorization_code",
-        "code": code,
-        "redirect_uri": redirect_uri,
-        "code_verifier": code_verifier,
-    }
+    redirect = {"redirect_uri": redirect_uri, "code_verifier": code_verifier}
     return build_client_request(
-        call="token",
-        url=metadata.token_endpoint,
-        metadata=metadata,
-        declaration=declaration,
-        parameters=parameters,
-        freshness=freshness,
+        operation="token",
+        url=client["metadata"].token_endpoint,
+        parameters={"grant_type": "authorization_code", "code": code, **redirect},
+        **client,
     )
 
 
-def judge_token_response(response: Response, *, declaration: ProviderDeclaration) -> TokenResponse:
-    """Return the tokens of a response that is all that RFC 6749 5.1 and Core 3.1.3.3 ask for.
+def process_token_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> TokenResponse:
+    """Return the tokens of a response that satisfies RFC 6749 5.1 and Core 3.1.3.3.
 
-    Requires: the caller queues received_tokens(response) for revocation when this raises. NOT checked: the ID Token,
-    scope.
-
-    Raises: TokenError, TokenResponseInvalid, TokenTypeUnsupported, AccessTokenMissing, IDTokenMissing,
-        AccessTokenLifetime.
-    Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5.
+    Requires: if this raises, the caller queues extract_received_tokens(response) for revocation. NOT checked: the ID
+    Token and scope.
+    Raises: TokenResponseError. Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5.
     """
-    return judge_tokens(response, declaration=declaration, id_token_of=read_id_token)
+    return process_grant_response(response, declaration=declaration, id_token_getter=get_id_token)
 
 
-def judge_tokens(
-    response: Response, *, declaration: ProviderDeclaration, id_token_of: Callable[[Mapping[str, Any]], str]
+def process_grant_response(
+    response: TransportResponse,
+    *,
+    declaration: ProviderDeclaration,
+    id_token_getter: Callable[[Mapping[str, Any]], str],
 ) -> TokenResponse:
-    """Do what judge_token_response does; id_token_of reads the ID Token, or refuses, as the grant wants it."""
-    parsed = json_members(response)
-    check_token_error(parsed or {}, status=response.status)
-    members = read_members(parsed, response=response)
-    check_token_type(members)
-    expires_in = read_expires_in(members, declaration=declaration)
+    """Process a token response. id_token_getter returns the ID Token or raises, depending on the grant."""
+    body = parse_json_body(response)
+    raise_for_token_error(body or {}, status=response.status)
+    members = validate_json_response(body, response=response)
+    validate_token_type(members)
+    expires_in = get_expires_in(members, declaration=declaration)
     return TokenResponse(
-        access_token=read_access_token(members),
-        id_token=id_token_of(members),
-        refresh_token=read_refresh_token(members),
+        access_token=get_access_token(members),
+        id_token=id_token_getter(members),
+        refresh_token=get_refresh_token(members),
         expires_in=expires_in,
-        lifetime_alert=expires_in is None or expires_in > ALERT_ABOVE,
+        lifetime_alert=expires_in is None or expires_in > LIFETIME_ALERT_THRESHOLD,
     )
 
 
-def check_token_error(members: Mapping[str, Any], *, status: int) -> None:
-    """`token_error`: the answer is 200 and no OAuth error. error_description is not read. Spec: RFC 6749 5.2."""
+def raise_for_token_error(members: Mapping[str, Any], *, status: int) -> None:
+    """`token_error`: the status is 200 and there is no `error`. error_description is not read. Spec: RFC 6749 5.2."""
     error = members.get("error")
     if status != 200 or "error" in members:
-        named = error if isinstance(error, str) and error in _REGISTERED_ERRORS else "other"
-        message = f"The token endpoint answered {status}, error {named} (RFC 6749 5.2)."
-        raise TokenError(message, status=status, error=named)
+        code = error if isinstance(error, str) and error in _TOKEN_ERROR_CODES else "other"
+        message = f"The token endpoint answered {status}, error {code} (RFC 6749 5.2)."
+        raise TokenError(message, status=status, error=code)
 
 
-def read_members(parsed: Mapping[str, Any] | None, *, response: Response) -> Mapping[str, Any]:
-    """`token_response_invalid`: the response is a JSON object, and sent as such. Spec: RFC 6749 5.1."""
-    if parsed is None or media_type(response) != "application/json":
-        raise TokenResponseInvalid
-    return parsed
+def validate_json_response(body: Mapping[str, Any] | None, *, response: TransportResponse) -> Mapping[str, Any]:
+    """`token_response_invalid`: the body is a JSON object, with that media type. Spec: RFC 6749 5.1."""
+    if body is None or get_media_type(response) != "application/json":
+        raise TokenResponseError(Code.TOKEN_RESPONSE_INVALID)
+    return body
 
 
-def check_token_type(members: Mapping[str, Any]) -> None:
+def validate_token_type(members: Mapping[str, Any]) -> None:
     """`token_type_unsupported`: token_type is Bearer, in any case. Spec: RFC 6749 5.1, 7.1; Core 3.1.3.3."""
     token_type = members.get("token_type")
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
-        raise TokenTypeUnsupported
+        raise TokenResponseError(Code.TOKEN_TYPE_UNSUPPORTED)
 
 
-def read_access_token(members: Mapping[str, Any]) -> str:
+def get_access_token(members: Mapping[str, Any]) -> str:
     """`access_token_missing`: access_token is a string of visible ASCII characters. Spec: RFC 6749 5.1, A.12."""
     access_token = members.get("access_token")
-    if not _is_token(access_token):
-        raise AccessTokenMissing
+    if not _is_valid_token(access_token):
+        raise TokenResponseError(Code.ACCESS_TOKEN_MISSING)
     return cast(str, access_token)
 
 
-def read_refresh_token(members: Mapping[str, Any]) -> str:
+def get_refresh_token(members: Mapping[str, Any]) -> str:
     """`token_response_invalid`: refresh_token is absent, or a string of visible ASCII. Spec: RFC 6749 5.1, A.17."""
     refresh_token = members.get("refresh_token", "")
-    if "refresh_token" in members and not _is_token(refresh_token):
-        raise TokenResponseInvalid
+    if "refresh_token" in members and not _is_valid_token(refresh_token):
+        raise TokenResponseError(Code.TOKEN_RESPONSE_INVALID)
     return cast(str, refresh_token)
 
 
-def read_id_token(members: Mapping[str, Any]) -> str:
-    """`id_token_missing`: id_token is a string that is not empty. Spec: Core 3.1.3.3."""
+def get_id_token(members: Mapping[str, Any]) -> str:
+    """`id_token_missing`: id_token is a non-empty string. Spec: Core 3.1.3.3."""
     id_token = members.get("id_token")
     if not isinstance(id_token, str) or not id_token:
-        raise IDTokenMissing
+        raise TokenResponseError(Code.ID_TOKEN_MISSING)
     return id_token
 
 
-def read_expires_in(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> timedelta | None:
+def get_expires_in(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> timedelta | None:
     """`access_token_lifetime`: expires_in is a positive JSON integer of seconds, within the declared limit.
 
-    None when it is absent, which the profile `heart` refuses, as it does more than an hour.
+    None if absent. The profile `heart` refuses an absent value and more than an hour.
     Spec: RFC 6749 5.1, A.14; HEART's profile of OAuth 2.0 (Token Lifetimes).
     """
     limit = declaration.max_access_token_lifetime
     if declaration.profile == "heart":
-        limit = min(limit, HEART_LONGEST)
+        limit = min(limit, HEART_MAX_ACCESS_TOKEN_LIFETIME)
     elif "expires_in" not in members:
         return None
     expires_in = members.get("expires_in")
     if type(expires_in) is not int or not 0 < expires_in <= limit.total_seconds():
-        raise AccessTokenLifetime
+        raise TokenResponseError(Code.ACCESS_TOKEN_LIFETIME)
     return timedelta(seconds=expires_in)
 
 
-def received_tokens(response: Response) -> tuple[ReceivedToken, ...]:
-    """Return every token that response holds, however damaged or refused it is: refresh tokens first, at most 16.
+def extract_received_tokens(response: TransportResponse) -> tuple[ReceivedToken, ...]:
+    """Return all tokens in a refused or malformed response: refresh tokens first, at most 16. Never raises.
 
-    Status and media type don't matter, nor do nesting, repeated names, faulty or truncated JSON: what an attacker or a
-    bug wraps badly is alive all the same. Never raises.
+    Ignores status, nesting, repeated names, and invalid or truncated JSON, because the tokens in it are valid.
     """
     text = response.body.decode("utf-8", errors="replace")
     pairs: Iterator[tuple[str, str]]
-    if media_type(response) == "application/x-www-form-urlencoded":
+    if get_media_type(response) == "application/x-www-form-urlencoded":
         pairs = ((field[1], unquote_plus(field[2])) for field in _FORM_FIELD.finditer(text))
     else:
-        pairs = _string_members(text)
-    found: dict[TokenHint, dict[str, None]] = {hint: {} for hint in get_args(TokenHint)}
+        pairs = _scan_string_members(text)
+    values_by_hint: dict[TokenTypeHint, dict[str, None]] = {hint: {} for hint in get_args(TokenTypeHint)}
     for name, value in pairs:
-        values = found.get(cast(TokenHint, name))
-        if values is not None and len(values) < MAX_RECEIVED and _is_text(value):
+        values = values_by_hint.get(cast(TokenTypeHint, name))
+        if values is not None and len(values) < MAX_RECEIVED_TOKENS and _is_encodable_text(value):
             values[value] = None
-    tokens = [ReceivedToken(hint=hint, value=value) for hint, values in found.items() for value in values]
-    return tuple(tokens[:MAX_RECEIVED])
+    hints = values_by_hint.items()
+    tokens = (ReceivedToken(token_type_hint=hint, value=value) for hint, values in hints for value in values)
+    return tuple(islice(tokens, MAX_RECEIVED_TOKENS))
 
 
-def _is_token(value: object) -> bool:
+def _is_valid_token(value: object) -> bool:
     return isinstance(value, str) and value != "" and value.isascii() and value.isprintable()
 
 
-def _is_text(value: str) -> bool:
-    """Lone surrogates can't be sent back, and were sent by nobody who has issued a token."""
+def _is_encodable_text(value: str) -> bool:
+    """Lone surrogates cannot be sent back, and no token contains them."""
     return value != "" and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _string_members(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each name with its value, where that is a string, in one pass over text that may be no JSON at all."""
+def _scan_string_members(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each name with a string value, in one pass over text that may not be valid JSON."""
     name, end = "", -1
-    for literal in _LITERAL.finditer(text):
+    for literal in _JSON_STRING_LITERAL.finditer(text):
         if name and literal.start() == end:
-            yield name, _unescape(literal[1])
-        name, end = _unescape(literal[1]) if literal[2] else "", literal.end()
+            yield name, _unescape_json_string(literal[1])
+        name, end = _unescape_json_string(literal[1]) if literal[2] else "", literal.end()
 
 
-def _unescape(literal: str) -> str:
+def _unescape_json_string(literal: str) -> str:
     if "\\" not in literal:
         return literal
     try:

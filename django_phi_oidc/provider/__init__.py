@@ -1,1 +1,1 @@
-"""Providers as the project declared them, their metadata and keys, and the way to them."""
+"""The declared providers: HTTP transport, metadata and keys."""

@@ -1,4 +1,4 @@
-"""The providers of this process by name: what was declared, the way to them, and what they say of themselves."""
+"""The declared providers of this process, by name, with their transport, metadata and keys."""
 
 import os
 import time
@@ -10,30 +10,26 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from .. import conf
-from ..declarations import ProviderDeclaration
-from ..errors import ProviderUnknown
+from ..config.providers import ProviderDeclaration
+from ..errors import AccountError, Code
 from ..oidc.jwks import JSONWebKeySet, KeySet
 from ..oidc.metadata import (
     ProviderMetadata,
     build_jwks_request,
     build_metadata_request,
-    judge_jwks,
-    judge_metadata,
+    process_jwks_response,
+    process_metadata_response,
 )
 from ..oidc.transport import Transport
-from .caching import CachedDocument, LiveKeySet, fresh_seconds
-from .http import HTTPTransport
+from .http_transport import HTTPTransport
+from .metadata_cache import CachedDocument, RemoteKeySet, parse_freshness_seconds
 
 
 class Provider:
-    """One OP: its declaration, the transport to it, and its metadata and keys as far as this process knows them."""
+    """A provider: its declaration, the transport to it, and its metadata and keys as cached in this process."""
 
     def __init__(
-        self,
-        *,
-        declaration: ProviderDeclaration,
-        transport: Transport,
-        monotonic: Callable[[], float] = time.monotonic,
+        self, *, declaration: ProviderDeclaration, transport: Transport, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self.declaration = declaration
         self.transport = transport
@@ -41,67 +37,54 @@ class Provider:
         self._metadata = CachedDocument(self._fetch_metadata, monotonic=monotonic)
         self._keys = CachedDocument(self._fetch_keys, monotonic=monotonic)
 
-    def metadata(self, *, deadline: float) -> ProviderMetadata:
-        """Return the OP's metadata, judged against the declaration. deadline: seconds.
+    def get_metadata(self, *, timeout_seconds: float) -> ProviderMetadata:
+        """Return the validated metadata. Raises: TransportError, MetadataError. Spec: OIDC Discovery 4."""
+        return self._metadata.get(timeout_seconds=timeout_seconds)
 
-        Raises: TransportError, MetadataError.
-        Spec: OIDC Discovery 4.
-        """
-        return self._metadata.get(deadline=deadline)
+    def get_key_set(self, *, timeout_seconds: float) -> KeySet:
+        """Return the keys. timeout_seconds: now, and for each later fetch. Raises: TransportError, MetadataError."""
+        self._keys.get(timeout_seconds=timeout_seconds)
+        return RemoteKeySet(self._keys, timeout_seconds=timeout_seconds)
 
-    def keys(self, *, deadline: float) -> KeySet:
-        """Return the OP's keys, which are refetched when a token comes that none of them fits.
+    def with_declaration(self, declaration: ProviderDeclaration) -> "Provider":
+        """Return the same provider, sharing connections and caches, for a request with stricter requirements.
 
-        deadline: seconds, for this call, and again for that refetch.
-
-        Raises: TransportError, MetadataError.
-        """
-        self._keys.get(deadline=deadline)
-        return LiveKeySet(self._keys, deadline=deadline)
-
-    def as_declared(self, declaration: ProviderDeclaration) -> "Provider":
-        """Return the same OP, its connections and what is known of it, for a request that asks more of it.
-
-        Requires: a declaration that differs in nothing that metadata is judged by.
+        Requires: the declarations differ in nothing that metadata is validated against.
         """
         other = copy(self)
         other.declaration = declaration
         return other
 
-    def _fetch_metadata(self, deadline: float) -> tuple[ProviderMetadata, float]:
+    def _fetch_metadata(self, timeout_seconds: float) -> tuple[ProviderMetadata, float]:
         request = build_metadata_request(issuer=self.declaration.issuer)
-        response = self.transport.send(request, deadline=deadline)
-        return judge_metadata(response, declaration=self.declaration), fresh_seconds(response.headers)
+        response = self.transport.send(request, timeout_seconds=timeout_seconds)
+        metadata = process_metadata_response(response, declaration=self.declaration)
+        return metadata, parse_freshness_seconds(response.headers)
 
-    def _fetch_keys(self, deadline: float) -> tuple[JSONWebKeySet, float]:
-        ends_at = self._monotonic() + deadline
-        request = build_jwks_request(self.metadata(deadline=deadline))
-        response = self.transport.send(request, deadline=ends_at - self._monotonic())
-        return judge_jwks(response), fresh_seconds(response.headers)
+    def _fetch_keys(self, timeout_seconds: float) -> tuple[JSONWebKeySet, float]:
+        ends_at = self._monotonic() + timeout_seconds
+        request = build_jwks_request(self.get_metadata(timeout_seconds=timeout_seconds))
+        response = self.transport.send(request, timeout_seconds=ends_at - self._monotonic())
+        return process_jwks_response(response), parse_freshness_seconds(response.headers)
 
 
-# By process: what a child inherits is a client whose sockets and locks are its parent's.
+# Keyed by process id: the sockets and locks of an inherited client belong to the parent process.
 _providers: dict[tuple[int, ProviderDeclaration], Provider] = {}
 
 
 def get_provider(name: str | None = None) -> Provider:
-    """Return the provider of that name, or the first declared; the same object for as long as it is declared so.
-
-    Raises: ProviderUnknown.
-    """
-    declared = conf.providers()
-    declaration = next(iter(declared.values()), None) if name is None else declared.get(name)
+    """Return the provider of that name, or the first; one object per declaration. Raises: ProviderUnknown."""
+    providers = conf.providers()
+    declaration = next(iter(providers.values()), None) if name is None else providers.get(name)
     if declaration is None:
-        raise ProviderUnknown
+        raise AccountError(Code.PROVIDER_UNKNOWN)
     key = os.getpid(), declaration
-    provider = _providers.get(key)
-    if provider is None:
-        transport = HTTPTransport(declaration)
-        provider = _providers.setdefault(key, Provider(declaration=declaration, transport=transport))
-    return provider
+    if provider := _providers.get(key):
+        return provider
+    return _providers.setdefault(key, Provider(declaration=declaration, transport=HTTPTransport(declaration)))
 
 
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.provider.registry")
-def _forget(*, setting: str, **kwargs: Any) -> None:
+def _clear_providers(*, setting: str, **kwargs: Any) -> None:
     if setting == "PHI_OIDC":
         _providers.clear()

@@ -1,1 +1,1 @@
-"""What was used once is refused the second time, on any server."""
+"""Replay protection: an identifier that was used once is refused afterwards, on every server."""

@@ -1,12 +1,12 @@
-"""The Celery task that forgets what need not be remembered."""
+"""The Celery task that deletes expired identifiers."""
 
 from celery import shared_task
 
-from .. import clock
-from . import spending
+from .._internal import clock
+from . import cache
 
 
 @shared_task(name="phi_oidc.prune_spent", ignore_result=True, acks_late=True)
-def prune_spent() -> None:
-    """Forget spent values that are refused for their age by now."""
-    spending.prune(now=clock.now())
+def delete_expired_identifiers() -> None:
+    """Delete used identifiers that are refused for their age by now."""
+    cache.delete_expired(now=clock.now())

@@ -1,15 +1,15 @@
-"""What a view says of itself."""
+"""View decorators for host projects."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-View = TypeVar("View", bound=Callable[..., Any])
+ViewCallable = TypeVar("ViewCallable", bound=Callable[..., Any])
 
 
-def passive(view: View) -> View:
-    """Declare that a request to this view is no activity of a person: it does not put the idle timeout off.
+def passive(view: ViewCallable) -> ViewCallable:
+    """Declare that requests to this view are no user activity: they do not extend the idle timeout.
 
-    For what a page asks by itself, such as polling; the header `X-Phi-Passive: 1` says the same of one request.
+    For requests that a page sends on its own, such as polling. The header `X-Phi-Passive: 1` has the same effect.
     """
     view.phi_oidc_passive = True  # type: ignore[attr-defined]
     return view

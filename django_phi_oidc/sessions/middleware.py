@@ -1,9 +1,8 @@
-"""A session ends when it is over, and one that a request has lost has ended: what it held is revoked."""
+"""End sessions that have timed out, and sessions that a request has lost, and revoke their tokens."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import cast
-from uuid import UUID
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
@@ -11,26 +10,26 @@ from django.contrib import auth
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from .. import clock, conf
-from ..access.responding import mark
-from ..audit.request import SESSION_KEY, Actor, session_id_of
-from .attending import look, mark_active, rekey
+from .. import conf
+from .._internal import clock
+from ..access.no_store import apply_no_store
+from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
+from .activity import TIMES_KEY, SessionActivity, find_live_session, update_last_seen, update_session_key
 from .models import EndReason
-from .refusing import is_passive, overdue_response, tell_when_to_leave
-from .tasks import end_at_once
-from .visiting import TIMES_KEY, Visit
+from .tasks import end_session_and_revoke
+from .timeout_responses import is_passive_request, render_session_ended_response, set_refresh_header
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
 
 class RevocationMiddleware:
-    """Ends a session that is over before anybody sees the request, and one that the request has lost after it.
+    """End a timed-out session before the view runs, and a lost session after the view.
 
-    It also marks each response in which a claim was revealed, so that nobody keeps it.
+    It also marks responses in which a claim was revealed as not to be stored.
 
-    Stands inside SessionMiddleware and AuthenticationMiddleware, outside of whatever may answer. Under ASGI it runs in
-    the event loop and goes to a thread only when there is something to read or write. A request without the session
-    cookie is not looked at, so public pages get no `Vary: Cookie` from here.
+    Place it inside SessionMiddleware and AuthenticationMiddleware, and outside of everything that may respond. Under
+    ASGI it runs in the event loop and uses a thread only for database access. Requests without the session cookie are
+    not inspected, so public pages get no `Vary: Cookie` from it.
     """
 
     sync_capable = True
@@ -43,125 +42,111 @@ class RevocationMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        _leave_impossible_session(request)
+        # A cookie can contain NUL (`"\000"`), which PostgreSQL text can't: Django's look-up would be an error 500.
+        if "\0" in (request.session.session_key or ""):
+            request.session = type(request.session)()
         if self.is_async:
-            return self._respond(request)
-        visit = _begin(request) if _has_session_cookie(request) else None
-        if visit and _is_due(visit):
-            refused = _settle(request, visit)
-            if refused is not None:
-                return refused
+            return self._respond_async(request)
+        activity = _attach_activity(request) if _has_session_cookie(request) else None
+        if activity and activity.needs_check and (refusal := _check_session(request, activity)):
+            return refusal
         response = cast(HttpResponseBase, self.get_response(request))
-        if visit:
-            _finish(request, visit, response)
-        mark(request, response)
+        if activity:
+            _finish_request(request, activity, response)
+        apply_no_store(request, response)
         return response
 
-    async def _respond(self, request: HttpRequest) -> HttpResponseBase:
-        visit = None
+    async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
+        activity = None
         if _has_session_cookie(request):
-            # Loads the session, as its engine does that in a coroutine; from here on it is in memory.
+            # Load the session asynchronously; afterwards it is in memory.
             await request.session.aget(SESSION_KEY)
-            visit = _begin(request)
-        if visit and _is_due(visit):
-            refused = await sync_to_async(_settle)(request, visit)
-            if refused is not None:
-                return refused
+            activity = _attach_activity(request)
+        if activity and activity.needs_check and (refusal := await sync_to_async(_check_session)(request, activity)):
+            return refusal
         response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
-        if visit:
+        if activity:
             if not hasattr(request.session, "_session_cache"):
-                # Somebody has begun another one.
+                # The view has started another session.
                 await request.session.aget(SESSION_KEY)
-            if _is_changed(request, visit):
-                await sync_to_async(_finish)(request, visit, response)
+            if _has_changes(request, activity):
+                await sync_to_async(_finish_request)(request, activity, response)
             else:
-                tell_when_to_leave(request, visit, response)
-        mark(request, response)
+                set_refresh_header(request, activity, response)
+        apply_no_store(request, response)
         return response
-
-
-def _leave_impossible_session(request: HttpRequest) -> None:
-    """A cookie can spell NUL (`"\\000"`), and PostgreSQL has none in a text: Django's look-up of it is an error 500."""
-    if "\0" in (request.session.session_key or ""):
-        request.session = type(request.session)()
 
 
 def _has_session_cookie(request: HttpRequest) -> bool:
     return settings.SESSION_COOKIE_NAME in request.COOKIES
 
 
-def _begin(request: HttpRequest) -> Visit | None:
-    visit = Visit.of(request.session, now=clock.now())
-    request.phi_oidc_timing = visit  # type: ignore[attr-defined]  # for the template tag
-    return visit
+def _attach_activity(request: HttpRequest) -> SessionActivity | None:
+    activity = SessionActivity.from_session(request.session, now=clock.now())
+    request.phi_oidc_timing = activity  # type: ignore[attr-defined]  # for the template tag
+    return activity
 
 
-def _is_due(visit: Visit) -> bool:
-    return bool(visit.reason) or visit.must_look
-
-
-def _settle(request: HttpRequest, visit: Visit) -> HttpResponseBase | None:
-    """Look at the row where that is due, and end what is over; return the answer to a request that came too late."""
-    reason = visit.reason
-    if not reason and visit.session_id is not None:
-        row = look(visit.session_id)
+def _check_session(request: HttpRequest, activity: SessionActivity) -> HttpResponseBase | None:
+    """Read the row if that is due, and end a session that has timed out; return the response for that case."""
+    reason = activity.timeout_reason
+    if not reason and activity.session_id is not None:
+        row = find_live_session(activity.session_id)
         if row is None:
             reason = EndReason.SESSION_LOST
         elif row.user is None or not row.user.is_active:
             reason = EndReason.USER_INACTIVE
         else:
-            visit.looked_at(row)
-            reason = visit.reason
+            activity.update_from_row(row)
+            reason = activity.timeout_reason
     if not reason:
         return None
-    _end(request, visit.session_id, EndReason(reason))
-    request.phi_oidc_timing = None  # type: ignore[attr-defined]
-    visit.session_id, visit.is_over = None, True
-    return overdue_response(request, reason)
-
-
-def _end(request: HttpRequest, session_id: UUID | None, reason: EndReason) -> None:
-    """End the OIDC session, if there is one, and the Django session with it."""
-    if session_id is not None:
-        end_at_once(session_id, reason, origin=Actor.from_request(request).origin, now=clock.now())
+    if activity.session_id is not None:
+        origin = Actor.from_request(request).origin
+        end_session_and_revoke(activity.session_id, EndReason(reason), origin=origin, now=clock.now())
     auth.logout(request)
+    request.phi_oidc_timing = None  # type: ignore[attr-defined]
+    activity.session_id, activity.is_ended = None, True
+    return render_session_ended_response(request, reason)
 
 
-def _is_changed(request: HttpRequest, visit: Visit) -> bool:
-    """Say whether the end of the request has something to write."""
+def _has_changes(request: HttpRequest, activity: SessionActivity) -> bool:
     session = request.session
     return (
-        session.get(SESSION_KEY) != visit.named
-        or session.session_key != visit.session_key
-        or visit.is_noted
-        or session.get(TIMES_KEY) != list(visit.times)
+        session.get(SESSION_KEY) != activity.stored_session_id
+        or session.session_key != activity.session_key
+        or activity.needs_activity_update
+        or session.get(TIMES_KEY) != list(activity.times)
     )
 
 
-def _finish(request: HttpRequest, visit: Visit, response: HttpResponseBase) -> None:
-    if visit.is_over:
+def _finish_request(request: HttpRequest, activity: SessionActivity, response: HttpResponseBase) -> None:
+    if activity.is_ended:
         return
-    if visit.session_id is not None and request.session.get(SESSION_KEY) != visit.named:
-        reason = EndReason.REPLACED if session_id_of(request.session) else EndReason.SESSION_LOST
-        end_at_once(visit.session_id, reason, origin=Actor.from_request(request).origin, now=clock.now())
+    if activity.session_id is not None and request.session.get(SESSION_KEY) != activity.stored_session_id:
+        reason = EndReason.REPLACED if find_oidc_session_id(request.session) else EndReason.SESSION_LOST
+        end_session_and_revoke(activity.session_id, reason, origin=Actor.from_request(request).origin, now=clock.now())
         return
     if auth.SESSION_KEY in request.session:
-        _note(request, visit)
-        tell_when_to_leave(request, visit, response)
+        _store_changes(request, activity)
+        set_refresh_header(request, activity, response)
 
 
-def _note(request: HttpRequest, visit: Visit) -> None:
-    """Write what has changed: the key of the Django session, the last activity, the last look at the row."""
+def _store_changes(request: HttpRequest, activity: SessionActivity) -> None:
+    """Store a new key of the Django session, the last activity, and the last check."""
     session = request.session
-    lives = True
-    if visit.session_id is not None and session.session_key != visit.session_key:
-        lives = rekey(visit.session_id, django_session_key=str(session.session_key))
-    if visit.is_noted and not is_passive(request):
-        visit.times = visit.times._replace(seen=visit.now)
-        if visit.session_id is not None:
-            lives = mark_active(visit.session_id, now=datetime.fromtimestamp(visit.now, UTC)) and lives
-    if not lives:
-        # It ended while the view ran: what it answers is answered, and nothing after that.
+    is_live = True
+    if activity.session_id is not None and session.session_key != activity.session_key:
+        is_live = update_session_key(activity.session_id, django_session_key=str(session.session_key))
+    if activity.needs_activity_update and not is_passive_request(request):
+        activity.times = activity.times._replace(last_seen_timestamp=activity.now_timestamp)
+        if activity.session_id is not None:
+            now = datetime.fromtimestamp(activity.now_timestamp, UTC)
+            is_live = update_last_seen(activity.session_id, now=now) and is_live
+    if not is_live:
+        # It ended while the view ran: this response is still sent, but it is the last one.
         session.flush()
-    elif session.get(TIMES_KEY) != list(visit.times) and (conf.session_recheck() or visit.times.seen == visit.now):
-        session[TIMES_KEY] = list(visit.times)
+    elif session.get(TIMES_KEY) != list(activity.times) and (
+        conf.session_recheck() or activity.times.last_seen_timestamp == activity.now_timestamp
+    ):
+        session[TIMES_KEY] = list(activity.times)

@@ -1,45 +1,63 @@
-"""What the OP issued to a Django session, and what must still be revoked."""
+"""OIDC sessions with their tokens, and the revocations that are not finished."""
 
 import hashlib
 import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal, Self, cast
 
 from django.conf import settings
 from django.db import models
 from django.db.models.functions import Least
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_variables
 
-from .. import entropy
+from .._internal import randomness, request_secrets
+from .._internal.lease import LeasedQuerySet
 from ..fields import SealedTextField
-from ..oidc.token import ReceivedToken
+from ..oidc.token import ReceivedToken, TokenTypeHint
 from ..subjects.models import PairwiseSubject
+
+EncryptedColumnName = Literal["refresh_token", "access_token", "id_token", "session_key"]
+TOKEN_HINTS: tuple[TokenTypeHint, ...] = ("refresh_token", "access_token")
+"""In the order of revocation: a valid refresh token could be used for new access tokens."""
+ENCRYPTED_COLUMNS: tuple[EncryptedColumnName, ...] = (*TOKEN_HINTS, "id_token", "session_key")
 
 
 class EndReason(models.TextChoices):
     """Why a session ended."""
 
-    LOGOUT = "logout", _("the person signed out")
+    LOGOUT = "logout", _("the user signed out")
     DJANGO_LOGOUT = "django_logout", _("django.contrib.auth.logout was called")
-    REPLACED = "replaced", _("somebody signed in on the same browser")
+    REPLACED = "replaced", _("another sign-in on the same browser")
     SESSION_LOST = "session_lost", _("the Django session was flushed")
-    AUDIT_UNAVAILABLE = "audit_unavailable", _("the sign-in could not be written to the trail")
-    SUBJECT_UNLINKED = "subject_unlinked", _("the person's link to the account was deleted")
-    IDLE_TIMEOUT = "idle_timeout", _("nobody did anything for as long as is allowed")
-    ABSOLUTE_TIMEOUT = "absolute_timeout", _("it had lasted for as long as is allowed")
+    AUDIT_UNAVAILABLE = "audit_unavailable", _("the sign-in could not be written to the audit log")
+    SUBJECT_UNLINKED = "subject_unlinked", _("the link to the account was deleted")
+    IDLE_TIMEOUT = "idle_timeout", _("idle timeout")
+    ABSOLUTE_TIMEOUT = "absolute_timeout", _("absolute timeout")
     USER_INACTIVE = "user_inactive", _("the account was deactivated or deleted")
     PASSWORD_CHANGED = "password_changed", _("the account's password was changed")
     ROLES_CHANGED = "roles_changed", _("the account's groups or permissions were changed")
     ADMINISTRATOR = "administrator", _("an administrator ended it")
-    BACKCHANNEL_LOGOUT = "backchannel_logout", _("the provider said that the person signed out")
-    FRONTCHANNEL_LOGOUT = "frontchannel_logout", _("the provider sent the browser to say so")
-    INVALID_GRANT = "invalid_grant", _("the provider refused to refresh its tokens")
-    REFRESH_MISMATCH = "refresh_mismatch", _("a refresh gave tokens of another person or sign-in")
+    BACKCHANNEL_LOGOUT = "backchannel_logout", _("back-channel logout by the provider")
+    FRONTCHANNEL_LOGOUT = "frontchannel_logout", _("front-channel logout by the provider")
+    INVALID_GRANT = "invalid_grant", _("the provider refused the refresh token")
+    REFRESH_MISMATCH = "refresh_mismatch", _("a refresh returned tokens of another user or sign-in")
+
+
+class OIDCSessionQuerySet(LeasedQuerySet["OIDCSession"]):
+    """Queries of sessions; the lease is for refreshing the tokens."""
+
+    lease_field = "refresh_lease_until"
+
+    def live(self) -> Self:
+        """Return the sessions that have not ended."""
+        return self.filter(ended_at=None)
 
 
 class OIDCSession(models.Model):
-    """Joins a Django session to what the OP issued for it. An ended one has no token left."""
+    """Connects a Django session with what the provider issued for it. An ended session has no tokens."""
 
     id = models.UUIDField(_("id"), primary_key=True, editable=False)
     user = models.ForeignKey(
@@ -64,7 +82,8 @@ class OIDCSession(models.Model):
     ended_at = models.DateTimeField(_("ended at"), null=True, db_index=True)
     end_reason = models.CharField(_("end reason"), max_length=32, choices=EndReason, blank=True)
     refresh_lease_until = models.DateTimeField(null=True)
-    """While it lies ahead, somebody refreshes the tokens."""
+
+    objects = OIDCSessionQuerySet.as_manager()
 
     class Meta:
         verbose_name, verbose_name_plural = _("OIDC session"), _("OIDC sessions")
@@ -78,90 +97,101 @@ class OIDCSession(models.Model):
     def __str__(self) -> str:
         return str(self.pk)
 
+    @sensitive_variables()
+    def decrypt(self, column: EncryptedColumnName) -> str:
+        """Return the plaintext of the column, or empty, and register it as a secret of the current request.
 
-def digest(value: str) -> str:
-    """Return the SHA-256 of value, hexadecimal, by which a row is found without the value."""
+        The Django session key is not registered, because the session cookie of the response contains it.
+        Raises: as `SealedTextField.decrypt`.
+        """
+        value = cast(SealedTextField, self._meta.get_field(column)).decrypt(self) or ""
+        if column != "session_key":
+            request_secrets.register_secret(value, column)
+        return value
+
+
+def sha256_hex(value: str) -> str:
+    """Return the SHA-256 of value, hexadecimal: rows can be found by it without storing the value."""
     return hashlib.sha256(value.encode("utf-8")).hexdigest()
 
 
 class RevocationStatus(models.TextChoices):
-    """Where a revocation stands. Only PENDING is not final."""
+    """The status of a revocation. All but PENDING are final."""
 
-    PENDING = "pending", _("to be tried")
-    DONE = "done", _("revoked at the OP")
-    UNSUPPORTED = "unsupported", _("the OP does not revoke tokens of this kind")
-    REFUSED = "refused", _("the OP refused for good")
-    ABANDONED = "abandoned", _("given up")
+    PENDING = "pending", _("pending")
+    DONE = "done", _("revoked")
+    UNSUPPORTED = "unsupported", _("not supported by the provider")
+    REFUSED = "refused", _("refused by the provider")
+    ABANDONED = "abandoned", _("abandoned")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doomed:
-    """A token that must die."""
+class TokenToRevoke:
+    """A token that must be revoked at the provider."""
 
     token: ReceivedToken
     provider: str
-    session: uuid.UUID | None = None
+    session_id: uuid.UUID | None = None
     """None for the tokens of a refused sign-in."""
-    expires_at: datetime | None = None
-    """Of the access token."""
+    access_token_expires_at: datetime | None = None
 
 
-class PendingRevocationQuerySet(models.QuerySet["PendingRevocation"]):
-    """Writes the rows of tokens that must die, and finds those whose time has come."""
+class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
+    """Creates revocations and finds those that are due."""
 
     def queue(
-        self, tokens: Iterable["Doomed"], *, now: datetime, due_at: datetime | None = None
+        self, tokens: Iterable["TokenToRevoke"], *, now: datetime, due_at: datetime | None = None
     ) -> tuple[uuid.UUID, ...]:
-        """Write one row for each token in one statement; return their ids in the order of tokens.
-
-        due_at: None: at once. What is due later is due when its session ends.
-        """
-        rows = [
-            self.model(
-                id=entropy.uuid7(now),
-                provider=doomed.provider,
-                session=doomed.session,
-                token=doomed.token.value,
-                token_type_hint=doomed.token.hint,
-                token_expires_at=doomed.expires_at if doomed.token.hint == "access_token" else None,
-                due_at=due_at or now,
-                created_at=due_at or now,
+        """Create a row for each token in one statement; return their ids in order. due_at: None means at once."""
+        rows = []
+        for item in tokens:
+            hint = item.token.token_type_hint
+            rows.append(
+                self.model(
+                    id=randomness.uuid7(now),
+                    provider=item.provider,
+                    session=item.session_id,
+                    token=item.token.value,
+                    token_type_hint=hint,
+                    token_expires_at=item.access_token_expires_at if hint == "access_token" else None,
+                    due_at=due_at or now,
+                    created_at=due_at or now,
+                )
             )
-            for doomed in tokens
-        ]
         self.bulk_create(rows)
         return tuple(row.id for row in rows)
 
-    def hasten(
-        self, sessions: Collection[uuid.UUID], *, keep_offline: Collection[uuid.UUID], now: datetime
+    def make_due_now(
+        self, session_ids: Collection[uuid.UUID], *, keep_offline_session_ids: Collection[uuid.UUID], now: datetime
     ) -> dict[uuid.UUID | None, list[uuid.UUID]]:
-        """Let what is due later of these sessions be due now; return the ids by session, refresh tokens first.
+        """Make the later revocations of these sessions due now; return their ids by session, refresh tokens first.
 
-        keep_offline: of these, refresh tokens that were not to be tried yet are dropped instead, and live.
+        keep_offline_session_ids: refresh tokens of these sessions that were not yet to be revoked stay valid.
+        Their rows are deleted.
         """
-        later = self.filter(session__in=sessions, status=RevocationStatus.PENDING, due_at__gt=now)
-        if keep_offline:
-            later.filter(session__in=keep_offline, token_type_hint="refresh_token", created_at__gt=now).delete()
-        found: dict[uuid.UUID | None, list[uuid.UUID]] = {}
+        later = self.filter(session__in=session_ids, status=RevocationStatus.PENDING, due_at__gt=now)
+        if keep_offline_session_ids:
+            offline = later.filter(session__in=keep_offline_session_ids, token_type_hint="refresh_token")
+            offline.filter(created_at__gt=now).delete()
+        ids_by_session: dict[uuid.UUID | None, list[uuid.UUID]] = {}
         for session, pk in later.order_by("-token_type_hint").values_list("session", "pk"):
-            found.setdefault(session, []).append(pk)
-        if found:
+            ids_by_session.setdefault(session, []).append(pk)
+        if ids_by_session:
             later.update(due_at=now, created_at=Least("created_at", models.Value(now)))
-        return found
+        return ids_by_session
 
-    def due(self, now: datetime) -> "PendingRevocationQuerySet":
-        """Return what may be tried now: pending, its time has come, and nobody is at it."""
-        free = models.Q(lease_until__isnull=True) | models.Q(lease_until__lte=now)
-        return self.filter(free, status=RevocationStatus.PENDING, due_at__lte=now)
+    def due(self, now: datetime) -> Self:
+        """Return the pending revocations that are due and not leased."""
+        return self.unleased(now).filter(status=RevocationStatus.PENDING, due_at__lte=now)
 
 
 class PendingRevocation(models.Model):
-    """One token that must die at the OP. A finished row has no token left."""
+    """One token to revoke at the provider. A finished row has no token."""
 
     id = models.UUIDField(_("id"), primary_key=True, editable=False)
     provider = models.CharField(_("provider"), max_length=64)
     session = models.UUIDField(_("session"), null=True)
-    """The OIDC session that held the token; None for the tokens of a refused sign-in."""
+    """The OIDC session that had the token; None for the tokens of a refused sign-in."""
     token = SealedTextField(bind=("id",), null=True)
     token_type_hint = models.CharField(_("token type hint"), max_length=16)
     token_expires_at = models.DateTimeField(_("token expires at"), null=True)
@@ -169,10 +199,9 @@ class PendingRevocation(models.Model):
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     due_at = models.DateTimeField(_("due at"))
     lease_until = models.DateTimeField(null=True)
-    """While it lies ahead, a worker is at it."""
     last_fault = models.CharField(_("last fault"), max_length=64, blank=True)
     created_at = models.DateTimeField(_("created at"))
-    """From when on it was to be tried; it is given up so long after that."""
+    """When the token was first to be revoked; `give_up_after` counts from it."""
     finished_at = models.DateTimeField(_("finished at"), null=True)
 
     objects = PendingRevocationQuerySet.as_manager()

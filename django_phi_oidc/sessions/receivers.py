@@ -1,4 +1,4 @@
-"""Whoever ends a session elsewhere ends ours: Django's own logout, and what becomes of a person's account."""
+"""End OIDC sessions on Django's logout and on changes of accounts and links."""
 
 from collections.abc import Collection
 from typing import Any
@@ -12,108 +12,99 @@ from django.db.models.signals import m2m_changed, post_save, pre_delete
 from django.dispatch import receiver
 from django.http import HttpRequest
 
-from .. import clock, conf
+from .. import conf
+from .._internal import clock
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
-from ..audit.request import SESSION_KEY, Actor, session_id_of
-from ..claims.holding import is_held
-from ..claims.scrubbing import scrub_inactive, scrub_subject
+from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
+from ..claims.legal_holds import is_on_legal_hold
+from ..claims.retention import scrub_inactive_users, scrub_subject
 from ..errors import HeldForLegalReasons
 from ..subjects.models import PairwiseSubject
-from .ending import end_sessions
+from .activity import TIMES_KEY, create_times_entry
+from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession
-from .tasks import end_at_once, revoke_soon
-from .visiting import TIMES_KEY, new_times
+from .tasks import end_session_and_revoke, revoke_after_commit
 
 
 @receiver(user_logged_out, dispatch_uid="django_phi_oidc.sessions")
 def end_on_django_logout(*, request: HttpRequest | None, **kwargs: Any) -> None:
-    """End the OIDC session of the request, before Django flushes the session that names it."""
-    session_id = session_id_of(request.session) if request is not None else None
-    if request is None or session_id is None:
-        return
-    end_at_once(session_id, EndReason.DJANGO_LOGOUT, origin=Actor.from_request(request).origin, now=clock.now())
+    """End the OIDC session of the request before Django flushes the Django session."""
+    session_id = find_oidc_session_id(request.session) if request is not None else None
+    if request is not None and session_id is not None:
+        origin = Actor.from_request(request).origin
+        end_session_and_revoke(session_id, EndReason.DJANGO_LOGOUT, origin=origin, now=clock.now())
 
 
 @receiver(pre_delete, sender=PairwiseSubject, dispatch_uid="django_phi_oidc.sessions.unlinking")
-def end_with_the_subject(*, instance: PairwiseSubject, origin: Model | Any = None, **kwargs: Any) -> None:
-    """End all that a link holds, in the transaction that deletes it: live sessions, claims; and tell of it.
+def end_sessions_on_unlink(*, instance: PairwiseSubject, origin: Model | Any = None, **kwargs: Any) -> None:
+    """End the live sessions of a link and erase its claims, with their events, in the transaction that deletes it.
 
-    Raises: HeldForLegalReasons, and then nothing is deleted, neither the subject nor the user.
-
-    origin: what delete() was called on. After the commit of one person's deletion their tokens are revoked; those of
-    many at once, a queryset, are left to the sweep, or each of them could hold the request up for as long as one does.
+    origin: what delete() was called on. When one person is deleted, their tokens are revoked after the commit. For a
+    queryset they are left to the sweep, because each revocation may take its full time-out.
+    Raises: HeldForLegalReasons, and then neither the subject nor the user is deleted.
     """
     actor, now = instance.deleted_by, clock.now()
-    # The row is held: a sign-in that is opening a session of this subject comes before the look, or finds no subject.
+    # Locked: a concurrent sign-in of this subject either commits its session before this, or finds no subject.
     subject = PairwiseSubject.objects.select_for_update(no_key=True).filter(pk=instance.pk).first()
     if subject is None:
         return
-    if is_held(subject, now=now):
+    if is_on_legal_hold(subject, now=now):
         raise HeldForLegalReasons
-    live = OIDCSession.objects.filter(subject=instance.pk, ended_at__isnull=True).values_list("pk", flat=True)
+    live = OIDCSession.objects.live().filter(subject=instance.pk).values_list("pk", flat=True)
     ended = end_sessions(list(live), EndReason.SUBJECT_UNLINKED, origin=actor, now=now)
     scrub_subject(instance, cause="unlinked", origin=actor, now=now)
     enqueue(Action.SUBJECT_UNLINKED, origin=actor, now=now, subject=str(instance.uuid))
     if isinstance(origin, Model):
-        revoke_soon([pk for each in ended for pk in each.revocations])
+        revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
 
 
-@receiver(user_logged_in, dispatch_uid="django_phi_oidc.sessions.starting")
-def start_times(*, request: HttpRequest | None, **kwargs: Any) -> None:
-    """Start the timeouts of a session that is not ours; a sign-in by OpenID Connect has written its own."""
+@receiver(user_logged_in, dispatch_uid="django_phi_oidc.sessions.lifecycle")
+def start_session_timeouts(*, request: HttpRequest | None, **kwargs: Any) -> None:
+    """Start the timeouts of a password session. An OIDC sign-in stores its own times."""
     session = getattr(request, "session", None)
     if session is not None and SESSION_KEY not in session:
-        session[TIMES_KEY] = new_times(clock.now())
+        session[TIMES_KEY] = create_times_entry(clock.now())
 
 
 @receiver(post_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.sessions.account")
-def end_with_the_account(
+def end_sessions_on_account_change(
     *, instance: Model, created: bool, update_fields: Collection[str] | None = None, **kwargs: Any
 ) -> None:
-    """End the sessions of an account that is deactivated, or that has a new password, in the transaction of that.
-
-    All claims of a deactivated one are erased, those that outlive its sessions, too.
-    """
+    """End the sessions, and erase all claims, of a deactivated account; end those of one with a new password."""
     if created:
         return
-    # What set_password() has left, until save() is done.
+    # set_password() sets it, and save() clears it at its end.
     is_new_password = getattr(instance, "_password", None) is not None
     if not getattr(instance, "is_active", True) and (update_fields is None or "is_active" in update_fields):
         with transaction.atomic():
-            _end_all([instance.pk], EndReason.USER_INACTIVE)
-            scrub_inactive([instance.pk], origin=Origin(), now=clock.now())
+            _end_sessions_of_users([instance.pk], EndReason.USER_INACTIVE)
+            scrub_inactive_users([instance.pk], origin=Origin(), now=clock.now())
     elif is_new_password and "password" in conf.end_sessions_on():
-        _end_all([instance.pk], EndReason.PASSWORD_CHANGED)
+        _end_sessions_of_users([instance.pk], EndReason.PASSWORD_CHANGED)
 
 
 @receiver(m2m_changed, dispatch_uid="django_phi_oidc.sessions.roles")
-def end_with_the_roles(
+def end_sessions_on_role_change(
     *, sender: type[Model], instance: Model, action: str, reverse: bool, pk_set: set[Any] | None, **kwargs: Any
 ) -> None:
-    """End the sessions of accounts whose groups or permissions are changed, where the host says so."""
-    if action not in ("post_add", "post_remove", "pre_clear") or sender not in _roles():
-        return
-    if "roles" not in conf.end_sessions_on():
-        return
-    if not reverse:
-        _end_all([instance.pk], EndReason.ROLES_CHANGED)
-    elif pk_set is not None:
-        _end_all(pk_set, EndReason.ROLES_CHANGED)
-    else:
-        # All of a group's, or of a permission's.
-        _end_all(list(instance.user_set.values_list("pk", flat=True)), EndReason.ROLES_CHANGED)  # type: ignore[attr-defined]
-
-
-def _roles() -> set[type[Model]]:
-    """Return the tables between accounts and their groups and permissions; a user model of the host's may have none."""
+    """End the sessions of accounts whose groups or permissions change, if that is configured."""
+    # The tables between users and their groups and permissions. A custom user model may have none.
     user = get_user_model()
-    return {getattr(user, name).through for name in ("groups", "user_permissions") if hasattr(user, name)}
+    tables = [getattr(user, name).through for name in ("groups", "user_permissions") if hasattr(user, name)]
+    is_change = action in ("post_add", "post_remove", "pre_clear") and sender in tables
+    if not is_change or "roles" not in conf.end_sessions_on():
+        return
+    user_ids: Collection[Any] | None = pk_set if reverse else [instance.pk]
+    if user_ids is None:
+        # All users of a group or permission are removed.
+        user_ids = list(instance.user_set.values_list("pk", flat=True))  # type: ignore[attr-defined]
+    _end_sessions_of_users(user_ids, EndReason.ROLES_CHANGED)
 
 
-def _end_all(users: Collection[Any], reason: EndReason) -> None:
-    """End all sessions of these accounts. One person's tokens are revoked at once, those of many by the sweep."""
-    live = OIDCSession.objects.filter(user__in=users, ended_at__isnull=True).values_list("pk", flat=True)
+def _end_sessions_of_users(user_ids: Collection[Any], reason: EndReason) -> None:
+    """End all sessions of these users. Tokens of one user are revoked now, those of several in the sweep."""
+    live = OIDCSession.objects.live().filter(user__in=user_ids).values_list("pk", flat=True)
     ended = end_sessions(list(live), reason, origin=Origin(), now=clock.now())
-    if len(users) == 1:
-        revoke_soon([pk for each in ended for pk in each.revocations])
+    if len(user_ids) == 1:
+        revoke_after_commit([pk for session in ended for pk in session.revocation_ids])

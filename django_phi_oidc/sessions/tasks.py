@@ -1,4 +1,7 @@
-"""Tokens die: at once, within the budget of a request, or by the sweep. No request sends a message: brokers hang."""
+"""Revoke tokens inline (at most `INLINE_SECONDS` per request), otherwise in the periodic sweep.
+
+Requests never publish Celery messages, because publishing blocks while the broker is down.
+"""
 
 import logging
 import time
@@ -10,14 +13,15 @@ from typing import TypeVar
 from celery import shared_task
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
-from .. import clock, conf
+from .. import conf
+from .._internal import clock
 from ..audit.events import Origin
-from ..audit.outbox import moving_together
-from ..claims.scrubbing import scrub_inactive
+from ..audit.outbox import batch_delivery
+from ..claims.retention import scrub_inactive_users
 from ..errors import KeyRingError
 from ..oidc.token import ReceivedToken
-from . import expiring, revoking
-from .ending import Ended, end_session, end_sessions
+from . import expiry, token_revocation
+from .lifecycle import EndedSession, end_session, end_sessions
 from .models import EndReason, OIDCSession
 
 logger = logging.getLogger(__name__)
@@ -27,109 +31,107 @@ INLINE_SECONDS = 2.0
 """For all tokens of a request together."""
 CALL_SECONDS = 8.0
 SWEEP_SECONDS = 50.0
-_LEAST_SECONDS = 0.05
-_REQUEST_SECONDS = 5.0
-"""What a request takes, between its cycling a Django session's key and its end; a longer one signs a person out."""
+_MIN_CALL_SECONDS = 0.05
+_MAX_REQUEST_SECONDS = 5.0
+"""Longest time between cycling a Django session key and storing it. Longer requests may sign the user out."""
 
 
 @shared_task(name="phi_oidc.sweep_revocations", ignore_result=True, acks_late=True)
 def sweep_revocations() -> None:
     """Try all revocations that are due."""
-    revoking.sweep(
+    token_revocation.retry_due(
         clock=clock.now,
-        seconds=SWEEP_SECONDS,
-        deadline=CALL_SECONDS,
+        budget_seconds=SWEEP_SECONDS,
+        timeout_seconds=CALL_SECONDS,
         give_up_after=conf.revocation_give_up_after(),
     )
 
 
 @shared_task(name="phi_oidc.end_overdue", ignore_result=True, acks_late=True)
-def end_overdue() -> int:
-    """End each session that is past its limits, of nobody any more, or without a Django session; return how many.
-
-    Their tokens are left to the sweep.
-    """
+def end_expired_sessions() -> int:
+    """End and count sessions past a timeout, of an unusable account, or without a Django session. The sweep revokes."""
     idle, absolute = conf.idle_timeout(), conf.absolute_timeout()
     ended = 0
-    while found := expiring.overdue(now=clock.now(), idle=idle, absolute=absolute):
-        ended += sum(_end(pks, reason) for reason, pks in found)
-    return ended + _end(expiring.lost_for_good(wait=_wait_for_requests), EndReason.SESSION_LOST)
+    while expired := expiry.list_expired_sessions(now=clock.now(), idle_timeout=idle, absolute_timeout=absolute):
+        ended += sum(_end_in_batches(pks, reason) for reason, pks in expired)
+    orphaned = expiry.list_orphaned_sessions(wait=_wait_for_requests)
+    return ended + _end_in_batches(orphaned, EndReason.SESSION_LOST)
 
 
-def _end(pks: Sequence[uuid.UUID], reason: EndReason) -> int:
-    parts = [pks[start : start + expiring.BATCH] for start in range(0, len(pks), expiring.BATCH)]
-    ended = sum(len(end_sessions(part, reason, origin=Origin(), now=clock.now())) for part in parts)
+def _end_in_batches(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
+    size = expiry.BATCH_SIZE
+    batches = [session_ids[start : start + size] for start in range(0, len(session_ids), size)]
+    ended = sum(len(end_sessions(batch, reason, origin=Origin(), now=clock.now())) for batch in batches)
     if reason is EndReason.USER_INACTIVE:
-        # No signal told of it, or their claims were gone by now.
-        for part in parts:
-            users = OIDCSession.objects.filter(pk__in=part, user__isnull=False).values_list("user", flat=True)
+        # Changed without a signal, for example by a bulk update; else their claims would already be erased.
+        for batch in batches:
+            users = OIDCSession.objects.filter(pk__in=batch, user__isnull=False).values_list("user", flat=True)
             with transaction.atomic():
-                scrub_inactive(set(users), origin=Origin(), now=clock.now())
+                scrub_inactive_users(set(users), origin=Origin(), now=clock.now())
     return ended
 
 
 def _wait_for_requests() -> None:
-    time.sleep(_REQUEST_SECONDS)
+    time.sleep(_MAX_REQUEST_SECONDS)
 
 
-def end_at_once(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime) -> Ended | None:
-    """End the session as `end_session` does, and revoke its tokens as `revoke_soon` does."""
-    with moving_together():
+def end_session_and_revoke(
+    session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime
+) -> EndedSession | None:
+    """End the session as `end_session` does, and revoke its tokens as `revoke_after_commit` does."""
+    with batch_delivery():
         ended = end_session(session_id, reason, origin=origin, now=now)
-        revoke_soon(ended.revocations if ended else ())
+        revoke_after_commit(ended.revocation_ids if ended else ())
     return ended
 
 
-def revoke_soon(pks: Sequence[uuid.UUID]) -> None:
-    """After the open transaction, if there is one, try these revocations in their order within 2 s for all of them.
-
-    What the time did not suffice for is due, what failed has a due time, and the sweep goes on. The OP can't make this
-    raise.
-    """
-    if not pks:
+def revoke_after_commit(revocation_ids: Sequence[uuid.UUID]) -> None:
+    """After the open transaction, if any, try these revocations in order, for up to 2 s. The sweep tries the others."""
+    if not revocation_ids:
         return
 
     def revoke_inline() -> None:
-        revoking.attempt_all(
-            pks, now=clock.now(), seconds=INLINE_SECONDS, give_up_after=conf.revocation_give_up_after()
+        give_up_after = conf.revocation_give_up_after()
+        token_revocation.attempt_revocations(
+            revocation_ids, now=clock.now(), budget_seconds=INLINE_SECONDS, give_up_after=give_up_after
         )
 
     transaction.on_commit(revoke_inline, robust=True)
 
 
-def revoke_received(tokens: Sequence[ReceivedToken], *, provider: str) -> None:
-    """Queue tokens that no session holds, and try them, before this returns.
+def revoke_received_tokens(tokens: Sequence[ReceivedToken], *, provider: str) -> None:
+    """Queue tokens that no session stores, and try to revoke them before returning.
 
-    When not even the queue can be written, for want of the database or of a key, the OP is asked straight away: what
-    then fails lives until it expires, and the log says so.
+    If they can't be queued, because the database or a key is unavailable, they are revoked without the queue. A token
+    for which that fails stays valid until it expires, and an error is logged.
     """
     try:
-        pks = on_live_connection(lambda: revoking.queue_revocations(tokens, provider=provider, now=clock.now()))
+        queue = token_revocation.queue_revocations
+        pks = retry_on_lost_connection(lambda: queue(tokens, provider=provider, now=clock.now()))
     except (DatabaseError, InterfaceError, KeyRingError):
-        logger.exception("The revocations of a refused sign-in can't be queued; the provider is asked at once.")
-        _revoke_unqueued(tokens, provider=provider)
+        logger.exception("The tokens of a refused sign-in can't be queued for revocation; they are revoked now.")
+        _revoke_without_queue(tokens, provider=provider)
     else:
-        revoke_soon(pks)
+        revoke_after_commit(pks)
 
 
-def on_live_connection(act: Callable[[], T]) -> T:
-    """Return act(), tried once more on a new connection when that to the default database was lost.
-
-    act: one transaction of its own.
-    """
+def retry_on_lost_connection(operation: Callable[[], T]) -> T:
+    """Return operation(), a single transaction; run it again if the connection to the default database was lost."""
     try:
-        return act()
+        return operation()
     except (OperationalError, InterfaceError):
         if connection.in_atomic_block:
             raise
         connection.close()
-        return act()
+        return operation()
 
 
-def _revoke_unqueued(tokens: Sequence[ReceivedToken], *, provider: str) -> None:
+def _revoke_without_queue(tokens: Sequence[ReceivedToken], *, provider: str) -> None:
     ends_at = time.monotonic() + INLINE_SECONDS
     for token in tokens:
-        left = max(ends_at - time.monotonic(), _LEAST_SECONDS)
-        result = revoking.call_provider(token, provider_name=provider, now=clock.now(), deadline=left)
-        if result.fault:
-            logger.error("A token of a refused sign-in is alive and not queued: %s.", result.fault)
+        seconds_left = max(ends_at - time.monotonic(), _MIN_CALL_SECONDS)
+        result = token_revocation.revoke_at_provider(
+            token, provider_name=provider, now=clock.now(), timeout_seconds=seconds_left
+        )
+        if result.error_code:
+            logger.error("A token of a refused sign-in is valid and not queued for revocation: %s.", result.error_code)

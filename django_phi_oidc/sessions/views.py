@@ -1,16 +1,13 @@
-"""The way out that a person takes: first here, then at the OP; and what the pages ask while nobody takes it.
+"""Logout by the user, here and at the provider, and the time left for the pages of a session.
 
 Spec: OIDC RP-Initiated Logout 1.0, R9.
 """
 
 import re
 import time
-from typing import Any
 
 from django.conf import settings
 from django.contrib import auth
-from django.contrib.auth.decorators import login_not_required
-from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import render, resolve_url
@@ -20,133 +17,128 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
 
-from .. import clock, conf, entropy, secrecy
-from ..access.answering import private
-from ..audit.request import SESSION_KEY, Actor, session_id_of
-from .ending import Ended
+from .. import conf
+from .._internal import clock, randomness, request_secrets
+from .._internal.view_decorators import public_view
+from ..access.responses import set_private_headers
+from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
+from .lifecycle import EndedSession
 from .models import EndReason
-from .parting import Parting, is_our_state, part
-from .refusing import PASSIVE_HEADER, problem_response, time_left
-from .tasks import end_at_once
+from .rp_initiated_logout import EndSessionRequest, build_end_session_request, is_valid_logout_state
+from .tasks import end_session_and_revoke
+from .timeout_responses import PASSIVE_HEADER, get_time_left, render_session_ended_problem
 
-PENDING_PREFIXES = ("__Host-phi_oidc_", "phi_oidc_")
-"""Of the cookies of sign-ins on their way; 32 hexadecimal digits follow."""
-_PENDING = re.compile(f"(?:{'|'.join(PENDING_PREFIXES)})[0-9a-f]{{32}}")
-LOGOUT_SECONDS = 2.0
-"""For the OP, in all: what it does not answer by then, the person does not wait for."""
-FORM_POLICY = (
+STATE_COOKIE_PREFIXES = ("__Host-phi_oidc_", "phi_oidc_")
+"""Of the state cookies of unfinished sign-ins; 32 hexadecimal digits follow."""
+_STATE_COOKIE_NAME = re.compile(f"(?:{'|'.join(STATE_COOKIE_PREFIXES)})[0-9a-f]{{32}}")
+LOGOUT_BUDGET_SECONDS = 2.0
+"""For all calls to the provider together. The user does not wait longer."""
+FORM_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; img-src 'self'; "
     "form-action {origin} 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""Of the page that leads to the OP. Chromium holds form-action against the redirect that brings people back, too."""
+"""Of the page that posts to the provider. Chromium also checks form-action against the redirect back."""
 
 
-def door(view: Any) -> Any:
-    """Open a view to people who are not signed in, and keep ATOMIC_REQUESTS of every database away from it."""
-    for alias in connections:
-        view = transaction.non_atomic_requests(using=alias)(view)
-    return login_not_required(view)
-
-
-@method_decorator([door, csrf_protect, sensitive_variables()], name="dispatch")
+@method_decorator([public_view, csrf_protect, sensitive_variables()], name="dispatch")
 class OIDCLogoutView(View):
-    """Ends the session of this browser, then sends the browser to the OP that began it, or to our own last page."""
+    """End the session of this browser, then send it to the provider's logout or to the signed-out page."""
 
     http_method_names = ("post",)
 
     def post(self, request: HttpRequest, provider: str = "") -> HttpResponse:
-        """provider: of the URL, and without meaning here: the session knows its own."""
+        """provider: in the URL, but ignored, because the session knows its provider."""
         started = time.monotonic()
-        ended = _end(request)
-        left = LOGOUT_SECONDS - (time.monotonic() - started)
-        parting = _parting(request, ended, seconds=left) if ended else None
-        response = _leave(request, parting) if parting else HttpResponseRedirect(reverse("oidc_logged_out"))
-        _delete_cookies(request, response)
-        kinds = ["cache", *(["cookies"] if conf.clear_all_cookies() else []), "storage"]
+        ended = _end_session(request)
+        logged_out_url = reverse("oidc_logged_out")
+        end_request = ended and build_end_session_request(
+            ended.provider,
+            id_token=ended.id_token,
+            post_logout_redirect_uri=request.build_absolute_uri(logged_out_url),
+            timeout_seconds=LOGOUT_BUDGET_SECONDS - (time.monotonic() - started),
+            now=clock.now(),
+        )
+        response: HttpResponse = HttpResponseRedirect(logged_out_url)
+        if end_request:
+            response = _render_provider_redirect(request, end_request)
+        response.delete_cookie(
+            settings.SESSION_COOKIE_NAME,
+            path=settings.SESSION_COOKIE_PATH,
+            domain=settings.SESSION_COOKIE_DOMAIN,
+            samesite=settings.SESSION_COOKIE_SAMESITE,
+        )
+        for name in list_state_cookie_names(request):
+            response.delete_cookie(name, samesite="Lax")
+        kinds = ["cache", *(["cookies"] if conf.should_clear_all_cookies() else []), "storage"]
         response["Clear-Site-Data"] = ", ".join(f'"{kind}"' for kind in kinds)
-        return private(response)
+        return set_private_headers(response)
 
 
-@method_decorator(door, name="dispatch")
+@method_decorator(public_view, name="dispatch")
 class LoggedOutView(View):
-    """Says what is true: signed out here; at the OP too, when it sends our state back; or not at all."""
+    """State whether the user is signed out here, at the provider too (it returned our `state`), or not at all."""
 
     http_method_names = ("get", "head")
 
     def get(self, request: HttpRequest) -> HttpResponse:
         context = {
-            "at_provider": is_our_state(request.GET.get("state", ""), now=clock.now()),
+            "at_provider": is_valid_logout_state(request.GET.get("state", ""), now=clock.now()),
             "expired": request.GET.get("expired") == "1",
             "signed_in": request.user.is_authenticated,
             "home_url": resolve_url(settings.LOGOUT_REDIRECT_URL or "/"),
         }
-        response = private(render(request, "django_phi_oidc/logged_out.html", context))
-        # With `no-referrer` the form of this page would come from the origin "null", which Django refuses.
+        response = set_private_headers(render(request, "django_phi_oidc/logged_out.html", context))
+        # With `no-referrer`, browsers would send this page's form with the origin "null", which Django refuses.
         response["Referrer-Policy"] = "same-origin"
         return response
 
 
-@method_decorator([door, csrf_protect], name="dispatch")
-class SessionView(View):
-    """Tells a page how much time its session has: asked by GET, or by POST, which is an activity."""
+@method_decorator([public_view, csrf_protect], name="dispatch")
+class SessionTimeLeftView(View):
+    """Return the time left to a page's script: GET is passive, and POST counts as user activity."""
 
     http_method_names = ("get", "post")
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        # Whoever asks without the header asks all the same.
+        # A GET is passive even without the header.
         request.META[PASSIVE_HEADER] = "1"
         return self.post(request)
 
     def post(self, request: HttpRequest) -> HttpResponse:
         if not request.user.is_authenticated:
-            return problem_response("no_session")
-        # A sign-in meanwhile, for more proof, has changed the CSRF token.
-        return private(JsonResponse({**time_left(request)._asdict(), "token": get_token(request)}))
+            return render_session_ended_problem("no_session")
+        # A step-up sign-in in the meantime has changed the CSRF token.
+        return set_private_headers(JsonResponse({**get_time_left(request)._asdict(), "token": get_token(request)}))
 
 
-def _end(request: HttpRequest) -> Ended | None:
-    session_id = session_id_of(request.session)
+def _end_session(request: HttpRequest) -> EndedSession | None:
+    session_id = find_oidc_session_id(request.session)
     ended = None
     if session_id:
         origin = Actor.from_request(request).origin
-        ended = end_at_once(session_id, EndReason.LOGOUT, origin=origin, now=clock.now())
-        # It has ended: nobody need look again whether it has.
+        ended = end_session_and_revoke(session_id, EndReason.LOGOUT, origin=origin, now=clock.now())
+        # Prevents that the logout signal and the middleware end it again.
         del request.session[SESSION_KEY]
-        if timing := getattr(request, "phi_oidc_timing", None):
-            timing.is_over = True
+        if activity := getattr(request, "phi_oidc_timing", None):
+            activity.is_ended = True
     auth.logout(request)
     return ended
 
 
-def _parting(request: HttpRequest, ended: Ended, *, seconds: float) -> Parting | None:
-    return_to = request.build_absolute_uri(reverse("oidc_logged_out"))
-    return part(ended.provider, id_token=ended.id_token, return_to=return_to, seconds=seconds, now=clock.now())
-
-
-def _leave(request: HttpRequest, parting: Parting) -> HttpResponse:
-    """Return the redirect to the OP, or the page with a form that leads there."""
+def _render_provider_redirect(request: HttpRequest, end_session_request: EndSessionRequest) -> HttpResponse:
+    """Return the redirect to the provider, or the page that posts a form to it."""
+    is_get, parameters = end_session_request.method == "get", end_session_request.parameters
     for name, kind in (("state", "state"), ("id_token_hint", "id_token")):
-        secrecy.learn(parting.parameters.get(name), kind, place="location" if parting.method == "get" else "body")
-    if parting.method == "get":
-        return HttpResponseRedirect(parting.url)
-    nonce = entropy.token_b64url(16)
-    context = {"endpoint": parting.endpoint, "parameters": parting.parameters, "csp_nonce": nonce}
+        request_secrets.register_secret(parameters.get(name), kind, location="location" if is_get else "body")
+    if is_get:
+        return HttpResponseRedirect(end_session_request.url)
+    nonce, origin = randomness.token_b64url(16), end_session_request.endpoint_origin
+    context = {"endpoint": end_session_request.endpoint, "parameters": parameters, "csp_nonce": nonce}
     response = render(request, "django_phi_oidc/end_session.html", context)
-    response["Content-Security-Policy"] = FORM_POLICY.format(nonce=nonce, origin=parting.origin)
+    response["Content-Security-Policy"] = FORM_CONTENT_SECURITY_POLICY.format(nonce=nonce, origin=origin)
     return response
 
 
-def _delete_cookies(request: HttpRequest, response: HttpResponse) -> None:
-    response.delete_cookie(
-        settings.SESSION_COOKIE_NAME,
-        path=settings.SESSION_COOKIE_PATH,
-        domain=settings.SESSION_COOKIE_DOMAIN,
-        samesite=settings.SESSION_COOKIE_SAMESITE,
-    )
-    for name in pending_cookies(request):
-        response.delete_cookie(name, samesite="Lax")
-
-
-def pending_cookies(request: HttpRequest) -> list[str]:
-    """Return the names of the cookies of sign-ins on their way; a name that only looks like ours can't be written."""
-    return [name for name in request.COOKIES if _PENDING.fullmatch(name)]
+def list_state_cookie_names(request: HttpRequest) -> list[str]:
+    """Return the state cookies of unfinished sign-ins. Other names may be invalid in a response header."""
+    return [name for name in request.COOKIES if _STATE_COOKIE_NAME.fullmatch(name)]

@@ -1,10 +1,11 @@
-"""Who is linked to which account, and who is invited to one: lists to read, forms that link and invite.
+"""Admin of subjects and activation codes: read-only lists, and forms to link and to invite a person.
 
-No digest and no `sub` is shown; an activation code once, on the page that answers its making.
+No digest and no `sub` is shown. An activation code is shown once, in the response to its creation.
 """
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -19,50 +20,40 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import clock, conf, keyring
-from ..audit.request import Actor
+from .. import conf
+from .._internal import clock
+from .._internal.admin_filters import create_state_filter
+from ..audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, ResourcePermissionDenied, get_error_message
+from ..audit.events import Origin
+from ..audit.request_context import Actor
+from ..crypto import keyring
 from ..errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
-from ..listing import GoesWithItsPersonAdmin, RefusedFor, SaysWhyNotAdmin, in_words
-from .inviting import Invitation, invite, is_above, revoke_codes
-from .linking import link_existing
-from .models import ActivationCode, PairwiseSubject
+from .invitations import Invitation, create_invitations, has_more_privileges, revoke_activation_codes
+from .linking import link_existing_user
+from .models import ActivationCode, ActivationCodeQuerySet, PairwiseSubject
 
-MOST_CODES = 1_000
-"""Revoked by one request."""
-
-if TYPE_CHECKING:
-    SubjectForm = forms.ModelForm[PairwiseSubject]
-    CodeForm = forms.ModelForm[ActivationCode]
-else:
-    SubjectForm = CodeForm = forms.ModelForm
+MAX_CODES_REVOKED_AT_ONCE = 1_000
 
 
-def _providers() -> list[tuple[str, str]]:
-    return [(name, declared.label or name) for name, declared in conf.providers().items()]
+def _list_provider_choices() -> list[tuple[str, str]]:
+    return [(name, provider.label or name) for name, provider in conf.providers().items()]
 
 
-def _inviting_providers() -> list[tuple[str, str]]:
-    declared = conf.providers()
-    return [(name, label) for name, label in _providers() if declared[name].provisioning == "invitation"]
+def _validate_not_more_privileged(request: HttpRequest, user: Any) -> None:
+    """An administrator who links or invites decides who signs in as the user. Raises: ResourcePermissionDenied."""
+    if has_more_privileges(user, request.user):
+        raise ResourcePermissionDenied(f"user/{user.pk}")
 
 
-def _refuse_above(request: HttpRequest, user: Any) -> None:
-    """Whoever links or invites says who signs in: to that account too. Raises: RefusedFor."""
-    if is_above(user, request.user):
-        raise RefusedFor(f"user/{user.pk}")
+class SubjectLinkForm(forms.ModelForm):  # type: ignore[type-arg]  # only the stubs have type arguments
+    """Links a person to a user. The `sub` is not rendered, also not after a validation error."""
 
-
-class LinkForm(SubjectForm):
-    """Asks whom to link. The `sub` is not echoed, and does not come back with a page that shows a fault."""
-
-    provider = forms.ChoiceField(label=gettext_lazy("Provider"), choices=_providers)
+    provider = forms.ChoiceField(label=gettext_lazy("Provider"), choices=_list_provider_choices)
     sub = forms.CharField(
         label=gettext_lazy("Subject (sub)"),
         max_length=255,
         widget=forms.PasswordInput(attrs={"autocomplete": "off", "class": "vTextField"}),
-        help_text=gettext_lazy(
-            "What the provider calls this person towards this portal. It is not stored, nor shown again."
-        ),
+        help_text=gettext_lazy("The provider's identifier of this person for this portal. It is not stored or shown."),
     )
 
     class Meta:
@@ -71,17 +62,18 @@ class LinkForm(SubjectForm):
 
 
 @admin.register(PairwiseSubject)
-class PairwiseSubjectAdmin(SaysWhyNotAdmin):
-    """Adding links a person to an account, deleting unlinks one; nothing can be changed."""
+@method_decorator(sensitive_post_parameters("sub"), name="add_view")
+class PairwiseSubjectAdmin(ErrorMessageAdmin):
+    """Adding links a person to a user, deleting unlinks one. Nothing can be changed."""
 
-    form = LinkForm
+    form = SubjectLinkForm
     raw_id_fields = ("user",)
     list_display = ("uuid", "user", "issuer", "first_seen_at", "last_seen_at")
     list_select_related = ("user",)
     search_fields = ("uuid", "user")
     search_help_text = gettext_lazy("A subject's UUID or a user name, in full.")
     show_full_result_count = False
-    # One at a time: each ends sessions, and asks the provider to revoke their tokens.
+    # No deletion in bulk: each one ends sessions and revokes their tokens at the provider.
     actions = None
 
     def get_fields(self, request: HttpRequest, obj: PairwiseSubject | None = None) -> Any:
@@ -93,36 +85,28 @@ class PairwiseSubjectAdmin(SaysWhyNotAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[PairwiseSubject], search_term: str
     ) -> tuple[QuerySet[PairwiseSubject], bool]:
-        """Answer by the index: Django's own search compares a UUID as text."""
+        """Use the index: Django's search compares a UUID as text."""
         if not (term := search_term.strip()):
             return queryset, False
         with suppress(ValueError):
-            found = queryset.filter(uuid=UUID(term))
-            if found.exists():
-                return found, False
+            subjects = queryset.filter(uuid=UUID(term))
+            if subjects.exists():
+                return subjects, False
         # A user name may look like a UUID.
         return queryset.filter(**{f"user__{get_user_model().USERNAME_FIELD}": term}), False
 
-    @method_decorator(sensitive_post_parameters("sub"))
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """Link, or say why not."""
-        return super().add_view(request, form_url, extra_context)
-
-    def again(self, request: HttpRequest) -> str:
-        """Return the form with all that it had but the `sub`."""
-        kept = {name: request.POST.get(name, "") for name in ("provider", "user")}
-        return f"{request.path}?{urlencode(kept)}"
+    def get_retry_url(self, request: HttpRequest) -> str:
+        """Return the URL of the form with its previous input, except for the `sub`."""
+        return f"{request.path}?{urlencode({name: request.POST.get(name, '') for name in ('provider', 'user')})}"
 
     def save_model(self, request: HttpRequest, obj: PairwiseSubject, form: Any, change: bool) -> None:
-        """Link, in the transaction of the form. Raises: PhiOidcError; DoesNotExist when the user is gone."""
-        _refuse_above(request, obj.user)
-        subject = link_existing(
+        """Link, in the form's transaction. Raises: PhiOidcError; DoesNotExist if the user was deleted."""
+        _validate_not_more_privileged(request, obj.user)
+        subject = link_existing_user(
             obj.user,
             sub=form.cleaned_data["sub"],
             provider=conf.providers()[form.cleaned_data["provider"]],
-            keys=keyring.keys("SUBJECT_KEYS"),
+            keys=keyring.get_keys("subject"),
             origin=Actor.from_request(request).origin,
             now=clock.now(),
         )
@@ -132,26 +116,23 @@ class PairwiseSubjectAdmin(SaysWhyNotAdmin):
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Unlink, or say why not: the page has shown a legal hold that lasts, but one may have come since."""
+        """Show an error if a legal hold was placed since the confirmation page, which shows holds, was rendered."""
         try:
             return super().delete_view(request, object_id, extra_context)
         except HeldForLegalReasons as refusal:
-            self.message_user(request, in_words(refusal), messages.ERROR)
+            self.message_user(request, get_error_message(refusal), messages.ERROR)
             return HttpResponseRedirect(request.path)
 
     def delete_model(self, request: HttpRequest, obj: PairwiseSubject) -> None:
-        """Unlink, in the transaction of the page."""
         obj.deleted_by = Actor.from_request(request).origin
         obj.delete()
 
 
-class InvitationForm(CodeForm):
-    """Asks whom to invite, and where they sign in."""
-
+class InvitationForm(forms.ModelForm):  # type: ignore[type-arg]  # as above
     provider = forms.ChoiceField(
         label=gettext_lazy("Provider"),
-        choices=_inviting_providers,
-        help_text=gettext_lazy("Those whose provisioning is invitation."),
+        choices=lambda: [c for c in _list_provider_choices() if conf.providers()[c[0]].provisioning == "invitation"],
+        help_text=gettext_lazy("Providers with the provisioning invitation."),
     )
 
     class Meta:
@@ -159,35 +140,32 @@ class InvitationForm(CodeForm):
         fields = ("user",)
 
 
-class StateFilter(admin.SimpleListFilter):
-    """By what has become of the code."""
+def _redeemable_codes() -> QuerySet[Any]:
+    return ActivationCode.objects.redeemable(now=clock.now()).order_by().values("pk")
 
-    title = gettext_lazy("state")
-    parameter_name = "state"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("waiting", _("waiting")), ("redeemed", _("redeemed")), ("over", _("revoked or expired"))]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> QuerySet[ActivationCode]:
-        waiting = ActivationCode.objects.waiting(now=clock.now()).order_by().values("pk")
-        match self.value():
-            case "waiting":
-                return queryset.filter(pk__in=waiting)
-            case "redeemed":
-                return queryset.exclude(redeemed_at=None)
-            case "over":
-                return queryset.filter(redeemed_at=None).exclude(pk__in=waiting)
-        return queryset
+ActivationCodeStateFilter = create_state_filter(
+    gettext_lazy("state"),
+    "state",
+    {
+        "waiting": (gettext_lazy("waiting"), lambda rows: rows.filter(pk__in=_redeemable_codes())),
+        "redeemed": (gettext_lazy("redeemed"), lambda rows: rows.exclude(redeemed_at=None)),
+        "over": (
+            gettext_lazy("revoked or expired"),
+            lambda rows: rows.filter(redeemed_at=None).exclude(pk__in=_redeemable_codes()),
+        ),
+    },
+)
 
 
 @admin.register(ActivationCode)
-class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
-    """Who is invited to which account. Adding makes a code, and shows it; the actions revoke it, or make another."""
+class ActivationCodeAdmin(ErrorMessageAdmin, CascadeOnlyAdmin):
+    """Adding creates a code and shows it. The actions revoke codes or replace one."""
 
     form = InvitationForm
     raw_id_fields = ("user",)
     list_display = ("user", "provider", "state", "expires_at", "created_at", "created_by")
-    list_filter = (StateFilter,)
+    list_filter = (ActivationCodeStateFilter,)
     list_select_related = ("user",)
     search_help_text = gettext_lazy("A user name, in full.")
     ordering = ("-id",)
@@ -203,12 +181,10 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
         return self.has_issue_permission(request)
 
     def has_issue_permission(self, request: HttpRequest) -> bool:
-        """Say whether this person may make and revoke codes."""
         return request.user.has_perm("django_phi_oidc.issue_activationcode")
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, code: ActivationCode) -> str:
-        """Return what has become of it."""
         if code.redeemed_at is not None:
             return _("redeemed")
         if code.revoked_at is not None:
@@ -217,63 +193,48 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
 
     @sensitive_variables()
     def save_model(self, request: HttpRequest, obj: ActivationCode, form: Any, change: bool) -> None:
-        """Invite, in the transaction of the form. Raises: PhiOidcError."""
+        """Invite, in the form's transaction. Raises: PhiOidcError."""
         provider = form.cleaned_data["provider"]
-        obj.shown = self._invite(request, obj.user, provider)  # type: ignore[attr-defined]  # once, by response_add
-        made = ActivationCode.objects.unspent().get(user=obj.user, provider=provider)
-        obj.pk = made.pk
+        obj.invitation = self._create_invitation(request, obj.user, provider)  # type: ignore[attr-defined]  # for response_add
+        obj.pk = ActivationCode.objects.unused().get(user=obj.user, provider=provider).pk
         obj.refresh_from_db()
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        """Show the code, here and never again: neither a session nor a cookie has it."""
-        return self._show(request, obj.shown, obj)
+        """Show the code in this response only. It is not stored in a session or cookie."""
+        return self._render_code_page(request, obj.invitation, obj)
 
     @admin.action(description=gettext_lazy("Revoke"), permissions=["issue"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> None:
-        """Revoke the chosen codes that nobody has redeemed."""
-        pks = list(queryset.order_by("pk").values_list("pk", flat=True)[: MOST_CODES + 1])
-        if len(pks) > MOST_CODES:
-            told = _("These are more than %(most)d codes: none was revoked. Choose fewer.")
-            self.message_user(request, told % {"most": MOST_CODES}, messages.ERROR)
+        pks = list(queryset.order_by("pk").values_list("pk", flat=True)[: MAX_CODES_REVOKED_AT_ONCE + 1])
+        if len(pks) > MAX_CODES_REVOKED_AT_ONCE:
+            message = _("You selected more than %(most)d codes. None was revoked. Select fewer.")
+            self.message_user(request, message % {"most": MAX_CODES_REVOKED_AT_ONCE}, messages.ERROR)
             return
         codes, origin = ActivationCode.objects.filter(pk__in=pks), Actor.from_request(request).origin
-        revoked = revoke_codes(codes, reason="withdrawn", origin=origin, now=clock.now())
-        told = ngettext("%(count)d code was revoked.", "%(count)d codes were revoked.", revoked)
-        self.message_user(request, told % {"count": revoked}, messages.SUCCESS)
+        self.message_user(request, revoke_selected_codes(codes, origin=origin, now=clock.now()), messages.SUCCESS)
 
-    @admin.action(description=gettext_lazy("Make another code, and revoke this one"), permissions=["issue"])
+    @admin.action(description=gettext_lazy("Replace by a new code"), permissions=["issue"])
     @method_decorator(sensitive_variables())
     def make_another(self, request: HttpRequest, queryset: QuerySet[ActivationCode]) -> HttpResponse | None:
-        """Invite the user of the one chosen code again, and show the new one."""
-        chosen = list(queryset.select_related("user")[:2])
-        if len(chosen) != 1:
-            self.message_user(request, _("Choose one: each is shown on a page of its own."), messages.ERROR)
+        """Invite the user of the one selected code again, and show the new code."""
+        codes = list(queryset.select_related("user")[:2])
+        if len(codes) != 1:
+            self.message_user(request, _("Select one code: a new code is shown on its own page."), messages.ERROR)
             return None
-        (code,) = chosen
+        (code,) = codes
         try:
-            return self._show(request, self._invite(request, code.user, code.provider), code)
+            return self._render_code_page(request, self._create_invitation(request, code.user, code.provider), code)
         except PhiOidcError as refusal:
-            self.message_user(request, in_words(refusal), messages.ERROR)
+            self.message_user(request, get_error_message(refusal), messages.ERROR)
             return None
 
-    def _invite(self, request: HttpRequest, user: Any, provider: str) -> Invitation:
-        """Raises: PhiOidcError; RefusedFor."""
-        _refuse_above(request, user)
-        declared = conf.providers().get(provider)
-        if declared is None:
-            raise InvitationRefused(gettext_noop("There is no provider %(provider)s."), provider=provider)
-        (invitation,) = invite(
-            [user.pk],
-            provider=declared,
-            key=keyring.keys("SUBJECT_KEYS")[0],
-            lifetime=conf.activation_lifetime(),
-            origin=Actor.from_request(request).origin,
-            now=clock.now(),
-        )
-        return invitation
+    def _create_invitation(self, request: HttpRequest, user: Any, provider: str) -> Invitation:
+        """Raises: PhiOidcError; ResourcePermissionDenied."""
+        _validate_not_more_privileged(request, user)
+        return invite_user(user, provider, origin=Actor.from_request(request).origin, now=clock.now())
 
     @sensitive_variables()
-    def _show(self, request: HttpRequest, invitation: Invitation, code: ActivationCode) -> HttpResponse:
+    def _render_code_page(self, request: HttpRequest, invitation: Invitation, code: ActivationCode) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -285,3 +246,19 @@ class ActivationCodeAdmin(SaysWhyNotAdmin, GoesWithItsPersonAdmin):
         response = TemplateResponse(request, "admin/django_phi_oidc/activationcode/code.html", context)
         response["Cache-Control"] = "no-store"
         return response
+
+
+def invite_user(user: Any, provider_name: str, *, origin: Origin, now: datetime) -> Invitation:
+    """Create an activation code for user. Raises: PhiOidcError. NOT checked: the privileges of user."""
+    provider = conf.providers().get(provider_name)
+    if provider is None:
+        raise InvitationRefused(gettext_noop("There is no provider %(provider)s."), provider=provider_name)
+    key, lifetime = keyring.get_keys("subject")[0], conf.activation_lifetime()
+    (invitation,) = create_invitations([user.pk], provider=provider, key=key, lifetime=lifetime, origin=origin, now=now)
+    return invitation
+
+
+def revoke_selected_codes(codes: ActivationCodeQuerySet, *, origin: Origin, now: datetime) -> str:
+    """Revoke those of these codes that were not redeemed, and return a message."""
+    count = revoke_activation_codes(codes, reason="withdrawn", origin=origin, now=now)
+    return ngettext("%(count)d code was revoked.", "%(count)d codes were revoked.", count) % {"count": count}

@@ -1,4 +1,4 @@
-"""Who a person is here: (issuer, `sub`), of which only keyed digests are stored; and who they are to other systems."""
+"""Persons by (issuer, `sub`), stored as keyed digests only, their identifiers for other systems, activation codes."""
 
 from datetime import datetime
 
@@ -11,22 +11,22 @@ from ..audit.events import Origin
 
 
 class PairwiseSubject(models.Model):
-    """One person as one issuer knows them, linked to a user. Its deletion unlinks: sessions end, claims are erased."""
+    """A person as identified by one issuer, linked to a user. Deletion unlinks: sessions end, claims are erased."""
 
     uuid = models.UUIDField(_("UUID"), unique=True, editable=False)
-    """Opaque and local: the pseudonym in the audit trail."""
+    """Random and local: the pseudonym in the audit log."""
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE, related_name="pairwise_subjects"
     )
     issuer = models.CharField(_("issuer"), max_length=255)
     first_seen_at = models.DateTimeField(_("first seen at"))
-    """At the first sign-in, or when an administrator linked the person before it."""
+    """The time of the first sign-in, or of the link that an administrator created before it."""
     last_seen_at = models.DateTimeField(_("last seen at"))
     held_until = models.DateTimeField(null=True, editable=False)
-    """Until then a legal hold keeps it, and the claims; None: there is none."""
+    """The end of the legal hold that prevents the deletion of the subject and its claims; None without a hold."""
 
     deleted_by: Origin = Origin()
-    """Who deletes it, for the events of that: set on the instance before `delete()`. No column."""
+    """The origin of the events of a deletion: set on the instance before `delete()`. Not a column."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("pairwise subject"), _("pairwise subjects")
@@ -37,7 +37,7 @@ class PairwiseSubject(models.Model):
 
 
 class SubjectDigest(models.Model):
-    """HMAC-SHA256 of (issuer, `sub`) under one subject key; a subject has one for each configured key."""
+    """HMAC-SHA256 of (issuer, `sub`) under one subject key. A subject has one for each configured key."""
 
     subject = models.ForeignKey(PairwiseSubject, on_delete=models.CASCADE, related_name="digests")
     issuer = models.CharField(max_length=255)
@@ -54,7 +54,7 @@ class SubjectDigest(models.Model):
 
 
 class PairwiseIdentifier(models.Model):
-    """What a user is called in one sector: by one other system. Never changed."""
+    """The identifier of a user in one sector, that is, for one other system. It never changes."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False)
     sector = models.CharField(max_length=255)
@@ -74,19 +74,16 @@ class PairwiseIdentifier(models.Model):
 
 
 class ActivationCodeQuerySet(models.QuerySet["ActivationCode"]):
-    """Finds the codes that are good for something."""
-
-    def unspent(self) -> "ActivationCodeQuerySet":
-        """Return those that nobody redeemed or revoked; the time of some may be over."""
+    def unused(self) -> "ActivationCodeQuerySet":
+        """Exclude redeemed and revoked codes, but not expired ones."""
         return self.filter(redeemed_at=None, revoked_at=None)
 
-    def waiting(self, *, now: datetime) -> "ActivationCodeQuerySet":
-        """Return those that can be redeemed now."""
-        return self.unspent().filter(expires_at__gt=now)
+    def redeemable(self, *, now: datetime) -> "ActivationCodeQuerySet":
+        return self.unused().filter(expires_at__gt=now)
 
 
 class ActivationCode(models.Model):
-    """An invitation: who signs in at the provider and knows the code becomes this user, once. The code is not here."""
+    """An invitation: a person who signs in and knows the code is linked to this user, once. Only a digest is stored."""
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE, related_name="+"
@@ -94,10 +91,10 @@ class ActivationCode(models.Model):
     provider = models.CharField(_("provider"), max_length=64)
     key_id = models.CharField(max_length=8, editable=False)
     digest = models.CharField(max_length=64, editable=False)
-    """Hexadecimal; of issuer and code, under that subject key."""
+    """Hexadecimal, of issuer and code, under that subject key."""
     created_at = models.DateTimeField(_("created at"), editable=False)
     created_by = models.CharField(_("created by"), max_length=255, editable=False)
-    """The primary key of who made it; empty for the command."""
+    """The primary key of the creating user; empty for the command."""
     expires_at = models.DateTimeField(_("expires at"), editable=False)
     redeemed_at = models.DateTimeField(_("redeemed at"), null=True, editable=False)
     revoked_at = models.DateTimeField(_("revoked at"), null=True, editable=False)
@@ -110,7 +107,7 @@ class ActivationCode(models.Model):
         permissions = (("issue_activationcode", "Can make and revoke activation codes"),)
         constraints = (
             models.UniqueConstraint(fields=["digest"], name="phi_oidc_activation_code_digest_unique"),
-            # Of two that are made at once, one goes: nobody has two letters that both let in.
+            # Of two concurrent creations, one fails, so that a user never has two valid codes.
             models.UniqueConstraint(
                 fields=["user", "provider"],
                 condition=models.Q(redeemed_at=None, revoked_at=None),

@@ -1,7 +1,7 @@
-"""`{% load phi_oidc %}{% phi_oidc_session %}` in the <head> of every page of people who are signed in.
+"""Template tags: `{% load phi_oidc %}{% phi_oidc_session %}` belongs in the <head> of each page for signed-in users.
 
-`{% phi_oidc_emergency %}` on every page, too: says that emergency access is open, as long as it is.
-`{% reveal claim purpose="TREAT" as born %}` opens a `MaskedClaim`: `born.value`, or why there is none.
+`{% phi_oidc_emergency %}` on each page shows a banner while emergency access is open.
+`{% reveal claim purpose="TREAT" as born %}` reveals a `MaskedClaim`: `born.value`, or the reason why there is none.
 """
 
 import sys
@@ -21,33 +21,36 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from .. import clock, conf
-from ..access.emergency import own_open
-from ..claims import MaskedClaim, Revealed
+from .. import conf
+from .._internal import clock
+from ..access.emergency.queries import list_open_emergencies
+from ..claims.disclosure import RevealResult
+from ..claims.masking import MaskedClaim
 from ..errors import ClaimScrubbed, RevealRefused, Undecryptable
-from ..sessions.refusing import expired_url, time_left, warning_seconds
+from ..sessions.timeout_responses import get_expired_url, get_time_left, get_warning_seconds
 
 register = template.Library()
-_IN_CACHE = "reveal can't stand in a cache block, which would keep what it writes."
+_CACHE_BLOCK_ERROR = "reveal can't be used in a cache block, which would store the value."
 
 
 @register.simple_tag(takes_context=True)
 def phi_oidc_session(context: Any) -> SafeString | str:
-    """Return the script that warns before the session is over and blanks the page when it is; nothing for others.
+    """Return the script that warns before the session ends and then blanks the page; "" for anonymous users.
 
-    Without script, the page leaves by a refresh; it is then not to do so by a header of RevocationMiddleware's.
+    Without JavaScript, the page refreshes itself at the end, so RevocationMiddleware need not set a Refresh header.
     """
     request = context.get("request")
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated or getattr(request, "phi_oidc_watched", False):
         return ""
     request.phi_oidc_watched = True
-    left = time_left(request)
+    time_left = get_time_left(request)
     nonce = flatatt({"nonce": str(context.get("csp_nonce") or getattr(request, "csp_nonce", "")) or None})
     data = {
-        **{"session": left.session, "idle": left.idle, "absolute": left.absolute, "warning": warning_seconds()},
-        **{"url": reverse("oidc_session"), "token": get_token(request), "expired": expired_url(request)},
-        **_texts(),
+        **{"session": time_left.session, "idle": time_left.idle, "absolute": time_left.absolute},
+        "warning": get_warning_seconds(),
+        **{"url": reverse("oidc_session"), "token": get_token(request), "expired": get_expired_url(request)},
+        **_get_script_texts(),
     }
     return format_html(
         '<link rel="stylesheet" href="{}"{}>\n'
@@ -55,78 +58,74 @@ def phi_oidc_session(context: Any) -> SafeString | str:
         '<noscript><meta http-equiv="refresh" content="{}; url={}"></noscript>',
         *(static("django_phi_oidc/session.css"), nonce),
         *(static("django_phi_oidc/session.js"), nonce, flatatt({f"data-{name}": str(data[name]) for name in data})),
-        *(min(left.idle, left.absolute), expired_url(request)),
+        *(min(time_left.idle, time_left.absolute), get_expired_url(request)),
     )
 
 
 @register.inclusion_tag("django_phi_oidc/emergency_banner.html", takes_context=True)
 def phi_oidc_emergency(context: Any) -> dict[str, Any]:
-    """Say which emergencies of this person are open, and where they are closed; nothing where none is."""
+    """Show the user's open emergencies and the link to close them; nothing if none is open."""
     user = getattr(context.get("request"), "user", None)
-    is_somebody = conf.emergency() is not None and user is not None and user.is_authenticated
-    return {"emergencies": own_open(user, now=clock.now()) if is_somebody else ()}
+    is_shown = conf.emergency() is not None and user is not None and user.is_authenticated
+    return {"emergencies": list_open_emergencies(user, now=clock.now()) if is_shown else ()}
 
 
 @register.tag(name="reveal")
 def compile_reveal(parser: Parser, token: Token) -> "RevealNode":
-    """Compile `{% reveal claim purpose=code %}`, which writes the value, or `… as name %}`, which writes nothing."""
+    """Compile `{% reveal claim purpose=code %}`, which renders the value, or `… as name %}`, which stores it."""
     name, *bits = token.split_contents()
     if any(command == "cache" for command, _token in parser.command_stack):
-        raise TemplateSyntaxError(_IN_CACHE)
+        raise TemplateSyntaxError(_CACHE_BLOCK_ERROR)
     target = bits.pop() if len(bits) == 4 and bits[2] == "as" else ""
     bits = bits[:2] if target else bits
-    given = token_kwargs(bits[1:], parser)
-    if len(bits) != 2 or set(given) != {"purpose"}:
-        raise TemplateSyntaxError(f"{name} takes a masked claim, purpose=…, and `as` with a name if you like.")
-    return RevealNode(parser.compile_filter(bits[0]), given["purpose"], target)
+    arguments = token_kwargs(bits[1:], parser)
+    if len(bits) != 2 or set(arguments) != {"purpose"}:
+        raise TemplateSyntaxError(f"{name} takes a masked claim, purpose=…, and optionally `as` with a name.")
+    return RevealNode(parser.compile_filter(bits[0]), arguments["purpose"], target)
 
 
 class RevealNode(template.Node):
-    """Reveals a masked claim when the template is rendered, each time."""
+    """Reveals a masked claim each time the template is rendered."""
 
-    def __init__(self, claim: FilterExpression, purpose: FilterExpression, target: str) -> None:
-        self.claim, self.purpose, self.target = claim, purpose, target
+    def __init__(self, claim: FilterExpression, purpose: FilterExpression, variable_name: str) -> None:
+        self.claim, self.purpose, self.variable_name = claim, purpose, variable_name
 
     def render(self, context: Context) -> str:
-        """Return the value as text: the mask where it was refused or can't be opened, nothing where there is none.
+        """Return the value as text; the mask if it is refused or undecryptable; "" if there is no value.
 
-        Raises: AuditUnavailable; TypeError for what is no masked claim; TemplateSyntaxError in a cache block.
+        Raises: AuditUnavailable; TypeError if it is not a MaskedClaim; TemplateSyntaxError in a cache block.
         """
-        if _is_cached():
-            raise TemplateSyntaxError(_IN_CACHE)
+        # A cache block may also be around an include or a block of a child template.
+        if any(frame.f_code is CacheNode.render.__code__ for frame, _line in walk_stack(sys._getframe())):
+            raise TemplateSyntaxError(_CACHE_BLOCK_ERROR)
         claim = self.claim.resolve(context)
         if not isinstance(claim, MaskedClaim):
             raise TypeError("reveal takes a MaskedClaim.")
-        revealed = _look(claim, purpose=str(self.purpose.resolve(context)))
-        if self.target:
-            context[self.target] = revealed
+        result = _reveal_claim(claim, purpose=str(self.purpose.resolve(context)))
+        if self.variable_name:
+            context[self.variable_name] = result
             return ""
-        if revealed.error is not None:
-            return "" if revealed.is_scrubbed else str(claim)
-        return "" if revealed.value is None else render_value_in_context(revealed.value, context)
+        if result.error is not None:
+            return "" if result.is_scrubbed else str(claim)
+        return "" if result.value is None else render_value_in_context(result.value, context)
 
 
-def _is_cached() -> bool:
-    """Say whether a cache block is being rendered: around an include, or around a block that another template fills."""
-    return any(frame.f_code is CacheNode.render.__code__ for frame, _line in walk_stack(sys._getframe()))
-
-
-def _look(claim: MaskedClaim, *, purpose: str) -> Revealed:
+def _reveal_claim(claim: MaskedClaim, *, purpose: str) -> RevealResult:
     try:
-        return Revealed(name=claim.name, value=claim.reveal(purpose=purpose))
+        return RevealResult(name=claim.name, value=claim.reveal(purpose=purpose))
     except (RevealRefused, ClaimScrubbed, Undecryptable) as error:
-        return Revealed(name=claim.name, error=error.with_traceback(None))
+        return RevealResult(name=claim.name, error=error.with_traceback(None))
 
 
-def _texts() -> dict[str, str]:
+def _get_script_texts() -> dict[str, str]:
     return {
         "title": _("Are you still there?"),
         "idle-text": _(
-            "Nothing has happened for a while, so you will soon be signed out. Unsaved changes will be lost."
+            "You have been inactive for a while, so you will soon be signed out. Unsaved changes will be lost."
         ),
         "stay": _("Stay signed in"),
         "last-title": _("Your session is about to end"),
-        "last-text": _("It has lasted as long as it may. Save your changes now, then sign in again."),
+        "last-text": _("Your session has reached its time limit. Save your changes now, then sign in again."),
         "close": _("Close"),
         "left": _("Time left:"),
         "failed": _("That did not work. Check your connection and try again."),

@@ -1,1 +1,1 @@
-"""A small patient portal in front of django_phi_oidc."""
+"""A small patient portal that uses django_phi_oidc."""

@@ -4,16 +4,16 @@ from django.apps import AppConfig
 
 from django_phi_oidc import conf
 
-from . import celery  # noqa: F401 -- by it the app's tasks find their broker, in every process
+from . import celery  # noqa: F401 -- configures the broker of the app's tasks in every process
 
 
 class PortalConfig(AppConfig):
-    """The pages, and the commands around them."""
+    """The pages and commands of the portal."""
 
     name = "portal"
 
     def ready(self) -> None:
-        """Refuse to start, in whatever process, with a declaration that can't be meant."""
+        """Refuse to start with an invalid declaration, in every process."""
         conf.providers()
         conf.claims()
         conf.trusted_proxies()

@@ -1,4 +1,4 @@
-"""The portal as a ASGI application."""
+"""The portal as an ASGI application."""
 
 import os
 

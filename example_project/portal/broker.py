@@ -1,4 +1,4 @@
-"""The broker in a folder, for one machine: kombu's, but that no worker takes a message before it is whole, and dies."""
+"""kombu's filesystem broker, for one machine, with atomic writes: a worker never reads an incomplete message."""
 
 import os
 import uuid
@@ -10,14 +10,14 @@ from kombu.transport import filesystem
 
 class _Channel(filesystem.Channel):
     def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:
-        folder, data = Path(self.data_folder_out), filesystem.dumps(payload)
-        # A name that is of no queue, until the message is whole.
-        unfinished = folder / f"{uuid.uuid4()}.part"
-        unfinished.write_text(data)
-        os.replace(unfinished, folder / f"{filesystem.monotonic() * 1000:.0f}_{uuid.uuid4()}.{queue}.msg")
+        directory, data = Path(self.data_folder_out), filesystem.dumps(payload)
+        # Until the message is complete, its file name does not belong to a queue.
+        temporary_path = directory / f"{uuid.uuid4()}.part"
+        temporary_path.write_text(data)
+        os.replace(temporary_path, directory / f"{filesystem.monotonic() * 1000:.0f}_{uuid.uuid4()}.{queue}.msg")
 
 
 class Transport(filesystem.Transport):
-    """Like kombu's filesystem transport, on the same folders and options. POSIX: a rename is atomic."""
+    """kombu's filesystem transport with the same directories and options. On POSIX, a rename is atomic."""
 
     Channel = _Channel

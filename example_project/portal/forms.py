@@ -1,16 +1,18 @@
-"""The form that asks why somebody's details should be opened."""
+"""The form that asks for the purpose before details are shown."""
 
 from django.utils.html import format_html
 
 from django_phi_oidc.claims import forms
 
-from . import presenting
+from . import view_models
 
 
 class PurposeForm(forms.PurposeForm):
-    """The app's, in the words of the portal."""
+    """The form of django_phi_oidc with the portal's labels."""
 
-    def label_of(self, code: str) -> str:
-        """Return a purpose as people say it, with a hint where there is one."""
-        said = presenting.purpose(code)
-        return format_html('{} <span class="soft">{}</span>', said.name, said.hint) if said.hint else said.name
+    def get_purpose_label(self, code: str) -> str:
+        """Return the name of the purpose, with its hint."""
+        purpose = view_models.get_purpose(code)
+        return (
+            format_html('{} <span class="soft">{}</span>', purpose.name, purpose.hint) if purpose.hint else purpose.name
+        )

@@ -1,4 +1,4 @@
-"""The roles of the clinic: groups that ROLES in the settings gives, and what each of them may do."""
+"""The groups for the clinic's roles (ROLES in the settings), and their permissions."""
 
 from django.contrib.auth.models import Group, Permission
 
@@ -14,8 +14,8 @@ GROUPS = {
 }
 
 
-def make_groups() -> None:
-    """Make the groups, with exactly these permissions; again changes nothing."""
+def create_groups() -> None:
+    """Create the groups with exactly these permissions. Idempotent."""
     for name, codenames in GROUPS.items():
         group, _ = Group.objects.get_or_create(name=name)
         group.permissions.set(Permission.objects.filter(codename__in=codenames))

@@ -1,4 +1,4 @@
-"""What stands around every response: the content security policy, and whose word on https is taken."""
+"""Middleware for the content security policy and for X-Forwarded-Proto."""
 
 import ipaddress
 from collections.abc import Callable
@@ -12,25 +12,26 @@ from django.utils.decorators import sync_and_async_middleware
 
 from django_phi_oidc import conf
 
-PAGES = (
+PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; "
     "form-action {forms}; base-uri 'none'; frame-ancestors 'none'"
 )
-ADMIN = "default-src 'self'; img-src 'self' data:; form-action {forms}; base-uri 'none'; frame-ancestors 'none'"
+ADMIN_POLICY = "default-src 'self'; img-src 'self' data:; form-action {forms}; base-uri 'none'; frame-ancestors 'none'"
 
 
-def policy(path: str) -> str:
-    """Return the content security policy of a page: scripts are files of ours, and nothing is from elsewhere.
+def build_policy(path: str) -> str:
+    """Return the content security policy of a page: no inline scripts and no external resources.
 
-    Forms may lead to a provider, because Chromium holds form-action against the redirect that follows a sign-out.
+    Forms may lead to a provider, because Chromium applies form-action to the redirect after a sign-out.
     """
-    origins = {f"{parts.scheme}://{parts.netloc}" for parts in (urlsplit(p.issuer) for p in conf.providers().values())}
-    template = ADMIN if path.startswith(reverse("admin:index")) else PAGES
+    issuers = [urlsplit(provider.issuer) for provider in conf.providers().values()]
+    origins = {f"{issuer.scheme}://{issuer.netloc}" for issuer in issuers}
+    template = ADMIN_POLICY if path.startswith(reverse("admin:index")) else PAGE_POLICY
     return template.format(forms=" ".join(["'self'", *sorted(origins)]))
 
 
-def believed(address: str) -> bool:
-    """Return whether the forwarding headers of that peer are believed; all are where no network is declared."""
+def is_trusted_proxy(address: str) -> bool:
+    """Return whether forwarding headers of that peer are trusted. Without declared networks, all peers are."""
     networks = conf.trusted_proxies()
     if not networks:
         return True
@@ -43,34 +44,34 @@ def believed(address: str) -> bool:
 
 @sync_and_async_middleware
 def content_security_policy(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Give each response the policy of its path, unless the view gave it one."""
+    """Set the policy of the path on each response, unless the view has set one."""
 
-    def protected(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        response.headers.setdefault("Content-Security-Policy", policy(request.path))
+    def set_policy(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        response.headers.setdefault("Content-Security-Policy", build_policy(request.path))
         return response
 
     if iscoroutinefunction(get_response):
 
         async def asynchronous(request: HttpRequest) -> HttpResponse:
-            return protected(request, await get_response(request))
+            return set_policy(request, await get_response(request))
 
         return asynchronous
-    return lambda request: protected(request, get_response(request))
+    return lambda request: set_policy(request, get_response(request))
 
 
 @sync_and_async_middleware
 def forwarded_proto(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Drop X-Forwarded-Proto of a peer that is no trusted proxy, before anybody asks whether the request is https."""
+    """Remove X-Forwarded-Proto of untrusted peers, before other code checks whether the request is secure."""
 
-    def cleaned(request: HttpRequest) -> HttpRequest:
-        if not believed(request.META.get("REMOTE_ADDR", "")):
+    def remove_untrusted(request: HttpRequest) -> HttpRequest:
+        if not is_trusted_proxy(request.META.get("REMOTE_ADDR", "")):
             request.META.pop("HTTP_X_FORWARDED_PROTO", None)
         return request
 
     if iscoroutinefunction(get_response):
 
         async def asynchronous(request: HttpRequest) -> HttpResponse:
-            return await get_response(cleaned(request))
+            return await get_response(remove_untrusted(request))
 
         return asynchronous
-    return lambda request: get_response(cleaned(request))
+    return lambda request: get_response(remove_untrusted(request))

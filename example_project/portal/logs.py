@@ -1,4 +1,4 @@
-"""Keeps query strings out of the log: on the way back from a provider they hold a code and a state."""
+"""Removes query strings from log records, because callback URLs contain a code and a state."""
 
 import logging
 import re
@@ -7,7 +7,7 @@ QUERY = re.compile(r"\?[^\s\"']+")
 
 
 class WithoutQuery(logging.Filter):
-    """Lets every record pass, and writes `?…` where its text had a query string."""
+    """Replaces query strings with `?…`. All records pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = QUERY.sub("?…", record.getMessage()), ()

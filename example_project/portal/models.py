@@ -1,4 +1,4 @@
-"""What the clinic itself keeps of a patient."""
+"""The clinic's own data about patients."""
 
 import uuid
 
@@ -9,16 +9,16 @@ from django_phi_oidc.fields import SealedTextField
 
 
 class Chart(models.Model):
-    """A patient's chart. Django's permission to see it is asked for each one: `charts.CareTeamBackend` answers."""
+    """A patient's chart. `charts.CareTeamBackend` decides about the permission for each chart."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     patient = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="chart")
     care_team = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="charts", blank=True)
-    """Who treats the patient."""
+    """The users who treat the patient."""
     notes = SealedTextField(bind=("id",), null=True)
 
     class Meta:
-        # In words, for tests that serve these pages without installing the portal.
+        # Explicit, because some tests serve these pages without installing the portal.
         app_label = "portal"
         default_permissions = ("view", "change")
 

@@ -1,8 +1,8 @@
-"""What of the clinic's records is whose."""
+"""The records of each patient."""
 
 from django.contrib.auth.base_user import AbstractBaseUser
 
 
 def resources_of(user: AbstractBaseUser) -> list[str]:
-    """Return what the trail calls that person's records, for whoever asks who looked at them."""
+    """Return the identifiers of the user's records in the audit log, for the accounting of disclosures."""
     return [f"Patient/{user.pk}"]

@@ -1,4 +1,4 @@
-"""The portal's settings, from the environment: README.md beside manage.py has the table."""
+"""The portal's settings, from environment variables. The table is in README.md next to manage.py."""
 
 import os
 from datetime import timedelta
@@ -31,7 +31,7 @@ else:
 
 
 def key_ring(name: str, file: str) -> list[str] | Path:
-    """Return the keys of that variable, newest first; in DEBUG, where it is empty, the file that `migrate` makes."""
+    """Return the keys in the variable, newest first. With DEBUG, the default is the file that `migrate` creates."""
     if DEBUG and not env.text(name):
         return KEY_FILES / file
     env.required(name)
@@ -39,19 +39,19 @@ def key_ring(name: str, file: str) -> list[str] | Path:
 
 
 def timeout(name: str, default: int) -> timedelta:
-    """Return the seconds in that variable; 0 is a fault that `manage.py check` tells of."""
+    """Return the duration in the variable; `manage.py check` reports 0 as an error."""
     seconds = env.seconds(name)
     return timedelta(seconds=default if seconds is None else seconds)
 
 
 def signing_key() -> Path | None:
-    """Return the file of the key that seals the trail: in production where that variable is set, and nowhere else."""
+    """Return the file of the key that signs the audit log; in production only where the variable is set."""
     path = env.text("PHI_AUDIT_SIGNING_KEY")
     return Path(path) if path else KEY_FILES / "audit-signing-key.pem" if DEBUG else None
 
 
 def client_authentication() -> dict[str, Any]:
-    """Return how the portal proves itself to the provider: its secret, or the keys of private_key_jwt."""
+    """Return the client authentication: the secret, or the keys for private_key_jwt."""
     method = env.text("OIDC_TOKEN_AUTH_METHOD", "client_secret_basic")
     if method == "private_key_jwt":
         return {
@@ -63,13 +63,13 @@ def client_authentication() -> dict[str, Any]:
 
 
 def default_provider() -> dict[str, Any]:
-    """Return the declaration of the provider that OIDC_* name. What is not named is the app's to decide."""
+    """Return the provider declaration from the OIDC_* variables. Options without a variable keep their defaults."""
     if DEBUG:
         issuer = env.text("OIDC_ISSUER", "http://127.0.0.1:8765")
         client_id = env.text("OIDC_CLIENT_ID", "phi-portal")
     else:
         issuer, client_id = env.required("OIDC_ISSUER"), env.required("OIDC_CLIENT_ID")
-    named = {
+    options = {
         "label": env.text("OIDC_LABEL"),
         "profile": env.text("OIDC_PROFILE"),
         "par": env.text("OIDC_PAR"),
@@ -88,7 +88,7 @@ def default_provider() -> dict[str, Any]:
         **client_authentication(),
         "allow_loopback_http": env.flag("OIDC_ALLOW_LOOPBACK_HTTP", default=DEBUG),
         "max_age": env.seconds("OIDC_MAX_AGE"),
-        **{name: value for name, value in named.items() if value not in ("", [], None)},
+        **{name: value for name, value in options.items() if value not in ("", [], None)},
     }
 
 
@@ -102,15 +102,19 @@ PHI_OIDC = {
             "roles": {"purpose": "HOPERAT", "basis": "who works here, and as what", "retention": None},
         },
     ),
-    "ENCRYPTION_KEYS": key_ring("PHI_ENCRYPTION_KEYS", "encryption-keys"),
-    "SUBJECT_KEYS": key_ring("PHI_SUBJECT_KEYS", "subject-keys"),
-    "AUDIT_MAC_KEYS": key_ring("PHI_AUDIT_MAC_KEYS", "audit-mac-keys"),
-    "PAIRWISE_KEY": env.items("PHI_PAIRWISE_KEY") or (KEY_FILES / "pairwise-key" if DEBUG else None),
-    "AUDIT_ORIGIN": env.text("PHI_AUDIT_ORIGIN", "phi-oidc-audit"),
-    "AUDIT_SIGNING_KEY": signing_key(),
-    "AUDIT_PUBLIC_KEYS": env.items("PHI_AUDIT_PUBLIC_KEYS"),
-    "AUDIT_WITNESS_FILE": env.text("PHI_AUDIT_WITNESS_FILE"),
-    "SINKS": env.json("PHI_AUDIT_SINKS_JSON", {}),
+    "KEYS": {
+        "encryption": key_ring("PHI_ENCRYPTION_KEYS", "encryption-keys"),
+        "subject": key_ring("PHI_SUBJECT_KEYS", "subject-keys"),
+        "audit_mac": key_ring("PHI_AUDIT_MAC_KEYS", "audit-mac-keys"),
+        "pairwise": env.items("PHI_PAIRWISE_KEY") or (KEY_FILES / "pairwise-key" if DEBUG else None),
+        "audit_signing": signing_key(),
+        "audit_public": env.items("PHI_AUDIT_PUBLIC_KEYS"),
+    },
+    "AUDIT": {
+        "origin": env.text("PHI_AUDIT_ORIGIN", "phi-oidc-audit"),
+        "witness_file": env.text("PHI_AUDIT_WITNESS_FILE"),
+        "sinks": env.json("PHI_AUDIT_SINKS_JSON", {}),
+    },
     "TRUSTED_PROXIES": env.items("PHI_TRUSTED_PROXIES"),
     "PATIENT_RESOURCES": "portal.records.resources_of",
     "EMERGENCY": {
@@ -118,8 +122,10 @@ PHI_OIDC = {
         "mail_to": env.items("PHI_EMERGENCY_MAIL_TO", "privacy@clinic.example"),
         "spool": VAR / "emergency.spool",
     },
-    "IDLE_TIMEOUT": timeout("PHI_IDLE_TIMEOUT", 15 * 60),
-    "ABSOLUTE_TIMEOUT": timeout("PHI_ABSOLUTE_TIMEOUT", 8 * 60 * 60),
+    "SESSIONS": {
+        "idle_timeout": timeout("PHI_IDLE_TIMEOUT", 15 * 60),
+        "absolute_timeout": timeout("PHI_ABSOLUTE_TIMEOUT", 8 * 60 * 60),
+    },
 }
 
 INSTALLED_APPS = [
@@ -171,15 +177,15 @@ if "roles" in PHI_OIDC["CLAIMS"]:
         ],
     }
 
-# The second one signs nobody in: it says whose chart somebody may see.
+# The second backend signs no users in, it only decides about access to charts.
 AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend", "portal.charts.CareTeamBackend"]
 LOGIN_URL = "oidc_authentication_init"
 LOGIN_REDIRECT_URL = "portal"
 LOGOUT_REDIRECT_URL = "home"
 
-# Two connections for each thread: what the trail commits survives the rollback of a request.
-# Without a URL of its own the trail lies in the same PostgreSQL, never in a file of one server among several.
-DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+# Two connections per thread, so that audit events survive the rollback of a request. Without a separate URL, the audit
+# log is in the same PostgreSQL database: a file of one server would not be shared with the others.
+DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
 DATABASE_URL = env.text("DATABASE_URL")
 AUDIT_URL = env.text("PHI_AUDIT_DATABASE_URL") or ("" if DATABASE_URL.startswith("sqlite") else DATABASE_URL)
 DATABASES = {
@@ -205,17 +211,17 @@ if env.flag("DJANGO_SECURE_PROXY"):
     SECURE_SSL_REDIRECT = True
     SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
 
-# Celery's messages are beat's alone, and carry nothing.
+# Only beat sends Celery messages, and they contain no data.
 CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", "filesystem://")
 CELERY_BROKER_TRANSPORT_OPTIONS = stores.broker_options(CELERY_BROKER_URL, folder=VAR / "queue")
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TIMEZONE = "UTC"
-CELERY_BEAT_SCHEDULE = beat_schedule(every=float(env.seconds("CELERY_BEAT_SECONDS") or 10))
+CELERY_BEAT_SCHEDULE = beat_schedule(interval_seconds=float(env.seconds("CELERY_BEAT_SECONDS") or 10))
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
 
-# In development a mail is a file. Django 6.1 has MAILERS in the place of the other settings.
+# In development, mails are written to files. In Django 6.1, MAILERS replaces the other settings.
 EMAIL_BACKEND = f"django.core.mail.backends.{'filebased' if DEBUG else 'smtp'}.EmailBackend"
 EMAIL_FILE_PATH = VAR / "mail"
 EMAIL_HOST = env.text("EMAIL_HOST", "localhost")
@@ -231,20 +237,20 @@ TIME_ZONE = "UTC"
 USE_I18N = True
 USE_TZ = True
 
-# Static files come out of the packages themselves, so that nothing has to be collected first.
+# Static files are served from the packages, so collectstatic is not needed.
 STATIC_URL = "static/"
 STATIC_ROOT = VAR / "static"
 STATIC_ROOT.mkdir(exist_ok=True)
 WHITENOISE_USE_FINDERS = True
 
-DEFAULT_EXCEPTION_REPORTER = "django_phi_oidc.watch.reporting.MaskingReporter"
+DEFAULT_EXCEPTION_REPORTER = "django_phi_oidc.leak_guard.error_reporter.MaskingReporter"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "filters": {
         "without_query": {"()": "portal.logs.WithoutQuery"},
-        "leakage": {"()": "django_phi_oidc.watch.leakage.LeakageFilter"},
+        "leakage": {"()": "django_phi_oidc.leak_guard.detector.LeakageFilter"},
     },
     "handlers": {
         "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["without_query", "leakage"]},

@@ -1,4 +1,4 @@
-"""Where the portal keeps things: databases, broker and cache, from their URLs."""
+"""The settings of databases, broker and cache from their URLs."""
 
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,26 @@ SQLITE = "django.db.backends.sqlite3"
 
 
 def database(url: str, *, file: Path, synchronous: str) -> dict[str, Any]:
-    """Return a database's settings: the one at url, or else the SQLite file.
+    """Return the settings of the database at url, or of the SQLite file if url is empty.
 
-    synchronous: FULL where a commit must survive a power cut, NORMAL where the last ones may be lost with it.
+    synchronous: with FULL, a commit survives a power failure; with NORMAL, the last commits may be lost.
     """
-    declared: dict[str, Any] = {"ENGINE": SQLITE, "NAME": file}
+    database: dict[str, Any] = {"ENGINE": SQLITE, "NAME": file}
     if url:
-        declared = dict(dj_database_url.parse(url, conn_max_age=60, conn_health_checks=True))
-    if declared["ENGINE"] != SQLITE:
-        return declared
-    # IMMEDIATE: transactions that begin as readers fail at once, whatever the timeout, when they come to write.
+        database = dict(dj_database_url.parse(url, conn_max_age=60, conn_health_checks=True))
+    if database["ENGINE"] != SQLITE:
+        return database
+    # IMMEDIATE: a transaction that starts as a reader and then writes may fail at once, regardless of the timeout.
     options = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
         "init_command": f"PRAGMA journal_mode=WAL;PRAGMA synchronous={synchronous};PRAGMA secure_delete=ON;",
     }
-    return {**declared, "CONN_MAX_AGE": 0, "OPTIONS": {**declared.get("OPTIONS", {}), **options}}
+    return {**database, "CONN_MAX_AGE": 0, "OPTIONS": {**database.get("OPTIONS", {}), **options}}
 
 
 def broker_options(url: str, *, folder: Path) -> dict[str, Any]:
-    """Return Celery's transport options for the broker; for `filesystem://` the folders, which are made."""
+    """Return Celery's transport options for the broker; create the directories for `filesystem://`."""
     if not url.startswith("filesystem:"):
         return {}
     queue, control = folder / "messages", folder / "control"
@@ -56,4 +56,4 @@ def cache(url: str) -> dict[str, Any]:
     if scheme == "memcached":
         servers = url.partition("://")[2].split(",")
         return {"BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache", "LOCATION": servers}
-    raise ImproperlyConfigured("CACHE_URL must begin with redis://, rediss:// or memcached://.")
+    raise ImproperlyConfigured("CACHE_URL must start with redis://, rediss:// or memcached://.")

@@ -19,20 +19,20 @@ from django.views.decorators.http import require_GET, require_safe
 from django.views.generic import TemplateView
 
 from django_phi_oidc import conf
-from django_phi_oidc.access.emergency import may_open
+from django_phi_oidc.access.emergency.queries import can_open
 from django_phi_oidc.access.policy import PATIENT_REQUEST
-from django_phi_oidc.accounting.reporting import Disclosure
-from django_phi_oidc.accounting.views import AccountingMixin
-from django_phi_oidc.claims.views import RevealMixin, ShownClaim
-from django_phi_oidc.declarations import ClaimDeclaration
+from django_phi_oidc.claims.views import DisplayedClaim, RevealMixin
+from django_phi_oidc.config.claims import ClaimDeclaration
+from django_phi_oidc.individual_rights.accounting import Disclosure
+from django_phi_oidc.individual_rights.views import AccountingMixin
 
-from . import presenting
+from . import view_models
 from .forms import PurposeForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detail:
-    """A claim in words. `state` is sealed, opened, absent, erased or broken; `text` is there when it is opened."""
+    """A claim as text. `state` is sealed, opened, absent, erased or broken; `text` is set if it is opened."""
 
     name: str
     label: str
@@ -44,8 +44,8 @@ class Detail:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """That somebody looked, as a sentence: who did what to which part, and why."""
+class DisclosureText:
+    """A disclosure as text: who did what with which data, and why."""
 
     at: datetime
     who: str
@@ -58,101 +58,103 @@ class Look:
 @login_not_required
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """The public page: what this is, and the way in."""
-    return render(request, "portal/home.html", {"keeps": keeps(conf.claims())})
+    """The public page with the sign-in link."""
+    return render(request, "portal/home.html", {"keeps": list_kept_claims(conf.claims())})
 
 
 @login_required
 @never_cache
 @require_safe
 def portal(request: HttpRequest) -> HttpResponse:
-    """The first page of a signed-in person."""
-    return render(request, "portal/portal.html", {"keeps": keeps(conf.claims())})
+    """The first page after the sign-in."""
+    return render(request, "portal/portal.html", {"keeps": list_kept_claims(conf.claims())})
 
 
 @method_decorator([login_required, never_cache], name="dispatch")
 class Profile(RevealMixin, TemplateView):
-    """First a purpose, then the claims that may be seen for it; each look is an event before it is a look."""
+    """Asks for a purpose, then shows the claims for it. Each disclosure is recorded before the claim is shown."""
 
     template_name = "portal/profile.html"
     form_class = PurposeForm
     initial_purpose = PATIENT_REQUEST
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """Return the details in words, and what they were opened for."""
+        """Add the details and the purpose as text."""
         context = super().get_context_data(**kwargs)
-        context["details"] = [detail(claim) for claim in context["claims"]]
-        context["said"] = presenting.purpose(context["purpose"]) if "purpose" in context else None
+        context["details"] = [create_detail(claim) for claim in context["claims"]]
+        context["said"] = view_models.get_purpose(context["purpose"]) if "purpose" in context else None
         return context
 
-    def refused(self, form: Any) -> HttpResponse:
-        """Return a page of its own for a purpose that nothing may be seen for."""
+    def render_refused(self, form: Any) -> HttpResponse:
+        """Return the page for a purpose without permitted claims."""
         return render(self.request, "portal/refused.html", status=403)
 
-    def unavailable(self, form: Any) -> HttpResponse:
-        """Return a page of its own for when nothing can be recorded."""
+    def render_unavailable(self, form: Any) -> HttpResponse:
+        """Return the page for an unavailable audit log."""
         return render(self.request, "portal/unavailable.html", status=503)
 
 
 class Access(AccountingMixin, TemplateView):
-    """Who looked at the record of whoever is signed in; to look at this is an event, too."""
+    """Lists who looked at the user's record. Viewing this list is recorded, too."""
 
     template_name = "portal/access.html"
     page_size = 20
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """Return the looks in words."""
+        """Add the disclosures as text."""
         context = super().get_context_data(**kwargs)
-        context["looks"] = [look(shown.disclosure, who=shown.who) for shown in context["disclosures"]]
+        context["looks"] = [
+            create_disclosure_text(row.disclosure, who=row.actor_name) for row in context["disclosures"]
+        ]
         return context
 
 
-def look(disclosure: Disclosure, *, who: str) -> Look:
-    """Return one look in words."""
-    return Look(
+def create_disclosure_text(disclosure: Disclosure, *, who: str) -> DisclosureText:
+    """Return a disclosure as text."""
+    return DisclosureText(
         at=disclosure.occurred_at,
         who=who,
-        did=presenting.did(disclosure.action),
-        what=presenting.looked_at(disclosure.action, disclosure.claims, disclosure.resource),
-        purpose=presenting.purpose(disclosure.purpose).name,
+        did=view_models.format_action(disclosure.action),
+        what=view_models.format_disclosed_data(disclosure.action, disclosure.claims, disclosure.resource),
+        purpose=view_models.get_purpose(disclosure.purpose).name,
         is_emergency=bool(disclosure.emergency),
     )
 
 
-def detail(claim: ShownClaim) -> Detail:
-    """Return one claim in words: what is declared of it, and what came of it."""
+def create_detail(claim: DisplayedClaim) -> Detail:
+    """Return a claim as text: its declaration and its state."""
     declared, revealed = claim.declared, claim.revealed
     state = "sealed"
     if revealed is not None and not revealed.is_refused:
-        kinds = {"erased": revealed.is_scrubbed, "broken": revealed.is_undecryptable, "absent": revealed.value is None}
-        state = next((kind for kind, holds in kinds.items() if holds), "opened")
+        states = {"erased": revealed.is_scrubbed, "broken": revealed.is_undecryptable, "absent": revealed.value is None}
+        state = next((name for name, applies in states.items() if applies), "opened")
     return Detail(
         name=declared.name,
-        label=presenting.label(declared.name),
+        label=view_models.get_label(declared.name),
         basis=declared.basis,
-        purpose=presenting.purpose(declared.purpose).name,
-        retention=presenting.retention(declared.retention),
+        purpose=view_models.get_purpose(declared.purpose).name,
+        retention=view_models.format_retention(declared.retention),
         state=state,
-        text=presenting.text(revealed.value) if revealed is not None and state == "opened" else "",
+        text=view_models.format_value(revealed.value) if revealed is not None and state == "opened" else "",
     )
 
 
-def keeps(declared: Mapping[str, ClaimDeclaration]) -> list[dict[str, str]]:
-    """Return in words what is kept, why, and for how long."""
+def list_kept_claims(claims: Mapping[str, ClaimDeclaration]) -> list[dict[str, str]]:
+    """Return label, basis and retention of each declared claim as text."""
     return [
         {
-            "label": presenting.label(name),
+            "label": view_models.get_label(name),
             "basis": claim.basis,
-            "retention": presenting.retention(claim.retention),
+            "retention": view_models.format_retention(claim.retention),
         }
-        for name, claim in declared.items()
+        for name, claim in claims.items()
     ]
 
 
 @login_not_required
 @require_safe
 def admin_login(request: HttpRequest) -> HttpResponse:
-    """The admin's way in: the identity provider, and for somebody who is no member of staff a plain no."""
+    """The admin's login page: redirects to the identity provider, or refuses users who are not staff."""
     if request.user.is_authenticated:
         return render(request, "portal/staff_only.html", status=403)
     return redirect_to_login(request.GET.get("next") or reverse("admin:index"), login_url=settings.LOGIN_URL)
@@ -161,40 +163,39 @@ def admin_login(request: HttpRequest) -> HttpResponse:
 @login_not_required
 @require_GET
 def healthz(request: HttpRequest) -> HttpResponse:
-    """200 while both databases answer, else 503. Names no fault: anybody may ask."""
+    """Return 200 if both databases are reachable, else 503. The page is public, so it does not name the fault."""
     try:
         for alias in ("default", "phi_audit"):
             with connections[alias].cursor() as cursor:
                 cursor.execute("SELECT 1")
+        text, status = "ok\n", 200
     except DatabaseError:
-        return HttpResponse(
-            "unavailable\n", status=503, content_type="text/plain", headers={"Cache-Control": "no-store"}
-        )
-    return HttpResponse("ok\n", content_type="text/plain", headers={"Cache-Control": "no-store"})
+        text, status = "unavailable\n", 503
+    return HttpResponse(text, status=status, content_type="text/plain", headers={"Cache-Control": "no-store"})
 
 
 @login_not_required
 def form_expired(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """What a form gets that did not come from a page of ours, or came too late."""
+    """The page for a failed CSRF check: the form is from another site or too old."""
     return render(request, "portal/form_expired.html", status=403)
 
 
 @login_not_required
 def denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """What somebody gets who asks for what is not theirs to see: of a chart, with the way to break the glass."""
+    """The page for a refused request. For a chart, it may link to emergency access."""
     match, emergency = request.resolver_match, ""
-    if match and match.url_name == "chart" and may_open(request.user, resource := f"Patient/{match.kwargs['pk']}"):
+    if match and match.url_name == "chart" and can_open(request.user, resource := f"Patient/{match.kwargs['pk']}"):
         emergency = f"{reverse('oidc_emergency')}?{urlencode({'resource': resource, 'next': request.path})}"
     return render(request, "portal/denied.html", {"emergency": emergency}, status=403)
 
 
 @login_not_required
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """What an address gets that is none."""
+    """The page for an unknown URL."""
     return render(request, "portal/not_found.html", status=404)
 
 
 @login_not_required
 def broken(request: HttpRequest) -> HttpResponse:
-    """What a fault of ours gets. Asks neither session nor database."""
+    """The page for a server error. It uses neither session nor database."""
     return render(request, "portal/broken.html", {"signed_out": True}, status=500)

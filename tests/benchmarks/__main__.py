@@ -1,7 +1,7 @@
-"""Measure, and say whether the aims are met: `make bench`, or `python -m tests.benchmarks [PART …]`.
+"""Run the benchmarks and compare them with their goals: `make bench`, or `python -m tests.benchmarks [PART …]`.
 
-Exits with 1 when one is not. Needs the extra `bench`. PostgreSQL is the server of DATABASE_URL, which must have fsync
-on, or one of its own.
+Exits with 1 if a goal is missed. Requires the extra `bench`. Uses the PostgreSQL server of DATABASE_URL, which must
+have fsync on, or a temporary one.
 """
 
 import json
@@ -15,32 +15,32 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from tests.benchmarks.audit import telling as of_audit
+from tests.benchmarks.anomalies import report as anomaly_report
+from tests.benchmarks.anomalies.rule_throughput import measure_rules
+from tests.benchmarks.audit import report as audit_report
 from tests.benchmarks.audit.contenders import COUNTED
-from tests.benchmarks.audit.recording import measure_recording
-from tests.benchmarks.audit.trail import measure_trail
-from tests.benchmarks.claims import telling as of_claims
-from tests.benchmarks.claims.scrubbing import measure_scrubbing
-from tests.benchmarks.desk import telling as of_desk
-from tests.benchmarks.desk.looking import measure_looking
-from tests.benchmarks.guard import telling as of_guard
-from tests.benchmarks.guard.guarding import measure_guarding
-from tests.benchmarks.sealing import telling as of_sealing
-from tests.benchmarks.sealing.rotating import measure_sealing
-from tests.benchmarks.sessions import telling as of_sessions
-from tests.benchmarks.sessions.leaving import measure_leaving
-from tests.benchmarks.sessions.requesting import measure_requesting
-from tests.benchmarks.sign_in import telling as of_sign_in
-from tests.benchmarks.sign_in.measuring import BEGIN, DURABLE, check_durable, measure
-from tests.benchmarks.watching import telling as of_watching
-from tests.benchmarks.watching.judging import measure_judging
-from tests.postgresql import given_url, throw_away_server
+from tests.benchmarks.audit.log_throughput import measure_log
+from tests.benchmarks.audit.write_throughput import measure_writes
+from tests.benchmarks.claims import report as claims_report
+from tests.benchmarks.claims.scrub_throughput import measure_scrub
+from tests.benchmarks.dashboard import report as dashboard_report
+from tests.benchmarks.dashboard.page_times import measure_pages
+from tests.benchmarks.encryption import report as encryption_report
+from tests.benchmarks.encryption.rotation_throughput import measure_encryption
+from tests.benchmarks.leak_guard import report as leak_guard_report
+from tests.benchmarks.leak_guard.middleware_cost import measure_leak_guard
+from tests.benchmarks.sessions import report as sessions_report
+from tests.benchmarks.sessions.logout_time import measure_logout
+from tests.benchmarks.sessions.request_overhead import measure_requests
+from tests.benchmarks.sign_in import report as sign_in_report
+from tests.benchmarks.sign_in.measurement import BEGIN, DURABLE, check_durable, measure
+from tests.support.postgresql import given_url, throw_away_server
 
 ROUND_TRIPS = (0.0, 0.02)
 WRITERS = (8, 2)
 OPTIONS = {**DURABLE, "max_connections": "200", "shared_buffers": "1GB", "max_wal_size": "4GB"}
-"""Of a server of our own: as one would set them, and so that what was built does not lead to checkpoints later."""
-RAN_WITH = {
+"""Options of a temporary server: typical ones, and large enough to avoid checkpoints during a measurement."""
+PACKAGES = {
     "sign-in": ("django", "mozilla-django-oidc", "social-auth-app-django", "social-auth-core", "psycopg", "urllib3"),
     "sessions": ("django", "mozilla-django-oidc", "django-auditlog", "psycopg", "urllib3"),
     "claims": ("django", "psycopg"),
@@ -53,8 +53,8 @@ RAN_WITH = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What a part has to say."""
+class PartReport:
+    """The report of a part."""
 
     title: str
     table: str
@@ -62,35 +62,33 @@ class Told:
     missed: list[str]
 
     @classmethod
-    def by(cls, telling: Any, results: Any, title: str) -> "Told":
-        """Return what telling, the module of the part, says of its results."""
-        return cls(
-            title=title, table=telling.table(results), rows=telling.rows(results), missed=telling.missed(results)
-        )
+    def create(cls, report: Any, results: Any, title: str) -> "PartReport":
+        """Return the report of results. report: the report module of the part."""
+        return cls(title=title, table=report.table(results), rows=report.rows(results), missed=report.missed(results))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit status."""
+    """Run the parts and return the exit status."""
     parser = ArgumentParser(
         prog="python -m tests.benchmarks", description=__doc__, formatter_class=RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure of {', '.join(PARTS)}; or all")
-    parser.add_argument("--rounds", type=int, default=200, help="sign-ins, and logouts, measured at each portal")
-    parser.add_argument("--warm-up", type=int, default=50, help="of both, before those")
-    parser.add_argument("--batches", type=int, default=400, help="turns of each stack of middleware, 20 requests each")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"parts to measure, of {', '.join(PARTS)}; default: all"
+    )
+    parser.add_argument("--rounds", type=int, default=200, help="measured sign-ins and logouts at each portal")
+    parser.add_argument("--warm-up", type=int, default=50, help="sign-ins and logouts before the measurement")
+    parser.add_argument("--batches", type=int, default=400, help="turns of each middleware stack, 20 requests each")
     parser.add_argument("--turns", type=int, default=6, help="turns of each contender that records events")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of such a turn")
-    parser.add_argument("--backlog", type=int, default=1_000_000, help="events that are sealed, and then verified")
+    parser.add_argument("--backlog", type=int, default=1_000_000, help="events to seal and verify")
     parser.add_argument(
-        "--sealed", type=int, default=5_000_000, help="events of the log that --new ones come on top of"
+        "--sealed", type=int, default=5_000_000, help="events of the log to which --new events are added"
     )
-    parser.add_argument("--new", type=int, default=10_000, help="events that are sealed on top of those")
-    parser.add_argument(
-        "--claims", type=int, default=2_000_000, help="claims, of which half are due, and a tenth of them"
-    )
-    parser.add_argument("--texts", type=int, default=200_000, help="sealed texts that get another key")
-    parser.add_argument("--watched", type=int, default=100_000, help="events that the anomaly rules see")
-    parser.add_argument("--looked", type=int, default=2_000_000, help="events of the trail that pages show")
+    parser.add_argument("--new", type=int, default=10_000, help="events to seal in addition to --sealed")
+    parser.add_argument("--claims", type=int, default=2_000_000, help="claims, half of them due; also a tenth of that")
+    parser.add_argument("--texts", type=int, default=200_000, help="encrypted texts for the key rotation")
+    parser.add_argument("--watched", type=int, default=100_000, help="events for the anomaly rules")
+    parser.add_argument("--looked", type=int, default=2_000_000, help="events of the audit log for the pages")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
     if unknown := set(options.parts).difference(PARTS):
@@ -99,88 +97,94 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         url = given_url(os.environ) or stack.enter_context(throw_away_server(options=OPTIONS))
         check_durable(url)
-        told = {name: part(url, options) for name, part in parts.items()}
-    _print(told, as_json=options.json)
-    return 1 if any(each.missed for each in told.values()) else 0
+        reports = {name: part(url, options) for name, part in parts.items()}
+    _print(reports, as_json=options.json)
+    return 1 if any(report.missed for report in reports.values()) else 0
 
 
-def _print(told: Mapping[str, Told], *, as_json: bool) -> None:
-    ran_with = {"python": platform.python_version()}
-    ran_with |= {name: version(name) for part in told for name in RAN_WITH[part]}
-    faults = [fault for each in told.values() for fault in each.missed]
+def _print(reports: Mapping[str, PartReport], *, as_json: bool) -> None:
+    versions = {"python": platform.python_version()}
+    versions |= {name: version(name) for part in reports for name in PACKAGES[part]}
+    faults = [fault for report in reports.values() for fault in report.missed]
     if as_json:
-        measured = {name.replace("-", "_"): each.rows for name, each in told.items()}
-        print(json.dumps({**measured, "missed": faults, "versions": ran_with}, indent=2))
+        measured = {name.replace("-", "_"): report.rows for name, report in reports.items()}
+        print(json.dumps({**measured, "missed": faults, "versions": versions}, indent=2))
         return
-    print(f"{', '.join(map(' '.join, ran_with.items()))}.\n")
-    for each in told.values():
-        print(f"{each.title}\n\n{each.table}\n")
-    print("\n".join(f"MISSED: {fault}." for fault in faults) if faults else "The aims are met.")
+    print(f"{', '.join(map(' '.join, versions.items()))}.\n")
+    for report in reports.values():
+        print(f"{report.title}\n\n{report.table}\n")
+    print("\n".join(f"MISSED: {fault}." for fault in faults) if faults else "All goals are met.")
 
 
-def _sign_in(url: str, options: Namespace) -> Told:
+def _sign_in(url: str, options: Namespace) -> PartReport:
     results = measure(
         contenders=list(BEGIN),
         url=url,
         round_trips=ROUND_TRIPS,
         warm_up=options.warm_up,
         rounds=options.rounds,
-        told=_say,
+        log=_log,
     )
-    return Told.by(of_sign_in, results, "Sign-in, a returning person, the callback alone.")
+    return PartReport.create(sign_in_report, results, "The callback of a sign-in of a returning person.")
 
 
-def _sessions(url: str, options: Namespace) -> Told:
-    results = of_sessions.Results(
-        requests=measure_requesting(batches=options.batches),
-        leaving=measure_leaving(
-            url=url, round_trips=ROUND_TRIPS, warm_up=options.warm_up, rounds=options.rounds, told=_say
+def _sessions(url: str, options: Namespace) -> PartReport:
+    results = sessions_report.Results(
+        requests=measure_requests(batches=options.batches),
+        leaving=measure_logout(
+            url=url, round_trips=ROUND_TRIPS, warm_up=options.warm_up, rounds=options.rounds, log=_log
         ),
     )
-    return Told.by(of_sessions, results, "A request of somebody who is signed in, beyond a bare one; and a logout.")
+    return PartReport.create(sessions_report, results, "Overhead for a request of a signed-in user; and a logout.")
 
 
-def _claims(url: str, options: Namespace) -> Told:
-    scrubbing = measure_scrubbing(url=url, rows=options.claims, told=_say)
-    return Told.by(of_claims, scrubbing, "Half of all claims are due, and are erased.")
+def _claims(url: str, options: Namespace) -> PartReport:
+    scrubbing = measure_scrub(url=url, rows=options.claims, log=_log)
+    return PartReport.create(claims_report, scrubbing, "Erasure of due claims, which are half of all claims.")
 
 
-def _guard(url: str, options: Namespace) -> Told:
-    return Told.by(of_guard, measure_guarding(batches=options.batches), "The leak guard, beyond a bare request.")
+def _guard(url: str, options: Namespace) -> PartReport:
+    return PartReport.create(
+        leak_guard_report, measure_leak_guard(batches=options.batches), "Overhead of the leak guard for a request."
+    )
 
 
-def _sealing(url: str, options: Namespace) -> Told:
-    results = measure_sealing(url=url, texts=options.texts, told=_say)
-    return Told.by(of_sealing, results, "Every sealed text gets another key; and one call beside Fernet's.")
+def _sealing(url: str, options: Namespace) -> PartReport:
+    results = measure_encryption(url=url, texts=options.texts, log=_log)
+    return PartReport.create(
+        encryption_report, results, "Key rotation of all encrypted texts; and one call compared with Fernet."
+    )
 
 
-def _watching(url: str, options: Namespace) -> Told:
-    results = measure_judging(url=url, events=options.watched, told=_say)
-    return Told.by(of_watching, results, "The anomaly rules see a trail.")
+def _watching(url: str, options: Namespace) -> PartReport:
+    results = measure_rules(url=url, events=options.watched, log=_log)
+    return PartReport.create(anomaly_report, results, "Evaluation of an audit log by the anomaly rules.")
 
 
-def _desk(url: str, options: Namespace) -> Told:
-    results = measure_looking(url=url, events=options.looked, rounds=20, told=_say)
-    return Told.by(of_desk, results, f"Pages of the admin on a trail of {options.looked:,} events.")
+def _desk(url: str, options: Namespace) -> PartReport:
+    results = measure_pages(url=url, events=options.looked, rounds=20, log=_log)
+    return PartReport.create(dashboard_report, results, f"Admin pages for an audit log of {options.looked:,} events.")
 
 
-def _audit(url: str, options: Namespace) -> Told:
+def _audit(url: str, options: Namespace) -> PartReport:
     load = os.getloadavg()[0]
-    recorded, _ = measure_recording(
-        list(COUNTED), url=url, writers=WRITERS, rounds=options.turns, seconds=options.seconds, told=_say
+    recorded, _ = measure_writes(
+        list(COUNTED), url=url, writers=WRITERS, rounds=options.turns, seconds=options.seconds, log=_log
     )
-    trail = measure_trail(
-        url=url, backlog=options.backlog, verifications=3, sealed=options.sealed, new=options.new, told=_say
+    trail = measure_log(
+        url=url, backlog=options.backlog, verifications=3, sealed=options.sealed, new=options.new, log=_log
     )
-    results = of_audit.Results(recorded=recorded, trail=trail, cores=os.cpu_count() or 0, load=load)
-    return Told.by(of_audit, results, f"The trail, on {results.cores} cores, with a load of {load:.1f} before.")
+    results = audit_report.Results(recorded=recorded, trail=trail, cores=os.cpu_count() or 0, load=load)
+    return PartReport.create(
+        audit_report, results, f"The audit log, on {results.cores} cores, with a load of {load:.1f} before."
+    )
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-PARTS: Mapping[str, Callable[[str, Namespace], Told]] = {
+PARTS: Mapping[str, Callable[[str, Namespace], PartReport]] = {
     "sign-in": _sign_in,
     "sessions": _sessions,
     "claims": _claims,

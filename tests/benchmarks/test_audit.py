@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, at a hundredth of its size or less, and its verdict can be either."""
+"""The benchmark works at a hundredth of its size or less, and reports missed goals."""
 
 import os
 from dataclasses import replace
@@ -7,16 +7,17 @@ from datetime import UTC, datetime
 import pytest
 from django.db import connections
 
-from django_phi_oidc.audit import sealing, verifying
-from django_phi_oidc.audit.findings import Tally
+from django_phi_oidc.audit.log import sequencer, verifier
+from django_phi_oidc.audit.log.findings import VerificationSummary
+from django_phi_oidc.audit.log.signing_keys import get_public_keys
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditNode, AuditUnsealed
-from django_phi_oidc.audit.signing import public_keys
-from tests.audit.log import KEY, NOW, PEM
-from tests.benchmarks.audit.building import build_genuine, build_sealed, tamper
-from tests.benchmarks.audit.recording import Rates, Written, measure_recording
-from tests.benchmarks.audit.telling import Results, missed, rows, table
-from tests.benchmarks.audit.trail import Took, Trail, measure_trail
-from tests.postgresql import given_url
+from tests.benchmarks.audit.log_throughput import Took, Trail, measure_log
+from tests.benchmarks.audit.report import Results, missed, rows, table
+from tests.benchmarks.audit.trail_builder import build_genuine, build_sealed, tamper
+from tests.benchmarks.audit.write_throughput import Rates, Written, measure_writes
+from tests.support.audit_log import KEY, NOW, PEM
+from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.postgresql import given_url
 
 BACKLOG = 2_000
 SEALED = 70_000
@@ -24,9 +25,9 @@ SEALED = 70_000
 
 
 @pytest.mark.postgresql
-def test_measure_recording_counts_what_is_committed_and_nothing_else() -> None:
-    recorded, written = measure_recording(
-        ["bare", "ours", "orm", "chain"], url=given_url(os.environ), writers=[2, 1], rounds=1, seconds=0.1, told=print
+def test_measurement_counts_only_committed_events() -> None:
+    recorded, written = measure_writes(
+        ["bare", "ours", "orm", "chain"], url=given_url(os.environ), writers=[2, 1], rounds=1, seconds=0.1, log=print
     )
     assert list(recorded) == [2, 1]
     for writers in recorded.values():
@@ -35,15 +36,13 @@ def test_measure_recording_counts_what_is_committed_and_nothing_else() -> None:
             assert 0 < rates.cpu[0] * rates.rates[0] < 2, contender
     for contender, each in written.items():
         turns = sum(round(of[contender].rates[0] * 0.1) for of in recorded.values())
-        assert each == Written(told=each.found, found=each.found), contender
+        assert each == Written(reported=each.found, found=each.found), contender
         assert turns < each.found, contender
 
 
 @pytest.mark.postgresql
-def test_measure_trail_seals_and_verifies_all_of_it_in_processes_of_their_own() -> None:
-    trail = measure_trail(
-        url=given_url(os.environ), backlog=BACKLOG, verifications=1, sealed=5_000, new=100, told=print
-    )
+def test_measurement_seals_and_verifies_the_log_in_separate_processes() -> None:
+    trail = measure_log(url=given_url(os.environ), backlog=BACKLOG, verifications=1, sealed=5_000, new=100, log=print)
     assert (trail.backlog.events, trail.on_top.events, trail.sealed) == (BACKLOG, 100, 5_000)
     (verified,) = trail.verified
     assert verified.events == BACKLOG
@@ -53,31 +52,31 @@ def test_measure_trail_seals_and_verifies_all_of_it_in_processes_of_their_own() 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-def test_build_genuine_makes_events_that_verify_until_one_is_changed(settings: pytest.FixtureRequest) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}
+def test_built_events_verify_until_one_is_changed(settings: pytest.FixtureRequest) -> None:
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})
     build_genuine(BACKLOG)
-    (done,) = sealing.seal_all(key=KEY, clock=lambda: NOW)
-    assert (done.events, done.refused) == (BACKLOG, 0)
-    tally = Tally()
-    assert list(verifying.verify(keys=public_keys(), now=datetime.now(UTC), tally=tally)) == []
-    assert (tally.events, tally.tree_size) == (BACKLOG, BACKLOG)
-    altered = tamper()
-    (finding,) = verifying.verify(keys=public_keys(), now=datetime.now(UTC), tally=Tally())
-    assert (finding.kind, finding.event_id) == ("event_altered", altered)
+    (done,) = sequencer.append_all_to_log(key=KEY, clock=lambda: NOW)
+    assert (done.event_count, done.refused_count) == (BACKLOG, 0)
+    summary = VerificationSummary()
+    assert list(verifier.verify_log(keys=get_public_keys(), now=datetime.now(UTC), summary=summary)) == []
+    assert (summary.events, summary.tree_size) == (BACKLOG, BACKLOG)
+    changed = tamper()
+    (finding,) = verifier.verify_log(keys=get_public_keys(), now=datetime.now(UTC), summary=VerificationSummary())
+    assert (finding.kind, finding.event_id) == ("event_altered", changed)
 
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-def test_build_sealed_makes_a_log_that_the_sealer_goes_on_with(settings: pytest.FixtureRequest) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "AUDIT_SIGNING_KEY": PEM}
+def test_built_log_can_be_extended_by_the_sequencer(settings: pytest.FixtureRequest) -> None:
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})
     before = _indexes()
     build_sealed(SEALED)
     assert _indexes() == before
     assert (AuditEvent.objects.count(), AuditLeaf.objects.count(), AuditUnsealed.objects.count()) == (SEALED, SEALED, 0)
     assert AuditNode.objects.count() == SEALED // 256 + SEALED // 65_536
     build_genuine(100)
-    (done,) = sealing.seal_all(key=KEY, clock=lambda: NOW)
-    assert done.events == 100
+    (done,) = sequencer.append_all_to_log(key=KEY, clock=lambda: NOW)
+    assert done.event_count == 100
     assert list(AuditCheckpoint.objects.values_list("tree_size", flat=True)) == [SEALED, SEALED + 100]
 
 
@@ -89,10 +88,10 @@ def _indexes() -> list[tuple[str, str]]:
         return list(cursor.fetchall())
 
 
-JUST_WITHIN = Took(events=300_000, wall=2.0, cpu=1.5, server_cpu=1.8, peak=150_000_000)
+AT_LIMIT = Took(events=300_000, wall=2.0, cpu=1.5, server_cpu=1.8, peak=150_000_000)
 TRAIL = Trail(
-    backlog=replace(JUST_WITHIN, wall=3.0),
-    verified=[replace(JUST_WITHIN, wall=9.0), JUST_WITHIN, replace(JUST_WITHIN, wall=1.0)],
+    backlog=replace(AT_LIMIT, wall=3.0),
+    verified=[replace(AT_LIMIT, wall=9.0), AT_LIMIT, replace(AT_LIMIT, wall=1.0)],
     sealed=5_000_000,
     on_top=Took(events=10_000, wall=2.0, cpu=0.1, server_cpu=None),
 )
@@ -108,23 +107,23 @@ def results_with(*, ours: float = 700.0, **trail: object) -> Results:
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("changed", "text"),
     [
         ({"ours": 690.0}, "0.69 of the bare INSERT's rate with 8 writers"),
-        ({"backlog": replace(JUST_WITHIN, wall=3.1)}, "96,774 events/s sealed"),
+        ({"backlog": replace(AT_LIMIT, wall=3.1)}, "96,774 events/s sealed"),
         ({"on_top": replace(TRAIL.on_top, wall=2.1)}, "2.10 s to seal on top of 5000000"),
-        ({"verified": [replace(JUST_WITHIN, wall=2.1)]}, "142,857 events/s verified"),
-        ({"verified": [replace(JUST_WITHIN, peak=151_000_000)]}, "151 MB"),
+        ({"verified": [replace(AT_LIMIT, wall=2.1)]}, "142,857 events/s verified"),
+        ({"verified": [replace(AT_LIMIT, peak=151_000_000)]}, "151 MB"),
     ],
 )
-def test_missed_names_what_is_over_the_aim_and_nothing_that_is_just_within(given: dict[str, object], told: str) -> None:
+def test_missed_goals_are_named_only_beyond_the_limit(changed: dict[str, object], text: str) -> None:
     assert missed(results_with()) == []
-    (line,) = missed(results_with(**given))
-    assert told in line
+    (line,) = missed(results_with(**changed))
+    assert text in line
 
 
 @pytest.mark.sqlite
-def test_table_shows_every_contender_and_all_work() -> None:
+def test_table_shows_every_contender_and_task() -> None:
     recorded, worked = table(results_with()).split("\n\n")
     assert "| 8 | ours | 1,050 | 0.70 | 200 |" in recorded
     assert "| 2 | ours | 150 | 0.10 | 200 |" in recorded

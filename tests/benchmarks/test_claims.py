@@ -1,13 +1,13 @@
-"""The benchmark measures what it says, at a hundredth of its size, and its verdict can be either."""
+"""The benchmark works at a hundredth of its size, and reports missed goals."""
 
 import os
 from dataclasses import replace
 
 import pytest
 
-from tests.benchmarks.claims.scrubbing import Erased, Scrubbing, measure_scrubbing
-from tests.benchmarks.claims.telling import missed, rows, table
-from tests.postgresql import given_url
+from tests.benchmarks.claims.report import missed, rows, table
+from tests.benchmarks.claims.scrub_throughput import Erased, Scrubbing, measure_scrub
+from tests.support.postgresql import given_url
 
 MET = Scrubbing(
     bare=Erased(rows=100, wall=1.0),
@@ -19,14 +19,14 @@ MET = Scrubbing(
 
 
 @pytest.mark.postgresql
-def test_measure_scrubbing_erases_half_of_the_rows_each_time() -> None:
-    measured = measure_scrubbing(url=given_url(os.environ), rows=20_000, told=print)
+def test_measurement_erases_half_of_the_rows_each_time() -> None:
+    measured = measure_scrub(url=given_url(os.environ), rows=20_000, log=print)
     assert [each.rows for each in (measured.bare, measured.one, measured.two, measured.few)] == [10_000] * 3 + [1_000]
     assert 20e6 < measured.one.peak < 500e6
     assert 0 < measured.p99_alone < 1
 
 
-def test_verdict_on_a_run_that_met_the_aims_is_none_and_each_missed_one_is_named() -> None:
+def test_only_missed_goals_of_a_run_are_named() -> None:
     assert missed(MET) == []
     slow = replace(MET, one=replace(MET.one, wall=3.4), two=replace(MET.two, wall=2.1))
     assert [line.partition(" at ")[0] for line in missed(slow)] == ["one worker", "two workers"]
@@ -34,7 +34,7 @@ def test_verdict_on_a_run_that_met_the_aims_is_none_and_each_missed_one_is_named
     assert line.startswith("21 MB more")
 
 
-def test_table_has_a_line_for_each_and_rows_the_same_figures() -> None:
+def test_table_has_a_line_per_contender_with_the_figures_of_the_rows() -> None:
     assert table(MET).splitlines()[3] == "| one worker | 100 | 33 | 0.33 | 90 | 2.0 |"
     assert rows(MET)["two"]["ratio"] == pytest.approx(1 / 1.9)
     assert rows(MET)["p99_alone"] == 0.001

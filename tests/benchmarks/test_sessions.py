@@ -1,29 +1,29 @@
-"""The benchmark of sessions measures what it says, at a hundredth of its size, and its verdict can be either."""
+"""The benchmark of sessions works at a hundredth of its size, and reports missed goals."""
 
 import os
 from dataclasses import replace
 
 import pytest
 
-from tests.benchmarks.sessions.leaving import measure_leaving
-from tests.benchmarks.sessions.requesting import measure_requesting
-from tests.benchmarks.sessions.telling import Results, missed, rows, table
-from tests.benchmarks.sign_in.measuring import Result, Sample
-from tests.postgresql import given_url
+from tests.benchmarks.sessions.logout_time import measure_logout
+from tests.benchmarks.sessions.report import Results, missed, rows, table
+from tests.benchmarks.sessions.request_overhead import measure_requests
+from tests.benchmarks.sign_in.measurement import Result, Sample
+from tests.support.postgresql import given_url
 
 ROUND_TRIP = 0.02
 
 
 @pytest.mark.postgresql
-def test_measure_leaving_times_two_revocations_at_each_portal() -> None:
-    results = measure_leaving(url=given_url(os.environ), round_trips=[ROUND_TRIP], warm_up=1, rounds=2, told=print)
+def test_measurement_times_two_revocations_at_each_portal() -> None:
+    results = measure_logout(url=given_url(os.environ), round_trips=[ROUND_TRIP], warm_up=1, rounds=2, log=print)
     for result in results[ROUND_TRIP].values():
         assert all(sample.requests == 2 and sample.wall > 2 * ROUND_TRIP for sample in result.samples)
         assert all(0 < sample.cpu < sample.wall for sample in result.samples)
 
 
-def test_measure_requesting_serves_every_stack_and_makes_no_query_of_its_own() -> None:
-    results = measure_requesting(["bare", "ours", "mozilla"], batches=4)
+def test_measurement_serves_every_stack_without_queries_of_its_own() -> None:
+    results = measure_requests(["bare", "ours", "mozilla"], batches=4)
     assert set(results) == {"bare", "ours", "mozilla"}
     assert all(results["bare"][kind] > 0 for kind in ("sync", "async"))
     # The view asks who the user is; under ASGI mozilla's asks for itself, so a query of middleware is seen there.
@@ -39,14 +39,14 @@ def results_with(*, sync: float = 20, queries: float = 1, async_queries: float =
     return Results(requests={"bare": bare, "ours": ours}, leaving={ROUND_TRIP: leaving})
 
 
-def test_missed_of_what_meets_the_aims_is_nothing() -> None:
+def test_met_goals_are_not_named() -> None:
     assert missed(results_with()) == []
     assert "| 20 ms | ours | 60.0 | 4.0 | × 1.33 |" in table(results_with())
     assert rows(results_with())["logout"][1]["ratio"] == pytest.approx(1.333, abs=0.001)
 
 
 @pytest.mark.parametrize(
-    ("results", "said"),
+    ("results", "text"),
     [
         (results_with(sync=31), "31 µs a request"),
         (results_with(queries=2), "a query when nothing was due (sync)"),
@@ -54,6 +54,6 @@ def test_missed_of_what_meets_the_aims_is_nothing() -> None:
         (results_with(wall=0.07), "1.56 of the bare"),
     ],
 )
-def test_missed_says_what_was_missed(results: Results, said: str) -> None:
+def test_missed_goals_are_named(results: Results, text: str) -> None:
     (line,) = missed(results)
-    assert said in line
+    assert text in line

@@ -1,18 +1,18 @@
-"""The benchmark measures what it says, at a hundredth of its size, and its verdict can be either."""
+"""The benchmark works at a hundredth of its size, and reports missed goals."""
 
 import os
 from dataclasses import replace
 
 import pytest
 
-from tests.benchmarks.sign_in.measuring import DURABLE, Result, Sample, check_durable, measure
+from tests.benchmarks.sign_in.measurement import DURABLE, Result, Sample, check_durable, measure
 from tests.benchmarks.sign_in.portal import commits_of, statements_of, written_of
-from tests.benchmarks.sign_in.telling import missed, rows, table
-from tests.postgresql import given_url, throw_away_server
+from tests.benchmarks.sign_in.report import missed, rows, table
+from tests.support.postgresql import given_url, throw_away_server
 
 ROUND_TRIP = 0.02
 WRITTEN = [
-    "django_phi_oidc_spentvalue",
+    "django_phi_oidc_usedidentifier",
     "django_phi_oidc_pairwisesubject",
     "django_session",
     "auth_user",
@@ -27,19 +27,19 @@ LOG = ["INSERT a", "BEGIN", "SELECT b", "UPDATE c", "SAVEPOINT x", "INSERT d", "
 
 
 @pytest.mark.postgresql
-def test_measure_counts_and_times_a_sign_in_at_each_portal() -> None:
+def test_measurement_counts_and_times_a_sign_in_at_each_portal() -> None:
     results = measure(
         contenders=["bare", "ours", "mozilla"],
         url=given_url(os.environ),
         round_trips=[ROUND_TRIP],
         warm_up=1,
         rounds=2,
-        told=print,
+        log=print,
     )
     by_portal = {row["portal"]: row for row in rows(results)}
-    asked = {name: (row["requests"], row["connections"]) for name, row in by_portal.items()}
-    assert asked == {"bare": (1, 0), "ours": (1, 0), "mozilla": (3, 3)}
-    for contender, (requests, connections) in asked.items():
+    requests_made = {name: (row["requests"], row["connections"]) for name, row in by_portal.items()}
+    assert requests_made == {"bare": (1, 0), "ours": (1, 0), "mozilla": (3, 3)}
+    for contender, (requests, connections) in requests_made.items():
         waits = requests + 2 * connections
         assert all(sample.wall > waits * ROUND_TRIP for sample in results[ROUND_TRIP][contender].samples), contender
         assert all(0 < sample.cpu < sample.wall for sample in results[ROUND_TRIP][contender].samples), contender
@@ -49,7 +49,7 @@ def test_measure_counts_and_times_a_sign_in_at_each_portal() -> None:
 
 
 @pytest.mark.postgresql
-def test_check_durable_takes_no_server_that_may_forget() -> None:
+def test_server_without_durable_commits_is_refused() -> None:
     with throw_away_server(options=DURABLE) as url:
         check_durable(url)
         with pytest.raises(ValueError, match="synchronous_commit is off"):
@@ -64,7 +64,7 @@ def results_with(**ours: float) -> dict[float, dict[str, Result]]:
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize(
-    ("ours", "told"),
+    ("ours", "text"),
     [
         ({"wall": 0.0141}, "1.41 of the bare view's wall time"),
         ({"cpu": 0.0101}, "2.02 of the bare view's CPU time"),
@@ -72,10 +72,10 @@ def results_with(**ours: float) -> dict[float, dict[str, Result]]:
         ({"connections": 1}, "1 new connections"),
     ],
 )
-def test_missed_names_what_is_over_the_aim_and_nothing_that_is_just_within(ours: dict[str, float], told: str) -> None:
+def test_missed_goals_are_named_only_beyond_the_limit(ours: dict[str, float], text: str) -> None:
     assert missed(results_with()) == []
     (line,) = missed(results_with(**ours))
-    assert told in line
+    assert text in line
 
 
 @pytest.mark.sqlite
@@ -87,7 +87,7 @@ def test_table_shows_every_portal_in_milliseconds_and_ratios() -> None:
 
 
 @pytest.mark.sqlite
-def test_commits_are_those_that_wrote_and_were_waited_for() -> None:
+def test_only_durable_commits_with_writes_are_counted() -> None:
     assert (len(statements_of(LOG)), commits_of(LOG)) == (5, 2)
     assert written_of(['INSERT INTO "a" VALUES (1)', 'SELECT "b"', 'UPDATE "c" SET "d" = 1']) == ["a", "c"]
     assert commits_of([*LOG, "DELETE f"]) == 3

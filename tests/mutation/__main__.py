@@ -1,9 +1,9 @@
-"""`make mutate`: break the code in small ways, and see that its tests notice. See docs/explanation/mutation-testing.md.
+"""`make mutate`: run the mutation tests. See docs/explanation/mutation-testing.md.
 
     python -m tests.mutation                                 all modules
-    python -m tests.mutation 'django_phi_oidc.oidc.jose.*'   one of them
+    python -m tests.mutation 'django_phi_oidc.oidc.jose.*'   one module
 
-Fails where fewer than nine in ten are killed, and where one survives that the page does not explain.
+Fails if less than 90 % of the mutants are killed, or one survives that the page does not explain.
 """
 
 import os
@@ -19,27 +19,27 @@ from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
 from mutmut.utils.file_utils import walk_mutatable_files
 
-from tests.mutation.explained import ROOT, Change, explained
+from tests.mutation.surviving_mutants import ROOT, Change, list_explained
 
-LEAST_KILLED = 0.9
-MOST_MEMORY = 2 * 1024**3
-"""Bytes of each process. A loop that has lost its end, and fills a list, would otherwise take all there is."""
+MIN_KILLED = 0.9
+MAX_MEMORY = 2 * 1024**3
+"""Bytes per process. Otherwise a mutant with an endless loop that fills a list could use all memory."""
 
 
 def main(patterns: list[str]) -> int:
-    # With a pattern, mutmut runs the tests by their ids first, and stops where one is not found. Later it would kill.
+    # With a pattern, mutmut first runs the tests by id and stops if one is missing, instead of counting it as a kill.
     patterns = patterns or ["django_phi_oidc.*"]
     os.chdir(ROOT)
     shutil.rmtree("mutants", ignore_errors=True)
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     mutmut = Path(sys.executable).with_name("mutmut")
     environment = {**os.environ, "PHI_TEST_DB": "sqlite"}
     subprocess.run([mutmut, "run", "--max-children", "2", *patterns], env=environment, check=True)
-    return judge(patterns)
+    return report(patterns)
 
 
-def judge(patterns: list[str]) -> int:
-    """Print the page's table, and what it should and should not explain. Returns the exit code."""
+def report(patterns: list[str]) -> int:
+    """Print the table of the page and its missing and outdated explanations, and return the exit code."""
     total = 0
     survivors: dict[str, list[Change]] = {}
     print("| module | mutants | killed | survive |\n|---|---|---|---|")
@@ -50,23 +50,23 @@ def judge(patterns: list[str]) -> int:
         if not names:
             continue
         module = path.as_posix().removeprefix("django_phi_oidc/")
-        alive = [
+        surviving = [
             name for name in names if status_by_exit_code[data.exit_code_by_key[name]] not in {"killed", "timeout"}
         ]
-        survivors[module] = [_change(name, module, path) for name in alive]
+        survivors[module] = [_change(name, module, path) for name in surviving]
         total += len(names)
-        print(f"| `{module}` | {len(names)} | {len(names) - len(alive)} | {len(alive)} |")
-    found = [change for changes in survivors.values() for change in changes]
-    killed = total - len(found)
-    print(f"| all | {total} | {killed} ({killed / total:.1%}) | {len(found)} |")
-    known = explained()
-    unexplained = [change for change in found if change not in known]
+        print(f"| `{module}` | {len(names)} | {len(names) - len(surviving)} | {len(surviving)} |")
+    survived = [change for changes in survivors.values() for change in changes]
+    killed = total - len(survived)
+    print(f"| all | {total} | {killed} ({killed / total:.1%}) | {len(survived)} |")
+    known = list_explained()
+    unexplained = [change for change in survived if change not in known]
     for change in unexplained:
-        print(f"Survives, and is not explained, in {change.module}:\n{change}")
+        print(f"Survives without an explanation in {change.module}:\n{change}")
     for change in known:
-        if change.module in survivors and change not in found:
-            print(f"Is explained, and does not survive, in {change.module}:\n{change}")
-    return int(killed < LEAST_KILLED * total or bool(unexplained))
+        if change.module in survivors and change not in survived:
+            print(f"Is explained but does not survive in {change.module}:\n{change}")
+    return int(killed < MIN_KILLED * total or bool(unexplained))
 
 
 def _change(name: str, module: str, path: Path) -> Change:

@@ -1,33 +1,32 @@
-"""`manage.py phi_oidc SUBCOMMAND`: one line for each subcommand; the work is the feature's own."""
+"""`manage.py phi_oidc SUBCOMMAND`: parse the arguments and call the handler of the subcommand."""
 
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
 
-from ...attack import cli as attack
-from ...audit import cli as audit
-from ...claims import cli as scrub
-from ...delivery import cli as delivery
-from ...sessions import cli as sessions
-from ...watch import cli as doctor
-from .. import groups, hold, initializing, keys, registering, roles, subject
+from ...errors import PhiOidcError
+from ..subcommands import (
+    attack,
+    audit,
+    delivery,
+    doctor,
+    groups,
+    hold,
+    init,
+    keys,
+    register,
+    roles,
+    scrub,
+    sessions,
+    subject,
+)
+from ..subcommands._output import Output
 
-SUBCOMMANDS = {
-    "attack": attack,
-    "audit": audit,
-    "delivery": delivery,
-    "doctor": doctor,
-    "groups": groups,
-    "hold": hold,
-    "init": initializing,
-    "keys": keys,
-    "register": registering,
-    "roles": roles,
-    "scrub": scrub,
-    "sessions": sessions,
-    "subject": subject,
-}
+_MODULES = (attack, audit, delivery, doctor, groups, hold, init, keys, register, roles, scrub, sessions, subject)
+SUBCOMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
+COMMANDS_WITHOUT_CHECKS = {"init", "generate", "check-proof"}
 
 
 class Command(BaseCommand):
@@ -42,11 +41,15 @@ class Command(BaseCommand):
             module.add_arguments(subparsers.add_parser(name, help=summary, description=summary))
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """`init` and `keys generate` mend what the checks stop others for; a proof is checked without the portal."""
-        asked = (options.get("subcommand"), options.get("keys_command"), options.get("audit_command"))
-        if {"init", "generate", "check-proof"} & set(asked):
+        """Skip the checks where `init` and `keys generate` fix what they report; `check-proof` needs no portal."""
+        commands = {options.get(dest) for dest in ("subcommand", "keys_command", "audit_command")}
+        if commands & COMMANDS_WITHOUT_CHECKS:
             options["skip_checks"] = True
         return super().execute(*args, **options)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        SUBCOMMANDS[options["subcommand"]].handle(options, stdout=self.stdout, stderr=self.stderr)
+        output = Output(self.stdout, self.stderr, as_json=options.get("json", False))
+        try:
+            options["handler"](options, output)
+        except (PhiOidcError, ImproperlyConfigured) as error:
+            raise CommandError(str(error) or type(error).__name__) from error

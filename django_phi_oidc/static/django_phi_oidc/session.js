@@ -1,5 +1,5 @@
-// Watches over the session of the page that it stands in: warns before the limit, and blanks the page at it.
-// All that it needs to know stands in the data- attributes of its tag, which {% phi_oidc_session %} writes.
+// Watches the session of the page: warns before its time limit, and blanks the page at the limit.
+// The data- attributes of its script tag, rendered by {% phi_oidc_session %}, contain all parameters.
 (() => {
   "use strict";
 
@@ -7,9 +7,9 @@
   const root = document.documentElement;
   const WARNING = page.warning * 1000;
   const TICK = 1000;
-  const SLEPT = 90 * 1000; // The timers of a hidden page run once a minute.
-  const GRACE = 2000; // In it, the page to which another tab goes has told of itself.
-  const PATIENCE = 5000;
+  const SLEEP_THRESHOLD = 90 * 1000; // The timers of a hidden page run once a minute.
+  const GRACE = 2000; // By then, the next page of another tab has announced itself.
+  const REQUEST_TIMEOUT = 5000;
 
   const channel = new BroadcastChannel(`django_phi_oidc ${page.url}`);
   const began = Date.now() - performance.now();
@@ -17,15 +17,15 @@
   let absoluteEnds;
   let ticked = now();
   let ticking;
-  let doubt; // The timer of a question that another tab gives rise to.
+  let recheckTimer; // Checks the session after a message of another tab.
   let dialog;
-  let isAsking = false;
-  let isSure = false; // The server was asked whether the limit is near.
+  let isChecking = false;
+  let isConfirmed = false; // The server has confirmed that the limit is near.
   let isDismissed = false;
   let isBlank = false;
   let isLeaving = false;
 
-  // Of two clocks the one that is ahead: one may stand still while the machine sleeps, the other may be set back.
+  // The later of two clocks: one may stop while the machine sleeps, the other may be set back.
   function now() {
     return Math.max(Date.now(), began + performance.now());
   }
@@ -55,17 +55,17 @@
     location.replace(url);
   }
 
-  // Takes over what the server has said of this session, here or in another tab.
-  function learn({ idle, absolute }) {
-    clearTimeout(doubt);
+  // Applies the limits that the server returned, to this tab or to another one.
+  function applyLimits({ idle, absolute }) {
+    clearTimeout(recheckTimer);
     idleEnds = now() + idle * 1000;
     absoluteEnds = now() + absolute * 1000;
     show();
   }
 
-  // Returns what the server says of the session; null when there is none, undefined when it does not say.
-  async function ask(method) {
-    const options = { method, cache: "no-store", redirect: "error", signal: AbortSignal.timeout(PATIENCE) };
+  // Returns the session's state from the server; null if it has ended, undefined if the request failed.
+  async function fetchState(method) {
+    const options = { method, cache: "no-store", redirect: "error", signal: AbortSignal.timeout(REQUEST_TIMEOUT) };
     if (method === "GET") {
       options.headers = { "X-Phi-Passive": "1" };
     } else {
@@ -79,22 +79,22 @@
     }
   }
 
-  // Returns whether the session lives; when it does not, the page is gone.
-  async function hear(method) {
-    const answer = await ask(method);
+  // Returns whether the session is active. If it has ended, leaves the page.
+  async function refresh(method) {
+    const state = await fetchState(method);
     if (isLeaving) {
       return false;
     }
-    if (answer && answer.session === page.session) {
-      channel.postMessage(answer);
-      page.token = answer.token;
+    if (state && state.session === page.session) {
+      channel.postMessage(state);
+      page.token = state.token;
       if (isBlank) {
-        // By GET, whatever made this page. With its fragment the browser would not ask the server.
+        // By GET, even if a POST made this page. With its fragment, the browser would not send a request.
         leave(location.pathname + location.search);
       } else {
-        learn(answer);
+        applyLimits(state);
       }
-    } else if (answer !== undefined || isBlank || now() >= ends()) {
+    } else if (state !== undefined || isBlank || now() >= ends()) {
       leave(page.expired);
     } else {
       show();
@@ -104,10 +104,10 @@
   }
 
   async function check() {
-    if (!isAsking) {
-      isAsking = true;
-      await hear("GET");
-      isAsking = false;
+    if (!isChecking) {
+      isChecking = true;
+      await refresh("GET");
+      isChecking = false;
     }
   }
 
@@ -115,7 +115,7 @@
     if (isBlank) {
       return;
     }
-    const hasSlept = now() - ticked > SLEPT;
+    const hasSlept = now() - ticked > SLEEP_THRESHOLD;
     ticked = now();
     if (hasSlept || now() >= ends()) {
       hide();
@@ -128,15 +128,15 @@
   function warn() {
     const left = ends() - now();
     if (left > WARNING) {
-      isSure = isDismissed = false;
+      isConfirmed = isDismissed = false;
       dialog?.close();
-    } else if (!isSure) {
-      // A script of this page may have been active without our knowledge.
-      isSure = true;
+    } else if (!isConfirmed) {
+      // Another script of this page may have used the session in the meantime.
+      isConfirmed = true;
       check();
     } else if (!isDismissed) {
       dialog ??= build();
-      dialog.tell(Math.ceil(left / 1000), idleEnds < absoluteEnds);
+      dialog.update(Math.ceil(left / 1000), idleEnds < absoluteEnds);
       if (!dialog.open) {
         dialog.showModal();
       }
@@ -144,17 +144,17 @@
   }
 
   function build() {
-    const made = document.createElement("dialog");
+    const dialogElement = document.createElement("dialog");
     const add = (name, attributes) => {
       const element = document.createElement(name);
       Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
-      made.append(element);
+      dialogElement.append(element);
       return element;
     };
-    made.className = "phi-oidc-warning";
-    made.setAttribute("role", "alertdialog");
-    made.setAttribute("aria-labelledby", "phi-oidc-warning-title");
-    made.setAttribute("aria-describedby", "phi-oidc-warning-text phi-oidc-warning-time");
+    dialogElement.className = "phi-oidc-warning";
+    dialogElement.setAttribute("role", "alertdialog");
+    dialogElement.setAttribute("aria-labelledby", "phi-oidc-warning-title");
+    dialogElement.setAttribute("aria-describedby", "phi-oidc-warning-text phi-oidc-warning-time");
     const title = add("h2", { id: "phi-oidc-warning-title" });
     const text = add("p", { id: "phi-oidc-warning-text" });
     const time = add("p", { id: "phi-oidc-warning-time", role: "timer" });
@@ -162,7 +162,7 @@
     const button = add("button", { type: "button", autofocus: "" });
     let canStay;
 
-    made.tell = (seconds, isIdle) => {
+    dialogElement.update = (seconds, isIdle) => {
       canStay = isIdle;
       title.textContent = isIdle ? page.title : page.lastTitle;
       text.textContent = isIdle ? page.idleText : page.lastText;
@@ -173,20 +173,20 @@
       fault.textContent = "";
       if (!canStay) {
         isDismissed = true;
-        made.close();
-      } else if (await hear("POST")) {
+        dialogElement.close();
+      } else if (await refresh("POST")) {
         warn();
       } else if (!isLeaving) {
         fault.textContent = page.failed;
       }
     });
-    // Who presses Escape is there.
-    made.addEventListener("cancel", (event) => {
+    // Pressing Escape shows that the user is present.
+    dialogElement.addEventListener("cancel", (event) => {
       event.preventDefault();
       button.click();
     });
-    document.body.append(made);
-    return made;
+    document.body.append(dialogElement);
+    return dialogElement;
   }
 
   channel.addEventListener("message", ({ data }) => {
@@ -194,11 +194,11 @@
       return;
     }
     if (data?.session === page.session) {
-      learn(data);
+      applyLimits(data);
     } else {
-      // Another tab has left, perhaps by signing out, or is in another session.
-      clearTimeout(doubt);
-      doubt = setTimeout(check, data ? 0 : GRACE);
+      // Another tab was closed or signed out, or has another session.
+      clearTimeout(recheckTimer);
+      recheckTimer = setTimeout(check, data ? 0 : GRACE);
     }
   });
   document.addEventListener("visibilitychange", () => {
@@ -211,7 +211,7 @@
     "beforeunload",
     (event) => {
       if (isLeaving) {
-        // The page is gone: nobody is to be asked whether to leave it.
+        // The page is blank already, so prevent the question whether to leave it.
         event.stopImmediatePropagation();
       }
     },
@@ -230,9 +230,9 @@
     }
   });
 
-  const first = { session: page.session, idle: Number(page.idle), absolute: Number(page.absolute) };
-  learn(first);
-  channel.postMessage(first);
+  const initial = { session: page.session, idle: Number(page.idle), absolute: Number(page.absolute) };
+  applyLimits(initial);
+  channel.postMessage(initial);
   tick();
   ticking = setInterval(tick, TICK);
 })();

@@ -1,37 +1,37 @@
-// Follows a job on its page: fetches the page again, passively, and takes over what it says.
+// Updates the page of a job: fetches it periodically, without extending the session, and replaces its parts.
 (() => {
   "use strict";
 
-  const PAUSE = 2000;
-  const PATIENCE = 5000;
+  const POLL_INTERVAL = 2000;
+  const REQUEST_TIMEOUT = 5000;
   const PARTS = ["trail-job-state", "trail-job-rest"];
 
-  async function look() {
+  async function update() {
     const headers = { "X-Phi-Passive": "1" };
-    const options = { cache: "no-store", headers, redirect: "error", signal: AbortSignal.timeout(PATIENCE) };
+    const options = { cache: "no-store", headers, redirect: "error", signal: AbortSignal.timeout(REQUEST_TIMEOUT) };
     let isOpen = true;
     try {
-      const answer = await fetch(location.href, options);
-      const page = new DOMParser().parseFromString(answer.ok ? await answer.text() : "", "text/html");
+      const response = await fetch(location.href, options);
+      const page = new DOMParser().parseFromString(response.ok ? await response.text() : "", "text/html");
       const job = page.getElementById("trail-job");
       if (!job) {
         return;
       }
       isOpen = "open" in job.dataset;
       for (const part of PARTS) {
-        const [here, there] = [document.getElementById(part), page.getElementById(part)];
-        if (here.innerHTML !== there.innerHTML) {
-          here.className = there.className;
-          here.replaceChildren(...there.childNodes);
+        const [current, updated] = [document.getElementById(part), page.getElementById(part)];
+        if (current.innerHTML !== updated.innerHTML) {
+          current.className = updated.className;
+          current.replaceChildren(...updated.childNodes);
         }
       }
     } catch {
-      // The next look may get an answer.
+      // The next request may succeed.
     }
     if (isOpen) {
-      setTimeout(look, PAUSE);
+      setTimeout(update, POLL_INTERVAL);
     }
   }
 
-  setTimeout(look, PAUSE);
+  setTimeout(update, POLL_INTERVAL);
 })();

@@ -1,1 +1,1 @@
-"""The demo: one person's life by HTTP, on real parts."""
+"""The demo: a patient's use of the portal over HTTP, with real processes."""

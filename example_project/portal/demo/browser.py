@@ -1,4 +1,4 @@
-"""A tiny browser: cookies, forms, and redirects that it follows one by one, so that a step can stop before one."""
+"""A minimal HTTP browser with cookies and forms. It follows redirects one by one, so a step can stop before one."""
 
 import base64
 import http.client
@@ -11,12 +11,12 @@ from http.cookiejar import CookieJar
 from typing import Any
 from urllib.parse import quote_plus, urlencode, urljoin, urlsplit
 
-MOST_REDIRECTS = 10
-SECONDS = 30.0
+MAX_REDIRECTS = 10
+TIMEOUT_SECONDS = 30.0
 
 
-class _AsItIs(urllib.request.HTTPErrorProcessor):
-    """Hands over every answer, redirects and refusals too."""
+class _UnprocessedResponses(urllib.request.HTTPErrorProcessor):
+    """Returns redirects and errors like other responses."""
 
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:
         return response
@@ -26,31 +26,31 @@ class _AsItIs(urllib.request.HTTPErrorProcessor):
 
 @dataclass(slots=True)
 class Form:
-    """A form of a page: where it leads, and what it holds already."""
+    """A form of a page: its action, its hidden fields, and the names of all fields."""
 
     action: str
     fields: dict[str, str] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
 
 
-class _Forms(HTMLParser):
+class _FormParser(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[Form] = []
+        self.forms: list[Form] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
+        attributes = {name: value or "" for name, value in attrs}
         if tag == "form":
-            self.found.append(Form(given.get("action", "")))
-        elif tag in {"input", "button", "select", "textarea"} and self.found and given.get("name"):
-            self.found[-1].names.add(given["name"])
-            if given.get("type") == "hidden":
-                self.found[-1].fields[given["name"]] = given.get("value", "")
+            self.forms.append(Form(attributes.get("action", "")))
+        elif tag in {"input", "button", "select", "textarea"} and self.forms and attributes.get("name"):
+            self.forms[-1].names.add(attributes["name"])
+            if attributes.get("type") == "hidden":
+                self.forms[-1].fields[attributes["name"]] = attributes.get("value", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """An answer, and the address it came from. Neither is ever printed: both may hold what must not be."""
+    """A response and its URL. Never print them, because both may contain secrets."""
 
     url: str = field(repr=False)
     status: int
@@ -64,39 +64,39 @@ class Page:
 
     @property
     def path(self) -> str:
-        """The path of the address alone."""
+        """The path of the URL."""
         return urlsplit(self.url).path
 
     @property
     def location(self) -> str:
-        """Where a redirect leads, or an empty string."""
+        """The target of a redirect, or an empty string."""
         target = self.headers.get("Location", "")
         return urljoin(self.url, target) if 300 <= self.status < 400 and target else ""
 
-    def form(self, names: Mapping[str, str], *, action: str = "") -> Form:
-        """Return the page's form that has those fields and whose address contains action.
+    def get_form(self, names: Mapping[str, str], *, action: str = "") -> Form:
+        """Return the form that has those fields and whose action contains `action`.
 
         Raises: LookupError.
         """
-        forms = _Forms()
-        forms.feed(self.text)
-        for form in forms.found:
+        parser = _FormParser()
+        parser.feed(self.text)
+        for form in parser.forms:
             if set(names) <= form.names and action in form.action:
                 return form
-        raise LookupError(f"{self.path} answered {self.status} and has no such form")
+        raise LookupError(f"{self.path} returned {self.status} without such a form")
 
 
 class Browser:
-    """One person's browser."""
+    """The browser of one user."""
 
     def __init__(self) -> None:
         self.cookies = CookieJar()
         self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(self.cookies), _AsItIs()
+            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(self.cookies), _UnprocessedResponses()
         )
 
     def open(self, url: str, *, until: Callable[[str], bool] = lambda url: False) -> Page:
-        """Return the page at url, at the end of its redirects, or the redirect that leads to an address of `until`."""
+        """Return the page at url after all redirects, or the first redirect whose target fulfils `until`."""
         return self._follow(self._send(url), until)
 
     def submit(
@@ -107,18 +107,18 @@ class Browser:
         action: str = "",
         until: Callable[[str], bool] = lambda url: False,
     ) -> Page:
-        """Return the page to which the form of those fields leads; what it holds already is sent along."""
-        form = page.form(fields, action=action)
+        """Submit the form that has those fields, with its hidden fields, and return the resulting page."""
+        form = page.get_form(fields, action=action)
         body = urlencode({**form.fields, **fields}).encode()
         return self._follow(self._send(urljoin(page.url, form.action), body=body, origin=page.url), until)
 
     def post(self, url: str, fields: Mapping[str, str], *, client: tuple[str, str]) -> Page:
-        """Return the answer to a call by a client that names itself. Spec: RFC 6749 2.3.1."""
+        """Send a request with client authentication. Spec: RFC 6749 2.3.1."""
         basic = base64.b64encode(":".join(map(quote_plus, client)).encode()).decode()
         return self._send(url, body=urlencode(fields).encode(), authorization=f"Basic {basic}")
 
     def _follow(self, page: Page, until: Callable[[str], bool]) -> Page:
-        for _ in range(MOST_REDIRECTS):
+        for _ in range(MAX_REDIRECTS):
             if not page.location or until(page.location):
                 return page
             page = self._send(page.location)
@@ -131,6 +131,6 @@ class Browser:
             headers |= {"Origin": f"{parts.scheme}://{parts.netloc}", "Referer": f"{parts.scheme}://{parts.netloc}/"}
         if authorization:
             headers["Authorization"] = authorization
-        request = urllib.request.Request(url, data=body, headers=headers)  # POST where there is a body
-        with self._opener.open(request, timeout=SECONDS) as response:
+        request = urllib.request.Request(url, data=body, headers=headers)  # POST if there is a body
+        with self._opener.open(request, timeout=TIMEOUT_SECONDS) as response:
             return Page(url=url, status=response.status, headers=response.headers, body=response.read())

@@ -1,4 +1,4 @@
-"""The demo's processes: each with a log of its own, all of them stopped in the end."""
+"""The processes of the demo. Each has a log file; all are stopped at the end."""
 
 import os
 import signal
@@ -12,16 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-SECONDS_TO_START = 60.0
-SECONDS_TO_STOP = 10.0
+START_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 10.0
 
 
-class NotStarted(Exception):
-    """A process ended, or did not answer in time."""
+class ProcessFailed(Exception):
+    """A process exited, or was not ready in time."""
 
 
 class Processes:
-    """Starts programs in `directory`, logs under `logs`, and stops all of them when the block ends, however it ends."""
+    """Starts processes in `directory` with logs in `logs`, and stops them when the block ends."""
 
     def __init__(self, *, directory: Path, logs: Path, environ: Mapping[str, str]) -> None:
         self.directory = directory
@@ -38,14 +38,14 @@ class Processes:
     ) -> None:
         self.stop()
 
-    def log(self, name: str) -> Path:
-        """Return the path of that process's log."""
+    def get_log_path(self, name: str) -> Path:
+        """Return the path of the process's log."""
         return self.logs / f"{name}.log"
 
-    def python(self, name: str, *arguments: str) -> None:
-        """Start this Python with arguments."""
-        with self.log(name).open("wb") as log:
-            # A session of its own: Ctrl-C is for the demo alone, which then stops the others one by one.
+    def start(self, name: str, *arguments: str) -> None:
+        """Start Python with these arguments."""
+        with self.get_log_path(name).open("wb") as log:
+            # In a new session, Ctrl-C only reaches the demo, which then stops the processes in order.
             self.running[name] = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=self.directory,
@@ -57,43 +57,43 @@ class Processes:
             )
 
     def run(self, name: str, *arguments: str) -> None:
-        """Run this Python with arguments and wait for its end.
+        """Run Python with these arguments until it exits.
 
-        Raises: NotStarted when it failed.
+        Raises: ProcessFailed if it fails.
         """
-        self.python(name, *arguments)
-        if self.running[name].wait(SECONDS_TO_START) != 0:
-            raise NotStarted(f"{name} failed:\n{self.last_lines(name)}")
+        self.start(name, *arguments)
+        if self.running[name].wait(START_TIMEOUT_SECONDS) != 0:
+            raise ProcessFailed(f"{name} failed:\n{self.get_last_lines(name)}")
         del self.running[name]
 
-    def wait_until_answers(self, name: str, url: str) -> None:
-        """Return when a GET of url is answered with 200.
+    def wait_for_url(self, name: str, url: str) -> None:
+        """Wait until url returns 200.
 
-        Raises: NotStarted.
+        Raises: ProcessFailed.
         """
-        self._wait(name, lambda: _answers(url))
+        self._wait(name, lambda: _is_reachable(url))
 
-    def wait_until_says(self, name: str, words: str) -> None:
-        """Return when the process has written those words into its log.
+    def wait_for_log(self, name: str, text: str) -> None:
+        """Wait until the process has logged the text.
 
-        Raises: NotStarted.
+        Raises: ProcessFailed.
         """
-        self._wait(name, lambda: words in self.log(name).read_text(errors="replace"))
+        self._wait(name, lambda: text in self.get_log_path(name).read_text(errors="replace"))
 
-    def last_lines(self, name: str, count: int = 15) -> str:
-        """Return the end of that process's log."""
-        return "\n".join(self.log(name).read_text(errors="replace").splitlines()[-count:])
+    def get_last_lines(self, name: str, count: int = 15) -> str:
+        """Return the last lines of the process's log."""
+        return "\n".join(self.get_log_path(name).read_text(errors="replace").splitlines()[-count:])
 
-    def ended(self) -> Sequence[str]:
-        """Return the names of those that have ended by themselves."""
+    def list_exited(self) -> Sequence[str]:
+        """Return the names of the processes that have exited."""
         return [name for name, process in self.running.items() if process.poll() is not None]
 
     def stop(self) -> None:
-        """Stop all, the last started first: politely, and after 10 s by force."""
+        """Stop all processes in reverse order: with SIGTERM, after 10 s with SIGKILL."""
         processes = list(reversed(self.running.values()))
         for process in processes:
             _signal(process, signal.SIGTERM)
-        deadline = time.monotonic() + SECONDS_TO_STOP
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
         for process in processes:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
@@ -103,14 +103,14 @@ class Processes:
         self.running.clear()
 
     def _wait(self, name: str, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + SECONDS_TO_START
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not condition():
             if self.running[name].poll() is not None or time.monotonic() > deadline:
-                raise NotStarted(f"{name} did not start:\n{self.last_lines(name)}")
+                raise ProcessFailed(f"{name} did not start:\n{self.get_last_lines(name)}")
             time.sleep(0.1)
 
 
-def _answers(url: str) -> bool:
+def _is_reachable(url: str) -> bool:
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as response:
             return int(response.status) == 200
@@ -118,7 +118,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    """Signal the process and what it started: it leads a group of its own."""
+def _signal(process: subprocess.Popen[bytes], signal_number: int) -> None:
+    """Send a signal to the process group of the process."""
     if process.poll() is None:
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal_number)

@@ -1,4 +1,4 @@
-"""What the steps of the story share: the people, their browsers, and the two sides of the wire."""
+"""What the steps share: the accounts, Amina's browser, and helpers for the portal and the provider."""
 
 import json
 import os
@@ -11,44 +11,41 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from django_phi_oidc.attack.op import Account
 from django_phi_oidc.fields import SealedTextField
 from django_phi_oidc.sessions.models import OIDCSession
+from django_phi_oidc.testing.mock_provider import Account
 
-from . import lying
+from . import hostile_provider
 from .browser import Browser, Page
-from .surroundings import ROOT
+from .services import ROOT
 
-SECONDS = 45.0
-
-
-class NotHeld(Exception):
-    """A step of the story did not hold; the text says what was seen instead, and no secret."""
+TIMEOUT_SECONDS = 45.0
 
 
-def expect(condition: object, otherwise: str) -> None:
-    """Go on if the condition holds.
+class StepFailed(Exception):
+    """A step failed. The message says what was observed, without secrets."""
 
-    Raises: NotHeld.
-    """
+
+def expect(condition: object, failure_message: str) -> None:
+    """Raises: StepFailed if the condition is false."""
     if not condition:
-        raise NotHeld(otherwise)
+        raise StepFailed(failure_message)
 
 
-def eventually(condition: Callable[[], object], otherwise: str, *, seconds: float = SECONDS) -> None:
-    """Go on as soon as the condition holds.
+def wait_for(condition: Callable[[], object], failure_message: str, *, seconds: float = TIMEOUT_SECONDS) -> None:
+    """Wait until the condition is true.
 
-    Raises: NotHeld when it does not in that time.
+    Raises: StepFailed if it is not true in time.
     """
     deadline = time.monotonic() + seconds
     while not condition():
-        expect(time.monotonic() < deadline, otherwise)
+        expect(time.monotonic() < deadline, failure_message)
         time.sleep(0.1)
 
 
 @dataclass(kw_only=True)
 class Scene:
-    """One telling of the story."""
+    """The state of one run of the demo."""
 
     portal: str
     provider: str
@@ -62,54 +59,56 @@ class Scene:
     callback: str = field(default="", repr=False)
     tokens: dict[str, str] = field(default_factory=dict, repr=False)
 
-    def at_callback(self, url: str) -> bool:
-        """Say whether url is the portal's callback."""
+    def is_callback(self, url: str) -> bool:
+        """Return whether url is the portal's callback."""
         return urlsplit(url).path == "/oidc/callback/"
 
-    def authenticate(self, browser: Browser, person: Account, *, hold: bool, path: str = "/portal/") -> Page:
-        """Let a person who wants to see a page of the portal sign in, or sign in more strongly.
+    def authenticate(
+        self, browser: Browser, account: Account, *, stop_at_callback: bool, path: str = "/portal/"
+    ) -> Page:
+        """Open a page of the portal, sign in at the provider, and return the resulting page.
 
-        hold: stop before the way back to the portal is taken.
+        stop_at_callback: return the redirect to the callback instead of following it.
         """
         login = browser.open(self.portal + path)
-        expect(
-            login.url.startswith(self.provider), f"the portal answered {login.status} and did not lead to the provider"
-        )
-        return browser.submit(login, self.answer(person), until=self.at_callback if hold else lambda url: False)
+        message = f"the portal returned {login.status} and did not redirect to the provider"
+        expect(login.url.startswith(self.provider), message)
+        until = self.is_callback if stop_at_callback else lambda url: False
+        return browser.submit(login, self.build_login_fields(account), until=until)
 
-    def answer(self, person: Account) -> dict[str, str]:
-        """Return what a person enters on the provider's page."""
-        return {"username": person.username, "password": person.password, "decision": "sign-in"}
+    def build_login_fields(self, account: Account) -> dict[str, str]:
+        """Return the fields for the provider's login form."""
+        return {"username": account.username, "password": account.password, "decision": "sign-in"}
 
     def sign_in_amina(self) -> Page:
-        """Let Amina sign in, and keep what later steps look for."""
-        held = self.authenticate(self.browser, self.amina, hold=True)
-        expect(self.at_callback(held.location), f"the provider answered {held.status} and sent nobody back")
-        self.callback = held.location
-        page = self.browser.open(held.location)
-        self.tokens = tokens_of(OIDCSession.objects.filter(ended_at=None).latest("started_at"))
+        """Sign Amina in, and store her callback URL and tokens for later steps."""
+        redirect = self.authenticate(self.browser, self.amina, stop_at_callback=True)
+        expect(self.is_callback(redirect.location), f"the provider returned {redirect.status} and no callback")
+        self.callback = redirect.location
+        page = self.browser.open(redirect.location)
+        self.tokens = decrypt_tokens(OIDCSession.objects.filter(ended_at=None).latest("started_at"))
         return page
 
-    def is_alive(self, token: str) -> bool:
-        """Say whether the provider still honours a token."""
+    def is_active(self, token: str) -> bool:
+        """Return whether the provider still accepts the token."""
         return self.introspect(token)["active"] is True
 
     def introspect(self, token: str) -> dict[str, Any]:
-        """Ask the provider about a token. Spec: RFC 7662."""
-        answer = Browser().post(f"{self.provider}/introspect", {"token": token}, client=self.client)
-        expect(answer.status == 200, f"introspection answered {answer.status}")
-        return cast(dict[str, Any], json.loads(answer.body))
+        """Introspect a token at the provider. Spec: RFC 7662."""
+        page = Browser().post(f"{self.provider}/introspect", {"token": token}, client=self.client)
+        expect(page.status == 200, f"introspection returned {page.status}")
+        return cast(dict[str, Any], json.loads(page.body))
 
-    def order(self, what: str) -> None:
-        """Make the provider do one of lying.ORDERS."""
-        answer = Browser().post(self.provider + lying.LIE, {"next": what}, client=self.client)
-        expect(answer.status == 200, f"the provider answered {answer.status} and would not do as it was told")
+    def order(self, order: str) -> None:
+        """Send the provider one of hostile_provider.ORDERS."""
+        page = Browser().post(self.provider + hostile_provider.ORDER_PATH, {"next": order}, client=self.client)
+        expect(page.status == 200, f"the provider returned {page.status} and did not accept the order")
 
     def manage(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of the portal's as an operator does, with further variables."""
-        return self.python("manage.py", *arguments, **variables)
+        """Run a management command with additional variables."""
+        return self.run_python("manage.py", *arguments, **variables)
 
-    def python(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run_python(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run Python in the example's directory."""
         return subprocess.run(
             [sys.executable, *arguments],
@@ -118,19 +117,19 @@ class Scene:
             capture_output=True,
             text=True,
             check=False,
-            timeout=SECONDS,
+            timeout=TIMEOUT_SECONDS,
         )
 
-    def issued_last(self) -> list[str]:
-        """Return the tokens that the provider issued at its latest sign-in."""
-        answer = Browser().post(self.provider + lying.ISSUED, {}, client=self.client)
-        return cast(list[str], json.loads(answer.body))
+    def list_last_issued_tokens(self) -> list[str]:
+        """Return the tokens that the provider issued at the latest sign-in."""
+        page = Browser().post(self.provider + hostile_provider.ISSUED_PATH, {}, client=self.client)
+        return cast(list[str], json.loads(page.body))
 
 
-def tokens_of(session: OIDCSession) -> dict[str, str]:
-    """Return the tokens of a session by what they are called, opened with the demo's own keys."""
-    opened: dict[str, str] = {}
+def decrypt_tokens(session: OIDCSession) -> dict[str, str]:
+    """Return the tokens of a session by name, decrypted with the demo's keys."""
+    tokens: dict[str, str] = {}
     for column in ("access_token", "refresh_token", "id_token"):
-        sealed: Any = OIDCSession._meta.get_field(column)
-        opened[column.replace("_", " ")] = cast(SealedTextField, sealed).open(session) or ""
-    return {name: token for name, token in opened.items() if token}
+        field: Any = OIDCSession._meta.get_field(column)
+        tokens[column.replace("_", " ")] = cast(SealedTextField, field).decrypt(session) or ""
+    return {name: token for name, token in tokens.items() if token}

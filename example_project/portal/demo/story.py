@@ -1,4 +1,4 @@
-"""One person's life in the portal: a list of steps, each of which holds or does not."""
+"""The steps of the demo. They follow the patient Amina, and each passes or fails."""
 
 import json
 import sqlite3
@@ -11,39 +11,39 @@ from dataclasses import dataclass
 from django.db import DatabaseError, connections
 
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
-from django_phi_oidc.audit.routing import AUDIT_ALIAS
+from django_phi_oidc.audit.router import AUDIT_ALIAS
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession
 
-from . import glass, lying, planting, searching
+from . import canary_setup, emergency_scene, hostile_provider, plaintext_search
 from .browser import Browser, Page
-from .scene import NotHeld, Scene, eventually, expect, tokens_of
-from .surroundings import RETENTION_SECONDS
+from .scene import Scene, StepFailed, decrypt_tokens, expect, wait_for
+from .services import RETENTION_SECONDS
 
-MOST_TRIES = 3
+MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A step by its title. `tell` plays it and returns what there is to say; the trail must have `events` then."""
+    """A step. `run` returns the text to print; afterwards the audit log must contain `events`."""
 
     title: str
-    tell: Callable[[Scene], str]
+    run: Callable[[Scene], str]
     events: tuple[str, ...] = ()
 
 
 def sign_in(scene: Scene) -> str:
-    """Amina comes to her own page."""
+    """Amina signs in and gets her page."""
     page = scene.sign_in_amina()
-    expect(page.status == 200 and page.path == "/portal/", f"she came to {page.path} with {page.status}")
-    expect("data-user=" in page.text, "the page does not know her")
-    expect(scene.amina.username not in page.text, "the page calls her by a name that the portal should not know")
-    return "She gave her password to her identity provider alone, and came back to a page of her own."
+    expect(page.status == 200 and page.path == "/portal/", f"{page.path} returned {page.status}")
+    expect("data-user=" in page.text, "the page does not contain the user")
+    expect(scene.amina.username not in page.text, "the page contains a name that the portal must not know")
+    return "Amina entered her password only at the identity provider. The portal then showed her page."
 
 
-def sealed_at_rest(scene: Scene) -> str:
-    """Nothing that must not be readable is readable in any file; what was planted is found by the same search."""
-    expect(StoredClaim.objects.filter(name="birthdate").exists(), "the portal holds nothing that could be sealed")
+def check_encryption_at_rest(scene: Scene) -> str:
+    """No secret is readable in any file. The same search finds a planted text."""
+    expect(StoredClaim.objects.filter(name="birthdate").exists(), "the portal has stored no claims")
     secrets = {
         "her date of birth": str(scene.amina.claims["birthdate"]),
         "her street": str(scene.amina.claims["address"]["street_address"]),
@@ -52,143 +52,149 @@ def sealed_at_rest(scene: Scene) -> str:
         "her sub": str(scene.introspect(scene.tokens["access token"])["sub"]),
         **{f"her {name}": token for name, token in scene.tokens.items()},
     }
-    with planting.control(scene.var) as (planted, text):
-        seen = searching.search({"control": text}, scene.var)
-        missed = [name for name in planted if f"control in {name}" not in seen and f"control in {name}-wal" not in seen]
-        expect(not missed, f"the search is blind: it missed what was planted in {', '.join(missed)}")
-    hits = searching.search(secrets, scene.var)
+    with canary_setup.planted_control(scene.var) as (names, text):
+        hits = plaintext_search.search({"control": text}, scene.var)
+        missed = [name for name in names if f"control in {name}" not in hits and f"control in {name}-wal" not in hits]
+        expect(not missed, f"the search missed the text that was planted in {', '.join(missed)}")
+    hits = plaintext_search.search(secrets, scene.var)
     expect(not hits, f"readable: {', '.join(hits)}")
     return (
-        f"The search found what was planted in {len(planted)} places ({', '.join(planted)}), and nowhere in databases, "
-        f"queue and logs one of {len(secrets)} secrets: her name, her sub, her claims, her tokens."
+        f"A search found a test text that was planted in {len(names)} places ({', '.join(names)}). In databases, queue "
+        f"and logs, it found none of {len(secrets)} secrets: Amina’s name, sub, claims and tokens."
     )
 
 
-def reveal_for_a_purpose(scene: Scene) -> str:
-    """Amina chooses a purpose and sees what is held."""
-    page, again = look(scene), ""
-    for _ in range(MOST_TRIES):
+def reveal_details(scene: Scene) -> str:
+    """Amina chooses a purpose and sees her stored details."""
+    page, remark = open_details(scene), ""
+    for _ in range(MAX_ATTEMPTS):
         if "Erased" not in page.text:
             break
-        again = " (This machine is slow and her address was gone already: she signed in once more.)"
+        remark = " (The address had expired on this slow machine, so Amina signed in again.)"
         scene.browser = Browser()
         scene.sign_in_amina()
-        page = look(scene)
-    expect(page.status == 200, f"the page answered {page.status}")
+        page = open_details(scene)
+    expect(page.status == 200, f"the page returned {page.status}")
     expect(str(scene.amina.claims["birthdate"]) in page.text, "her date of birth is not on the page")
     expect(str(scene.amina.claims["address"]["street_address"]) in page.text, "her address is not on the page")
     expect("no-store" in page.headers.get("Cache-Control", ""), "the page may be stored")
-    return f"She said why, the trail took note, and only then her date of birth and her address were opened.{again}"
+    return (
+        "Amina chose a purpose. The portal recorded the disclosure, and only then decrypted her date of birth and "
+        f"address.{remark}"
+    )
 
 
-def look(scene: Scene) -> Page:
-    """Let Amina see her details on her own request."""
+def open_details(scene: Scene) -> Page:
+    """Open Amina's details for the purpose of a patient request."""
     form = scene.browser.open(f"{scene.portal}/portal/profile/")
-    expect(str(scene.amina.claims["birthdate"]) not in form.text, "it was shown before a purpose was chosen")
+    expect(str(scene.amina.claims["birthdate"]) not in form.text, "the details were shown without a purpose")
     return scene.browser.submit(form, {"purpose": "PATRQT"})
 
 
 def step_up(scene: Scene) -> str:
-    """Her chart wants more than a password; she comes back to it, in the same session."""
+    """Amina's chart needs a second factor. The step-up continues her session."""
     before = OIDCSession.objects.filter(ended_at=None).latest("started_at")
     login = scene.browser.open(f"{scene.portal}/portal/chart/")
-    expect(login.url.startswith(scene.provider), f"the portal answered {login.status} and did not lead to the provider")
-    page = scene.browser.submit(login, scene.answer(scene.amina))
-    expect(page.status == 200 and page.path == "/portal/chart/", f"she came to {page.path} with {page.status}")
+    message = f"the portal returned {login.status} and did not redirect to the provider"
+    expect(login.url.startswith(scene.provider), message)
+    page = scene.browser.submit(login, scene.build_login_fields(scene.amina))
+    expect(page.status == 200 and page.path == "/portal/chart/", f"{page.path} returned {page.status}")
     expect("data-chart=" in page.text, "the chart is not on the page")
     after = OIDCSession.objects.get(pk=before.pk)
-    expect(after.ended_at is None and after.acr != before.acr, "her session is not a stronger one")
-    scene.tokens = tokens_of(after)
+    expect(after.ended_at is None and after.acr != before.acr, "the acr of the session has not changed")
+    scene.tokens = decrypt_tokens(after)
     return (
-        "She was asked for a second proof and came back to her chart, which her session was too weak for. It is the "
-        f"same session, now of {after.acr}."
+        "The authentication level of Amina’s session was too low for her chart. The provider asked for a second "
+        f"factor, and the portal showed the chart. The session is the same, with the level {after.acr}."
     )
 
 
-def replay(scene: Scene) -> str:
-    """The callback's address, opened once more, is refused, and the one who is signed in stays so."""
+def replay_callback(scene: Scene) -> str:
+    """A second request of the callback URL is refused, and Amina stays signed in."""
     page = scene.browser.open(scene.callback)
-    expect(page.status == 403, f"the portal answered {page.status}")
-    expect("state_replayed" not in page.text, "the page tells the reason")
-    still = scene.browser.open(f"{scene.portal}/portal/")
-    expect(still.status == 200 and "data-user=" in still.text, "the refusal signed her out")
-    return "The address of her way back worked once. The second time it got a plain page with a reference, and 403."
+    expect(page.status == 403, f"the portal returned {page.status}")
+    expect("state_replayed" not in page.text, "the page contains the reason")
+    page = scene.browser.open(f"{scene.portal}/portal/")
+    expect(page.status == 200 and "data-user=" in page.text, "the refusal signed her out")
+    return "The callback URL of Amina’s sign-in is valid once. The second request got 403 and a page with a reference."
 
 
-def other_browser(scene: Scene) -> str:
-    """A way back that was begun in one browser is refused in another."""
-    held = scene.authenticate(Browser(), scene.jonas, hold=True)
-    page = Browser().open(held.location)
-    expect(page.status == 403, f"the portal answered {page.status}")
-    expect("state_unknown" not in page.text, "the page tells the reason")
-    return "Jonas began in his browser. Somebody who got hold of the address of his way back opened it in another: 403."
+def use_other_browser(scene: Scene) -> str:
+    """A callback is refused in a browser that did not start the sign-in."""
+    redirect = scene.authenticate(Browser(), scene.jonas, stop_at_callback=True)
+    page = Browser().open(redirect.location)
+    expect(page.status == 403, f"the portal returned {page.status}")
+    expect("state_unknown" not in page.text, "the page contains the reason")
+    return "Jonas started a sign-in. An attacker opened his callback URL in another browser, and got 403."
 
 
-def forged_token(scene: Scene) -> str:
-    """A token under a foreign key is refused, and what came with it dies at the provider."""
-    scene.order(lying.FORGED_SIGNATURE)
-    page = scene.authenticate(Browser(), scene.jonas, hold=False)
-    expect(page.status == 403, f"the portal answered {page.status}")
-    expect("signature_invalid" not in page.text, "the page tells the reason")
-    issued = scene.issued_last()
-    expect(len(issued) == 2, f"the provider issued {len(issued)} tokens, not two")
-    eventually(lambda: not any(map(scene.is_alive, issued)), "tokens of the refused sign-in are alive at the provider")
+def forge_token(scene: Scene) -> str:
+    """An ID Token with a foreign signature is refused, and the issued tokens are revoked."""
+    scene.order(hostile_provider.FORGED_SIGNATURE)
+    page = scene.authenticate(Browser(), scene.jonas, stop_at_callback=False)
+    expect(page.status == 403, f"the portal returned {page.status}")
+    expect("signature_invalid" not in page.text, "the page contains the reason")
+    issued = scene.list_last_issued_tokens()
+    expect(len(issued) == 2, f"the provider issued {len(issued)} tokens instead of two")
+    wait_for(lambda: not any(map(scene.is_active, issued)), "tokens of the refused sign-in are still active")
     return (
-        "The provider signed with a foreign key: 403, and both tokens that came along are dead there by introspection."
+        "The ID Token was signed with a foreign key. The portal returned 403 and revoked the access token and the "
+        "refresh token of this sign-in. Introspection at the provider confirms it."
     )
 
 
-def logout(scene: Scene) -> str:
-    """Amina signs out here and at the provider."""
-    expect(all(map(scene.is_alive, _revocable(scene))), "her tokens were dead before she left")
+def log_out(scene: Scene) -> str:
+    """Amina signs out at the portal and at the provider."""
+    expect(all(map(scene.is_active, _list_revocable_tokens(scene))), "her tokens were revoked before the logout")
     page = scene.browser.submit(scene.browser.open(f"{scene.portal}/portal/"), {}, action="/oidc/logout/")
-    expect(page.status == 200 and page.path == "/oidc/logged-out/", f"she came to {page.path} with {page.status}")
+    expect(page.status == 200 and page.path == "/oidc/logged-out/", f"{page.path} returned {page.status}")
     after = scene.browser.open(f"{scene.portal}/portal/")
-    expect(after.url.startswith(scene.provider), "her page still opens")
-    expect("password" in after.text, "the provider still knows her session")
-    return "One button: her session ended here first, then at the provider, which asks for the password again."
+    expect(after.url.startswith(scene.provider), "her page is still shown")
+    expect("password" in after.text, "the session at the provider still exists")
+    return "Amina’s session ended at the portal, then at the provider, which now asks for the password again."
 
 
-def tokens_dead(scene: Scene) -> str:
-    """Both tokens are dead at the provider."""
-    eventually(lambda: not any(map(scene.is_alive, _revocable(scene))), "a token is alive at the provider")
-    return "The provider was asked about her access token and her refresh token: neither is active any more."
+def check_tokens_revoked(scene: Scene) -> str:
+    """Both tokens are revoked at the provider."""
+    wait_for(lambda: not any(map(scene.is_active, _list_revocable_tokens(scene))), "a token is still active")
+    return "Introspection at the provider shows that Amina’s access token and refresh token are no longer active."
 
 
-def claims_gone(scene: Scene) -> str:
-    """What was kept for the session went with it."""
-    expect(not StoredClaim.objects.filter(name="birthdate").exists(), "her date of birth is still held")
-    return "Her date of birth was kept until she signed out. It went in the same transaction."
+def check_session_claims_deleted(scene: Scene) -> str:
+    """The claims with retention `session` are deleted with the session."""
+    expect(not StoredClaim.objects.filter(name="birthdate").exists(), "her date of birth is still stored")
+    return "The date of birth was stored until the logout. It was deleted in the same transaction."
 
 
-def scrubbed_by_worker(scene: Scene) -> str:
-    """What was kept for some seconds goes by the worker."""
-    eventually(lambda: not StoredClaim.objects.exists(), "a claim is held past its time")
-    return f"Her address was kept for {RETENTION_SECONDS} s. The beat woke the worker, and the worker erased it."
+def wait_for_retention(scene: Scene) -> str:
+    """The worker deletes an expired claim."""
+    wait_for(lambda: not StoredClaim.objects.exists(), "a claim is stored after its expiry")
+    return f"The address was stored for {RETENTION_SECONDS} s. Then a Celery task deleted it."
 
 
-def outage(scene: Scene) -> str:
-    """Amina signs out while the provider revokes nothing; her page comes at once, and the worker goes on."""
+def log_out_during_outage(scene: Scene) -> str:
+    """Amina signs out while the provider cannot revoke tokens. The worker revokes them later."""
     scene.browser = Browser()
     scene.sign_in_amina()
-    scene.order(lying.OUTAGE)
+    scene.order(hostile_provider.OUTAGE)
     started = time.monotonic()
     page = scene.browser.submit(scene.browser.open(f"{scene.portal}/portal/"), {}, action="/oidc/logout/")
-    took = time.monotonic() - started
-    expect(page.path == "/oidc/logged-out/", f"she came to {page.path} with {page.status}")
-    expect(all(map(scene.is_alive, _revocable(scene))), "the provider revoked, though it was out of order")
-    expect(scene.browser.open(f"{scene.portal}/portal/").url.startswith(scene.provider), "her page still opens")
-    scene.order(lying.MENDED)
-    # On a slow machine the worker may have tried in vain more than once, and waits for longer each time.
-    eventually(lambda: not any(map(scene.is_alive, _revocable(scene))), "a token is alive at the provider", seconds=120)
+    duration = time.monotonic() - started
+    tokens = _list_revocable_tokens(scene)
+    expect(page.path == "/oidc/logged-out/", f"{page.path} returned {page.status}")
+    expect(all(map(scene.is_active, tokens)), "the provider revoked tokens during the outage")
+    expect(scene.browser.open(f"{scene.portal}/portal/").url.startswith(scene.provider), "her page is still shown")
+    scene.order(hostile_provider.OUTAGE_END)
+    # On a slow machine, the worker may have failed several times, with increasing delays.
+    wait_for(lambda: not any(map(scene.is_active, tokens)), "a token is still active", seconds=120)
     return (
-        "She signed in once more, and out while the provider answered 503 to every revocation: after "
-        f"{took:.1f} s she was signed out here. Then it was mended, and the worker, which had waited, revoked both."
+        "Amina signed in again, and signed out while the provider answered every revocation with 503. After "
+        f"{duration:.1f} s she was signed out at the portal. After the outage, the worker revoked both tokens."
     )
 
 
-def trail_refuses_change(scene: Scene) -> str:
-    """UPDATE and DELETE of the trail, by SQL, are refused by the database itself."""
+def modify_audit_log(scene: Scene) -> str:
+    """The database refuses UPDATE and DELETE of audit events."""
     table = AuditEvent._meta.db_table
     before = list(AuditEvent.objects.order_by("pk").values_list())
     for statement in (f"UPDATE {table} SET outcome = 'success'", f"DELETE FROM {table}"):
@@ -197,72 +203,77 @@ def trail_refuses_change(scene: Scene) -> str:
                 cursor.execute(statement)
         except DatabaseError:
             continue
-        raise NotHeld(f"the database took {statement.partition(' ')[0]}")
-    expect(list(AuditEvent.objects.order_by("pk").values_list())[: len(before)] == before, "events are changed")
-    return f"UPDATE and DELETE by plain SQL: refused by triggers. All {len(before)} events stand as they were written."
+        raise StepFailed(f"the database allowed {statement.partition(' ')[0]}")
+    expect(list(AuditEvent.objects.order_by("pk").values_list())[: len(before)] == before, "events have changed")
+    return f"Database triggers refused UPDATE and DELETE statements. All {len(before)} events are unchanged."
 
 
-def sealed_and_proven(scene: Scene) -> str:
-    """The worker has sealed the trail; the command verifies it; one event is proven without the portal."""
-    eventually(lambda: not AuditUnsealed.objects.exists(), "events are not sealed")
-    told = scene.manage("phi_oidc", "audit", "verify")
-    expect(told.returncode == 0, f"verify found something: {told.stdout[-500:]}")
+def verify_audit_log(scene: Scene) -> str:
+    """The worker has signed the audit log, a command verifies it, and one event is proven without the portal."""
+    wait_for(lambda: not AuditUnsealed.objects.exists(), "events are not sealed")
+    verification = scene.manage("phi_oidc", "audit", "verify")
+    expect(verification.returncode == 0, f"the verification failed: {verification.stdout[-500:]}")
     event = AuditEvent.objects.filter(action="login.succeeded").earliest("pk")
     proof = scene.var / "proof.json"
     proof.write_text(scene.manage("phi_oidc", "audit", "prove", str(event.pk)).stdout)
     key = scene.manage("phi_oidc", "audit", "checkpoint", "--public-key").stdout.strip()
-    checked = scene.python("-m", "django_phi_oidc.audit.bundle", str(proof), "--public-key", key)
-    expect(checked.returncode == 0 and str(event.pk) in checked.stdout, f"the proof does not hold: {checked.stderr}")
+    check = ("-m", "django_phi_oidc.audit.log.bundle")
+    valid = scene.run_python(*check, str(proof), "--public-key", key)
+    expect(valid.returncode == 0 and str(event.pk) in valid.stdout, f"the proof is invalid: {valid.stderr}")
     forged = proof.with_name("forged.json")
     forged.write_text(proof.read_text().replace('"success"', '"failure"'))
-    refused = scene.python("-m", "django_phi_oidc.audit.bundle", str(forged), "--public-key", key)
-    expect(refused.returncode == 1, "a forged proof holds")
+    invalid = scene.run_python(*check, str(forged), "--public-key", key)
+    expect(invalid.returncode == 1, "a forged proof was accepted")
     size = AuditCheckpoint.objects.latest("tree_size").tree_size
     return (
-        f"The worker sealed {size} events and signed the root over them. Verified: every one is as it was. Her sign-in "
-        "was proven from a file, by the log’s public key alone; with one word of it changed the proof does not hold."
+        f"The worker sealed {size} events and signed the root hash of their Merkle tree. The verification found no "
+        "changes. An exported proof of Amina’s sign-in was verified with the log’s public key alone. After one word in "
+        "it was changed, the proof was refused."
     )
 
 
-def tampering_found(scene: Scene) -> str:
-    """In a copy of the trail somebody with all rights changes one event, and is found."""
-    copy = scene.var / "tampered.sqlite3"
-    trail = connections[AUDIT_ALIAS].settings_dict["NAME"]
-    with closing(sqlite3.connect(trail)) as original, closing(sqlite3.connect(copy)) as copied:
-        original.backup(copied)
-        for (name,) in copied.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-            copied.execute(f"DROP TRIGGER {name}")
-        victim = copied.execute("SELECT event_id FROM django_phi_oidc_auditleaf WHERE leaf_index = 2").fetchone()[0]
-        copied.execute("UPDATE django_phi_oidc_auditevent SET actor = 'nobody' WHERE id = ?", [victim])
-        copied.commit()
-    told = scene.manage("phi_oidc", "audit", "verify", "--json", PHI_AUDIT_DATABASE_URL=f"sqlite:///{copy}")
-    found = [json.loads(line) for line in told.stdout.splitlines()]
-    named = [(each["kind"], each["event_id"]) for each in found if each.get("kind")]
-    expect(told.returncode == 1, "the change was not found")
-    expect(named == [("event_altered", str(uuid.UUID(victim)))], f"found was {named}")
-    return f"In a copy, without its triggers, one word of one event was changed. Found, and named: event {named[0][1]}."
+def detect_tampering(scene: Scene) -> str:
+    """In a copy of the audit log without triggers, one event is changed. The verification detects it."""
+    copy_path = scene.var / "tampered.sqlite3"
+    name = connections[AUDIT_ALIAS].settings_dict["NAME"]
+    with closing(sqlite3.connect(name)) as original, closing(sqlite3.connect(copy_path)) as copy:
+        original.backup(copy)
+        for (trigger,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            copy.execute(f"DROP TRIGGER {trigger}")
+        event_id = copy.execute("SELECT event_id FROM django_phi_oidc_auditleaf WHERE leaf_index = 2").fetchone()[0]
+        copy.execute("UPDATE django_phi_oidc_auditevent SET actor = 'nobody' WHERE id = ?", [event_id])
+        copy.commit()
+    url = f"sqlite:///{copy_path}"
+    verification = scene.manage("phi_oidc", "audit", "verify", "--json", PHI_AUDIT_DATABASE_URL=url)
+    objects = [json.loads(line) for line in verification.stdout.splitlines()]
+    findings = [(finding["kind"], finding["event_id"]) for finding in objects if finding.get("kind")]
+    expect(verification.returncode == 1, "the change was not detected")
+    expect(findings == [("event_altered", str(uuid.UUID(event_id)))], f"the findings are {findings}")
+    return (
+        "In a copy of the audit database without triggers, one word of one event was changed. The verification "
+        f"reported the event: {findings[0][1]}."
+    )
 
 
-def _revocable(scene: Scene) -> list[str]:
-    """Return her access and refresh token."""
+def _list_revocable_tokens(scene: Scene) -> list[str]:
     return [scene.tokens[name] for name in ("access token", "refresh token")]
 
 
 STEPS = (
     Step(
         title="Amina signs in",
-        tell=sign_in,
+        run=sign_in,
         events=("subject.linked success", "claim.stored success", "login.succeeded success"),
     ),
-    Step(title="What the portal keeps of her is sealed", tell=sealed_at_rest),
+    Step(title="Stored data is encrypted", run=check_encryption_at_rest),
     Step(
-        title="She chooses a purpose and sees her details",
-        tell=reveal_for_a_purpose,
+        title="Amina chooses a purpose and sees her details",
+        run=reveal_details,
         events=("claim.revealed success PATRQT",),
     ),
     Step(
-        title="Her chart wants a stronger sign-in",
-        tell=step_up,
+        title="Her chart needs a second factor",
+        run=step_up,
         events=(
             "access.denied failure acr_insufficient PATRQT",
             "session.renewed success",
@@ -270,8 +281,8 @@ STEPS = (
         ),
     ),
     Step(
-        title="A clinician breaks the glass",
-        tell=glass.broken,
+        title="A clinician opens emergency access",
+        run=emergency_scene.open_emergency_access,
         events=(
             "access.denied failure permission_missing TREAT",
             "emergency.opened success ETREAT",
@@ -280,39 +291,47 @@ STEPS = (
         ),
     ),
     Step(
-        title="The privacy officer reviews it",
-        tell=glass.reviewed,
+        title="The privacy officer reviews the emergency access",
+        run=emergency_scene.review_emergency_access,
         events=("emergency.reviewed success",),
     ),
-    Step(title="Her way back, opened a second time", tell=replay, events=("login.refused failure state_replayed",)),
     Step(
-        title="A way back begun in one browser, opened in another",
-        tell=other_browser,
+        title="The callback URL is used a second time",
+        run=replay_callback,
+        events=("login.refused failure state_replayed",),
+    ),
+    Step(
+        title="A callback URL is opened in another browser",
+        run=use_other_browser,
         events=("login.refused failure state_unknown",),
     ),
     Step(
-        title="The provider lies: a forged token",
-        tell=forged_token,
+        title="The provider sends a forged ID Token",
+        run=forge_token,
         events=("login.refused failure signature_invalid", "token.revoked success"),
     ),
     Step(
         title="Amina signs out",
-        tell=logout,
+        run=log_out,
         events=("session.ended success logout", "claim.scrubbed success", "logout.completed success"),
     ),
-    Step(title="Her tokens are dead at the provider", tell=tokens_dead),
-    Step(title="What was kept for the session is gone", tell=claims_gone),
-    Step(title="The rest goes when its time is over", tell=scrubbed_by_worker, events=("claim.scrubbed success",)),
+    Step(title="Her tokens are revoked at the provider", run=check_tokens_revoked),
+    Step(title="Claims of the session are deleted", run=check_session_claims_deleted),
     Step(
-        title="The provider is out of order when she signs out",
-        tell=outage,
+        title="Other claims are deleted after their retention time",
+        run=wait_for_retention,
+        events=("claim.scrubbed success",),
+    ),
+    Step(
+        title="Amina signs out during an outage of the provider",
+        run=log_out_during_outage,
         events=("token.revocation_failed failure http_503", "session.ended success logout", "token.revoked success"),
     ),
-    Step(title="The trail can’t be rewritten", tell=trail_refuses_change),
+    Step(title="The audit log cannot be modified", run=modify_audit_log),
     Step(
-        title="The trail is sealed, verified, and one event proven",
-        tell=sealed_and_proven,
+        title="The audit log is signed and verified, and one event is proven",
+        run=verify_audit_log,
         events=("audit.verified success", "audit.exported success"),
     ),
-    Step(title="Somebody with all rights changes an event", tell=tampering_found),
+    Step(title="Tampering with a copy of the audit log is detected", run=detect_tampering),
 )

@@ -1,7 +1,7 @@
-"""Who writes an audit event: for each contender, its table, and what writes one event, committed when it returns.
+"""The contenders that write audit events: the table of each, and a function that writes and commits one event.
 
-The same act for all: somebody revealed a claim of somebody. The values differ from event to event as they would: the
-id, and one in a thousand subjects and sessions. Whoever is bare gets them ready-made.
+All write the same event: a user revealed a claim of a person. The id, subject and session (of a thousand) vary. The
+bare contenders get these values precomputed.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ from django.db import connections
 from django_phi_oidc.audit.events import Action, Origin
 
 MODELS = "tests.benchmarks.audit.rows.models"
-"""What can't be imported before Django is set up."""
+"""It cannot be imported before django.setup()."""
 PEOPLE = 1000
 CLAIM, PURPOSE, PROVIDER = "birthdate", "TREAT", "default"
 DETAIL = f'{{"claim":"{CLAIM}"}}'
-OURS = "django_phi_oidc_auditevent"
+EVENT_TABLE = "django_phi_oidc_auditevent"
 COLUMNS = (
     *("id", "v", "mac_key", "occurred_at", "action", "outcome", "actor", "subject", "provider", "session"),
     *("client_ip", "purpose", "resource", "reason", "request_id", "detail", "mac"),
@@ -37,19 +37,19 @@ Write = Callable[[], object]
 
 
 def person(number: int) -> dict[str, str]:
-    """Return what is known of the act of that number."""
-    who = number % PEOPLE
+    """Return the values of the event with that number."""
+    index = number % PEOPLE
     return {
-        "actor": str(who),
-        "subject": hashlib.sha256(b"%d" % who).hexdigest(),
-        "session": hashlib.sha256(b"session %d" % who).hexdigest()[:32],
-        "client_ip": f"198.51.100.{who % 256}",
-        "request_id": f"{who:032x}",
+        "actor": str(index),
+        "subject": hashlib.sha256(b"%d" % index).hexdigest(),
+        "session": hashlib.sha256(b"session %d" % index).hexdigest()[:32],
+        "client_ip": f"198.51.100.{index % 256}",
+        "request_id": f"{index:032x}",
     }
 
 
 def prepare() -> None:
-    """Make the tables of the contender that the settings name, in the database that they name."""
+    """Create the tables of the configured contender."""
     if settings.CONTENDER in settings.PEERS:
         call_command("migrate", run_syncdb=True, verbosity=0)
         return
@@ -61,35 +61,36 @@ def prepare() -> None:
 
 TABLES: Mapping[str, tuple[str, ...]] = {
     # Columns, defaults, constraints and indexes; no triggers.
-    "bare": (f"CREATE TABLE bench_bare (LIKE {OURS} INCLUDING ALL)",),
-    "one cursor": (f"CREATE TABLE bench_bare (LIKE {OURS} INCLUDING ALL)",),
-    "orm": (f"CREATE TABLE bench_orm (LIKE {OURS} INCLUDING ALL)",),
+    "bare": (f"CREATE TABLE bench_bare (LIKE {EVENT_TABLE} INCLUDING ALL)",),
+    "one cursor": (f"CREATE TABLE bench_bare (LIKE {EVENT_TABLE} INCLUDING ALL)",),
+    "orm": (f"CREATE TABLE bench_orm (LIKE {EVENT_TABLE} INCLUDING ALL)",),
     "chain": (
-        f"CREATE TABLE bench_chain (LIKE {OURS} INCLUDING ALL, place bigint GENERATED ALWAYS AS IDENTITY UNIQUE)",
+        f"CREATE TABLE bench_chain (LIKE {EVENT_TABLE} INCLUDING ALL,"
+        " place bigint GENERATED ALWAYS AS IDENTITY UNIQUE)",
     ),
 }
 COUNTED: Mapping[str, str] = {
     "bare": "bench_bare",
     "one cursor": "bench_bare",
-    "ours": OURS,
+    "ours": EVENT_TABLE,
     "orm": "bench_orm",
     "chain": "bench_chain",
     "auditlog": "auditlog_logentry",
     "easyaudit": "easyaudit_crudevent",
     "pghistory": "rows_revealevent",
 }
-"""The table in which each contender's events are, the floor first, ours third."""
+"""The table of each contender's events, the baseline first."""
 
 
 def count() -> int:
-    """Return how many events the contender's table has."""
+    """Return the number of events of the contender."""
     with connections["default"].cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM {COUNTED[settings.CONTENDER]}")
         return int(cursor.fetchone()[0])
 
 
 def writer() -> Write:
-    """Return what writes an event of the contender that the settings name, on a connection that is open from now on."""
+    """Return the function that writes an event of the configured contender, on an open connection."""
     return WRITERS[settings.CONTENDER]()
 
 
@@ -98,25 +99,25 @@ def _bare() -> Write:
 
 
 def _one_cursor() -> Write:
-    """What a floor would be that keeps its cursor, as `record()` does: psycopg makes one for each `execute`."""
+    """Like bare with one cursor, as in `record()`; psycopg creates a cursor for each `execute`."""
     return _inserting(_psycopg().cursor().execute)
 
 
 def _inserting(execute: Callable[..., object]) -> Write:
     statement = f"INSERT INTO bench_bare ({', '.join(COLUMNS)}) VALUES ({_PLACES})"
-    ready = _ready_made()
+    ready = _prepared_values()
     return lambda: execute(statement, next(ready))
 
 
 def _ours() -> Write:
-    record = import_module("django_phi_oidc.audit.recording").record
+    record = import_module("django_phi_oidc.audit.recorder").record
     connections["phi_audit"].ensure_connection()
     people = [person(number) for number in range(PEOPLE)]
-    # As a request has made it, once for all that it does.
-    acting = itertools.cycle([(who.pop("subject"), Origin(**who)) for who in people])
+    # A request creates its Origin once.
+    origins = itertools.cycle([(values.pop("subject"), Origin(**values)) for values in people])
 
     def write() -> object:
-        subject, origin = next(acting)
+        subject, origin = next(origins)
         return record(
             Action.CLAIM_REVEALED,
             origin=origin,
@@ -133,15 +134,15 @@ def _ours() -> Write:
 def _orm() -> Write:
     event = import_module(MODELS).Event
     connections["default"].ensure_connection()
-    ready = _ready_made()
+    ready = _prepared_values()
     return lambda: event.objects.create(**dict(zip(COLUMNS, next(ready), strict=True)))
 
 
 def _chain() -> Write:
-    """What most "blockchain" logs do: each event has the hash of the one before, so they are written one by one."""
+    """Like most "blockchain" logs: each event contains the hash of the previous one, so writes are serialized."""
     connection = _psycopg()
     statement = f"INSERT INTO bench_chain ({', '.join(COLUMNS)}) VALUES ({_PLACES})"
-    ready = _ready_made()
+    ready = _prepared_values()
 
     def write() -> None:
         *values, _ = next(ready)
@@ -176,25 +177,25 @@ WRITERS: Mapping[str, Callable[[], Write]] = {
 
 
 def _psycopg() -> Any:
-    """Return a connection in autocommit, as psycopg opens it: what comes often is prepared."""
+    """Return an autocommit connection with the defaults of psycopg, which prepares frequent statements."""
     url = settings.DATABASES["default"]
-    given = {"host": url["HOST"], "port": url["PORT"], "user": url["USER"], "password": url["PASSWORD"]}
-    options = {name: value for name, value in given.items() if value}
+    credentials = {"host": url["HOST"], "port": url["PORT"], "user": url["USER"], "password": url["PASSWORD"]}
+    options = {name: value for name, value in credentials.items() if value}
     return psycopg.connect(dbname=url["NAME"], autocommit=True, **options, **url.get("OPTIONS", {}))
 
 
-def _ready_made() -> Iterator[tuple[Any, ...]]:
-    """Yield the values of COLUMNS: ids that ascend and are no other process's, and all else made beforehand."""
+def _prepared_values() -> Iterator[tuple[Any, ...]]:
+    """Yield the values of COLUMNS: ascending ids unique to this process, and precomputed other values."""
     now = datetime.now(UTC)
-    made = []
+    prepared = []
     for number in range(PEOPLE):
-        who = person(number)
-        made.append(
+        values = person(number)
+        prepared.append(
             (
-                *(1, "0123abcd", now, "claim.revealed", "success", who["actor"], who["subject"], PROVIDER),
-                *(who["session"], who["client_ip"], PURPOSE, "", "", who["request_id"], DETAIL, bytes(32)),
+                *(1, "0123abcd", now, "claim.revealed", "success", values["actor"], values["subject"], PROVIDER),
+                *(values["session"], values["client_ip"], PURPOSE, "", "", values["request_id"], DETAIL, bytes(32)),
             )
         )
     first = int(time.time() * 1000) << 80 | 0x7 << 76 | os.getpid() % 4096 << 64 | 0b10 << 62
-    for number, rest in zip(itertools.count(first), itertools.cycle(made), strict=False):
+    for number, rest in zip(itertools.count(first), itertools.cycle(prepared), strict=False):
         yield (uuid.UUID(int=number), *rest)

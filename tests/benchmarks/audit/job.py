@@ -1,7 +1,7 @@
-"""A process that works on a trail: `python -m tests.benchmarks.audit.job`, an order a line, and an answer in JSON.
+"""A process that works on an audit log: `python -m tests.benchmarks.audit.job`, one command per line, results in JSON.
 
-What one order takes is measured inside, without the start of Python and Django; its CPU time is of this process, and of
-the server's that serves it, where that runs on this machine.
+Times exclude the start of Python and Django. CPU time is that of this process, and of the PostgreSQL process that
+serves it if that runs on this machine.
 """
 
 import os
@@ -16,68 +16,74 @@ from typing import Any
 from django.core.management import call_command
 from django.db import connections
 
-from django_phi_oidc.audit.findings import Tally
-from tests.benchmarks.orders import Order, carry_out, peak_memory
+from django_phi_oidc.audit.log.findings import VerificationSummary
+from tests.benchmarks.worker_protocol import Command, peak_memory, run_commands
 
 _module = import_module
-"""What has models can't be imported before Django is set up."""
+"""Modules with models cannot be imported before django.setup()."""
 
 
 def migrate() -> dict[str, Any]:
-    """Make the tables."""
+    """Create the tables."""
     call_command("migrate", verbosity=0)
     return {}
 
 
 def build_genuine(count: int) -> dict[str, Any]:
-    """Write genuine events that wait to be sealed."""
-    with _taking() as took:
-        _module("tests.benchmarks.audit.building").build_genuine(count)
+    """Write valid events to be sealed."""
+    with _measure() as took:
+        _module("tests.benchmarks.audit.trail_builder").build_genuine(count)
     return took
 
 
 def build_sealed(count: int) -> dict[str, Any]:
     """Write a sealed log."""
-    with _taking() as took:
-        _module("tests.benchmarks.audit.building").build_sealed(count)
+    with _measure() as took:
+        _module("tests.benchmarks.audit.trail_builder").build_sealed(count)
         with connections["phi_audit"].cursor() as cursor:
-            # What the server would do by itself some time later, and at the wrong moment.
+            # Otherwise the server would do this later, during the measurement.
             cursor.execute("VACUUM ANALYZE")
             cursor.execute("CHECKPOINT")
     return took
 
 
 def seal() -> dict[str, Any]:
-    """Seal all that waits."""
-    sealing, key = _module("django_phi_oidc.audit.sealing"), _module("django_phi_oidc.audit.signing").signing_key()
-    with _taking() as took:
-        done = list(sealing.seal_all(key=key, clock=lambda: datetime.now(UTC)))
-    return {**took, "events": sum(each.events for each in done), "refused": sum(each.refused for each in done)}
+    """Seal all new events."""
+    sequencer = _module("django_phi_oidc.audit.log.sequencer")
+    key = _module("django_phi_oidc.audit.log.signing_keys").find_signing_key()
+    with _measure() as took:
+        batches = list(sequencer.append_all_to_log(key=key, clock=lambda: datetime.now(UTC)))
+    return {
+        **took,
+        "events": sum(batch.event_count for batch in batches),
+        "refused": sum(batch.refused_count for batch in batches),
+    }
 
 
 def verify() -> dict[str, Any]:
     """Verify the whole log."""
-    verifying, keys = _module("django_phi_oidc.audit.verifying"), _module("django_phi_oidc.audit.signing").public_keys()
-    tally = Tally()
-    with _taking() as took:
-        findings = list(verifying.verify(keys=keys, now=datetime.now(UTC), tally=tally))
-    found = [f"{finding.kind}: {finding.event_id}" for finding in findings]
-    return {**took, "events": tally.events, "found": found, "peak": peak_memory()}
+    verifier = _module("django_phi_oidc.audit.log.verifier")
+    keys = _module("django_phi_oidc.audit.log.signing_keys").get_public_keys()
+    summary = VerificationSummary()
+    with _measure() as took:
+        findings = list(verifier.verify_log(keys=keys, now=datetime.now(UTC), summary=summary))
+    texts = [f"{finding.kind}: {finding.event_id}" for finding in findings]
+    return {**took, "events": summary.events, "found": texts, "peak": peak_memory()}
 
 
 def tamper() -> dict[str, Any]:
     """Change one event."""
-    return {"event": _module("tests.benchmarks.audit.building").tamper()}
+    return {"event": _module("tests.benchmarks.audit.trail_builder").tamper()}
 
 
-ORDERS: Mapping[str, Order] = {
-    order.__name__: order for order in (migrate, build_genuine, build_sealed, seal, verify, tamper)
+COMMANDS: Mapping[str, Command] = {
+    command.__name__: command for command in (migrate, build_genuine, build_sealed, seal, verify, tamper)
 }
 
 
 @contextmanager
-def _taking() -> Iterator[dict[str, Any]]:
-    """Yield what is filled, when the block has ended, with what it took: seconds."""
+def _measure() -> Iterator[dict[str, Any]]:
+    """Yield a dict that receives the times of the block in seconds."""
     connections["phi_audit"].ensure_connection()
     took: dict[str, Any] = {}
     wall, cpu, server = time.perf_counter(), time.process_time(), server_cpu()
@@ -88,7 +94,7 @@ def _taking() -> Iterator[dict[str, Any]]:
 
 
 def server_cpu() -> float | None:
-    """Return the CPU time so far of the server's process for us; None where it is on another machine. Spec: proc(5)."""
+    """Return the CPU time of our PostgreSQL process so far; None if it runs on another machine. Spec: proc(5)."""
     process = Path(f"/proc/{connections['phi_audit'].connection.info.backend_pid}")
     try:
         if process.joinpath("comm").read_text().strip() != "postgres":
@@ -100,4 +106,4 @@ def server_cpu() -> float | None:
 
 
 if __name__ == "__main__":
-    carry_out(ORDERS)
+    run_commands(COMMANDS)

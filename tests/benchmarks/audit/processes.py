@@ -1,4 +1,4 @@
-"""The processes and databases of the trail's benchmarks."""
+"""Processes and databases of the audit benchmarks."""
 
 import os
 import subprocess
@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from tests.benchmarks.orders import line_of
-from tests.benchmarks.sign_in.measuring import _database as database
+from tests.benchmarks.sign_in.measurement import _database as database
+from tests.benchmarks.worker_protocol import read_line
 
-__all__ = ["database", "environment_of", "line_of", "process"]
+__all__ = ["database", "environment_of", "process", "read_line"]
 
 
 def environment_of(contender: str, url: str, name: str) -> Mapping[str, str]:
-    """Return what tells a process whom it works for, and where: the server's URL and the database's name."""
+    """Return the environment of a process: contender, URL of the server and name of the database."""
     return {
         "DJANGO_SETTINGS_MODULE": "tests.benchmarks.audit.settings",
         "BENCH_CONTENDER": contender,
@@ -24,10 +24,12 @@ def environment_of(contender: str, url: str, name: str) -> Mapping[str, str]:
 
 @contextmanager
 def process(module: str, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a module of ours, to be written to and read from, and see to its end."""
+    """Run a module with pipes for its input and output, and kill it at the end."""
     command = [sys.executable, "-m", module, *arguments]
-    given = {**os.environ, **environment}
-    with subprocess.Popen(command, env=given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+    environment = {**os.environ, **environment}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as running:
         try:
             yield running
         finally:

@@ -1,4 +1,4 @@
-"""Settings of whoever works on a trail: what all share, then what is a contender's own, as the environment says."""
+"""Settings of the audit benchmarks: shared ones, then those of the contender in the environment."""
 
 import os
 from typing import Any
@@ -11,9 +11,9 @@ from tests.settings import key
 
 CONTENDER = os.environ.get("BENCH_CONTENDER", "ours")
 PEERS = {"auditlog": ["auditlog"], "easyaudit": ["easyaudit"], "pghistory": ["pgtrigger", "pghistory"]}
-"""What each of them has installed."""
+"""Their installed apps."""
 
-SECRET_KEY = "a key for benchmarks only, long enough to please everybody: 0123456789"
+SECRET_KEY = "a key for benchmarks only, long enough for all checks: 0123456789"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
@@ -31,19 +31,21 @@ if CONTENDER in PEERS:
     PGTRIGGER_INSTALL_ON_MIGRATE = True
 else:
     INSTALLED_APPS += ["django_phi_oidc"]
-    # As docs/how-to tells who reaches the trail directly, and not through a pooler that swaps connections.
+    # As recommended for a direct connection without a transaction-mode pooler.
     options = {**DATABASES["default"].get("OPTIONS", {}), "prepare_threshold": 5}
     DATABASES["phi_audit"] = {**DATABASES["default"], "OPTIONS": options}
-    DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+    DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
     PHI_OIDC = {
         "PROVIDERS": {"default": {"issuer": "https://op.example.test", "client_id": "portal", "client_secret": "none"}},
-        "ENCRYPTION_KEYS": [key("bench encryption key")],
-        "SUBJECT_KEYS": [key("bench subject key")],
-        "AUDIT_MAC_KEYS": [key("bench audit mac key")],
-        "AUDIT_SIGNING_KEY": Ed25519PrivateKey.from_private_bytes(b"a signing key, for benchmarks...")
-        .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        .decode("ascii"),
+        "KEYS": {
+            "encryption": [key("bench encryption key")],
+            "subject": [key("bench subject key")],
+            "audit_mac": [key("bench audit mac key")],
+            "audit_signing": Ed25519PrivateKey.from_private_bytes(b"a signing key, for benchmarks...")
+            .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            .decode("ascii"),
+        },
     }
 
-# Last: those that audit find the model when they are there already.
+# Last, so that the auditing apps are loaded before the model.
 INSTALLED_APPS += ["tests.benchmarks.audit.rows"]

@@ -1,7 +1,7 @@
-"""The processes of one contender: `python -m tests.benchmarks.audit.writers COUNT` makes its tables and forks them.
+"""The processes of one contender: `python -m tests.benchmarks.audit.writers COUNT` creates its tables and forks them.
 
-On the standard input comes `WRITERS SECONDS` for each turn; so many write for so long, all from one moment on, and the
-answer is a line of JSON. In the end, when the input ends, the last line says how many events there are.
+For each line `WRITERS SECONDS` on standard input, that many writers write for that time, starting together, and the
+result is a line of JSON. When the input ends, the last line contains the number of events.
 """
 
 import json
@@ -20,7 +20,7 @@ from django.db import connections
 
 WARM_UP = 20
 HEAD_START = 0.3
-"""Seconds of each turn, before those that count, in which all hear of it, and what they work on gets warm again."""
+"""Seconds before each measured turn, for starting all writers and for warm-up."""
 
 
 def main() -> None:
@@ -31,10 +31,10 @@ def main() -> None:
     fork = multiprocessing.get_context("fork")
     pipes = []
     for _ in range(int(sys.argv[1])):
-        ours, theirs = fork.Pipe()
-        pipes.append(ours)
-        fork.Process(target=_live, args=(theirs, pipes), daemon=True).start()
-    told = WARM_UP * len(pipes)
+        parent_end, writer_end = fork.Pipe()
+        pipes.append(parent_end)
+        fork.Process(target=_run_writer, args=(writer_end, pipes), daemon=True).start()
+    reported = WARM_UP * len(pipes)
     for pipe in pipes:
         pipe.recv()
     print("ready", flush=True)
@@ -44,14 +44,14 @@ def main() -> None:
         for pipe in pipes[:writers]:
             pipe.send((begin, seconds))
         turns = [pipe.recv() for pipe in pipes[:writers]]
-        told += sum(not_counted + written for not_counted, written, _ in turns)
+        reported += sum(not_counted + written for not_counted, written, _ in turns)
         events, cpu = sum(written for _, written, _ in turns), sum(cpu for *_, cpu in turns)
         print(json.dumps({"events": events, "cpu": cpu}), flush=True)
-    print(json.dumps({"told": told, "found": contenders().count()}), flush=True)
+    print(json.dumps({"reported": reported, "found": contenders().count()}), flush=True)
 
 
-def _live(pipe: Connection, others: list[Connection]) -> None:
-    """The life of a writer; it ends with the process that it was forked from, and ends that when it fails itself."""
+def _run_writer(pipe: Connection, others: list[Connection]) -> None:
+    """Run a writer until the parent process ends. If the writer fails, it terminates the parent."""
     for other in others:
         other.close()
     try:
@@ -77,7 +77,7 @@ def _write(pipe: Connection) -> None:
 
 
 def _write_until(end: float, write: Callable[[], object]) -> int:
-    """Return how many events were written until then."""
+    """Return the number of events written until then."""
     written = 0
     while time.monotonic() < end:
         write()
@@ -86,7 +86,7 @@ def _write_until(end: float, write: Callable[[], object]) -> int:
 
 
 def contenders() -> Any:
-    """Return the module, which can't be imported before Django is set up."""
+    """Return the module, which cannot be imported before django.setup()."""
     return import_module("tests.benchmarks.audit.contenders")
 
 

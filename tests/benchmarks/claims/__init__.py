@@ -1,1 +1,1 @@
-"""What it takes to erase the claims that are due, beside one bare DELETE, and what a reader waits for meanwhile."""
+"""Cost of erasing due claims compared with one bare DELETE, and latency of a concurrent reader."""

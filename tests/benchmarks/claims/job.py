@@ -1,4 +1,4 @@
-"""A process that works on claims: `python -m tests.benchmarks.claims.job`, an order a line, and an answer in JSON."""
+"""A process that works on claims: `python -m tests.benchmarks.claims.job`, one command per line, results in JSON."""
 
 import time
 from collections.abc import Mapping
@@ -8,23 +8,23 @@ from typing import Any
 from django.core.management import call_command
 from django.db import connection
 
-from tests.benchmarks.orders import Order, carry_out, peak_memory
+from tests.benchmarks.worker_protocol import Command, peak_memory, run_commands
 
 CLAIM, SUBJECT, USER = "django_phi_oidc_storedclaim", "django_phi_oidc_pairwisesubject", "auth_user"
 CLAIMS_EACH = 10
-"""Of a person."""
+"""Claims per person."""
 READING_PAUSE = 0.01
-"""Seconds between two looks."""
+"""Seconds between two reads."""
 
 
 def migrate() -> dict[str, Any]:
-    """Make the tables."""
+    """Create the tables."""
     call_command("migrate", verbosity=0)
     return {}
 
 
 def fill(count: int) -> dict[str, Any]:
-    """Write that many claims, as they were stored over two days; what was stored on the first one is due."""
+    """Write that many claims, stored over two days; those of the first day are due."""
     persons = count // CLAIMS_EACH
     statements = (
         f"INSERT INTO {USER} (id, password, is_superuser, username, first_name, last_name, email, is_staff, is_active,"
@@ -35,7 +35,7 @@ def fill(count: int) -> dict[str, Any]:
         f" FROM generate_series(1, {persons:d}) AS n",
         f"INSERT INTO {CLAIM} (subject_id, session, name, bucket, value, purpose, obtained_at, expires_at)"
         f" SELECT n % {persons:d} + 1, '00000000-0000-0000-0000-000000000000', 'claim_' || n / {persons:d}, '',"
-        # As long as a sealed address.
+        # As long as an encrypted address.
         " '01234567:' || repeat(md5(n::text), 10), 'TREAT', now() - interval '1 day',"
         f" now() + (n - {count / 2}) / {count} * interval '2 days' + CASE WHEN n < {count // 2} THEN interval '0' ELSE"
         " interval '1 hour' END"
@@ -50,7 +50,7 @@ def fill(count: int) -> dict[str, Any]:
 
 
 def bare() -> dict[str, Any]:
-    """Delete what is due by one statement."""
+    """Delete due claims with one statement."""
     began = time.perf_counter()
     with connection.cursor() as cursor:
         cursor.execute(f"DELETE FROM {CLAIM} WHERE expires_at <= now()")
@@ -59,16 +59,19 @@ def bare() -> dict[str, Any]:
 
 
 def scrub() -> dict[str, Any]:
-    """Erase what is due as the task does, with its events."""
-    clock, scrubbing = import_module("django_phi_oidc.clock"), import_module("django_phi_oidc.claims.scrubbing")
+    """Erase due claims like the task, with its events."""
+    clock, retention = (
+        import_module("django_phi_oidc._internal.clock"),
+        import_module("django_phi_oidc.claims.retention"),
+    )
     connection.ensure_connection()
     began = time.perf_counter()
-    erased = scrubbing.scrub_due(now=clock.now())
+    erased = retention.scrub_due_claims(now=clock.now())
     return {"erased": erased, "wall": time.perf_counter() - began, "peak": peak_memory()}
 
 
 def left() -> dict[str, Any]:
-    """Count what is there, and what of it is due."""
+    """Count the claims, and those that are due."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT count(*), count(*) FILTER (WHERE expires_at <= now()) FROM {CLAIM}")
         there, due = cursor.fetchone()
@@ -76,7 +79,7 @@ def left() -> dict[str, Any]:
 
 
 def read(milliseconds: int) -> dict[str, Any]:
-    """Look claims up for that long, as `reveal` does, and tell how long that took: seconds."""
+    """Read claims for that long, like `reveal`, and return the latencies in seconds."""
     models = import_module("django_phi_oidc.claims.models")
     ends_at, took, person = time.perf_counter() + milliseconds / 1000, [], 0
     while time.perf_counter() < ends_at:
@@ -87,14 +90,14 @@ def read(milliseconds: int) -> dict[str, Any]:
         ).select_related("subject")
         list(rows)
         took.append(time.perf_counter() - began)
-        # People, and not another load: on two cores that would be half of all that there is.
+        # Like users; continuous reads would use one of two cores.
         time.sleep(READING_PAUSE)
     took.sort()
     return {"reads": len(took), "median": took[len(took) // 2], "p99": took[len(took) * 99 // 100]}
 
 
-ORDERS: Mapping[str, Order] = {order.__name__: order for order in (migrate, fill, bare, scrub, left, read)}
+COMMANDS: Mapping[str, Command] = {command.__name__: command for command in (migrate, fill, bare, scrub, left, read)}
 
 
 if __name__ == "__main__":
-    carry_out(ORDERS)
+    run_commands(COMMANDS)

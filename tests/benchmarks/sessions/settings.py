@@ -1,4 +1,4 @@
-"""Settings of the process that measures middleware: sessions in its own memory, so that little else is measured."""
+"""Settings of the middleware benchmark: sessions in memory, so that little else is measured."""
 
 from importlib.util import find_spec
 
@@ -8,7 +8,7 @@ __all__ = ["DEFAULT_AUTO_FIELD", "PHI_OIDC", "SECRET_KEY", "USE_TZ"]
 
 DEBUG = False
 ALLOWED_HOSTS = ["testserver"]
-ROOT_URLCONF = "tests.benchmarks.sessions.stacks"
+ROOT_URLCONF = "tests.benchmarks.sessions.middleware_stacks"
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -17,19 +17,19 @@ INSTALLED_APPS = [
     *(["auditlog"] if find_spec("auditlog") else []),
 ]
 MIDDLEWARE: list[str] = []
-"""Each stack names its own."""
+"""Set by each stack."""
 # In memory, and shared by the threads of the process.
 DATABASES = {
     name: {"ENGINE": "django.db.backends.sqlite3", "NAME": f"file:{name}?mode=memory&cache=shared"}
     for name in ("default", "phi_audit")
 }
-DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
 SESSION_ENGINE = "django.contrib.sessions.backends.cache"
 AUTHENTICATION_BACKENDS = [
     "django_phi_oidc.backends.OIDCAuthenticationBackend",
     "mozilla_django_oidc.auth.OIDCAuthenticationBackend",
 ]
-# What mozilla's middleware asks for.
+# Required by the middleware of mozilla-django-oidc.
 OIDC_OP_AUTHORIZATION_ENDPOINT = "https://op.example.test/authorize"
 OIDC_OP_TOKEN_ENDPOINT = "https://op.example.test/token"
 OIDC_OP_USER_ENDPOINT = "https://op.example.test/userinfo"

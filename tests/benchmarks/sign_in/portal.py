@@ -1,7 +1,8 @@
-"""A portal in the race: `python -m tests.benchmarks.sign_in.portal` makes its tables, prints its port, and serves.
+"""A measured portal: `python -m tests.benchmarks.sign_in.portal` creates its tables, prints its port, and serves.
 
-One process, one thread, one connection to the database for each alias, kept. `GET /measured` tells what the request
-before took: from when the server hands it to Django until Django has closed it, and the CPU time of the whole process.
+One process, one thread, and one persistent connection per database alias. `GET /measured` returns the cost of the
+previous request: the time from the call of the WSGI application until the response is closed, and the CPU time of the
+process.
 """
 
 import json
@@ -17,14 +18,14 @@ from django.core.wsgi import get_wsgi_application
 from django.db import connections
 
 from tests.benchmarks.sign_in.provider import PERSON
-from tests.journeys.serving import Quiet
+from tests.support.portal_process import Quiet
 
 FRAMES = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
 WRITES = ("INSERT", "UPDATE", "DELETE")
 
 
 class Measuring:
-    """A WSGI application that times another."""
+    """A WSGI application that measures another one."""
 
     def __init__(self, application: Any) -> None:
         self._application = application
@@ -38,11 +39,11 @@ class Measuring:
         for connection in connections.all():
             connection.force_debug_cursor = counting
         wall, cpu = time.perf_counter(), time.process_time()
-        answer = self._application(environ, start_response)
+        response = self._application(environ, start_response)
         try:
-            body = b"".join(answer)
+            body = b"".join(response)
         finally:
-            answer.close()
+            response.close()
         self._measured = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
         if counting:
             logs = [[entry["sql"] for entry in connection.queries_log] for connection in connections.all()]
@@ -53,12 +54,12 @@ class Measuring:
 
 
 def statements_of(log: list[str]) -> list[str]:
-    """Return what is no frame of a transaction."""
+    """Return the statements other than transaction control."""
     return [sql for sql in log if not sql.startswith(FRAMES)]
 
 
 def commits_of(log: list[str]) -> int:
-    """Return how many transactions wrote something, and were waited for until that was on disk."""
+    """Return the number of transactions with writes that waited for the disk."""
     commits, is_open, has_written = 0, False, False
     for sql in log:
         if sql.startswith("BEGIN"):
@@ -73,7 +74,7 @@ def commits_of(log: list[str]) -> int:
 
 
 def written_of(log: list[str]) -> list[str]:
-    """Return the table that each statement wrote to, in their order."""
+    """Return the tables written to, in order of the statements."""
     return [sql.split('"')[1] for sql in log if sql.startswith(WRITES)]
 
 
@@ -81,7 +82,7 @@ def main() -> None:
     """Serve until killed."""
     django.setup()
     call_command("migrate", verbosity=0)
-    # For those who find a person by `sub` or e-mail address; the others make a user of their own at the first sign-in.
+    # For contenders that find a user by `sub` or e-mail address; the others create one at the first sign-in.
     get_user_model().objects.create_user(PERSON["sub"], PERSON["email"])
     server = make_server("127.0.0.1", 0, Measuring(get_wsgi_application()), handler_class=Quiet)
     print(server.server_port, flush=True)

@@ -1,9 +1,10 @@
-"""A lean OP in a process of its own: `python -m tests.benchmarks.sign_in.provider CERTIFICATE` prints its two ports.
+"""A minimal provider: `python -m tests.benchmarks.sign_in.provider CERTIFICATE` prints its two ports.
 
-One port is for portals: TLS 1.3, HTTP/1.1 on connections that are kept, and each round trip takes as long as it was
-told: one for TCP, one for the TLS handshake, one for each request. The other port is for who measures, and tells it.
+The first port is for portals: TLS 1.3, persistent HTTP/1.1 connections, and a configurable round-trip time, applied
+once for TCP, once for the TLS handshake and once per request. The second port controls the measurement.
 
-It signs at the authorization and not at the token request, so that what is timed is the portal. It checks nothing.
+ID Tokens are signed in the authorization request, not in the token request, so that only the portal is timed. Nothing
+is checked.
 """
 
 import json
@@ -24,11 +25,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 PERSON = {"sub": "5b1c9a52-6f9e-4a53-8c0e-2f6b8f0c8b1d", "email": "amina@example.org"}
 CLAIMS = {"birthdate": "1984-03-09", "address": {"formatted": "Storgatan 1\n111 22 Stockholm", "country": "SE"}}
-Answer = tuple[int, Mapping[str, str], bytes]
+Response = tuple[int, Mapping[str, str], bytes]
 
 
 class Provider:
-    """What the OP says at its endpoints, and how often it was asked."""
+    """The endpoints of the provider, and its counters."""
 
     def __init__(self, issuer: str) -> None:
         self.issuer = issuer
@@ -37,10 +38,10 @@ class Provider:
         self.connections = 0
         self.requests = 0
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        self._answers: dict[str, bytes] = {}
+        self._token_responses: dict[str, bytes] = {}
 
-    def for_portals(self, path: str, query: Mapping[str, str], body: bytes) -> Answer:
-        """Answer a portal."""
+    def for_portals(self, path: str, query: Mapping[str, str], body: bytes) -> Response:
+        """Return the response to a portal."""
         match path:
             case "/.well-known/openid-configuration":
                 return _json(self._metadata())
@@ -48,19 +49,19 @@ class Provider:
                 jwk = jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
                 return _json({"keys": [{**jwk, "kid": "bench", "use": "sig", "alg": "RS256"}]})
             case "/token":
-                return 200, {}, self._answers.pop(dict(parse_qsl(body.decode()))["code"])
+                return 200, {}, self._token_responses.pop(dict(parse_qsl(body.decode()))["code"])
             case "/revoke":
                 return 200, {}, b""
             case "/userinfo":
                 return _json(PERSON)
         return 404, {}, b""
 
-    def for_measuring(self, path: str, query: Mapping[str, str], body: bytes) -> Answer:
-        """Answer who measures."""
+    def for_measuring(self, path: str, query: Mapping[str, str], body: bytes) -> Response:
+        """Return the response to the measurement."""
         match path:
             case "/authorize":
                 code = token_urlsafe(16)
-                self._answers[code] = self._tokens(query)
+                self._token_responses[code] = self._tokens(query)
                 return 302, {"Location": f"{query['redirect_uri']}?{urlencode({'code': code, **_state(query)})}"}, b""
             case "/round-trip":
                 self.round_trip = float(query["seconds"])
@@ -96,21 +97,21 @@ class Provider:
             "at_hash": urlsafe_b64encode(sha256(access_token.encode()).digest()[:16]).rstrip(b"=").decode(),
             **CLAIMS,
         }
-        answer = {
+        tokens = {
             "access_token": access_token,
             "token_type": "Bearer",
             "expires_in": 300,
             "refresh_token": token_urlsafe(32),
             "id_token": jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": "bench"}),
         }
-        return json.dumps(answer).encode()
+        return json.dumps(tokens).encode()
 
 
 def _state(query: Mapping[str, str]) -> dict[str, str]:
     return {"state": query["state"]}
 
 
-def _json(value: Any) -> Answer:
+def _json(value: Any) -> Response:
     return 200, {"Cache-Control": "max-age=3600"}, json.dumps(value).encode()
 
 
@@ -120,15 +121,15 @@ def listen() -> socket.socket:
 
 
 def serve_portals(listener: socket.socket, provider: Provider, context: ssl.SSLContext) -> None:
-    """Serve what portals ask for, over TLS, each round trip as long as it is said to be."""
+    """Serve the portals over TLS with the configured round-trip time."""
 
     def serve(connection: socket.socket) -> None:
-        # On loopback the kernel has answered at once: the round trips of TCP and TLS are waited for here.
+        # The loopback interface has no latency, so the round trips of TCP and TLS are simulated here.
         time.sleep(2 * provider.round_trip)
         with context.wrap_socket(connection, server_side=True) as secured:
-            _converse(secured, answer)
+            _converse(secured, respond)
 
-    def answer(path: str, query: Mapping[str, str], body: bytes) -> Answer:
+    def respond(path: str, query: Mapping[str, str], body: bytes) -> Response:
         provider.requests += 1
         time.sleep(provider.round_trip)
         return provider.for_portals(path, query, body)
@@ -140,27 +141,27 @@ def serve_portals(listener: socket.socket, provider: Provider, context: ssl.SSLC
 
 
 def serve_measuring(listener: socket.socket, provider: Provider) -> None:
-    """Serve who measures, one connection at a time."""
+    """Serve the measurement, one connection at a time."""
     while True:
         with listener.accept()[0] as connection:
             _converse(connection, provider.for_measuring)
 
 
-def _converse(connection: socket.socket, answer: Callable[[str, Mapping[str, str], bytes], Answer]) -> None:
-    """Answer requests until the client hangs up."""
+def _converse(connection: socket.socket, respond: Callable[[str, Mapping[str, str], bytes], Response]) -> None:
+    """Respond to requests until the client closes the connection."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with connection.makefile("rb") as stream:
         while line := stream.readline():
             target = urlsplit(line.split()[1].decode())
             body = stream.read(_read_length(stream))
-            status, headers, content = answer(target.path, dict(parse_qsl(target.query)), body)
+            status, headers, content = respond(target.path, dict(parse_qsl(target.query)), body)
             head = {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}
             lines = [f"HTTP/1.1 {status} OK", *(f"{name}: {value}" for name, value in head.items()), "", ""]
             connection.sendall("\r\n".join(lines).encode() + content)
 
 
 def _read_length(stream: BinaryIO) -> int:
-    """Read a request's headers, and return the length of what follows."""
+    """Read the headers of a request, and return the length of the body."""
     length = 0
     while (line := stream.readline()).strip():
         name, _, value = line.partition(b":")

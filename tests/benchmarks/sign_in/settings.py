@@ -1,4 +1,4 @@
-"""Settings of a portal in the race: what all share, then what is its own, as the environment says."""
+"""Settings of a measured portal: shared ones, then those of the contender in the environment."""
 
 import os
 from datetime import timedelta
@@ -14,7 +14,7 @@ CA_BUNDLE = os.environ["BENCH_CA_BUNDLE"]
 CLIENT_ID = "portal"
 CLIENT_SECRET = "a secret for benchmarks only"
 
-SECRET_KEY = "a key for benchmarks only, long enough to please everybody: 0123456789"
+SECRET_KEY = "a key for benchmarks only, long enough for all checks: 0123456789"
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
 USE_TZ = True
@@ -44,7 +44,7 @@ if CONTENDER == "ours":
     MIDDLEWARE += ["django_phi_oidc.middleware.RevocationMiddleware"]
     AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
     DATABASES["phi_audit"] = {**DATABASES["default"]}
-    DATABASE_ROUTERS = ["django_phi_oidc.audit.routing.AuditRouter"]
+    DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
     PHI_OIDC = {
         "PROVIDERS": {
             "default": {
@@ -58,9 +58,11 @@ if CONTENDER == "ours":
             "birthdate": {"purpose": "TREAT", "basis": "identity check at sign-in", "retention": "session"},
             "address": {"purpose": "HOPERAT", "basis": "letters to the patient", "retention": timedelta(days=1)},
         },
-        "ENCRYPTION_KEYS": [key("bench encryption key")],
-        "SUBJECT_KEYS": [key("bench subject key")],
-        "AUDIT_MAC_KEYS": [key("bench audit mac key")],
+        "KEYS": {
+            "encryption": [key("bench encryption key")],
+            "subject": [key("bench subject key")],
+            "audit_mac": [key("bench audit mac key")],
+        },
     }
 
 if CONTENDER == "mozilla":

@@ -1,4 +1,4 @@
-"""`manage.py demo`: one person's life in the portal, on real parts; then the portal keeps serving until Ctrl-C."""
+"""`manage.py demo`: runs the steps of a patient's use of the portal; then the portal serves until Ctrl-C."""
 
 import io
 import os
@@ -13,56 +13,60 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from django_phi_oidc import conf
-from django_phi_oidc.attack.op import demo_accounts, demo_staff
-from portal.demo.processes import NotStarted, Processes
+from django_phi_oidc.testing.mock_provider import demo_accounts, demo_staff
+from portal.demo.narration import run_steps
+from portal.demo.processes import Processes, ProcessFailed
 from portal.demo.scene import Scene
+from portal.demo.services import BEAT_SECONDS, RETENTION_SECONDS, ROOT
 from portal.demo.story import STEPS
-from portal.demo.surroundings import BEAT_SECONDS, RETENTION_SECONDS, ROOT
-from portal.demo.telling import tell
 
 CELERY = ("-m", "celery", "-A", "portal", "--quiet")
 
 
 class Command(BaseCommand):
-    """Shows one person's life in the portal, then serves it."""
+    """Runs the demo, then serves the portal."""
 
     help = (
-        "Starts a demo identity provider, the portal, a Celery worker and a beat, shows one person's life by HTTP with "
-        "the audit events it leaves, and keeps serving until Ctrl-C. Without a terminal, or with ONCE=1, it ends after "
-        "the story: 0 when all steps held, 1 when not. PORT and the port of OIDC_ISSUER are taken where given."
+        "Starts a demo identity provider, the portal, a Celery worker and beat, runs steps of a patient's use of the "
+        "portal over HTTP, prints the resulting audit events, and serves until Ctrl-C. Without a terminal, or with "
+        "ONCE=1, it exits after the steps: with 0 if all passed, otherwise 1. PORT and the port of OIDC_ISSUER are "
+        "used if they are set."
     )
     requires_system_checks: ClassVar[list[str]] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Tell the story."""
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # A terminal without ✓ is no reason to stop, and a pipe shows each step when it was done.
+            # Do not fail on a terminal without ✓. With a pipe, print each step at once.
             sys.stdout.reconfigure(errors="replace", line_buffering=True)
-        signal.signal(signal.SIGTERM, _end)
-        signal.signal(signal.SIGHUP, _end)
-        scene = self.scene()
-        self.stdout.write("A patient portal, its identity provider, a worker and a beat: one person's life in it.")
+        # A shell without job control starts background jobs with SIGINT ignored, and Python then installs no handler.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _exit)
+        signal.signal(signal.SIGHUP, _exit)
+        scene = self.create_scene()
         self.stdout.write(
-            f"To be seen in time, times are short: an address is kept for {RETENTION_SECONDS} s (PHI_CLAIMS_JSON), "
-            f"the beat is {BEAT_SECONDS} s (CELERY_BEAT_SECONDS).\n"
+            "A patient portal, its identity provider, a Celery worker and beat. The steps follow the patient Amina."
+        )
+        self.stdout.write(
+            f"Durations are short for the demo: an address is stored for {RETENTION_SECONDS} s (PHI_CLAIMS_JSON), "
+            f"beat runs every {BEAT_SECONDS} s (CELERY_BEAT_SECONDS).\n"
         )
         try:
             with Processes(directory=ROOT, logs=settings.VAR / "log", environ=os.environ) as processes:
                 self.start(processes, scene)
-                held = tell(STEPS, scene, say=self.stdout.write, style=self.style)
-                self.stdout.write(f"Databases, queue and logs: {_shown(settings.VAR)}")
+                passed = run_steps(STEPS, scene, write=self.stdout.write, style=self.style)
+                self.stdout.write(f"Databases, queue and logs: {_format_path(settings.VAR)}")
                 if sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("ONCE") != "1":
                     self.serve(processes, scene)
-        except NotStarted as error:
+        except ProcessFailed as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
-            self.stdout.write("\nAll stopped.")
+            self.stdout.write("\nAll processes were stopped.")
             sys.exit(128 + signal.SIGINT)
-        if not held:
+        if not passed:
             sys.exit(1)
 
-    def scene(self) -> Scene:
-        """Return the scene that the environment describes."""
+    def create_scene(self) -> Scene:
+        """Return the scene for the environment variables."""
         provider = conf.providers()["default"]
         amina, jonas = demo_accounts()
         lena, otto = demo_staff()
@@ -78,45 +82,45 @@ class Command(BaseCommand):
         )
 
     def start(self, processes: Processes, scene: Scene) -> None:
-        """Migrate, make keys, and start the four processes; return when they are ready."""
-        self.stdout.write("Starting: database, keys, provider, portal, worker, beat ...", ending="")
+        """Migrate, create keys and start the four processes. Return when they are ready."""
+        self.stdout.write("Starting databases, keys, provider, portal, worker and beat ...", ending="")
         self.stdout.flush()
         processes.run("migrate", "manage.py", "migrate", "--no-color")
         secret = settings.CLIENT_SECRET_FILE.read_text("ascii").strip()
         scene.client = (scene.client[0], secret)
-        processes.python("provider", "manage.py", "demo_provider", "--portal", scene.portal)
+        processes.start("provider", "manage.py", "demo_provider", "--portal", scene.portal)
         address = scene.portal.removeprefix("http://")
-        processes.python("portal", "manage.py", "runserver", "--noreload", "--no-color", address)
-        processes.python(
+        processes.start("portal", "manage.py", "runserver", "--noreload", "--no-color", address)
+        processes.start(
             "worker", *CELERY, "worker", "--pool=solo", "--loglevel=INFO", "--without-gossip", "--without-mingle"
         )
-        processes.python("beat", *CELERY, "beat", "--loglevel=INFO", f"--pidfile={settings.VAR / 'beat.pid'}")
-        processes.wait_until_answers("provider", f"{scene.provider}/.well-known/openid-configuration")
-        processes.wait_until_answers("portal", f"{scene.portal}/healthz")
-        processes.wait_until_says("worker", "ready.")
+        processes.start("beat", *CELERY, "beat", "--loglevel=INFO", f"--pidfile={settings.VAR / 'beat.pid'}")
+        processes.wait_for_url("provider", f"{scene.provider}/.well-known/openid-configuration")
+        processes.wait_for_url("portal", f"{scene.portal}/healthz")
+        processes.wait_for_log("worker", "ready.")
         self.stdout.write(" ready.\n\n")
 
     def serve(self, processes: Processes, scene: Scene) -> None:
-        """Say where everything is, and stay until Ctrl-C."""
+        """Print the URLs and accounts, and serve until Ctrl-C."""
         self.stdout.write(f"\nPortal             {self.style.SUCCESS(scene.portal)}")
         self.stdout.write(f"Identity provider  {scene.provider}")
         for account in (scene.amina, scene.jonas):
             self.stdout.write(f"Account            {account.username}, password {account.password}")
-        self.stdout.write("\nCtrl-C stops everything.")
+        self.stdout.write("\nPress Ctrl-C to stop.")
         try:
-            while not (ended := processes.ended()):
+            while not (exited := processes.list_exited()):
                 time.sleep(0.5)
         except KeyboardInterrupt:
             self.stdout.write("\nStopping ...")
             return
-        raise NotStarted(f"{ended[0]} has ended by itself:\n{processes.last_lines(ended[0])}")
+        raise ProcessFailed(f"{exited[0]} has exited:\n{processes.get_last_lines(exited[0])}")
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    """Leave by an exception, so that every block on the way stops what it started."""
-    sys.exit(128 + number)
+def _exit(signal_number: int, frame: FrameType | None) -> NoReturn:
+    """Raise SystemExit, so that context managers stop their processes."""
+    sys.exit(128 + signal_number)
 
 
-def _shown(path: Path) -> str:
-    """Return the path as seen from here."""
+def _format_path(path: Path) -> str:
+    """Return the path relative to the working directory, if it is inside."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

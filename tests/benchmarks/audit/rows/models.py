@@ -1,4 +1,4 @@
-"""What the contenders write that have models: one like ours, or one that a peer audits in its own way."""
+"""Models of the contenders: one like AuditEvent, or one that another package audits."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ if CONTENDER not in settings.PEERS:
             "__module__": __name__,
         },
     )
-    """The columns of ours, under Django's own manager."""
+    """The columns of AuditEvent with the default manager of Django."""
 else:
 
     class Reveal(models.Model):

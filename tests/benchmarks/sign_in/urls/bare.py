@@ -1,8 +1,8 @@
-"""The floor: the least that a Django view can do to sign a returning person in with OpenID Connect.
+"""The baseline: the minimal Django view for a returning person who signs in with OpenID Connect.
 
-One token request on a kept connection; the ID Token's signature, issuer, audience, times and nonce; the user by `sub`;
-`auth.login`. No PKCE, no state that is spent across processes, no subject apart from the user, no claim or token kept,
-no audit.
+One token request on a persistent connection; signature, issuer, audience, times and nonce of the ID Token; the user by
+`sub`; `auth.login`. No PKCE, no single use of the state across processes, no separate subject, no stored claims or
+tokens, no audit.
 """
 
 from secrets import token_urlsafe
@@ -17,7 +17,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path
 from django.utils.crypto import constant_time_compare
 
-from .home import urlpatterns as home
+from tests.benchmarks.sign_in.urls.home import urlpatterns as home
 
 pool = urllib3.PoolManager(ca_certs=settings.CA_BUNDLE)
 jwks = pool.request("GET", f"{settings.ISSUER}/jwks").json()
@@ -25,7 +25,7 @@ key = jwt.PyJWK(jwks["keys"][0])
 
 
 def begin(request: HttpRequest) -> HttpResponse:
-    """Send the browser to the OP."""
+    """Redirect the browser to the provider."""
     request.session["sign_in"] = {"state": token_urlsafe(32), "nonce": token_urlsafe(32)}
     parameters = {
         "response_type": "code",
@@ -39,8 +39,8 @@ def begin(request: HttpRequest) -> HttpResponse:
 
 def callback(request: HttpRequest) -> HttpResponse:
     """Sign the person in."""
-    begun = request.session.pop("sign_in")
-    if not constant_time_compare(begun["state"], request.GET["state"]):
+    stored = request.session.pop("sign_in")
+    if not constant_time_compare(stored["state"], request.GET["state"]):
         raise PermissionDenied
     fields = {
         "grant_type": "authorization_code",
@@ -49,18 +49,18 @@ def callback(request: HttpRequest) -> HttpResponse:
         "client_id": settings.CLIENT_ID,
         "client_secret": settings.CLIENT_SECRET,
     }
-    answer = pool.request("POST", f"{settings.ISSUER}/token", fields=fields, encode_multipart=False)
+    response = pool.request("POST", f"{settings.ISSUER}/token", fields=fields, encode_multipart=False)
     claims = jwt.decode(
-        answer.json()["id_token"], key, algorithms=["RS256"], issuer=settings.ISSUER, audience=settings.CLIENT_ID
+        response.json()["id_token"], key, algorithms=["RS256"], issuer=settings.ISSUER, audience=settings.CLIENT_ID
     )
-    if not constant_time_compare(claims["nonce"], begun["nonce"]):
+    if not constant_time_compare(claims["nonce"], stored["nonce"]):
         raise PermissionDenied
     auth.login(request, auth.get_user_model().objects.get(username=claims["sub"]))
     return HttpResponseRedirect(settings.LOGIN_REDIRECT_URL)
 
 
 def leave(request: HttpRequest) -> HttpResponse:
-    """Sign the person out, and revoke two tokens, whichever they are: none was kept."""
+    """Sign out, and send two revocation requests with placeholders, since no tokens are stored."""
     auth.logout(request)
     for hint in ("refresh_token", "access_token"):
         pool.request(

@@ -1,11 +1,11 @@
-"""The page that every portal in the race has: who is signed in."""
+"""The page of every measured portal: the signed-in user."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
 
 def home(request: HttpRequest) -> HttpResponse:
-    """Answer the user's primary key, or nothing."""
+    """Return the primary key of the user, or nothing."""
     return HttpResponse(str(request.user.pk) if request.user.is_authenticated else "")
 
 

@@ -2,6 +2,6 @@
 
 from django.urls import include, path
 
-from .home import urlpatterns as home
+from tests.benchmarks.sign_in.urls.home import urlpatterns as home
 
 urlpatterns = [*home, path("oidc/", include("django_phi_oidc.urls"))]

@@ -1,0 +1,156 @@
+"""Single SQL statements without the overhead of query sets: no signals, no key read back, no extra transaction."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from django.db import connections, models, transaction
+
+_ASYNC_COMMIT_CLAUSE = " USING (SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
+"""PostgreSQL commits this one statement before it is on disk, if it is a transaction by itself."""
+
+_cursors: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""The driver's cursor for `insert_autocommit` by connection: a new cursor has to look up each type again."""
+
+
+def durable(using: str) -> AbstractContextManager[None]:
+    """Return a block in which one statement is committed when it returns, even if the caller's work is rolled back.
+
+    In autocommit the database does this itself; BEGIN and COMMIT would be two more round trips.
+    Raises: RuntimeError if a transaction is open (except that of Django's TestCase), or autocommit is off.
+    """
+    connection = connections[using]
+    if connection.get_autocommit():
+        return nullcontext()
+    if not connection.in_atomic_block:
+        raise RuntimeError("A durable statement needs a connection in autocommit.")
+    return transaction.atomic(using=using, durable=True)
+
+
+@contextmanager
+def statement_timeout(seconds: float, *, using: str) -> Iterator[None]:
+    """Open a transaction in which each statement fails after that time, on PostgreSQL.
+
+    Raises: RuntimeError if a transaction is open (except that of Django's TestCase).
+    """
+    connection = connections[using]
+    with transaction.atomic(using=using, durable=True):
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                # For this transaction only: a pooler assigns the connection to other clients afterwards.
+                cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(round(seconds * 1000))])
+        yield
+
+
+def read_statement_timeout(seconds: float, *, using: str) -> AbstractContextManager[None]:
+    """Return `statement_timeout` for reads: nothing on SQLite, where each transaction takes the write lock."""
+    return statement_timeout(seconds, using=using) if connections[using].vendor == "postgresql" else nullcontext()
+
+
+def insert(rows: Sequence[models.Model], *, using: str) -> None:
+    """Insert rows of one model (at least one), all or none, by one statement unless it has too many parameters.
+
+    The database assigns an automatic key.
+    """
+    connection = connections[using]
+    fields = [field for field in rows[0]._meta.concrete_fields if not isinstance(field, models.AutoField)]
+    most = (connection.features.max_query_params or len(rows) * len(fields)) // len(fields)
+    parts = [rows[start : start + most] for start in range(0, len(rows), most)]
+    frame = transaction.atomic(using=using, savepoint=False) if len(parts) > 1 else nullcontext()
+    with frame, connection.cursor() as cursor:
+        for part in parts:
+            values = [field.get_db_prep_save(field.pre_save(row, True), connection) for row in part for field in fields]
+            cursor.execute(_build_insert(connection, fields, len(part)), values)
+    for row in rows:
+        row._state.adding, row._state.db = False, using
+
+
+def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using: str) -> bool:
+    """Insert a row in its own transaction if possible; return False if nothing was done.
+
+    It is possible on PostgreSQL, in autocommit, without wrappers or logs of Django's cursors. The driver binds the
+    values on the server, and prepares the statement if the alias has `prepare_threshold` in its OPTIONS: half the cost.
+    values: of all concrete fields, in order, of types that the driver maps to the columns.
+    """
+    connection: Any = connections[using]
+    if connection.vendor != "postgresql" or connection.execute_wrappers or connection.queries_logged:
+        return False
+    connection.close_if_health_check_failed()
+    if not connection.get_autocommit():
+        return False
+    with connection.wrap_database_errors:
+        cursor = _cursors.get(connection)
+        if cursor is None or cursor.connection is not connection.connection:
+            cursor = _cursors[connection] = connection.Database.Cursor(connection.connection)
+        cursor.execute(_build_prepared_insert(model), values)
+    return True
+
+
+def update(model: type[models.Model], key: Any, *, using: str, returning: str = "", **values: Any) -> Any:
+    """Set fields of the row with this primary key by one statement; return whether there is such a row.
+
+    returning: an SQL expression over the new row, whose value is returned instead; None if there is no such row.
+    """
+    connection = connections[using]
+    fields: list[Any] = [model._meta.get_field(name) for name in values]
+    pk: Any = model._meta.pk
+    quote = connection.ops.quote_name
+    sets = ", ".join(f"{quote(field.column)} = %s" for field in fields)
+    statement = f"UPDATE {quote(model._meta.db_table)} SET {sets} WHERE {quote(pk.column)} = %s"  # noqa: S608 -- as above
+    if returning:
+        statement += f" RETURNING {returning}"
+    parameters = zip((*fields, pk), (*values.values(), key), strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [field.get_db_prep_save(value, connection) for field, value in parameters])
+        if returning:
+            row = cursor.fetchone()
+            return row[0] if row else None
+        return bool(cursor.rowcount)
+
+
+def delete(model: type[models.Model], keys: Sequence[Any], *, using: str) -> None:
+    """Delete the rows with these primary keys, at least one. Requires: a crash may restore them.
+
+    On PostgreSQL, outside a transaction, the deletion returns before it is on disk.
+    """
+    connection = connections[using]
+    key: Any = model._meta.pk
+    table, column = map(connection.ops.quote_name, (model._meta.db_table, key.column))
+    hint = _ASYNC_COMMIT_CLAUSE if connection.vendor == "postgresql" and connection.get_autocommit() else ""
+    statement = f"DELETE FROM {table}{hint} WHERE {column} IN ({_build_placeholders(len(keys))})"  # noqa: S608 -- the model's names
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [key.get_db_prep_value(value, connection) for value in keys])
+
+
+def count_rows(querysets: Sequence[models.QuerySet[Any]], *, limit: int, using: str) -> list[int]:
+    """Return how many rows each queryset has, at most limit, by one SELECT.
+
+    The order of a queryset is kept, so that the database can use an index with that order instead of the table.
+    """
+    if not querysets:
+        return []
+    compiled = [part.values("pk")[:limit].query.get_compiler(using).as_sql() for part in querysets]
+    counted = ", ".join(f"(SELECT COUNT(*) FROM ({sql}) AS part)" for sql, _ in compiled)  # noqa: S608 -- Django's own
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"SELECT {counted}", [value for _, parameters in compiled for value in parameters])
+        return list(cursor.fetchone())
+
+
+def _build_insert(connection: Any, fields: Sequence[Any], row_count: int) -> str:
+    quote = connection.ops.quote_name
+    table, columns = quote(fields[0].model._meta.db_table), ", ".join(quote(field.column) for field in fields)
+    places = ", ".join([f"({_build_placeholders(len(fields))})"] * row_count)
+    return f"INSERT INTO {table} ({columns}) VALUES {places}"  # noqa: S608 -- the model's names
+
+
+@lru_cache(maxsize=64)
+def _build_prepared_insert(model: type[models.Model]) -> bytes:
+    columns = ", ".join(f'"{field.column}"' for field in model._meta.concrete_fields)
+    places = _build_placeholders(len(model._meta.concrete_fields))
+    return f'INSERT INTO "{model._meta.db_table}" ({columns}) VALUES ({places})'.encode()  # noqa: S608 -- as above
+
+
+def _build_placeholders(count: int) -> str:
+    return ", ".join(["%s"] * count)

@@ -1,0 +1,140 @@
+"""The policy decision point: evaluate the policy, then commit the event, for a grant as for a refusal."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .. import conf
+from ..audit.events import Action, NewEvent
+from ..audit.outbox import MOVE_TIMEOUT_SECONDS
+from ..audit.recorder import record, record_many
+from ..audit.request_context import Actor
+from ..audit.spool import flush_spool, has_spooled_events, record_or_spool, spool_event
+from ..errors import AuditUnavailable, KeyMissing
+from .emergency.models import EmergencyAccess
+from .emergency.queries import find_open_emergency
+from .policy import (
+    PURPOSES,
+    SESSION_MISSING,
+    AccessPolicy,
+    Assurance,
+    find_access_refusal,
+    find_assurance_refusal,
+    is_resource_reference,
+)
+
+logger = logging.getLogger("django_phi_oidc.access")
+FindObject = Callable[[], Any]
+"""Returns the object that the permission is checked for, or None if there is none."""
+
+
+def authorize(
+    actor: Actor, policy: AccessPolicy, *, resource: str, purpose: str, find_object: FindObject | None, now: datetime
+) -> str | None:
+    """Return the code of the rule that refuses actor, or None if access is granted. Either way, one event is recorded.
+
+    resource: `Type/id`. purpose: the stated HL7 code. A value of another form is refused and not recorded, because it
+    may contain anything. find_object: called only if the actor has a session and no rule has refused yet; None checks
+    the permission without an object. A missing object is refused like a missing permission: a different answer would
+    disclose who is a patient here. An open emergency replaces a missing permission, for its own purpose, and the event
+    names it. With an open emergency, access is granted even if the audit log is unavailable: the event is spooled.
+    Raises: AuditUnavailable, and then nothing is permitted; exceptions of `find_object`, before a decision is made.
+    """
+    is_checkable = actor.is_authenticated_by_provider and is_resource_reference(resource)
+    exists, is_permitted = _check_permission(actor, policy.permission, find_object) if is_checkable else (False, False)
+
+    def find_emergency() -> EmergencyAccess | None:
+        return find_open_emergency(actor, resource=resource, permission=policy.permission, now=now) if exists else None
+
+    emergency = None if is_permitted else find_emergency()
+    refusal = find_access_refusal(
+        policy,
+        has_session=actor.is_authenticated_by_provider,
+        resource=resource,
+        is_permitted=is_permitted or emergency is not None,
+        stated_purpose=purpose,
+        assurance_refusal=find_assurance_refusal(policy.assurance, acr=actor.acr, auth_time=actor.auth_time, now=now),
+        emergency_purpose=emergency.purpose if emergency else "",
+    )
+    if emergency and not refusal:
+        purpose = emergency.purpose
+    event = NewEvent(
+        action=Action.ACCESS_DENIED if refusal else Action.ACCESS_GRANTED,
+        origin=actor.origin,
+        now=now,
+        outcome="failure" if refusal else "success",
+        purpose=purpose if purpose in PURPOSES else "",
+        resource=resource if is_resource_reference(resource) else "",
+        reason=refusal or "",
+        detail={**_get_client_detail(actor), **_get_emergency_detail(emergency)},
+    )
+    if _record_decision(event, emergency=emergency, find_emergency=find_emergency):
+        _flush_spool(now=now)
+    return refusal
+
+
+def authorize_assurance(actor: Actor, assurance: Assurance, *, now: datetime) -> str | None:
+    """Return the refusal code, after its event is committed; or None, without an event. Raises: AuditUnavailable."""
+    refusal: str | None = SESSION_MISSING
+    if actor.is_authenticated_by_provider:
+        refusal = find_assurance_refusal(assurance, acr=actor.acr, auth_time=actor.auth_time, now=now)
+    if refusal:
+        detail, origin = _get_client_detail(actor), actor.origin
+        record(Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", reason=refusal, detail=detail)
+    return refusal
+
+
+def _record_decision(
+    event: NewEvent, *, emergency: EmergencyAccess | None, find_emergency: Callable[[], EmergencyAccess | None]
+) -> bool:
+    """Return whether the event is in the audit log; if not, it is spooled. Raises: AuditUnavailable if in neither."""
+    path = _find_spool_path() if event.outcome == "success" else None
+    if path is not None and emergency is not None:
+        return record_or_spool(event, path=path, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+    try:
+        record_many([event])
+    except AuditUnavailable:
+        # An actor with the permission may still have opened an emergency because the audit log is unavailable.
+        if path is None or (emergency := find_emergency()) is None:
+            raise
+        spool_event(event._replace(detail=_get_emergency_detail(emergency)), path=path)
+        return False
+    return True
+
+
+def _get_client_detail(actor: Actor) -> dict[str, str]:
+    return {"client_id": actor.client_id} if actor.client_id else {}
+
+
+def _get_emergency_detail(emergency: EmergencyAccess | None) -> dict[str, str]:
+    return {"emergency": str(emergency.pk)} if emergency else {}
+
+
+def _check_permission(actor: Actor, permission: str, find_object: FindObject | None) -> tuple[bool, bool]:
+    """Return whether the object exists, and whether Django's backends grant the permission on it."""
+    has_perm = getattr(actor.user, "has_perm", None)  # a user model may have none
+    if has_perm is None or not permission:
+        return False, False
+    if find_object is None:
+        return True, bool(has_perm(permission))
+    obj = find_object()
+    # Without an object, a backend would answer for all objects.
+    return obj is not None, obj is not None and bool(has_perm(permission, obj))
+
+
+def _find_spool_path() -> Path | None:
+    declaration = conf.emergency()
+    return declaration.spool if declaration else None
+
+
+def _flush_spool(*, now: datetime) -> None:
+    """Move spooled events to the audit log, which is writable again. What fails is retried after the next decision."""
+    path = _find_spool_path()
+    if path is None or not has_spooled_events(path):
+        return
+    try:
+        flush_spool(path, now=now, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+    except (AuditUnavailable, KeyMissing, OSError) as error:
+        logger.error("The spool was not flushed: %s.", type(error).__name__)  # noqa: TRY400 -- the class is enough

@@ -1,0 +1,214 @@
+"""Open, close, expire and review emergency access. Spec: 45 CFR 164.312(a)(2)(ii).
+
+The events and the due alert mail are committed with the row, on `default`: every open emergency is recorded, and an
+unavailable audit log prevents no emergency. Expiry needs no task, because each check compares the clock;
+`mark_expired_emergencies` only records it in the row and in the audit log.
+"""
+
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+from django.views.decorators.debug import sensitive_variables
+
+from ... import conf
+from ..._internal import randomness
+from ...audit.events import Action, NewEvent, Origin
+from ...audit.models import AuditEvent
+from ...audit.outbox import enqueue_many
+from ...audit.recorder import record
+from ...audit.request_context import Actor
+from ...audit.search import EventFilters, iterate_events
+from ...errors import EmergencyRefused
+from ..policy import (
+    EMERGENCY_PURPOSES,
+    PERMISSION_MISSING,
+    PURPOSE_NOT_DECLARED,
+    RESOURCE_INVALID,
+    SESSION_MISSING,
+    is_resource_reference,
+)
+from .models import ALL_RESOURCES, CloseReason, EmergencyAccess, ReviewVerdict
+from .queries import REVIEW_PERMISSION, can_open
+
+PERMISSION_NOT_OFFERED = "permission_not_offered"
+REASON_MISSING = "reason_missing"
+DURATION_INVALID = "duration_invalid"
+OWN_EMERGENCY, STILL_OPEN, ALREADY_REVIEWED = "own_emergency", "still_open", "already_reviewed"
+EXPIRY_BATCH_SIZE = 500
+_LATE_EVENT_MARGIN = timedelta(minutes=1)
+
+
+@sensitive_variables("reason")
+def open_emergency(
+    actor: Actor,
+    *,
+    resource: str,
+    permissions: Collection[str],
+    purpose: str,
+    reason: str,
+    duration: timedelta,
+    now: datetime,
+) -> EmergencyAccess:
+    """Open an emergency access for actor, and return it. resource: `Type/id` or ALL_RESOURCES. purpose: ETREAT or BTG.
+
+    It is open when the caller's transaction is committed. The periodic task mails the privacy officer; the alert event
+    reaches the SIEM.
+    Raises: EmergencyRefused, after `emergency.refused` is committed; AuditUnavailable if that fails.
+    """
+    permissions = sorted(set(permissions))
+    refusal = _find_opening_refusal(
+        actor, resource=resource, permissions=permissions, purpose=purpose, reason=reason, duration=duration
+    )
+    if refusal:
+        record_emergency_refusal(actor, refusal, resource=resource, purpose=purpose, now=now)
+        raise EmergencyRefused(refusal)
+    emergency = EmergencyAccess(
+        id=randomness.uuid7(now),
+        user_id=actor.user.pk,
+        actor=str(actor.user.pk),
+        resource=resource,
+        permissions=permissions,
+        purpose=purpose,
+        reason=reason.strip(),
+        opened_at=now,
+        expires_at=now + duration,
+        alert_due_at=now,
+    )
+    detail = {
+        "everything": resource == ALL_RESOURCES,
+        "permissions": permissions,
+        "until": emergency.expires_at.astimezone(UTC).isoformat(timespec="seconds"),
+    }
+    opened = _create_event(Action.EMERGENCY_OPENED, emergency, detail, origin=actor.origin, now=now)
+    alert = _create_event(
+        Action.ALERT_RAISED, emergency, {"rule": "emergency_opened"}, origin=actor.origin, now=now
+    )._replace(purpose="")
+    with transaction.atomic():
+        emergency.save(force_insert=True)
+        enqueue_many([opened, alert])
+    return emergency
+
+
+def record_emergency_refusal(actor: Actor, code: str, *, now: datetime, resource: str = "", purpose: str = "") -> None:
+    """Commit the event of a refusal, without values of an invalid form. Raises: AuditUnavailable."""
+    record(
+        Action.EMERGENCY_REFUSED,
+        origin=actor.origin,
+        now=now,
+        outcome="failure",
+        purpose=purpose if purpose in EMERGENCY_PURPOSES else "",
+        resource=resource if is_resource_reference(resource) else "",
+        reason=code,
+    )
+
+
+def close_emergencies(
+    emergency_ids: Collection[UUID], close_reason: CloseReason, *, origin: Origin, now: datetime, user_id: Any = None
+) -> tuple[UUID, ...]:
+    """Close the open ones of these emergencies, with their events, and return their ids. user_id: only of this user."""
+    with transaction.atomic():
+        rows = EmergencyAccess.objects.currently_open(now=now).filter(pk__in=emergency_ids)
+        rows = rows if user_id is None else rows.filter(user=user_id)
+        closed = [row for row in rows if _mark_closed(row, closed_at=now, close_reason=close_reason)]
+        enqueue_many(
+            [_create_event(Action.EMERGENCY_CLOSED, row, reason=close_reason, origin=origin, now=now) for row in closed]
+        )
+    return tuple(row.pk for row in closed)
+
+
+def mark_expired_emergencies(*, now: datetime) -> int:
+    """Mark the expired emergencies as closed, with their events, and return their number."""
+    changes = {"closed_at": F("expires_at"), "close_reason": CloseReason.EXPIRED}
+    with transaction.atomic():
+        rows = EmergencyAccess.objects.expired_unclosed(now=now).order_by("pk")[:EXPIRY_BATCH_SIZE]
+        expired = [row for row in rows if _mark_closed(row, **changes)]
+        enqueue_many(
+            [_create_event(Action.EMERGENCY_EXPIRED, row, origin=Origin(actor=row.actor), now=now) for row in expired]
+        )
+    return len(expired)
+
+
+@sensitive_variables("note")
+def review_emergency(pk: UUID, *, actor: Actor, verdict: ReviewVerdict, note: str, now: datetime) -> EmergencyAccess:
+    """Store actor's review of an emergency, with its event, and return the row.
+
+    Refused for the person who opened it, even with the permission; while it is open; and if it is already reviewed.
+    Raises: EmergencyRefused, after `emergency.refused` is committed; AuditUnavailable; EmergencyAccess.DoesNotExist.
+    """
+    with transaction.atomic():
+        row = EmergencyAccess.objects.select_for_update().get(pk=pk)
+        refusal = _find_review_refusal(row, actor.user, now=now)
+        if not refusal:
+            row.reviewed_by, row.reviewed_at, row.verdict = str(actor.user.pk), now, verdict
+            row.note = note.strip() or None  # type: ignore[assignment]  # plain text is assigned, see fields.py
+            row.save(force_update=True)
+            detail = {"verdict": str(verdict)}
+            enqueue_many([_create_event(Action.EMERGENCY_REVIEWED, row, detail, origin=actor.origin, now=now)])
+    if refusal:
+        detail = {"emergency": str(pk)}
+        record(Action.EMERGENCY_REFUSED, origin=actor.origin, now=now, outcome="failure", reason=refusal, detail=detail)
+        raise EmergencyRefused(refusal)
+    return row
+
+
+def list_emergency_events(emergency: EmergencyAccess) -> Iterator[AuditEvent]:
+    """Yield the events that name the emergency, oldest first, without those that are still in a spool.
+
+    Raises: AuditUnavailable; RowUnreadable if an event of that person and time was altered and cannot be parsed.
+    """
+    # A request that began before the end may be decided a moment later.
+    until = (emergency.closed_at or emergency.expires_at) + _LATE_EVENT_MARGIN
+    for event in iterate_events(EventFilters(actor=emergency.actor, since=emergency.opened_at, until=until)):
+        if str(emergency.pk) in event.detail:
+            yield event
+
+
+def _mark_closed(row: EmergencyAccess, **changes: Any) -> int:
+    """Use a conditional UPDATE: of two concurrent calls, only one records the event."""
+    return EmergencyAccess.objects.filter(pk=row.pk, closed_at=None).update(**changes)
+
+
+def _find_opening_refusal(
+    actor: Actor, *, resource: str, permissions: Collection[str], purpose: str, reason: str, duration: timedelta
+) -> str | None:
+    """Return the code of the first rule that is not met, or None."""
+    declaration = conf.emergency()
+    offered = declaration.permissions.keys() if declaration else set()
+    rules = {
+        SESSION_MISSING: bool(actor.origin.session),
+        PERMISSION_MISSING: declaration is not None and can_open(actor.user, resource),
+        RESOURCE_INVALID: resource == ALL_RESOURCES or is_resource_reference(resource),
+        PERMISSION_NOT_OFFERED: bool(permissions) and set(permissions) <= offered,
+        PURPOSE_NOT_DECLARED: purpose in EMERGENCY_PURPOSES,
+        REASON_MISSING: bool(reason.strip()),
+        DURATION_INVALID: declaration is not None and timedelta(0) < duration <= declaration.longest,
+    }
+    return next((code for code, is_met in rules.items() if not is_met), None)
+
+
+def _find_review_refusal(row: EmergencyAccess, user: Any, *, now: datetime) -> str | None:
+    if not (user.is_active and user.has_perm(REVIEW_PERMISSION)):
+        return PERMISSION_MISSING
+    if str(user.pk) == row.actor:
+        return OWN_EMERGENCY
+    if not row.has_ended(now=now):
+        return STILL_OPEN
+    return ALREADY_REVIEWED if row.reviewed_at is not None else None
+
+
+def _create_event(
+    action: Action, emergency: EmergencyAccess, detail: Any = None, *, origin: Origin, now: datetime, reason: str = ""
+) -> NewEvent:
+    return NewEvent(
+        action=action,
+        origin=origin,
+        now=now,
+        purpose=emergency.purpose,
+        resource="" if emergency.resource == ALL_RESOURCES else emergency.resource,
+        reason=str(reason),
+        detail={"emergency": str(emergency.pk), **(detail or {})},
+    )

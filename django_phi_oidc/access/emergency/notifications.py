@@ -1,0 +1,58 @@
+"""Mail the privacy officer about each emergency, at least once.
+
+The row stores when its mail is due. A sender leases the row first: a killed worker or an unavailable mail server delays
+the mail, and a worker killed after the mail server accepted it sends it twice. The mail names no patient and no reason.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from django.conf import settings
+from django.core.mail import send_mail
+from django.utils.translation import gettext, gettext_noop, override
+
+from .models import EmergencyAccess
+
+logger = logging.getLogger("django_phi_oidc.access")
+RETRY_DELAY = timedelta(minutes=1)
+"""Also the length of the lease: longer than `EMAIL_TIMEOUT`, or the mail may be sent twice."""
+MAIL_BATCH_SIZE = 100
+_SUBJECT = gettext_noop("Emergency access was opened")
+_BODY = gettext_noop("""\
+Emergency access ("break the glass") was opened.
+
+Emergency: %(id)s
+Account: %(actor)s
+Purpose: %(purpose)s
+Opened: %(opened_at)s (UTC)
+Ends: %(expires_at)s (UTC), unless it is closed before
+
+It is waiting for your review in the admin, under "Emergency accesses". The resource and the reason are shown there.
+""")
+
+
+def send_due_alerts(*, mail_to: Sequence[str], now: datetime) -> int:
+    """Send the due mails, and return how many a mail server accepted. A failed mail is due again after RETRY_DELAY."""
+    due = EmergencyAccess.objects.filter(alert_due_at__lte=now).order_by("alert_due_at", "pk")
+    return sum(_send_alert(row, mail_to=mail_to, now=now) for row in due.defer("reason", "note")[:MAIL_BATCH_SIZE])
+
+
+def _send_alert(emergency: EmergencyAccess, *, mail_to: Sequence[str], now: datetime) -> bool:
+    row = EmergencyAccess.objects.filter(pk=emergency.pk)
+    if not row.filter(alert_due_at=emergency.alert_due_at).update(alert_due_at=now + RETRY_DELAY):
+        return False
+    parameters = {"id": emergency.pk, "actor": emergency.actor, "purpose": emergency.purpose}
+    for name in ("opened_at", "expires_at"):
+        parameters[name] = getattr(emergency, name).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    # In the language of the site, not of the current request.
+    with override(settings.LANGUAGE_CODE):
+        subject, body = gettext(_SUBJECT), gettext(_BODY) % parameters
+    try:
+        # One mail to all recipients: only the mail server knows which of them it reached. SMTPException is an OSError.
+        send_mail(subject, body, None, list(mail_to))
+    except OSError as error:
+        logger.error("The mail of emergency %s was not sent: %s.", emergency.pk, type(error).__name__)  # noqa: TRY400
+        return False
+    row.update(alert_due_at=None, alerted_at=now)
+    return True

@@ -1,0 +1,59 @@
+"""Responses to refused requests: pages for browsers, problem documents for scripts. Spec: RFC 9457."""
+
+import re
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import resolve_url
+from django.urls import NoReverseMatch, reverse
+
+from .policy import Assurance
+
+
+def is_navigation(request: HttpRequest) -> bool:
+    """Return whether the response will be shown as a page. Spec: Fetch Metadata 2.2."""
+    mode = request.headers.get("Sec-Fetch-Mode")
+    if mode is not None:
+        return mode == "navigate"
+    is_script = request.headers.get("X-Requested-With") == "XMLHttpRequest"
+    return not is_script and "text/html" in request.headers.get("Accept", "")
+
+
+def render_problem(status: int, title: str, *, code: str, challenge: str = "Session", **members: str) -> HttpResponse:
+    """Return a problem document. challenge: the WWW-Authenticate header of status 401."""
+    problem = {"title": title, "status": status, "code": code, **members}
+    response = JsonResponse(problem, status=status, content_type="application/problem+json")
+    if status == 401:
+        response["WWW-Authenticate"] = challenge
+    return set_private_headers(response)
+
+
+def format_step_up_challenge(assurance: Assurance) -> str:
+    """Return the WWW-Authenticate header that asks for a stronger or newer sign-in. Spec: RFC 9470 3."""
+    return format_bearer_challenge(
+        error="insufficient_user_authentication",
+        error_description="A stronger or newer authentication is needed",
+        acr_values=" ".join(assurance.acr),
+        max_age="" if assurance.max_age is None else str(int(assurance.max_age.total_seconds())),
+    )
+
+
+def format_bearer_challenge(**parameters: str) -> str:
+    """Return the challenge, without empty parameters. Spec: RFC 6750 3; RFC 9110 5.6.4 (quoted-string)."""
+    escaped = {name: re.sub(r'["\\]', r"\\\g<0>", value) for name, value in parameters.items() if value}
+    return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in escaped.items())
+
+
+def get_sign_in_url() -> str:
+    """Return the URL of the sign-in: that of this package, or LOGIN_URL if our URLs are not included."""
+    try:
+        return reverse("oidc_authentication_init")
+    except NoReverseMatch:
+        return resolve_url(settings.LOGIN_URL)
+
+
+def set_private_headers(response: HttpResponse) -> HttpResponse:
+    """Forbid storing the response, and sending its URL as the Referer. Return the response."""
+    response["Cache-Control"] = "no-store"
+    response["Referrer-Policy"] = "no-referrer"
+    return response

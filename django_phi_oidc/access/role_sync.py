@@ -1,0 +1,157 @@
+"""Update an account's groups and flags from the claims of each sign-in. Only managed roles are changed."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.db.models import Exists, OuterRef, Q
+from django.views.decorators.debug import sensitive_variables
+
+from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
+from ..audit.outbox import enqueue_many
+from ..config.roles import ACCOUNT_FLAGS, Role, RoleRule, get_managed_roles
+from .role_mapping import RoleOutcome, get_administrative_groups, map_roles
+
+logger = logging.getLogger("django_phi_oidc.roles")
+
+RolePlan = Mapping[Role, RoleOutcome]
+_CHANGES = {RoleOutcome.ADDED, RoleOutcome.REMOVED, RoleOutcome.LAST_ADMINISTRATOR}
+_DETAIL_KEYS = {
+    ("group", RoleOutcome.ADDED): "added",
+    ("group", RoleOutcome.REMOVED): "removed",
+    ("flag", RoleOutcome.ADDED): "granted",
+    ("flag", RoleOutcome.REMOVED): "withdrawn",
+}
+"""Keys in the detail of role.changed."""
+
+
+@sensitive_variables("claims")
+def sync_roles(
+    user: Any,
+    *,
+    rules: Sequence[RoleRule],
+    claims: Mapping[str, Any],
+    provider: str,
+    subject: str,
+    origin: Origin,
+    now: datetime,
+) -> RolePlan:
+    """Apply the rules to the user's roles and record the changes, in the caller's transaction. Return the plan.
+
+    One SELECT if nothing changes, none if the rules name no group. Groups are found by name and never created; a
+    missing group is logged. Requires: a transaction that has not written to any account's row, because this function
+    locks several rows in order; and that the new session does not exist yet if role changes end sessions.
+    """
+    plan = plan_roles(user, rules=rules, claims=claims)
+    if missing := list_role_names(plan, RoleOutcome.GROUP_MISSING):
+        names = ", ".join(map(ascii, missing))
+        logger.error("Provider %s: these groups do not exist and were not granted: %s.", provider, names)
+    if _CHANGES.isdisjoint(plan.values()):
+        return plan
+    _lock_rows(user, rules, plan)
+    # A concurrent sign-in may have committed before the lock: plan again, from what is written now.
+    plan = plan_roles(user, rules=rules, claims=claims)
+    _apply_plan(user, plan)
+    event_fields: dict[str, Any] = {"origin": origin, "now": now, "provider": provider, "subject": subject}
+    events = list(_create_change_events(plan, event_fields))
+    if kept := [role.name for role in plan if plan[role] is RoleOutcome.LAST_ADMINISTRATOR]:
+        detail = {"rule": "last_administrator", "roles": kept}
+        events.append(NewEvent(action=Action.ALERT_RAISED, detail=detail, **event_fields))
+    enqueue_many(events)
+    return plan
+
+
+@sensitive_variables("claims")
+def plan_roles(user: Any, *, rules: Sequence[RoleRule], claims: Mapping[str, Any]) -> RolePlan:
+    """Return what `sync_roles` would do, without writing. user: None for a person without an account."""
+    existing, held = get_existing_and_held_roles(user, rules)
+    plan = dict(map_roles(rules, claims, held_roles=held, existing_roles=existing))
+    removed = [role for role, outcome in plan.items() if outcome is RoleOutcome.REMOVED]
+    for role in _find_last_administrator_roles(user, rules, removed):
+        plan[role] = RoleOutcome.LAST_ADMINISTRATOR
+    return plan
+
+
+def get_existing_and_held_roles(user: Any, rules: Sequence[RoleRule]) -> tuple[frozenset[Role], frozenset[Role]]:
+    """Return which of the managed roles exist, and which the user has, with at most one SELECT."""
+    flags = [role for role in get_managed_roles(rules) if role.kind == "flag"]
+    existing, held = set(flags), {role for role in flags if getattr(user, role.name, False)}
+    if names := [role.name for role in get_managed_roles(rules) if role.kind == "group"]:
+        pk: Any = getattr(user, "pk", None)
+        members = get_user_model()._base_manager.filter(pk=pk, groups=OuterRef("pk"))
+        for name, is_held in _filter_groups(names).annotate(is_held=Exists(members)).values_list("name", "is_held"):
+            existing.add(Role("group", name))
+            held |= {Role("group", name)} if is_held else set()
+    return frozenset(existing), frozenset(held)
+
+
+def list_role_names(plan: RolePlan, outcome: RoleOutcome, kind: str = "group") -> list[str]:
+    """Return the names of the roles with that outcome."""
+    return [role.name for role in plan if role.kind == kind and plan[role] is outcome]
+
+
+def _find_last_administrator_roles(user: Any, rules: Sequence[RoleRule], removed: Sequence[Role]) -> Iterator[Role]:
+    """Yield the removed roles that no other active account has. Flags count together: the admin requires both."""
+    pk: Any = getattr(user, "pk", None)
+    others = get_user_model()._base_manager.filter(is_active=True).exclude(pk=pk)
+    flags = [role for role in removed if role.kind == "flag"]
+    if flags and not others.filter(**_get_held_flags(user)).exists():
+        yield from flags
+    for role in get_administrative_groups(rules).intersection(removed):
+        if not others.filter(groups__name=role.name).exists():
+            yield role
+
+
+def _filter_groups(names: Sequence[str]) -> Any:
+    return get_user_model()._meta.get_field("groups").related_model._default_manager.filter(name__in=names)
+
+
+def _get_held_flags(user: Any) -> dict[str, bool]:
+    return {flag: True for flag in ACCOUNT_FLAGS if getattr(user, flag, False)}
+
+
+def _lock_rows(user: Any, rules: Sequence[RoleRule], plan: RolePlan) -> None:
+    """Lock what the decision depends on, always in the same order: groups, then accounts, each by primary key.
+
+    If two administrators would lose the last roles at the same time, one of them keeps them.
+    """
+    users = get_user_model()
+    removed = {role for role, outcome in plan.items() if outcome in _CHANGES - {RoleOutcome.ADDED}}
+    if names := [role.name for role in get_administrative_groups(rules) & removed]:
+        list(_filter_groups(names).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+    accounts = Q(pk=user.pk)
+    if any(role.kind == "flag" for role in removed):
+        for flag in _get_held_flags(user):
+            accounts |= Q(is_active=True, **{flag: True})
+    list(users._base_manager.filter(accounts).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+    if flags := [role.name for role in get_managed_roles(rules) if role.kind == "flag"]:
+        user.refresh_from_db(fields=flags)
+
+
+def _apply_plan(user: Any, plan: RolePlan) -> None:
+    added, removed = list_role_names(plan, RoleOutcome.ADDED), list_role_names(plan, RoleOutcome.REMOVED)
+    if added or removed:
+        pks = dict(_filter_groups([*added, *removed]).values_list("name", "pk"))
+        # These calls send m2m_changed, which ends the person's other sessions if the project wants that.
+        if removed:
+            user.groups.remove(*(pks[name] for name in removed if name in pks))
+        if added:
+            user.groups.add(*(pks[name] for name in added if name in pks))
+    granted = list_role_names(plan, RoleOutcome.ADDED, "flag")
+    withdrawn = list_role_names(plan, RoleOutcome.REMOVED, "flag")
+    for flag in granted + withdrawn:
+        setattr(user, flag, flag in granted)
+    if granted or withdrawn:
+        user.save(update_fields=granted + withdrawn)
+
+
+def _create_change_events(plan: RolePlan, event_fields: Mapping[str, Any]) -> Iterator[NewEvent]:
+    """Yield one event, or several if the names do not fit into one event's lists."""
+    changes = [(key, role.name) for role in plan if (key := _DETAIL_KEYS.get((role.kind, plan[role])))]
+    for start in range(0, len(changes), MAX_ITEMS):
+        detail: dict[str, list[str]] = {}
+        for key, name in changes[start : start + MAX_ITEMS]:
+            detail.setdefault(key, []).append(name)
+        yield NewEvent(action=Action.ROLE_CHANGED, detail=detail, **event_fields)

@@ -1,0 +1,256 @@
+"""Anomaly rules over the audit log. No Django.
+
+A rule sees each event once, in the order of the log. What it needs of earlier events is in `memory`: bounded JSON.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from enum import StrEnum
+from statistics import median
+from typing import Any
+
+from ..audit.actions import DISCLOSURE_ACTIONS
+from ..audit.events import Action, Event, get_registered_disclosure_actions
+
+RuleMemory = dict[str, Any]
+
+
+class Severity(StrEnum):
+    """How urgent an alert is."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Raises an alert for each event of its actions for which `key` returns a key: one alert per kind and key."""
+
+    kind: str
+    """A code: the name of the rule in alerts, mutes and the audit log."""
+    severity: Severity = Severity.WARNING
+    actions: Collection[str]
+    """The rule sees only events with these actions."""
+    key: Callable[[Event], str | None]
+    """Return the person or thing that the event counts for; None: the event does not concern this rule."""
+    memory_lifetime: timedelta = timedelta(0)
+    """How long after its last event a key is remembered; zero: `evaluate` has no memory."""
+    has_alert_event: bool = False
+    """The audit log already has an `alert.raised` for it, and gets no second one."""
+
+    def evaluate(self, event: Event, memory: RuleMemory) -> bool:
+        """Return True if the event raises the alert. memory: of its key; changed in place; bounded JSON."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdRule(Rule):
+    """Raises the alert for one key at `threshold` different items within `memory_lifetime`, and at each further one.
+
+    It remembers at most `threshold` items, by a short digest, with the times of their events.
+    """
+
+    threshold: int
+    distinct_by: Callable[[Event], str] = lambda event: str(event.id)
+    """Return the item to count once; by default each event."""
+
+    def evaluate(self, event: Event, memory: RuleMemory) -> bool:
+        at = event.occurred_at.timestamp()
+        things: dict[str, float] = memory.setdefault("things", {})
+        thing = _short_digest(self.distinct_by(event))
+        is_new = thing not in things
+        things[thing] = max(at, things.get(thing, at))
+        expired_at = max(things.values()) - self.memory_lifetime.total_seconds()
+        for expired in [name for name, last_at in things.items() if last_at <= expired_at]:
+            del things[expired]
+        if len(things) > self.threshold:
+            del things[min(things, key=things.__getitem__)]
+        return is_new and thing in things and len(things) >= self.threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnusualVolumeRule(Rule):
+    """Raises the alert for each item above the daily limit (UTC) of one key.
+
+    The limit is `median_factor` times the median of the last `baseline_days` days with any items, and at least
+    `min_count`. With fewer than `min_known_days` such days it is `limit_without_baseline`. At most `max_distinct`
+    items are counted.
+    """
+
+    distinct_by: Callable[[Event], str]
+    median_factor: int = 3
+    min_count: int = 30
+    limit_without_baseline: int = 100
+    min_known_days: int = 5
+    baseline_days: int = 28
+    max_distinct: int = 5_000
+    memory_lifetime: timedelta = timedelta(days=60)
+
+    def evaluate(self, event: Event, memory: RuleMemory) -> bool:
+        day = event.occurred_at.date().isoformat()
+        today: str = memory.setdefault("day", day)
+        # The stored day may be in the future, after an event with a wrong clock.
+        is_ahead = date.fromisoformat(today) - date.fromisoformat(day) > timedelta(days=2)
+        if day < today and not is_ahead:
+            # A late event of a day that is already counted.
+            return False
+        if day != today:
+            memory["past"] = [*memory.get("past", ()), len(memory["things"])][-self.baseline_days :]
+            memory["day"], memory["things"] = day, {}
+        things: dict[str, int] = memory.setdefault("things", {})
+        thing = _short_digest(self.distinct_by(event))
+        if thing in things or len(things) >= self.max_distinct:
+            return False
+        things[thing] = 1
+        return len(things) > self.get_daily_limit(memory.get("past", ()))
+
+    def get_daily_limit(self, past_counts: Collection[int]) -> int:
+        """Return the highest usual count. past_counts: of each earlier day."""
+        limit = self.limit_without_baseline
+        if len(past_counts) >= self.min_known_days:
+            limit = max(self.min_count, int(self.median_factor * median(past_counts)))
+        return min(limit, self.max_distinct - 1)
+
+
+def _short_digest(value: str) -> str:
+    """Return a short digest, so that memories contain no identifier of a person or record."""
+    return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+REFUSAL_ACTIONS = {Action.LOGIN_REFUSED, Action.LOGOUT_REFUSED, Action.API_REFUSED, Action.ACTIVATION_REFUSED}
+REPLAY_REASONS = frozenset({"state_replayed", "token_replayed", "logout_token_replayed"})
+FORGERY_REASONS = frozenset(
+    {
+        *("alg_not_allowed", "signature_invalid", "iss_mismatch", "nonce_invalid"),
+        "at_hash_invalid",
+        "userinfo_sub_mismatch",
+    }
+)
+EXPIRY_REASONS = frozenset({"exp_invalid", "token_expired"})
+ALERT_SEVERITIES: Mapping[str, Severity] = {
+    "access_token_lifetime": Severity.INFO,
+    "break_glass_used": Severity.CRITICAL,
+    "delivery_lag": Severity.WARNING,
+    "delivery_refused": Severity.WARNING,
+    "delivery_stopped": Severity.CRITICAL,
+    "emergency_opened": Severity.CRITICAL,
+    "event_forged": Severity.CRITICAL,
+    "event_key_unknown": Severity.CRITICAL,
+    "last_administrator": Severity.WARNING,
+    "leak_body": Severity.WARNING,
+    "leak_cookie": Severity.WARNING,
+    "leak_header": Severity.WARNING,
+    "leak_location": Severity.WARNING,
+    "leak_referer": Severity.WARNING,
+    "leak_request_cookie": Severity.WARNING,
+    "leak_url": Severity.WARNING,
+    "refusal_burst": Severity.WARNING,
+    "revocation_abandoned": Severity.CRITICAL,
+    "revocation_blocked": Severity.CRITICAL,
+    "revocation_refused": Severity.WARNING,
+    "sealing_lag": Severity.CRITICAL,
+    "sealing_refused": Severity.CRITICAL,
+    "session_undecryptable": Severity.WARNING,
+    "spool_altered": Severity.CRITICAL,
+}
+"""The rules of `alert.raised` events that other parts of the app write: each is an alert of that kind."""
+
+
+def get_builtin_rules() -> tuple[Rule, ...]:
+    """Return the rules of the app."""
+    alert_rules = (_alert_event_rule(kind, severity) for kind, severity in ALERT_SEVERITIES.items())
+    return (*_refusal_rules(), *_disclosure_rules(), *_operation_rules(), *alert_rules)
+
+
+def merge_rules(custom_rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Return the built-in and the custom rules; a custom rule replaces the built-in rule of the same kind."""
+    return tuple({rule.kind: rule for rule in (*get_builtin_rules(), *custom_rules)}.values())
+
+
+def _refusal_rules() -> tuple[Rule, ...]:
+    five_minutes, ten_minutes = timedelta(minutes=5), timedelta(minutes=10)
+
+    def burst(kind: str, key: Callable[[Event], str | None], threshold: int, lifetime: timedelta) -> Rule:
+        return ThresholdRule(kind=kind, actions=REFUSAL_ACTIONS, key=key, threshold=threshold, memory_lifetime=lifetime)
+
+    def refusal(kind: str, reasons: Collection[str], **options: Any) -> Rule:
+        def key(event: Event) -> str | None:
+            return event.client_ip or event.provider if event.reason in reasons else None
+
+        return Rule(kind=kind, key=key, **{"actions": REFUSAL_ACTIONS, **options})
+
+    return (
+        burst("refusals_by_address", lambda event: event.client_ip or None, 15, five_minutes),
+        burst("refusals_by_provider", lambda event: event.provider or None, 60, five_minutes),
+        # By the pseudonym, the user of a code, or the signed-in user.
+        burst(
+            "refusals_by_person", lambda event: event.subject or event.resource or event.actor or None, 5, ten_minutes
+        ),
+        refusal("replay", REPLAY_REASONS),
+        refusal("token_forged", FORGERY_REASONS, severity=Severity.CRITICAL),
+        refusal("token_expired", EXPIRY_REASONS, actions={Action.LOGIN_REFUSED}),
+        # A single late refresh by an app is normal.
+        ThresholdRule(
+            kind="expired_tokens_in_use",
+            key=lambda event: (event.client_ip or event.provider) if event.reason in EXPIRY_REASONS else None,
+            actions={Action.API_REFUSED},
+            threshold=10,
+            memory_lifetime=ten_minutes,
+        ),
+    )
+
+
+def _disclosure_rules() -> tuple[Rule, ...]:
+    disclosures = DISCLOSURE_ACTIONS | get_registered_disclosure_actions()
+    return (
+        UnusualVolumeRule(
+            kind="many_records",
+            actions=disclosures,
+            key=lambda event: event.actor or None if _record_key(event) else None,
+            distinct_by=_record_key,
+        ),
+        ThresholdRule(
+            kind="record_of_interest",
+            actions=disclosures,
+            key=lambda event: _record_key(event) or None if event.actor else None,
+            distinct_by=lambda event: event.actor,
+            threshold=25,
+            memory_lifetime=timedelta(days=1),
+        ),
+    )
+
+
+def _operation_rules() -> tuple[Rule, ...]:
+    return (
+        ThresholdRule(
+            kind="revocations_fail",
+            actions={Action.TOKEN_REVOCATION_FAILED},
+            key=lambda event: event.provider,
+            threshold=10,
+            memory_lifetime=timedelta(minutes=15),
+        ),
+        Rule(
+            kind="trail_altered",
+            severity=Severity.CRITICAL,
+            actions={Action.AUDIT_VERIFIED},
+            key=lambda event: "" if json.loads(event.detail).get("findings") else None,
+        ),
+    )
+
+
+def _alert_event_rule(kind: str, severity: Severity) -> Rule:
+    def key(event: Event) -> str | None:
+        if json.loads(event.detail).get("rule") != kind:
+            return None
+        # The resource of `event_` alerts is only the first of many events.
+        return ("" if kind.startswith("event_") else event.resource) or event.provider or event.actor or event.reason
+
+    return Rule(kind=kind, severity=severity, actions={Action.ALERT_RAISED}, key=key, has_alert_event=True)
+
+
+def _record_key(event: Event) -> str:
+    return event.subject or event.resource

@@ -1,0 +1,60 @@
+"""The periodic tasks: rules over new events, and changes of the providers' metadata and keys."""
+
+import logging
+import time
+
+from celery import shared_task
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from .. import conf
+from .._internal import clock
+from ..errors import MetadataError, TransportError
+from ..provider.http_transport import HTTPTransport
+from .alerts import send_due_alerts
+from .engine import check_sealing_lag, evaluate_batch
+from .provider_drift import check_provider_drift
+from .rules import Rule, merge_rules
+
+logger = logging.getLogger(__name__)
+RUN_SECONDS = 50.0
+
+
+@shared_task(name="phi_oidc.watch", ignore_result=True, acks_late=True)
+def watch() -> None:
+    """Evaluate the events that were sealed since the last run, and send the due alerts."""
+    rules, ends_at = get_declared_rules(), time.monotonic() + RUN_SECONDS
+    try:
+        check_sealing_lag(now=clock.now())
+        while time.monotonic() < ends_at and evaluate_batch(rules, now=clock.now()) is not None:
+            pass
+    finally:
+        send_due_alerts(recipients=conf.security_contacts(), now=clock.now())
+
+
+@shared_task(name="phi_oidc.watch_providers", ignore_result=True, acks_late=True)
+def watch_providers() -> None:
+    """Raise an alert for each provider whose keys or metadata have changed."""
+    for declaration in conf.providers().values():
+        transport = HTTPTransport(declaration)
+        try:
+            check_provider_drift(declaration, transport=transport, now=clock.now())
+        except (MetadataError, TransportError) as error:
+            # This is no change; `phi_oidc doctor` reports the details.
+            logger.warning("Cannot check provider %s for changes: %s.", declaration.name, error.code)
+        finally:
+            transport.close()
+
+
+def get_declared_rules() -> tuple[Rule, ...]:
+    """Return the built-in rules and those of ANOMALY_RULES. Raises: ImproperlyConfigured."""
+    rules = []
+    for path in conf.anomaly_rules():
+        try:
+            rule = import_string(path)
+        except ImportError as error:
+            raise ImproperlyConfigured(f"PHI_OIDC['ANOMALY_RULES']: {path} cannot be imported.") from error
+        if not isinstance(rule, Rule):
+            raise ImproperlyConfigured(f"PHI_OIDC['ANOMALY_RULES']: {path} is not a Rule.")
+        rules.append(rule)
+    return merge_rules(rules)

@@ -1,0 +1,110 @@
+"""The actions of audit events, and the details they may have. No Django."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """The actions of this package; a host project registers its own by `register_actions`."""
+
+    LOGIN_SUCCEEDED = "login.succeeded"
+    LOGIN_REFUSED = "login.refused"
+    LOGOUT_COMPLETED = "logout.completed"
+    LOGOUT_REFUSED = "logout.refused"
+    SESSION_RENEWED = "session.renewed"
+    SESSION_ENDED = "session.ended"
+    TOKEN_REVOKED = "token.revoked"
+    TOKEN_REVOCATION_FAILED = "token.revocation_failed"
+    CLAIM_STORED = "claim.stored"
+    CLAIM_REVEALED = "claim.revealed"
+    CLAIM_OVERFETCHED = "claim.overfetched"
+    CLAIM_SCRUBBED = "claim.scrubbed"
+    HOLD_PLACED = "hold.placed"
+    HOLD_RELEASED = "hold.released"
+    RETENTION_KEY_DESTROYED = "retention.key_destroyed"
+    SUBJECT_LINKED = "subject.linked"
+    SUBJECT_UNLINKED = "subject.unlinked"
+    SUBJECT_EXPORTED = "subject.exported"
+    SUBJECT_ACCOUNTED = "subject.accounted"
+    SUBJECT_ERASED = "subject.erased"
+    ACTIVATION_ISSUED = "activation.issued"
+    ACTIVATION_REDEEMED = "activation.redeemed"
+    ACTIVATION_REFUSED = "activation.refused"
+    ACTIVATION_REVOKED = "activation.revoked"
+    ROLE_CHANGED = "role.changed"
+    ACCESS_GRANTED = "access.granted"
+    ACCESS_DENIED = "access.denied"
+    API_REFUSED = "api.refused"
+    EMERGENCY_OPENED = "emergency.opened"
+    EMERGENCY_CLOSED = "emergency.closed"
+    EMERGENCY_EXPIRED = "emergency.expired"
+    EMERGENCY_REVIEWED = "emergency.reviewed"
+    EMERGENCY_REFUSED = "emergency.refused"
+    AUDIT_VIEWED = "audit.viewed"
+    AUDIT_EXPORTED = "audit.exported"
+    AUDIT_VERIFIED = "audit.verified"
+    AUDIT_ARCHIVED = "audit.archived"
+    AUDIT_RESTORED = "audit.restored"
+    ALERT_RAISED = "alert.raised"
+    ALERT_ACKNOWLEDGED = "alert.acknowledged"
+    ALERT_MUTED = "alert.muted"
+    ALERT_UNMUTED = "alert.unmuted"
+
+
+DETAIL_KEYS: Mapping[str, frozenset[str]] = {
+    Action.LOGIN_SUCCEEDED: frozenset({"acr", "claims"}),
+    Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "count"}),
+    Action.LOGOUT_COMPLETED: frozenset(),
+    Action.LOGOUT_REFUSED: frozenset({"count"}),
+    Action.SESSION_RENEWED: frozenset({"acr"}),
+    Action.SESSION_ENDED: frozenset({"tokens"}),
+    Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
+    Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status"}),
+    Action.CLAIM_STORED: frozenset({"claims"}),
+    Action.CLAIM_REVEALED: frozenset({"claim"}),
+    Action.CLAIM_OVERFETCHED: frozenset({"claims"}),
+    Action.CLAIM_SCRUBBED: frozenset({"claims", "counts", "cause"}),
+    Action.SUBJECT_LINKED: frozenset({"created"}),
+    Action.SUBJECT_UNLINKED: frozenset(),
+    Action.SUBJECT_EXPORTED: frozenset({"claims"}),
+    Action.SUBJECT_ACCOUNTED: frozenset({"since"}),
+    Action.SUBJECT_ERASED: frozenset({"claims", "counts"}),
+    Action.HOLD_PLACED: frozenset({"until"}),
+    Action.HOLD_RELEASED: frozenset(),
+    Action.RETENTION_KEY_DESTROYED: frozenset({"bucket"}),
+    Action.ACTIVATION_ISSUED: frozenset({"until"}),
+    Action.ACTIVATION_REDEEMED: frozenset(),
+    Action.ACTIVATION_REFUSED: frozenset({"count"}),
+    Action.ACTIVATION_REVOKED: frozenset(),
+    Action.ROLE_CHANGED: frozenset({"added", "removed", "granted", "withdrawn"}),
+    Action.ACCESS_GRANTED: frozenset({"client_id", "emergency"}),
+    Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency", "page"}),
+    Action.API_REFUSED: frozenset({"client_id", "count"}),
+    Action.EMERGENCY_OPENED: frozenset({"emergency", "everything", "permissions", "until"}),
+    Action.EMERGENCY_CLOSED: frozenset({"emergency"}),
+    Action.EMERGENCY_EXPIRED: frozenset({"emergency"}),
+    Action.EMERGENCY_REVIEWED: frozenset({"emergency", "verdict"}),
+    Action.EMERGENCY_REFUSED: frozenset({"emergency"}),
+    Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
+    Action.AUDIT_EXPORTED: frozenset({"format", "filters"}),
+    Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "kinds"}),
+    Action.AUDIT_ARCHIVED: frozenset({"first", "tree_size", "sha256"}),
+    Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
+    Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "emergency", "roles", "hint", "attempts", "status"}),
+    Action.ALERT_ACKNOWLEDGED: frozenset({"rule"}),
+    Action.ALERT_MUTED: frozenset({"rule", "until"}),
+    Action.ALERT_UNMUTED: frozenset({"rule"}),
+}
+"""The allowed keys of `detail` for each action. `sanitized` is only set by this package."""
+DISCLOSURE_ACTIONS = frozenset({Action.CLAIM_REVEALED, Action.ACCESS_GRANTED, Action.SUBJECT_EXPORTED})
+"""Actions that disclose a person's data; a host project registers its own by `register_actions`."""
+RESERVED_PREFIXES = frozenset(
+    {
+        *(action.partition(".")[0] for action in Action),
+        *("assurance", "checkpoint", "delivery", "django_phi_oidc", "emergency", "grant", "key", "oidc", "phi_oidc"),
+        *("policy", "provider", "refresh", "retention", "role", "sink", "witness"),
+    }
+)
+"""Prefixes that host projects may not register, for present and future actions of this package."""
+UNKEYED_RESOURCE_TYPES = frozenset({"AlertMute", "AuditCheckpoint", "AuditEvent", "SecurityAlert", "Sink", "TrailJob"})
+"""Resource types of this package: their ids do not identify a person, so keyed ids leave them readable."""

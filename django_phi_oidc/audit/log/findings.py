@@ -1,0 +1,86 @@
+"""The kinds of faults that a verification reports. No Django."""
+
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class FindingKind(StrEnum):
+    """The kinds of findings, described in docs/reference/findings.md."""
+
+    EVENT_ALTERED = "event_altered"
+    EVENT_FORGED = "event_forged"
+    EVENT_MISSING = "event_missing"
+    EVENT_DUPLICATE = "event_duplicate"
+    EVENT_UNSEALED = "event_unsealed"
+    EVENT_KEY_UNKNOWN = "event_key_unknown"
+    LEAF_ALTERED = "leaf_altered"
+    LEAF_MISSING = "leaf_missing"
+    LEAF_EXTRA = "leaf_extra"
+    LEAF_OUT_OF_ORDER = "leaf_out_of_order"
+    NODE_ALTERED = "node_altered"
+    CHECKPOINT_ALTERED = "checkpoint_altered"
+    CHECKPOINT_SIGNATURE = "checkpoint_signature"
+    ROOT_MISMATCH = "root_mismatch"
+    EPOCH_UNDECLARED = "epoch_undeclared"
+    LOG_TRUNCATED = "log_truncated"
+    FORK_UNDECLARED = "fork_undeclared"
+    FORK_DECLARED = "fork_declared"
+
+
+NOTICE_KINDS = frozenset({FindingKind.FORK_DECLARED})
+"""Kinds that are not faults: the log itself declares them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFinding:
+    """Something that is not as it was sealed."""
+
+    kind: FindingKind
+    text: str
+    event_id: str = ""
+    leaf_index: int | None = None
+    tree_size: int | None = None
+    """Of the checkpoint concerned."""
+
+    @property
+    def is_fault(self) -> bool:
+        return self.kind not in NOTICE_KINDS
+
+    def render_line(self) -> str:
+        """Return the finding as a line of text."""
+        places = {"event": self.event_id, "leaf": self.leaf_index, "checkpoint": self.tree_size}
+        place = " ".join(f"{name} {value}" for name, value in places.items() if value not in ("", None))
+        return f"{self.kind.value}: {place}: {self.text}"
+
+
+@dataclass(slots=True)
+class VerificationSummary:
+    """The totals of a verification so far."""
+
+    tree_size: int = 0
+    """Of the newest valid checkpoint."""
+    events: int = 0
+    checkpoints: int = 0
+    waiting: int = 0
+    """Events that are not sealed yet, and not overdue."""
+    archived: int = 0
+    """Events that were read from an archive."""
+    counts_by_kind: Counter[FindingKind] = field(default_factory=Counter)
+
+    @property
+    def fault_count(self) -> int:
+        """The number of findings that are faults."""
+        return sum(count for kind, count in self.counts_by_kind.items() if kind not in NOTICE_KINDS)
+
+    def build_event_detail(self) -> dict[str, Any]:
+        """Return the detail of the `audit.verified` event."""
+        kinds = sorted(kind.value for kind in self.counts_by_kind)
+        return {"tree_size": self.tree_size, "events": self.events, "findings": self.fault_count, "kinds": kinds}
+
+
+def format_event_id(id_bytes: bytes) -> str:
+    """Return an event's id as text; an id that is not a UUID as it is in the row."""
+    return str(uuid.UUID(bytes=id_bytes)) if len(id_bytes) == 16 else id_bytes.decode("utf-8", "replace")

@@ -1,0 +1,92 @@
+"""Continue a restored log in a new epoch, which begins with an `audit.restored` event, and read these events back."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ...errors import CheckpointInvalid, SealingRefused
+from ...merkle.checkpoint import Checkpoint, verify_checkpoint
+from ...merkle.rfc6962 import hash_leaf
+from ..events import Action, NewEvent, Origin, canonical_bytes
+from ..models import AuditEvent
+from ..storage import authenticate_event, build_rows, log_events
+from .reader import read_restore_events
+from .sequencer import (
+    LogState,
+    append_leaves,
+    exclusive_transaction,
+    get_last_signed_log,
+    is_consistent_with,
+    update_witness_file,
+)
+from .signing_keys import find_epoch, get_public_keys
+from .witness import get_witnessed_checkpoints
+
+
+def resume_log(*, witnessed_note: str, reason: str, key: Ed25519PrivateKey, now: datetime) -> str:
+    """Start the next epoch of a restored log, and return its first checkpoint.
+
+    witnessed_note: the largest checkpoint known outside, which the database does not continue. The first leaf of the
+    epoch is an `audit.restored` event with the size and root of that checkpoint, so that the restore is on record.
+    Raises: CheckpointInvalid; SealingRefused if the database does continue it, or if a larger one is known.
+    """
+    keys = get_public_keys(key)
+    lost = verify_checkpoint(witnessed_note, keys)
+    epoch = find_epoch(lost.origin)
+    if epoch is None:
+        raise CheckpointInvalid("The checkpoint belongs to another log.")
+    with exclusive_transaction():
+        log = get_last_signed_log(keys)
+        if epoch < log.epoch or (epoch == log.epoch and is_consistent_with(log.compact_range, lost)):
+            raise SealingRefused("The log continues that checkpoint: there is nothing to resume.")
+        for known_epoch, known in get_witnessed_checkpoints(keys).items():
+            if (known_epoch, known.tree_size) > (epoch, lost.tree_size):
+                raise SealingRefused(f"A larger checkpoint is known outside: {known.tree_size} of {known.origin}.")
+        detail = {"epoch": epoch + 1, "origin": lost.origin, "tree_size": lost.tree_size, "why": reason}
+        detail["root_hash"] = lost.root_hash.hex()
+        restored = authenticate_event(NewEvent(action=Action.AUDIT_RESTORED, origin=Origin(), now=now, detail=detail))
+        AuditEvent.objects.bulk_create(build_rows([restored]))
+        leaf = restored.event.id.bytes, hash_leaf(canonical_bytes(restored.event))
+        note = append_leaves(LogState(epoch=epoch + 1, compact_range=log.compact_range), [leaf], key=key, now=now)
+    log_events([restored])
+    update_witness_file(note)
+    return note
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRestore:
+    """The first leaf of an epoch."""
+
+    leaf_index: int
+    lost_checkpoint: Checkpoint
+    """The largest checkpoint known outside, which the restored log did not continue."""
+
+
+def get_log_restores(archived_events: Iterable[tuple[int, bytes]] = ()) -> Mapping[int, LogRestore]:
+    """Return the restore that started each epoch after the first. If several events claim an epoch, the first one wins.
+
+    archived_events: leaf index and canonical bytes of such events that are no longer in the table. Whether they are as
+    they were sealed is NOT checked. An event that cannot be parsed is ignored.
+    """
+    stored_events = [(row.leaf_index, row.canonical or b"") for row in read_restore_events() if row.leaf_index >= 0]
+    restores: dict[int, LogRestore] = {}
+    for leaf_index, canonical in sorted([*stored_events, *archived_events]):
+        if parsed := _parse_restore_event(canonical):
+            epoch, lost = parsed
+            restores.setdefault(epoch, LogRestore(leaf_index=leaf_index, lost_checkpoint=lost))
+    return restores
+
+
+def _parse_restore_event(canonical: bytes) -> tuple[int, Checkpoint] | None:
+    try:
+        detail = json.loads(canonical)["detail"]
+        root_hash = bytes.fromhex(detail["root_hash"])
+        epoch, tree_size, origin = detail["epoch"], detail["tree_size"], detail["origin"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    if type(epoch) is not int or type(tree_size) is not int or not isinstance(origin, str):
+        return None
+    return epoch, Checkpoint(origin=origin, tree_size=tree_size, root_hash=root_hash)

@@ -1,0 +1,252 @@
+"""Recompute the log from its events, one range between two known roots after the other.
+
+Three things are compared: event and MAC, event and leaf, leaves and signed root. Which two of them agree shows which
+one was altered.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from ...merkle.compact import CompactRange
+from ...merkle.rfc6962 import HASH_BYTES, hash_leaf
+from ..models import AuditNode
+from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id
+from .reader import RawEvent, as_bytes, read_leaves
+from .tree_storage import STORED_LEVELS, LogDamaged, read_compact_range
+
+_MISSING_LEAF_HASH = bytes(HASH_BYTES)
+"""Placeholder of a missing leaf: no root can be computed over it."""
+_MAX_MOVED_LEAVES = 2
+_MAX_MISSING_EVENTS = 10_000
+CompletedNodes = Mapping[int, tuple[int, Sequence[bytes]]]
+"""What `CompactRange.extend` returns."""
+StoredNodes = Mapping[tuple[int, int], bytes]
+"""Hashes by level and index."""
+MacCalculator = Callable[[str, bytes], bytes | None]
+"""Key id and canonical bytes to the MAC; None for a key that is not configured."""
+ArchivedEventLookup = Callable[[int], bytes | None]
+"""Leaf index to the event's canonical bytes in an archive; called in ascending order."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRoot:
+    """A tree size with a known root."""
+
+    tree_size: int
+    root_hash: bytes
+    is_witnessed: bool = False
+    """From a checkpoint that was kept outside, and not from the log's own."""
+
+
+@dataclass(slots=True)
+class _LeafRange:
+    """Consecutive leaves: the hashes of the rows, and those computed from events where they differ."""
+
+    first_leaf_index: int
+    event_ids: list[bytes] = field(default_factory=list)
+    leaf_hashes: list[bytes] = field(default_factory=list)
+    computed_hashes: dict[int, bytes] = field(default_factory=dict)
+    """By leaf index: events whose MAC is valid but does not match the leaf."""
+    invalid_mac_indexes: set[int] = field(default_factory=set)
+    """Leaf indexes of events that match the leaf but whose MAC is invalid."""
+    missing_indexes: set[int] = field(default_factory=set)
+
+    def has_gap(self, start: int, end: int) -> bool:
+        return any(start <= index < end for index in self.missing_indexes)
+
+
+class LogReplay:
+    """The tree read so far, and whether it matches what was signed."""
+
+    def __init__(
+        self, *, compute_mac: MacCalculator, find_archived: ArchivedEventLookup, summary: VerificationSummary
+    ) -> None:
+        self.tree = CompactRange()
+        self.missing_events: dict[bytes, tuple[int, bytes]] = {}
+        """Leaf hash to leaf index and event id of missing events; at most _MAX_MISSING_EVENTS."""
+        self._compute_mac = compute_mac
+        self._find_archived = find_archived
+        self._summary = summary
+        self._is_anchored = True
+
+    def advance(self, end: int, known_roots: Sequence[KnownRoot]) -> Iterator[LogFinding]:
+        """Read the leaves up to `end`, and yield findings. known_roots: in ascending order, none beyond `end`."""
+        leaf_range = _LeafRange(first_leaf_index=self.tree.size)
+        yield from self._read_leaves(leaf_range, end)
+        stored_nodes = _get_stored_nodes(leaf_range.first_leaf_index, end)
+        for root in known_roots:
+            yield from self._advance_to_root(leaf_range, root, stored_nodes)
+        start = self.tree.size
+        if start < end:
+            self.tree.extend(leaf_range.leaf_hashes[start - leaf_range.first_leaf_index :])
+            yield from _report_disputed_events(leaf_range, start, end, root_matches=False)
+
+    def _read_leaves(self, leaf_range: _LeafRange, end: int) -> Iterator[LogFinding]:
+        compute_mac, ids, hashes = self._compute_mac, leaf_range.event_ids, leaf_range.leaf_hashes
+        expected = leaf_range.first_leaf_index
+        for row in read_leaves(leaf_range.first_leaf_index, end):
+            leaf_index, event_id, leaf_hash, mac_key, mac, canonical = row
+            if leaf_index < expected:
+                text = "There is another row of this leaf or this event."
+                yield _build_row_finding(FindingKind.EVENT_DUPLICATE, row, text)
+                continue
+            if leaf_index > expected:
+                yield _add_missing_leaves(leaf_range, expected, leaf_index)
+            expected = leaf_index + 1
+            ids.append(event_id)
+            hashes.append(leaf_hash if len(leaf_hash) == HASH_BYTES else _MISSING_LEAF_HASH)
+            if canonical is None:
+                yield from self._report_missing_event(row)
+            elif hash_leaf(canonical) != leaf_hash or compute_mac(mac_key, canonical) != mac:
+                yield from self._report_difference(leaf_range, row, canonical)
+            else:
+                self._summary.events += 1
+        if expected < end:
+            yield _add_missing_leaves(leaf_range, expected, end)
+
+    def _report_difference(self, leaf_range: _LeafRange, row: RawEvent, canonical: bytes) -> Iterator[LogFinding]:
+        self._summary.events += 1
+        computed = hash_leaf(canonical)
+        mac = self._compute_mac(row.mac_key, canonical)
+        if computed == row.leaf_hash and mac is None:
+            yield _build_row_finding(
+                FindingKind.EVENT_KEY_UNKNOWN, row, f"Its MAC key {row.mac_key!a} is not configured."
+            )
+        elif computed == row.leaf_hash:
+            leaf_range.invalid_mac_indexes.add(row.leaf_index)
+        elif mac == row.mac:
+            leaf_range.computed_hashes[row.leaf_index] = computed
+        else:
+            yield _build_row_finding(FindingKind.EVENT_ALTERED, row, "It is not what was sealed.")
+
+    def _report_missing_event(self, row: RawEvent) -> Iterator[LogFinding]:
+        canonical = self._find_archived(row.leaf_index)
+        if canonical is not None and hash_leaf(canonical) == row.leaf_hash:
+            self._summary.events += 1
+            self._summary.archived += 1
+            return
+        if len(self.missing_events) < _MAX_MISSING_EVENTS:
+            self.missing_events[row.leaf_hash] = row.leaf_index, row.event_id
+        text = "It was sealed, and is gone." if canonical is None else "It is gone, and the archive has something else."
+        yield _build_row_finding(FindingKind.EVENT_MISSING, row, text)
+
+    def _advance_to_root(
+        self, leaf_range: _LeafRange, known_root: KnownRoot, stored_nodes: StoredNodes
+    ) -> Iterator[LogFinding]:
+        """Grow the tree up to the known root, and compare."""
+        start, nodes_before, end = self.tree.size, self.tree.nodes, known_root.tree_size
+        leaves = leaf_range.leaf_hashes[start - leaf_range.first_leaf_index : end - leaf_range.first_leaf_index]
+        suspects = [index for index in leaf_range.computed_hashes if start <= index < end]
+        nodes = self.tree.extend(leaves, kept_levels=STORED_LEVELS)
+        matches = self.tree.compute_root() == known_root.root_hash
+        if not matches and suspects:
+            for index in suspects:
+                leaves[index - start] = leaf_range.computed_hashes[index]
+            tree = CompactRange(start, nodes_before)
+            other_nodes = tree.extend(leaves, kept_levels=STORED_LEVELS)
+            if tree.compute_root() == known_root.root_hash:
+                self.tree, nodes, matches = tree, other_nodes, True
+                for index in suspects:
+                    del leaf_range.computed_hashes[index]
+                    text = "The hash in its leaf was changed; the event is as it was sealed."
+                    yield _build_leaf_finding(FindingKind.LEAF_ALTERED, leaf_range, index, text)
+        yield from _report_disputed_events(leaf_range, start, end, root_matches=matches)
+        self._summary.checkpoints += not known_root.is_witnessed
+        if matches:
+            self._is_anchored = True
+            yield from _report_altered_nodes(nodes, stored_nodes)
+        elif not known_root.is_witnessed:
+            yield from self._report_root_mismatch(leaf_range, start, known_root, nodes, stored_nodes)
+        elif self._is_anchored and not leaf_range.has_gap(start, end):
+            text = "A checkpoint that was kept outside has another root for this size: this log does not continue it."
+            yield LogFinding(kind=FindingKind.FORK_UNDECLARED, tree_size=end, text=text)
+
+    def _report_root_mismatch(
+        self, leaf_range: _LeafRange, start: int, known_root: KnownRoot, nodes: CompletedNodes, stored: StoredNodes
+    ) -> Iterator[LogFinding]:
+        """Report leaves that do not lead to the signed root, and continue from the stored nodes where these do."""
+        was_anchored, self._is_anchored = self._is_anchored, False
+        end = known_root.tree_size
+        with suppress(LogDamaged):
+            tree = read_compact_range(end)
+            if tree.compute_root() == known_root.root_hash:
+                self.tree, self._is_anchored = tree, True
+        if not was_anchored or leaf_range.has_gap(start, end):
+            # An earlier finding reported the cause, or that nothing is known from there on.
+            return
+        blocks = [index for index, node in _enumerate_level(nodes, 8) if stored.get((8, index), node) != node]
+        where = f"leaves {start} to {end - 1}"
+        if blocks and self._is_anchored:
+            where = ", ".join(f"leaves {index * 256} to {index * 256 + 255}" for index in blocks)
+        text = f"The {where} do not lead to the root that was signed."
+        yield LogFinding(kind=FindingKind.ROOT_MISMATCH, tree_size=end, leaf_index=start, text=text)
+        yield from _report_moved_leaves(leaf_range, start, end)
+
+
+def _get_stored_nodes(start: int, end: int) -> dict[tuple[int, int], bytes]:
+    """Return the stored nodes that the leaves [start, end) complete, by level and index."""
+    return {
+        (level, index): as_bytes(node_hash)
+        for level in STORED_LEVELS
+        if end >> level > start >> level
+        for index, node_hash in AuditNode.objects.filter(
+            level=level, node_index__gte=start >> level, node_index__lt=end >> level
+        ).values_list("node_index", "node_hash")
+    }
+
+
+def _report_altered_nodes(nodes: CompletedNodes, stored_nodes: StoredNodes) -> Iterator[LogFinding]:
+    for level in nodes:
+        for index, computed in _enumerate_level(nodes, level):
+            if stored_nodes.get((level, index)) != computed:
+                what = "is missing" if (level, index) not in stored_nodes else "was changed"
+                text = f"The stored node {index} of level {level} {what}; the leaves are as they were signed."
+                yield LogFinding(kind=FindingKind.NODE_ALTERED, leaf_index=index << level, text=text)
+
+
+def _enumerate_level(nodes: CompletedNodes, level: int) -> Iterator[tuple[int, bytes]]:
+    first, hashes = nodes.get(level, (0, ()))
+    return enumerate(hashes, start=first)
+
+
+def _report_moved_leaves(leaf_range: _LeafRange, start: int, end: int) -> Iterator[LogFinding]:
+    """Yield the leaves that are not in the sequencer's order: by event id, under each checkpoint."""
+    ids = leaf_range.event_ids[start - leaf_range.first_leaf_index : end - leaf_range.first_leaf_index]
+    moved = [place for place, (id_, expected) in enumerate(zip(ids, sorted(ids), strict=True)) if id_ != expected]
+    if len(moved) > _MAX_MOVED_LEAVES:
+        moved = [place for place in range(1, len(ids)) if ids[place] <= ids[place - 1]]
+    kind, text = FindingKind.LEAF_OUT_OF_ORDER, "Its leaf is not in its place among those that were sealed with it."
+    for place in moved:
+        id_ = format_event_id(ids[place])
+        yield LogFinding(kind=kind, leaf_index=start + place, event_id=id_, tree_size=end, text=text)
+
+
+def _add_missing_leaves(leaf_range: _LeafRange, start: int, end: int) -> LogFinding:
+    leaf_range.missing_indexes.update(range(start, end))
+    leaf_range.event_ids += [b""] * (end - start)
+    leaf_range.leaf_hashes += [_MISSING_LEAF_HASH] * (end - start)
+    text = "The leaf is gone." if end == start + 1 else f"The leaves {start} to {end - 1} are gone."
+    return LogFinding(kind=FindingKind.LEAF_MISSING, leaf_index=start, text=text)
+
+
+def _report_disputed_events(
+    leaf_range: _LeafRange, start: int, end: int, *, root_matches: bool
+) -> Iterator[LogFinding]:
+    """Yield findings for events in [start, end) that match only their MAC, or only their leaf."""
+    text = "It or its leaf is not what was sealed: they differ, and no root shows which of them is wrong."
+    if root_matches:
+        text = "It is not what was sealed, but its MAC is valid: the MAC key was used to alter it."
+    mac_text = "Its MAC was changed; the event itself is as it was sealed." if root_matches else "Its MAC is not valid."
+    for indexes, fault in ((leaf_range.computed_hashes, text), (leaf_range.invalid_mac_indexes, mac_text)):
+        for index in sorted(index for index in indexes if start <= index < end):
+            yield _build_leaf_finding(FindingKind.EVENT_ALTERED, leaf_range, index, fault)
+
+
+def _build_leaf_finding(kind: FindingKind, leaf_range: _LeafRange, index: int, text: str) -> LogFinding:
+    event_id = format_event_id(leaf_range.event_ids[index - leaf_range.first_leaf_index])
+    return LogFinding(kind=kind, leaf_index=index, event_id=event_id, text=text)
+
+
+def _build_row_finding(kind: FindingKind, row: RawEvent, text: str) -> LogFinding:
+    return LogFinding(kind=kind, text=text, event_id=format_event_id(row.event_id), leaf_index=row.leaf_index)

@@ -1,0 +1,298 @@
+"""Append committed events to the Merkle log and sign a checkpoint over them, in one transaction.
+
+New events are in a queue that a trigger fills in the transaction of each event, so the work is proportional to what is
+new, and a crash leaves the queue unchanged. Only one process appends at a time, and nothing is signed unless the log
+continues what was signed before by a known key, in the database or outside of it.
+"""
+
+import logging
+import struct
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from django.db import IntegrityError, connections, transaction
+from django.db.models import Max
+
+from ..._internal.randomness import lowest_uuid7
+from ...errors import CheckpointInvalid, SealingRefused
+from ...merkle.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
+from ...merkle.compact import CompactRange
+from ...merkle.proof import compute_root_at_size
+from ...merkle.rfc6962 import hash_leaf
+from ..events import Action, AuthenticatedEvent, NewEvent, Origin
+from ..models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditNode, AuditUnsealed
+from ..router import AUDIT_ALIAS
+from ..storage import authenticate_event, build_rows, log_events, translate_database_errors
+from .reader import RawEvent, create_mac_calculator, read_checkpoints, read_queue
+from .signing_keys import get_checkpoint_origin, get_public_keys
+from .tree_storage import STORED_LEVELS, LogDamaged, build_node_rows, read_compact_range, read_node
+from .witness import get_witnessed_checkpoints, write_witness_file
+
+logger = logging.getLogger("phi_oidc.audit")
+_ADVISORY_LOCK_ID = 0x7068695F6F696463
+"""Key of pg_advisory_xact_lock: "phi_oidc"."""
+_COPY_ROW = struct.Struct(">hiqi16si32s")
+_COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_TRAILER = b"\xff\xff"
+_COPY_CHUNK_SIZE = 5_000
+"""Leaves that are written to COPY at once."""
+Leaf = tuple[bytes, bytes]
+"""The 16 bytes of an event's id, and the leaf hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    epoch: int
+    compact_range: CompactRange
+
+
+@contextmanager
+def exclusive_transaction() -> Iterator[None]:
+    """One transaction of the audit database, exclusive among sequencers. Raises: RuntimeError inside another one."""
+    connection = connections[AUDIT_ALIAS]
+    try:
+        with transaction.atomic(using=AUDIT_ALIAS, durable=True), connection.cursor() as cursor:
+            # On SQLite the transaction is IMMEDIATE, and thus already exclusive.
+            if connection.vendor == "postgresql":
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK_ID])
+            yield
+    except (LogDamaged, IntegrityError) as error:
+        raise SealingRefused("The log is damaged, and nothing is appended: run `audit verify`.") from error
+
+
+def get_current_log(key: Ed25519PrivateKey) -> LogState:
+    """Return the log as it was signed last, checked against the witnessed checkpoints. Raises: as below."""
+    keys = get_public_keys(key)
+    log = get_last_signed_log(keys)
+    for epoch, witnessed in get_witnessed_checkpoints(keys).items():
+        if epoch > log.epoch or (epoch == log.epoch and not is_consistent_with(log.compact_range, witnessed)):
+            raise SealingRefused(
+                f"A checkpoint of {witnessed.tree_size} events is known outside, of {witnessed.origin}, which this log "
+                "does not continue. After a restore from a backup, `audit resume` starts a new epoch and records it."
+            )
+    return log
+
+
+def get_last_signed_log(keys: Sequence[Ed25519PublicKey]) -> LogState:
+    """Return the log as it was signed last. Raises: SealingRefused, LogDamaged."""
+    rows = read_checkpoints(-1, limit=1, newest_first=True)
+    last_index = AuditLeaf.objects.aggregate(last=Max("leaf_index"))["last"]
+    covered = rows[0].tree_size if rows else 0
+    if (0 if last_index is None else last_index + 1) != covered:
+        raise SealingRefused("The number of leaves is not that of the last checkpoint: run `audit verify`.")
+    if not rows:
+        return LogState(epoch=1, compact_range=CompactRange())
+    try:
+        signed = verify_checkpoint(rows[0].note, keys, expected_origin=get_checkpoint_origin(rows[0].epoch))
+    except CheckpointInvalid as error:
+        text = (
+            "The last checkpoint is not signed by a known key, or has another origin than PHI_OIDC['AUDIT']['origin']."
+        )
+        raise SealingRefused(text) from error
+    log = LogState(epoch=rows[0].epoch, compact_range=read_compact_range(covered))
+    if (signed.tree_size, signed.root_hash) != (covered, log.compact_range.compute_root()):
+        raise SealingRefused("The leaves do not lead to the last checkpoint: run `audit verify`.")
+    return log
+
+
+def is_consistent_with(compact_range: CompactRange, checkpoint: Checkpoint) -> bool:
+    if checkpoint.tree_size > compact_range.size:
+        return False
+    return compute_root_at_size(checkpoint.tree_size, read_node) == checkpoint.root_hash
+
+
+def append_leaves(log: LogState, leaves: Sequence[Leaf], *, key: Ed25519PrivateKey, now: datetime) -> str:
+    """Insert leaves (by ascending id), nodes and the checkpoint, remove them from the queue, and return the note."""
+    first = log.compact_range.size
+    with _insert_leaves(first, leaves):
+        completed = log.compact_range.extend([hash_ for _, hash_ in leaves], kept_levels=STORED_LEVELS)
+    AuditNode.objects.bulk_create(build_node_rows(completed))
+    tree_size, root_hash = log.compact_range.size, log.compact_range.compute_root()
+    checkpoint = Checkpoint(origin=get_checkpoint_origin(log.epoch), tree_size=tree_size, root_hash=root_hash)
+    note = sign_checkpoint(checkpoint, key)
+    row = AuditCheckpoint(tree_size=tree_size, root_hash=root_hash, epoch=log.epoch, sealed_at=now, note=note)
+    AuditCheckpoint.objects.bulk_create([row])
+    _delete_from_queue(leaves, first)
+    return note
+
+
+def _delete_from_queue(leaves: Sequence[Leaf], first_leaf_index: int) -> None:
+    connection = connections[AUDIT_ALIAS]
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            # Reads both sides once. The planner settings of the event reader would look up each row instead.
+            cursor.execute("SET LOCAL enable_hashjoin = on; SET LOCAL enable_nestloop = off")
+        cursor.execute(
+            # The bounds avoid reading all of a long queue.
+            "DELETE FROM django_phi_oidc_auditunsealed WHERE event_id BETWEEN %s AND %s AND event_id IN "
+            "(SELECT event_id FROM django_phi_oidc_auditleaf WHERE leaf_index >= %s)",
+            [leaves[0][0].hex(), leaves[-1][0].hex(), first_leaf_index],
+        )
+
+
+@contextmanager
+def _insert_leaves(first_leaf_index: int, leaves: Sequence[Leaf]) -> Iterator[None]:
+    """Insert the leaves, which exist after the block. PostgreSQL works on them while the block runs."""
+    connection = connections[AUDIT_ALIAS]
+    with connection.cursor() as cursor:
+        if connection.vendor != "postgresql":
+            cursor.executemany(
+                "INSERT INTO django_phi_oidc_auditleaf (leaf_index, event_id, leaf_hash) VALUES (%s, %s, %s)",
+                [(index, id_.hex(), hash_) for index, (id_, hash_) in enumerate(leaves, start=first_leaf_index)],
+            )
+            yield
+            return
+        columns = "django_phi_oidc_auditleaf (leaf_index, event_id, leaf_hash)"
+        with connection.wrap_database_errors, cursor.copy(f"COPY {columns} FROM STDIN (FORMAT BINARY)") as copy:
+            for start in range(0, len(leaves), _COPY_CHUNK_SIZE):
+                chunk = enumerate(leaves[start : start + _COPY_CHUNK_SIZE], start=first_leaf_index + start)
+                rows = [_COPY_ROW.pack(3, 8, index, 16, id_, 32, hash_) for index, (id_, hash_) in chunk]
+                copy.write(b"".join((b"" if start else _COPY_HEADER, *rows)))
+            copy.write(_COPY_TRAILER)
+            yield
+
+
+def update_witness_file(note: str) -> None:
+    """Write the newest checkpoint to the witness file. If that fails it stays valid, and the next one tries again."""
+    try:
+        write_witness_file(note)
+    except OSError:
+        logger.exception("The witness file can't be written.")
+
+
+UUID_BYTES = 16
+BATCH_SIZE = 50_000
+"""Maximum number of events in one transaction and under one checkpoint."""
+MAX_SEALING_DELAY = timedelta(minutes=5)
+"""An event that is unsealed for longer raises an alert."""
+_LOWEST_ID = uuid.UUID(int=0)
+_UPDATE_CHUNK_SIZE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendResult:
+    """The outcome of one transaction of the sequencer."""
+
+    event_count: int = 0
+    refused_count: int = 0
+    """Events whose MAC is invalid, or whose MAC key is not configured."""
+    note: str = ""
+    """The new checkpoint; empty if there were no new events."""
+    last_event_id: uuid.UUID | None = None
+    """The largest id that was read."""
+
+
+@dataclass(slots=True)
+class _CheckedBatch:
+    leaves: list[Leaf] = field(default_factory=list)
+    forged_ids: list[bytes] = field(default_factory=list)
+    unverifiable_ids: list[bytes] = field(default_factory=list)
+    last_id: bytes = b""
+
+
+def append_to_log(
+    *,
+    key: Ed25519PrivateKey,
+    now: datetime,
+    limit: int = BATCH_SIZE,
+    include_refused: bool = False,
+    after_id: uuid.UUID = _LOWEST_ID,
+) -> AppendResult:
+    """Append up to `limit` committed events that have no leaf, and return the outcome.
+
+    include_refused, after_id: also retry refused events with a larger id, such as after a MAC key was restored.
+    Raises: SealingRefused if the log is not what was signed last, here or outside; KeyMissing.
+    """
+    with exclusive_transaction():
+        log = get_current_log(key)
+        batch = _check_macs(read_queue(after_id=after_id, limit=limit, include_refused=include_refused))
+        note = append_leaves(log, batch.leaves, key=key, now=now) if batch.leaves else ""
+        alerts = _mark_refused(batch, now=now)
+    log_events(alerts)
+    if note:
+        update_witness_file(note)
+    return AppendResult(
+        event_count=len(batch.leaves),
+        refused_count=len(batch.forged_ids) + len(batch.unverifiable_ids),
+        note=note,
+        last_event_id=uuid.UUID(bytes=batch.last_id) if batch.last_id else None,
+    )
+
+
+def append_all_to_log(
+    *, key: Ed25519PrivateKey, clock: Callable[[], datetime], retry_refused: bool = False
+) -> Iterator[AppendResult]:
+    """Append until nothing is new, and yield the outcome of each transaction.
+
+    retry_refused: first queue all events without a leaf, and retry refused ones. Raises: as `append_to_log`.
+    """
+    last: uuid.UUID | None = _LOWEST_ID if retry_refused else None
+    if retry_refused:
+        _rebuild_queue()
+    while last is not None:
+        result = append_to_log(key=key, now=clock(), include_refused=True, after_id=last)
+        last = result.last_event_id
+        yield result
+    while True:
+        result = append_to_log(key=key, now=clock())
+        yield result
+        if result.event_count + result.refused_count < BATCH_SIZE:
+            return
+
+
+def count_overdue_events(*, now: datetime) -> int:
+    """Return how many events have been unsealed for longer than MAX_SEALING_DELAY. Raises: AuditUnavailable."""
+    with translate_database_errors():
+        return AuditUnsealed.objects.filter(refused=False, event_id__lt=lowest_uuid7(now - MAX_SEALING_DELAY)).count()
+
+
+def _check_macs(events: Iterable[RawEvent]) -> _CheckedBatch:
+    """Separate the events with a valid MAC from the others."""
+    batch, compute_mac = _CheckedBatch(), create_mac_calculator()
+    for _, event_id, _, mac_key, mac, canonical in events:
+        if len(event_id) != UUID_BYTES:
+            # Not a UUID, which only SQLite can store. `audit verify` reports it.
+            continue
+        batch.last_id = event_id
+        computed = compute_mac(mac_key, canonical or b"")
+        if canonical and computed == mac:
+            batch.leaves.append((event_id, hash_leaf(canonical)))
+        elif computed is None:
+            batch.unverifiable_ids.append(event_id)
+        else:
+            batch.forged_ids.append(event_id)
+    return batch
+
+
+def _mark_refused(batch: _CheckedBatch, *, now: datetime) -> list[AuthenticatedEvent]:
+    """Mark refused events, so that later runs skip them, and write an alert for each rule."""
+    alerts = []
+    for rule, ids in (("event_forged", batch.forged_ids), ("event_key_unknown", batch.unverifiable_ids)):
+        marked = 0
+        for start in range(0, len(ids), _UPDATE_CHUNK_SIZE):
+            chunk = [uuid.UUID(bytes=id_) for id_ in ids[start : start + _UPDATE_CHUNK_SIZE]]
+            marked += AuditUnsealed.objects.filter(event_id__in=chunk, refused=False).update(refused=True)
+        if marked:
+            resource, detail = f"AuditEvent/{uuid.UUID(bytes=ids[0])}", {"rule": rule, "count": len(ids)}
+            event = NewEvent(Action.ALERT_RAISED, Origin(), now, resource=resource, detail=detail)
+            alerts.append(authenticate_event(event))
+    AuditEvent.objects.bulk_create(build_rows(alerts))
+    return alerts
+
+
+def _rebuild_queue() -> None:
+    """Make the queue hold exactly the events without a leaf."""
+    with transaction.atomic(using=AUDIT_ALIAS), connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO django_phi_oidc_auditunsealed (event_id) SELECT e.id FROM django_phi_oidc_auditevent e "
+            "LEFT JOIN django_phi_oidc_auditleaf l ON l.event_id = e.id WHERE l.event_id IS NULL "
+            "ON CONFLICT DO NOTHING"
+        )
+        cursor.execute(
+            "DELETE FROM django_phi_oidc_auditunsealed "
+            "WHERE event_id IN (SELECT event_id FROM django_phi_oidc_auditleaf)"
+        )

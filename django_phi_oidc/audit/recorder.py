@@ -1,0 +1,61 @@
+"""Record permits and refusals: committed at once on the audit connection, before the response. No event, no permit.
+
+`throttling` decides whether a refusal that costs its sender nothing gets an event of its own.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Unpack
+
+from .._internal.randomness import lowest_uuid7
+from ..errors import AuditUnavailable, KeyMissing
+from .events import Action, EventFields, NewEvent, Origin
+from .models import AuditEvent
+from .storage import EVENT_ERRORS, authenticate_event, has_valid_row_mac, insert_events, translate_database_errors
+
+ALERT_INTERVAL = timedelta(hours=1)
+
+
+def record(action: str, **fields: Unpack[EventFields]) -> uuid.UUID:
+    """Commit an event, regardless of the caller's transaction, and return its id.
+
+    fields: those of NewEvent; `origin` and `now` are required.
+    Requires: no open transaction on the audit alias (RuntimeError).
+    Raises: AuditUnavailable, and then nothing may be permitted; ValueError for an unknown action or outcome.
+    """
+    return record_many([NewEvent(action, **fields)])[0]
+
+
+def record_many(events: Sequence[NewEvent]) -> tuple[uuid.UUID, ...]:
+    """Commit the events by one INSERT, all or none, and return their ids in the same order.
+
+    Requires, Raises: as `record`.
+    """
+    if not events:
+        return ()
+    try:
+        authenticated = [authenticate_event(event) for event in events]
+        insert_events(authenticated)
+    except (*EVENT_ERRORS, KeyMissing) as error:
+        raise AuditUnavailable from error
+    return tuple(item.event.id for item in authenticated)
+
+
+def raise_audit_alert(rule: str, *, now: datetime, count: int = 0) -> None:
+    """Record an alert about the audit log itself, at most one per rule and hour.
+
+    Only events with a valid MAC count, so an attacker cannot suppress an alert by inserting a forged event.
+    Raises: AuditUnavailable.
+    """
+    id_range = lowest_uuid7(now - ALERT_INTERVAL), lowest_uuid7(now + timedelta(milliseconds=1))
+    alerts = AuditEvent.objects.filter(action=Action.ALERT_RAISED, id__range=id_range, detail__contains=f'"{rule}"')
+    with translate_database_errors():
+        if any(
+            has_valid_row_mac(event) and json.loads(event.detail).get("rule") == rule
+            for event in alerts.iterator(chunk_size=100)
+        ):
+            return
+    detail = {"rule": rule, "count": count} if count else {"rule": rule}
+    insert_events([authenticate_event(NewEvent(Action.ALERT_RAISED, Origin(), now, detail=detail))])

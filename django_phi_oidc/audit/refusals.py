@@ -1,0 +1,63 @@
+"""Report a refusal: throttle, audit event, log line and the reference that the user sees."""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from .._internal import randomness
+from ..errors import AuditUnavailable
+from .events import Action, Origin
+from .recorder import record
+from .throttling import allow_event
+
+
+class RefusalLog(NamedTuple):
+    """Where and how a refusal is logged. message: with %(name)s of the fields and of `reference`."""
+
+    logger: logging.Logger
+    message: str
+    fields: Mapping[str, str]
+    level: int = logging.WARNING
+
+
+class ReportedRefusal(NamedTuple):
+    """reference: the id of the event; an id of the same form when throttled; the request id when not recorded."""
+
+    reference: str
+    audit_error: AuditUnavailable | None
+
+
+def report_refusal(
+    action: Action,
+    reason: str,
+    *,
+    origin: Origin,
+    now: datetime,
+    log: RefusalLog | None = None,
+    throttle_key: str = "",
+    is_event_allowed: bool | None = None,
+    audit_error: AuditUnavailable | None = None,
+    **event_fields: Any,
+) -> ReportedRefusal:
+    """Record the refusal unless it is throttled, and log it. If the audit log is unavailable, only log it.
+
+    throttle_key: the reason that throttling counts, if it is another one. is_event_allowed: the result of allow_event,
+    or True for a refusal that is never throttled; None: ask allow_event here. audit_error: the error that caused the
+    refusal, in which case no event is tried. event_fields: of NewEvent; outcome is "failure" by default.
+    """
+    if is_event_allowed is None:
+        is_event_allowed = allow_event(throttle_key or reason, origin.client_ip, now=now)
+    reference, level = origin.request_id, log.level if log else logging.WARNING
+    if not is_event_allowed:
+        # In the form of an event id: the form must not show whether a refusal was throttled.
+        reference = str(randomness.uuid7(now))
+    elif audit_error is None:
+        event_fields = {"outcome": "failure", **event_fields}
+        try:
+            reference = str(record(action, origin=origin, now=now, reason=reason, **event_fields))
+        except AuditUnavailable as error:
+            level, audit_error = logging.ERROR, error
+    if log:
+        log.logger.log(level, log.message, {**log.fields, "reference": reference}, exc_info=audit_error)
+    return ReportedRefusal(reference, audit_error)

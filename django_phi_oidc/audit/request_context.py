@@ -1,0 +1,149 @@
+"""Who acts, and from where, according to a request."""
+
+import ipaddress
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from django.contrib.auth import SESSION_KEY as SIGNED_IN
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.base import SessionBase
+from django.http import HttpRequest
+
+from .. import conf
+from .._internal import randomness
+from ..oidc.access_token import AccessToken
+from .events import Origin
+
+SESSION_KEY = "phi_oidc_session"
+"""The Django session key of the OIDC session's id."""
+ASSURANCE_KEY = "phi_oidc_assurance"
+"""The Django session key of the ID Token's acr, and its auth_time in seconds since the epoch or None."""
+# A client can only set META entries whose names begin with HTTP_.
+_REQUEST_ID_KEY = "phi_oidc.request_id"
+_UNIX_SOCKET_PEER_IP = "127.0.0.1"
+_CACHE_ATTRIBUTE = "_phi_oidc_actor"
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Session = Mapping[str, Any] | SessionBase
+User = AbstractBaseUser | AnonymousUser
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """The person who acts, and the origin for the events of the act."""
+
+    user: User
+    origin: Origin
+    request: HttpRequest | None = field(default=None, repr=False, compare=False)
+    """The request that the act is part of, if any. If claims are disclosed, its response is marked no-store."""
+    client_id: str = ""
+    """The client that acts for the person with an access token, and so without a session."""
+    acr: str = ""
+    """Of the session's ID Token, or of the access token; empty if it had none."""
+    auth_time: datetime | None = None
+    """When the person authenticated at the provider, according to the provider."""
+
+    @property
+    def is_authenticated_by_provider(self) -> bool:
+        """Whether a provider authenticated the user: in a session that it opened, or by an access token it issued."""
+        return bool(self.user.is_authenticated) and bool(self.origin.session or self.client_id)
+
+    @classmethod
+    def from_request(cls, request: HttpRequest) -> "Actor":
+        """Return the request's actor. Reads the user and the session, so the response varies by cookie.
+
+        The OIDC session is left out if another user has signed in to the Django session: request.user may come from an
+        API token that was sent together with a cookie. It is also left out if an access token of the provider
+        authenticated the request: the assurance is then that of the token.
+        The actor is kept on the request, and built again after its user, session, token or address changed.
+        """
+        # Wrapping requests, such as those of Django REST framework, have it as _request, which has their token as auth.
+        wrapped = getattr(request, "_request", request)
+        token = getattr(wrapped, "auth", None)
+        bearer = token if isinstance(token, AccessToken) else None
+        user = getattr(request, "user", None) or AnonymousUser()
+        session: Session = {} if bearer else getattr(request, "session", {})
+        sources = (
+            *(bearer, user.pk, session.get(SIGNED_IN), session.get(SESSION_KEY), session.get(ASSURANCE_KEY)),
+            *(request.META.get("REMOTE_ADDR"), request.META.get("HTTP_X_FORWARDED_FOR"), conf.trusted_proxies()),
+        )
+        cached_sources, actor = getattr(wrapped, _CACHE_ATTRIBUTE, (None, None))
+        if actor is None or actor.user is not user or cached_sources != sources:
+            actor = cls._build(wrapped, user, session, bearer)
+            setattr(wrapped, _CACHE_ATTRIBUTE, (sources, actor))
+        return actor
+
+    @classmethod
+    def _build(cls, request: HttpRequest, user: User, session: Session, bearer: AccessToken | None) -> "Actor":
+        is_foreign = user.is_authenticated and session.get(SIGNED_IN, str(user.pk)) != str(user.pk)
+        session_id = None if is_foreign else find_oidc_session_id(session)
+        acr, timestamp = session.get(ASSURANCE_KEY, ("", None)) if session_id else ("", None)
+        auth_time = None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+        if bearer:
+            acr, auth_time = bearer.acr, bearer.auth_time
+        origin = Origin(
+            actor=str(user.pk) if user.is_authenticated else "",
+            session=str(session_id or ""),
+            client_ip=get_client_ip(request, trusted_proxies=conf.trusted_proxies()),
+            request_id=get_request_id(request),
+        )
+        client_id = bearer.client_id if bearer else ""
+        return cls(user=user, origin=origin, request=request, client_id=client_id, acr=acr, auth_time=auth_time)
+
+
+def build_assurance_entry(*, acr: str, auth_time: datetime | None) -> list[Any]:
+    """Return the value that the Django session stores under ASSURANCE_KEY."""
+    return [acr, auth_time.timestamp() if auth_time else None]
+
+
+def find_oidc_session_id(session: Session) -> uuid.UUID | None:
+    """Return the id of the OIDC session that a Django session refers to, if any."""
+    try:
+        return uuid.UUID(session.get(SESSION_KEY))
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def get_client_ip(request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]) -> str:
+    """Return the address of the nearest hop that is not a trusted proxy; "" if the server does not know its peer.
+
+    X-Forwarded-For is read from the right, and an entry is believed only if the hop after it is a trusted proxy. An
+    entry that is not an address ends the search, and the hop after it is returned. A Unix socket peer is 127.0.0.1.
+    """
+    peer = request.META.get("REMOTE_ADDR", "")
+    hop = _parse_address(peer or _UNIX_SOCKET_PEER_IP)
+    if hop is None or (not peer and not _is_trusted(hop, trusted_proxies)):
+        return ""
+    for entry in reversed(request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")):
+        address = _parse_address(entry.strip()) if _is_trusted(hop, trusted_proxies) else None
+        if address is None:
+            break
+        hop = address
+    return str(hop)
+
+
+def get_request_id(request: HttpRequest) -> str:
+    """Return the request's id: created once per request and never taken from the client."""
+    request_id: str = request.META.setdefault(_REQUEST_ID_KEY, "") or randomness.token_b64url(12)
+    request.META[_REQUEST_ID_KEY] = request_id
+    return request_id
+
+
+def _is_trusted(address: IPAddress, trusted_proxies: Sequence[conf.Network]) -> bool:
+    return any(address in network for network in trusted_proxies)
+
+
+def _parse_address(text: str) -> IPAddress | None:
+    """Parse an address that may have a port or a zone, as some proxies write them."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -1,0 +1,42 @@
+"""Which database holds which audit table."""
+
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, models
+
+AUDIT_ALIAS = "phi_audit"
+_APP_LABEL = "django_phi_oidc"
+TRAIL_MODELS = frozenset({"auditevent", "auditunsealed", "auditleaf", "auditnode", "auditcheckpoint"})
+"""Model names of the tables in the audit database."""
+_DEFAULT_DATABASE_MODELS = frozenset({"auditoutbox", "auditwitness", "refusalcount"})
+
+
+class AuditRouter:
+    """Reads and writes audit tables on `phi_audit`, which has no other tables. The outbox is on `default`.
+
+    Audit tables may also be created on `default`: if both aliases are one database, the second alias finds the
+    migrations already recorded by the first. Put this router first in DATABASE_ROUTERS.
+    """
+
+    def db_for_read(self, model: type[models.Model], **hints: Any) -> str | None:
+        return _find_alias(model)
+
+    def db_for_write(self, model: type[models.Model], **hints: Any) -> str | None:
+        return _find_alias(model)
+
+    def allow_relation(self, obj1: models.Model, obj2: models.Model, **hints: Any) -> bool | None:
+        return False if _find_alias(type(obj1)) or _find_alias(type(obj2)) else None
+
+    def allow_migrate(self, db: str, app_label: str, model_name: str | None = None, **hints: Any) -> bool | None:
+        is_trail = app_label == _APP_LABEL and model_name is not None and model_name.lower() in TRAIL_MODELS
+        if db == AUDIT_ALIAS:
+            return is_trail
+        return db == DEFAULT_DB_ALIAS if is_trail else None
+
+
+def _find_alias(model: type[models.Model]) -> str | None:
+    if model._meta.app_label != _APP_LABEL:
+        return None
+    if model._meta.model_name in TRAIL_MODELS:
+        return AUDIT_ALIAS
+    return DEFAULT_DB_ALIAS if model._meta.model_name in _DEFAULT_DATABASE_MODELS else None

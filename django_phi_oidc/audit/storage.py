@@ -1,0 +1,171 @@
+"""Give events their id and MAC, commit them to the audit log, and write them to the application log."""
+
+import hmac
+import logging
+import uuid
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, suppress
+
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
+
+from .. import conf
+from .._internal import metrics, randomness
+from .._internal.sql import durable, insert, insert_autocommit, statement_timeout
+from ..crypto import keyring
+from ..errors import AuditUnavailable
+from .actions import DETAIL_KEYS
+from .events import (
+    EVENT_FIELDS,
+    AuthenticatedEvent,
+    Event,
+    NewEvent,
+    build_event,
+    compute_mac,
+    compute_resource_pseudonym,
+    serialize_event,
+)
+from .models import AuditEvent
+from .router import AUDIT_ALIAS
+
+logger = logging.getLogger("phi_oidc.audit")
+EVENT_ERRORS = (IntegrityError, DataError)
+"""Database errors about the event itself, and not about the state of the database."""
+
+UNLOADABLE_ROW_ERRORS = (AttributeError, TypeError, ValueError, DataError)
+"""Raised by Django and psycopg for values that the column type, or SQLite, accepts but a model cannot load."""
+
+
+def authenticate_event(new_event: NewEvent) -> AuthenticatedEvent:
+    """Return the event with an id and the MAC of the newest key.
+
+    Refused detail is dropped and logged as an error; tests raise instead. The id in the resource becomes a pseudonym if
+    AUDIT['resource_ids'] is `keyed`.
+    Raises: KeyMissing; ImproperlyConfigured; ValueError for an unknown action or outcome.
+    """
+    if new_event.resource and conf.resource_ids() == "keyed":
+        new_event = new_event._replace(resource=get_resource_pseudonym(new_event.resource))
+    key = keyring.get_keys("audit_mac")[0]
+    event = build_event(new_event, id=randomness.uuid7(new_event.now), mac_key=key.id)
+    return AuthenticatedEvent(event, compute_mac(event, key.material))
+
+
+def get_resource_pseudonym(resource: str) -> str:
+    """Return the pseudonym that the audit log stores for a resource (`Type/id`) if AUDIT['resource_ids'] is `keyed`.
+
+    Use it to search for the events of a resource. The key is the oldest of KEYS['audit_mac'], so a pseudonym is stable
+    for as long as that key stays in the list. Raises: KeyMissing.
+    """
+    return compute_resource_pseudonym(resource, key=keyring.get_keys("audit_mac")[-1].material)
+
+
+def insert_events(events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None) -> None:
+    """Commit the events to the audit log by one INSERT, all or none, then log them.
+
+    timeout_seconds: statement timeout on PostgreSQL; None means no limit.
+    Requires: no open transaction on the audit alias.
+    Raises: AuditUnavailable; one of EVENT_ERRORS if an id exists or the database cannot store a value.
+    """
+    with translate_database_errors():
+        first = events[0]
+        if timeout_seconds is not None:
+            with statement_timeout(timeout_seconds, using=AUDIT_ALIAS):
+                insert(build_rows(events), using=AUDIT_ALIAS)
+        elif len(events) > 1 or not insert_autocommit(AuditEvent, (*first.event, first.mac), using=AUDIT_ALIAS):
+            with durable(AUDIT_ALIAS):
+                insert(build_rows(events), using=AUDIT_ALIAS)
+    log_events(events)
+
+
+def build_rows(events: Sequence[AuthenticatedEvent]) -> list[AuditEvent]:
+    return [AuditEvent(**item.event._asdict(), mac=item.mac) for item in events]
+
+
+def log_events(events: Sequence[AuthenticatedEvent]) -> None:
+    """Write committed events to the application log, one line of canonical JSON each, and count them."""
+    if metrics.has_sinks():
+        for item in events:
+            _count_metric(item.event)
+    if logger.isEnabledFor(logging.INFO):
+        for item in events:
+            logger.info("%s", serialize_event(item))
+
+
+def _count_metric(event: Event) -> None:
+    # Provider and reason of a host project's action are not from a closed list, and may be personal data.
+    is_builtin = event.action in DETAIL_KEYS
+    labels = {"provider": event.provider, "reason": event.reason} if is_builtin else {"provider": "", "reason": ""}
+    metrics.increment(metrics.COMMITTED_EVENTS, action=event.action, outcome=event.outcome, **labels)
+
+
+def get_stored_macs(event_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:
+    """Return the MACs of those of the events that are in the audit log. Raises: AuditUnavailable."""
+    with translate_database_errors():
+        rows = AuditEvent.objects.using(AUDIT_ALIAS).filter(id__in=event_ids).values_list("id", "mac")
+        return {event_id: bytes(mac) for event_id, mac in rows}
+
+
+def parse_event_row(row: AuditEvent) -> AuthenticatedEvent:
+    """Return the event of a row. The MAC is NOT checked."""
+    return AuthenticatedEvent(Event(**{name: getattr(row, name) for name in EVENT_FIELDS}), bytes(row.mac))
+
+
+def store_events(
+    events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None
+) -> Sequence[AuthenticatedEvent]:
+    """Insert events, and return those that are in the audit log now, also if another process wrote them.
+
+    Events that the database refuses are logged. timeout_seconds: as for `insert_events`. Raises: AuditUnavailable.
+    """
+    if len(events) > 1:
+        with suppress(*EVENT_ERRORS):
+            insert_events(events, timeout_seconds=timeout_seconds)
+            return events
+    return [item for item in events if _store_event(item, timeout_seconds=timeout_seconds)]
+
+
+def store_missing_events(
+    events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None
+) -> Sequence[AuthenticatedEvent]:
+    """Do what `store_events` does, but first look up which events are stored already, and insert only the others."""
+    macs = get_stored_macs([item.event.id for item in events])
+    stored = [item for item in events if item.event.id in macs and _is_stored(item, macs[item.event.id])]
+    missing = [item for item in events if item.event.id not in macs]
+    return [*stored, *store_events(missing, timeout_seconds=timeout_seconds)]
+
+
+def _store_event(item: AuthenticatedEvent, *, timeout_seconds: float | None) -> bool:
+    try:
+        insert_events([item], timeout_seconds=timeout_seconds)
+    except EVENT_ERRORS:
+        return _is_stored(item, get_stored_macs([item.event.id]).get(item.event.id))
+    return True
+
+
+def _is_stored(item: AuthenticatedEvent, stored_mac: bytes | None) -> bool:
+    if stored_mac == item.mac:
+        return True
+    fault = "refuses it" if stored_mac is None else "has another event with that id"
+    logger.error("Event %s is not moved: the audit log %s.", item.event.id, fault)
+    return False
+
+
+def has_valid_row_mac(row: AuditEvent) -> bool:
+    """Whether the MAC of the row is valid under a configured key. Raises: KeyMissing."""
+    return has_valid_mac(parse_event_row(row))
+
+
+def has_valid_mac(item: AuthenticatedEvent) -> bool:
+    """Whether the MAC of the event is valid under a configured key. Raises: KeyMissing."""
+    keys = [key for key in keyring.get_keys("audit_mac") if key.id == item.event.mac_key]
+    return any(hmac.compare_digest(compute_mac(item.event, key.material), item.mac) for key in keys)
+
+
+class translate_database_errors(AbstractContextManager[None]):  # noqa: N801 -- used like a function
+    """Turn errors of the audit database into AuditUnavailable, and close the connection so that the next use is new."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, DatabaseError | InterfaceError) and not isinstance(error, EVENT_ERRORS):
+            connection = connections[AUDIT_ALIAS]
+            if not connection.in_atomic_block:
+                connection.close()
+            raise AuditUnavailable from error

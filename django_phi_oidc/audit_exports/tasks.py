@@ -1,0 +1,16 @@
+"""The task that runs exports and verifications of the audit log."""
+
+from celery import shared_task
+
+from .. import conf
+from .._internal import clock
+from .._internal.hostname import get_hostname
+from . import jobs
+
+
+@shared_task(name="phi_oidc.work_trail_jobs", ignore_result=True, acks_late=True)
+def work_trail_jobs() -> None:
+    """Run one requested export or verification, and delete those that are a day old."""
+    folder = conf.export_folder()
+    jobs.run_next_job(clock=clock.now, folder=folder, hostname=get_hostname())
+    jobs.delete_expired_jobs(now=clock.now(), folder=folder)

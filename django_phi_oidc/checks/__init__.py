@@ -1,0 +1,9 @@
+"""System checks, a module for each part of the settings."""
+
+from . import apis as apis
+from . import audit_exports as audit_exports
+from . import core as core
+from . import databases as databases
+from . import emergency as emergency
+from . import middleware as middleware
+from . import roles as roles

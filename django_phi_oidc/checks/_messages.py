@@ -1,0 +1,38 @@
+"""Registration and messages of the checks. docs/reference/checks.md explains each id."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import wraps
+from typing import Any
+
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+
+Messages = Iterator[checks.CheckMessage]
+
+
+def register_check(tag: str, *, deploy: bool = False) -> Callable[[Callable[..., Messages]], Callable[..., Any]]:
+    """Register a generator of messages. It ends at an option that is wrong, which E002 or E021 reports."""
+
+    def decorate(generate: Callable[..., Messages]) -> Callable[..., Any]:
+        @checks.register(tag, deploy=deploy)
+        @wraps(generate)
+        def check(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+            messages: list[checks.CheckMessage] = []
+            with suppress(ImproperlyConfigured):
+                messages.extend(generate(**kwargs))
+            return messages
+
+        return check
+
+    return decorate
+
+
+def error(number: int, message: str, hint: str | None = None) -> checks.Error:
+    """Return E<number>: something is wrong or unsafe."""
+    return checks.Error(message, hint=hint, id=f"django_phi_oidc.E{number:03}")
+
+
+def warning(number: int, message: str, hint: str | None = None) -> checks.Warning:
+    """Return W<number>: a setting weakens a rule."""
+    return checks.Warning(message, hint=hint, id=f"django_phi_oidc.W{number:03}")

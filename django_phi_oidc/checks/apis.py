@@ -1,0 +1,22 @@
+"""System checks of `API`."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import Tags
+
+from .. import conf
+from ..config.apis import list_api_faults
+from ._messages import Messages, error, register_check, warning
+
+
+@register_check(Tags.security)
+def check_apis(**kwargs: Any) -> Messages:
+    """E026: useless or unsafe declarations; W026: requests to the provider inside transactions."""
+    apis = conf.apis()
+    client_ids = {name: provider.client_id for name, provider in conf.providers().items()}
+    yield from (error(26, f"PHI_OIDC: {fault}") for fault in list_api_faults(apis, client_ids=client_ids))
+    if apis and settings.DATABASES["default"].get("ATOMIC_REQUESTS"):
+        message = "PHI_OIDC['API']: with ATOMIC_REQUESTS, a transaction is open during requests to the provider, and"
+        hint = "Mark views that accept access tokens with transaction.non_atomic_requests."
+        yield warning(26, f"{message} refusals are not counted.", hint)

@@ -1,0 +1,18 @@
+"""System checks of `AUDIT["exports"]`."""
+
+import os
+from typing import Any
+
+from django.core.checks import Tags
+
+from .. import conf
+from ._messages import Messages, error, register_check
+
+
+@register_check(Tags.security)
+def check_export_folder(**kwargs: Any) -> Messages:
+    """E031: the folder is not writable, or other accounts can read it."""
+    folder = conf.export_folder()
+    if folder and not (os.access(folder, os.W_OK | os.X_OK) and not folder.stat().st_mode & 0o077):
+        message = "PHI_OIDC['AUDIT']['exports'] must be a folder that only this account can read and write."
+        yield error(31, message, hint="mkdir -m 700, as the account that runs the portal and its workers.")

@@ -1,0 +1,162 @@
+"""System checks of the databases and of the broker."""
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import Tags
+from django.db import DatabaseError, connections
+from django.utils.module_loading import import_string
+
+from .. import conf
+from ..audit import db_privileges
+from ..audit.models import AuditEvent
+from ..audit.router import AUDIT_ALIAS, AuditRouter
+from ..crypto import keyring
+from ..errors import KeyMissing
+from ..subjects.models import SubjectDigest
+from ._messages import Messages, error, register_check, warning
+
+REQUIRED_SQLITE_OPTIONS = {
+    "transaction_mode": ("IMMEDIATE", "without it, simultaneous writers fail"),
+    "timeout": (5, "seconds at least, otherwise writers fail while they wait for each other"),
+    "init_command": (("journal_mode=wal", "secure_delete=on"), "these PRAGMAs are required"),
+}
+ENCRYPTED_SSLMODES = ("require", "verify-ca", "verify-full")
+
+
+@register_check(Tags.security)
+def check_audit_database(**kwargs: Any) -> Messages:
+    """E013 to E016, E019, E020: the audit log has its own connection, and aware times; W008, W009."""
+    audit = settings.DATABASES.get(AUDIT_ALIAS)
+    if audit is None:
+        yield error(13, f"DATABASES has no {AUDIT_ALIAS!r}: events would share a request's transaction.")
+        audit = {}
+    elif audit.get("ATOMIC_REQUESTS"):
+        yield error(15, f"ATOMIC_REQUESTS on {AUDIT_ALIAS!r} would roll events back with the request.")
+    declared: list[Any] = list(settings.DATABASE_ROUTERS)
+    routers = [import_string(router) if isinstance(router, str) else type(router) for router in declared]
+    if not any(issubclass(router, AuditRouter) for router in routers):
+        yield error(14, "DATABASE_ROUTERS lacks django_phi_oidc.audit.router.AuditRouter.")
+    for alias in {"default", AUDIT_ALIAS} & set(settings.DATABASES):
+        if connections[alias].vendor == "sqlite":
+            yield from _check_sqlite_options(alias, settings.DATABASES[alias].get("OPTIONS", {}))
+    if not settings.USE_TZ:
+        yield error(20, "USE_TZ is off: the times of events, tokens and retentions are aware.")
+    if "sqlite3" in audit.get("ENGINE", "") and audit.get("NAME") == settings.DATABASES["default"].get("NAME"):
+        yield error(19, f"'default' and {AUDIT_ALIAS!r} are one SQLite file, and block each other.")
+    if "postgresql" in audit.get("ENGINE", "") and not audit.get("OPTIONS", {}).get("connect_timeout"):
+        yield warning(9, f"{AUDIT_ALIAS!r} has no connect_timeout: an unreachable audit server blocks every logout.")
+    for label in ("auditlog", "easyaudit"):
+        if apps.is_installed(label):
+            yield warning(8, f"{label} copies changed fields: exclude the models of this app there.")
+
+
+def _check_sqlite_options(alias: str, options: dict[str, Any]) -> Messages:
+    for option, (required, reason) in REQUIRED_SQLITE_OPTIONS.items():
+        value = options.get(option)
+        if isinstance(required, tuple):
+            pragmas = str(value or "").lower().replace(" ", "")
+            is_valid = all(pragma in pragmas for pragma in required)
+        elif isinstance(required, int):
+            is_valid = isinstance(value, int | float) and value >= required
+        else:
+            is_valid = str(value).upper() == required
+        if not is_valid:
+            yield error(16, f"DATABASES[{alias!r}]['OPTIONS'][{option!r}] must be {required}: {reason}.")
+
+
+@register_check(Tags.security, deploy=True)
+def check_connections(**kwargs: Any) -> Messages:
+    """W017, W018: unencrypted connections to a database or the broker on another machine."""
+    for alias in sorted({"default", AUDIT_ALIAS} & set(settings.DATABASES)):
+        declared = settings.DATABASES[alias]
+        options = declared.get("OPTIONS", {})
+        # libpq accepts several hosts, and connects to hostaddr if it is set.
+        hosts = options.get("hostaddr") or declared.get("HOST") or options.get("host") or ""
+        is_local = all(_is_this_machine(host) for host in str(hosts).split(","))
+        is_encrypted = options.get("sslmode") in ENCRYPTED_SSLMODES
+        if connections[alias].vendor == "postgresql" and not is_local and not is_encrypted:
+            hint = f"DATABASES[{alias!r}]['OPTIONS']: sslmode verify-full, with sslrootcert."
+            yield warning(17, f"The connection to {alias!r} may be unencrypted.", hint)
+    uses_tls = getattr(settings, "CELERY_BROKER_USE_SSL", None)
+    if not uses_tls and _is_broker_unencrypted(getattr(settings, "CELERY_BROKER_URL", "")):
+        yield warning(18, "CELERY_BROKER_URL: the connection is not encrypted.", "amqps:// or rediss://")
+
+
+def _is_broker_unencrypted(urls: Any) -> bool:
+    """Say whether one of the broker's URLs has a protocol without TLS and the host of another machine."""
+    # Celery accepts several, as a list or with semicolons.
+    for url in ";".join([urls] if isinstance(urls, str) else urls or ()).split(";"):
+        try:
+            host = urlsplit(url.strip()).hostname or ""
+        except ValueError:
+            host = "unreadable"
+        if url.strip().partition(":")[0] in ("amqp", "pyamqp", "redis") and not _is_this_machine(host):
+            return True
+    return False
+
+
+def _is_this_machine(host: str) -> bool:
+    """Say whether host is loopback, the directory of a Unix socket, or empty, which means one of these."""
+    if host in ("", "localhost") or host.startswith(("/", "@")):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+@register_check(Tags.database, deploy=True)
+def check_database_role(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
+    """W020: the database roles of this process could change the audit log; W021: a restore could hide a fork."""
+    aliases = [alias for alias in (AUDIT_ALIAS, "default") if alias in (databases or ()) and alias in connections]
+    if "default" in aliases and db_privileges.is_single_database() and not conf.witness_file():
+        text = "A restore of this one database also restores what sinks confirmed: a fork of the log stays unnoticed."
+        yield warning(21, text, "Set PHI_OIDC['AUDIT']['witness_file'], outside of the database.")
+    is_sealer = bool(conf.get_key_source("audit_signing"))
+    for alias in aliases:
+        if alias == "default" and not db_privileges.is_single_database():
+            continue
+        try:
+            if connections[alias].vendor != "postgresql":
+                continue
+            excess = db_privileges.list_excess_privileges(alias, is_sealer=is_sealer)
+        except DatabaseError as fault:
+            yield error(17, f"The audit database can't be read: {type(fault).__name__}.")
+            return
+        if excess:
+            hint = "manage.py phi_oidc audit grants ROLE prints the SQL of a role that can only read and insert."
+            yield warning(20, f"The role of {alias!r} could change the log: it {', '.join(excess)}.", hint)
+
+
+@register_check(Tags.database)
+def check_audit_tables(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
+    """E017, W010: the audit log can be read and exists; E018: the key of each subject digest is configured."""
+    if AUDIT_ALIAS in (databases or ()) and AUDIT_ALIAS in settings.DATABASES:
+        try:
+            exists = AuditEvent._meta.db_table in connections[AUDIT_ALIAS].introspection.table_names()
+        except DatabaseError as fault:
+            yield error(17, f"The audit database can't be read: {type(fault).__name__}.")
+            return
+        if not exists:
+            # A warning, because an error would prevent migrate from creating the table.
+            hint = f"manage.py migrate --database {AUDIT_ALIAS}"
+            yield warning(10, f"{AUDIT_ALIAS!r} has no audit log.", hint)
+    if "default" in (databases or ()):
+        yield from _check_subject_digest_keys()
+
+
+def _check_subject_digest_keys() -> Messages:
+    try:
+        if SubjectDigest._meta.db_table not in connections["default"].introspection.table_names():
+            return
+        configured = [key.id for key in keyring.get_keys("subject")]
+        orphaned = SubjectDigest.objects.exclude(key_id__in=configured).values_list("key_id", flat=True).distinct()
+        for key_id in orphaned:
+            yield error(18, f"Subject digests were made with key {key_id}, which is not configured.")
+    except (DatabaseError, KeyMissing) as fault:
+        yield error(18, f"The subject digests can't be checked: {type(fault).__name__}.")

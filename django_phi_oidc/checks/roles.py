@@ -1,0 +1,48 @@
+"""System checks of `ROLES`."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.core.checks import Tags
+from django.db import DatabaseError, connections
+
+from .. import conf
+from ..claims.minimization import PROTOCOL_CLAIMS
+from ..config.roles import get_managed_roles, list_role_rule_faults, list_shared_roles
+from ._messages import Messages, error, register_check, warning
+
+
+@register_check(Tags.security)
+def check_role_rules(**kwargs: Any) -> Messages:
+    """E025: rules that can't work; W024: providers that manage the same role."""
+    rules, providers, claims = conf.roles(), conf.providers(), conf.claims()
+    faults = list(list_role_rule_faults(rules, providers=providers, claims=claims, protocol_claims=PROTOCOL_CLAIMS))
+    roles = {role for own in rules.values() for role in get_managed_roles(own)}
+    required = {"groups" if role.kind == "group" else role.name for role in roles}
+    if any(rule.flags for own in rules.values() for rule in own):
+        # The search for the last administrator considers active users only.
+        required.add("is_active")
+    missing = sorted(required - {field.name for field in get_user_model()._meta.get_fields()})
+    faults += [f"ROLES needs the field {name!r}, which the user model does not have." for name in missing]
+    yield from (error(25, f"PHI_OIDC: {fault}") for fault in faults)
+    hint = "A sign-in at one provider removes the role that another provider granted."
+    for role, names in list_shared_roles(rules):
+        yield warning(24, f"PHI_OIDC['ROLES']: {' and '.join(map(repr, names))} both manage {role.name!r}.", hint)
+
+
+@register_check(Tags.database)
+def check_role_groups(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
+    """W025: a rule names a group that does not exist."""
+    if "default" not in (databases or ()):
+        return
+    with suppress(DatabaseError):
+        roles = {role for rules in conf.roles().values() for role in get_managed_roles(rules)}
+        names = {role.name for role in roles if role.kind == "group"}
+        if not names or Group._meta.db_table not in connections["default"].introspection.table_names():
+            return
+        existing = Group.objects.using("default").filter(name__in=names).values_list("name", flat=True)
+        for name in sorted(names - set(existing)):
+            yield warning(25, f"PHI_OIDC['ROLES']: the group {name!r} does not exist.")

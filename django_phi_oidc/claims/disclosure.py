@@ -1,0 +1,252 @@
+"""The only way to the value of a claim: check the policy, commit the event, then decrypt."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.auth.base_user import AbstractBaseUser
+
+from .. import conf
+from .._internal import clock, request_secrets
+from ..access.no_store import mark_response_private
+from ..access.policy import CLAIM_BOUND_TO_SESSION, CLAIM_NOT_DECLARED, find_reveal_refusal
+from ..audit.events import Action, NewEvent
+from ..audit.recorder import record_many
+from ..audit.request_context import Actor
+from ..config.claims import ClaimDeclaration
+from ..errors import ClaimScrubbed, Code, KeyRingError, RevealRefused, Undecryptable
+from ..subjects.models import PairwiseSubject
+from .minimization import select_declared_members
+from .models import NO_SESSION, StoredClaim
+
+REVEAL_PERMISSION = "django_phi_oidc.reveal_storedclaim"
+REVEAL_BATCH_SIZE = 1_000
+"""Claims that one SELECT reads and one INSERT records (some 17,000 values)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevealResult:
+    """The result for one claim of one person. Its repr, which a page or log may show by mistake, omits the value."""
+
+    name: str
+    value: Any = field(default=None, repr=False)
+    """As the provider sent it. None: the sign-in brought no such claim, or there is an error."""
+    error: RevealRefused | ClaimScrubbed | Undecryptable | None = None
+
+    def get(self) -> Any:
+        """Return the value. Raises: the error, if there is one."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+    @property
+    def is_refused(self) -> bool:
+        return isinstance(self.error, RevealRefused)
+
+    @property
+    def is_scrubbed(self) -> bool:
+        return isinstance(self.error, ClaimScrubbed)
+
+    @property
+    def is_undecryptable(self) -> bool:
+        return isinstance(self.error, Undecryptable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RevealDecision:
+    """The policy's decision about one claim of one person, before it is recorded and the value decrypted."""
+
+    name: str
+    declaration: ClaimDeclaration | None
+    subject: PairwiseSubject | None
+    row: StoredClaim | None
+    """The selected row, which may be expired."""
+    refusal: str | None
+    is_expired: bool
+
+    @property
+    def is_granted(self) -> bool:
+        return self.refusal is None and not self.is_expired
+
+
+def reveal(actor: Actor, user: AbstractBaseUser, name: str, *, purpose: str) -> Any:
+    """Return the value of a declared claim of user, as the provider sent it, after the event is committed.
+
+    None: the sign-in brought no such claim. purpose: the HL7 PurposeOfUse code that the claim was stored for and is
+    still declared for, or PATRQT if actor is user. Claims of the actor's own session precede those that outlive
+    sessions; a claim of a session is revealed only in that session. The response to the actor's request is then marked
+    as not storable.
+    Raises: RevealRefused, after its own event; AuditUnavailable before anything is decrypted; ClaimScrubbed if the
+    claim is expired, whether erased or not; Undecryptable.
+    """
+    (result,) = _authorize_and_reveal(actor, [user], [name], purpose=purpose)
+    return result.get()
+
+
+def reveal_many(
+    actor: Actor, users: Iterable[AbstractBaseUser], names: str | Iterable[str], *, purpose: str, reason_code: str = ""
+) -> dict[Any, dict[str, RevealResult]]:
+    """Return, by the user's primary key and the claim's name, what `reveal` would return or raise.
+
+    For each REVEAL_BATCH_SIZE claims: one SELECT for the rows, a second one for persons who lack a row, one INSERT for
+    the events. Everything is recorded before anything is decrypted, and the refusal of one claim does not affect
+    others. reason_code: the `reason` of granted events; contains nothing about a person.
+    Raises: AuditUnavailable, and then nothing was decrypted.
+    """
+    persons = list({user.pk: user for user in users}.values())
+    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    results = _authorize_and_reveal(actor, persons, names, purpose=purpose, reason_code=reason_code)
+    return {user.pk: {name: next(results) for name in names} for user in persons}
+
+
+def _authorize_and_reveal(
+    actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str], *, purpose: Any, reason_code: str = ""
+) -> Iterator[RevealResult]:
+    """Decide and record everything, then yield each user's claims in the order of names, decrypting one at a time."""
+    now = clock.now()
+    # An empty form gives None: refused and recorded like any other value.
+    purpose = purpose if isinstance(purpose, str) else ""
+    decisions: list[_RevealDecision] = []
+    size = max(1, REVEAL_BATCH_SIZE // max(1, len(names)))
+    for start in range(0, len(users), size):
+        batch = list(_authorize_claims(actor, users[start : start + size], names, purpose=purpose, now=now))
+        fields: dict[str, Any] = {"actor": actor, "purpose": purpose, "reason_code": reason_code, "now": now}
+        record_many([_create_event(decision, **fields) for decision in batch])
+        decisions += batch
+    if any(decision.is_granted for decision in decisions):
+        mark_response_private(actor.request)
+    return map(_reveal_claim, decisions)
+
+
+def _authorize_claims(
+    actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str], *, purpose: str, now: datetime
+) -> Iterator[_RevealDecision]:
+    claims = conf.claims()
+    # A user model without `has_perm` grants nothing.
+    has_perm = getattr(actor.user, "has_perm", lambda permission: False)
+    can_reveal_others = not all(_is_self(actor, user) for user in users) and bool(has_perm(REVEAL_PERMISSION))
+    rows, subjects = _get_rows_and_subjects(actor, users, names)
+    for user in users:
+        is_self, key = _is_self(actor, user), _get_user_key(user)
+        for name in names:
+            declaration = claims.get(name)
+            # Prefer the session's own row, then one that is not expired, then the newest.
+            row = min(
+                rows.get((key, name), ()),
+                key=lambda row: (row.session == NO_SESSION, _is_row_expired(row, now=now)),
+                default=None,
+            )
+            subject = row.subject if row else subjects.get(key)
+            refusal = _find_refusal(
+                actor, declaration, row, purpose=purpose, is_self=is_self, is_permitted=is_self or can_reveal_others
+            )
+            is_expired = refusal is None and declaration is not None and _is_expired(row, subject, declaration, now=now)
+            yield _RevealDecision(
+                name=name, declaration=declaration, subject=subject, row=row, refusal=refusal, is_expired=is_expired
+            )
+
+
+def _find_refusal(
+    actor: Actor, declaration: Any, row: StoredClaim | None, *, purpose: str, is_self: bool, is_permitted: bool
+) -> str | None:
+    if declaration is None:
+        return CLAIM_NOT_DECLARED
+    # A claim collected for one purpose is not used for another, even if the declaration was changed.
+    is_changed = row is not None and row.purpose != declaration.purpose
+    refusal = find_reveal_refusal(
+        declared_purpose="" if is_changed else declaration.purpose,
+        stated_purpose=purpose,
+        is_self=is_self,
+        is_permitted=is_permitted,
+        has_session=bool(actor.origin.session),
+    )
+    if refusal is None and not is_self and row is None and declaration.retention == "session":
+        return CLAIM_BOUND_TO_SESSION
+    return refusal
+
+
+def _create_event(
+    decision: _RevealDecision, *, actor: Actor, purpose: str, reason_code: str, now: datetime
+) -> NewEvent:
+    return NewEvent(
+        action=Action.ACCESS_DENIED if decision.refusal else Action.CLAIM_REVEALED,
+        origin=actor.origin,
+        now=now,
+        outcome="success" if decision.is_granted else "failure",
+        subject=str(decision.subject.uuid) if decision.subject else "",
+        purpose=purpose,
+        reason=decision.refusal or (Code.CLAIM_SCRUBBED if decision.is_expired else reason_code),
+        detail={"claim": decision.name},
+    )
+
+
+def _reveal_claim(decision: _RevealDecision) -> RevealResult:
+    """Requires: the event is committed."""
+    if not decision.is_granted:
+        error = RevealRefused(decision.refusal) if decision.refusal is not None else ClaimScrubbed()
+        return RevealResult(name=decision.name, error=error)
+    if decision.row is None or decision.declaration is None:
+        return RevealResult(name=decision.name)
+    encrypted: Any = StoredClaim._meta.get_field("value")
+    try:
+        value = json.loads(encrypted.decrypt(decision.row))
+    except (KeyRingError, ValueError):
+        pass
+    else:
+        # More members may have been declared when it was stored.
+        value = select_declared_members(value, decision.declaration)
+        request_secrets.register_secret(value, "claim", location="body")
+        return RevealResult(name=decision.name, value=value)
+    # Created outside the except clause: the caught exception's frames may contain decrypted data.
+    return RevealResult(name=decision.name, error=Undecryptable())
+
+
+def _is_self(actor: Actor, user: AbstractBaseUser) -> bool:
+    """An anonymous actor and an unsaved user both have no key, and are not the same person."""
+    actor_user = actor.user
+    is_known = actor_user.is_authenticated and actor_user.is_active and actor_user.pk is not None
+    return bool(is_known and actor_user.pk == user.pk)
+
+
+def _get_rows_and_subjects(
+    actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str]
+) -> tuple[Mapping[tuple[Any, str], Sequence[StoredClaim]], Mapping[Any, PairwiseSubject]]:
+    """Return the candidate rows, newest first, by user and name; and the subjects of users who lack a row.
+
+    One SELECT if there is a row for each user and name, otherwise two.
+    """
+    own_session = {actor.origin.session} if actor.origin.session else set()
+    keys = {_get_user_key(user) for user in users} - {None}
+    rows: dict[tuple[Any, str], list[StoredClaim]] = defaultdict(list)
+    found = StoredClaim.objects.filter(subject__user__in=keys, session__in=[NO_SESSION, *own_session], name__in=names)
+    for row in found.select_related("subject").order_by("-obtained_at"):
+        rows[row.subject.user_id, row.name].append(row)
+    lacking = {key for key in keys if any((key, name) not in rows for name in names)}
+    subjects = PairwiseSubject.objects.filter(user__in=lacking).order_by("last_seen_at") if lacking else ()
+    return rows, {subject.user_id: subject for subject in subjects}
+
+
+def _get_user_key(user: AbstractBaseUser) -> Any:
+    """Return the user's primary key with the database's type: it may have been assigned as text."""
+    return None if user.pk is None else user._meta.pk.to_python(user.pk)
+
+
+def _is_expired(
+    row: StoredClaim | None, subject: PairwiseSubject | None, declaration: ClaimDeclaration, *, now: datetime
+) -> bool:
+    """An erased row leaves no trace. What the latest sign-in brought is stored until the retention has passed.
+
+    So without a row, the sign-in brought no such claim before that time; after it, this is unknown: it is expired.
+    """
+    if row is not None:
+        return _is_row_expired(row, now=now)
+    if subject is None or not isinstance(declaration.retention, timedelta):
+        return False
+    return subject.last_seen_at + declaration.retention <= now
+
+
+def _is_row_expired(row: StoredClaim, *, now: datetime) -> bool:
+    return row.expires_at is not None and row.expires_at <= now

@@ -1,0 +1,140 @@
+"""Legal holds: while one is active, no claim of the person is erased by any path, nor its key destroyed."""
+
+import uuid
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from .._internal import randomness
+from ..audit.events import Action, Origin
+from ..audit.outbox import enqueue
+from ..crypto import retention_keys
+from ..errors import CiphertextInvalid, KeyUnknown
+from ..subjects.models import PairwiseSubject
+from .models import NO_SESSION, LegalHold, StoredClaim
+
+FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
+"""`held_until` for a hold without an end."""
+
+
+def place_hold(
+    subject_id: uuid.UUID, *, reason: str, until: datetime | None, origin: Origin, now: datetime
+) -> LegalHold:
+    """Preserve all present and future claims of the subject, and return the hold.
+
+    reason: free text, not recorded in the audit log. until: aware; None: until it is released. A concurrent erasure
+    either finishes first or erases nothing of this person.
+    Raises: ValueError without a reason, or for an end in the past; PairwiseSubject.DoesNotExist.
+    """
+    if not reason.strip():
+        raise ValueError("A hold needs a reason.")
+    if until is not None and until <= now:
+        raise ValueError("The end of the hold is in the past.")
+    with transaction.atomic():
+        subject = PairwiseSubject.objects.select_for_update(no_key=True).get(uuid=subject_id)
+        # The id contains the time: the key of a hold that was rolled back is not kept forever.
+        fields: dict[str, Any] = {"id": randomness.uuid7(now), "reason": reason.strip(), "until": until}
+        hold = LegalHold.objects.create(subject=subject, placed_at=now, placed_by=origin.actor, **fields)
+        detail = {"until": until.isoformat() if until else ""}
+        _enqueue_event(Action.HOLD_PLACED, hold, subject, detail, origin=origin, now=now)
+        _apply_holds(subject, now=now)
+    return hold
+
+
+def release_hold(hold_id: uuid.UUID, *, origin: Origin, now: datetime) -> bool:
+    """Release a hold, and return whether it was not released yet. Claims under no other hold are erased when expired.
+
+    Raises: LegalHold.DoesNotExist.
+    """
+    with transaction.atomic():
+        subject = PairwiseSubject.objects.select_for_update(no_key=True).filter(holds=hold_id).first()
+        hold = LegalHold.objects.get(pk=hold_id)
+        if subject is None or hold.released_at is not None:
+            return False
+        hold.released_at, hold.released_by = now, origin.actor
+        hold.save(update_fields=["released_at", "released_by"])
+        _enqueue_event(Action.HOLD_RELEASED, hold, subject, {}, origin=origin, now=now)
+        _apply_holds(subject, now=now)
+    return True
+
+
+def list_active_holds(*, now: datetime) -> QuerySet[LegalHold]:
+    """Return the active holds, the oldest first."""
+    active = Q(until=None) | Q(until__gt=now)
+    return LegalHold.objects.filter(active, released_at=None).order_by("placed_at", "pk")
+
+
+def is_on_legal_hold(subject: PairwiseSubject, *, now: datetime) -> bool:
+    """Return whether a legal hold preserves the subject, according to the instance."""
+    return subject.held_until is not None and subject.held_until > now
+
+
+def find_current_hold(subject: PairwiseSubject, *, now: datetime) -> LegalHold | None:
+    """Return the hold whose key encrypts claims of the subject. Requires: the caller has locked the subject's row."""
+    return list_active_holds(now=now).filter(subject=subject.pk).first() if is_on_legal_hold(subject, now=now) else None
+
+
+def get_claim_key_name(
+    *, obtained_at: datetime, retention: timedelta | Literal["session"], hold: LegalHold | None
+) -> str:
+    """Return the name of the retention key for such a claim, or "" if retention keys are disabled."""
+    if not retention_keys.is_enabled():
+        return ""
+    if hold is None:
+        return retention_keys.retention_key_name(obtained_at, retention)
+    return retention_keys.hold_key_name(hold.pk.hex)
+
+
+def preserve_replaced_claims(subject: PairwiseSubject, names: Collection[str], *, now: datetime) -> set[str]:
+    """Preserve the claims that new ones are about to replace, as expired ones. Requires: an active hold.
+
+    Return the names of those that cannot be decrypted, and so not be moved: they must not be replaced.
+    """
+    unmoved = set()
+    for claim in StoredClaim.objects.filter(subject=subject.pk, session=NO_SESSION, name__in=names):
+        # A random session id: nothing replaces the claim, and only the disclosure of held claims finds it.
+        session = uuid.UUID(bytes=randomness.token_bytes(16), version=4)
+        if not _reencrypt_claim(claim, bucket=claim.bucket, session=session):
+            unmoved.add(claim.name)
+        StoredClaim.objects.filter(pk=claim.pk).update(expires_at=now)
+    return unmoved
+
+
+def _apply_holds(subject: PairwiseSubject, *, now: datetime) -> None:
+    """Set `held_until` and the keys of the subject and its claims. Requires: the subject's row is locked."""
+    holds = list(list_active_holds(now=now).filter(subject=subject.pk))
+    until = max((hold.until or FOREVER for hold in holds), default=None)
+    PairwiseSubject.objects.filter(pk=subject.pk).update(held_until=until)
+    hold = holds[0] if holds else None
+    for claim in StoredClaim.objects.filter(subject=subject.pk).order_by("pk").select_for_update():
+        if retention_keys.is_enabled():
+            retention: timedelta | Literal["session"] = "session"
+            if claim.session == NO_SESSION and claim.expires_at is not None:
+                # The server that marked the claim as expired may have a slower clock than the one that obtained it.
+                retention = max(claim.expires_at - claim.obtained_at, timedelta())
+            bucket = get_claim_key_name(obtained_at=now, retention=retention, hold=hold)
+            _reencrypt_claim(claim, bucket=bucket, session=claim.session)
+        StoredClaim.objects.filter(pk=claim.pk).update(held_until=until)
+
+
+def _reencrypt_claim(claim: StoredClaim, *, bucket: str, session: uuid.UUID) -> bool:
+    """Encrypt the value with that key for that session. False: it cannot be decrypted, and stays unchanged."""
+    if (claim.bucket, claim.session) == (bucket, session):
+        return True
+    field: Any = StoredClaim._meta.get_field("value")
+    try:
+        value = field.decrypt(claim)
+    except (KeyUnknown, CiphertextInvalid):
+        return False
+    claim.bucket, claim.session, claim.value = bucket, session, value
+    claim.save(update_fields=["bucket", "session", "value"])
+    return True
+
+
+def _enqueue_event(
+    action: Action, hold: LegalHold, subject: PairwiseSubject, detail: dict[str, str], *, origin: Origin, now: datetime
+) -> None:
+    enqueue(action, origin=origin, now=now, subject=str(subject.uuid), resource=f"LegalHold/{hold.pk}", detail=detail)

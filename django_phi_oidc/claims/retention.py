@@ -1,0 +1,243 @@
+"""Erase claims when their session ends, when they expire, or on request, and destroy unused retention keys.
+
+Events never contain erased values. Without its retention key, a claim in a backup cannot be decrypted.
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import connection, transaction
+from django.db.models import OuterRef, Q, Subquery
+
+from .._internal import randomness
+from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
+from ..audit.outbox import batch_delivery, enqueue_many
+from ..audit.recorder import record
+from ..crypto import retention_keys
+from ..errors import HeldForLegalReasons
+from ..subjects.models import PairwiseSubject
+from .legal_holds import list_active_holds
+from .models import NO_SESSION, LegalHold, StoredClaim
+
+SCRUB_BATCH_SIZE = 10_000
+"""Rows erased in one transaction."""
+SCRUB_LOCK_ID = 0x7068695F73637275
+"""PostgreSQL advisory lock, held by the worker that erases the first batch of expired claims."""
+DESTRUCTION_MARGIN = timedelta(hours=1)
+"""After the end of a day or of a hold. Claims obtained before that end are committed by then, by any server's clock."""
+UUID7_VERSION = 7
+"""The version of a hold's id, which contains the time of its creation. Spec: RFC 9562 5.7."""
+
+
+def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: datetime) -> int:
+    """Erase the claims of sessions in the caller's transaction; return their number.
+
+    Claims on legal hold are marked as expired instead, and erased when the hold ends.
+    Requires: the caller has locked the sessions, so that nothing is stored into them meanwhile.
+    """
+    if NO_SESSION in session_ids:
+        raise ValueError("NO_SESSION is not a session: its claims outlive all sessions.")
+    # A subquery, because a join would lock the subject too, and block a sign-in of the same person.
+    subject = PairwiseSubject.objects.filter(pk=OuterRef("subject")).values("uuid")
+    # All code locks claims in this order, which prevents deadlocks.
+    claims = StoredClaim.objects.filter(session__in=session_ids).order_by("pk").select_for_update()
+    claims = claims.annotate(subject_uuid=Subquery(subject))
+    rows, held = _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject_uuid"), now=now)
+    _mark_expired(held, now=now)
+    if not rows:
+        return 0
+    StoredClaim.objects.filter(pk__in=[pk for _, pk, _, _ in rows]).delete()
+    events: list[NewEvent] = []
+    for session, group in groupby(sorted(rows), key=itemgetter(0)):
+        erased = list(group)
+        names, subject_uuid = [name for *_, name, _ in erased], str(erased[0][3])
+        of_session = origin._replace(session=str(session))
+        events += _create_scrub_events(names, cause="session_ended", subject=subject_uuid, origin=of_session, now=now)
+    enqueue_many(events)
+    return len(rows)
+
+
+def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:
+    """Erase all claims of a person now, including those of active sessions; return their number.
+
+    Raises: HeldForLegalReasons, and then nothing was erased.
+    """
+    with transaction.atomic():
+        # Locked before the claims, as in a sign-in, which then locks claims in another order (by name).
+        subjects = PairwiseSubject.objects.filter(user=user.pk).order_by("pk").select_for_update(no_key=True)
+        return sum(scrub_subject(subject, cause="requested", origin=origin, now=now) for subject in subjects)
+
+
+def scrub_subject(subject: PairwiseSubject, *, cause: str, origin: Origin, now: datetime) -> int:
+    """Erase all claims of a subject in the caller's transaction; return their number. Raises: HeldForLegalReasons."""
+    rows, held = _lock_subject_claims(subject, now=now)
+    if held:
+        raise HeldForLegalReasons
+    return _delete_claims(rows, cause=cause, subject=str(subject.uuid), origin=origin, now=now)
+
+
+def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetime) -> int:
+    """Erase all claims of deactivated accounts in the caller's transaction; return their number.
+
+    Claims on legal hold are marked as expired instead, and erased when the hold ends.
+    """
+    erased = 0
+    for subject in PairwiseSubject.objects.filter(user__in=users).order_by("pk"):
+        rows, held = _lock_subject_claims(subject, now=now)
+        _mark_expired(held, now=now)
+        erased += _delete_claims(rows, cause="user_inactive", subject=str(subject.uuid), origin=origin, now=now)
+    return erased
+
+
+def scrub_due_claims(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> int:
+    """Erase the expired claims that no legal hold preserves; return how many this run erased.
+
+    Each batch and its event is one transaction, so a killed worker leaves nothing half done. Several workers share the
+    work: on PostgreSQL they start at both ends and skip rows that another worker has locked, on SQLite they wait.
+    """
+    erased, last_due_at = 0, None
+    newest_first: bool | None = None
+    with batch_delivery():
+        while True:
+            # Each batch continues where the last one ended, to avoid reading the deleted rows again.
+            with transaction.atomic():
+                newest_first = not _acquire_scrub_lock() if newest_first is None else newest_first
+                counts, last_due_at = _delete_due_claims(
+                    after=last_due_at, newest_first=newest_first, now=now, batch_size=batch_size
+                )
+                enqueue_many(_create_scrub_events(counts, cause="due", subject="", origin=Origin(), now=now))
+            erased += counts.total()
+            if counts.total() != batch_size:
+                return erased
+
+
+def destroy_unused_keys(*, now: datetime) -> list[str]:
+    """Destroy the retention keys that no claim uses or will use; return their names. Each event precedes its action.
+
+    Raises: KeyMissing, AuditUnavailable: the next run destroys the remaining keys.
+    """
+    if not retention_keys.is_enabled():
+        return []
+    store, destroyed = retention_keys.get_store(), []
+    names = list(store.names())
+    names_in_use = _list_keys_in_use() if names else ()
+    for name in names:
+        if name in names_in_use or _can_be_in_use(name, now=now):
+            continue
+        record(Action.RETENTION_KEY_DESTROYED, origin=Origin(), now=now, detail={"bucket": name})
+        store.destroy(name)
+        destroyed.append(name)
+    return destroyed
+
+
+def _acquire_scrub_lock() -> bool:
+    """Return whether no other worker is in its first batch. The lock is held until the transaction ends."""
+    if connection.vendor != "postgresql":
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [SCRUB_LOCK_ID])
+        return bool(cursor.fetchone()[0])
+
+
+def _delete_due_claims(
+    *, after: datetime | None, newest_first: bool, now: datetime, batch_size: int
+) -> tuple[Counter[str], datetime | None]:
+    """Delete at most batch_size due rows by one statement; return their number by name, and when the last was due."""
+    table = connection.ops.quote_name(StoredClaim._meta.db_table)
+    is_postgresql = connection.vendor == "postgresql"
+    order, edge, on = ("DESC", "min", "<=") if newest_first else ("ASC", "max", ">=")
+    due = (
+        f"SELECT {'ctid' if is_postgresql else 'id'} FROM {table} WHERE expires_at <= %s"  # noqa: S608
+        f"{f' AND expires_at {on} %s' if after else ''} AND (held_until IS NULL OR held_until <= %s)"
+        f" ORDER BY expires_at {order} LIMIT %s"
+    )
+    if is_postgresql:
+        # A concurrent hold waits for these row locks; or it has them first, and PostgreSQL checks the rows again.
+        statement = (
+            f"WITH gone AS (DELETE FROM {table} WHERE ctid = ANY(ARRAY({due} FOR UPDATE SKIP LOCKED))"  # noqa: S608
+            f" RETURNING name, expires_at) SELECT name, count(*), {edge}(expires_at) FROM gone GROUP BY name"
+        )
+    else:
+        statement = f"DELETE FROM {table} WHERE id IN ({due}) RETURNING name, 1, expires_at"  # noqa: S608
+    parameters = [connection.ops.adapt_datetimefield_value(value) for value in (now, after, now) if value]
+    counts: Counter[str] = Counter()
+    edges = []
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [*parameters, batch_size])
+        for name, count, due_at in cursor.fetchall():
+            counts[name] += count
+            # SQLite stores no time zone; Django stores UTC there.
+            edges.append(due_at if due_at.tzinfo else due_at.replace(tzinfo=UTC))
+    return counts, (min if newest_first else max)(edges, default=None)
+
+
+def _lock_subject_claims(subject: PairwiseSubject, *, now: datetime) -> tuple[dict[int, str], list[int]]:
+    """Lock the claims of a subject. Return the names of the erasable ones by key, and the keys of those on hold."""
+    claims = StoredClaim.objects.filter(subject=subject.pk).order_by("pk").select_for_update()
+    rows, held = _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject"), now=now)
+    return {pk: name for _, pk, name, _ in rows}, held
+
+
+def _split_by_hold(claim_rows: Iterable[Any], *, now: datetime) -> tuple[list[tuple[Any, ...]], list[int]]:
+    """Return the rows without an active hold, without their held_until, and the keys of the other rows."""
+    rows, held = [], []
+    for held_until, *row in claim_rows:
+        if held_until is None or held_until <= now:
+            rows.append(tuple(row))
+        else:
+            held.append(row[1])
+    return rows, held
+
+
+def _mark_expired(claim_ids: Sequence[int], *, now: datetime) -> None:
+    """Mark claims on hold as expired: they cannot be revealed, and `scrub_due_claims` erases them after the hold."""
+    if claim_ids:
+        StoredClaim.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now), pk__in=claim_ids).update(expires_at=now)
+
+
+def _delete_claims(names_by_id: Mapping[int, str], *, cause: str, subject: str, origin: Origin, now: datetime) -> int:
+    if not names_by_id:
+        return 0
+    StoredClaim.objects.filter(pk__in=names_by_id).delete()
+    enqueue_many(_create_scrub_events(names_by_id.values(), cause=cause, subject=subject, origin=origin, now=now))
+    return len(names_by_id)
+
+
+def _create_scrub_events(
+    names: Iterable[str] | Counter[str], *, cause: str, subject: str, origin: Origin, now: datetime
+) -> list[NewEvent]:
+    counts = sorted(Counter(names).items())
+    event = NewEvent(action=Action.CLAIM_SCRUBBED, origin=origin, now=now, subject=subject)
+    parts = [zip(*counts[start : start + MAX_ITEMS], strict=True) for start in range(0, len(counts), MAX_ITEMS)]
+    details = ({"cause": cause, "claims": list(names), "counts": list(numbers)} for names, numbers in parts)
+    return [event._replace(detail=detail) for detail in details]
+
+
+def _list_keys_in_use() -> set[str]:
+    """Return the names of the keys that encrypt claims. One statement, with one index lookup for each name."""
+    table = connection.ops.quote_name(StoredClaim._meta.db_table)
+    least = f"SELECT min(bucket) FROM {table} WHERE bucket <> ''"  # noqa: S608 -- the model's name
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"WITH RECURSIVE used(name) AS (SELECT ({least}) UNION ALL"  # noqa: S608
+            f" SELECT ({least} AND bucket > used.name) FROM used WHERE used.name IS NOT NULL)"
+            " SELECT name FROM used WHERE name IS NOT NULL"
+        )
+        return {name for (name,) in cursor.fetchall()}
+
+
+def _can_be_in_use(key_name: str, *, now: datetime) -> bool:
+    day = retention_keys.parse_key_date(key_name)
+    if day is not None:
+        return day >= (now - DESTRUCTION_MARGIN).date()
+    hold_id = uuid.UUID(key_name.removeprefix("hold-"))
+    if LegalHold.objects.filter(pk=hold_id).exists():
+        return list_active_holds(now=now - DESTRUCTION_MARGIN).filter(pk=hold_id).exists()
+    # An unknown hold is just being placed, or its transaction was rolled back: its age decides.
+    return hold_id.version != UUID7_VERSION or hold_id >= randomness.lowest_uuid7(now - DESTRUCTION_MARGIN)

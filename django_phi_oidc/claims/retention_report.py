@@ -1,0 +1,104 @@
+"""Report on stored claims: counts, ages, overdue claims, and claims that a legal hold preserves. No values."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from django.db.models import Count, Max, Min, Q
+
+from ..crypto import retention_keys
+from .legal_holds import list_active_holds
+from .models import StoredClaim
+
+OVERDUE_TOLERANCE = timedelta(hours=1)
+"""How late the periodic erasure may be before the report counts as late."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredClaimSummary:
+    """The stored claims of one name and purpose."""
+
+    name: str
+    purpose: str
+    count: int
+    of_sessions: int
+    """Claims of active sessions, which expire with them."""
+    since: datetime
+    """When the oldest one was obtained."""
+    until: datetime | None
+    """When the last one expires; None: all expire with their sessions."""
+    overdue: int
+    """Expired claims without a hold, which should be erased already."""
+    overdue_since: datetime | None
+    held: int
+    """Claims on legal hold."""
+    held_past_their_time: int
+    """Expired claims on legal hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionReport:
+    """The stored claims at that time by name and purpose, and the number of active legal holds."""
+
+    at: datetime
+    claims: tuple[StoredClaimSummary, ...]
+    holds: int
+
+    @property
+    def overdue(self) -> int:
+        """The number of overdue claims."""
+        return sum(summary.overdue for summary in self.claims)
+
+    @property
+    def overdue_since(self) -> datetime | None:
+        """When the first overdue claim expired."""
+        return min((summary.overdue_since for summary in self.claims if summary.overdue_since), default=None)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether that is longer ago than OVERDUE_TOLERANCE."""
+        return self.overdue_since is not None and self.overdue_since < self.at - OVERDUE_TOLERANCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionKeySummary:
+    """The existing retention keys."""
+
+    count: int
+    oldest: date | None
+    """The day of the oldest one; None: there are only keys of holds."""
+    of_holds: int
+
+
+def get_overdue_condition(*, now: datetime) -> Q:
+    """Return the condition of an expired claim that is not on legal hold."""
+    return Q(expires_at__lte=now) & (Q(held_until=None) | Q(held_until__lte=now))
+
+
+def create_retention_report(*, now: datetime) -> RetentionReport:
+    """Return the report, with two SELECTs; the table is read once, without the values."""
+    overdue, held = get_overdue_condition(now=now), Q(held_until__gt=now)
+    rows = (
+        StoredClaim.objects.order_by("name", "purpose")
+        .values("name", "purpose")
+        .annotate(
+            count=Count("pk"),
+            of_sessions=Count("pk", filter=Q(expires_at=None)),
+            since=Min("obtained_at"),
+            until=Max("expires_at"),
+            overdue=Count("pk", filter=overdue),
+            overdue_since=Min("expires_at", filter=overdue),
+            held=Count("pk", filter=held),
+            held_past_their_time=Count("pk", filter=held & Q(expires_at__lte=now)),
+        )
+    )
+    claims = tuple(StoredClaimSummary(**row) for row in rows)
+    return RetentionReport(at=now, claims=claims, holds=list_active_holds(now=now).count())
+
+
+def find_key_summary() -> RetentionKeySummary | None:
+    """Return a summary of the retention keys; None if they are disabled. Raises: KeyMissing."""
+    if not retention_keys.is_enabled():
+        return None
+    days = [retention_keys.parse_key_date(name) for name in retention_keys.get_store().names()]
+    dated = [day for day in days if day is not None]
+    return RetentionKeySummary(count=len(days), oldest=min(dated, default=None), of_holds=len(days) - len(dated))

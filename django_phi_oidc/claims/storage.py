@@ -1,0 +1,71 @@
+"""Store the declared claims of a sign-in, encrypted, until their declared retention ends."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..audit.events import Action, Origin
+from ..audit.outbox import enqueue
+from ..config.claims import ClaimDeclaration
+from ..subjects.models import PairwiseSubject
+from .legal_holds import find_current_hold, get_claim_key_name, preserve_replaced_claims
+from .minimization import PROTOCOL_CLAIMS
+from .models import NO_SESSION, LegalHold, StoredClaim
+
+
+def store_claims(
+    claims: Mapping[str, Any],
+    *,
+    declared_claims: Mapping[str, ClaimDeclaration],
+    subject: PairwiseSubject,
+    session_id: uuid.UUID,
+    origin: Origin,
+    provider: str,
+    now: datetime,
+) -> tuple[str, ...]:
+    """Store the declared claims in the caller's transaction, with one INSERT; return their names, sorted.
+
+    A claim of the session gets its own row. Others replace those of an earlier sign-in, which a legal hold preserves
+    in addition; a held claim that cannot be decrypted is not replaced, and the new one is not stored. Claims that are
+    not declared, or have no retention, are not stored. Purpose and end follow the current declaration.
+    Requires: the caller has locked the subject's row. Raises: KeyMissing.
+    """
+    names = tuple(sorted(name for name in claims if _is_storable(declared_claims.get(name))))
+    hold = find_current_hold(subject, now=now) if names else None
+    if hold is not None:
+        unmoved = preserve_replaced_claims(subject, names, now=now)
+        names = tuple(name for name in names if name not in unmoved)
+    if not names:
+        return ()
+    fields: dict[str, Any] = {"subject": subject, "session_id": session_id, "hold": hold, "now": now}
+    StoredClaim.objects.bulk_create(
+        [_create_row(declared_claims[name], claims[name], **fields) for name in names],
+        update_conflicts=True,
+        unique_fields=["subject", "session", "name"],
+        update_fields=["bucket", "value", "purpose", "obtained_at", "expires_at", "held_until"],
+    )
+    detail = {"claims": list(names)}
+    enqueue(Action.CLAIM_STORED, origin=origin, now=now, subject=str(subject.uuid), provider=provider, detail=detail)
+    return names
+
+
+def _is_storable(declaration: ClaimDeclaration | None) -> bool:
+    return declaration is not None and declaration.retention is not None and declaration.name not in PROTOCOL_CLAIMS
+
+
+def _create_row(
+    declared: Any, value: Any, *, subject: PairwiseSubject, session_id: Any, hold: LegalHold | None, now: datetime
+) -> StoredClaim:
+    return StoredClaim(
+        subject=subject,
+        session=session_id if declared.retention == "session" else NO_SESSION,
+        name=declared.name,
+        bucket=get_claim_key_name(obtained_at=now, retention=declared.retention, hold=hold),
+        held_until=subject.held_until,
+        value=json.dumps(value, allow_nan=False),
+        purpose=declared.purpose,
+        obtained_at=now,
+        expires_at=now + declared.retention if isinstance(declared.retention, timedelta) else None,
+    )

@@ -1,0 +1,44 @@
+"""The setting `EMERGENCY`: permissions for emergency access, and its limits. No Django."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from ._parsing import checked, fail, parse_duration, parse_email_addresses, parse_mapping
+
+PACKAGE_PERMISSION_PREFIX = "django_phi_oidc."
+"""This app's own permissions open and review emergencies and disclose claims: no emergency grants them."""
+MAX_DURATION = timedelta(hours=24)
+MIN_DURATION = timedelta(minutes=1)
+_parse_longest = partial(parse_duration, minimum=MIN_DURATION, maximum=MAX_DURATION)
+_PERMISSION_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _parse_permissions(path: str, value: Any) -> Mapping[str, str]:
+    for name, label in parse_mapping(path, value).items():
+        if not isinstance(name, str) or not _PERMISSION_PATTERN.fullmatch(name) or not str(label).strip():
+            fail(path, "must map 'app.codename' to a description")
+        if name.startswith(PACKAGE_PERMISSION_PREFIX):
+            fail(f"{path}[{name!r}]", "can't be granted in an emergency")
+    return dict(value) or fail(path, "is empty")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmergencyDeclaration:
+    """The rules of emergency access in this portal."""
+
+    permissions: Annotated[Mapping[str, str], _parse_permissions]
+    """Permission → its description for users. Permissions of `django_phi_oidc` are refused."""
+    mail_to: Annotated[tuple[str, ...], checked(parse_email_addresses, bool, "is empty")] = ()
+    """List of mail addresses that get a mail about each emergency at once: the privacy officer's.
+    Default: `SECURITY_CONTACTS`."""
+    longest: Annotated[timedelta, _parse_longest] = timedelta(hours=1)
+    """timedelta or seconds, from a minute to 24 hours: the maximum duration."""
+    spool: Path | None = None
+    """Absolute path of a file on this machine, for permits
+    [while the audit database is unavailable](../how-to/emergency-access.md#while-the-trail-is-away).
+    Default: none: they are refused then."""

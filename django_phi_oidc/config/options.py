@@ -1,0 +1,205 @@
+"""The options of the setting `PHI_OIDC`: type, default and meaning of each. No Django.
+
+The tables of docs/reference/settings.md are generated from the texts below the fields, here and in the declarations;
+their links are relative to that page. `Default:` at the end of a text explains an empty default.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from ..errors import DeclarationInvalid
+from ._parsing import (
+    checked,
+    fail,
+    get_parsers,
+    list_unknown_options,
+    mapping_of,
+    parse_absolute_path,
+    parse_choices,
+    parse_duration,
+    parse_each,
+    parse_email_addresses,
+    parse_option,
+    parse_raw,
+    parse_string,
+    parse_strings,
+)
+from .apis import APIDeclaration, parse_api
+from .claims import ClaimDeclaration, parse_claim
+from .emergency import EmergencyDeclaration
+from .providers import ProviderDeclaration, parse_provider
+from .roles import RoleRule, parse_role_rules
+from .sinks import SinkDeclaration, parse_sink
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+KeySource = str | Path | Sequence[str] | Callable[[], Any] | None
+"""A list of keys, newest first, in one of the forms in which a project may give it; None: there is none."""
+METRIC_EXPORTERS = ("prometheus", "opentelemetry")
+SESSION_ENDING_CHANGES = ("password", "roles")
+MAX_ACTIVATION_LIFETIME = timedelta(days=366)
+_parse_activation_lifetime = partial(parse_duration, maximum=MAX_ACTIVATION_LIFETIME)
+_ORIGIN_PATTERN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+
+
+def _parse_networks(path: str, value: Any) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(str(network)) for network in value)
+    except (TypeError, ValueError):
+        fail(path, "must be a list of networks")
+
+
+_parse_origins = checked(
+    parse_strings,
+    lambda origins: all(map(_ORIGIN_PATTERN.fullmatch, origins)),
+    "must be a list of origins: each is https:// and a host",
+)
+_parse_dotted_path = checked(parse_string, lambda path: "." in path, "must be a dotted path")
+_parse_dotted_paths = checked(
+    parse_strings, lambda paths: all("." in path for path in paths), "must be a list of dotted paths"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeysDeclaration:
+    """The option `KEYS`. Sources are read at each use, so that a file or a key service can replace keys."""
+
+    encryption: Annotated[KeySource, parse_raw] = None
+    """[Keys](#a-list-of-keys) that encrypt claims, tokens and pending sign-ins, newest first. Default: required."""
+    subject: Annotated[KeySource, parse_raw] = None
+    """[Keys](#a-list-of-keys) of the digests that identify subjects, newest first. Default: required."""
+    audit_mac: Annotated[KeySource, parse_raw] = None
+    """[Keys](#a-list-of-keys) of the MACs of events, newest first; keep each as long as there are events with its MACs.
+    Default: required."""
+    pairwise: Annotated[KeySource, parse_raw] = None
+    """[Keys](#a-list-of-keys) of the identifiers that `get_pairwise_id` derives for downstream systems, newest first.
+    Default: required for `get_pairwise_id` only."""
+    retention: Annotated[Any, parse_raw] = None
+    """`pathlib.Path` of a folder, or an object with `get`, `create`, `destroy` and `names`:
+    [retention keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction erases claims, in
+    backups too. Default: none: claims are encrypted under `encryption`."""
+    audit_signing: Annotated[Path | str | Callable[[], Any] | None, parse_raw] = None
+    """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-trail.md): `pathlib.Path`, text, or a
+    callable. Only for the process that seals the log. Default: none: this process does not seal."""
+    audit_public: Annotated[Sequence[Path | str], parse_raw] = ()
+    """Keys that verify checkpoints, in addition to that of `audit_signing`: verifier keys (`name+id+key`), PEM, base64
+    of 32 bytes, or a `pathlib.Path`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditDeclaration:
+    """The option `AUDIT`."""
+
+    origin: Annotated[str, parse_raw] = "phi-oidc-audit"
+    """The name of the log in each checkpoint: no spaces, no `+`. Do not change it later."""
+    witness_file: Annotated[Path | str | None, parse_raw] = None
+    """Path of a file, outside of the database, that always contains the newest checkpoint; the sealer compares it."""
+    resource_ids: Literal["plain", "keyed"] = "plain"
+    """`plain`, or `keyed`: events contain [a pseudonym](#keyed-resource-ids) instead of the id in `resource`."""
+    sinks: Annotated[Mapping[str, SinkDeclaration], mapping_of(parse_sink)] = field(default_factory=dict)
+    """Name → [sink](#a-sink): where the audit log is delivered to."""
+    exports: Annotated[Path, parse_absolute_path] | None = None
+    """Absolute path of a folder, mode 0700, that the portal and its workers share:
+    [exports of many events](../how-to/read-the-trail.md#take-events-out) are stored there, for a day at most.
+    Default: none: no export of more than 10,000 events."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionsDeclaration:
+    """The option `SESSIONS`."""
+
+    idle_timeout: timedelta = timedelta(minutes=15)
+    """timedelta or seconds: how long a session lasts without activity."""
+    absolute_timeout: timedelta = timedelta(hours=8)
+    """timedelta or seconds: how long a session lasts at most."""
+    recheck: Annotated[timedelta, partial(parse_duration, minimum=timedelta(0))] = timedelta(seconds=30)
+    """timedelta or seconds: how long requests rely on the last read of the session's row; zero: every request reads
+    it."""
+    end_on: Annotated[tuple[str, ...], partial(parse_choices, choices=SESSION_ENDING_CHANGES)] = ("password",)
+    """List of account changes that end its sessions: `password`, `roles`. Roles are groups and permissions of the user.
+    Django sends no signal when a group's own permissions change, a group is deleted, or `is_staff` or `is_superuser`
+    change: [end those sessions](../how-to/end-sessions.md) yourself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of `PHI_OIDC`."""
+
+    PROVIDERS: Annotated[Mapping[str, ProviderDeclaration], mapping_of(parse_provider)] = field(default_factory=dict)
+    """Name → [provider](#a-provider); the first is the default; a name is letters, digits, `.`, `_`, `-`.
+    Default: required."""
+    CLAIMS: Annotated[Mapping[str, ClaimDeclaration], mapping_of(parse_claim)] = field(default_factory=dict)
+    """Name → [claim](#a-claim); undeclared claims are dropped at sign-in. Default: none stored."""
+    ROLES: Annotated[Mapping[str, tuple[RoleRule, ...]], mapping_of(parse_role_rules)] = field(default_factory=dict)
+    """Provider → list of [rules](#a-rule-of-roles) that map claim values to Django groups, `is_staff` and
+    `is_superuser`. Default: none: groups are not changed."""
+    API: Annotated[Mapping[str, APIDeclaration], mapping_of(parse_api)] = field(default_factory=dict)
+    """Provider → [access tokens](#an-api) that the portal's own APIs accept. Default: none: no token is accepted."""
+    KEYS: KeysDeclaration = KeysDeclaration()
+    """[Keys](#keys) by purpose. Default: required."""
+    AUDIT: AuditDeclaration = AuditDeclaration()
+    """The [audit log](#audit). Default: see there."""
+    SESSIONS: SessionsDeclaration = SessionsDeclaration()
+    """[Timeouts](#sessions), and changes that end sessions. Default: see there."""
+    TRUSTED_PROXIES: Annotated[tuple[Network, ...], _parse_networks] = ()
+    """Networks whose `X-Forwarded-For` is trusted, counted from the right."""
+    SECTOR_ORIGINS: Annotated[tuple[str, ...], _parse_origins] = ()
+    """Further origins of this portal, such as `https://other.example`, whose redirect URIs
+    `oidc/sector-identifier.json` lists."""
+    REVOCATION_GIVE_UP_AFTER: timedelta = timedelta(days=3)
+    """timedelta or seconds: how long a revocation is retried before it is abandoned, with an alert."""
+    CLEAR_ALL_COOKIES: bool = False
+    """A logout makes the browser delete every cookie of the registered domain, also of other applications."""
+    KEEP_OFFLINE: bool = False
+    """A back-channel logout does not revoke refresh tokens of `offline_access`."""
+    BREAK_GLASS_ACCOUNT: str = ""
+    """The user name of the only [local account](../how-to/local-accounts.md) that may sign in with a password."""
+    PATIENT_RESOURCES: Annotated[str, _parse_dotted_path] | None = None
+    """Dotted path of a function from a user to a list of `Type/id`: the resources about this user, for
+    [who looked at it](../how-to/answer-a-request-of-a-person.md#tell-who-looked)."""
+    ACTIVATION_LIFETIME: Annotated[timedelta, _parse_activation_lifetime] = timedelta(days=14)
+    """timedelta or seconds, at most 366 days: how long an [activation code](../how-to/activation-codes.md) is valid."""
+    EMERGENCY: EmergencyDeclaration | None = None
+    """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default: none: no emergency
+    access."""
+    SECURITY_CONTACTS: Annotated[tuple[str, ...], parse_email_addresses] = ()
+    """Mail addresses that get [security alerts](../how-to/watch-for-anomalies.md), and the mails about emergencies
+    unless `EMERGENCY` has others."""
+    ANOMALY_RULES: Annotated[tuple[str, ...], _parse_dotted_paths] = ()
+    """Dotted paths of [your own rules](../how-to/watch-for-anomalies.md#rules-of-your-own); a rule replaces the
+    built-in rule of the same kind."""
+    LEAKAGE_GUARD: Literal["report", "block"] = "report"
+    """What `LeakageGuardMiddleware` does with a response that [leaks](../how-to/leakage-guard.md): `report`, or
+    `block`."""
+    METRICS: Annotated[tuple[str, ...], partial(parse_choices, choices=METRIC_EXPORTERS)] = ()
+    """List of `prometheus`, `opentelemetry`: where [metrics](../how-to/metrics-and-health.md) are sent."""
+
+
+def parse_one(raw: Mapping[str, Any], option: str, member: str = "") -> Any:
+    """Return one option, or one member of a group: mistakes elsewhere do not matter. Raises: DeclarationInvalid."""
+    if not member:
+        return parse_option(Options, "", raw, option)
+    return parse_option(_GROUPS[option], option, raw.get(option, {}), member)
+
+
+def list_unknown(raw: Mapping[str, Any]) -> list[str]:
+    """Return a message for each option that does not exist."""
+    return list_unknown_options("", raw, get_parsers(Options))
+
+
+def list_mistakes(raw: Mapping[str, Any]) -> list[str]:
+    """Return a message for each mistake in the options that exist."""
+    parsers = get_parsers(Options)
+    try:
+        parse_each(lambda name, value: parsers[name](name, value), ((n, raw[n]) for n in parsers if n in raw))
+    except DeclarationInvalid as error:
+        return str(error).split("\n")
+    return []
+
+
+_GROUPS = {"KEYS": KeysDeclaration, "AUDIT": AuditDeclaration, "SESSIONS": SessionsDeclaration}

@@ -1,0 +1,112 @@
+"""The setting `ROLES`: which claim values of which provider grant which roles. No Django."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+from ._parsing import checked, fail, parse_declaration, parse_each, parse_nonempty, parse_strings
+from .claims import ClaimDeclaration
+
+AccountFlag = Literal["is_staff", "is_superuser"]
+ACCOUNT_FLAGS: tuple[AccountFlag, ...] = get_args(AccountFlag)
+MAX_GROUP_NAME_LENGTH = 150
+"""Characters of a Django group's name."""
+
+
+class Role(NamedTuple):
+    """A Django group by its name, or one of the two flags of an account."""
+
+    kind: Literal["group", "flag"]
+    name: str
+
+
+_parse_values = checked(
+    partial(parse_strings, item_type=str | int, items="strings, integers, True and False"), bool, "is empty"
+)
+_parse_groups = checked(
+    parse_strings,
+    lambda groups: all(len(name) <= MAX_GROUP_NAME_LENGTH and name.isprintable() for name in groups),
+    f"has a name that no group can have: {MAX_GROUP_NAME_LENGTH} printable characters at most",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleRule:
+    """A user who has one of these values in that claim gets these roles."""
+
+    claim: Annotated[str, parse_nonempty]
+    """The name of a claim in `CLAIMS`, usually with the retention None."""
+    values: Annotated[tuple[str | int, ...], _parse_values]
+    """List of strings, integers, True, False: the claim's value, or an item of its list, must equal one of them exactly
+    (a string is no number, and True is not 1)."""
+    path: tuple[str, ...] = ()
+    """For a claim that is an object: the names of the members that lead to the values, outermost first.
+    Default: none: the claim itself."""
+    groups: Annotated[tuple[str, ...], _parse_groups] = ()
+    """Names of Django groups."""
+    is_staff: bool = False
+    """True: the rule grants it."""
+    is_superuser: bool = False
+    """True: the rule grants it."""
+
+    @property
+    def flags(self) -> tuple[AccountFlag, ...]:
+        """The account flags that the rule grants."""
+        return tuple(flag for flag in ACCOUNT_FLAGS if getattr(self, flag))
+
+    @property
+    def roles(self) -> frozenset[Role]:
+        """The groups and flags that the rule grants."""
+        return frozenset([*(Role("group", name) for name in self.groups), *(Role("flag", flag) for flag in self.flags)])
+
+
+def parse_role_rules(provider: str, raw: Any) -> tuple[RoleRule, ...]:
+    """Return the rules that raw declares for a provider.
+
+    Raises: DeclarationInvalid with all mistakes; a rule is named by its index.
+    """
+    path = f"ROLES[{provider!r}]"
+    if not isinstance(raw, list | tuple):
+        fail(path, "must be a list of rules")
+    parse = partial(parse_declaration, RoleRule, list_faults=_list_rule_faults)
+    return tuple(parse_each(lambda index, rule: parse(f"{path}[{index}]", rule), enumerate(raw)).values())
+
+
+def _list_rule_faults(rule: RoleRule) -> Iterator[str]:
+    if not rule.roles:
+        yield " grants nothing: name groups, is_staff or is_superuser."
+
+
+def get_managed_roles(rules: Sequence[RoleRule]) -> frozenset[Role]:
+    """Return every role that a rule can grant; a sign-in removes those of them that no rule grants."""
+    return frozenset(role for rule in rules for role in rule.roles)
+
+
+def list_role_rule_faults(
+    rules: Mapping[str, Sequence[RoleRule]],
+    *,
+    providers: Collection[str],
+    claims: Mapping[str, ClaimDeclaration],
+    protocol_claims: Collection[str],
+) -> Iterator[str]:
+    """Yield why a rule could never match. protocol_claims: claims about the token, which sign-ins drop."""
+    for unknown in sorted(rules.keys() - set(providers)):
+        yield f"ROLES[{unknown!r}]: there is no such provider."
+    for provider, rule in ((provider, rule) for provider, own in rules.items() for rule in own):
+        claim, subject = claims.get(rule.claim), f"ROLES[{provider!r}]: the claim {rule.claim!r}"
+        if rule.claim in protocol_claims:
+            yield f"{subject} is about the token and can't give a role."
+        elif claim is None:
+            yield f"{subject} is not declared in CLAIMS, so sign-ins drop it."
+        elif claim.members and (not rule.path or rule.path[0] not in claim.members):
+            yield f"{subject} is reduced to its declared members, and the path leads to none of them."
+
+
+def list_shared_roles(rules: Mapping[str, Sequence[RoleRule]]) -> Iterator[tuple[Role, tuple[str, ...]]]:
+    """Yield each role that several providers manage, with their names."""
+    by_provider = {provider: get_managed_roles(own) for provider, own in rules.items()}
+    for role in sorted(frozenset().union(*by_provider.values())):
+        names = tuple(provider for provider, roles in by_provider.items() if role in roles)
+        if len(names) > 1:
+            yield role, names

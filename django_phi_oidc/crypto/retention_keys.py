@@ -1,0 +1,157 @@
+"""Retention keys: one key for each day and retention period, stored outside the database and destroyed when unused.
+
+Then no backup of the database reveals claims that have expired since. The setting `KEYS['retention']` is a folder
+(`pathlib.Path`) or an object with the methods of `RetentionKeyStore`, such as a KMS or Vault client.
+"""
+
+import base64
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import IO, Literal, Protocol, cast
+
+from django.core.exceptions import ImproperlyConfigured
+
+from .. import conf
+from .._internal import randomness
+from ..errors import KeyMissing
+
+KEY_BYTES = 32
+_NAME_PATTERN = re.compile(r"[0-9]{8}-(?:session|[0-9]{1,10})|hold-[0-9a-f]{32}")
+
+
+class RetentionKeyStore(Protocol):
+    """Where the keys are. Any method may raise `KeyMissing` if the store is unavailable; no data is lost by that."""
+
+    def get(self, name: str) -> bytes | None:
+        """Return the 32 bytes of that key; None if it does not exist or was destroyed."""
+
+    def create(self, name: str) -> bytes:
+        """Return the key of that name, creating it if necessary. Concurrent calls all get the same key."""
+
+    def destroy(self, name: str) -> None:
+        """Destroy the key of that name and every copy of it, if it exists."""
+
+    def names(self) -> Iterable[str]:
+        """Return the names of all keys."""
+
+
+def is_enabled() -> bool:
+    """Say whether claims are encrypted under retention keys."""
+    return conf.get_key_source("retention") is not None
+
+
+def get_store() -> RetentionKeyStore:
+    """Return the configured key store. Raises: KeyMissing, when none is configured."""
+    declared = conf.get_key_source("retention")
+    if declared is None:
+        raise KeyMissing("PHI_OIDC['KEYS']['retention'] is not set, but there are claims under retention keys.")
+    if isinstance(declared, Path):
+        return RetentionKeyFolder(declared)
+    if not all(callable(getattr(declared, name, None)) for name in ("get", "create", "destroy", "names")):
+        message = "PHI_OIDC['KEYS']['retention'] must be a folder, or have get, create, destroy, names."
+        raise ImproperlyConfigured(message)
+    return cast(RetentionKeyStore, declared)
+
+
+def retention_key_name(obtained_at: datetime, retention: timedelta | Literal["session"]) -> str:
+    """Return the key name for a claim: the day on which it was obtained (UTC), and its retention in seconds."""
+    kind = str(int(retention.total_seconds())) if isinstance(retention, timedelta) else retention
+    return f"{obtained_at.astimezone(UTC):%Y%m%d}-{kind}"
+
+
+def hold_key_name(hold_id: str) -> str:
+    """Return the name of the key of a legal hold. hold_id: 32 hexadecimal digits."""
+    return f"hold-{hold_id}"
+
+
+def is_retention_key_name(name: str) -> bool:
+    """Say whether that is the name of a retention key and not the id of an encryption key."""
+    with suppress(ValueError):
+        if _NAME_PATTERN.fullmatch(name):
+            parse_key_date(name)
+            return True
+    return False
+
+
+def parse_key_date(name: str) -> date | None:
+    """Return the day of the claims under that key; None for the key of a legal hold."""
+    return None if name.startswith("hold-") else datetime.strptime(name[:8], "%Y%m%d").replace(tzinfo=UTC).date()
+
+
+class RetentionKeyFolder:
+    """Keys as files of one folder with mode 0600. All servers share it; backups must exclude it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, name: str) -> bytes | None:
+        path = self._get_path(name)
+        try:
+            key = base64.urlsafe_b64decode(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise KeyMissing(f"The retention key {name} can't be read.") from error
+        if len(key) != KEY_BYTES:
+            raise KeyMissing(f"The retention key {name} is damaged.")
+        return key
+
+    def create(self, name: str) -> bytes:
+        if key := self.get(name):
+            return key
+        path, temporary = self._get_path(name), self._folder / f".{name}.{randomness.token_bytes(8).hex()}"
+        try:
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                _write_durably(file, base64.urlsafe_b64encode(randomness.token_bytes(KEY_BYTES)))
+            # Never replaces a file: of concurrent calls, the first one determines the key.
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+            temporary.unlink()
+            self._sync_folder()
+        except OSError as error:
+            raise KeyMissing(f"The retention key {name} can't be created.") from error
+        key = self.get(name)
+        if key is None:
+            raise KeyMissing(f"The retention key {name} was deleted during its creation.")
+        return key
+
+    def destroy(self, name: str) -> None:
+        path = self._get_path(name)
+        try:
+            # On a file system that writes in place, this erases the key.
+            with path.open("r+b") as file:
+                _write_durably(file, bytes(path.stat().st_size))
+            path.unlink()
+            self._sync_folder()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise KeyMissing(f"The retention key {name} can't be destroyed.") from error
+
+    def names(self) -> Iterable[str]:
+        try:
+            return sorted(path.name for path in self._folder.iterdir() if is_retention_key_name(path.name))
+        except OSError as error:
+            raise KeyMissing("The folder of the retention keys can't be read.") from error
+
+    def _get_path(self, name: str) -> Path:
+        if not is_retention_key_name(name):
+            raise ValueError("This is not the name of a retention key.")
+        return self._folder / name
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _write_durably(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())

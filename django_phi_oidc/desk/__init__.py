@@ -1,1 +1,0 @@
-"""The privacy officer's desk: how things stand, on the first page of the admin."""

@@ -1,0 +1,194 @@
+"""Accounting of disclosures: who accessed a person's record, when, and for what purpose. Spec: 45 CFR 164.528.
+
+Disclosures for treatment, payment and health care operations are included, although the rule exempts them.
+"""
+
+import json
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+
+from ..access.policy import PATIENT_REQUEST, PURPOSES, is_resource_reference
+from ..audit.actions import DISCLOSURE_ACTIONS
+from ..audit.events import Action, NewEvent, Origin, compute_resource_pseudonym, get_registered_disclosure_actions
+from ..audit.models import AuditEvent
+from ..audit.recorder import record_many
+from ..audit.search import PAGE_SIZE, EventQuery, KeysetPage, find_oldest_unarchived_time, list_events_of_query
+from ..crypto import keyring
+from ..subjects.models import PairwiseSubject
+
+_BATCH_SIZE = 1000
+_ACCOUNTING_YEARS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disclosure:
+    """One access to a record."""
+
+    id: uuid.UUID
+    """Of the event."""
+    occurred_at: datetime
+    action: str
+    actor: str
+    """The primary key as text; empty for a command on the server."""
+    is_own: bool
+    """The actor is the person."""
+    purpose: str
+    """HL7 PurposeOfUse code, or empty."""
+    resource: str
+    """`Type/id` as the project names it, even if the audit log has pseudonyms; empty for a claim."""
+    claims: tuple[str, ...]
+    emergency: str
+    """The id of the emergency access that permitted it, or empty."""
+
+    @property
+    def purpose_name(self) -> str:
+        """The English name of the purpose code."""
+        return PURPOSES.get(self.purpose, self.purpose)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisclosureAccounting:
+    """The disclosures of one person's record since a date. Only `create_accounting` creates it."""
+
+    user_pk: str
+    """The primary key as text."""
+    since: datetime
+    includes_own: bool
+    subject_uuids: tuple[str, ...]
+    resource_names: Mapping[str, str]
+    """The names of the person's resources in the audit log, mapped to their names in the project."""
+
+    def get_page(
+        self, *, before: uuid.UUID | None = None, after: uuid.UUID | None = None, size: int = PAGE_SIZE
+    ) -> KeysetPage[Disclosure, uuid.UUID]:
+        """Return up to size disclosures, newest first: the newest ones, or those next to the event `before` or `after`.
+
+        The MACs of the events are NOT checked. Raises: AuditUnavailable, RowUnreadable.
+        """
+        query = EventQuery(
+            actions=sorted(DISCLOSURE_ACTIONS | get_registered_disclosure_actions()),
+            subjects=self.subject_uuids,
+            resources=self.resource_names,
+            since=self.since,
+            excluded_actor="" if self.includes_own else self.user_pk,
+        )
+        page = list_events_of_query(query, before=before, after=after, page_size=size)
+        rows = tuple(map(self._create_disclosure, page.rows))
+        return KeysetPage(rows=rows, newer_key=page.newer_key, older_key=page.older_key)
+
+    def iter_pages(self) -> Iterator[tuple[Disclosure, ...]]:
+        """Yield all disclosures, newest first, in pages of a thousand. Raises: AuditUnavailable, RowUnreadable."""
+        page = self.get_page(size=_BATCH_SIZE)
+        yield page.rows
+        while page.older_key is not None:
+            page = self.get_page(before=page.older_key, size=_BATCH_SIZE)
+            yield page.rows
+
+    def find_available_since(self) -> datetime | None:
+        """Return the oldest available time, or None if complete. Raises: AuditUnavailable, RowUnreadable."""
+        oldest = find_oldest_unarchived_time()
+        return oldest if oldest and oldest > self.since else None
+
+    def _create_disclosure(self, event: AuditEvent) -> Disclosure:
+        detail = parse_detail(event)
+        claims = detail.get("claims", detail.get("claim", []))
+        return Disclosure(
+            id=event.id,
+            occurred_at=event.occurred_at,
+            action=event.action,
+            actor=event.actor,
+            is_own=event.actor == self.user_pk,
+            purpose=event.purpose,
+            resource=self.resource_names.get(event.resource, event.resource),
+            # An event of the host project may have another type there.
+            claims=tuple(map(str, claims if isinstance(claims, list) else [claims])),
+            emergency=str(detail.get("emergency", "")),
+        )
+
+
+def create_accounting(
+    user: AbstractBaseUser,
+    *,
+    resources: Iterable[str] = (),
+    since: datetime,
+    include_own: bool,
+    origin: Origin,
+    now: datetime,
+) -> DisclosureAccounting:
+    """Return the accounting of the user's record, after an event for it is committed.
+
+    resources: `Type/id` of the user's resources in the project. include_own: also what the person accessed, which
+    164.528(a)(1)(ii) exempts. Deleted links are excluded, because they may have belonged to another person.
+    Raises: AuditUnavailable, and then nothing may be displayed; ImproperlyConfigured for an invalid resource.
+    """
+    own = f"user/{user.pk}"
+    # Refuse invalid references: an accounting that omits them would be incomplete. A bare string is iterable too.
+    references = [] if isinstance(resources, str) else list(resources)
+    if isinstance(resources, str) or not all(map(is_resource_reference, references)):
+        raise ImproperlyConfigured("PHI_OIDC['PATIENT_RESOURCES'] must return a list of Type/id.")
+    references.insert(0, own)
+    names = {resource: resource for resource in references}
+    # All names that the audit log may use: AUDIT['resource_ids'] and the oldest key may have changed.
+    for key in keyring.get_keys("audit_mac"):
+        names |= {compute_resource_pseudonym(resource, key=key.material): resource for resource in references}
+    uuids = PairwiseSubject.objects.filter(user=user.pk).order_by("pk").values_list("uuid", flat=True)
+    subjects = tuple(map(str, uuids))
+    event = NewEvent(
+        action=Action.SUBJECT_ACCOUNTED,
+        origin=origin,
+        now=now,
+        purpose=PATIENT_REQUEST,
+        resource=own,
+        detail={"since": since.isoformat(timespec="seconds")},
+    )
+    record_many([event._replace(subject=subject) for subject in subjects or ("",)])
+    return DisclosureAccounting(
+        user_pk=str(user.pk),
+        since=since,
+        includes_own=include_own,
+        subject_uuids=subjects,
+        resource_names=names,
+    )
+
+
+def parse_detail(event: AuditEvent) -> dict[str, Any]:
+    try:
+        detail = json.loads(event.detail)
+    except ValueError:
+        return {}
+    return detail if isinstance(detail, dict) else {}
+
+
+def find_actor_accounts(disclosures: Collection[Disclosure]) -> dict[str, AbstractBaseUser]:
+    """Return the accounts of the actors by `Disclosure.actor`; deleted accounts are missing."""
+    model = get_user_model()
+    keys = {}
+    for actor in {disclosure.actor for disclosure in disclosures} - {""}:
+        try:
+            key = model._meta.pk.to_python(actor)
+            model._meta.pk.run_validators(key)
+        except ValidationError:
+            continue
+        keys[key] = actor
+    return {keys[user.pk]: user for user in model._default_manager.filter(pk__in=keys)} if keys else {}
+
+
+def get_display_name(account: AbstractBaseUser | None) -> str:
+    """Return the name of an actor; empty for an account that has no name or was deleted."""
+    full_name = getattr(account, "get_full_name", None)
+    return str(full_name()).strip() if full_name else ""
+
+
+def get_accounting_start(now: datetime) -> datetime:
+    """Return the start of the accounting period. Spec: 45 CFR 164.528(a)(1)."""
+    try:
+        return now.replace(year=now.year - _ACCOUNTING_YEARS)
+    except ValueError:
+        return now.replace(year=now.year - _ACCOUNTING_YEARS, day=28)

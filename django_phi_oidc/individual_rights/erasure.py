@@ -1,0 +1,105 @@
+"""Erase the data of a person in one transaction; only the audit log shows that there was any. Spec: GDPR 17."""
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import transaction
+
+from ..access.emergency.lifecycle import close_emergencies
+from ..access.emergency.models import CloseReason, EmergencyAccess
+from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
+from ..audit.outbox import enqueue_many
+from ..claims.legal_holds import is_on_legal_hold
+from ..claims.models import StoredClaim
+from ..errors import HeldForLegalReasons
+from ..sessions.models import OIDCSession
+from ..subjects.invitations import revoke_activation_codes
+from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureResult:
+    """How many rows were erased."""
+
+    subject_uuids: tuple[uuid.UUID, ...]
+    claim_count: int
+    session_count: int
+    identifier_count: int
+    invitation_count: int
+
+
+def erase_person(
+    user: AbstractBaseUser, subjects: Sequence[PairwiseSubject], *, origin: Origin, now: datetime
+) -> ErasureResult:
+    """Erase the data of these subjects of user in one transaction and return the counts.
+
+    Live sessions end, claims are erased, and the subjects are deleted with their digests, each with its events. Then
+    the session rows are deleted and, if the account has no link left, its pairwise identifiers and invitations. An open
+    emergency access of the person is closed and kept: like the audit log, it is about access to records of others, and
+    must be reviewed. Tokens are revoked after the commit, as for an unlinked account. The account itself is deleted by
+    the host project. Raises: HeldForLegalReasons, and then nothing was erased of any subject.
+    """
+    with transaction.atomic():
+        # Locked, so that no concurrent sign-in or legal hold is added. no_key: ending a session reads the subject's key
+        # while it locks the session, and the sessions are locked next.
+        pks = [subject.pk for subject in subjects]
+        locked = list(PairwiseSubject.objects.select_for_update(no_key=True).filter(pk__in=pks).order_by("pk"))
+        if any(is_on_legal_hold(subject, now=now) for subject in locked):
+            raise HeldForLegalReasons
+        # Locked in the same order as at the end of a session, to prevent a deadlock.
+        sessions = OIDCSession.objects.filter(subject__in=locked).order_by("pk").select_for_update()
+        session_ids = list(sessions.values_list("pk", flat=True))
+        counts = {subject.pk: Counter[str]() for subject in locked}
+        claims = StoredClaim.objects.filter(subject__in=locked).order_by("pk").select_for_update()
+        for subject_id, name in claims.values_list("subject", "name"):
+            counts[subject_id][name] += 1
+        claim_counts = {subject.uuid: counts[subject.pk] for subject in locked}
+        for subject in locked:
+            subject.deleted_by = origin
+            subject.delete()
+        OIDCSession.objects.filter(pk__in=session_ids).delete()
+        unlinked_sessions, identifiers, invitations = _erase_account_data(user, origin=origin, now=now)
+        enqueue_many(list(_build_erasure_events(user, claim_counts, origin=origin, now=now)))
+    return ErasureResult(
+        subject_uuids=tuple(claim_counts),
+        claim_count=sum(counts.total() for counts in claim_counts.values()),
+        session_count=len(session_ids) + unlinked_sessions,
+        identifier_count=identifiers,
+        invitation_count=invitations,
+    )
+
+
+def _erase_account_data(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> tuple[int, int, int]:
+    """Erase the rest of an account without a link; return the numbers of sessions, identifiers and codes."""
+    if PairwiseSubject.objects.filter(user=user.pk).exists():
+        return 0, 0, 0
+    codes = ActivationCode.objects.filter(user=user.pk)
+    # Valid codes are revoked first: otherwise the person could redeem one and be linked again.
+    revoke_activation_codes(codes, reason="erased", origin=origin, now=now)
+    invitations, _ = codes.delete()
+    opened = list(EmergencyAccess.objects.currently_open(now=now).filter(user=user.pk).values_list("pk", flat=True))
+    close_emergencies(opened, CloseReason.ADMINISTRATOR, origin=origin, now=now)
+    sessions, _ = OIDCSession.objects.filter(user=user.pk, subject=None, ended_at__isnull=False).delete()
+    identifiers, _ = PairwiseIdentifier.objects.filter(user=user.pk).delete()
+    return sessions, identifiers, invitations
+
+
+def _build_erasure_events(
+    user: AbstractBaseUser, claim_counts: Mapping[uuid.UUID, Counter[str]], *, origin: Origin, now: datetime
+) -> Iterator[NewEvent]:
+    for subject, counts in claim_counts.items() or [("", Counter[str]())]:
+        counted = sorted(counts.items())
+        for start in range(0, max(len(counted), 1), MAX_ITEMS):
+            batch = dict(counted[start : start + MAX_ITEMS])
+            yield NewEvent(
+                action=Action.SUBJECT_ERASED,
+                origin=origin,
+                now=now,
+                subject=str(subject),
+                resource=f"user/{user.pk}",
+                detail={"claims": list(batch), "counts": list(batch.values())},
+            )

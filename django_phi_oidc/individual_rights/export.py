@@ -1,0 +1,168 @@
+"""Export all stored data of a person, and who accessed it, in one document. Spec: 45 CFR 164.524, GDPR 15."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db.models import Model, Q
+from django.views.decorators.debug import sensitive_variables
+
+from ..access.emergency.models import EmergencyAccess
+from ..access.policy import PATIENT_REQUEST
+from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
+from ..audit.recorder import record_many
+from ..audit.search import EventFilters, RowUnreadable, iterate_events
+from ..claims.models import LegalHold, StoredClaim
+from ..config.claims import ClaimDeclaration
+from ..errors import KeyRingError
+from ..sessions.models import OIDCSession
+from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
+from .accounting import parse_detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonExport:
+    """The document, and the items that could not be read. The document lists them as well."""
+
+    document: Mapping[str, Any] = field(repr=False)
+    unreadable_items: tuple[str, ...]
+
+
+@sensitive_variables()
+def export_person(
+    user: AbstractBaseUser,
+    subjects: Sequence[PairwiseSubject],
+    *,
+    claim_declarations: Mapping[str, ClaimDeclaration],
+    origin: Origin,
+    now: datetime,
+) -> PersonExport:
+    """Return the stored data of these subjects of user as JSON values, after the events of the export are committed.
+
+    Included: all stored claims, even expired ones; sessions without tokens and keys; legal holds without their reason,
+    which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
+    their author; and emergency accesses that the person opened, without record and reason, which are about others. The
+    number of SELECTs does not depend on the number of subjects. Only the events are read in pages of a thousand.
+    Raises: AuditUnavailable, and then nothing was decrypted.
+    """
+    claims = list(StoredClaim.objects.filter(subject__in=subjects).order_by("name", "obtained_at"))
+    record_many(list(_build_export_events(user, subjects, claims, origin=origin, now=now)))
+    unreadable: list[str] = []
+    holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
+    uuids = {subject.pk: str(subject.uuid) for subject in subjects}
+    # After a link is deleted, its sessions still refer to the account.
+    is_of_person = Q(subject__in=subjects) | Q(user=user.pk, subject=None)
+    sessions = OIDCSession.objects.filter(is_of_person).order_by("started_at", "pk")
+    identifiers = PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
+    codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
+    code_times = ("created_at", "expires_at", "redeemed_at", "revoked_at")
+    emergencies = EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
+    emergency_names = ("permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
+    document = {
+        "exported_at": _format_datetime(now),
+        "account": {"id": str(user.pk), "username": user.get_username()},
+        "subjects": [
+            {
+                "uuid": str(subject.uuid),
+                **_serialize(subject, "issuer", "first_seen_at", "last_seen_at"),
+                "claims": [
+                    _serialize_claim(claim, claim_declarations.get(claim.name), unreadable)
+                    for claim in claims
+                    if claim.subject_id == subject.pk
+                ],
+                "holds": [
+                    _serialize(h, "placed_at", "until", "released_at") for h in holds if h.subject_id == subject.pk
+                ],
+                "events": list(_iter_events(subject, unreadable)),
+            }
+            for subject in subjects
+        ],
+        "sessions": [_serialize_session(session, uuids) for session in sessions],
+        "identifiers": [_serialize(identifier, "sector", "value") for identifier in identifiers],
+        "invitations": [_serialize(code, "provider", *code_times) for code in codes],
+        "emergencies": [
+            {"id": str(row.pk), **_serialize(row, *emergency_names, optional=("close_reason", "verdict"))}
+            for row in emergencies
+        ],
+        "unreadable": unreadable,
+    }
+    return PersonExport(document=document, unreadable_items=tuple(unreadable))
+
+
+def _build_export_events(
+    user: AbstractBaseUser,
+    subjects: Sequence[PairwiseSubject],
+    claims: Sequence[StoredClaim],
+    *,
+    origin: Origin,
+    now: datetime,
+) -> Iterator[NewEvent]:
+    """Yield the events: the claim names of each subject, or one event for an account without subjects."""
+    names_by_subject = {
+        str(subject.uuid): sorted({claim.name for claim in claims if claim.subject_id == subject.pk})
+        for subject in subjects
+    }
+    for subject_id, names in (names_by_subject or {"": []}).items():
+        for start in range(0, max(len(names), 1), MAX_ITEMS):
+            yield NewEvent(
+                action=Action.SUBJECT_EXPORTED,
+                origin=origin,
+                now=now,
+                subject=subject_id,
+                purpose=PATIENT_REQUEST,
+                resource=f"user/{user.pk}",
+                detail={"claims": names[start : start + MAX_ITEMS]},
+            )
+
+
+@sensitive_variables()
+def _serialize_claim(claim: StoredClaim, declaration: ClaimDeclaration | None, unreadable: list[str]) -> dict[str, Any]:
+    """Return the decrypted claim; one that can't be decrypted has no value and is added to unreadable."""
+    sealed: Any = StoredClaim._meta.get_field("value")
+    fields = {
+        **_serialize(claim, "name", "purpose"),
+        # The legal basis of another purpose does not apply to this claim.
+        "basis": declaration.basis if declaration and declaration.purpose == claim.purpose else None,
+        **_serialize(claim, "obtained_at", "expires_at", "held_until"),
+    }
+    try:
+        return {**fields, "value": json.loads(sealed.decrypt(claim))}
+    except (KeyRingError, ValueError):
+        unreadable.append(f"claim {claim.name}")
+        return fields
+
+
+def _serialize(row: Model, *names: str, optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Return these fields of the row. optional: their names in addition, with None instead of an empty text."""
+    values = {name: getattr(row, name) for name in names} | {name: getattr(row, name) or None for name in optional}
+    return {name: _format_datetime(value) if isinstance(value, datetime) else value for name, value in values.items()}
+
+
+def _serialize_session(session: OIDCSession, subject_uuids: Mapping[int, str]) -> dict[str, Any]:
+    times = ("started_at", "last_seen_at", "ended_at", "auth_time")
+    return {
+        "id": str(session.pk),
+        "subject": None if session.subject_id is None else subject_uuids[session.subject_id],
+        **_serialize(session, "provider", "issuer", *times, optional=("end_reason", "acr")),
+    }
+
+
+def _iter_events(subject: PairwiseSubject, unreadable_items: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the events about the subject, up to a row that was altered into an invalid event."""
+    try:
+        for event in iterate_events(EventFilters(subject=str(subject.uuid))):
+            detail = parse_detail(event)
+            yield {
+                "id": str(event.id),
+                **_serialize(event, "occurred_at", "action", "outcome", "purpose", "actor"),
+                "claims": detail.get("claims", [detail["claim"]] if "claim" in detail else []),
+            }
+    except RowUnreadable:
+        unreadable_items.append(f"events of subject {subject.uuid}")
+
+
+def _format_datetime(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds")

@@ -1,0 +1,120 @@
+"""The page on which users see who accessed their own record."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils.translation import gettext as _
+from django.views.generic import View
+from django.views.generic.base import ContextMixin
+
+from .. import conf
+from .._internal import clock
+from ..access.enforcement import enforce_assurance, render_unavailable, set_no_store
+from ..access.no_store import mark_response_private
+from ..access.policy import Assurance
+from ..audit.filters import EventCursorForm
+from ..audit.request_context import Actor
+from ..audit.search import RowUnreadable
+from ..errors import AuditUnavailable
+from .accounting import (
+    Disclosure,
+    DisclosureAccounting,
+    create_accounting,
+    find_actor_accounts,
+    get_accounting_start,
+    get_display_name,
+)
+
+logger = logging.getLogger("django_phi_oidc.individual_rights")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisplayedDisclosure:
+    """A disclosure with the texts for display."""
+
+    disclosure: Disclosure
+    actor_name: str
+    purpose: str
+    """HL7's name in the reader's language, or empty."""
+
+
+class AccountingMixin(ContextMixin, View):
+    """Add the disclosures of the current user's record to a TemplateView.
+
+    Template context: `disclosures` (a list of DisplayedDisclosure, newest first), `since`, `shows_own`, `newer` and
+    `older` (query strings, or empty), and on the last page `begins_at` if older events are only in archives. `?all=1`
+    also shows the user's own accesses. An event is recorded before each page is displayed. Requires an OIDC session;
+    the response is not stored; without the audit log it is 503.
+    """
+
+    request: HttpRequest
+    page_size = 50
+
+    def get_since(self, now: datetime) -> datetime:
+        """Return the start of the period: six years ago, as in the rule."""
+        return get_accounting_start(now)
+
+    def get_actor_name(self, actor: AbstractBaseUser | None) -> str:
+        """Return the name of an actor for display. None: the account was deleted."""
+        return get_display_name(actor) or _("a member of staff")
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        mark_response_private(request)
+        refusal = enforce_assurance(request, Assurance())
+        if refusal is not None:
+            return refusal
+        try:
+            return set_no_store(super().dispatch(request, *args, **kwargs))
+        except (AuditUnavailable, RowUnreadable):
+            logger.exception("The accounting of disclosures is not displayed: the audit log is unavailable.")
+            return render_unavailable(request)
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Return the disclosures after their event is recorded. Raises: Http404; AuditUnavailable, RowUnreadable."""
+        cursor = EventCursorForm(self.request.GET)
+        if not cursor.is_valid():
+            raise Http404
+        shows_own = self.request.GET.get("all") == "1"
+        accounting = self._create_accounting(include_own=shows_own, now=clock.now())
+        page = accounting.get_page(**cursor.cleaned_data, size=self.page_size)
+        accounts = find_actor_accounts(page.rows)
+        context = {
+            "disclosures": [
+                DisplayedDisclosure(
+                    disclosure=row,
+                    actor_name=_("you") if row.is_own else self.get_actor_name(accounts.get(row.actor)),
+                    purpose=_(row.purpose_name) if row.purpose else "",
+                )
+                for row in page.rows
+            ],
+            "since": accounting.since,
+            "shows_own": shows_own,
+            "newer": _encode_query(shows_own, after=page.newer_key),
+            "older": _encode_query(shows_own, before=page.older_key),
+            "begins_at": accounting.find_available_since() if page.older_key is None else None,
+        }
+        return super().get_context_data(**context, **kwargs)
+
+    def _create_accounting(self, *, include_own: bool, now: datetime) -> DisclosureAccounting:
+        # Always for the current user: no parameter selects another one.
+        user, get_resources = cast(AbstractBaseUser, self.request.user), conf.patient_resources()
+        return create_accounting(
+            user,
+            resources=get_resources(user) if get_resources else (),
+            since=self.get_since(now),
+            include_own=include_own,
+            origin=Actor.from_request(self.request).origin,
+            now=now,
+        )
+
+
+def _encode_query(shows_own: bool, **cursor: object) -> str:
+    parameters: Mapping[str, object] = {name: value for name, value in cursor.items() if value is not None}
+    return "?" + urlencode({**parameters, **({"all": 1} if shows_own else {})}) if parameters else ""

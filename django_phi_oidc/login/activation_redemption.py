@@ -1,0 +1,59 @@
+"""Redeem an activation code: mark it used, and link the person to its account, in one transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.views.decorators.debug import sensitive_variables
+
+from ..audit.events import Action, Origin
+from ..audit.outbox import enqueue
+from ..config.providers import ProviderDeclaration
+from ..crypto.keyring import SymmetricKey
+from ..errors import ActivationRefused, SubjectTaken
+from ..subjects.activation_codes import parse_code
+from ..subjects.identifiers import compute_activation_digest
+from ..subjects.linking import link_existing_user
+from ..subjects.models import ActivationCode, PairwiseSubject
+
+
+@sensitive_variables()
+def redeem_code(
+    code_text: str,
+    *,
+    sub: str,
+    provider: ProviderDeclaration,
+    keys: Sequence[SymmetricKey],
+    origin: Origin,
+    now: datetime,
+) -> PairwiseSubject:
+    """Link the person with that sub to the user of the code, and return the subject.
+
+    Of concurrent requests, one redeems the code. Each refusal takes the same statements: `unknown`, `expired`,
+    `redeemed`, `revoked`, `user_inactive`. Only `subject_taken` comes after a correct code.
+    Raises: ActivationRefused, with the code left unchanged; SubjectKeyMissing, SubInvalid, SubNotPairwise.
+    """
+    code = parse_code(code_text)
+    digests = [compute_activation_digest(key.material, issuer=provider.issuer, code=code) for key in keys]
+    with transaction.atomic():
+        codes = ActivationCode.objects.filter(provider=provider.name, digest__in=digests)
+        # The update comes first, in one statement: a concurrent request with the same code waits here, then finds it
+        # redeemed.
+        is_redeemed = codes.redeemable(now=now).update(redeemed_at=now)
+        activation = codes.select_related("user").first()
+        if activation is None:
+            raise ActivationRefused("unknown")
+        user = activation.user
+        if not is_redeemed:
+            reason = "redeemed" if activation.redeemed_at else "revoked" if activation.revoked_at else "expired"
+            raise ActivationRefused(reason, user=user.pk)
+        if not user.is_active:
+            raise ActivationRefused("user_inactive", user=user.pk)
+        try:
+            subject = link_existing_user(user, sub=sub, provider=provider, keys=keys, origin=origin, now=now)
+        except SubjectTaken as error:
+            raise ActivationRefused(error.code, user=user.pk) from error
+        fields: Any = {"subject": str(subject.uuid), "provider": provider.name, "resource": f"user/{user.pk}"}
+        enqueue(Action.ACTIVATION_REDEEMED, origin=origin, now=now, **fields)
+    return subject

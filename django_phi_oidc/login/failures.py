@@ -1,0 +1,163 @@
+"""The failure of a sign-in: an event, a log line, a signal, and a page that says what the user can do.
+
+Only the first three contain the code. There are few kinds of page, with a reference by which a help desk finds the
+event: the browser must not see which check of R5 or R6 failed, or whether a `state` was ever issued here.
+
+Requests that fail before a pending sign-in was found cost their sender nothing, so their events are throttled.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render, resolve_url
+from django.views.generic import View
+
+from .. import conf
+from .._internal import clock, metrics
+from ..access.responses import set_private_headers
+from ..audit.events import Action, EventOutcome
+from ..audit.refusals import RefusalLog, report_refusal
+from ..audit.request_context import Actor
+from ..errors import AuditUnavailable, ProviderError, SignInRefused
+from ..signals import sign_in_refused
+from .failure_texts import FAILURE_TEXTS
+from .provider_selection import build_sign_in_url, needs_provider_selection
+
+logger = logging.getLogger("django_phi_oidc.login")
+LOG_MESSAGE = "A sign-in was refused: reason=%(code)s provider=%(provider)s stage=%(stage)s reference=%(reference)s"
+INTERNAL_ERROR = "internal_error"
+KNOWN_STATE_CODES = frozenset({"state_replayed", "state_expired"})
+"""Codes that require a state that was issued here."""
+
+LoginError = SignInRefused | AuditUnavailable
+SignInStage = Literal["request", "callback", "step_up"]
+FailurePage = Literal[
+    "restart", "declined", "stronger", "not_shared", "no_account", "other_person", "failed", "unavailable"
+]
+TEMPLATES_BY_PAGE: Mapping[FailurePage, str] = {
+    "restart": "django_phi_oidc/login_failed_restart.html",
+    "declined": "django_phi_oidc/login_failed_declined.html",
+    "stronger": "django_phi_oidc/login_failed_stronger.html",
+    "not_shared": "django_phi_oidc/login_failed_not_shared.html",
+    "no_account": "django_phi_oidc/login_failed_no_account.html",
+    "other_person": "django_phi_oidc/login_failed_other_person.html",
+    "failed": "django_phi_oidc/login_failed.html",
+    "unavailable": "django_phi_oidc/unavailable.html",
+}
+PAGES_BY_CODE: Mapping[str, FailurePage] = {
+    **dict.fromkeys(("state_missing", "state_unknown", "state_expired", "state_replayed"), "restart"),
+    **dict.fromkeys(("parameter_repeated", "code_missing", "provider_unknown"), "restart"),
+    **dict.fromkeys(("acr_insufficient", "auth_time_missing", "auth_time_stale"), "stronger"),
+    **dict.fromkeys(("not_provisioned", "user_inactive"), "no_account"),
+    "subject_changed": "other_person",
+    "claim_missing": "not_shared",
+    "audit_unavailable": "unavailable",
+}
+"""By rule code. Other codes: `unavailable` for a fault of the provider, else `failed`."""
+PAGES_BY_PROVIDER_ERROR: Mapping[str, FailurePage] = {
+    **dict.fromkeys(("access_denied", "consent_required", "account_selection_required"), "declined"),
+    **dict.fromkeys(("login_required", "interaction_required"), "declined"),
+    **dict.fromkeys(("server_error", "temporarily_unavailable"), "unavailable"),
+    "unmet_authentication_requirements": "stronger",
+}
+"""For the code `provider_error`, by the provider's error. Other errors: `failed`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInAttempt:
+    """A request of a sign-in, as far as it may be reported."""
+
+    view: type[View]
+    stage: SignInStage
+    provider: str
+    """A declared name, or empty. Other names in a URL come from the sender, and are not reported."""
+    provider_in_url: bool
+    """Whether the URL names the provider."""
+    is_state_known: bool = False
+    """Whether its pending sign-in was found, and used up. That cannot be repeated for free, so it is not throttled."""
+
+
+def create_sign_in_attempt(view: View, provider: str | None, *, stage: SignInStage) -> SignInAttempt:
+    """Return the attempt. provider: from the URL; None: the first declared provider."""
+    providers = conf.providers()
+    name = next(iter(providers), "") if provider is None else provider if provider in providers else ""
+    in_url = bool(name) and provider is not None
+    return SignInAttempt(view=type(view), stage=stage, provider=name, provider_in_url=in_url)
+
+
+def render_login_failure(
+    request: HttpRequest, error: LoginError, attempt: SignInAttempt, *, next_url: str
+) -> HttpResponse:
+    """Report the failure and return its page. next_url: where the sign-in would have led, or empty."""
+    sign_in_url = build_sign_in_url(attempt.provider if attempt.provider_in_url else None, next_url=next_url)
+    can_choose = attempt.provider_in_url and needs_provider_selection()
+    page = get_failure_page(error)
+    context = {
+        "page": page,
+        "text": FAILURE_TEXTS.get(page),
+        "reference": report_failure(request, error, attempt),
+        # After a failed step-up, retry through the page that required it: a new sign-in would end the session.
+        "restart_url": next_url if attempt.stage == "step_up" and next_url else sign_in_url,
+        "choose_url": build_sign_in_url(None, next_url=next_url) if can_choose else "",
+        "home_url": resolve_url(settings.LOGIN_REDIRECT_URL) if request.user.is_authenticated else "",
+    }
+    templates = [TEMPLATES_BY_PAGE[page], TEMPLATES_BY_PAGE["failed"]]
+    return set_private_headers(render(request, templates, context, status=_get_http_status(error)))
+
+
+def report_failure(request: HttpRequest, error: LoginError, attempt: SignInAttempt) -> str:
+    """Report a failed sign-in everywhere but on a page, and return the reference."""
+    level = logging.ERROR if _get_http_status(error) == 503 else logging.WARNING
+    detail = {"provider_error": error.error} if isinstance(error, ProviderError) else {}
+    audit_error = error if isinstance(error, AuditUnavailable) else None
+    return _report(request, error.code, attempt, level, outcome="failure", detail=detail, audit_error=audit_error)
+
+
+def report_internal_error(request: HttpRequest, attempt: SignInAttempt) -> None:
+    """Report a sign-in that an unexpected exception ended, which the caller raises again."""
+    _report(request, INTERNAL_ERROR, attempt, logging.ERROR, outcome="error")
+
+
+def _get_http_status(error: LoginError) -> int:
+    return 503 if error.is_provider_fault or isinstance(error, AuditUnavailable) else 403
+
+
+def get_failure_page(error: LoginError) -> FailurePage:
+    """Return the kind of page that the user sees."""
+    if isinstance(error, ProviderError):
+        return PAGES_BY_PROVIDER_ERROR.get(error.error, "failed")
+    return PAGES_BY_CODE.get(error.code, "unavailable" if error.is_provider_fault else "failed")
+
+
+def _report(
+    request: HttpRequest,
+    code: str,
+    attempt: SignInAttempt,
+    log_level: int,
+    *,
+    outcome: EventOutcome,
+    detail: Mapping[str, str] = MappingProxyType({}),
+    audit_error: AuditUnavailable | None = None,
+) -> str:
+    provider, stage = attempt.provider, attempt.stage
+    metrics.increment(metrics.COMPLETED_SIGN_INS, provider=provider, stage=stage, outcome=outcome, reason=code)
+    fields = {"code": code, "provider": provider, "stage": stage}
+    reference = report_refusal(
+        Action.LOGIN_REFUSED,
+        code,
+        origin=Actor.from_request(request).origin,
+        now=clock.now(),
+        log=RefusalLog(logger, LOG_MESSAGE, fields, log_level),
+        is_event_allowed=attempt.is_state_known or code in KNOWN_STATE_CODES or None,
+        audit_error=audit_error,
+        outcome=outcome,
+        provider=provider,
+        detail={"stage": stage, **detail},
+    ).reference
+    sign_in_refused.send_robust(sender=attempt.view, request=request, reference=reference, **fields)
+    return reference

@@ -1,0 +1,39 @@
+"""The choice between several providers, and the URLs that start a sign-in."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.encoding import iri_to_uri
+from django.utils.http import url_has_allowed_host_and_scheme, urlencode
+
+from .. import conf
+from ..access.step_up import MAX_RETURN_PATH_LENGTH
+
+
+def needs_provider_selection() -> bool:
+    """Return whether more than one provider is declared."""
+    return len(conf.providers()) > 1
+
+
+def render_provider_selection(request: HttpRequest) -> HttpResponse:
+    """Return the page with a link for each provider, in the order of declaration. It shows only their labels."""
+    next_url = parse_next_url(request)
+    ways = [
+        {"label": declaration.label or name, "url": build_sign_in_url(name, next_url=next_url)}
+        for name, declaration in conf.providers().items()
+    ]
+    return render(request, "django_phi_oidc/choose.html", {"ways": ways})
+
+
+def build_sign_in_url(provider: str | None, *, next_url: str) -> str:
+    """Return the URL that starts a sign-in with that provider. None: with the only one, or the page to choose one."""
+    url = reverse("oidc_authentication_init", kwargs={"provider": provider} if provider is not None else None)
+    return f"{url}?{urlencode({'next': next_url})}" if next_url else url
+
+
+def parse_next_url(request: HttpRequest) -> str:
+    """Return `next`, encoded for a header; empty when it is on another host or too long."""
+    url = request.GET.get("next", "")
+    safe = url_has_allowed_host_and_scheme(url, allowed_hosts={request.get_host()}, require_https=request.is_secure())
+    encoded = iri_to_uri(url) if safe else ""
+    return encoded if len(encoded) <= MAX_RETURN_PATH_LENGTH else ""

@@ -1,0 +1,231 @@
+"""Create the Django session and the OIDC session for a verified sign-in, and end the previous one."""
+
+import base64
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import import_module
+from typing import Any
+
+from django.conf import settings
+from django.contrib import auth
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.contrib.sessions.models import Session
+from django.db import router, transaction
+from django.http import HttpRequest
+from django.views.decorators.debug import sensitive_variables
+
+from .. import conf
+from .._internal import clock, randomness
+from ..access.role_sync import sync_roles
+from ..audit.events import Action, NewEvent, Origin
+from ..audit.outbox import defer_delivery, record_with_deferred
+from ..audit.request_context import ASSURANCE_KEY, SESSION_KEY, Actor, build_assurance_entry, find_oidc_session_id
+from ..claims.storage import store_claims
+from ..config.providers import ProviderDeclaration
+from ..errors import NotProvisioned
+from ..oidc.token import ReceivedToken
+from ..sessions.activity import TIMES_KEY, create_times_entry
+from ..sessions.lifecycle import end_session, start_session
+from ..sessions.models import EndReason, PendingRevocation, TokenToRevoke
+from ..sessions.tasks import retry_on_lost_connection, revoke_after_commit
+from ..subjects.linking import mark_seen
+from ..subjects.models import PairwiseSubject
+from .code_exchange import TokenExchangeResult
+
+
+def establish_session(
+    request: HttpRequest,
+    user: Any,
+    result: TokenExchangeResult,
+    provider: ProviderDeclaration,
+    issued_tokens: list[ReceivedToken],
+) -> None:
+    """Create both sessions in one transaction and commit the event that permits them, or end them again.
+
+    The previous Django session is replaced only when all of this succeeded. On any failure, it and its user stay.
+    issued_tokens: emptied once committed rows contain the tokens: those of a session that was ended again, or the
+    revocations for a provider whose tokens are discarded. These revocations are tried last.
+    """
+    new = _NewSession(request=request, user=user, result=result, provider=provider, now=clock.now())
+    with _replace_django_session(request) as previous_session:
+        with defer_delivery() as change_events, transaction.atomic():
+            try:
+                mark_seen(new.subject, now=new.now)
+            except PairwiseSubject.DoesNotExist as error:
+                raise NotProvisioned from error
+            # Before the new session exists, because a role change may end the person's other sessions. And before the
+            # account's row is written: the check for the last administrator locks several account rows in order.
+            new.sync_roles()
+            new.log_in()
+            origin = Actor.from_request(request).origin
+            stored_claims = new.create_oidc_session(origin)
+            discarded = new.queue_discarded_tokens(issued_tokens)
+        if discarded:
+            issued_tokens.clear()
+        try:
+            record_with_deferred(change_events, new.build_events(stored_claims, origin))
+            if previous_id := find_oidc_session_id(previous_session):
+                _end_oidc_session(previous_id, EndReason.REPLACED, origin=origin, now=new.now)
+            if previous_session.session_key:
+                previous_session.delete()
+        except BaseException:
+            # If this fails too, issued_tokens still contains the tokens, and they are revoked without a row.
+            _end_oidc_session(new.session_id, EndReason.AUDIT_UNAVAILABLE, origin=origin, now=clock.now())
+            issued_tokens.clear()
+            raise
+        finally:
+            revoke_after_commit(discarded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NewSession:
+    request: HttpRequest
+    user: Any
+    result: TokenExchangeResult
+    provider: ProviderDeclaration
+    now: datetime
+    session_id: uuid.UUID = field(default_factory=lambda: uuid.UUID(bytes=randomness.token_bytes(16), version=4))
+
+    @property
+    def subject(self) -> PairwiseSubject:
+        subject: PairwiseSubject = self.user.pairwise_link.subject
+        return subject
+
+    def sync_roles(self) -> None:
+        if rules := conf.roles().get(self.provider.name):
+            origin = Actor.from_request(self.request).origin
+            sync_roles(
+                self.user,
+                rules=rules,
+                claims=self.result.claims,
+                provider=self.provider.name,
+                subject=str(self.subject.uuid),
+                origin=origin._replace(actor=str(self.user.pk), session=str(self.session_id)),
+                now=self.now,
+            )
+
+    def log_in(self) -> None:
+        """Log the user in with a Django session that is saved when this returns.
+
+        Its row is inserted with all that login() sets. So login() sees a session of the same user, and does not cycle
+        the key, which is new anyway.
+        """
+        session, result = self.request.session, self.result
+        session.update(
+            {
+                auth.SESSION_KEY: self.user._meta.pk.value_to_string(self.user),
+                auth.BACKEND_SESSION_KEY: self.user.backend,
+                auth.HASH_SESSION_KEY: self.user.get_session_auth_hash(),
+                SESSION_KEY: str(self.session_id),
+                ASSURANCE_KEY: build_assurance_entry(acr=result.acr, auth_time=result.auth_time),
+                TIMES_KEY: create_times_entry(self.now),
+            }
+        )
+        _insert_session(session)
+        _save_only_when_changed(session)
+        auth.login(self.request, self.user)
+
+    def create_oidc_session(self, origin: Origin) -> Sequence[str]:
+        """Insert the OIDC session and its claims, and return the names of the stored claims."""
+        start_session(
+            session_id=self.session_id,
+            user=self.subject.user,
+            subject=self.subject,
+            provider=self.provider.name,
+            issuer=self.provider.issuer,
+            sid=self.result.sid,
+            tokens=self.result.tokens,
+            django_session_key=str(self.request.session.session_key),
+            auth_time=self.result.auth_time,
+            acr=self.result.acr,
+            now=self.now,
+            persist_tokens=self.provider.tokens == "keep",
+        )
+        return store_claims(
+            self.result.claims,
+            declared_claims=conf.claims(),
+            subject=self.subject,
+            session_id=self.session_id,
+            origin=origin,
+            provider=self.provider.name,
+            now=self.now,
+        )
+
+    @sensitive_variables()
+    def queue_discarded_tokens(self, issued_tokens: Sequence[ReceivedToken]) -> Sequence[uuid.UUID]:
+        """Queue the revocation of all tokens if the provider's tokens are not stored."""
+        if self.provider.tokens == "keep":
+            return ()
+        lifetime = self.result.tokens.expires_in
+        fields: Any = {"provider": self.provider.name, "session_id": self.session_id}
+        expires_at = None if lifetime is None else self.now + lifetime
+        tokens = [TokenToRevoke(token=token, access_token_expires_at=expires_at, **fields) for token in issued_tokens]
+        return PendingRevocation.objects.queue(tokens, now=self.now)
+
+    def build_events(self, stored_claims: Sequence[str], origin: Origin) -> list[NewEvent]:
+        """Return the event that permits the sign-in, and further events about it."""
+        details: dict[Action, Any] = {Action.LOGIN_SUCCEEDED: {"acr": self.result.acr, "claims": list(stored_claims)}}
+        if self.result.undeclared_claims:
+            details[Action.CLAIM_OVERFETCHED] = {"claims": list(self.result.undeclared_claims)}
+        if self.result.tokens.lifetime_alert:
+            details[Action.ALERT_RAISED] = {"rule": "access_token_lifetime"}
+        subject, provider = str(self.subject.uuid), self.provider.name
+        fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
+        return [NewEvent(action=action, detail=detail, **fields) for action, detail in details.items()]
+
+
+def _insert_session(session: SessionBase) -> None:
+    """Insert a new session, without create()'s query for its key, which has 160 random bits."""
+    session._session_key = base64.b32encode(randomness.token_bytes(20)).decode("ascii").lower()
+    if isinstance(session, DatabaseStore) and type(session).save is DatabaseStore.save and session.model is Session:
+        # The same row as save() inserts, without its savepoint.
+        row = session.create_model_instance(dict(session.items()))
+        row.save(force_insert=True, using=router.db_for_write(type(row), instance=row))
+    else:
+        session.save(must_create=True)
+
+
+def _save_only_when_changed(session: SessionBase) -> None:
+    """Skip SessionMiddleware's second save of the session that login() marked as modified, unless it changed."""
+    save, saved = session.save, _serialize_session(session)
+
+    def save_changed(must_create: bool = False) -> None:
+        nonlocal saved
+        if must_create or _serialize_session(session) != saved:
+            save(must_create)
+            saved = _serialize_session(session)
+
+    session.save = save_changed  # type: ignore[method-assign]  # of this session only, until the end of the request
+
+
+def _serialize_session(session: SessionBase) -> bytes:
+    content: bytes = session.serializer().dumps([session.session_key, dict(session.items())])
+    return content
+
+
+@contextmanager
+def _replace_django_session(request: HttpRequest) -> Iterator[SessionBase]:
+    """Give the request a new session, and yield the previous one, which is restored when the block fails."""
+    previous, user = request.session, request.user
+    new = import_module(settings.SESSION_ENGINE).SessionStore()
+    # The data of an anonymous visitor is copied, as django.contrib.auth does.
+    if auth.SESSION_KEY not in previous:
+        new.update(previous.items())
+    request.session = new
+    try:
+        yield previous
+    except BaseException:
+        request.session, request.user = previous, user
+        # A session engine without transactions has stored it.
+        if new.session_key:
+            new.delete()
+        raise
+
+
+def _end_oidc_session(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime) -> None:
+    ended = retry_on_lost_connection(lambda: end_session(session_id, reason, origin=origin, now=now))
+    revoke_after_commit(ended.revocation_ids if ended else ())

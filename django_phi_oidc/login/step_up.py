@@ -1,0 +1,189 @@
+"""Step-up: a stronger or newer authentication for a session that continues.
+
+If another person signs in at the provider, the session is unchanged, and the issued tokens are revoked.
+Spec: R9 (`subject_changed`); OIDC Core 3.1.2.1 (acr_values, max_age, prompt); RFC 9470.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from uuid import UUID
+
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
+from django.views.decorators.debug import sensitive_variables
+from django.views.generic import View
+
+from .._internal import clock
+from .._internal.view_decorators import public_view
+from ..access.policy import STEP_UP_CODES, Assurance, find_assurance_refusal
+from ..access.step_up import parse_step_up_request
+from ..audit.events import Action
+from ..audit.recorder import record
+from ..audit.request_context import ASSURANCE_KEY, Actor, build_assurance_entry
+from ..crypto import keyring
+from ..errors import AccountError, AuditUnavailable, CallbackError, Code, IDTokenError, SignInRefused
+from ..oidc.token import ReceivedToken
+from ..provider.registry import Provider, get_provider
+from ..sessions.lifecycle import find_live_session_with_subject, renew_session
+from ..sessions.models import OIDCSession
+from ..sessions.tasks import revoke_after_commit
+from ..subjects.linking import list_subject_ids
+from .authorization_request import build_callback_url, redirect_to_provider
+from .code_exchange import TokenExchangeResult, exchange_code, revoke_tokens_on_error
+from .failures import SignInAttempt, create_sign_in_attempt, render_login_failure, report_failure, report_internal_error
+from .provider_selection import needs_provider_selection
+from .state_cookie import AuthorizationState, create_authorization_state, renew_authorization_state
+
+MAX_STEP_UP_ATTEMPTS = 2
+"""After this many insufficient authentications the failure page is shown."""
+
+
+@method_decorator([public_view, sensitive_variables()], name="dispatch")
+class StepUpView(View):
+    """Redirects a signed-in user to their provider, with the requirements of the page that asked for the step-up."""
+
+    http_method_names = ("get",)
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        request.encoding = "utf-8"
+        actor = Actor.from_request(request)
+        attempt, next_url = create_sign_in_attempt(self, None, stage="step_up"), ""
+        try:
+            demand = request.GET.get("demand", "")
+            step_up = parse_step_up_request(demand, session_id=actor.origin.session, now=clock.now())
+            if step_up is None:
+                raise CallbackError(Code.STATE_UNKNOWN)
+            next_url = step_up.next_url
+            provider = _get_actor_session(actor).provider
+            attempt = create_sign_in_attempt(self, provider, stage="step_up")
+            # As in a sign-in: with several providers, the redirect_uri names the provider.
+            redirect_uri = build_callback_url(request, provider if needs_provider_selection() else None)
+            pending = create_authorization_state(
+                provider=provider,
+                redirect_uri=redirect_uri,
+                next_url=next_url,
+                now=clock.now(),
+                session_to_renew=step_up.session_id,
+                acr=step_up.acr,
+                max_age=step_up.max_age_seconds,
+            )
+            return _redirect_to_provider(request, pending)
+        except SignInRefused as refusal:
+            return render_login_failure(request, refusal, attempt, next_url=next_url)
+        except SuspiciousOperation:
+            raise
+        except BaseException:
+            report_internal_error(request, attempt)
+            raise
+
+
+@sensitive_variables()
+def complete_step_up(request: HttpRequest, provider: Provider, *, pending: AuthorizationState, code: str) -> None:
+    """Renew the current session, but not its claims. Raises: SignInRefused, AuditUnavailable: it is then unchanged."""
+    issued_tokens: list[ReceivedToken] = []
+    with revoke_tokens_on_error(issued_tokens, provider=pending.provider):
+        exchange = partial(exchange_code, declared_claims={}, issued_tokens=issued_tokens, clock=clock.now)
+        result = exchange(code, provider=_apply_step_up_requirements(provider, pending), pending=pending)
+        # Without R6's leeway: pages allow none, and would require another step-up.
+        assurance = Assurance(max_age=None if pending.max_age is None else timedelta(seconds=pending.max_age))
+        if find_assurance_refusal(assurance, acr=result.acr, auth_time=result.auth_time, now=clock.now()):
+            raise IDTokenError(Code.AUTH_TIME_STALE)
+        _renew_current_session(request, result, provider, pending, issued_tokens)
+
+
+def retry_step_up(
+    request: HttpRequest,
+    pending: AuthorizationState | None,
+    error: SignInRefused | AuditUnavailable,
+    attempt: SignInAttempt,
+) -> HttpResponse | None:
+    """After an insufficient authentication, report it and redirect to the provider once more; else return None."""
+    if pending is None or not pending.session_to_renew or pending.attempt_number >= MAX_STEP_UP_ATTEMPTS:
+        return None
+    if error.code not in STEP_UP_CODES:
+        return None
+    report_failure(request, error, attempt)
+    try:
+        return _redirect_to_provider(request, renew_authorization_state(pending, now=clock.now()))
+    except SignInRefused as refusal:
+        return render_login_failure(request, refusal, attempt, next_url=pending.next_url)
+
+
+def _redirect_to_provider(request: HttpRequest, pending: AuthorizationState) -> HttpResponse:
+    provider = _apply_step_up_requirements(get_provider(pending.provider), pending)
+    return redirect_to_provider(request, provider, pending, declared_claims={})
+
+
+def _apply_step_up_requirements(provider: Provider, pending: AuthorizationState) -> Provider:
+    """Return the provider with the page's requirements in addition to those of each sign-in."""
+    declaration, max_age = provider.declaration, pending.max_age
+    # Of the page's values, those that a sign-in may have. If there are none, the page requires a stronger one.
+    acr = [value for value in pending.acr if value in declaration.acr_values] or pending.acr
+    ages = [age for age in (max_age, declaration.max_age) if age is not None]
+    return provider.with_declaration(
+        replace(
+            declaration,
+            acr_values=tuple(acr) or declaration.acr_values,
+            max_age=min(ages, default=None),
+            # A page that limits the age of the authentication does not accept an unknown auth_time.
+            allow_auth_time_zero=declaration.allow_auth_time_zero and max_age is None,
+        )
+    )
+
+
+@sensitive_variables()
+def _renew_current_session(
+    request: HttpRequest,
+    result: TokenExchangeResult,
+    provider: Provider,
+    pending: AuthorizationState,
+    issued_tokens: list[ReceivedToken],
+) -> None:
+    """issued_tokens: emptied once committed rows contain the tokens."""
+    actor, now = Actor.from_request(request), clock.now()
+    declaration, sub = provider.declaration, result.id_token_claims["sub"]
+    if actor.origin.session != pending.session_to_renew:
+        raise AccountError(Code.SUBJECT_CHANGED)
+    session = _get_actor_session(actor)
+    subject_ids = list_subject_ids(issuer=declaration.issuer, sub=sub, keys=keyring.get_keys("subject"))
+    if session.subject_id not in subject_ids or session.provider != declaration.name:
+        raise AccountError(Code.SUBJECT_CHANGED)
+    record(
+        Action.SESSION_RENEWED,
+        origin=actor.origin,
+        now=now,
+        provider=declaration.name,
+        subject=str(session.subject.uuid) if session.subject else "",
+        detail={"acr": result.acr},
+    )
+    revocation_ids = renew_session(
+        session.pk,
+        subject_id=session.subject_id,
+        tokens=result.tokens,
+        sid=result.sid,
+        acr=result.acr,
+        auth_time=result.auth_time,
+        persist_tokens=declaration.tokens == "keep",
+        now=now,
+    )
+    if revocation_ids is None:
+        raise AccountError(Code.SUBJECT_CHANGED)
+    issued_tokens.clear()
+    request.session[ASSURANCE_KEY] = build_assurance_entry(acr=result.acr, auth_time=result.auth_time)
+    # The previous session cookie becomes invalid. RevocationMiddleware stores the new key in the row.
+    request.session.cycle_key()
+    revoke_after_commit(revocation_ids)
+
+
+def _get_actor_session(actor: Actor) -> OIDCSession:
+    """Return the actor's current session. Raises: SubjectChanged, UserInactive."""
+    if not actor.origin.session or not actor.user.is_authenticated:
+        raise AccountError(Code.SUBJECT_CHANGED)
+    session = find_live_session_with_subject(UUID(actor.origin.session))
+    if session is None or session.user is None or session.user.pk != actor.user.pk:
+        raise AccountError(Code.SUBJECT_CHANGED)
+    if not session.user.is_active:
+        raise AccountError(Code.USER_INACTIVE)
+    return session

@@ -1,0 +1,40 @@
+"""Attacks this project's settings, middleware and URLs, and reports which attacks succeed."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+from django.core.management.base import CommandError
+
+from ... import conf
+from ...testing.attack.environment import Portal
+from ...testing.attack.environment_setup import set_up_attack_environment
+from ...testing.attack.report import AttackOutcome, render_json, render_junit, render_line, render_total
+from ...testing.attack.suite import get_default_provider, run_attacks, select_attacks
+from ._arguments import Options
+from ._output import Output
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--provider", metavar="NAME", help="whose declaration to attack (default: the first)")
+    parser.add_argument("--only", metavar="CODE", action="append", default=[], help="only this rule; may be repeated")
+    parser.add_argument("--json", action="store_true", help="one object per line for each attack")
+    parser.add_argument("--junit", metavar="FILE", type=Path, help="also write a JUnit XML report")
+    parser.set_defaults(handler=handle)
+
+
+def handle(options: Options, output: Output) -> None:
+    """Print the outcome of each attack. Raises: CommandError if one succeeds, or there is no such attack."""
+    name = options["provider"] or get_default_provider()
+    attacks = select_attacks(name, options["only"])
+    outcomes: list[AttackOutcome] = []
+    with set_up_attack_environment(Portal.from_settings(name), conf.claims()) as environment:
+        for outcome in run_attacks(attacks, environment):
+            outcomes.append(outcome)
+            output.write(render_json(outcome) if output.as_json else render_line(outcome))
+            output.stdout.flush()
+    if options["junit"]:
+        options["junit"].write_bytes(render_junit(outcomes))
+    if any(outcome.result == "failed" for outcome in outcomes):
+        raise CommandError(render_total(outcomes))
+    if not output.as_json:
+        output.write(render_total(outcomes))

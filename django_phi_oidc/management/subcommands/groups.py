@@ -1,0 +1,89 @@
+"""Creates the groups of the officers' dashboard, each with exactly the permissions it needs."""
+
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
+from django.core.management.base import CommandError
+from django.db import transaction
+
+from ._arguments import Options
+from ._output import Output
+
+_APP_LABEL = "django_phi_oidc"
+VIEW_USER = "view the user model"
+"""Placeholder for the view permission of the project's user model."""
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Privacy officer": (
+        VIEW_USER,
+        *("view_pairwisesubject", "export_pairwisesubject", "view_activationcode"),
+        *("view_oidcsession", "end_oidcsession"),
+        *("view_storedclaim", "reveal_storedclaim", "scrub_storedclaim"),
+        *("view_legalhold", "add_legalhold", "change_legalhold", "disclose_legalhold"),
+        *("view_emergencyaccess", "review_emergencyaccess"),
+        *("view_auditevent", "export_auditevent", "view_auditcheckpoint", "view_securityalert"),
+    ),
+    "Security officer": (
+        VIEW_USER,
+        *("view_pairwisesubject", "view_activationcode"),
+        *("view_oidcsession", "end_oidcsession", "view_pendingrevocation", "retry_pendingrevocation"),
+        *("view_emergencyaccess", "view_auditevent", "export_auditevent", "view_auditcheckpoint"),
+        *("view_securityalert", "acknowledge_securityalert", "view_alertmute", "add_alertmute", "change_alertmute"),
+    ),
+    "Help desk": (
+        VIEW_USER,
+        *("view_pairwisesubject", "view_activationcode", "issue_activationcode"),
+        *("view_oidcsession", "end_oidcsession"),
+    ),
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--check", action="store_true", help="change nothing; status 1 if something would change")
+    parser.add_argument("--json", action="store_true", help="one object per line")
+    parser.set_defaults(handler=handle)
+
+
+def handle(options: Options, output: Output) -> None:
+    """Create or correct the groups and print the changes. Raises: CommandError if a permission is missing."""
+    is_changed = False
+    with transaction.atomic():
+        for name in GROUPS:
+            change = _sync_group(name, dry_run=options["check"])
+            is_changed |= change["made"] or bool(change["added"] or change["removed"])
+            output.write_row(change, _format_change)
+    if options["check"] and is_changed:
+        raise CommandError("The groups differ from what `phi_oidc groups` would create.")
+
+
+def get_required_permissions(group_name: str) -> set[str]:
+    """Return the permissions of the group, as `app_label.codename`."""
+    user_model = get_user_model()._meta
+    view_user = f"{user_model.app_label}.view_{user_model.model_name}"
+    return {view_user if name == VIEW_USER else f"{_APP_LABEL}.{name}" for name in GROUPS[group_name]}
+
+
+def _sync_group(group_name: str, *, dry_run: bool) -> dict[str, Any]:
+    existing = {_format_permission(item): item for item in Permission.objects.select_related("content_type")}
+    required = get_required_permissions(group_name)
+    if missing := sorted(required - existing.keys()):
+        raise CommandError(f"There is no permission {missing[0]}. Run migrate.")
+    group = Group.objects.filter(name=group_name).first()
+    current = set(map(_format_permission, group.permissions.select_related("content_type"))) if group else set()
+    if not dry_run and (group is None or current != required):
+        target = group or Group.objects.create(name=group_name)
+        # `set` sends its signal only for permissions that change.
+        target.permissions.set([existing[name] for name in required])
+    added, removed = sorted(required - current), sorted(current - required)
+    return {"group": group_name, "made": group is None, "added": added, "removed": removed}
+
+
+def _format_permission(permission: Permission) -> str:
+    return f"{permission.content_type.app_label}.{permission.codename}"
+
+
+def _format_change(change: Mapping[str, Any]) -> str:
+    changes = [f"{sign}{name}" for key, sign in (("added", "+"), ("removed", "-")) for name in change[key]]
+    return f"{change['group']}{' (new)' if change['made'] else ''}: {', '.join(changes) or 'unchanged'}"

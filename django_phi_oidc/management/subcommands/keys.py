@@ -1,0 +1,243 @@
+"""Generates keys, shows what each key is needed for, rotates encryption keys and retires subject keys."""
+
+import os
+import re
+import tempfile
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from django.core.management.base import CommandError
+
+from ... import conf
+from ..._internal import randomness
+from ...crypto import keyring
+from ...key_rotation.encryption_keys import (
+    EncryptedColumn,
+    KeyUsage,
+    ReencryptionResult,
+    count_key_usage,
+    list_encrypted_columns,
+    reencrypt,
+)
+from ...key_rotation.subject_keys import SubjectKeyUsage, get_subject_key_usage, retire_subject_key
+from ._arguments import Options, add_command
+from ._output import Output, ProgressLine
+
+ColumnUsage = Sequence[tuple[EncryptedColumn, KeyUsage]]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="keys_command", required=True)
+    add_command(commands, "generate", _generate, "write the missing key files; print keys for the other key rings")
+    status = add_command(commands, "status", _show_status, "show what each key is needed for, and the client keys")
+    status.add_argument("--json", action="store_true", help="one object")
+    rotate = add_command(commands, "rotate", _rotate, "encrypt all texts again with the newest encryption key")
+    for command in (status, rotate):
+        command.add_argument("--database", default="", metavar="ALIAS", help="use this database, not the router's")
+    rotate.add_argument("--json", action="store_true", help="one object per line, the result last")
+    retire = add_command(commands, "retire", _retire, "delete the digests of a subject key that was removed")
+    retire.add_argument("key_id", metavar="KEYID", help="as shown by `keys status`")
+
+
+def generate_key_files() -> list[Path]:
+    """Write a new key to each key file that the settings name and that does not exist; return those files.
+
+    A file appears with its whole content and mode 0600, in a directory created with mode 0700, and is never
+    overwritten: of several concurrent runs one writes, and all read what it wrote.
+    """
+    generators = dict.fromkeys((*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING), keyring.generate_key)
+    generators["audit_signing"] = generate_signing_key
+    return [
+        path
+        for ring, generate in generators.items()
+        if isinstance(path := conf.get_key_source(ring), Path)
+        and not os.path.lexists(path)
+        and _create(path, generate())
+    ]
+
+
+def generate_signing_key() -> str:
+    """Return a new Ed25519 private key as PEM."""
+    key = Ed25519PrivateKey.from_private_bytes(randomness.token_bytes(32))
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii").strip()
+
+
+def _create(path: Path, text: str) -> bool:
+    """Return False if another process created the file first."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # Unlike a rename, a link fails if the name exists.
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(draft)
+    return True
+
+
+def _generate(options: Options, output: Output) -> None:
+    written = generate_key_files()
+    for ring in (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING, "audit_signing"):
+        source = conf.get_key_source(ring)
+        if isinstance(source, Path):
+            text = f"a new key was written to {source}" if source in written else f"{source} exists and was not changed"
+            output.stderr.write(f"KEYS['{ring}']: {text}.")
+        elif ring in conf.KEY_VARIABLES:
+            output.write(f"{conf.KEY_VARIABLES[ring]}={keyring.generate_key()}")
+            output.stderr.write(f"KEYS['{ring}']: a new key was printed, but not stored.")
+
+
+def _show_status(options: Options, output: Output) -> None:
+    subject_keys = get_subject_key_usage([key.id for key in keyring.get_keys("subject")])
+    ring = conf.PAIRWISE_KEY_RING
+    # Of client keys the first one signs, the others are only published for a rotation.
+    status: dict[str, Any] = {
+        "encryption_keys": (keys := _get_encryption_key_usage(options["database"])),
+        "subject_keys": asdict(subject_keys),
+        "client_keys": [
+            {"provider": name, "kid": key.kid, "alg": provider.get_assertion_alg(key), "signs": position == 0}
+            for name, provider in conf.providers().items()
+            for position, key in enumerate(provider.client_keys)
+        ],
+        "pairwise_key": [key.id for key in keyring.get_keys(ring)] if conf.get_key_source(ring) else [],
+    }
+    lines = [
+        *_format_encryption_keys(keys),
+        f"KEYS['subject']: {subject_keys.persons} persons, {subject_keys.unknown_persons} of them known by no key",
+        *map(_format_subject_key, subject_keys.keys),
+        *map(_format_client_key, status["client_keys"]),
+        f"KEYS['pairwise']: {', '.join(status['pairwise_key']) or 'not configured'}",
+    ]
+    output.write_row(status, lambda _: "\n".join(lines))
+    unknown = [key["id"] for key in keys["keys"] if key["position"] is None]
+    faults = [f"Texts are encrypted with keys that are not configured: {', '.join(unknown)}."] if unknown else []
+    if count := keys["nameless"]["texts"]:
+        faults.append(f"{count} texts name no key.")
+    if faults:
+        raise CommandError(" ".join(faults))
+
+
+def _get_encryption_key_usage(using: str) -> dict[str, Any]:
+    """Return the texts of each key: first the configured KEYS['encryption'] in order, then the unknown keys."""
+    column_usage, configured = _count_columns(using), [key.id for key in keyring.get_keys("encryption")]
+    unknown = sorted({key_id for _, usage in column_usage for key_id in usage.counts_by_key_id} - set(configured))
+    keys = [
+        {
+            "id": key_id,
+            "position": configured.index(key_id) + 1 if key_id in configured else None,
+            **_summarize_texts(column_usage, [usage.counts_by_key_id.get(key_id, 0) for _, usage in column_usage]),
+        }
+        for key_id in [*configured, *unknown]
+    ]
+    return {
+        "keys": keys,
+        "retention": _summarize_texts(column_usage, [usage.retention_count for _, usage in column_usage]),
+        "nameless": _summarize_texts(column_usage, [usage.unrecognized_count for _, usage in column_usage]),
+    }
+
+
+def _count_columns(using: str) -> ColumnUsage:
+    return [(column, count_key_usage(column)) for column in list_encrypted_columns(using)]
+
+
+def _summarize_texts(column_usage: ColumnUsage, counts: Sequence[int]) -> dict[str, Any]:
+    pairs = zip((column for column, _ in column_usage), counts, strict=True)
+    columns = [{**_describe_column(column), "texts": count} for column, count in pairs if count]
+    return {"texts": sum(counts), "columns": columns}
+
+
+def _describe_column(column: EncryptedColumn) -> dict[str, str]:
+    return {"database": column.using, "table": column.table, "column": column.field.column}
+
+
+def _format_encryption_keys(usage: Mapping[str, Any]) -> list[str]:
+    """Return a line for each key, followed by one for each column that needs it."""
+    groups = [(key["position"] or "-", key["id"], key, _describe_encryption_key(key)) for key in usage["keys"]]
+    groups.append(("-", "retention keys", usage["retention"], "destroyed with the claims that use them"))
+    groups.append(("-", "no key", usage["nameless"], "not encrypted by this package"))
+    lines = [f"KEYS['encryption']: {sum(group['texts'] for _, _, group, _ in groups)} encrypted texts"]
+    for position, name, group, description in groups:
+        if group["texts"] or position != "-":
+            lines.append(f"{position}  {name}  {group['texts']} texts: {description}")
+        lines += [f"     {column['table']}.{column['column']}  {column['texts']}" for column in group["columns"]]
+    return lines
+
+
+def _describe_encryption_key(key: Mapping[str, Any]) -> str:
+    if key["position"] is None:
+        return "not configured: add it again"
+    if key["position"] == 1:
+        return "encrypts new texts"
+    return "needed until `keys rotate` has run" if key["texts"] else "may be removed"
+
+
+def _format_subject_key(key: SubjectKeyUsage) -> str:
+    if key.removable:
+        use = "may be removed" if key.position else "not configured, may be retired"
+    elif not key.position:
+        use = f"not configured, but needed for {key.dependent_persons} persons: add it again"
+    else:
+        use = f"needed for {key.dependent_persons} persons" if key.dependent_persons else "needed, the only key"
+    counts = f"{key.digests} digests, missing for {key.persons_without_digest} persons"
+    return f"{key.position or '-'}  {key.id}  {counts}: {use}"
+
+
+def _format_client_key(key: Mapping[str, Any]) -> str:
+    use = "signs" if key["signs"] else "published, does not sign"
+    return f"client key of {key['provider']}: {key['kid']} ({key['alg']}): {use}"
+
+
+def _rotate(options: Options, output: Output) -> None:
+    """Encrypt again each text that is not under the newest key; report each row that cannot be decrypted."""
+    ring = keyring.get_keys("encryption")
+    column_usage = _count_columns(options["database"])
+    total, before = sum(usage.count_remaining(ring[0].id) for _, usage in column_usage), 0
+    results: list[ReencryptionResult] = []
+    progress = ProgressLine(output, "texts")
+
+    def report_undecryptable(column: EncryptedColumn, pk: str) -> None:
+        progress.end()
+        text, row = f"{column} of {pk}: cannot be decrypted and was not changed", {**_describe_column(column), "pk": pk}
+        output.write_row({"unopenable": row}, lambda _: text)
+
+    for column, usage in column_usage:
+        report = partial(report_undecryptable, column)
+        report_progress = lambda done, before=before: progress(before + done, total)  # noqa: E731 -- binds `before`
+        results.append(reencrypt(column, keys=ring, report_progress=report_progress, report_undecryptable=report))
+        before += usage.count_remaining(ring[0].id)
+    progress.end()
+    done = sum(result.reencrypted for result in results)
+    columns = [
+        {**_describe_column(column), "done": it.reencrypted, "unopenable": it.undecryptable, "busy": it.skipped}
+        for (column, _), it in zip(column_usage, results, strict=True)
+    ]
+    summary = {"key": ring[0].id, "done": done, "columns": columns}
+    output.write_row(summary, lambda row: "{done} texts were encrypted again with key {key}.".format(**row))
+    faults = []
+    if count := sum(result.undecryptable for result in results):
+        faults.append(f"{count} texts cannot be decrypted.")
+    if count := sum(result.skipped for result in results):
+        faults.append(f"{count} texts were locked all the time: run it again.")
+    if faults:
+        raise CommandError(" ".join(faults))
+
+
+def _retire(options: Options, output: Output) -> None:
+    if not re.fullmatch(r"[0-9a-f]{8}", options["key_id"]):
+        raise CommandError("A KEYID is eight hexadecimal digits, as shown by `keys status`.")
+    progress = ProgressLine(output, "digests")
+    configured = [key.id for key in keyring.get_keys("subject")]
+    deleted = retire_subject_key(options["key_id"], configured_key_ids=configured, progress=progress)
+    progress.end()
+    output.write(f"{deleted} digests of key {options['key_id']} were deleted.")

@@ -1,0 +1,118 @@
+"""Explains which groups a sign-in with given claims would change, without changing them."""
+
+import json
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError
+from django.views.decorators.debug import sensitive_variables
+
+from ... import conf
+from ...access.role_mapping import has_matching_value
+from ...access.role_sync import get_existing_and_held_roles, plan_roles
+from ...claims.minimization import minimize
+from ...config.roles import RoleRule, get_managed_roles
+from ._arguments import Options, add_command, get_provider, get_user_by_pk
+from ._output import Output
+
+OUTCOME_TEXTS = {
+    "added": "would be added",
+    "removed": "would be removed",
+    "kept": "stays",
+    "not_given": "is not granted and not held",
+    "missing": "would be granted, but does not exist",
+    "last": "is not granted, but stays: no other active user has it",
+    "held": "is held",
+    "not_held": "is not held",
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="roles_command", required=True)
+    explain = add_command(commands, "explain", _explain, "show which rules match and what a sign-in would change")
+    explain.add_argument("--provider", metavar="NAME", help="whose rules to use (default: the first provider)")
+    explain.add_argument("--user", metavar="PK", help="primary key of the user (default: a new user)")
+    explain.add_argument("--claims", metavar="FILE", help="a JSON object with the claims of the sign-in, or -")
+    explain.add_argument("--json", action="store_true")
+
+
+@sensitive_variables()
+def _explain(options: Options, output: Output) -> None:
+    if options["user"] is None and options["claims"] is None:
+        raise CommandError("Name a user, a file with claims, or both.")
+    provider = get_provider(options["provider"] or next(iter(conf.providers()), "")).name
+    rules = conf.roles().get(provider, ())
+    user = None if options["user"] is None else get_user_by_pk(options["user"])
+    minimized = None if options["claims"] is None else minimize(_read_claims(options["claims"]), conf.claims())
+    claims = None if minimized is None else minimized.kept
+    explanation = {
+        "provider": provider,
+        "user": "" if user is None else str(user.pk),
+        "undeclared": [] if minimized is None else list(minimized.undeclared_claims),
+        "rules": [_describe_rule(number, rule, claims) for number, rule in enumerate(rules)],
+        "roles": list(_list_role_outcomes(user, rules, claims)),
+    }
+    output.write_row(explanation, lambda row: "\n".join(_format_lines(row)))
+
+
+def _describe_rule(number: int, rule: RoleRule, claims: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        "rule": number,
+        "claim": rule.claim,
+        "path": list(rule.path),
+        "values": list(rule.values),
+        "gives": sorted(role.name for role in rule.roles),
+        "came": None if claims is None else rule.claim in claims,
+        "matches": None if claims is None else has_matching_value(rule, claims),
+    }
+
+
+def _list_role_outcomes(
+    user: Any, rules: Sequence[RoleRule], claims: Mapping[str, Any] | None
+) -> Iterator[dict[str, Any]]:
+    """Yield the outcome for each managed role, with the numbers of the rules that grant it.
+
+    Claims of earlier sign-ins are not stored, so without claims this shows only the roles the user holds.
+    """
+    if claims is None:
+        _, held = get_existing_and_held_roles(user, rules)
+        outcomes = {role: "held" if role in held else "not_held" for role in sorted(get_managed_roles(rules))}
+    else:
+        outcomes = {role: str(outcome) for role, outcome in plan_roles(user, rules=rules, claims=claims).items()}
+    matching = [(n, rule) for n, rule in enumerate(rules) if claims is None or has_matching_value(rule, claims)]
+    for role, outcome in outcomes.items():
+        granting = [number for number, rule in matching if role in rule.roles]
+        yield {"kind": role.kind, "name": role.name, "outcome": outcome, "rules": granting}
+
+
+def _format_lines(explanation: Mapping[str, Any]) -> Iterator[str]:
+    user = f"user {explanation['user']}" if explanation["user"] else "a new user"
+    yield f"Provider {explanation['provider']}, {user}."
+    if not explanation["rules"]:
+        yield "The provider has no rules, so groups are not changed."
+    if explanation["undeclared"]:
+        yield f"Undeclared claims, ignored: {', '.join(map(ascii, explanation['undeclared']))}."
+    for rule in explanation["rules"]:
+        claim = " > ".join([rule["claim"], *rule["path"]])
+        values = ", ".join(json.dumps(value) for value in rule["values"])
+        match = "" if rule["matches"] is None else ": yes" if rule["matches"] else ": no"
+        missing = ", the claim is missing" if rule["came"] is False else ""
+        yield f"rule {rule['rule']}: {claim} has one of {values}{match}{missing}"
+    for role in explanation["roles"]:
+        rules = f" (rule {', '.join(map(str, role['rules']))})" if role["rules"] else ""
+        yield f"{role['kind']} {role['name']}: {OUTCOME_TEXTS[role['outcome']]}{rules}"
+
+
+@sensitive_variables()
+def _read_claims(path: str) -> Mapping[str, Any]:
+    """Return the claims in that file. Error messages contain nothing of its content."""
+    try:
+        claims = json.loads(sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CommandError(f"{path} cannot be read as JSON: {type(error).__name__}.") from None
+    if not isinstance(claims, dict):
+        raise CommandError(f"{path} is not a JSON object of claims.")
+    return claims

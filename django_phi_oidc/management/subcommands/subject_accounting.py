@@ -1,0 +1,122 @@
+"""Lists who accessed a person's record (`phi_oidc subject accounting`)."""
+
+import csv
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
+
+from ... import conf
+from ..._internal import clock
+from ..._internal.csv_safety import escape_formulas
+from ...audit.events import Action, Origin
+from ...audit.search import RowUnreadable
+from ...errors import AuditUnavailable
+from ...individual_rights.accounting import (
+    Disclosure,
+    DisclosureAccounting,
+    create_accounting,
+    find_actor_accounts,
+    get_accounting_start,
+    get_display_name,
+)
+from ._arguments import Options, get_user_by_pk, parse_time
+from ._output import Output, format_untrusted, format_value
+
+_MAX_DIGITS = 5
+_COLUMNS = (
+    *("occurred_at", "actor", "name", "own", "purpose", "purpose_name", "action", "resource", "claims"),
+    *("emergency", "event"),
+)
+_ACTION_PREFIXES = {Action.CLAIM_REVEALED: "", Action.ACCESS_GRANTED: "", Action.SUBJECT_EXPORTED: "export: "}
+AccountingRow = Mapping[str, Any]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("user", metavar="USER", help="primary key of the person's account")
+    since_help = "a date or time, or a number of days ago (default: six years)"
+    parser.add_argument("--since", type=_parse_since, metavar="DATE|DAYS", help=since_help)
+    parser.add_argument("--all", action="store_true", help="include the person's own access")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one object per line")
+    form.add_argument("--csv", action="store_true", help="CSV for a spreadsheet")
+
+
+def handle(options: Options, output: Output) -> None:
+    """Print the disclosures. Raises: CommandError if there is no such user, or the list is incomplete."""
+    user, now = get_user_by_pk(options["user"]), clock.now()
+    accounting = _create_accounting(user, options, now=now)
+    write = _create_row_writer(options, output)
+    try:
+        for disclosures in accounting.iter_pages():
+            accounts = find_actor_accounts(disclosures)
+            for disclosure in disclosures:
+                write(_build_row(disclosure, accounts.get(disclosure.actor)))
+        available_since = accounting.find_available_since()
+    except (AuditUnavailable, RowUnreadable) as fault:
+        raise CommandError(f"The list is incomplete. {fault}") from fault
+    if available_since is not None:
+        raise CommandError(f"Events before {format_value(available_since)} are in archives and not listed here.")
+
+
+def _create_accounting(user: AbstractBaseUser, options: Options, *, now: datetime) -> DisclosureAccounting:
+    since: datetime | timedelta = get_accounting_start(now) if options["since"] is None else options["since"]
+    try:
+        get_resources = conf.patient_resources()
+        return create_accounting(
+            user,
+            resources=get_resources(user) if get_resources else (),
+            since=now - since if isinstance(since, timedelta) else since,
+            include_own=options["all"],
+            origin=Origin(),
+            now=now,
+        )
+    except (AuditUnavailable, ImproperlyConfigured) as refusal:
+        raise CommandError(f"Nothing was listed. {refusal}") from refusal
+
+
+def _build_row(disclosure: Disclosure, actor_account: AbstractBaseUser | None) -> AccountingRow:
+    row = {name: getattr(disclosure, name, None) for name in _COLUMNS}
+    row |= {"occurred_at": format_value(disclosure.occurred_at), "name": get_display_name(actor_account)}
+    return row | {"own": disclosure.is_own, "claims": list(disclosure.claims), "event": str(disclosure.id)}
+
+
+def _create_row_writer(options: Options, output: Output) -> Callable[[AccountingRow], None]:
+    if not options["csv"]:
+        return lambda row: output.write_row(row, _format_line)
+    sheet = csv.DictWriter(output.stdout, _COLUMNS)
+    sheet.writeheader()
+    return lambda row: sheet.writerow({column: escape_formulas(_format_cell(value)) for column, value in row.items()})
+
+
+def _format_cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return " ".join(value) if isinstance(value, list) else str(value)
+
+
+def _format_line(row: AccountingRow) -> str:
+    actor, name = row["actor"], format_untrusted(row["name"])
+    who = f"{name or 'a member of staff'} ({actor})" if actor else "a command on the server"
+    data = " ".join(row["claims"]) or row["resource"]
+    parts = [
+        row["occurred_at"],
+        "the person" if row["own"] else who,
+        f"{row['purpose_name']} ({row['purpose']})" if row["purpose"] else "no purpose",
+        _ACTION_PREFIXES.get(row["action"], f"{row['action']}: ") + data,
+        *([f"emergency {row['emergency']}"] if row["emergency"] else []),
+    ]
+    return "  ".join(parts)
+
+
+def _parse_since(text: str) -> datetime | timedelta:
+    if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS:
+        return timedelta(days=int(text))
+    try:
+        return parse_time(text)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"{error}, or as a number of days") from error

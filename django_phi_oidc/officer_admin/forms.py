@@ -1,0 +1,85 @@
+"""The forms of the actions on a person. A form offers and accepts only rows of this person."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy
+
+from .. import conf
+from ..access.emergency.forms import get_purpose_label
+from ..claims.admin import FutureUntilMixin
+
+Choices = Sequence[tuple[str, str]]
+REVEAL_REASONS = (
+    ("identity_check", gettext_lazy("to make sure that this is the person")),
+    ("correction", gettext_lazy("the person asked for a correction")),
+    ("complaint", gettext_lazy("a complaint is looked into")),
+    ("incident", gettext_lazy("an incident is looked into")),
+    ("authority", gettext_lazy("an authority or a court asked for it")),
+)
+"""Why an officer reveals a claim: the `reason` of the event. A fixed list, because the audit log keeps typed text."""
+
+
+class ActionForm(forms.Form):
+    """Asks for confirmation only."""
+
+    is_empty = False
+    """Whether there is no row to choose."""
+
+    def __init__(self, *args: Any, choices: Choices = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_choices(choices)
+
+    def set_choices(self, choices: Choices) -> None:
+        """Offer these rows."""
+
+
+class MultipleChoiceForm(ActionForm):
+    chosen = forms.MultipleChoiceField(label=gettext_lazy("Which"), widget=forms.CheckboxSelectMultiple)
+
+    def set_choices(self, choices: Choices) -> None:
+        field: Any = self.fields["chosen"]
+        field.choices, field.initial = choices, [value for value, _label in choices]
+        self.is_empty = not choices
+
+
+class SingleChoiceForm(ActionForm):
+    chosen = forms.ChoiceField(label=gettext_lazy("Which"), widget=forms.RadioSelect)
+
+    def set_choices(self, choices: Choices) -> None:
+        field: Any = self.fields["chosen"]
+        field.choices, field.initial = choices, choices[0][0] if choices else None
+        self.is_empty = not choices
+
+
+class RevealForm(MultipleChoiceForm):
+    """Asks which claims, for which purpose, and why; no claim is selected initially.
+
+    It offers the declared purposes of these claims. NOT checked: the submitted purpose. `reveal` refuses any other, so
+    that the audit log has the refusal.
+    """
+
+    purpose = forms.CharField(label=gettext_lazy("Purpose"), widget=forms.Select)
+    reason = forms.ChoiceField(label=gettext_lazy("Reason"), choices=REVEAL_REASONS, widget=forms.RadioSelect)
+
+    def set_choices(self, choices: Choices) -> None:
+        super().set_choices(choices)
+        self.fields["chosen"].initial = []
+        declared = conf.claims()
+        codes = sorted({declared[name].purpose for name, _label in choices if name in declared})
+        widget: Any = self.fields["purpose"].widget
+        widget.choices = [("", "---------"), *((code, get_purpose_label(code)) for code in codes)]
+
+
+class PlaceHoldForm(FutureUntilMixin, SingleChoiceForm):
+    reason = forms.CharField(
+        label=gettext_lazy("Matter"),
+        max_length=255,
+        help_text=gettext_lazy("A reference of the matter. It is not in the audit log."),
+    )
+    until = forms.DateTimeField(
+        label=gettext_lazy("Until"),
+        required=False,
+        help_text=gettext_lazy("As in 2027-11-24 16:05, in this site’s time zone. Empty: until it is released."),
+    )

@@ -1,0 +1,305 @@
+"""The actions on the page of a person. Each needs a permission of its own and calls the use case that owns the rule.
+
+An action is confirmed on a page of its own. What it discloses is only in the response to that form.
+"""
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+from django.views.decorators.debug import sensitive_variables
+
+from .. import conf
+from ..access.emergency.admin import close_selected_emergencies
+from ..access.emergency.models import EmergencyAccess
+from ..access.emergency.queries import REVIEW_PERMISSION
+from ..audit.events import Origin
+from ..audit.outbox import batch_delivery
+from ..audit.request_context import Actor
+from ..claims import disclosure, legal_hold_disclosure
+from ..claims.legal_holds import list_active_holds, place_hold, release_hold
+from ..claims.models import NO_SESSION, StoredClaim
+from ..claims.retention import scrub_user
+from ..individual_rights.export import export_person
+from ..sessions.admin import end_selected_sessions
+from ..sessions.models import OIDCSession
+from ..subjects.admin import invite_user, revoke_selected_codes
+from ..subjects.invitations import has_more_privileges
+from ..subjects.models import ActivationCode, PairwiseSubject
+from .forms import ActionForm, Choices, MultipleChoiceForm, PlaceHoldForm, RevealForm, SingleChoiceForm
+from .person_sections import APP_LABEL
+
+EXPORT_PERMISSION = f"{APP_LABEL}.export_pairwisesubject"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionResult:
+    """What the response discloses once: labels and texts."""
+
+    rows: tuple[tuple[str, str], ...] = field(repr=False)
+    document: str = field(default="", repr=False)
+    """A document to download instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionRequest:
+    """An action of actor that concerns person."""
+
+    actor: Actor
+    person: AbstractBaseUser
+    now: datetime
+    form_data: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The cleaned data of the form."""
+
+    @property
+    def origin(self) -> Origin:
+        return self.actor.origin
+
+    @property
+    def subjects(self) -> list[PairwiseSubject]:
+        """The subjects that are linked to the person."""
+        return list(PairwiseSubject.objects.filter(user=self.person.pk).order_by("pk"))
+
+    @property
+    def chosen_ids(self) -> list[uuid.UUID]:
+        return [uuid.UUID(pk) for pk in self.form_data["chosen"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonAction:
+    """An action, and the permission that it needs."""
+
+    name: str
+    section: str
+    permission: str
+    title: str | Promise
+    description: str | Promise
+    run: Callable[[ActionRequest], str | ActionResult]
+    """Return the result as a message, or what is disclosed. Raises: PhiOidcError."""
+    choices: Callable[[ActionRequest], Choices] = lambda request: ()
+    form_class: type[ActionForm] = ActionForm
+    grants_sign_in: bool = False
+    """Whether it decides who signs in to the account: then it is refused for persons with more privileges."""
+
+    def is_permitted(self, user: Any, person: Any) -> bool:
+        return user.has_perm(self.permission) and not (self.grants_sign_in and has_more_privileges(person, user))
+
+
+def _end_sessions(request: ActionRequest) -> str:
+    with batch_delivery():
+        return end_selected_sessions(request.chosen_ids, origin=request.origin, now=request.now)
+
+
+def _live_session_choices(request: ActionRequest) -> Choices:
+    rows = OIDCSession.objects.filter(user=request.person.pk, ended_at=None).order_by("-started_at")
+    rows = rows.only("id", "provider", "started_at")
+    return [(str(row.pk), f"{row.provider}, {row.started_at:%Y-%m-%d %H:%M} UTC") for row in rows]
+
+
+@sensitive_variables()
+def _reveal_claims(request: ActionRequest) -> ActionResult:
+    """Raises: AuditUnavailable; RevealRefused when all selected claims are refused."""
+    data, person = request.form_data, request.person
+    names, codes = data["chosen"], {"purpose": data["purpose"], "reason_code": data["reason"]}
+    results = disclosure.reveal_many(request.actor, [person], names, **codes)[person.pk].values()
+    if all(result.is_refused for result in results):
+        for result in results:
+            result.get()
+    return ActionResult(rows=tuple((result.name, _describe_value(result)) for result in results))
+
+
+def _describe_value(claim: Any) -> str:
+    if getattr(claim, "is_refused", False):
+        return _("It can’t be opened for that purpose.")
+    if getattr(claim, "is_scrubbed", False):
+        return _("Its time is over.")
+    if claim.is_undecryptable:
+        return _("No key opens it.")
+    return claim.value if isinstance(claim.value, str) else json.dumps(claim.value, ensure_ascii=False, indent=2)
+
+
+def _claim_choices(request: ActionRequest) -> Choices:
+    """Only claims that outlive sessions: those of a session are disclosed to that session only."""
+    rows = StoredClaim.objects.filter(subject__in=request.subjects, session=NO_SESSION)
+    return [(name, name) for name in sorted(set(rows.values_list("name", flat=True)))]
+
+
+def _scrub_claims(request: ActionRequest) -> str:
+    count = scrub_user(request.person, origin=request.origin, now=request.now)
+    return ngettext("%(count)d claim was erased.", "%(count)d claims were erased.", count) % {"count": count}
+
+
+def _place_hold(request: ActionRequest) -> str:
+    data = request.form_data
+    subject, reason, until = uuid.UUID(data["chosen"]), data["reason"], data["until"]
+    place_hold(subject, reason=reason, until=until, origin=request.origin, now=request.now)
+    return _("The hold was placed.")
+
+
+def _subject_choices(request: ActionRequest) -> Choices:
+    return [(str(subject.uuid), f"{subject.uuid} ({subject.issuer})") for subject in request.subjects]
+
+
+def _release_holds(request: ActionRequest) -> str:
+    count = sum(release_hold(pk, origin=request.origin, now=request.now) for pk in request.chosen_ids)
+    return ngettext("%(count)d hold was released.", "%(count)d holds were released.", count) % {"count": count}
+
+
+def _active_hold_choices(request: ActionRequest) -> Choices:
+    rows = list_active_holds(now=request.now).filter(subject__in=request.subjects)
+    return [(str(row.pk), row.reason) for row in rows]
+
+
+@sensitive_variables()
+def _disclose_held_claims(request: ActionRequest) -> ActionResult:
+    subject = uuid.UUID(request.form_data["chosen"])
+    claims = legal_hold_disclosure.disclose_held_claims(request.actor, subject, purpose="HLEGAL")
+    return ActionResult(rows=tuple((claim.name, _describe_value(claim)) for claim in claims))
+
+
+def _open_emergency_choices(request: ActionRequest) -> Choices:
+    rows = EmergencyAccess.objects.currently_open(now=request.now).filter(actor=str(request.person.pk))
+    return [(str(row.pk), row.resource) for row in rows.order_by("expires_at").defer("reason", "note")]
+
+
+@sensitive_variables()
+def _issue_activation_code(request: ActionRequest) -> ActionResult:
+    provider = request.form_data["chosen"]
+    invitation = invite_user(request.person, provider, origin=request.origin, now=request.now)
+    expires_at = f"{invitation.expires_at:%Y-%m-%d %H:%M}"
+    return ActionResult(rows=((_("Activation code"), invitation.code), (_("Until (UTC)"), expires_at)))
+
+
+def _provider_choices(request: ActionRequest) -> Choices:
+    providers = conf.providers().items()
+    return [(name, provider.label or name) for name, provider in providers if provider.provisioning == "invitation"]
+
+
+def _revoke_activation_codes(request: ActionRequest) -> str:
+    codes = ActivationCode.objects.filter(pk__in=request.form_data["chosen"], user=request.person.pk)
+    return revoke_selected_codes(codes, origin=request.origin, now=request.now)
+
+
+def _activation_code_choices(request: ActionRequest) -> Choices:
+    rows = ActivationCode.objects.redeemable(now=request.now).filter(user=request.person.pk)
+    return [(str(row.pk), row.provider) for row in rows.order_by("pk")]
+
+
+@sensitive_variables()
+def _export_person(request: ActionRequest) -> ActionResult:
+    options: dict[str, Any] = {"claim_declarations": conf.claims(), "origin": request.origin, "now": request.now}
+    exported = export_person(request.person, request.subjects, **options)
+    return ActionResult(rows=(), document=json.dumps(exported.document, indent=2, ensure_ascii=False))
+
+
+_ACTIONS = (
+    PersonAction(
+        name="export",
+        section="subjects",
+        permission=EXPORT_PERMISSION,
+        title=gettext_lazy("Export all data"),
+        description=gettext_lazy("You get a file with every stored value of this person, to hand over to them."),
+        run=_export_person,
+    ),
+    PersonAction(
+        name="invite",
+        section="activation",
+        permission=f"{APP_LABEL}.issue_activationcode",
+        title=gettext_lazy("Make an activation code"),
+        description=gettext_lazy("The code is shown once. An earlier code for the same provider becomes invalid."),
+        run=_issue_activation_code,
+        choices=_provider_choices,
+        form_class=SingleChoiceForm,
+        grants_sign_in=True,
+    ),
+    PersonAction(
+        name="withdraw",
+        section="activation",
+        permission=f"{APP_LABEL}.issue_activationcode",
+        title=gettext_lazy("Revoke activation codes"),
+        description=gettext_lazy("The codes can no longer be redeemed."),
+        run=_revoke_activation_codes,
+        choices=_activation_code_choices,
+        form_class=MultipleChoiceForm,
+    ),
+    PersonAction(
+        name="end",
+        section="sessions",
+        permission=f"{APP_LABEL}.end_oidcsession",
+        title=gettext_lazy("End sessions now"),
+        description=gettext_lazy("The person is signed out, and the tokens of these sessions are revoked."),
+        run=_end_sessions,
+        choices=_live_session_choices,
+        form_class=MultipleChoiceForm,
+    ),
+    PersonAction(
+        name="reveal",
+        section="claims",
+        permission=disclosure.REVEAL_PERMISSION,
+        title=gettext_lazy("Reveal claims"),
+        description=gettext_lazy(
+            "The audit log records that you viewed them, with purpose and reason. The person may ask who did."
+        ),
+        run=_reveal_claims,
+        choices=_claim_choices,
+        form_class=RevealForm,
+    ),
+    PersonAction(
+        name="scrub",
+        section="claims",
+        permission=f"{APP_LABEL}.scrub_storedclaim",
+        title=gettext_lazy("Erase all claims"),
+        description=gettext_lazy(
+            "All claims of this person are permanently erased now, unless a legal hold keeps them."
+        ),
+        run=_scrub_claims,
+    ),
+    PersonAction(
+        name="hold",
+        section="holds",
+        permission=f"{APP_LABEL}.add_legalhold",
+        title=gettext_lazy("Place a legal hold"),
+        description=gettext_lazy("While it is active, no stored data of this person is erased."),
+        run=_place_hold,
+        choices=_subject_choices,
+        form_class=PlaceHoldForm,
+    ),
+    PersonAction(
+        name="release",
+        section="holds",
+        permission=f"{APP_LABEL}.change_legalhold",
+        title=gettext_lazy("Release legal holds"),
+        description=gettext_lazy("The next scrub erases claims past their retention that no other hold keeps."),
+        run=_release_holds,
+        choices=_active_hold_choices,
+        form_class=MultipleChoiceForm,
+    ),
+    PersonAction(
+        name="disclose",
+        section="holds",
+        permission=legal_hold_disclosure.DISCLOSE_PERMISSION,
+        title=gettext_lazy("View what a legal hold keeps"),
+        description=gettext_lazy("The audit log records that you viewed it, for the purpose HLEGAL."),
+        run=_disclose_held_claims,
+        choices=_subject_choices,
+        form_class=SingleChoiceForm,
+    ),
+    PersonAction(
+        name="close",
+        section="emergencies",
+        permission=REVIEW_PERMISSION,
+        title=gettext_lazy("Close emergency accesses"),
+        description=gettext_lazy("They permit nothing more. Each is reviewed on its own page."),
+        run=lambda request: close_selected_emergencies(request.chosen_ids, origin=request.origin, now=request.now),
+        choices=_open_emergency_choices,
+        form_class=MultipleChoiceForm,
+    ),
+)
+PERSON_ACTIONS = {action.name: action for action in _ACTIONS}

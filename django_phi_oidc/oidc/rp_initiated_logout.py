@@ -1,0 +1,46 @@
+"""RP-initiated logout at the end-session endpoint of the provider (R9). Spec: OIDC RP-Initiated Logout 1.0."""
+
+import re
+from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
+
+from ..errors import IDTokenError
+from .jose import parse_compact_jws
+from .transport import add_query
+
+MAX_HINT_LENGTH = 4096
+"""Characters of an ID Token in a URL. Servers and browsers refuse longer URLs."""
+_NETLOC_PATTERN = re.compile(r"[A-Za-z0-9.:\[\]-]+")
+
+
+def build_end_session_url(endpoint: str, parameters: Mapping[str, str]) -> str:
+    """Return the URL to redirect to. The endpoint's own query is kept."""
+    return add_query(endpoint, parameters)
+
+
+def build_hint_parameters(
+    id_token: str, *, issuer: str, in_url: bool, protocol_claims: Collection[str]
+) -> dict[str, str]:
+    """Return the hint that identifies the session: `id_token_hint`, or `logout_hint` with the `sid`, or nothing.
+
+    id_token: of the ended session, or empty. It is only sent to its issuer, and in a URL only if it is short and has
+    no claims other than protocol_claims. The `sid` identifies the provider's session and contains no personal data.
+
+    NOT checked: the signature, which was verified when the token was received. Spec: RP-Initiated Logout 2.
+    """
+    try:
+        claims = parse_compact_jws(id_token).payload
+    except IDTokenError:
+        return {}
+    if claims.get("iss") != issuer:
+        return {}
+    if not in_url or (len(id_token) <= MAX_HINT_LENGTH and all(name in protocol_claims for name in claims)):
+        return {"id_token_hint": id_token}
+    sid = claims.get("sid")
+    return {"logout_hint": sid} if sid and isinstance(sid, str) else {}
+
+
+def parse_url_origin(url: str) -> str:
+    """Return the origin of an https or http URL, or an empty string if it is not safe to use in a header."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}" if _NETLOC_PATTERN.fullmatch(parts.netloc) else ""

@@ -1,0 +1,148 @@
+"""R1: HTTP to a provider. One pooled keep-alive client per provider and process, with limits on time and size."""
+
+import http.client
+import os
+import ssl
+from typing import Any
+from urllib.parse import unquote
+
+import urllib3
+from urllib3.exceptions import HTTPError
+from urllib3.util import make_headers, parse_url
+
+from .._internal import metrics
+from ..config.providers import ProviderDeclaration
+from ..errors import Code, TransportError
+from ..oidc.metadata import validate_https_url
+from ..oidc.transport import TransportRequest, TransportResponse
+from .connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool, translate_error
+
+MAX_BODY_BYTES = 1024 * 1024
+CHUNK_BYTES = 64 * 1024
+MAX_POOLED_CONNECTIONS = 32
+"""Per host and process. Further threads get a connection that is closed after use."""
+
+
+class HTTPTransport:
+    """Sends requests to one provider within the limits of R1. Threads and forked children may share it.
+
+    Certificates are always verified, and TLS is 1.2 or newer. It follows no redirect, decodes no encoded response and
+    reads no environment variable and no .netrc: the proxy comes from the declaration.
+    NOT covered by the timeout: name resolution, which the system's resolver limits.
+    """
+
+    def __init__(self, declaration: ProviderDeclaration) -> None:
+        self._declaration = declaration
+        # Keyed by process id. A child does not close inherited pools: a thread that it lacks may hold their locks.
+        self._pool_managers: dict[int, urllib3.PoolManager] = {}
+
+    def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
+        """Return the response, of any status but 3xx. timeout_seconds: for the whole exchange.
+
+        A request is sent once. Only a GET is sent again, on a new connection and within the same time, when a pooled
+        connection failed under it. A pooled connection that the provider has already closed is not used.
+        Raises: TransportError, with a subclass for each cause. Spec: RFC 9110 9.2.2, RFC 9112 9.3.1.
+        """
+        validate_https_url(request.url, allow_loopback_http=self._declaration.allow_loopback_http)
+        labels = {"provider": self._declaration.name, "call": request.operation, "outcome": "error"}
+        with metrics.measure_duration(metrics.PROVIDER_CALL_DURATION, **labels) as final_labels:
+            try:
+                response = self._send_with_retry(request, timeout_seconds=timeout_seconds)
+            except TransportError as error:
+                final_labels["outcome"] = error.code
+                raise
+            final_labels["outcome"] = f"{response.status // 100}xx"
+            return response
+
+    def _send_with_retry(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
+        with TimedExchange(timeout_seconds) as exchange:
+            try:
+                return self._send_once(request, exchange)
+            except TransportError as error:
+                is_connection_lost = error.code is Code.TRANSPORT_UNREACHABLE and exchange.is_connection_reused
+                if not is_connection_lost or request.method != "GET":
+                    raise
+            exchange.requires_new_connection = True
+            return self._send_once(request, exchange)
+
+    def close(self) -> None:
+        """Close the pooled connections of this process."""
+        if manager := self._pool_managers.pop(os.getpid(), None):
+            manager.clear()
+
+    def _send_once(self, request: TransportRequest, exchange: TimedExchange) -> TransportResponse:
+        headers = {name: value for name, value in request.headers.items() if name.lower() != "accept-encoding"}
+        remaining = exchange.get_remaining_seconds()
+        pid, managers = os.getpid(), self._pool_managers
+        manager = managers.get(pid) or managers.setdefault(pid, _create_pool_manager(self._declaration))
+        try:
+            raw_response = manager.urlopen(
+                request.method,
+                request.url,
+                body=request.body,
+                headers={"User-Agent": "django-phi-oidc", **headers, "Accept-Encoding": "identity"},
+                timeout=urllib3.Timeout(connect=remaining, read=remaining),
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            try:
+                response = _read_response(raw_response)
+            finally:
+                raw_response.close()
+        # ValueError: http.client raises it for a header with a line break, and quotes the header.
+        except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+            raise translate_error(error, is_expired=exchange.is_expired) from None
+        if exchange.is_expired:
+            # Without a length, a body that the timer cut off looks complete.
+            raise TransportError(Code.TRANSPORT_TIMEOUT)
+        return response
+
+
+def _create_pool_manager(declaration: ProviderDeclaration) -> urllib3.PoolManager:
+    context = create_ssl_context(declaration.ca_bundle)
+    limits: dict[str, Any] = {"ssl_context": context, "cert_reqs": ssl.CERT_REQUIRED, "maxsize": MAX_POOLED_CONNECTIONS}
+    if declaration.proxy:
+        proxy = parse_url(declaration.proxy)
+        headers = make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy.auth else {}
+        manager: urllib3.PoolManager = urllib3.ProxyManager(
+            proxy._replace(auth=None).url, proxy_headers=headers, proxy_ssl_context=context, **limits
+        )
+    else:
+        manager = urllib3.PoolManager(**limits)
+    manager.pool_classes_by_scheme = {"http": TimedConnectionPool, "https": TimedTLSConnectionPool}
+    return manager
+
+
+def create_ssl_context(ca_bundle: str) -> ssl.SSLContext:
+    """Return a context that verifies against that CA file, or the system's CAs if empty. Raises: TransportTLS."""
+    # Not ssl.create_default_context, which logs session keys to the file that SSLKEYLOGFILE names.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not ca_bundle:
+        context.load_default_certs()
+        return context
+    try:
+        context.load_verify_locations(cafile=ca_bundle)
+    except OSError as error:
+        raise TransportError(Code.TRANSPORT_TLS, "ca_bundle cannot be read.") from error
+    return context
+
+
+def _read_response(raw_response: urllib3.BaseHTTPResponse) -> TransportResponse:
+    if 300 <= raw_response.status < 400:
+        raise TransportError(Code.TRANSPORT_REDIRECT)
+    headers = {name.lower(): value for name, value in raw_response.headers.itermerged()}
+    if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+        raise TransportError(Code.TRANSPORT_ENCODING)
+    if headers.get("transfer-encoding", "").strip().lower() not in ("", "chunked"):
+        raise TransportError(Code.TRANSPORT_ENCODING)
+    if (raw_response.length_remaining or 0) > MAX_BODY_BYTES:
+        raise TransportError(Code.TRANSPORT_TOO_LARGE)
+    body = bytearray()
+    while chunk := raw_response.read(CHUNK_BYTES):
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise TransportError(Code.TRANSPORT_TOO_LARGE)
+    return TransportResponse(status=raw_response.status, headers=headers, body=bytes(body))

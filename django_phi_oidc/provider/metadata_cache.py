@@ -1,0 +1,180 @@
+"""R2: how long metadata and keys of a provider are valid, and which thread fetches them again.
+
+The cache is process memory, never a shared cache: a poisoned cache would be a forged key.
+"""
+
+import copy
+import re
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ..errors import Code, KeyNotFound, MetadataError, SignInRefused, TransportError
+from ..oidc.jwks import JSONWebKeySet, VerificationKey
+
+MIN_FRESH_SECONDS = 5 * 60
+MAX_FRESH_SECONDS = 24 * 60 * 60
+STALE_IF_ERROR_SECONDS = 60 * 60
+"""How long a copy that is no longer fresh may be used while the provider is unreachable."""
+REFETCH_COOLDOWN_SECONDS = 30
+"""Between two refetches for an unknown kid, and after a failed refetch while the old copy is usable."""
+
+_MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?([0-9]+)', re.IGNORECASE)
+_UNSTORABLE = re.compile(r"(?:^|[\s,])no-(?:store|cache)\b", re.IGNORECASE)
+
+T = TypeVar("T")
+Fetch = Callable[[float], tuple[T, float]]
+"""Takes a timeout in seconds, returns the validated document and for how many seconds it is fresh."""
+
+
+def parse_freshness_seconds(headers: Mapping[str, str]) -> float:
+    """Return for how many seconds a response with these headers is fresh: between 5 minutes and 24 hours.
+
+    A `no-store` response gets the minimum, otherwise each sign-in would need a fetch. Age and Expires are not read.
+    Spec: RFC 9111 5.2.2.1.
+    """
+    cache_control = headers.get("cache-control", "")
+    max_age = _MAX_AGE.search(cache_control)
+    if max_age is None or _UNSTORABLE.search(cache_control):
+        return MIN_FRESH_SECONDS
+    # Limit the digits: int() raises ValueError for thousands of them.
+    digits = max_age[1].lstrip("0")
+    seconds = int(digits or 0) if len(digits) < 9 else MAX_FRESH_SECONDS
+    return max(MIN_FRESH_SECONDS, min(seconds, MAX_FRESH_SECONDS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CachedCopy(Generic[T]):
+    value: T
+    fresh_until: float
+
+
+class _FetchInProgress(Generic[T]):
+    """A fetch that other threads may wait for."""
+
+    def __init__(self, *, ends_at: float) -> None:
+        self.ends_at = ends_at
+        self.finished = threading.Event()
+        self.fetched_copy: _CachedCopy[T] | None = None
+        self.error: SignInRefused | None = None
+
+
+class CachedDocument(Generic[T]):
+    """One document of a provider. Only a valid copy replaces a valid copy, and one thread at a time fetches."""
+
+    def __init__(self, fetch: Fetch[T], *, monotonic: Callable[[], float]) -> None:
+        """monotonic: a clock in seconds that never goes back."""
+        self._fetch = fetch
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._copy: _CachedCopy[T] | None = None
+        self._fetch_in_progress: _FetchInProgress[T] | None = None
+        self._cooldown_until = float("-inf")
+        self._last_refetch_at = float("-inf")
+
+    def get(self, *, timeout_seconds: float) -> T:
+        """Return the document: fresh, or up to an hour stale while the provider is unreachable or its answer invalid.
+
+        timeout_seconds: for the fetch, or for the wait for another thread's fetch. When that thread had a shorter
+        timeout and failed with it, this one tries again with its remaining time.
+        Raises: TransportError, and the errors of the fetch.
+        """
+        now = self._monotonic()
+        ends_at = now + timeout_seconds
+        with self._lock:
+            cached, pending = self._copy, self._fetch_in_progress
+            usable = cached is not None and now < cached.fresh_until + STALE_IF_ERROR_SECONDS
+            can_wait = usable and (pending is not None or now < self._cooldown_until)
+            if cached is not None and (now < cached.fresh_until or can_wait):
+                return cached.value
+            if pending is None:
+                own = self._fetch_in_progress = _FetchInProgress(ends_at=ends_at)
+        if pending is not None:
+            try:
+                return self._wait_for_fetch(pending, timeout_seconds)
+            except TransportError as error:
+                remaining = ends_at - self._monotonic()
+                if error.code is not Code.TRANSPORT_TIMEOUT or remaining <= 0 or ends_at <= pending.ends_at:
+                    raise
+            return self.get(timeout_seconds=remaining)
+        try:
+            return self._run_fetch(own, timeout_seconds)
+        except (TransportError, MetadataError) as error:
+            is_temporary = isinstance(error, TransportError) or error.code is Code.METADATA_INVALID
+            if not is_temporary or cached is None or not usable:
+                raise
+            with self._lock:
+                self._cooldown_until = self._monotonic() + REFETCH_COOLDOWN_SECONDS
+            return cached.value
+
+    def refetch(self, *, outdated: T, timeout_seconds: float) -> T:
+        """Return a newer document than outdated, or outdated itself when the last refetch was less than 30 s ago.
+
+        Failed refetches count too. One thread fetches, and the others wait for its result.
+        Raises: TransportError, and the errors of the fetch.
+        """
+        now = self._monotonic()
+        with self._lock:
+            if self._copy is not None and self._copy.value is not outdated:
+                return self._copy.value
+            pending = self._fetch_in_progress
+            if pending is None:
+                if now < self._last_refetch_at + REFETCH_COOLDOWN_SECONDS:
+                    return outdated
+                self._last_refetch_at = now
+                own = self._fetch_in_progress = _FetchInProgress(ends_at=now + timeout_seconds)
+        return self._wait_for_fetch(pending, timeout_seconds) if pending else self._run_fetch(own, timeout_seconds)
+
+    def _run_fetch(self, fetch_in_progress: _FetchInProgress[T], timeout_seconds: float) -> T:
+        try:
+            value, fresh_seconds = self._fetch(timeout_seconds)
+        except SignInRefused as error:
+            fetch_in_progress.error = error
+            raise
+        else:
+            fetch_in_progress.fetched_copy = _CachedCopy(value=value, fresh_until=self._monotonic() + fresh_seconds)
+            return value
+        finally:
+            with self._lock:
+                self._copy = fetch_in_progress.fetched_copy or self._copy
+                self._fetch_in_progress = None
+            fetch_in_progress.finished.set()
+
+    def _wait_for_fetch(self, fetch_in_progress: _FetchInProgress[T], timeout_seconds: float) -> T:
+        if not fetch_in_progress.finished.wait(timeout_seconds):
+            message = "The fetch of another thread took longer than this one could wait."
+            raise TransportError(Code.TRANSPORT_TIMEOUT, message)
+        if (error := fetch_in_progress.error) is not None:
+            raise copy.copy(error)  # a copy, because each thread adds its traceback
+        if fetch_in_progress.fetched_copy is None:
+            raise TransportError(Code.TRANSPORT_UNREACHABLE, "The fetch of another thread was interrupted.")
+        return fetch_in_progress.fetched_copy.value
+
+
+class RemoteKeySet:
+    """The provider's current keys. A token that matches none of them triggers a refetch."""
+
+    def __init__(self, cached: CachedDocument[JSONWebKeySet], *, timeout_seconds: float) -> None:
+        """timeout_seconds: for each fetch."""
+        self._cached = cached
+        self._timeout_seconds = timeout_seconds
+
+    def get_key(self, *, kid: str | None, alg: str) -> VerificationKey:
+        """Return the one matching key, after one refetch when no known key matches.
+
+        Raises: KeyNotFound; TransportError or MetadataInvalid, when there is not even an old copy of the keys.
+        Spec: OIDC Core 10.1.1.
+        """
+        keys = self._cached.get(timeout_seconds=self._timeout_seconds)
+        with suppress(KeyNotFound):
+            return keys.get_key(kid=kid, alg=alg)
+        try:
+            fetched = self._cached.refetch(outdated=keys, timeout_seconds=self._timeout_seconds)
+        except SignInRefused as error:
+            message = f"No published key matches, and the refetch failed: {error.code}."
+            raise KeyNotFound(message, is_certain=False) from error
+        if fetched is keys:
+            raise KeyNotFound("No key matches, and it is too early to fetch the keys again.", is_certain=False)
+        return fetched.get_key(kid=kid, alg=alg)

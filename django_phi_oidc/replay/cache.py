@@ -1,0 +1,56 @@
+"""Mark identifiers such as `jti` or `state` as used, once across all processes."""
+
+import hashlib
+from contextlib import AbstractContextManager
+from datetime import datetime
+
+from django.db import IntegrityError, connections, router, transaction
+
+from .._internal.sql import durable
+from .models import UsedIdentifier
+
+
+def mark_used(kind: str, identifier: str, *, expires_at: datetime) -> bool:
+    """Return True for the first call with this kind and identifier, once that is committed, and False for all others.
+
+    expires_at: from then on the identifier is refused for its age, and its row may be deleted.
+    Requires: no open transaction (RuntimeError), because a rollback would make the identifier usable again.
+    """
+    return _insert(kind, identifier, expires_at, frame=durable(router.db_for_write(UsedIdentifier)))
+
+
+def mark_used_in_transaction(kind: str, identifier: str, *, expires_at: datetime) -> bool:
+    """Do the same as `mark_used` in the caller's transaction: a rollback makes the identifier usable again.
+
+    A concurrent call with the same identifier waits for the end of that transaction.
+    Requires: an open transaction (RuntimeError).
+    """
+    using = router.db_for_write(UsedIdentifier)
+    if not connections[using].in_atomic_block:
+        raise RuntimeError("Marking an identifier as used in a transaction needs an open transaction.")
+    # A savepoint, because PostgreSQL refuses further statements of the caller after an IntegrityError.
+    return _insert(kind, identifier, expires_at, frame=transaction.atomic(using=using))
+
+
+def was_used(kind: str, identifier: str) -> bool:
+    """Say whether the identifier was used. Expired identifiers may be unknown."""
+    return UsedIdentifier.objects.filter(digest=_compute_digest(kind, identifier)).exists()
+
+
+def delete_expired(*, now: datetime) -> int:
+    """Delete the identifiers that are refused for their age at now; return how many there were."""
+    return UsedIdentifier.objects.filter(until__lt=now).delete()[0]
+
+
+def _insert(kind: str, identifier: str, expires_at: datetime, *, frame: AbstractContextManager[None]) -> bool:
+    try:
+        with frame:
+            UsedIdentifier.objects.create(digest=_compute_digest(kind, identifier), kind=kind, until=expires_at)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _compute_digest(kind: str, identifier: str) -> str:
+    # Kinds are constants of this package without a NUL, so two pairs never give the same text.
+    return hashlib.sha256(f"{kind}\0{identifier}".encode()).hexdigest()

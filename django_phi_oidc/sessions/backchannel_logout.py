@@ -1,0 +1,208 @@
+"""Back-channel logout: the provider sends a logout token, and the sessions that it names end.
+
+Spec: OIDC Back-Channel Logout 1.0, R9.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, transaction
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+from django.views.generic import View
+
+from .. import conf
+from .._internal import clock
+from .._internal.view_decorators import public_view
+from ..access.responses import set_private_headers
+from ..audit.events import Action, Origin
+from ..audit.refusals import RefusalLog, report_refusal
+from ..audit.request_context import get_client_ip, get_request_id
+from ..crypto import keyring
+from ..crypto.keyring import SymmetricKey
+from ..errors import (
+    KeyNotFound,
+    KeyRingError,
+    LogoutTokenInvalid,
+    LogoutTokenReplayed,
+    MetadataError,
+    PhiOidcError,
+    SubjectKeyMissing,
+    TransportError,
+)
+from ..oidc.logout_token import LogoutToken, get_logout_token_declaration, verify_logout_token
+from ..provider.registry import Provider, get_provider
+from ..replay.cache import mark_used_in_transaction
+from ..subjects.linking import list_subject_ids
+from .lifecycle import EndedSession, end_sessions
+from .models import EndReason, OIDCSession, sha256_hex
+from .tasks import retry_on_lost_connection
+
+BATCH_SIZE = 1000
+"""Sessions ended by the same statements."""
+MAX_BODY_BYTES = 72 * 1024
+"""The longest accepted token, plus room for unknown parameters."""
+MAX_PARAMETERS = 100
+FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"
+PROVIDER_CALL_SECONDS = 2.0
+"""Limit of each call to the provider, which waits for our response meanwhile."""
+RETRY_AFTER_SECONDS = 30
+"""The keys are not fetched again earlier."""
+SERVER_ERRORS: tuple[type[Exception], ...] = (SubjectKeyMissing, KeyRingError, DatabaseError, InterfaceError)
+"""Faults of this server or its database."""
+RETRIABLE_ERRORS: tuple[type[Exception], ...] = (TransportError, MetadataError, *SERVER_ERRORS)
+logger = logging.getLogger("django_phi_oidc.logout")
+REFUSAL_LOG_MESSAGE = (
+    "A logout token was refused: reason=%(reason)s rule=%(rule)s provider=%(provider)s request=%(request)s"
+)
+
+
+@sensitive_variables()
+def process_logout_token(
+    token: LogoutToken,
+    *,
+    subject_keys: Sequence[SymmetricKey],
+    origin: Origin,
+    now: datetime,
+    keep_offline_providers: Collection[str] = (),
+) -> list[EndedSession]:
+    """End all sessions that a verified logout token names, or none of them; return the ended sessions.
+
+    Its jti is marked as used in the same transaction, so a failed delivery can be repeated and a successful one can't.
+    Of two concurrent deliveries, the second waits for the first. keep_offline_providers: as in `end_sessions`.
+    Requires: no open transaction (RuntimeError), because the response to the provider confirms a commit.
+    Raises: LogoutTokenReplayed, SubjectKeyMissing. Spec: Back-Channel Logout 2.6, 2.7.
+    """
+    with transaction.atomic(durable=True):
+        # An issuer contains no NUL, so two (iss, jti) pairs never give the same identifier.
+        if not mark_used_in_transaction("logout_token", f"{token.iss}\0{token.jti}", expires_at=token.valid_until):
+            raise LogoutTokenReplayed
+        condition = Q(issuer=token.iss)
+        if token.sid:
+            condition &= Q(sid_digest=sha256_hex(token.sid))
+        if token.sub:
+            condition &= Q(subject__in=list_subject_ids(issuer=token.iss, sub=token.sub, keys=subject_keys))
+        return end_matching_sessions(
+            condition,
+            EndReason.BACKCHANNEL_LOGOUT,
+            origin=origin,
+            now=now,
+            keep_offline_providers=keep_offline_providers,
+        )
+
+
+def end_matching_sessions(condition: Q, reason: EndReason, **options: Any) -> list[EndedSession]:
+    """End the live sessions that match the condition. options: as in `end_sessions`."""
+    live = OIDCSession.objects.filter(condition, ended_at=None).order_by("pk")
+    ids = list(live.values_list("pk", flat=True))
+    return [
+        ended
+        for start in range(0, len(ids), BATCH_SIZE)
+        for ended in end_sessions(ids[start : start + BATCH_SIZE], reason, **options)
+    ]
+
+
+class ProviderLogoutView(View):
+    """Base of the logout views that the provider calls. The browser's Django session is neither read nor changed."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
+        request.session = type(request.session)()
+        activity = getattr(request, "phi_oidc_timing", None)
+        if activity is not None:
+            # Else RevocationMiddleware would end the session, because this request seems to have lost it.
+            activity.is_ended = True
+        response = super().dispatch(request, *args, **kwargs)
+        return set_private_headers(response) if isinstance(response, HttpResponse) else response
+
+
+@method_decorator([public_view, csrf_exempt, sensitive_post_parameters(), sensitive_variables()], name="dispatch")
+class BackchannelLogoutView(ProviderLogoutView):
+    """Accept a logout token from the provider and end its sessions before responding.
+
+    200: the sessions ended, or there were none. 400: the token is refused for good. 503: the token could not be
+    verified or processed, and is not marked as used: the provider's keys or our database are unavailable. A provider
+    may repeat a token only after what it takes for an outage (BCL 2.5).
+    """
+
+    http_method_names = ("post",)
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        provider_name = ""
+        try:
+            token = _get_logout_token(request)
+            declaration = get_logout_token_declaration(token, conf.providers().values())
+            provider_name = declaration.name
+            logout_token = _verify_with_provider_keys(token, get_provider(provider_name))
+            _end_sessions(logout_token, origin=get_request_origin(request))
+        except (LogoutTokenInvalid, LogoutTokenReplayed) as refusal:
+            origin = get_request_origin(request)
+            # The provider is declared, but from an unverified token.
+            fields = {"reason": refusal.code, "rule": getattr(refusal, "rule", ""), "provider": provider_name}
+            options: Any = {"origin": origin, "now": clock.now(), "provider": provider_name}
+            log = RefusalLog(logger, REFUSAL_LOG_MESSAGE, {**fields, "request": origin.request_id})
+            report_refusal(Action.LOGOUT_REFUSED, refusal.code, log=log, **options)
+            return JsonResponse({"error": "invalid_request", "error_description": str(refusal)}, status=400)
+        except RETRIABLE_ERRORS as fault:
+            log_fault(fault, provider_name=provider_name)
+            response = JsonResponse({"error": "temporarily_unavailable"}, status=503)
+            response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+            return response
+        return HttpResponse()
+
+
+def _get_logout_token(request: HttpRequest) -> str:
+    """Return the only logout token of the form. Raises: LogoutTokenInvalid. Spec: Back-Channel Logout 2.5."""
+    tokens: list[str] = []
+    # Suppressed instead of chained: the exception would keep the body.
+    with suppress(OSError, ValueError):
+        # Django limits its own parsing by the length that the client states.
+        body = request.read(MAX_BODY_BYTES + 1)
+        if request.content_type == FORM_CONTENT_TYPE and len(body) <= MAX_BODY_BYTES:
+            form = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+            tokens = form.get("logout_token", [])
+    if len(tokens) != 1:
+        raise LogoutTokenInvalid("request_malformed")
+    return tokens[0]
+
+
+def _verify_with_provider_keys(token: str, provider: Provider) -> LogoutToken:
+    """Raises: LogoutTokenInvalid; TransportError, MetadataError: the token can't be verified now."""
+    try:
+        keys = provider.get_key_set(timeout_seconds=PROVIDER_CALL_SECONDS)
+        return verify_logout_token(token, keys=keys, declaration=provider.declaration, now=clock.now())
+    except KeyNotFound as error:
+        if not error.is_certain:
+            raise
+        raise LogoutTokenInvalid(error.code) from error
+
+
+def _end_sessions(logout_token: LogoutToken, *, origin: Origin) -> None:
+    """Raises: LogoutTokenReplayed; one of SERVER_ERRORS, and then the token is not marked as used."""
+    providers = conf.providers().values() if conf.should_keep_offline_tokens() else ()
+    # Refresh tokens of `offline_access` should outlive the logout. Spec: Back-Channel Logout 2.7.
+    offline = [p.name for p in providers if any(scope.name == "offline_access" for scope in p.resource_scopes)]
+    end = partial(process_logout_token, logout_token, subject_keys=keyring.get_keys("subject"), origin=origin)
+    retry_on_lost_connection(partial(end, now=clock.now(), keep_offline_providers=offline))
+
+
+def get_request_origin(request: HttpRequest) -> Origin:
+    """Return the origin of a request without an actor."""
+    client_ip = get_client_ip(request, trusted_proxies=conf.trusted_proxies())
+    return Origin(client_ip=client_ip, request_id=get_request_id(request))
+
+
+def log_fault(fault: Exception, *, provider_name: str) -> None:
+    """Log the code or class of a fault only: the message of a database error may contain values."""
+    name = fault.code if isinstance(fault, PhiOidcError) else type(fault).__name__
+    logger.error("A logout by the provider failed: fault=%s provider=%s", name, provider_name)

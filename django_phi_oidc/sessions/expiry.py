@@ -1,0 +1,80 @@
+"""Find sessions to end: past a timeout, of an inactive or deleted account, or without a Django session."""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from importlib import import_module
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.db.models import Case, CharField, Q, Value, When
+
+from .._internal import clock
+from ..errors import KeyRingError
+from .models import EndReason, OIDCSession
+
+BATCH_SIZE = 500
+ExpiredSessions = tuple[EndReason, list[uuid.UUID]]
+
+
+def list_expired_sessions(
+    *, now: datetime, idle_timeout: timedelta, absolute_timeout: timedelta, limit: int = BATCH_SIZE
+) -> list[ExpiredSessions]:
+    """Return up to limit live sessions that are past a timeout or whose account is inactive or deleted, by reason."""
+    # A custom user model may have no such column; then all accounts are active.
+    has_is_active = any(field.name == "is_active" for field in get_user_model()._meta.concrete_fields)
+    is_unusable = Q(user=None) | (Q(user__is_active=False) if has_is_active else Q())
+    is_old, is_idle = Q(started_at__lte=now - absolute_timeout), Q(last_seen_at__lte=now - idle_timeout)
+    reason = Case(
+        When(is_unusable, then=Value(EndReason.USER_INACTIVE)),
+        When(is_old, then=Value(EndReason.ABSOLUTE_TIMEOUT)),
+        default=Value(EndReason.IDLE_TIMEOUT),
+        output_field=CharField(),
+    )
+    rows = OIDCSession.objects.live().filter(is_unusable | is_old | is_idle).annotate(reason=reason)
+    ids_by_reason: dict[EndReason, list[uuid.UUID]] = {}
+    for pk, reason_value in rows.values_list("pk", "reason")[:limit]:
+        ids_by_reason.setdefault(EndReason(reason_value), []).append(pk)
+    return list(ids_by_reason.items())
+
+
+def iter_orphan_candidates(*, session_ids: Sequence[uuid.UUID] | None = None) -> Iterator[uuid.UUID]:
+    """Yield live sessions (of session_ids) whose Django session is gone, or whose session key can't be decrypted."""
+    live = OIDCSession.objects.live().order_by("pk").only("pk", "session_key")
+    if session_ids is not None:
+        live = live.filter(pk__in=session_ids)
+    last_id = uuid.UUID(int=0)
+    while rows := list(live.filter(pk__gt=last_id)[:BATCH_SIZE]):
+        last_id = rows[-1].pk
+        keys = {row.pk: key for row in rows if (key := _decrypt_session_key(row))}
+        existing = _find_existing_keys(list(keys.values()))
+        yield from (row.pk for row in rows if keys.get(row.pk) not in existing)
+
+
+def list_orphaned_sessions(*, wait: Callable[[], None]) -> list[uuid.UUID]:
+    """Return the sessions orphaned before and after wait(): a request stores a cycled session key only at its end."""
+    candidates = list(iter_orphan_candidates())
+    if candidates:
+        wait()
+    return [
+        pk
+        for start in range(0, len(candidates), BATCH_SIZE)
+        for pk in iter_orphan_candidates(session_ids=candidates[start : start + BATCH_SIZE])
+    ]
+
+
+def _decrypt_session_key(row: OIDCSession) -> str:
+    try:
+        return row.decrypt("session_key")
+    except KeyRingError:
+        return ""
+
+
+def _find_existing_keys(session_keys: Sequence[str]) -> set[str]:
+    """Return the keys that the session engine has, without expired ones if the engine can tell."""
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    if issubclass(store, DatabaseStore):
+        rows = store.get_model_class().objects.filter(session_key__in=session_keys, expire_date__gt=clock.now())
+        return set(rows.values_list("session_key", flat=True))
+    return {key for key in session_keys if store().exists(key)}

@@ -1,0 +1,284 @@
+"""Start, renew and end sessions. Spec: OIDC Core 3.1.3.3.
+
+Ending a session waits for no audit database, provider or message broker.
+"""
+
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import import_module
+from itertools import islice
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.sessions.backends.cache import SessionStore as CacheStore
+from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
+from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.db import connections, transaction
+from django.views.decorators.debug import sensitive_variables
+
+from .. import conf
+from ..audit.events import Action, NewEvent, Origin
+from ..audit.outbox import enqueue_many
+from ..claims.retention import scrub_sessions
+from ..errors import Code, KeyRingError
+from ..oidc.token import ReceivedToken, TokenResponse
+from ..subjects.models import PairwiseSubject
+from .models import (
+    ENCRYPTED_COLUMNS,
+    TOKEN_HINTS,
+    EndReason,
+    OIDCSession,
+    PendingRevocation,
+    RevocationStatus,
+    TokenToRevoke,
+    sha256_hex,
+)
+from .token_revocation import queue_revocations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedSession:
+    """A session that has just ended."""
+
+    provider: str
+    id_token: str = field(repr=False)
+    """Only for the `id_token_hint` of a logout; empty if there was none."""
+    revocation_ids: tuple[uuid.UUID, ...]
+    """The revocations to try after the commit, most dangerous token first."""
+
+
+def end_session(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime) -> EndedSession | None:
+    """End the session as `end_sessions` does. None: it had already ended, or never existed."""
+    return next(iter(end_sessions([session_id], reason, origin=origin, now=now)), None)
+
+
+@sensitive_variables()
+def end_sessions(
+    session_ids: Collection[uuid.UUID],
+    reason: EndReason,
+    *,
+    origin: Origin,
+    now: datetime,
+    keep_offline_providers: Collection[str] = (),
+) -> list[EndedSession]:
+    """End those of the sessions that are live, each exactly once, and return them.
+
+    One transaction: the rows are ended, their claims are erased, each token is queued for revocation, all encrypted
+    columns are cleared, the events are in the outbox, and the Django sessions are deleted (after the commit if the
+    session engine has no transactions). A token that can't be decrypted raises an alert and does not prevent the end.
+    The number of statements does not depend on the number of sessions.
+
+    keep_offline_providers: names of providers whose refresh tokens are deleted here without being revoked.
+    """
+    with transaction.atomic():
+        sessions = _lock_live_sessions(session_ids)
+        if not sessions:
+            return []
+        ids = [session.pk for session in sessions]
+        offline_ids = {session.pk for session in sessions if session.provider in keep_offline_providers}
+        ending = [_EndingSession(session, keep_refresh_token=session.pk in offline_ids) for session in sessions]
+        scrub_sessions(ids, origin=origin, now=now)
+        revocations = PendingRevocation.objects
+        deferred = revocations.make_due_now(ids, keep_offline_session_ids=offline_ids, now=now)
+        queued = iter(revocations.queue([token for item in ending for token in item.tokens_to_revoke], now=now))
+        enqueue_many([event for item in ending for event in item.build_events(reason, origin=origin, now=now)])
+        OIDCSession.objects.filter(pk__in=ids).update(
+            ended_at=now, end_reason=reason, **dict.fromkeys(ENCRYPTED_COLUMNS)
+        )
+        _delete_django_sessions([item.plaintexts["session_key"] for item in ending if "session_key" in item.plaintexts])
+        return [
+            EndedSession(
+                provider=item.session.provider,
+                id_token=item.plaintexts.get("id_token", ""),
+                revocation_ids=(*islice(queued, len(item.tokens_to_revoke)), *deferred.get(item.session.pk, ())),
+            )
+            for item in ending
+        ]
+
+
+def _lock_live_sessions(session_ids: Collection[uuid.UUID]) -> list[OIDCSession]:
+    """Return those of the sessions that are live; no other transaction can end them until the commit."""
+    live = OIDCSession.objects.live().filter(pk__in=session_ids)
+    if len(session_ids) > 1 and connections[live.db].features.has_select_for_update:
+        # Ordered, so that two transactions that end some of the same sessions do not deadlock.
+        list(live.order_by("pk").select_for_update().values_list("pk"))
+    # On SQLite the first statement writes: it locks at the first write, and may refuse that after a read.
+    if not live.update(refresh_lease_until=None):
+        return []
+    return list(live.select_related("subject").order_by("pk"))
+
+
+class _EndingSession:
+    """A session that ends, with its plaintexts and the columns that can't be decrypted."""
+
+    def __init__(self, session: OIDCSession, *, keep_refresh_token: bool) -> None:
+        self.session = session
+        self.plaintexts: dict[str, str] = {}
+        self.undecryptable_columns: list[str] = []
+        for column in ENCRYPTED_COLUMNS:
+            try:
+                if value := session.decrypt(column):
+                    self.plaintexts[column] = value
+            except KeyRingError:
+                self.undecryptable_columns.append(column)
+        self.tokens_to_revoke = [
+            TokenToRevoke(
+                token=ReceivedToken(token_type_hint=hint, value=self.plaintexts[hint]),
+                provider=session.provider,
+                session_id=session.pk,
+                access_token_expires_at=session.access_token_expires_at,
+            )
+            for hint in TOKEN_HINTS
+            if hint in self.plaintexts and not (keep_refresh_token and hint == "refresh_token")
+        ]
+
+    def build_events(self, reason: EndReason, *, origin: Origin, now: datetime) -> Iterator[NewEvent]:
+        session = self.session
+        fields: dict[str, Any] = {
+            "origin": origin._replace(session=str(session.pk)),
+            "now": now,
+            "provider": session.provider,
+            "subject": str(session.subject.uuid) if session.subject else "",
+        }
+        detail: dict[str, Any] = {"tokens": len(self.tokens_to_revoke)}
+        yield NewEvent(action=Action.SESSION_ENDED, reason=reason, detail=detail, **fields)
+        if reason is EndReason.LOGOUT:
+            yield NewEvent(action=Action.LOGOUT_COMPLETED, **fields)
+        fields["reason"] = Code.UNDECRYPTABLE
+        for hint in TOKEN_HINTS:
+            if hint in self.undecryptable_columns:
+                detail = {"hint": hint, "attempts": 0, "status": RevocationStatus.ABANDONED}
+                yield NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **fields)
+        if self.undecryptable_columns:
+            yield NewEvent(action=Action.ALERT_RAISED, detail={"rule": "session_undecryptable"}, **fields)
+
+
+def _delete_django_sessions(session_keys: Sequence[str]) -> None:
+    """Delete Django sessions with the open transaction, or after it if the session engine has no transactions."""
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    if issubclass(store, DatabaseStore):
+        store.get_model_class().objects.filter(session_key__in=session_keys).delete()
+    if store is not DatabaseStore:
+        # For cached_db too: until the commit, another request may put the row into the cache again.
+        def delete_django_sessions() -> None:
+            engine = store()
+            if store in (CachedDatabaseStore, CacheStore):
+                engine._cache.delete_many([engine.cache_key_prefix + key for key in session_keys])
+                return
+            for key in session_keys:
+                engine.delete(key)
+
+        # A named function and no partial: Django logs the name of a failed callback, and a partial's shows the key.
+        transaction.on_commit(delete_django_sessions, robust=True)
+
+
+def find_live_session_with_subject(session_id: uuid.UUID) -> OIDCSession | None:
+    """Return a live session with its subject and user; None when it has ended."""
+    return OIDCSession.objects.live().filter(pk=session_id).select_related("subject", "user").first()
+
+
+@sensitive_variables()
+def renew_session(
+    session_id: uuid.UUID,
+    *,
+    subject_id: int,
+    tokens: TokenResponse,
+    sid: str,
+    acr: str,
+    auth_time: datetime | None,
+    persist_tokens: bool,
+    now: datetime,
+) -> tuple[uuid.UUID, ...] | None:
+    """Replace the tokens of a session after a new sign-in of the same person; return the revocations to try now.
+
+    One transaction. None: the session has ended or belongs to another person, and nothing is written. Its start, claims
+    and timeouts stay. A refresh in progress loses its lease, and its result is discarded.
+
+    The replaced tokens are revoked when the session ends and not now: a provider may have one grant for a user and
+    client, and revokes all its tokens, including the new ones, with the old refresh token (RFC 7009 2.1).
+
+    persist_tokens: False: access and refresh token are not stored, but revoked now. Raises: KeyMissing. Spec: R9.
+    """
+    with transaction.atomic():
+        live = OIDCSession.objects.live().filter(pk=session_id, subject_id=subject_id)
+        # A write first: on SQLite a read would not lock.
+        if not live.update(refresh_lease_until=None):
+            return None
+        row = OIDCSession.objects.get(pk=session_id)
+        new = {"refresh_token": tokens.refresh_token, "access_token": tokens.access_token}
+        replaced = [token for token in _iter_tokens_to_revoke(row) if token.token.value not in new.values()]
+        PendingRevocation.objects.queue(replaced, now=now, due_at=row.started_at + conf.absolute_timeout())
+        unused = [] if persist_tokens else [hint for hint in TOKEN_HINTS if new[hint]]
+        received = [ReceivedToken(token_type_hint=hint, value=new[hint]) for hint in unused]
+        queued = queue_revocations(received, provider=row.provider, session_id=row.pk, now=now)
+        values: dict[str, Any] = {
+            **{hint: (new[hint] or None) if persist_tokens else None for hint in TOKEN_HINTS},
+            "access_token_expires_at": now + tokens.expires_in if persist_tokens and tokens.expires_in else None,
+            "id_token": tokens.id_token,
+            "sid_digest": sha256_hex(sid) if sid else "",
+            "acr": acr,
+            "auth_time": auth_time,
+        }
+        OIDCSession(pk=row.pk, **values).save(update_fields=list(values))
+        return queued
+
+
+def _iter_tokens_to_revoke(row: OIDCSession) -> Iterator[TokenToRevoke]:
+    """Skip tokens that can't be decrypted: they can't be revoked, and must not prevent the renewal."""
+    for hint in TOKEN_HINTS:
+        try:
+            value = row.decrypt(hint)
+        except KeyRingError:
+            continue
+        if value:
+            yield TokenToRevoke(
+                token=ReceivedToken(token_type_hint=hint, value=value),
+                provider=row.provider,
+                session_id=row.pk,
+                access_token_expires_at=row.access_token_expires_at,
+            )
+
+
+@sensitive_variables()
+def start_session(
+    *,
+    session_id: uuid.UUID,
+    user: AbstractBaseUser,
+    subject: PairwiseSubject,
+    provider: str,
+    issuer: str,
+    sid: str,
+    tokens: TokenResponse,
+    django_session_key: str,
+    auth_time: datetime | None,
+    acr: str,
+    now: datetime,
+    persist_tokens: bool = True,
+) -> OIDCSession:
+    """Create the session with one INSERT inside the caller's transaction and return it.
+
+    sid: of the ID Token, or empty; only its digest is stored. The caller stores str(id) in the Django session.
+    persist_tokens: False: access and refresh token are not stored; the ID Token is stored for the logout hint.
+    """
+    expires_at = now + tokens.expires_in if persist_tokens and tokens.expires_in is not None else None
+    return OIDCSession.objects.create(
+        id=session_id,
+        user_id=user.pk,
+        subject=subject,
+        provider=provider,
+        issuer=issuer,
+        sid_digest=sha256_hex(sid) if sid else "",
+        session_key=django_session_key,
+        session_key_digest=sha256_hex(django_session_key),
+        access_token=tokens.access_token if persist_tokens else None,
+        refresh_token=tokens.refresh_token or None if persist_tokens else None,
+        id_token=tokens.id_token,
+        access_token_expires_at=expires_at,
+        auth_time=auth_time,
+        acr=acr,
+        started_at=now,
+        last_seen_at=now,
+    )

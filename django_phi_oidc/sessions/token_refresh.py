@@ -1,0 +1,190 @@
+"""Refresh the tokens of a session, by one caller at a time across all processes (R8).
+
+The steps: `acquire_lease`, committed; `request_tokens`, without an open transaction; `store_tokens` or `release_lease`,
+committed. A killed process leaves a lease that expires. Ending a session waits for none of these steps: `store_tokens`
+stores nothing for an ended session. Spec: OIDC Core 12.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from django.db import connections, transaction
+from django.views.decorators.debug import sensitive_variables
+
+from .._internal import randomness, request_secrets
+from ..errors import IDTokenError, KeyNotFound, RefreshMismatch, SignInRefused, TokenError
+from ..oidc.client_auth import AssertionFreshness
+from ..oidc.jose import parse_compact_jws
+from ..oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
+from ..oidc.token import ReceivedToken, TokenResponse, extract_received_tokens
+from ..provider.registry import get_provider
+from .models import EndReason, OIDCSession
+
+LEASE_DURATION = timedelta(seconds=30)
+"""Longer than all calls of `request_tokens` together."""
+REFRESH_MARGIN = timedelta(seconds=30)
+"""Tokens are refreshed this long before they expire, because the caller's request takes time and clocks differ."""
+_MIN_CALL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshLease:
+    """The right to refresh the tokens of a session, and the tokens."""
+
+    session_id: uuid.UUID
+    provider: str
+    expires_at: datetime
+    """Identifies the lease: the row has this value until another caller acquires it."""
+    refresh_token: str = field(repr=False)
+    access_token: str = field(repr=False)
+    id_token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshResult:
+    """The validated tokens of a refresh response."""
+
+    tokens: TokenResponse
+    access_token_expires_at: datetime | None
+    """None when the provider does not state it."""
+
+
+def find_session_with_tokens(session_id: uuid.UUID) -> OIDCSession | None:
+    """Return a live session; None when it has ended or never existed."""
+    return OIDCSession.objects.live().filter(pk=session_id).first()
+
+
+def is_refresh_due(row: OIDCSession, *, now: datetime) -> bool:
+    """Say whether the access token must and can be refreshed. Without a known expiry it counts as valid."""
+    expires_at = row.access_token_expires_at
+    return bool(row.refresh_token) and expires_at is not None and expires_at <= now + REFRESH_MARGIN
+
+
+@sensitive_variables()
+def get_live_access_token(row: OIDCSession, *, now: datetime) -> str:
+    """Return the access token, or empty if there is none or it has expired. Raises: KeyRingError."""
+    expires_at = row.access_token_expires_at
+    return "" if expires_at is not None and expires_at <= now else row.decrypt("access_token")
+
+
+@sensitive_variables()
+def acquire_lease(session: OIDCSession, *, now: datetime) -> RefreshLease | None:
+    """Return the lease of the session, committed; None when it is not available.
+
+    It is not while another caller holds it, when the session has ended or has other tokens than `session`, and while a
+    transaction locks the row. That may be the caller's own transaction on another connection, so this does not wait.
+    Requires: `is_refresh_due(session)`. Raises: KeyRingError; RuntimeError inside an open transaction.
+    """
+    unchanged = OIDCSession.objects.live().filter(access_token_expires_at=session.access_token_expires_at)
+    with transaction.atomic(durable=True):
+        if connections[unchanged.db].features.has_select_for_update_skip_locked:
+            free = unchanged.unleased(now).filter(pk=session.pk)
+            if not list(free.select_for_update(skip_locked=True).values_list("pk")):
+                return None
+        if not unchanged.acquire_lease(session.pk, now=now, lease=LEASE_DURATION):
+            return None
+        row = OIDCSession.objects.get(pk=session.pk)
+        return RefreshLease(
+            session_id=row.pk,
+            provider=row.provider,
+            expires_at=now + LEASE_DURATION,
+            refresh_token=row.decrypt("refresh_token"),
+            access_token=row.decrypt("access_token"),
+            id_token=row.decrypt("id_token"),
+        )
+
+
+@sensitive_variables()
+def request_tokens(
+    lease: RefreshLease, *, new_tokens: list[ReceivedToken], clock: Callable[[], datetime], timeout_seconds: float
+) -> RefreshResult:
+    """Send the refresh token once and return the validated response. Nothing is stored.
+
+    new_tokens: gets every new token as soon as it is received, even if the response is refused later.
+    timeout_seconds: for metadata and keys together, again for the refresh, and again for keys that the response needs.
+    Requires: no open transaction. Raises: SignInRefused; RefreshMismatch. Spec: OIDC Core 12.
+    """
+    ends_at = time.monotonic() + timeout_seconds
+    provider = get_provider(lease.provider)
+    declaration = provider.declaration
+    metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
+    # Fetched before the refresh token is used: without keys the response could not be verified.
+    keys = provider.get_key_set(timeout_seconds=max(ends_at - time.monotonic(), _MIN_CALL_SECONDS))
+    sent_at = clock()
+    request = build_refresh_request(
+        metadata=metadata,
+        declaration=declaration,
+        refresh_token=lease.refresh_token,
+        freshness=AssertionFreshness(now=sent_at, jti=randomness.token_b64url(32)),
+    )
+    # With the full time-out: an interrupted call may lose the only refresh token that the provider still accepts.
+    response = provider.transport.send(request, timeout_seconds=timeout_seconds)
+    known = (lease.refresh_token, lease.access_token)
+    new_tokens.extend(token for token in extract_received_tokens(response) if token.value not in known)
+    for token in new_tokens:
+        request_secrets.register_secret(token.value, token.token_type_hint)
+    tokens = process_refresh_response(response, declaration=declaration)
+    request_secrets.register_secret(tokens.id_token, "id_token")
+    if tokens.id_token:
+        verify_refreshed_id_token(
+            tokens.id_token,
+            # Its signature was verified at the sign-in.
+            original_claims=parse_compact_jws(lease.id_token).payload,
+            keys=keys,
+            declaration=declaration,
+            access_token=tokens.access_token,
+            now=clock(),
+        )
+    expires_at = None if tokens.expires_in is None else sent_at + tokens.expires_in
+    return RefreshResult(tokens=tokens, access_token_expires_at=expires_at)
+
+
+def find_end_reason(refusal: SignInRefused | RefreshMismatch) -> EndReason | None:
+    """Return why an error of `request_tokens` ends the session; None when the session keeps its tokens.
+
+    Faults of the provider end no session, and neither does its refusal of this client: the grant may still be valid.
+    """
+    if isinstance(refusal, KeyNotFound) and not refusal.is_certain:
+        return None
+    if isinstance(refusal, RefreshMismatch | IDTokenError | KeyNotFound):
+        return EndReason.REFRESH_MISMATCH
+    if isinstance(refusal, TokenError) and refusal.error == "invalid_grant" and not refusal.is_provider_fault:
+        return EndReason.INVALID_GRANT
+    return None
+
+
+@sensitive_variables()
+def store_tokens(
+    lease: RefreshLease, refresh_result: RefreshResult, *, new_tokens: Sequence[ReceivedToken]
+) -> list[ReceivedToken]:
+    """Store the tokens and release the lease, if it is still held and the session is live; return those to revoke.
+
+    When they were stored, there are none to revoke. Else they are all new tokens except those that another caller has
+    stored since. Where the provider sent no new refresh or ID Token, the old one stays.
+
+    The replaced access token is not revoked, although it is valid for up to `REFRESH_MARGIN`: the provider may then
+    revoke the refresh token of the same grant as well (RFC 7009 2.1), and so the session. The provider itself
+    invalidated the replaced refresh token when it issued another one (RFC 6749 6).
+    Raises: KeyRingError; RuntimeError inside an open transaction.
+    """
+    with transaction.atomic(durable=True):
+        live = OIDCSession.objects.live()
+        if live.release_lease(lease.session_id, expires_at=lease.expires_at):
+            new = refresh_result.tokens
+            fields = ("access_token", "refresh_token", "id_token")
+            values = {name: value for name in fields if (value := getattr(new, name))}
+            expires_at = refresh_result.access_token_expires_at
+            row = OIDCSession(pk=lease.session_id, access_token_expires_at=expires_at, **values)
+            row.save(update_fields=[*values, "access_token_expires_at"])
+            return []
+        other = live.filter(pk=lease.session_id).first()
+        stored = (other.decrypt("refresh_token"), other.decrypt("access_token")) if other else ()
+        return [token for token in new_tokens if token.value not in stored]
+
+
+def release_lease(lease: RefreshLease) -> bool:
+    """Release the lease without a change; return False if it was no longer held."""
+    return OIDCSession.objects.release_lease(lease.session_id, expires_at=lease.expires_at)

@@ -1,0 +1,203 @@
+"""Deliver the sealed log to one sink: at least once, in order, nothing skipped.
+
+A batch is read, sent, and only then recorded in the cursor, so a killed worker sends it again.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from django.db import DEFAULT_DB_ALIAS, models, transaction
+
+from .._internal import randomness
+from .._internal.retry import compute_backoff
+from ..audit.events import Action, Origin
+from ..audit.formats.items import LogItem, SealedCheckpoint, SealedEvent
+from ..audit.log.cursor import DeliveryPosition, ItemBatch, find_oldest_sealing_time, read_items
+from ..audit.models import AuditWitness
+from ..audit.outbox import enqueue
+from ..errors import AuditUnavailable, Code
+from .http_protocol import SendResult
+from .models import SinkCursor
+
+LEASE_DURATION = timedelta(seconds=90)
+"""Lease of a cursor: longer than reading a batch and any timeout of sending it."""
+SEND_SECONDS = 20.0
+BATCH_SIZE = 500
+_STOPPING_FAULTS = frozenset({"log_behind_sink", "log_forked", "event_missing", "event_unreadable"})
+"""Faults that an operator must look at before this sink gets more items."""
+
+
+class LogSink(Protocol):
+    """A system outside the portal that takes items."""
+
+    def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
+        """Return the result of the whole exchange within timeout_seconds; never raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryResult:
+    """The result of a run."""
+
+    accepted: int = 0
+    """Items delivered."""
+    fault: str = ""
+    """A code, when the run ended early for another reason than its time."""
+    is_caught_up: bool = False
+
+
+def deliver(
+    name: str,
+    sink: LogSink,
+    *,
+    clock: Callable[[], datetime],
+    seconds: float,
+    batch_size: int = BATCH_SIZE,
+    send_timeout_seconds: float = SEND_SECONDS,
+) -> DeliveryResult:
+    """Send the items that sink lacks, until it has all, a fault stops it, or seconds have passed.
+
+    Each batch takes a lease on the cursor by a committed compare-and-set, so two workers never send to one sink at the
+    same time. A worker that lost its lease records nothing.
+
+    Requires: send_timeout_seconds below LEASE_DURATION.
+    Raises: RuntimeError inside an open transaction, which would stay open while sending.
+    """
+    ends_at = time.monotonic() + seconds
+    accepted = 0
+    while (cursor := _acquire_lease(name, now=clock())) is not None:
+        try:
+            # Halved after each failure, so that a refused item is sent alone and holds up no item before it.
+            limit = max(1, batch_size >> min(cursor.attempts - 1, 16))
+            hashes = bytes(cursor.leaf_hash), bytes(cursor.root_hash)
+            batch = read_items(
+                DeliveryPosition(cursor.tree_size, cursor.checkpoint_size, *hashes, cursor.epoch), limit=limit
+            )
+        except AuditUnavailable as error:
+            batch = ItemBatch(fault=error.code)
+        result = sink.send(batch.items, timeout_seconds=send_timeout_seconds) if batch.items else SendResult(accepted=0)
+        fault = result.fault or ("" if batch.items else batch.fault)
+        if not _record_delivery(cursor, batch, result, fault=fault, now=clock()):
+            break
+        accepted += result.accepted
+        if fault or not batch.items:
+            return DeliveryResult(accepted=accepted, fault=fault, is_caught_up=not fault)
+        if time.monotonic() >= ends_at:
+            break
+    return DeliveryResult(accepted=accepted)
+
+
+def check_lag(name: str, *, lag_alert: timedelta, now: datetime) -> bool:
+    """Return True if the sink lacks an item that was sealed more than lag_alert ago; raise one alert per lag.
+
+    Applies to a sink in its back-off too, and to one that no worker delivers to. Raises: AuditUnavailable.
+    """
+    cursor = _get_cursor(name, now=now)
+    since = find_oldest_sealing_time(cursor.checkpoint_size)
+    is_late = since is not None and now - since > lag_alert
+    if is_late and not cursor.lagging:
+        with transaction.atomic(durable=True):
+            if SinkCursor.objects.filter(name=name, lagging=False).update(lagging=True):
+                _enqueue_alert("delivery_lag", cursor, reason=cursor.last_fault, now=now)
+    elif since is None and cursor.lagging:
+        SinkCursor.objects.filter(name=name).update(lagging=False)
+    return is_late
+
+
+def make_due_now(names: Sequence[str], *, now: datetime) -> None:
+    """Make these sinks due at once, regardless of their back-off."""
+    for name in names:
+        _get_cursor(name, now=now)
+    SinkCursor.objects.filter(name__in=names).update(due_at=now)
+
+
+def get_cursors(names: Sequence[str], *, now: datetime) -> dict[str, SinkCursor]:
+    """Return the cursors of these sinks, those without a fault first; a new one starts at the beginning of the log."""
+    cursors = [_get_cursor(name, now=now) for name in names]
+    return {cursor.name: cursor for cursor in sorted(cursors, key=lambda cursor: cursor.attempts)}
+
+
+def _get_cursor(name: str, *, now: datetime) -> SinkCursor:
+    return SinkCursor.objects.get_or_create(name=name, defaults={"due_at": now})[0]
+
+
+def _acquire_lease(name: str, *, now: datetime) -> SinkCursor | None:
+    """Return the cursor with its lease; None when it is not due, or another worker holds it."""
+    _get_cursor(name, now=now)
+    with transaction.atomic(durable=True):
+        due = SinkCursor.objects.filter(due_at__lte=now)
+        if not due.acquire_lease(name, now=now, lease=LEASE_DURATION, attempts=models.F("attempts") + 1):
+            return None
+        return SinkCursor.objects.get(name=name)
+
+
+def _record_delivery(cursor: SinkCursor, batch: ItemBatch, result: SendResult, *, fault: str, now: datetime) -> bool:
+    """Commit what was delivered; return False when the lease ran out and another worker has changed the cursor."""
+    position = asdict(batch.position) if batch.position else {}
+    changes: dict[str, Any] = {**position, "lease_until": None, "last_fault": fault}
+    delivered = batch.items[: result.accepted]
+    for item in delivered:
+        if isinstance(item, SealedEvent):
+            changes |= {"tree_size": item.leaf_index + 1, "leaf_hash": item.leaf_hash}
+        else:
+            changes |= {"checkpoint_size": item.tree_size, "root_hash": item.root_hash, "epoch": item.epoch}
+    if delivered:
+        changes["delivered_at"] = now
+    if fault:
+        # An unavailable audit database is no fault of the sink, which is due as soon as the database is back.
+        attempts = 1 if delivered or fault == Code.AUDIT_UNAVAILABLE else cursor.attempts
+        wait = compute_backoff(
+            attempts=attempts,
+            needs_operator=result.needs_operator or fault in _STOPPING_FAULTS,
+            retry_after=result.retry_after,
+            jitter_fraction=int.from_bytes(randomness.token_bytes(4)) / 2**32,
+        )
+        changes |= {"due_at": now + wait, "attempts": attempts}
+    else:
+        changes |= {"due_at": now, "attempts": 0}
+    if not batch.items and not fault:
+        changes["lagging"] = False
+    with transaction.atomic(durable=True):
+        leased = SinkCursor.objects.filter(
+            name=cursor.name,
+            lease_until=cursor.lease_until,
+            attempts=cursor.attempts,
+            tree_size=cursor.tree_size,
+            checkpoint_size=cursor.checkpoint_size,
+        )
+        if not leased.update(**changes):
+            return False
+        _store_witnesses(delivered)
+        # A repeated fault raises no second alert.
+        is_stopped = fault in _STOPPING_FAULTS
+        if fault and cursor.last_fault != fault and (is_stopped or result.needs_operator):
+            rule = "delivery_stopped" if is_stopped else "delivery_refused"
+            _enqueue_alert(rule, cursor, reason=fault, now=now)
+    return True
+
+
+def _store_witnesses(delivered: Sequence[LogItem]) -> None:
+    """Store the largest delivered checkpoint of each log: the sealer signs nothing below it."""
+    # Items are in order of size, so the last checkpoint of each origin is the largest.
+    largest = {item.origin: item for item in delivered if isinstance(item, SealedCheckpoint)}
+    for checkpoint in largest.values():
+        _, is_new = AuditWitness.objects.get_or_create(origin=checkpoint.origin, defaults={"note": checkpoint.note})
+        if is_new:
+            continue
+        known = AuditWitness.objects.select_for_update().get(origin=checkpoint.origin)
+        if _parse_note_size(known.note) < checkpoint.tree_size:
+            AuditWitness.objects.filter(origin=checkpoint.origin).update(note=checkpoint.note)
+
+
+def _parse_note_size(note: str) -> int:
+    """Return the size in the second line of a note; -1 when there is none."""
+    size = [*note.split("\n", 2), "", ""][1]
+    return int(size) if size.isascii() and size.isdigit() else -1
+
+
+def _enqueue_alert(rule: str, cursor: SinkCursor, *, reason: str, now: datetime) -> None:
+    fields: dict[str, Any] = {"resource": f"Sink/{cursor.name}", "reason": reason}
+    detail = {"rule": rule, "attempts": cursor.attempts}
+    enqueue(Action.ALERT_RAISED, origin=Origin(), now=now, detail=detail, using=DEFAULT_DB_ALIAS, **fields)

@@ -1,0 +1,48 @@
+"""The periodic task that delivers the audit log to the sinks that are due."""
+
+import logging
+from collections.abc import Mapping
+
+from celery import shared_task
+
+from .. import conf
+from .._internal import clock
+from .._internal.hostname import get_hostname
+from ..config.sinks import SinkDeclaration
+from ..errors import AuditUnavailable
+from . import delivery
+from .delivery import DeliveryResult
+from .sinks import create_sink
+
+logger = logging.getLogger(__name__)
+
+RUN_SECONDS = 50.0
+"""For all sinks of a run together."""
+
+
+@shared_task(name="phi_oidc.deliver", ignore_result=True, acks_late=True)
+def deliver() -> None:
+    """Deliver to all sinks that are due, and raise an alert for each that lags."""
+    deliver_to_due_sinks(seconds=RUN_SECONDS)
+
+
+def get_declared_sinks() -> Mapping[str, SinkDeclaration]:
+    """Return the declared sinks by name. Raises: ImproperlyConfigured."""
+    return conf.sinks()
+
+
+def deliver_to_due_sinks(*, seconds: float) -> dict[str, DeliveryResult]:
+    """Deliver to each sink that is due, healthy ones first, each for its share of seconds; then check its lag.
+
+    A sink that is down or hangs delays the others of this run by the timeout of one exchange at most.
+    """
+    sinks = get_declared_sinks()
+    results: dict[str, DeliveryResult] = {}
+    for name in delivery.get_cursors(tuple(sinks), now=clock.now()):
+        sink = create_sink(sinks[name], hostname=get_hostname())
+        results[name] = delivery.deliver(name, sink, clock=clock.now, seconds=seconds / len(sinks))
+        try:
+            delivery.check_lag(name, lag_alert=sinks[name].lag_alert, now=clock.now())
+        except AuditUnavailable:
+            logger.warning("Cannot read the audit log, so the lag of sink %s is unknown.", name)
+    return results

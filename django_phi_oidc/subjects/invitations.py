@@ -1,0 +1,121 @@
+"""Invitations: activation codes for users. A code is shown once, redeemed once, and revoked by the next one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.utils.translation import gettext_noop
+from django.views.decorators.debug import sensitive_variables
+
+from ..audit.events import Action, NewEvent, Origin
+from ..audit.outbox import enqueue_many
+from ..config.providers import ProviderDeclaration
+from ..crypto.keyring import SymmetricKey
+from ..errors import InvitationRefused
+from .activation_codes import create_code, format_code
+from .identifiers import compute_activation_digest
+from .models import ActivationCode, ActivationCodeQuerySet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """An invitation with its code, which is not stored and cannot be shown again."""
+
+    user_id: Any
+    code: str = field(repr=False)
+    """With separators."""
+    expires_at: datetime
+
+
+@sensitive_variables()
+def create_invitations(
+    user_ids: Sequence[Any],
+    *,
+    provider: ProviderDeclaration,
+    key: SymmetricKey,
+    lifetime: timedelta,
+    origin: Origin,
+    now: datetime,
+) -> list[Invitation]:
+    """Create a code for each user, in their order, or for none, and revoke the previous ones.
+
+    user_ids: primary keys without duplicates. key: the newest subject key. One transaction, with an event for each.
+    Raises: InvitationRefused, if the provider accepts no codes, or a user does not exist or is deactivated.
+    """
+    validate_accepts_codes(provider)
+    with transaction.atomic():
+        # Lock in a fixed order, so that two concurrent calls for the same users do not deadlock.
+        users = get_user_model()._base_manager.select_for_update(no_key=True, of=("self",))
+        validate_users(user_ids, {user.pk: user for user in users.filter(pk__in=user_ids).order_by("pk")})
+        previous = ActivationCode.objects.filter(user__in=user_ids, provider=provider.name)
+        revoke_activation_codes(previous, reason="reissued", origin=origin, now=now)
+        codes = {pk: create_code() for pk in user_ids}
+        expires_at = now + lifetime
+        ActivationCode.objects.bulk_create(
+            ActivationCode(
+                user_id=pk,
+                provider=provider.name,
+                key_id=key.id,
+                digest=compute_activation_digest(key.material, issuer=provider.issuer, code=code),
+                created_at=now,
+                created_by=origin.actor,
+                expires_at=expires_at,
+            )
+            for pk, code in codes.items()
+        )
+        detail = {"until": expires_at.isoformat(timespec="seconds")}
+        fields: Any = {"provider": provider.name, "origin": origin, "now": now, "detail": detail}
+        issued = Action.ACTIVATION_ISSUED
+        enqueue_many([NewEvent(action=issued, resource=f"user/{pk}", **fields) for pk in user_ids])
+    return [Invitation(user_id=pk, code=format_code(code), expires_at=expires_at) for pk, code in codes.items()]
+
+
+def revoke_activation_codes(codes: ActivationCodeQuerySet, *, reason: str, origin: Origin, now: datetime) -> int:
+    """Revoke the unused codes, in one transaction, and return how many were not expired. Each of those has an event."""
+    with transaction.atomic():
+        locked = codes.unused().order_by("pk").select_for_update()
+        rows = list(locked.values_list("pk", "user", "provider", "expires_at"))
+        ActivationCode.objects.filter(pk__in=[pk for pk, *_ in rows]).update(revoked_at=now)
+        fields: Any = {"action": Action.ACTIVATION_REVOKED, "origin": origin, "now": now, "reason": reason}
+        events = [
+            NewEvent(provider=provider, resource=f"user/{user}", detail={}, **fields)
+            for _, user, provider, expires_at in rows
+            if expires_at > now
+        ]
+        enqueue_many(events)
+    return len(events)
+
+
+def validate_accepts_codes(provider: ProviderDeclaration) -> None:
+    """Raises: InvitationRefused."""
+    if provider.provisioning != "invitation":
+        raise InvitationRefused(
+            gettext_noop("Provider %(provider)s accepts no activation codes: its provisioning is %(provisioning)s."),
+            provider=provider.name,
+            provisioning=provider.provisioning,
+        )
+
+
+def validate_users(user_ids: Sequence[Any], users_by_id: dict[Any, Any]) -> None:
+    """Raises: InvitationRefused for the first user that is missing or deactivated."""
+    for pk in user_ids:
+        if pk not in users_by_id:
+            raise InvitationRefused(gettext_noop("There is no user %(user)s."), user=pk)
+        if not users_by_id[pk].is_active:
+            raise InvitationRefused(gettext_noop("User %(user)s is deactivated."), user=pk)
+
+
+def has_more_privileges(user: Any, actor: Any) -> bool:
+    """Return whether user, a superuser or staff member, has permissions that actor lacks.
+
+    An actor who invites or links such a user could sign in as them. Users who are not staff never count, otherwise
+    staff could not invite patients, who have permissions of their own.
+    """
+    if getattr(actor, "is_superuser", False):
+        return False
+    if getattr(user, "is_superuser", False):
+        return True
+    return bool(getattr(user, "is_staff", False)) and not user.get_all_permissions() <= actor.get_all_permissions()

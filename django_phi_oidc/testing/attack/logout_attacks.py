@@ -1,0 +1,109 @@
+"""Attack cases for R9: a logout token with one invalid value ends no session, with a valid value it does."""
+
+from functools import partial
+from typing import Any
+
+from django.urls import reverse
+
+from ... import conf
+from ..mock_provider import MutableExchange
+from ..mock_provider.backchannel import BACKCHANNEL_LOGOUT_EVENT, create_logout_token
+from .browser import Browser, PortalResponse
+from .cases import TamperingCase, create_case_factory, unchanged, with_slash
+from .environment import AttackEnvironment, advance_clock
+from .tampering import (
+    OMITTED,
+    TamperFunction,
+    replace_token,
+    sign_with_foreign_key,
+    tamper_header,
+    tamper_member,
+    tamper_time_claim,
+)
+
+_logout_case = partial(create_case_factory("logout_token", stage="logout"), "logout_token_invalid")
+LOGOUT_CASES = [
+    _logout_case(sign_with_foreign_key, True, False, "foreign key"),
+    _logout_case(tamper_header("alg"), "none", OMITTED, "alg none"),
+    _logout_case(tamper_header("alg"), "HS256", OMITTED, "HS256 with the public key"),
+    _logout_case(replace_token, lambda exchange: "not.a.token", None, "not a token"),
+    _logout_case(tamper_header("typ"), "JWT", OMITTED, "typ of an ID Token"),
+    _logout_case(tamper_member("iss"), with_slash("iss"), unchanged("iss"), "iss"),
+    _logout_case(tamper_member("aud"), "another", unchanged("aud"), "aud"),
+    _logout_case(tamper_time_claim("iat"), -635, 0, "iat", allowing_setting="leeway"),
+    _logout_case(tamper_time_claim("exp"), -31, 60, "exp", allowing_setting="leeway"),
+    _logout_case(
+        tamper_member("exp"), OMITTED, unchanged("exp"), "no exp", allowing_setting="allow_logout_token_without_exp"
+    ),
+    _logout_case(tamper_member("jti"), OMITTED, unchanged("jti"), "no jti"),
+    _logout_case(
+        tamper_member("events"),
+        {"http://schemas.openid.net/event/other": {}},
+        {BACKCHANNEL_LOGOUT_EVENT: {}},
+        "another event",
+    ),
+    _logout_case(tamper_member("nonce"), "n", OMITTED, "a nonce"),
+]
+
+
+def run_logout_case(case: TamperingCase, environment: AttackEnvironment, *, allowing_setting: str) -> None:
+    """Check that the valid token ends a session, and the invalid one does not."""
+    browser = create_signed_in_browser(environment)
+    page = post_logout_token(environment, create_tampered_logout_token(environment, case.tamper, case.valid_value))
+    _assert_logout_accepted(environment, page)
+    with advance_clock(2 * conf.session_recheck()):
+        environment.assert_control(not environment.find_signed_in_user(browser), "the session was not ended")
+    browser = create_signed_in_browser(environment)
+    page = post_logout_token(environment, create_tampered_logout_token(environment, case.tamper, case.invalid_value))
+    faults = [] if page.status == 400 else [f"the status is {page.status}"]
+    code = environment.portal.find_refusal_code()
+    if code not in (case.code, None):
+        faults.append(f"the audit log contains {code or 'no refusal'}")
+    with advance_clock(2 * conf.session_recheck()):
+        if not environment.find_signed_in_user(browser):
+            faults.append("the session was ended")
+    environment.report_fault("; ".join(faults), allowing_setting=allowing_setting if page.status == 200 else "")
+
+
+def replay_logout_token(environment: AttackEnvironment) -> None:
+    """A logout token is sent a second time."""
+    with environment.override_declaration():
+        create_signed_in_browser(environment)
+        logout_token = create_tampered_logout_token(environment, tamper_header("typ"), OMITTED)
+        _assert_logout_accepted(environment, post_logout_token(environment, logout_token))
+        page = post_logout_token(environment, logout_token)
+        code = environment.portal.find_refusal_code()
+        environment.report_fault("" if page.status == 400 else f"the status is {page.status}")
+        is_recorded = code in ("logout_token_replayed", None)
+        environment.report_fault("" if is_recorded else f"the audit log contains {code or 'no refusal'}")
+
+
+def _assert_logout_accepted(environment: AttackEnvironment, page: PortalResponse) -> None:
+    code = environment.portal.find_refusal_code()
+    environment.assert_control(page.status == 200, f"the status is {page.status}, {code}")
+
+
+def create_signed_in_browser(environment: AttackEnvironment) -> Browser:
+    """Return a browser after a successful sign-in."""
+    browser = environment.create_browser()
+    environment.op.mutate = environment.create_honest_hook()
+    environment.assert_accepted(browser, browser.sign_in(environment.op))
+    environment.portal.mark_refusals_seen()
+    return browser
+
+
+def create_tampered_logout_token(environment: AttackEnvironment, tamper: TamperFunction, value: Any) -> str:
+    """Return a logout token of the provider for the last sign-in, tampered with."""
+
+    def hook(endpoint: str, exchange: MutableExchange) -> None:
+        if endpoint == "logout_token":
+            tamper(exchange, value)
+
+    grant = environment.op.last_grant
+    environment.op.mutate = hook
+    return create_logout_token(environment.op.state, grant.client, sub=grant.sub, sid=grant.sid)
+
+
+def post_logout_token(environment: AttackEnvironment, logout_token: str) -> PortalResponse:
+    """Post the token to the portal and return the response."""
+    return environment.create_browser().post(reverse("oidc_backchannel_logout"), logout_token=logout_token)

@@ -1,0 +1,116 @@
+"""Client authentication by `private_key_jwt`. Spec: RFC 7523 2.2, 3; OIDC Core 9."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+
+from ...config.providers import SIGNING_ALGS
+from .backchannel import build_request_target, create_connection
+from .messages import create_invalid_client_error
+from .registrations import Client
+from .signing import parse_unverified
+from .state import ProviderState
+
+CLIENT_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+MAX_ASSERTION_LIFETIME = timedelta(minutes=10)
+CLOCK_SKEW = timedelta(seconds=10)
+"""The leeway of `iat` and `nbf`. `exp` has none."""
+TIMEOUT_SECONDS = 10.0
+
+
+def authenticate_by_assertion(state: ProviderState, parameters: Mapping[str, str]) -> Client:
+    """Return the client that signed the assertion for this provider. Each assertion is valid once.
+
+    Raises: OAuthError invalid_client. Spec: RFC 7523 3.
+    """
+    if parameters.get("client_assertion_type") != CLIENT_ASSERTION_TYPE:
+        raise create_invalid_client_error("client_assertion_type is not supported.")
+    token = parameters["client_assertion"]
+    try:
+        header, claims = parse_unverified(token)
+    except ValueError as error:
+        raise create_invalid_client_error("The assertion is not a JWT.") from error
+    issuer = claims.get("iss")
+    client = state.clients.get(issuer) if isinstance(issuer, str) else None
+    if client is None or claims.get("sub") != issuer:
+        raise create_invalid_client_error("iss and sub are not both the client_id.")
+    if "private_key_jwt" not in client.token_endpoint_auth_methods:
+        raise create_invalid_client_error("The client did not register private_key_jwt.")
+    _validate_signature(client, token, header)
+    _validate_claims(state, claims, now=state.clock())
+    with state.lock:
+        if (client.client_id, claims["jti"]) in state.used_assertion_jtis:
+            raise create_invalid_client_error("jti was used before.")
+        state.used_assertion_jtis.add((client.client_id, claims["jti"]))
+    return client
+
+
+def _validate_signature(client: Client, token: str, header: Mapping[str, Any]) -> None:
+    alg, kid = header.get("alg"), header.get("kid")
+    registered = client.token_endpoint_auth_signing_alg
+    if not isinstance(alg, str) or alg not in ((registered,) if registered else SIGNING_ALGS):
+        raise create_invalid_client_error("alg is not allowed for the client.")
+    if "crit" in header:
+        raise create_invalid_client_error("Critical header parameters are not supported.")
+    matching = [key for key in _get_keys(client) if isinstance(kid, str) and key.get("kid") == kid]
+    if not matching:
+        raise create_invalid_client_error("No key of the client has this kid.")
+    key = matching[0]
+    if key.get("use", "sig") != "sig" or key.get("alg", alg) != alg:
+        raise create_invalid_client_error("The key is for another use or alg.")
+    try:
+        jwt.PyJWS().decode(token, jwt.PyJWK(key, alg).key, algorithms=[alg])
+    except (jwt.PyJWTError, ValueError, TypeError) as error:
+        raise create_invalid_client_error("The signature is invalid.") from error
+
+
+def _get_keys(client: Client) -> list[dict[str, Any]]:
+    """Fetch the key set each time, so that a withdrawn key is no longer accepted."""
+    try:
+        jwks = client.jwks if client.jwks is not None else _get_jwks(client.jwks_uri)
+        keys = jwks["keys"]
+    except (OSError, HTTPException, ValueError, RecursionError, LookupError, TypeError) as error:
+        raise create_invalid_client_error("The key set of the client cannot be read.") from error
+    return [key for key in keys if isinstance(key, dict)] if isinstance(keys, list) else []
+
+
+def _get_jwks(jwks_uri: str) -> Any:
+    url = urlsplit(jwks_uri)
+    connection = create_connection(url, timeout_seconds=TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", build_request_target(url), headers={"Accept": "application/json"})
+        response = connection.getresponse()
+        if response.status != 200:
+            raise ValueError("The key set was not found.")
+        return json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def _validate_claims(state: ProviderState, claims: Mapping[str, Any], *, now: datetime) -> None:
+    audience = claims.get("aud")
+    if not state.list_assertion_audiences() & {name for name in _as_list(audience) if isinstance(name, str)}:
+        raise create_invalid_client_error("aud is not this provider.")
+    expires_at = _find_timestamp(claims, "exp")
+    if expires_at is None or not now.timestamp() < expires_at <= (now + MAX_ASSERTION_LIFETIME).timestamp():
+        raise create_invalid_client_error("exp is missing, past, or more than ten minutes ahead.")
+    for name in ("iat", "nbf"):
+        value = _find_timestamp(claims, name) if name in claims else 0
+        if value is None or not value <= (now + CLOCK_SKEW).timestamp():
+            raise create_invalid_client_error(f"{name} is not a time in the past.")
+    if not isinstance(claims.get("jti"), str) or not claims["jti"]:
+        raise create_invalid_client_error("jti is missing.")
+
+
+def _as_list(audience: object) -> list[object]:
+    return audience if isinstance(audience, list) else [audience]
+
+
+def _find_timestamp(claims: Mapping[str, Any], name: str) -> float | None:
+    value = claims.get(name)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

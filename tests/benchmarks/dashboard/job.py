@@ -1,0 +1,132 @@
+"""A portal with a large audit log: `python -m tests.benchmarks.dashboard.job`, commands and JSON results."""
+
+import statistics
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from django.core.management import call_command
+from django.db import connections
+
+from tests.benchmarks.audit.contenders import COLUMNS, PEOPLE
+from tests.benchmarks.audit.job import server_cpu
+from tests.benchmarks.worker_protocol import Command, run_commands
+
+SPAN = timedelta(days=30)
+"""The events cover this time until now."""
+_EVENTS = """
+    INSERT INTO django_phi_oidc_auditevent ({columns})
+    SELECT (lpad(to_hex(millis), 12, '0') || '70008000' || lpad(to_hex(number), 12, '0'))::uuid, 1, '0123abcd',
+        to_timestamp(millis / 1000.0),
+        CASE WHEN number % 5 = 0 THEN 'login.succeeded' WHEN number % 50 = 1 THEN 'login.refused'
+            ELSE 'claim.revealed' END,
+        CASE WHEN number % 50 = 1 THEN 'failure' ELSE 'success' END,
+        (number % {people})::text, md5((number % {people})::text), 'default', md5((number / 100)::text),
+        '198.51.100.1', 'TREAT', '', '', '', '{{}}', sha256('a MAC')
+    FROM (
+        SELECT number, {begun} + number * {span} / {count} AS millis FROM generate_series(1::bigint, {count}) AS number
+    ) AS times
+"""
+_SESSIONS = """
+    INSERT INTO django_phi_oidc_oidcsession
+        (id, provider, issuer, sid_digest, session_key_digest, acr, started_at, last_seen_at, ended_at, end_reason)
+    SELECT gen_random_uuid(), 'default', 'https://op.example.test', '', md5(number::text), '', now(), now(),
+        CASE WHEN number <= {ended} THEN now() END, CASE WHEN number <= {ended} THEN 'logout' ELSE '' END
+    FROM generate_series(1, {count}) AS number
+"""
+_CLAIMS = """
+    INSERT INTO django_phi_oidc_storedclaim
+        (subject_id, session, name, bucket, value, purpose, obtained_at, expires_at)
+    SELECT {subject}, gen_random_uuid(), 'birthdate', '', 'sealed', 'TREAT', now(), now() + interval '1 day'
+    FROM generate_series(1, {count})
+"""
+_module = import_module
+"""Modules with models cannot be imported before django.setup()."""
+
+
+def fill(count: int) -> dict[str, Any]:
+    """Create the tables, that many events, a quarter as many sessions and claims, and a superuser."""
+    call_command("migrate", verbosity=0)
+    auth, now = _module("django.contrib.auth").get_user_model(), datetime.now(UTC)
+    subject = _module("django_phi_oidc.subjects.models").PairwiseSubject.objects.create(
+        user=auth.objects.create_superuser("officer"), uuid=uuid.uuid4(), first_seen_at=now, last_seen_at=now
+    )
+    millis = SPAN // timedelta(milliseconds=1)
+    begun = int(now.timestamp() * 1000) - millis
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute("ALTER TABLE django_phi_oidc_auditevent DISABLE TRIGGER USER")
+        cursor.execute(_EVENTS.format(columns=", ".join(COLUMNS), people=PEOPLE, begun=begun, span=millis, count=count))
+        cursor.execute("ALTER TABLE django_phi_oidc_auditevent ENABLE TRIGGER USER")
+        cursor.execute(_SESSIONS.format(count=count // 4, ended=count // 4 * 99 // 100))
+        cursor.execute(_CLAIMS.format(count=count // 4, subject=subject.pk))
+    recorder, events = (_module(f"django_phi_oidc.audit.{name}") for name in ("recorder", "events"))
+    detail = {"tree_size": count, "findings": 0}
+    recorder.record(events.Action.AUDIT_VERIFIED, origin=events.Origin(), now=now, detail=detail)
+    with connections["phi_audit"].cursor() as cursor:
+        # Otherwise the server would do this later, during the measurement.
+        cursor.execute("VACUUM ANALYZE")
+        cursor.execute("CHECKPOINT")
+    return {}
+
+
+def look(rounds: int) -> dict[str, Any]:
+    """Return for each page the milliseconds over that many rounds (three for stock pages), and its queries."""
+    return {name: _measure(url, 3 if url.startswith("/stock/") else rounds) for name, url in _urls().items()}
+
+
+def _measure(url: str, rounds: int) -> dict[str, Any]:
+    client, took = _client(), []
+    with ExitStack() as stack:
+        capturing = _module("django.test.utils").CaptureQueriesContext
+        contexts = [stack.enter_context(capturing(connections[alias])) for alias in ("default", "phi_audit")]
+        assert client.get(url).status_code == 200, url
+        queries = sum(map(len, contexts))
+    cpu = _cpu()
+    for _ in range(rounds):
+        began = time.perf_counter()
+        client.get(url)
+        took.append((time.perf_counter() - began) * 1000)
+    return {"ms": statistics.median(took), "cpu": (_cpu() - cpu) * 1000 / rounds, "queries": queries}
+
+
+def _cpu() -> float:
+    """Return the CPU seconds so far of this process, and of its PostgreSQL process if that is on this machine."""
+    return time.process_time() + (server_cpu() or 0.0)
+
+
+def _urls() -> dict[str, str]:
+    events = _module("django_phi_oidc.audit.models").AuditEvent.objects
+    newest = events.order_by("-id")
+    ours, stock = (f"/{site}/django_phi_oidc/auditevent/" for site in ("admin", "stock"))
+    deep = newest[newest.count() * 3 // 4].pk
+    day = datetime.now(UTC) - SPAN / 2
+    return {
+        "first page": ours,
+        "three quarters down": f"{ours}?before={deep}",
+        "by action": f"{ours}?action=login.refused",
+        "by outcome": f"{ours}?outcome=failure",
+        "by actor and time": f"{ours}?actor=7&until={day:%Y-%m-%dT%H:%M}",
+        "search for an actor": f"{ours}?search=7",
+        "search for a UUID": f"{ours}?search={deep}",
+        "desk": "/admin/",
+        "stock, first page": stock,
+        "stock, search": f"{stock}?q=7",
+    }
+
+
+@cache
+def _client() -> Any:
+    client = _module("django.test").Client()
+    client.force_login(_module("django.contrib.auth").get_user_model().objects.get())
+    return client
+
+
+COMMANDS: Mapping[str, Command] = {command.__name__: command for command in (fill, look)}
+
+if __name__ == "__main__":
+    run_commands(COMMANDS)

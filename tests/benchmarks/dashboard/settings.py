@@ -1,0 +1,12 @@
+"""Settings of the dashboard benchmark: those of the audit benchmarks with two admin sites."""
+
+from tests.benchmarks.audit import settings as audit_settings
+from tests.benchmarks.audit.settings import *  # noqa: F403 -- extends the settings of the audit benchmarks
+from tests.settings import AUTHENTICATION_BACKENDS, MIDDLEWARE, TEMPLATES
+
+__all__ = ["AUTHENTICATION_BACKENDS", "MIDDLEWARE", "TEMPLATES"]
+
+INSTALLED_APPS = ["django.contrib.admin", "django.contrib.messages", *audit_settings.INSTALLED_APPS]
+ALLOWED_HOSTS = ["testserver"]
+ROOT_URLCONF = "tests.benchmarks.dashboard.urls"
+STATIC_URL = "static/"

@@ -1,0 +1,10 @@
+"""Settings of the encryption benchmark: one app and two encryption keys; all rows use the older key."""
+
+from tests.benchmarks.audit import settings as audit_settings
+from tests.settings import key
+
+SECRET_KEY, USE_TZ = audit_settings.SECRET_KEY, audit_settings.USE_TZ
+DEFAULT_AUTO_FIELD = audit_settings.DEFAULT_AUTO_FIELD
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "tests.benchmarks.encryption.rows"]
+DATABASES = {"default": audit_settings.DATABASES["default"]}
+PHI_OIDC = {"KEYS": {"encryption": [key("bench encryption key of today"), key("bench encryption key, before")]}}

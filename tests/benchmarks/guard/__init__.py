@@ -1,1 +1,0 @@
-"""What the leak guard costs a page."""

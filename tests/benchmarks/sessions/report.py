@@ -1,0 +1,74 @@
+"""The results for sessions as tables and JSON, and the missed goals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from tests.benchmarks.sign_in.measurement import Result
+
+MOST_MICROSECONDS = 30.0
+"""Maximum that the middleware adds to a request."""
+MOST_LEAVING = 1.5
+"""Maximum, as a multiple of a minimal logout."""
+HEALTHY = 0.02
+"""Seconds of a round trip to the provider for that limit, typical within a country."""
+Requests = Mapping[str, Mapping[str, float]]
+Leaving = Mapping[float, Mapping[str, Result]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """The results of one run."""
+
+    requests: Requests
+    leaving: Leaving
+
+
+def rows(results: Results) -> dict[str, Any]:
+    """Return the rows of both tables; times in µs and ms."""
+    return {"requests": results.requests, "logout": _leaving_rows(results.leaving)}
+
+
+def missed(results: Results) -> list[str]:
+    """Return a line for each missed goal."""
+    lines = []
+    ours, bare = results.requests["ours"], results.requests["bare"]
+    for kind in ("sync", "async"):
+        if ours[kind] > MOST_MICROSECONDS:
+            lines.append(f"{ours[kind]:.0f} µs a request ({kind}), the goal is {MOST_MICROSECONDS:.0f}")
+        if ours[f"{kind}_queries"] > bare[f"{kind}_queries"]:
+            lines.append(f"the middleware made a query when nothing was due ({kind})")
+    for row in _leaving_rows(results.leaving):
+        if row["portal"] == "ours" and row["round_trip"] == HEALTHY * 1000 and row["ratio"] > MOST_LEAVING:
+            lines.append(f"a logout at {row['ratio']:.2f} of the bare one's time, the goal is {MOST_LEAVING}")
+    return lines
+
+
+def table(results: Results) -> str:
+    """Return both tables as Markdown."""
+    lines: list[list[str]] = [["middleware", "sync µs", "ASGI µs"], ["---"] * 3]
+    for stack, took in results.requests.items():
+        lines.append([stack if stack == "bare" else f"+ {stack}", f"{took['sync']:.0f}", f"{took['async']:.0f}"])
+    logout: list[list[str]] = [["round trip", "logout", "wall ms", "CPU ms", "of bare"], ["---"] * 5]
+    for row in _leaving_rows(results.leaving):
+        times = [f"{row['wall']:.1f}", f"{row['cpu']:.1f}", f"× {row['ratio']:.2f}"]
+        logout.append([f"{row['round_trip']:.0f} ms", row["portal"], *times])
+    return "\n\n".join("\n".join(f"| {' | '.join(line)} |" for line in rows) for rows in (lines, logout))
+
+
+def _leaving_rows(leaving: Leaving) -> list[dict[str, Any]]:
+    rows = []
+    for round_trip, of in leaving.items():
+        wall = {contender: median(sample.wall for sample in result.samples) for contender, result in of.items()}
+        for contender, result in of.items():
+            rows.append(
+                {
+                    "round_trip": round_trip * 1000,
+                    "portal": contender,
+                    "wall": wall[contender] * 1000,
+                    "cpu": median(sample.cpu for sample in result.samples) * 1000,
+                    "ratio": wall[contender] / wall["bare"],
+                }
+            )
+    return rows

@@ -1,0 +1,76 @@
+"""The results as a table and JSON, and the missed goals."""
+
+from collections.abc import Callable, Mapping
+from statistics import median, quantiles
+from typing import Any
+
+from tests.benchmarks.sign_in.measurement import Result, Sample
+
+FLOOR, OURS = "bare", "ours"
+MOST_WALL = 1.4
+"""Maximum, as a multiple of the wall time of the bare view."""
+MOST_CPU = 2.0
+COLUMNS = (
+    *("round trip", "portal", "wall ms", "p95 ms", "CPU ms", "wall", "CPU"),
+    *("requests", "connections", "statements", "commits"),
+)
+Results = Mapping[float, Mapping[str, Result]]
+
+
+def rows(results: Results) -> list[dict[str, Any]]:
+    """Return one row for each round-trip time and contender; times in milliseconds, ratios to the bare view."""
+    return [
+        {
+            "round_trip": round(round_trip * 1000),
+            "portal": contender,
+            **_times(result),
+            "wall_ratio": _ratio(result, of[FLOOR], lambda sample: sample.wall),
+            "cpu_ratio": _ratio(result, of[FLOOR], lambda sample: sample.cpu),
+            "requests": max(sample.requests for sample in result.samples),
+            "connections": max(sample.connections for sample in result.samples),
+            "statements": result.statements,
+            "commits": result.commits,
+        }
+        for round_trip, of in results.items()
+        for contender, result in of.items()
+    ]
+
+
+def missed(results: Results) -> list[str]:
+    """Return a line for each missed goal."""
+    lines = []
+    for row in rows(results):
+        if row["portal"] != OURS:
+            continue
+        condition = f"at {row['round_trip']} ms per round trip"
+        if row["wall_ratio"] > MOST_WALL:
+            lines.append(f"{row['wall_ratio']:.2f} of the bare view's wall time {condition}, the goal is {MOST_WALL}")
+        if row["cpu_ratio"] > MOST_CPU:
+            lines.append(f"{row['cpu_ratio']:.2f} of the bare view's CPU time {condition}, the goal is {MOST_CPU}")
+        if (row["requests"], row["connections"]) != (1, 0):
+            lines.append(f"{row['requests']} requests on {row['connections']} new connections {condition}, not 1 on 0")
+    return lines
+
+
+def table(results: Results) -> str:
+    """Return the rows as a Markdown table."""
+    lines = [COLUMNS, ["---"] * len(COLUMNS)]
+    for row in rows(results):
+        times = [f"{row[name]:.1f}" for name in ("wall", "wall_p95", "cpu")]
+        ratios = [f"× {row[name]:.2f}" for name in ("wall_ratio", "cpu_ratio")]
+        counts = [str(row[name]) for name in ("requests", "connections", "statements", "commits")]
+        lines.append([f"{row['round_trip']} ms", row["portal"], *times, *ratios, *counts])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _times(result: Result) -> dict[str, float]:
+    walls = [sample.wall * 1000 for sample in result.samples]
+    return {
+        "wall": median(walls),
+        "wall_p95": quantiles(walls, n=20, method="inclusive")[18],
+        "cpu": median(sample.cpu * 1000 for sample in result.samples),
+    }
+
+
+def _ratio(result: Result, floor: Result, time: Callable[[Sample], float]) -> float:
+    return median(map(time, result.samples)) / median(map(time, floor.samples))

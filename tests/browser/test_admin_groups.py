@@ -1,0 +1,107 @@
+"""Each admin page of the app for each group, in Chromium under the content security policy of the example project."""
+
+from typing import Any
+
+import pytest
+
+from tests.browser.pages import Browse, run_action
+from tests.integration.test_admin_groups import may_view
+from tests.support import admin_rows
+from tests.support.accessibility import faults
+from tests.support.person_page_fixtures import _at_noon  # noqa: F401 -- a fixture
+from tests.unit.officer_admin.test_person_views import EVERY, HELP, PRIVACY, SECURITY, url
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
+    pytest.mark.browser,
+    pytest.mark.node,
+]
+FILES = {"auditevent_proof", "auditcheckpoint_note"}
+"""Pages that send a file."""
+FILTERED = {
+    "pairwisesubject": ["?q=nobody"],
+    "activationcode": ["?state=waiting", "?q=nobody"],
+    "oidcsession": ["?ended_at__isempty=1&provider=default", "?q=nobody"],
+    "pendingrevocation": ["?status__exact=pending"],
+    "storedclaim": ["?purpose=HOPERAT&name=address", "?end=overdue"],
+    "legalhold": ["?state=active"],
+    "emergencyaccess": ["?state=waiting"],
+    "securityalert": ["?state=open&severity=warning"],
+    "alertmute": [],
+    "auditevent": ["?outcome=failure", "?actor=nobody", "?since=1969-12-31T23:59"],
+    "auditcheckpoint": ["?before=1"],
+    "trailjob": [],
+}
+"""Query strings of each change list."""
+
+
+def links(page: Any) -> set[str]:
+    """Return the paths of the links of the page, without query strings."""
+    found = page.eval_on_selector_all(
+        "#content a, .breadcrumbs a, #nav-sidebar a", "elements => elements.map(a => new URL(a.href).pathname)"
+    )
+    return set(found)
+
+
+def breadcrumb_colors(page: Any) -> set[str]:
+    """Return the background color of the breadcrumbs."""
+    found = page.eval_on_selector_all(
+        ".breadcrumbs", "elements => elements.map(a => getComputedStyle(a).backgroundColor)"
+    )
+    return set(found)
+
+
+def release(page: Any, rows: dict[str, Any]) -> str:
+    run_action(page, "legalhold", "release", rows["legalhold"])
+    return "1 hold was released."
+
+
+def end_mute(page: Any, rows: dict[str, Any]) -> str:
+    run_action(page, "alertmute", "end", rows["alertmute"])
+    return "1 mute was ended."
+
+
+def create_code(page: Any, rows: dict[str, Any]) -> str:
+    page.goto("/admin/django_phi_oidc/activationcode/add/")
+    page.fill("#id_user", str(rows["newcomer"]))
+    page.click("input[name=_save]")
+    page.wait_for_selector(".trail-place")
+    return "Shown only once"
+
+
+DOES = {PRIVACY: release, SECURITY: end_mute, HELP: create_code}
+
+
+@pytest.mark.parametrize("group", sorted(EVERY))
+def test_permitted_pages_are_accessible_and_no_link_is_refused(
+    group: str,
+    patient: Any,
+    officer: Any,
+    browse: Browse,
+) -> None:
+    client, kind = officer(group), group.split(maxsplit=1)[0]
+    rows = admin_rows.furnish(patient, client.user)
+    urls = {"index": "/admin/", "models": "/admin/django_phi_oidc/", "person": url(patient)}
+    for name, page_type in admin_rows.pages().items():
+        if may_view(name, group) and name not in FILES and not page_type.is_posted:
+            urls[name] = page_type.url(rows)
+            if page_type.name == "changelist":
+                queries = FILTERED[page_type.model_admin.opts.model_name]
+                urls |= {f"{name}-{number}": page_type.url(rows) + query for number, query in enumerate(queries)}
+    page = browse(client)
+    found, linked, colors = [], set(), set()
+    for name, path in urls.items():
+        assert page.goto(path).status == 200, name
+        linked |= links(page)
+        colors |= breadcrumb_colors(page)
+        found += faults(page, within="#content", picture=f"{kind}-{name}")
+        if name.endswith("_add"):
+            page.click("input[name=_save]")
+            page.wait_for_selector(".errornote")
+            found += faults(page, within="#content", picture=f"{kind}-{name}-refused")
+    message = DOES[group](page, rows)
+    assert message in page.inner_text("body")
+    found += faults(page, within="#content", picture=f"{kind}-done")
+    assert found == []
+    assert len(colors) == 1, "the breadcrumbs differ from those of Django"
+    assert [path for path in sorted(linked) if client.get(path).status_code == 403] == []

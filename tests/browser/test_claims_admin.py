@@ -1,0 +1,67 @@
+"""Legal holds, the retention report and erasure in Chromium, under the example's content security policy."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from django_phi_oidc._internal import clock
+from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from tests.browser.pages import fits_window, run_action
+from tests.support.claims_fixtures import (
+    DAY,
+    Person,
+    _declared,  # noqa: F401 -- fixtures
+)
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+
+
+@pytest.mark.browser
+def test_claims_under_a_legal_hold_are_kept_and_others_are_erased(superuser_page: Any) -> None:
+    now = clock.now()
+    held, other = Person(), Person()
+    for number, person in enumerate((held, other)):
+        person.store({"birthdate": "1990-05-17", "address": "Bern"}, now=now - number * (DAY + timedelta(hours=2)))
+
+    superuser_page.goto("/admin/django_phi_oidc/legalhold/add/")
+    superuser_page.get_by_label("Reason").fill("Docket 26-117")
+    with superuser_page.expect_popup() as popup:
+        superuser_page.click("#lookup_id_subject")
+    popup.value.locator("#searchbar").fill(held.user.get_username())
+    popup.value.keyboard.press("Enter")
+    popup.value.wait_for_url("**q=**")
+    with popup.value.expect_event("close"):
+        # Click in a later task, because the click closes the page before playwright could get its result.
+        popup.value.locator(f"text={held.subject.uuid}").evaluate("link => void setTimeout(() => link.click())")
+    assert superuser_page.get_by_label("Subject").input_value() == str(held.subject.pk)
+    assert fits_window(superuser_page)
+    superuser_page.click("text=Save >> nth=0")
+    superuser_page.wait_for_url("**/legalhold/")
+    placed = LegalHold.objects.get()
+    assert str(placed.pk) in superuser_page.inner_text(".messagelist")
+
+    superuser_page.goto(f"/admin/auth/user/{held.user.pk}/delete/")
+    assert str(placed.pk) in superuser_page.inner_text("#content")
+    assert superuser_page.locator("#content input[type=submit]").count() == 0
+
+    superuser_page.goto("/admin/django_phi_oidc/storedclaim/")
+    superuser_page.click("text=Retention report")
+    assert "overdue for more than an hour" in superuser_page.inner_text("[role=alert]")
+    assert superuser_page.locator(".trail-scroll tbody td").nth(1).inner_text() == "2"
+    assert fits_window(superuser_page)
+    superuser_page.locator(".trail-bad a").click()
+    superuser_page.wait_for_url("**end=overdue**")
+    assert superuser_page.locator("#result_list tbody tr").count() == 1
+
+    run_action(superuser_page, "storedclaim", "erase_now")
+    superuser_page.locator(".messagelist li").nth(1).wait_for()
+    assert superuser_page.locator(".messagelist li").all_inner_texts() == [
+        "Erased claims: 2, of persons: 1.",
+        "1 person is on legal hold, so none of their claims were erased.",
+    ]
+    assert set(StoredClaim.objects.values_list("subject", flat=True)) == {held.subject.pk}
+
+    run_action(superuser_page, "legalhold", "release")
+    assert "1 hold was released." in superuser_page.inner_text(".messagelist")
+    assert LegalHold.objects.get().released_at is not None

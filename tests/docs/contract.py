@@ -1,0 +1,56 @@
+"""What a host project may rely on, read from the code: `python -m tests.docs.contract` writes it to contract.json."""
+
+import json
+import re
+from argparse import ArgumentParser
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import django
+from celery import current_app
+from django.apps import apps
+from django.core.management import load_command_class
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = Path(__file__).with_name("contract.json")
+VARIABLE = re.compile(r"[\"']((?:OIDC|PHI)_[A-Z_]+)[\"']")
+
+
+def read_contract() -> dict[str, Any]:
+    """Return rule codes, event actions, URLs, environment variables, commands with their options, checks and tasks."""
+    if not apps.ready:
+        django.setup()
+    events, errors, schedule, urls, _ = (
+        import_module(f"django_phi_oidc.{name}") for name in ("audit.events", "errors", "schedule", "urls", "tasks")
+    )
+    return {
+        "actions": sorted(action.value for action in events.Action),
+        "beat": {name: entry["task"] for name, entry in sorted(schedule.beat_schedule().items())},
+        "checks": sorted(set(re.findall(r"\b[EW]0\d\d\b", (ROOT / "docs/reference/checks.md").read_text()))),
+        "codes": sorted(code.value for code in errors.Code),
+        "commands": _list_options(
+            load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage.py", "phi_oidc")
+        ),
+        "environment": sorted(
+            {name for path in (ROOT / "example_project").rglob("*.py") for name in VARIABLE.findall(path.read_text())}
+        ),
+        "tasks": sorted(name for name in current_app.tasks if name.startswith("phi_oidc")),
+        "urls": sorted([str(pattern.pattern), pattern.name] for pattern in urls.urlpatterns),
+    }
+
+
+def _list_options(parser: ArgumentParser, prefix: str = "phi_oidc") -> dict[str, list[str]]:
+    options, commands = [], {}
+    for action in parser._actions:
+        if isinstance(action.choices, dict):
+            for name, subparser in action.choices.items():
+                commands |= _list_options(subparser, f"{prefix} {name}")
+        else:
+            options.append("/".join(action.option_strings) or f"<{action.dest}>")
+    # Those of the command itself are Django's own.
+    return commands if prefix == "phi_oidc" else {prefix: sorted(options), **commands}
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(read_contract(), indent=1) + "\n")

@@ -1,0 +1,129 @@
+"""The commands of the pages on sealing, restoring and archiving print what the pages show."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connections
+from django.test import override_settings
+
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.models import AuditEvent
+from tests.support.audit_fixtures import TRIGGERS
+from tests.support.audit_log import NOW, PEM, events, seal_now, sealed
+from tests.support.audit_tampering import is_postgresql, sql, without_triggers
+from tests.support.phi_oidc_settings import override_phi_oidc
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = {page.stem: page.read_text() for page in (ROOT / "docs" / "how-to").glob("*-the-trail.md")}
+EXAMPLE_ID = "01990000-0000-7000-8000-000000000001"
+
+
+def block(page: str, name: str) -> str:
+    match = re.search(rf"<!-- tested: {name} -->\n```\w+\n(.*?)```", PAGES[page], re.DOTALL)
+    assert match, name
+    return match[1]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_with_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    options = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})
+    with override_settings(PHI_OIDC=options), clock.override_clock(lambda: NOW + timedelta(minutes=1)):
+        yield
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[[str, str, dict[str, str]], None]:
+    """Return a function that runs the commands of a block, and compares their output with the page."""
+
+    def run_block(page: str, name: str, replacements: dict[str, str]) -> None:
+        lines = block(page, name).splitlines()
+        commands = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+        assert commands
+        for number, after in zip(commands, [*commands[1:], len(lines)], strict=True):
+            command, expected = lines[number][2:], "\n".join(lines[number + 1 : after])
+            for old, new in replacements.items():
+                command, expected = command.replace(old, new), expected.replace(old, new)
+            printed = execute(command, capsys)
+            pattern = re.escape(expected.strip()).replace("…", r"[^ ]*?").replace(r"\n", "\n")
+            if "=" not in expected:
+                assert re.fullmatch(pattern, printed.strip()), (command, printed)
+
+    return run_block
+
+
+def execute(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    command, _, target = command.partition(" > ")
+    parts = shlex.split(command)
+    capsys.readouterr()
+    if parts[0] == "cat":
+        printed = Path(parts[1]).read_text()
+    elif parts[1] == "manage.py":
+        call_command(*parts[2:])
+        printed = capsys.readouterr().out
+    else:
+        environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+        process = subprocess.run(
+            [sys.executable, *parts[1:]], env=environment, capture_output=True, text=True, check=True, timeout=60
+        )
+        printed = process.stdout
+    if target:
+        Path(target).write_text(printed)
+        return ""
+    return printed
+
+
+def verifier_key(capsys: pytest.CaptureFixture[str]) -> str:
+    return execute("python manage.py phi_oidc audit checkpoint --public-key", capsys).strip()
+
+
+def test_commands_of_the_sealing_page(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    ids = events(312)
+    run("seal-the-trail", "seal", {})
+    replacements = {"portal.example/audit+1d5a4a4f+AQ…": verifier_key(capsys), EXAMPLE_ID: str(ids[0])}
+    for name in ("checkpoint", "verify", "prove"):
+        run("seal-the-trail", name, replacements)
+    # The events of verifying and proving.
+    seal_now()
+    sealed(330 - 312 - AuditEvent.objects.filter(action__startswith="audit.").count())
+    execute("python manage.py phi_oidc audit checkpoint > newer.txt", capsys)
+    run("seal-the-trail", "consistency", replacements)
+
+
+def test_commands_of_the_restore_page(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    sealed(305)
+    sealed(7)
+    execute("python manage.py phi_oidc audit checkpoint > checkpoint.txt", capsys)
+    with without_triggers():
+        sql("DELETE FROM django_phi_oidc_auditleaf WHERE leaf_index >= 305")
+        sql("DELETE FROM django_phi_oidc_auditcheckpoint WHERE tree_size > 305")
+    printed = execute(block("restore-the-trail", "resume").splitlines()[0][2:], capsys)
+    assert printed.splitlines()[:2] == block("restore-the-trail", "resume").splitlines()[1:3]
+
+
+def test_commands_of_the_archive_page(run: Callable[..., None]) -> None:
+    sealed(312)
+    run("archive-the-trail", "archive", {})
+    if is_postgresql():
+        # Test databases do not have this trigger.
+        for statement in TRIGGERS.create_refusals_postgresql("auditevent"):
+            if "refuse_delete" in statement:
+                sql(statement)
+        for statement in block("archive-the-trail", "removing").split(";\n"):
+            if statement.strip():
+                sql(statement)
+        with connections["phi_audit"].cursor() as cursor:
+            cursor.execute("SELECT tgenabled FROM pg_trigger WHERE tgname = 'phi_oidc_audit_refuse_delete'")
+            assert cursor.fetchone() == ("A",)
+        sql("DROP TRIGGER phi_oidc_audit_refuse_delete ON django_phi_oidc_auditevent")
+        assert AuditEvent.objects.filter(action="claim.revealed").count() == 0
+        run("archive-the-trail", "after", {})

@@ -1,0 +1,88 @@
+"""The Python reference lists everything that other pages import, and each listed object has a complete docstring."""
+
+import re
+from collections.abc import Iterator
+from inspect import signature
+from pkgutil import resolve_name
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from django_phi_oidc import errors
+from tests.support.manual_blocks import PAGES, ROOT
+
+LISTED = {
+    path: resolve_name(path)
+    for path in re.findall(r"^\.\. auto\w+:: (\S+)$", PAGES["python"].read_text(), re.MULTILINE)
+}
+GUIDES = {
+    name: path.read_text()
+    for name, path in PAGES.items()
+    if path.parent.name == "how-to" or name in ("README", "tutorial")
+}
+IMPORT = re.compile(r"^\s*from (django_phi_oidc[\w.]*) import ([\w, ]+)$", re.MULTILINE)
+DOTTED = re.compile(r"[`\"'](django_phi_oidc(?:\.\w+)+)[`\"'(]")
+
+
+def used(text: str) -> Iterator[tuple[str, Any]]:
+    """Yield what a page imports, calls in an imported module, or names by its dotted path."""
+    for module, names in IMPORT.findall(text):
+        for name in names.split(", "):
+            found = resolve_name(f"{module}.{name}")
+            if isinstance(found, ModuleType):
+                yield from (
+                    (f"{name}.{each}", getattr(found, each)) for each in re.findall(rf"\b{name}\.(\w+)\(", text)
+                )
+            else:
+                yield name, found
+    for path in DOTTED.findall(text):
+        # Permissions have the same form, but are in no module.
+        if (ROOT / "django_phi_oidc" / path.split(".")[1]).with_suffix(".py").is_file() or path.count(".") > 1:
+            found = resolve_name(path)
+            if not isinstance(found, ModuleType):
+                yield path, found
+
+
+def unlisted(text: str) -> list[str]:
+    return [name for name, found in used(text) if all(found is not each for each in LISTED.values())]
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_imports_of_a_page_are_listed(page: str) -> None:
+    assert unlisted(GUIDES[page]) == []
+
+
+def test_unlisted_imports_are_found() -> None:
+    assert sum(len(list(used(text))) for text in GUIDES.values()) > 30
+    text = """\
+from django_phi_oidc.claims import disclosure
+from django_phi_oidc.audit.request_context import Actor
+from django_phi_oidc._internal.clock import now
+disclosure.reveal()
+`django_phi_oidc._internal.randomness.token_bytes`, `django_phi_oidc.view_auditevent`
+"""
+    assert unlisted(text) == ["now", "django_phi_oidc._internal.randomness.token_bytes"]
+
+
+@pytest.mark.parametrize(("page", "home"), [("access", "django_phi_oidc"), ("claims", "django_phi_oidc.claims")])
+def test_arguments_in_a_table_are_those_of_the_signature(page: str, home: str) -> None:
+    rows = re.findall(r"^\| `([\w.]+)\(([^`]+)\)` \|", PAGES[page].read_text(), re.MULTILINE)
+    documented = {name: re.findall(r"(?:^|, )(\*|\w+)", arguments) for name, arguments in rows}
+    assert len(documented) > 1
+    for name, arguments in documented.items():
+        parameters = signature(resolve_name(f"{home}.{name}")).parameters.values()
+        by_place = [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY]
+        by_name = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+        assert arguments == [*by_place, *(["*"] if by_name else []), *by_name]
+
+
+@pytest.mark.parametrize("path", [path for path, found in LISTED.items() if callable(found)])
+def test_listed_object_has_a_docstring_and_its_errors_are_listed(path: str) -> None:
+    documented = LISTED[path].__doc__
+    assert documented
+    # The docstring that a dataclass gets without one in the source.
+    assert not documented.startswith(f"{path.rpartition('.')[2]}(")
+    raised = re.findall(r"\w+", " ".join(re.findall(r"Raises: (.*?)(?:Spec:|$)", documented, re.DOTALL)))
+    named = [error for name in raised if isinstance(error := getattr(errors, name, None), type)]
+    assert [error for error in named if error not in LISTED.values()] == []

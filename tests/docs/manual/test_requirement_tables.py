@@ -1,0 +1,85 @@
+"""The pages that map requirements to functions and tests name existing ones, and omit none."""
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import django_phi_oidc
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = Path(django_phi_oidc.__file__).parent
+SPECS = (ROOT / "docs" / "specs.md").read_text()
+ROW = re.compile(r"^\| (?P<section>.+) \| `(?P<function>[\w.]+)` \| `(?P<test>\S+::\S+)` \|$", re.MULTILINE)
+NAMED_TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
+# Auditors do not rely on the test kit.
+APART = "testing"
+
+
+def with_a_spec(tree: ast.AST, prefix: str) -> Iterator[str]:
+    """Yield the public functions, classes and methods whose docstring names a specification."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = f"{prefix}.{node.name}"
+            if "Spec:" in (ast.get_docstring(node) or "") and not node.name.startswith("_"):
+                yield name
+            yield from with_a_spec(node, name)
+
+
+def exists(path: str, name: str) -> bool:
+    file = ROOT / "tests" / path
+    return file.is_file() and f"def {name}(" in file.read_text()
+
+
+def test_functions_with_a_spec_are_listed() -> None:
+    modules = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != APART]
+    found = {
+        name
+        for path in modules
+        for name in with_a_spec(ast.parse(path.read_text()), ".".join(path.relative_to(PACKAGE).with_suffix("").parts))
+    }
+    assert {row["function"] for row in ROW.finditer(SPECS)} == found
+    assert len(found) > 150
+
+
+def test_every_row_of_the_specifications_is_read() -> None:
+    heads = SPECS.count("| section | function | test |")
+    assert len(ROW.findall(SPECS)) == len(re.findall(r"^\| ", SPECS, re.MULTILINE)) - heads
+
+
+@pytest.mark.parametrize("function", [row["function"] for row in ROW.finditer(SPECS)])
+def test_function_of_a_row_exists(function: str) -> None:
+    assert callable(resolve(function))
+
+
+def resolve(function: str) -> Any:
+    """Return the object with this dotted path below the package, or None."""
+    names = function.split(".")
+    for split in range(len(names) - 1, 0, -1):
+        if PACKAGE.joinpath(*names[:split]).with_suffix(".py").is_file():
+            found: Any = import_module(".".join(["django_phi_oidc", *names[:split]]))
+            for name in names[split:]:
+                found = getattr(found, name, None)
+            return found
+    return None
+
+
+def test_missing_function_is_not_resolved() -> None:
+    assert [resolve(name) for name in ("oidc.nowhere.verify", "oidc.id_token.nothing")] == [None, None]
+
+
+@pytest.mark.parametrize("page", ["specs.md", "hipaa.md", "explanation/threat-model.md"])
+def test_tests_named_on_a_page_exist(page: str) -> None:
+    named = NAMED_TEST.findall((ROOT / "docs" / page).read_text())
+    assert [f"{path}::{name}" for path, name in named if not exists(path, name)] == []
+    assert len(named) > 10
+    assert not exists(named[0][0], named[0][1] + "_not")
+
+
+def test_every_requirement_names_a_test() -> None:
+    rows = re.findall(r"^\| (?!---).+\|$", (ROOT / "docs" / "hipaa.md").read_text(), re.MULTILINE)
+    assert [row for row in rows if not NAMED_TEST.search(row) and not row.endswith("| test |")] == []

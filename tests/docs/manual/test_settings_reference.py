@@ -1,0 +1,98 @@
+"""The tables of the settings page match the code: `make reference` would change nothing."""
+
+import re
+from dataclasses import MISSING
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+import django_phi_oidc
+from django_phi_oidc.config.sinks import _OPTIONS_BY_TYPE, SinkDeclaration
+from tests.docs.manual.settings_reference import TABLE, build_rows, find_class, format_default, read_texts, regenerate
+from tests.support.manual_blocks import PAGES
+
+PAGE = PAGES["settings"].read_text()
+KINDS = {path: find_class(path) for path in (hit["path"] for hit in TABLE.finditer(PAGE))}
+PACKAGE = Path(django_phi_oidc.__file__).parent
+
+
+class Explained:
+    option: str = ""
+    """It says something | of something. Default: none: it says so."""
+
+
+class Unexplained:
+    option: str = ""
+    """It says something."""
+    unexplained: str = ""
+
+
+class ExplainedTwice:
+    option: str = "something"
+    """It says something. Default: something else."""
+
+
+def test_tables_match_the_code_and_a_stale_one_is_found() -> None:
+    assert regenerate(PAGE) == PAGE, "make reference"
+    stale = PAGE.replace("| 15 minutes |", "| 16 minutes |")
+    assert stale != PAGE
+    assert regenerate(stale) == PAGE
+
+
+def test_every_declaration_has_a_table_and_no_row_is_written_by_hand() -> None:
+    declared = re.findall(r"^class (\w+Declaration)\b", "".join(p.read_text() for p in PACKAGE.rglob("*.py")), re.M)
+    # The two options of a scope are in the row of `resource_scopes`.
+    assert {kind.__name__ for kind in KINDS.values()} == {*declared, "Options", "RoleRule"} - {"ScopeDeclaration"}
+    assert "\n| " not in TABLE.sub("", PAGE)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_text_names_each_choice(kind: type) -> None:
+    texts = read_texts(kind)
+    choices = {name: get_args(hint) for name, hint in get_type_hints(kind).items() if get_origin(hint) is Literal}
+    assert [
+        (name, choice) for name, values in choices.items() for choice in values if f"`{choice}`" not in texts[name]
+    ] == []
+    assert all("`another`" not in texts[name] for name in choices)
+
+
+def test_text_of_a_sink_option_names_its_types() -> None:
+    texts = read_texts(SinkDeclaration)
+    for name in frozenset().union(*_OPTIONS_BY_TYPE.values()):
+        types = [kind for kind, options in _OPTIONS_BY_TYPE.items() if name in options]
+        assert texts[name].startswith(", ".join(f"`{kind}`" for kind in types) + ":"), name
+
+
+def test_row_contains_the_text_below_the_field() -> None:
+    assert list(build_rows(Explained))[1:] == [r"| `option` | It says something \| of something | none: it says so |"]
+
+
+@pytest.mark.parametrize(("kind", "option"), [(Unexplained, "unexplained"), (ExplainedTwice, "option")])
+def test_option_without_a_meaning_or_with_two_defaults_is_refused(kind: type, option: str) -> None:
+    with pytest.raises(ValueError, match=rf"{kind.__name__}\.{option} "):
+        list(build_rows(kind))
+
+
+@pytest.mark.parametrize(
+    ("default", "text"),
+    [
+        (MISSING, "required"),
+        (True, "on"),
+        (False, "off"),
+        (6514, "6514"),
+        ("keep", "`keep`"),
+        (("PS256", "ES256"), "`PS256`, `ES256`"),
+        (timedelta(minutes=15), "15 minutes"),
+        (timedelta(hours=1), "1 hour"),
+        (timedelta(days=3), "3 days"),
+        (timedelta(seconds=90), "90 seconds"),
+        (None, ""),
+        ("", ""),
+        ((), ""),
+        ({}, ""),
+    ],
+)
+def test_default_is_formatted(default: Any, text: str) -> None:
+    assert format_default(default) == text

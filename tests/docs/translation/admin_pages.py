@@ -1,0 +1,262 @@
+"""Visits to each page of the package in the admin, and each form on it."""
+
+import re
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.urls import reverse
+
+from django_phi_oidc.access.emergency.models import EmergencyAccess
+from django_phi_oidc.access.policy import PURPOSES
+from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
+from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
+from django_phi_oidc.audit_exports.models import TrailJob
+from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
+from tests.docs.translation.portal_rows import NAME, PERMISSION, WORD, invited, store_claims
+from tests.docs.translation.pseudo_translation import untranslated
+from tests.support.audit_outage import audit_database_fails
+from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
+from tests.support.claims_fixtures import NOW
+from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.session_fixtures import SignedIn
+
+DATA = re.compile(
+    "|".join(
+        [
+            # Ids, digests, times, addresses, names of records, codes of more than one word.
+            r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b(?=[a-f]*\d)[0-9a-f]{8,64}\b",
+            r"\d\d\d\d-\d\d-\d\dT[\d:.+]+Z?|https?://\S+",
+            r"\b[A-Z]\w*/[\w*-]+|\buser/\d+|\b[a-z]+(?:_[a-z]+)+\b",
+            r"\bUTC\b|\bhold-[0-9a-f]{32}\b|\(csv\)|(?<=ｉｓ )create\b",
+            *(
+                rf"(?<![\w.]){re.escape(code)}(?!\.?\w)"
+                for code in sorted([*Action, *PURPOSES, PERMISSION], reverse=True)
+            ),
+        ]
+    )
+)
+LEFT = {
+    *(("td", code) for code in ("administrator", "complaint", "default", "undecryptable", "a-request", "r-1")),
+    ("a", "a-session"),
+    *((element, outcome) for element in ("td", "dd") for outcome in ("success", "failure", "error")),
+    *(("@alt", text) for text in ("Search", "True", "False")),
+}
+"""Codes of one word, where they stand alone in a cell of the trail; and what Django itself says in English."""
+Found = dict[str, list[tuple[str, str]]]
+ALIKE = (OIDCSession, PendingRevocation, AuditEvent)
+"""Their pages differ in nothing that the list has not: a few will do."""
+
+
+def look(found: Found, client: Any, url: str, given: Any = None, *, status: int = 200) -> Any:
+    """Get a page, or post a form, and note in found what of it is in no catalogue."""
+    if given is None:
+        page = client.get(url, follow=True, headers={"Accept": "text/html"})
+    else:
+        page = client.post(url, given, follow=True, headers={"Accept": "text/html"})
+    assert page.status_code == status, (url, given, page.status_code, page.content.decode()[:3000])
+    if page.get("Content-Type", "").startswith("text/html"):
+        texts = [each for each in untranslated(page.content.decode(), data=DATA) if each not in LEFT]
+        # The id of a request is any letters, and stands on the page of an event.
+        ids = (
+            set(AuditEvent.objects.values_list("request_id", flat=True))
+            if texts and (status, "/auditevent/" in url) == (200, True)
+            else ()
+        )
+        if texts := [(where, text) for where, text in texts if where != "td" or text not in ids]:
+            found[f"{url} {given or ''}"] = texts
+    return page
+
+
+def of_model(model: Any, page: str = "changelist", *args: Any) -> str:
+    return reverse(f"admin:django_phi_oidc_{model._meta.model_name}_{page}", args=args)
+
+
+def look_at_nothing(found: Found, client: Any) -> None:
+    """Look at lists that have no row yet."""
+    for model in (AuditEvent, AuditCheckpoint, TrailJob, StoredClaim, LegalHold):
+        look(found, client, of_model(model))
+    look(found, client, f"{of_model(StoredClaim)}?q=unknown")
+    look(found, client, of_model(StoredClaim, "report"))
+    look(found, client, reverse("admin:index"))
+
+
+def look_at_rows(found: Found, client: Any) -> None:
+    """Look at each model's list, the page of each of its rows, and what Django knows of it."""
+    look(found, client, reverse("admin:index"))
+    look(found, client, reverse("admin:app_list", args=["django_phi_oidc"]))
+    for model, pages in admin.site._registry.items():
+        if model._meta.app_label != "django_phi_oidc":
+            continue
+        look(found, client, of_model(model))
+        assert model._default_manager.exists(), model
+        for row in model._default_manager.order_by("pk")[: 3 if model in ALIKE else None]:
+            if model is not TrailJob or row.kind == TrailJob.VERIFICATION or row.asked_by == str(client.user.pk):
+                look(found, client, of_model(model, "change", row.pk))
+        if not hasattr(pages, "build_urls"):
+            look(found, client, of_model(model, "history", row.pk))
+    look(found, client, of_model(StoredClaim, "report"))
+
+
+def act(found: Found, client: Any, model: Any, action: str, rows: Any, **given: Any) -> Any:
+    chosen = {"action": action, "_selected_action": [row.pk for row in rows]}
+    return look(found, client, of_model(model), {**chosen, **given})
+
+
+def fill_in_forms(found: Found, client: Any, patient: SignedIn, settings: Any) -> None:
+    """Send each form with nothing, with what is refused, and with what is good; take each action."""
+    subject, user = patient.subject, patient.user
+    store_claims(patient)
+    for model in (PairwiseSubject, ActivationCode, LegalHold, AlertMute):
+        look(found, client, of_model(model, "add"))
+        look(found, client, of_model(model, "add"), {})
+    held = {"subject": str(subject.uuid), "reason": WORD, "until_0": "2020-01-01", "until_1": "00:00"}
+    look(found, client, of_model(LegalHold, "add"), held)
+    look(found, client, of_model(LegalHold, "add"), {**held, "until_0": "", "until_1": ""})
+    muted = {"kind": "token_forged", "key": "9", "until_0": "2020-01-01", "until_1": "00:00", "note": WORD}
+    look(found, client, of_model(AlertMute, "add"), muted)
+    look(found, client, of_model(AlertMute, "add"), {**muted, "until_0": "2026-11-25"})
+    linked = {"provider": "1", "user": user.pk, "sub": "248289761001"}
+    for sub in ("ж", "a@example.org", "248289761001", "248289761001"):
+        look(found, client, of_model(PairwiseSubject, "add"), {**linked, "sub": sub})
+    look(found, client, of_model(PairwiseSubject, "add"), {**linked, "provider": "9"})
+    rings = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(rings, KEYS={"subject": []})
+    look(found, client, of_model(PairwiseSubject, "add"), linked)
+    settings.PHI_OIDC = rings
+    look(found, client, of_model(PairwiseSubject, "delete", subject.pk))
+    other = PairwiseSubject.objects.exclude(pk=subject.pk).filter(user=user).get()
+    look(found, client, of_model(PairwiseSubject, "delete", other.pk))
+    look(found, client, of_model(PairwiseSubject, "delete", other.pk), {"post": "yes"})
+    look(found, client, of_model(ActivationCode, "add"), {"provider": "1", "user": user.pk})
+    codes = list(ActivationCode.objects.filter(provider="1").order_by("pk"))
+    act(found, client, ActivationCode, "make_another", codes)
+    act(found, client, ActivationCode, "make_another", codes[:1])
+    get_user_model().objects.filter(pk=user.pk).update(is_active=False)
+    look(found, client, reverse("admin:phi_oidc_person", args=[user.pk]))
+    act(found, client, ActivationCode, "make_another", codes[:1])
+    get_user_model().objects.filter(pk=user.pk).update(is_active=True)
+    ActivationCode.objects.filter(pk=codes[0].pk).update(provider="2")
+    act(found, client, ActivationCode, "make_another", codes[:1])
+    ActivationCode.objects.filter(pk=codes[0].pk).update(provider="9")
+    act(found, client, ActivationCode, "make_another", codes[:1])
+    act(found, client, ActivationCode, "revoke", codes)
+    act(found, client, PendingRevocation, "retry", PendingRevocation.objects.all())
+    act(found, client, StoredClaim, "erase_now", StoredClaim.objects.all())
+    act(found, client, LegalHold, "release", LegalHold.objects.all())
+    act(found, client, StoredClaim, "erase_now", StoredClaim.objects.all())
+    act(found, client, AlertMute, "end", AlertMute.objects.all())
+    act(found, client, AlertMute, "end", [])
+    act(found, client, EmergencyAccess, "close_now", EmergencyAccess.objects.all())
+    act(found, client, OIDCSession, "end_now", OIDCSession.objects.filter(user=user))
+    alert = SecurityAlert.objects.filter(acknowledged_at=None).first()
+    assert alert
+    look(found, client, of_model(SecurityAlert, "change", alert.pk), {"note": " "})
+    look(found, client, of_model(SecurityAlert, "change", alert.pk), {"note": WORD})
+    emergency = EmergencyAccess.objects.filter(reviewed_at=None).first()
+    assert emergency
+    url, its = of_model(EmergencyAccess, "change", emergency.pk), EmergencyAccess.objects.filter(pk=emergency.pk)
+    its.update(closed_at=None, close_reason="")
+    look(found, client, url, {"verdict": "justified", "note": WORD})
+    its.update(closed_at=NOW, close_reason="closed", actor=str(client.user.pk))
+    look(found, client, url)
+    its.update(actor=str(user.pk))
+    look(found, client, url, {}, status=400)
+    look(found, client, url, {"verdict": "justified", "note": WORD})
+    look(found, client, url, {"verdict": "justified", "note": WORD})
+
+
+def look_at_the_trail(found: Found, client: Any) -> None:
+    """Ask the trail's pages for what they can't show, and for what they can."""
+    trail, jobs = of_model(AuditEvent), of_model(TrailJob)
+    wrong = "?action=x&outcome=9&since=9&until=9&actor=" + "9" * 300
+    unsealed = AuditUnsealed.objects.latest("pk").pk
+    both = f"?before={unsealed}&after={unsealed}"
+    for query in (wrong, "?before=9", both, "?actor=77", "?outcome=failure"):
+        look(found, client, trail + query)
+    look(found, client, of_model(AuditCheckpoint) + "?before=0")
+    look(found, client, of_model(AuditEvent, "proof", unsealed))
+    for wanted in ("9", "csv"):
+        look(found, client, f"{jobs}export/", {"format": wanted})
+    look(found, client, f"{jobs}verify/", {})
+    AuditUnsealed.objects.filter(event_id=unsealed).update(refused=True)
+    look(found, client, of_model(AuditEvent, "change", unsealed))
+    (done,) = TrailJob.objects.filter(kind=TrailJob.EXPORT, state=TrailJob.DONE, attempts=0)
+    look(found, client, f"{jobs}{done.pk}/download/", {})
+
+
+def look_at_the_person(found: Found, client: Any, patient: SignedIn) -> None:
+    """Look at the person's page, and do all that may be done about them, with and without what it asks for."""
+    url = reverse("admin:phi_oidc_person", args=[patient.user.pk])
+    invited(patient.user)
+    hold = LegalHold.objects.filter(released_at=None).get()
+    given: dict[str, Any] = {
+        "export": {},
+        "invite": {"chosen": "1"},
+        # Of the code that was made just before.
+        "withdraw": lambda: {"chosen": str(ActivationCode.objects.latest("pk").pk)},
+        "disclose": {"chosen": str(patient.subject.uuid)},
+        "reveal": {"chosen": NAME, "purpose": "HOPERAT", "reason": "complaint"},
+        "hold": {"chosen": str(patient.subject.uuid), "reason": WORD},
+        "release": {"chosen": [str(hold.pk)]},
+        "scrub": {},
+        "end": {"chosen": [str(patient.session.pk)]},
+        "close": {"chosen": [str(EmergencyAccess.objects.get(closed_at=None).pk)]},
+    }
+    assert set(given) == set(PERSON_ACTIONS)
+    look(found, client, url)
+    for name, form in given.items():
+        look(found, client, f"{url}{name}/")
+        if form:
+            look(found, client, f"{url}{name}/", {}, status=400)
+    look(found, client, f"{url}reveal/", {**given["reveal"], "purpose": "TREAT"}, status=403)
+    late = {**given["hold"], "until": "2020-01-01 00:00"}
+    look(found, client, f"{url}hold/", late, status=400)
+    look(found, client, f"{url}scrub/", {}, status=409)
+    for name, form in given.items():
+        if name == "scrub":
+            LegalHold.objects.update(released_at=NOW)
+            PairwiseSubject.objects.update(held_until=None)
+            StoredClaim.objects.update(held_until=None)
+        look(found, client, f"{url}{name}/", form() if callable(form) else form)
+    for name in given:
+        look(found, client, f"{url}{name}/")
+    look(found, client, url)
+
+
+def look_at_what_is_away(found: Found, client: Any, patient: SignedIn) -> None:
+    """Look while the trail can't be reached: at its pages, and at those of which a part is its."""
+    emergency = EmergencyAccess.objects.filter(user=patient.user).first()
+    assert emergency
+    person = reverse("admin:phi_oidc_person", args=[patient.user.pk])
+    with audit_database_fails():
+        for url, status in (
+            (of_model(AuditEvent), 503),
+            (of_model(EmergencyAccess, "change", emergency.pk), 503),
+            (person, 200),
+            (reverse("admin:index"), 200),
+        ):
+            look(found, client, url, status=status)
+        look(found, client, f"{person}export/", {}, status=503)
+
+
+def look_at_what_is_altered(found: Found, client: Any, patient: SignedIn) -> None:
+    """Look where an event can be none any more: by the list, by the person, by an emergency."""
+    emergency = EmergencyAccess.objects.filter(user=patient.user).first()
+    assert emergency
+    last = AuditEvent.objects.filter(actor=str(client.user.pk)).latest("pk")
+    with without_triggers():
+        time = "infinity" if is_postgresql() else "2026-13-01 00:00:00"
+        sql(f"UPDATE {EVENT} SET occurred_at = %s, actor = %s", time, str(patient.user.pk))
+    for url in (
+        of_model(AuditEvent),
+        of_model(AuditEvent, "change", last.pk),
+        of_model(EmergencyAccess, "change", emergency.pk),
+        reverse("admin:phi_oidc_person", args=[patient.user.pk]),
+        reverse("admin:index"),
+    ):
+        look(found, client, url)

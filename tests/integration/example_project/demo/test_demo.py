@@ -1,0 +1,139 @@
+"""The complete demo, started as by `make demo`."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from portal.demo import services
+from portal.demo.story import STEPS
+
+from tests.integration.example_project.conftest import ROOT
+
+pytestmark = pytest.mark.sqlite
+TOKEN = re.compile(r"eyJ[\w-]+\.|\b[ar]t_[\w-]{20,}|[?&](code|state)=")
+
+
+def start_demo(**variables: str) -> subprocess.Popen[str]:
+    prefixes = (*services.VARIABLE_PREFIXES, "PORT", "PYTHONUNBUFFERED")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "manage.py"), "demo"],
+        env={**environ, **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def list_processes(var: Path) -> list[str]:
+    """Return the command lines of the processes of the demo in that directory."""
+    command_lines = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"PORTAL_VAR_DIR={var}\0".encode() in (process / "environ").read_bytes():
+                command_lines.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return command_lines
+
+
+def wait_for_directory(demo: subprocess.Popen[str]) -> Path:
+    """Return the directory of a running demo after it has started a process."""
+    parent = f"PPid:\t{demo.pid}\n"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                variables = (process / "environ").read_bytes() if parent in (process / "status").read_text() else b""
+            except OSError:
+                continue
+            if match := re.search(rb"(?:^|\0)PORTAL_VAR_DIR=([^\0]+)", variables):
+                return Path(match[1].decode())
+        time.sleep(0.05)
+    raise TimeoutError("The demo did not start a process.")
+
+
+def parse_directory(output: str) -> Path:
+    return Path(re.search(r"Databases, queue and logs: (.+)", output)[1]).resolve()
+
+
+def read_logs(output: str) -> str:
+    """Return the last log lines of each process. The next demo will reuse the directory."""
+    logs = sorted((parse_directory(output) / "log").glob("*.log"))
+    return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-25:]) for log in logs)
+
+
+def test_demo_without_a_terminal_runs_all_steps_and_stops_all_processes() -> None:
+    with start_demo() as demo:
+        output = demo.communicate(timeout=180)[0]
+    assert demo.returncode == 0, output + read_logs(output)
+    assert f"{len(STEPS)} of {len(STEPS)} steps passed." in output
+    assert "✗" not in output
+    assert "login.refused    failure signature_invalid" in output
+    assert not TOKEN.search(output)
+    assert list_processes(parse_directory(output)) == []
+
+
+def test_demo_with_a_failed_step_reports_it_and_exits_with_1() -> None:
+    with start_demo() as demo:
+        leaked = wait_for_directory(demo) / "log" / "careless.log"
+        leaked.write_text("born 1984-03-09\n")
+        output = demo.communicate(timeout=120)[0]
+    assert demo.returncode == 1, output
+    assert f"{len(STEPS) - 1} of {len(STEPS)} steps passed." in output
+    assert " 2 ✗ Stored data is encrypted" in output
+    assert "her date of birth in careless.log" in output
+    assert list_processes(parse_directory(output)) == []
+
+
+def test_demo_with_an_occupied_port_reports_it_and_exits_with_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, start_demo(PORT=str(listener.getsockname()[1])) as demo:
+        output = demo.communicate(timeout=120)[0]
+    assert demo.returncode == 1
+    assert "portal did not start" in output
+
+
+@pytest.fixture
+def ignored_sigint() -> Iterator[None]:
+    """Ignore SIGINT in this process and in the processes that it starts, as in a background job of a script."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def interrupt_demo(signal_number: signal.Signals) -> None:
+    """Start the demo, send the signal after the first step, and check that all processes stop."""
+    with start_demo() as demo:
+        assert demo.stdout is not None
+        output = ""
+        while "✓" not in output:
+            line = demo.stdout.readline()
+            assert line, output
+            output += line
+        var = wait_for_directory(demo)
+        running = list_processes(var)
+        demo.send_signal(signal_number)
+        rest: Any = demo.communicate(timeout=60)[0]
+    assert demo.returncode == 128 + signal_number, output + rest
+    assert len(running) >= 4
+    assert list_processes(var) == []
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_stops_its_processes(signal_number: signal.Signals) -> None:
+    interrupt_demo(signal_number)
+
+
+@pytest.mark.usefixtures("ignored_sigint")
+def test_demo_that_inherits_an_ignored_sigint_can_be_interrupted() -> None:
+    interrupt_demo(signal.SIGINT)

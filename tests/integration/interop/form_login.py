@@ -1,0 +1,48 @@
+"""A user without a browser, who submits the provider's forms by HTTP. Ten times faster than a browser."""
+
+import re
+from dataclasses import dataclass, field
+
+import requests
+
+_CSRF = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+
+
+@dataclass(slots=True)
+class FormPerson:
+    """One user's cookies at the portal and at the provider."""
+
+    portal: str
+    issuer: str
+    ca_bundle: str
+    web: requests.Session = field(default_factory=requests.Session)
+
+    def __post_init__(self) -> None:
+        # Otherwise environment variables could replace the CA bundle.
+        self.web.trust_env = False
+        self.web.verify = self.ca_bundle
+        self.web.headers["Accept"] = "text/html"
+
+    def get(self, path: str, **options: bool) -> requests.Response:
+        """Request a page of the portal."""
+        return self.web.get(f"{self.portal}{path}", timeout=20, **options)
+
+    def post(self, path: str, page: str = "/portal/") -> requests.Response:
+        """Post to the portal with the CSRF token of one of its pages, without following redirects."""
+        match = _CSRF.search(self.get(page).text)
+        fields = {"csrfmiddlewaretoken": match[1] if match else ""}
+        headers = {"Referer": f"{self.portal}{page}"}
+        return self.web.post(f"{self.portal}{path}", data=fields, headers=headers, allow_redirects=False, timeout=20)
+
+    def sign_in(self, name: str = "amina") -> requests.Response:
+        """Sign in and return the last page."""
+        page = self.get("/oidc/authenticate/?next=/portal/")
+        for fields in ({"username": name, "step": "password"}, {"decision": "allow"}):
+            if page.url.startswith(f"{self.issuer}/interaction/"):
+                page = self.web.post(page.url, data=fields, timeout=20)
+        return page
+
+    @property
+    def session_key(self) -> str:
+        """The portal's session cookie."""
+        return str(self.web.cookies.get("sessionid", domain="127.0.0.1") or "")

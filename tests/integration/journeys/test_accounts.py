@@ -1,0 +1,172 @@
+"""Accounts of sign-ins: creation, matching, refusals, pending sign-ins and redirect targets."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
+
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.sessions.models import EndReason, OIDCSession
+from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+from django_phi_oidc.testing.mock_provider import DemoProvider
+from tests.integration.journeys.rule_codes import shows
+from tests.support.http_browser import Browser
+from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.portal_fixtures import EVERYTHING, declaration, events
+
+pytestmark = pytest.mark.django_db(**EVERYTHING)
+
+
+def test_first_sign_in_creates_an_opaque_account(op: DemoProvider, browser: Browser) -> None:
+    browser.sign_in(op)
+    user = get_user_model().objects.get()
+    assert user.get_username().startswith("phi_")
+    assert len(user.get_username()) == 30
+    assert (user.email, user.first_name, user.last_name) == ("", "", "")
+    assert not user.has_usable_password()
+    subject = PairwiseSubject.objects.get()
+    assert (subject.user, subject.issuer) == (user, op.issuer)
+    assert SubjectDigest.objects.filter(subject=subject).count() == 2
+    (linked,) = events(action="subject.linked")
+    assert linked.subject == str(subject.uuid)
+    sub = op.get_subject("amina", "portal")
+    assert not SubjectDigest.objects.filter(digest__contains=sub).exists()
+
+
+def test_returning_person_gets_the_same_account(op: DemoProvider, browser: Browser, portal: str) -> None:
+    browser.sign_in(op)
+    again, other = Browser(portal), Browser(portal)
+    again.sign_in(op)
+    other.sign_in(op, "jonas")
+    assert browser.user() == again.user() != other.user() != ""
+    assert get_user_model().objects.count() == 2
+
+
+def test_account_is_not_matched_by_email(op: DemoProvider, browser: Browser, portal: str) -> None:
+    get_user_model().objects.create_user("other", email="amina.okafor@example.org")
+    browser.sign_in(op)
+    assert get_user_model().objects.get(pk=browser.user()).get_username() != "other"
+
+
+def test_session_of_a_deactivated_user_ends_at_the_next_request(op: DemoProvider, browser: Browser) -> None:
+    browser.sign_in(op)
+    user = get_user_model().objects.get(pk=browser.user())
+    get_user_model().objects.filter(pk=user.pk).update(is_active=False)
+    assert browser.user() == ""
+    assert browser.get("/portal/home/").status == 302
+
+
+@shows("user_inactive")
+def test_deactivated_user_is_refused_and_the_tokens_are_revoked(
+    op: DemoProvider, browser: Browser, portal: str
+) -> None:
+    assert browser.sign_in(op).status == 302
+    get_user_model().objects.update(is_active=False)
+    before = len(op.active_tokens)
+    page = Browser(portal).sign_in(op)
+    assert page.status == 403
+    assert [event.reason for event in events(action="login.refused")] == ["user_inactive"]
+    assert len(op.active_tokens) == before
+
+
+@shows("not_provisioned")
+def test_sign_in_refused_by_the_backend_revokes_the_tokens(op: DemoProvider, settings: Any, browser: Browser) -> None:
+    configured = settings.AUTHENTICATION_BACKENDS
+    settings.AUTHENTICATION_BACKENDS = ["tests.integration.journeys.authentication_backends.Refusing"]
+    assert browser.sign_in(op).status == 403
+    assert [event.reason for event in events(action="login.refused")] == ["not_provisioned"]
+    assert op.tokens != []
+    assert op.active_tokens == []
+    settings.AUTHENTICATION_BACKENDS = configured
+    assert browser.sign_in(op).status == 302
+    assert len(op.active_tokens) == 2
+
+
+@shows("subject_key_missing")
+def test_digest_of_an_unknown_key_refuses_only_first_sign_ins(
+    op: DemoProvider, settings: Any, browser: Browser, portal: str
+) -> None:
+    browser.sign_in(op)
+    all_keys = settings.PHI_OIDC["KEYS"]["subject"]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": all_keys[:1]})
+    assert Browser(portal).sign_in(op, "jonas").status == 403
+    assert [event.reason for event in events(action="login.refused")] == ["subject_key_missing"]
+    again = Browser(portal)
+    again.sign_in(op)
+    assert again.user() == browser.user()
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": all_keys})
+    assert Browser(portal).sign_in(op, "jonas").status == 302
+
+
+@shows("provider_unknown")
+def test_unknown_provider_is_refused(op: DemoProvider, settings: Any, browser: Browser) -> None:
+    both = {"default": declaration(op), "other": declaration(op)}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": both}
+    assert browser.start_sign_in(path="/oidc/undeclared/authenticate/").status == 403
+    assert [event.reason for event in events(action="login.refused")] == ["provider_unknown"]
+    redirect = browser.start_sign_in(path="/oidc/other/authenticate/")
+    assert browser.get(op.authorize(redirect.location, "amina")).status == 302
+    assert browser.user() != ""
+
+
+def test_sign_ins_in_several_tabs_lead_to_their_own_pages(op: DemoProvider, browser: Browser) -> None:
+    tabs = {
+        page: browser.get_callback_url(op, next_url=page) for page in ("/portal/a/", "/portal/b/", "/portal/c/?x=1")
+    }
+    for page, callback in reversed(tabs.items()):
+        assert browser.get(callback).location == page
+
+
+def test_sixth_pending_sign_in_drops_the_oldest(op: DemoProvider, browser: Browser) -> None:
+    callbacks = [browser.get_callback_url(op) for _ in range(6)]
+    assert len([name for name in browser.cookies if name.startswith("phi_oidc_")]) == 5
+    assert browser.get(callbacks[0]).status == 403
+    assert browser.get(callbacks[5]).status == 302
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)", "/" + "x" * 2000],
+)
+def test_next_url_of_another_host_is_ignored(url: str, op: DemoProvider, browser: Browser) -> None:
+    redirect = browser.start_sign_in(next_url=url)
+    assert "evil" not in redirect.location
+    assert browser.get(op.authorize(redirect.location, "amina")).location == "/"
+
+
+def test_anonymous_visitor_gets_no_session(op: DemoProvider, browser: Browser) -> None:
+    browser.start_sign_in()
+    assert Session.objects.count() == 0
+    assert "sessionid" not in browser.cookies
+
+
+def test_sign_in_of_another_person_ends_the_first_session(op: DemoProvider, browser: Browser) -> None:
+    browser.sign_in(op)
+    first = browser.user()
+    browser.provider_cookies.clear()
+    browser.sign_in(op, "jonas")
+    assert browser.user() not in ("", first)
+    ended = OIDCSession.objects.get(user_id=first)
+    assert ended.end_reason == EndReason.REPLACED
+    assert {token.grant.account.username for token in op.active_tokens} == {"jonas"}
+    assert Session.objects.count() == 1
+    assert not StoredClaim.objects.filter(session=ended.pk).exists()
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_refused_callback_does_not_sign_out(method: str, op: DemoProvider, browser: Browser) -> None:
+    browser.sign_in(op)
+    user = browser.user()
+    for query in ("?error=access_denied&state=x", "?state=x&code=y", "", "?error=login_required"):
+        getattr(browser, method)(f"/oidc/callback/{query}")
+        assert browser.user() == user
+
+
+def test_claims_are_stored_encrypted_and_only_if_declared(op: DemoProvider, browser: Browser) -> None:
+    browser.sign_in(op)
+    assert {claim.name for claim in StoredClaim.objects.all()} == {"birthdate", "address"}
+    assert "1984" not in "".join(claim.value.ciphertext for claim in StoredClaim.objects.all())
+    (overfetched,) = events(action="claim.overfetched")
+    assert "gender" in overfetched.detail
+    assert "female" not in overfetched.detail

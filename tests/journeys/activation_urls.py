@@ -1,8 +1,0 @@
-"""The portal of the journeys, and the admin, where codes are made."""
-
-from django.contrib import admin
-from django.urls import path
-
-from . import urls
-
-urlpatterns = [*urls.urlpatterns, path("admin/", admin.site.urls)]

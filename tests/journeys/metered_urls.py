@@ -1,9 +1,0 @@
-"""The portal of the journeys, with the page that Prometheus scrapes."""
-
-from django.urls import path
-
-from django_phi_oidc.watch.prometheus import metrics
-
-from .urls import urlpatterns as of_the_portal
-
-urlpatterns = [*of_the_portal, path("metrics/", metrics)]

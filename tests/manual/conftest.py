@@ -1,5 +1,0 @@
-"""A person with a session, at a provider that revokes what it is asked to."""
-
-from tests.sessions.conftest import op, sign_in
-
-__all__ = ["op", "sign_in"]

@@ -1,9 +1,0 @@
-"""The tests' settings, with a user model of the host's own."""
-
-from tests.settings import *  # noqa: F403
-from tests.settings import INSTALLED_APPS
-
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.person.hospital_staff"]
-AUTH_USER_MODEL = "hospital_staff.Member"
-MIGRATION_MODULES = {"hospital_staff": "hospital_staff_migrations"}
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = False

@@ -1,0 +1,432 @@
+"""Disables the checks of the portal one by one and runs the attacks that should detect this. Prints JSON lines.
+
+Run by test_planted_faults.py in a separate process, with the settings of the example, in one environment.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
+from typing import Any
+
+import django
+
+PACKAGE = "django_phi_oidc."
+Fault = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def replaced(target: str, create_replacement: Callable[[Any], Any]) -> Iterator[None]:
+    """Replace a function in all modules that import it, or a method in its class."""
+    module, *path = target.split(":")
+    owner: Any = import_module(module if module.startswith("django.") else PACKAGE + module)
+    for name in path[:-1]:
+        owner = getattr(owner, name)
+    original = getattr(owner, path[-1])
+    replacement = create_replacement(original)
+    references = [(owner, path[-1])]
+    if len(path) == 1:
+        modules = [module for name, module in sys.modules.items() if _is_part_of_the_portal(name)]
+        references += [
+            (module, name) for module in modules for name, value in vars(module).items() if value is original
+        ]
+    for namespace, name in references:
+        setattr(namespace, name, replacement)
+    try:
+        yield
+    finally:
+        for namespace, name in references:
+            setattr(namespace, name, original)
+
+
+def _is_part_of_the_portal(module: str) -> bool:
+    return module.startswith(PACKAGE) and ".testing" not in module and not module.endswith("subcommands.attack")
+
+
+def without_check(target: str, get_result: Callable[..., Any] = lambda *args, **kwargs: None) -> Fault:
+    """Disable a check: where it would refuse, return the result of get_result."""
+
+    def create_replacement(original: Any) -> Any:
+        from django_phi_oidc.errors import PhiOidcError  # noqa: PLC0415 -- Django is not set up before
+
+        def lenient(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return original(*args, **kwargs)
+            except PhiOidcError:
+                return get_result(*args, **kwargs)
+
+        return lenient
+
+    return lambda: replaced(target, create_replacement)
+
+
+def replace(target: str, replacement: Any) -> Fault:
+    return lambda: replaced(target, lambda original: replacement)
+
+
+def get_member(name: str) -> Callable[..., Any]:
+    return lambda members, **kwargs: str(members.get(name, "x"))
+
+
+def get_parameter(name: str) -> Callable[..., Any]:
+    return lambda parameters: next(iter(parameters.get(name, ())), "x")
+
+
+def read_any_response(raw_response: Any) -> Any:
+    from django_phi_oidc.oidc.transport import TransportResponse  # noqa: PLC0415
+
+    headers = {name.lower(): value for name, value in raw_response.headers.itermerged()}
+    return TransportResponse(status=raw_response.status, headers=headers, body=raw_response.read())
+
+
+def parse_any_par_response(response: Any, *, declaration: Any) -> dict[str, str]:
+    return {"client_id": declaration.client_id, "request_uri": str(json.loads(response.body).get("request_uri"))}
+
+
+def parse_any_userinfo(response: Any, **kwargs: Any) -> dict[str, Any]:
+    """Return the claims of a signed or unsigned response, without verification."""
+    from django_phi_oidc.testing.mock_provider.signing import parse_unverified  # noqa: PLC0415
+
+    try:
+        return dict(parse_unverified(response.body.decode())[1])
+    except ValueError:
+        claims = json.loads(response.body or b"{}")
+        return claims if isinstance(claims, dict) else {}
+
+
+def select_any_key(self: Any, *, kid: Any, alg: str) -> Any:
+    return next(iter(key for key in self.keys if key.can_verify(alg)), self.keys[0])
+
+
+def list_all_subject_ids(**kwargs: Any) -> Any:
+    return import_module("django_phi_oidc.subjects.models").PairwiseSubject.objects.values_list("pk", flat=True)
+
+
+def create_pool_manager_without_verification(declaration: Any) -> Any:
+    import urllib3  # noqa: PLC0415
+
+    from django_phi_oidc.provider.connection_pool import TimedConnectionPool, TimedTLSConnectionPool  # noqa: PLC0415
+
+    urllib3.disable_warnings()
+    manager = urllib3.PoolManager(cert_reqs="CERT_NONE", assert_hostname=False)
+    manager.pool_classes_by_scheme = {"http": TimedConnectionPool, "https": TimedTLSConnectionPool}
+    return manager
+
+
+@contextmanager
+def state_without_cookie() -> Iterator[None]:
+    """Store pending sign-ins on the server, for any browser."""
+    stored: dict[str, str] = {}
+
+    def create_encrypt(original: Any) -> Any:
+        def encrypt(text: str, *, context: Any, **kwargs: Any) -> str:
+            ciphertext: str = original(text, context=context, **kwargs)
+            if context[0] == "pending sign-in":
+                stored[context[1]] = ciphertext
+            return ciphertext
+
+        return encrypt
+
+    def create_decrypt_state(original: Any) -> Any:
+        return lambda name, ciphertext: original(name, ciphertext or stored.get(name, ""))
+
+    with (
+        replaced("crypto.keyring:encrypt", create_encrypt),
+        replaced("login.state_cookie:_decrypt_state", create_decrypt_state),
+    ):
+        yield
+
+
+@contextmanager
+def overridden_settings(**overrides: Any) -> Iterator[None]:
+    from django.test import override_settings  # noqa: PLC0415
+
+    with override_settings(**overrides):
+        yield
+
+
+@contextmanager
+def without_middleware(path: str) -> Iterator[None]:
+    from django.conf import settings  # noqa: PLC0415
+
+    with overridden_settings(MIDDLEWARE=[name for name in settings.MIDDLEWARE if name != path]):
+        yield
+
+
+@contextmanager
+def same_session() -> Iterator[None]:
+    """A sign-in keeps the session of the browser."""
+
+    @contextmanager
+    def keep_session(request: Any) -> Iterator[Any]:
+        yield type(request.session)()
+
+    with (
+        replaced("login.session_setup:_replace_django_session", lambda original: keep_session),
+        replaced("login.session_setup:_insert_session", lambda original: lambda session: session.save()),
+    ):
+        yield
+
+
+def copy_prompt_from_request(original: Any) -> Any:
+    """Copy a parameter of the request to the authorization request."""
+
+    def redirect(request: Any, *args: Any, **kwargs: Any) -> Any:
+        response = original(request, *args, **kwargs)
+        response["Location"] += f"&prompt={request.GET.get('prompt', '')}"
+        return response
+
+    return redirect
+
+
+leaked_claims: list[Any] = []
+
+
+class LeakingMiddleware:
+    """Adds claims to headers and URLs."""
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: Any) -> Any:
+        response = self.get_response(request)
+        if leaked_claims:
+            response["X-Person"] = json.dumps(leaked_claims)
+            if response.status_code == 302 and "/authenticate" not in request.path:
+                response["Location"] += f"?person={json.dumps(leaked_claims)}"
+        return response
+
+
+def leaking(leak: Callable[[str], Any]) -> Fault:
+    """Pass the claims of each sign-in to leak."""
+
+    def create_exchange_code(original: Any) -> Any:
+        def exchange_code(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            leak(json.dumps(dict(result.claims)))
+            return result
+
+        return exchange_code
+
+    return lambda: replaced("login.code_exchange:exchange_code", create_exchange_code)
+
+
+def leak_to_log(claims: str) -> None:
+    # The portal's log filter would mask plain text.
+    encoded = import_module("base64").b64encode(claims.encode()).decode()
+    import_module("logging").getLogger("portal").debug("signed in: %s", encoded)
+
+
+def leak_to_table(claims: str) -> None:
+    group = import_module("django.contrib.auth.models").Group
+    group.objects.create(name=json.loads(claims)["birthdate"])
+
+
+def leak_to_cache(claims: str) -> None:
+    import_module("django.core.cache").cache.set("person", claims)
+
+
+def leak_to_message(claims: str) -> None:
+    import_module("celery").current_app.send_task("portal.greet", kwargs={"person": claims})
+
+
+def leak_to_mail(claims: str) -> None:
+    import_module("django.core.mail").send_mail("A user signed in", claims, None, ["staff@example.org"])
+
+
+@contextmanager
+def leak_to_response() -> Iterator[None]:
+    from django.conf import settings  # noqa: PLC0415
+
+    middleware = f"{__name__}.{LeakingMiddleware.__name__}"
+    leak = leaking(lambda claims: leaked_claims.append(json.loads(claims)))
+    with leak(), overridden_settings(MIDDLEWARE=[middleware, *settings.MIDDLEWARE]):
+        yield
+    leaked_claims.clear()
+
+
+ID_TOKEN = "oidc.id_token:validate_"
+FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
+    **{
+        name: (without_check(target, **options), codes)
+        for name, target, codes, options in (
+            ("alg", f"{ID_TOKEN}alg", ("alg_not_allowed",), {}),
+            ("signature", f"{ID_TOKEN}signature", ("signature_invalid",), {}),
+            ("iss", f"{ID_TOKEN}iss", ("iss_invalid",), {}),
+            ("aud", f"{ID_TOKEN}aud", ("aud_invalid",), {}),
+            ("azp", f"{ID_TOKEN}azp", ("azp_invalid",), {}),
+            ("exp", f"{ID_TOKEN}exp", ("exp_invalid",), {}),
+            ("iat", f"{ID_TOKEN}iat", ("iat_invalid",), {}),
+            ("nbf", f"{ID_TOKEN}nbf", ("nbf_invalid",), {}),
+            ("lifetime of the ID Token", f"{ID_TOKEN}id_token_lifetime", ("id_token_lifetime",), {}),
+            ("nonce", f"{ID_TOKEN}nonce", ("nonce_invalid", "token_replayed"), {}),
+            ("sub", f"{ID_TOKEN}sub", ("sub_invalid",), {}),
+            ("pairwise sub", f"{ID_TOKEN}pairwise_sub", ("sub_not_pairwise",), {}),
+            ("acr", f"{ID_TOKEN}acr", ("acr_insufficient",), {}),
+            ("auth_time", f"{ID_TOKEN}auth_time", ("auth_time_missing", "auth_time_stale"), {}),
+            ("at_hash", f"{ID_TOKEN}at_hash", ("at_hash_invalid",), {}),
+            ("critical headers", "oidc.jose:_validate_header", ("token_malformed",), {}),
+            ("https", "oidc.metadata:validate_https_url", ("transport_not_https",), {}),
+            ("issuer", "oidc.metadata:validate_issuer", ("issuer_mismatch",), {}),
+            ("metadata", "oidc.metadata:_parse_document", ("metadata_invalid",), {"get_result": lambda response: {}}),
+            ("pairwise offered", "oidc.metadata:validate_pairwise_supported", ("pairwise_unsupported",), {}),
+            ("algorithms offered", "oidc.metadata:validate_alg_supported", ("alg_unsupported",), {}),
+            ("revocation offered", "oidc.metadata:validate_revocation_supported", ("revocation_unsupported",), {}),
+            ("pushes offered", "oidc.metadata:validate_par_supported", ("par_unsupported",), {}),
+            ("state", "oidc.authorization:get_state", ("state_missing",), {"get_result": get_parameter("state")}),
+            ("parameters once", "oidc.authorization:validate_single_values", ("parameter_repeated",), {}),
+            ("iss of the answer", "oidc.authorization:validate_response_iss", ("iss_mismatch", "iss_missing"), {}),
+            ("error of the answer", "oidc.authorization:raise_for_error", ("provider_error",), {}),
+            ("code", "oidc.authorization:get_code", ("code_missing",), {"get_result": get_parameter("code")}),
+            ("error of the token response", "oidc.token:raise_for_token_error", ("token_error",), {}),
+            (
+                "token response",
+                "oidc.token:validate_json_response",
+                ("token_response_invalid",),
+                {"get_result": lambda parsed, **kwargs: parsed or {}},
+            ),
+            ("token_type", "oidc.token:validate_token_type", ("token_type_unsupported",), {}),
+            ("ID Token", "oidc.token:get_id_token", ("id_token_missing",), {"get_result": get_member("id_token")}),
+            (
+                "access token",
+                "oidc.token:get_access_token",
+                ("access_token_missing",),
+                {"get_result": get_member("access_token")},
+            ),
+            ("lifetime of the access token", "oidc.token:get_expires_in", ("access_token_lifetime",), {}),
+            ("sub of UserInfo", "oidc.userinfo:validate_userinfo_sub", ("userinfo_sub_mismatch",), {}),
+            ("essential claims", "claims.minimization:validate_essential_claims", ("claim_missing",), {}),
+            (
+                "subject keys",
+                "subjects.linking:_find_digests",
+                ("subject_key_missing",),
+                {"get_result": lambda *args: []},
+            ),
+            ("logout event", "oidc.logout_token:validate_logout_claims", ("logout_token_invalid",), {}),
+            ("typ of a logout token", "oidc.logout_token:validate_typ", ("logout_token_invalid",), {}),
+        )
+    },
+    "redirects, size and encoding": (
+        replace("provider.http_transport:_read_response", read_any_response),
+        ("transport_redirect", "transport_too_large", "transport_encoding"),
+    ),
+    "certificate": (
+        replace("provider.http_transport:_create_pool_manager", create_pool_manager_without_verification),
+        ("transport_tls",),
+    ),
+    "keys that fit": (replace("oidc.jwks:JSONWebKeySet:select", select_any_key), ("key_not_found",)),
+    "answer to a push": (
+        replace("oidc.pushed_authorization:process_par_response", parse_any_par_response),
+        ("par_response_invalid",),
+    ),
+    "error of a push": (
+        replace("oidc.pushed_authorization:process_par_response", parse_any_par_response),
+        ("par_error",),
+    ),
+    "UserInfo": (replace("oidc.userinfo:parse_unsigned_userinfo", parse_any_userinfo), ("userinfo_invalid",)),
+    "signature of UserInfo": (
+        replace("oidc.userinfo:verify_signed_userinfo", parse_any_userinfo),
+        ("userinfo_invalid",),
+    ),
+    "state once": (replace("replay.cache:mark_used", lambda *args, **kwargs: True), ("state_replayed",)),
+    "state in time": (
+        replace("login.state_cookie:AuthorizationState:is_expired", lambda self, now: False),
+        ("state_expired",),
+    ),
+    "state in one browser": (state_without_cookie, ("state_unknown",)),
+    "account is active": (
+        replace("login.backend:OIDCAuthenticationBackend:user_can_authenticate", lambda *args: True),
+        ("user_inactive",),
+    ),
+    "same person": (
+        replace("login.step_up:list_subject_ids", list_all_subject_ids),
+        ("subject_changed",),
+    ),
+    "known providers": (
+        lambda: replaced("provider.registry:get_provider", lambda original: lambda name=None: original()),
+        ("provider_unknown",),
+    ),
+    "accounts for those who have one": (
+        replace("login.backend:OIDCAuthenticationBackend:_get_or_create_account", None),
+        ("not_provisioned",),
+    ),
+    "tokens of a refused sign-in": (
+        replace("login.code_exchange:revoke_tokens_on_error", lambda *args, **kwargs: nullcontext()),
+        ("iss_invalid",),
+    ),
+    "jti once": (
+        replace("replay.cache:mark_used_in_transaction", lambda *args, **kwargs: True),
+        ("logout_token_replayed",),
+    ),
+    "age of a logout token": (
+        replace("oidc.logout_token:_validate_age", lambda claims, *, now, **kwargs: now),
+        ("logout_token_invalid",),
+    ),
+    "next": (
+        replace("login.provider_selection:parse_next_url", lambda request: request.GET.get("next", "")),
+        ("forged_next",),
+    ),
+    "parameters": (
+        lambda: replaced("login.authorization_request:redirect_to_provider", copy_prompt_from_request),
+        ("forged_parameters",),
+    ),
+    "address": (
+        replace(
+            "audit.request_context:get_client_ip",
+            lambda request, **kwargs: request.headers.get("X-Forwarded-For", "127.0.0.1"),
+        ),
+        ("forged_address",),
+    ),
+    "key of a session": (same_session, ("session_fixation",)),
+    "middleware": (
+        lambda: without_middleware("django_phi_oidc.middleware.RevocationMiddleware"),
+        ("stolen_cookie",),
+    ),
+    "CSRF": (
+        replace("django.middleware.csrf:CsrfViewMiddleware:process_view", lambda *args: None),
+        ("cross_site_logout",),
+    ),
+    "revocation": (
+        replace("sessions.token_revocation:attempt_revocations", lambda *args, **kwargs: {}),
+        ("stolen_refresh_token",),
+    ),
+    **{
+        f"canary ({place})": (fault, ("canary",))
+        for place, fault in {
+            "log": leaking(leak_to_log),
+            "tables": leaking(leak_to_table),
+            "caches": leaking(leak_to_cache),
+            "messages": leaking(leak_to_message),
+            "mails": leaking(leak_to_mail),
+            "pages": leak_to_response,
+            "addresses": leak_to_response,
+        }.items()
+    },
+}
+
+
+def main() -> None:
+    """Plant each fault, run the attacks that should detect it, and print the failed attacks."""
+    django.setup()
+    environment_module = import_module("django_phi_oidc.testing.attack.environment")
+    setup_module = import_module("django_phi_oidc.testing.attack.environment_setup")
+    suite = import_module("django_phi_oidc.testing.attack.suite")
+    claims = import_module("django_phi_oidc.conf").claims()
+    portal = environment_module.Portal.from_settings("default")
+    with setup_module.set_up_attack_environment(portal, claims) as environment:
+        for name, (fault, codes) in FAULTS.items():
+            failed: dict[str, list[str]] = {code: [] for code in codes}
+            with fault():
+                for attack in suite.select_attacks("default", codes):
+                    # One failed attack is enough, except for a leak, which is searched for in every place.
+                    if not failed[attack.code] or attack.code == "canary":
+                        (outcome,) = suite.run_attacks([attack], environment)
+                        if outcome.result == "failed":
+                            failed[attack.code].append(f"{outcome.name}: {outcome.detail}")
+            print(json.dumps({"fault": name, "failed": failed}), flush=True)
+            environment.shared_results.clear()
+
+
+if __name__ == "__main__":
+    main()

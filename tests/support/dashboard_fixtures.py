@@ -1,0 +1,92 @@
+"""Rows of each kind that the dashboard counts, and similar rows that it must not count."""
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.test import Client
+
+from django_phi_oidc._internal import clock
+from django_phi_oidc.access.emergency.models import EmergencyAccess
+from django_phi_oidc.anomalies.models import SecurityAlert
+from django_phi_oidc.audit.events import Action
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.subjects.models import PairwiseSubject
+from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
+from tests.support.audit_log import events, sealed
+from tests.support.officers import sign_in_officer
+
+NOW = datetime(2026, 11, 24, 16, 30, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+STANDS = {
+    "Live sessions": 2,
+    "Revocations pending": 3,
+    "Claims held": 5,
+    "Claims overdue": 2,
+    "Open alerts": 1,
+    "Emergencies open": 1,
+    "Emergencies to review": 2,
+}
+"""The counts after `fill`."""
+
+
+def fill(now: datetime = NOW) -> None:
+    """Create rows with the counts of STANDS, and a sealed audit log."""
+    for number in range(3):
+        ended = now if number == 2 else None
+        OIDCSession.objects.create(id=uuid.uuid4(), started_at=now, last_seen_at=now, ended_at=ended)
+    for status in ("pending", "pending", "pending", "done", "refused"):
+        PendingRevocation.objects.create(id=uuid.uuid4(), due_at=now, created_at=now, status=status)
+    user = get_user_model().objects.create_user(f"{uuid.uuid4()}")
+    subject = PairwiseSubject.objects.create(
+        uuid=uuid.uuid4(), user=user, issuer="i", first_seen_at=now, last_seen_at=now
+    )
+    for number, (expires_at, held_until) in enumerate(
+        [(now + HOUR, None), (now - HOUR, None), (now - HOUR, now), (now - HOUR, now + HOUR), (None, None)]
+    ):
+        StoredClaim.objects.create(
+            subject=subject,
+            session=uuid.uuid4(),
+            name=f"claim {number}",
+            value='""',
+            purpose="TREAT",
+            obtained_at=now,
+            expires_at=expires_at,
+            held_until=held_until,
+        )
+    for acknowledged_at in (None, now):
+        SecurityAlert.objects.create(
+            kind="refusal_burst",
+            key=f"{uuid.uuid4()}",
+            severity="high",
+            first_seen=now,
+            last_seen=now,
+            acknowledged_at=acknowledged_at,
+        )
+    ended = {"opened_at": now - 2 * HOUR, "expires_at": now - HOUR}
+    for fields in (
+        {"opened_at": now, "expires_at": now + HOUR},
+        ended,
+        {"opened_at": now, "expires_at": now + HOUR, "closed_at": now, "close_reason": "closed"},
+        {**ended, "reviewed_at": now, "reviewed_by": "8", "verdict": "justified"},
+    ):
+        EmergencyAccess.objects.create(
+            id=uuid.uuid4(), actor="7", resource="*", permissions=[], purpose="ETREAT", reason="why", **fields
+        )
+    sealed(3, action=Action.LOGIN_SUCCEEDED, detail={}, at=now - 2 * HOUR)
+    events(2, action=Action.LOGIN_REFUSED, outcome="failure", reason="state_unknown", detail={}, at=now - HOUR)
+    events(1, action=Action.AUDIT_VERIFIED, detail={"tree_size": 3, "findings": 0}, at=now)
+
+
+@pytest.fixture
+def at_half_past() -> Iterator[None]:
+    with clock.override_clock(lambda: NOW):
+        yield
+
+
+def officer(*models: str, **options: bool) -> Client:
+    """Return a client signed in as a staff member who may view these models."""
+    return sign_in_officer(*(f"view_{model}" for model in models), **options)

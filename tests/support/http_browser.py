@@ -1,0 +1,51 @@
+"""The attack kit's browser for the test portal, in this process or over a socket with one connection per request."""
+
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+from django_phi_oidc.testing.attack import browser
+from django_phi_oidc.testing.attack.browser import PortalResponse
+
+__all__ = ["Browser", "InProcessBrowser", "PortalResponse"]
+HOME = "/portal/home/"
+
+
+class InProcessBrowser(browser.Browser):
+    """A browser without a socket: each request uses the current settings, including MIDDLEWARE."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.default_next_url = HOME
+
+    def user(self) -> str:
+        """Return the primary key of the signed-in user, or an empty string."""
+        page = self.get(self.default_next_url)
+        return page.body.partition('data-user="')[2].partition('"')[0] if page.status == 200 else ""
+
+
+class Browser(InProcessBrowser):
+    """A browser for the portal at `base_url`, over a socket."""
+
+    def _dispatch(self, method: str, url: str, body: bytes | None) -> PortalResponse:
+        parts = urlsplit(url)
+        connection = HTTPConnection(urlsplit(self.base_url).netloc, timeout=60)
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        headers = {"Cookie": cookies, "Connection": "close", **self.headers}
+        if body is not None:
+            headers |= {"Content-Type": "application/x-www-form-urlencoded", "Origin": self.base_url}
+        try:
+            target = parts._replace(scheme="", netloc="", fragment="").geturl()
+            connection.request(method, target, body=body, headers=headers)
+            assert connection.sock is not None
+            sock = connection.sock.dup()
+            response = connection.getresponse()
+            page = PortalResponse(response.status, response.headers.get("Location", ""), "", response.getheaders())
+            page.body = response.read().decode()
+            # The server closes the connection after the request is finished and its database connections are closed.
+            with sock:
+                while sock.recv(4096):
+                    pass
+        finally:
+            connection.close()
+        self._store_cookies(response.headers.get_all("Set-Cookie", []))
+        return page

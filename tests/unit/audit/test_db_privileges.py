@@ -1,0 +1,193 @@
+"""The documented roles write, seal and verify the audit log but cannot change it; a check reports other privileges."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from io import StringIO
+
+import pytest
+from django.conf import settings
+from django.core import checks
+from django.core.management import call_command
+from django.db import DatabaseError, connections, transaction
+from django.test import override_settings
+
+from django_phi_oidc.audit.db_privileges import grant_statements, is_single_database, list_excess_privileges
+from django_phi_oidc.audit.log.findings import VerificationSummary
+from django_phi_oidc.audit.log.verifier import verify_log
+from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
+from tests.support.audit_log import KEY, NOW, events, seal_now, sealed
+from tests.support.audit_tampering import QUEUE, TABLES, sql
+from tests.support.backups import run_client
+from tests.support.manual_blocks import block
+from tests.support.phi_oidc_settings import override_phi_oidc
+
+pytestmark = [
+    pytest.mark.postgresql,
+    pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
+]
+AsRole = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def as_role() -> Iterator[AsRole]:
+    """Return a context manager that sets the documented role on the audit connection."""
+    role = f"phi_test_{secrets.token_hex(4)}"
+    sql(f"CREATE ROLE {role} NOLOGIN")
+    sql(f"GRANT ALL ON {', '.join((*TABLES, QUEUE))} TO {role}")
+
+    @contextmanager
+    def acting(*, sealing: bool = False) -> Iterator[None]:
+        for statement in grant_statements(role, is_sealer=sealing):
+            sql(statement)
+        sql(f"SET ROLE {role}")
+        try:
+            yield
+        finally:
+            sql("RESET ROLE")
+
+    yield acting
+    sql(f"DROP OWNED BY {role}")
+    sql(f"DROP ROLE {role}")
+
+
+def test_documented_roles_can_log_in_and_have_only_their_privileges() -> None:
+    writer, sealer = (f"phi_test_{secrets.token_hex(4)}" for _ in range(2))
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute("SELECT current_user, current_database()")
+        owner, database = cursor.fetchone()
+    names = {"portal_audit": writer, "portal_sealer": sealer, "owner": owner, "portal": database}
+    try:
+        for line in block("postgresql-role", "roles").splitlines():
+            command, _, client = line.removeprefix("$ ").rpartition(" | ")
+            stdin, printed = "not-for-production\n" * 2, StringIO()
+            if command:
+                call_command(*(names.get(word, word) for word in command.split()[2:]), stdout=printed)
+                stdin = printed.getvalue()
+            run_client(*(names.get(word, word) for word in client.split()), using="phi_audit", given=stdin)
+        with connections["phi_audit"].cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname IN (%s, %s)", [writer, sealer])
+            assert cursor.fetchone() == (2,)
+        for role, sealing in ((writer, False), (sealer, True)):
+            sql(f"SET ROLE {role}")
+            events(1)
+            assert list_excess_privileges(is_sealer=sealing) == []
+            assert bool(list_excess_privileges(is_sealer=False)) is sealing
+            sql("RESET ROLE")
+    finally:
+        sql("RESET ROLE")
+        for role in (writer, sealer):
+            sql(f"DROP OWNED BY {role}")
+            sql(f"DROP ROLE {role}")
+
+
+def test_writer_role_writes_sealer_role_seals_and_both_verify(as_role: AsRole) -> None:
+    with as_role():
+        ids = events(300)
+        assert list_excess_privileges(is_sealer=False) == []
+        with pytest.raises(DatabaseError, match="permission denied"):
+            seal_now()
+    with as_role(sealing=True):
+        assert seal_now().event_count == 300
+        assert list_excess_privileges(is_sealer=True) == []
+        assert "has INSERT on django_phi_oidc_auditleaf" in list_excess_privileges(is_sealer=False)
+    with as_role():
+        assert list(verify_log(keys=[KEY.public_key()], now=NOW, summary=VerificationSummary())) == []
+    assert [leaf.event_id for leaf in AuditLeaf.objects.all()] == ids
+
+
+@pytest.mark.parametrize("sealing", [False, True])
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE {table} SET {column} = {column}",
+        "DELETE FROM {table}",
+        "TRUNCATE {table}",
+        "ALTER TABLE {table} DISABLE TRIGGER ALL",
+        "DROP TABLE {table}",
+        "CREATE TRIGGER mine BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION phi_oidc_audit_refuse()",
+    ],
+)
+def test_role_cannot_change_the_audit_log(statement: str, table: str, sealing: bool, as_role: AsRole) -> None:
+    sealed(256)
+    column = connections["phi_audit"].introspection.get_primary_key_columns(connections["phi_audit"].cursor(), table)[0]
+    with (
+        as_role(sealing=sealing),
+        pytest.raises(DatabaseError, match=r"permission denied|must be owner"),
+        transaction.atomic(using="phi_audit"),
+    ):
+        sql(statement.format(table=table, column=column))
+    assert AuditEvent.objects.count() == 256
+    with as_role(sealing=True):
+        assert events(1, at=NOW)
+        assert seal_now().event_count == 1
+
+
+@pytest.mark.parametrize("table", [*TABLES[1:], QUEUE])
+@pytest.mark.parametrize("statement", ["INSERT INTO {table} SELECT * FROM {table}", "DELETE FROM {table}"])
+def test_writer_role_cannot_write_the_log_or_the_queue(statement: str, table: str, as_role: AsRole) -> None:
+    sealed(256)
+    events(1)
+    with (
+        as_role(),
+        pytest.raises(DatabaseError, match="permission denied"),
+        transaction.atomic(using="phi_audit"),
+    ):
+        sql(statement.format(table=table))
+    assert seal_now().event_count == 1
+
+
+def excess_warnings() -> list[str]:
+    messages = checks.run_checks(tags=["database"], include_deployment_checks=True, databases=["phi_audit"])
+    return [message.msg for message in messages if message.id == "django_phi_oidc.W020"]
+
+
+def test_excess_privileges_are_reported_by_a_deployment_check(as_role: AsRole) -> None:
+    assert "superuser" in excess_warnings()[0]
+    with as_role():
+        assert excess_warnings() == []
+    assert [message for message in checks.run_checks(databases=["phi_audit"]) if "W020" in str(message.id)] == []
+
+
+def test_excess_privileges_name_each_privilege_and_ownership(as_role: AsRole) -> None:
+    with as_role():
+        (name,) = one("SELECT current_user")
+    sql(f"GRANT UPDATE, TRUNCATE ON django_phi_oidc_auditleaf TO {name}")
+    sql(f"GRANT UPDATE (actor) ON django_phi_oidc_auditevent TO {name}")
+    sql(f"SET ROLE {name}")
+    assert list_excess_privileges(is_sealer=False) == [
+        "has UPDATE on django_phi_oidc_auditevent",
+        "has UPDATE on django_phi_oidc_auditleaf",
+        "has TRUNCATE on django_phi_oidc_auditleaf",
+    ]
+    sql("RESET ROLE")
+    (owner,) = one("SELECT relowner::regrole::text FROM pg_class WHERE oid = 'django_phi_oidc_auditleaf'::regclass")
+    sql(f"ALTER TABLE django_phi_oidc_auditleaf OWNER TO {name}")
+    try:
+        with as_role():
+            assert "owns django_phi_oidc_auditleaf" in list_excess_privileges(is_sealer=False)
+    finally:
+        sql(f"ALTER TABLE django_phi_oidc_auditleaf OWNER TO {owner}")
+
+
+def test_single_database_without_a_witness_file_is_reported() -> None:
+    """W021."""
+
+    def ids() -> set[str]:
+        aliases = ["default", "phi_audit"]
+        messages = checks.run_checks(tags=["database"], include_deployment_checks=True, databases=aliases)
+        return {str(message.id) for message in messages}
+
+    assert is_single_database()
+    assert "django_phi_oidc.W021" in ids()
+    with override_settings(
+        PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT={"witness_file": "/var/lib/portal/witness"})
+    ):
+        assert "django_phi_oidc.W021" not in ids()
+
+
+def one(statement: str) -> tuple[str, ...]:
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchone()

@@ -1,0 +1,356 @@
+"""Events of changes exist exactly if the change is committed."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
+from django.test import TestCase
+from django.test.utils import CaptureQueriesContext
+
+from django_phi_oidc.audit.events import (
+    Action,
+    AuthenticatedEvent,
+    NewEvent,
+    Origin,
+    compute_mac,
+    parse_event,
+    serialize_event,
+)
+from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
+from django_phi_oidc.audit.outbox import MOVE_TIMEOUT_SECONDS, defer_delivery, enqueue, flush, record_with_deferred
+from django_phi_oidc.audit.storage import insert_events, parse_event_row
+from django_phi_oidc.audit.tasks import drain_outbox
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.errors import AuditUnavailable
+from tests.support.audit_outage import audit_database_hangs
+
+NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
+ORIGIN = Origin(actor="7", session="a-session")
+
+
+def enqueue_session_ended(**fields: Any) -> Any:
+    return enqueue(Action.SESSION_ENDED, **{"origin": ORIGIN, "now": NOW, "detail": {"tokens": 2}, **fields})
+
+
+@pytest.fixture
+def waiting(audit_database_away: Callable[[], Any]) -> list[AuthenticatedEvent]:
+    """Return four events that wait in the outbox, oldest first."""
+    with audit_database_away():
+        for seconds in range(4):
+            with transaction.atomic():
+                enqueue_session_ended(now=NOW + timedelta(seconds=seconds))
+    return [parse_event(row.event) for row in AuditOutbox.objects.order_by("id")]
+
+
+@pytest.fixture
+def count_events() -> Callable[[], tuple[int, int]]:
+    """Return a function that counts the events in the outbox and in the audit log."""
+    return lambda: (AuditOutbox.objects.count(), AuditEvent.objects.count())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_event_of_a_committed_change_is_moved_at_once(count_events: Any) -> None:
+    with transaction.atomic():
+        id_ = enqueue_session_ended()
+        assert count_events() == (1, 0)
+    assert count_events() == (0, 1)
+    row = AuditEvent.objects.get(id=id_)
+    assert parse_event_row(row).mac == compute_mac(
+        parse_event_row(row).event, keyring.get_keys("audit_mac")[0].material
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_event_of_a_rolled_back_change_does_not_exist(count_events: Any) -> None:
+    with transaction.atomic():
+        enqueue_session_ended()
+        transaction.set_rollback(True)
+    assert count_events() == (0, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_event_of_a_rolled_back_savepoint_does_not_exist(count_events: Any) -> None:
+    with transaction.atomic():
+        with transaction.atomic():
+            enqueue_session_ended()
+            transaction.set_rollback(True)
+        id_ = enqueue_session_ended()
+    assert count_events() == (0, 1)
+    assert AuditEvent.objects.get().id == id_
+
+
+@pytest.mark.django_db(transaction=True)
+def test_enqueue_outside_a_transaction_raises(count_events: Any) -> None:
+    with pytest.raises(RuntimeError, match="transaction"):
+        enqueue_session_ended()
+    assert count_events() == (0, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_enqueue_makes_three_statements_and_one_for_the_timeout() -> None:
+    with (
+        CaptureQueriesContext(connections["phi_audit"]) as audit_queries,
+        CaptureQueriesContext(connections["default"]) as default_queries,
+        transaction.atomic(),
+    ):
+        enqueue_session_ended()
+    statements = [
+        query["sql"].split()[0]
+        for query in (*default_queries, *audit_queries)
+        if query["sql"].split()[0] not in ("BEGIN", "COMMIT")
+    ]
+    bound = ["SELECT"] if connection.vendor == "postgresql" else []
+    assert statements == ["INSERT", "DELETE", *bound, "INSERT"]
+
+
+PERMIT = NewEvent(action=Action.LOGIN_SUCCEEDED, origin=ORIGIN, now=NOW)
+
+
+def defer_two_changes() -> list[AuthenticatedEvent]:
+    """Commit two changes whose events are deferred."""
+    with defer_delivery() as changes:
+        for seconds in range(2):
+            with transaction.atomic():
+                enqueue_session_ended(now=NOW + timedelta(seconds=seconds))
+    return changes
+
+
+@pytest.mark.django_db(transaction=True)
+def test_record_with_deferred_inserts_permit_and_deferred_events_at_once(count_events: Any) -> None:
+    changes = defer_two_changes()
+    assert count_events() == (2, 0)
+    with (
+        CaptureQueriesContext(connections["phi_audit"]) as audit_queries,
+        CaptureQueriesContext(connections["default"]) as default_queries,
+    ):
+        record_with_deferred(changes, [PERMIT])
+    assert [[query["sql"].split()[0] for query in queries] for queries in (audit_queries, default_queries)] == [
+        ["INSERT"],
+        ["DELETE"],
+    ]
+    assert count_events() == (0, 3)
+    moved = {parse_event_row(row) for row in AuditEvent.objects.filter(action="session.ended")}
+    assert moved == set(changes)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_defer_delivery_ends_with_its_block_and_ignores_rolled_back_changes(count_events: Any) -> None:
+    with defer_delivery() as changes, transaction.atomic():
+        enqueue_session_ended()
+        transaction.set_rollback(True)
+    assert changes == []
+    with transaction.atomic():
+        enqueue_session_ended()
+    assert count_events() == (0, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_defer_delivery_that_ends_before_the_commit_defers_nothing(count_events: Any) -> None:
+    with transaction.atomic():
+        with defer_delivery() as changes:
+            enqueue_session_ended()
+        assert count_events() == (1, 0)
+    assert (changes, count_events()) == ([], (0, 1))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_record_with_deferred_permits_after_a_concurrent_flush(count_events: Any) -> None:
+    changes = defer_two_changes()
+    assert flush(limit=1) == 1
+    record_with_deferred(changes, [PERMIT])
+    assert AuditEvent.objects.filter(action="login.succeeded").count() == 1
+    assert count_events() == (1, 2)
+    assert flush() == 1
+    assert count_events() == (0, 3)
+
+
+def test_record_with_deferred_without_the_audit_database_raises_and_loses_no_event(
+    audit_database_away: Callable[[], Any], count_events: Any
+) -> None:
+    changes = defer_two_changes()
+    with audit_database_away(), pytest.raises(AuditUnavailable):
+        record_with_deferred(changes, [PERMIT])
+    assert count_events() == (2, 0)
+    assert flush() == 2
+    assert not AuditEvent.objects.filter(action="login.succeeded").exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_record_with_deferred_without_deferred_events_permits(count_events: Any) -> None:
+    record_with_deferred([], [PERMIT])
+    assert count_events() == (0, 1)
+
+
+class EnqueueInATestCase(TestCase):
+    """Django's TestCase, which can run on_commit callbacks."""
+
+    databases = frozenset({"default", "phi_audit"})
+
+    def test_event_in_a_test_case_is_moved_when_on_commit_callbacks_run(self) -> None:
+        with self.captureOnCommitCallbacks(execute=True):
+            id_ = enqueue_session_ended()
+        assert AuditEvent.objects.get().id == id_
+        assert not AuditOutbox.objects.exists()
+
+    def test_event_in_a_test_case_waits_for_flush_otherwise(self) -> None:
+        id_ = enqueue_session_ended()
+        assert not AuditEvent.objects.exists()
+        assert flush() == 1
+        assert AuditEvent.objects.get().id == id_
+
+
+def test_event_waits_without_the_audit_database_and_flush_moves_it(
+    audit_database_away: Callable[[], Any], count_events: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with audit_database_away():
+        with transaction.atomic():
+            id_ = enqueue_session_ended()
+        with pytest.raises(AuditUnavailable):
+            flush()
+    assert f"event {id_} waits" in caplog.text
+    assert count_events() == (1, 0)
+    assert flush() == 1
+    assert count_events() == (0, 1)
+    assert flush() == 0
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_hanging_audit_database_delays_only_one_commit_and_briefly(count_events: Any) -> None:
+    started = time.monotonic()
+    with audit_database_hangs():
+        for seconds in range(3):
+            with transaction.atomic():
+                enqueue_session_ended(now=NOW + timedelta(seconds=seconds))
+    took = time.monotonic() - started
+    assert MOVE_TIMEOUT_SECONDS <= took < 3 * MOVE_TIMEOUT_SECONDS
+    assert count_events() == (3, 0)
+    assert flush() == 3
+    with transaction.atomic():
+        enqueue_session_ended()
+    assert count_events() == (0, 4)
+    with connections["phi_audit"].cursor() as cursor:
+        assert cursor.execute("SHOW statement_timeout").fetchone() == ("0",), "the timeout is only set for the move"
+
+
+def test_flush_moves_at_most_limit_events_oldest_first(waiting: list[AuthenticatedEvent], count_events: Any) -> None:
+    assert flush(limit=3) == 3
+    assert count_events() == (1, 3)
+    assert AuditOutbox.objects.get().id == waiting[3].event.id
+
+
+def test_flush_after_a_kill_between_insert_and_delete_only_deletes(
+    waiting: list[AuthenticatedEvent], count_events: Any
+) -> None:
+    insert_events(waiting[1:3])
+    assert count_events() == (4, 2)
+    assert flush() == 4
+    assert count_events() == (0, 4)
+    assert [parse_event_row(row) for row in AuditEvent.objects.order_by("id")] == waiting
+
+
+def test_flush_keeps_an_event_whose_id_is_used_by_another(
+    waiting: list[AuthenticatedEvent], count_events: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = waiting[0].event._replace(reason="other")
+    insert_events([AuthenticatedEvent(other, compute_mac(other, b"k" * 32))])
+    assert flush() == 3
+    assert count_events() == (1, 4)
+    assert AuditOutbox.objects.get().id == waiting[0].event.id
+    assert f"Event {waiting[0].event.id} is not moved" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "null", "another"])
+def test_flush_keeps_damaged_rows_and_moves_the_others(
+    waiting: list[AuthenticatedEvent], count_events: Any, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    text = serialize_event(waiting[3]) if damage == "another" else damage
+    AuditOutbox.objects.filter(id__in=[waiting[0].event.id, waiting[1].event.id]).update(event=text)
+    assert flush(limit=2) == 2
+    assert count_events() == (2, 2)
+    assert caplog.text.count("is not an event as it was written") == 2
+
+
+def test_flush_keeps_an_event_that_the_database_refuses(
+    waiting: list[AuthenticatedEvent], count_events: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    table, refused = "django_phi_oidc_auditevent", waiting[1].event.id
+    if connections["phi_audit"].vendor == "sqlite":
+        refusing = (
+            f"CREATE TRIGGER refusing BEFORE INSERT ON {table} WHEN NEW.id = '{refused.hex}' "
+            "BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+        undo = "DROP TRIGGER refusing"
+    else:
+        refusing = f"ALTER TABLE {table} ADD CONSTRAINT refusing CHECK (id <> '{refused}')"
+        undo = f"ALTER TABLE {table} DROP CONSTRAINT refusing"
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute(refusing)
+    try:
+        assert flush() == 3
+    finally:
+        with connections["phi_audit"].cursor() as cursor:
+            cursor.execute(undo)
+    assert count_events() == (1, 3)
+    assert "the audit log refuses it" in caplog.text
+
+
+@pytest.mark.postgresql
+def test_concurrent_flushes_move_each_event_once(
+    audit_database_away: Callable[[], Any], count_events: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with audit_database_away(), transaction.atomic():
+        for number in range(300):
+            enqueue_session_ended(now=NOW + timedelta(milliseconds=number))
+    start = threading.Barrier(4)
+    moved: list[int] = []
+
+    def work() -> None:
+        try:
+            start.wait(timeout=20)
+            moved.append(flush(limit=1000))
+        finally:
+            connections.close_all()
+
+    with caplog.at_level("INFO", "phi_oidc.audit"):
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+    assert len(moved) == 4
+    assert count_events() == (0, 300)
+    assert len([record for record in caplog.records if record.levelname == "INFO"]) == 300
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_drain_outbox_task_moves_all_events(waiting: list[AuthenticatedEvent], count_events: Any) -> None:
+    drain_outbox()
+    assert count_events() == (0, len(waiting))
+
+
+def test_audit_drain_prints_how_many_events_were_moved(
+    waiting: list[AuthenticatedEvent], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call_command("phi_oidc", "audit", "drain")
+    assert capsys.readouterr().out == "Moved: 4.\n"
+    assert AuditEvent.objects.count() == len(waiting)
+
+
+def test_audit_drain_that_leaves_an_event_fails(waiting: list[AuthenticatedEvent]) -> None:
+    AuditOutbox.objects.filter(id=waiting[0].event.id).update(event="{}")
+    with pytest.raises(CommandError, match=r"Moved: 3; left in the outbox: 1"):
+        call_command("phi_oidc", "audit", "drain")
+
+
+def test_audit_drain_without_the_audit_database_fails(
+    waiting: list[AuthenticatedEvent], audit_database_away: Callable[[], Any]
+) -> None:
+    with audit_database_away(), pytest.raises(CommandError, match="cannot be written"):
+        call_command("phi_oidc", "audit", "drain")
+    assert AuditOutbox.objects.using(DEFAULT_DB_ALIAS).count() == len(waiting)

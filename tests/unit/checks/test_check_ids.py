@@ -1,0 +1,597 @@
+"""Each system check, by id: no message for valid settings, and one if a single thing is wrong."""
+
+import base64
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.conf import settings
+from django.contrib.auth.models import Group
+from django.core.checks import Tags, run_checks
+from django.db import connections
+from django.test import override_settings
+
+from django_phi_oidc._internal import clock, randomness
+from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.backends import OIDCAuthenticationBackend
+from django_phi_oidc.checks import core, databases
+from django_phi_oidc.checks import roles as role_checks
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+from tests.support.client_keys import create_private_key_pem
+from tests.support.mail_settings import mailer
+from tests.support.phi_oidc_settings import override_phi_oidc
+
+ROOT = Path(__file__).parents[3]
+REVOCATION = "django_phi_oidc.middleware.RevocationMiddleware"
+
+GUARD = "django_phi_oidc.middleware.LeakageGuardMiddleware"
+GZIP = "django.middleware.gzip.GZipMiddleware"
+
+# On SQLite Django 6.1 asks the database whether it knows JSON.
+pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
+
+
+class AsksForEmail(OIDCAuthenticationBackend):
+    """Overrides a hook of mozilla-django-oidc that is never called."""
+
+    def filter_users_by_claims(self, claims: Any) -> Any:
+        return []
+
+
+class Audited(OIDCAuthenticationBackend):
+    """Overrides a supported hook."""
+
+    def update_user(self, user: Any, claims: Any) -> Any:
+        return user
+
+
+def find_ids(**only: Any) -> set[str]:
+    return {message.id.rpartition(".")[2] for message in run_checks(**only) if message.id}
+
+
+Change = Callable[[], dict[str, Any]]
+"""Returns the settings that differ."""
+
+
+def option(**changes: Any) -> Change:
+    return lambda: {"PHI_OIDC": override_phi_oidc(settings.PHI_OIDC, **changes)}
+
+
+def with_break_glass(account: str) -> Change:
+    backends = [*settings.AUTHENTICATION_BACKENDS, "django_phi_oidc.backends.BreakGlassBackend"]
+    return lambda: {"AUTHENTICATION_BACKENDS": backends, **option(BREAK_GLASS_ACCOUNT=account)()}
+
+
+def provider(**changes: Any) -> Change:
+    return option(PROVIDERS={"default": {**settings.PHI_OIDC["PROVIDERS"]["default"], **changes}})
+
+
+def key_provider(**changes: Any) -> Change:
+    by_key = {"client_secret": "", "token_endpoint_auth_method": "private_key_jwt", "client_keys": RSA_PEM}
+    return provider(**by_key, **changes)
+
+
+def second_provider(issuer: str) -> Change:
+    """Declare a second provider with that issuer."""
+    declared = settings.PHI_OIDC["PROVIDERS"]["default"]
+    return option(PROVIDERS={"default": declared, "other": {**declared, "issuer": issuer}})
+
+
+def setting(name: str, value: Any) -> Change:
+    return lambda: {name: value(getattr(settings, name)) if callable(value) else value}
+
+
+def both(first: Change, second: Change) -> Change:
+    return lambda: {**first(), **second()}
+
+
+def roles(provider_name: str = "default", claim: str = "roles", **rule: Any) -> Change:
+    """Declare one rule and two claims."""
+    declared = {"roles": {**CLAIM, "retention": None}, "realm": {**CLAIM, "retention": None, "members": ["roles"]}}
+    whole = {"claim": claim, "values": ["nurse"], "groups": ["clinicians"], **rule}
+    return option(CLAIMS=declared, ROLES={provider_name: [whole]})
+
+
+def managing(*names: str) -> Change:
+    """Declare a provider for each group name, with one rule that manages the group."""
+    declared = settings.PHI_OIDC["PROVIDERS"]["default"]
+    providers = {f"p{n}": {**declared, "issuer": f"https://op{n}.example.test"} for n in range(len(names))}
+    rules = {f"p{n}": [{"claim": "birthdate", "values": ["x"], "groups": [name]}] for n, name in enumerate(names)}
+    return option(PROVIDERS=providers, ROLES=rules)
+
+
+def emergency(**changes: Any) -> Change:
+    given = {"permissions": {"portal.view_chart": "See a chart"}, "mail_to": ["privacy@example.org"]}
+    return option(EMERGENCY={**given, **changes})
+
+
+def mailers(**declared: Any) -> Change:
+    """Return MAILERS of Django 6.1, which the check reads with every version."""
+    return both(emergency(), setting("MAILERS", declared))
+
+
+def mailer_of(timeout: int) -> dict[str, Any]:
+    return {"BACKEND": f"{MAIL}.smtp.EmailBackend", "OPTIONS": {"timeout": timeout}}
+
+
+def mailing(timeout: int | None) -> Change:
+    return both(emergency(), lambda: mailer("smtp", timeout=timeout))
+
+
+MAIL = "django.core.mail.backends"
+RSA_PEM = create_private_key_pem("RSA")
+SIGNING_PEM = create_private_key_pem("OKP")
+PUBLIC_KEY = base64.b64encode(bytes(31) + b"\x01").decode()
+WHY = {"purpose": "TREAT", "basis": "why"}
+CLAIM = {"purpose": "TREAT", "basis": "why", "retention": "session"}
+LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+DUMMY = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+# id, what is wrong, what differs in that one thing and is right
+CASES: list[tuple[str, Change, Change]] = [
+    ("E001", option(PROVIDER={}), option()),
+    ("E002", provider(issuer="op"), provider(issuer="https://op")),
+    ("E002", provider(issuer="https://op?x=1"), provider(issuer="https://op/x")),
+    ("E002", provider(client_secret=""), provider(client_secret="s")),
+    ("E002", provider(alg="RS256"), provider(id_token_signed_response_alg=["RS256"])),
+    ("E002", provider(id_token_signed_response_alg=["HS256"]), provider(id_token_signed_response_alg=["ES256"])),
+    ("E002", provider(token_endpoint_auth_method="none"), provider(token_endpoint_auth_method="client_secret_post")),
+    ("E002", provider(leeway=121), provider(leeway=30)),
+    ("E002", provider(tokens="forget"), provider(tokens="discard")),
+    ("E002", provider(end_session_method="put"), provider(end_session_method="post")),
+    ("E002", provider(allow_logout_token_without_exp="yes"), provider(allow_logout_token_without_exp=False)),
+    ("E002", option(ACTIVATION_LIFETIME="14"), option(ACTIVATION_LIFETIME=14 * 86_400)),
+    ("E002", option(ACTIVATION_LIFETIME=timedelta(0)), option(ACTIVATION_LIFETIME=timedelta(seconds=1))),
+    ("E002", option(ACTIVATION_LIFETIME=timedelta(days=367)), option(ACTIVATION_LIFETIME=timedelta(days=366))),
+    ("E002", option(SESSIONS={"idle_timeout": "900"}), option(SESSIONS={"idle_timeout": 900})),
+    ("E002", option(SESSIONS={"idle_timeout": timedelta(0)}), option(SESSIONS={"idle_timeout": timedelta(seconds=1)})),
+    (
+        "E002",
+        option(SESSIONS={"absolute_timeout": timedelta(-1)}),
+        option(SESSIONS={"absolute_timeout": timedelta(hours=1)}),
+    ),
+    ("E002", option(SESSIONS={"recheck": timedelta(-1)}), option(SESSIONS={"recheck": timedelta(0)})),
+    ("E002", option(SESSIONS={"end_on": ["email"]}), option(SESSIONS={"end_on": ["roles", "password"]})),
+    ("E002", option(CLEAR_ALL_COOKIES="on"), option(CLEAR_ALL_COOKIES=True)),
+    ("E002", option(KEEP_OFFLINE=1), option(KEEP_OFFLINE=True)),
+    ("E002", option(BREAK_GLASS_ACCOUNT=True), option(BREAK_GLASS_ACCOUNT="")),
+    ("E002", option(CLAIMS={"birthdate": {**CLAIM, "purpose": ""}}), option(CLAIMS={"birthdate": CLAIM})),
+    ("E002", option(CLAIMS={"birthdate": {"purpose": "TREAT", "basis": "why"}}), option(CLAIMS={"birthdate": CLAIM})),
+    ("E002", option(CLAIMS={"_claim_names": CLAIM}), option(CLAIMS={"claim_names": CLAIM})),
+    ("E002", option(CLAIMS={"_claim_sources": CLAIM}), option(CLAIMS={"claim_sources": CLAIM})),
+    (
+        "E002",
+        option(CLAIMS={"address": {**CLAIM, "members": "country"}}),
+        option(CLAIMS={"address": {**CLAIM, "members": ["country"]}}),
+    ),
+    ("E002", provider(profile="heart"), key_provider(profile="heart")),
+    ("E002", option(SECTOR_ORIGINS=["https://a.example.test/"]), option(SECTOR_ORIGINS=["https://a.example.test"])),
+    ("E002", option(SECTOR_ORIGINS=["http://a.example.test"]), option(SECTOR_ORIGINS=["https://a.example.test:8443"])),
+    ("E002", option(SECTOR_ORIGINS=["https://[::1"]), option(SECTOR_ORIGINS=["https://[::1]:8443"])),
+    ("E002", option(SECTOR_ORIGINS="https://a.example.test"), option(SECTOR_ORIGINS=())),
+    ("E002", option(SECTOR_ORIGINS=["https://a@b.example.test"]), option(SECTOR_ORIGINS=["https://b.example.test"])),
+    ("E002", option(TRUSTED_PROXIES=7), option(TRUSTED_PROXIES=[])),
+    ("E002", option(TRUSTED_PROXIES=["10.0.0.1/8"]), option(TRUSTED_PROXIES=["10.0.0.0/8"])),
+    ("E002", option(AUDIT={"resource_ids": "hashed"}), option(AUDIT={"resource_ids": "keyed"})),
+    ("E002", option(AUDIT={"resource_ids": None}), option(AUDIT={"resource_ids": "plain"})),
+    ("E003", option(PROVIDERS={}), option()),
+    ("E004", option(KEYS={"subject": []}), option()),
+    ("E004", option(KEYS={"encryption": ["short"]}), option()),
+    ("E002", option(PATIENT_RESOURCES="tests.accounting.nowhere"), option(PATIENT_RESOURCES=None)),
+    (
+        "E002",
+        option(PATIENT_RESOURCES="looks"),
+        option(PATIENT_RESOURCES="tests.support.disclosure_events.resources_of"),
+    ),
+    ("E002", option(PATIENT_RESOURCES="tests.support.disclosure_events.STAFF"), option()),
+    ("E002", option(PATIENT_RESOURCES=len), option()),
+    ("E002", option(KEYS={"retention": "keys"}), option(KEYS={"retention": None})),
+    ("E004", option(KEYS={"retention": Path("/nowhere")}), option(KEYS={"retention": Path(__file__).parent})),
+    ("E004", option(KEYS={"pairwise": ["short"]}), option(KEYS={"pairwise": None})),
+    ("E005", provider(issuer="http://op"), provider(issuer="https://op")),
+    (
+        "E005",
+        provider(issuer="http://127.0.0.1:1"),
+        both(provider(issuer="http://127.0.0.1:1", allow_loopback_http=True), setting("DEBUG", True)),
+    ),
+    ("E006", provider(allow_loopback_http=True), both(provider(allow_loopback_http=True), setting("DEBUG", True))),
+    ("E007", option(CLAIMS={"birthdate": {**CLAIM, "purpose": "FUN"}}), option(CLAIMS={"birthdate": CLAIM})),
+    (
+        "E007",
+        provider(resource_scopes={"patient/*.read": {**WHY, "purpose": "FUN"}}),
+        provider(resource_scopes={"patient/*.read": WHY}),
+    ),
+    (
+        "E008",
+        setting("SESSION_ENGINE", "django.contrib.sessions.backends.signed_cookies"),
+        setting("SESSION_ENGINE", "django.contrib.sessions.backends.db"),
+    ),
+    (
+        "E009",
+        both(setting("SESSION_ENGINE", "django.contrib.sessions.backends.cache"), setting("CACHES", LOCMEM)),
+        both(
+            setting("SESSION_ENGINE", "django.contrib.sessions.backends.cache"),
+            setting("CACHES", {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache"}}),
+        ),
+    ),
+    (
+        "E009",
+        both(setting("SESSION_ENGINE", "django.contrib.sessions.backends.cached_db"), setting("CACHES", DUMMY)),
+        setting("CACHES", DUMMY),
+    ),
+    ("E010", setting("MIDDLEWARE", lambda order: [name for name in order if name != REVOCATION]), option()),
+    (
+        "E010",
+        setting("MIDDLEWARE", lambda order: [REVOCATION, *(name for name in order if name != REVOCATION)]),
+        setting("MIDDLEWARE", lambda order: [*(name for name in order if name != REVOCATION), REVOCATION]),
+    ),
+    (
+        "E010",
+        setting("MIDDLEWARE", lambda order: [name for name in order if "SessionMiddleware" not in name]),
+        option(),
+    ),
+    ("E011", setting("AUTHENTICATION_BACKENDS", []), option()),
+    (
+        "E012",
+        setting("AUTHENTICATION_BACKENDS", [f"{__name__}.AsksForEmail"]),
+        setting("AUTHENTICATION_BACKENDS", [f"{__name__}.Audited"]),
+    ),
+    ("E014", setting("DATABASE_ROUTERS", []), option()),
+    ("E020", setting("USE_TZ", False), setting("USE_TZ", True)),
+    ("W001", provider(subject_type="public"), provider(subject_type="pairwise")),
+    ("W002", provider(revocation="best_effort"), provider(revocation="required")),
+    ("W003", provider(trusted_audiences=["billing"]), provider(trusted_audiences=[])),
+    ("W004", provider(leeway=31), provider(leeway=30)),
+    ("W005", provider(max_access_token_lifetime=86401), provider(max_access_token_lifetime=86400)),
+    ("W006", both(provider(allow_loopback_http=True), setting("DEBUG", True)), setting("DEBUG", True)),
+    ("W011", key_provider(token_endpoint_auth_signing_alg="RS256"), key_provider()),
+    ("W012", key_provider(client_assertion_audience="token_endpoint"), key_provider()),
+    ("W013", provider(par="never"), provider(par="auto")),
+    ("W014", provider(allow_auth_time_zero=True), provider(allow_auth_time_zero=False)),
+    ("W022", provider(allow_logout_token_without_exp=True), provider(allow_logout_token_without_exp=False)),
+    ("W015", second_provider("https://op.example.test"), second_provider("https://op.example.test/")),
+    (
+        "W007",
+        setting("AUTHENTICATION_BACKENDS", lambda old: [*old, "django.contrib.auth.backends.ModelBackend"]),
+        option(),
+    ),
+    ("E024", option(BREAK_GLASS_ACCOUNT="night-desk"), with_break_glass("night-desk")),
+    ("E024", with_break_glass(""), option()),
+    ("W023", with_break_glass("night-desk"), option()),
+    ("E002", roles(values=[]), roles()),
+    ("E002", option(ROLES=[]), option(ROLES={})),
+    ("E025", roles("other"), roles("default")),
+    ("E025", roles(claim="teams"), roles(claim="roles")),
+    ("E025", roles(claim="amr"), roles(claim="roles")),
+    ("E025", roles(claim="realm"), roles(claim="realm", path=["roles"])),
+    ("W024", managing("clinicians", "clinicians"), managing("clinicians", "clerks")),
+    ("E002", emergency(mail_to=[]), emergency()),
+    ("E027", emergency(spool="/nowhere/spool"), emergency(spool=str(Path(__file__)))),
+    ("W027", both(emergency(), lambda: mailer("dummy")), mailing(10)),
+    ("W027", mailers(), mailers(default={"OPTIONS": {"timeout": 10}})),
+    ("W027", mailers(default={"BACKEND": f"{MAIL}.console.EmailBackend"}), mailers(default=mailer_of(59))),
+    ("W028", mailers(default=mailer_of(60)), mailers(default=mailer_of(59))),
+    ("W028", mailers(default={}), mailers(default=mailer_of(1))),
+    ("W028", mailing(60), mailing(59)),
+    ("W028", mailing(None), option()),
+    ("E002", option(LEAKAGE_GUARD="mask"), option(LEAKAGE_GUARD="block")),
+    ("E002", option(METRICS=["statsd"]), option(METRICS=["prometheus", "opentelemetry"])),
+    ("E002", option(METRICS="prometheus"), option(METRICS=[])),
+    ("E002", option(AUDIT={"exports": "exports"}), option()),
+    (
+        "W030",
+        setting("MIDDLEWARE", lambda order: [*order, GUARD]),
+        setting("MIDDLEWARE", lambda order: [GUARD, *order]),
+    ),
+    (
+        "W030",
+        setting("MIDDLEWARE", lambda order: [GUARD, GZIP, *order]),
+        setting("MIDDLEWARE", lambda order: [GZIP, GUARD, *order]),
+    ),
+]
+
+
+def test_valid_settings_have_no_message() -> None:
+    assert find_ids() == set()
+
+
+@pytest.mark.parametrize(("check_id", "wrong", "right"), CASES, ids=[f"{case[0]}-{n}" for n, case in enumerate(CASES)])
+def test_check_reports_wrong_settings_and_no_valid_ones(check_id: str, wrong: Change, right: Change) -> None:
+    with override_settings(**wrong()):
+        assert check_id in find_ids()
+    with override_settings(**right()):
+        assert check_id not in find_ids()
+
+
+def test_audit_alias_and_its_options_are_checked() -> None:
+    """E013, E015, E016: checked directly, because Django opens only the databases that are configured at start."""
+    good = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 5,
+        "init_command": "PRAGMA journal_mode = WAL; PRAGMA secure_delete = ON",
+    }
+    assert list(databases._check_sqlite_options("default", good)) == []
+    for name, wrong in (("transaction_mode", "DEFERRED"), ("timeout", 1), ("init_command", "PRAGMA journal_mode=wal")):
+        for options in ({**good, name: wrong}, {key: value for key, value in good.items() if key != name}):
+            (message,) = databases._check_sqlite_options("default", options)
+            assert message.id == "django_phi_oidc.E016"
+            assert name in message.msg
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("alias", ["default", "phi_audit"])
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_options_of_each_sqlite_database_are_checked(alias: str) -> None:
+    """E016."""
+    patient = {**settings.DATABASES[alias], "OPTIONS": {**settings.DATABASES[alias]["OPTIONS"], "timeout": 1}}
+    assert find_ids() == set()
+    with override_settings(DATABASES={**settings.DATABASES, alias: patient}):
+        (message,) = run_checks()
+    assert message.id == "django_phi_oidc.E016"
+    assert f"DATABASES[{alias!r}]" in message.msg
+
+
+@pytest.mark.postgresql
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_audit_database_without_connect_timeout_is_reported() -> None:
+    """W009."""
+    patient = {**settings.DATABASES["phi_audit"], "OPTIONS": {}}
+    with override_settings(DATABASES={**settings.DATABASES, "phi_audit": patient}):
+        assert find_ids() == {"W009"}
+
+
+@pytest.mark.parametrize(
+    ("check_id", "change"),
+    [
+        ("E013", lambda databases: {"default": databases["default"]}),
+        (
+            "E019",
+            lambda databases: {
+                alias: {**databases[alias], "ENGINE": "django.db.backends.sqlite3", "NAME": "one file"}
+                for alias in databases
+            },
+        ),
+        ("E015", lambda databases: {**databases, "phi_audit": {**databases["phi_audit"], "ATOMIC_REQUESTS": True}}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_audit_alias_is_checked(check_id: str, change: Callable[[Any], Any]) -> None:
+    assert check_id not in find_ids()
+    with override_settings(DATABASES=change(settings.DATABASES)):
+        assert check_id in find_ids()
+
+
+FAR = {"HOST": "db.example.test"}
+# what is reached in clear, what differs in that one thing and is right
+CONNECTIONS = [
+    ({"HOST": "db.example.test"}, {"HOST": "localhost"}),
+    ({"HOST": "192.0.2.1"}, {"HOST": "127.0.0.2"}),
+    ({"HOST": "2001:db8::1"}, {"HOST": "::1"}),
+    ({"HOST": "db.example.test"}, {"HOST": "/run/postgresql"}),
+    ({"HOST": "db.example.test"}, {"HOST": ""}),
+    ({"HOST": "127.0.0.1,192.0.2.1"}, {"HOST": "127.0.0.1,localhost"}),
+    ({"HOST": "", "OPTIONS": {"host": "192.0.2.1"}}, {"HOST": "", "OPTIONS": {"host": "127.0.0.1"}}),
+    ({"HOST": "localhost", "OPTIONS": {"hostaddr": "192.0.2.1"}}, {**FAR, "OPTIONS": {"hostaddr": "127.0.0.1"}}),
+    *(
+        ({**FAR, "OPTIONS": {"sslmode": wrong}}, {**FAR, "OPTIONS": {"sslmode": right}})
+        for wrong in ("disable", "allow", "prefer")
+        for right in ("require", "verify-ca", "verify-full")
+    ),
+]
+
+
+def find_deployment_ids() -> set[str]:
+    own = [message for message in run_checks(include_deployment_checks=True) if "phi_oidc" in str(message.id)]
+    return {message.id.rpartition(".")[2] for message in own if message.id}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("alias", ["default", "phi_audit"])
+@pytest.mark.parametrize(("wrong", "right"), CONNECTIONS)
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_unencrypted_database_connection_is_reported_on_deployment(
+    alias: str, wrong: dict[str, Any], right: dict[str, Any]
+) -> None:
+    """W017."""
+
+    def changed(change: dict[str, Any]) -> dict[str, Any]:
+        near = {name: {**declared, "HOST": "localhost"} for name, declared in settings.DATABASES.items()}
+        options = {"connect_timeout": 5, **change.get("OPTIONS", {})}
+        return {**near, alias: {**near[alias], **change, "OPTIONS": options}}
+
+    with override_settings(DATABASES=changed(wrong)):
+        assert (find_deployment_ids(), find_ids()) == ({"W017"}, set())
+        (message,) = [message for message in run_checks(include_deployment_checks=True) if message.id.endswith(".W017")]
+        assert repr(alias) in message.msg
+    with override_settings(DATABASES=changed(right)):
+        assert find_deployment_ids() == set()
+
+
+@pytest.mark.sqlite
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_host_of_a_sqlite_database_is_ignored() -> None:
+    with override_settings(DATABASES={alias: {**each, **FAR} for alias, each in settings.DATABASES.items()}):
+        assert find_deployment_ids() == set()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("amqp://user:secret@mq.example.test//", "amqps://user:secret@mq.example.test//"),
+        ("redis://:secret@192.0.2.1:6379/0", "rediss://:secret@192.0.2.1:6379/0"),
+        ("redis://192.0.2.1", "redis://127.0.0.1"),
+        ("pyamqp://mq.example.test", "pyamqp://localhost"),
+        ("amqp://[2001:db8::1]", "amqp://[::1]"),
+        ("amqp://mq.example.test", "amqp://"),
+        ("redis://redis.example.test", "redis+socket:///run/redis.sock"),
+        ("amqps://a.example.test;amqp://b.example.test", "amqps://a.example.test;amqps://b.example.test"),
+        (["amqp://localhost", "amqp://b.example.test"], ["amqp://localhost"]),
+        ("amqp://user:[secret@mq.example.test", None),
+        ("redis://192.0.2.1", "memory://"),
+    ],
+)
+def test_unencrypted_broker_connection_is_reported_on_deployment(wrong: Any, right: Any) -> None:
+    """W018, without the URL, which has a password in it."""
+    with override_settings(CELERY_BROKER_URL=wrong):
+        assert (find_deployment_ids(), find_ids()) == ({"W018"}, set())
+        messages = [
+            message for message in run_checks(include_deployment_checks=True) if str(message.id).endswith("W018")
+        ]
+        assert "secret" not in str(messages)
+    with override_settings(CELERY_BROKER_URL=wrong, CELERY_BROKER_USE_SSL={"ssl_cert_reqs": 2}):
+        assert find_deployment_ids() == set()
+    with override_settings(CELERY_BROKER_URL=right):
+        assert find_deployment_ids() == set()
+
+
+def test_other_audit_apps_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W008: an app of that label is enough."""
+    installed = apps.is_installed
+    monkeypatch.setattr(apps, "is_installed", lambda name: name == "auditlog" or installed(name))
+    assert find_ids() == {"W008"}
+
+
+def test_missing_audit_log_is_reported() -> None:
+    """W010, a warning: an error would prevent `migrate --database phi_audit` from creating it."""
+    aliases = ["default", "phi_audit"]
+    assert find_ids(tags=[Tags.database], databases=aliases) == set()
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {AuditEvent._meta.db_table} RENAME TO away")
+    assert find_ids(tags=[Tags.database], databases=aliases) == {"W010"}
+
+
+def test_unreadable_audit_database_is_reported() -> None:
+    """E017, in a new process: this one's connections belong to the tests."""
+    run = subprocess.run(
+        [sys.executable, "-c", UNREADABLE],
+        env={**os.environ, "PHI_TEST_DB": "sqlite", "TEST_DATABASE_NAME_PHI_AUDIT": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.split() == ["django_phi_oidc.E017"], run.stderr
+
+
+UNREADABLE = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+import django
+django.setup()
+from django.core.checks import Tags, run_checks
+print(*(message.id for message in run_checks(tags=[Tags.database], databases=["phi_audit"])))
+"""
+
+
+def test_digest_of_an_unconfigured_key_is_reported(django_user_model: Any) -> None:
+    """E018."""
+
+    subject = PairwiseSubject.objects.create(
+        uuid=randomness.uuid7(clock.now()),
+        user=django_user_model.objects.create_user("amina"),
+        issuer="https://op.example.test",
+        first_seen_at=clock.now(),
+        last_seen_at=clock.now(),
+    )
+    for key in keyring.get_keys("subject"):
+        SubjectDigest.objects.create(subject=subject, issuer=subject.issuer, key_id=key.id, digest=key.id)
+    assert find_ids(tags=[Tags.database], databases=["default"]) == set()
+    with override_settings(**option(KEYS={"subject": settings.PHI_OIDC["KEYS"]["subject"][:1]})()):
+        assert find_ids(tags=[Tags.database], databases=["default"]) == {"E018"}
+
+
+def test_user_model_without_required_fields_is_reported() -> None:
+    """E025: called directly, because Django's own checks refuse such a user model."""
+    with override_settings(**roles(is_staff=True)()):
+        assert role_checks.check_role_rules(None) == []
+        with override_settings(AUTH_USER_MODEL="auth.Group"):
+            messages = role_checks.check_role_rules(None)
+    named = {message.msg.split("'")[1] for message in messages if message.id == "django_phi_oidc.E025"}
+    assert named == {"groups", "is_active", "is_staff"}
+
+
+def test_missing_group_of_a_rule_is_reported() -> None:
+    """W025."""
+    with override_settings(**roles()()):
+        assert find_ids(tags=[Tags.database], databases=["default"]) == {"W025"}
+        assert find_ids(tags=[Tags.database], databases=["phi_audit"]) == set()
+        Group.objects.create(name="clinicians")
+        assert find_ids(tags=[Tags.database], databases=["default"]) == set()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"KEYS": {"audit_signing": "no key"}}, {"KEYS": {"audit_signing": SIGNING_PEM}}),
+        ({"KEYS": {"audit_signing": RSA_PEM}}, {"KEYS": {"audit_signing": lambda: SIGNING_PEM}}),
+        ({"KEYS": {"audit_signing": Path("/nonexistent/key.pem")}}, {"KEYS": {"audit_signing": None}}),
+        ({"KEYS": {"audit_public": ["no key"]}}, {"KEYS": {"audit_public": [PUBLIC_KEY]}}),
+        ({"KEYS": {"audit_public": 7}}, {"KEYS": {"audit_public": None}}),
+        ({"KEYS": {"audit_public": [PUBLIC_KEY, RSA_PEM]}}, {"KEYS": {"audit_public": PUBLIC_KEY}}),
+        ({"AUDIT": {"origin": "two words"}}, {"AUDIT": {"origin": "portal.example/audit"}}),
+    ],
+)
+def test_invalid_keys_or_name_of_the_audit_log_are_reported(wrong: dict[str, Any], right: dict[str, Any]) -> None:
+    """E022."""
+    with override_settings(**option(**wrong)()):
+        assert find_ids() == {"E022"}
+    with override_settings(**option(**right)()):
+        assert find_ids() == set()
+
+
+def test_signing_key_is_reported_on_deployment() -> None:
+    """W019."""
+    with override_settings(**option(KEYS={"audit_signing": SIGNING_PEM})()):
+        assert (find_deployment_ids(), find_ids()) == ({"W019"}, set())
+    with override_settings(**option(KEYS={"audit_public": [PUBLIC_KEY]})()):
+        assert find_deployment_ids() == set()
+
+
+ELSEWHERE = {
+    **dict.fromkeys(("E021", "W016"), "checks/test_core_sinks.py"),
+    **dict.fromkeys(("E026", "W026"), "config/test_apis.py"),
+    **dict.fromkeys(("W020", "W021"), "audit/test_db_privileges.py"),
+}
+"""Ids whose tests need more than settings."""
+
+
+@pytest.mark.parametrize(("named", "package"), core.METRICS_PACKAGES.items())
+def test_metrics_exporter_that_is_not_installed_is_reported(
+    named: str, package: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E030."""
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "METRICS": [named]}
+    assert "E030" not in find_ids()
+    monkeypatch.setitem(sys.modules, package, None)
+    assert "E030" in find_ids()
+
+
+@pytest.mark.parametrize("mode", [0o750, 0o705, None])
+def test_export_folder_exists_and_is_private(mode: int | None, settings: Any, tmp_path: Path) -> None:
+    """E031."""
+    folder = tmp_path / "exports"
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": str(folder)})
+    if mode:
+        folder.mkdir()
+        folder.chmod(mode)
+    assert "E031" in find_ids()
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o700)
+    assert "E031" not in find_ids()
+
+
+def test_every_id_is_tested_here() -> None:
+    source = "".join(path.read_text() for path in Path(core.__file__).parent.glob("*.py"))
+    ids = {f"E{int(n):03}" for n in re.findall(r"\berror\(\s*(\d+)", source)} | {"E021"}
+    ids |= {f"W{int(n):03}" for n in re.findall(r"\bwarning\(\s*(\d+)", source)}
+    ids |= {f"W{number:03}" for number, _, _ in core._PROVIDER_WARNINGS}
+    tested = set(re.findall(r"\b[EW]\d{3}\b", Path(__file__).read_text()))
+    assert ids == tested
+    assert all(name in (Path(__file__).parents[1] / file).read_text() for name, file in ELSEWHERE.items())

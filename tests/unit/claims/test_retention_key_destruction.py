@@ -1,0 +1,278 @@
+"""A retention key is destroyed when no claim needs it; then claims in backups cannot be decrypted."""
+
+import random
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
+
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.log.verifier import VerificationSummary, verify_log
+from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.audit.outbox import flush
+from django_phi_oidc.claims import tasks
+from django_phi_oidc.claims.disclosure import reveal
+from django_phi_oidc.claims.legal_holds import place_hold, release_hold
+from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.retention import (
+    DESTRUCTION_MARGIN,
+    destroy_unused_keys,
+    scrub_due_claims,
+    scrub_sessions,
+    scrub_user,
+)
+from django_phi_oidc.crypto import retention_keys
+from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder
+from django_phi_oidc.errors import AuditUnavailable, KeyMissing, Undecryptable
+from django_phi_oidc.fields import SealedTextField
+from tests.integration.journeys.test_transactions import audit_database_away
+from tests.support.audit_log import KEY, seal_now
+from tests.support.backups import back_up, restore
+from tests.support.claims_fixtures import DAY, NOW, Person
+from tests.support.phi_oidc_settings import override_phi_oidc
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+MIDNIGHT = NOW.replace(hour=0) + DAY
+SESSION, ONE_DAY = "20261124-session", "20261124-86400"
+
+
+@pytest.fixture
+def keys(tmp_path: Path, settings: Any) -> RetentionKeyFolder:
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    return RetentionKeyFolder(tmp_path)
+
+
+def test_disabled_retention_keys_are_neither_created_nor_destroyed(make_person: Callable[..., Person]) -> None:
+    make_person().store({"address": "Bern"})
+    assert StoredClaim.objects.get().bucket == ""
+    assert destroy_unused_keys(now=NOW + 10 * DAY) == []
+
+
+def test_unused_key_is_destroyed_after_its_day(keys: RetentionKeyFolder, make_person: Callable[..., Person]) -> None:
+    person = make_person()
+    person.store({"birthdate": "1990-05-17", "address": "Bern"})
+    with transaction.atomic():
+        scrub_sessions([person.session_id], origin=person.origin(), now=NOW)
+    assert destroy_unused_keys(now=MIDNIGHT + DESTRUCTION_MARGIN - timedelta(microseconds=1)) == [], (
+        "another claim may be stored on this day"
+    )
+    assert destroy_unused_keys(now=MIDNIGHT + DESTRUCTION_MARGIN) == [SESSION]
+    assert keys.names() == [ONE_DAY]
+    assert scrub_due_claims(now=NOW + DAY) == 1
+    assert destroy_unused_keys(now=NOW + DAY) == [ONE_DAY]
+    assert destroy_unused_keys(now=NOW + DAY) == []
+    events = AuditEvent.objects.filter(action="retention.key_destroyed").order_by("id")
+    assert [event.detail for event in events] == [f'{{"bucket":"{SESSION}"}}', f'{{"bucket":"{ONE_DAY}"}}']
+
+
+def test_margin_is_longer_than_a_sign_in_and_shorter_than_a_day() -> None:
+    """The last claim of a day is committed minutes after it, and a key must not survive for days."""
+    assert timedelta(minutes=30) <= DESTRUCTION_MARGIN < DAY
+
+
+def test_key_of_an_ended_hold_is_destroyed(keys: RetentionKeyFolder, make_person: Callable[..., Person]) -> None:
+    person, unknown = make_person(), retention_keys.hold_key_name(uuid.uuid4().hex)
+    keys.create(unknown)
+    person.store({"address": "Bern"})
+    hold = place_hold(person.subject.uuid, reason="Docket 26-117", until=None, origin=person.origin(), now=NOW)
+    name = retention_keys.hold_key_name(hold.pk.hex)
+    assert destroy_unused_keys(now=NOW + 10 * DAY) == [ONE_DAY], "no claim uses it any more"
+    release_hold(hold.pk, origin=person.origin(), now=NOW)
+    assert destroy_unused_keys(now=NOW) == [name]
+    assert keys.names() == [ONE_DAY, unknown]
+    with clock.override_clock(lambda: NOW):
+        assert reveal(person.actor(), person.user, "address", purpose="PATRQT") is not None
+    scrub_user(person.user, origin=person.origin(), now=NOW)
+    person.subject.refresh_from_db()
+    person.subject.delete()
+    assert LegalHold.objects.get().subject is None
+    keys.create(name)
+    assert destroy_unused_keys(now=NOW) == [name], "also for a hold of an erased person"
+
+
+def test_key_of_a_rolled_back_hold_is_destroyed_after_the_margin(
+    keys: RetentionKeyFolder, make_person: Callable[..., Person]
+) -> None:
+    person = make_person()
+    person.store({"address": "Bern"})
+    with transaction.atomic():
+        place_hold(person.subject.uuid, reason="Docket 26-117", until=None, origin=person.origin(), now=NOW)
+        transaction.set_rollback(True)
+    (orphan,) = set(keys.names()) - {ONE_DAY}
+    assert destroy_unused_keys(now=NOW + DESTRUCTION_MARGIN) == []
+    assert destroy_unused_keys(now=NOW + DESTRUCTION_MARGIN + timedelta(milliseconds=1)) == [orphan]
+
+
+@pytest.mark.postgresql
+def test_key_of_a_hold_that_ends_during_a_sign_in_is_kept(
+    keys: RetentionKeyFolder, make_person: Callable[..., Person]
+) -> None:
+    person, until, second = make_person(), NOW + DAY, timedelta(seconds=1)
+    hold = place_hold(person.subject.uuid, reason="Docket 26-117", until=until, origin=person.origin(), now=NOW)
+    stored, resume = threading.Event(), threading.Event()
+
+    def sign_in() -> None:
+        with transaction.atomic():
+            person.store({"address": "Bern"}, now=until - second)
+            stored.set()
+            resume.wait(10)
+        connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(sign_in)
+        assert stored.wait(10)
+        assert destroy_unused_keys(now=until + second) == []
+        resume.set()
+        future.result(10)
+    assert _decrypt(StoredClaim.objects.get()) == '"Bern"'
+    scrub_due_claims(now=until + DAY)
+    assert destroy_unused_keys(now=until + DESTRUCTION_MARGIN) == [retention_keys.hold_key_name(hold.pk.hex)]
+
+
+def test_no_key_is_destroyed_without_its_event(keys: RetentionKeyFolder, make_person: Callable[..., Person]) -> None:
+    make_person().store({"birthdate": "1990-05-17"})
+    StoredClaim.objects.all().delete()
+    with audit_database_away(), pytest.raises(AuditUnavailable):
+        destroy_unused_keys(now=NOW + 2 * DAY)
+    assert keys.names() == [SESSION]
+    assert destroy_unused_keys(now=NOW + 2 * DAY) == [SESSION]
+
+
+def test_unavailable_keys_do_not_prevent_erasure(
+    keys: RetentionKeyFolder, make_person: Callable[..., Person], settings: Any, tmp_path: Path
+) -> None:
+    person = make_person()
+    person.store({"address": "Bern"})
+    original = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(original, KEYS={"retention": tmp_path / "missing"})
+    with pytest.raises(KeyMissing):
+        person.store({"address": "Thun"}, now=NOW + DAY)
+    with clock.override_clock(lambda: NOW), pytest.raises(Undecryptable):
+        reveal(person.actor(), person.user, "address", purpose="PATRQT")
+    with clock.override_clock(lambda: NOW + DAY), pytest.raises(KeyMissing):
+        tasks.scrub()
+    assert not StoredClaim.objects.exists(), "the claim is erased anyway"
+    settings.PHI_OIDC = override_phi_oidc(original, KEYS={"retention": "no folder"})
+    with pytest.raises(ImproperlyConfigured):
+        tasks.scrub()
+    settings.PHI_OIDC = original
+    with clock.override_clock(lambda: NOW + DAY):
+        tasks.scrub()
+    assert keys.names() == []
+
+
+@pytest.mark.parametrize("is_used", [True, False], ids=["with retention keys", "without"])
+def test_restored_backup_is_undecryptable_after_key_destruction(
+    make_person: Callable[..., Person], settings: Any, tmp_path: Path, is_used: bool
+) -> None:
+    if is_used:
+        (tmp_path / "keys").mkdir()
+        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path / "keys"})
+    person = make_person()
+    person.store({"birthdate": "1990-05-17", "address": {"locality": "Bern"}})
+    seal_now(at=NOW)
+    back_up(tmp_path / "backup")
+    with clock.override_clock(lambda: NOW + 2 * DAY):
+        scrub_user(person.user, origin=person.origin(), now=NOW)
+        tasks.scrub()
+        flush()
+    assert not StoredClaim.objects.exists()
+    restore(tmp_path / "backup")
+    assert StoredClaim.objects.count() == 2, "the claims are restored"
+    values = [_decrypt(row) for row in StoredClaim.objects.order_by("name")]
+    assert values == ([None, None] if is_used else ['{"locality": "Bern"}', '"1990-05-17"'])
+    with clock.override_clock(lambda: NOW):
+        if is_used:
+            with pytest.raises(Undecryptable):
+                reveal(person.actor(), person.user, "address", purpose="PATRQT")
+        else:
+            assert reveal(person.actor(), person.user, "address", purpose="PATRQT") == {"locality": "Bern"}
+    seal_now(at=NOW + 2 * DAY)
+    summary = VerificationSummary()
+    assert list(verify_log(keys=[KEY.public_key()], now=NOW + 2 * DAY, summary=summary)) == []
+    assert AuditEvent.objects.filter(action="retention.key_destroyed").count() == (2 if is_used else 0)
+    assert summary.tree_size == AuditEvent.objects.count() > 2
+
+
+def _decrypt(row: StoredClaim) -> str | None:
+    field: SealedTextField = StoredClaim._meta.get_field("value")
+    try:
+        return field.decrypt(row)
+    except Undecryptable:
+        return None
+
+
+def test_no_key_in_use_is_destroyed_under_concurrency(
+    keys: RetentionKeyFolder, make_person: Callable[..., Person]
+) -> None:
+    """Sign-ins, session ends, holds, releases, erasures and key destruction over many days, in several threads."""
+    people = [make_person() for _ in range(6)]
+    today = [NOW]
+    is_done = threading.Event()
+    # The clock advances by half a day between actions, never during one: no action exceeds DESTRUCTION_MARGIN.
+    locks = [threading.Lock(), threading.Lock()]
+
+    def now() -> datetime:
+        return today[0]
+
+    def use_claims(seed: int) -> int:
+        rng, rounds = random.Random(seed), 0
+        while not is_done.wait(0.002):
+            person, session = rng.choice(people[seed::2]), uuid.uuid4()
+            with locks[seed]:
+                person.store({"birthdate": "1990-05-17", "address": "Bern"}, session_id=session, now=now())
+            if rng.random() < 0.5:
+                with locks[seed]:
+                    hold = place_hold(person.subject.uuid, reason="x", until=None, origin=person.origin(), now=now())
+                if person not in people[:2]:
+                    with locks[seed]:
+                        release_hold(hold.pk, origin=person.origin(), now=now())
+            if rng.random() < 0.7:
+                with locks[seed], transaction.atomic():
+                    scrub_sessions([session], origin=person.origin(), now=now())
+            rounds += 1
+        connections.close_all()
+        return rounds
+
+    def erase_and_destroy() -> int:
+        destroyed = 0
+        try:
+            for _ in range(30):
+                scrub_due_claims(now=now())
+                destroyed += len(destroy_unused_keys(now=now()))
+                with locks[0], locks[1]:
+                    today[0] += DAY / 2
+                is_done.wait(0.02)
+        finally:
+            is_done.set()
+            connections.close_all()
+        return destroyed
+
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(use_claims, seed) for seed in range(2)]
+        destroyed = pool.submit(erase_and_destroy).result(120)
+        assert all(future.result(120) > 10 for future in futures)
+    assert destroyed > 10
+    assert StoredClaim.objects.filter(held_until=None).exists()
+    assert StoredClaim.objects.exclude(held_until=None).exists()
+    assert [row.pk for row in StoredClaim.objects.all() if _decrypt(row) is None] == []
+
+
+def test_keys_in_use_are_found_by_one_statement(keys: RetentionKeyFolder, make_person: Callable[..., Person]) -> None:
+    person = make_person()
+    for day in range(20):
+        person.store({"birthdate": "1990-05-17"}, session_id=uuid.uuid4(), now=NOW + day * DAY)
+    with CaptureQueriesContext(connection) as context:
+        assert destroy_unused_keys(now=NOW + 100 * DAY) == []
+    assert len(context) == 1
+    StoredClaim.objects.filter(bucket="20261130-session").delete()
+    assert destroy_unused_keys(now=NOW + 100 * DAY) == ["20261130-session"]
+    assert len(list(keys.names())) == 19

@@ -1,0 +1,138 @@
+"""Retention keys: created once, shared, and destroyed for good."""
+
+import multiprocessing
+import stat
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from django_phi_oidc.crypto import keyring, retention_keys
+from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder
+from django_phi_oidc.errors import KeyMissing, Undecryptable
+from tests.support.phi_oidc_settings import override_phi_oidc
+
+NAME = "20261124-86400"
+HOLD = "hold-" + "0123456789abcdef" * 2
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, settings: Any) -> RetentionKeyFolder:
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    return RetentionKeyFolder(tmp_path)
+
+
+def test_key_is_the_same_until_it_is_destroyed(folder: RetentionKeyFolder, tmp_path: Path) -> None:
+    assert folder.get(NAME) is None
+    key = folder.create(NAME)
+    assert len(key) == 32
+    assert folder.create(NAME) == RetentionKeyFolder(tmp_path).get(NAME) == key
+    assert folder.create(HOLD) != key
+    assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
+    assert folder.names() == [NAME, HOLD]
+    folder.destroy(NAME)
+    folder.destroy(NAME)
+    assert (folder.get(NAME), folder.names()) == (None, [HOLD])
+    assert folder.create(NAME) != key
+
+
+def test_destroyed_key_is_overwritten(folder: RetentionKeyFolder, tmp_path: Path) -> None:
+    folder.create(NAME)
+    (tmp_path / "another name of the same file").hardlink_to(tmp_path / NAME)
+    folder.destroy(NAME)
+    assert set((tmp_path / "another name of the same file").read_bytes()) == {0}
+
+
+def make(folder: Path, name: str) -> bytes:
+    return RetentionKeyFolder(folder).create(name)
+
+
+def test_concurrent_processes_create_one_key(tmp_path: Path) -> None:
+    names = [f"202611{day:02}-{kind}" for day in range(1, 21) for kind in ("session", "60")]
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        created = pool.starmap(make, [(tmp_path, name) for name in names for _ in range(8)], chunksize=1)
+    by_name = {name: set(created[8 * at : 8 * at + 8]) for at, name in enumerate(names)}
+    assert [len(keys) for keys in by_name.values()] == [1] * len(names)
+    assert len(set.union(*by_name.values())) == len(names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names), "nothing is left lying about"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "../20261124-60", "20261124-", "20261124-60\n", "hold-1", "0123abcd", "20261399-60"]
+)
+def test_invalid_key_name_is_refused(folder: RetentionKeyFolder, name: str) -> None:
+    for act in (folder.get, folder.create, folder.destroy):
+        with pytest.raises(ValueError, match="not the name of a retention key"):
+            act(name)
+    assert not retention_keys.is_retention_key_name(name)
+    assert retention_keys.is_retention_key_name(NAME)
+    assert retention_keys.is_retention_key_name(HOLD)
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"A" * 44 + b"=" * 8])
+def test_damaged_key_is_an_error_and_is_not_replaced(
+    folder: RetentionKeyFolder, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / NAME).write_bytes(content)
+    for act in (folder.get, folder.create):
+        with pytest.raises(KeyMissing):
+            act(NAME)
+    assert (tmp_path / NAME).read_bytes() == content
+
+
+def test_unavailable_folder_is_an_error_in_every_method(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    away = RetentionKeyFolder(tmp_path / "a file")
+    for act in (away.get, away.create, away.destroy):
+        with pytest.raises(KeyMissing):
+            act(NAME)
+    with pytest.raises(KeyMissing):
+        away.names()
+    with pytest.raises(KeyMissing):
+        RetentionKeyFolder(tmp_path / "nowhere").create(NAME)
+
+
+def test_retention_key_is_named_by_its_day_and_retention() -> None:
+    assert retention_keys.retention_key_name(NOON, timedelta(days=1)) == "20261124-86400"
+    assert retention_keys.retention_key_name(NOON, "session") == "20261124-session"
+    east = NOON.astimezone(timezone(timedelta(hours=13)))
+    assert retention_keys.retention_key_name(east, "session") == "20261124-session", "the same moment"
+    assert retention_keys.parse_key_date("20261124-session") == date(2026, 11, 24)
+    assert retention_keys.parse_key_date(HOLD) is None
+
+
+def test_store_is_the_configured_one(settings: Any, tmp_path: Path) -> None:
+    declared = settings.PHI_OIDC
+    assert not retention_keys.is_enabled()
+    with pytest.raises(KeyMissing):
+        retention_keys.get_store()
+    for values in (tmp_path, RetentionKeyFolder(tmp_path)):
+        settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"retention": values})
+        assert retention_keys.is_enabled()
+        assert isinstance(retention_keys.get_store(), RetentionKeyFolder)
+    settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"retention": str(tmp_path)})
+    with pytest.raises(ImproperlyConfigured, match="retention"):
+        retention_keys.get_store()
+
+
+def test_ciphertext_is_decrypted_only_in_its_context_and_while_the_key_exists(
+    folder: RetentionKeyFolder,
+) -> None:
+    sealed = keyring.encrypt("Bern", context=["a place"], retention_key_name=NAME)
+    assert sealed.startswith(f"{NAME}:")
+    assert keyring.decrypt(sealed, context=["a place"]) == "Bern"
+    with pytest.raises(Undecryptable):
+        keyring.decrypt(sealed, context=["another place"])
+    other = keyring.encrypt("Bern", context=["a place"], retention_key_name=HOLD)
+    with pytest.raises(Undecryptable):
+        keyring.decrypt(f"{HOLD}:{sealed.partition(':')[2]}", context=["a place"])
+    folder.destroy(NAME)
+    with pytest.raises(Undecryptable):
+        keyring.decrypt(sealed, context=["a place"])
+    folder.create(NAME)
+    with pytest.raises(Undecryptable):
+        keyring.decrypt(sealed, context=["a place"])
+    assert keyring.decrypt(other, context=["a place"]) == "Bern"

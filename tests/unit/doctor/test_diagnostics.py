@@ -1,0 +1,178 @@
+"""Each check of a provider on its own input."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
+from django_phi_oidc.doctor import diagnostics
+from django_phi_oidc.doctor.diagnostics import ProviderFinding, TLSPeer
+from django_phi_oidc.errors import PhiOidcError
+from django_phi_oidc.oidc.metadata import process_metadata_response
+from django_phi_oidc.oidc.transport import TransportResponse
+from django_phi_oidc.testing.mock_provider import create_signing_key
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+ISSUER = "https://op.example"
+METADATA: dict[str, Any] = {
+    "issuer": ISSUER,
+    **{f"{name}_endpoint": f"{ISSUER}/{name}" for name in ("authorization", "token", "userinfo", "revocation")},
+    **{f"{name}_endpoint": f"{ISSUER}/{name}" for name in ("introspection", "end_session")},
+    "pushed_authorization_request_endpoint": f"{ISSUER}/par",
+    "require_pushed_authorization_requests": False,
+    "jwks_uri": f"{ISSUER}/jwks",
+    "prompt_values_supported": ["login"],
+    "subject_types_supported": ["pairwise"],
+    "id_token_signing_alg_values_supported": ["ES256"],
+    "authorization_response_iss_parameter_supported": True,
+    "code_challenge_methods_supported": ["S256"],
+    "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+    "revocation_endpoint_auth_methods_supported": ["client_secret_basic"],
+    "scopes_supported": ["openid"],
+    "claims_supported": ["sub"],
+    "acr_values_supported": ["gold"],
+    "backchannel_logout_supported": True,
+    "backchannel_logout_session_supported": True,
+}
+DECLARED = parse_provider("default", {"issuer": ISSUER, "client_id": "portal", "client_secret": "s"})
+
+
+def refusal(members: dict[str, Any]) -> str:
+    """Return the code of the rule that refuses a sign-in with that metadata; empty if none does."""
+    response = TransportResponse(status=200, headers={}, body=json.dumps(members).encode())
+    try:
+        process_metadata_response(response, declaration=DECLARED)
+    except PhiOidcError as error:
+        return error.code
+    return ""
+
+
+def failures(members: dict[str, Any]) -> set[str]:
+    return {finding.code for finding in run_checks(members, DECLARED) if finding.level == "failure"}
+
+
+VALUES: list[Any] = [None, "", 7, [], ["x"], [7], "http://op.example/", "https://op.example", {}, True]
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_failures_match_the_reasons_for_which_a_sign_in_is_refused(name: str) -> None:
+    assert (refusal(METADATA), failures(METADATA)) == ("", set())
+    doctor_only = {"pkce_unsupported", "client_auth_unsupported"}
+    for value in VALUES:
+        members = {**METADATA, name: value}
+        if value is None:
+            del members[name]
+        code, codes = refusal(members), failures(members)
+        assert code in codes or not code, value
+        assert codes <= doctor_only or code, value
+
+
+def run_checks(members: dict[str, Any], declared: ProviderDeclaration) -> Iterator[ProviderFinding]:
+    yield diagnostics.check_issuer(members, issuer=declared.issuer)
+    yield from diagnostics.check_members(members, allow_loopback_http=False)
+    yield diagnostics.check_algorithms(members, allowed=declared.id_token_signed_response_alg)
+    yield diagnostics.check_pairwise(members, declaration=declared)
+    yield diagnostics.check_pkce(members)
+    yield diagnostics.check_par(members, declaration=declared)
+    yield diagnostics.check_client_authentication(members, declaration=declared)
+    yield diagnostics.check_revocation(members, declaration=declared)
+    yield from diagnostics.check_logout(members)
+    yield diagnostics.check_response_issuer(members, is_only_provider=True)
+    yield diagnostics.check_requested_claims(members, declaration=declared, claims={})
+    yield diagnostics.check_acr_values(members, requested=("x",))
+
+
+@pytest.mark.parametrize(("days", "level"), [(31, "ok"), (30, "ok"), (29, "warning"), (0, "warning")])
+def test_certificate_that_ends_within_30_days_is_a_warning(days: int, level: str) -> None:
+    peer = TLSPeer(host="op.example", tls_version="TLSv1.2", certificate_expires_at=NOW + timedelta(days=days))
+    finding = diagnostics.check_peer(peer, now=NOW)
+    assert (finding.level, f"({days} days)" in finding.text) == (level, True)
+
+
+def test_expiry_of_the_certificate_is_unknown_behind_a_proxy() -> None:
+    finding = diagnostics.check_peer(TLSPeer(host="op.example", tls_version="TLS"), now=NOW)
+    assert (finding.level, "proxy" in finding.text) == ("ok", True)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "level"),
+    [
+        *((0, "ok"), (1, "ok"), (15, "ok"), (16, "warning"), (30, "warning"), (31, "failure"), (86400, "failure")),
+        # Date has whole seconds: up to one more may have passed.
+        *((-1, "ok"), (-16, "ok"), (-17, "warning"), (-31, "warning"), (-32, "failure")),
+    ],
+)
+def test_clock_that_differs_by_more_than_the_leeway_is_a_failure(ahead: int, level: str) -> None:
+    headers = {"date": format_datetime(NOW + ahead * SECOND, usegmt=True)}
+    times: dict[str, Any] = {"requested_at": NOW, "received_at": NOW, "leeway": 30 * SECOND}
+    assert diagnostics.check_clock(headers, **times).level == level
+    aged = {"date": format_datetime(NOW + (ahead - 600) * SECOND, usegmt=True), "age": "600"}
+    assert diagnostics.check_clock(aged, **times).level == level
+
+
+def test_duration_of_the_request_is_no_clock_skew() -> None:
+    headers = {"date": format_datetime(NOW + 20 * SECOND, usegmt=True)}
+    finding = diagnostics.check_clock(headers, requested_at=NOW, received_at=NOW + 20 * SECOND, leeway=30 * SECOND)
+    assert (finding.level, finding.text) == ("ok", "no difference")
+
+
+@pytest.mark.parametrize("zone", [" GMT", " -0000", ""])
+def test_date_is_parsed_as_gmt_in_any_time_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Stockholm")
+    time.tzset()
+    try:
+        headers = {"date": f"Tue, 24 Nov 2026 12:00:00{zone}"}
+        finding = diagnostics.check_clock(headers, requested_at=NOW, received_at=NOW, leeway=30 * SECOND)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert (finding.level, finding.text) == ("ok", "no difference")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *({}, {"date": "yesterday"}, {"date": "Tue, 24 Nov 2026 12:00:00 GMT", "age": "x"}),
+        # Beyond what can be compared.
+        *({"date": "Fri, 31 Dec 9999 23:59:59 GMT"}, {"date": "Fri, 31 Dec 9999 00:00:00 GMT", "age": "999999999"}),
+    ],
+)
+def test_response_without_a_valid_date_is_a_warning(headers: dict[str, str]) -> None:
+    finding = diagnostics.check_clock(headers, requested_at=NOW, received_at=NOW, leeway=30 * SECOND)
+    assert (finding.level, finding.code) == ("warning", "clock_untold")
+
+
+def keys(*jwks: dict[str, Any]) -> TransportResponse:
+    return TransportResponse(status=200, headers={}, body=json.dumps({"keys": jwks}).encode())
+
+
+def test_keys_must_have_distinct_kids_and_fit_the_algorithms() -> None:
+    rsa, ec = (create_signing_key(alg, kid=alg).public_jwk() for alg in ("RS256", "ES256"))
+    bare = {name: value for name, value in rsa.items() if name != "alg"}
+
+    def findings(*jwks: dict[str, Any], algs: tuple[str, ...] = ("RS256", "ES256")) -> list[tuple[str, str]]:
+        return [(finding.level, finding.code) for finding in diagnostics.check_keys(keys(*jwks), algs=algs)]
+
+    assert findings(rsa, ec) == [("ok", "")]
+    assert findings(rsa) == [("warning", "key_not_found")]
+    assert findings(ec, algs=("RS256",)) == findings(algs=("RS256",)) == [("failure", "key_not_found")]
+    assert findings(bare, ec, algs=("RS256", "PS256", "ES256")) == [("ok", "")]
+    assert findings(rsa, ec, {**ec}) == [("failure", "key_not_found")]
+    assert findings(rsa, {**rsa, "kid": "another"}, ec) == [("ok", "")]
+    without_kid = {name: value for name, value in ec.items() if name != "kid"}
+    assert findings(rsa, without_kid) == [("ok", "")]
+    assert findings(rsa, without_kid, without_kid) == [("failure", "key_not_found")]
+    assert findings(rsa, {**ec, "use": "enc"}) == [("warning", "key_not_found")]
+
+
+def test_text_of_a_provider_is_shown_in_ascii() -> None:
+    finding = diagnostics.check_issuer({"issuer": "https://\u043ep.example"}, issuer=ISSUER)
+    assert (finding.level, r"https://\u043ep.example" in finding.text) == ("failure", True)
+    assert diagnostics.sanitize_text(ISSUER) == ISSUER
+    assert len(diagnostics.sanitize_text("é" * 1000)) == 200

@@ -1,0 +1,342 @@
+"""Provider metadata (R2) and the https rule (R1). Spec: Discovery 3 and 4."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.errors import Code, MetadataError, SignInRefused, TransportError
+from django_phi_oidc.oidc.metadata import (
+    ProviderMetadata,
+    build_jwks_request,
+    build_metadata_request,
+    build_metadata_url,
+    process_jwks_response,
+    process_metadata_response,
+    validate_https_url,
+)
+from django_phi_oidc.oidc.transport import TransportResponse
+from tests.support.error_codes import raises
+
+OP = "https://op.example"
+DOCUMENT = {
+    "issuer": OP,
+    "authorization_endpoint": f"{OP}/authorize",
+    "token_endpoint": f"{OP}/token",
+    "jwks_uri": f"{OP}/jwks",
+    "userinfo_endpoint": f"{OP}/userinfo",
+    "revocation_endpoint": f"{OP}/revoke",
+    "end_session_endpoint": f"{OP}/end",
+    "pushed_authorization_request_endpoint": f"{OP}/par",
+    "response_types_supported": ["code"],
+    "subject_types_supported": ["public", "pairwise"],
+    "id_token_signing_alg_values_supported": ["PS256", "RS256"],
+    "authorization_response_iss_parameter_supported": True,
+}
+ABSENT = object()
+Declare = Callable[..., ProviderDeclaration]
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {name: value for name, value in {**DOCUMENT, **changes}.items() if value is not ABSENT}
+
+
+def response(members: Any, status: int = 200) -> TransportResponse:
+    body = members if isinstance(members, bytes) else json.dumps(members).encode()
+    return TransportResponse(status=status, headers={"content-type": "application/json"}, body=body)
+
+
+ENDPOINTS = [name for name in DOCUMENT if name.endswith(("endpoint", "_uri"))]
+REQUIRED = ["authorization_endpoint", "token_endpoint", "jwks_uri"]
+TABLES: dict[Code, list[tuple[str, dict[str, Any], Any, dict[str, Any], Any]]] = {
+    # name, declaration, accepted document, declaration, refused document
+    Code.ISSUER_MISMATCH: [
+        ("another host", {}, document(), {}, document(issuer="https://evil.example")),
+        ("a slash more", {}, document(), {}, document(issuer=OP + "/")),
+        ("a slash less", {"issuer": OP + "/"}, document(issuer=OP + "/"), {"issuer": OP + "/"}, document()),
+        ("upper case", {}, document(), {}, document(issuer="https://OP.example")),
+        ("default port", {}, document(), {}, document(issuer=OP + ":443")),
+        ("missing", {}, document(), {}, document(issuer=ABSENT)),
+        ("a list", {}, document(), {}, document(issuer=[OP])),
+    ],
+    Code.METADATA_INVALID: [
+        *[(f"no {name}", {}, document(), {}, document(**{name: ABSENT})) for name in REQUIRED],
+        *[(f"{name} is a list", {}, document(), {}, document(**{name: [DOCUMENT[name]]})) for name in ENDPOINTS],
+        *[(f"{name} is empty", {}, document(), {}, document(**{name: ""})) for name in ENDPOINTS],
+        ("subject types as text", {}, document(), {}, document(subject_types_supported="pairwise")),
+        ("a subject type is a number", {}, document(), {}, document(subject_types_supported=["pairwise", 1])),
+        ("algs as text", {}, document(), {}, document(id_token_signing_alg_values_supported="PS256")),
+        ("PAR flag as text", {}, document(), {}, document(require_pushed_authorization_requests="true")),
+        ("prompts as text", {}, document(), {}, document(prompt_values_supported="consent")),
+        ("iss flag as text", {}, document(), {}, document(authorization_response_iss_parameter_supported="true")),
+        ("a list", {}, document(), {}, [document()]),
+        ("HTML", {}, document(), {}, b"<html></html>"),
+        ("empty", {}, document(), {}, b""),
+        ("absurd nesting", {}, document(x=[[]]), {}, b'{"x":' + b"[" * 100_000),
+        ("issuer twice", {}, document(), {}, b'{"issuer":"a",' + json.dumps(DOCUMENT).encode()[1:]),
+    ],
+    Code.TRANSPORT_NOT_HTTPS: [
+        *[(f"{name} on http", {}, document(), {}, document(**{name: "http://op.example/x"})) for name in ENDPOINTS],
+        (
+            "loopback, not allowed",
+            {"allow_loopback_http": True},
+            document(token_endpoint="http://127.0.0.1:8000/token"),
+            {},
+            document(token_endpoint="http://127.0.0.1:8000/token"),
+        ),
+        (
+            "http, not loopback",
+            {"allow_loopback_http": True},
+            document(token_endpoint="http://localhost/token"),
+            {"allow_loopback_http": True},
+            document(token_endpoint="http://localhost.example/token"),
+        ),
+        (
+            "issuer on http",
+            {"issuer": OP},
+            document(),
+            {"issuer": "http://op.example"},
+            document(issuer="http://op.example"),
+        ),
+    ],
+    Code.PAIRWISE_UNSUPPORTED: [
+        ("public only", {}, document(), {}, document(subject_types_supported=["public"])),
+        ("absent", {}, document(), {}, document(subject_types_supported=ABSENT)),
+        (
+            "required",
+            {"subject_type": "public"},
+            document(subject_types_supported=["public"]),
+            {"subject_type": "pairwise"},
+            document(subject_types_supported=["public"]),
+        ),
+    ],
+    Code.ALG_UNSUPPORTED: [
+        ("HS256 only", {}, document(), {}, document(id_token_signing_alg_values_supported=["HS256", "none"])),
+        ("absent", {}, document(), {}, document(id_token_signing_alg_values_supported=ABSENT)),
+        (
+            "not the declared one",
+            {"id_token_signed_response_alg": ("PS256",)},
+            document(),
+            {"id_token_signed_response_alg": ("EdDSA",)},
+            document(),
+        ),
+    ],
+    Code.REVOCATION_UNSUPPORTED: [
+        ("absent", {}, document(), {}, document(revocation_endpoint=ABSENT)),
+        (
+            "required",
+            {"revocation": "best_effort"},
+            document(revocation_endpoint=ABSENT),
+            {"revocation": "required"},
+            document(revocation_endpoint=ABSENT),
+        ),
+    ],
+    Code.PAR_UNSUPPORTED: [
+        (
+            "required, and absent",
+            {"par": "require"},
+            document(),
+            {"par": "require"},
+            document(pushed_authorization_request_endpoint=ABSENT),
+        ),
+        (
+            "required of one that lacks it",
+            {"par": "auto"},
+            document(pushed_authorization_request_endpoint=ABSENT),
+            {"par": "require"},
+            document(pushed_authorization_request_endpoint=ABSENT),
+        ),
+        (
+            "never, but the provider requires it",
+            {"par": "never"},
+            document(require_pushed_authorization_requests=False),
+            {"par": "never"},
+            document(require_pushed_authorization_requests=True),
+        ),
+    ],
+}
+ROWS = [pytest.param(error, *row[1:], id=f"{error}: {row[0]}") for error, rows in TABLES.items() for row in rows]
+
+
+@pytest.mark.parametrize(("error", "declared", "accepted", "refused_declared", "refused"), ROWS)
+def test_process_metadata_response_one_fault_is_refused(
+    declare: Declare,
+    error: Code,
+    declared: dict[str, Any],
+    accepted: Any,
+    refused_declared: dict[str, Any],
+    refused: Any,
+) -> None:
+    assert (
+        process_metadata_response(response(accepted), declaration=declare(**declared)).jwks_uri == DOCUMENT["jwks_uri"]
+    )
+    with raises(error) as caught:
+        process_metadata_response(response(refused), declaration=declare(**refused_declared))
+    assert caught.value.code is error
+    assert caught.value.__context__ is None
+
+
+def test_process_metadata_response_every_code_of_r2_has_a_table() -> None:
+    of_keys = {"key_not_found"}  # in test_jwks.py
+    assert {code for code in Code if code.rule == "R2"} - of_keys <= set(TABLES)
+
+
+@pytest.mark.parametrize("status", [201, 204, 301, 404, 500, 503])
+def test_process_metadata_response_status_other_than_200_is_metadata_invalid(declare: Declare, status: int) -> None:
+    assert process_metadata_response(response(DOCUMENT, 200), declaration=declare())
+    with raises(Code.METADATA_INVALID):
+        process_metadata_response(response(DOCUMENT, status), declaration=declare())
+
+
+def test_process_metadata_response_full_document_is_returned(declare: Declare) -> None:
+    members = document(require_pushed_authorization_requests=True, prompt_values_supported=["none", "consent"])
+    metadata = process_metadata_response(response(members), declaration=declare())
+    assert metadata == ProviderMetadata(
+        issuer=OP,
+        authorization_endpoint=f"{OP}/authorize",
+        token_endpoint=f"{OP}/token",
+        jwks_uri=f"{OP}/jwks",
+        userinfo_endpoint=f"{OP}/userinfo",
+        revocation_endpoint=f"{OP}/revoke",
+        end_session_endpoint=f"{OP}/end",
+        pushed_authorization_request_endpoint=f"{OP}/par",
+        require_pushed_authorization_requests=True,
+        prompt_values_supported=("none", "consent"),
+        subject_types_supported=("public", "pairwise"),
+        id_token_signing_alg_values_supported=("PS256", "RS256"),
+        authorization_response_iss_parameter_supported=True,
+    )
+
+
+def test_process_metadata_response_absent_members_have_their_defaults(declare: Declare) -> None:
+    absent = dict.fromkeys(
+        (
+            "userinfo_endpoint",
+            "pushed_authorization_request_endpoint",
+            "authorization_response_iss_parameter_supported",
+        ),
+        ABSENT,
+    )
+    metadata = process_metadata_response(response(document(**absent)), declaration=declare())
+    assert (metadata.userinfo_endpoint, metadata.pushed_authorization_request_endpoint) == ("", "")
+    assert metadata.require_pushed_authorization_requests is False
+    assert metadata.prompt_values_supported == ()
+    assert metadata.authorization_response_iss_parameter_supported is False
+
+
+@pytest.mark.parametrize(
+    ("accepted", "refused"),
+    [
+        ("https://op.example/x", "http://op.example/x"),
+        ("https://op.example/x", "//op.example/x"),
+        ("https://op.example/x", "op.example/x"),
+        ("https://op.example/x", "https:///x"),
+        ("https://op.example/x", "https:op.example/x"),
+        ("https://op.example/x", "javascript:alert(1)"),
+        ("https://op.example/x", "ftp://op.example/x"),
+        ("https://op.example/x", ""),
+        ("https://op.example:8443/x", "https://op.example:port/x"),
+        ("https://op.example:8443/x", "https://op.example:99999/x"),
+        ("https://op.example/x", "https://user:password@op.example/x"),
+        ("https://op.example/x?a=b", "https://op.example/x#a"),
+        ("https://op.example/x", "https://op.example/x#"),
+        ("https://op.example/x", " https://op.example/x"),
+        ("https://op.example/x", "https://op.example/x\n"),
+        ("https://op.example/x", "https://op.exa\tmple/x"),
+        ("https://op.example/x", "https://op.example\\.evil.example/x"),
+        ("https://op.example/x", "https://öp.example/x"),
+        ("https://[::1]/x", "https://[::1/x"),
+        ("HTTPS://op.example/x", "HTTP://op.example/x"),
+    ],
+)
+def test_validate_https_url_one_fault_is_transport_not_https(accepted: str, refused: str) -> None:
+    assert validate_https_url(accepted, allow_loopback_http=False) is None
+    for allowed in (False, True):
+        with raises(Code.TRANSPORT_NOT_HTTPS) as caught:
+            validate_https_url(refused, allow_loopback_http=allowed)
+        assert caught.value.code == "transport_not_https"
+
+
+@pytest.mark.parametrize(
+    ("loopback", "other"),
+    [
+        ("http://127.0.0.1:8000/", "http://128.0.0.1:8000/"),
+        ("http://127.8.8.8/", "http://10.0.0.1/"),
+        ("http://[::1]:8000/", "http://[::2]:8000/"),
+        ("http://localhost/", "http://localhost.evil.example/"),
+        ("http://localhost:8000/", "http://localhost@evil.example/"),
+        ("http://127.0.0.1/", "http://127.0.0.1.evil.example/"),
+        ("http://127.0.0.1/", "http://0.0.0.0/"),
+        ("http://127.0.0.1/", "ws://127.0.0.1/"),
+    ],
+)
+def test_validate_https_url_http_is_accepted_only_on_loopback_if_allowed(loopback: str, other: str) -> None:
+    assert validate_https_url(loopback, allow_loopback_http=True) is None
+    with raises(Code.TRANSPORT_NOT_HTTPS):
+        validate_https_url(loopback, allow_loopback_http=False)
+    with raises(Code.TRANSPORT_NOT_HTTPS):
+        validate_https_url(other, allow_loopback_http=True)
+
+
+@given(st.text() | st.text(alphabet="htps:/[]@#?.1\\% ").map("https://".__add__))
+def test_validate_https_url_any_text_is_accepted_or_transport_not_https(url: str) -> None:
+    try:
+        validate_https_url(url, allow_loopback_http=True)
+        result: object = "passed"
+    except TransportError as error:
+        result = error.__context__
+    assert result in ("passed", None)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "url"),
+    [
+        ("https://op.example", "https://op.example/.well-known/openid-configuration"),
+        ("https://op.example/", "https://op.example/.well-known/openid-configuration"),
+        ("https://op.example/tenant", "https://op.example/tenant/.well-known/openid-configuration"),
+        ("https://op.example/tenant/", "https://op.example/tenant/.well-known/openid-configuration"),
+    ],
+)
+def test_metadata_url_issuer_with_or_without_slash_is_that_of_discovery_4_1(issuer: str, url: str) -> None:
+    assert build_metadata_url(issuer) == url
+    request = build_metadata_request(issuer=issuer)
+    assert (request.method, request.url, request.body) == ("GET", url, None)
+    assert request.headers == {"Accept": "application/json"}
+
+
+def test_build_jwks_request_metadata_gives_a_get_of_jwks_uri(metadata: ProviderMetadata) -> None:
+    request = build_jwks_request(metadata)
+    assert (request.method, request.url, request.body) == ("GET", metadata.jwks_uri, None)
+    assert request.headers == {"Accept": "application/jwk-set+json, application/json"}
+
+
+def test_process_jwks_response_status_other_than_200_is_metadata_invalid(jwks: dict[str, Any]) -> None:
+    assert len(process_jwks_response(response(jwks)).keys) == 3
+    with raises(Code.METADATA_INVALID):
+        process_jwks_response(response(jwks, 500))
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("https://op.example/x"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(DOCUMENT)), ANY_JSON, max_size=3), st.binary(max_size=20))
+def test_process_metadata_response_any_response_is_processed_or_refused_by_our_error(
+    declare: Declare, changes: dict[str, Any], damage: bytes
+) -> None:
+    whole = json.dumps({**DOCUMENT, **changes}).encode()
+    for body in (whole, damage, whole[: len(whole) // 2] + damage):
+        try:
+            result: object = process_metadata_response(response(body), declaration=declare())
+        except MetadataError as error:
+            result = error
+        except SignInRefused as error:
+            result = error.code
+        assert isinstance(result, ProviderMetadata | MetadataError) or result is Code.TRANSPORT_NOT_HTTPS

@@ -1,0 +1,46 @@
+"""Requests and responses show no secrets; media types. Spec: RFC 9110 8.3.1."""
+
+import dataclasses
+
+import pytest
+
+from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse, get_media_type
+
+
+def test_request_repr_shows_only_method_and_path() -> None:
+    request = TransportRequest(
+        method="POST",
+        url="https://op.example/token?code=query-secret?more",
+        headers={"Authorization": "Basic header-secret"},
+        body=b"client_secret=body-secret",
+    )
+    assert repr(request) == "Request(POST https://op.example/token)"
+
+
+def test_response_repr_shows_only_status_and_size() -> None:
+    response = TransportResponse(
+        status=200, headers={"set-cookie": "header-secret"}, body=b'{"access_token":"body-secret"}'
+    )
+    assert repr(response) == "Response(200, 30 bytes)"
+
+
+def test_request_assignment_is_refused() -> None:
+    request = TransportRequest(method="GET", url="https://op.example/", headers={})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        request.url = "https://evil.example/"  # type: ignore[misc]
+    assert request.url == "https://op.example/"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"content-type": "application/json"}, "application/json"),
+        ({"content-type": "Application/JSON; charset=UTF-8"}, "application/json"),
+        ({"content-type": " application/json ;charset=utf-8"}, "application/json"),
+        ({"content-type": "application/jwt"}, "application/jwt"),
+        ({"content-type": ""}, ""),
+        ({}, ""),
+    ],
+)
+def test_media_type_any_header_is_bare_and_lower_case(headers: dict[str, str], expected: str) -> None:
+    assert get_media_type(TransportResponse(status=200, headers=headers, body=b"")) == expected

@@ -1,0 +1,174 @@
+"""Sessions in the admin: permissions to view and end them, and secrets that no page displays."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.admin_base import CappedPaginator
+from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.sessions.lifecycle import end_session
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
+from tests.support.session_fixtures import (
+    ACCESS_TOKEN,
+    REFRESH_TOKEN,
+    ScriptedOP,
+    SignedIn,
+    answering,
+    django_session_exists,
+    events,
+)
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
+    pytest.mark.urls("tests.urls"),
+]
+SESSIONS, REVOCATIONS = "/admin/django_phi_oidc/oidcsession/", "/admin/django_phi_oidc/pendingrevocation/"
+AdminOf = Callable[..., tuple[SignedIn, Client]]
+
+
+@pytest.fixture
+def admin_with(sign_in: Callable[..., SignedIn]) -> AdminOf:
+    """Sign in a member of staff with these permissions."""
+
+    def admin_with(*permissions: str) -> tuple[SignedIn, Client]:
+        signed_in = sign_in()
+        user: Any = signed_in.user
+        user.is_staff = True
+        user.save(update_fields=["is_staff"])
+        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+        return signed_in, signed_in.client()
+
+    return admin_with
+
+
+def test_sessions_are_displayed_without_a_secret(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
+) -> None:
+    person = sign_in()
+    _, client = admin_with("view_oidcsession")
+    pages = [client.get(SESSIONS), client.get(f"{SESSIONS}{person.session.pk}/change/")]
+    assert [page.status_code for page in pages] == [200, 200]
+    for page in pages:
+        body = page.content.decode()
+        assert str(person.session.pk) in body
+        for secret in (ACCESS_TOKEN, REFRESH_TOKEN, "sid-1", person.django_key, person.session.session_key_digest):
+            assert secret not in body
+        assert "•••" not in body
+    assert client.post(f"{SESSIONS}{person.session.pk}/change/").status_code == 403
+    assert client.get(f"{SESSIONS}add/").status_code == 403
+    assert client.post(f"{SESSIONS}{person.session.pk}/delete/").status_code == 403
+
+
+def test_sessions_need_the_view_permission(admin_with: AdminOf) -> None:
+    _, client = admin_with("view_pendingrevocation")
+    assert (client.get(SESSIONS).status_code, client.get(REVOCATIONS).status_code) == (403, 200)
+
+
+def test_search_finds_a_user_by_the_full_name(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
+) -> None:
+    person = sign_in()
+    _, client = admin_with("view_oidcsession")
+    name = person.user.get_username()
+    assert str(person.session.pk) in client.get(SESSIONS, {"q": name}).content.decode()
+    assert str(person.session.pk) not in client.get(SESSIONS, {"q": name[:-1]}).content.decode()
+
+
+def test_end_now_ends_the_selected_sessions_and_records_the_actor(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
+) -> None:
+    chosen, other = sign_in(), sign_in()
+    admin, client = admin_with("view_oidcsession", "end_oidcsession")
+    form = {"action": "end_now", "_selected_action": [str(chosen.session.pk)]}
+    assert "1 session was ended." in client.post(SESSIONS, form, follow=True).content.decode()
+    assert OIDCSession.objects.get(pk=chosen.session.pk).end_reason == "administrator"
+    assert {pk for (pk,) in OIDCSession.objects.filter(ended_at=None).values_list("pk")} == {
+        other.session.pk,
+        admin.session.pk,
+    }
+    assert not django_session_exists(chosen.django_key)
+    assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
+    (event,) = events(Action.SESSION_ENDED)
+    assert (event.actor, event.session) == (str(admin.user.pk), str(chosen.session.pk))
+
+
+def test_end_now_of_many_leaves_their_tokens_to_the_sweep(
+    op: ScriptedOP,
+    sign_in: Callable[..., SignedIn],
+    admin_with: AdminOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("django_phi_oidc.sessions.admin.SESSION_BATCH_SIZE", 2)
+    monkeypatch.setattr("django_phi_oidc.sessions.admin.MAX_INLINE_REVOCATIONS", 6)
+    chosen = [sign_in() for _ in range(3)]
+    _, client = admin_with("view_oidcsession", "end_oidcsession")
+    form = {"_selected_action": [str(chosen[0].session.pk)], "select_across": "1", "action": "end_now"}
+    client.post(f"{SESSIONS}?q={chosen[0].user.get_username()}", form)
+    assert len(op.asked) == 2
+    assert OIDCSession.objects.filter(ended_at=None).count() == 3
+    chosen += [sign_in(), sign_in()]
+    client.post(f"{SESSIONS}?ended_at__isempty=1", form)
+    assert (OIDCSession.objects.filter(ended_at=None).count(), len(op.asked)) == (0, 2)
+    assert client.get(SESSIONS)["Location"].startswith("/admin/login/"), "the administrator's own was among them"
+
+
+def test_filters_query_no_table_for_providers_or_row_counts(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
+) -> None:
+    displayed, other = sign_in(), sign_in()
+    OIDCSession.objects.filter(pk=other.session.pk).update(provider="another")
+    _, client = admin_with("view_oidcsession", "view_pendingrevocation")
+    for page in (SESSIONS, REVOCATIONS):
+        with CaptureQueriesContext(connection) as asked:
+            assert "provider=default" in client.get(page, {"_facets": "True"}).content.decode()
+        assert not any("DISTINCT" in query["sql"] for query in asked)
+        assert all("LIMIT" in query["sql"] for query in asked if "COUNT(" in query["sql"])
+    body = client.get(SESSIONS, {"provider": "default"}).content.decode()
+    assert (str(displayed.session.pk) in body, str(other.session.pk) in body) == (True, False)
+
+
+def test_end_now_without_the_permission_is_refused(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
+) -> None:
+    chosen = sign_in()
+    _, client = admin_with("view_oidcsession")
+    assert "end_now" not in client.get(SESSIONS).content.decode()
+    client.post(SESSIONS, {"action": "end_now", "_selected_action": [str(chosen.session.pk)]})
+    assert OIDCSession.objects.get(pk=chosen.session.pk).ended_at is None
+
+
+def test_retry_ignores_the_back_off_of_pending_revocations(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
+) -> None:
+    ended = sign_in()
+    _, looking = admin_with("view_pendingrevocation")
+    _, client = admin_with("view_pendingrevocation", "retry_pendingrevocation")
+    end_session(ended.session.pk, EndReason.LOGOUT, origin=Origin(), now=clock.now())
+    pks = [str(pk) for (pk,) in PendingRevocation.objects.values_list("pk")]
+    form = {"action": "retry", "_selected_action": pks}
+    op.answer = answering(500)
+    assert "0 of 2 revocations are finished" in client.post(REVOCATIONS, form, follow=True).content.decode()
+    op.answer = answering(200)
+    looking.post(REVOCATIONS, form)
+    assert len(op.asked) == 2, "who may only look has none tried"
+    page = client.post(REVOCATIONS, form, follow=True).content.decode()
+    assert "2 of 2 revocations are finished" in page
+    assert ACCESS_TOKEN not in page
+    assert set(PendingRevocation.objects.values_list("status", flat=True)) == {"done"}
+
+
+def test_paginator_counts_up_to_its_limit(
+    sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    for _ in range(3):
+        sign_in()
+    monkeypatch.setattr("django_phi_oidc.audit.admin_base.MAX_COUNTED_ROWS", 2)
+    with django_assert_num_queries(1) as asked:
+        assert CappedPaginator(OIDCSession.objects.order_by("pk"), 50).count == 2
+    assert "LIMIT 2" in asked.captured_queries[0]["sql"]

@@ -1,0 +1,193 @@
+"""Sessions that the scheduled task ends."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from importlib import import_module
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.contrib.auth import get_user_model
+
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Action
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.schedule import beat_schedule
+from django_phi_oidc.sessions import tasks
+from django_phi_oidc.sessions.activity import update_session_key
+from django_phi_oidc.sessions.expiry import BATCH_SIZE
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.sessions.tasks import end_expired_sessions
+from tests.support.session_fixtures import NOW, SecureClient, SignedIn, django_session_exists, events
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
+    pytest.mark.urls("tests.unit.sessions.urls"),
+]
+IDLE, ABSOLUTE = timedelta(minutes=15), timedelta(hours=8)
+SECOND = timedelta(seconds=1)
+ENGINES = {
+    "db": "django.contrib.sessions.backends.db",
+    "cached_db": "django.contrib.sessions.backends.cached_db",
+    "cache": "django.contrib.sessions.backends.cache",
+}
+
+
+class Moment:
+    now = NOW
+
+
+@pytest.fixture(autouse=True)
+def moment() -> Iterator[type[Moment]]:
+    Moment.now = NOW
+    with clock.override_clock(lambda: Moment.now):
+        yield Moment
+
+
+@pytest.fixture(autouse=True)
+def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "_wait_for_requests", lambda: None)
+
+
+@pytest.fixture(params=ENGINES.values(), ids=ENGINES)
+def engine(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> str:
+    """Use each permitted session engine, with a cache that processes share."""
+    settings.CACHES = {
+        "default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path)}
+    }
+    settings.SESSION_ENGINE = request.param
+    return str(request.param)
+
+
+@pytest.mark.parametrize(("limit", "reason"), [(IDLE, "idle_timeout"), (ABSOLUTE, "absolute_timeout")])
+def test_idle_session_ends_at_its_timeout_and_not_a_second_before(
+    engine: str, sign_in: Callable[..., SignedIn], moment: type[Moment], limit: timedelta, reason: str
+) -> None:
+    signed_in = sign_in()
+    moment.now = NOW + limit - SECOND
+    if limit == ABSOLUTE:
+        OIDCSession.objects.update(last_seen_at=moment.now)
+    assert end_expired_sessions() == 0
+    moment.now = NOW + limit
+    assert end_expired_sessions() == 1
+    assert end_expired_sessions() == 0, "once"
+    session = OIDCSession.objects.get()
+    assert (session.ended_at, session.end_reason) == (moment.now, reason)
+    assert (session.access_token, session.refresh_token, session.session_key) == (None, None, None)
+    assert not django_session_exists(signed_in.django_key)
+    assert not StoredClaim.objects.filter(session=session.pk).exists()
+    assert sorted(PendingRevocation.objects.values_list("token_type_hint", flat=True)) == [
+        "access_token",
+        "refresh_token",
+    ]
+    assert [event.reason for event in events(Action.SESSION_ENDED)] == [reason]
+
+
+def delete_django_session(signed_in: SignedIn) -> None:
+    import_module(django_settings.SESSION_ENGINE).SessionStore(signed_in.django_key).delete()
+
+
+def deactivate(signed_in: SignedIn) -> None:
+    get_user_model()._default_manager.filter(pk=signed_in.user.pk).update(is_active=False)
+
+
+def lose_the_user(signed_in: SignedIn) -> None:
+    OIDCSession.objects.filter(pk=signed_in.session.pk).update(user=None)
+
+
+def let_django_session_expire(signed_in: SignedIn) -> None:
+    """`set_expiry` may make the Django session expire before the row."""
+    store = import_module(django_settings.SESSION_ENGINE).SessionStore(signed_in.django_key)
+    store.load()
+    # Django uses the system clock here.
+    store.set_expiry(-100 * 365 * 24 * 60 * 60)
+    store.save()
+
+
+SILENT = {
+    "session_lost": delete_django_session,
+    "session_lost (expired)": let_django_session_expire,
+    "user_inactive": deactivate,
+    "user_inactive (deleted)": lose_the_user,
+}
+
+
+@pytest.mark.parametrize("case", SILENT)
+def test_session_that_no_signal_ended_is_found(engine: str, sign_in: Callable[..., SignedIn], case: str) -> None:
+    stored, deleted = sign_in(), sign_in()
+    SILENT[case](deleted)
+    assert end_expired_sessions() == 1
+    assert OIDCSession.objects.get(pk=deleted.session.pk).end_reason == case.partition(" ")[0]
+    assert OIDCSession.objects.get(pk=stored.session.pk).ended_at is None
+    assert django_session_exists(stored.django_key)
+    assert not django_session_exists(deleted.django_key)
+
+
+def test_session_with_a_cycled_key_stays_live(
+    sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first check finds the old key deleted; then the request ends and stores the new one."""
+    signed_in = sign_in()
+    store = import_module(django_settings.SESSION_ENGINE).SessionStore(signed_in.django_key)
+    store.load()
+    store.cycle_key()
+    waited = []
+
+    def note_the_new_key() -> None:
+        waited.append(update_session_key(signed_in.session.pk, django_session_key=store.session_key))
+
+    monkeypatch.setattr(tasks, "_wait_for_requests", note_the_new_key)
+    assert end_expired_sessions() == 0
+    assert waited == [True]
+    assert OIDCSession.objects.get().ended_at is None
+
+
+def test_more_sessions_than_one_transaction_takes_are_all_ended(
+    sign_in: Callable[..., SignedIn], moment: type[Moment]
+) -> None:
+    model = sign_in()
+    OIDCSession.objects.bulk_create(
+        OIDCSession(
+            id=f"00000000-0000-4000-8000-{number:012}",
+            user=model.user,
+            subject=model.subject,
+            provider="default",
+            issuer="https://op",
+            session_key_digest="0" * 64,
+            started_at=NOW,
+            last_seen_at=NOW,
+        )
+        for number in range(BATCH_SIZE + 1)
+    )
+    moment.now = NOW + IDLE
+    assert end_expired_sessions() == BATCH_SIZE + 2
+    assert len(events(Action.SESSION_ENDED)) == BATCH_SIZE + 2
+
+
+def test_statements_do_not_grow_with_the_sessions(
+    sign_in: Callable[..., SignedIn], moment: type[Moment], django_assert_max_num_queries: Any
+) -> None:
+    for _ in range(20):
+        sign_in()
+    moment.now = NOW + IDLE
+    with django_assert_max_num_queries(30):
+        assert end_expired_sessions() == 20
+
+
+def test_password_session_is_not_ended(moment: type[Moment]) -> None:
+    user = get_user_model()._default_manager.create_user(username="local")
+    client = SecureClient()
+    client.force_login(user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
+    moment.now = NOW + ABSOLUTE
+    assert end_expired_sessions() == 0
+
+
+def test_schedule_runs_twice_a_minute() -> None:
+    assert beat_schedule()["phi_oidc.end_overdue"]["schedule"] == 30
+
+
+def test_scheduled_task_ends_an_idle_session_within_a_minute() -> None:
+    """In the worst case each run has just missed it, and its Django session is checked twice."""
+    pauses = {name: entry["schedule"] for name, entry in beat_schedule().items()}
+    in_turn = [pauses[f"phi_oidc.{name}"] for name in ("end_overdue", "sweep_revocations", "drain_outbox")]
+    assert sum(in_turn) + tasks._MAX_REQUEST_SECONDS < 60

@@ -1,0 +1,250 @@
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import pytest
+from django.contrib.sessions.models import Session
+from django.db import DatabaseError, connection, connections, transaction
+from django.test import RequestFactory
+from django.views.debug import ExceptionReporter
+
+from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.audit.outbox import flush
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.sessions.lifecycle import EndedSession, end_session
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
+from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.session_fixtures import (
+    ACCESS_TOKEN,
+    NOW,
+    REFRESH_TOKEN,
+    SignedIn,
+    django_session_exists,
+    events,
+    id_token,
+    waiting,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+
+ORIGIN = Origin(actor="7", session="another session", client_ip="192.0.2.1", request_id="r")
+
+
+def end(signed_in: SignedIn, reason: EndReason = EndReason.SESSION_LOST) -> EndedSession | None:
+    return end_session(signed_in.session.pk, reason, origin=ORIGIN, now=NOW)
+
+
+def token_of(row: PendingRevocation) -> str | None:
+    return PendingRevocation._meta.get_field("token").decrypt(row)
+
+
+@contextmanager
+def audit_table_away() -> Iterator[None]:
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute("ALTER TABLE django_phi_oidc_auditevent RENAME TO away")
+    try:
+        yield
+    finally:
+        with connections["phi_audit"].cursor() as cursor:
+            cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_auditevent")
+
+
+def test_end_session_leaves_only_the_tokens_to_revoke(sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    ended = end(signed_in)
+    assert ended is not None
+    row = OIDCSession.objects.get()
+    assert (row.ended_at, row.end_reason) == (NOW, "session_lost")
+    assert (row.access_token, row.refresh_token, row.id_token, row.session_key) == (None, None, None, None)
+    assert ended.id_token == id_token()
+    queued = [PendingRevocation.objects.get(pk=pk) for pk in ended.revocation_ids]
+    assert [(item.token_type_hint, token_of(item)) for item in queued] == [
+        ("refresh_token", REFRESH_TOKEN),
+        ("access_token", ACCESS_TOKEN),
+    ]
+    assert {(item.provider, item.session, item.status, item.due_at) for item in queued} == {
+        ("default", signed_in.session.pk, "pending", NOW)
+    }
+    assert not django_session_exists(signed_in.django_key)
+
+
+def test_end_session_erases_only_the_claims_of_the_session(sign_in: Callable[..., SignedIn]) -> None:
+    mine, other = sign_in(), sign_in()
+    end(mine)
+    left = StoredClaim.objects.values_list("subject", "name")
+    assert set(left) == {(mine.subject.pk, "address"), (other.subject.pk, "address"), (other.subject.pk, "birthdate")}
+
+
+def test_end_session_leaves_another_session_alone(sign_in: Callable[..., SignedIn]) -> None:
+    mine, other = sign_in(), sign_in()
+    end(mine)
+    row = OIDCSession.objects.get(pk=other.session.pk)
+    assert row.ended_at is None
+    assert row.access_token is not None
+    assert django_session_exists(other.django_key)
+
+
+def test_end_session_records_the_session_and_the_subject(sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    end(signed_in, EndReason.REPLACED)
+    (event,) = events(Action.SESSION_ENDED)
+    assert (event.reason, event.detail, event.provider) == ("replaced", '{"tokens":2}', "default")
+    assert (event.session, event.subject) == (str(signed_in.session.pk), str(signed_in.subject.uuid))
+    assert (event.actor, event.client_ip, event.request_id) == ("7", "192.0.2.1", "r")
+    assert events(Action.LOGOUT_COMPLETED) == []
+
+
+def test_end_session_by_the_user_completes_the_logout(sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    end(signed_in, EndReason.LOGOUT)
+    (event,) = events(Action.LOGOUT_COMPLETED)
+    assert event.session == str(signed_in.session.pk)
+    assert [item.reason for item in events(Action.SESSION_ENDED)] == ["logout"]
+
+
+def test_end_session_a_second_time_does_nothing(sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    assert end(signed_in, EndReason.LOGOUT) is not None
+    assert end(signed_in, EndReason.DJANGO_LOGOUT) is None
+    assert OIDCSession.objects.get().end_reason == "logout"
+    assert PendingRevocation.objects.count() == 2
+    assert len(events(Action.SESSION_ENDED)) == 1
+
+
+def test_end_session_without_refresh_token_queues_the_access_token(sign_in: Callable[..., SignedIn]) -> None:
+    ended = end(sign_in(refresh_token=""))
+    assert ended is not None
+    assert [PendingRevocation.objects.get(pk=pk).token_type_hint for pk in ended.revocation_ids] == ["access_token"]
+
+
+def test_end_session_of_a_deleted_user_still_revokes(sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    OIDCSession.objects.update(user=None, subject=None)
+    ended = end(signed_in)
+    assert ended is not None
+    assert len(ended.revocation_ids) == 2
+    assert events(Action.SESSION_ENDED)[0].subject == ""
+
+
+def test_end_session_in_a_transaction_that_rolls_back_changes_nothing(sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    with transaction.atomic():
+        end(signed_in)
+        transaction.set_rollback(True)
+    assert OIDCSession.objects.get().ended_at is None
+    assert django_session_exists(signed_in.django_key)
+    assert (PendingRevocation.objects.count(), waiting(), events(Action.SESSION_ENDED)) == (0, 0, [])
+    assert StoredClaim.objects.count() == 2
+
+
+def test_end_session_without_the_audit_database_delivers_its_event_later(
+    sign_in: Callable[..., SignedIn],
+) -> None:
+    signed_in = sign_in()
+    with audit_table_away():
+        ended = end(signed_in, EndReason.LOGOUT)
+    assert ended is not None
+    assert OIDCSession.objects.get().ended_at == NOW
+    assert not django_session_exists(signed_in.django_key)
+    assert not StoredClaim.objects.filter(name="birthdate").exists()
+    assert PendingRevocation.objects.count() == 2
+    assert (events(Action.SESSION_ENDED), waiting()) == ([], 3)
+    assert flush() == 3
+    assert [event.reason for event in events(Action.SESSION_ENDED)] == ["logout"]
+    assert waiting() == 0
+
+
+def test_end_session_with_an_unknown_key_ends_it_and_raises_an_alert(
+    sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    signed_in = sign_in()
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [keyring.generate_key()]})
+    ended = end(signed_in)
+    assert ended == EndedSession(provider="default", id_token="", revocation_ids=())
+    row = OIDCSession.objects.get()
+    assert row.ended_at == NOW
+    assert (row.access_token, row.refresh_token, row.id_token) == (None, None, None)
+    assert [event.reason for event in events(Action.TOKEN_REVOCATION_FAILED)] == ["undecryptable", "undecryptable"]
+    assert [event.detail for event in events(Action.ALERT_RAISED)] == ['{"rule":"session_undecryptable"}']
+    assert not StoredClaim.objects.filter(name="birthdate").exists()
+
+
+def test_end_session_with_a_damaged_token_revokes_the_other(sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE django_phi_oidc_oidcsession SET refresh_token = 'damaged'")
+    ended = end(signed_in)
+    assert ended is not None
+    assert [PendingRevocation.objects.get(pk=pk).token_type_hint for pk in ended.revocation_ids] == ["access_token"]
+    assert not django_session_exists(signed_in.django_key)
+    assert [event.detail for event in events(Action.TOKEN_REVOCATION_FAILED)] == [
+        '{"attempts":0,"hint":"refresh_token","status":"abandoned"}'
+    ]
+
+
+@pytest.mark.parametrize("engine", ["db", "cached_db", "cache"])
+def test_end_session_by_every_server_side_engine_deletes_the_django_session(
+    sign_in: Callable[..., SignedIn], settings: Any, engine: str
+) -> None:
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    signed_in = sign_in()
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    assert store(signed_in.django_key).load() != {}
+    with transaction.atomic():
+        end(signed_in)
+        # A read before the commit fills the cache of cached_db again.
+        if engine != "db":
+            assert store(signed_in.django_key).load() != {} or engine == "cached_db"
+    assert store(signed_in.django_key).load() == {}
+    assert not Session.objects.exists()
+
+
+def test_end_session_by_ten_concurrent_callers_ends_it_once(sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    barrier, results = threading.Barrier(10), []
+
+    def work() -> None:
+        barrier.wait()
+        try:
+            results.append(end(signed_in))
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=work) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 10
+    assert len([result for result in results if result is not None]) == 1
+    assert PendingRevocation.objects.filter(status=RevocationStatus.PENDING).count() == 2
+    flush()
+    assert len(events(Action.SESSION_ENDED)) == 1
+
+
+def test_repr_of_an_ended_session_shows_no_id_token(sign_in: Callable[..., SignedIn]) -> None:
+    ended = end(sign_in())
+    assert ended is not None
+    assert ended.id_token
+    assert ended.id_token not in repr(ended)
+
+
+def test_end_session_that_fails_shows_no_token_in_an_error_report(sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE django_phi_oidc_pendingrevocation RENAME TO away")
+    try:
+        with pytest.raises(DatabaseError) as failed:
+            end(signed_in)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_pendingrevocation")
+    report = ExceptionReporter(RequestFactory().get("/"), failed.type, failed.value, failed.tb).get_traceback_html()
+    assert "end_session" in report
+    assert [
+        secret for secret in (ACCESS_TOKEN, REFRESH_TOKEN, id_token(), signed_in.django_key) if secret in report
+    ] == []
+    assert OIDCSession.objects.get().ended_at is None

@@ -1,0 +1,374 @@
+import base64
+import secrets
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import cycle
+from typing import Any
+
+import pytest
+from django.db import connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
+
+from django_phi_oidc._internal import randomness
+from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.outbox import flush
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.oidc.token import ReceivedToken
+from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
+from django_phi_oidc.sessions.token_revocation import (
+    LEASE_DURATION,
+    attempt_revocation,
+    list_due,
+    queue_revocations,
+    reset_backoff,
+    retry_due,
+)
+from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.session_fixtures import NOW, Answer, ScriptedOP, answering, declare, events, send
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+
+GIVE_UP = timedelta(days=3)
+TOKENS = (
+    ReceivedToken(token_type_hint="refresh_token", value="refresh-canary"),
+    ReceivedToken(token_type_hint="access_token", value="access-canary"),
+)
+
+
+def queue(*tokens: ReceivedToken, now: datetime = NOW) -> tuple[uuid.UUID, ...]:
+    return queue_revocations(tokens or TOKENS[:1], provider="default", session_id=uuid.UUID(int=7), now=now)
+
+
+def try_at(pk: uuid.UUID, now: datetime = NOW, *, deadline: float = 3.0) -> RevocationStatus | None:
+    return attempt_revocation(pk, now=now, timeout_seconds=deadline, give_up_after=GIVE_UP)
+
+
+def without_jitter(size: int) -> bytes:
+    """Draw zeros for the jitter, and different bytes for ids."""
+    return bytes(size) if size == 4 else secrets.token_bytes(size)
+
+
+def alerts() -> list[str]:
+    return [event.detail for event in events(Action.ALERT_RAISED)]
+
+
+def test_attempt_revokes_and_deletes_the_token(op: ScriptedOP) -> None:
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.DONE
+    assert op.asked == [{"token": "refresh-canary", "token_type_hint": "refresh_token"}]
+    basic = base64.b64encode(b"portal:a+secret+for+tests+only").decode()
+    assert op.headers[0]["Authorization"] == f"Basic {basic}"
+    row = PendingRevocation.objects.get()
+    assert (row.status, row.token, row.attempts, row.lease_until, row.last_fault) == ("done", None, 1, None, "")
+    assert row.finished_at is not None
+    (event,) = events(Action.TOKEN_REVOKED)
+    assert event.detail == '{"attempts":1,"hint":"refresh_token","status":"done"}'
+    assert (event.session, event.provider, event.outcome) == (str(uuid.UUID(int=7)), "default", "success")
+
+
+def test_attempt_of_a_finished_row_sends_no_request(op: ScriptedOP) -> None:
+    (pk,) = queue()
+    try_at(pk)
+    assert try_at(pk) is None
+    assert len(op.asked) == 1
+
+
+def test_attempt_of_an_unknown_row_does_nothing(op: ScriptedOP) -> None:
+    assert try_at(uuid.uuid4()) is None
+    assert op.asked == []
+
+
+FINAL = {
+    "unsupported token type": (
+        answering(400, {"error": "unsupported_token_type"}),
+        RevocationStatus.UNSUPPORTED,
+        "unsupported_token_type",
+        [],
+    ),
+    "refused": (
+        answering(400, {"error": "invalid_request"}),
+        RevocationStatus.REFUSED,
+        "http_400",
+        ['{"rule":"revocation_refused"}'],
+    ),
+    "forbidden": (answering(403), RevocationStatus.REFUSED, "http_403", ['{"rule":"revocation_refused"}']),
+}
+
+
+@pytest.mark.parametrize(("answer", "status", "fault", "alerted"), FINAL.values(), ids=FINAL)
+def test_attempt_with_a_final_response_is_not_repeated(
+    op: ScriptedOP, answer: Answer, status: RevocationStatus, fault: str, alerted: list[str]
+) -> None:
+    op.answer = answer
+    (pk,) = queue()
+    assert try_at(pk) is status
+    row = PendingRevocation.objects.get()
+    assert (row.status, row.last_fault, row.token) == (status, fault, None)
+    assert try_at(pk, NOW + timedelta(days=1)) is None
+    (event,) = events(Action.TOKEN_REVOCATION_FAILED)
+    assert (event.reason, event.outcome) == (fault, "failure")
+    assert alerts() == alerted
+
+
+RETRIED = {
+    "429": (answering(429), "http_429", 10),
+    "500": (answering(500), "http_500", 10),
+    "503": (answering(503), "http_503", 10),
+    "503 Retry-After 120": (answering(503, Retry_After="120"), "http_503", 120),
+    "503 Retry-After 1": (answering(503, Retry_After="1"), "http_503", 10),
+    "redirect": (answering(302, Location="https://elsewhere.example/"), "transport_redirect", 10),
+    "body too large": (answering(200, "x" * (1 << 20)), "transport_too_large", 10),
+}
+
+
+@pytest.mark.parametrize(("answer", "fault", "seconds"), RETRIED.values(), ids=RETRIED)
+def test_attempt_with_a_temporary_fault_backs_off(op: ScriptedOP, answer: Answer, fault: str, seconds: int) -> None:
+    op.answer = answer
+    (pk,) = queue()
+    with randomness.override_randomness(without_jitter):
+        assert try_at(pk) is RevocationStatus.PENDING
+    row = PendingRevocation.objects.get()
+    assert (row.status, row.last_fault, row.attempts, row.lease_until) == ("pending", fault, 1, None)
+    waits = row.due_at - NOW
+    assert timedelta(seconds=seconds) <= waits < timedelta(seconds=seconds + 3)
+    assert PendingRevocation._meta.get_field("token").decrypt(row) == "refresh-canary"
+    assert [event.reason for event in events(Action.TOKEN_REVOCATION_FAILED)] == [fault]
+    assert alerts() == []
+    assert try_at(pk) is None, "It is not due."
+    op.answer = answering(200)
+    assert try_at(pk, row.due_at) is RevocationStatus.DONE
+
+
+@pytest.mark.parametrize("answer", [answering(401), answering(400, {"error": "invalid_client"})], ids=["401", "400"])
+def test_attempt_with_a_rejected_client_retries_slowly_and_alerts_once(op: ScriptedOP, answer: Answer) -> None:
+    op.answer = answer
+    (pk,) = queue()
+    with randomness.override_randomness(without_jitter):
+        assert try_at(pk) is RevocationStatus.PENDING
+        assert alerts() == ['{"rule":"revocation_blocked"}']
+        row = PendingRevocation.objects.get()
+        assert row.last_fault == "invalid_client"
+        assert timedelta(minutes=30) <= row.due_at - NOW < timedelta(minutes=31)
+        try_at(pk, row.due_at)
+    assert alerts() == ['{"rule":"revocation_blocked"}']
+    assert len(events(Action.TOKEN_REVOCATION_FAILED)) == 2
+
+
+def test_attempt_after_the_configured_time_abandons_with_an_alert(op: ScriptedOP) -> None:
+    op.answer = answering(500)
+    (pk,) = queue()
+    assert try_at(pk, NOW + GIVE_UP - timedelta(minutes=1)) is RevocationStatus.PENDING
+    reset_backoff(now=NOW)
+    assert try_at(pk, NOW + GIVE_UP) is RevocationStatus.ABANDONED
+    row = PendingRevocation.objects.get()
+    assert (row.status, row.token) == ("abandoned", None)
+    assert alerts() == ['{"rule":"revocation_abandoned"}']
+
+
+def test_successful_attempt_after_the_configured_time_is_done(op: ScriptedOP) -> None:
+    (pk,) = queue()
+    assert try_at(pk, NOW + GIVE_UP) is RevocationStatus.DONE
+
+
+def test_attempt_at_a_hanging_provider_ends_at_its_timeout(op: ScriptedOP) -> None:
+    op.answer = op.hang
+    (pk,) = queue()
+    started = time.monotonic()
+    assert try_at(pk, deadline=0.5) is RevocationStatus.PENDING
+    assert time.monotonic() - started < 1.5
+    assert PendingRevocation.objects.get().last_fault == "transport_timeout"
+
+
+def test_attempt_with_hanging_discovery_ends_at_the_same_timeout(op: ScriptedOP) -> None:
+    op.discovery = op.hang
+    (pk,) = queue()
+    started = time.monotonic()
+    assert try_at(pk, deadline=0.5) is RevocationStatus.PENDING
+    assert time.monotonic() - started < 1.5
+    assert op.asked == []
+
+
+def test_attempt_at_a_provider_that_refuses_connections_is_retried(settings: Any, unused_port: int) -> None:
+    declare(settings, ScriptedOP(port=unused_port))
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.PENDING
+    assert PendingRevocation.objects.get().last_fault == "transport_unreachable"
+
+
+def test_attempt_without_an_optional_endpoint_is_unsupported(op: ScriptedOP, settings: Any) -> None:
+    op.metadata["revocation_endpoint"] = None
+    declare(settings, op, revocation="best_effort")
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.UNSUPPORTED
+    (event,) = events(Action.TOKEN_REVOCATION_FAILED)
+    assert event.reason == "revocation_unsupported"
+    assert PendingRevocation.objects.get().token is None
+
+
+def test_attempt_without_a_required_endpoint_is_retried(op: ScriptedOP) -> None:
+    op.metadata["revocation_endpoint"] = None
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.PENDING
+    assert PendingRevocation.objects.get().last_fault == "revocation_unsupported"
+
+
+def test_attempt_with_an_undeclared_provider_is_retried(op: ScriptedOP) -> None:
+    (pk,) = queue_revocations(TOKENS[:1], provider="former", now=NOW)
+    assert try_at(pk) is RevocationStatus.PENDING
+    assert PendingRevocation.objects.get().last_fault == "provider_unknown"
+    assert alerts() == ['{"rule":"revocation_blocked"}']
+
+
+def test_attempt_without_its_key_is_retried_until_the_key_is_configured(op: ScriptedOP, settings: Any) -> None:
+    (pk,) = queue()
+    before = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(before, KEYS={"encryption": [keyring.generate_key()]})
+    assert try_at(pk) is RevocationStatus.PENDING
+    assert PendingRevocation.objects.get().last_fault == "undecryptable"
+    assert op.asked == []
+    settings.PHI_OIDC = before
+    assert try_at(pk, NOW + timedelta(hours=2)) is RevocationStatus.DONE
+
+
+def test_attempt_inside_a_transaction_is_refused(op: ScriptedOP) -> None:
+    (pk,) = queue()
+    with pytest.raises(RuntimeError), transaction.atomic():
+        try_at(pk)
+    assert op.asked == []
+    assert PendingRevocation.objects.get().attempts == 0
+
+
+def test_attempt_sends_its_request_outside_of_transactions(op: ScriptedOP) -> None:
+    observed: list[bool] = []
+
+    def look_from_outside(handler: Any) -> None:
+        # Another connection can read the lease and write the row.
+        observed.append(PendingRevocation.objects.get().lease_until == NOW + LEASE_DURATION)
+        observed.append(PendingRevocation.objects.update(token_expires_at=NOW) == 1)
+        connections.close_all()
+        send(handler, 200)
+
+    op.answer = look_from_outside
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.DONE
+    assert observed == [True, True]
+
+
+def test_ten_concurrent_workers_send_one_request(op: ScriptedOP) -> None:
+    (pk,) = queue()
+    barrier, results = threading.Barrier(10), []
+
+    def work() -> None:
+        barrier.wait()
+        try:
+            results.append(try_at(pk))
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=work) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(results) == {RevocationStatus.DONE: 1, None: 9}
+    assert len(op.asked) == 1
+    flush()
+    assert len(events(Action.TOKEN_REVOKED)) == 1
+
+
+def test_attempt_after_a_killed_worker_waits_for_its_lease(op: ScriptedOP) -> None:
+    (pk,) = queue()
+    PendingRevocation.objects.update(lease_until=NOW + LEASE_DURATION, attempts=1)
+    assert try_at(pk, NOW + LEASE_DURATION - timedelta(seconds=1)) is None
+    assert list_due(now=NOW + LEASE_DURATION - timedelta(seconds=1), limit=10) == []
+    assert list_due(now=NOW + LEASE_DURATION, limit=10) == [pk]
+    assert try_at(pk, NOW + LEASE_DURATION) is RevocationStatus.DONE
+
+
+@pytest.mark.parametrize(("answer", "status"), [(200, "done"), (503, "pending")])
+def test_attempt_with_a_lost_lease_writes_nothing(op: ScriptedOP, answer: int, status: str) -> None:
+    (pk,) = queue()
+
+    def overtake(handler: Any) -> None:
+        op.answer = answering(answer)
+        assert try_at(pk, NOW + LEASE_DURATION) == status
+        connections.close_all()
+        send(handler, 400)
+
+    op.answer = overtake
+    try_at(pk)
+    row = PendingRevocation.objects.get()
+    assert (row.status, row.attempts) == (status, 2)
+    recorded = events(Action.TOKEN_REVOKED) + events(Action.TOKEN_REVOCATION_FAILED)
+    assert [event.detail for event in recorded] == [f'{{"attempts":2,"hint":"refresh_token","status":"{status}"}}']
+
+
+def test_queue_revocations_is_one_insert_in_the_given_order() -> None:
+    with CaptureQueriesContext(connection) as queries:
+        pks = queue(*TOKENS)
+    assert len([query for query in queries if query["sql"].startswith("INSERT")]) == 1
+    hints = [PendingRevocation.objects.get(pk=pk).token_type_hint for pk in pks]
+    assert hints == ["refresh_token", "access_token"]
+
+
+def test_queue_revocations_encrypts_the_tokens() -> None:
+    queue(*TOKENS)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM django_phi_oidc_pendingrevocation")
+        assert "canary" not in str(cursor.fetchall())
+
+
+def test_queue_revocations_without_tokens_executes_no_query(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        assert queue_revocations([], provider="default", now=NOW) == ()
+
+
+def test_longest_due_is_first_and_a_refresh_token_is_before_its_access_token() -> None:
+    second = queue(*reversed(TOKENS), now=NOW)
+    (first,) = queue(TOKENS[1], now=NOW - timedelta(hours=1))
+    queue(now=NOW + timedelta(seconds=1))
+    assert list_due(now=NOW, limit=10) == [first, second[1], second[0]]
+    assert list_due(now=NOW, limit=1) == [first]
+
+
+def test_sweep_tries_everything_due_and_stops(op: ScriptedOP) -> None:
+    queue(*TOKENS)
+    queue(*TOKENS)
+    responses = cycle([200, 503])
+    op.answer = lambda handler: send(handler, next(responses))
+    results = retry_due(clock=lambda: NOW, budget_seconds=20, timeout_seconds=3, give_up_after=GIVE_UP, batch_size=3)
+    assert results == {RevocationStatus.DONE: 2, RevocationStatus.PENDING: 2}
+    assert len(op.asked) == 4
+
+
+def test_sweep_without_budget_stops(op: ScriptedOP) -> None:
+    queue(*TOKENS)
+    assert retry_due(clock=lambda: NOW, budget_seconds=0, timeout_seconds=3, give_up_after=GIVE_UP) == {}
+    assert op.asked == []
+
+
+def test_two_concurrent_sweeps_send_each_token_once(op: ScriptedOP) -> None:
+    for number in range(15):
+        queue(ReceivedToken(token_type_hint="access_token", value=f"token-{number}"))
+    results: Counter[RevocationStatus] = Counter()
+    run: Callable[[], Counter[RevocationStatus]] = lambda: retry_due(  # noqa: E731
+        clock=lambda: NOW, budget_seconds=30, timeout_seconds=3, give_up_after=GIVE_UP
+    )
+
+    def work() -> None:
+        try:
+            results.update(run())
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {RevocationStatus.DONE: 15}
+    assert sorted(asked["token"] for asked in op.asked) == sorted(f"token-{number}" for number in range(15))

@@ -1,0 +1,308 @@
+import re
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connections
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import URLPattern
+
+from django_phi_oidc import urls
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Action
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.sessions.rp_initiated_logout import is_valid_logout_state
+from tests.support.session_fixtures import (
+    ACCESS_TOKEN,
+    NOW,
+    REFRESH_TOKEN,
+    ScriptedOP,
+    SecureClient,
+    SignedIn,
+    declare,
+    django_session_exists,
+    events,
+    id_token,
+    send,
+)
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
+    pytest.mark.urls("tests.unit.sessions.urls"),
+]
+COOKIE = django_settings.SESSION_COOKIE_NAME
+SECURE_PENDING = f"__Host-phi_oidc_{'0' * 32}"
+PENDING = f"phi_oidc_{'f' * 32}"
+FIELD = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
+
+
+def parameters(response: HttpResponse) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(response["Location"]).query).items()}
+
+
+@pytest.mark.parametrize("path", ["/oidc/logout/", "/oidc/another/logout/"])
+def test_logout_ends_the_session_and_redirects_to_the_provider(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], path: str
+) -> None:
+    signed_in = sign_in(claims={"iss": op.issuer})
+    response = signed_in.client().post(path)
+    assert OIDCSession.objects.get().end_reason == "logout"
+    assert not django_session_exists(signed_in.django_key)
+    assert not StoredClaim.objects.filter(name="birthdate").exists()
+    assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
+    assert (response.status_code, response["Location"].partition("?")[0]) == (302, f"{op.issuer}/end-session")
+    sent = parameters(response)
+    assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state", "id_token_hint"}
+    assert sent["client_id"] == "portal"
+    assert sent["post_logout_redirect_uri"] == "https://testserver/oidc/logged-out/"
+    assert sent["id_token_hint"] == id_token(iss=op.issuer)
+
+
+def test_logout_is_one_event_of_each_kind(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    signed_in.client().post("/oidc/logout/")
+    assert [event.reason for event in events(Action.SESSION_ENDED)] == ["logout"]
+    (event,) = events(Action.LOGOUT_COMPLETED)
+    assert (event.actor, event.session) == (str(signed_in.user.pk), str(signed_in.session.pk))
+
+
+@pytest.mark.parametrize(("method", "status"), [("get", 302), ("post", 200)])
+def test_logout_response_clears_the_browser(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, method: str, status: int
+) -> None:
+    declare(settings, op, end_session_method=method)
+    client = sign_in().client()
+    for name in (SECURE_PENDING, PENDING, "someone_elses"):
+        client.cookies[name] = "x"
+    response = client.post("/oidc/logout/")
+    assert response.status_code == status
+    assert response["Clear-Site-Data"] == '"cache", "storage"'
+    assert (response["Cache-Control"], response["Referrer-Policy"]) == ("no-store", "no-referrer")
+    deleted = {name: morsel["max-age"] for name, morsel in response.cookies.items()}
+    assert deleted == {COOKIE: 0, SECURE_PENDING: 0, PENDING: 0}
+    assert response.cookies[SECURE_PENDING]["secure"]
+
+
+def test_logout_response_clears_all_cookies_if_configured(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLEAR_ALL_COOKIES": True}
+    response = sign_in().client().post("/oidc/logout/")
+    assert response["Clear-Site-Data"] == '"cache", "cookies", "storage"'
+
+
+def test_logout_by_get_is_refused(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    assert signed_in.client().get("/oidc/logout/").status_code == 405
+    assert OIDCSession.objects.get().ended_at is None
+
+
+def test_logout_without_csrf_token_is_refused(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    client = Client(enforce_csrf_checks=True)
+    client.cookies[COOKIE] = signed_in.django_key
+    assert client.post("/oidc/logout/", secure=True).status_code == 403
+    assert OIDCSession.objects.get().ended_at is None
+
+
+def test_logout_without_csrf_middleware_is_protected(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Csrf" not in name]
+    signed_in = sign_in()
+    client = Client(enforce_csrf_checks=True)
+    client.cookies[COOKIE] = signed_in.django_key
+    assert client.post("/oidc/logout/", secure=True).status_code == 403
+    assert OIDCSession.objects.get().ended_at is None
+
+
+def test_logout_without_a_session_redirects_to_the_signed_out_page(op: ScriptedOP) -> None:
+    client = Client()
+    client.cookies[SECURE_PENDING] = "x"
+    response = client.post("/oidc/logout/", secure=True)
+    assert (response.status_code, response["Location"]) == (302, "/oidc/logged-out/")
+    assert set(response.cookies) == {COOKIE, SECURE_PENDING}
+    assert events(Action.LOGOUT_COMPLETED) == []
+
+
+def test_logout_with_claims_in_the_id_token_keeps_it_out_of_the_url(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    claims = {"iss": op.issuer, "birthdate": "1970-01-01"}
+    sent = parameters(sign_in(claims=claims).client().post("/oidc/logout/"))
+    assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state"}
+    sent = parameters(sign_in(claims={**claims, "sid": "sid-1"}).client().post("/oidc/logout/"))
+    assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state", "logout_hint"}
+    assert sent["logout_hint"] == "sid-1"
+
+
+def test_logout_by_post_sends_any_id_token_in_a_form(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    declare(settings, op, end_session_method="post")
+    claims = {"iss": op.issuer, "birthdate": "1970-01-01"}
+    signed_in = sign_in(claims=claims)
+    with clock.override_clock(lambda: NOW):
+        page = signed_in.client().post("/oidc/logout/").content.decode()
+    assert not django_session_exists(signed_in.django_key)
+    assert f'method="post" action="{op.issuer}/end-session"' in page
+    sent = dict(FIELD.findall(page))
+    assert is_valid_logout_state(sent.pop("state"), now=NOW)
+    assert sent == {
+        "client_id": "portal",
+        "post_logout_redirect_uri": "https://testserver/oidc/logged-out/",
+        "id_token_hint": id_token(**claims),
+    }
+
+
+def test_logout_by_post_has_a_strict_content_security_policy(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    declare(settings, op, end_session_method="post")
+    pages = [sign_in().client().post("/oidc/logout/") for _ in range(2)]
+    nonces = [re.findall(r'nonce="([^"]+)"', page.content.decode()) for page in pages]
+    for page, (nonce, *others) in zip(pages, nonces, strict=True):
+        assert others == [nonce]
+        assert page["Content-Security-Policy"] == (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; img-src 'self'; "
+            f"form-action {op.issuer} 'self'; base-uri 'none'; frame-ancestors 'none'"
+        )
+    assert nonces[0] != nonces[1]
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_logout_sends_no_id_token_of_another_issuer(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, method: str
+) -> None:
+    declare(settings, op, end_session_method=method)
+    response = sign_in(claims={"iss": "https://former.example"}).client().post("/oidc/logout/")
+    assert "id_token_hint" not in response.headers.get("Location", response.content.decode())
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1;script-src*/end", f"http://127.0.0.1/{'a' * 9000}"])
+def test_logout_with_an_invalid_endpoint_is_local(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], endpoint: str
+) -> None:
+    op.metadata["end_session_endpoint"] = endpoint
+    assert sign_in().client().post("/oidc/logout/")["Location"] == "/oidc/logged-out/"
+
+
+def test_logout_under_atomic_requests_revokes_after_the_commit(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    observed: list[bool] = []
+
+    def look_from_outside(handler: Any) -> None:
+        observed.append(OIDCSession.objects.get().ended_at is not None)
+        connections.close_all()
+        send(handler, 503)
+
+    op.discovery = look_from_outside
+    sign_in().client().post("/oidc/logout/")
+    assert observed == [True] * len(observed)
+    assert observed
+
+
+def test_logout_without_an_end_session_endpoint_is_local(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    op.metadata["end_session_endpoint"] = None
+    response = sign_in().client().post("/oidc/logout/")
+    assert response["Location"] == "/oidc/logged-out/"
+    assert len(op.asked) == 2
+
+
+def test_logout_with_a_hanging_provider_takes_at_most_three_seconds(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    op.discovery = op.hang
+    signed_in = sign_in()
+    started = time.monotonic()
+    response = signed_in.client().post("/oidc/logout/")
+    assert time.monotonic() - started < 3
+    assert response["Location"] == "/oidc/logged-out/"
+    assert OIDCSession.objects.get().ended_at is not None
+    assert not django_session_exists(signed_in.django_key)
+    assert PendingRevocation.objects.filter(status="pending").count() == 2
+
+
+def test_logout_with_an_unavailable_provider_ends_the_session(
+    settings: Any, unused_port: int, sign_in: Callable[..., SignedIn]
+) -> None:
+    declare(settings, ScriptedOP(port=unused_port))
+    signed_in = sign_in()
+    assert signed_in.client().post("/oidc/logout/")["Location"] == "/oidc/logged-out/"
+    assert not django_session_exists(signed_in.django_key)
+    assert PendingRevocation.objects.filter(status="pending", last_fault="transport_unreachable").count() == 2
+
+
+def test_signed_out_page_with_our_state_confirms_the_provider_logout(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    client = sign_in().client()
+    with clock.override_clock(lambda: NOW):
+        state = parameters(client.post("/oidc/logout/"))["state"]
+    times = {timedelta(0): True, timedelta(minutes=10): True, timedelta(minutes=10, seconds=1): False}
+    for later, known in times.items():
+        moment = NOW + later
+        with clock.override_clock(lambda moment=moment: moment):
+            page = client.get("/oidc/logged-out/", {"state": state}).content.decode()
+        assert ("your sign-in service has been informed" in page) is known
+
+
+@pytest.mark.parametrize("query", [{}, {"state": ""}, {"state": "forged.1700000000:sig"}, {"state": "\x00"}])
+def test_signed_out_page_without_our_state_confirms_only_the_local_logout(query: dict[str, str]) -> None:
+    response = Client().get("/oidc/logged-out/", query, secure=True)
+    page = response.content.decode()
+    assert "You are signed out" in page
+    assert "has been informed" not in page
+    assert response["Cache-Control"] == "no-store"
+
+
+def test_signed_out_page_loads_nothing_from_other_origins() -> None:
+    page = Client().get("/oidc/logged-out/", secure=True).content.decode()
+    assert "<script" not in page
+    assert "http:" not in page
+    assert "https:" not in page
+    assert 'lang="en' in page
+    assert "prefers-color-scheme: dark" in page
+
+
+@pytest.mark.parametrize(("query", "is_stated"), [({}, False), ({"expired": "1"}, True), ({"expired": "x"}, False)])
+def test_signed_out_page_after_a_timeout_states_the_reason(query: dict[str, str], is_stated: bool) -> None:
+    page = Client().get("/oidc/logged-out/", query, secure=True).content.decode()
+    assert "You are signed out" in page
+    assert ("you were inactive for a while" in page) is is_stated
+
+
+@pytest.mark.parametrize("query", [{}, {"expired": "1"}])
+def test_signed_out_page_states_that_the_user_is_signed_in(
+    sign_in: Callable[..., SignedIn], query: dict[str, str]
+) -> None:
+    page = sign_in().client().get("/oidc/logged-out/", query).content.decode()
+    assert "You are still signed in" in page
+    assert "you were inactive" not in page
+    assert 'action="/oidc/logout/"' in page
+    assert "csrfmiddlewaretoken" in page
+
+
+@pytest.mark.parametrize("pattern", urls.urlpatterns, ids=lambda pattern: str(pattern.pattern))
+def test_public_view_runs_without_atomic_requests_on_every_database(pattern: URLPattern) -> None:
+    assert pattern.callback._non_atomic_requests == set(connections) == {"default", "phi_audit"}
+
+
+def test_public_view_needs_no_login(op: ScriptedOP, settings: Any) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    client = SecureClient()
+    assert client.get("/public/")["Location"].startswith(f"{settings.LOGIN_URL}?")
+    for name in ("", "default/"):
+        begun = client.get(f"/oidc/{name}authenticate/")
+        assert begun["Location"].startswith(f"{op.issuer}/authorize?")
+        assert client.get(f"/oidc/{name}callback/?state=x&code=y").status_code == 403
+        assert client.post(f"/oidc/{name}logout/")["Location"] == "/oidc/logged-out/"
+    assert client.get("/oidc/logged-out/").status_code == 200

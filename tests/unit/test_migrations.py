@@ -1,0 +1,151 @@
+"""Migrations are reversible, except that of the audit log when it contains events."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_phi_oidc import migrations
+from tests.support.temporary_databases import scratch_databases
+
+pytestmark = pytest.mark.each_database
+PRELUDE = """
+import json, django
+django.setup()
+from datetime import UTC, datetime
+from django.core.management import call_command
+from django.db import connections
+
+TRIGGERS = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
+    "postgresql": "SELECT tgname || ' ' || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal",
+}
+
+def triggers(alias):
+    with connections[alias].cursor() as cursor:
+        cursor.execute(TRIGGERS[connections[alias].vendor])
+        return sorted(name for name, in cursor.fetchall())
+
+def migrate(*where, alias="default"):
+    call_command("migrate", *where, database=alias, verbosity=0)
+
+def migrate_both(*where):
+    migrate(*where)
+    migrate(*where, alias="phi_audit")
+"""
+TABLES = ("audit", "auditcheckpoint", "auditleaf", "auditnode")
+REFUSED_OPERATIONS = {"sqlite": ("delete", "replace", "update"), "postgresql": ("delete A", "truncate A", "update A")}
+QUEUE_TRIGGER = {"sqlite": "phi_oidc_audit_queue", "postgresql": "phi_oidc_audit_queue A"}
+EXPECTED_TRIGGERS = {
+    vendor: sorted(
+        [QUEUE_TRIGGER[vendor], *(f"phi_oidc_{table}_refuse_{operation}" for table in TABLES for operation in refused)]
+    )
+    for vendor, refused in REFUSED_OPERATIONS.items()
+}
+
+
+both_layouts = pytest.mark.parametrize(
+    "environment", ["shared", pytest.param("separate", marks=pytest.mark.postgresql)], indirect=True
+)
+
+
+@pytest.fixture
+def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Return the environment of one database with both aliases, if the vendor permits it, or of two."""
+    with scratch_databases(tmp_path, shared=getattr(request, "param", "shared") == "shared") as environment:
+        yield environment
+
+
+def run(environment: dict[str, str], script: str) -> Any:
+    """Return the JSON that the script prints in a new process."""
+    command = [sys.executable, "-c", PRELUDE + script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def expected_triggers(environment: dict[str, str]) -> list[str]:
+    return EXPECTED_TRIGGERS[environment.get("PHI_TEST_DB", "sqlite")]
+
+
+@both_layouts
+def test_migrating_both_aliases_creates_the_triggers(environment: dict[str, str]) -> None:
+    triggers = run(environment, 'migrate_both(); print(json.dumps([triggers("default"), triggers("phi_audit")]))')
+    assert triggers == [expected_triggers(environment)] * 2
+
+
+def test_migrating_the_audit_alias_creates_only_its_tables(tmp_path: Path) -> None:
+    with scratch_databases(tmp_path) as environment:
+        script = 'migrate(alias="phi_audit"); print(json.dumps(connections["phi_audit"].introspection.table_names()))'
+        tables = ("checkpoint", "event", "leaf", "node", "unsealed")
+        assert sorted(run(environment, script)) == [
+            "django_migrations",
+            *(f"django_phi_oidc_audit{name}" for name in tables),
+        ]
+
+
+@both_layouts
+def test_migrating_an_empty_audit_log_back_and_forth_drops_and_creates_the_triggers(
+    environment: dict[str, str],
+) -> None:
+    script = """
+migrate_both()
+migrate_both("django_phi_oidc", "0001")
+without = triggers("phi_audit")
+migrate_both("django_phi_oidc", "zero")
+tables = connections["default"].introspection.table_names() + connections["phi_audit"].introspection.table_names()
+migrate_both()
+print(json.dumps([without, [name for name in tables if "phi_oidc" in name], triggers("phi_audit")]))
+"""
+    assert run(environment, script) == [[], [], expected_triggers(environment)]
+
+
+@pytest.mark.parametrize("seals", [False, True])
+def test_migrating_an_audit_log_with_events_back_is_refused(environment: dict[str, str], *, seals: bool) -> None:
+    script = f"""
+from django.db.migrations.exceptions import IrreversibleError
+from django.db.migrations.recorder import MigrationRecorder
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.audit.log.sequencer import append_to_log
+from django_phi_oidc.audit.recorder import record
+migrate_both()
+record(Action.LOGIN_REFUSED, origin=Origin(), now=datetime.now(UTC))
+sealed = append_to_log(key=Ed25519PrivateKey.generate(), now=datetime.now(UTC)).event_count if {seals} else 0
+try:
+    migrate("django_phi_oidc", "0001", alias="phi_audit")
+except IrreversibleError as error:
+    refusal = str(error)
+recorded = MigrationRecorder(connections["phi_audit"]).applied_migrations()
+print(json.dumps([sealed, refusal, ("django_phi_oidc", "0002_triggers") in recorded, triggers("phi_audit")]))
+"""
+    sealed, refusal, is_applied, triggers = run(environment, script)
+    assert sealed == int(seals)
+    assert "holds events" in refusal
+    assert is_applied
+    assert triggers == expected_triggers(environment)
+
+
+def test_migrations_import_only_fields_of_the_package() -> None:
+    """Migrations are permanent, so they must not import modules that may be renamed or removed."""
+    files = sorted(Path(migrations.__file__).parent.glob("0*.py"))
+    assert len(files) >= 2
+    imported = {
+        name.name if isinstance(node, ast.Import) else f"{'.' * node.level}{node.module or ''}"
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    }
+    assert {name for name in imported if name.startswith(("django_phi_oidc", "."))} == {"django_phi_oidc.fields"}
+
+
+def test_makemigrations_finds_no_change() -> None:
+    command = [sys.executable, "-m", "django", "makemigrations", "--check", "--dry-run", "--settings=tests.settings"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
