@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
@@ -128,12 +129,16 @@ def state_without_cookie() -> Iterator[None]:
 
         return encrypt
 
-    def create_decrypt_state(original: Any) -> Any:
-        return lambda name, ciphertext: original(name, ciphertext or stored.get(name, ""))
+    def create_read_state(original: Any) -> Any:
+        def read_state(request: Any, cookie_name: str) -> Any:
+            request.COOKIES.setdefault(cookie_name, stored.get(cookie_name, ""))
+            return original(request, cookie_name)
+
+        return read_state
 
     with (
         replaced("crypto.keyring:encrypt", create_encrypt),
-        replaced("login.state_cookie:_decrypt_state", create_decrypt_state),
+        replaced("login.state_cookie:_read_state", create_read_state),
     ):
         yield
 
@@ -266,10 +271,8 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
             ("acr", f"{ID_TOKEN}acr", ("acr_insufficient",), {}),
             ("auth_time", f"{ID_TOKEN}auth_time", ("auth_time_missing", "auth_time_stale"), {}),
             ("at_hash", f"{ID_TOKEN}at_hash", ("at_hash_invalid",), {}),
-            ("critical headers", "oidc.jose:_validate_header", ("token_malformed",), {}),
             ("https", "oidc.metadata:validate_https_url", ("transport_not_https",), {}),
             ("issuer", "oidc.metadata:validate_issuer", ("issuer_mismatch",), {}),
-            ("metadata", "oidc.metadata:_parse_document", ("metadata_invalid",), {"get_result": lambda response: {}}),
             ("pairwise offered", "oidc.metadata:validate_pairwise_supported", ("pairwise_unsupported",), {}),
             ("algorithms offered", "oidc.metadata:validate_alg_supported", ("alg_unsupported",), {}),
             ("revocation offered", "oidc.metadata:validate_revocation_supported", ("revocation_unsupported",), {}),
@@ -307,6 +310,11 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
             ("typ of a logout token", "oidc.logout_token:validate_typ", ("logout_token_invalid",), {}),
         )
     },
+    "critical headers": (replace("oidc.jose:_is_valid_header", lambda header: True), ("token_malformed",)),
+    "metadata": (
+        lambda: replaced("oidc.transport:parse_json_body", lambda original: lambda response: original(response) or {}),
+        ("metadata_invalid",),
+    ),
     "redirects, size and encoding": (
         replace("provider.http_transport:_read_response", read_any_response),
         ("transport_redirect", "transport_too_large", "transport_encoding"),
@@ -315,7 +323,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
         replace("provider.http_transport:_create_pool_manager", create_pool_manager_without_verification),
         ("transport_tls",),
     ),
-    "keys that fit": (replace("oidc.jwks:JSONWebKeySet:select", select_any_key), ("key_not_found",)),
+    "keys that fit": (replace("oidc.jwks:JSONWebKeySet:get_key", select_any_key), ("key_not_found",)),
     "answer to a push": (
         replace("oidc.pushed_authorization:process_par_response", parse_any_par_response),
         ("par_response_invalid",),
@@ -331,7 +339,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
     ),
     "state once": (replace("replay.cache:mark_used", lambda *args, **kwargs: True), ("state_replayed",)),
     "state in time": (
-        replace("login.state_cookie:AuthorizationState:is_expired", lambda self, now: False),
+        replace("login.state_cookie:STATE_LIFETIME", timedelta(days=365)),
         ("state_expired",),
     ),
     "state in one browser": (state_without_cookie, ("state_unknown",)),
@@ -348,7 +356,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
         ("provider_unknown",),
     ),
     "accounts for those who have one": (
-        replace("login.backend:OIDCAuthenticationBackend:_get_or_create_account", None),
+        replace("subjects.linking:get_or_create_account", None),
         ("not_provisioned",),
     ),
     "tokens of a refused sign-in": (
