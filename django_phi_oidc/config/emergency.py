@@ -40,5 +40,5 @@ class EmergencyDeclaration:
     """timedelta or seconds, from a minute to 24 hours: the maximum duration."""
     spool: Path | None = None
     """Absolute path of a file on this machine, for permits
-    [while the audit database is unavailable](../how-to/emergency-access.md#while-the-trail-is-away).
+    [while the audit database is unavailable](../how-to/emergency-access.md#while-the-audit-log-is-unavailable).
     Default: none: they are refused then."""

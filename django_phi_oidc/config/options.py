@@ -105,7 +105,7 @@ class AuditDeclaration:
     """Name → [sink](#a-sink): where the audit log is delivered to."""
     exports: Annotated[Path, parse_absolute_path] | None = None
     """Absolute path of a folder, mode 0700, that the portal and its workers share:
-    [exports of many events](../how-to/read-the-trail.md#take-events-out) are stored there, for a day at most.
+    [exports of many events](../how-to/read-the-trail.md#export-events) are stored there, for a day at most.
     Default: none: no export of more than 10,000 events."""
 
 
@@ -161,7 +161,7 @@ class Options:
     """The user name of the only [local account](../how-to/local-accounts.md) that may sign in with a password."""
     PATIENT_RESOURCES: Annotated[str, _parse_dotted_path] | None = None
     """Dotted path of a function from a user to a list of `Type/id`: the resources about this user, for
-    [who looked at it](../how-to/answer-a-request-of-a-person.md#tell-who-looked)."""
+    [who looked at it](../how-to/answer-a-request-of-a-person.md#list-the-disclosures)."""
     ACTIVATION_LIFETIME: Annotated[timedelta, _parse_activation_lifetime] = timedelta(days=14)
     """timedelta or seconds, at most 366 days: how long an [activation code](../how-to/activation-codes.md) is valid."""
     EMERGENCY: EmergencyDeclaration | None = None
@@ -171,7 +171,7 @@ class Options:
     """Mail addresses that get [security alerts](../how-to/watch-for-anomalies.md), and the mails about emergencies
     unless `EMERGENCY` has others."""
     ANOMALY_RULES: Annotated[tuple[str, ...], _parse_dotted_paths] = ()
-    """Dotted paths of [your own rules](../how-to/watch-for-anomalies.md#rules-of-your-own); a rule replaces the
+    """Dotted paths of [your own rules](../how-to/watch-for-anomalies.md#custom-rules); a rule replaces the
     built-in rule of the same kind."""
     LEAKAGE_GUARD: Literal["report", "block"] = "report"
     """What `LeakageGuardMiddleware` does with a response that [leaks](../how-to/leakage-guard.md): `report`, or

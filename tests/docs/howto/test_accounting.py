@@ -86,12 +86,12 @@ def test_command_prints_the_disclosures_of_the_page(person: SignedIn) -> None:
 
 def test_documented_page_displays_disclosures(person: SignedIn) -> None:
     client = person.client()
-    assert "Nobody, since Nov. 24, 2020." in client.get("/looked/").content.decode()
+    assert "No disclosures since Nov. 24, 2020." in client.get("/looked/").content.decode()
     ada = get_user_model()._default_manager.create_user("ada", first_name="Ada")
     reveal(person.subject.uuid, by=ada.pk)
     look(resource=f"Patient/{person.user.pk}", at=NOW - DAY)
     page = unescape(client.get("/looked/").content.decode())
     assert page.count("<li>") == 2
-    assert "Ada, who works here, for treatment: birthdate" in page
-    assert f"somebody who works here, for treatment:  Patient/{person.user.pk}" in page
+    assert "Ada, a member of staff, for treatment: birthdate" in page
+    assert f"a member of staff, for treatment:  Patient/{person.user.pk}" in page
     assert page.count("<a ") == 1

@@ -70,7 +70,7 @@ def clinician(sign_in: Callable[[], SignedIn]) -> SignedIn:
 
 def test_code_for_one_claim_works(clinician: SignedIn, person: Person) -> None:
     client, path = clinician.client(), f"/letter/{person.user.pk}/"
-    assert client.get(path).content == b"To: nobody knows where"
+    assert client.get(path).content == b"To: address unknown"
     person.store({"address": {"country": "SE"}})
     page = client.get(path)
     assert (page.content, page["Cache-Control"]) == (b"To: SE", "no-store")

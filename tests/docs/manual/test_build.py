@@ -34,7 +34,7 @@ def test_manual_is_built_without_a_warning_and_a_dead_link_is_one(tmp_path: Path
     whole = built(ROOT / "docs", tmp_path / "whole")
     assert (whole.returncode, whole.stderr) == (0, "")
     shown = (tmp_path / "whole" / "how-to" / "deploy.html").read_text()
-    assert "Go into production" in shown
+    assert "Deploy to production" in shown
     shutil.copytree(ROOT / "docs" / "_static", tmp_path / "dead" / "_static")
     (tmp_path / "dead" / "conf.py").write_text(
         (ROOT / "docs" / "conf.py").read_text().replace("__file__", repr(str(ROOT / "docs" / "conf.py")))

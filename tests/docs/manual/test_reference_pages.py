@@ -103,7 +103,7 @@ def test_documented_codes_exist() -> None:
 def test_reasons_of_guards_and_claims_are_those_of_the_policy() -> None:
     constants = {value for name, value in vars(policy).items() if name.isupper() and isinstance(value, str)}
     reasons = {value for value in constants if value.islower()}
-    assert names("access", "Who is let in") | names("claims", "Who may see what") == reasons
+    assert names("access", "Rules of access") | names("claims", "Who may see what") == reasons
 
 
 def test_reasons_of_refused_tokens_are_those_of_the_code() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from django_phi_oidc.testing.mock_provider import Client, DemoProvider, Reply, T
 from tests.support.audit_outage import audit_database_fails
 from tests.support.certified_provider import SECRET, certified_provider
 from tests.support.client_keys import create_private_key_pem
+from tests.support.manual_blocks import block
 from tests.support.tls import CertificateAuthority, create_certificate_authority
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
@@ -125,6 +127,20 @@ def test_demo_provider_is_sound(op: DemoProvider) -> None:
     )
     assert all(line.startswith("  ok       ") for line in lines)
     assert last == "0 failures, 0 warnings."
+
+
+def test_manual_shows_the_printed_report(authority: CertificateAuthority, settings: Any) -> None:
+    certificate = authority.create_server_certificate("127.0.0.1", valid_days=20)
+    op = DemoProvider(accounts=demo_accounts(), tls=TLSFiles(certificate, certificate), par="offered")
+    op.register_client(Client("portal", "s3cret", ["https://portal.example/oidc/callback/"]))
+    op.mutate = with_metadata(code_challenge_methods_supported=None)
+    with op.running():
+        declare(settings, op.issuer, authority, client_secret="another")
+        report = "\n".join(run()).replace(op.issuer.removeprefix("https://"), "op.example")
+    command, _, shown = block("doctor", "doctor").strip().partition("\n")
+    assert command == "$ python manage.py phi_oidc doctor"
+    varying = re.compile(r"\d+ bytes|\d{4}-\d\d-\d\d \(\d+ days\)")
+    assert varying.sub("", shown) == varying.sub("", report)
 
 
 DEFECTS: dict[str, tuple[Any, Findings]] = {
