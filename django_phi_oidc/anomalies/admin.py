@@ -61,7 +61,7 @@ class SecurityAlertAdmin(ReadOnlyAdmin):
     search_fields = ("kind", "key")
     search_help_text = gettext_lazy("A complete kind or key.")
     ordering = ("-last_seen",)
-    readonly_fields = (*list_display, "event", "told_at", "acknowledged_by", "mute_link")
+    readonly_fields = (*list_display, "event", "notified_at", "acknowledged_by", "mute_link")
 
     def get_fields(self, request: HttpRequest, obj: SecurityAlert | None = None) -> Any:
         may_mute = request.user.has_perm("django_phi_oidc.add_alertmute")

@@ -54,7 +54,7 @@ def raise_alert(candidate: AlertCandidate, *, now: datetime) -> None:
     alert, _ = SecurityAlert.objects.select_for_update().get_or_create(
         kind=candidate.kind, key=candidate.key, acknowledged_at=None, defaults=defaults
     )
-    is_due = alert.told_at is None or candidate.last_seen - alert.last_seen >= RENOTIFY_AFTER
+    is_due = alert.notified_at is None or candidate.last_seen - alert.last_seen >= RENOTIFY_AFTER
     mutes = AlertMute.objects.filter(active_mute_filter(now=now), kind=candidate.kind, key__in=["", candidate.key])
     if is_due and alert.due_at is None and not mutes.exists():
         alert.due_at = now
@@ -88,7 +88,9 @@ def send_due_alerts(*, recipients: Sequence[str], now: datetime) -> int:
         except (SMTPException, OSError):
             logger.exception("The mail about %s security alerts could not be sent.", len(alerts))
             return 0
-    SecurityAlert.objects.filter(pk__in=[alert.pk for alert in alerts], due_at=lease).update(due_at=None, told_at=now)
+    SecurityAlert.objects.filter(pk__in=[alert.pk for alert in alerts], due_at=lease).update(
+        due_at=None, notified_at=now
+    )
     return len(alerts)
 
 

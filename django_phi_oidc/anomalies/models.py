@@ -63,7 +63,7 @@ class SecurityAlert(models.Model):
     """The newest event that raised it; None if no event did."""
     due_at = models.DateTimeField(null=True, editable=False)
     """When to send it; None: not to be sent."""
-    told_at = models.DateTimeField(_("told at"), null=True, editable=False)
+    notified_at = models.DateTimeField(_("notified at"), null=True, editable=False)
     acknowledged_at = models.DateTimeField(_("acknowledged at"), null=True, editable=False)
     acknowledged_by = models.CharField(_("acknowledged by"), max_length=256, blank=True, editable=False)
     """The user's primary key as text."""

@@ -68,7 +68,7 @@ class AuditEvent(AppendOnlyModel):
         verbose_name, verbose_name_plural = _("audit event"), _("audit events")
         ordering = ("id",)
         default_permissions = ("view",)
-        permissions = (("export_auditevent", "Can take audit events out of the trail"),)
+        permissions = (("export_auditevent", "Can export audit events"),)
         # Every event pays for each index, so the indexes leave out empty values and the most frequent outcome.
         indexes = (
             models.Index(fields=["action", "id"], name="phi_oidc_audit_action"),

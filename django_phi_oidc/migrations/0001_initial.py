@@ -210,7 +210,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "audit event",
                 "verbose_name_plural": "audit events",
                 "ordering": ("id",),
-                "permissions": (("export_auditevent", "Can take audit events out of the trail"),),
+                "permissions": (("export_auditevent", "Can export audit events"),),
                 "abstract": False,
                 "default_permissions": ("view",),
                 "base_manager_name": "objects",
@@ -399,7 +399,7 @@ class Migration(migrations.Migration):
                 ("last_seen", models.DateTimeField(editable=False, verbose_name="last seen")),
                 ("event", models.UUIDField(editable=False, null=True, verbose_name="event")),
                 ("due_at", models.DateTimeField(editable=False, null=True)),
-                ("told_at", models.DateTimeField(editable=False, null=True, verbose_name="told at")),
+                ("notified_at", models.DateTimeField(editable=False, null=True, verbose_name="notified at")),
                 ("acknowledged_at", models.DateTimeField(editable=False, null=True, verbose_name="acknowledged at")),
                 (
                     "acknowledged_by",

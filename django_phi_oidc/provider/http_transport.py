@@ -71,33 +71,51 @@ class HTTPTransport:
             manager.clear()
 
     def _send_once(self, request: TransportRequest, exchange: TimedExchange) -> TransportResponse:
-        headers = {name: value for name, value in request.headers.items() if name.lower() != "accept-encoding"}
-        remaining = exchange.get_remaining_seconds()
         pid, managers = os.getpid(), self._pool_managers
         manager = managers.get(pid) or managers.setdefault(pid, _create_pool_manager(self._declaration))
+        return send_once(request, manager=manager, exchange=exchange, max_body_bytes=MAX_BODY_BYTES)
+
+
+def send_once(
+    request: TransportRequest,
+    *,
+    manager: urllib3.PoolManager,
+    exchange: TimedExchange,
+    max_body_bytes: int,
+    allow_encoded_body: bool = False,
+) -> TransportResponse:
+    """Return the response, of any status but 3xx, within the time of the exchange. The request is sent once.
+
+    allow_encoded_body: accept a content or transfer coding, and return the body without decoding it.
+    Raises: TransportError.
+    """
+    headers = {name: value for name, value in request.headers.items() if name.lower() != "accept-encoding"}
+    remaining = exchange.get_remaining_seconds()
+    try:
+        raw_response = manager.urlopen(
+            request.method,
+            request.url,
+            body=request.body,
+            headers={"User-Agent": "django-phi-oidc", **headers, "Accept-Encoding": "identity"},
+            timeout=urllib3.Timeout(connect=remaining, read=remaining),
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+        )
         try:
-            raw_response = manager.urlopen(
-                request.method,
-                request.url,
-                body=request.body,
-                headers={"User-Agent": "django-phi-oidc", **headers, "Accept-Encoding": "identity"},
-                timeout=urllib3.Timeout(connect=remaining, read=remaining),
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
+            response = _read_response(
+                raw_response, max_body_bytes=max_body_bytes, allow_encoded_body=allow_encoded_body
             )
-            try:
-                response = _read_response(raw_response)
-            finally:
-                raw_response.close()
-        # ValueError: http.client raises it for a header with a line break, and quotes the header.
-        except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
-            raise translate_error(error, is_expired=exchange.is_expired) from None
-        if exchange.is_expired:
-            # Without a length, a body that the timer cut off looks complete.
-            raise TransportError(Code.TRANSPORT_TIMEOUT)
-        return response
+        finally:
+            raw_response.close()
+    # ValueError: http.client raises it for a header with a line break, and quotes the header.
+    except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+        raise translate_error(error, is_expired=exchange.is_expired) from None
+    if exchange.is_expired:
+        # Without a length, a body that the timer cut off looks complete.
+        raise TransportError(Code.TRANSPORT_TIMEOUT)
+    return response
 
 
 def _create_pool_manager(declaration: ProviderDeclaration) -> urllib3.PoolManager:
@@ -130,19 +148,22 @@ def create_ssl_context(ca_bundle: str) -> ssl.SSLContext:
     return context
 
 
-def _read_response(raw_response: urllib3.BaseHTTPResponse) -> TransportResponse:
+def _read_response(
+    raw_response: urllib3.BaseHTTPResponse, *, max_body_bytes: int, allow_encoded_body: bool
+) -> TransportResponse:
     if 300 <= raw_response.status < 400:
         raise TransportError(Code.TRANSPORT_REDIRECT)
     headers = {name.lower(): value for name, value in raw_response.headers.itermerged()}
-    if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
-        raise TransportError(Code.TRANSPORT_ENCODING)
-    if headers.get("transfer-encoding", "").strip().lower() not in ("", "chunked"):
-        raise TransportError(Code.TRANSPORT_ENCODING)
-    if (raw_response.length_remaining or 0) > MAX_BODY_BYTES:
+    if not allow_encoded_body:
+        if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+            raise TransportError(Code.TRANSPORT_ENCODING)
+        if headers.get("transfer-encoding", "").strip().lower() not in ("", "chunked"):
+            raise TransportError(Code.TRANSPORT_ENCODING)
+    if (raw_response.length_remaining or 0) > max_body_bytes:
         raise TransportError(Code.TRANSPORT_TOO_LARGE)
     body = bytearray()
     while chunk := raw_response.read(CHUNK_BYTES):
         body += chunk
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > max_body_bytes:
             raise TransportError(Code.TRANSPORT_TOO_LARGE)
     return TransportResponse(status=raw_response.status, headers=headers, body=bytes(body))

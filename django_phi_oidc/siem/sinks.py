@@ -3,7 +3,6 @@
 Every exchange uses a new connection, verifies certificates, and has one time limit for all of its steps.
 """
 
-import http.client
 import os
 import socket
 import ssl
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
-from urllib3.exceptions import HTTPError
 
 from ..audit.formats import item_to_line
 from ..audit.formats.items import LogItem
@@ -23,7 +21,7 @@ from ..config.sinks import SinkDeclaration, is_valid_header_value
 from ..errors import Code, TransportError
 from ..oidc.transport import TransportRequest, TransportResponse
 from ..provider.connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool, translate_error
-from ..provider.http_transport import create_ssl_context
+from ..provider.http_transport import create_ssl_context, send_once
 from .http_protocol import (
     SendResult,
     build_bundle_request,
@@ -221,48 +219,15 @@ def _read_header_value(value: str | Path) -> str:
 
 
 def _post(request: TransportRequest, declaration: SinkDeclaration, *, timeout_seconds: float) -> TransportResponse:
-    """Return the response of any status but 3xx within timeout_seconds. The request is sent once.
+    """Return the response of any status but 3xx within timeout_seconds. Raises: TransportError.
 
-    Not HTTPTransport: that one refuses encoded bodies and more than 1 MiB, and reports its metrics by provider.
-    Raises: TransportError.
+    An encoded body is accepted, because the status is the acknowledgement: a refusal would send the batch again.
     """
     options: dict[str, Any] = {"maxsize": 1}
     if request.url.startswith("https:"):
         options |= {"ssl_context": build_ssl_context(declaration), "cert_reqs": ssl.CERT_REQUIRED}
     with urllib3.PoolManager(**options) as manager, TimedExchange(timeout_seconds) as exchange:
         manager.pool_classes_by_scheme = {"http": TimedConnectionPool, "https": TimedTLSConnectionPool}
-        seconds = exchange.get_remaining_seconds()
-        try:
-            raw_response = manager.urlopen(
-                request.method,
-                request.url,
-                body=request.body,
-                headers={"User-Agent": "django-phi-oidc", **request.headers, "Accept-Encoding": "identity"},
-                timeout=urllib3.Timeout(connect=seconds, read=seconds),
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-            )
-            try:
-                response = _read_response(raw_response)
-            finally:
-                raw_response.close()
-        # ValueError: http.client raises it for a header with a line break, and quotes the header.
-        except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
-            raise translate_error(error, is_expired=exchange.is_expired) from None
-        if exchange.is_expired:
-            raise TransportError(Code.TRANSPORT_TIMEOUT)
-        return response
-
-
-def _read_response(raw_response: urllib3.BaseHTTPResponse) -> TransportResponse:
-    if 300 <= raw_response.status < 400:
-        raise TransportError(Code.TRANSPORT_REDIRECT)
-    body = bytearray()
-    while chunk := raw_response.read(_CHUNK_BYTES):
-        body += chunk
-        if len(body) > MAX_RESPONSE_BYTES:
-            raise TransportError(Code.TRANSPORT_TOO_LARGE)
-    headers = {name.lower(): value for name, value in raw_response.headers.itermerged()}
-    return TransportResponse(status=raw_response.status, headers=headers, body=bytes(body))
+        return send_once(
+            request, manager=manager, exchange=exchange, max_body_bytes=MAX_RESPONSE_BYTES, allow_encoded_body=True
+        )

@@ -131,6 +131,8 @@ class Collector:
         self.bodies: list[bytes] = []
         self.requests: list[dict[str, str]] = []
         self.retry_after = ""
+        self.headers: dict[str, str] = {}
+        """Sent with each response of status 200."""
         self._context = context
         self._released = threading.Event()
         self.port = 0
@@ -174,7 +176,7 @@ class Collector:
             return
         is_fhir = handler.headers["Content-Type"] == "application/fhir+json"
         answered = self._bundle(body) if is_fhir else b""
-        _respond(handler, 200, b"<html>Welcome</html>" if self.fault == "garbage" else answered, {})
+        _respond(handler, 200, b"<html>Welcome</html>" if self.fault == "garbage" else answered, self.headers)
 
     def _bundle(self, body: bytes) -> bytes:
         entries = json.loads(body)["entry"]

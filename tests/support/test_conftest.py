@@ -1,4 +1,4 @@
-"""A missing part is told, and fails in CI; a test about the other database is left to the other run."""
+"""A missing part is reported, and fails in CI; a test for the other database is left to the other run."""
 
 import os
 import re

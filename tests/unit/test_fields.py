@@ -220,8 +220,8 @@ def test_isnull_is_the_only_lookup_and_works_in_every_place(notes: Any) -> None:
     assert notes.objects.filter(own_text__isnull=False, other__isnull=True).get() == note
     assert notes.objects.exclude(own_text__isnull=False).get() == empty
     assert not notes.objects.filter(Q(own_text__isnull=True) & Q(other__isnull=False)).exists()
-    told = notes.objects.annotate(has=Case(When(own_text__isnull=False, then=Value(1)), default=Value(0)))
-    assert dict(told.values_list("pk", "has")) == {note.pk: 1, empty.pk: 0}
+    annotated = notes.objects.annotate(has=Case(When(own_text__isnull=False, then=Value(1)), default=Value(0)))
+    assert dict(annotated.values_list("pk", "has")) == {note.pk: 1, empty.pk: 0}
     same = notes.objects.filter(pk=OuterRef("pk"), own_text__isnull=False)
     assert notes.objects.filter(Exists(same)).get() == note
     assert notes.objects.filter(own_text__isnull=False).update(title="held") == 1

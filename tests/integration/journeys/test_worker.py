@@ -123,7 +123,7 @@ def test_worker_seals_events_and_sends_security_alerts(redis_url: str, tmp_path:
     )
     record_many([refused] * 3)
     with worker(redis_url, {"KEYS": {"audit_signing": PEM}}, tmp_path):
-        assert eventually(lambda: SecurityAlert.objects.exclude(told_at=None).filter(kind="token_forged").exists())
+        assert eventually(lambda: SecurityAlert.objects.exclude(notified_at=None).filter(kind="token_forged").exists())
         assert eventually(lambda: len(events(action="alert.raised", resource__startswith="SecurityAlert/")) == 1)
     alert = SecurityAlert.objects.get(kind="token_forged")
     assert (alert.key, alert.count) == ("192.0.2.77", 3)

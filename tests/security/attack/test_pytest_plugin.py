@@ -60,3 +60,9 @@ def test_without_the_flag_there_are_no_attacks(tmp_path: Path) -> None:
     process = run_pytest(create_project(tmp_path / "var"))
     assert "1 passed" in process.stdout, process.stdout + process.stderr
     assert process.returncode == 0
+
+
+def test_plugin_is_not_loaded_unless_the_project_asks_for_it(tmp_path: Path) -> None:
+    process = run_pytest(create_project(tmp_path / "var"), "--phi-oidc-attack")
+    assert "unrecognized arguments: --phi-oidc-attack" in process.stdout + process.stderr
+    assert process.returncode == pytest.ExitCode.USAGE_ERROR

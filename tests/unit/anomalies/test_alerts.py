@@ -77,7 +77,7 @@ def test_repeated_alert_is_sent_once(received: list[SecurityAlert], caplog: pyte
     assert f"warning: replay, seen 5 times; alert {alert.pk}" in mail.outbox[0].body
     assert ADDRESS not in mail.outbox[0].body + mail.outbox[0].subject + caplog.text
     alert = SecurityAlert.objects.get()
-    assert (alert.count, alert.first_seen, alert.told_at) == (6, NOW, NOW + HOUR)
+    assert (alert.count, alert.first_seen, alert.notified_at) == (6, NOW, NOW + HOUR)
     assert [action for action, *_ in recorded()] == ["alert.raised"]
 
 
@@ -109,7 +109,7 @@ def test_undeliverable_mail_is_sent_later(settings: Any, received: list[Security
     assert send(at=NOW + SEND_RETRY_DELAY - SECOND) == 0
     assert send(at=NOW + SEND_RETRY_DELAY) == 1
     assert (len(mail.outbox), len(received)) == (1, 2)
-    assert SecurityAlert.objects.get().told_at == NOW + SEND_RETRY_DELAY
+    assert SecurityAlert.objects.get().notified_at == NOW + SEND_RETRY_DELAY
 
 
 def test_failing_signal_receiver_does_not_prevent_the_mail(received: list[SecurityAlert]) -> None:

@@ -74,7 +74,7 @@ def test_watch_reads_the_sealed_log_and_reports_missing_sealing(monkeypatch: pyt
     with clock.override_clock(lambda: NOW + 2 * engine.sequencer.MAX_SEALING_DELAY):
         watch()
     assert [alert.kind for alert in SecurityAlert.objects.all()] == ["sealing_lag"]
-    assert SecurityAlert.objects.get().told_at is not None
+    assert SecurityAlert.objects.get().notified_at is not None
 
 
 def test_alert_event_of_the_sealer_raises_an_alert() -> None:

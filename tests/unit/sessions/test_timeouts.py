@@ -12,7 +12,7 @@ from django_phi_oidc.sessions.timeouts import SessionTimes, find_timeout_reason,
         pytest.param(1599.9, "", id="just before"),
         pytest.param(1600, "idle_timeout", id="idle for 600 s"),
         pytest.param(1999.9, "idle_timeout", id="idle for longer"),
-        pytest.param(2000, "absolute_timeout", id="both, and the stronger is told"),
+        pytest.param(2000, "absolute_timeout", id="both: the absolute limit is reported"),
     ],
 )
 def test_session_times_out_at_the_limit(now: float, expected: str) -> None:

@@ -337,6 +337,12 @@ def test_https_sink_follows_no_redirect(authority: CertificateAuthority, items: 
         assert len(server.requests) == 1
 
 
+def test_https_sink_accepts_an_encoded_response(authority: CertificateAuthority, items: list[LogItem]) -> None:
+    with https(authority) as (server, raw):
+        server.headers = {"Content-Encoding": "gzip"}
+        assert send(raw, items) == SendResult(accepted=4)
+
+
 @pytest.mark.parametrize(("fault", "code"), [("cut", "unreachable"), ("lost", "unreachable"), ("hang", "timeout")])
 def test_https_sink_without_a_response_accepts_nothing(
     authority: CertificateAuthority, items: list[LogItem], fault: str, code: str

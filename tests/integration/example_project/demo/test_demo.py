@@ -111,8 +111,8 @@ def ignored_sigint() -> Iterator[None]:
     signal.signal(signal.SIGINT, handler)
 
 
-def interrupt_demo(signal_number: signal.Signals) -> None:
-    """Start the demo, send the signal after the first step, and check that all processes stop."""
+def assert_signal_stops_demo(signal_number: signal.Signals) -> None:
+    """Send the signal after the first step, and assert the exit code and that all processes stop."""
     with start_demo() as demo:
         assert demo.stdout is not None
         output = ""
@@ -131,9 +131,9 @@ def interrupt_demo(signal_number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_demo_stops_its_processes(signal_number: signal.Signals) -> None:
-    interrupt_demo(signal_number)
+    assert_signal_stops_demo(signal_number)
 
 
 @pytest.mark.usefixtures("ignored_sigint")
 def test_demo_that_inherits_an_ignored_sigint_can_be_interrupted() -> None:
-    interrupt_demo(signal.SIGINT)
+    assert_signal_stops_demo(signal.SIGINT)

@@ -12,12 +12,12 @@ from hospital.visits import count_rows, visit
 
 class Visits:
     def test_first_visit(self):
-        self.visit_and_count()
+        self.assert_rows_are_isolated()
 
     def test_second_visit(self):
-        self.visit_and_count()
+        self.assert_rows_are_isolated()
 
-    def visit_and_count(self):
+    def assert_rows_are_isolated(self):
         assert count_rows() == (0, 0)
         visit()
         assert count_rows() == (1, 2)

@@ -5,7 +5,7 @@ import pytest
 from hospital.visits import count_rows, visit
 
 
-def visit_and_count():
+def assert_rows_are_isolated():
     assert count_rows() == (0, 0)
     visit()
     assert count_rows() == (1, 2)
@@ -17,35 +17,35 @@ twice = pytest.mark.parametrize("visit_number", [1, 2])
 @twice
 @pytest.mark.django_db
 def test_visit_by_mark(visit_number):
-    visit_and_count()
+    assert_rows_are_isolated()
 
 
 @twice
 @pytest.mark.django_db(databases=["default"])
 def test_visit_by_mark_with_databases(visit_number):
-    visit_and_count()
+    assert_rows_are_isolated()
 
 
 @twice
 @pytest.mark.django_db(True)
 def test_visit_by_mark_with_a_transaction(visit_number):
-    visit_and_count()
+    assert_rows_are_isolated()
 
 
 @twice
 def test_visit_by_fixture(db, visit_number):
-    visit_and_count()
+    assert_rows_are_isolated()
 
 
 @twice
 def test_visit_by_transactional_fixture(transactional_db, visit_number):
-    visit_and_count()
+    assert_rows_are_isolated()
 
 
 @twice
 def test_visit_of_a_client(client, django_user_model, admin_user, visit_number):
     assert django_user_model.objects.count() == 1
-    visit_and_count()
+    assert_rows_are_isolated()
 
 
 def test_without_mark_the_database_is_not_accessible():
