@@ -12,7 +12,7 @@ import time
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from django.db import OperationalError, connections
 
@@ -40,7 +40,11 @@ class connection_deadline(AbstractContextManager[None]):  # noqa: N801 -- used l
         watch = _get_watch(connection)
         self._previous = watch.start(time.monotonic() + self._seconds)
         try:
-            _prepare_connection(connection, watch)
+            if connection.connection is not None:
+                watch.driver_connection = connection.connection
+                # A query, if the declaration demands one before each use.
+                connection.close_if_health_check_failed()
+            connection.ensure_connection()
         except BaseException:
             watch.end(self._previous)
             raise
@@ -57,10 +61,11 @@ class _Watch:
     A callback is scheduled only if none is scheduled already, so deadlines of many short statements cost little.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Any) -> None:
         self.pid = os.getpid()
         self.ends_at = _NEVER
         self.driver_connection: Any = None
+        self._connection = ref(connection)
         self._lock = threading.Lock()
         self._checks_at = _NEVER
 
@@ -73,14 +78,26 @@ class _Watch:
                 self._checks_at = self.ends_at
         if not is_scheduled:
             call_at(self.ends_at, partial(self._check, self.ends_at))
+        if previous == _NEVER and (connection := self._connection()) is not None:
+            # Django connects again when a rollback fails.
+            connection.get_new_connection = self._get_new_connection
         return previous
 
     def end(self, previous: float) -> None:
         """Restore the outer deadline. The connection is not shut down after this returns, if there is none."""
         with self._lock:
             self.ends_at = previous
-            if previous == _NEVER:
-                self.driver_connection = None
+        if previous == _NEVER and (connection := self._connection()) is not None:
+            self.driver_connection = None
+            del connection.get_new_connection
+
+    def _get_new_connection(self, parameters: Any) -> Any:
+        """Do what the method of Django's connection does, within the deadline. Raises: OperationalError."""
+        attempt = _ConnectionAttempt(self._connection(), parameters)
+        self.driver_connection = attempt.get_result(ends_at=self.ends_at)
+        # The callback may have run just before.
+        self.start(self.ends_at)
+        return self.driver_connection
 
     def _check(self, checks_at: float) -> None:
         with self._lock:
@@ -102,7 +119,7 @@ def _get_watch(connection: Any) -> _Watch:
     watch = _watches.get(connection)
     if watch is None or watch.pid != os.getpid():
         # A forked child has none of the callbacks that its parent scheduled.
-        watch = _watches[connection] = _Watch()
+        watch = _watches[connection] = _Watch(connection)
     return watch
 
 
@@ -116,49 +133,37 @@ def _shut_down(driver_connection: Any) -> None:
                 handle.shutdown(socket.SHUT_RDWR)
 
 
-def _prepare_connection(connection: Any, watch: _Watch) -> None:
-    """Open the connection if necessary. Raises: OperationalError, also if the server does not answer in time."""
-    watch.driver_connection = connection.connection
-    if connection.connection is not None:
-        # A query, if the declaration demands one before each use.
-        connection.close_if_health_check_failed()
-    if connection.connection is None and not connection.in_atomic_block:
-        watch.driver_connection = _ConnectionAttempt(connection).get_result(ends_at=watch.ends_at)
-        connection.get_new_connection = lambda parameters: watch.driver_connection
-        try:
-            connection.ensure_connection()
-        finally:
-            del connection.get_new_connection
-
-
 class _ConnectionAttempt:
     """Connects in a thread of its own, because neither the driver nor the resolver can be interrupted."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, parameters: Any) -> None:
+        """connection, parameters: of Django."""
         self._connection = connection
+        self._parameters = {"connect_timeout": CONNECT_SECONDS, **parameters}
         self._lock = threading.Lock()
         self._finished = threading.Event()
         self._is_abandoned = False
         self._result: Any = None
         self._error: BaseException | None = None
-        threading.Thread(target=self._run, name="phi_oidc connection", daemon=True).start()
 
     def get_result(self, *, ends_at: float) -> Any:
-        """Return the connection of the driver. Raises: OperationalError, and other errors of the driver."""
-        if not self._finished.wait(max(ends_at - time.monotonic(), 0)):
-            with self._lock:
-                self._is_abandoned = True
+        """Connect, and return the connection of the driver. Raises: OperationalError, and errors of the driver."""
+        seconds_left = ends_at - time.monotonic()
+        if seconds_left > 0:
+            threading.Thread(target=self._run, name="phi_oidc connection", daemon=True).start()
+            if not self._finished.wait(seconds_left):
+                with self._lock:
+                    self._is_abandoned = True
         if self._error is not None:
-            with self._connection.wrap_database_errors:
-                raise self._error
+            raise self._error
         if self._result is None:
             raise OperationalError("The database did not answer in time.")
         return self._result
 
     def _run(self) -> None:
         try:
-            parameters = {"connect_timeout": CONNECT_SECONDS, **self._connection.get_connection_params()}
-            result = self._connection.get_new_connection(parameters)
+            connection_class = type(self._connection)
+            result = connection_class.get_new_connection(self._connection, self._parameters)
         except BaseException as error:  # noqa: BLE001 -- raised in the waiting thread
             self._error = error
         else:
