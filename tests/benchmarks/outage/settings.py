@@ -18,3 +18,6 @@ PHI_OIDC = {
     },
     "BREAK_GLASS_ACCOUNT": "night-desk",
 }
+SILENCED_SYSTEM_CHECKS = ["django_phi_oidc.E006"]
+"""The provider is reached by http on loopback."""
+STATIC_URL = "static/"
