@@ -27,6 +27,7 @@ class Code(StrEnum):
         return code
 
     SIGN_IN_REFUSED = "sign_in_refused", "", "The sign-in was refused."
+    PROVIDER_SUSPENDED = "provider_suspended", "", "Calls to the provider hang, so no other one is made now.", True
     # R1: transport
     TRANSPORT_NOT_HTTPS = "transport_not_https", "R1", "An endpoint is not https, nor an allowed loopback one.", True
     TRANSPORT_REDIRECT = "transport_redirect", "R1", "The provider answered with a redirect; none is followed.", True

@@ -17,7 +17,15 @@ from .._internal.sql import delete
 from ..errors import AuditUnavailable, KeyMissing
 from .events import AuthenticatedEvent, EventFields, NewEvent, parse_event, serialize_event
 from .models import AuditOutbox
-from .storage import EVENT_ERRORS, authenticate_event, insert_events, logger, store_events, store_missing_events
+from .storage import (
+    EVENT_ERRORS,
+    audit_deadline,
+    authenticate_event,
+    insert_events,
+    logger,
+    store_events,
+    store_missing_events,
+)
 
 COOL_DOWN_SECONDS = 5.0
 """After a commit could not reach the audit database, this process does not try again for so long."""
@@ -32,6 +40,11 @@ def reset_cooldown() -> None:
     """Allow the next commit to try the audit database again."""
     global _unavailable_until  # noqa: PLW0603 -- one per process
     _unavailable_until = 0.0
+
+
+def _start_cooldown() -> None:
+    global _unavailable_until  # noqa: PLW0603 -- one per process: other threads would wait for the same database
+    _unavailable_until = time.monotonic() + COOL_DOWN_SECONDS
 
 
 def enqueue(action: str, *, using: str = DEFAULT_DB_ALIAS, **fields: Unpack[EventFields]) -> uuid.UUID:
@@ -113,6 +126,10 @@ def record_with_deferred(deferred_events: Sequence[AuthenticatedEvent], events: 
             # A concurrent flush was faster: the audit log already has one of the deferred events. They are not lost.
             insert_events(authenticated)
             moved = ()
+    except AuditUnavailable:
+        # The caller now ends what was not permitted. The event of that does not wait for the same database.
+        _start_cooldown()
+        raise
     except (*EVENT_ERRORS, KeyMissing) as error:
         raise AuditUnavailable from error
     transaction.on_commit(lambda: _delete_rows(moved, using=DEFAULT_DB_ALIAS), robust=True)
@@ -141,13 +158,13 @@ def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
 
 def _move_committed(events: Sequence[AuthenticatedEvent], *, using: str) -> None:
     """Move events unless the audit database was unavailable a moment ago: a request waits for that at most once."""
-    global _unavailable_until  # noqa: PLW0603 -- one per process: other threads would wait for the same database
     if time.monotonic() < _unavailable_until:
         return
     try:
-        stored = store_events(events, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+        with audit_deadline(MOVE_TIMEOUT_SECONDS):
+            stored = store_events(events, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     except AuditUnavailable:
-        _unavailable_until = time.monotonic() + COOL_DOWN_SECONDS
+        _start_cooldown()
         for item in events:
             logger.warning("The audit log can't be written; event %s waits in the outbox.", item.event.id)
     else:

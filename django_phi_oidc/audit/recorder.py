@@ -13,7 +13,14 @@ from .._internal.randomness import lowest_uuid7
 from ..errors import AuditUnavailable, KeyMissing
 from .events import Action, EventFields, NewEvent, Origin
 from .models import AuditEvent
-from .storage import EVENT_ERRORS, authenticate_event, has_valid_row_mac, insert_events, translate_database_errors
+from .storage import (
+    EVENT_ERRORS,
+    WRITE_SECONDS,
+    audit_deadline,
+    authenticate_event,
+    has_valid_row_mac,
+    insert_events,
+)
 
 ALERT_INTERVAL = timedelta(hours=1)
 
@@ -51,7 +58,7 @@ def raise_audit_alert(rule: str, *, now: datetime, count: int = 0) -> None:
     """
     id_range = lowest_uuid7(now - ALERT_INTERVAL), lowest_uuid7(now + timedelta(milliseconds=1))
     alerts = AuditEvent.objects.filter(action=Action.ALERT_RAISED, id__range=id_range, detail__contains=f'"{rule}"')
-    with translate_database_errors():
+    with audit_deadline(WRITE_SECONDS):
         if any(
             has_valid_row_mac(event) and json.loads(event.detail).get("rule") == rule
             for event in alerts.iterator(chunk_size=100)

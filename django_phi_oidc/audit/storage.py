@@ -3,13 +3,14 @@
 import hmac
 import logging
 import uuid
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
 
 from .. import conf
 from .._internal import metrics, randomness
+from .._internal.connection_deadline import connection_deadline
 from .._internal.sql import durable, insert, insert_autocommit, statement_timeout
 from ..crypto import keyring
 from ..errors import AuditUnavailable
@@ -28,6 +29,10 @@ from .models import AuditEvent
 from .router import AUDIT_ALIAS
 
 logger = logging.getLogger("phi_oidc.audit")
+WRITE_SECONDS = 4.0
+"""Limit for a read or write of events on PostgreSQL, because a request waits for its permit. Includes connecting."""
+_CLIENT_MARGIN_SECONDS = 0.2
+"""How much longer this process waits than the database: a statement that the database cancels is not committed."""
 EVENT_ERRORS = (IntegrityError, DataError)
 """Database errors about the event itself, and not about the state of the database."""
 
@@ -61,11 +66,11 @@ def get_resource_pseudonym(resource: str) -> str:
 def insert_events(events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None) -> None:
     """Commit the events to the audit log by one INSERT, all or none, then log them.
 
-    timeout_seconds: statement timeout on PostgreSQL; None means no limit.
-    Requires: no open transaction on the audit alias.
+    timeout_seconds: statement timeout on PostgreSQL; None: only the deadline of WRITE_SECONDS in this process, at which
+    the database may still commit the events. Requires: no open transaction on the audit alias.
     Raises: AuditUnavailable; one of EVENT_ERRORS if an id exists or the database cannot store a value.
     """
-    with translate_database_errors():
+    with audit_deadline(WRITE_SECONDS if timeout_seconds is None else timeout_seconds):
         first = events[0]
         if timeout_seconds is not None:
             with statement_timeout(timeout_seconds, using=AUDIT_ALIAS):
@@ -99,7 +104,7 @@ def _count_metric(event: Event) -> None:
 
 def get_stored_macs(event_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:
     """Return the MACs of those of the events that are in the audit log. Raises: AuditUnavailable."""
-    with translate_database_errors():
+    with audit_deadline(WRITE_SECONDS):
         rows = AuditEvent.objects.using(AUDIT_ALIAS).filter(id__in=event_ids).values_list("id", "mac")
         return {event_id: bytes(mac) for event_id, mac in rows}
 
@@ -169,3 +174,13 @@ class translate_database_errors(AbstractContextManager[None]):  # noqa: N801 -- 
             if not connection.in_atomic_block:
                 connection.close()
             raise AuditUnavailable from error
+
+
+@contextmanager
+def audit_deadline(seconds: float) -> Iterator[None]:
+    """Limit all uses of the audit database in the block together, on PostgreSQL, also while it hangs.
+
+    Raises: AuditUnavailable, as `translate_database_errors` does, a moment after that time.
+    """
+    with translate_database_errors(), connection_deadline(seconds + _CLIENT_MARGIN_SECONDS, using=AUDIT_ALIAS):
+        yield

@@ -49,7 +49,7 @@ def check_audit_database(**kwargs: Any) -> Messages:
     if "sqlite3" in audit.get("ENGINE", "") and audit.get("NAME") == settings.DATABASES["default"].get("NAME"):
         yield error(19, f"'default' and {AUDIT_ALIAS!r} are one SQLite file, and block each other.")
     if "postgresql" in audit.get("ENGINE", "") and not audit.get("OPTIONS", {}).get("connect_timeout"):
-        yield warning(9, f"{AUDIT_ALIAS!r} has no connect_timeout: an unreachable audit server blocks every logout.")
+        yield warning(9, f"{AUDIT_ALIAS!r} has no connect_timeout: an unreachable server blocks tasks and admin pages.")
     for label in ("auditlog", "easyaudit"):
         if apps.is_installed(label):
             yield warning(8, f"{label} copies changed fields: exclude the models of this app there.")

@@ -102,6 +102,10 @@ def _parse_max_age(path: str, value: Any) -> int:
     return value if type(value) is int and value >= 0 else fail(path, "must be a whole number of seconds, or None")
 
 
+def _parse_call_count(path: str, value: Any) -> int:
+    return value if type(value) is int and value >= 1 else fail(path, "must be a whole number, at least 1")
+
+
 def _parse_authorization_parameters(path: str, value: Any) -> tuple[tuple[str, str], ...]:
     for name, parameter in parse_mapping(path, value).items():
         if not isinstance(name, str) or not _PARAMETER_NAME_PATTERN.fullmatch(name):
@@ -166,6 +170,10 @@ class ProviderDeclaration:
     """File of the CA that signed the provider's certificate. Verification can't be disabled. Default: system."""
     proxy: Annotated[str, _parse_proxy] = field(default="", repr=False)  # it may contain a password
     """URL of a proxy; no environment variable is read."""
+    max_concurrent_calls: Annotated[int, _parse_call_count] = 2
+    """Calls to the provider that run at once in a process, [at most half of its
+    threads](../how-to/deploy.md#a-provider-that-hangs). Others wait for their turn while calls finish, and are refused
+    while all of them hang."""
     allow_loopback_http: bool = False
     """Accept http on loopback addresses, for development."""
     max_access_token_lifetime: timedelta = timedelta(hours=24)

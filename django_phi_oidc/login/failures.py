@@ -3,7 +3,8 @@
 Only the first three contain the code. There are few kinds of page, with a reference by which a help desk finds the
 event: the browser must not see which check of R5 or R6 failed, or whether a `state` was ever issued here.
 
-Requests that fail before a pending sign-in was found cost their sender nothing, so their events are throttled.
+Requests that fail before a pending sign-in was found and used up cost their sender nothing, so their events are
+throttled: a `state` that is used or expired can be sent any number of times.
 """
 
 import logging
@@ -31,8 +32,6 @@ from .provider_selection import build_sign_in_url, needs_provider_selection
 logger = logging.getLogger("django_phi_oidc.login")
 LOG_MESSAGE = "A sign-in was refused: reason=%(code)s provider=%(provider)s stage=%(stage)s reference=%(reference)s"
 INTERNAL_ERROR = "internal_error"
-KNOWN_STATE_CODES = frozenset({"state_replayed", "state_expired"})
-"""Codes that require a state that was issued here."""
 
 LoginError = SignInRefused | AuditUnavailable
 SignInStage = Literal["request", "callback", "step_up"]
@@ -153,7 +152,7 @@ def _report(
         origin=Actor.from_request(request).origin,
         now=clock.now(),
         log=RefusalLog(logger, LOG_MESSAGE, fields, log_level),
-        is_event_allowed=attempt.is_state_known or code in KNOWN_STATE_CODES or None,
+        is_event_allowed=attempt.is_state_known or None,
         audit_error=audit_error,
         outcome=outcome,
         provider=provider,

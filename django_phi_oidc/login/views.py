@@ -5,11 +5,13 @@ The code of a refusal goes to the audit log, never to the browser.
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from django.conf import settings
 from django.contrib import auth
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.shortcuts import resolve_url
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_variables
@@ -23,10 +25,17 @@ from ..audit.request_context import Actor
 from ..errors import AuditUnavailable, CallbackError, Code, NotProvisioned, SignInRefused
 from ..oidc.authorization import get_state, process_authorization_response
 from ..oidc.token import ReceivedToken
+from ..provider.call_limit import limit_total_time
 from ..provider.registry import Provider, get_provider
 from .activation import attach_unlinked_sign_in, redirect_to_activation
 from .authorization_request import build_callback_url, redirect_to_provider
-from .code_exchange import PROVIDER_TIMEOUT_SECONDS, VerifiedSignIn, exchange_code, revoke_tokens_on_error
+from .code_exchange import (
+    CALLBACK_SECONDS,
+    PROVIDER_TIMEOUT_SECONDS,
+    VerifiedSignIn,
+    exchange_code,
+    revoke_tokens_on_error,
+)
 from .failures import create_sign_in_attempt, render_login_failure, report_internal_error
 from .provider_selection import needs_provider_selection, parse_next_url, render_provider_selection
 from .session_setup import establish_session
@@ -62,6 +71,10 @@ class OIDCAuthenticationCallbackView(View):
     """Processes the provider's authorization response: a session, or a refusal that ends no session."""
 
     http_method_names = ("get",)
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        with limit_total_time(CALLBACK_SECONDS):
+            return super().dispatch(request, *args, **kwargs)
 
     def get(self, request: HttpRequest, provider: str | None = None) -> HttpResponse:
         # Ignore the charset that the request declares: some of Python's codecs are not text encodings.

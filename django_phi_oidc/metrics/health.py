@@ -6,15 +6,15 @@ from django.utils.decorators import method_decorator
 from django.views.generic import View
 
 from .. import conf
-from .._internal.sql import read_statement_timeout
+from .._internal.connection_deadline import connection_deadline
 from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.router import AUDIT_ALIAS
 from ..crypto import keyring
 from ..errors import KeyMissing
 
-STATEMENT_TIMEOUT_SECONDS = 2.0
-"""For each query on PostgreSQL."""
+DATABASE_SECONDS = 0.9
+"""For each database on PostgreSQL, including a new connection: the response takes less than 2 s while both hang."""
 WORKING, UNAVAILABLE = "working", "unavailable"
 
 
@@ -39,7 +39,7 @@ class HealthView(View):
 
 def _is_database_available(alias: str) -> bool:
     try:
-        with read_statement_timeout(STATEMENT_TIMEOUT_SECONDS, using=alias), connections[alias].cursor() as cursor:
+        with connection_deadline(DATABASE_SECONDS, using=alias), connections[alias].cursor() as cursor:
             cursor.execute("SELECT 1")
             return bool(cursor.fetchone())
     except (DatabaseError, InterfaceError):

@@ -15,16 +15,13 @@ urllib3 2.2 on Python 3.11 and the newest 2.x on Python 3.13:
 """
 
 import contextlib
-import heapq
 import http.client
 import io
-import itertools
-import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, Self
 
@@ -33,51 +30,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 from urllib3.util.ssltransport import SSLTransport
 
+from .._internal import deadlines
 from ..errors import Code, TransportError
 
 MAX_HEAD_BYTES = 64 * 1024
-
-
-class DeadlineScheduler:
-    """Runs callbacks at their time, in one daemon thread per process. A thread per exchange would cost more than TLS.
-
-    Requires: callbacks are short and do not raise.
-    """
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._scheduled: list[tuple[float, int, Callable[[], None]]] = []
-        self._sequence_numbers = itertools.count()
-        self._thread: threading.Thread | None = None
-
-    def call_at(self, monotonic_time: float, callback: Callable[[], None]) -> None:
-        """Run the callback at or soon after that value of time.monotonic()."""
-        entry = (monotonic_time, next(self._sequence_numbers), callback)
-        with self._condition:
-            heapq.heappush(self._scheduled, entry)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="phi_oidc deadlines", daemon=True)
-                self._thread.start()
-            elif self._scheduled[0] is entry:
-                self._condition.notify()
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                while not self._scheduled or (remaining := self._scheduled[0][0] - time.monotonic()) > 0:
-                    self._condition.wait(remaining if self._scheduled else None)
-                callback = heapq.heappop(self._scheduled)[2]
-            callback()
-
-
-# Keyed by process id: a forked child has no timer thread, and a thread that it lacks may hold the inherited lock.
-_schedulers_by_pid: dict[int, DeadlineScheduler] = {}
-
-
-def call_at(monotonic_time: float, callback: Callable[[], None]) -> None:
-    pid = os.getpid()
-    scheduler = _schedulers_by_pid.get(pid) or _schedulers_by_pid.setdefault(pid, DeadlineScheduler())
-    scheduler.call_at(monotonic_time, callback)
 
 
 class TimedExchange:
@@ -95,12 +51,13 @@ class TimedExchange:
 
     def __enter__(self) -> Self:
         self.get_remaining_seconds()
-        call_at(self._ends_at, self._expire)
+        self._cancel_timer = deadlines.call_at(self._ends_at, self._expire)
         self._token = _current_exchange.set(self)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         _current_exchange.reset(self._token)
+        self._cancel_timer()
         self.set_handle(None)
 
     def get_remaining_seconds(self) -> float:

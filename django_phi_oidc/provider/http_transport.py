@@ -15,6 +15,7 @@ from ..config.providers import ProviderDeclaration
 from ..errors import Code, TransportError
 from ..oidc.metadata import validate_https_url
 from ..oidc.transport import TransportRequest, TransportResponse
+from .call_limit import CallLimit, limit_timeout
 from .connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool, translate_error
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -35,19 +36,23 @@ class HTTPTransport:
         self._declaration = declaration
         # Keyed by process id. A child does not close inherited pools: a thread that it lacks may hold their locks.
         self._pool_managers: dict[int, urllib3.PoolManager] = {}
+        self._call_limits: dict[int, CallLimit] = {}
 
     def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
-        """Return the response, of any status but 3xx. timeout_seconds: for the whole exchange.
+        """Return the response, of any status but 3xx. timeout_seconds: for the whole exchange, and for its turn.
 
         A request is sent once. Only a GET is sent again, on a new connection and within the same time, when a pooled
         connection failed under it. A pooled connection that the provider has already closed is not used.
-        Raises: TransportError, with a subclass for each cause. Spec: RFC 9110 9.2.2, RFC 9112 9.3.1.
+        Raises: TransportError, with a code for each cause. Spec: RFC 9110 9.2.2, RFC 9112 9.3.1.
         """
         validate_https_url(request.url, allow_loopback_http=self._declaration.allow_loopback_http)
+        pid, limits = os.getpid(), self._call_limits
+        limit = limits.get(pid) or limits.setdefault(pid, CallLimit(self._declaration.max_concurrent_calls))
         labels = {"provider": self._declaration.name, "call": request.operation, "outcome": "error"}
         with metrics.measure_duration(metrics.PROVIDER_CALL_DURATION, **labels) as final_labels:
             try:
-                response = self._send_with_retry(request, timeout_seconds=timeout_seconds)
+                with limit.call(timeout_seconds=limit_timeout(timeout_seconds)) as seconds_left:
+                    response = self._send_with_retry(request, timeout_seconds=seconds_left)
             except TransportError as error:
                 final_labels["outcome"] = error.code
                 raise

@@ -112,7 +112,7 @@ def request_tokens(
     declaration = provider.declaration
     metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
     # Fetched before the refresh token is used: without keys the response could not be verified.
-    keys = provider.get_key_set(timeout_seconds=max(ends_at - time.monotonic(), _MIN_CALL_SECONDS))
+    keys = provider.get_key_set(timeout_seconds=max(ends_at - time.monotonic(), _MIN_CALL_SECONDS), source="provider")
     sent_at = clock()
     request = build_refresh_request(
         metadata=metadata,

@@ -64,15 +64,18 @@ def test_concurrent_callbacks_use_a_state_once(
 ) -> None:
     op.mutate = delay_token_response
     with ExitStack() as stack:
-        phi_oidc = {"PROVIDERS": {"default": declaration(op)}}
+        phi_oidc = {"PROVIDERS": {"default": declaration(op)}, "TRUSTED_PROXIES": ["127.0.0.0/8"]}
         bases = [stack.enter_context(portal_process(phi_oidc, **environment)) for _ in range(2)]
         for run in range(RUNS):
             op.requests.clear()
             op.register_client(client(bases[0]))
-            browser = Browser(bases[0])
+            # Another address each time: 20 refusals a minute of one address have events of their own.
+            headers = {"X-Forwarded-For": f"198.51.100.{run}"}
+            browser = Browser(bases[0], headers=headers)
             callback = browser.get_callback_url(op)
             target = callback.removeprefix(bases[0])
-            actions = [partial(Browser(bases[n % 2], dict(browser.cookies)).get, target) for n in range(CALLBACKS)]
+            browsers = [Browser(bases[n % 2], dict(browser.cookies), headers=headers) for n in range(CALLBACKS)]
+            actions = [partial(other.get, target) for other in browsers]
             pages = run_together(actions)
             assert Counter(page.status for page in pages) == {first: 1, 403: CALLBACKS - 1}
             assert [request.path for request in op.requests].count("/token") == 1
