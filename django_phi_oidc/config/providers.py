@@ -179,6 +179,8 @@ class ProviderDeclaration:
     `id_token_hint` out of URLs."""
     allow_logout_token_without_exp: bool = False
     """With warning W022: a logout token without `exp` is valid for two minutes after its `iat`."""
+    require_logout_typ: bool = False
+    """Refuse logout tokens whose `typ` is `JWT` or absent; another `typ` than `logout+jwt` is always refused."""
     trusted_audiences: tuple[str, ...] = ()
     """Further audiences that an ID Token may contain."""
     provisioning: ProvisioningMode = "create"

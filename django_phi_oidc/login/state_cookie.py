@@ -9,7 +9,7 @@ import hmac
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from django.http import HttpRequest, HttpResponse
@@ -48,6 +48,10 @@ class AuthorizationState:
     max_age: int | None = None
     """Seconds."""
     attempt_number: int = 1
+
+    @property
+    def started_at(self) -> datetime:
+        return datetime.fromtimestamp(self.started_timestamp, UTC)
 
 
 def create_authorization_state(

@@ -142,4 +142,5 @@ def complete_sign_in(
         if user is None:
             raise NotProvisioned
         with measure_step(step="admit"):
-            establish_session(request, user, result, provider.declaration, issued_tokens)
+            declaration, requested_at = provider.declaration, pending.started_at
+            establish_session(request, user, result, declaration, issued_tokens, requested_at=requested_at)
