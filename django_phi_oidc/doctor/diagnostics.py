@@ -337,6 +337,19 @@ def check_acr_values(members: Mapping[str, Any], *, requested: tuple[str, ...]) 
     return _ok("assurance", f"requested: {', '.join(requested)}" if requested else "no acr is requested")
 
 
+def check_reauthentication(
+    members: Mapping[str, Any], *, declaration: ProviderDeclaration
+) -> Iterator[ProviderFinding]:
+    """Warn if the metadata do not offer what a sign-in after a timeout requires. Spec: Discovery 3; Core 3.1.2.1."""
+    if declaration.reauthentication != "verify":
+        text = "after a timeout, single sign-on may suffice to sign in again"
+        yield _warning("assurance", "django_phi_oidc.W034", text, "Declare verify, if the provider sends auth_time.")
+        return
+    claims = _find_string_list(members, "claims_supported")
+    if claims is not None and "auth_time" not in claims:
+        text = "auth_time is not listed; without it, a sign-in after a timeout is refused"
+        yield _warning("assurance", Code.AUTH_TIME_MISSING, text, "Ask the provider, or declare reauthentication.")
+
 
 def check_access_token_lifetime(alert_count: int | None, *, limit: timedelta) -> ProviderFinding:
     """alert_count: recent alerts about long lifetimes; None: the audit log could not be read."""

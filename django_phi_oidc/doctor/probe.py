@@ -86,6 +86,7 @@ def _check_metadata(
     yield diagnostics.check_response_issuer(members, is_only_provider=context.is_only_provider)
     yield diagnostics.check_requested_claims(members, declaration=declaration, claims=context.claims)
     yield diagnostics.check_acr_values(members, requested=declaration.acr_values)
+    yield from diagnostics.check_reauthentication(members, declaration=declaration)
 
 
 def _check_tls(
