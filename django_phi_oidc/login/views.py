@@ -35,6 +35,7 @@ from .reauthentication import (
     request_reauthentication,
     validate_reauthentication,
 )
+from .replacement import needs_consent, render_consent_page
 from .session_setup import establish_session
 from .state_cookie import AuthorizationState, consume_state, create_authorization_state, delete_state, find_next_url
 from .step_up import complete_step_up, retry_step_up
@@ -42,7 +43,10 @@ from .step_up import complete_step_up, retry_step_up
 
 @method_decorator([public_view, sensitive_variables()], name="dispatch")
 class OIDCAuthenticationRequestView(View):
-    """Redirects to the provider or shows the page to choose one. Reads only `next`, which the provider never sees."""
+    """Redirects to the provider, or shows the page to choose one or the page that protects a live session.
+
+    Reads only `next`, which the provider never sees, and the consent to replace the session.
+    """
 
     http_method_names = ("get",)
 
@@ -52,8 +56,11 @@ class OIDCAuthenticationRequestView(View):
         try:
             if provider is None and needs_provider_selection():
                 return set_private_headers(render_provider_selection(request))
+            declared_provider = get_provider(provider)
+            if needs_consent(request):
+                return render_consent_page(request, next_url=parse_next_url(request))
             with metrics.measure_duration(metrics.SIGN_IN_STEP_DURATION, provider=attempt.provider, step="request"):
-                return start_sign_in(request, get_provider(provider), provider_in_url=provider is not None)
+                return start_sign_in(request, declared_provider, provider_in_url=provider is not None)
         except SignInRefused as refusal:
             return render_login_failure(request, refusal, attempt, next_url=parse_next_url(request))
         except SuspiciousOperation:
