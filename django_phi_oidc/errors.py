@@ -68,6 +68,7 @@ class Code(StrEnum):
     TOKEN_MALFORMED = "token_malformed", "R6", "Not a compact JWS that contains a JSON object (RFC 7515 7.1)."
     ALG_NOT_ALLOWED = "alg_not_allowed", "R6", "The alg of the token is not an allowed one."
     SIGNATURE_INVALID = "signature_invalid", "R6", "The signature is not valid."
+    TYP_INVALID = "typ_invalid", "R6", "typ is that of another kind of token, such as logout+jwt."
     ISS_INVALID = "iss_invalid", "R6", "iss is not the issuer."
     AUD_INVALID = "aud_invalid", "R6", "aud does not name this client, or names an untrusted audience."
     AZP_INVALID = "azp_invalid", "R6", "azp is missing or is not this client."
@@ -93,6 +94,7 @@ class Code(StrEnum):
     NOT_PROVISIONED = "not_provisioned", "account", "The subject is new, and this provider does not create accounts."
     SUBJECT_CHANGED = "subject_changed", "account", "The session to renew has another subject, or has ended."
     USER_INACTIVE = "user_inactive", "account", "The account is inactive."
+    LOGGED_OUT = "logged_out", "account", "The provider ended this sign-in while it was in progress."
     # Outside a sign-in
     REFRESH_MISMATCH = "refresh_mismatch", "", "The new ID Token has another subject, client or authentication."
     TOKEN_EXPIRED = "token_expired", "", "There is no valid access token, and none can be obtained."

@@ -148,6 +148,7 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "leak_referer": Severity.WARNING,
     "leak_request_cookie": Severity.WARNING,
     "leak_url": Severity.WARNING,
+    "logout_sub_mismatch": Severity.WARNING,
     "refusal_burst": Severity.WARNING,
     "revocation_abandoned": Severity.CRITICAL,
     "revocation_blocked": Severity.CRITICAL,
@@ -191,6 +192,7 @@ def _refusal_rules() -> tuple[Rule, ...]:
             "refusals_by_person", lambda event: event.subject or event.resource or event.actor or None, 5, ten_minutes
         ),
         refusal("replay", REPLAY_REASONS),
+        Rule(kind="logout_token_refused", actions={Action.LOGOUT_REFUSED}, key=_logout_refusal_key),
         refusal("token_forged", FORGERY_REASONS, severity=Severity.CRITICAL),
         refusal("token_expired", EXPIRY_REASONS, actions={Action.LOGIN_REFUSED}),
         # A single late refresh by an app is normal.
@@ -202,6 +204,17 @@ def _refusal_rules() -> tuple[Rule, ...]:
             memory_lifetime=ten_minutes,
         ),
     )
+
+
+def _logout_refusal_key(event: Event) -> str | None:
+    """Return the provider whose sessions a refused logout token has not ended, or the address of its sender.
+
+    The endpoint is public: a request that contains no token is not a logout. A token that ended sessions before is
+    counted by `replay`.
+    """
+    if json.loads(event.detail).get("rule") in (None, "request_malformed", "token_malformed"):
+        return None
+    return event.provider or event.client_ip or None
 
 
 def _disclosure_rules() -> tuple[Rule, ...]:

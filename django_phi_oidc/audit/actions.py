@@ -10,6 +10,7 @@ class Action(StrEnum):
     LOGIN_SUCCEEDED = "login.succeeded"
     LOGIN_REFUSED = "login.refused"
     LOGOUT_COMPLETED = "logout.completed"
+    LOGOUT_RECEIVED = "logout.received"
     LOGOUT_REFUSED = "logout.refused"
     SESSION_RENEWED = "session.renewed"
     SESSION_ENDED = "session.ended"
@@ -55,7 +56,8 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.LOGIN_SUCCEEDED: frozenset({"acr", "claims"}),
     Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "count"}),
     Action.LOGOUT_COMPLETED: frozenset(),
-    Action.LOGOUT_REFUSED: frozenset({"count"}),
+    Action.LOGOUT_RECEIVED: frozenset({"sessions"}),
+    Action.LOGOUT_REFUSED: frozenset({"count", "rule"}),
     Action.SESSION_RENEWED: frozenset({"acr"}),
     Action.SESSION_ENDED: frozenset({"tokens"}),
     Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),

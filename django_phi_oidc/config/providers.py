@@ -49,6 +49,7 @@ EndSessionMethod = Literal["get", "post"]
 ProvisioningMode = Literal["create", "existing", "invitation"]
 PARMode = Literal["auto", "require", "never"]
 ClaimsRequestMode = Literal["scopes", "parameter", "parameter_null"]
+ReauthenticationMode = Literal["verify", "request", "never"]
 SecurityProfile = Literal["baseline", "heart"]
 
 
@@ -160,6 +161,10 @@ class ProviderDeclaration:
     """Seconds or timedelta: sent with the authorization request, and verified on return. Default: not sent."""
     allow_auth_time_zero: bool = False
     """With warning W014: an `auth_time` of 0 means "unknown", and passes `max_age`."""
+    reauthentication: ReauthenticationMode = "verify"
+    """`verify`: [after a timeout](../how-to/time-out-in-the-browser.md#sign-in-after-a-timeout), the next sign-in of
+    the browser requests `prompt=login` and `max_age`, and verifies `auth_time`; or, with warning W034, `request`:
+    without `max_age` and verification, or `never`."""
     authorization_parameters: Annotated[tuple[tuple[str, str], ...], _parse_authorization_parameters] = ()
     """Further parameters of each authorization request, name → string: `prompt`, `ui_locales`, `login_hint` (the same
     for all users, such as a domain: never about a person), or one that the provider defines. Parameters that the
@@ -187,6 +192,8 @@ class ProviderDeclaration:
     `id_token_hint` out of URLs."""
     allow_logout_token_without_exp: bool = False
     """With warning W022: a logout token without `exp` is valid for two minutes after its `iat`."""
+    require_logout_typ: bool = False
+    """Refuse logout tokens whose `typ` is `JWT` or absent; another `typ` than `logout+jwt` is always refused."""
     trusted_audiences: tuple[str, ...] = ()
     """Further audiences that an ID Token may contain."""
     provisioning: ProvisioningMode = "create"

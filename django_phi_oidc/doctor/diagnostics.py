@@ -23,6 +23,7 @@ CERTIFICATE_EXPIRY_WARNING = timedelta(days=30)
 _LIST_MEMBERS = ("prompt_values_supported", "subject_types_supported", "id_token_signing_alg_values_supported")
 _BOOLEAN_MEMBERS = ("require_pushed_authorization_requests", "authorization_response_iss_parameter_supported")
 _MAX_TEXT_LENGTH = 200
+_KEYCLOAK_TOKEN_PATH = "/protocol/openid-connect/token"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +288,19 @@ def check_logout(members: Mapping[str, Any]) -> Iterator[ProviderFinding]:
         yield _ok("logout", "back-channel logout per session: register oidc/backchannel-logout/")
 
 
+def check_logout_sub(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> Iterator[ProviderFinding]:
+    """Warn of Keycloak up to 26.1: its logout tokens to pairwise clients have the user's id as sub.
+
+    The version is not in the metadata. Spec: Core 8; Back-Channel Logout 2.4.
+    """
+    token_endpoint = members.get("token_endpoint")
+    is_keycloak = isinstance(token_endpoint, str) and token_endpoint.endswith(_KEYCLOAK_TOKEN_PATH)
+    if is_keycloak and declaration.subject_type == "pairwise":
+        text = "Keycloak up to 26.1: sub in logout tokens is not the pairwise one, so only sid finds a session"
+        remedy = "Update to 26.2, or switch on 'Backchannel logout session required' for the client."
+        yield _warning("logout", "logout_sub_mismatch", text, remedy)
+
+
 def check_response_issuer(members: Mapping[str, Any], *, is_only_provider: bool) -> ProviderFinding:
     """Check the protection against mix-up, which needs a second declared provider. Spec: RFC 9207 3."""
     if members.get("authorization_response_iss_parameter_supported") is True:
@@ -321,6 +335,20 @@ def check_acr_values(members: Mapping[str, Any], *, requested: tuple[str, ...]) 
         text = f"none of {', '.join(requested)} is among {', '.join(offered) or 'none'}"
         return _warning("assurance", Code.ACR_INSUFFICIENT, text, "Declare acr_values that the provider knows.")
     return _ok("assurance", f"requested: {', '.join(requested)}" if requested else "no acr is requested")
+
+
+def check_reauthentication(
+    members: Mapping[str, Any], *, declaration: ProviderDeclaration
+) -> Iterator[ProviderFinding]:
+    """Warn if the metadata do not offer what a sign-in after a timeout requires. Spec: Discovery 3; Core 3.1.2.1."""
+    if declaration.reauthentication != "verify":
+        text = "after a timeout, single sign-on may suffice to sign in again"
+        yield _warning("assurance", "django_phi_oidc.W034", text, "Declare verify, if the provider sends auth_time.")
+        return
+    claims = _find_string_list(members, "claims_supported")
+    if claims is not None and "auth_time" not in claims:
+        text = "auth_time is not listed; without it, a sign-in after a timeout is refused"
+        yield _warning("assurance", Code.AUTH_TIME_MISSING, text, "Ask the provider, or declare reauthentication.")
 
 
 def check_access_token_lifetime(alert_count: int | None, *, limit: timedelta) -> ProviderFinding:

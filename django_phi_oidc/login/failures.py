@@ -50,7 +50,7 @@ TEMPLATES_BY_PAGE: Mapping[FailurePage, str] = {
 }
 PAGES_BY_CODE: Mapping[str, FailurePage] = {
     **dict.fromkeys(("state_missing", "state_unknown", "state_expired", "state_replayed"), "restart"),
-    **dict.fromkeys(("parameter_repeated", "code_missing", "provider_unknown"), "restart"),
+    **dict.fromkeys(("parameter_repeated", "code_missing", "provider_unknown", "logged_out"), "restart"),
     **dict.fromkeys(("acr_insufficient", "auth_time_missing", "auth_time_stale"), "stronger"),
     **dict.fromkeys(("not_provisioned", "user_inactive"), "no_account"),
     "subject_changed": "other_person",

@@ -9,7 +9,7 @@ import hmac
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from django.http import HttpRequest, HttpResponse
@@ -48,14 +48,20 @@ class AuthorizationState:
     max_age: int | None = None
     """Seconds."""
     attempt_number: int = 1
+    reauthenticates: bool = False
+    """The person must authenticate after this request, because the last session of the browser has timed out."""
+
+    @property
+    def started_at(self) -> datetime:
+        return datetime.fromtimestamp(self.started_timestamp, UTC)
 
 
 def create_authorization_state(
-    *, provider: str, redirect_uri: str, next_url: str, now: datetime, **step_up_fields: Any
+    *, provider: str, redirect_uri: str, next_url: str, now: datetime, **optional_fields: Any
 ) -> AuthorizationState:
-    """Return the state of a sign-in that starts now. step_up_fields: those of AuthorizationState with a default."""
+    """Return the state of a sign-in that starts now. optional_fields: those of AuthorizationState with a default."""
     return AuthorizationState(
-        provider=provider, redirect_uri=redirect_uri, next_url=next_url, **_create_secrets(now), **step_up_fields
+        provider=provider, redirect_uri=redirect_uri, next_url=next_url, **_create_secrets(now), **optional_fields
     )
 
 

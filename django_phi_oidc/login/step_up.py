@@ -27,13 +27,14 @@ from ..errors import AccountError, AuditUnavailable, CallbackError, Code, IDToke
 from ..oidc.token import ReceivedToken
 from ..provider.registry import Provider, get_provider
 from ..sessions.lifecycle import find_live_session_with_subject, renew_session
-from ..sessions.models import OIDCSession
-from ..sessions.tasks import revoke_after_commit
+from ..sessions.models import EndReason, OIDCSession
+from ..sessions.tasks import end_session_and_revoke, revoke_after_commit
 from ..subjects.linking import list_subject_ids
 from .authorization_request import build_callback_url, redirect_to_provider
 from .code_exchange import TokenExchangeResult, exchange_code, revoke_tokens_on_error
 from .failures import SignInAttempt, create_sign_in_attempt, render_login_failure, report_failure, report_internal_error
 from .provider_selection import needs_provider_selection
+from .session_setup import refuse_if_logged_out
 from .state_cookie import AuthorizationState, create_authorization_state, renew_authorization_state
 
 MAX_STEP_UP_ATTEMPTS = 2
@@ -171,6 +172,12 @@ def _renew_current_session(
     if revocation_ids is None:
         raise AccountError(Code.SUBJECT_CHANGED)
     issued_tokens.clear()
+    try:
+        # After the commit of the new sid, see `recent_logouts`.
+        refuse_if_logged_out(result, issuer=declaration.issuer, requested_at=pending.started_at)
+    except AccountError:
+        end_session_and_revoke(session.pk, EndReason.BACKCHANNEL_LOGOUT, origin=actor.origin, now=clock.now())
+        raise
     request.session[ASSURANCE_KEY] = build_assurance_entry(acr=result.acr, auth_time=result.auth_time)
     # The previous session cookie becomes invalid. RevocationMiddleware stores the new key in the row.
     request.session.cycle_key()

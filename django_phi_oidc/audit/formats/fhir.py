@@ -58,6 +58,7 @@ ACTION_MAPPING: Mapping[str, AuditEventType] = {
     Action.LOGIN_SUCCEEDED: AuditEventType(_AUTHENTICATION, (_LOGIN,), "E"),
     Action.LOGIN_REFUSED: AuditEventType(_AUTHENTICATION, (_LOGIN,), "E"),
     Action.LOGOUT_COMPLETED: AuditEventType(_AUTHENTICATION, (_LOGOUT,), "E"),
+    Action.LOGOUT_RECEIVED: AuditEventType(_AUTHENTICATION, (_LOGOUT,), "E"),
     Action.LOGOUT_REFUSED: AuditEventType(_AUTHENTICATION, (_LOGOUT,), "E"),
     Action.SESSION_RENEWED: AuditEventType(_AUTHENTICATION, (_LOGIN,), "E"),
     Action.SESSION_ENDED: AuditEventType(_AUTHENTICATION, (_LOGOUT,), "E"),

@@ -3,6 +3,8 @@
 Each request passes the project's middleware, URLs and views, as with a web server.
 """
 
+import html
+import re
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from typing import Any
@@ -12,6 +14,8 @@ from django.http.response import HttpResponseBase
 from django.test import Client
 
 from ..mock_provider import DemoProvider
+
+_CONSENT_LINK = re.compile(r'href="([^"]*[?;]replace=[^"]*)"')
 
 
 class SignInNotStarted(LookupError):
@@ -69,9 +73,14 @@ class Browser:
         return self.cookies.get("csrftoken", "")
 
     def start_sign_in(self, *, next_url: str | None = None, path: str = "") -> PortalResponse:
-        """Start a sign-in; the location of the response is the authorization request."""
+        """Start a sign-in; the location of the response is the authorization request.
+
+        If a user is signed in, follow the link of the page that asks for consent.
+        """
         query = urlencode({"next": self.default_next_url if next_url is None else next_url})
-        return self.get(f"{path or self.sign_in_url}?{query}")
+        page = self.get(f"{path or self.sign_in_url}?{query}")
+        link = _CONSENT_LINK.search(page.body) if page.status == 200 else None
+        return self.get(html.unescape(link[1])) if link else page
 
     def get_callback_url(self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None) -> str:
         """Sign in at the provider and return the callback URL without visiting it. Raises: SignInNotStarted."""

@@ -13,7 +13,7 @@ from ... import conf
 from ...audit.models import AuditEvent
 from .browser import PortalResponse
 from .environment import WHOAMI_PATH, AttackEnvironment, advance_clock, get_phi_oidc_setting
-from .logout_attacks import replay_logout_token
+from .logout_attacks import complete_sign_in_after_logout, replay_logout_token
 from .provider_attacks import AttackFunction, create_csrf_token, get_session, replace_query_parameters
 
 ATTACKER_HOST = "evil.example"
@@ -242,6 +242,7 @@ BROWSER_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {
     ("token_error", "a stolen code"): inject_stolen_code,
     ("token_replayed", "a stolen code without PKCE"): inject_stolen_code_without_pkce,
     ("logout_token_replayed", ""): replay_logout_token,
+    ("logged_out", ""): complete_sign_in_after_logout,
     ("stolen_cookie", ""): use_stolen_cookie,
     ("stolen_cookie", "after the idle timeout"): use_cookie_after_idle_timeout,
     ("stolen_refresh_token", ""): use_stolen_tokens_after_logout,

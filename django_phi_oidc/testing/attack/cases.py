@@ -258,6 +258,8 @@ _ID_TOKEN_CASES = [
         None,
     ),
     _id_token_case("signature_invalid", sign_with_foreign_key, True, False, "foreign key"),
+    _id_token_case("typ_invalid", tamper_header("typ"), "logout+jwt", "JWT"),
+    _id_token_case("typ_invalid", tamper_header("typ"), "application/at+jwt", OMITTED, "access token"),
     _id_token_case("iss_invalid", tamper_member("iss"), with_slash("iss"), unchanged("iss")),
     _id_token_case("aud_invalid", tamper_member("aud"), "another", unchanged("aud")),
     _id_token_case(

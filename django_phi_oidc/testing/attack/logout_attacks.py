@@ -27,7 +27,7 @@ LOGOUT_CASES = [
     _logout_case(tamper_header("alg"), "none", OMITTED, "alg none"),
     _logout_case(tamper_header("alg"), "HS256", OMITTED, "HS256 with the public key"),
     _logout_case(replace_token, lambda exchange: "not.a.token", None, "not a token"),
-    _logout_case(tamper_header("typ"), "JWT", OMITTED, "typ of an ID Token"),
+    _logout_case(tamper_header("typ"), "at+jwt", "JWT", "typ of an access token"),
     _logout_case(tamper_member("iss"), with_slash("iss"), unchanged("iss"), "iss"),
     _logout_case(tamper_member("aud"), "another", unchanged("aud"), "aud"),
     _logout_case(tamper_time_claim("iat"), -635, 0, "iat", allowing_setting="leeway"),
@@ -76,6 +76,22 @@ def replay_logout_token(environment: AttackEnvironment) -> None:
         environment.report_fault("" if page.status == 400 else f"the status is {page.status}")
         is_recorded = code in ("logout_token_replayed", None)
         environment.report_fault("" if is_recorded else f"the audit log contains {code or 'no refusal'}")
+
+
+def complete_sign_in_after_logout(environment: AttackEnvironment) -> None:
+    """The provider ends the user's session after the authorization, and the callback is opened afterwards."""
+    for is_same_session in (False, True):
+        with environment.override_declaration():
+            browser = environment.create_browser()
+            callback, grant = browser.get_callback_url(environment.op), environment.op.last_grant
+            sid = grant.sid if is_same_session else f"{grant.sid}x"
+            logout_token = create_logout_token(environment.op.state, grant.client, sid=sid)
+            _assert_logout_accepted(environment, post_logout_token(environment, logout_token))
+            page = browser.get(callback)
+            if is_same_session:
+                environment.assert_refused(browser, page, "logged_out")
+            else:
+                environment.assert_accepted(browser, page)
 
 
 def _assert_logout_accepted(environment: AttackEnvironment, page: PortalResponse) -> None:

@@ -59,6 +59,7 @@ def own_pages(found: Found, person: SignedIn) -> None:
     """Visit the person's own record, details and disclosures, with and without a purpose and an audit log."""
     client = person.client()
     look(found, client, "/oidc/logged-out/")
+    look(found, client, "/oidc/2/authenticate/")
     for query in ("", "?all=1"):
         look(found, client, f"/record/{query}")
     look(found, client, "/details/")

@@ -258,6 +258,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
         for name, target, codes, options in (
             ("alg", f"{ID_TOKEN}alg", ("alg_not_allowed",), {}),
             ("signature", f"{ID_TOKEN}signature", ("signature_invalid",), {}),
+            ("typ", f"{ID_TOKEN}typ", ("typ_invalid",), {}),
             ("iss", f"{ID_TOKEN}iss", ("iss_invalid",), {}),
             ("aud", f"{ID_TOKEN}aud", ("aud_invalid",), {}),
             ("azp", f"{ID_TOKEN}azp", ("azp_invalid",), {}),
@@ -307,6 +308,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
                 {"get_result": lambda *args: []},
             ),
             ("logout event", "oidc.logout_token:validate_logout_claims", ("logout_token_invalid",), {}),
+            ("logout during a sign-in", "login.session_setup:refuse_if_logged_out", ("logged_out",), {}),
             ("typ of a logout token", "oidc.logout_token:validate_typ", ("logout_token_invalid",), {}),
         )
     },

@@ -255,6 +255,8 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W012", key_provider(client_assertion_audience="token_endpoint"), key_provider()),
     ("W013", provider(par="never"), provider(par="auto")),
     ("W014", provider(allow_auth_time_zero=True), provider(allow_auth_time_zero=False)),
+    ("W034", provider(reauthentication="request"), provider(reauthentication="verify")),
+    ("W034", provider(reauthentication="never"), provider()),
     ("W022", provider(allow_logout_token_without_exp=True), provider(allow_logout_token_without_exp=False)),
     ("W015", second_provider("https://op.example.test"), second_provider("https://op.example.test/")),
     (

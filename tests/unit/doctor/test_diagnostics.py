@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -83,9 +84,42 @@ def run_checks(members: dict[str, Any], declared: ProviderDeclaration) -> Iterat
     yield diagnostics.check_client_authentication(members, declaration=declared)
     yield diagnostics.check_revocation(members, declaration=declared)
     yield from diagnostics.check_logout(members)
+    yield from diagnostics.check_logout_sub(members, declaration=declared)
     yield diagnostics.check_response_issuer(members, is_only_provider=True)
     yield diagnostics.check_requested_claims(members, declaration=declared, claims={})
     yield diagnostics.check_acr_values(members, requested=("x",))
+    yield from diagnostics.check_reauthentication(members, declaration=declared)
+
+
+@pytest.mark.parametrize(
+    ("path", "subject_type", "codes"),
+    [
+        ("/realms/patients/protocol/openid-connect/token", "pairwise", ["logout_sub_mismatch"]),
+        ("/realms/patients/protocol/openid-connect/token", "public", []),
+        ("/token", "pairwise", []),
+    ],
+)
+def test_b1_keycloak_with_pairwise_subjects_is_a_warning(path: str, subject_type: Any, codes: list[str]) -> None:
+    declaration = replace(DECLARED, subject_type=subject_type)
+    members = {**METADATA, "token_endpoint": f"{ISSUER}{path}"}
+    findings = list(diagnostics.check_logout_sub(members, declaration=declaration))
+    assert [(finding.level, finding.code) for finding in findings] == [("warning", code) for code in codes]
+
+
+@pytest.mark.parametrize(
+    ("mode", "claims", "codes"),
+    [
+        ("verify", ["sub", "auth_time"], []),
+        ("verify", None, []),
+        ("verify", ["sub"], ["auth_time_missing"]),
+        ("request", ["sub", "auth_time"], ["django_phi_oidc.W034"]),
+        ("never", ["sub"], ["django_phi_oidc.W034"]),
+    ],
+)
+def test_b6_provider_without_auth_time_is_a_warning(mode: Any, claims: list[str] | None, codes: list[str]) -> None:
+    members = {**METADATA, "claims_supported": claims} if claims else {}
+    findings = list(diagnostics.check_reauthentication(members, declaration=replace(DECLARED, reauthentication=mode)))
+    assert [(finding.level, finding.code) for finding in findings] == [("warning", code) for code in codes]
 
 
 @pytest.mark.parametrize(("days", "level"), [(31, "ok"), (30, "ok"), (29, "warning"), (0, "warning")])
