@@ -4,6 +4,7 @@ import base64
 import itertools
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -11,7 +12,8 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import IntegrityError, router, transaction
+from django.core.exceptions import PermissionDenied
+from django.db import Error, IntegrityError, router, transaction
 from django.db.models import Q
 from django.views.decorators.debug import sensitive_variables
 

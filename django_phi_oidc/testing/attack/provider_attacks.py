@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.base import SessionBase
+from django.db import IntegrityError
+from django.db.models.signals import pre_save
 from django.middleware.csrf import CSRF_SESSION_KEY
 from django.test import override_settings
 from django.urls import reverse

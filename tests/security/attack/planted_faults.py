@@ -357,7 +357,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
     ),
     "accounts for those who have one": (
         replace("subjects.linking:get_or_create_account", None),
-        ("not_provisioned",),
+        ("not_provisioned", "account_not_saved"),
     ),
     "tokens of a refused sign-in": (
         replace("login.code_exchange:revoke_tokens_on_error", lambda *args, **kwargs: nullcontext()),

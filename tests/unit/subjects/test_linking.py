@@ -20,7 +20,13 @@ from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.crypto.keyring import SymmetricKey
 from django_phi_oidc.errors import NotProvisioned, SubjectKeyMissing
 from django_phi_oidc.subjects.identifiers import compute_subject_digest
-from django_phi_oidc.subjects.linking import LinkedAccount, create_opaque_username, mark_seen
+from django_phi_oidc.subjects.linking import (
+    LinkedAccount,
+    create_opaque_username,
+    find_linked_subject,
+    list_subject_ids,
+    mark_seen,
+)
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support import databases
 from tests.support.subject_linking import (
@@ -187,8 +193,9 @@ def test_unknown_keys_are_looked_up_in_the_index() -> None:
 def test_error_of_create_user_leaves_no_rows() -> None:
     create_user = get_user_model()._default_manager.create_user
     create_user(username="taken")
-    with pytest.raises(IntegrityError):
+    with pytest.raises(AccountNotSaved) as refusal:
         sign_in(create_user=lambda: create_user(username="taken"))
+    assert isinstance(refusal.value.__cause__, IntegrityError)
     assert accounts() == (1, 0)
     assert AuditOutbox.objects.count() == 0
     assert sign_in(create_user=lambda: create_user(username="free")).created
