@@ -14,8 +14,11 @@ from ..crypto.keyring import SymmetricKey
 from ..errors import ActivationRefused, SubjectTaken
 from ..subjects.activation_codes import parse_code
 from ..subjects.identifiers import compute_activation_digest
+from ..subjects.invitations import have_privileges_grown, revoke_activation_codes
 from ..subjects.linking import link_existing_user
 from ..subjects.models import ActivationCode, PairwiseSubject
+
+PRIVILEGES_GROWN = "privileges_grown"
 
 
 @sensitive_variables()
@@ -31,9 +34,31 @@ def redeem_code(
     """Link the person with that sub to the user of the code, and return the subject.
 
     Of concurrent requests, one redeems the code. Each refusal takes the same statements: `unknown`, `expired`,
-    `redeemed`, `revoked`, `user_inactive`. Only `subject_taken` comes after a correct code.
-    Raises: ActivationRefused, with the code left unchanged; SubjectKeyMissing, SubInvalid, SubNotPairwise.
+    `redeemed`, `revoked`, `user_inactive`. Only `privileges_grown` and `subject_taken` come after a correct code.
+    Raises: ActivationRefused, with the code left unchanged, or revoked if the privileges of its user have grown;
+    SubjectKeyMissing, SubInvalid, SubNotPairwise.
     """
+    try:
+        return _redeem(code_text, sub=sub, provider=provider, keys=keys, origin=origin, now=now)
+    except ActivationRefused as error:
+        if error.reason == PRIVILEGES_GROWN:
+            user_pk: Any = error.user
+            codes = ActivationCode.objects.filter(user=user_pk)
+            revoke_activation_codes(codes, reason=PRIVILEGES_GROWN, origin=origin, now=now)
+        raise
+
+
+@sensitive_variables()
+def _redeem(
+    code_text: str,
+    *,
+    sub: str,
+    provider: ProviderDeclaration,
+    keys: Sequence[SymmetricKey],
+    origin: Origin,
+    now: datetime,
+) -> PairwiseSubject:
+    """Raises: as redeem_code, and then nothing is changed."""
     code = parse_code(code_text)
     digests = [compute_activation_digest(key.material, issuer=provider.issuer, code=code) for key in keys]
     with transaction.atomic():
@@ -50,6 +75,8 @@ def redeem_code(
             raise ActivationRefused(reason, user=user.pk)
         if not user.is_active:
             raise ActivationRefused("user_inactive", user=user.pk)
+        if have_privileges_grown(user, activation):
+            raise ActivationRefused(PRIVILEGES_GROWN, user=user.pk)
         try:
             subject = link_existing_user(user, sub=sub, provider=provider, keys=keys, origin=origin, now=now)
         except SubjectTaken as error:

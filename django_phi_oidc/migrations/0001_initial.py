@@ -465,6 +465,7 @@ class Migration(migrations.Migration):
                 ("expires_at", models.DateTimeField(editable=False, verbose_name="expires at")),
                 ("redeemed_at", models.DateTimeField(editable=False, null=True, verbose_name="redeemed at")),
                 ("revoked_at", models.DateTimeField(editable=False, null=True, verbose_name="revoked at")),
+                ("privileges", models.JSONField(default=list, editable=False)),
                 (
                     "user",
                     models.ForeignKey(

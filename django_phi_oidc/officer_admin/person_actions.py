@@ -31,7 +31,7 @@ from ..individual_rights.export import export_person
 from ..sessions.admin import end_selected_sessions
 from ..sessions.models import OIDCSession
 from ..subjects.admin import invite_user, revoke_selected_codes
-from ..subjects.invitations import has_more_privileges
+from ..subjects.invitations import can_invite
 from ..subjects.models import ActivationCode, PairwiseSubject
 from .forms import ActionForm, Choices, MultipleChoiceForm, PlaceHoldForm, RevealForm, SingleChoiceForm
 from .person_sections import APP_LABEL
@@ -86,10 +86,10 @@ class PersonAction:
     choices: Callable[[ActionRequest], Choices] = lambda request: ()
     form_class: type[ActionForm] = ActionForm
     grants_sign_in: bool = False
-    """Whether it decides who signs in to the account: then it is refused for persons with more privileges."""
+    """Whether it decides who signs in to the account: then it needs `can_invite`."""
 
     def is_permitted(self, user: Any, person: Any) -> bool:
-        return user.has_perm(self.permission) and not (self.grants_sign_in and has_more_privileges(person, user))
+        return user.has_perm(self.permission) and not (self.grants_sign_in and not can_invite(user, person))
 
 
 def _end_sessions(request: ActionRequest) -> str:

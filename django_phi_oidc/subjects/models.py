@@ -100,6 +100,8 @@ class ActivationCode(models.Model):
     revoked_at = models.DateTimeField(_("revoked at"), null=True, editable=False)
 
     objects = ActivationCodeQuerySet.as_manager()
+    privileges = models.JSONField(default=list, editable=False)
+    """What the user could do when the code was created, as `list_privileges` returns it."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("activation code"), _("activation codes")

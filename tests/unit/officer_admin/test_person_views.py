@@ -27,7 +27,7 @@ from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
 from django_phi_oidc.officer_admin.person_sections import MAX_ROWS
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.invitations import create_invitations
-from django_phi_oidc.subjects.models import ActivationCode
+from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from tests.docs.test_docs import in_backticks
 from tests.docs.test_docs import page as documented
 from tests.support.audit_log import events
@@ -75,6 +75,8 @@ def fields(patient: Any, act: str) -> dict[str, Any]:
         case "invite":
             return {"chosen": "default"}
         case "withdraw":
+            # The help desk invites accounts without a link.
+            PairwiseSubject.objects.filter(user=patient.user).delete()
             data = {"provider": providers()["default"], "key": get_keys("subject")[0], "lifetime": DAY}
             create_invitations([patient.user.pk], **data, origin=Origin(), now=NOW)
             return {"chosen": str(ActivationCode.objects.get().pk)}
@@ -121,7 +123,8 @@ def test_page_shows_permitted_sections_and_actions_of_each_group(group: str, pat
     body = page.content.decode()
     assert set(re.findall(r'<h2 id="(\w+)">', body)) == {name for name, groups in SEES.items() if group in groups}
     offered = set(re.findall(rf'href="{url(patient)}(\w+)/"', body))
-    assert offered == {name for name, (groups, _) in DOES.items() if group in groups}
+    # The person is linked, and the help desk may not link.
+    assert offered == {name for name, (groups, _) in DOES.items() if group in groups} - {"invite"}
     assert CANARY not in body
     looks = recorded("audit.viewed", client.user)
     assert [event.subject for event in looks] == ([str(patient.subject.uuid)] if group in SEES["timeline"] else [])
@@ -301,8 +304,11 @@ def test_help_desk_cannot_invite_more_privileged_users(patient: Any, officer: Of
     denied = recorded("access.denied", client.user)
     assert {event.reason for event in denied} == {"permission_missing"}
     assert sorted(json.loads(event.detail)["page"] for event in denied) == ["activationcode/add", "person/invite"]
-    assert client.post(url(patient, "invite"), {"chosen": "default"}).status_code == 200
-    assert client.post(add, {**data, "user": patient.user.pk}).status_code == 200
+    for is_linked, status in ((True, 403), (False, 200)):
+        if not is_linked:
+            PairwiseSubject.objects.filter(user=patient.user).delete()
+        assert client.post(url(patient, "invite"), {"chosen": "default"}).status_code == status
+        assert client.post(add, {**data, "user": patient.user.pk}).status_code == status
 
 
 def test_roles_show_the_rule_that_manages_them(patient: Any, officer: Officer, settings: Any) -> None:
