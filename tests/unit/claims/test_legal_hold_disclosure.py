@@ -119,7 +119,7 @@ def test_disclosure_needs_an_active_hold_and_the_audit_log(counsel: Person, held
 
 
 def test_disclosure_without_claims_is_recorded(counsel: Person, held: Person) -> None:
-    StoredClaim.objects.all().delete()
+    StoredClaim.objects.all()._raw_delete("default")
     with clock.override_clock(lambda: NOW + DAY):
         assert disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL") == []
     assert list_events() == [("claim.revealed", "legal_hold", "HLEGAL", "{}")]
