@@ -125,7 +125,7 @@ REFUSAL_ACTIONS = {Action.LOGIN_REFUSED, Action.LOGOUT_REFUSED, Action.API_REFUS
 REPLAY_REASONS = frozenset({"state_replayed", "token_replayed", "logout_token_replayed"})
 FORGERY_REASONS = frozenset(
     {
-        *("alg_not_allowed", "signature_invalid", "iss_mismatch", "nonce_invalid"),
+        *("alg_not_allowed", "signature_invalid", "iss_mismatch", "nonce_invalid", "subject_altered"),
         "at_hash_invalid",
         "userinfo_sub_mismatch",
     }

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.db import transaction
@@ -14,10 +14,7 @@ from ..audit.outbox import enqueue
 from ..crypto import retention_keys
 from ..errors import CiphertextInvalid, KeyUnknown
 from ..subjects.models import PairwiseSubject
-from .models import NO_SESSION, LegalHold, StoredClaim
-
-FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
-"""`held_until` for a hold without an end."""
+from .models import FOREVER, NO_SESSION, LegalHold, StoredClaim
 
 
 def place_hold(

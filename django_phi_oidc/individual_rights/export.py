@@ -69,7 +69,7 @@ def export_person(
                 "uuid": str(subject.uuid),
                 **_serialize(subject, "issuer", "first_seen_at", "last_seen_at"),
                 "claims": [
-                    _serialize_claim(claim, claim_declarations.get(claim.name), unreadable)
+                    _serialize_claim(claim, claim_declarations.get(claim.name), user.pk, unreadable)
                     for claim in claims
                     if claim.subject_id == subject.pk
                 ],
@@ -119,7 +119,9 @@ def _build_export_events(
 
 
 @sensitive_variables()
-def _serialize_claim(claim: StoredClaim, declaration: ClaimDeclaration | None, unreadable: list[str]) -> dict[str, Any]:
+def _serialize_claim(
+    claim: StoredClaim, declaration: ClaimDeclaration | None, user_id: Any, unreadable: list[str]
+) -> dict[str, Any]:
     """Return the decrypted claim; one that can't be decrypted has no value and is added to unreadable."""
     sealed: Any = StoredClaim._meta.get_field("value")
     fields = {
@@ -131,6 +133,7 @@ def _serialize_claim(claim: StoredClaim, declaration: ClaimDeclaration | None, u
     try:
         return {**fields, "value": json.loads(sealed.decrypt(claim))}
     except (KeyRingError, ValueError):
+        claim.validate_owner(user_id)
         unreadable.append(f"claim {claim.name}")
         return fields
 

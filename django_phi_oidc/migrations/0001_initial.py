@@ -715,12 +715,16 @@ class Migration(migrations.Migration):
                 ("bucket", models.CharField(default="", editable=False, max_length=40, verbose_name="bucket")),
                 (
                     "value",
-                    django_phi_oidc.fields.SealedTextField(bind=("subject_id", "session", "name"), bucket="bucket"),
+                    django_phi_oidc.fields.SealedTextField(
+                        bind=("subject_id", "session", "name", "owner", "retained_until"), bucket="bucket"
+                    ),
                 ),
                 ("purpose", models.CharField(max_length=32, verbose_name="purpose")),
                 ("obtained_at", models.DateTimeField(verbose_name="obtained at")),
                 ("expires_at", models.DateTimeField(db_index=True, null=True, verbose_name="expires at")),
                 ("held_until", models.DateTimeField(editable=False, null=True, verbose_name="held until")),
+                ("owner", models.CharField(editable=False, max_length=255)),
+                ("retained_until", models.DateTimeField(editable=False)),
                 (
                     "subject",
                     models.ForeignKey(
@@ -766,6 +770,7 @@ class Migration(migrations.Migration):
                 ("issuer", models.CharField(max_length=255)),
                 ("key_id", models.CharField(db_index=True, max_length=8)),
                 ("digest", models.CharField(max_length=64)),
+                ("binding", models.CharField(max_length=64)),
                 (
                     "subject",
                     models.ForeignKey(

@@ -22,6 +22,15 @@ def compute_pairwise_value(key: bytes, *, sector: str, user_model_label: str, pk
     return _compute_hmac(key, sector, user_model_label, pk)
 
 
+def compute_link_binding(key: bytes, *, subject_digest: str, subject_uuid: str, user_pk: str) -> str:
+    """Return HMAC-SHA256 over a subject digest, its subject and the user's primary key, hexadecimal.
+
+    A writer to the database can change the link of a subject, or move its digest, but cannot compute this.
+    """
+    # Four parts never give the message of another digest.
+    return _compute_hmac(key, "link", subject_digest, subject_uuid, user_pk)
+
+
 def compute_activation_digest(key: bytes, *, issuer: str, code: str) -> str:
     """Return HMAC-SHA256 over issuer and code, hexadecimal. A code is valid for one issuer only."""
     # The first text is no sector, so no other digest has this message.
