@@ -137,6 +137,7 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "delivery_lag": Severity.WARNING,
     "delivery_refused": Severity.WARNING,
     "delivery_stopped": Severity.CRITICAL,
+    "emergency_limit": Severity.CRITICAL,
     "emergency_opened": Severity.CRITICAL,
     "event_forged": Severity.CRITICAL,
     "event_key_unknown": Severity.CRITICAL,

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from ._parsing import checked, fail, parse_duration, parse_email_addresses, parse_mapping
+from ._parsing import checked, fail, parse_duration, parse_email_addresses, parse_mapping, parse_strings
 
 PACKAGE_PERMISSION_PREFIX = "django_phi_oidc."
 """This app's own permissions open and review emergencies and disclose claims: no emergency grants them."""
 MAX_DURATION = timedelta(hours=24)
+MAX_UNREVIEWED = 1_000
 MIN_DURATION = timedelta(minutes=1)
 _parse_longest = partial(parse_duration, minimum=MIN_DURATION, maximum=MAX_DURATION)
 _PERMISSION_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*")
@@ -27,6 +28,12 @@ def _parse_permissions(path: str, value: Any) -> Mapping[str, str]:
     return dict(value) or fail(path, "is empty")
 
 
+def _parse_max_unreviewed(path: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_UNREVIEWED:
+        fail(path, f"must be a number from 1 to {MAX_UNREVIEWED}")
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmergencyDeclaration:
     """The rules of emergency access in this portal."""
@@ -38,6 +45,13 @@ class EmergencyDeclaration:
     Default: `SECURITY_CONTACTS`."""
     longest: Annotated[timedelta, _parse_longest] = timedelta(hours=1)
     """timedelta or seconds, from a minute to 24 hours: the maximum duration."""
+    max_unreviewed: Annotated[int, _parse_max_unreviewed] = 10
+    """From 1 to 1,000: how many emergency accesses a user may have opened within 24 hours that
+    [no one has reviewed](../how-to/emergency-access.md#the-review). A further one is refused, with an alert."""
+    acr: Annotated[tuple[str, ...], parse_strings] | None = None
+    """List of `acr` values, the weakest first: the sign-in must have one of them, otherwise the page asks for a
+    [stronger sign-in](../how-to/require-assurance.md). Empty: none is required. Default:
+    [multi-factor values](../how-to/emergency-access.md#in-your-templates) that the provider of the session offers."""
     spool: Path | None = None
     """Absolute path of a file on this machine, for permits
     [while the audit database is unavailable](../how-to/emergency-access.md#while-the-audit-log-is-unavailable).

@@ -72,11 +72,13 @@ def fields(patient: Any, act: str) -> dict[str, Any]:
     """Create the rows that an action needs, and return the form data."""
     uuid = str(patient.subject.uuid)
     match act:
+        case "export":
+            return {"purpose": "PATRQT", "reason": "access_request"}
         case "invite":
-            return {"chosen": "default"}
-        case "withdraw":
             # The help desk invites accounts without a link.
             PairwiseSubject.objects.filter(user=patient.user).delete()
+            return {"chosen": "default"}
+        case "withdraw":
             data = {"provider": providers()["default"], "key": get_keys("subject")[0], "lifetime": DAY}
             create_invitations([patient.user.pk], **data, origin=Origin(), now=NOW)
             return {"chosen": str(ActivationCode.objects.get().pk)}
@@ -238,6 +240,25 @@ def test_disclosure_needs_a_session_of_a_provider(act: str, patient: Any, office
     assert CANARY not in response.content.decode()
     assert [event.reason for event in recorded("access.denied", oidc_client.user)] == ["session_missing"]
     assert CANARY in oidc_client.post(url(patient, act), data).content.decode()
+
+
+def test_f8_export_records_the_purpose_and_reason_of_the_officer(patient: Any, officer: Officer) -> None:
+    client = officer(PRIVACY)
+    response = client.post(url(patient, "export"), {"purpose": "HLEGAL", "reason": "authority"})
+    assert (response.status_code, response["Content-Type"]) == (200, "application/json")
+    (event,) = recorded("subject.exported", client.user)
+    assert (event.purpose, event.reason) == ("HLEGAL", "authority")
+
+
+@pytest.mark.parametrize("wrong", [{"purpose": ""}, {"purpose": "TREAT"}, {"reason": ""}, {"reason": "curiosity"}])
+def test_f8_export_without_purpose_or_reason_discloses_nothing(
+    wrong: dict[str, str], patient: Any, officer: Officer
+) -> None:
+    client = officer(PRIVACY)
+    response = client.post(url(patient, "export"), {**fields(patient, "export"), **wrong})
+    assert response.status_code == 400
+    assert CANARY not in response.content.decode()
+    assert recorded("subject.exported", client.user) == []
 
 
 def test_outage_of_the_audit_database_blocks_disclosure_but_not_ending_sessions(
