@@ -18,6 +18,12 @@ MIN_DURATION = timedelta(minutes=1)
 _parse_longest = partial(parse_duration, minimum=MIN_DURATION, maximum=MAX_DURATION)
 _PERMISSION_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*")
 
+_parse_acr = checked(
+    parse_strings,
+    lambda values: all(value.split() == [value] for value in values),
+    "must be a list of values without blanks",
+)
+
 
 def _parse_permissions(path: str, value: Any) -> Mapping[str, str]:
     for name, label in parse_mapping(path, value).items():
@@ -48,7 +54,7 @@ class EmergencyDeclaration:
     max_unreviewed: Annotated[int, _parse_max_unreviewed] = 10
     """From 1 to 1,000: how many emergency accesses a user may have opened within 24 hours that
     [no one has reviewed](../how-to/emergency-access.md#the-review). A further one is refused, with an alert."""
-    acr: Annotated[tuple[str, ...], parse_strings] | None = None
+    acr: Annotated[tuple[str, ...], _parse_acr] | None = None
     """List of `acr` values, the weakest first: the sign-in must have one of them, otherwise the page asks for a
     [stronger sign-in](../how-to/require-assurance.md). Empty: none is required. Default:
     [multi-factor values](../how-to/emergency-access.md#in-your-templates) that the provider of the session offers."""
