@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.utils.crypto import constant_time_compare
 from django.views.decorators.debug import sensitive_variables
 
 from ..audit.events import Action, Origin
@@ -13,12 +14,12 @@ from ..config.providers import ProviderDeclaration
 from ..crypto.keyring import SymmetricKey
 from ..errors import ActivationRefused, SubjectTaken
 from ..subjects.activation_codes import parse_code
-from ..subjects.identifiers import compute_activation_digest
+from ..subjects.identifiers import compute_activation_binding, compute_activation_digest
 from ..subjects.invitations import have_privileges_grown, revoke_activation_codes
 from ..subjects.linking import link_existing_user
 from ..subjects.models import ActivationCode, PairwiseSubject
 
-PRIVILEGES_GROWN = "privileges_grown"
+PRIVILEGES_GROWN, ALTERED = "privileges_grown", "altered"
 
 
 @sensitive_variables()
@@ -34,7 +35,8 @@ def redeem_code(
     """Link the person with that sub to the user of the code, and return the subject.
 
     Of concurrent requests, one redeems the code. Each refusal takes the same statements: `unknown`, `expired`,
-    `redeemed`, `revoked`, `user_inactive`. Only `privileges_grown` and `subject_taken` come after a correct code.
+    `redeemed`, `revoked`, `user_inactive`. Only `altered`, `privileges_grown` and `subject_taken` come after a
+    correct code.
     Raises: ActivationRefused, with the code left unchanged, or revoked if the privileges of its user have grown;
     SubjectKeyMissing, SubInvalid, SubNotPairwise.
     """
@@ -75,6 +77,8 @@ def _redeem(
             raise ActivationRefused(reason, user=user.pk)
         if not user.is_active:
             raise ActivationRefused("user_inactive", user=user.pk)
+        if not _is_bound(activation, keys):
+            raise ActivationRefused(ALTERED, user=user.pk)
         if have_privileges_grown(user, activation):
             raise ActivationRefused(PRIVILEGES_GROWN, user=user.pk)
         try:
@@ -84,3 +88,21 @@ def _redeem(
         fields: Any = {"subject": str(subject.uuid), "provider": provider.name, "resource": f"user/{user.pk}"}
         enqueue(Action.ACTIVATION_REDEEMED, origin=origin, now=now, **fields)
     return subject
+
+
+def _is_bound(activation: ActivationCode, keys: Sequence[SymmetricKey]) -> bool:
+    """Return whether the code was created for this user, with these privileges; not if the row was changed since."""
+    if not isinstance(activation.privileges, list):
+        return False
+    return any(
+        constant_time_compare(
+            activation.binding,
+            compute_activation_binding(
+                key.material,
+                activation_digest=activation.digest,
+                user_pk=str(activation.user_id),
+                privileges=[str(name) for name in activation.privileges],
+            ),
+        )
+        for key in keys
+    )

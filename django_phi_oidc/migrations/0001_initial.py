@@ -466,6 +466,7 @@ class Migration(migrations.Migration):
                 ("redeemed_at", models.DateTimeField(editable=False, null=True, verbose_name="redeemed at")),
                 ("revoked_at", models.DateTimeField(editable=False, null=True, verbose_name="revoked at")),
                 ("privileges", models.JSONField(default=list, editable=False)),
+                ("binding", models.CharField(editable=False, max_length=64)),
                 (
                     "user",
                     models.ForeignKey(

@@ -118,7 +118,7 @@ def _list_constrained(constraint: UniqueConstraint) -> set[str]:
     for expression in constraint.expressions:
         flatten: Any = getattr(expression, "flatten", None)
         parts = flatten() if flatten else [expression]
-        names |= {part.name for part in parts if isinstance(part, F)}
+        names |= {part.name for part in parts if isinstance(part, F)}  # type: ignore[attr-defined]  # not in the stubs
     return names
 
 

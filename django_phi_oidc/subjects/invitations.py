@@ -19,7 +19,7 @@ from ..config.providers import ProviderDeclaration
 from ..crypto.keyring import SymmetricKey
 from ..errors import InvitationRefused
 from .activation_codes import create_code, format_code
-from .identifiers import compute_activation_digest
+from .identifiers import compute_activation_binding, compute_activation_digest
 from .models import ActivationCode, ActivationCodeQuerySet, PairwiseSubject
 
 LINK_PERMISSION = "django_phi_oidc.add_pairwisesubject"
@@ -64,21 +64,18 @@ def create_invitations(
         privileges = _list_privileges_of_all(users_by_id)
         codes = {pk: create_code() for pk in user_ids}
         expires_at = now + lifetime
+        fields: Any = {
+            "provider": provider.name,
+            "created_at": now,
+            "created_by": origin.actor,
+            "expires_at": expires_at,
+        }
         ActivationCode.objects.bulk_create(
-            ActivationCode(
-                user_id=pk,
-                provider=provider.name,
-                key_id=key.id,
-                digest=compute_activation_digest(key.material, issuer=provider.issuer, code=code),
-                created_at=now,
-                created_by=origin.actor,
-                expires_at=expires_at,
-                privileges=privileges[pk],
-            )
+            _create_row(pk, code, privileges[pk], issuer=provider.issuer, key=key, **fields)
             for pk, code in codes.items()
         )
         detail = {"until": expires_at.isoformat(timespec="seconds")}
-        fields: Any = {"provider": provider.name, "origin": origin, "now": now, "detail": detail}
+        fields = {"provider": provider.name, "origin": origin, "now": now, "detail": detail}
         issued = Action.ACTIVATION_ISSUED
         enqueue_many([NewEvent(action=issued, resource=f"user/{pk}", **fields) for pk in user_ids])
     return [Invitation(user_id=pk, code=format_code(code), expires_at=expires_at) for pk, code in codes.items()]
@@ -98,6 +95,19 @@ def revoke_activation_codes(codes: ActivationCodeQuerySet, *, reason: str, origi
         ]
         enqueue_many(events)
     return len(events)
+
+
+@sensitive_variables()
+def _create_row(
+    user_pk: Any, code: str, privileges: Sequence[str], *, issuer: str, key: SymmetricKey, **fields: Any
+) -> ActivationCode:
+    digest = compute_activation_digest(key.material, issuer=issuer, code=code)
+    binding = compute_activation_binding(
+        key.material, activation_digest=digest, user_pk=str(user_pk), privileges=privileges
+    )
+    return ActivationCode(
+        user_id=user_pk, key_id=key.id, digest=digest, privileges=privileges, binding=binding, **fields
+    )
 
 
 def validate_accepts_codes(provider: ProviderDeclaration) -> None:

@@ -102,6 +102,8 @@ class ActivationCode(models.Model):
     revoked_at = models.DateTimeField(_("revoked at"), null=True, editable=False)
     privileges = models.JSONField(default=list, editable=False)
     """What the user could do when the code was created, as `list_privileges` returns it."""
+    binding = models.CharField(max_length=64, editable=False)
+    """Binds digest, user and privileges: see `compute_activation_binding`."""
 
     objects = ActivationCodeQuerySet.as_manager()
 

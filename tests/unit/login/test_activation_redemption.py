@@ -331,3 +331,18 @@ def test_f5_code_is_valid_if_privileges_were_there_or_are_gone(grow: Callable[[A
     code = invited(user)
     get_user_model()._base_manager.filter(pk=user.pk).update(is_superuser=False, is_staff=False)
     assert outcome(code) == "linked"
+
+
+@pytest.mark.parametrize("keys", [[KEY_1], [KEY_2, KEY_1]])
+@pytest.mark.parametrize("change", ["user", "privileges", "no list", "nothing"])
+def test_f7_code_that_was_changed_in_the_database_is_refused(change: str, keys: list[SymmetricKey]) -> None:
+    attacker, victim = make_user(), make_user()
+    code = invited(attacker)
+    changes: dict[str, Any] = {
+        "user": {"user": victim},
+        "privileges": {"privileges": ["superuser"]},
+        "no list": {"privileges": 7},
+    }
+    ActivationCode.objects.update(**changes.get(change, {"provider": "default"}))
+    assert outcome(code, keys=keys) == ("linked" if change == "nothing" else "altered")
+    assert PairwiseSubject.objects.filter(user=victim).count() == 0
