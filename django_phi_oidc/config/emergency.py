@@ -52,8 +52,8 @@ class EmergencyDeclaration:
     longest: Annotated[timedelta, _parse_longest] = timedelta(hours=1)
     """timedelta or seconds, from a minute to 24 hours: the maximum duration."""
     max_unreviewed: Annotated[int, _parse_max_unreviewed] = 10
-    """From 1 to 1,000: how many emergency accesses a user may have opened within 24 hours that
-    [no one has reviewed](../how-to/emergency-access.md#the-review). A further one is refused, with an alert."""
+    """From 1 to 1,000: how many emergency accesses without [a review](../how-to/emergency-access.md#the-review) a user
+    may have opened within 24 hours. A further one is refused, with an alert."""
     acr: Annotated[tuple[str, ...], _parse_acr] | None = None
     """List of `acr` values, the weakest first: the sign-in must have one of them, otherwise the page asks for a
     [stronger sign-in](../how-to/require-assurance.md). Empty: none is required. Default:

@@ -144,7 +144,7 @@ def list_privileges(user: Any) -> list[str]:
 
 
 def has_more_privileges(user: Any, actor: Any) -> bool:
-    """Return whether user has privileges that actor lacks: who invites or links such a user could sign in as them."""
+    """Return whether user has privileges that actor lacks: an actor who invites or links user could sign in as user."""
     if getattr(actor, "is_superuser", False):
         return False
     return not {*list_privileges(user)} - {STAFF} <= getattr(actor, "get_all_permissions", frozenset)()
