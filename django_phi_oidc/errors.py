@@ -92,6 +92,8 @@ class Code(StrEnum):
     CLAIM_MISSING = "claim_missing", "account", "An essential claim is missing."
     SUBJECT_KEY_MISSING = "subject_key_missing", "account", "A subject key that made stored digests is missing."
     NOT_PROVISIONED = "not_provisioned", "account", "The subject is new, and this provider does not create accounts."
+    SUBJECT_ALTERED = "subject_altered", "account", "The link of the subject was changed outside of this app."
+    ACCOUNT_NOT_SAVED = "account_not_saved", "account", "The database or a hook of the project refused the account."
     SUBJECT_CHANGED = "subject_changed", "account", "The session to renew has another subject, or has ended."
     USER_INACTIVE = "user_inactive", "account", "The account is inactive."
     LOGGED_OUT = "logged_out", "account", "The provider ended this sign-in while it was in progress."
@@ -242,6 +244,20 @@ class NotProvisioned(AccountError):
 
     def __init__(self) -> None:
         super().__init__(Code.NOT_PROVISIONED)
+
+
+class SubjectAltered(AccountError):
+    """The link from the subject to its account was changed in the database, so it is not trusted."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.SUBJECT_ALTERED)
+
+
+class AccountNotSaved(AccountError):
+    """The account could not be created or updated; `__cause__` is the exception of the hook or of the database."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.ACCOUNT_NOT_SAVED)
 
 
 class RefreshMismatch(PhiOidcError):

@@ -7,6 +7,7 @@ plaintext to the database in a lookup, and encrypts the text of an SQL expressio
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from cryptography.fernet import Fernet
@@ -24,6 +25,11 @@ from .errors import KeyMissing, KeySourceUnavailable
 MASK = "•••"
 LIBRARY_KEY_SETTING = "FIELD_ENCRYPTION_KEY"
 _ENCRYPTION_KEY_ID = re.compile("[0-9a-f]{8}")
+
+
+def _format_key_part(part: Any) -> str:
+    """Return the text of a part of a natural key. A time is in UTC, for every time zone of a connection."""
+    return part.astimezone(UTC).isoformat() if isinstance(part, datetime) else str(part)
 
 
 class _UnconfiguredCrypter:
@@ -243,7 +249,7 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         parts = [to_python(value) for to_python, value in zip(self._natural_key_converters, natural_key, strict=True)]
         if None in parts:
             raise TypeError(f"{self.name} is bound to {', '.join(self.bind)}: set them before saving.")
-        return [self.model._meta.db_table, self.column, *map(str, parts)]
+        return [self.model._meta.db_table, self.column, *map(_format_key_part, parts)]
 
     @cached_property
     def _natural_key_converters(self) -> list[Any]:

@@ -125,7 +125,7 @@ REFUSAL_ACTIONS = {Action.LOGIN_REFUSED, Action.LOGOUT_REFUSED, Action.API_REFUS
 REPLAY_REASONS = frozenset({"state_replayed", "token_replayed", "logout_token_replayed"})
 FORGERY_REASONS = frozenset(
     {
-        *("alg_not_allowed", "signature_invalid", "iss_mismatch", "nonce_invalid"),
+        *("alg_not_allowed", "signature_invalid", "iss_mismatch", "nonce_invalid", "subject_altered"),
         "at_hash_invalid",
         "userinfo_sub_mismatch",
     }
@@ -137,6 +137,7 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "delivery_lag": Severity.WARNING,
     "delivery_refused": Severity.WARNING,
     "delivery_stopped": Severity.CRITICAL,
+    "emergency_limit": Severity.CRITICAL,
     "emergency_opened": Severity.CRITICAL,
     "event_forged": Severity.CRITICAL,
     "event_key_unknown": Severity.CRITICAL,

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.checks import Tags
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
@@ -19,6 +20,7 @@ from ..config.providers import ProviderDeclaration, is_loopback_http
 from ..crypto import keyring, retention_keys
 from ..errors import KeyMissing
 from ..login.backend import BreakGlassBackend, OIDCAuthenticationBackend
+from ..subjects.account_fields import list_missing_fields
 from ._messages import Messages, error, register_check, warning
 
 UNUSED_BACKEND_HOOKS = ("filter_users_by_claims", "verify_claims", "get_token", "verify_token", "store_tokens")
@@ -145,6 +147,20 @@ def check_backends(**kwargs: Any) -> Messages:
         yield error(24, "BREAK_GLASS_ACCOUNT and django_phi_oidc.backends.BreakGlassBackend require each other.")
     elif account:
         yield warning(23, "A local account may sign in by password, without the provider.")
+
+
+@register_check(Tags.security)
+def check_new_accounts(**kwargs: Any) -> Messages:
+    """E036: a first sign-in can't create an account; W036: only if the manager sets a field that it is not given."""
+    if all(provider.provisioning != "create" for provider in conf.providers().values()):
+        return
+    base, hint = OIDCAuthenticationBackend, "Override create_user in a subclass of OIDCAuthenticationBackend."
+    for backend in map(import_string, settings.AUTHENTICATION_BACKENDS):
+        if not issubclass(backend, base) or backend.create_user is not base.create_user:
+            continue
+        has_own_username = backend.get_username is not base.get_username
+        for missing in list_missing_fields(get_user_model(), has_own_username=has_own_username):
+            yield error(36, missing.reason, hint) if missing.is_certain else warning(36, missing.reason, hint)
 
 
 @register_check(Tags.security)

@@ -192,6 +192,7 @@ def _reveal_claim(decision: _RevealDecision) -> RevealResult:
         return RevealResult(name=decision.name)
     encrypted: Any = StoredClaim._meta.get_field("value")
     try:
+        decision.row.validate_owner(decision.row.subject.user_id)
         value = json.loads(encrypted.decrypt(decision.row))
     except (KeyRingError, ValueError):
         pass
@@ -249,4 +250,4 @@ def _is_expired(
 
 
 def _is_row_expired(row: StoredClaim, *, now: datetime) -> bool:
-    return row.expires_at is not None and row.expires_at <= now
+    return row.ends_at <= now

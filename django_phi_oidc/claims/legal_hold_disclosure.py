@@ -45,7 +45,8 @@ def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str) -
     now = clock.now()
     subject = PairwiseSubject.objects.filter(uuid=subject_id).first()
     refusal = _find_refusal(actor, subject, purpose, now=now)
-    rows = [] if refusal or subject is None else list(StoredClaim.objects.filter(subject=subject.pk).order_by("pk"))
+    claims = StoredClaim.objects.select_related("subject").order_by("pk")
+    rows = [] if refusal or subject is None else list(claims.filter(subject=subject.pk))
     event = NewEvent(
         action=Action.ACCESS_DENIED if refusal else Action.CLAIM_REVEALED,
         origin=actor.origin,
@@ -77,6 +78,7 @@ def _find_refusal(actor: Actor, subject: PairwiseSubject | None, purpose: str, *
 def _decrypt_claim(row: StoredClaim, *, now: datetime) -> HeldClaim:
     encrypted: Any = StoredClaim._meta.get_field("value")
     try:
+        row.validate_owner(row.subject.user_id)
         value, is_undecryptable = json.loads(encrypted.decrypt(row)), False
     except (KeyUnknown, CiphertextInvalid, ValueError):
         value, is_undecryptable = None, True
@@ -86,6 +88,6 @@ def _decrypt_claim(row: StoredClaim, *, now: datetime) -> HeldClaim:
         value=value,
         purpose=row.purpose,
         obtained_at=row.obtained_at,
-        is_expired=row.expires_at is not None and row.expires_at <= now,
+        is_expired=row.ends_at <= now,
         is_undecryptable=is_undecryptable,
     )

@@ -29,7 +29,7 @@ from ..audit.request_context import Actor
 from ..audit.throttling import add_attempt, get_sender_network, remove_attempt
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
-from ..errors import ActivationRefused, Code, NotProvisioned, SubjectKeyMissing
+from ..errors import ActivationRefused, Code, NotProvisioned, SubjectAltered, SubjectKeyMissing
 from ..subjects.identifiers import compute_subject_digest
 from ..subjects.linking import find_linked_subject
 from .activation_redemption import redeem_code
@@ -155,7 +155,7 @@ def _deny_activation(
         provider=unlinked.provider,
         resource=f"user/{user}" if user else "",
     )
-    with suppress(SubjectKeyMissing):
+    with suppress(SubjectKeyMissing, SubjectAltered):
         # The form was submitted twice, and the first request created the link.
         if find_linked_subject(issuer=unlinked.issuer, sub=unlinked.sub, keys=keys):
             return _redirect_to_sign_in(request, unlinked)

@@ -52,6 +52,8 @@ class TokenExchangeResult:
     claims: Mapping[str, Any] = field(repr=False)
     undeclared_claims: tuple[str, ...]
     """Names of received claims that are not declared."""
+    offered_acr_values: tuple[str, ...] = ()
+    """`acr_values_supported` of the provider."""
 
     @property
     def sid(self) -> str:
@@ -138,5 +140,9 @@ def exchange_code(
     request_secrets.register_secret(secrets, "claim", location="anywhere")
     minimization.validate_essential_claims(minimized.kept, declared_claims)
     return TokenExchangeResult(
-        id_token_claims=id_claims, tokens=tokens, claims=minimized.kept, undeclared_claims=minimized.undeclared_claims
+        id_token_claims=id_claims,
+        tokens=tokens,
+        claims=minimized.kept,
+        undeclared_claims=minimized.undeclared_claims,
+        offered_acr_values=metadata.acr_values_supported,
     )

@@ -52,7 +52,7 @@ PAGES_BY_CODE: Mapping[str, FailurePage] = {
     **dict.fromkeys(("state_missing", "state_unknown", "state_expired", "state_replayed"), "restart"),
     **dict.fromkeys(("parameter_repeated", "code_missing", "provider_unknown", "logged_out"), "restart"),
     **dict.fromkeys(("acr_insufficient", "auth_time_missing", "auth_time_stale"), "stronger"),
-    **dict.fromkeys(("not_provisioned", "user_inactive"), "no_account"),
+    **dict.fromkeys(("not_provisioned", "user_inactive", "account_not_saved", "subject_altered"), "no_account"),
     "subject_changed": "other_person",
     "claim_missing": "not_shared",
     "audit_unavailable": "unavailable",

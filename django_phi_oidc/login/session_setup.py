@@ -20,6 +20,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import clock, randomness
+from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import defer_delivery, record_with_deferred
@@ -142,6 +143,8 @@ class _NewSession:
                 TIMES_KEY: create_times_entry(self.now),
             }
         )
+        if offered := select_offered_acr_values(result.offered_acr_values):
+            session[OFFERED_ACR_KEY] = offered
         _insert_session(session)
         _save_only_when_changed(session)
         auth.login(self.request, self.user)

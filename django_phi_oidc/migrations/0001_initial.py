@@ -465,6 +465,8 @@ class Migration(migrations.Migration):
                 ("expires_at", models.DateTimeField(editable=False, verbose_name="expires at")),
                 ("redeemed_at", models.DateTimeField(editable=False, null=True, verbose_name="redeemed at")),
                 ("revoked_at", models.DateTimeField(editable=False, null=True, verbose_name="revoked at")),
+                ("privileges", models.JSONField(default=list, editable=False)),
+                ("binding", models.CharField(editable=False, max_length=64)),
                 (
                     "user",
                     models.ForeignKey(
@@ -714,12 +716,16 @@ class Migration(migrations.Migration):
                 ("bucket", models.CharField(default="", editable=False, max_length=40, verbose_name="bucket")),
                 (
                     "value",
-                    django_phi_oidc.fields.SealedTextField(bind=("subject_id", "session", "name"), bucket="bucket"),
+                    django_phi_oidc.fields.SealedTextField(
+                        bind=("subject_id", "session", "name", "owner", "retained_until"), bucket="bucket"
+                    ),
                 ),
                 ("purpose", models.CharField(max_length=32, verbose_name="purpose")),
                 ("obtained_at", models.DateTimeField(verbose_name="obtained at")),
                 ("expires_at", models.DateTimeField(db_index=True, null=True, verbose_name="expires at")),
                 ("held_until", models.DateTimeField(editable=False, null=True, verbose_name="held until")),
+                ("owner", models.CharField(editable=False, max_length=255)),
+                ("retained_until", models.DateTimeField(editable=False)),
                 (
                     "subject",
                     models.ForeignKey(
@@ -765,6 +771,7 @@ class Migration(migrations.Migration):
                 ("issuer", models.CharField(max_length=255)),
                 ("key_id", models.CharField(db_index=True, max_length=8)),
                 ("digest", models.CharField(max_length=64)),
+                ("binding", models.CharField(max_length=64)),
                 (
                     "subject",
                     models.ForeignKey(

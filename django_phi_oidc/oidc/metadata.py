@@ -41,6 +41,8 @@ class ProviderMetadata:
     subject_types_supported: tuple[str, ...] = ()
     id_token_signing_alg_values_supported: tuple[str, ...] = ()
     authorization_response_iss_parameter_supported: bool = False
+    acr_values_supported: tuple[str, ...] = ()
+    """Empty if not published."""
 
 
 def build_metadata_url(issuer: str) -> str:
@@ -76,6 +78,7 @@ def process_metadata_response(response: TransportResponse, *, declaration: Provi
         prompt_values_supported=_get_strings(members, "prompt_values_supported"),
         subject_types_supported=_get_strings(members, "subject_types_supported"),
         id_token_signing_alg_values_supported=_get_strings(members, "id_token_signing_alg_values_supported"),
+        acr_values_supported=_get_strings(members, "acr_values_supported"),
         authorization_response_iss_parameter_supported=_get_bool(
             members, "authorization_response_iss_parameter_supported"
         ),

@@ -1,5 +1,6 @@
 """Find sessions to end: past a timeout, of an inactive or deleted account, or without a Django session."""
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -8,13 +9,17 @@ from importlib import import_module
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.db import connection
 from django.db.models import Case, CharField, Q, Value, When
 
 from .._internal import clock
 from ..errors import KeyRingError
 from .models import EndReason, OIDCSession
 
+logger = logging.getLogger("django_phi_oidc.sessions")
 BATCH_SIZE = 500
+MAX_CLOCK_DIFFERENCE = timedelta(minutes=1)
+"""How much the clocks of servers may differ: a fast clock lengthens a timeout by this, and by one run of the task."""
 ExpiredSessions = tuple[EndReason, list[uuid.UUID]]
 
 
@@ -37,6 +42,31 @@ def list_expired_sessions(
     for pk, reason_value in rows.values_list("pk", "reason")[:limit]:
         ids_by_reason.setdefault(EndReason(reason_value), []).append(pk)
     return list(ids_by_reason.items())
+
+
+def limit_future_times(*, now: datetime) -> None:
+    """Set times of live sessions that are in the future to now: a server with a fast clock has stored them.
+
+    Otherwise its lead would lengthen both timeouts. Differences up to MAX_CLOCK_DIFFERENCE are left alone. Nothing is
+    changed if the clock of this process differs from that of the database, because then this clock may be the slow one.
+    """
+    if not _has_time_of_database(now):
+        logger.error("This clock and that of the database differ by more than %s.", MAX_CLOCK_DIFFERENCE)
+        return
+    for name in ("last_seen_at", "started_at"):
+        rows = OIDCSession.objects.live().filter(**{f"{name}__gt": now + MAX_CLOCK_DIFFERENCE})
+        if changed := rows.update(**{name: now}):
+            logger.error("%d sessions had a time in the future: check the clocks of the servers.", changed)
+
+
+def _has_time_of_database(now: datetime) -> bool:
+    if connection.vendor != "postgresql":
+        # SQLite has no clock of its own.
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (database_now,) = cursor.fetchone()
+    return bool(abs(database_now - now) <= MAX_CLOCK_DIFFERENCE)
 
 
 def iter_orphan_candidates(*, session_ids: Sequence[uuid.UUID] | None = None) -> Iterator[uuid.UUID]:

@@ -52,6 +52,7 @@ def end_expired_sessions() -> int:
     """End and count sessions past a timeout, of an unusable account, or without a Django session. The sweep revokes."""
     idle, absolute = conf.idle_timeout(), conf.absolute_timeout()
     ended = 0
+    expiry.limit_future_times(now=clock.now())
     while expired := expiry.list_expired_sessions(now=clock.now(), idle_timeout=idle, absolute_timeout=absolute):
         ended += sum(_end_in_batches(pks, reason) for reason, pks in expired)
     orphaned = expiry.list_orphaned_sessions(wait=_wait_for_requests)

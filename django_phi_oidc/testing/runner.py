@@ -47,6 +47,8 @@ DROP_TRIGGER_STATEMENTS: Mapping[str, tuple[str, ...]] = {
     ),
     "sqlite": tuple(f"DROP TRIGGER IF EXISTS phi_oidc_{prefix}_refuse_delete" for prefix in _TRIGGER_PREFIXES),
 }
+_HOLD_TRIGGERS = {"phi_oidc_claim_held": "storedclaim", "phi_oidc_hold_active": "legalhold"}
+"""They refuse DELETE of what a legal hold keeps, by the name of their table."""
 _cleanup_stack = ExitStack()
 _original_database_names: dict[str, str] = {}
 _pytest_sessions_to_finalize: "list[pytest.Session]" = []
@@ -172,6 +174,11 @@ def _drop_append_only_triggers(*, sender: AppConfig, using: str, **kwargs: Any) 
         with connection.cursor() as cursor:
             for statement in DROP_TRIGGER_STATEMENTS[connection.vendor]:
                 cursor.execute(statement)
+            tables = connection.introspection.table_names(cursor)
+            for name, table in _HOLD_TRIGGERS.items():
+                if f"django_phi_oidc_{table}" in tables:
+                    on_table = f" ON django_phi_oidc_{table}" if connection.vendor == "postgresql" else ""
+                    cursor.execute(f"DROP TRIGGER IF EXISTS {name}{on_table}")
 
 
 def _validate_is_test_database(connection: BaseDatabaseWrapper) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 
+from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.settings import key
@@ -83,7 +84,7 @@ def test_concurrent_callbacks_use_a_state_once(
             assert reasons == {"state_replayed": (CALLBACKS - 1) * (run + 1)}
     if first == 500:
         assert op.active_tokens == []
-        assert get_user_model().objects.count() == 0
+        assert OIDCSession.objects.count() == 0
 
 
 @pytest.mark.parametrize("rings", [("12", "12"), ("12", "1"), ("12", "23")], ids="-".join)

@@ -345,6 +345,10 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
         ("state_expired",),
     ),
     "state in one browser": (state_without_cookie, ("state_unknown",)),
+    "link of the subject": (
+        replace("subjects.linking:_validate_bindings", lambda rows, digests: None),
+        ("subject_altered",),
+    ),
     "account is active": (
         replace("login.backend:OIDCAuthenticationBackend:user_can_authenticate", lambda *args: True),
         ("user_inactive",),
@@ -359,7 +363,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
     ),
     "accounts for those who have one": (
         replace("subjects.linking:get_or_create_account", None),
-        ("not_provisioned",),
+        ("not_provisioned", "account_not_saved"),
     ),
     "tokens of a refused sign-in": (
         replace("login.code_exchange:revoke_tokens_on_error", lambda *args, **kwargs: nullcontext()),

@@ -560,6 +560,7 @@ ELSEWHERE = {
     **dict.fromkeys(("E021", "W016"), "checks/test_core_sinks.py"),
     **dict.fromkeys(("E026", "W026"), "config/test_apis.py"),
     **dict.fromkeys(("W020", "W021"), "audit/test_db_privileges.py"),
+    **dict.fromkeys(("E036", "W036"), "subjects/test_account_fields.py"),
 }
 """Ids whose tests need more than settings."""
 

@@ -353,7 +353,7 @@ def test_sign_in_does_not_replace_undecryptable_claims_on_hold(person: Person, s
     new_claims = {"address": {"locality": "Thun"}, "allergies": []}
     assert person.store(new_claims, session_id=uuid.uuid4(), now=NOW + DAY) == ("allergies",)
     assert person.store({"address": {"locality": "Thun"}}, now=NOW + DAY) == ()
-    StoredClaim.objects.filter(name="allergies").delete()
+    StoredClaim.objects.filter(name="allergies")._raw_delete("default")
     settings.PHI_OIDC = before
     assert dict(list_values(person))["address"] == '{"locality": "Bern"}'
 
@@ -366,3 +366,52 @@ def test_hold_is_released_with_a_slow_clock(person: Person, settings: Any, tmp_p
     scrub_inactive_users([person.user.pk], origin=OFFICER, now=NOW + timedelta(seconds=1))
     assert release_hold(placed.pk, origin=OFFICER, now=NOW + timedelta(seconds=5))
     assert StoredClaim.objects.get().bucket == "20261124-0"
+
+
+def delete_claim(person: Person) -> None:
+    StoredClaim.objects.filter(subject=person.subject.pk)[0].delete()
+
+
+def delete_claims(person: Person) -> None:
+    person.subject.claims.filter(name="address").delete()
+
+
+def delete_claims_by_base_manager(person: Person) -> None:
+    StoredClaim._base_manager.filter(subject=person.subject.pk).delete()
+
+
+def delete_holds(person: Person) -> None:
+    LegalHold.objects.filter(subject=person.subject.pk).delete()
+
+
+def delete_hold(person: Person) -> None:
+    LegalHold.objects.get(subject=person.subject.pk).delete()
+
+
+@pytest.mark.parametrize("until", [None, NOW + DAY], ids=["without an end", "with an end"])
+@pytest.mark.parametrize(
+    "delete", [delete_claim, delete_claims, delete_claims_by_base_manager, delete_holds, delete_hold]
+)
+def test_f6_orm_deletes_neither_held_claims_nor_an_active_hold(
+    delete: Callable[[Person], None], until: Any, person: Person
+) -> None:
+    person.store(HELD)
+    hold(person, until=until)
+    before = list_values(person)
+    with clock.override_clock(lambda: NOW), pytest.raises(HeldForLegalReasons), transaction.atomic():
+        delete(person)
+    assert list_values(person) == before
+    assert LegalHold.objects.filter(released_at=None).count() == 1
+
+
+@pytest.mark.parametrize("delete", [delete_claim, delete_claims, delete_claims_by_base_manager, delete_holds])
+def test_f6_orm_deletes_claims_and_holds_after_the_hold(delete: Callable[[Person], None], person: Person) -> None:
+    """The counterpart: the same deletions after the release, or after the end."""
+    person.store(HELD)
+    first = hold(person)
+    release_hold(first.pk, origin=OFFICER, now=NOW)
+    hold(person, until=NOW + DAY)
+    with clock.override_clock(lambda: NOW + DAY):
+        delete(person)
+    assert PairwiseSubject.objects.get(pk=person.subject.pk).held_until == NOW + DAY
+    assert len(list_values(person)) + LegalHold.objects.count() < 4

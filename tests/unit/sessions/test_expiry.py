@@ -1,7 +1,7 @@
 """Sessions that the scheduled task ends."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any
 
@@ -15,8 +15,8 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.schedule import beat_schedule
 from django_phi_oidc.sessions import tasks
 from django_phi_oidc.sessions.activity import update_session_key
-from django_phi_oidc.sessions.expiry import BATCH_SIZE
-from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.sessions.expiry import BATCH_SIZE, MAX_CLOCK_DIFFERENCE, list_expired_sessions
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.tasks import end_expired_sessions
 from tests.support.session_fixtures import NOW, SecureClient, SignedIn, django_session_exists, events
 
@@ -191,3 +191,36 @@ def test_scheduled_task_ends_an_idle_session_within_a_minute() -> None:
     pauses = {name: entry["schedule"] for name, entry in beat_schedule().items()}
     in_turn = [pauses[f"phi_oidc.{name}"] for name in ("end_overdue", "sweep_revocations", "drain_outbox")]
     assert sum(in_turn) + tasks._MAX_REQUEST_SECONDS < 60
+
+
+@pytest.mark.parametrize("lead", [timedelta(hours=2), timedelta(seconds=50)])
+def test_f9_server_with_a_fast_clock_does_not_lengthen_the_timeouts(
+    lead: timedelta, moment: type[Moment], sign_in: Callable[..., SignedIn]
+) -> None:
+    moment.now = datetime.now(UTC)
+    person = sign_in()
+    rows = OIDCSession.objects.filter(pk=person.session.pk)
+    rows.update(last_seen_at=moment.now + lead, started_at=moment.now + lead)
+    assert end_expired_sessions() == 0
+    seen, started = rows.values_list("last_seen_at", "started_at")[0]
+    is_limited = lead > MAX_CLOCK_DIFFERENCE
+    assert (seen, started) == ((moment.now,) * 2 if is_limited else (moment.now + lead,) * 2)
+    # Without the task's clock check: the clock of the database does not move with that of the test.
+    expired = list_expired_sessions(now=seen + IDLE, idle_timeout=IDLE, absolute_timeout=ABSOLUTE)
+    assert expired == [(EndReason.IDLE_TIMEOUT, [person.session.pk])]
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("lag", [timedelta(hours=2), timedelta(0)])
+def test_f9_worker_with_a_wrong_clock_changes_no_session(
+    lag: timedelta, moment: type[Moment], sign_in: Callable[..., SignedIn], caplog: pytest.LogCaptureFixture
+) -> None:
+    moment.now = datetime.now(UTC)
+    person = sign_in()
+    rows = OIDCSession.objects.filter(pk=person.session.pk)
+    rows.update(last_seen_at=moment.now + timedelta(hours=1))
+    before = rows.values_list("last_seen_at", flat=True)[0]
+    moment.now -= lag
+    end_expired_sessions()
+    assert (rows.values_list("last_seen_at", flat=True)[0] == before) is bool(lag)
+    assert ("differ by more than" in caplog.text) is bool(lag)

@@ -256,6 +256,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a permission that is not offered": ({"permissions": [PERMISSION, "auth.delete_user"]}, "permission_not_offered"),
     "a purpose outside emergencies": ({"purpose": "TREAT"}, "purpose_not_declared"),
     "no reason": ({"reason": " \n"}, "reason_missing"),
+    "an invisible reason": ({"reason": "\u200b\u2060\u00ad\ufe0f\u3164\u2800"}, "reason_missing"),
+    "a reason of dots": ({"reason": "..."}, "reason_missing"),
     "no duration": ({"duration": timedelta(0)}, "duration_invalid"),
     "a duration that is too long": ({"duration": HOUR + SECOND}, "duration_invalid"),
 }
@@ -602,3 +604,47 @@ def test_open_emergency_costs_one_select_only_without_the_permission(scene: Simp
             assert get_status(scene) == 200
         statements.append([query["sql"] for query in queries if EmergencyAccess._meta.db_table in query["sql"]])
     assert [len(group) for group in statements] == [1, 0]
+
+
+def test_f8_openings_in_a_row_are_limited_until_a_review(scene: SimpleNamespace, settings: Any) -> None:
+    declare(settings, max_unreviewed=3)
+    start = clock.now()
+    rows = []
+    for number in range(3):
+        rows.append(opened(scene.user, "Patient/7", now=start + number * HOUR))
+    with pytest.raises(EmergencyRefused) as refusal:
+        opened(scene.user, "Patient/7", now=start + 3 * HOUR)
+    assert refusal.value.reason == "too_many_unreviewed"
+    assert EmergencyAccess.objects.count() == 3
+    assert list_events()[-1][:2] == ("emergency.refused", "too_many_unreviewed")
+    assert list_events("alert.")[-1] == ("alert.raised", "", {"rule": "emergency_limit"})
+    assert opened(allow(create_user(), OPEN), "Patient/7", now=start + 3 * HOUR), "another person"
+    with clock.override_clock(lambda: start + 4 * HOUR):
+        review(rows[0], create_user(REVIEW))
+    assert opened(scene.user, "Patient/7", now=start + 4 * HOUR)
+    with pytest.raises(EmergencyRefused):
+        opened(scene.user, "Patient/7", now=start + 5 * HOUR)
+    assert opened(scene.user, "Patient/7", now=start + 25 * HOUR), "a day later"
+
+
+def test_f8_concurrent_openings_do_not_exceed_the_limit(scene: SimpleNamespace, settings: Any) -> None:
+    declare(settings, max_unreviewed=2)
+    barrier, results = threading.Barrier(6), list[str]()
+
+    def open_one() -> None:
+        try:
+            connections["default"].ensure_connection()
+            barrier.wait()
+            results.append(str(opened(scene.user, "Patient/7").pk))
+        except EmergencyRefused as refusal:
+            results.append(refusal.reason)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=open_one) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results.count("too_many_unreviewed") == 4
+    assert EmergencyAccess.objects.count() == 2
