@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from django.db import connections, models, transaction
+from django.db import IntegrityError, connections, models, transaction
 
 _ASYNC_COMMIT_CLAUSE = " USING (SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
 """PostgreSQL commits this one statement before it is on disk, if it is a transaction by itself."""
@@ -49,10 +49,20 @@ def read_statement_timeout(seconds: float, *, using: str) -> AbstractContextMana
     return statement_timeout(seconds, using=using) if connections[using].vendor == "postgresql" else nullcontext()
 
 
+class RowNotStored(IntegrityError):
+    """An INSERT succeeded and stored fewer rows than it was given: a trigger or a rule of the table drops them."""
+
+
+def require_rows(stored_count: int, count: int) -> None:
+    """Raises: RowNotStored if an INSERT stored another number of rows than it was given."""
+    if stored_count != count:
+        raise RowNotStored("The database accepted rows and did not store them.")
+
+
 def insert(rows: Sequence[models.Model], *, using: str) -> None:
     """Insert rows of one model (at least one), all or none, by one statement unless it has too many parameters.
 
-    The database assigns an automatic key.
+    The database assigns an automatic key. Raises: RowNotStored, and then, outside a transaction, some may be stored.
     """
     connection = connections[using]
     fields = [field for field in rows[0]._meta.concrete_fields if not isinstance(field, models.AutoField)]
@@ -63,6 +73,7 @@ def insert(rows: Sequence[models.Model], *, using: str) -> None:
         for part in parts:
             values = [field.get_db_prep_save(field.pre_save(row, True), connection) for row in part for field in fields]
             cursor.execute(_build_insert(connection, fields, len(part)), values)
+            require_rows(cursor.rowcount, len(part))
     for row in rows:
         row._state.adding, row._state.db = False, using
 
@@ -72,7 +83,7 @@ def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using
 
     It is possible on PostgreSQL, in autocommit, without wrappers or logs of Django's cursors. The driver binds the
     values on the server, and prepares the statement if the alias has `prepare_threshold` in its OPTIONS: half the cost.
-    values: of all concrete fields, in order, of types that the driver maps to the columns.
+    values: of all concrete fields, in order, of types that the driver maps to the columns. Raises: RowNotStored.
     """
     connection: Any = connections[using]
     if connection.vendor != "postgresql" or connection.execute_wrappers or connection.queries_logged:
@@ -85,6 +96,7 @@ def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using
         if cursor is None or cursor.connection is not connection.connection:
             cursor = _cursors[connection] = connection.Database.Cursor(connection.connection)
         cursor.execute(_build_prepared_insert(model), values)
+    require_rows(cursor.rowcount, 1)
     return True
 
 

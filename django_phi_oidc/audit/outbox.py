@@ -13,7 +13,7 @@ from typing import Unpack
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
-from .._internal.sql import delete
+from .._internal.sql import delete, insert
 from ..errors import AuditUnavailable, KeyMissing
 from .events import AuthenticatedEvent, EventFields, NewEvent, parse_event, serialize_event
 from .models import AuditOutbox
@@ -52,7 +52,7 @@ def enqueue(action: str, *, using: str = DEFAULT_DB_ALIAS, **fields: Unpack[Even
 
     fields: those of NewEvent; `origin` and `now` are required. using: the alias of the changed database.
     Does not wait for the audit database: the event moves there after the commit or, if that fails, by `flush`.
-    Raises: RuntimeError outside a transaction; KeyMissing; ValueError for an unknown action or outcome.
+    Raises: RuntimeError outside a transaction; KeyMissing; ValueError for an unknown action or outcome; DatabaseError.
     """
     return enqueue_many([NewEvent(action, **fields)], using=using)[0]
 
@@ -67,8 +67,7 @@ def enqueue_many(events: Sequence[NewEvent], *, using: str = DEFAULT_DB_ALIAS) -
     if not events:
         return ()
     authenticated = [authenticate_event(event) for event in events]
-    rows = [AuditOutbox(id=item.event.id, event=serialize_event(item)) for item in authenticated]
-    AuditOutbox.objects.using(using).bulk_create(rows)
+    insert([AuditOutbox(id=item.event.id, event=serialize_event(item)) for item in authenticated], using=using)
 
     def move_committed_events() -> None:
         deferred = _deferred_events.get()

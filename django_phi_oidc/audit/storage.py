@@ -14,7 +14,7 @@ from .._internal.connection_deadline import connection_deadline
 from .._internal.sql import durable, insert, insert_autocommit, statement_timeout
 from ..crypto import keyring
 from ..errors import AuditUnavailable
-from .actions import DETAIL_KEYS
+from .actions import DETAIL_KEYS, Action
 from .events import (
     EVENT_FIELDS,
     AuthenticatedEvent,
@@ -40,13 +40,15 @@ UNLOADABLE_ROW_ERRORS = (AttributeError, TypeError, ValueError, DataError)
 """Raised by Django and psycopg for values that the column type, or SQLite, accepts but a model cannot load."""
 
 
-def authenticate_event(new_event: NewEvent) -> AuthenticatedEvent:
+def authenticate_event(new_event: NewEvent, *, allow_restored: bool = False) -> AuthenticatedEvent:
     """Return the event with an id and the MAC of the newest key.
 
     Refused detail is dropped and logged as an error; tests raise instead. The id in the resource becomes a pseudonym if
-    AUDIT['resource_ids'] is `keyed`.
-    Raises: KeyMissing; ImproperlyConfigured; ValueError for an unknown action or outcome.
+    AUDIT['resource_ids'] is `keyed`. allow_restored: for `audit resume`, whose event declares a fork of the log.
+    Raises: KeyMissing; ImproperlyConfigured; ValueError for an unknown action or outcome, and for `audit.restored`.
     """
+    if new_event.action == Action.AUDIT_RESTORED and not allow_restored:
+        raise ValueError("Only `audit resume` records that the log was restored.")
     if new_event.resource and conf.resource_ids() == "keyed":
         new_event = new_event._replace(resource=get_resource_pseudonym(new_event.resource))
     key = keyring.get_keys("audit_mac")[0]

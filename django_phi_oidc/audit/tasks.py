@@ -7,7 +7,7 @@ from celery import shared_task
 from .. import conf
 from .._internal import clock
 from ..errors import SealingRefused
-from . import outbox, spool, throttling
+from . import outbox, spool, throttling, triggers
 from .log import sequencer, signing_keys
 from .recorder import raise_audit_alert
 
@@ -25,7 +25,10 @@ def drain_outbox() -> None:
 
 @shared_task(name="phi_oidc.seal", ignore_result=True, acks_late=True)
 def seal() -> None:
-    """Append new events to the log if this worker has the signing key. Raise an alert if events are overdue."""
+    """Append new events to the log if this worker has the signing key.
+
+    Raise an alert if events are overdue, if some were removed from the queue, or if the triggers were changed.
+    """
     key = signing_keys.find_signing_key()
     try:
         if key is not None:
@@ -34,5 +37,11 @@ def seal() -> None:
         raise_audit_alert("sealing_refused", now=clock.now())
         raise
     finally:
-        if overdue := sequencer.count_overdue_events(now=clock.now()):
-            raise_audit_alert("sealing_lag", now=clock.now(), count=overdue)
+        counts = {
+            "sealing_lag": sequencer.count_overdue_events(now=clock.now()),
+            "event_unqueued": sequencer.count_unqueued_events(now=clock.now()),
+            "protection_altered": len(triggers.list_deviations()),
+        }
+        for rule, count in counts.items():
+            if count:
+                raise_audit_alert(rule, now=clock.now(), count=count)

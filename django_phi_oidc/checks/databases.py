@@ -12,7 +12,7 @@ from django.db import DatabaseError, connections
 from django.utils.module_loading import import_string
 
 from .. import conf
-from ..audit import db_privileges
+from ..audit import db_privileges, triggers
 from ..audit.models import AuditEvent
 from ..audit.router import AUDIT_ALIAS, AuditRouter
 from ..crypto import keyring
@@ -131,6 +131,20 @@ def check_database_role(databases: Sequence[str] | None = None, **kwargs: Any) -
         if excess:
             hint = "manage.py phi_oidc audit grants ROLE prints the SQL of a role that can only read and insert."
             yield warning(20, f"The role of {alias!r} could change the log: it {', '.join(excess)}.", hint)
+
+
+@register_check(Tags.database, deploy=True)
+def check_audit_triggers(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
+    """E040: triggers, functions and persistence of the audit log are as the migrations made them."""
+    if AUDIT_ALIAS not in (databases or ()) or AUDIT_ALIAS not in connections:
+        return
+    try:
+        if AuditEvent._meta.db_table in connections[AUDIT_ALIAS].introspection.table_names():
+            hint = "manage.py phi_oidc audit repair, as the owner of the tables; then audit verify."
+            for text in triggers.list_deviations():
+                yield error(40, f"The audit log is not append-only: {text}.", hint)
+    except DatabaseError as fault:
+        yield error(17, f"The audit database can't be read: {type(fault).__name__}.")
 
 
 @register_check(Tags.database)

@@ -86,9 +86,10 @@ class KeysDeclaration:
     audit_signing: Annotated[Path | str | Callable[[], Any] | None, parse_raw] = None
     """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-trail.md): `pathlib.Path`, text, or a
     callable. Only for the process that seals the log. Default: none: this process does not seal."""
-    audit_public: Annotated[Sequence[Path | str], parse_raw] = ()
+    audit_public: Annotated[Sequence[Path | str | Mapping[str, Any]], parse_raw] = ()
     """Keys that verify checkpoints, in addition to that of `audit_signing`: verifier keys (`name+id+key`), PEM, base64
-    of 32 bytes, or a `pathlib.Path`."""
+    of 32 bytes, or a `pathlib.Path`. A key that [was replaced](../how-to/rotate-keys.md#the-signing-key) is
+    `{"key": …, "until_size": N}`: it verifies checkpoints of at most N events."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ Each finding is ok, a warning (it works but should be fixed, or cannot be determ
 refused, or are not safe), with the code of the rule if there is one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -358,6 +358,13 @@ def check_access_token_lifetime(alert_count: int | None, *, limit: timedelta) ->
         text = f"{alert_count} sign-ins in 30 days had access tokens with a lifetime above an hour, or without one"
         return _warning("lifetimes", Code.ACCESS_TOKEN_LIFETIME, text, "Ask the provider for ten minutes.")
     return _ok("lifetimes", text if alert_count is None else f"{text}; no alert in 30 days")
+
+
+def check_audit_log(deviations: Sequence[str]) -> Iterator[ProviderFinding]:
+    """Report how the triggers of the audit log differ from what the migrations made."""
+    for text in deviations:
+        remedy = "manage.py phi_oidc audit repair, as the owner of the tables; then audit verify."
+        yield _failure("audit log", "protection_altered", text, remedy)
 
 
 def check_clock(

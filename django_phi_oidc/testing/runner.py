@@ -24,6 +24,7 @@ from django.db.models.signals import post_migrate
 from django.test.runner import DiscoverRunner, ParallelTestSuite, RemoteTestRunner
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]  # the stubs lack it
 
+from ..audit import triggers
 from ..audit.events import raise_on_refused_detail
 from ..audit.router import AUDIT_ALIAS
 
@@ -61,6 +62,7 @@ def set_up_process() -> None:
     _original_database_names.update({alias: str(connections.settings[alias]["NAME"]) for alias in connections})
     _cleanup_stack.callback(_original_database_names.clear)
     _cleanup_stack.enter_context(raise_on_refused_detail())
+    _cleanup_stack.enter_context(triggers.allow_deletion())
     post_migrate.connect(_drop_append_only_triggers, dispatch_uid=_DISPATCH_UID)
     _cleanup_stack.callback(post_migrate.disconnect, dispatch_uid=_DISPATCH_UID)
 

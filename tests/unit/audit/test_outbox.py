@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, IntegrityError, connection, connections, transaction
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
@@ -28,6 +28,7 @@ from django_phi_oidc.audit.tasks import drain_outbox
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable
 from tests.support.audit_outage import audit_database_hangs
+from tests.support.audit_tampering import DROPPED_ROWS, DropRows, dropping_trigger
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
 ORIGIN = Origin(actor="7", session="a-session")
@@ -354,3 +355,43 @@ def test_audit_drain_without_the_audit_database_fails(
     with audit_database_away(), pytest.raises(CommandError, match="cannot be written"):
         call_command("phi_oidc", "audit", "drain")
     assert AuditOutbox.objects.using(DEFAULT_DB_ALIAS).count() == len(waiting)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("drop_rows", DROPPED_ROWS.values(), ids=DROPPED_ROWS)
+def test_e4_outbox_row_stays_until_its_event_is_in_the_log(drop_rows: DropRows, count_events: Any) -> None:
+    with drop_rows("auditevent"):
+        with transaction.atomic():
+            enqueue_session_ended()
+        with transaction.atomic():
+            enqueue_session_ended(now=NOW + timedelta(seconds=1))
+            enqueue_session_ended(now=NOW + timedelta(seconds=2))
+        assert count_events() == (3, 0)
+        with pytest.raises(CommandError, match=r"Moved: 0; left in the outbox: 3\."):
+            call_command("phi_oidc", "audit", "drain")
+        assert count_events() == (3, 0)
+    assert flush() == 3
+    assert count_events() == (0, 3)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_e4_event_that_the_database_drops_does_not_hold_up_the_others(count_events: Any) -> None:
+    events = defer_two_changes()
+    with dropping_trigger("auditevent", only_id=events[0].event.id):
+        assert flush() == 1
+        assert count_events() == (1, 1)
+        with pytest.raises(AuditUnavailable):
+            record_with_deferred([events[0]], [PERMIT])
+    assert flush() == 1
+    assert AuditOutbox.objects.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_e4_change_is_rolled_back_if_the_outbox_stores_no_row(count_events: Any) -> None:
+    with dropping_trigger("auditoutbox", using="default"):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            enqueue_session_ended()
+        assert count_events() == (0, 0)
+    with transaction.atomic():
+        enqueue_session_ended()
+    assert count_events() == (0, 1)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 from django.db import OperationalError, connections, transaction
 
-from django_phi_oidc.audit.events import Action, canonical_bytes, compute_mac, parse_event
+from django_phi_oidc.audit.events import Action, AuthenticatedEvent, canonical_bytes, compute_mac, parse_event
 from django_phi_oidc.audit.formats.items import LogItem, SealedEvent
 from django_phi_oidc.audit.log import sequencer
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditOutbox, AuditWitness
@@ -340,6 +340,19 @@ def test_event_that_no_format_can_represent_stops_the_sink(
     checkpoint(2)
     assert run(sink, clock) == DeliveryResult(accepted=2, fault="event_unreadable")
     assert alerts() == [("delivery_stopped", "event_unreadable", "Sink/siem")]
+
+
+@pytest.mark.parametrize("damage", [{"detail": "[" * 100_000}, {"outcome": "x"}])
+def test_e3_event_planted_with_the_mac_key_stops_no_sink(sink: Recorder, clock: Clock, damage: dict[str, str]) -> None:
+    before, planted, after = (finished(now=NOW + timedelta(seconds=number)) for number in range(3))
+    event = planted.event._replace(**damage)
+    mac = compute_mac(event, keyring.get_keys("audit_mac")[0].material)
+    insert_events([before, AuthenticatedEvent(event, mac), after])
+    key = Ed25519PrivateKey.generate()
+    result = sequencer.append_to_log(key=key, now=NOW)
+    assert (result.event_count, result.refused_count) == (2, 1)
+    assert run(sink, clock).is_caught_up
+    assert sink.received == [str(before.event.id), str(after.event.id), "checkpoint-1-2"]
 
 
 @pytest.mark.parametrize("value", ["infinity", "2026-11-24 16:05:09+00 BC"])

@@ -356,7 +356,9 @@ def test_resume_continues_a_restored_log_and_refuses_an_intact_one(audit: Callab
     detail = detail_of("audit.restored")
     assert (detail["epoch"], detail["tree_size"], detail["why"]) == (2, 5, "the disk broke")
     assert AuditCheckpoint.objects.last().epoch == 2
-    assert "no faults" in audit("verify", "--checkpoint", checkpoint)
+    with pytest.raises(CommandError, match="changed after it was sealed"):
+        audit("verify", "--checkpoint", checkpoint)
+    assert "no faults" in audit("verify", "--checkpoint", checkpoint, "--lost-size", 5)
     with witness:
         assert audit("seal").startswith("Sealed: ")
 
@@ -373,7 +375,7 @@ def test_archived_restore_event_still_declares_its_epoch(audit: Callable[..., st
     audit("archive", archive)
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE action = 'audit.restored'")
-    output = audit("verify", "--archive", archive, "--checkpoint", lost)
+    output = audit("verify", "--archive", archive, "--checkpoint", lost, "--lost-size", 5)
     assert "fork_declared" in output
     assert "no faults" in output
 
