@@ -152,7 +152,8 @@ class Options:
     """Further origins of this portal, such as `https://other.example`, whose redirect URIs
     `oidc/sector-identifier.json` lists."""
     REVOCATION_GIVE_UP_AFTER: timedelta = timedelta(days=3)
-    """timedelta or seconds: how long a revocation is retried before it is abandoned, with an alert."""
+    """timedelta or seconds: how long after its first attempt, and at least ten, a revocation is abandoned, with an
+    alert."""
     CLEAR_ALL_COOKIES: bool = False
     """A logout makes the browser delete every cookie of the registered domain, also of other applications."""
     KEEP_OFFLINE: bool = False

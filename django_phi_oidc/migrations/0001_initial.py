@@ -342,6 +342,7 @@ class Migration(migrations.Migration):
                 ("lease_until", models.DateTimeField(null=True)),
                 ("last_fault", models.CharField(blank=True, max_length=64, verbose_name="last fault")),
                 ("created_at", models.DateTimeField(verbose_name="created at")),
+                ("first_attempt_at", models.DateTimeField(null=True, verbose_name="first attempt at")),
                 ("finished_at", models.DateTimeField(null=True, verbose_name="finished at")),
             ],
             options={
