@@ -652,6 +652,7 @@ class Migration(migrations.Migration):
                             ("django_logout", "django.contrib.auth.logout was called"),
                             ("replaced", "another sign-in on the same browser"),
                             ("session_lost", "the Django session was flushed"),
+                            ("row_deleted", "the row of the session was deleted"),
                             ("audit_unavailable", "the sign-in could not be written to the audit log"),
                             ("subject_unlinked", "the link to the account was deleted"),
                             ("idle_timeout", "idle timeout"),

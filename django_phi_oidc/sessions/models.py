@@ -33,6 +33,7 @@ class EndReason(models.TextChoices):
     DJANGO_LOGOUT = "django_logout", _("django.contrib.auth.logout was called")
     REPLACED = "replaced", _("another sign-in on the same browser")
     SESSION_LOST = "session_lost", _("the Django session was flushed")
+    ROW_DELETED = "row_deleted", _("the row of the session was deleted")
     AUDIT_UNAVAILABLE = "audit_unavailable", _("the sign-in could not be written to the audit log")
     SUBJECT_UNLINKED = "subject_unlinked", _("the link to the account was deleted")
     IDLE_TIMEOUT = "idle_timeout", _("idle timeout")

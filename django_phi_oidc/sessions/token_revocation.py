@@ -14,6 +14,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
 from .._internal.retry import compute_backoff
+from .._internal.sql import delete_in_batches
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..errors import AccountError, Code, KeyRingError, MetadataError, TransportError, Undecryptable
@@ -137,6 +138,13 @@ def attempt_by_provider(
         if any(attempt.result and attempt.result.is_provider_unavailable for attempt in attempts):
             del used_seconds[provider]
         yield statuses.get(pk)
+
+
+def delete_finished_revocations(*, before: datetime) -> int:
+    """Delete the revocations that were finished before that time; return their number."""
+    # The id begins with the time of creation and has an index; finished_at has none.
+    created = PendingRevocation.objects.filter(pk__lt=randomness.lowest_uuid7(before))
+    return delete_in_batches(created.filter(finished_at__lt=before))
 
 
 def reset_backoff(*, now: datetime, revocation_ids: Sequence[uuid.UUID] | None = None) -> list[uuid.UUID]:

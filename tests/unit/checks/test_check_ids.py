@@ -256,6 +256,11 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W013", provider(par="never"), provider(par="auto")),
     ("W014", provider(allow_auth_time_zero=True), provider(allow_auth_time_zero=False)),
     ("W022", provider(allow_logout_token_without_exp=True), provider(allow_logout_token_without_exp=False)),
+    (
+        "E002",
+        option(OPERATIONAL_RETENTION=timedelta(hours=23)),
+        option(OPERATIONAL_RETENTION=timedelta(days=1)),
+    ),
     ("W015", second_provider("https://op.example.test"), second_provider("https://op.example.test/")),
     (
         "W007",
