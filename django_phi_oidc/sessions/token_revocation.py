@@ -212,6 +212,8 @@ def revoke_at_provider(
     try:
         provider = get_provider(provider_name)
         metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
+        if not metadata.revocation_endpoint and metadata.is_partial:
+            raise MetadataError(Code.METADATA_INVALID)
         if not metadata.revocation_endpoint:
             return RevocationAttemptResult(status=RevocationStatus.UNSUPPORTED, error_code=Code.REVOCATION_UNSUPPORTED)
         request = build_revocation_request(

@@ -265,6 +265,53 @@ def test_successful_attempt_after_the_configured_time_is_done(op: ScriptedOP) ->
     assert try_at(pk, NOW + GIVE_UP) is RevocationStatus.DONE
 
 
+def test_c4_response_that_is_cut_in_its_status_line_is_no_success(op: ScriptedOP) -> None:
+    def cut(handler: Any) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 O")
+        handler.close_connection = True
+
+    op.answer = cut
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.PENDING
+    assert PendingRevocation.objects.get().last_fault == "transport_unreachable"
+
+
+def test_c3_revocation_endpoint_of_the_rfc_8414_document_is_used(op: ScriptedOP) -> None:
+    op.metadata["revocation_endpoint"] = None
+    op.discovery = by_path(op, {**op.document(), "revocation_endpoint": f"{op.issuer}/revoke"})
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.DONE
+    assert op.asked == [{"token": "refresh-canary", "token_type_hint": "refresh_token"}]
+
+
+def test_c3_revocation_endpoint_of_the_overrides_is_used(op: ScriptedOP, settings: Any) -> None:
+    op.metadata["revocation_endpoint"] = None
+    declare(settings, op, metadata_overrides={"revocation_endpoint": f"{op.issuer}/revoke"})
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.DONE
+
+
+def test_c3_token_is_kept_while_the_rfc_8414_document_is_unavailable(op: ScriptedOP, settings: Any) -> None:
+    op.metadata["revocation_endpoint"] = None
+    declare(settings, op, revocation="best_effort")
+    op.discovery = by_path(op, None)
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.PENDING
+    assert PendingRevocation.objects.get().last_fault == "metadata_invalid"
+
+
+def by_path(op: ScriptedOP, oauth_document: dict[str, Any] | None) -> Answer:
+    """Answer with the document of RFC 8414 at its path, or 503 if there is none, and else with that of OIDC."""
+
+    def answer(handler: Any) -> None:
+        if "oauth-authorization-server" in handler.path:
+            send(handler, 200 if oauth_document else 503, oauth_document)
+        else:
+            send(handler, 200, {name: value for name, value in op.document().items() if value is not None})
+
+    return answer
+
+
 def test_attempt_at_a_hanging_provider_ends_at_its_timeout(op: ScriptedOP) -> None:
     op.answer = op.hang
     (pk,) = queue()
