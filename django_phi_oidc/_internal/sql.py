@@ -136,6 +136,19 @@ def delete(model: type[models.Model], keys: Sequence[Any], *, using: str) -> Non
         cursor.execute(statement, [key.get_db_prep_value(value, connection) for value in keys])
 
 
+def delete_in_batches(rows: models.QuerySet[Any], *, batch_size: int = 1000) -> int:
+    """Delete rows, each batch in its own transaction, and return their number. Several workers share the work."""
+    deleted = 0
+    while True:
+        with transaction.atomic(using=rows.db):
+            pks = list(rows.select_for_update(skip_locked=True).values_list("pk", flat=True)[:batch_size])
+            deleted += len(pks)
+            if pks:
+                rows.filter(pk__in=pks).delete()
+        if len(pks) < batch_size:
+            return deleted
+
+
 def count_rows(querysets: Sequence[models.QuerySet[Any]], *, limit: int, using: str) -> list[int]:
     """Return how many rows each queryset has, at most limit, by one SELECT.
 

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils.translation import gettext, ngettext, override
 
+from .._internal.sql import delete_in_batches
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..signals import security_alert
@@ -92,6 +93,11 @@ def send_due_alerts(*, recipients: Sequence[str], now: datetime) -> int:
         due_at=None, notified_at=now
     )
     return len(alerts)
+
+
+def delete_acknowledged_alerts(*, before: datetime) -> int:
+    """Delete the alerts that were acknowledged before that time; return their number."""
+    return delete_in_batches(SecurityAlert.objects.filter(acknowledged_at__lt=before))
 
 
 def acknowledge_alert(pk: int, *, note: str, origin: Origin, now: datetime) -> bool:

@@ -44,7 +44,7 @@ _PROVIDER_WARNINGS: tuple[tuple[int, Callable[[ProviderDeclaration], bool], str]
 
 @register_check(Tags.security)
 def check_declarations(**kwargs: Any) -> Messages:
-    """E001 to E007, E021: PHI_OIDC, its providers, claims, sinks and keys; W001 to W006, W011 to W015, W022, W034."""
+    """E001 to E007, E021: PHI_OIDC, its providers, claims, sinks and keys; W001 to W006, W011 to W015, W022, W034, W045."""
     try:
         unknown, mistakes = conf.list_unknown_options(), conf.list_mistakes()
     except ImproperlyConfigured as fault:
@@ -112,6 +112,8 @@ def _check_provider(provider: ProviderDeclaration) -> Messages:
         yield error(5, f"{subject} the issuer is not https.")
     if provider.allow_loopback_http and not settings.DEBUG:
         yield error(6, f"{subject} allow_loopback_http is for development; DEBUG is off.")
+    for name, _ in provider.metadata_overrides:
+        yield warning(45, f"{subject} metadata_overrides replaces {name} of the metadata.")
     for number, applies, text in _PROVIDER_WARNINGS:
         if applies(provider):
             yield warning(number, f"{subject} {text}")

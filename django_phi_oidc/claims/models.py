@@ -4,7 +4,9 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+from django.apps import apps
 from django.db import models
+from django.db.models import Exists, OuterRef, Q
 from django.utils.translation import gettext_lazy as _
 
 from .._internal import clock
@@ -16,6 +18,17 @@ FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
 """The `held_until` of a hold without an end, and the `retained_until` of a claim that ends with its session."""
 NO_SESSION = uuid.UUID(int=0)
 """The `StoredClaim.session` of a claim that outlives its session, so that one unique index covers both kinds."""
+
+
+def get_session_claim_condition(*, is_session_live: bool) -> Q:
+    """Return the condition of a claim that expires with a session, which is live; or which is gone: an orphaned claim.
+
+    Code of the host project can delete the row of a session past Django's signals, by SQL.
+    """
+    # By name, because sessions are a layer above claims.
+    sessions = apps.get_model("django_phi_oidc", "OIDCSession")._default_manager
+    live = Exists(sessions.filter(pk=OuterRef("session"), ended_at=None))
+    return Q(expires_at=None) & (Q(live) if is_session_live else ~live)
 
 
 class StoredClaim(models.Model):

@@ -23,10 +23,11 @@ from ..crypto import retention_keys
 from ..errors import HeldForLegalReasons
 from ..subjects.models import PairwiseSubject
 from .legal_holds import list_active_holds
-from .models import NO_SESSION, LegalHold, StoredClaim
+from .models import NO_SESSION, LegalHold, StoredClaim, get_session_claim_condition
 
 SCRUB_BATCH_SIZE = 10_000
 """Rows erased in one transaction."""
+ORPHAN_BATCH_SIZE = 500
 SCRUB_LOCK_ID = 0x7068695F73637275
 """PostgreSQL advisory lock, held by the worker that erases the first batch of expired claims."""
 DESTRUCTION_MARGIN = timedelta(hours=1)
@@ -96,14 +97,14 @@ def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetim
 
 
 def scrub_due_claims(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> int:
-    """Erase the expired claims that no legal hold preserves; return how many this run erased.
+    """Erase the expired and orphaned claims that no legal hold preserves; return how many this run erased.
 
     Each batch and its event is one transaction, so a killed worker leaves nothing half done. Several workers share the
     work: on PostgreSQL they start at both ends and skip rows that another worker has locked, on SQLite they wait.
     """
-    erased, last_due_at = 0, None
-    newest_first: bool | None = None
+    last_due_at, newest_first = None, None
     with batch_delivery():
+        erased = _scrub_orphaned_claims(now=now)
         while True:
             # Each batch continues where the last one ended, to avoid reading the deleted rows again.
             with transaction.atomic():
@@ -134,6 +135,16 @@ def destroy_unused_keys(*, now: datetime) -> list[str]:
         store.destroy(name)
         destroyed.append(name)
     return destroyed
+
+
+def _scrub_orphaned_claims(*, now: datetime) -> int:
+    """Erase the claims of sessions that are gone, as their end would have done; return their number."""
+    orphaned = StoredClaim.objects.filter(get_session_claim_condition(is_session_live=False))
+    erased = 0
+    while session_ids := set(orphaned.values_list("session", flat=True)[:ORPHAN_BATCH_SIZE]):
+        with transaction.atomic():
+            erased += scrub_sessions(session_ids, origin=Origin(), now=now)
+    return erased
 
 
 def _acquire_scrub_lock() -> bool:

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from django.db.models import Count, Max, Min, Q
+from django.db.models.functions import Coalesce
 
 from ..crypto import retention_keys
 from .legal_holds import list_active_holds
-from .models import StoredClaim
+from .models import StoredClaim, get_session_claim_condition
 
 OVERDUE_TOLERANCE = timedelta(hours=1)
 """How late the periodic erasure may be before the report counts as late."""
@@ -21,14 +22,15 @@ class StoredClaimSummary:
     purpose: str
     count: int
     of_sessions: int
-    """Claims of active sessions, which expire with them."""
+    """Claims of live sessions, which expire with them."""
     since: datetime
     """When the oldest one was obtained."""
     until: datetime | None
     """When the last one expires; None: all expire with their sessions."""
     overdue: int
-    """Expired claims without a hold, which should be erased already."""
+    """Claims without a hold that have expired, or whose session is gone, and which should be erased already."""
     overdue_since: datetime | None
+    """When the first of them expired; for one whose session is gone, when it was obtained."""
     held: int
     """Claims on legal hold."""
     held_past_their_time: int
@@ -50,7 +52,7 @@ class RetentionReport:
 
     @property
     def overdue_since(self) -> datetime | None:
-        """When the first overdue claim expired."""
+        """When the first overdue claim expired, or was obtained if its session is gone."""
         return min((summary.overdue_since for summary in self.claims if summary.overdue_since), default=None)
 
     @property
@@ -70,8 +72,9 @@ class RetentionKeySummary:
 
 
 def get_overdue_condition(*, now: datetime) -> Q:
-    """Return the condition of an expired claim that is not on legal hold."""
-    return Q(expires_at__lte=now) & (Q(held_until=None) | Q(held_until__lte=now))
+    """Return the condition of a claim that should be erased already: it is expired or orphaned, and not on hold."""
+    orphaned = get_session_claim_condition(is_session_live=False)
+    return (Q(expires_at__lte=now) | orphaned) & (Q(held_until=None) | Q(held_until__lte=now))
 
 
 def create_retention_report(*, now: datetime) -> RetentionReport:
@@ -82,11 +85,11 @@ def create_retention_report(*, now: datetime) -> RetentionReport:
         .values("name", "purpose")
         .annotate(
             count=Count("pk"),
-            of_sessions=Count("pk", filter=Q(expires_at=None)),
+            of_sessions=Count("pk", filter=get_session_claim_condition(is_session_live=True)),
             since=Min("obtained_at"),
             until=Max("expires_at"),
             overdue=Count("pk", filter=overdue),
-            overdue_since=Min("expires_at", filter=overdue),
+            overdue_since=Min(Coalesce("expires_at", "obtained_at"), filter=overdue),
             held=Count("pk", filter=held),
             held_past_their_time=Count("pk", filter=held & Q(expires_at__lte=now)),
         )

@@ -44,6 +44,7 @@ METRIC_EXPORTERS = ("prometheus", "opentelemetry")
 SESSION_ENDING_CHANGES = ("password", "roles")
 MAX_ACTIVATION_LIFETIME = timedelta(days=366)
 _parse_activation_lifetime = partial(parse_duration, maximum=MAX_ACTIVATION_LIFETIME)
+_parse_operational_retention = partial(parse_duration, minimum=timedelta(days=1), maximum=timedelta(days=3653))
 _ORIGIN_PATTERN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -153,7 +154,12 @@ class Options:
     """Further origins of this portal, such as `https://other.example`, whose redirect URIs
     `oidc/sector-identifier.json` lists."""
     REVOCATION_GIVE_UP_AFTER: timedelta = timedelta(days=3)
-    """timedelta or seconds: how long a revocation is retried before it is abandoned, with an alert."""
+    """timedelta or seconds: how long after its first attempt, and at least ten, a revocation is abandoned, with an
+    alert."""
+    OPERATIONAL_RETENTION: Annotated[timedelta, _parse_operational_retention] = timedelta(days=90)
+    """timedelta or seconds, from a day to ten years: how long
+    [ended sessions, finished revocations and acknowledged alerts](../how-to/retention.md#rows-without-claims) are
+    stored."""
     CLEAR_ALL_COOKIES: bool = False
     """A logout makes the browser delete every cookie of the registered domain, also of other applications."""
     KEEP_OFFLINE: bool = False

@@ -27,6 +27,7 @@ from ._parsing import (
 )
 from .claims import parse_basis, parse_purpose
 from .client_keys import ALGS_BY_KTY, ClientKey, parse_client_keys
+from .metadata_overrides import MetadataOverrides, parse_metadata_overrides
 
 SIGNING_ALGS = ("PS256", "ES256", "EdDSA", "RS256")
 """Algorithms that an ID Token may be signed with. `none` and HS* can't be allowed."""
@@ -124,6 +125,9 @@ class ProviderDeclaration:
     name: str
     issuer: Annotated[str, _parse_issuer]
     """As in the provider's metadata, byte for byte."""
+    metadata_overrides: Annotated[MetadataOverrides, parse_metadata_overrides] = ()
+    """With warning W045: members of the provider's metadata that are missing or wrong there, name → value, such as
+    `revocation_endpoint`; [which ones](#metadata_overrides)."""
     client_id: Annotated[str, parse_nonempty]
     """The client identifier that the provider issued to the portal."""
     client_secret: str = field(default="", repr=False)

@@ -342,6 +342,7 @@ class Migration(migrations.Migration):
                 ("lease_until", models.DateTimeField(null=True)),
                 ("last_fault", models.CharField(blank=True, max_length=64, verbose_name="last fault")),
                 ("created_at", models.DateTimeField(verbose_name="created at")),
+                ("first_attempt_at", models.DateTimeField(null=True, verbose_name="first attempt at")),
                 ("finished_at", models.DateTimeField(null=True, verbose_name="finished at")),
             ],
             options={
@@ -653,6 +654,7 @@ class Migration(migrations.Migration):
                             ("django_logout", "django.contrib.auth.logout was called"),
                             ("replaced", "another sign-in on the same browser"),
                             ("session_lost", "the Django session was flushed"),
+                            ("row_deleted", "the row of the session was deleted"),
                             ("audit_unavailable", "the sign-in could not be written to the audit log"),
                             ("subject_unlinked", "the link to the account was deleted"),
                             ("idle_timeout", "idle timeout"),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -43,6 +44,8 @@ class ProviderMetadata:
     authorization_response_iss_parameter_supported: bool = False
     acr_values_supported: tuple[str, ...] = ()
     """Empty if not published."""
+    is_partial: bool = False
+    """The document of RFC 8414 could not be fetched: it may contain what is missing here."""
 
 
 def build_metadata_url(issuer: str) -> str:
@@ -56,8 +59,56 @@ def build_metadata_request(*, issuer: str) -> TransportRequest:
     return TransportRequest(method="GET", url=build_metadata_url(issuer), headers=headers, operation="metadata")
 
 
-def process_metadata_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> ProviderMetadata:
+def build_oauth_metadata_requests(*, issuer: str) -> tuple[TransportRequest, ...]:
+    """Return the requests for the metadata of RFC 8414, to send in this order until one is answered with it.
+
+    The first is that of RFC 8414. If the issuer has a path, the second is at its end, as in OIDC Discovery, which is
+    where many providers publish it. Spec: RFC 8414 3, 3.1, 5.
+    """
+    parts, name = urlsplit(issuer.removesuffix("/")), "/.well-known/oauth-authorization-server"
+    paths = dict.fromkeys((f"{name}{parts.path}", f"{parts.path}{name}"))
+    return tuple(
+        TransportRequest(
+            method="GET",
+            url=parts._replace(path=path).geturl(),
+            headers={"Accept": "application/json"},
+            operation="metadata",
+        )
+        for path in paths
+    )
+
+
+def process_oauth_metadata_response(response: TransportResponse, *, issuer: str) -> Mapping[str, Any] | None:
+    """Return the members; None if the response is no metadata of this issuer, which is then not used.
+
+    Spec: RFC 8414 3.2, 3.3.
+    """
+    members = parse_json_body(response) if response.status == 200 else None
+    return members if members is not None and members.get("issuer") == issuer else None
+
+
+def merge_metadata(
+    members: Mapping[str, Any], *, oauth_members: Mapping[str, Any], declaration: ProviderDeclaration
+) -> dict[str, Any]:
+    """Return the members of OIDC Discovery, with those of RFC 8414 that it lacks, and with the declared overrides.
+
+    Requires: both are of the declared issuer.
+    """
+    overrides = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in declaration.metadata_overrides
+    }
+    return {**oauth_members, **members, **overrides}
+
+
+def process_metadata_response(
+    response: TransportResponse,
+    *,
+    declaration: ProviderDeclaration,
+    oauth_members: Mapping[str, Any] | None = MappingProxyType({}),
+) -> ProviderMetadata:
     """Return metadata of the declared issuer, with https endpoints and support for everything declared.
+
+    oauth_members: of RFC 8414, for what the response lacks; None: they could not be fetched.
 
     Unknown members and the media type, which static hosts set as they like, are ignored. NOT checked:
     response_types_supported, code_challenge_methods_supported and token_endpoint_auth_methods_supported, which
@@ -68,7 +119,9 @@ def process_metadata_response(response: TransportResponse, *, declaration: Provi
     if members is None:
         raise MetadataError(Code.METADATA_INVALID)
     validate_issuer(members, issuer=declaration.issuer)
+    members = merge_metadata(members, oauth_members=oauth_members or {}, declaration=declaration)
     metadata = ProviderMetadata(
+        is_partial=oauth_members is None,
         issuer=declaration.issuer,
         authorization_endpoint=_get_endpoint(members, "authorization_endpoint"),
         token_endpoint=_get_endpoint(members, "token_endpoint"),

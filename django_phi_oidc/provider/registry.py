@@ -13,16 +13,11 @@ from .. import conf
 from ..config.providers import ProviderDeclaration
 from ..errors import AccountError, Code, KeyNotFound
 from ..oidc.jwks import JSONWebKeySet, KeySet
-from ..oidc.metadata import (
-    ProviderMetadata,
-    build_jwks_request,
-    build_metadata_request,
-    process_jwks_response,
-    process_metadata_response,
-)
+from ..oidc.metadata import ProviderMetadata, build_jwks_request, process_jwks_response
 from ..oidc.transport import Transport
 from .http_transport import HTTPTransport
-from .metadata_cache import CachedDocument, RemoteKeySet, TokenSource, parse_freshness_seconds
+from .metadata_cache import MIN_FRESH_SECONDS, CachedDocument, RemoteKeySet, TokenSource, parse_freshness_seconds
+from .metadata_documents import fetch_metadata
 
 
 class Provider:
@@ -59,10 +54,10 @@ class Provider:
         return other
 
     def _fetch_metadata(self, timeout_seconds: float) -> tuple[ProviderMetadata, float]:
-        request = build_metadata_request(issuer=self.declaration.issuer)
-        response = self.transport.send(request, timeout_seconds=timeout_seconds)
-        metadata = process_metadata_response(response, declaration=self.declaration)
-        return metadata, parse_freshness_seconds(response.headers)
+        metadata, response, _ = fetch_metadata(
+            self.declaration, transport=self.transport, timeout_seconds=timeout_seconds
+        )
+        return metadata, MIN_FRESH_SECONDS if metadata.is_partial else parse_freshness_seconds(response.headers)
 
     def _fetch_keys(self, timeout_seconds: float) -> tuple[JSONWebKeySet, float]:
         ends_at = self._monotonic() + timeout_seconds

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from django.db import IntegrityError, connections, router, transaction
 
-from .._internal.sql import durable
+from .._internal.sql import delete_in_batches, durable
 from .models import UsedIdentifier
 
 
@@ -60,7 +60,7 @@ def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -
 
 def delete_expired(*, now: datetime) -> int:
     """Delete the identifiers that are refused for their age at now; return how many there were."""
-    return UsedIdentifier.objects.filter(until__lt=now).delete()[0]
+    return delete_in_batches(UsedIdentifier.objects.filter(until__lt=now))
 
 
 def _insert(kind: str, identifier: str, expires_at: datetime, *, frame: AbstractContextManager[None]) -> bool:

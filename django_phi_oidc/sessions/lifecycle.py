@@ -17,11 +17,14 @@ from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.db import connections, transaction
+from django.db.models import Exists, OuterRef
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
+from .._internal.sql import delete_in_batches
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
+from ..claims.legal_holds import list_active_holds
 from ..claims.retention import scrub_sessions
 from ..errors import Code, KeyRingError
 from ..oidc.token import ReceivedToken, TokenResponse
@@ -173,6 +176,12 @@ def _delete_django_sessions(session_keys: Sequence[str]) -> None:
 
         # A named function and no partial: Django logs the name of a failed callback, and a partial's shows the key.
         transaction.on_commit(delete_django_sessions, robust=True)
+
+
+def delete_ended_sessions(*, before: datetime, now: datetime) -> int:
+    """Delete the sessions that ended before that time; return their number. Those of persons on legal hold stay."""
+    holds = list_active_holds(now=now).filter(subject=OuterRef("subject"))
+    return delete_in_batches(OIDCSession.objects.filter(~Exists(holds), ended_at__lt=before))
 
 
 def find_live_session_with_subject(session_id: uuid.UUID) -> OIDCSession | None:

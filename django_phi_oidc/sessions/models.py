@@ -4,7 +4,7 @@ import hashlib
 import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, Self, cast
 
 from django.conf import settings
@@ -16,6 +16,7 @@ from django.views.decorators.debug import sensitive_variables
 from .._internal import randomness, request_secrets
 from .._internal.lease import LeasedQuerySet
 from ..fields import SealedTextField
+from ..oidc.revocation import MAX_RETRY_AFTER
 from ..oidc.token import ReceivedToken, TokenTypeHint
 from ..subjects.models import PairwiseSubject
 
@@ -32,6 +33,7 @@ class EndReason(models.TextChoices):
     DJANGO_LOGOUT = "django_logout", _("django.contrib.auth.logout was called")
     REPLACED = "replaced", _("another sign-in on the same browser")
     SESSION_LOST = "session_lost", _("the Django session was flushed")
+    ROW_DELETED = "row_deleted", _("the row of the session was deleted")
     AUDIT_UNAVAILABLE = "audit_unavailable", _("the sign-in could not be written to the audit log")
     SUBJECT_UNLINKED = "subject_unlinked", _("the link to the account was deleted")
     IDLE_TIMEOUT = "idle_timeout", _("idle timeout")
@@ -115,6 +117,12 @@ def sha256_hex(value: str) -> str:
     return hashlib.sha256(value.encode("utf-8")).hexdigest()
 
 
+REVOCATION_LEASE = timedelta(seconds=30)
+"""Longer than the limit of any call."""
+_MAX_WAIT = 2 * MAX_RETRY_AFTER
+"""Twice the longest back-off, because the clocks of two servers differ."""
+
+
 class RevocationStatus(models.TextChoices):
     """The status of a revocation. All but PENDING are final."""
 
@@ -181,8 +189,12 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         return ids_by_session
 
     def due(self, now: datetime) -> Self:
-        """Return the pending revocations that are due and not leased."""
-        return self.unleased(now).filter(status=RevocationStatus.PENDING, due_at__lte=now)
+        """Return the pending revocations that are due and not leased.
+
+        A row that waits for its next attempt longer than any back-off was written by a clock that was ahead: it is due.
+        """
+        is_due = models.Q(due_at__lte=now) | models.Q(attempts__gt=0, due_at__gt=now + _MAX_WAIT)
+        return self.unleased(now, lease=REVOCATION_LEASE).filter(is_due, status=RevocationStatus.PENDING)
 
 
 class PendingRevocation(models.Model):
@@ -201,7 +213,9 @@ class PendingRevocation(models.Model):
     lease_until = models.DateTimeField(null=True)
     last_fault = models.CharField(_("last fault"), max_length=64, blank=True)
     created_at = models.DateTimeField(_("created at"))
-    """When the token was first to be revoked; `give_up_after` counts from it."""
+    """When the token was first to be revoked."""
+    first_attempt_at = models.DateTimeField(_("first attempt at"), null=True)
+    """`REVOCATION_GIVE_UP_AFTER` counts from it: without workers, no revocation is abandoned."""
     finished_at = models.DateTimeField(_("finished at"), null=True)
 
     objects = PendingRevocationQuerySet.as_manager()

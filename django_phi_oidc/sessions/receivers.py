@@ -59,6 +59,20 @@ def end_sessions_on_unlink(*, instance: PairwiseSubject, origin: Model | Any = N
         revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
 
 
+@receiver(pre_delete, sender=OIDCSession, dispatch_uid="django_phi_oidc.sessions.deletion")
+def end_session_on_deletion(*, instance: OIDCSession, origin: Model | Any = None, **kwargs: Any) -> None:
+    """End a live session whose row is deleted, in that transaction: its tokens are in the row and nowhere else.
+
+    origin: what delete() was called on. The tokens of one session are revoked after the commit, those of a queryset by
+    the sweep.
+    """
+    if instance.ended_at is not None:
+        return
+    ended = end_sessions([instance.pk], EndReason.ROW_DELETED, origin=Origin(), now=clock.now())
+    if isinstance(origin, Model):
+        revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
+
+
 @receiver(user_logged_in, dispatch_uid="django_phi_oidc.sessions.lifecycle")
 def start_session_timeouts(*, request: HttpRequest | None, **kwargs: Any) -> None:
     """Start the timeouts of a password session. An OIDC sign-in stores its own times."""

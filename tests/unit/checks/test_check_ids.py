@@ -258,6 +258,17 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W034", provider(reauthentication="request"), provider(reauthentication="verify")),
     ("W034", provider(reauthentication="never"), provider()),
     ("W022", provider(allow_logout_token_without_exp=True), provider(allow_logout_token_without_exp=False)),
+    (
+        "W045",
+        provider(metadata_overrides={"revocation_endpoint": "https://op.example.test/revoke"}),
+        provider(metadata_overrides={}),
+    ),
+    ("E002", provider(metadata_overrides={"issuer": "https://other.example.test"}), provider(metadata_overrides={})),
+    (
+        "E002",
+        option(OPERATIONAL_RETENTION=timedelta(hours=23)),
+        option(OPERATIONAL_RETENTION=timedelta(days=1)),
+    ),
     ("W015", second_provider("https://op.example.test"), second_provider("https://op.example.test/")),
     (
         "W007",
@@ -310,6 +321,14 @@ def test_check_reports_wrong_settings_and_no_valid_ones(check_id: str, wrong: Ch
         assert check_id in find_ids()
     with override_settings(**right()):
         assert check_id not in find_ids()
+
+
+def test_c3_each_override_is_named_by_a_warning() -> None:
+    names = ["revocation_endpoint", "introspection_endpoint"]
+    overrides = {name: f"https://op.example.test/{name}" for name in names}
+    with override_settings(**provider(metadata_overrides=overrides)()):
+        messages = [message for message in run_checks() if message.id == "django_phi_oidc.W045"]
+    assert [any(name in message.msg for message in messages) for name in names] == [True, True]
 
 
 def test_audit_alias_and_its_options_are_checked() -> None:
