@@ -14,7 +14,7 @@ from django.contrib.sessions.models import Session
 from django_phi_oidc._internal import clock
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.login.state_cookie import STATE_LIFETIME
-from django_phi_oidc.replay.tasks import delete_expired_identifiers
+from django_phi_oidc.replay.cache import delete_expired
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.integration.journeys.rule_codes import shows
@@ -94,7 +94,7 @@ def test_b3_logout_is_remembered_for_as_long_as_a_sign_in_may_take(op: DemoProvi
     log_out(op, sub=sub)
     later = clock.now() + STATE_LIFETIME - timedelta(seconds=5)
     with clock.override_clock(lambda: later):
-        delete_expired_identifiers()
+        delete_expired(now=later)
         assert_refused(op, browser, browser.get(op.authorize(location, "amina")))
 
 
