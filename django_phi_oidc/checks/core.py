@@ -44,7 +44,10 @@ _PROVIDER_WARNINGS: tuple[tuple[int, Callable[[ProviderDeclaration], bool], str]
 
 @register_check(Tags.security)
 def check_declarations(**kwargs: Any) -> Messages:
-    """E001 to E007, E021: PHI_OIDC, its providers, claims, sinks and keys; W001 to W006, W011 to W015, W022, W034 and on."""
+    """PHI_OIDC, its providers, claims, sinks and keys.
+
+    E001 to E007, E021; W001 to W006, W011 to W015, W022, W034, W045.
+    """
     try:
         unknown, mistakes = conf.list_unknown_options(), conf.list_mistakes()
     except ImproperlyConfigured as fault:
