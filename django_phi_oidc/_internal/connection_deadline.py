@@ -20,6 +20,8 @@ from .deadlines import call_at
 
 CONNECT_SECONDS = 5
 """`connect_timeout` of a connection whose declaration has none: the driver's default is two minutes."""
+CLIENT_MARGIN_SECONDS = 0.2
+"""How much longer this process waits than a server with a statement timeout, which does not commit the statement."""
 _NEVER = float("inf")
 
 

@@ -10,7 +10,7 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 
 from .. import conf
 from .._internal import metrics, randomness
-from .._internal.connection_deadline import connection_deadline
+from .._internal.connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from .._internal.sql import durable, insert, insert_autocommit, statement_timeout
 from ..crypto import keyring
 from ..errors import AuditUnavailable
@@ -31,8 +31,6 @@ from .router import AUDIT_ALIAS
 logger = logging.getLogger("phi_oidc.audit")
 WRITE_SECONDS = 4.0
 """Limit for a read or write of events on PostgreSQL, because a request waits for its permit. Includes connecting."""
-_CLIENT_MARGIN_SECONDS = 0.2
-"""How much longer this process waits than the database: a statement that the database cancels is not committed."""
 EVENT_ERRORS = (IntegrityError, DataError)
 """Database errors about the event itself, and not about the state of the database."""
 
@@ -184,5 +182,5 @@ def audit_deadline(seconds: float) -> Iterator[None]:
 
     Raises: AuditUnavailable, as `translate_database_errors` does, a moment after that time.
     """
-    with translate_database_errors(), connection_deadline(seconds + _CLIENT_MARGIN_SECONDS, using=AUDIT_ALIAS):
+    with translate_database_errors(), connection_deadline(seconds + CLIENT_MARGIN_SECONDS, using=AUDIT_ALIAS):
         yield
