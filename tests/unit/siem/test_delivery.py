@@ -29,6 +29,7 @@ from django_phi_oidc.siem.delivery import LEASE_DURATION, DeliveryResult, check_
 from django_phi_oidc.siem.http_protocol import SendResult
 from django_phi_oidc.siem.models import SinkCursor
 from django_phi_oidc.siem.sinks import create_sink
+from tests.support.audit_tampering import sql, without_triggers
 from tests.support.databases import child_environment
 from tests.support.sealed_events import NOW, Clock, checkpoint, digest, finished, first_receipts, seal, sealed_order
 
@@ -362,10 +363,8 @@ def test_event_that_no_model_can_load_stops_the_sink_after_those_before_it(
 ) -> None:
     seal(5)
     victim = AuditLeaf.objects.get(leaf_index=3).event_id
-    with connections["phi_audit"].cursor() as cursor:
-        cursor.execute("ALTER TABLE django_phi_oidc_auditevent DISABLE TRIGGER ALL")
-        cursor.execute("UPDATE django_phi_oidc_auditevent SET occurred_at = %s WHERE id = %s", [value, victim])
-        cursor.execute("ALTER TABLE django_phi_oidc_auditevent ENABLE TRIGGER ALL")
+    with without_triggers():
+        sql("UPDATE django_phi_oidc_auditevent SET occurred_at = %s WHERE id = %s", value, victim)
     assert run(sink, clock).fault == "event_unreadable"
     assert sink.received == sealed_ids(3)[:3]
     assert alerts() == [("delivery_stopped", "event_unreadable", "Sink/siem")]

@@ -151,7 +151,7 @@ from tests.support.audit_log import KEY, NOW, seal_now
 assert psycopg.pq.__impl__ == "python"
 result, summary = seal_now(), VerificationSummary()
 found = list(verify_log(keys=[KEY.public_key()], now=NOW + timedelta(hours=1), summary=summary))
-print(result.event_count, summary.events, [finding.kind.value for finding in found])
+print(result.event_count, summary.events, sorted({finding.kind.value for finding in found}))
 """
 
 
@@ -165,4 +165,4 @@ def test_e9_log_is_sealed_and_verified_without_the_c_extension_of_psycopg() -> N
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     # The process does not know that this is a test database, whose triggers against DELETE and TRUNCATE were dropped.
-    assert done.stdout == f"300 300 {['protection_altered'] * 8}\n"
+    assert done.stdout == "300 300 ['protection_altered']\n"
