@@ -28,7 +28,7 @@ def get_session_claim_condition(*, is_session_live: bool) -> Q:
     # By name, because sessions are a layer above claims.
     sessions = apps.get_model("django_phi_oidc", "OIDCSession")._default_manager
     live = Exists(sessions.filter(pk=OuterRef("session"), ended_at=None))
-    return Q(expires_at=None) & (Q(live) if is_session_live else ~live)
+    return Q(Q(live) if is_session_live else ~Q(live), expires_at=None)
 
 
 class StoredClaim(models.Model):

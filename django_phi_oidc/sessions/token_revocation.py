@@ -165,7 +165,7 @@ class _Attempt:
     """As it was leased."""
     result: RevocationAttemptResult | None
     """None: the budget was used up before."""
-    ended_at: datetime
+    done_at: datetime
 
 
 def _lease_and_call(revocation_ids: Sequence[uuid.UUID], *, now: datetime, budget_seconds: float) -> list[_Attempt]:
@@ -185,8 +185,8 @@ def _lease_and_call(revocation_ids: Sequence[uuid.UUID], *, now: datetime, budge
         seconds_left = budget_seconds - (time.monotonic() - started)
         has_time = not attempts or seconds_left >= _MIN_CALL_SECONDS
         result = _revoke_row(row, now=now, timeout_seconds=seconds_left) if has_time else None
-        ended_at = now + timedelta(seconds=time.monotonic() - started)
-        attempts.append(_Attempt(row=row, result=result, ended_at=ended_at))
+        done_at = now + timedelta(seconds=time.monotonic() - started)
+        attempts.append(_Attempt(row=row, result=result, done_at=done_at))
     return attempts
 
 
@@ -252,7 +252,7 @@ def _save_results(
         return statuses
     events: list[NewEvent] = []
     # All results are saved together, when the last attempt has ended.
-    now = attempts[-1].ended_at
+    now = attempts[-1].done_at
     with transaction.atomic(durable=True):
         for attempt in attempts:
             row, result = attempt.row, attempt.result
