@@ -1,12 +1,11 @@
 """The Celery task that deletes expired identifiers."""
 
-from celery import shared_task
-
 from .._internal import clock
+from .._internal.periodic_task import periodic_task
 from . import cache
 
 
-@shared_task(name="phi_oidc.prune_spent", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.prune_spent")
 def delete_expired_identifiers() -> None:
     """Delete used identifiers that are refused for their age by now."""
     cache.delete_expired(now=clock.now())

@@ -107,6 +107,7 @@ def retry_due(
     ends_at = time.monotonic() + budget_seconds
     results: Counter[RevocationStatus] = Counter()
     while pks := list_due(now=clock(), limit=batch_size):
+        tried_before = results.total()
         for pk in pks:
             if time.monotonic() >= ends_at:
                 return results
@@ -114,6 +115,9 @@ def retry_due(
             status = attempt_revocation(pk, now=now, timeout_seconds=timeout_seconds, give_up_after=give_up_after)
             if status:
                 results[status] += 1
+        if results.total() == tried_before:
+            # Other workers hold or lock all of them.
+            break
     return results
 
 
