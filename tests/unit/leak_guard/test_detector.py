@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -299,3 +300,33 @@ def test_sentry_event_is_masked_completely(
     frames = event["exception"]["values"][-1]["stacktrace"]["frames"]
     assert any("vars" in frame for frame in frames) is (leak != "claim"), "no variables after a disclosure"
     assert frames[-1]["function"] == "respond"
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise AttributeError("no such attribute")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"msg": "%s", "args": (Unprintable(),)},
+        {"msg": Unprintable()},
+        {"msg": "%(name)d", "args": ({"name": "x"},)},
+        {"msg": "fine", "exc_info": True},
+        {"msg": "fine", "exc_info": (ValueError, "no exception", None)},
+    ],
+)
+def test_d11_filter_never_raises_and_never_drops_a_record(fields: dict[str, Any]) -> None:
+    record = logging.makeLogRecord(fields)
+    assert LeakageFilter().filter(record) is True
+    assert LeakageFilter().filter(logging.makeLogRecord({"msg": "a %s", "args": ("word",)})) is True
+
+
+def test_d11_traceback_of_a_usual_exception_is_still_masked() -> None:
+    try:
+        raise ValueError("Bearer 0123456789abcdef0123")
+    except ValueError:
+        record = logging.makeLogRecord({"msg": "failed", "exc_info": sys.exc_info()})
+    assert LeakageFilter().filter(record)
+    assert "Bearer •••" in str(record.exc_text)
