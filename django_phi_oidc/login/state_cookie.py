@@ -139,7 +139,7 @@ def set_encrypted_cookie(
 def _delete_surplus_states(response: HttpResponse, request: HttpRequest, new: dict[str, str]) -> None:
     prefix = SECURE_COOKIE_PREFIX if request.is_secure() else COOKIE_PREFIX
     others = {name: text for name, text in request.COOKIES.items() if name not in response.cookies}
-    states = [name for name in list_state_cookie_names(request) if name in others]
+    states = [name for name in list_state_cookie_names(request) if name in others and name.startswith(prefix)]
     kept = {name: text for name, text in others.items() if name.startswith(prefix) and name not in states}
     bytes_left = MAX_COOKIE_BYTES - sum(_count_bytes(*item) for item in ({**kept, **new}).items())
     count_left = MAX_PENDING_SIGN_INS - 1

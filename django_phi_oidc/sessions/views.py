@@ -30,7 +30,7 @@ from .timeout_responses import PASSIVE_HEADER, get_time_left, render_session_end
 
 STATE_COOKIE_PREFIXES = ("__Host-phi_oidc_", "phi_oidc_")
 """Of the state cookies of unfinished sign-ins; 32 hexadecimal digits follow."""
-_STATE_COOKIE_SUFFIX = re.compile("[0-9a-f]{32}")
+_STATE_COOKIE_NAME = re.compile(f"(?:{'|'.join(STATE_COOKIE_PREFIXES)})[0-9a-f]{{32}}")
 LOGOUT_BUDGET_SECONDS = 2.0
 """For all calls to the provider together. The user does not wait longer."""
 FORM_CONTENT_SECURITY_POLICY = (
@@ -140,10 +140,5 @@ def _render_provider_redirect(request: HttpRequest, end_session_request: EndSess
 
 
 def list_state_cookie_names(request: HttpRequest) -> list[str]:
-    """Return the state cookies of unfinished sign-ins. Other names may be invalid in a response header.
-
-    Over https, only cookies with the first prefix: a host with the same parent domain can set the others.
-    """
-    prefix = STATE_COOKIE_PREFIXES[0 if request.is_secure() else 1]
-    suffixes = {name: name.removeprefix(prefix) for name in request.COOKIES if name.startswith(prefix)}
-    return [name for name, suffix in suffixes.items() if _STATE_COOKIE_SUFFIX.fullmatch(suffix)]
+    """Return the state cookies of unfinished sign-ins. Other names may be invalid in a response header."""
+    return [name for name in request.COOKIES if _STATE_COOKIE_NAME.fullmatch(name)]

@@ -43,7 +43,7 @@ _BEGIN_WAIT = """
         SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
         WHERE l.relation = 'django_phi_oidc_auditunsealed'::regclass AND l.mode = 'ShareUpdateExclusiveLock'
         AND l.granted AND a.datname = current_database() AND a.usename = session_user
-        AND a.xact_start < clock_timestamp() - %s)
+        AND a.xact_start < clock_timestamp() - make_interval(secs => %s))
 """
 # A lock that conflicts with itself and with no reader or writer of the table. It needs a privilege that only the
 # sealer's role has; any role can take an advisory lock, and keep it.
@@ -74,7 +74,7 @@ def exclusive_transaction() -> Iterator[None]:
         with transaction.atomic(using=AUDIT_ALIAS, durable=True), connection.cursor() as cursor:
             # On SQLite the transaction is IMMEDIATE, and thus already exclusive.
             if connection.vendor == "postgresql":
-                cursor.execute(_BEGIN_WAIT, [str(round(LOCK_WAIT_SECONDS * 1000)), STALLED_AFTER])
+                cursor.execute(_BEGIN_WAIT, [str(round(LOCK_WAIT_SECONDS * 1000)), STALLED_AFTER.total_seconds()])
                 if ended := cursor.fetchone()[1]:
                     logger.error("Ended %s database sessions that were sealing for too long.", len(ended))
                 cursor.execute(_LOCK_QUEUE)
