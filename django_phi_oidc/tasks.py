@@ -1,10 +1,9 @@
 """The tasks, where Celery looks for them."""
 
 # ruff: noqa: PLC0414 -- explicit re-exports
-from celery import shared_task
-
 from . import conf
 from ._internal import clock
+from ._internal.periodic_task import periodic_task
 from .access.emergency.tasks import tend_emergencies as tend_emergencies
 from .anomalies.alerts import delete_acknowledged_alerts
 from .anomalies.tasks import watch as watch
@@ -21,7 +20,7 @@ from .sessions.token_revocation import delete_finished_revocations
 from .siem.tasks import deliver as deliver
 
 
-@shared_task(name="phi_oidc.prune", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.prune")
 def prune() -> None:
     """Delete the rows whose retention has ended: spent identifiers, sessions, revocations and alerts."""
     now = clock.now()

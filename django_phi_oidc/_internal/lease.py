@@ -6,7 +6,7 @@ A lease is acquired by one conditional UPDATE and not by a lock, so no transacti
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Self, TypeVar
 
-from django.db import models
+from django.db import connections, models, transaction
 from django.db.models import Q
 
 M = TypeVar("M", bound=models.Model)
@@ -34,11 +34,16 @@ class LeasedQuerySet(models.QuerySet[M]):
         return self.filter(ended | Q(**{f"{self.lease_field}__gt": now + _MAX_DURATIONS * lease}))
 
     def acquire_lease(self, pk: Any, *, now: datetime, lease: timedelta, **changes: Any) -> bool:
-        """Acquire the lease of one row and write changes with it; return False if another worker holds it.
+        """Acquire the lease of one row and write changes with it; return False if the row is leased or locked.
 
+        It does not wait for a transaction that locks the row: its process may be stopped, and other rows are due.
         Commit before the work begins: until then, other workers do not see the lease.
         """
-        return bool(self.unleased(now, lease=lease).filter(pk=pk).update(**{self.lease_field: now + lease}, **changes))
+        free = self.unleased(now, lease=lease).filter(pk=pk)
+        with transaction.atomic(using=self.db, savepoint=False):
+            if connections[self.db].features.has_select_for_update_skip_locked:
+                free = self.filter(pk__in=free.select_for_update(skip_locked=True).values("pk"))
+            return bool(free.update(**{self.lease_field: now + lease}, **changes))
 
     def release_lease(self, pk: Any, *, expires_at: datetime) -> bool:
         """Release the lease that ends at expires_at; return False if another worker has acquired the row since."""

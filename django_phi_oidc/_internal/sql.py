@@ -1,13 +1,17 @@
 """Single SQL statements without the overhead of query sets: no signals, no key read back, no extra transaction."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from django.db import IntegrityError, connections, models, transaction
+from django.db import IntegrityError, OperationalError, connections, models, transaction
 
+_IDLE = 0
+"""psycopg's transaction status of a connection without an open transaction."""
+_LOCK_NOT_AVAILABLE = "55P03"
+"""The SQLSTATE of a statement that exceeded lock_timeout."""
 _ASYNC_COMMIT_CLAUSE = " USING (SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
 """PostgreSQL commits this one statement before it is on disk, if it is a transaction by itself."""
 
@@ -42,6 +46,38 @@ def statement_timeout(seconds: float, *, using: str) -> Iterator[None]:
                 # For this transaction only: a pooler assigns the connection to other clients afterwards.
                 cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(round(seconds * 1000))])
         yield
+
+
+@contextmanager
+def limit_lock_waits(seconds: float) -> Iterator[None]:
+    """Let each statement of this thread fail that waits for a lock for so long, on the PostgreSQL connections.
+
+    It applies to transactions that begin inside the block. An open transaction is not changed.
+    """
+    with ExitStack() as stack:
+        for connection in connections.all():
+            if connection.vendor == "postgresql":
+                stack.enter_context(connection.execute_wrapper(partial(_execute_with_lock_timeout, seconds=seconds)))
+        yield
+
+
+def is_lock_timeout(error: OperationalError) -> bool:
+    """Return whether a statement failed because another transaction held its lock for too long."""
+    return getattr(error.__cause__, "sqlstate", "") == _LOCK_NOT_AVAILABLE
+
+
+def _execute_with_lock_timeout(
+    execute: Callable[..., Any], statement: str, parameters: Any, many: bool, context: dict[str, Any], *, seconds: float
+) -> Any:
+    connection = context["connection"]
+    if connection.connection.info.transaction_status != _IDLE:
+        return execute(statement, parameters, many, context)
+    # In autocommit, the setting needs a transaction for this one statement.
+    with transaction.atomic(using=connection.alias) if connection.get_autocommit() else nullcontext():
+        with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+            # For this transaction only: a pooler assigns the connection to other clients afterwards.
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(round(seconds * 1000))])
+        return execute(statement, parameters, many, context)
 
 
 def read_statement_timeout(seconds: float, *, using: str) -> AbstractContextManager[None]:

@@ -74,11 +74,12 @@ def send_due_alerts(*, recipients: Sequence[str], now: datetime) -> int:
 
     The mail has kinds and counts, never the key. A mail that cannot be sent is retried after SEND_RETRY_DELAY.
     """
-    due = SecurityAlert.objects.filter(due_at__lte=now).order_by("due_at", "pk")[:MAX_ALERTS_PER_RUN]
     lease = now + SEND_RETRY_DELAY
-    alerts = [
-        alert for alert in due if SecurityAlert.objects.filter(pk=alert.pk, due_at=alert.due_at).update(due_at=lease)
-    ]
+    with transaction.atomic():
+        due = SecurityAlert.objects.filter(due_at__lte=now).order_by("due_at", "pk")
+        # A stopped process that locks one alert must not hold up the others.
+        alerts = list(due.select_for_update(skip_locked=True)[:MAX_ALERTS_PER_RUN])
+        SecurityAlert.objects.filter(pk__in=[alert.pk for alert in alerts]).update(due_at=lease)
     for alert in alerts:
         level = _LOG_LEVELS[Severity(alert.severity)]
         logger.log(level, "Security alert %s: %s, seen %s times.", alert.pk, alert.kind, alert.count)

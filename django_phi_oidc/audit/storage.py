@@ -5,8 +5,9 @@ import logging
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections, transaction
 
 from .. import conf
 from .._internal import metrics, randomness
@@ -25,7 +26,7 @@ from .events import (
     compute_resource_pseudonym,
     serialize_event,
 )
-from .models import AuditEvent
+from .models import AuditEvent, AuditUnsealed
 from .router import AUDIT_ALIAS
 
 logger = logging.getLogger("phi_oidc.audit")
@@ -79,6 +80,23 @@ def insert_events(events: Sequence[AuthenticatedEvent], *, timeout_seconds: floa
             with durable(AUDIT_ALIAS):
                 insert(build_rows(events), using=AUDIT_ALIAS)
     log_events(events)
+
+
+def is_writable(*, now: datetime, timeout_seconds: float) -> bool:
+    """Insert an event in a transaction that is rolled back, and return whether it was stored and queued for sealing.
+
+    Nothing stays but dead rows. On PostgreSQL, timeout_seconds limits each statement. Requires: no open transaction.
+    """
+    id_ = randomness.uuid7(now)
+    probe = {"v": 1, "occurred_at": now, "action": "probe", "outcome": "success", "detail": "{}", "mac": bytes(32)}
+    try:
+        with statement_timeout(timeout_seconds, using=AUDIT_ALIAS):
+            insert([AuditEvent(id=id_, **probe)], using=AUDIT_ALIAS)
+            is_queued: bool = AuditUnsealed.objects.using(AUDIT_ALIAS).filter(pk=id_).exists()
+            transaction.set_rollback(True, using=AUDIT_ALIAS)
+    except (DatabaseError, InterfaceError):
+        return False
+    return is_queued
 
 
 def build_rows(events: Sequence[AuthenticatedEvent]) -> list[AuditEvent]:

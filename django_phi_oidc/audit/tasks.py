@@ -2,28 +2,29 @@
 
 from collections import deque
 
-from celery import shared_task
-
 from .. import conf
 from .._internal import clock
+from .._internal.periodic_task import periodic_task
 from ..errors import SealingRefused
 from . import outbox, spool, throttling, triggers
 from .log import sequencer, signing_keys
 from .recorder import raise_audit_alert
 
 
-@shared_task(name="phi_oidc.drain_outbox", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.drain_outbox")
 def drain_outbox() -> None:
     """Write the events of counted refusals, and move the outbox and this machine's spool to the audit log."""
     try:
         throttling.flush_refusal_counts(now=clock.now())
     finally:
-        outbox.flush()
-    if (emergency := conf.emergency()) and emergency.spool:
-        spool.flush_spool(emergency.spool, now=clock.now())
+        try:
+            outbox.flush()
+        finally:
+            if (emergency := conf.emergency()) and emergency.spool:
+                spool.flush_spool(emergency.spool, now=clock.now())
 
 
-@shared_task(name="phi_oidc.seal", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.seal")
 def seal() -> None:
     """Append new events to the log if this worker has the signing key.
 

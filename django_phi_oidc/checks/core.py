@@ -197,6 +197,14 @@ def check_signing_key(**kwargs: Any) -> Messages:
 
 
 @register_check(Tags.security)
+def check_trusted_proxies(**kwargs: Any) -> Messages:
+    """W041: the portal is behind a proxy, and takes the proxy's address for that of each client."""
+    if getattr(settings, "SECURE_PROXY_SSL_HEADER", None) and not conf.trusted_proxies():
+        text = "SECURE_PROXY_SSL_HEADER is set, but TRUSTED_PROXIES is empty: events have the address of the proxy."
+        yield warning(41, text, "All clients then also share the limits for one address.")
+
+
+@register_check(Tags.security)
 def check_metrics(**kwargs: Any) -> Messages:
     """E030: METRICS names a package that is not installed."""
     for name in conf.metrics():

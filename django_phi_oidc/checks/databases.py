@@ -147,6 +147,24 @@ def check_audit_triggers(databases: Sequence[str] | None = None, **kwargs: Any) 
         yield error(17, f"The audit database can't be read: {type(fault).__name__}.")
 
 
+@register_check(Tags.database, deploy=True)
+def check_idle_transactions(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
+    """W042: a process that was stopped inside a transaction would keep its locks."""
+    for alias in (AUDIT_ALIAS, "default"):
+        if alias not in (databases or ()) or alias not in connections or connections[alias].vendor != "postgresql":
+            continue
+        try:
+            with connections[alias].cursor() as cursor:
+                cursor.execute("SELECT current_setting('idle_in_transaction_session_timeout')")
+                timeout = cursor.fetchone()
+        except DatabaseError:
+            # E017 reports it.
+            continue
+        if timeout == ("0",):
+            hint = "ALTER ROLE … SET idle_in_transaction_session_timeout = '60s'"
+            yield warning(42, f"A process that is stopped in a transaction on {alias!r} keeps its locks forever.", hint)
+
+
 @register_check(Tags.database)
 def check_audit_tables(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
     """E017, W010: the audit log can be read and exists; E018: the key of each subject digest is configured."""

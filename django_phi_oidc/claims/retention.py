@@ -5,7 +5,7 @@ Events never contain erased values. Without its retention key, a claim in a back
 
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
@@ -70,17 +70,24 @@ def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:
     Raises: HeldForLegalReasons, and then nothing was erased.
     """
     with transaction.atomic():
-        # Locked before the claims, as in a sign-in, which then locks claims in another order (by name).
-        subjects = PairwiseSubject.objects.filter(user=user.pk).order_by("pk").select_for_update(no_key=True)
-        return sum(scrub_subject(subject, cause="requested", origin=origin, now=now) for subject in subjects)
+        return _scrub_subjects(lock_subjects_of_users([user.pk]), cause="requested", origin=origin, now=now)
 
 
 def scrub_subject(subject: PairwiseSubject, *, cause: str, origin: Origin, now: datetime) -> int:
-    """Erase all claims of a subject in the caller's transaction; return their number. Raises: HeldForLegalReasons."""
-    rows, held = _lock_subject_claims(subject, now=now)
-    if held:
-        raise HeldForLegalReasons
-    return _delete_claims(rows, cause=cause, subject=str(subject.uuid), origin=origin, now=now)
+    """Erase all claims of a subject in the caller's transaction; return their number.
+
+    Requires: the caller has locked the subject. Raises: HeldForLegalReasons.
+    """
+    return _scrub_subjects([subject], cause=cause, origin=origin, now=now)
+
+
+def lock_subjects_of_users(users: Collection[Any]) -> list[PairwiseSubject]:
+    """Lock the subjects of these users until the end of the transaction, and return them.
+
+    All code locks in this order, which prevents deadlocks: subjects, accounts, sessions, claims, each by primary key.
+    A sign-in locks its claims by name, but after its subject.
+    """
+    return list(PairwiseSubject.objects.filter(user__in=users).order_by("pk").select_for_update(no_key=True))
 
 
 def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetime) -> int:
@@ -88,12 +95,10 @@ def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetim
 
     Claims on legal hold are marked as expired instead, and erased when the hold ends.
     """
-    erased = 0
-    for subject in PairwiseSubject.objects.filter(user__in=users).order_by("pk"):
-        rows, held = _lock_subject_claims(subject, now=now)
-        _mark_expired(held, now=now)
-        erased += _delete_claims(rows, cause="user_inactive", subject=str(subject.uuid), origin=origin, now=now)
-    return erased
+    subjects = lock_subjects_of_users(users)
+    rows, held = _lock_subject_claims(subjects, now=now)
+    _mark_expired(held, now=now)
+    return _delete_claims(rows, subjects, cause="user_inactive", origin=origin, now=now)
 
 
 def scrub_due_claims(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> int:
@@ -188,11 +193,19 @@ def _delete_due_claims(
     return counts, (min if newest_first else max)(edges, default=None)
 
 
-def _lock_subject_claims(subject: PairwiseSubject, *, now: datetime) -> tuple[dict[int, str], list[int]]:
-    """Lock the claims of a subject. Return the names of the erasable ones by key, and the keys of those on hold."""
-    claims = StoredClaim.objects.filter(subject=subject.pk).order_by("pk").select_for_update()
-    rows, held = _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject"), now=now)
-    return {pk: name for _, pk, name, _ in rows}, held
+def _scrub_subjects(subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime) -> int:
+    rows, held = _lock_subject_claims(subjects, now=now)
+    if held:
+        raise HeldForLegalReasons
+    return _delete_claims(rows, subjects, cause=cause, origin=origin, now=now)
+
+
+def _lock_subject_claims(
+    subjects: Sequence[PairwiseSubject], *, now: datetime
+) -> tuple[list[tuple[Any, ...]], list[int]]:
+    """Lock the claims of all subjects. Return session, key, name and subject of the erasable ones, and held keys."""
+    claims = StoredClaim.objects.filter(subject__in=subjects).order_by("pk").select_for_update()
+    return _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject"), now=now)
 
 
 def _split_by_hold(claim_rows: Iterable[Any], *, now: datetime) -> tuple[list[tuple[Any, ...]], list[int]]:
@@ -212,12 +225,18 @@ def _mark_expired(claim_ids: Sequence[int], *, now: datetime) -> None:
         StoredClaim.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now), pk__in=claim_ids).update(expires_at=now)
 
 
-def _delete_claims(names_by_id: Mapping[int, str], *, cause: str, subject: str, origin: Origin, now: datetime) -> int:
-    if not names_by_id:
+def _delete_claims(
+    rows: Sequence[tuple[Any, ...]], subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime
+) -> int:
+    if not rows:
         return 0
-    _delete_unheld_rows(names_by_id)
-    enqueue_many(_create_scrub_events(names_by_id.values(), cause=cause, subject=subject, origin=origin, now=now))
-    return len(names_by_id)
+    _delete_unheld_rows([pk for _, pk, _, _ in rows])
+    events: list[NewEvent] = []
+    for subject in subjects:
+        names = [name for _, _, name, owner in rows if owner == subject.pk]
+        events += _create_scrub_events(names, cause=cause, subject=str(subject.uuid), origin=origin, now=now)
+    enqueue_many(events)
+    return len(rows)
 
 
 def _delete_unheld_rows(claim_ids: Collection[int]) -> None:

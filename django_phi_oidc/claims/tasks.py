@@ -1,12 +1,11 @@
 """The Celery task of claims."""
 
-from celery import shared_task
-
 from .._internal import clock
+from .._internal.periodic_task import periodic_task
 from .retention import destroy_unused_keys, scrub_due_claims
 
 
-@shared_task(name="phi_oidc.scrub", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.scrub")
 def scrub() -> None:
     """Erase expired claims and unused retention keys. Idempotent."""
     now = clock.now()

@@ -21,7 +21,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import randomness
-from ..errors import CiphertextInvalid, KeyMissing, KeyUnknown
+from ..errors import CiphertextInvalid, KeyMissing, KeyUnknown, Undecryptable
 from . import retention_keys
 
 KEY_BYTES = 32
@@ -84,6 +84,20 @@ def decrypt(ciphertext: str, *, context: Sequence[str]) -> str:
     else:
         key = _get_key(key_id, get_keys("encryption"))
     return _decrypt_envelope(key, token, context)[1]
+
+
+def decrypt_external(ciphertext: str, *, context: Sequence[str]) -> str | None:
+    """Return the plaintext of a cookie or parameter; None if it is not one that `encrypt` made with that context.
+
+    Only the encryption keys are used: the sender must not choose a retention key, which may be missing. Raises:
+    KeyMissing, if there is no encryption key.
+    """
+    key_id, _, token = ciphertext.partition(":")
+    keys = get_keys("encryption")
+    try:
+        return _decrypt_envelope(_get_key(key_id, keys), token, context)[1]
+    except Undecryptable:
+        return None
 
 
 def reencrypt_text(ciphertext: str, *, context: Sequence[str], keys: Sequence[SymmetricKey]) -> str:

@@ -73,16 +73,16 @@ class LeakageFilter(logging.Filter):
                 setattr(record, name, masked)
         try:
             message = record.getMessage()
-        except (TypeError, ValueError, KeyError):
-            # The arguments do not match the format. The handler reports that on stderr and needs them for it.
+            traceback = _FORMATTER.formatException(record.exc_info) if record.exc_info and not record.exc_text else ""
+        except Exception:  # noqa: BLE001 -- a filter must not make the application's logging call fail
+            # The record cannot be formatted: its arguments do not match, or `__str__` of one of them fails. The handler
+            # reports that on stderr and needs them for it.
             return True
         if (masked := mask(message)) != message:
             record.msg, record.args = masked, None
-        if record.exc_info and not record.exc_text:
-            traceback = _FORMATTER.formatException(record.exc_info)
-            if (masked := mask(traceback)) != traceback:
-                # Formatters use this text instead of formatting the traceback.
-                record.exc_text = masked
+        if (masked := mask(traceback)) != traceback:
+            # Formatters use this text instead of formatting the traceback.
+            record.exc_text = masked
         return True
 
 

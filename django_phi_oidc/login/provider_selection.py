@@ -1,5 +1,7 @@
 """The choice between several providers, and the URLs that start a sign-in."""
 
+from urllib.parse import urlsplit
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -32,8 +34,13 @@ def build_sign_in_url(provider: str | None, *, next_url: str) -> str:
 
 
 def parse_next_url(request: HttpRequest) -> str:
-    """Return `next`, encoded for a header; empty when it is on another host or too long."""
+    """Return `next`, encoded for a header; empty when it is on another host, relative or too long.
+
+    A relative reference, such as `?page=2`, would lead from the callback URL to itself.
+    """
     url = request.GET.get("next", "")
     safe = url_has_allowed_host_and_scheme(url, allowed_hosts={request.get_host()}, require_https=request.is_secure())
     encoded = iri_to_uri(url) if safe else ""
-    return encoded if len(encoded) <= MAX_RETURN_PATH_LENGTH else ""
+    parts = urlsplit(encoded)
+    is_absolute = bool(parts.netloc) or parts.path.startswith("/")
+    return encoded if is_absolute and len(encoded) <= MAX_RETURN_PATH_LENGTH else ""

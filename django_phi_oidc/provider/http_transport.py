@@ -3,6 +3,7 @@
 import http.client
 import os
 import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -144,13 +145,21 @@ def create_ssl_context(ca_bundle: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not ca_bundle:
-        context.load_default_certs()
+        _load_system_cas(context)
         return context
     try:
         context.load_verify_locations(cafile=ca_bundle)
     except OSError as error:
         raise TransportError(Code.TRANSPORT_TLS, "ca_bundle cannot be read.") from error
     return context
+
+
+def _load_system_cas(context: ssl.SSLContext) -> None:
+    """Trust the CAs at OpenSSL's own paths. Not load_default_certs, which SSL_CERT_FILE and SSL_CERT_DIR redirect."""
+    paths = ssl.get_default_verify_paths()
+    file, folder = Path(paths.openssl_cafile), Path(paths.openssl_capath)
+    if file.is_file() or folder.is_dir():
+        context.load_verify_locations(file if file.is_file() else None, folder if folder.is_dir() else None)
 
 
 def _read_response(

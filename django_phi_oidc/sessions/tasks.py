@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from celery import shared_task
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
 from .. import conf
 from .._internal import clock
+from .._internal.periodic_task import periodic_task
+from .._internal.sql import is_lock_timeout
 from ..audit.events import Origin
 from ..audit.outbox import batch_delivery
 from ..claims.retention import scrub_inactive_users
@@ -36,7 +37,7 @@ _MAX_REQUEST_SECONDS = 5.0
 """Longest time between cycling a Django session key and storing it. Longer requests may sign the user out."""
 
 
-@shared_task(name="phi_oidc.sweep_revocations", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.sweep_revocations")
 def sweep_revocations() -> None:
     """Try all revocations that are due."""
     token_revocation.retry_due(
@@ -47,14 +48,18 @@ def sweep_revocations() -> None:
     )
 
 
-@shared_task(name="phi_oidc.end_overdue", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.end_overdue")
 def end_expired_sessions() -> int:
     """End and count sessions past a timeout, of an unusable account, or without a Django session. The sweep revokes."""
     idle, absolute = conf.idle_timeout(), conf.absolute_timeout()
     ended = 0
     expiry.limit_future_times(now=clock.now())
     while expired := expiry.list_expired_sessions(now=clock.now(), idle_timeout=idle, absolute_timeout=absolute):
-        ended += sum(_end_in_batches(pks, reason) for reason, pks in expired)
+        ended_now = sum(_end_in_batches(pks, reason) for reason, pks in expired)
+        if not ended_now:
+            # Another transaction locks all of them. The next run tries again.
+            break
+        ended += ended_now
     orphaned = expiry.list_orphaned_sessions(wait=_wait_for_requests)
     return ended + _end_in_batches(orphaned, EndReason.SESSION_LOST)
 
@@ -62,13 +67,26 @@ def end_expired_sessions() -> int:
 def _end_in_batches(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
     size = expiry.BATCH_SIZE
     batches = [session_ids[start : start + size] for start in range(0, len(session_ids), size)]
-    ended = sum(len(end_sessions(batch, reason, origin=Origin(), now=clock.now())) for batch in batches)
-    if reason is EndReason.USER_INACTIVE:
-        # Changed without a signal, for example by a bulk update; else their claims would already be erased.
-        for batch in batches:
-            users = OIDCSession.objects.filter(pk__in=batch, user__isnull=False).values_list("user", flat=True)
+    return sum(_end_batch(batch, reason) for batch in batches)
+
+
+def _end_batch(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
+    """End the sessions. If another transaction locks a row of one of them for too long, end the others."""
+    try:
+        ended = len(end_sessions(session_ids, reason, origin=Origin(), now=clock.now()))
+        if reason is EndReason.USER_INACTIVE:
+            # Changed without a signal, for example by a bulk update; else their claims would already be erased.
+            users = OIDCSession.objects.filter(pk__in=session_ids, user__isnull=False).values_list("user", flat=True)
             with transaction.atomic():
                 scrub_inactive_users(set(users), origin=Origin(), now=clock.now())
+    except OperationalError as error:
+        if not is_lock_timeout(error):
+            raise
+        if len(session_ids) == 1:
+            logger.error("Session %s can't be ended: another transaction locks it.", session_ids[0])  # noqa: TRY400
+            return 0
+        half = len(session_ids) // 2
+        return _end_batch(session_ids[:half], reason) + _end_batch(session_ids[half:], reason)
     return ended
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
@@ -80,10 +80,6 @@ def acquire_lease(session: OIDCSession, *, now: datetime) -> RefreshLease | None
     """
     unchanged = OIDCSession.objects.live().filter(access_token_expires_at=session.access_token_expires_at)
     with transaction.atomic(durable=True):
-        if connections[unchanged.db].features.has_select_for_update_skip_locked:
-            free = unchanged.unleased(now, lease=LEASE_DURATION).filter(pk=session.pk)
-            if not list(free.select_for_update(skip_locked=True).values_list("pk")):
-                return None
         if not unchanged.acquire_lease(session.pk, now=now, lease=LEASE_DURATION):
             return None
         row = OIDCSession.objects.get(pk=session.pk)

@@ -93,8 +93,11 @@ def retry_due(
     """
 
     def iter_due(provider: str) -> Iterator[uuid.UUID]:
-        while pks := list_due(provider, now=clock(), limit=batch_size):
+        tried: set[uuid.UUID] = set()
+        # A batch that was tried stays due only while other workers hold or lock all of it.
+        while not tried.issuperset(pks := list_due(provider, now=clock(), limit=batch_size)):
             yield from pks
+            tried.update(pks)
 
     providers = PendingRevocation.objects.due(clock()).order_by("provider").values_list("provider", flat=True)
     statuses = attempt_by_provider(

@@ -145,8 +145,8 @@ def mark_expired_emergencies(*, now: datetime) -> int:
     """Mark the expired emergencies as closed, with their events, and return their number."""
     changes = {"closed_at": F("expires_at"), "close_reason": CloseReason.EXPIRED}
     with transaction.atomic():
-        rows = EmergencyAccess.objects.expired_unclosed(now=now).order_by("pk")[:EXPIRY_BATCH_SIZE]
-        expired = [row for row in rows if _mark_closed(row, **changes)]
+        rows = EmergencyAccess.objects.expired_unclosed(now=now).order_by("pk").select_for_update(skip_locked=True)
+        expired = [row for row in rows[:EXPIRY_BATCH_SIZE] if _mark_closed(row, **changes)]
         enqueue_many(
             [_create_event(Action.EMERGENCY_EXPIRED, row, origin=Origin(actor=row.actor), now=now) for row in expired]
         )

@@ -15,13 +15,13 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import Max
 
 from ..._internal.randomness import lowest_uuid7
-from ..._internal.sql import RowNotStored, insert, require_rows
+from ..._internal.sql import RowNotStored, insert, is_lock_timeout, require_rows
 from ...crypto import keyring
-from ...errors import CheckpointInvalid, SealingRefused
+from ...errors import AuditUnavailable, CheckpointInvalid, SealingRefused
 from ...merkle.checkpoint import Checkpoint, LogKey, sign_checkpoint, verify_checkpoint
 from ...merkle.compact import CompactRange
 from ...merkle.proof import compute_root_at_size
@@ -37,8 +37,20 @@ from .tree_storage import STORED_LEVELS, LogDamaged, build_node_rows, read_compa
 from .witness import get_witnessed_checkpoints, write_witness_file
 
 logger = logging.getLogger("phi_oidc.audit")
-_ADVISORY_LOCK_ID = 0x7068695F6F696463
-"""Key of pg_advisory_xact_lock: "phi_oidc"."""
+LOCK_WAIT_SECONDS = 10.0
+"""How long a sequencer waits for another one, on PostgreSQL."""
+STALLED_AFTER = timedelta(minutes=5)
+"""A sequencer whose transaction takes longer was stopped, or hangs: the next one ends its database session."""
+_BEGIN_WAIT = """
+    SELECT set_config('lock_timeout', %s, true), ARRAY(
+        SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+        WHERE l.relation = 'django_phi_oidc_auditunsealed'::regclass AND l.mode = 'ShareUpdateExclusiveLock'
+        AND l.granted AND a.datname = current_database() AND a.usename = session_user
+        AND a.xact_start < clock_timestamp() - make_interval(secs => %s))
+"""
+# A lock that conflicts with itself and with no reader or writer of the table. It needs a privilege that only the
+# sealer's role has; any role can take an advisory lock, and keep it.
+_LOCK_QUEUE = "LOCK TABLE django_phi_oidc_auditunsealed IN SHARE UPDATE EXCLUSIVE MODE"
 _COPY_ROW = struct.Struct(">hiqi16si32s")
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
@@ -56,17 +68,27 @@ class LogState:
 
 @contextmanager
 def exclusive_transaction() -> Iterator[None]:
-    """One transaction of the audit database, exclusive among sequencers. Raises: RuntimeError inside another one."""
+    """One transaction of the audit database, exclusive among sequencers.
+
+    Raises: RuntimeError inside another one; AuditUnavailable if another sequencer does not end in LOCK_WAIT_SECONDS.
+    """
     connection = connections[AUDIT_ALIAS]
     try:
         with transaction.atomic(using=AUDIT_ALIAS, durable=True), connection.cursor() as cursor:
             # On SQLite the transaction is IMMEDIATE, and thus already exclusive.
             if connection.vendor == "postgresql":
-                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK_ID])
+                cursor.execute(_BEGIN_WAIT, [str(round(LOCK_WAIT_SECONDS * 1000)), STALLED_AFTER.total_seconds()])
+                if ended := cursor.fetchone()[1]:
+                    logger.error("Ended %s database sessions that were sealing for too long.", len(ended))
+                cursor.execute(_LOCK_QUEUE)
             yield
     except RowNotStored as error:
         text = "The database does not store what is inserted: a trigger or a rule was added. Run `audit verify`."
         raise SealingRefused(text) from error
+    except OperationalError as error:
+        if is_lock_timeout(error):
+            raise AuditUnavailable("Another process is sealing the audit log.") from error
+        raise
     except (LogDamaged, IntegrityError) as error:
         raise SealingRefused("The log is damaged, and nothing is appended: run `audit verify`.") from error
 

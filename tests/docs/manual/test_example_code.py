@@ -209,19 +209,22 @@ def test_databases_of_the_page_about_roles(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(**EVERYTHING)
-def test_documented_statement_timeout_of_the_role_is_set() -> None:
+@pytest.mark.parametrize(
+    ("name", "setting"), [("statement", "statement_timeout=5s"), ("idle", "idle_in_transaction_session_timeout=60s")]
+)
+def test_documented_timeouts_of_the_role_are_set(name: str, setting: str) -> None:
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute("SELECT current_user")
         role = cursor.fetchone()[0]
         try:
-            cursor.execute(block("postgresql-role", "statement").replace("portal_audit", f'"{role}"'))
+            cursor.execute(block("postgresql-role", name).replace("portal_audit", f'"{role}"'))
             cursor.execute(
                 "SELECT setconfig FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole WHERE rolname = %s",
                 [role],
             )
-            assert "statement_timeout=5s" in cursor.fetchone()[0]
+            assert setting in cursor.fetchone()[0]
         finally:
-            cursor.execute(f'ALTER ROLE "{role}" RESET statement_timeout')
+            cursor.execute(f'ALTER ROLE "{role}" RESET {setting.partition("=")[0]}')
 
 
 @pytest.mark.openssl

@@ -179,6 +179,14 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(SECTOR_ORIGINS=["https://a@b.example.test"]), option(SECTOR_ORIGINS=["https://b.example.test"])),
     ("E002", option(TRUSTED_PROXIES=7), option(TRUSTED_PROXIES=[])),
     ("E002", option(TRUSTED_PROXIES=["10.0.0.1/8"]), option(TRUSTED_PROXIES=["10.0.0.0/8"])),
+    (
+        "W041",
+        setting("SECURE_PROXY_SSL_HEADER", ("HTTP_X_FORWARDED_PROTO", "https")),
+        both(
+            setting("SECURE_PROXY_SSL_HEADER", ("HTTP_X_FORWARDED_PROTO", "https")),
+            option(TRUSTED_PROXIES=["10.0.0.0/8"]),
+        ),
+    ),
     ("E002", option(AUDIT={"resource_ids": "hashed"}), option(AUDIT={"resource_ids": "keyed"})),
     ("E002", option(AUDIT={"resource_ids": None}), option(AUDIT={"resource_ids": "plain"})),
     ("E003", option(PROVIDERS={}), option()),
@@ -344,6 +352,21 @@ def test_audit_alias_and_its_options_are_checked() -> None:
             (message,) = databases._check_sqlite_options("default", options)
             assert message.id == "django_phi_oidc.E016"
             assert name in message.msg
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("alias", ["default", "phi_audit"])
+def test_d5_transactions_without_an_idle_timeout_are_reported(alias: str) -> None:
+    """W042."""
+
+    def is_reported() -> bool:
+        ids = find_ids(tags=["database"], include_deployment_checks=True, databases=[alias])
+        return "W042" in ids
+
+    assert is_reported()
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '60s'")
+    assert not is_reported()
 
 
 @pytest.mark.sqlite

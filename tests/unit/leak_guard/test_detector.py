@@ -4,6 +4,7 @@ import contextvars
 import json
 import logging
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -380,3 +381,33 @@ def test_f2_task_forgets_what_it_revealed(sign_in: SignIn, sentry: Callable[...,
 def test_f2_keys_and_sets_of_an_event_are_masked() -> None:
     event = {"extra": {JWT: {JWT, "x"}, "y": frozenset({JWT}), 5: (JWT, 6)}}
     assert before_send(event, {}) == {"extra": {MASK: {MASK, "x"}, "y": frozenset({MASK}), 5: (MASK, 6)}}
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise AttributeError("no such attribute")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"msg": "%s", "args": (Unprintable(),)},
+        {"msg": Unprintable()},
+        {"msg": "%(name)d", "args": ({"name": "x"},)},
+        {"msg": "fine", "exc_info": True},
+        {"msg": "fine", "exc_info": (ValueError, "no exception", None)},
+    ],
+)
+def test_d11_filter_never_raises_and_never_drops_a_record(fields: dict[str, Any]) -> None:
+    record = logging.makeLogRecord(fields)
+    assert LeakageFilter().filter(record) is True
+    assert LeakageFilter().filter(logging.makeLogRecord({"msg": "a %s", "args": ("word",)})) is True
+
+
+def test_d11_traceback_of_a_usual_exception_is_still_masked() -> None:
+    try:
+        raise ValueError("Bearer 0123456789abcdef0123")
+    except ValueError:
+        record = logging.makeLogRecord({"msg": "failed", "exc_info": sys.exc_info()})
+    assert LeakageFilter().filter(record)
+    assert "Bearer •••" in str(record.exc_text)

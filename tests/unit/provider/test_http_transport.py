@@ -6,6 +6,7 @@ import ssl
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -225,6 +226,19 @@ def test_authority_unknown_to_the_system_is_refused(open_transport: Opening, tls
         with raises(Code.TRANSPORT_TLS):
             fetch(open_transport(ca_bundle=""), server)
         assert fetch(open_transport(), server).status == 200
+
+
+def test_d11_environment_variables_do_not_add_an_authority(
+    open_transport: Opening, tls: ssl.SSLContext, authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_system = create_ssl_context("").get_ca_certs()
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate_path))
+    monkeypatch.setenv("SSL_CERT_DIR", str(Path(authority.certificate_path).parent))
+    assert create_ssl_context("").get_ca_certs() == of_system
+    with serving(answering(reply()), tls=tls) as server:
+        with raises(Code.TRANSPORT_TLS):
+            fetch(open_transport(ca_bundle=""), server)
+        assert fetch(open_transport(ca_bundle=authority.certificate_path), server).status == 200
 
 
 def test_missing_ca_bundle_is_refused(
