@@ -16,12 +16,12 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from .. import conf
 from .._internal import clock
 from ..audit.events import Origin
-from ..audit.outbox import batch_delivery
+from ..audit.outbox import batch_delivery, raise_or_enqueue_alert
 from ..claims.retention import scrub_inactive_users
-from ..errors import KeyRingError
+from ..errors import Code, KeyRingError
 from ..oidc.token import ReceivedToken
 from . import expiry, token_revocation
-from .lifecycle import EndedSession, end_session, end_sessions
+from .lifecycle import KEY_ALERT_RULE, EndedSession, end_session, end_sessions
 from .models import EndReason, OIDCSession
 
 logger = logging.getLogger(__name__)
@@ -49,13 +49,18 @@ def sweep_revocations() -> None:
 
 @shared_task(name="phi_oidc.end_overdue", ignore_result=True, acks_late=True)
 def end_expired_sessions() -> int:
-    """End and count sessions past a timeout, of an unusable account, or without a Django session. The sweep revokes."""
+    """End and count sessions past a timeout, of an unusable account, or without a Django session. The sweep revokes.
+
+    A session whose key can't be decrypted because the encryption key is missing is not without a Django session.
+    """
     idle, absolute = conf.idle_timeout(), conf.absolute_timeout()
     ended = 0
     while expired := expiry.list_expired_sessions(now=clock.now(), idle_timeout=idle, absolute_timeout=absolute):
         ended += sum(_end_in_batches(pks, reason) for reason, pks in expired)
-    orphaned = expiry.list_orphaned_sessions(wait=_wait_for_requests)
-    return ended + _end_in_batches(orphaned, EndReason.SESSION_LOST)
+    search = expiry.find_orphaned_sessions(wait=_wait_for_requests)
+    if count := search.key_missing_count:
+        raise_or_enqueue_alert(KEY_ALERT_RULE, now=clock.now(), count=count, reason=Code.KEY_MISSING)
+    return ended + _end_in_batches(search.orphaned, EndReason.SESSION_LOST)
 
 
 def _end_in_batches(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
