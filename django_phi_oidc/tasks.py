@@ -7,6 +7,7 @@ from .anomalies.tasks import watch_providers as watch_providers
 from .audit.tasks import drain_outbox as drain_outbox
 from .audit.tasks import seal as seal
 from .audit_exports.tasks import work_trail_jobs as work_trail_jobs
+from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub
 from .replay.tasks import delete_expired_identifiers as delete_expired_identifiers
 from .sessions.tasks import end_expired_sessions as end_expired_sessions

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from .. import conf
 from .._internal import clock, request_secrets
 from ..access.no_store import mark_response_private
 from ..access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
@@ -16,6 +17,7 @@ from ..errors import CiphertextInvalid, KeyUnknown, RevealRefused
 from ..subjects.models import PairwiseSubject
 from .legal_holds import is_on_legal_hold
 from .models import StoredClaim
+from .retention_limits import find_expiry
 
 DISCLOSE_PERMISSION = "django_phi_oidc.disclose_legalhold"
 NOT_HELD = "not_held"
@@ -81,11 +83,12 @@ def _decrypt_claim(row: StoredClaim, *, now: datetime) -> HeldClaim:
     except (KeyUnknown, CiphertextInvalid, ValueError):
         value, is_undecryptable = None, True
     request_secrets.register_secret(value, "claim", location="body")
+    expires_at = find_expiry(row, conf.claims().get(row.name))
     return HeldClaim(
         name=row.name,
         value=value,
         purpose=row.purpose,
         obtained_at=row.obtained_at,
-        is_expired=row.expires_at is not None and row.expires_at <= now,
+        is_expired=expires_at is not None and expires_at <= now,
         is_undecryptable=is_undecryptable,
     )
