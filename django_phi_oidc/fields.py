@@ -113,8 +113,8 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
 
     bind: attribute names of the natural key. It is known before the row is saved, so not an automatic primary key.
     bucket: name of the attribute with the name of the retention key. If it is empty, the newest encryption key is used.
-    source_table: for ciphertexts that are moved here from another table, still bound to their place there: its name.
-        Then the first attribute in bind has the name of the column that they come from, and the others its natural key.
+    source_table: for ciphertexts that are moved here from another table, and stay bound to their place there: its name.
+    The first attribute in bind then has the name of the column that they come from, and the others its natural key.
 
     Assign plain `str` and save. Reading gives `EncryptedText`, and `decrypt(instance)` returns the plaintext. The only
     lookup is `isnull`. Ordering, computing and Django's serializers are refused, and so are `bulk_update`,

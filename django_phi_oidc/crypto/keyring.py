@@ -141,6 +141,8 @@ def _load_key_texts(ring_name: str, source: Any) -> tuple[str, ...]:
     if callable(source):
         try:
             source = source()
+        except KeyMissing:
+            raise
         except Exception as error:
             # Of any type: the clients of key services have their own.
             raise KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}]: the callable failed.") from error

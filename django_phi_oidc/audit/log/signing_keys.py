@@ -47,6 +47,8 @@ def find_signing_key() -> Ed25519PrivateKey | None:
     if callable(source):
         try:
             source = source()
+        except KeyMissing:
+            raise
         except Exception as error:
             raise KeyMissing("PHI_OIDC['KEYS']['audit_signing']: the callable failed.") from error
     try:
