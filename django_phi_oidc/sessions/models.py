@@ -265,9 +265,11 @@ class PendingRevocation(models.Model):
     @sensitive_variables()
     def decrypt_token(self) -> str:
         """Return the token, and register it as a secret of the current request. Raises: KeyRingError."""
-        column = "session_token" if self.session_token else "token"
-        value = cast(SealedTextField, self._meta.get_field(column)).decrypt(self)
-        if value is None:
+        for column in ("token", "session_token"):
+            value = cast(SealedTextField, self._meta.get_field(column)).decrypt(self)
+            if value is not None:
+                break
+        else:
             raise Undecryptable
         request_secrets.register_secret(value, self.token_type_hint)
         return value
