@@ -420,12 +420,15 @@ class KeyRingError(PhiOidcError):
     """A key ring cannot do what was requested."""
 
     code = Code.KEY_RING_ERROR
+    is_key_missing = False
+    """The key is not available in this process at this time. The ciphertext may be intact, so nothing discards it."""
 
 
 class KeyMissing(KeyRingError):
-    """A key ring is empty, or a key in it is not 32 bytes of base64url."""
+    """The source of the keys failed, has no key, or has one that is not 32 bytes of base64url."""
 
     code = Code.KEY_MISSING
+    is_key_missing = True
 
 
 class KeyInUse(KeyRingError):
@@ -445,7 +448,12 @@ class KeySourceUnavailable(KeyMissing):
 
 
 class KeyUnknown(Undecryptable):
-    """The ciphertext names a key that is not in the key list or the retention key store."""
+    """The ciphertext names a key that is not in the key list or the retention key store.
+
+    During a deployment, a server that still has the old key list does not know the newest key.
+    """
+
+    is_key_missing = True
 
 
 class CiphertextInvalid(Undecryptable):

@@ -11,6 +11,7 @@ from .anomalies.tasks import watch_providers as watch_providers
 from .audit.tasks import drain_outbox as drain_outbox
 from .audit.tasks import seal as seal
 from .audit_exports.tasks import work_trail_jobs as work_trail_jobs
+from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub
 from .replay.cache import delete_expired
 from .sessions.lifecycle import delete_ended_sessions

@@ -21,7 +21,7 @@ from json.encoder import encode_basestring
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from .._internal.overrides import override_global
-from .actions import DETAIL_KEYS, RESERVED_PREFIXES, UNKEYED_RESOURCE_TYPES
+from .actions import DETAIL_KEYS, RESERVED_PREFIXES, UNKEYED_RESOURCE_TYPES, WITHDRAWAL_ACTIONS
 from .actions import Action as Action  # noqa: PLC0414 -- code that creates an event names its action
 
 VERSION = 1
@@ -32,6 +32,9 @@ MAX_EVENT_BYTES = 1024 * 1024
 """Of the canonical form. A larger event would be refused by every collector, and would stop its sink."""
 SANITIZED_KEY = "sanitized"
 """The detail key that is true if a string or list of this event was truncated or lost unprintable characters."""
+SIGNED_LATE_KEY = "signed_late"
+"""The detail key that is true if the event was committed without a MAC, and got it when it left the outbox. Until then
+anybody who can write to the outbox could have changed or inserted it."""
 
 EventOutcome = Literal["success", "failure", "error"]
 OUTCOMES: tuple[EventOutcome, ...] = ("success", "failure", "error")
@@ -133,6 +136,7 @@ class AuthenticatedEvent:
 
     event: Event
     mac: bytes = field(repr=False)
+    """Empty, as `mac_key` is, for an event of the outbox that gets its MAC later."""
 
 
 EVENT_FIELDS = tuple(sorted(Event._fields))
@@ -170,6 +174,7 @@ def get_registered_disclosure_actions() -> frozenset[str]:
 def build_event(new_event: NewEvent, *, id: uuid.UUID, mac_key: str) -> Event:  # noqa: A002 -- the field's name
     """Build the event, with its strings sanitized, and flagged if that changed one.
 
+    mac_key: empty: the event gets its MAC later, and is flagged for that.
     Detail keys and values that are not allowed are dropped (`drop_refused_detail`).
     Raises: ValueError for an unknown action or outcome, and for a naive time.
     """
@@ -189,6 +194,8 @@ def build_event(new_event: NewEvent, *, id: uuid.UUID, mac_key: str) -> Event:  
     originals = [list(value) if isinstance(value, tuple) else value for value in detail.values()]
     if clean_texts != texts or list(values.values()) != originals:
         values[SANITIZED_KEY] = True
+    if not mac_key:
+        values[SIGNED_LATE_KEY] = True
     occurred_at = new_event.now.astimezone(UTC)
     return Event._make((id, VERSION, mac_key, occurred_at, *clean_texts, _canonical_json(values)))
 
@@ -280,9 +287,10 @@ def serialize_event(authenticated_event: AuthenticatedEvent) -> str:
     return _serialize_fields(authenticated_event.event, mac_member=f'"mac":"{authenticated_event.mac.hex()}",')
 
 
-def parse_event(text: str) -> AuthenticatedEvent:
+def parse_event(text: str, *, allow_unsigned: bool = False) -> AuthenticatedEvent:
     """Parse the output of `serialize_event`. The MAC is NOT checked.
 
+    allow_unsigned: accept an event of one of WITHDRAWAL_ACTIONS that gets its MAC later.
     Raises: ValueError unless the text is, byte for byte, what `serialize_event` writes for an event of this version.
     """
     try:
@@ -292,7 +300,8 @@ def parse_event(text: str) -> AuthenticatedEvent:
         is_exact = serialize_event(authenticated) == text
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError("Not an event.") from error
-    if not is_exact or len(mac) != hashlib.sha256().digest_size:
+    has_mac = len(mac) == hashlib.sha256().digest_size or (allow_unsigned and _is_unsigned(authenticated.event, mac))
+    if not (is_exact and has_mac):
         raise ValueError("Not an event of this version.")
     return authenticated
 
@@ -366,6 +375,11 @@ def _is_canonical_detail(text: bytes) -> bool:
     return False
 
 
+def _is_unsigned(event: Event, mac: bytes) -> bool:
+    is_flagged = json.loads(event.detail).get(SIGNED_LATE_KEY) is True
+    return not mac and not event.mac_key and is_flagged and event.action in WITHDRAWAL_ACTIONS
+
+
 def raise_on_refused_detail() -> AbstractContextManager[None]:
     """Refuse a detail that is not allowed, in this process, for the length of the block: for tests."""
     return override_global(globals(), "_report_refused_detail", _raise_value_error)
@@ -392,7 +406,7 @@ def _validate_detail_keys(name: str, keys: Collection[str]) -> frozenset[str]:
     # A bare string is iterable too, so reject it explicitly.
     if isinstance(keys, str) or not all(key.isascii() and key.isidentifier() for key in keys):
         raise ValueError(f"{name}: the detail keys must be a set of ASCII identifiers.")
-    if taken := {*EVENT_FIELDS, "mac", SANITIZED_KEY}.intersection(keys):
+    if taken := {*EVENT_FIELDS, "mac", SANITIZED_KEY, SIGNED_LATE_KEY}.intersection(keys):
         raise ValueError(f"{name}: reserved detail keys: {', '.join(sorted(taken))}.")
     return frozenset(keys)
 

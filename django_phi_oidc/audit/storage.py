@@ -14,8 +14,9 @@ from .._internal import metrics, randomness
 from .._internal.connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from .._internal.sql import durable, insert, insert_autocommit, statement_timeout
 from ..crypto import keyring
-from ..errors import AuditUnavailable
-from .actions import DETAIL_KEYS, Action
+from ..crypto.keyring import SymmetricKey
+from ..errors import AuditUnavailable, KeyMissing
+from .actions import DETAIL_KEYS, WITHDRAWAL_ACTIONS, Action
 from .events import (
     EVENT_FIELDS,
     AuthenticatedEvent,
@@ -39,20 +40,52 @@ UNLOADABLE_ROW_ERRORS = (AttributeError, TypeError, ValueError, DataError)
 """Raised by Django and psycopg for values that the column type, or SQLite, accepts but a model cannot load."""
 
 
-def authenticate_event(new_event: NewEvent, *, allow_restored: bool = False) -> AuthenticatedEvent:
+def authenticate_event(
+    new_event: NewEvent, *, keys: Sequence[SymmetricKey] | None = None, allow_restored: bool = False
+) -> AuthenticatedEvent:
     """Return the event with an id and the MAC of the newest key.
 
     Refused detail is dropped and logged as an error; tests raise instead. The id in the resource becomes a pseudonym if
-    AUDIT['resource_ids'] is `keyed`. allow_restored: for `audit resume`, whose event declares a fork of the log.
+    AUDIT['resource_ids'] is `keyed`. keys: the MAC keys, read once for many events; None: read them now.
+    allow_restored: for `audit resume`, whose event declares a fork of the log.
     Raises: KeyMissing; ImproperlyConfigured; ValueError for an unknown action or outcome, and for `audit.restored`.
     """
     if new_event.action == Action.AUDIT_RESTORED and not allow_restored:
         raise ValueError("Only `audit resume` records that the log was restored.")
-    if new_event.resource and conf.resource_ids() == "keyed":
-        new_event = new_event._replace(resource=get_resource_pseudonym(new_event.resource))
-    key = keyring.get_keys("audit_mac")[0]
-    event = build_event(new_event, id=randomness.uuid7(new_event.now), mac_key=key.id)
-    return AuthenticatedEvent(event, compute_mac(event, key.material))
+    keys = keys or keyring.get_keys("audit_mac")
+    if new_event.resource:
+        new_event = new_event._replace(resource=_get_stored_resource(new_event.resource, keys))
+    event = build_event(new_event, id=randomness.uuid7(new_event.now), mac_key=keys[0].id)
+    return AuthenticatedEvent(event, compute_mac(event, keys[0].material))
+
+
+def authenticate_changes(new_events: Sequence[NewEvent]) -> list[AuthenticatedEvent]:
+    """Return the events of a change as `authenticate_event` does; without MACs if the keys are missing.
+
+    Only events of WITHDRAWAL_ACTIONS can do without: what ends or withdraws something must not depend on a key.
+    Raises: as `authenticate_event`.
+    """
+    try:
+        keys = keyring.get_keys("audit_mac")
+    except KeyMissing as error:
+        if not all(new_event.action in WITHDRAWAL_ACTIONS for new_event in new_events):
+            raise
+        logger.error("%d events are stored without a MAC until its key is back: %s", len(new_events), error)  # noqa: TRY400 -- the traceback may contain credentials of a key service
+        events = [build_event(new_event, id=randomness.uuid7(new_event.now), mac_key="") for new_event in new_events]
+        return [AuthenticatedEvent(event, b"") for event in events]
+    return [authenticate_event(new_event, keys=keys) for new_event in new_events]
+
+
+def authenticate_late(event: Event, *, keys: Sequence[SymmetricKey]) -> AuthenticatedEvent:
+    """Return an event of `authenticate_changes` that has no MAC with its MAC. keys: the MAC keys, at least one."""
+    event = event._replace(mac_key=keys[0].id, resource=_get_stored_resource(event.resource, keys))
+    return AuthenticatedEvent(event, compute_mac(event, keys[0].material))
+
+
+def _get_stored_resource(resource: str, keys: Sequence[SymmetricKey]) -> str:
+    """Return the resource as the audit log stores it. keys: the MAC keys."""
+    is_plain = not resource or conf.resource_ids() == "plain"
+    return resource if is_plain else compute_resource_pseudonym(resource, key=keys[-1].material)
 
 
 def get_resource_pseudonym(resource: str) -> str:

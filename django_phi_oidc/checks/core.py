@@ -1,9 +1,12 @@
 """System checks of the providers, the keys, the sinks and Django's own settings; errors, or rules that are weakened."""
 
+import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -194,6 +197,18 @@ def check_signing_key(**kwargs: Any) -> Messages:
     if conf.get_key_source("audit_signing"):
         hint = "Omit PHI_OIDC['KEYS']['audit_signing'] in web processes, and set 'audit_public' there."
         yield warning(19, "This process has the key that signs the audit log; only the sealer needs it.", hint)
+
+
+@register_check(Tags.security, deploy=True)
+def check_key_permissions(**kwargs: Any) -> Messages:
+    """W047: every user of the server can open a key file, or the folder of the retention keys."""
+    for ring in (*conf.KEY_VARIABLES, "audit_signing", "retention"):
+        path = conf.get_key_source(ring)
+        with suppress(OSError):
+            if isinstance(path, Path) and (mode := stat.S_IMODE(path.stat().st_mode)) & stat.S_IRWXO:
+                wanted = "0700" if ring == "retention" else "0600"
+                text = f"PHI_OIDC['KEYS'][{ring!r}] has mode {mode:04o}: every user of this server can open it."
+                yield warning(47, text, f"chmod {wanted}")
 
 
 @register_check(Tags.security)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from .. import conf
 from .._internal import clock, request_secrets
 from ..access.no_store import mark_response_private
 from ..access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
@@ -16,6 +17,7 @@ from ..errors import CiphertextInvalid, KeyUnknown, RevealRefused
 from ..subjects.models import PairwiseSubject
 from .legal_holds import is_on_legal_hold
 from .models import StoredClaim
+from .retention_limits import get_expiry
 
 DISCLOSE_PERMISSION = "django_phi_oidc.disclose_legalhold"
 NOT_HELD = "not_held"
@@ -88,6 +90,6 @@ def _decrypt_claim(row: StoredClaim, *, now: datetime) -> HeldClaim:
         value=value,
         purpose=row.purpose,
         obtained_at=row.obtained_at,
-        is_expired=row.ends_at <= now,
+        is_expired=get_expiry(row, conf.claims().get(row.name)) <= now,
         is_undecryptable=is_undecryptable,
     )

@@ -3,6 +3,7 @@
 Events never contain erased values. Without its retention key, a claim in a backup cannot be decrypted.
 """
 
+import logging
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -18,13 +19,15 @@ from django.db.models import OuterRef, Q, Subquery
 from .._internal import randomness
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
-from ..audit.recorder import record
+from ..audit.recorder import is_recorded, record_many
 from ..crypto import retention_keys
-from ..errors import HeldForLegalReasons
+from ..errors import AuditUnavailable, Code, HeldForLegalReasons, KeyMissing
 from ..subjects.models import PairwiseSubject
 from .legal_holds import list_active_holds
 from .models import NO_SESSION, LegalHold, StoredClaim, get_session_claim_condition
+from .retention_limits import get_past_limit_condition
 
+logger = logging.getLogger(__name__)
 SCRUB_BATCH_SIZE = 10_000
 """Rows erased in one transaction."""
 ORPHAN_BATCH_SIZE = 500
@@ -123,22 +126,60 @@ def scrub_due_claims(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> in
                 return erased
 
 
-def destroy_unused_keys(*, now: datetime) -> list[str]:
-    """Destroy the retention keys that no claim uses or will use; return their names. Each event precedes its action.
+def scrub_past_limit(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> int:
+    """Erase the claims that the current declarations no longer permit to store, except those on legal hold.
 
-    Raises: KeyMissing, AuditUnavailable: the next run destroys the remaining keys.
+    That is after the retention in CLAIMS was shortened, or a claim removed. Returns their number. Each batch and its
+    event is one transaction; rows that another transaction has locked are left to the next run. Reads the whole table.
+    """
+    erased, skip_locked = 0, connection.features.has_select_for_update_skip_locked
+    is_erasable = get_past_limit_condition(now=now) & (Q(held_until=None) | Q(held_until__lte=now))
+    with batch_delivery():
+        while True:
+            with transaction.atomic():
+                claims = (
+                    StoredClaim.objects.filter(is_erasable).order_by("pk").select_for_update(skip_locked=skip_locked)
+                )
+                names_by_id = dict(claims.values_list("pk", "name")[:batch_size])
+                _delete_unheld_rows(names_by_id)
+                names = names_by_id.values()
+                enqueue_many(_create_scrub_events(names, cause="declaration", subject="", origin=Origin(), now=now))
+            erased += len(names_by_id)
+            if len(names_by_id) != batch_size:
+                return erased
+
+
+def destroy_unused_keys(*, now: datetime) -> list[str]:
+    """Destroy the retention keys that no claim uses or will use; return their names.
+
+    `retention.key_unused` is committed before a key is destroyed, and the result in `retention.key_destroyed` after it.
+    A key that can't be destroyed does not prevent the destruction of the others. Each run tries it again, and once an
+    hour its events and an alert are written.
+    Raises: AuditUnavailable; KeyMissing, after the other keys were destroyed.
     """
     if not retention_keys.is_enabled():
         return []
-    store, destroyed = retention_keys.get_store(), []
+    store = retention_keys.get_store()
     names = list(store.names())
     names_in_use = _list_keys_in_use() if names else ()
-    for name in names:
-        if name in names_in_use or _can_be_in_use(name, now=now):
-            continue
-        record(Action.RETENTION_KEY_DESTROYED, origin=Origin(), now=now, detail={"bucket": name})
-        store.destroy(name)
-        destroyed.append(name)
+    unused = [name for name in names if name not in names_in_use and not _can_be_in_use(name, now=now)]
+    new = [name for name in unused if not is_recorded(Action.RETENTION_KEY_UNUSED, "bucket", name, now=now)]
+    record_many([_create_key_event(Action.RETENTION_KEY_UNUSED, name, now=now) for name in new])
+    events: list[NewEvent] = []
+    destroyed = []
+    try:
+        for name in unused:
+            event = _create_key_event(Action.RETENTION_KEY_DESTROYED, name, now=now)
+            if _destroy_key(store, name):
+                destroyed.append(name)
+                events.append(event)
+            elif name in new:
+                alert = NewEvent(Action.ALERT_RAISED, Origin(), now, detail={"rule": "retention_key_kept"})
+                events += [item._replace(outcome="failure", reason=Code.KEY_MISSING) for item in (event, alert)]
+    finally:
+        _record_results(events)
+    if kept := len(unused) - len(destroyed):
+        raise KeyMissing(f"{kept} of {len(unused)} unused retention keys can't be destroyed.")
     return destroyed
 
 
@@ -150,6 +191,30 @@ def _scrub_orphaned_claims(*, now: datetime) -> int:
         with transaction.atomic():
             erased += scrub_sessions(session_ids, origin=Origin(), now=now)
     return erased
+
+
+def _create_key_event(action: Action, name: str, *, now: datetime) -> NewEvent:
+    return NewEvent(action, Origin(), now, detail={"bucket": name})
+
+
+def _destroy_key(store: retention_keys.RetentionKeyStore, name: str) -> bool:
+    """Destroy the key, and return whether it is gone."""
+    try:
+        store.destroy(name)
+        return store.get(name) is None
+    except KeyMissing as error:
+        logger.error("The retention key %s can't be destroyed: %s", name, error)  # noqa: TRY400 -- the traceback may contain credentials of a key service
+        return False
+
+
+def _record_results(events: Sequence[NewEvent]) -> None:
+    """Record the events; if the audit database has become unavailable, leave them in the outbox."""
+    try:
+        record_many(events)
+    except AuditUnavailable:
+        with transaction.atomic():
+            enqueue_many(events)
+        raise
 
 
 def _acquire_scrub_lock() -> bool:

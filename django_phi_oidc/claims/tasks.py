@@ -1,8 +1,8 @@
-"""The Celery task of claims."""
+"""The Celery tasks of claims."""
 
 from .._internal import clock
 from .._internal.periodic_task import periodic_task
-from .retention import destroy_unused_keys, scrub_due_claims
+from .retention import destroy_unused_keys, scrub_due_claims, scrub_past_limit
 
 
 @periodic_task("phi_oidc.scrub")
@@ -11,3 +11,9 @@ def scrub() -> None:
     now = clock.now()
     scrub_due_claims(now=now)
     destroy_unused_keys(now=now)
+
+
+@periodic_task("phi_oidc.apply_retention")
+def apply_retention() -> None:
+    """Erase the claims that the current declarations no longer permit to store. Idempotent."""
+    scrub_past_limit(now=clock.now())

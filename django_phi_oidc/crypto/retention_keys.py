@@ -7,8 +7,8 @@ Then no backup of the database reveals claims that have expired since. The setti
 import base64
 import os
 import re
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Literal, Protocol, cast
@@ -24,7 +24,7 @@ _NAME_PATTERN = re.compile(r"[0-9]{8}-(?:session|[0-9]{1,10})|hold-[0-9a-f]{32}"
 
 
 class RetentionKeyStore(Protocol):
-    """Where the keys are. Any method may raise `KeyMissing` if the store is unavailable; no data is lost by that."""
+    """Where the keys are. Any exception of a method counts as `KeyMissing`; no data is lost by that."""
 
     def get(self, name: str) -> bytes | None:
         """Return the 32 bytes of that key; None if it does not exist or was destroyed."""
@@ -54,7 +54,48 @@ def get_store() -> RetentionKeyStore:
     if not all(callable(getattr(declared, name, None)) for name in ("get", "create", "destroy", "names")):
         message = "PHI_OIDC['KEYS']['retention'] must be a folder, or have get, create, destroy, names."
         raise ImproperlyConfigured(message)
-    return cast(RetentionKeyStore, declared)
+    return _ProjectStore(cast(RetentionKeyStore, declared))
+
+
+class _ProjectStore:
+    """The project's own store. Any exception of it becomes `KeyMissing`, and its keys have the right length."""
+
+    def __init__(self, store: RetentionKeyStore) -> None:
+        self._store = store
+
+    def get(self, name: str) -> bytes | None:
+        with _translate_errors("get"):
+            key = self._store.get(name)
+        return None if key is None else _check_length(name, key)
+
+    def create(self, name: str) -> bytes:
+        with _translate_errors("create"):
+            key = self._store.create(name)
+        return _check_length(name, key)
+
+    def destroy(self, name: str) -> None:
+        with _translate_errors("destroy"):
+            self._store.destroy(name)
+
+    def names(self) -> Iterable[str]:
+        with _translate_errors("names"):
+            return list(self._store.names())
+
+
+@contextmanager
+def _translate_errors(method: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyMissing:
+        raise
+    except Exception as error:
+        raise KeyMissing(f"PHI_OIDC['KEYS']['retention']: {method} failed.") from error
+
+
+def _check_length(name: str, key: object) -> bytes:
+    if not isinstance(key, bytes) or len(key) != KEY_BYTES:
+        raise KeyMissing(f"The retention key {name} is not {KEY_BYTES} bytes.")
+    return key
 
 
 def retention_key_name(obtained_at: datetime, retention: timedelta | Literal["session"]) -> str:
@@ -96,9 +137,7 @@ class RetentionKeyFolder:
             return None
         except (OSError, ValueError) as error:
             raise KeyMissing(f"The retention key {name} can't be read.") from error
-        if len(key) != KEY_BYTES:
-            raise KeyMissing(f"The retention key {name} is damaged.")
-        return key
+        return _check_length(name, key)
 
     def create(self, name: str) -> bytes:
         if key := self.get(name):

@@ -320,6 +320,12 @@ class Migration(migrations.Migration):
                 ("provider", models.CharField(max_length=64, verbose_name="provider")),
                 ("session", models.UUIDField(null=True, verbose_name="session")),
                 ("token", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
+                (
+                    "session_token",
+                    django_phi_oidc.fields.SealedTextField(
+                        bind=("token_type_hint", "session"), null=True, source_table="django_phi_oidc_oidcsession"
+                    ),
+                ),
                 ("token_type_hint", models.CharField(max_length=16, verbose_name="token type hint")),
                 ("token_expires_at", models.DateTimeField(null=True, verbose_name="token expires at")),
                 (

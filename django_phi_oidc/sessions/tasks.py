@@ -17,12 +17,12 @@ from .._internal import clock
 from .._internal.periodic_task import periodic_task
 from .._internal.sql import is_lock_timeout
 from ..audit.events import Origin
-from ..audit.outbox import batch_delivery
+from ..audit.outbox import batch_delivery, raise_or_enqueue_alert
 from ..claims.retention import scrub_inactive_users
-from ..errors import KeyRingError
+from ..errors import Code, KeyRingError
 from ..oidc.token import ReceivedToken
 from . import expiry, token_revocation
-from .lifecycle import EndedSession, end_session, end_sessions
+from .lifecycle import KEY_ALERT_RULE, EndedSession, end_session, end_sessions
 from .models import EndReason, OIDCSession
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,10 @@ def sweep_revocations() -> None:
 
 @periodic_task("phi_oidc.end_overdue")
 def end_expired_sessions() -> int:
-    """End and count sessions past a timeout, of an unusable account, or without a Django session. The sweep revokes."""
+    """End and count sessions past a timeout, of an unusable account, or without a Django session. The sweep revokes.
+
+    A session whose key can't be decrypted because the encryption key is missing is not without a Django session.
+    """
     idle, absolute = conf.idle_timeout(), conf.absolute_timeout()
     ended = 0
     expiry.limit_future_times(now=clock.now())
@@ -60,8 +63,10 @@ def end_expired_sessions() -> int:
             # Another transaction locks all of them. The next run tries again.
             break
         ended += ended_now
-    orphaned = expiry.list_orphaned_sessions(wait=_wait_for_requests)
-    return ended + _end_in_batches(orphaned, EndReason.SESSION_LOST)
+    search = expiry.find_orphaned_sessions(wait=_wait_for_requests)
+    if count := search.key_missing_count:
+        raise_or_enqueue_alert(KEY_ALERT_RULE, now=clock.now(), count=count, reason=Code.KEY_MISSING)
+    return ended + _end_in_batches(search.orphaned, EndReason.SESSION_LOST)
 
 
 def _end_in_batches(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:

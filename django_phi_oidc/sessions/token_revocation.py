@@ -12,12 +12,12 @@ from django.db import models, transaction
 from django.db.models.functions import Coalesce, Least
 from django.views.decorators.debug import sensitive_variables
 
-from .._internal import randomness, request_secrets
+from .._internal import randomness
 from .._internal.retry import compute_backoff
 from .._internal.sql import delete_in_batches
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
-from ..errors import AccountError, Code, KeyRingError, MetadataError, TransportError, Undecryptable
+from ..errors import AccountError, Code, KeyRingError, MetadataError, TransportError
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.revocation import build_revocation_request, process_revocation_response
 from ..oidc.token import ReceivedToken, TokenTypeHint
@@ -45,6 +45,8 @@ class RevocationAttemptResult:
     """The response is not one of a revocation endpoint: an operator may have to fix something."""
     is_provider_unavailable: bool = False
     """Attempts for other tokens would fail as well, after as long a wait."""
+    is_key_missing: bool = False
+    """The token could not be decrypted, because its key was missing. It is not abandoned."""
     retry_after: timedelta | None = None
     """The provider's Retry-After."""
 
@@ -196,12 +198,14 @@ def _lease_and_call(revocation_ids: Sequence[uuid.UUID], *, now: datetime, budge
 @sensitive_variables()
 def _revoke_row(row: PendingRevocation, *, now: datetime, timeout_seconds: float) -> RevocationAttemptResult:
     try:
-        token = row._meta.get_field("token").decrypt(row)
-        if token is None:
-            raise Undecryptable
-        request_secrets.register_secret(token, row.token_type_hint)
+        token = row.decrypt_token()
     except KeyRingError as error:
-        return RevocationAttemptResult(status=RevocationStatus.PENDING, error_code=error.code, needs_operator=True)
+        return RevocationAttemptResult(
+            status=RevocationStatus.PENDING,
+            error_code=Code.KEY_MISSING if error.is_key_missing else error.code,
+            needs_operator=True,
+            is_key_missing=error.is_key_missing,
+        )
     received = ReceivedToken(token_type_hint=cast(TokenTypeHint, row.token_type_hint), value=token)
     return revoke_at_provider(received, provider_name=row.provider, now=now, timeout_seconds=timeout_seconds)
 
@@ -266,7 +270,8 @@ def _save_results(
                 statuses[row.pk] = None
                 continue
             status = result.status
-            if status is RevocationStatus.PENDING and _is_abandoned(row, now=now, give_up_after=give_up_after):
+            can_abandon = status is RevocationStatus.PENDING and not result.is_key_missing
+            if can_abandon and _is_abandoned(row, now=now, give_up_after=give_up_after):
                 status = RevocationStatus.ABANDONED
             statuses[row.pk] = status
             if leased.update(**_build_changes(row, result, status=status, now=now)):
@@ -285,7 +290,10 @@ def _build_changes(
 ) -> dict[str, Any]:
     changes: dict[str, Any] = {"status": status, "last_fault": result.error_code, "lease_until": None}
     if status is not RevocationStatus.PENDING:
-        return {**changes, "finished_at": now, "token": None}
+        return {**changes, "finished_at": now, "token": None, "session_token": None}
+    if result.is_key_missing:
+        # The provider was not asked, so this time does not count.
+        changes["first_attempt_at"] = None
     wait = compute_backoff(
         attempts=row.attempts,
         needs_operator=result.needs_operator,

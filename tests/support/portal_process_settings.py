@@ -2,9 +2,11 @@
 
 import json
 import os
+from pathlib import Path
 
 from tests.settings import *  # noqa: F403
 from tests.settings import DATABASES, PHI_OIDC
+from tests.support.key_service import KeyService
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 ROOT_URLCONF = os.environ.get("TEST_URLCONF", "tests.support.portal_urls")
@@ -22,3 +24,7 @@ CELERY_TASK_DEFAULT_QUEUE = os.environ.get("TEST_QUEUE", "celery")
 if "TEST_CACHE" in os.environ:
     SESSION_ENGINE = f"django.contrib.sessions.backends.{os.environ['TEST_SESSION_ENGINE']}"
     CACHES = {"default": json.loads(os.environ["TEST_CACHE"])}
+if "TEST_KEY_SERVICE" in os.environ:
+    service = KeyService(Path(os.environ["TEST_KEY_SERVICE"]))
+    rings = {ring: service.read_ring(ring) for ring in ("encryption", "audit_mac")}
+    PHI_OIDC = override_phi_oidc(PHI_OIDC, KEYS=rings)

@@ -70,6 +70,7 @@ ACTION_MAPPING: Mapping[str, AuditEventType] = {
     Action.CLAIM_SCRUBBED: _rest_event_type("delete", "D"),
     Action.HOLD_PLACED: AuditEventType(_PATIENT_RECORD, (), "U"),
     Action.HOLD_RELEASED: AuditEventType(_PATIENT_RECORD, (), "U"),
+    Action.RETENTION_KEY_UNUSED: AuditEventType(_SECURITY_ALERT, (_SECURITY_CONFIGURATION,), "U"),
     Action.RETENTION_KEY_DESTROYED: AuditEventType(_SECURITY_ALERT, (_SECURITY_CONFIGURATION,), "D"),
     Action.SUBJECT_LINKED: AuditEventType(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "C"),
     Action.SUBJECT_UNLINKED: AuditEventType(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "D"),

@@ -43,6 +43,7 @@ ACTION_MAPPING: Mapping[str, tuple[int, tuple[int, str], str]] = {
     Action.CLAIM_SCRUBBED: (ENTITY_MANAGEMENT, _DELETE, "Claim"),
     Action.HOLD_PLACED: (ENTITY_MANAGEMENT, _CREATE, "LegalHold"),
     Action.HOLD_RELEASED: (ENTITY_MANAGEMENT, _UPDATE, "LegalHold"),
+    Action.RETENTION_KEY_UNUSED: (ENTITY_MANAGEMENT, _UPDATE, "RetentionKey"),
     Action.RETENTION_KEY_DESTROYED: (ENTITY_MANAGEMENT, _DELETE, "RetentionKey"),
     Action.SUBJECT_LINKED: (ENTITY_MANAGEMENT, _CREATE, "Subject"),
     Action.SUBJECT_UNLINKED: (ENTITY_MANAGEMENT, _DELETE, "Subject"),

@@ -47,7 +47,12 @@ def find_signing_key() -> Ed25519PrivateKey | None:
     if source is None or source == "":
         return None
     if callable(source):
-        source = source()
+        try:
+            source = source()
+        except KeyMissing:
+            raise
+        except Exception as error:
+            raise KeyMissing("PHI_OIDC['KEYS']['audit_signing']: the callable failed.") from error
     try:
         pem = source.read_bytes() if isinstance(source, Path) else str(source).encode("ascii")
         key = load_pem_private_key(pem, password=None)

@@ -598,6 +598,31 @@ def test_signing_key_is_reported_on_deployment() -> None:
         assert find_deployment_ids() == set()
 
 
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o666], ids=oct)
+@pytest.mark.parametrize("ring", ["encryption", "subject", "audit_mac", "pairwise"])
+def test_a4_key_file_that_every_user_can_open_is_reported_on_deployment(tmp_path: Path, ring: str, mode: int) -> None:
+    """W047."""
+    path = tmp_path / "keys"
+    path.write_text(keyring.generate_key())
+    with override_settings(**option(KEYS={ring: path})()):
+        path.chmod(mode)
+        assert (find_deployment_ids(), find_ids()) == ({"W047"}, set())
+        for safe in (0o600, 0o640):
+            path.chmod(safe)
+            assert find_deployment_ids() == set()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o701], ids=oct)
+def test_a4_retention_folder_that_every_user_can_open_is_reported_on_deployment(tmp_path: Path, mode: int) -> None:
+    """W047."""
+    with override_settings(**option(KEYS={"retention": tmp_path})()):
+        tmp_path.chmod(mode)
+        assert (find_deployment_ids(), find_ids()) == ({"W047"}, set())
+        for safe in (0o700, 0o770):
+            tmp_path.chmod(safe)
+            assert find_deployment_ids() == set()
+
+
 ELSEWHERE = {
     **dict.fromkeys(("E021", "W016"), "checks/test_core_sinks.py"),
     **dict.fromkeys(("E026", "W026"), "config/test_apis.py"),

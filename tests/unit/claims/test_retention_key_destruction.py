@@ -1,5 +1,6 @@
 """A retention key is destroyed when no claim needs it; then claims in backups cannot be decrypted."""
 
+import json
 import random
 import threading
 import uuid
@@ -15,9 +16,11 @@ from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.log.verifier import VerificationSummary, verify_log
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush
+from django_phi_oidc.audit.recorder import record
 from django_phi_oidc.claims import tasks
 from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.claims.legal_holds import place_hold, release_hold
@@ -29,7 +32,7 @@ from django_phi_oidc.claims.retention import (
     scrub_sessions,
     scrub_user,
 )
-from django_phi_oidc.crypto import retention_keys
+from django_phi_oidc.crypto import keyring, retention_keys
 from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder
 from django_phi_oidc.errors import AuditUnavailable, KeyMissing, Undecryptable
 from django_phi_oidc.fields import SealedTextField
@@ -167,6 +170,76 @@ def test_unavailable_keys_do_not_prevent_erasure(
     with clock.override_clock(lambda: NOW + DAY):
         tasks.scrub()
     assert keys.names() == []
+
+
+class StubbornStore(RetentionKeyFolder):
+    """A project's store that does not destroy one of its keys."""
+
+    kept = ""
+    raises = True
+
+    def destroy(self, name: str) -> None:
+        if name != self.kept:
+            super().destroy(name)
+        elif self.raises:
+            raise TimeoutError("the vault")
+
+
+def list_key_events() -> list[tuple[str, str, str]]:
+    """Return action, key and outcome of the events about retention keys, oldest first."""
+    flush()
+    rows = AuditEvent.objects.filter(action__startswith="retention.").order_by("id")
+    return [(row.action.partition(".")[2], json.loads(row.detail)["bucket"], row.outcome) for row in rows]
+
+
+@pytest.mark.parametrize("raises", [True, False], ids=["raises", "destroys nothing"])
+def test_a5_key_that_cannot_be_destroyed_is_recorded_as_such_and_delays_no_other(
+    tmp_path: Path, settings: Any, raises: bool
+) -> None:
+    names = [f"2026112{day}-session" for day in (1, 2, 3)]
+    store = StubbornStore(tmp_path)
+    store.kept, store.raises = names[1], raises
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": store})
+    for name in names:
+        store.create(name)
+    with pytest.raises(KeyMissing, match="1 of 3"):
+        destroy_unused_keys(now=NOW + 2 * DAY)
+    assert store.names() == [names[1]]
+    recorded = list_key_events()
+    assert sorted(recorded) == [
+        ("key_destroyed", names[0], "success"),
+        ("key_destroyed", names[1], "failure"),
+        ("key_destroyed", names[2], "success"),
+        *(("key_unused", name, "success") for name in names),
+    ]
+    alerts = AuditEvent.objects.filter(action="alert.raised", detail='{"rule":"retention_key_kept"}')
+    assert alerts.count() == 1
+    for minutes in (1, 30, 59):
+        with pytest.raises(KeyMissing, match="1 of 1"):
+            destroy_unused_keys(now=NOW + 2 * DAY + timedelta(minutes=minutes))
+    assert list_key_events() == recorded
+    with pytest.raises(KeyMissing):
+        destroy_unused_keys(now=NOW + 2 * DAY + timedelta(minutes=61))
+    assert len(list_key_events()) == len(recorded) + 2
+    assert alerts.count() == 2
+    store.kept = ""
+    assert destroy_unused_keys(now=NOW + 2 * DAY + timedelta(minutes=62)) == [names[1]]
+    assert list_key_events()[-1] == ("key_destroyed", names[1], "success")
+    assert store.names() == []
+
+
+def test_a5_forged_event_does_not_replace_the_event_before_a_destruction(
+    keys: RetentionKeyFolder, settings: Any
+) -> None:
+    keys.create(SESSION)
+    now = NOW + 2 * DAY
+    fields = {"origin": Origin(), "now": now, "detail": {"bucket": SESSION}}
+    with_keys = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"audit_mac": [keyring.generate_key()]})
+    record("retention.key_unused", **fields)
+    settings.PHI_OIDC = with_keys
+    assert destroy_unused_keys(now=now) == [SESSION]
+    assert sorted(action for action, _, _ in list_key_events()) == ["key_destroyed", "key_unused", "key_unused"]
 
 
 @pytest.mark.parametrize("is_used", [True, False], ids=["with retention keys", "without"])

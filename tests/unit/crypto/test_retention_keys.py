@@ -2,7 +2,9 @@
 
 import multiprocessing
 import stat
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +114,60 @@ def test_store_is_the_configured_one(settings: Any, tmp_path: Path) -> None:
     for values in (tmp_path, RetentionKeyFolder(tmp_path)):
         settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"retention": values})
         assert retention_keys.is_enabled()
-        assert isinstance(retention_keys.get_store(), RetentionKeyFolder)
+        assert retention_keys.get_store().create(NAME) == RetentionKeyFolder(tmp_path).get(NAME)
     settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"retention": str(tmp_path)})
     with pytest.raises(ImproperlyConfigured, match="retention"):
         retention_keys.get_store()
+
+
+class VaultStore:
+    """A project's store that fails with errors of its own."""
+
+    def __init__(self) -> None:
+        self.key: Any = bytes(32)
+        self.is_sealed = False
+
+    def get(self, name: str) -> Any:
+        if self.is_sealed:
+            raise LookupError("a token of the vault")
+        return self.key
+
+    create = destroy = get
+
+    def names(self) -> Iterator[str]:
+        yield NAME
+        self.get(NAME)
+
+
+def test_a2_any_error_of_a_project_store_is_key_missing_with_its_cause(settings: Any) -> None:
+    vault = VaultStore()
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": vault})
+    store = retention_keys.get_store()
+    calls: list[Callable[[], Any]] = [
+        *(partial(method, NAME) for method in (store.get, store.create, store.destroy)),
+        lambda: list(store.names()),
+    ]
+    assert [call() for call in calls] == [bytes(32), bytes(32), None, [NAME]]
+    vault.is_sealed = True
+    for call in calls:
+        with pytest.raises(KeyMissing, match="retention") as refused:
+            call()
+        assert isinstance(refused.value.__cause__, LookupError)
+        assert "vault" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", [b"", bytes(31), "A" * 32], ids=repr)
+def test_a2_invalid_key_of_a_project_store_is_key_missing(settings: Any, key: Any) -> None:
+    vault = VaultStore()
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": vault})
+    store = retention_keys.get_store()
+    assert (store.get(NAME), store.create(NAME)) == (bytes(32), bytes(32))
+    vault.key = None
+    assert store.get(NAME) is None
+    vault.key = key
+    for method in (store.get, store.create):
+        with pytest.raises(KeyMissing):
+            method(NAME)
 
 
 def test_ciphertext_is_decrypted_only_in_its_context_and_while_the_key_exists(

@@ -14,11 +14,12 @@ from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import randomness
-from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.oidc.token import ReceivedToken
-from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
+from django_phi_oidc.sessions.lifecycle import end_session
+from django_phi_oidc.sessions.models import EndReason, PendingRevocation, RevocationStatus
 from django_phi_oidc.sessions.token_revocation import (
     LEASE_DURATION,
     MIN_ATTEMPTS,
@@ -28,7 +29,19 @@ from django_phi_oidc.sessions.token_revocation import (
     retry_due,
 )
 from tests.support.phi_oidc_settings import override_phi_oidc
-from tests.support.session_fixtures import NOW, Answer, ScriptedOP, answering, declare, events, send, serving
+from tests.support.session_fixtures import (
+    ACCESS_TOKEN,
+    NOW,
+    REFRESH_TOKEN,
+    Answer,
+    ScriptedOP,
+    SignedIn,
+    answering,
+    declare,
+    events,
+    send,
+    serving,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
@@ -366,10 +379,49 @@ def test_attempt_without_its_key_is_retried_until_the_key_is_configured(op: Scri
     before = settings.PHI_OIDC
     settings.PHI_OIDC = override_phi_oidc(before, KEYS={"encryption": [keyring.generate_key()]})
     assert try_at(pk) is RevocationStatus.PENDING
-    assert PendingRevocation.objects.get().last_fault == "undecryptable"
+    assert PendingRevocation.objects.get().last_fault == "key_missing"
     assert op.asked == []
     settings.PHI_OIDC = before
     assert try_at(pk, NOW + timedelta(hours=2)) is RevocationStatus.DONE
+
+
+def test_a1_revocation_without_its_key_is_never_abandoned(op: ScriptedOP, settings: Any) -> None:
+    (pk,) = queue()
+    with_keys = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"encryption": []})
+    late = NOW + 10 * GIVE_UP
+    assert try_at(pk, late) is RevocationStatus.PENDING
+    assert alerts() == ['{"rule":"revocation_blocked"}']
+    settings.PHI_OIDC = with_keys
+    op.answer = answering(503)
+    assert try_at(pk, late + timedelta(hours=2)) is RevocationStatus.PENDING, "the provider was asked only once"
+    op.answer = answering(200)
+    assert try_at(pk, late + timedelta(hours=8)) is RevocationStatus.DONE
+
+
+def test_a1_damaged_revocation_is_abandoned_in_the_end(op: ScriptedOP) -> None:
+    (pk,) = queue()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE django_phi_oidc_pendingrevocation SET token = 'damaged'")
+    assert try_at(pk) is RevocationStatus.PENDING
+    assert PendingRevocation.objects.get().last_fault == "undecryptable"
+    assert try_at(pk, NOW + 10 * GIVE_UP) is RevocationStatus.ABANDONED
+
+
+def test_a1_queued_ciphertext_of_a_session_is_revoked_and_deleted_when_its_key_is_back(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    signed_in = sign_in()
+    with_keys = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"encryption": []})
+    ended = end_session(signed_in.session.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
+    assert ended is not None
+    assert [try_at(pk) for pk in ended.revocation_ids] == [RevocationStatus.PENDING] * 2
+    assert op.asked == []
+    settings.PHI_OIDC = with_keys
+    assert [try_at(pk, NOW + timedelta(hours=1)) for pk in ended.revocation_ids] == [RevocationStatus.DONE] * 2
+    assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
+    assert set(PendingRevocation.objects.values_list("token", "session_token")) == {(None, None)}
 
 
 def test_attempt_inside_a_transaction_is_refused(op: ScriptedOP) -> None:

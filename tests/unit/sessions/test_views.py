@@ -1,7 +1,9 @@
+import json
 import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,9 +17,12 @@ from django.urls import URLPattern
 from django_phi_oidc import urls
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.outbox import flush
+from django_phi_oidc.audit.storage import has_valid_row_mac
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.rp_initiated_logout import is_valid_logout_state
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
     NOW,
@@ -30,6 +35,7 @@ from tests.support.session_fixtures import (
     events,
     id_token,
     send,
+    waiting,
 )
 
 pytestmark = [
@@ -70,6 +76,37 @@ def test_logout_is_one_event_of_each_kind(op: ScriptedOP, sign_in: Callable[...,
     assert [event.reason for event in events(Action.SESSION_ENDED)] == ["logout"]
     (event,) = events(Action.LOGOUT_COMPLETED)
     assert (event.actor, event.session) == (str(signed_in.user.pk), str(signed_in.session.pk))
+
+
+def fail() -> list[str]:
+    raise ConnectionError("the key service is sealed")
+
+
+@pytest.mark.parametrize(
+    "rings", [("audit_mac",), ("encryption", "audit_mac"), ("encryption", "subject", "audit_mac")], ids=", ".join
+)
+@pytest.mark.parametrize("source", [fail, Path("/nonexistent/keys"), []], ids=["callable", "file", "list"])
+def test_a2_logout_without_keys_signs_out_and_its_events_follow(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, rings: tuple[str, ...], source: Any
+) -> None:
+    signed_in = sign_in()
+    client, with_keys = signed_in.client(), settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS=dict.fromkeys(rings, source))
+    assert client.post("/oidc/logout/").status_code == 302
+    assert OIDCSession.objects.get().end_reason == "logout"
+    assert not django_session_exists(signed_in.django_key)
+    assert not StoredClaim.objects.filter(name="birthdate").exists()
+    assert len(op.asked) == (0 if "encryption" in rings else 2), "tokens are revoked unless their key is missing"
+    actions = (Action.SESSION_ENDED, Action.LOGOUT_COMPLETED, Action.CLAIM_SCRUBBED)
+    assert [event for action in actions for event in events(action)] == []
+    settings.PHI_OIDC = with_keys
+    flush()
+    assert waiting() == 0
+    for action in actions:
+        (event,) = events(action)
+        assert has_valid_row_mac(event)
+        assert json.loads(event.detail)["signed_late"] is True
+        assert (event.actor, event.session) == (str(signed_in.user.pk), str(signed_in.session.pk))
 
 
 @pytest.mark.parametrize(("method", "status"), [("get", 302), ("post", 200)])
