@@ -6,7 +6,7 @@ from django.test import RequestFactory
 from django_phi_oidc.login.provider_selection import parse_next_url
 
 
-@pytest.mark.parametrize("url", ["/portal/", "/portal/?page=2#top", "//testserver/portal/", "https://testserver/a"])
+@pytest.mark.parametrize("url", ["/portal/", "/portal/?page=2#top", "https://testserver/a"])
 def test_absolute_reference_to_this_host_is_kept(url: str) -> None:
     assert parse_next_url(RequestFactory().get("/", {"next": url}, secure=True)) == url
 
