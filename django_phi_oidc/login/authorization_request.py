@@ -67,8 +67,12 @@ def redirect_to_provider(
     pending: AuthorizationState,
     *,
     declared_claims: Mapping[str, ClaimDeclaration],
+    prompts_login: bool = False,
 ) -> HttpResponse:
-    """Return the redirect to the provider, which sets the state cookie. Raises: SignInRefused."""
+    """Return the redirect to the provider, which sets the state cookie. Raises: SignInRefused.
+
+    prompts_login: as in AuthorizationRequest; a step-up always prompts.
+    """
     state = randomness.token_b64url(32)
     request_secrets.register_secret(state, "state", location="location")
     url = prepare_authorization_url(
@@ -77,7 +81,7 @@ def redirect_to_provider(
             nonce=pending.nonce,
             code_verifier=pending.code_verifier,
             redirect_uri=pending.redirect_uri,
-            prompts_login=bool(pending.session_to_renew),
+            prompts_login=prompts_login or bool(pending.session_to_renew),
         ),
         provider=provider,
         declared_claims=declared_claims,

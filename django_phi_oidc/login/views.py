@@ -28,7 +28,12 @@ from .activation import attach_unlinked_sign_in, redirect_to_activation
 from .authorization_request import build_callback_url, redirect_to_provider
 from .code_exchange import PROVIDER_TIMEOUT_SECONDS, VerifiedSignIn, exchange_code, revoke_tokens_on_error
 from .failures import create_sign_in_attempt, render_login_failure, report_internal_error
-from .provider_selection import needs_provider_selection, parse_next_url, render_provider_selection
+from .provider_selection import (
+    is_login_prompt_requested,
+    needs_provider_selection,
+    parse_next_url,
+    render_provider_selection,
+)
 from .session_setup import establish_session
 from .state_cookie import AuthorizationState, consume_state, create_authorization_state, delete_state, find_next_url
 from .step_up import complete_step_up, retry_step_up
@@ -36,7 +41,7 @@ from .step_up import complete_step_up, retry_step_up
 
 @method_decorator([public_view, sensitive_variables()], name="dispatch")
 class OIDCAuthenticationRequestView(View):
-    """Redirects to the provider or shows the page to choose one. Reads only `next`, which the provider never sees."""
+    """Redirects to the provider or shows the page to choose one. Reads only `next` and `prompt`."""
 
     http_method_names = ("get",)
 
@@ -103,7 +108,8 @@ def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: 
     callback_url = build_callback_url(request, name if provider_in_url else None)
     next_url = parse_next_url(request)
     pending = create_authorization_state(provider=name, redirect_uri=callback_url, next_url=next_url, now=clock.now())
-    return redirect_to_provider(request, provider, pending, declared_claims=conf.claims())
+    prompts_login = is_login_prompt_requested(request)
+    return redirect_to_provider(request, provider, pending, declared_claims=conf.claims(), prompts_login=prompts_login)
 
 
 def complete_sign_in(
@@ -131,6 +137,7 @@ def complete_sign_in(
             issuer=provider.declaration.issuer,
             sub=result.id_token_claims["sub"],
             claims=result.claims,
+            auth_time=result.auth_time,
             origin=Actor.from_request(request).origin,
         )
         try:
