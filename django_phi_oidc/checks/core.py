@@ -35,13 +35,14 @@ _PROVIDER_WARNINGS: tuple[tuple[int, Callable[[ProviderDeclaration], bool], str]
     (13, lambda p: p.par == "never", "authorization requests go through the browser, even if they could be pushed."),
     (14, lambda p: p.allow_auth_time_zero, "an auth_time of 0 passes max_age: the time of authentication is unknown."),
     (22, lambda p: p.allow_logout_token_without_exp, "logout tokens without exp are valid for two minutes."),
+    (40, lambda p: p.id_token_hint == "always", "a logout may put claims of the ID Token into a URL."),
 )
 """Number, condition and text of the warnings about a provider's options."""
 
 
 @register_check(Tags.security)
 def check_declarations(**kwargs: Any) -> Messages:
-    """E001 to E007, E021: PHI_OIDC, its providers, claims, sinks and keys; W001 to W006, W011 to W015, W022."""
+    """E001 to E007, E021: PHI_OIDC, its providers, claims, sinks and keys; W001 to W006, W011 to W015, W022, W040."""
     try:
         unknown, mistakes = conf.list_unknown_options(), conf.list_mistakes()
     except ImproperlyConfigured as fault:

@@ -256,6 +256,7 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W013", provider(par="never"), provider(par="auto")),
     ("W014", provider(allow_auth_time_zero=True), provider(allow_auth_time_zero=False)),
     ("W022", provider(allow_logout_token_without_exp=True), provider(allow_logout_token_without_exp=False)),
+    ("W040", provider(id_token_hint="always"), provider(id_token_hint="minimal")),
     ("W015", second_provider("https://op.example.test"), second_provider("https://op.example.test/")),
     (
         "W007",
@@ -558,6 +559,7 @@ ELSEWHERE = {
     **dict.fromkeys(("E021", "W016"), "checks/test_core_sinks.py"),
     **dict.fromkeys(("E026", "W026"), "config/test_apis.py"),
     **dict.fromkeys(("W020", "W021"), "audit/test_db_privileges.py"),
+    "W041": "checks/test_logout.py",
 }
 """Ids whose tests need more than settings."""
 
