@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib.admin import AdminSite
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
 
@@ -47,10 +47,10 @@ def use_oidc_login(site: AdminSite) -> None:
 
     site.login = login  # type: ignore[method-assign]  # of this one site
 
-    def logout(request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+    def logout(request: HttpRequest, extra_context: Any = None) -> HttpResponseBase:
         has_oidc_session = find_oidc_session_id(request.session) is not None
         if not has_oidc_session or not is_logout_routed():
             return original_logout(request, extra_context)
         return OIDCLogoutView.as_view()(request)
 
-    site.logout = logout  # type: ignore[method-assign]
+    site.logout = logout  # type: ignore[method-assign,assignment]
