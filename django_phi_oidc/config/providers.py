@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from abc import ABC
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -39,6 +39,8 @@ PROTOCOL_PARAMETERS = frozenset(
 )
 """Authorization request parameters that the package sets, or that would change how the response must be processed."""
 PROTOCOL_PARAMETER_PREFIXES = ("client_", "code_challenge", "request")
+END_SESSION_PROTOCOL_PARAMETERS = frozenset({"id_token_hint", "logout_hint", "post_logout_redirect_uri", "state"})
+"""Logout request parameters that the package sets; and those that begin with `client_`."""
 _PARAMETER_NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
 ClientAuthMethod = Literal["client_secret_basic", "client_secret_post", "private_key_jwt"]
@@ -47,6 +49,7 @@ SubjectType = Literal["pairwise", "public"]
 RevocationRequirement = Literal["required", "best_effort"]
 TokenHandling = Literal["keep", "discard"]
 EndSessionMethod = Literal["get", "post"]
+IDTokenHint = Literal["minimal", "always", "never"]
 ProvisioningMode = Literal["create", "existing", "invitation"]
 PARMode = Literal["auto", "require", "never"]
 ClaimsRequestMode = Literal["scopes", "parameter", "parameter_null"]
@@ -108,14 +111,24 @@ def _parse_call_count(path: str, value: Any) -> int:
     return value if type(value) is int and value >= 1 else fail(path, "must be a whole number, at least 1")
 
 
-def _parse_authorization_parameters(path: str, value: Any) -> tuple[tuple[str, str], ...]:
+def _parse_parameters(
+    path: str, value: Any, *, protocol_names: Collection[str], protocol_prefixes: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
     for name, parameter in parse_mapping(path, value).items():
         if not isinstance(name, str) or not _PARAMETER_NAME_PATTERN.fullmatch(name):
             fail(path, "has a name that no parameter can have")
-        if name in PROTOCOL_PARAMETERS or name.startswith(PROTOCOL_PARAMETER_PREFIXES):
+        if name in protocol_names or name.startswith(protocol_prefixes):
             fail(f"{path}[{name!r}]", "is set by the protocol code")
         parse_printable(f"{path}[{name!r}]", parameter, max_length=1024)
     return tuple(value.items())
+
+
+_parse_authorization_parameters = partial(
+    _parse_parameters, protocol_names=PROTOCOL_PARAMETERS, protocol_prefixes=PROTOCOL_PARAMETER_PREFIXES
+)
+_parse_end_session_parameters = partial(
+    _parse_parameters, protocol_names=END_SESSION_PROTOCOL_PARAMETERS, protocol_prefixes=("client_",)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +207,12 @@ class ProviderDeclaration:
     end_session_method: EndSessionMethod = "get"
     """How the browser is sent to the provider's end_session_endpoint: `get`, or `post`, a form, which keeps the
     `id_token_hint` out of URLs."""
+    id_token_hint: IDTokenHint = "minimal"
+    """Whether a logout sends the ID Token: `minimal` if no URL then contains claims about the person; with warning
+    W040, `always`; `never` for a provider that needs no hint. [What each one means](../how-to/logout.md#the-hint)."""
+    end_session_parameters: Annotated[tuple[tuple[str, str], ...], _parse_end_session_parameters] = ()
+    """Further parameters of each logout request, name → string, such as `logout_uri` at Amazon Cognito. Parameters that
+    the protocol sets, such as `post_logout_redirect_uri`, are refused."""
     allow_logout_token_without_exp: bool = False
     """With warning W022: a logout token without `exp` is valid for two minutes after its `iat`."""
     require_logout_typ: bool = False

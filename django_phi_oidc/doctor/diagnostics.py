@@ -17,13 +17,13 @@ from ..errors import Code, MetadataError, SignInRefused, TransportError
 from ..oidc.metadata import OPTIONAL_ENDPOINTS, REQUIRED_ENDPOINTS, process_jwks_response, validate_https_url
 from ..oidc.revocation import process_revocation_response
 from ..oidc.transport import TransportResponse, parse_json_body
+from .known_providers import find_known_provider
 
 FindingLevel = Literal["ok", "warning", "failure"]
 CERTIFICATE_EXPIRY_WARNING = timedelta(days=30)
 _LIST_MEMBERS = ("prompt_values_supported", "subject_types_supported", "id_token_signing_alg_values_supported")
 _BOOLEAN_MEMBERS = ("require_pushed_authorization_requests", "authorization_response_iss_parameter_supported")
 _MAX_TEXT_LENGTH = 200
-_KEYCLOAK_TOKEN_PATH = "/protocol/openid-connect/token"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,13 +271,9 @@ def check_client_is_known(response: TransportResponse) -> ProviderFinding:
     return _warning("client", "revocation_failed", text, "It must return 200 for unknown tokens too.")
 
 
-def check_logout(members: Mapping[str, Any]) -> Iterator[ProviderFinding]:
-    """Spec: RP-Initiated Logout 2.1; Back-Channel Logout 2.1."""
-    if isinstance(members.get("end_session_endpoint"), str):
-        yield _ok("logout", "the session at the provider ends too")
-    else:
-        text = "no end_session_endpoint: after logout, users stay signed in at the provider"
-        yield _warning("logout", "end_session_absent", text, "Ask the provider for RP-initiated logout.")
+def check_logout(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> Iterator[ProviderFinding]:
+    """Spec: RP-Initiated Logout 2, 2.1; Back-Channel Logout 2.1."""
+    yield _check_rp_initiated_logout(members, declaration=declaration)
     if members.get("backchannel_logout_supported") is not True:
         text = "no back-channel logout: after logout elsewhere, users stay signed in here until a timeout"
         yield _warning("logout", "backchannel_absent", text, "Ask the provider for Back-Channel Logout.")
@@ -293,12 +289,35 @@ def check_logout_sub(members: Mapping[str, Any], *, declaration: ProviderDeclara
 
     The version is not in the metadata. Spec: Core 8; Back-Channel Logout 2.4.
     """
-    token_endpoint = members.get("token_endpoint")
-    is_keycloak = isinstance(token_endpoint, str) and token_endpoint.endswith(_KEYCLOAK_TOKEN_PATH)
-    if is_keycloak and declaration.subject_type == "pairwise":
+    known = find_known_provider(members)
+    if known and known.has_raw_logout_sub and declaration.subject_type == "pairwise":
         text = "Keycloak up to 26.1: sub in logout tokens is not the pairwise one, so only sid finds a session"
         remedy = "Update to 26.2, or switch on 'Backchannel logout session required' for the client."
         yield _warning("logout", "logout_sub_mismatch", text, remedy)
+
+
+def _check_rp_initiated_logout(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> ProviderFinding:
+    if not isinstance(members.get("end_session_endpoint"), str):
+        text = "no end_session_endpoint: after logout, users stay signed in at the provider"
+        return _warning("logout", "end_session_absent", text, "Ask the provider for RP-initiated logout.")
+    known, policy = find_known_provider(members), declaration.id_token_hint
+    parameter = known.required_end_session_parameter if known else ""
+    if known and parameter and parameter not in dict(declaration.end_session_parameters):
+        text = f"{known.name} requires {parameter}: without it a logout ends on its error page"
+        remedy = f"Declare end_session_parameters with {parameter}, and id_token_hint: never."
+        return _warning("logout", "end_session_parameter_missing", text, remedy)
+    if policy == "always" or (policy == "minimal" and declaration.end_session_method == "post"):
+        return _ok("logout", "the session at the provider ends too: the ID Token is sent as the hint")
+    if known and known.requires_id_token_hint:
+        condition = "" if policy == "never" else " if it contains claims about the person"
+        text = f"{known.name} requires id_token_hint, but the ID Token is not sent{condition}: its session stays"
+        remedy = "Declare id_token_hint: always, or ask the provider to keep the claims out of ID Tokens."
+        return _warning("logout", "id_token_hint_required", text, remedy)
+    if policy == "never" or parameter:
+        return _ok("logout", "the browser is sent to the provider without a hint: sign out once to see what it does")
+    name = known.name if known else "the provider"
+    text = "ends the session there too, if the ID Token contains no claims about the person; else a page asks the user"
+    return _ok("logout", f"{name} {text}")
 
 
 def check_response_issuer(members: Mapping[str, Any], *, is_only_provider: bool) -> ProviderFinding:

@@ -87,7 +87,7 @@ def _check_metadata(
     yield diagnostics.check_revocation(members, declaration=declaration)
     if declaration.name in context.introspection_provider_names:
         yield diagnostics.check_introspection(members)
-    yield from diagnostics.check_logout(members)
+    yield from diagnostics.check_logout(members, declaration=declaration)
     yield from diagnostics.check_logout_sub(members, declaration=declaration)
     yield diagnostics.check_response_issuer(members, is_only_provider=context.is_only_provider)
     yield diagnostics.check_requested_claims(members, declaration=declaration, claims=context.claims)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -64,6 +64,8 @@ class UnlinkedSignIn:
     next_url: str = field(repr=False)
     signed_in_timestamp: float
     """Seconds since the epoch."""
+    auth_timestamp: float | None = None
+    """Seconds since the epoch: when the person authenticated at the provider; None if unknown."""
 
 
 def attach_unlinked_sign_in(request: HttpRequest, sign_in: VerifiedSignIn) -> None:
@@ -88,6 +90,7 @@ def redirect_to_activation(
         provider_in_url=attempt.provider_in_url,
         next_url=next_url,
         signed_in_timestamp=clock.now().timestamp(),
+        auth_timestamp=sign_in.auth_time.timestamp() if sign_in.auth_time else None,
     )
     response, name = HttpResponseRedirect(reverse("oidc_activate")), _get_cookie_name(request)
     set_encrypted_cookie(response, request, name, unlinked, context=_COOKIE_CONTEXT, lifetime=COOKIE_LIFETIME)
@@ -165,7 +168,7 @@ def _deny_activation(
 
 def _redirect_to_sign_in(request: HttpRequest, unlinked: UnlinkedSignIn) -> HttpResponse:
     """Redirect to the sign-in, which now finds an account. The provider still has a session and does not prompt."""
-    response = HttpResponseRedirect(_build_restart_url(unlinked))
+    response = HttpResponseRedirect(_build_restart_url(unlinked, prompts_login=False))
     response.delete_cookie(_get_cookie_name(request), samesite="Lax")
     return set_private_headers(response)
 
@@ -175,14 +178,18 @@ def _render_page(
 ) -> HttpResponse:
     """unlinked: None when it is too late to enter a code."""
     provider = conf.providers().get(unlinked.provider) if unlinked else None
+    auth_timestamp = unlinked.auth_timestamp if unlinked else None
+    # On a shared computer the provider may still have the session of the previous person: without the prompt, the links
+    # would lead back to this page as the same person. No claim is shown, because that person may not be the reader.
     context = {
         "is_open": unlinked is not None,
         "label": provider.label if provider else "",
+        "authenticated_at": datetime.fromtimestamp(auth_timestamp, UTC) if auth_timestamp is not None else None,
         "is_wrong": status == 403,
         "is_guessing": status == 429,
         "is_unavailable": status == 503,
         "reference": reference,
-        "restart_url": _build_restart_url(unlinked) if unlinked else build_sign_in_url(None, next_url=""),
+        "restart_url": _build_restart_url(unlinked, prompts_login=True),
     }
     response = set_private_headers(render(request, "django_phi_oidc/activate.html", context, status=status))
     # With `no-referrer` the form would be sent with the origin "null", which Django's CSRF check refuses.
@@ -192,8 +199,9 @@ def _render_page(
     return response
 
 
-def _build_restart_url(unlinked: UnlinkedSignIn) -> str:
-    return build_sign_in_url(unlinked.provider if unlinked.provider_in_url else None, next_url=unlinked.next_url)
+def _build_restart_url(unlinked: UnlinkedSignIn | None, *, prompts_login: bool) -> str:
+    provider = unlinked.provider if unlinked and unlinked.provider_in_url else None
+    return build_sign_in_url(provider, next_url=unlinked.next_url if unlinked else "", prompts_login=prompts_login)
 
 
 @sensitive_variables()

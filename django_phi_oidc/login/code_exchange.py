@@ -41,6 +41,8 @@ class VerifiedSignIn:
     claims: Mapping[str, Any] = field(repr=False)
     """The declared claims. Host code gets no others."""
     origin: Origin = field(repr=False)
+    auth_time: datetime | None = None
+    """When the person authenticated at the provider; None if the ID Token does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,16 +93,20 @@ def render_login_failure(
     request: HttpRequest, error: LoginError, attempt: SignInAttempt, *, next_url: str
 ) -> HttpResponse:
     """Report the failure and return its page. next_url: where the sign-in would have led, or empty."""
-    sign_in_url = build_sign_in_url(attempt.provider if attempt.provider_in_url else None, next_url=next_url)
-    can_choose = attempt.provider_in_url and needs_provider_selection()
     page = get_failure_page(error)
+    # The provider may still have the session of another person, who has no account: do not repeat that sign-in.
+    prompts_login = page == "no_account"
+    provider = attempt.provider if attempt.provider_in_url else None
+    sign_in_url = build_sign_in_url(provider, next_url=next_url, prompts_login=prompts_login)
+    choose_url = build_sign_in_url(None, next_url=next_url, prompts_login=prompts_login)
+    can_choose = attempt.provider_in_url and needs_provider_selection()
     context = {
         "page": page,
         "text": FAILURE_TEXTS.get(page),
         "reference": report_failure(request, error, attempt),
         # After a failed step-up, retry through the page that required it: a new sign-in would end the session.
         "restart_url": next_url if attempt.stage == "step_up" and next_url else sign_in_url,
-        "choose_url": build_sign_in_url(None, next_url=next_url) if can_choose else "",
+        "choose_url": choose_url if can_choose else "",
         "home_url": resolve_url(settings.LOGIN_REDIRECT_URL) if request.user.is_authenticated else "",
     }
     templates = [TEMPLATES_BY_PAGE[page], TEMPLATES_BY_PAGE["failed"]]

@@ -7,6 +7,7 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 from django.utils.http import urlencode
 
 from ..access.responses import set_private_headers
+from .provider_selection import is_login_prompt_requested
 
 CONSENT_PARAMETER = "replace"
 _SALT = "django_phi_oidc.login.replacement"
@@ -24,7 +25,11 @@ def render_consent_page(request: HttpRequest, *, next_url: str) -> HttpResponse:
 
     A link instead of a form, because `form-action` of the project's policy would have to name the provider.
     """
-    query = {**({"next": next_url} if next_url else {}), CONSENT_PARAMETER: _create_consent(request)}
+    query = {
+        **({"next": next_url} if next_url else {}),
+        **({"prompt": "login"} if is_login_prompt_requested(request) else {}),
+        CONSENT_PARAMETER: _create_consent(request),
+    }
     context = {
         "sign_in_url": f"{request.path}?{urlencode(query)}",
         "continue_url": next_url or resolve_url(settings.LOGIN_REDIRECT_URL),

@@ -37,7 +37,12 @@ from .code_exchange import (
     revoke_tokens_on_error,
 )
 from .failures import create_sign_in_attempt, render_login_failure, report_internal_error
-from .provider_selection import needs_provider_selection, parse_next_url, render_provider_selection
+from .provider_selection import (
+    is_login_prompt_requested,
+    needs_provider_selection,
+    parse_next_url,
+    render_provider_selection,
+)
 from .reauthentication import (
     is_reauthentication_due,
     remember_session,
@@ -54,7 +59,7 @@ from .step_up import complete_step_up, retry_step_up
 class OIDCAuthenticationRequestView(View):
     """Redirects to the provider, or shows the page to choose one or the page that protects a live session.
 
-    Reads only `next`, which the provider never sees, and the consent to replace the session.
+    Reads only `next`, which the provider never sees, `prompt`, and the consent to replace the session.
     """
 
     http_method_names = ("get",)
@@ -130,10 +135,11 @@ def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: 
     callback_url = build_callback_url(request, name if provider_in_url else None)
     next_url, now = parse_next_url(request), clock.now()
     is_due = is_reauthentication_due(request, declaration=provider.declaration, now=now)
-    if is_due:
+    reauthenticates = is_due or is_login_prompt_requested(request)
+    if reauthenticates:
         provider = request_reauthentication(provider)
     pending = create_authorization_state(
-        provider=name, redirect_uri=callback_url, next_url=next_url, now=now, reauthenticates=is_due
+        provider=name, redirect_uri=callback_url, next_url=next_url, now=now, reauthenticates=reauthenticates
     )
     return redirect_to_provider(request, provider, pending, declared_claims=conf.claims())
 
@@ -167,6 +173,7 @@ def complete_sign_in(
             issuer=declaration.issuer,
             sub=result.id_token_claims["sub"],
             claims=result.claims,
+            auth_time=result.auth_time,
             origin=Actor.from_request(request).origin,
         )
         try:

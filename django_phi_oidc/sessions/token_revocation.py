@@ -152,6 +152,12 @@ def delete_finished_revocations(*, before: datetime) -> int:
     return delete_in_batches(created.filter(finished_at__lt=before))
 
 
+def has_provider_failed(revocation_ids: Sequence[uuid.UUID]) -> bool:
+    """Return whether one of these revocations failed because the provider did not answer, or with a server error."""
+    is_down = models.Q(last_fault__startswith="transport_") | models.Q(last_fault__startswith="http_5")
+    return bool(revocation_ids) and PendingRevocation.objects.filter(is_down, pk__in=revocation_ids).exists()
+
+
 def reset_backoff(*, now: datetime, revocation_ids: Sequence[uuid.UUID] | None = None) -> list[uuid.UUID]:
     """Make all pending revocations, or those of revocation_ids, due now and return their ids.
 

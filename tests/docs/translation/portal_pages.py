@@ -18,11 +18,12 @@ OURS = "django_phi_oidc"
 TAGS = "{% load phi_oidc %}{% phi_oidc_session %}{% phi_oidc_emergency %}"
 FLAGS: dict[str, tuple[str, ...]] = {
     f"{OURS}/unavailable.html": ("home_url", "choose_url"),
-    f"{OURS}/activate.html": ("is_open", "is_wrong", "is_guessing", "is_unavailable", "label", "reference"),
-    f"{OURS}/logged_out.html": ("signed_in", "expired", "at_provider"),
-    **dict.fromkeys(
-        (f"{OURS}/{name}.html" for name in ("end_session", "leak_blocked", "trail_unavailable", "step_up")), ()
+    f"{OURS}/activate.html": (
+        *("is_open", "is_wrong", "is_guessing", "is_unavailable", "label", "authenticated_at", "reference"),
     ),
+    f"{OURS}/end_session.html": ("url", "needs_click", "is_unavailable"),
+    f"{OURS}/logged_out.html": ("signed_in", "expired", "at_provider"),
+    **dict.fromkeys((f"{OURS}/{name}.html" for name in ("leak_blocked", "trail_unavailable", "step_up")), ()),
 }
 """What each template asks whether it is so."""
 

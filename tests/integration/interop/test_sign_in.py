@@ -61,6 +61,20 @@ def test_sign_out_after_a_ps256_sign_in_leaves_no_active_token(
     assert person.provider_heading() == "Sign in", "neither portal nor provider has a session"
 
 
+def test_f4_sign_in_again_on_the_activation_page_lets_another_person_sign_in(
+    person: Person, new_person: Callable[[], Person], declare: Declare
+) -> None:
+    declare(default={"provisioning": "invitation"})
+    person.begin()
+    person.sign_in("jonas")
+    person.allow()
+    person.page.wait_for_url(f"{person.portal}/oidc/activate/")
+    person.page.click("text=Sign in again")
+    assert person.provider_heading() == "Sign in", "the provider has a session of jonas, and asks all the same"
+    person.begin("/oidc/authenticate/?next=/portal/")
+    person.page.wait_for_url(f"{person.portal}/oidc/activate/")
+
+
 def test_denied_consent_is_refused_and_can_be_given_later(op: CertifiedProvider, person: Person) -> None:
     person.begin()
     person.sign_in()

@@ -277,6 +277,7 @@ CASES: list[tuple[str, Change, Change]] = [
         option(OPERATIONAL_RETENTION=timedelta(hours=23)),
         option(OPERATIONAL_RETENTION=timedelta(days=1)),
     ),
+    ("W040", provider(id_token_hint="always"), provider(id_token_hint="minimal")),
     ("W015", second_provider("https://op.example.test"), second_provider("https://op.example.test/")),
     (
         "W007",
@@ -629,6 +630,7 @@ ELSEWHERE = {
     **dict.fromkeys(("W020", "W021"), "audit/test_db_privileges.py"),
     **dict.fromkeys(("E036", "W036"), "subjects/test_account_fields.py"),
     "E040": "audit/test_triggers.py",
+    "W046": "checks/test_logout.py",
 }
 """Ids whose tests need more than settings."""
 

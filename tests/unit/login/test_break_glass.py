@@ -339,6 +339,14 @@ def test_custom_admin_site_redirects_to_the_provider(rf: Any) -> None:
     assert site.login(request)["Location"] == "/oidc/authenticate/?next=%2Fdesk%2Frota%2F"
 
 
+def test_b5_admin_keeps_its_logout_for_a_local_session(account: Any) -> None:
+    client = SecureClient()
+    enter(client)
+    response = client.post("/admin/logout/")
+    assert (response.status_code, response["Location"]) == (302, django_settings.LOGOUT_REDIRECT_URL)
+    assert "_auth_user_id" not in client.session
+
+
 def test_cookie_of_a_local_session_expires_with_it() -> None:
     client = SecureClient()
     enter(client)
