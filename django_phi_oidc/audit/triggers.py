@@ -270,4 +270,5 @@ def _list_altered_triggers_sqlite() -> Iterator[str]:
 
 
 def _normalize(statement: str) -> str:
-    return " ".join(statement.split())
+    # SQLite quotes the names in a trigger when one of its tables is renamed.
+    return " ".join(statement.replace('"', "").split())

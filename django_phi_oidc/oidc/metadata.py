@@ -131,7 +131,7 @@ def process_metadata_response(
         prompt_values_supported=_get_strings(members, "prompt_values_supported"),
         subject_types_supported=_get_strings(members, "subject_types_supported"),
         id_token_signing_alg_values_supported=_get_strings(members, "id_token_signing_alg_values_supported"),
-        acr_values_supported=_get_strings(members, "acr_values_supported"),
+        acr_values_supported=_find_strings(members, "acr_values_supported"),
         authorization_response_iss_parameter_supported=_get_bool(
             members, "authorization_response_iss_parameter_supported"
         ),
@@ -231,6 +231,12 @@ def _get_strings(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise MetadataError(Code.METADATA_INVALID)
     return tuple(value)
+
+
+def _find_strings(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return what is no more than a hint: no sign-in is refused because it is malformed."""
+    value = members.get(name)
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
 def _get_bool(members: Mapping[str, Any], name: str) -> bool:

@@ -94,14 +94,14 @@ def run_checks(members: dict[str, Any], declared: ProviderDeclaration) -> Iterat
 @pytest.mark.parametrize(
     ("path", "subject_type", "codes"),
     [
-        ("/realms/patients/protocol/openid-connect/token", "pairwise", ["logout_sub_mismatch"]),
-        ("/realms/patients/protocol/openid-connect/token", "public", []),
-        ("/token", "pairwise", []),
+        ("/realms/patients/protocol/openid-connect/auth", "pairwise", ["logout_sub_mismatch"]),
+        ("/realms/patients/protocol/openid-connect/auth", "public", []),
+        ("/authorize", "pairwise", []),
     ],
 )
 def test_b1_keycloak_with_pairwise_subjects_is_a_warning(path: str, subject_type: Any, codes: list[str]) -> None:
     declaration = replace(DECLARED, subject_type=subject_type)
-    members = {**METADATA, "token_endpoint": f"{ISSUER}{path}"}
+    members = {**METADATA, "authorization_endpoint": f"{ISSUER}{path}"}
     findings = list(diagnostics.check_logout_sub(members, declaration=declaration))
     assert [(finding.level, finding.code) for finding in findings] == [("warning", code) for code in codes]
 

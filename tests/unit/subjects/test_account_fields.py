@@ -12,8 +12,10 @@ from django.core.checks import Tags, run_checks
 from django.db import models
 from django.test.utils import isolate_apps
 
+from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.checks import core
 from django_phi_oidc.subjects.account_fields import build_account_fields, create_username, list_missing_fields
+from tests.support.manual_blocks import block
 
 _numbers = itertools.count()
 NAME, ADDRESS = r"phi_[a-z2-7]{26}", r"phi_[a-z2-7]{26}@account\.invalid"
@@ -157,3 +159,18 @@ def test_f1_check_reports_the_field(
     monkeypatch.setattr(core, "get_user_model", lambda: model)
     found = {message.id for message in run_checks(tags=[Tags.security]) if str(message.id).endswith("036")}
     assert found == expected
+
+
+class UnsavedManager(BaseUserManager[Any]):
+    def create_user(self, **fields: Any) -> Any:
+        return self.model(**fields)
+
+
+def test_documented_hook_sets_the_field_of_the_project() -> None:
+    names = {"OIDCAuthenticationBackend": OIDCAuthenticationBackend, "issue_badge": lambda: "B-7"}
+    exec(block("link-subjects", "hook"), names)
+    backend: Any = names["PortalBackend"]()
+    backend.UserModel = make_model(UnsavedManager, badge=models.CharField(max_length=20, unique=True))
+    account = backend.create_user({})
+    assert account.badge == "B-7"
+    assert re.fullmatch(NAME, account.username)
