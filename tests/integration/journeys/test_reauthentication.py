@@ -270,7 +270,9 @@ def test_b6_time_of_the_request_decides(op: DemoProvider, browser: Browser) -> N
 
 
 @pytest.mark.parametrize("is_edited", [True, False])
-def test_f4_authentication_that_a_link_asks_for_is_verified(op: DemoProvider, browser: Browser, is_edited: bool) -> None:
+def test_f4_authentication_that_a_link_asks_for_is_verified(
+    op: DemoProvider, browser: Browser, is_edited: bool
+) -> None:
     """The links on the pages of a person without an account: single sign-on would lead back to that person."""
     assert browser.sign_in(op).status == 302
     remove_session_cookie(browser)

@@ -189,7 +189,7 @@ def test_d9_all_cookies_together_stay_below_4_kb(has_activation: bool) -> None:
         assert len("; ".join(f"{name}={value}" for name, value in browser.items())) <= 4096
         assert consume_state(build_request(cookies=browser), f"s{number}", now=clock.now()).next_url == long
     assert ("__Host-phi_oidc_activation" in browser) is has_activation
-    assert len(browser) == (2 if has_activation else 3), "the newest pending sign-ins, as many as there is room for"
+    assert len(browser) == 3, "the newest pending sign-ins, as many as there is room for"
 
 
 def test_d9_five_short_pending_sign_ins_are_kept() -> None:
