@@ -286,6 +286,24 @@ def test_seal_task_seals_with_the_key_and_alerts_without_it() -> None:
     assert AuditEvent.objects.count() == 4
 
 
+def fail() -> str:
+    raise ConnectionError("the key service is sealed")
+
+
+@pytest.mark.parametrize("source", [Path("/nonexistent/key.pem"), fail, "x"], ids=["no file", "callable", "no key"])
+def test_seal_task_with_an_unreadable_key_alerts_and_seals_when_it_is_back(source: object) -> None:
+    events(3)
+    with with_options(KEYS={"audit_signing": source}), clock.override_clock(lambda: LATER):
+        for _ in range(2):
+            with pytest.raises(KeyMissing):
+                seal_task()
+    (alert,) = AuditEvent.objects.filter(action="alert.raised")
+    assert json.loads(alert.detail) == {"rule": "sealing_lag", "count": 3}
+    with with_options(KEYS={"audit_signing": PEM}), clock.override_clock(lambda: LATER):
+        seal_task()
+    assert (AuditLeaf.objects.count(), AuditUnsealed.objects.count()) == (4, 0)
+
+
 def test_seal_task_alerts_after_five_minutes_and_again_after_an_hour() -> None:
     events(1)
     assert count_overdue_events(now=NOW + timedelta(minutes=4)) == 0
