@@ -368,7 +368,7 @@ def test_invalid_introspection_response_refuses_the_token(op: DemoProvider, app:
     assert refusals() == [("introspection_failed", "default", "failure")] * len(ANSWERS)
 
 
-@pytest.mark.parametrize(("seconds", "status"), [(2.0, 503), (0.2, 200)], ids=["hangs", "slow"])
+@pytest.mark.parametrize(("seconds", "status"), [(10.0, 503), (0.2, 200)], ids=["hangs", "slow"])
 def test_token_is_refused_in_time_if_introspection_hangs(
     seconds: float, status: int, op: DemoProvider, app: App, declare: Declare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,7 +384,7 @@ def test_token_is_refused_in_time_if_introspection_hangs(
     op.intercept = delay
     started_at = time.monotonic()
     assert app.get("/whoami/", token).status_code == status
-    assert time.monotonic() - started_at < 2
+    assert time.monotonic() - started_at < 5
     over.set()
     op.intercept = None
     assert is_accepted(app.get("/whoami/", token), app)
