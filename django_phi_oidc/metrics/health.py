@@ -76,9 +76,12 @@ def _is_database_available(alias: str) -> bool:
 
 
 def _is_audit_log_writable() -> bool:
-    # One deadline for both.
-    with connection_deadline(DATABASE_SECONDS, using=AUDIT_ALIAS):
-        return _is_database_available(AUDIT_ALIAS) and _write_probe.is_writable()
+    try:
+        # One deadline for both. It opens the connection, which may fail.
+        with connection_deadline(DATABASE_SECONDS, using=AUDIT_ALIAS):
+            return _is_database_available(AUDIT_ALIAS) and _write_probe.is_writable()
+    except (DatabaseError, InterfaceError):
+        return False
 
 
 def _has_keys() -> bool:
