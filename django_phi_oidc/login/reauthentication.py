@@ -19,13 +19,14 @@ from ..provider.registry import Provider
 from ..sessions.models import EndReason, OIDCSession
 from ..sessions.timeouts import SessionTimes, find_timeout_reason
 from .state_cookie import (
+    COOKIE_PREFIX,
     AuthorizationState,
     get_encrypted_cookie_name,
     read_encrypted_cookie,
     set_encrypted_cookie,
 )
 
-COOKIE_NAME = "phi_oidc_last_session"
+COOKIE_NAME = f"{COOKIE_PREFIX}last_session"
 COOKIE_LIFETIME = timedelta(days=400)
 """The longest that browsers accept."""
 MAX_AGE_SECONDS = 60

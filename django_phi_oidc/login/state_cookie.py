@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -143,7 +143,10 @@ def set_encrypted_cookie(
 
     Pending sign-ins are deleted, unreadable ones first, then the oldest, as far as the other cookies need the room.
     """
-    ciphertext = keyring.encrypt(json.dumps(asdict(value)), context=[context, name])
+    # A default value takes room, and is the same when the cookie is read.
+    members = ((item, getattr(value, item.name)) for item in fields(value))
+    values = {item.name: member for item, member in members if member != item.default}
+    ciphertext = keyring.encrypt(json.dumps(values), context=[context, name])
     response.set_cookie(name, ciphertext, max_age=lifetime, secure=request.is_secure(), httponly=True, samesite="Lax")
     _delete_surplus_states(response, request, {name: ciphertext})
 

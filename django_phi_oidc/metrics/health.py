@@ -77,10 +77,11 @@ def _is_database_available(alias: str) -> bool:
 
 def _is_audit_log_writable() -> bool:
     try:
-        # One deadline for both. It opens the connection, which may fail.
+        # One deadline for both.
         with connection_deadline(DATABASE_SECONDS, using=AUDIT_ALIAS):
             return _is_database_available(AUDIT_ALIAS) and _write_probe.is_writable()
     except (DatabaseError, InterfaceError):
+        # The deadline opens the connection.
         return False
 
 

@@ -267,3 +267,19 @@ def test_b6_time_of_the_request_decides(op: DemoProvider, browser: Browser) -> N
             with after(timedelta(seconds=45)):
                 assert browser.get(callback).status == status
             location = browser.start_sign_in().location
+
+
+@pytest.mark.parametrize("is_edited", [True, False])
+def test_f4_authentication_that_a_link_asks_for_is_verified(
+    op: DemoProvider, browser: Browser, is_edited: bool
+) -> None:
+    """The links on the pages of a person without an account: single sign-on would lead back to that person."""
+    assert browser.sign_in(op).status == 302
+    remove_session_cookie(browser)
+    with after(timedelta(minutes=2)):
+        location = browser.get("/oidc/authenticate/?prompt=login").location
+        assert asked(location) == ASKED
+        request = without_request(location) if is_edited else location
+        page = browser.get(op.authorize(request, "amina", cookies=browser.provider_cookies))
+    assert [event.reason for event in events(action="login.refused")] == ["auth_time_stale"] * is_edited
+    assert page.status == (403 if is_edited else 302)

@@ -347,9 +347,11 @@ def test_f7_claim_is_not_revealed_to_another_account(
     assert reveal(victim.actor(), victim.user, "address", purpose="PATRQT") == {"locality": "Bern"}
 
 
-def test_f7_end_of_retention_cannot_be_moved(person: Person) -> None:
+def test_f7_end_of_retention_cannot_be_moved(person: Person, settings: Any) -> None:
     person.store({"address": {"locality": "Bern"}})
     later = NOW + 2 * DAY
+    longer = {**DECLARED, "address": {**DECLARED["address"], "retention": 9 * DAY}}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": longer}
     StoredClaim.objects.update(expires_at=NOW + 9 * DAY)
     assert reveal(person.actor(), person.user, "address", purpose="PATRQT") == {"locality": "Bern"}
     with pytest.raises(ClaimScrubbed):
