@@ -315,6 +315,15 @@ def find_event(canonical: bytes) -> Event | None:
     return None
 
 
+def parse_detail(text: str) -> dict[str, Any]:
+    """Return the members of a stored detail; none if it is no JSON object, which a writer to the table can insert."""
+    try:
+        detail = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return detail if isinstance(detail, dict) else {}
+
+
 def is_valid_event(canonical: bytes) -> bool:
     """Whether `find_event` returns an event, and its size is limited: ten times as fast, for the sealer.
 

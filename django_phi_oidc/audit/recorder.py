@@ -3,7 +3,6 @@
 `throttling` decides whether a refusal that costs its sender nothing gets an event of its own.
 """
 
-import json
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -11,7 +10,7 @@ from typing import Unpack
 
 from .._internal.randomness import lowest_uuid7
 from ..errors import AuditUnavailable, KeyMissing
-from .events import SIGNED_LATE_KEY, Action, EventFields, NewEvent, Origin
+from .events import SIGNED_LATE_KEY, Action, EventFields, NewEvent, Origin, parse_detail
 from .models import AuditEvent
 from .storage import (
     EVENT_ERRORS,
@@ -70,7 +69,7 @@ def is_recorded(action: Action, key: str, value: str, *, now: datetime) -> bool:
         with audit_deadline(WRITE_SECONDS):
             return any(
                 has_valid_row_mac(event)
-                and (detail := json.loads(event.detail)).get(key) == value
+                and (detail := parse_detail(event.detail)).get(key) == value
                 and SIGNED_LATE_KEY not in detail
                 for event in events.iterator(chunk_size=100)
             )

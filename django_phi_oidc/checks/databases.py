@@ -15,7 +15,9 @@ from .. import conf
 from ..audit import db_privileges, triggers
 from ..audit.models import AuditEvent
 from ..audit.router import AUDIT_ALIAS, AuditRouter
-from ..crypto import keyring
+from ..claims.models import StoredClaim
+from ..claims.retention import list_keys_in_use
+from ..crypto import keyring, retention_keys
 from ..errors import KeyMissing
 from ..subjects.models import SubjectDigest
 from ._messages import Messages, error, register_check, warning
@@ -167,7 +169,10 @@ def check_idle_transactions(databases: Sequence[str] | None = None, **kwargs: An
 
 @register_check(Tags.database)
 def check_audit_tables(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
-    """E017, W010: the audit log can be read and exists; E018: the key of each subject digest is configured."""
+    """E017, W010: the audit log can be read and exists; E018: the key of each subject digest is configured.
+
+    W048: the store lacks retention keys of claims. A warning, because it is so after a backup was restored.
+    """
     if AUDIT_ALIAS in (databases or ()) and AUDIT_ALIAS in settings.DATABASES:
         try:
             exists = AuditEvent._meta.db_table in connections[AUDIT_ALIAS].introspection.table_names()
@@ -180,6 +185,7 @@ def check_audit_tables(databases: Sequence[str] | None = None, **kwargs: Any) ->
             yield warning(10, f"{AUDIT_ALIAS!r} has no audit log.", hint)
     if "default" in (databases or ()):
         yield from _check_subject_digest_keys()
+        yield from _check_retention_keys()
 
 
 def _check_subject_digest_keys() -> Messages:
@@ -192,3 +198,19 @@ def _check_subject_digest_keys() -> Messages:
             yield error(18, f"Subject digests were made with key {key_id}, which is not configured.")
     except (DatabaseError, KeyMissing) as fault:
         yield error(18, f"The subject digests can't be checked: {type(fault).__name__}.")
+
+
+def _check_retention_keys() -> Messages:
+    """A folder that is mounted in place of the keys looks like a new one, and gets other keys of the same names."""
+    try:
+        if StoredClaim._meta.db_table not in connections["default"].introspection.table_names():
+            return
+        # In this order: a key that is created meanwhile is not missing.
+        in_use = list_keys_in_use()
+        missing = in_use.difference(retention_keys.get_store().names()) if in_use else ()
+        if missing:
+            text = f"KEYS['retention'] lacks {len(missing)} of the {len(in_use)} keys that encrypt claims."
+            hint = "If another folder is mounted there, correct that before the next sign-in creates other keys in it."
+            yield warning(48, text, hint)
+    except (DatabaseError, KeyMissing) as fault:
+        yield warning(48, f"The retention keys can't be checked: {type(fault).__name__}.")

@@ -161,7 +161,7 @@ def destroy_unused_keys(*, now: datetime) -> list[str]:
         return []
     store = retention_keys.get_store()
     names = list(store.names())
-    names_in_use = _list_keys_in_use() if names else ()
+    names_in_use = list_keys_in_use() if names else ()
     unused = [name for name in names if name not in names_in_use and not _can_be_in_use(name, now=now)]
     new = [name for name in unused if not is_recorded(Action.RETENTION_KEY_UNUSED, "bucket", name, now=now)]
     record_many([_create_key_event(Action.RETENTION_KEY_UNUSED, name, now=now) for name in new])
@@ -319,7 +319,7 @@ def _create_scrub_events(
     return [event._replace(detail=detail) for detail in details]
 
 
-def _list_keys_in_use() -> set[str]:
+def list_keys_in_use() -> set[str]:
     """Return the names of the keys that encrypt claims. One statement, with one index lookup for each name."""
     table = connection.ops.quote_name(StoredClaim._meta.db_table)
     least = f"SELECT min(bucket) FROM {table} WHERE bucket <> ''"  # noqa: S608 -- the model's name

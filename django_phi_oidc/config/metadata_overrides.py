@@ -9,6 +9,7 @@ from ._parsing import (
     fail,
     is_url,
     list_unknown_options,
+    parse_bool,
     parse_each,
     parse_mapping,
     parse_string,
@@ -23,10 +24,6 @@ _parse_endpoint = checked(
     lambda url: is_url(url, forbidden=" #@"),
     "must be an https URL without fragment",
 )
-
-
-def _parse_capability(path: str, value: Any) -> bool:
-    return value if isinstance(value, bool) else fail(path, "must be True or False")
 
 
 def _parse_response_issuer(path: str, value: Any) -> bool:
@@ -45,7 +42,7 @@ _PARSERS: Mapping[str, Parser] = {
     **dict.fromkeys(
         ("prompt_values_supported", "subject_types_supported", "id_token_signing_alg_values_supported"), parse_strings
     ),
-    "require_pushed_authorization_requests": _parse_capability,
+    "require_pushed_authorization_requests": parse_bool,
     "authorization_response_iss_parameter_supported": _parse_response_issuer,
 }
 

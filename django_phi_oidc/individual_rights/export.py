@@ -12,7 +12,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ..access.emergency.models import EmergencyAccess
 from ..access.policy import PATIENT_REQUEST
-from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
+from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
 from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
 from ..claims.models import LegalHold, StoredClaim
@@ -20,7 +20,6 @@ from ..config.claims import ClaimDeclaration
 from ..errors import KeyRingError
 from ..sessions.models import OIDCSession
 from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
-from .accounting import parse_detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +158,7 @@ def _iter_events(subject: PairwiseSubject, unreadable_items: list[str]) -> Itera
     """Yield the events about the subject, up to a row that was altered into an invalid event."""
     try:
         for event in iterate_events(EventFilters(subject=str(subject.uuid))):
-            detail = parse_detail(event)
+            detail = parse_detail(event.detail)
             yield {
                 "id": str(event.id),
                 **_serialize(event, "occurred_at", "action", "outcome", "purpose", "actor"),

@@ -36,7 +36,7 @@ from .activation_redemption import redeem_code
 from .code_exchange import VerifiedSignIn
 from .failures import LoginError, SignInAttempt, report_failure
 from .provider_selection import build_sign_in_url, parse_next_url
-from .state_cookie import read_encrypted_cookie, set_encrypted_cookie
+from .state_cookie import get_encrypted_cookie_name, read_encrypted_cookie, set_encrypted_cookie
 
 logger = logging.getLogger("django_phi_oidc.login")
 LOG_MESSAGE = "An activation code was refused: reason=%(reason)s provider=%(provider)s reference=%(reference)s"
@@ -92,7 +92,7 @@ def redirect_to_activation(
         signed_in_timestamp=clock.now().timestamp(),
         auth_timestamp=sign_in.auth_time.timestamp() if sign_in.auth_time else None,
     )
-    response, name = HttpResponseRedirect(reverse("oidc_activate")), _get_cookie_name(request)
+    response, name = HttpResponseRedirect(reverse("oidc_activate")), get_encrypted_cookie_name(request, _COOKIE_NAME)
     set_encrypted_cookie(response, request, name, unlinked, context=_COOKIE_CONTEXT, lifetime=COOKIE_LIFETIME)
     return set_private_headers(response)
 
@@ -169,7 +169,7 @@ def _deny_activation(
 def _redirect_to_sign_in(request: HttpRequest, unlinked: UnlinkedSignIn) -> HttpResponse:
     """Redirect to the sign-in, which now finds an account. The provider still has a session and does not prompt."""
     response = HttpResponseRedirect(_build_restart_url(unlinked, prompts_login=False))
-    response.delete_cookie(_get_cookie_name(request), samesite="Lax")
+    response.delete_cookie(get_encrypted_cookie_name(request, _COOKIE_NAME), samesite="Lax")
     return set_private_headers(response)
 
 
@@ -207,15 +207,12 @@ def _build_restart_url(unlinked: UnlinkedSignIn | None, *, prompts_login: bool) 
 @sensitive_variables()
 def _find_unlinked_sign_in(request: HttpRequest, *, now: datetime) -> UnlinkedSignIn | None:
     """Return the sign-in of the cookie; None when it has expired, or its provider was declared differently since."""
-    unlinked = read_encrypted_cookie(request, _get_cookie_name(request), UnlinkedSignIn, context=_COOKIE_CONTEXT)
+    unlinked = read_encrypted_cookie(
+        request, get_encrypted_cookie_name(request, _COOKIE_NAME), UnlinkedSignIn, context=_COOKIE_CONTEXT
+    )
     if unlinked is None or now.timestamp() - unlinked.signed_in_timestamp > COOKIE_LIFETIME.total_seconds():
         return None
     provider = conf.providers().get(unlinked.provider)
     if provider is None or provider.provisioning != "invitation" or provider.issuer != unlinked.issuer:
         return None
     return unlinked
-
-
-def _get_cookie_name(request: HttpRequest) -> str:
-    # Browsers accept a cookie with this prefix over https only, and for this host only.
-    return f"__Host-{_COOKIE_NAME}" if request.is_secure() else _COOKIE_NAME

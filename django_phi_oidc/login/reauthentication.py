@@ -18,7 +18,13 @@ from ..oidc.id_token import VerifiedClaims, is_zero, validate_auth_time
 from ..provider.registry import Provider
 from ..sessions.models import EndReason, OIDCSession
 from ..sessions.timeouts import SessionTimes, find_timeout_reason
-from .state_cookie import COOKIE_PREFIX, AuthorizationState, read_encrypted_cookie, set_encrypted_cookie
+from .state_cookie import (
+    COOKIE_PREFIX,
+    AuthorizationState,
+    get_encrypted_cookie_name,
+    read_encrypted_cookie,
+    set_encrypted_cookie,
+)
 
 COOKIE_NAME = f"{COOKIE_PREFIX}last_session"
 COOKIE_LIFETIME = timedelta(days=400)
@@ -39,13 +45,13 @@ class LastSession:
 def remember_session(response: HttpResponse, request: HttpRequest) -> None:
     """Set the cookie that names the session of the request."""
     if session_id := find_oidc_session_id(request.session):
-        name, last = _get_cookie_name(request), LastSession(session=str(session_id))
+        name, last = get_encrypted_cookie_name(request, COOKIE_NAME), LastSession(session=str(session_id))
         set_encrypted_cookie(response, request, name, last, context=_CONTEXT, lifetime=COOKIE_LIFETIME)
 
 
 def is_reauthentication_due(request: HttpRequest, *, declaration: ProviderDeclaration, now: datetime) -> bool:
     """Say whether the last session of this browser has timed out, or is unknown, unless the provider is exempt."""
-    name = _get_cookie_name(request)
+    name = get_encrypted_cookie_name(request, COOKIE_NAME)
     if declaration.reauthentication == "never" or name not in request.COOKIES:
         return False
     try:
@@ -96,7 +102,3 @@ def _has_timed_out(row: OIDCSession, *, now: datetime) -> bool:
             absolute_timeout_seconds=conf.absolute_timeout().total_seconds(),
         )
     )
-
-
-def _get_cookie_name(request: HttpRequest) -> str:
-    return f"__Host-{COOKIE_NAME}" if request.is_secure() else COOKIE_NAME

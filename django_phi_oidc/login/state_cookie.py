@@ -24,7 +24,8 @@ STATE_LIFETIME = timedelta(minutes=10)
 MAX_PENDING_SIGN_INS = 5
 """Pending sign-ins per browser. The oldest are deleted."""
 MAX_COOKIE_BYTES = 4096
-"""All encrypted cookies together: servers refuse requests with a header of 8 KB. The oldest sign-ins are deleted."""
+"""All encrypted cookies together, which have names with the prefix of the state cookies: servers refuse requests with
+a header of 8 KB. The oldest sign-ins are deleted."""
 SECURE_COOKIE_PREFIX, COOKIE_PREFIX = STATE_COOKIE_PREFIXES
 """Browsers accept a cookie with the first prefix over https only, and for this host only; https reads no other."""
 _MAX_COOKIES_READ = 20
@@ -128,6 +129,11 @@ def find_next_url(request: HttpRequest, state: str) -> str:
 def delete_state(response: HttpResponse, request: HttpRequest, state: str) -> None:
     """Delete the cookie of that state."""
     response.delete_cookie(_get_cookie_name(request, state), samesite="Lax")
+
+
+def get_encrypted_cookie_name(request: HttpRequest, name: str) -> str:
+    """Return the name with the prefix of cookies that browsers accept over https only, and for this host only."""
+    return f"__Host-{name}" if request.is_secure() else name
 
 
 def set_encrypted_cookie(

@@ -18,7 +18,10 @@ from ..oidc.transport import Transport, TransportResponse, parse_json_body
 
 OAUTH_METADATA_SECONDS = 3.0
 """For the document of RFC 8414 at all its places: a sign-in may wait for it."""
-_TEMPORARY_FAULTS = (Code.TRANSPORT_TIMEOUT, Code.TRANSPORT_UNREACHABLE, Code.TRANSPORT_TLS)
+_TEMPORARY_FAULTS = (
+    *(Code.TRANSPORT_TIMEOUT, Code.TRANSPORT_UNREACHABLE, Code.TRANSPORT_TLS),
+    Code.PROVIDER_SUSPENDED,
+)
 
 
 def fetch_metadata(

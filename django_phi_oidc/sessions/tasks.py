@@ -18,7 +18,7 @@ from .._internal.periodic_task import periodic_task
 from .._internal.sql import is_lock_timeout
 from ..audit.events import Origin
 from ..audit.outbox import batch_delivery, raise_or_enqueue_alert
-from ..claims.retention import scrub_inactive_users
+from ..claims.retention import lock_subjects_of_users, scrub_inactive_users
 from ..errors import Code, KeyRingError
 from ..oidc.token import ReceivedToken
 from . import expiry, token_revocation
@@ -78,12 +78,9 @@ def _end_in_batches(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
 def _end_batch(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
     """End the sessions. If another transaction locks a row of one of them for too long, end the others."""
     try:
-        ended = len(end_sessions(session_ids, reason, origin=Origin(), now=clock.now()))
         if reason is EndReason.USER_INACTIVE:
-            # Changed without a signal, for example by a bulk update; else their claims would already be erased.
-            users = OIDCSession.objects.filter(pk__in=session_ids, user__isnull=False).values_list("user", flat=True)
-            with transaction.atomic():
-                scrub_inactive_users(set(users), origin=Origin(), now=clock.now())
+            return _end_and_scrub_inactive_users(session_ids, now=clock.now())
+        return len(end_sessions(session_ids, reason, origin=Origin(), now=clock.now()))
     except OperationalError as error:
         if not is_lock_timeout(error):
             raise
@@ -92,6 +89,19 @@ def _end_batch(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
             return 0
         half = len(session_ids) // 2
         return _end_batch(session_ids[:half], reason) + _end_batch(session_ids[half:], reason)
+
+
+def _end_and_scrub_inactive_users(session_ids: Sequence[uuid.UUID], *, now: datetime) -> int:
+    """End the sessions, and erase all claims of their users, in one transaction.
+
+    The accounts were changed without a signal, for example by a bulk update; else their claims would already be erased.
+    If the end were committed before the erasure fails, no later run would find these users.
+    """
+    with transaction.atomic():
+        users = set(OIDCSession.objects.filter(pk__in=session_ids, user__isnull=False).values_list("user", flat=True))
+        lock_subjects_of_users(users)
+        ended = len(end_sessions(session_ids, EndReason.USER_INACTIVE, origin=Origin(), now=now))
+        scrub_inactive_users(users, origin=Origin(), now=now)
     return ended
 
 

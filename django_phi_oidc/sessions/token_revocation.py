@@ -153,8 +153,12 @@ def delete_finished_revocations(*, before: datetime) -> int:
 
 
 def has_provider_failed(revocation_ids: Sequence[uuid.UUID]) -> bool:
-    """Return whether one of these revocations failed because the provider did not answer, or with a server error."""
+    """Return whether one of these revocations failed because the provider did not answer, or with a server error.
+
+    A suspended provider has just not answered other calls.
+    """
     is_down = models.Q(last_fault__startswith="transport_") | models.Q(last_fault__startswith="http_5")
+    is_down |= models.Q(last_fault=Code.PROVIDER_SUSPENDED)
     return bool(revocation_ids) and PendingRevocation.objects.filter(is_down, pk__in=revocation_ids).exists()
 
 

@@ -28,7 +28,7 @@ from django_phi_oidc.audit.log import sequencer
 from django_phi_oidc.audit.models import AuditLeaf, AuditUnsealed
 from django_phi_oidc.audit.tasks import drain_outbox
 from django_phi_oidc.audit.tasks import seal as seal_task
-from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.claims.tasks import scrub
 from django_phi_oidc.errors import AuditUnavailable
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
@@ -211,6 +211,22 @@ def test_d5_session_that_another_transaction_locks_does_not_keep_the_others_aliv
         assert end_expired_sessions() == 2
         assert list(OIDCSession.objects.live().values_list("pk", flat=True)) == [locked]
     assert end_expired_sessions() == 1
+
+
+def test_d5_claim_of_an_inactive_account_that_was_locked_is_erased_by_the_next_run(
+    sink_file: Path,
+    sign_in: Callable[..., SignedIn],
+) -> None:
+    person = sign_in()
+    claim = StoredClaim.objects.get(session=NO_SESSION)
+    # Without a signal.
+    type(person.user)._default_manager.filter(pk=person.user.pk).update(is_active=False)
+    with transaction_beside(lambda: StoredClaim.objects.select_for_update().get(pk=claim.pk)):
+        end_expired_sessions()
+        assert StoredClaim.objects.filter(pk=claim.pk).exists()
+    end_expired_sessions()
+    assert not StoredClaim.objects.exists()
+    assert OIDCSession.objects.get(pk=person.session.pk).end_reason == "user_inactive"
 
 
 def test_d5_revocation_that_another_transaction_locks_does_not_hold_up_the_others(

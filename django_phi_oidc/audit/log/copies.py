@@ -25,7 +25,7 @@ from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ...merkle.compact import CompactRange
 from ...merkle.rfc6962 import hash_leaf
 from ..events import is_restore_event
-from .bundle import read_public_key
+from .bundle import read_public_key, reject_duplicate_members
 from .findings import FindingKind, LogFinding, VerificationSummary
 
 ARCHIVE_FORMAT = "phi-oidc-archive/1"
@@ -339,17 +339,11 @@ def render_summary(summary: VerificationSummary) -> str:
 def _parse_item(line: bytes) -> dict[str, Any] | None:
     """Return the members; None if the line is not an item: a crash can cut a line, which is then written again."""
     try:
-        item = json.loads(line, object_pairs_hook=_reject_duplicate_members)
+        item = json.loads(line, object_pairs_hook=reject_duplicate_members)
     except (ValueError, RecursionError):
         return None
     is_item = isinstance(item, dict) and not {"format", "checkpoint", "event", "leaf_index"}.isdisjoint(item)
     return item if is_item else None
-
-
-def _reject_duplicate_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("Duplicate member.")
-    return dict(pairs)
 
 
 def _report_unreadable_line(number: int) -> Iterator[LogFinding]:

@@ -15,11 +15,19 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import randomness
-from django_phi_oidc.audit.events import Action, NewEvent, Origin, compute_mac, raise_on_refused_detail, serialize_event
+from django_phi_oidc.audit.events import (
+    Action,
+    AuthenticatedEvent,
+    NewEvent,
+    Origin,
+    compute_mac,
+    raise_on_refused_detail,
+    serialize_event,
+)
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import enqueue
-from django_phi_oidc.audit.recorder import record, record_many
-from django_phi_oidc.audit.storage import get_resource_pseudonym, parse_event_row
+from django_phi_oidc.audit.recorder import raise_audit_alert, record, record_many
+from django_phi_oidc.audit.storage import authenticate_event, get_resource_pseudonym, insert_events, parse_event_row
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable
 from tests.support.audit_tampering import DROPPED_ROWS, DropRows, dropping_trigger
@@ -136,6 +144,17 @@ def test_record_without_a_mac_key_raises() -> None:
 
 def with_options(**options: Any) -> Any:
     return override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **options))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("detail", ['"a_rule"', '["a_rule"]', '{"a_rule"', '["a_rule",' + "[" * 100_000])
+def test_e3_row_that_is_no_event_suppresses_no_alert(detail: str) -> None:
+    item = authenticate_event(new_event(action=Action.ALERT_RAISED, detail={}))
+    event = item.event._replace(detail=detail)
+    insert_events([AuthenticatedEvent(event, compute_mac(event, keyring.get_keys("audit_mac")[0].material))])
+    for _ in range(2):
+        raise_audit_alert("a_rule", now=NOW)
+    assert AuditEvent.objects.exclude(id=event.id).get().detail == '{"rule":"a_rule"}'
 
 
 @pytest.mark.django_db

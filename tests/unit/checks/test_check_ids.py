@@ -25,6 +25,7 @@ from django_phi_oidc.checks import core, databases
 from django_phi_oidc.checks import roles as role_checks
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+from tests.support.claims_fixtures import Person
 from tests.support.client_keys import create_private_key_pem
 from tests.support.mail_settings import mailer
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -622,6 +623,20 @@ def test_a4_retention_folder_that_every_user_can_open_is_reported_on_deployment(
         for safe in (0o700, 0o770):
             tmp_path.chmod(safe)
             assert find_deployment_ids() == set()
+
+
+def test_a4_store_without_the_retention_keys_of_claims_is_reported(tmp_path: Path) -> None:
+    """W048."""
+    keys, mounted = tmp_path / "keys", tmp_path / "mounted"
+    keys.mkdir(mode=0o700)
+    mounted.mkdir(mode=0o700)
+    with override_settings(**option(KEYS={"retention": keys})()):
+        Person().store({"address": "Bern"})
+        assert find_ids(tags=[Tags.database], databases=["default"]) == set()
+    for source in (mounted, None):
+        with override_settings(**option(KEYS={"retention": source})()):
+            assert find_ids(tags=[Tags.database], databases=["default"]) == {"W048"}
+            assert find_ids(tags=[Tags.database], databases=["phi_audit"]) == set()
 
 
 ELSEWHERE = {

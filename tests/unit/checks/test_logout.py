@@ -1,4 +1,4 @@
-"""W046: a URL of Django's own logout beside the logout of this app."""
+"""W046: a URL of Django's own logout next to the logout of this app."""
 
 from types import ModuleType
 from typing import Any

@@ -76,6 +76,16 @@ def test_health_without_keys_is_500(ring: str, settings: Any, tmp_path: Any) -> 
     assert (response.status_code, response.json()) == (500, {**WORKING, "keys": "unavailable"})
 
 
+@pytest.mark.postgresql
+def test_d7_health_is_500_while_the_audit_database_refuses_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections["phi_audit"].close()
+    with monkeypatch.context() as patch:
+        patch.setitem(connections["phi_audit"].settings_dict, "PORT", "1")
+        response = Client().get(reverse("oidc_health"))
+        assert (response.status_code, response.json()) == (500, {**WORKING, "trail": "unavailable"})
+    assert trail_of(Client().get(reverse("oidc_health"))) == (200, "working")
+
+
 def trail_of(response: Any) -> tuple[int, str]:
     return response.status_code, response.json()["trail"]
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import Code
+from django_phi_oidc.errors import Code, TransportError
 from django_phi_oidc.oidc.metadata import ProviderMetadata
+from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
 from django_phi_oidc.provider import metadata_documents
 from django_phi_oidc.provider.http_transport import HTTPTransport
 from django_phi_oidc.provider.metadata_cache import MIN_FRESH_SECONDS
@@ -133,6 +134,30 @@ def test_c3_outage_of_the_document_is_no_property_of_the_provider(
     assert (metadata.revocation_endpoint, metadata.is_partial) == ("", True)
     with raises(Code.METADATA_INVALID):
         fetch(op, declare)
+
+
+class SuspendedAfterOneRequest:
+    """The transport of a provider that other threads find hanging after the first document."""
+
+    def __init__(self, transport: HTTPTransport) -> None:
+        self._transport: HTTPTransport | None = transport
+
+    def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
+        if self._transport is None:
+            raise TransportError(Code.PROVIDER_SUSPENDED)
+        transport, self._transport = self._transport, None
+        return transport.send(request, timeout_seconds=timeout_seconds)
+
+
+def test_c3_document_that_is_not_requested_from_a_suspended_provider_is_no_property_of_it(
+    op: TwoDocuments, declare: Declare
+) -> None:
+    declaration = declare(issuer=op.issuer, revocation="best_effort")
+    transport = HTTPTransport(declaration)
+    metadata = fetch_metadata(declaration, transport=SuspendedAfterOneRequest(transport), timeout_seconds=5)[0]
+    assert (metadata.revocation_endpoint, metadata.is_partial) == ("", True)
+    assert not fetch_metadata(declaration, transport=transport, timeout_seconds=5)[0].is_partial
+    transport.close()
 
 
 def test_c3_partial_metadata_is_fresh_for_the_shortest_time(op: TwoDocuments, declare: Declare) -> None:

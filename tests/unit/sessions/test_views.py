@@ -21,9 +21,13 @@ from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.audit.storage import has_valid_row_mac
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.errors import Code
+from django_phi_oidc.oidc.transport import TransportRequest
+from django_phi_oidc.provider.call_limit import MAX_FAILURES, STALLED_SECONDS
 from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.rp_initiated_logout import is_valid_logout_state
+from tests.support.error_codes import raises
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
@@ -249,6 +253,22 @@ def test_b7_logout_after_a_failed_revocation_does_not_send_the_browser_to_the_pr
     assert page_link(response).startswith(f"{op.issuer}/end-session?")
     assert "does not respond at the moment" in response.content.decode()
     assert OIDCSession.objects.get().ended_at is not None
+
+
+def test_b7_logout_does_not_send_the_browser_to_a_suspended_provider(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    provider = get_provider("default")
+    provider.get_metadata(timeout_seconds=5)
+    signed_in = sign_in(claims={"iss": op.issuer})
+    op.answer = op.hang
+    request = TransportRequest(method="POST", url=f"{op.issuer}/token", headers={}, body=b"")
+    for _ in range(MAX_FAILURES):
+        with raises(Code.TRANSPORT_TIMEOUT):
+            provider.transport.send(request, timeout_seconds=STALLED_SECONDS + 0.1)
+    response = signed_in.client().post("/oidc/logout/")
+    assert set(PendingRevocation.objects.values_list("last_fault", flat=True)) == {Code.PROVIDER_SUSPENDED}
+    assert page_link(response).startswith(f"{op.issuer}/end-session?")
 
 
 @pytest.mark.parametrize("status", [200, 400])
