@@ -20,6 +20,7 @@ from django.urls import get_resolver, include, path
 
 from ..._internal import randomness
 from ...config.claims import ClaimDeclaration
+from ...crypto import retention_keys
 from ..mock_provider import Account, DemoProvider, TLSFiles, demo_accounts
 from .environment import WHOAMI_PATH, AttackEnvironment, Portal, whoami_view
 from .throwaway_ca import create_certificate_authority
@@ -132,7 +133,7 @@ def _create_isolation_settings(directory: Path) -> dict[str, Any]:
     declared = getattr(settings, "PHI_OIDC", {})
     if "retention" in declared.get("KEYS", {}):
         keys = directory / "retention-keys"
-        keys.mkdir()
+        retention_keys.prepare_folder(keys)
         overrides["PHI_OIDC"] = {**declared, "KEYS": {**declared["KEYS"], "retention": keys}}
     return overrides
 
