@@ -101,8 +101,15 @@ class Portal:
     def find_refusal_code(self) -> str | None:
         """Return the rule code of the new refusal; empty: there is none; None: the project records none."""
         # Select by id, not by time: some attacks advance the clock.
-        event = _list_refusals().exclude(pk__in=self._seen_event_ids).order_by("-id").first()
+        event = self._list_new_refusals().order_by("-id").first()
         return event.reason if event is not None else ""
+
+    def count_refusals(self) -> int:
+        """Return the number of new refusals in the audit log."""
+        return self._list_new_refusals().count()
+
+    def _list_new_refusals(self) -> QuerySet[AuditEvent]:
+        return _list_refusals().exclude(pk__in=self._seen_event_ids)
 
 
 def _list_refusals() -> QuerySet[AuditEvent]:
