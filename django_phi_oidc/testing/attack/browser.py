@@ -117,7 +117,8 @@ class Browser:
         origin = {"origin": self.base_url} if method == "POST" else {}
         return client.generic(
             method,
-            parts._replace(scheme="", netloc="", fragment="").geturl(),
+            # With the host, because a path may begin with two slashes.
+            parts._replace(scheme="", fragment="").geturl(),
             body,
             content_type="application/x-www-form-urlencoded",
             secure=self.base_url.startswith("https:"),

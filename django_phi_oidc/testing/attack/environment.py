@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from ... import conf
 from ..._internal import clock
+from ...access.decorators import require_assurance
 from ...audit.events import Action
 from ...audit.models import AuditEvent, RefusalCount
 from ...config.providers import ProviderDeclaration
@@ -25,12 +26,18 @@ from .report import AttackEnded
 PORTAL_HOST = "testserver"
 PORTAL_URL = f"https://{PORTAL_HOST}"
 WHOAMI_PATH = "/phi-oidc-attack/who/"
+GUARDED_PATH = "//evil.example/phi-oidc-attack/"
+"""Of a page that requires a recent sign-in. As a URL, it names another host."""
+MAX_SIGN_IN_AGE = timedelta(minutes=1)
 
 
 def whoami_view(request: HttpRequest) -> HttpResponse:
     """Return the primary key of the user of the request, as the project's middleware has set it."""
     user = getattr(request, "user", None)
     return HttpResponse(f"user={user.pk}" if user is not None and user.is_authenticated else "nobody")
+
+
+guarded_view = require_assurance(max_age=MAX_SIGN_IN_AGE)(whoami_view)
 
 
 def get_phi_oidc_setting() -> Any:

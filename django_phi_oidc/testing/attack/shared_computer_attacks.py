@@ -16,7 +16,7 @@ from ..._internal import clock
 from ..mock_provider import MutableExchange
 from .browser import find_consent_url
 from .browser_attacks import get_authorization_parameters
-from .environment import AttackEnvironment
+from .environment import GUARDED_PATH, MAX_SIGN_IN_AGE, PORTAL_URL, AttackEnvironment, advance_clock
 from .provider_attacks import AttackFunction
 from .tampering import tamper_time_claim
 
@@ -112,6 +112,22 @@ def sign_in_again_after_refusal(environment: AttackEnvironment) -> None:
             environment.report_fault("" if is_asked else f"the page of {provisioning!r} repeats the sign-in")
 
 
+def return_from_step_up(environment: AttackEnvironment) -> None:
+    """A page requires a step-up, and as the place to return to, its path `//evil.example/` would name another host."""
+    with environment.override_declaration():
+        browser = environment.create_browser(headers={"accept": "text/html"})
+        environment.assert_accepted(browser, browser.sign_in(environment.op))
+        url = f"{PORTAL_URL}{GUARDED_PATH}"
+        environment.assert_control(browser.get(url).status == 200, "the page does not open after a sign-in")
+        with advance_clock(MAX_SIGN_IN_AGE + timedelta(seconds=5)):
+            page = browser.get(browser.get(url).location)
+            environment.assert_control(page.status == 302, "the page does not require a step-up")
+            page = browser.get(environment.op.authorize(page.location, "amina"))
+            is_portal = environment.is_portal_url(page.location)
+            environment.report_fault("" if is_portal else "the step-up leads to another host")
+            environment.assert_control(browser.get(page.location).status == 200, "the step-up does not open the page")
+
+
 def go_back_to_another_host(environment: AttackEnvironment) -> None:
     """After a page at `https://portal//evil.example/`, the Back button leads there: the script must name the origin.
 
@@ -131,5 +147,6 @@ SHARED_COMPUTER_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {
     ("shared_computer", "after a timeout"): sign_in_after_timeout,
     ("auth_time_stale", "after a timeout"): sign_in_after_timeout_with_stale_authentication,
     ("shared_computer", "sign in again"): sign_in_again_after_refusal,
+    ("shared_computer", "return from a step-up"): return_from_step_up,
     ("shared_computer", "back"): go_back_to_another_host,
 }

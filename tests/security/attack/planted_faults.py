@@ -587,6 +587,12 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
         lambda: replaced("login.provider_selection:build_sign_in_url", build_sign_in_url_without_prompt),
         {"shared_computer (sign in again)"},
     ),
+    "path of the page": (
+        lambda: replaced(
+            "access.step_up:get_return_path", lambda original: lambda request, **_: request.get_full_path()
+        ),
+        {"shared_computer (return from a step-up)"},
+    ),
     "origin of the page": (older_session_script, {"shared_computer (back)"}),
 }
 """The names of the attacks that fail, of all attacks of their codes."""
@@ -601,6 +607,13 @@ def main() -> None:
     claims = import_module("django_phi_oidc.conf").claims()
     portal = environment_module.Portal.from_settings("default")
     with setup_module.set_up_attack_environment(portal, claims) as environment:
+        # First, because some of the other faults leave subjects behind that the portal refuses afterwards.
+        for name, (fault, names) in AVAILABILITY_AND_BROWSER_FAULTS.items():
+            attacks = suite.select_attacks("default", [attack.partition(" (")[0] for attack in names])
+            with fault():
+                outcomes = list(suite.run_attacks(attacks, environment))
+            details = {outcome.name: outcome.detail for outcome in outcomes if outcome.result == "failed"}
+            print(json.dumps({"fault": name, "details": details}), flush=True)
         for name, (fault, codes) in FAULTS.items():
             failed: dict[str, list[str]] = {code: [] for code in codes}
             with fault():
@@ -612,12 +625,6 @@ def main() -> None:
                             failed[attack.code].append(f"{outcome.name}: {outcome.detail}")
             print(json.dumps({"fault": name, "failed": failed}), flush=True)
             environment.shared_results.clear()
-        for name, (fault, names) in AVAILABILITY_AND_BROWSER_FAULTS.items():
-            attacks = suite.select_attacks("default", [attack.partition(" (")[0] for attack in names])
-            with fault():
-                outcomes = list(suite.run_attacks(attacks, environment))
-            details = {outcome.name: outcome.detail for outcome in outcomes if outcome.result == "failed"}
-            print(json.dumps({"fault": name, "details": details}), flush=True)
 
 
 if __name__ == "__main__":
