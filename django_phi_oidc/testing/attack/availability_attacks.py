@@ -20,8 +20,8 @@ from .tampering import sign_with_foreign_key
 FLOOD_SIZE = 60
 """Requests of one sender, all in one minute."""
 SENDER_ADDRESS, OTHER_ADDRESS = "203.0.113.77", "203.0.113.78"
-THREADS = 8
-"""Of the attacked server."""
+MIN_THREADS = 8
+"""Of the attacked server. It has twice as many as the project allows concurrent calls to the provider, or more."""
 MAX_ANSWER_SECONDS = 6.0
 """Within this time a page must answer while the provider hangs. The calls to the provider time out later."""
 HANG_SECONDS = 60.0
@@ -95,6 +95,7 @@ def _sign_with_invented_key(exchange: MutableExchange, value: object) -> None:
 def hang_during_sign_ins(environment: AttackEnvironment) -> None:
     """The provider does not answer, and more sign-ins are started than the server has threads."""
     is_hanging, is_released = Event(), Event()
+    threads = max(MIN_THREADS, 2 * environment.declaration.max_concurrent_calls)
 
     def hang(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "par":
@@ -106,8 +107,8 @@ def hang_during_sign_ins(environment: AttackEnvironment) -> None:
         status = environment.create_browser().start_sign_in().status
         environment.assert_control(status == 302, f"the status of the sign-in is {status}")
         environment.op.intercept = hang
-        with ThreadPoolExecutor(THREADS) as server:
-            for _ in range(2 * THREADS):
+        with ThreadPoolExecutor(threads) as server:
+            for _ in range(2 * threads):
                 server.submit(_run_request, environment.create_browser().start_sign_in)
             page = server.submit(_run_request, partial(environment.create_browser().get, WHOAMI_PATH))
             try:
