@@ -16,8 +16,14 @@ from .models import LegalHold, StoredClaim
 
 
 @receiver(pre_delete, sender=StoredClaim, dispatch_uid="django_phi_oidc.claims.held")
-def refuse_deletion_of_held_claim(*, instance: StoredClaim, using: str, **kwargs: Any) -> None:
-    """Raises: HeldForLegalReasons, and then the whole deletion is rolled back."""
+def refuse_deletion_of_held_claim(*, instance: StoredClaim, using: str, origin: Any = None, **kwargs: Any) -> None:
+    """Raises: HeldForLegalReasons, and then the whole deletion is rolled back. origin: what delete() was called on.
+
+    The deletion of a subject or account checks the holds itself, when it has locked the subject and the sessions. Here,
+    it would lock the claims before them, and deadlock with the end of a session.
+    """
+    if origin is not None and getattr(origin, "model", type(origin)) is not StoredClaim:
+        return
     # Read again and locked: the hold may have been placed after the instance was read.
     row = StoredClaim.objects.using(using).select_for_update().filter(pk=instance.pk).only("held_until").first()
     if row is not None and row.held_until is not None and row.held_until > clock.now():

@@ -18,7 +18,7 @@ from .provider_attacks import AttackFunction, create_csrf_token, create_step_up_
 # The attack environment uses https.
 STATE_COOKIE_PREFIX = "__Host-phi_oidc_"
 ACTIVATION_COOKIE = "__Host-phi_oidc_activation"
-LAST_SESSION_COOKIE = "__Host-phi_last_session"
+LAST_SESSION_COOKIE = "__Host-phi_oidc_last_session"
 PENDING_SIGN_IN = "pending sign-in"
 
 

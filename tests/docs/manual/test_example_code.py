@@ -212,7 +212,7 @@ def test_databases_of_the_page_about_roles(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.postgresql
 @pytest.mark.django_db(**EVERYTHING)
 @pytest.mark.parametrize(
-    ("name", "setting"), [("statement", "statement_timeout=5s"), ("idle", "idle_in_transaction_session_timeout=60s")]
+    ("name", "setting"), [("statement", "statement_timeout=4s"), ("idle", "idle_in_transaction_session_timeout=60s")]
 )
 def test_documented_timeouts_of_the_role_are_set(name: str, setting: str) -> None:
     with connections["phi_audit"].cursor() as cursor:

@@ -213,6 +213,7 @@ SESSION_ENDS: Mapping[str, Callable[[Case], None]] = {
     "password_changed": change_password,
     "roles_changed": change_roles,
     "administrator": end_by_command,
+    "row_deleted": lambda case: case.session.delete(),
     "backchannel_logout": sign_out_at_the_provider,
     "frontchannel_logout": load_the_front_channel,
     "invalid_grant": refresh_revoked_grant,

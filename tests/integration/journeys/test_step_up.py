@@ -23,7 +23,7 @@ from tests.integration.journeys.guarded_urls import RAN, STRONG
 from tests.integration.journeys.rule_codes import shows
 from tests.integration.journeys.test_transactions import audit_database_away
 from tests.integration.journeys.two_providers import Declare, _region_op, clinic, declare, region, sign_in_at  # noqa: F401 -- fixtures
-from tests.support.http_browser import Browser, PortalResponse
+from tests.support.http_browser import Browser, PortalResponse, state_cookies
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
 
@@ -209,12 +209,12 @@ def test_insufficient_answer_is_retried_once_and_then_refused(case: str, op: Dem
         again = step_up(amina, op, page)
         assert (again.status, again.location.startswith(op.issuer)) == (302, True), again.body
         assert events(action="login.refused", reason=code) != []
-        first = len([name for name in amina.cookies if name.startswith("phi_oidc_")])
+        first = len(state_cookies(amina))
         refused = amina.get(op.authorize(again.location, "amina", cookies=amina.provider_cookies))
         assert (refused.status, code in refused.body) == (403, False)
         assert "need more proof" in refused.body
         assert f'href="{page}"' in refused.body, "the page links to a new attempt"
-        assert (first, [name for name in amina.cookies if name.startswith("phi_oidc_")]) == (1, [])
+        assert (first, state_cookies(amina)) == (1, [])
         refusals = events(action="login.refused")
         assert [(event.reason, json.loads(event.detail)["stage"]) for event in refusals] == [(code, "step_up")] * 2
         assert any(str(event.id) in refused.body for event in refusals)

@@ -211,7 +211,7 @@ def require_readable_last_session(original: Any) -> Any:
     def is_due(request: Any, **options: Any) -> Any:
         from django_phi_oidc.crypto.keyring import decrypt  # noqa: PLC0415 -- Django is not set up before
 
-        name = "__Host-phi_last_session"
+        name = "__Host-phi_oidc_last_session"
         if name in request.COOKIES:
             decrypt(request.COOKIES[name], context=["last session", name])
         return original(request, **options)
