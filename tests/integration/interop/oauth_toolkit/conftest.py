@@ -41,11 +41,11 @@ class OAuthToolkit:
         """Use a refresh token as the portal, without code of this package."""
         return self._send("POST", "/token/", {"grant_type": "refresh_token", "refresh_token": token})
 
-    def live_refresh_tokens(self) -> list[str]:
-        """Return the refresh tokens in its database that are not revoked."""
+    def is_live_refresh_token(self, token: str) -> bool:
+        """Say whether its database has this refresh token, not revoked."""
+        query = "SELECT 1 FROM oauth2_provider_refreshtoken WHERE token = ? AND revoked IS NULL"
         with closing(sqlite3.connect(self.database)) as connection:
-            rows = connection.execute("SELECT token FROM oauth2_provider_refreshtoken WHERE revoked IS NULL")
-            return [token for (token,) in rows]
+            return connection.execute(query, [token]).fetchone() is not None
 
     def _send(self, method: str, path: str, fields: dict[str, str] | None = None) -> requests.Response:
         with requests.Session() as web:
