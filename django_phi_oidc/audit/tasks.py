@@ -30,8 +30,9 @@ def seal() -> None:
 
     Raise an alert if events are overdue, if some were removed from the queue, or if the triggers were changed.
     """
-    key = signing_keys.find_signing_key()
     try:
+        # Inside the block: events are overdue soon if the key can't be read.
+        key = signing_keys.find_signing_key()
         if key is not None:
             deque(sequencer.append_all_to_log(key=key, clock=clock.now), maxlen=0)
     except SealingRefused:

@@ -81,9 +81,9 @@ class KeysDeclaration:
     """[Keys](#a-list-of-keys) of the identifiers that `get_pairwise_id` derives for downstream systems, newest first.
     Default: required for `get_pairwise_id` only."""
     retention: Annotated[Any, parse_raw] = None
-    """`pathlib.Path` of a folder, or an object with `get`, `create`, `destroy` and `names`:
-    [retention keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction erases claims, in
-    backups too. Default: none: claims are encrypted under `encryption`."""
+    """`pathlib.Path` of a folder that `phi_oidc keys generate` has prepared, or an object with `get`, `create`,
+    `destroy` and `names`: [retention keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction
+    erases claims, in backups too. Default: none: claims are encrypted under `encryption`."""
     audit_signing: Annotated[Path | str | Callable[[], Any] | None, parse_raw] = None
     """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-trail.md): `pathlib.Path`, text, or a
     callable. Only for the process that seals the log. Default: none: this process does not seal."""

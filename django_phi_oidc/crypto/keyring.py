@@ -60,9 +60,13 @@ def find_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
     try:
         return get_keys(ring_name)
     except KeyMissing as error:
-        # Without the traceback: the message of the cause and its frames may contain credentials of a key service.
-        logger.error("%s (%s)", error, type(error.__cause__).__name__)  # noqa: TRY400
+        log_key_missing(error)
         return ()
+
+
+def log_key_missing(error: KeyMissing) -> None:
+    """Log the fault without its traceback: the cause and its frames may contain credentials of a key service."""
+    logger.error("%s (%s)", error, type(error.__cause__).__name__)
 
 
 def generate_key() -> str:

@@ -20,6 +20,8 @@ from .._internal import randomness
 from ..errors import KeyMissing
 
 KEY_BYTES = 32
+MARKER_NAME = "phi-oidc-retention-keys"
+"""A file in the folder of the keys. An empty folder that was mounted in its place does not have it."""
 _NAME_PATTERN = re.compile(r"[0-9]{8}-(?:session|[0-9]{1,10})|hold-[0-9a-f]{32}")
 
 
@@ -123,8 +125,26 @@ def parse_key_date(name: str) -> date | None:
     return None if name.startswith("hold-") else datetime.strptime(name[:8], "%Y%m%d").replace(tzinfo=UTC).date()
 
 
+def prepare_folder(folder: Path) -> bool:
+    """Create the folder if it does not exist, and write the marker; return False if it has the marker already.
+
+    Raises: OSError.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        os.close(os.open(folder / MARKER_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return False
+    _sync_folder(folder)
+    return True
+
+
 class RetentionKeyFolder:
-    """Keys as files of one folder with mode 0600. All servers share it; backups must exclude it."""
+    """Keys as files of one folder with mode 0600. All servers share it; backups must exclude it.
+
+    Without the marker that `prepare_folder` writes, each method raises KeyMissing: in another folder, every key would
+    look destroyed, and new keys would be lost as soon as the right folder is back.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -132,12 +152,14 @@ class RetentionKeyFolder:
     def get(self, name: str) -> bytes | None:
         path = self._get_path(name)
         try:
-            key = base64.urlsafe_b64decode(path.read_bytes())
+            key: bytes | None = base64.urlsafe_b64decode(path.read_bytes())
         except FileNotFoundError:
-            return None
+            key = None
         except (OSError, ValueError) as error:
             raise KeyMissing(f"The retention key {name} can't be read.") from error
-        return _check_length(name, key)
+        # After the read, so that a folder that went away during it is noticed.
+        self._check_marker()
+        return None if key is None else _check_length(name, key)
 
     def create(self, name: str) -> bytes:
         if key := self.get(name):
@@ -150,7 +172,7 @@ class RetentionKeyFolder:
             with suppress(FileExistsError):
                 os.link(temporary, path)
             temporary.unlink()
-            self._sync_folder()
+            _sync_folder(self._folder)
         except OSError as error:
             raise KeyMissing(f"The retention key {name} can't be created.") from error
         key = self.get(name)
@@ -165,29 +187,39 @@ class RetentionKeyFolder:
             with path.open("r+b") as file:
                 _write_durably(file, bytes(path.stat().st_size))
             path.unlink()
-            self._sync_folder()
+            _sync_folder(self._folder)
         except FileNotFoundError:
-            return
+            self._check_marker()
         except OSError as error:
             raise KeyMissing(f"The retention key {name} can't be destroyed.") from error
 
     def names(self) -> Iterable[str]:
         try:
-            return sorted(path.name for path in self._folder.iterdir() if is_retention_key_name(path.name))
+            names = sorted(path.name for path in self._folder.iterdir() if is_retention_key_name(path.name))
         except OSError as error:
             raise KeyMissing("The folder of the retention keys can't be read.") from error
+        self._check_marker()
+        return names
 
     def _get_path(self, name: str) -> Path:
         if not is_retention_key_name(name):
             raise ValueError("This is not the name of a retention key.")
         return self._folder / name
 
-    def _sync_folder(self) -> None:
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    def _check_marker(self) -> None:
+        if not os.path.isfile(self._folder / MARKER_NAME):
+            raise KeyMissing(
+                f"The folder of the retention keys has no file {MARKER_NAME}: mount the folder that has the keys. "
+                "For a new folder, run manage.py phi_oidc keys generate."
+            )
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _write_durably(file: IO[bytes], content: bytes) -> None:

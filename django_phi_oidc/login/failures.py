@@ -24,7 +24,8 @@ from ..access.responses import set_private_headers
 from ..audit.events import Action, EventOutcome
 from ..audit.refusals import RefusalLog, report_refusal
 from ..audit.request_context import Actor
-from ..errors import AuditUnavailable, ProviderError, SignInRefused
+from ..crypto import keyring
+from ..errors import AuditUnavailable, KeyMissing, ProviderError, SignInRefused
 from ..signals import sign_in_refused
 from .failure_texts import FAILURE_TEXTS
 from .provider_selection import build_sign_in_url, needs_provider_selection
@@ -33,7 +34,9 @@ logger = logging.getLogger("django_phi_oidc.login")
 LOG_MESSAGE = "A sign-in was refused: reason=%(code)s provider=%(provider)s stage=%(stage)s reference=%(reference)s"
 INTERNAL_ERROR = "internal_error"
 
-LoginError = SignInRefused | AuditUnavailable
+LoginError = SignInRefused | AuditUnavailable | KeyMissing
+LOGIN_ERRORS = (SignInRefused, AuditUnavailable, KeyMissing)
+"""The failures that have a page. Any other exception is an internal error."""
 SignInStage = Literal["request", "callback", "step_up"]
 FailurePage = Literal[
     "restart", "declined", "stronger", "not_shared", "no_account", "other_person", "failed", "unavailable"
@@ -55,7 +58,7 @@ PAGES_BY_CODE: Mapping[str, FailurePage] = {
     **dict.fromkeys(("not_provisioned", "user_inactive", "account_not_saved", "subject_altered"), "no_account"),
     "subject_changed": "other_person",
     "claim_missing": "not_shared",
-    "audit_unavailable": "unavailable",
+    **dict.fromkeys(("audit_unavailable", "key_missing"), "unavailable"),
 }
 """By rule code. Other codes: `unavailable` for a fault of the provider, else `failed`."""
 PAGES_BY_PROVIDER_ERROR: Mapping[str, FailurePage] = {
@@ -118,6 +121,9 @@ def report_failure(request: HttpRequest, error: LoginError, attempt: SignInAttem
     level = logging.ERROR if _get_http_status(error) == 503 else logging.WARNING
     detail = {"provider_error": error.error} if isinstance(error, ProviderError) else {}
     audit_error = error if isinstance(error, AuditUnavailable) else None
+    if isinstance(error, KeyMissing):
+        # The line of the refusal does not say which keys.
+        keyring.log_key_missing(error)
     return _report(request, error.code, attempt, level, outcome="failure", detail=detail, audit_error=audit_error)
 
 
@@ -127,7 +133,7 @@ def report_internal_error(request: HttpRequest, attempt: SignInAttempt) -> None:
 
 
 def _get_http_status(error: LoginError) -> int:
-    return 503 if error.is_provider_fault or isinstance(error, AuditUnavailable) else 403
+    return 503 if error.is_provider_fault or isinstance(error, AuditUnavailable | KeyMissing) else 403
 
 
 def get_failure_page(error: LoginError) -> FailurePage:

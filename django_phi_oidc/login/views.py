@@ -22,7 +22,7 @@ from .._internal import clock, metrics, request_secrets
 from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.request_context import Actor
-from ..errors import AuditUnavailable, CallbackError, Code, NotProvisioned, SignInRefused
+from ..errors import CallbackError, Code, NotProvisioned
 from ..oidc.authorization import get_state, process_authorization_response
 from ..oidc.token import ReceivedToken
 from ..provider.call_limit import limit_total_time
@@ -36,7 +36,7 @@ from .code_exchange import (
     exchange_code,
     revoke_tokens_on_error,
 )
-from .failures import create_sign_in_attempt, render_login_failure, report_internal_error
+from .failures import LOGIN_ERRORS, create_sign_in_attempt, render_login_failure, report_internal_error
 from .provider_selection import (
     is_login_prompt_requested,
     needs_provider_selection,
@@ -75,8 +75,8 @@ class OIDCAuthenticationRequestView(View):
                 return render_consent_page(request, next_url=parse_next_url(request))
             with metrics.measure_duration(metrics.SIGN_IN_STEP_DURATION, provider=attempt.provider, step="request"):
                 return start_sign_in(request, declared_provider, provider_in_url=provider is not None)
-        except SignInRefused as refusal:
-            return render_login_failure(request, refusal, attempt, next_url=parse_next_url(request))
+        except LOGIN_ERRORS as error:
+            return render_login_failure(request, error, attempt, next_url=parse_next_url(request))
         except SuspiciousOperation:
             raise
         except BaseException:
@@ -114,7 +114,7 @@ class OIDCAuthenticationCallbackView(View):
             remember_session(response, request)
             labels = {"provider": attempt.provider, "stage": attempt.stage, "outcome": "success", "reason": ""}
             metrics.increment(metrics.COMPLETED_SIGN_INS, **labels)
-        except (SignInRefused, AuditUnavailable) as error:
+        except LOGIN_ERRORS as error:
             next_url = find_next_url(request, state)
             response = (
                 retry_step_up(request, pending, error, attempt)
@@ -130,7 +130,7 @@ class OIDCAuthenticationCallbackView(View):
 
 
 def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: bool) -> HttpResponse:
-    """Return the redirect to the provider. Raises: SignInRefused. Spec: OIDC Core 3.1.2.1, RFC 7636."""
+    """Return the redirect to the provider. Raises: SignInRefused, KeyMissing. Spec: OIDC Core 3.1.2.1, RFC 7636."""
     name = provider.declaration.name
     callback_url = build_callback_url(request, name if provider_in_url else None)
     next_url, now = parse_next_url(request), clock.now()
@@ -147,7 +147,7 @@ def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: 
 def complete_sign_in(
     request: HttpRequest, provider: Provider, *, pending: AuthorizationState, parameters: dict[str, list[str]]
 ) -> None:
-    """Sign the user in, or renew the session of a step-up. Raises: as exchange_code, and AuditUnavailable."""
+    """Sign the user in, or renew the session of a step-up. Raises: as exchange_code, AuditUnavailable, KeyMissing."""
     declaration, name = provider.declaration, provider.declaration.name
     if pending.provider != name:
         raise CallbackError(Code.STATE_UNKNOWN)

@@ -16,8 +16,9 @@ DATABASES["default"]["ATOMIC_REQUESTS"] = os.environ.get("TEST_ATOMIC_REQUESTS")
 if "TEST_THREADS" in os.environ:
     for database in DATABASES.values():
         database["CONN_MAX_AGE"] = None
-if "TEST_AUDIT_PORT" in os.environ:
-    DATABASES["phi_audit"] |= {"HOST": "127.0.0.1", "PORT": os.environ["TEST_AUDIT_PORT"]}
+for alias, variable in {"default": "TEST_MAIN_PORT", "phi_audit": "TEST_AUDIT_PORT"}.items():
+    if variable in os.environ:
+        DATABASES[alias] |= {"HOST": "127.0.0.1", "PORT": os.environ[variable]}
 AUTHENTICATION_BACKENDS = [os.environ.get("TEST_BACKEND", "django_phi_oidc.backends.OIDCAuthenticationBackend")]
 CELERY_BROKER_TRANSPORT_OPTIONS = json.loads(os.environ.get("TEST_BROKER_OPTIONS", "{}"))
 CELERY_TASK_DEFAULT_QUEUE = os.environ.get("TEST_QUEUE", "celery")
@@ -25,6 +26,8 @@ if "TEST_CACHE" in os.environ:
     SESSION_ENGINE = f"django.contrib.sessions.backends.{os.environ['TEST_SESSION_ENGINE']}"
     CACHES = {"default": json.loads(os.environ["TEST_CACHE"])}
 if "TEST_KEY_SERVICE" in os.environ:
-    service = KeyService(Path(os.environ["TEST_KEY_SERVICE"]))
-    rings = {ring: service.read_ring(ring) for ring in ("encryption", "audit_mac")}
-    PHI_OIDC = override_phi_oidc(PHI_OIDC, KEYS=rings)
+    folder = Path(os.environ["TEST_KEY_SERVICE"])
+    service = KeyService(folder)
+    PHI_OIDC = override_phi_oidc(
+        PHI_OIDC, KEYS={path.stem: service.read_ring(path.stem) for path in folder.glob("*.json")}
+    )

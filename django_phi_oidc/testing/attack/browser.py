@@ -50,6 +50,8 @@ class Browser:
     """All responses, in order."""
     session_keys: set[str] = field(default_factory=set, repr=False)
     """All session keys that the portal has set."""
+    client_address: str = "127.0.0.1"
+    """The address from which the requests come."""
     default_next_url: str = "/"
     """The `next` URL of a sign-in."""
     sign_in_url: str = "/oidc/authenticate/"
@@ -79,8 +81,8 @@ class Browser:
         """
         query = urlencode({"next": self.default_next_url if next_url is None else next_url})
         page = self.get(f"{path or self.sign_in_url}?{query}")
-        link = _CONSENT_LINK.search(page.body) if page.status == 200 else None
-        return self.get(html.unescape(link[1])) if link else page
+        consent_url = find_consent_url(page)
+        return self.get(consent_url) if consent_url else page
 
     def get_callback_url(self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None) -> str:
         """Sign in at the provider and return the callback URL without visiting it. Raises: SignInNotStarted."""
@@ -115,11 +117,13 @@ class Browser:
         origin = {"origin": self.base_url} if method == "POST" else {}
         return client.generic(
             method,
-            parts._replace(scheme="", netloc="", fragment="").geturl(),
+            # With the host, because a path may begin with two slashes.
+            parts._replace(scheme="", fragment="").geturl(),
             body,
             content_type="application/x-www-form-urlencoded",
             secure=self.base_url.startswith("https:"),
             headers={"host": urlsplit(self.base_url).netloc, **origin, **self.headers},
+            REMOTE_ADDR=self.client_address,
             **environ,
         )
 
@@ -136,6 +140,12 @@ class Browser:
                     self.cookies.pop(name, None)
                 else:
                     self.cookies[name] = morsel.value
+
+
+def find_consent_url(page: PortalResponse) -> str:
+    """Return the link of the page that asks whether to replace the session; empty if it is another page."""
+    link = _CONSENT_LINK.search(page.body) if page.status == 200 else None
+    return html.unescape(link[1]) if link else ""
 
 
 def _read_body(response: HttpResponseBase) -> str:

@@ -228,9 +228,13 @@ def step_up_as_another_user(environment: AttackEnvironment) -> None:
 
 
 def _step_up(environment: AttackEnvironment, browser: Browser, username: str) -> Any:
+    return browser.get(environment.op.authorize(browser.get(create_step_up_link(browser)).location, username))
+
+
+def create_step_up_link(browser: Browser) -> str:
+    """Return the URL that begins a step-up of the session of the browser."""
     session_id, assurance = str(get_session(browser)[SESSION_KEY]), Assurance(max_age=timedelta(minutes=5))
-    url = create_step_up_url(assurance, session_id=session_id, next_url="/", now=clock.now())
-    return browser.get(environment.op.authorize(browser.get(url).location, username))
+    return create_step_up_url(assurance, session_id=session_id, next_url="/", now=clock.now())
 
 
 def guess_local_account_password(environment: AttackEnvironment) -> None:
@@ -242,8 +246,7 @@ def guess_local_account_password(environment: AttackEnvironment) -> None:
             is_missing = page.status == 404
             environment.report_fault("" if is_missing else f"its page returns {page.status} without such an account")
             environment.skip_attack("there is no break-glass account")
-        password = randomness.token_b64url(16)
-        get_user_model()._default_manager.create_user(username, password=password)
+        password = create_break_glass_account(username)
         for attempt, is_right in ((password, True), (f"{password}x", False)):
             browser = environment.create_browser()
             csrf = create_csrf_token(browser)
@@ -253,6 +256,18 @@ def guess_local_account_password(environment: AttackEnvironment) -> None:
                 environment.assert_accepted(browser, page)
             else:
                 environment.assert_refused(browser, page, "break_glass_refused")
+
+
+def create_break_glass_account(username: str) -> str:
+    """Create the account, unless another attack has, and return its new password."""
+    password, users = randomness.token_b64url(16), get_user_model()._default_manager
+    user = users.filter(**{get_user_model().USERNAME_FIELD: username}).first()
+    if user is None:
+        users.create_user(username, password=password)
+    else:
+        user.set_password(password)
+        user.save()
+    return password
 
 
 def create_csrf_token(browser: Browser) -> str:

@@ -155,5 +155,5 @@ def test_a2_logout_at_a_portal_without_keys_signs_out(scene: Scene) -> None:
         assert scene.installation.run("phi_oidc.sweep_revocations")
         assert scene.installation.run("phi_oidc.drain_outbox")
     assert not any(scene.op.is_token_active(token) for token in tokens)
-    assert [event.reason for event in events(action="session.ended")] == ["logout"]
+    assert [event.reason for event in events(action="session.ended")] == ["row_deleted"] * 2 + ["logout"]
     assert len(events(action="logout.completed")) == 1

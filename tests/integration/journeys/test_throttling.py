@@ -175,10 +175,17 @@ def test_refusals_while_the_provider_is_unreachable_are_throttled(op: DemoProvid
 
 
 def test_internal_errors_before_a_state_is_known_are_throttled(op: DemoProvider, settings: Any, portal: str) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": []})
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": "not a mapping"}
     browser = browser_from(portal, "198.51.100.1")
     assert {browser.start_sign_in().status for _ in range(22)} == {500}
     assert reasons() == [("internal_error", "198.51.100.1")] * 20
+
+
+def test_refusals_while_keys_are_missing_are_throttled(op: DemoProvider, settings: Any, portal: str) -> None:
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": []})
+    browser = browser_from(portal, "198.51.100.1")
+    assert {browser.start_sign_in().status for _ in range(22)} == {503}
+    assert reasons() == [("key_missing", "198.51.100.1")] * 20
 
 
 def test_flood_from_all_networks_is_limited_to_six_hundred_events(op: DemoProvider, portal: str) -> None:

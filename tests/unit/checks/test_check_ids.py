@@ -24,6 +24,7 @@ from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.checks import core, databases
 from django_phi_oidc.checks import roles as role_checks
 from django_phi_oidc.crypto import keyring
+from django_phi_oidc.crypto.retention_keys import prepare_folder
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.claims_fixtures import Person
 from tests.support.client_keys import create_private_key_pem
@@ -202,7 +203,6 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(PATIENT_RESOURCES="tests.support.disclosure_events.STAFF"), option()),
     ("E002", option(PATIENT_RESOURCES=len), option()),
     ("E002", option(KEYS={"retention": "keys"}), option(KEYS={"retention": None})),
-    ("E004", option(KEYS={"retention": Path("/nowhere")}), option(KEYS={"retention": Path(__file__).parent})),
     ("E004", option(KEYS={"pairwise": ["short"]}), option(KEYS={"pairwise": None})),
     ("E005", provider(issuer="http://op"), provider(issuer="https://op")),
     (
@@ -617,6 +617,7 @@ def test_a4_key_file_that_every_user_can_open_is_reported_on_deployment(tmp_path
 @pytest.mark.parametrize("mode", [0o777, 0o755, 0o701], ids=oct)
 def test_a4_retention_folder_that_every_user_can_open_is_reported_on_deployment(tmp_path: Path, mode: int) -> None:
     """W047."""
+    prepare_folder(tmp_path)
     with override_settings(**option(KEYS={"retention": tmp_path})()):
         tmp_path.chmod(mode)
         assert (find_deployment_ids(), find_ids()) == ({"W047"}, set())
@@ -628,8 +629,8 @@ def test_a4_retention_folder_that_every_user_can_open_is_reported_on_deployment(
 def test_a4_store_without_the_retention_keys_of_claims_is_reported(tmp_path: Path) -> None:
     """W048."""
     keys, mounted = tmp_path / "keys", tmp_path / "mounted"
-    keys.mkdir(mode=0o700)
-    mounted.mkdir(mode=0o700)
+    prepare_folder(keys)
+    prepare_folder(mounted)
     with override_settings(**option(KEYS={"retention": keys})()):
         Person().store({"address": "Bern"})
         assert find_ids(tags=[Tags.database], databases=["default"]) == set()
@@ -637,6 +638,16 @@ def test_a4_store_without_the_retention_keys_of_claims_is_reported(tmp_path: Pat
         with override_settings(**option(KEYS={"retention": source})()):
             assert find_ids(tags=[Tags.database], databases=["default"]) == {"W048"}
             assert find_ids(tags=[Tags.database], databases=["phi_audit"]) == set()
+
+
+def test_a4_retention_folder_without_its_marker_is_reported(tmp_path: Path) -> None:
+    """E004."""
+    (tmp_path / "empty").mkdir(mode=0o700)
+    for name in ("empty", "missing"):
+        with override_settings(**option(KEYS={"retention": tmp_path / name})()):
+            assert find_ids() == {"E004"}
+            prepare_folder(tmp_path / name)
+            assert (find_deployment_ids(), find_ids()) == (set(), set())
 
 
 ELSEWHERE = {

@@ -23,6 +23,7 @@ from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.claims_fixtures import DAY, NOW, Person
 from tests.support.concurrent_transaction import transaction_beside
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 
 OFFICER = Origin(actor="officer")
 LATER = NOW + 10 * DAY
@@ -32,7 +33,7 @@ HELD = {"birthdate": "1990-05-17", "address": {"locality": "Bern"}}
 @pytest.fixture(params=["with retention keys", "without"])
 def _retention_keys(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> None:
     if request.param == "with retention keys":
-        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+        use_retention_keys(settings, tmp_path)
 
 
 def hold(person: Person, *, until: Any = None, now: Any = NOW) -> LegalHold:
@@ -207,7 +208,7 @@ def test_sign_in_preserves_replaced_claims_on_hold(person: Person) -> None:
 
 @pytest.mark.django_db
 def test_claims_use_the_key_of_the_active_hold(person: Person, settings: Any, tmp_path: Any) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    use_retention_keys(settings, tmp_path)
     person.store(HELD)
 
     def bucket_names() -> set[str]:
@@ -234,7 +235,7 @@ def test_claims_use_the_key_of_the_active_hold(person: Person, settings: Any, tm
 
 @pytest.mark.django_db
 def test_undecryptable_claim_is_held_unchanged(person: Person, settings: Any, tmp_path: Any) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    use_retention_keys(settings, tmp_path)
     person.store(HELD)
     (tmp_path / "20261124-86400").unlink()
     ciphertext = StoredClaim.objects.get(name="address").value.ciphertext
@@ -360,7 +361,7 @@ def test_sign_in_does_not_replace_undecryptable_claims_on_hold(person: Person, s
 
 @pytest.mark.django_db
 def test_hold_is_released_with_a_slow_clock(person: Person, settings: Any, tmp_path: Any) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    use_retention_keys(settings, tmp_path)
     placed = hold(person)
     person.store({"address": "Bern"}, now=NOW + timedelta(seconds=3))
     scrub_inactive_users([person.user.pk], origin=OFFICER, now=NOW + timedelta(seconds=1))

@@ -33,7 +33,7 @@ from django_phi_oidc.claims.retention import (
     scrub_user,
 )
 from django_phi_oidc.crypto import keyring, retention_keys
-from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder
+from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
 from django_phi_oidc.errors import AuditUnavailable, KeyMissing, Undecryptable
 from django_phi_oidc.fields import SealedTextField
 from tests.integration.journeys.test_transactions import audit_database_away
@@ -41,6 +41,7 @@ from tests.support.audit_log import KEY, seal_now
 from tests.support.backups import back_up, restore
 from tests.support.claims_fixtures import DAY, NOW, Person
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 MIDNIGHT = NOW.replace(hour=0) + DAY
@@ -49,8 +50,7 @@ SESSION, ONE_DAY = "20261124-session", "20261124-86400"
 
 @pytest.fixture
 def keys(tmp_path: Path, settings: Any) -> RetentionKeyFolder:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
-    return RetentionKeyFolder(tmp_path)
+    return use_retention_keys(settings, tmp_path)
 
 
 def test_disabled_retention_keys_are_neither_created_nor_destroyed(make_person: Callable[..., Person]) -> None:
@@ -149,13 +149,15 @@ def test_no_key_is_destroyed_without_its_event(keys: RetentionKeyFolder, make_pe
     assert destroy_unused_keys(now=NOW + 2 * DAY) == [SESSION]
 
 
-def test_unavailable_keys_do_not_prevent_erasure(
-    keys: RetentionKeyFolder, make_person: Callable[..., Person], settings: Any, tmp_path: Path
+@pytest.mark.parametrize("away", ["missing", "empty"])
+def test_a4_unavailable_keys_do_not_prevent_erasure(
+    keys: RetentionKeyFolder, make_person: Callable[..., Person], settings: Any, tmp_path: Path, away: str
 ) -> None:
+    (tmp_path / "empty").mkdir()
     person = make_person()
     person.store({"address": "Bern"})
     original = settings.PHI_OIDC
-    settings.PHI_OIDC = override_phi_oidc(original, KEYS={"retention": tmp_path / "missing"})
+    settings.PHI_OIDC = override_phi_oidc(original, KEYS={"retention": tmp_path / away})
     with pytest.raises(KeyMissing):
         person.store({"address": "Thun"}, now=NOW + DAY)
     with clock.override_clock(lambda: NOW), pytest.raises(Undecryptable):
@@ -163,6 +165,8 @@ def test_unavailable_keys_do_not_prevent_erasure(
     with clock.override_clock(lambda: NOW + DAY), pytest.raises(KeyMissing):
         tasks.scrub()
     assert not StoredClaim.objects.exists(), "the claim is erased anyway"
+    assert list((tmp_path / "empty").iterdir()) == [], "no new key is written to the wrong folder"
+    assert list_key_events() == []
     settings.PHI_OIDC = override_phi_oidc(original, KEYS={"retention": "no folder"})
     with pytest.raises(ImproperlyConfigured):
         tasks.scrub()
@@ -197,6 +201,7 @@ def test_a5_key_that_cannot_be_destroyed_is_recorded_as_such_and_delays_no_other
     tmp_path: Path, settings: Any, raises: bool
 ) -> None:
     names = [f"2026112{day}-session" for day in (1, 2, 3)]
+    prepare_folder(tmp_path)
     store = StubbornStore(tmp_path)
     store.kept, store.raises = names[1], raises
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": store})
@@ -247,8 +252,7 @@ def test_restored_backup_is_undecryptable_after_key_destruction(
     make_person: Callable[..., Person], settings: Any, tmp_path: Path, is_used: bool
 ) -> None:
     if is_used:
-        (tmp_path / "keys").mkdir()
-        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path / "keys"})
+        use_retention_keys(settings, tmp_path / "keys")
     person = make_person()
     person.store({"birthdate": "1990-05-17", "address": {"locality": "Bern"}})
     seal_now(at=NOW)

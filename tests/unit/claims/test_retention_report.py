@@ -20,6 +20,7 @@ from django_phi_oidc.claims.retention import scrub_sessions
 from django_phi_oidc.claims.retention_report import RetentionKeySummary, create_retention_report, find_key_summary
 from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 SECOND = timedelta(seconds=1)
@@ -137,7 +138,7 @@ def test_key_summary_is_none_if_retention_keys_are_disabled(person: Person) -> N
 
 @pytest.fixture
 def _retention_keys(settings: Any, tmp_path: Path) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    use_retention_keys(settings, tmp_path)
 
 
 @pytest.mark.usefixtures("_retention_keys")

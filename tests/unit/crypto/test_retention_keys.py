@@ -12,9 +12,10 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_phi_oidc.crypto import keyring, retention_keys
-from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder
+from django_phi_oidc.crypto.retention_keys import MARKER_NAME, RetentionKeyFolder, prepare_folder
 from django_phi_oidc.errors import KeyMissing, Undecryptable
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 
 NAME = "20261124-86400"
 HOLD = "hold-" + "0123456789abcdef" * 2
@@ -23,8 +24,7 @@ NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def folder(tmp_path: Path, settings: Any) -> RetentionKeyFolder:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
-    return RetentionKeyFolder(tmp_path)
+    return use_retention_keys(settings, tmp_path)
 
 
 def test_key_is_the_same_until_it_is_destroyed(folder: RetentionKeyFolder, tmp_path: Path) -> None:
@@ -53,13 +53,14 @@ def make(folder: Path, name: str) -> bytes:
 
 
 def test_concurrent_processes_create_one_key(tmp_path: Path) -> None:
+    prepare_folder(tmp_path)
     names = [f"202611{day:02}-{kind}" for day in range(1, 21) for kind in ("session", "60")]
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         created = pool.starmap(make, [(tmp_path, name) for name in names for _ in range(8)], chunksize=1)
     by_name = {name: set(created[8 * at : 8 * at + 8]) for at, name in enumerate(names)}
     assert [len(keys) for keys in by_name.values()] == [1] * len(names)
     assert len(set.union(*by_name.values())) == len(names)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names), "nothing is left lying about"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, MARKER_NAME])
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,54 @@ def test_unavailable_folder_is_an_error_in_every_method(tmp_path: Path) -> None:
         RetentionKeyFolder(tmp_path / "nowhere").create(NAME)
 
 
+def test_a4_folder_without_its_marker_is_an_error_in_every_method(tmp_path: Path) -> None:
+    folder = RetentionKeyFolder(tmp_path)
+    calls: list[Callable[[], Any]] = [
+        *(partial(method, NAME) for method in (folder.get, folder.create, folder.destroy)),
+        folder.names,
+    ]
+    for call in calls:
+        with pytest.raises(KeyMissing, match="keys generate"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+    assert prepare_folder(tmp_path)
+    results = [call() for call in calls]
+    assert (results[0], len(results[1]), results[2:]) == (None, 32, [None, []])
+
+
+def test_a4_preparation_does_not_change_a_prepared_folder(tmp_path: Path) -> None:
+    path = tmp_path / "var" / "keys"
+    assert prepare_folder(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    folder = RetentionKeyFolder(path)
+    key = folder.create(NAME)
+    assert not prepare_folder(path)
+    assert (folder.names(), folder.get(NAME)) == ([NAME], key)
+    (path / MARKER_NAME).unlink()
+    for call in (folder.names, partial(folder.get, NAME)):
+        with pytest.raises(KeyMissing):
+            call()
+    assert prepare_folder(path)
+    assert (folder.names(), folder.get(NAME)) == ([NAME], key)
+
+
+def test_a4_ciphertext_is_not_undecryptable_while_an_empty_folder_is_in_place_of_the_keys(
+    settings: Any, tmp_path: Path
+) -> None:
+    path, away = tmp_path / "keys", tmp_path / "away"
+    use_retention_keys(settings, path)
+    ciphertext = keyring.encrypt("Bern", context=["a place"], retention_key_name=NAME)
+    path.rename(away)
+    path.mkdir()
+    with pytest.raises(KeyMissing):
+        keyring.decrypt(ciphertext, context=["a place"])
+    with pytest.raises(KeyMissing):
+        keyring.encrypt("Bern", context=["a place"], retention_key_name=HOLD)
+    path.rmdir()
+    away.rename(path)
+    assert keyring.decrypt(ciphertext, context=["a place"]) == "Bern"
+
+
 def test_retention_key_is_named_by_its_day_and_retention() -> None:
     assert retention_keys.retention_key_name(NOON, timedelta(days=1)) == "20261124-86400"
     assert retention_keys.retention_key_name(NOON, "session") == "20261124-session"
@@ -111,6 +160,7 @@ def test_store_is_the_configured_one(settings: Any, tmp_path: Path) -> None:
     assert not retention_keys.is_enabled()
     with pytest.raises(KeyMissing):
         retention_keys.get_store()
+    prepare_folder(tmp_path)
     for values in (tmp_path, RetentionKeyFolder(tmp_path)):
         settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"retention": values})
         assert retention_keys.is_enabled()

@@ -23,6 +23,7 @@ from django_phi_oidc.login.state_cookie import (
 from django_phi_oidc.replay.cache import delete_expired
 from tests.support.error_codes import raises
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 
@@ -150,7 +151,7 @@ def test_d3_cookie_that_names_a_retention_key_is_an_unknown_state(text: str) -> 
 
 
 def test_d3_cookie_under_an_existing_retention_key_is_an_unknown_state(settings: Any, tmp_path: Path) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    use_retention_keys(settings, tmp_path)
     (name, value) = next(iter(cookies_of(store("a-state")).items()))
     plaintext = keyring.decrypt_external(value, context=["pending sign-in", name])
     assert plaintext is not None

@@ -399,7 +399,7 @@ def test_listed_events_are_those_of_the_emergency(scene: SimpleNamespace) -> Non
 @pytest.fixture
 def mail_server(settings: Any) -> Iterator[SimpleNamespace]:
     """Yield a mail server on a real socket, which accepts mails unless `refuses` is set."""
-    server = SimpleNamespace(mails=[], refuses=False)
+    server = SimpleNamespace(mails=[], refuses=False, delay_seconds=0.0)
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -425,6 +425,7 @@ def _serve_smtp(file: Any, server: SimpleNamespace) -> None:
     """Speak the part of RFC 5321 that smtplib uses."""
 
     def reply(text: str) -> None:
+        time.sleep(server.delay_seconds)
         file.write(f"{text}\r\n".encode())
         file.flush()
 
@@ -495,6 +496,33 @@ def test_unavailable_mail_server_does_not_block_the_task(
     )
     with pytest.raises(ConnectionRefusedError):
         smtplib.SMTP("127.0.0.1", unused_tcp)
+
+
+def test_hanging_mail_server_delays_the_task_by_its_timeout_and_the_mail_is_sent_later(
+    scene: SimpleNamespace, settings: Any, mail_server: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = opened(scene.user, "Patient/7")
+    due = row.opened_at
+    # Its backlog accepts connections, and nothing answers them. smtplib reports the timeout as a lost connection.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mail_by(settings, "smtp", host="127.0.0.1", port=silent.getsockname()[1], timeout=0.5)
+        started_at = time.monotonic()
+        assert notifications.send_due_alerts(mail_to=[OFFICER], now=due) == 0
+        assert time.monotonic() - started_at < 5
+    assert "was not sent: SMTPServerDisconnected" in caplog.text
+    mail_by(settings, "smtp", host="127.0.0.1", port=mail_server.port, timeout=10)
+    assert notifications.send_due_alerts(mail_to=[OFFICER], now=due + notifications.RETRY_DELAY) == 1
+    assert len(mail_server.mails) == 1
+
+
+def test_slow_mail_server_gets_the_mail_once(scene: SimpleNamespace, mail_server: SimpleNamespace) -> None:
+    row = opened(scene.user, "Patient/7")
+    mail_server.delay_seconds = 0.2
+    started_at = time.monotonic()
+    assert notifications.send_due_alerts(mail_to=[OFFICER], now=row.opened_at) == 1
+    assert time.monotonic() - started_at > 0.2
+    assert notifications.send_due_alerts(mail_to=[OFFICER], now=row.opened_at + notifications.RETRY_DELAY) == 0
+    assert len(mail_server.mails) == 1
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import stat
+import threading
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -284,6 +285,53 @@ def test_seal_task_seals_with_the_key_and_alerts_without_it() -> None:
         seal_task()
     assert AuditLeaf.objects.count() == 4
     assert AuditEvent.objects.count() == 4
+
+
+def fail() -> str:
+    raise ConnectionError("the key service is sealed")
+
+
+@pytest.mark.parametrize("source", [Path("/nonexistent/key.pem"), fail, "x"], ids=["no file", "callable", "no key"])
+def test_seal_task_with_an_unreadable_key_alerts_and_seals_when_it_is_back(source: object) -> None:
+    events(3)
+    with with_options(KEYS={"audit_signing": source}), clock.override_clock(lambda: LATER):
+        for _ in range(2):
+            with pytest.raises(KeyMissing):
+                seal_task()
+    (alert,) = AuditEvent.objects.filter(action="alert.raised")
+    assert json.loads(alert.detail) == {"rule": "sealing_lag", "count": 3}
+    with with_options(KEYS={"audit_signing": PEM}), clock.override_clock(lambda: LATER):
+        seal_task()
+    assert (AuditLeaf.objects.count(), AuditUnsealed.objects.count()) == (4, 0)
+
+
+def test_seal_task_whose_key_callable_hangs_holds_up_no_other_worker() -> None:
+    called, over, results = threading.Event(), threading.Event(), list[str]()
+
+    def hang_once() -> str:
+        if not called.is_set():
+            called.set()
+            over.wait(30)
+        return PEM
+
+    def seal_in_thread() -> None:
+        try:
+            seal_task()
+            results.append("sealed")
+        finally:
+            connections.close_all()
+
+    events(3)
+    with with_options(KEYS={"audit_signing": hang_once}), clock.override_clock(lambda: LATER):
+        hanging = threading.Thread(target=seal_in_thread)
+        hanging.start()
+        assert called.wait(30)
+        seal_task()
+        assert (AuditLeaf.objects.count(), results) == (3, [])
+        over.set()
+        hanging.join(30)
+    assert results == ["sealed"]
+    assert (AuditLeaf.objects.count(), AuditUnsealed.objects.count()) == (3, 0)
 
 
 def test_seal_task_alerts_after_five_minutes_and_again_after_an_hour() -> None:
