@@ -201,7 +201,7 @@ def _check_subject_digest_keys() -> Messages:
 
 
 def _check_retention_keys() -> Messages:
-    """A folder that is mounted in place of the keys looks like a new one, and gets other keys of the same names."""
+    """Find keys that were lost, and a folder or vault of another portal: its marker is right, and its keys are not."""
     try:
         if StoredClaim._meta.db_table not in connections["default"].introspection.table_names():
             return
@@ -210,7 +210,7 @@ def _check_retention_keys() -> Messages:
         missing = in_use.difference(retention_keys.get_store().names()) if in_use else ()
         if missing:
             text = f"KEYS['retention'] lacks {len(missing)} of the {len(in_use)} keys that encrypt claims."
-            hint = "If another folder is mounted there, correct that before the next sign-in creates other keys in it."
+            hint = "If it is another folder or vault, correct that before the next sign-in creates other keys in it."
             yield warning(48, text, hint)
     except (DatabaseError, KeyMissing) as fault:
         yield warning(48, f"The retention keys can't be checked: {type(fault).__name__}.")

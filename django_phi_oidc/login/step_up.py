@@ -183,8 +183,10 @@ def _renew_current_session(
     try:
         # After the commit of the new sid, see `recent_logouts`.
         refuse_if_logged_out(result, issuer=declaration.issuer, requested_at=pending.started_at)
-    except AccountError:
-        end_session_and_revoke(session.pk, EndReason.BACKCHANNEL_LOGOUT, origin=actor.origin, now=clock.now())
+    except BaseException as error:
+        # Also if that is unknown: a logout token that came before the commit has not found the session.
+        reason = EndReason.BACKCHANNEL_LOGOUT if isinstance(error, AccountError) else EndReason.AUDIT_UNAVAILABLE
+        end_session_and_revoke(session.pk, reason, origin=actor.origin, now=clock.now())
         raise
     request.session[ASSURANCE_KEY] = build_assurance_entry(acr=result.acr, auth_time=result.auth_time)
     # The previous session cookie becomes invalid. RevocationMiddleware stores the new key in the row.

@@ -52,6 +52,7 @@ class Browser(InProcessBrowser):
         return page
 
 
-def state_cookies(browser: browser.Browser) -> list[str]:
+def state_cookies(browser: InProcessBrowser) -> list[str]:
     """Return the names of the cookies of pending sign-ins."""
-    return [name for name in browser.cookies if re.search("phi_oidc_[0-9a-f]{32}$", name)]
+    pattern = re.compile(r"(__Host-)?phi_oidc_[0-9a-f]{32}")
+    return [name for name in browser.cookies if pattern.fullmatch(name)]

@@ -1,6 +1,5 @@
 """Operates the audit log: seals, verifies, proves, exports and archives it."""
 
-import json
 import uuid
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from django.db import DatabaseError
 from ... import conf
 from ..._internal import clock
 from ...audit import db_privileges, outbox, spool, throttling, triggers
-from ...audit.events import Action, Origin, serialize_event
+from ...audit.events import Action, Origin, parse_detail, serialize_event
 from ...audit.log import archive as archives
 from ...audit.log import bundle, copies, proofs, recovery, sequencer, signing_keys
 from ...audit.log.findings import FindingKind, LogFinding, VerificationSummary
@@ -257,10 +256,10 @@ def _archive(options: Options, output: Output) -> None:
 
 
 def _get_first_unarchived_leaf() -> int:
-    """Return where the last archive ended. Only events with a valid MAC count, so a forged event is ignored."""
-    events = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id")
-    last = next((event for event in events.iterator(chunk_size=100) if has_valid_row_mac(event)), None)
-    return int(json.loads(last.detail)["tree_size"]) if last else 0
+    """Return where the last archive ended. Events with an invalid MAC, or without a size, are ignored."""
+    events = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id").iterator(chunk_size=100)
+    sizes = (parse_detail(event.detail).get("tree_size") for event in events if has_valid_row_mac(event))
+    return next((size for size in sizes if type(size) is int), 0)
 
 
 def _resume(options: Options, output: Output) -> None:

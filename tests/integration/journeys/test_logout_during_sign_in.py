@@ -20,6 +20,7 @@ from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.integration.journeys.rule_codes import shows
 from tests.integration.journeys.test_step_up import to_provider
 from tests.support.http_browser import Browser, PortalResponse
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, client, events
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
@@ -141,5 +142,27 @@ def test_b3_logout_of_the_new_sid_during_a_step_up_ends_the_session(
     assert page.status == 403
     assert [event.reason for event in events(action="login.refused")] == ["logged_out"]
     assert OIDCSession.objects.get().end_reason == "backchannel_logout"
+    assert browser.user() == ""
+    assert op.active_tokens == []
+
+
+def test_b3_step_up_that_cannot_look_for_a_logout_ends_the_session(
+    op: DemoProvider, browser: Browser, settings: Any
+) -> None:
+    settings.ROOT_URLCONF = "tests.integration.journeys.guarded_urls"
+    keys = settings.PHI_OIDC["KEYS"]["subject"]
+
+    def read_keys() -> Any:
+        if events(action="session.renewed"):
+            raise ConnectionError("the key service is sealed")
+        return keys
+
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": read_keys})
+    assert browser.sign_in(op).status == 302
+    browser.headers["Accept"] = "text/html"
+    callback = op.authorize(to_provider(browser, "/strong/").location, "amina")
+    with logout_during_exchange(op, lambda: {"sid": op.last_grant.sid}):
+        assert browser.get(callback).status >= 500
+    assert not OIDCSession.objects.live().exists()
     assert browser.user() == ""
     assert op.active_tokens == []

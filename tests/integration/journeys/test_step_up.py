@@ -252,7 +252,7 @@ def test_step_up_by_another_known_person_is_refused(op: DemoProvider, amina: Bro
 
 def test_session_that_ended_during_the_step_up_is_not_renewed(op: DemoProvider, amina: Browser) -> None:
     callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.provider_cookies)
-    pending = {name: value for name, value in amina.cookies.items() if name.startswith("phi_oidc_")}
+    pending = {name: amina.cookies[name] for name in state_cookies(amina)}
     amina.post("/oidc/logout/")
     amina.cookies |= pending
     page = amina.get(callback)

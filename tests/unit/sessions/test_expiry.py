@@ -267,7 +267,8 @@ def test_statements_do_not_grow_with_the_sessions(
     for _ in range(20):
         sign_in()
     moment.now = NOW + IDLE
-    with django_assert_max_num_queries(31):
+    # On PostgreSQL, limits of lock waits need a transaction for each statement.
+    with django_assert_max_num_queries(35):
         assert end_expired_sessions() == 20
 
 
