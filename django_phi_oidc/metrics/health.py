@@ -21,6 +21,8 @@ from ..errors import KeyMissing
 
 DATABASE_SECONDS = 0.9
 """For each database on PostgreSQL, including a new connection: the response takes less than 2 s while both hang."""
+PROBE_TIMEOUT_SECONDS = DATABASE_SECONDS / 2
+"""For each statement of the probe on PostgreSQL: the server ends it before the deadline shuts the connection down."""
 PROBE_SECONDS = 5.0
 """How long a process keeps the answer whether an event can be written: each probe leaves dead rows to be vacuumed."""
 WORKING, UNAVAILABLE = "working", "unavailable"
@@ -39,7 +41,7 @@ class WriteProbe:
         """Return the answer, up to PROBE_SECONDS old. Requires: no open transaction."""
         with self._lock:
             if self._monotonic() >= self._fresh_until:
-                self._is_writable = is_writable(now=clock.now(), timeout_seconds=DATABASE_SECONDS)
+                self._is_writable = is_writable(now=clock.now(), timeout_seconds=PROBE_TIMEOUT_SECONDS)
                 self._fresh_until = self._monotonic() + PROBE_SECONDS
             return self._is_writable
 
