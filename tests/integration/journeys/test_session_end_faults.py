@@ -290,12 +290,14 @@ class Killed:
     is_done: bool = False
 
 
+# On PostgreSQL, each statement of a task is a transaction that limits lock waits. The first two select the providers
+# and the rows that are due; the third one leases a row, and the fourth one saves its result.
 KILLED = {
-    "before the lease": Killed(at="COMMIT on default 1", calls=0),
-    "before the request": Killed(at="after COMMIT on default 1", calls=0, is_leased=True),
+    "before the lease": Killed(at="COMMIT on default 3", calls=0),
+    "before the request": Killed(at="after COMMIT on default 3", calls=0, is_leased=True),
     "during the request": Killed(calls=1, is_leased=True),
-    "between the request and the commit": Killed(at="COMMIT on default 2", calls=1, is_leased=True),
-    "after the commit": Killed(at="after COMMIT on default 2", calls=1, is_done=True),
+    "between the request and the commit": Killed(at="COMMIT on default 4", calls=1, is_leased=True),
+    "after the commit": Killed(at="after COMMIT on default 4", calls=1, is_done=True),
 }
 
 
