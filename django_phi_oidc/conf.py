@@ -92,6 +92,7 @@ absolute_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "absolute
 session_recheck: Callable[[], timedelta] = partial(_read, "SESSIONS", "recheck")
 end_sessions_on: Callable[[], tuple[str, ...]] = partial(_read, "SESSIONS", "end_on")
 revocation_give_up_after: Callable[[], timedelta] = partial(_read, "REVOCATION_GIVE_UP_AFTER")
+operational_retention: Callable[[], timedelta] = partial(_read, "OPERATIONAL_RETENTION")
 activation_lifetime: Callable[[], timedelta] = partial(_read, "ACTIVATION_LIFETIME")
 should_clear_all_cookies: Callable[[], bool] = partial(_read, "CLEAR_ALL_COOKIES")
 should_keep_offline_tokens: Callable[[], bool] = partial(_read, "KEEP_OFFLINE")

@@ -27,6 +27,7 @@ class Code(StrEnum):
         return code
 
     SIGN_IN_REFUSED = "sign_in_refused", "", "The sign-in was refused."
+    PROVIDER_SUSPENDED = "provider_suspended", "", "Calls to the provider hang, so no other one is made now.", True
     # R1: transport
     TRANSPORT_NOT_HTTPS = "transport_not_https", "R1", "An endpoint is not https, nor an allowed loopback one.", True
     TRANSPORT_REDIRECT = "transport_redirect", "R1", "The provider answered with a redirect; none is followed.", True
@@ -67,6 +68,7 @@ class Code(StrEnum):
     TOKEN_MALFORMED = "token_malformed", "R6", "Not a compact JWS that contains a JSON object (RFC 7515 7.1)."
     ALG_NOT_ALLOWED = "alg_not_allowed", "R6", "The alg of the token is not an allowed one."
     SIGNATURE_INVALID = "signature_invalid", "R6", "The signature is not valid."
+    TYP_INVALID = "typ_invalid", "R6", "typ is that of another kind of token, such as logout+jwt."
     ISS_INVALID = "iss_invalid", "R6", "iss is not the issuer."
     AUD_INVALID = "aud_invalid", "R6", "aud does not name this client, or names an untrusted audience."
     AZP_INVALID = "azp_invalid", "R6", "azp is missing or is not this client."
@@ -90,8 +92,11 @@ class Code(StrEnum):
     CLAIM_MISSING = "claim_missing", "account", "An essential claim is missing."
     SUBJECT_KEY_MISSING = "subject_key_missing", "account", "A subject key that made stored digests is missing."
     NOT_PROVISIONED = "not_provisioned", "account", "The subject is new, and this provider does not create accounts."
+    SUBJECT_ALTERED = "subject_altered", "account", "The link of the subject was changed outside of this app."
+    ACCOUNT_NOT_SAVED = "account_not_saved", "account", "The database or a hook of the project refused the account."
     SUBJECT_CHANGED = "subject_changed", "account", "The session to renew has another subject, or has ended."
     USER_INACTIVE = "user_inactive", "account", "The account is inactive."
+    LOGGED_OUT = "logged_out", "account", "The provider ended this sign-in while it was in progress."
     # Outside a sign-in
     REFRESH_MISMATCH = "refresh_mismatch", "", "The new ID Token has another subject, client or authentication."
     TOKEN_EXPIRED = "token_expired", "", "There is no valid access token, and none can be obtained."
@@ -239,6 +244,20 @@ class NotProvisioned(AccountError):
 
     def __init__(self) -> None:
         super().__init__(Code.NOT_PROVISIONED)
+
+
+class SubjectAltered(AccountError):
+    """The link from the subject to its account was changed in the database, so it is not trusted."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.SUBJECT_ALTERED)
+
+
+class AccountNotSaved(AccountError):
+    """The account could not be created or updated; `__cause__` is the exception of the hook or of the database."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.ACCOUNT_NOT_SAVED)
 
 
 class RefreshMismatch(PhiOidcError):
@@ -401,12 +420,15 @@ class KeyRingError(PhiOidcError):
     """A key ring cannot do what was requested."""
 
     code = Code.KEY_RING_ERROR
+    is_key_missing = False
+    """The key is not available in this process at this time. The ciphertext may be intact, so nothing discards it."""
 
 
 class KeyMissing(KeyRingError):
-    """A key ring is empty, or a key in it is not 32 bytes of base64url."""
+    """The source of the keys failed, has no key, or has one that is not 32 bytes of base64url."""
 
     code = Code.KEY_MISSING
+    is_key_missing = True
 
 
 class KeyInUse(KeyRingError):
@@ -426,7 +448,12 @@ class KeySourceUnavailable(KeyMissing):
 
 
 class KeyUnknown(Undecryptable):
-    """The ciphertext names a key that is not in the key list or the retention key store."""
+    """The ciphertext names a key that is not in the key list or the retention key store.
+
+    During a deployment, a server that still has the old key list does not know the newest key.
+    """
+
+    is_key_missing = True
 
 
 class CiphertextInvalid(Undecryptable):

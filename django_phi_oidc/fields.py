@@ -7,6 +7,7 @@ plaintext to the database in a lookup, and encrypts the text of an SQL expressio
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from cryptography.fernet import Fernet
@@ -24,6 +25,11 @@ from .errors import KeyMissing, KeySourceUnavailable
 MASK = "•••"
 LIBRARY_KEY_SETTING = "FIELD_ENCRYPTION_KEY"
 _ENCRYPTION_KEY_ID = re.compile("[0-9a-f]{8}")
+
+
+def _format_key_part(part: Any) -> str:
+    """Return the text of a part of a natural key. A time is in UTC, for every time zone of a connection."""
+    return part.astimezone(UTC).isoformat() if isinstance(part, datetime) else str(part)
 
 
 class _UnconfiguredCrypter:
@@ -113,6 +119,8 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
 
     bind: attribute names of the natural key. It is known before the row is saved, so not an automatic primary key.
     bucket: name of the attribute with the name of the retention key. If it is empty, the newest encryption key is used.
+    source_table: for ciphertexts that are moved here from another table, and stay bound to their place there: its name.
+    The first attribute in bind then has the name of the column that they come from, and the others its natural key.
 
     Assign plain `str` and save. Reading gives `EncryptedText`, and `decrypt(instance)` returns the plaintext. The only
     lookup is `isnull`. Ordering, computing and Django's serializers are refused, and so are `bulk_update`,
@@ -121,9 +129,12 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
 
     description = "Sealed text"
 
-    def __init__(self, *args: Any, bind: Sequence[str], bucket: str = "", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, bind: Sequence[str], bucket: str = "", source_table: str = "", **kwargs: Any
+    ) -> None:
         self.bind = tuple(bind)
         self.bucket = bucket
+        self.source_table = source_table
         for option in ("unique", "primary_key", "db_index", "choices", "default", "db_default"):
             if kwargs.get(option, models.NOT_PROVIDED) not in (models.NOT_PROVIDED, None, False):
                 raise exceptions.ImproperlyConfigured(f"A sealed field can't have {option}.")
@@ -133,22 +144,25 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
     def deconstruct(self) -> Any:
         name, path, args, kwargs = super().deconstruct()
         kwargs.pop("editable")
-        bucket = {"bucket": self.bucket} if self.bucket else {}
-        return name, path, args, {**kwargs, "bind": self.bind, **bucket}
+        options = {name: value for name in ("bucket", "source_table") if (value := getattr(self, name))}
+        return name, path, args, {**kwargs, "bind": self.bind, **options}
 
-    def decrypt(self, instance: models.Model) -> str | None:
+    def decrypt(self, instance: models.Model, *, keys: Sequence[keyring.SymmetricKey] | None = None) -> str | None:
         """Return the plaintext of the instance's column, or None if it is empty.
 
-        Raises one of three errors, each of which is handled by the callers as follows:
+        keys: the encryption keys, read once for many rows; None: read them now.
+        Raises one of three errors, each of which is handled by the callers as follows. The first two have
+        `is_key_missing`: the key may come back, so no caller discards the ciphertext.
 
         ==========================================  ======================  ==================  =====================
         caller                                      `KeySourceUnavailable`  `KeyUnknown`        `CiphertextInvalid`
         ==========================================  ======================  ==================  =====================
-        `sessions.lifecycle.end_sessions`           in all three: ends the session without revoking the token, alert
-        `sessions.lifecycle.renew_session`          raises (can't encrypt)  does not revoke it  does not revoke it
+        `sessions.lifecycle.end_sessions`           in both: ends the session, queues the       ends it, can't revoke
+                                                    ciphertext for revocation, alert            the token, alert
+        `sessions.lifecycle.renew_session`          raises (can't encrypt)  queues it, alert    can't revoke, alert
         `sessions.token_refresh`                    in all three: raises to the caller of `get_access_token`
-        `sessions.token_revocation`                 in all three: stays pending and retries slowly, alert
-        `sessions.expiry` (session key)             in all three: ends the session as orphaned
+        `sessions.token_revocation`                 in both: retries slowly without end, alert  the same, then abandons
+        `sessions.expiry` (session key)             in both: skips the session, alert           ends it as orphaned
         `individual_rights.export`                  in all three: exports no value, lists the claim as unreadable
         `claims.disclosure`                         in all three: returns `Undecryptable` as the result of the claim
         `claims.legal_holds`                        raises                  keeps the value     keeps the value
@@ -162,7 +176,7 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         if not isinstance(value, EncryptedText):
             return None if value is None else str(value)
         try:
-            return keyring.decrypt(value.ciphertext, context=self._get_instance_context(instance))
+            return keyring.decrypt(value.ciphertext, context=self._get_instance_context(instance), keys=keys)
         except KeyMissing as error:
             raise KeySourceUnavailable(str(error)) from error
 
@@ -243,7 +257,8 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         parts = [to_python(value) for to_python, value in zip(self._natural_key_converters, natural_key, strict=True)]
         if None in parts:
             raise TypeError(f"{self.name} is bound to {', '.join(self.bind)}: set them before saving.")
-        return [self.model._meta.db_table, self.column, *map(str, parts)]
+        place = [self.source_table] if self.source_table else [self.model._meta.db_table, self.column]
+        return [*place, *map(_format_key_part, parts)]
 
     @cached_property
     def _natural_key_converters(self) -> list[Any]:

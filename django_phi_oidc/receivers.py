@@ -1,6 +1,8 @@
 """`ready()` imports this module; each import connects a receiver."""
 
 # ruff: noqa: PLC0414 -- explicit re-exports
+from .claims.receivers import refuse_deletion_of_held_claim as refuse_deletion_of_held_claim
+from .leak_guard.receivers import track_request as track_request
 from .metrics.setup import attach_declared_sinks as attach_declared_sinks
 from .sessions.receivers import end_on_django_logout as end_on_django_logout
 from .sessions.receivers import end_sessions_on_unlink as end_sessions_on_unlink

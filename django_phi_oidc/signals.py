@@ -6,8 +6,8 @@ sign_in_refused = Signal()
 """A sign-in was refused, and its event is written unless the audit database is unavailable. sender: the view's class.
 
 request: HttpRequest. provider: str, the declared name, or empty if none was selected. code: str, the rule's code,
-`audit_unavailable`, or `internal_error`, whose page is the project's own 500. stage: str, `request` or `callback`.
-reference: str, as shown on the page: the event's id, or the request's if there is no event.
+`audit_unavailable`, `key_missing`, or `internal_error`, whose page is the project's own 500. stage: str, `request` or
+`callback`. reference: str, as shown on the page: the event's id, or the request's if there is no event.
 Receivers get no token, no `sub` and no claim. The exception of a receiver is logged and has no effect.
 """
 

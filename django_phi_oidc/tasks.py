@@ -1,14 +1,32 @@
 """The tasks, where Celery looks for them."""
 
 # ruff: noqa: PLC0414 -- explicit re-exports
+from . import conf
+from ._internal import clock
+from ._internal.periodic_task import periodic_task
 from .access.emergency.tasks import tend_emergencies as tend_emergencies
+from .anomalies.alerts import delete_acknowledged_alerts
 from .anomalies.tasks import watch as watch
 from .anomalies.tasks import watch_providers as watch_providers
 from .audit.tasks import drain_outbox as drain_outbox
 from .audit.tasks import seal as seal
 from .audit_exports.tasks import work_trail_jobs as work_trail_jobs
+from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub
-from .replay.tasks import delete_expired_identifiers as delete_expired_identifiers
+from .replay.cache import delete_expired
+from .sessions.lifecycle import delete_ended_sessions
 from .sessions.tasks import end_expired_sessions as end_expired_sessions
 from .sessions.tasks import sweep_revocations as sweep_revocations
+from .sessions.token_revocation import delete_finished_revocations
 from .siem.tasks import deliver as deliver
+
+
+@periodic_task("phi_oidc.prune")
+def prune() -> None:
+    """Delete the rows whose retention has ended: spent identifiers, sessions, revocations and alerts."""
+    now = clock.now()
+    before = now - conf.operational_retention()
+    delete_expired(now=now)
+    delete_ended_sessions(before=before, now=now)
+    delete_finished_revocations(before=before)
+    delete_acknowledged_alerts(before=before)

@@ -1,6 +1,7 @@
 """Select the tests of a run by database and by duration, and report what was not run.
 
-A test that needs an external program has a marker: `browser`, `gettext`, `node`, `openssl`, `redis` or `rabbitmq`.
+A test that needs an external program has a marker: `browser`, `gettext`, `glewlwyd`, `lemonldap`, `node`, `openssl`,
+`redis` or `rabbitmq`.
 Without the program the test is skipped, and the run ends with a list of the skipped tests and reasons; with CI=true the
 test fails. The markers `postgresql` and `sqlite` limit a test to that database. A test that requests no database runs
 once, on SQLite, unless the marker `each_database` says that it creates databases itself. Browser tests only run on

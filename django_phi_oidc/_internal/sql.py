@@ -1,13 +1,17 @@
 """Single SQL statements without the overhead of query sets: no signals, no key read back, no extra transaction."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from django.db import connections, models, transaction
+from django.db import IntegrityError, OperationalError, connections, models, transaction
 
+_IDLE = 0
+"""psycopg's transaction status of a connection without an open transaction."""
+_LOCK_NOT_AVAILABLE = "55P03"
+"""The SQLSTATE of a statement that exceeded lock_timeout."""
 _ASYNC_COMMIT_CLAUSE = " USING (SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
 """PostgreSQL commits this one statement before it is on disk, if it is a transaction by itself."""
 
@@ -44,15 +48,57 @@ def statement_timeout(seconds: float, *, using: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def limit_lock_waits(seconds: float) -> Iterator[None]:
+    """Let each statement of this thread fail that waits for a lock for so long, on the PostgreSQL connections.
+
+    It applies to transactions that begin inside the block. An open transaction is not changed.
+    """
+    with ExitStack() as stack:
+        for connection in connections.all():
+            if connection.vendor == "postgresql":
+                stack.enter_context(connection.execute_wrapper(partial(_execute_with_lock_timeout, seconds=seconds)))
+        yield
+
+
+def is_lock_timeout(error: OperationalError) -> bool:
+    """Return whether a statement failed because another transaction held its lock for too long."""
+    return getattr(error.__cause__, "sqlstate", "") == _LOCK_NOT_AVAILABLE
+
+
+def _execute_with_lock_timeout(
+    execute: Callable[..., Any], statement: str, parameters: Any, many: bool, context: dict[str, Any], *, seconds: float
+) -> Any:
+    connection = context["connection"]
+    if connection.connection.info.transaction_status != _IDLE:
+        return execute(statement, parameters, many, context)
+    # In autocommit, the setting needs a transaction for this one statement.
+    with transaction.atomic(using=connection.alias) if connection.get_autocommit() else nullcontext():
+        with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+            # For this transaction only: a pooler assigns the connection to other clients afterwards.
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(round(seconds * 1000))])
+        return execute(statement, parameters, many, context)
+
+
 def read_statement_timeout(seconds: float, *, using: str) -> AbstractContextManager[None]:
     """Return `statement_timeout` for reads: nothing on SQLite, where each transaction takes the write lock."""
     return statement_timeout(seconds, using=using) if connections[using].vendor == "postgresql" else nullcontext()
 
 
+class RowNotStored(IntegrityError):
+    """An INSERT succeeded and stored fewer rows than it was given: a trigger or a rule of the table drops them."""
+
+
+def require_rows(stored_count: int, count: int) -> None:
+    """Raises: RowNotStored if an INSERT stored another number of rows than it was given."""
+    if stored_count != count:
+        raise RowNotStored("The database accepted rows and did not store them.")
+
+
 def insert(rows: Sequence[models.Model], *, using: str) -> None:
     """Insert rows of one model (at least one), all or none, by one statement unless it has too many parameters.
 
-    The database assigns an automatic key.
+    The database assigns an automatic key. Raises: RowNotStored, and then, outside a transaction, some may be stored.
     """
     connection = connections[using]
     fields = [field for field in rows[0]._meta.concrete_fields if not isinstance(field, models.AutoField)]
@@ -63,6 +109,7 @@ def insert(rows: Sequence[models.Model], *, using: str) -> None:
         for part in parts:
             values = [field.get_db_prep_save(field.pre_save(row, True), connection) for row in part for field in fields]
             cursor.execute(_build_insert(connection, fields, len(part)), values)
+            require_rows(cursor.rowcount, len(part))
     for row in rows:
         row._state.adding, row._state.db = False, using
 
@@ -72,7 +119,7 @@ def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using
 
     It is possible on PostgreSQL, in autocommit, without wrappers or logs of Django's cursors. The driver binds the
     values on the server, and prepares the statement if the alias has `prepare_threshold` in its OPTIONS: half the cost.
-    values: of all concrete fields, in order, of types that the driver maps to the columns.
+    values: of all concrete fields, in order, of types that the driver maps to the columns. Raises: RowNotStored.
     """
     connection: Any = connections[using]
     if connection.vendor != "postgresql" or connection.execute_wrappers or connection.queries_logged:
@@ -85,6 +132,7 @@ def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using
         if cursor is None or cursor.connection is not connection.connection:
             cursor = _cursors[connection] = connection.Database.Cursor(connection.connection)
         cursor.execute(_build_prepared_insert(model), values)
+    require_rows(cursor.rowcount, 1)
     return True
 
 
@@ -122,6 +170,19 @@ def delete(model: type[models.Model], keys: Sequence[Any], *, using: str) -> Non
     statement = f"DELETE FROM {table}{hint} WHERE {column} IN ({_build_placeholders(len(keys))})"  # noqa: S608 -- the model's names
     with connection.cursor() as cursor:
         cursor.execute(statement, [key.get_db_prep_value(value, connection) for value in keys])
+
+
+def delete_in_batches(rows: models.QuerySet[Any], *, batch_size: int = 1000) -> int:
+    """Delete rows, each batch in its own transaction, and return their number. Several workers share the work."""
+    deleted = 0
+    while True:
+        with transaction.atomic(using=rows.db):
+            pks = list(rows.select_for_update(skip_locked=True).values_list("pk", flat=True)[:batch_size])
+            deleted += len(pks)
+            if pks:
+                rows.filter(pk__in=pks).delete()
+        if len(pks) < batch_size:
+            return deleted
 
 
 def count_rows(querysets: Sequence[models.QuerySet[Any]], *, limit: int, using: str) -> list[int]:

@@ -14,7 +14,6 @@ from django.utils.encoding import escape_uri_path, iri_to_uri
 from django.utils.http import escape_leading_slashes, url_has_allowed_host_and_scheme, urlencode
 
 from ..crypto import keyring
-from ..errors import Undecryptable
 from .policy import Assurance
 
 STEP_UP_LIFETIME = timedelta(minutes=10)
@@ -54,10 +53,12 @@ def create_step_up_url(assurance: Assurance, *, session_id: str, next_url: str, 
 
 def parse_step_up_request(encrypted_request: str, *, session_id: str, now: datetime) -> StepUpRequest | None:
     """Return the request; None if it is forged, expired or of another session. Raises: KeyMissing."""
+    if (value := keyring.decrypt_external(encrypted_request, context=_CONTEXT)) is None:
+        return None
     try:
-        fields = json.loads(keyring.decrypt(encrypted_request, context=_CONTEXT))
+        fields = json.loads(value)
         step_up_request = StepUpRequest(**{**fields, "acr": tuple(fields["acr"])})
-    except (Undecryptable, TypeError, KeyError):
+    except (TypeError, KeyError):
         # TypeError and KeyError: another release of this package has encrypted it.
         return None
     is_expired = now.timestamp() - step_up_request.created_timestamp > STEP_UP_LIFETIME.total_seconds()

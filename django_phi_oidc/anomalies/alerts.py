@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils.translation import gettext, ngettext, override
 
+from .._internal.sql import delete_in_batches
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..signals import security_alert
@@ -73,11 +74,12 @@ def send_due_alerts(*, recipients: Sequence[str], now: datetime) -> int:
 
     The mail has kinds and counts, never the key. A mail that cannot be sent is retried after SEND_RETRY_DELAY.
     """
-    due = SecurityAlert.objects.filter(due_at__lte=now).order_by("due_at", "pk")[:MAX_ALERTS_PER_RUN]
     lease = now + SEND_RETRY_DELAY
-    alerts = [
-        alert for alert in due if SecurityAlert.objects.filter(pk=alert.pk, due_at=alert.due_at).update(due_at=lease)
-    ]
+    with transaction.atomic():
+        due = SecurityAlert.objects.filter(due_at__lte=now).order_by("due_at", "pk")
+        # A stopped process that locks one alert must not hold up the others.
+        alerts = list(due.select_for_update(skip_locked=True)[:MAX_ALERTS_PER_RUN])
+        SecurityAlert.objects.filter(pk__in=[alert.pk for alert in alerts]).update(due_at=lease)
     for alert in alerts:
         level = _LOG_LEVELS[Severity(alert.severity)]
         logger.log(level, "Security alert %s: %s, seen %s times.", alert.pk, alert.kind, alert.count)
@@ -92,6 +94,11 @@ def send_due_alerts(*, recipients: Sequence[str], now: datetime) -> int:
         due_at=None, notified_at=now
     )
     return len(alerts)
+
+
+def delete_acknowledged_alerts(*, before: datetime) -> int:
+    """Delete the alerts that were acknowledged before that time; return their number."""
+    return delete_in_batches(SecurityAlert.objects.filter(acknowledged_at__lt=before))
 
 
 def acknowledge_alert(pk: int, *, note: str, origin: Origin, now: datetime) -> bool:

@@ -9,9 +9,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.db import transaction
 
 from ..config.providers import ProviderDeclaration
+from ..errors import Code, MetadataError
 from ..oidc.jose import parse_json_object
-from ..oidc.metadata import build_jwks_request, build_metadata_request, process_jwks_response, process_metadata_response
+from ..oidc.metadata import build_jwks_request, process_jwks_response
 from ..oidc.transport import Transport
+from ..provider.metadata_documents import fetch_metadata
 from .alerts import AlertCandidate, raise_alert
 from .models import AnomalyMemory
 from .rules import Severity
@@ -29,9 +31,11 @@ def check_provider_drift(declaration: ProviderDeclaration, *, transport: Transpo
     The first check raises none. The responses are requested anew and validated as for a sign-in.
     Requires: no transaction is open. Raises: TransportError, MetadataError.
     """
-    response = transport.send(build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS)
-    metadata = process_metadata_response(response, declaration=declaration)
-    members = json.dumps(parse_json_object(response.body), sort_keys=True).encode()
+    documents = fetch_metadata(declaration, transport=transport, timeout_seconds=TIMEOUT_SECONDS)
+    metadata, response, oauth_members = documents
+    if oauth_members is None:
+        raise MetadataError(Code.METADATA_INVALID)
+    members = json.dumps({**oauth_members, **parse_json_object(response.body)}, sort_keys=True).encode()
     keys = process_jwks_response(transport.send(build_jwks_request(metadata), timeout_seconds=TIMEOUT_SECONDS)).keys
     encoded_keys = sorted(key.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys)
     contents = {METADATA_CHANGED: members, KEYS_CHANGED: b"".join(encoded_keys)}

@@ -125,7 +125,7 @@ REFUSAL_ACTIONS = {Action.LOGIN_REFUSED, Action.LOGOUT_REFUSED, Action.API_REFUS
 REPLAY_REASONS = frozenset({"state_replayed", "token_replayed", "logout_token_replayed"})
 FORGERY_REASONS = frozenset(
     {
-        *("alg_not_allowed", "signature_invalid", "iss_mismatch", "nonce_invalid"),
+        *("alg_not_allowed", "signature_invalid", "iss_mismatch", "nonce_invalid", "subject_altered"),
         "at_hash_invalid",
         "userinfo_sub_mismatch",
     }
@@ -137,9 +137,15 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "delivery_lag": Severity.WARNING,
     "delivery_refused": Severity.WARNING,
     "delivery_stopped": Severity.CRITICAL,
+    "emergency_limit": Severity.CRITICAL,
     "emergency_opened": Severity.CRITICAL,
+    "encryption_key_missing": Severity.CRITICAL,
     "event_forged": Severity.CRITICAL,
+    "event_invalid": Severity.CRITICAL,
+    "event_key_retired": Severity.WARNING,
     "event_key_unknown": Severity.CRITICAL,
+    "event_unqueued": Severity.CRITICAL,
+    "events_signed_late": Severity.WARNING,
     "last_administrator": Severity.WARNING,
     "leak_body": Severity.WARNING,
     "leak_cookie": Severity.WARNING,
@@ -148,7 +154,10 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "leak_referer": Severity.WARNING,
     "leak_request_cookie": Severity.WARNING,
     "leak_url": Severity.WARNING,
+    "logout_sub_mismatch": Severity.WARNING,
+    "protection_altered": Severity.CRITICAL,
     "refusal_burst": Severity.WARNING,
+    "retention_key_kept": Severity.CRITICAL,
     "revocation_abandoned": Severity.CRITICAL,
     "revocation_blocked": Severity.CRITICAL,
     "revocation_refused": Severity.WARNING,
@@ -191,6 +200,7 @@ def _refusal_rules() -> tuple[Rule, ...]:
             "refusals_by_person", lambda event: event.subject or event.resource or event.actor or None, 5, ten_minutes
         ),
         refusal("replay", REPLAY_REASONS),
+        Rule(kind="logout_token_refused", actions={Action.LOGOUT_REFUSED}, key=_logout_refusal_key),
         refusal("token_forged", FORGERY_REASONS, severity=Severity.CRITICAL),
         refusal("token_expired", EXPIRY_REASONS, actions={Action.LOGIN_REFUSED}),
         # A single late refresh by an app is normal.
@@ -202,6 +212,17 @@ def _refusal_rules() -> tuple[Rule, ...]:
             memory_lifetime=ten_minutes,
         ),
     )
+
+
+def _logout_refusal_key(event: Event) -> str | None:
+    """Return the provider whose sessions a refused logout token has not ended, or the address of its sender.
+
+    The endpoint is public: a request that contains no token is not a logout. A token that ended sessions before is
+    counted by `replay`.
+    """
+    if json.loads(event.detail).get("rule") in (None, "request_malformed", "token_malformed"):
+        return None
+    return event.provider or event.client_ip or None
 
 
 def _disclosure_rules() -> tuple[Rule, ...]:

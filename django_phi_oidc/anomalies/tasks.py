@@ -3,12 +3,12 @@
 import logging
 import time
 
-from celery import shared_task
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .. import conf
 from .._internal import clock
+from .._internal.periodic_task import periodic_task
 from ..errors import MetadataError, TransportError
 from ..provider.http_transport import HTTPTransport
 from .alerts import send_due_alerts
@@ -20,19 +20,22 @@ logger = logging.getLogger(__name__)
 RUN_SECONDS = 50.0
 
 
-@shared_task(name="phi_oidc.watch", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.watch")
 def watch() -> None:
     """Evaluate the events that were sealed since the last run, and send the due alerts."""
     rules, ends_at = get_declared_rules(), time.monotonic() + RUN_SECONDS
+    # Each step runs even if another one fails, such as because of a row that a stopped process has locked.
     try:
-        check_sealing_lag(now=clock.now())
         while time.monotonic() < ends_at and evaluate_batch(rules, now=clock.now()) is not None:
             pass
     finally:
-        send_due_alerts(recipients=conf.security_contacts(), now=clock.now())
+        try:
+            check_sealing_lag(now=clock.now())
+        finally:
+            send_due_alerts(recipients=conf.security_contacts(), now=clock.now())
 
 
-@shared_task(name="phi_oidc.watch_providers", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.watch_providers")
 def watch_providers() -> None:
     """Raise an alert for each provider whose keys or metadata have changed."""
     for declaration in conf.providers().values():

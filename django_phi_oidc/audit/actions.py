@@ -10,6 +10,7 @@ class Action(StrEnum):
     LOGIN_SUCCEEDED = "login.succeeded"
     LOGIN_REFUSED = "login.refused"
     LOGOUT_COMPLETED = "logout.completed"
+    LOGOUT_RECEIVED = "logout.received"
     LOGOUT_REFUSED = "logout.refused"
     SESSION_RENEWED = "session.renewed"
     SESSION_ENDED = "session.ended"
@@ -21,6 +22,7 @@ class Action(StrEnum):
     CLAIM_SCRUBBED = "claim.scrubbed"
     HOLD_PLACED = "hold.placed"
     HOLD_RELEASED = "hold.released"
+    RETENTION_KEY_UNUSED = "retention.key_unused"
     RETENTION_KEY_DESTROYED = "retention.key_destroyed"
     SUBJECT_LINKED = "subject.linked"
     SUBJECT_UNLINKED = "subject.unlinked"
@@ -55,7 +57,8 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.LOGIN_SUCCEEDED: frozenset({"acr", "claims"}),
     Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "count"}),
     Action.LOGOUT_COMPLETED: frozenset(),
-    Action.LOGOUT_REFUSED: frozenset({"count"}),
+    Action.LOGOUT_RECEIVED: frozenset({"sessions"}),
+    Action.LOGOUT_REFUSED: frozenset({"count", "rule"}),
     Action.SESSION_RENEWED: frozenset({"acr"}),
     Action.SESSION_ENDED: frozenset({"tokens"}),
     Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
@@ -71,6 +74,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.SUBJECT_ERASED: frozenset({"claims", "counts"}),
     Action.HOLD_PLACED: frozenset({"until"}),
     Action.HOLD_RELEASED: frozenset(),
+    Action.RETENTION_KEY_UNUSED: frozenset({"bucket"}),
     Action.RETENTION_KEY_DESTROYED: frozenset({"bucket"}),
     Action.ACTIVATION_ISSUED: frozenset({"until"}),
     Action.ACTIVATION_REDEEMED: frozenset(),
@@ -95,7 +99,17 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.ALERT_MUTED: frozenset({"rule", "until"}),
     Action.ALERT_UNMUTED: frozenset({"rule"}),
 }
-"""The allowed keys of `detail` for each action. `sanitized` is only set by this package."""
+"""The allowed keys of `detail` for each action. `sanitized` and `signed_late` are only set by this package."""
+WITHDRAWAL_ACTIONS = frozenset(
+    {
+        *(Action.LOGOUT_COMPLETED, Action.LOGOUT_RECEIVED, Action.SESSION_ENDED),
+        *(Action.TOKEN_REVOKED, Action.TOKEN_REVOCATION_FAILED),
+        *(Action.CLAIM_SCRUBBED, Action.SUBJECT_UNLINKED, Action.ACTIVATION_REVOKED),
+        *(Action.EMERGENCY_CLOSED, Action.EMERGENCY_EXPIRED, Action.ALERT_RAISED),
+    }
+)
+"""Actions that only end or withdraw something, and alerts. Their events may wait in the outbox without a MAC, so that
+nothing of this depends on the keys of the audit log."""
 DISCLOSURE_ACTIONS = frozenset({Action.CLAIM_REVEALED, Action.ACCESS_GRANTED, Action.SUBJECT_EXPORTED})
 """Actions that disclose a person's data; a host project registers its own by `register_actions`."""
 RESERVED_PREFIXES = frozenset(

@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from .._internal import clock
 from ..errors import AuditUnavailable
 from . import search
-from .events import OUTCOMES, Action, EventOutcome
+from .events import OUTCOMES, Action, EventOutcome, parse_detail
 from .filters import CheckpointCursorForm, EventCursorForm, EventFiltersForm, PageCursorForm
 from .log.proofs import create_inclusion_proof
 from .models import AuditCheckpoint, AuditEvent
@@ -308,10 +308,7 @@ def build_verification_context() -> dict[str, Any]:
         return {"unreadable": UNREADABLE_MESSAGE}
     if event is None:
         return {}
-    try:
-        detail = dict(json.loads(event.detail))
-    except (TypeError, ValueError):
-        detail = {}
+    detail = parse_detail(event.detail)
     is_clean = event.outcome == "success" and detail.get("findings") == 0
     return {"event": event, **detail, "is_clean": is_clean}
 

@@ -13,7 +13,7 @@ import re
 import unicodedata
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,21 +21,37 @@ from json.encoder import encode_basestring
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from .._internal.overrides import override_global
-from .actions import DETAIL_KEYS, RESERVED_PREFIXES, UNKEYED_RESOURCE_TYPES
+from .actions import DETAIL_KEYS, RESERVED_PREFIXES, UNKEYED_RESOURCE_TYPES, WITHDRAWAL_ACTIONS
 from .actions import Action as Action  # noqa: PLC0414 -- code that creates an event names its action
 
 VERSION = 1
 MAX_CHARACTERS = 256
 MAX_ITEMS = 64
 MAX_INTEGER = 2**53
+MAX_EVENT_BYTES = 1024 * 1024
+"""Of the canonical form. A larger event would be refused by every collector, and would stop its sink."""
 SANITIZED_KEY = "sanitized"
 """The detail key that is true if a string or list of this event was truncated or lost unprintable characters."""
+SIGNED_LATE_KEY = "signed_late"
+"""The detail key that is true if the event was committed without a MAC, and got it when it left the outbox. Until then
+anybody who can write to the outbox could have changed or inserted it."""
 
 EventOutcome = Literal["success", "failure", "error"]
 OUTCOMES: tuple[EventOutcome, ...] = ("success", "failure", "error")
 # Control characters, lone surrogates, and the two separators that some log readers treat as line ends.
 _DROPPED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _ACTION_PATTERN = re.compile(r"([a-z0-9_]+)\.[a-z0-9_]+")
+_RESTORED_PREFIX = b'{"action":"audit.restored"'
+_PLAIN_TEXT = r'"[ !#-\[\]-~]{0,256}"'
+_MEMBER_PATTERNS = {
+    "action": r'"[a-z0-9_]{1,128}\.[a-z0-9_]{1,127}"',
+    "detail": r"(?P<detail>\{[ -z|~]{0,256}\})",
+    "id": '"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"',
+    "mac_key": r'"[ !#-\[\]-~]{0,8}"',
+    "occurred_at": r'"(?P<time>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{6}Z)"',
+    "outcome": '"(?:success|failure|error)"',
+    "v": "1",
+}
 _registered_actions: dict[str, frozenset[str]] = {}
 _registered_disclosures: set[str] = set()
 
@@ -120,10 +136,16 @@ class AuthenticatedEvent:
 
     event: Event
     mac: bytes = field(repr=False)
+    """Empty, as `mac_key` is, for an event of the outbox that gets its MAC later."""
 
 
 EVENT_FIELDS = tuple(sorted(Event._fields))
 _TEXT_FIELDS = tuple(name for name in EVENT_FIELDS if name not in {"v", "id", "occurred_at", "detail"})
+_PLAIN_EVENT_PATTERN = re.compile(
+    ("{" + ",".join(f'"{name}":{_MEMBER_PATTERNS.get(name, _PLAIN_TEXT)}' for name in EVENT_FIELDS) + "}").encode()
+)
+"""The canonical form of an event whose texts are printable ASCII that needs no escapes, which is nearly all of them.
+Its detail and its time are still to be checked."""
 
 
 def register_actions(actions: Mapping[str, Collection[str]], *, disclosures: Collection[str] = ()) -> None:
@@ -152,6 +174,7 @@ def get_registered_disclosure_actions() -> frozenset[str]:
 def build_event(new_event: NewEvent, *, id: uuid.UUID, mac_key: str) -> Event:  # noqa: A002 -- the field's name
     """Build the event, with its strings sanitized, and flagged if that changed one.
 
+    mac_key: empty: the event gets its MAC later, and is flagged for that.
     Detail keys and values that are not allowed are dropped (`drop_refused_detail`).
     Raises: ValueError for an unknown action or outcome, and for a naive time.
     """
@@ -171,6 +194,8 @@ def build_event(new_event: NewEvent, *, id: uuid.UUID, mac_key: str) -> Event:  
     originals = [list(value) if isinstance(value, tuple) else value for value in detail.values()]
     if clean_texts != texts or list(values.values()) != originals:
         values[SANITIZED_KEY] = True
+    if not mac_key:
+        values[SIGNED_LATE_KEY] = True
     occurred_at = new_event.now.astimezone(UTC)
     return Event._make((id, VERSION, mac_key, occurred_at, *clean_texts, _canonical_json(values)))
 
@@ -262,26 +287,106 @@ def serialize_event(authenticated_event: AuthenticatedEvent) -> str:
     return _serialize_fields(authenticated_event.event, mac_member=f'"mac":"{authenticated_event.mac.hex()}",')
 
 
-def parse_event(text: str) -> AuthenticatedEvent:
+def parse_event(text: str, *, allow_unsigned: bool = False) -> AuthenticatedEvent:
     """Parse the output of `serialize_event`. The MAC is NOT checked.
 
+    allow_unsigned: accept an event of one of WITHDRAWAL_ACTIONS that gets its MAC later.
     Raises: ValueError unless the text is, byte for byte, what `serialize_event` writes for an event of this version.
     """
     try:
-        raw = json.loads(text)
-        mac = bytes.fromhex(raw.pop("mac"))
-        raw["id"] = uuid.UUID(raw["id"])
-        raw["occurred_at"] = datetime.fromisoformat(raw["occurred_at"])
-        is_flat = isinstance(raw["detail"], dict)
-        raw["detail"] = _canonical_json(raw["detail"])
-        event = Event(**raw)
-        is_exact = serialize_event(AuthenticatedEvent(event, mac)) == text
-        is_clean = all(sanitize_text(getattr(event, name)) == getattr(event, name) for name in _TEXT_FIELDS)
+        members = json.loads(text)
+        mac = bytes.fromhex(members.pop("mac"))
+        authenticated = AuthenticatedEvent(_parse_members(members), mac)
+        is_exact = serialize_event(authenticated) == text
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError("Not an event.") from error
-    if not (is_flat and is_exact and is_clean) or event.v != VERSION or len(mac) != hashlib.sha256().digest_size:
+    has_mac = len(mac) == hashlib.sha256().digest_size or (allow_unsigned and _is_unsigned(authenticated.event, mac))
+    if not (is_exact and has_mac):
         raise ValueError("Not an event of this version.")
-    return AuthenticatedEvent(event, mac)
+    return authenticated
+
+
+def find_event(canonical: bytes) -> Event | None:
+    """Return the event with these canonical bytes; None if they are not those of an event of this version."""
+    with suppress(AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        event = _parse_members(json.loads(canonical))
+        if canonical_bytes(event) == canonical:
+            return event
+    return None
+
+
+def parse_detail(text: str) -> dict[str, Any]:
+    """Return the members of a stored detail; none if it is no JSON object, which a writer to the table can insert."""
+    try:
+        detail = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return detail if isinstance(detail, dict) else {}
+
+
+def is_valid_event(canonical: bytes) -> bool:
+    """Whether `find_event` returns an event, and its size is limited: ten times as fast, for the sealer.
+
+    A valid MAC does not show it: a process with the MAC key and the right to INSERT can authenticate any bytes.
+    """
+    if len(canonical) > MAX_EVENT_BYTES:
+        return False
+    match = _PLAIN_EVENT_PATTERN.fullmatch(canonical)
+    if match is None or not _is_canonical_detail(match["detail"]):
+        return find_event(canonical) is not None
+    try:
+        datetime.fromisoformat(match["time"].decode("ascii"))
+    except ValueError:
+        return False
+    return True
+
+
+def is_restore_event(canonical: bytes) -> bool:
+    """Whether this is an `audit.restored` event, which only `audit resume` may write."""
+    return canonical.startswith(_RESTORED_PREFIX)
+
+
+def _parse_members(members: dict[str, Any]) -> Event:
+    """Return the event with these members of its canonical form, of which the caller compares the exact text.
+
+    Raises: ValueError, or one of the errors of a wrong type, unless `build_event` could have built it.
+    """
+    detail = members["detail"]
+    event = Event(
+        **{
+            **members,
+            "id": uuid.UUID(members["id"]),
+            "occurred_at": datetime.fromisoformat(members["occurred_at"]),
+            "detail": _canonical_json(detail),
+        }
+    )
+    is_clean = all(sanitize_text(getattr(event, name)) == getattr(event, name) for name in _TEXT_FIELDS)
+    is_version = type(event.v) is int and event.v == VERSION
+    is_known = is_version and event.outcome in OUTCOMES and _ACTION_PATTERN.fullmatch(event.action)
+    if not (is_clean and is_known and _is_valid_detail(detail)):
+        raise ValueError("Not an event of this version.")
+    return event
+
+
+def _is_valid_detail(detail: Any) -> bool:
+    return isinstance(detail, dict) and all(
+        key.isascii() and key.isidentifier() and _is_allowed_value(value) and _sanitize_value(value) == value
+        for key, value in detail.items()
+    )
+
+
+@lru_cache(maxsize=1024)
+def _is_canonical_detail(text: bytes) -> bool:
+    """Few details differ: they name a claim, a rule or a number."""
+    with suppress(ValueError, RecursionError):
+        detail = json.loads(text)
+        return _is_valid_detail(detail) and _canonical_json(detail).encode() == text
+    return False
+
+
+def _is_unsigned(event: Event, mac: bytes) -> bool:
+    is_flagged = json.loads(event.detail).get(SIGNED_LATE_KEY) is True
+    return not mac and not event.mac_key and is_flagged and event.action in WITHDRAWAL_ACTIONS
 
 
 def raise_on_refused_detail() -> AbstractContextManager[None]:
@@ -310,7 +415,7 @@ def _validate_detail_keys(name: str, keys: Collection[str]) -> frozenset[str]:
     # A bare string is iterable too, so reject it explicitly.
     if isinstance(keys, str) or not all(key.isascii() and key.isidentifier() for key in keys):
         raise ValueError(f"{name}: the detail keys must be a set of ASCII identifiers.")
-    if taken := {*EVENT_FIELDS, "mac", SANITIZED_KEY}.intersection(keys):
+    if taken := {*EVENT_FIELDS, "mac", SANITIZED_KEY, SIGNED_LATE_KEY}.intersection(keys):
         raise ValueError(f"{name}: reserved detail keys: {', '.join(sorted(taken))}.")
     return frozenset(keys)
 

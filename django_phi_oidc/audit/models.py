@@ -162,7 +162,7 @@ class AuditOutbox(models.Model):
     id = models.UUIDField(primary_key=True, editable=False)
     """The event's own id."""
     event = models.TextField()
-    """The event's canonical JSON text with its MAC."""
+    """The event's canonical JSON text with its MAC, which is empty while the MAC keys are missing."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("event in the outbox"), _("events in the outbox")

@@ -1,5 +1,7 @@
 """Record changes: the authenticated event is committed with the change, then moved to the audit log.
 
+While the MAC keys are missing, events that end or withdraw something wait without a MAC. `flush` adds it.
+
 A move is an INSERT into the audit log, then a DELETE from the outbox. If a process is killed in between, or two
 processes move the same event, the next one finds it in the audit log with its id and MAC, and only deletes the row.
 """
@@ -9,15 +11,30 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from datetime import datetime, timedelta
 from typing import Unpack
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
-from .._internal.sql import delete
+from .._internal import clock
+from .._internal.randomness import lowest_uuid7
+from .._internal.sql import delete, insert
+from ..crypto import keyring
 from ..errors import AuditUnavailable, KeyMissing
-from .events import AuthenticatedEvent, EventFields, NewEvent, parse_event, serialize_event
+from .events import Action, AuthenticatedEvent, EventFields, NewEvent, Origin, parse_event, serialize_event
 from .models import AuditOutbox
-from .storage import EVENT_ERRORS, authenticate_event, insert_events, logger, store_events, store_missing_events
+from .recorder import ALERT_INTERVAL, raise_audit_alert
+from .storage import (
+    EVENT_ERRORS,
+    audit_deadline,
+    authenticate_changes,
+    authenticate_event,
+    authenticate_late,
+    insert_events,
+    logger,
+    store_events,
+    store_missing_events,
+)
 
 COOL_DOWN_SECONDS = 5.0
 """After a commit could not reach the audit database, this process does not try again for so long."""
@@ -34,12 +51,18 @@ def reset_cooldown() -> None:
     _unavailable_until = 0.0
 
 
+def _start_cooldown() -> None:
+    global _unavailable_until  # noqa: PLW0603 -- one per process: other threads would wait for the same database
+    _unavailable_until = time.monotonic() + COOL_DOWN_SECONDS
+
+
 def enqueue(action: str, *, using: str = DEFAULT_DB_ALIAS, **fields: Unpack[EventFields]) -> uuid.UUID:
     """Write an event in the open transaction on `using`, and return its id. It is committed with that transaction.
 
     fields: those of NewEvent; `origin` and `now` are required. using: the alias of the changed database.
     Does not wait for the audit database: the event moves there after the commit or, if that fails, by `flush`.
-    Raises: RuntimeError outside a transaction; KeyMissing; ValueError for an unknown action or outcome.
+    Raises: RuntimeError outside a transaction; KeyMissing, except for WITHDRAWAL_ACTIONS; ValueError for an unknown
+    action or outcome; DatabaseError.
     """
     return enqueue_many([NewEvent(action, **fields)], using=using)[0]
 
@@ -53,16 +76,16 @@ def enqueue_many(events: Sequence[NewEvent], *, using: str = DEFAULT_DB_ALIAS) -
         raise RuntimeError("The event of a change must be written in the transaction of that change.")
     if not events:
         return ()
-    authenticated = [authenticate_event(event) for event in events]
-    rows = [AuditOutbox(id=item.event.id, event=serialize_event(item)) for item in authenticated]
-    AuditOutbox.objects.using(using).bulk_create(rows)
+    authenticated = authenticate_changes(events)
+    insert([AuditOutbox(id=item.event.id, event=serialize_event(item)) for item in authenticated], using=using)
+    movable = [item for item in authenticated if item.mac]
 
     def move_committed_events() -> None:
         deferred = _deferred_events.get()
         if deferred is None or using != DEFAULT_DB_ALIAS:
-            _move_committed(authenticated, using=using)
+            _move_committed(movable, using=using)
         else:
-            deferred.extend(authenticated)
+            deferred.extend(movable)
 
     # A named function: when a robust hook fails, Django logs its __qualname__, which a partial does not have.
     transaction.on_commit(move_committed_events, using=using, robust=True)
@@ -113,6 +136,10 @@ def record_with_deferred(deferred_events: Sequence[AuthenticatedEvent], events: 
             # A concurrent flush was faster: the audit log already has one of the deferred events. They are not lost.
             insert_events(authenticated)
             moved = ()
+    except AuditUnavailable:
+        # The caller now ends what was not permitted. The event of that does not wait for the same database.
+        _start_cooldown()
+        raise
     except (*EVENT_ERRORS, KeyMissing) as error:
         raise AuditUnavailable from error
     transaction.on_commit(lambda: _delete_rows(moved, using=DEFAULT_DB_ALIAS), robust=True)
@@ -122,7 +149,7 @@ def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
     """Move up to `limit` events from the outbox to the audit log, oldest first, and return how many were moved.
 
     Safe to kill, to repeat and to run concurrently. An event that cannot be moved stays, is logged as an error, and
-    does not block later ones. Raises: AuditUnavailable.
+    does not block later ones; so does one without a MAC while the MAC keys are missing. Raises: AuditUnavailable.
     """
     moved = 0
     last_id = uuid.UUID(int=0)
@@ -132,22 +159,62 @@ def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
         if not rows:
             break
         last_id = rows[-1].id
-        stored = store_missing_events([event for row in rows if (event := _parse_row(row))])
+        events = [event for row in rows if (event := _parse_row(row))]
+        stored = store_missing_events(_authenticate_waiting(events, using=using))
         _delete_rows(stored, using=using)
         moved += len(stored)
     reset_cooldown()
     return moved
 
 
+def raise_or_enqueue_alert(rule: str, *, now: datetime, count: int, reason: str) -> None:
+    """Raise an alert as `raise_audit_alert` does; without the audit database or its keys, leave it in the outbox.
+
+    There is at most one of that rule and hour in the outbox. An attacker who can write to the outbox can suppress it,
+    but not the log line. Requires: no open transaction.
+    """
+    logger.critical("Alert %s: %s, count %d.", rule, reason, count)
+    with suppress(AuditUnavailable):
+        raise_audit_alert(rule, now=now, count=count, reason=reason)
+        return
+    id_range = lowest_uuid7(now - ALERT_INTERVAL), lowest_uuid7(now + timedelta(milliseconds=1))
+    with transaction.atomic(durable=True):
+        if not AuditOutbox.objects.filter(id__range=id_range, event__contains=f'"rule":"{rule}"').exists():
+            enqueue(Action.ALERT_RAISED, origin=Origin(), now=now, reason=reason, detail={"rule": rule, "count": count})
+
+
+def _authenticate_waiting(events: Sequence[AuthenticatedEvent], *, using: str) -> list[AuthenticatedEvent]:
+    """Return the events that have a MAC now; those that wait for one get it, if the MAC keys are back.
+
+    The MAC is committed to the outbox first: a repeated move has to find the same one in the audit log.
+    """
+    ready = [item for item in events if item.mac]
+    unsigned = [item for item in events if not item.mac]
+    keys = keyring.find_keys("audit_mac") if unsigned else ()
+    if unsigned and not keys:
+        logger.error("%d events wait in the outbox for a MAC.", len(unsigned))
+        return ready
+    if unsigned:
+        # First: an attacker who can write to the outbox could have inserted them.
+        raise_audit_alert("events_signed_late", now=clock.now(), count=len(unsigned))
+    for item in unsigned:
+        signed = authenticate_late(item.event, keys=keys)
+        row = AuditOutbox.objects.using(using).filter(id=item.event.id, event=serialize_event(item))
+        # A concurrent flush that has added the MAC moves the event as well.
+        if row.update(event=serialize_event(signed)):
+            ready.append(signed)
+    return ready
+
+
 def _move_committed(events: Sequence[AuthenticatedEvent], *, using: str) -> None:
     """Move events unless the audit database was unavailable a moment ago: a request waits for that at most once."""
-    global _unavailable_until  # noqa: PLW0603 -- one per process: other threads would wait for the same database
-    if time.monotonic() < _unavailable_until:
+    if not events or time.monotonic() < _unavailable_until:
         return
     try:
-        stored = store_events(events, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+        with audit_deadline(MOVE_TIMEOUT_SECONDS):
+            stored = store_events(events, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     except AuditUnavailable:
-        _unavailable_until = time.monotonic() + COOL_DOWN_SECONDS
+        _start_cooldown()
         for item in events:
             logger.warning("The audit log can't be written; event %s waits in the outbox.", item.event.id)
     else:
@@ -156,7 +223,7 @@ def _move_committed(events: Sequence[AuthenticatedEvent], *, using: str) -> None
 
 def _parse_row(row: AuditOutbox) -> AuthenticatedEvent | None:
     with suppress(ValueError):
-        authenticated = parse_event(row.event)
+        authenticated = parse_event(row.event, allow_unsigned=True)
         if authenticated.event.id == row.id:
             return authenticated
     logger.error("Outbox row %s is not an event as it was written; it stays.", row.id)

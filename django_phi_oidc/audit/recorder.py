@@ -3,7 +3,6 @@
 `throttling` decides whether a refusal that costs its sender nothing gets an event of its own.
 """
 
-import json
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -11,9 +10,16 @@ from typing import Unpack
 
 from .._internal.randomness import lowest_uuid7
 from ..errors import AuditUnavailable, KeyMissing
-from .events import Action, EventFields, NewEvent, Origin
+from .events import SIGNED_LATE_KEY, Action, EventFields, NewEvent, Origin, parse_detail
 from .models import AuditEvent
-from .storage import EVENT_ERRORS, authenticate_event, has_valid_row_mac, insert_events, translate_database_errors
+from .storage import (
+    EVENT_ERRORS,
+    WRITE_SECONDS,
+    audit_deadline,
+    authenticate_event,
+    has_valid_row_mac,
+    insert_events,
+)
 
 ALERT_INTERVAL = timedelta(hours=1)
 
@@ -43,19 +49,29 @@ def record_many(events: Sequence[NewEvent]) -> tuple[uuid.UUID, ...]:
     return tuple(item.event.id for item in authenticated)
 
 
-def raise_audit_alert(rule: str, *, now: datetime, count: int = 0) -> None:
-    """Record an alert about the audit log itself, at most one per rule and hour.
+def raise_audit_alert(rule: str, *, now: datetime, count: int = 0, reason: str = "") -> None:
+    """Record an alert about the audit log itself, at most one per rule and hour. Raises: AuditUnavailable."""
+    if is_recorded(Action.ALERT_RAISED, "rule", rule, now=now):
+        return
+    detail = {"rule": rule, "count": count} if count else {"rule": rule}
+    record(Action.ALERT_RAISED, origin=Origin(), now=now, reason=reason, detail=detail)
 
-    Only events with a valid MAC count, so an attacker cannot suppress an alert by inserting a forged event.
+
+def is_recorded(action: Action, key: str, value: str, *, now: datetime) -> bool:
+    """Return whether such an event with that value in its detail was recorded in the hour before now.
+
+    Only events that got a valid MAC at once count, so an attacker cannot suppress an event by inserting a forged one.
     Raises: AuditUnavailable.
     """
     id_range = lowest_uuid7(now - ALERT_INTERVAL), lowest_uuid7(now + timedelta(milliseconds=1))
-    alerts = AuditEvent.objects.filter(action=Action.ALERT_RAISED, id__range=id_range, detail__contains=f'"{rule}"')
-    with translate_database_errors():
-        if any(
-            has_valid_row_mac(event) and json.loads(event.detail).get("rule") == rule
-            for event in alerts.iterator(chunk_size=100)
-        ):
-            return
-    detail = {"rule": rule, "count": count} if count else {"rule": rule}
-    insert_events([authenticate_event(NewEvent(Action.ALERT_RAISED, Origin(), now, detail=detail))])
+    events = AuditEvent.objects.filter(action=action, id__range=id_range, detail__contains=f'"{value}"')
+    try:
+        with audit_deadline(WRITE_SECONDS):
+            return any(
+                has_valid_row_mac(event)
+                and (detail := parse_detail(event.detail)).get(key) == value
+                and SIGNED_LATE_KEY not in detail
+                for event in events.iterator(chunk_size=100)
+            )
+    except KeyMissing as error:
+        raise AuditUnavailable from error

@@ -3,17 +3,20 @@
 import hmac
 import logging
 import uuid
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections, transaction
 
 from .. import conf
 from .._internal import metrics, randomness
+from .._internal.connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from .._internal.sql import durable, insert, insert_autocommit, statement_timeout
 from ..crypto import keyring
-from ..errors import AuditUnavailable
-from .actions import DETAIL_KEYS
+from ..crypto.keyring import SymmetricKey
+from ..errors import AuditUnavailable, KeyMissing
+from .actions import DETAIL_KEYS, WITHDRAWAL_ACTIONS, Action
 from .events import (
     EVENT_FIELDS,
     AuthenticatedEvent,
@@ -24,10 +27,12 @@ from .events import (
     compute_resource_pseudonym,
     serialize_event,
 )
-from .models import AuditEvent
+from .models import AuditEvent, AuditUnsealed
 from .router import AUDIT_ALIAS
 
 logger = logging.getLogger("phi_oidc.audit")
+WRITE_SECONDS = 4.0
+"""Limit for a read or write of events on PostgreSQL, because a request waits for its permit. Includes connecting."""
 EVENT_ERRORS = (IntegrityError, DataError)
 """Database errors about the event itself, and not about the state of the database."""
 
@@ -35,18 +40,52 @@ UNLOADABLE_ROW_ERRORS = (AttributeError, TypeError, ValueError, DataError)
 """Raised by Django and psycopg for values that the column type, or SQLite, accepts but a model cannot load."""
 
 
-def authenticate_event(new_event: NewEvent) -> AuthenticatedEvent:
+def authenticate_event(
+    new_event: NewEvent, *, keys: Sequence[SymmetricKey] | None = None, allow_restored: bool = False
+) -> AuthenticatedEvent:
     """Return the event with an id and the MAC of the newest key.
 
     Refused detail is dropped and logged as an error; tests raise instead. The id in the resource becomes a pseudonym if
-    AUDIT['resource_ids'] is `keyed`.
-    Raises: KeyMissing; ImproperlyConfigured; ValueError for an unknown action or outcome.
+    AUDIT['resource_ids'] is `keyed`. keys: the MAC keys, read once for many events; None: read them now.
+    allow_restored: for `audit resume`, whose event declares a fork of the log.
+    Raises: KeyMissing; ImproperlyConfigured; ValueError for an unknown action or outcome, and for `audit.restored`.
     """
-    if new_event.resource and conf.resource_ids() == "keyed":
-        new_event = new_event._replace(resource=get_resource_pseudonym(new_event.resource))
-    key = keyring.get_keys("audit_mac")[0]
-    event = build_event(new_event, id=randomness.uuid7(new_event.now), mac_key=key.id)
-    return AuthenticatedEvent(event, compute_mac(event, key.material))
+    if new_event.action == Action.AUDIT_RESTORED and not allow_restored:
+        raise ValueError("Only `audit resume` records that the log was restored.")
+    keys = keys or keyring.get_keys("audit_mac")
+    if new_event.resource:
+        new_event = new_event._replace(resource=_get_stored_resource(new_event.resource, keys))
+    event = build_event(new_event, id=randomness.uuid7(new_event.now), mac_key=keys[0].id)
+    return AuthenticatedEvent(event, compute_mac(event, keys[0].material))
+
+
+def authenticate_changes(new_events: Sequence[NewEvent]) -> list[AuthenticatedEvent]:
+    """Return the events of a change as `authenticate_event` does; without MACs if the keys are missing.
+
+    Only events of WITHDRAWAL_ACTIONS can do without: what ends or withdraws something must not depend on a key.
+    Raises: as `authenticate_event`.
+    """
+    try:
+        keys = keyring.get_keys("audit_mac")
+    except KeyMissing as error:
+        if not all(new_event.action in WITHDRAWAL_ACTIONS for new_event in new_events):
+            raise
+        logger.error("%d events are stored without a MAC until its key is back: %s", len(new_events), error)  # noqa: TRY400 -- the traceback may contain credentials of a key service
+        events = [build_event(new_event, id=randomness.uuid7(new_event.now), mac_key="") for new_event in new_events]
+        return [AuthenticatedEvent(event, b"") for event in events]
+    return [authenticate_event(new_event, keys=keys) for new_event in new_events]
+
+
+def authenticate_late(event: Event, *, keys: Sequence[SymmetricKey]) -> AuthenticatedEvent:
+    """Return an event of `authenticate_changes` that has no MAC with its MAC. keys: the MAC keys, at least one."""
+    event = event._replace(mac_key=keys[0].id, resource=_get_stored_resource(event.resource, keys))
+    return AuthenticatedEvent(event, compute_mac(event, keys[0].material))
+
+
+def _get_stored_resource(resource: str, keys: Sequence[SymmetricKey]) -> str:
+    """Return the resource as the audit log stores it. keys: the MAC keys."""
+    is_plain = not resource or conf.resource_ids() == "plain"
+    return resource if is_plain else compute_resource_pseudonym(resource, key=keys[-1].material)
 
 
 def get_resource_pseudonym(resource: str) -> str:
@@ -61,11 +100,11 @@ def get_resource_pseudonym(resource: str) -> str:
 def insert_events(events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None) -> None:
     """Commit the events to the audit log by one INSERT, all or none, then log them.
 
-    timeout_seconds: statement timeout on PostgreSQL; None means no limit.
-    Requires: no open transaction on the audit alias.
+    timeout_seconds: statement timeout on PostgreSQL; None: only the deadline of WRITE_SECONDS in this process, at which
+    the database may still commit the events. Requires: no open transaction on the audit alias.
     Raises: AuditUnavailable; one of EVENT_ERRORS if an id exists or the database cannot store a value.
     """
-    with translate_database_errors():
+    with audit_deadline(WRITE_SECONDS if timeout_seconds is None else timeout_seconds):
         first = events[0]
         if timeout_seconds is not None:
             with statement_timeout(timeout_seconds, using=AUDIT_ALIAS):
@@ -74,6 +113,23 @@ def insert_events(events: Sequence[AuthenticatedEvent], *, timeout_seconds: floa
             with durable(AUDIT_ALIAS):
                 insert(build_rows(events), using=AUDIT_ALIAS)
     log_events(events)
+
+
+def is_writable(*, now: datetime, timeout_seconds: float) -> bool:
+    """Insert an event in a transaction that is rolled back, and return whether it was stored and queued for sealing.
+
+    Nothing stays but dead rows. On PostgreSQL, timeout_seconds limits each statement. Requires: no open transaction.
+    """
+    id_ = randomness.uuid7(now)
+    probe = {"v": 1, "occurred_at": now, "action": "probe", "outcome": "success", "detail": "{}", "mac": bytes(32)}
+    try:
+        with statement_timeout(timeout_seconds, using=AUDIT_ALIAS):
+            insert([AuditEvent(id=id_, **probe)], using=AUDIT_ALIAS)
+            is_queued: bool = AuditUnsealed.objects.using(AUDIT_ALIAS).filter(pk=id_).exists()
+            transaction.set_rollback(True, using=AUDIT_ALIAS)
+    except (DatabaseError, InterfaceError):
+        return False
+    return is_queued
 
 
 def build_rows(events: Sequence[AuthenticatedEvent]) -> list[AuditEvent]:
@@ -99,7 +155,7 @@ def _count_metric(event: Event) -> None:
 
 def get_stored_macs(event_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:
     """Return the MACs of those of the events that are in the audit log. Raises: AuditUnavailable."""
-    with translate_database_errors():
+    with audit_deadline(WRITE_SECONDS):
         rows = AuditEvent.objects.using(AUDIT_ALIAS).filter(id__in=event_ids).values_list("id", "mac")
         return {event_id: bytes(mac) for event_id, mac in rows}
 
@@ -169,3 +225,13 @@ class translate_database_errors(AbstractContextManager[None]):  # noqa: N801 -- 
             if not connection.in_atomic_block:
                 connection.close()
             raise AuditUnavailable from error
+
+
+@contextmanager
+def audit_deadline(seconds: float) -> Iterator[None]:
+    """Limit all uses of the audit database in the block together, on PostgreSQL, also while it hangs.
+
+    Raises: AuditUnavailable, as `translate_database_errors` does, a moment after that time.
+    """
+    with translate_database_errors(), connection_deadline(seconds + CLIENT_MARGIN_SECONDS, using=AUDIT_ALIAS):
+        yield

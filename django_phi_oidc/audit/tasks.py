@@ -2,37 +2,48 @@
 
 from collections import deque
 
-from celery import shared_task
-
 from .. import conf
 from .._internal import clock
+from .._internal.periodic_task import periodic_task
 from ..errors import SealingRefused
-from . import outbox, spool, throttling
+from . import outbox, spool, throttling, triggers
 from .log import sequencer, signing_keys
 from .recorder import raise_audit_alert
 
 
-@shared_task(name="phi_oidc.drain_outbox", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.drain_outbox")
 def drain_outbox() -> None:
     """Write the events of counted refusals, and move the outbox and this machine's spool to the audit log."""
     try:
         throttling.flush_refusal_counts(now=clock.now())
     finally:
-        outbox.flush()
-    if (emergency := conf.emergency()) and emergency.spool:
-        spool.flush_spool(emergency.spool, now=clock.now())
+        try:
+            outbox.flush()
+        finally:
+            if (emergency := conf.emergency()) and emergency.spool:
+                spool.flush_spool(emergency.spool, now=clock.now())
 
 
-@shared_task(name="phi_oidc.seal", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.seal")
 def seal() -> None:
-    """Append new events to the log if this worker has the signing key. Raise an alert if events are overdue."""
-    key = signing_keys.find_signing_key()
+    """Append new events to the log if this worker has the signing key.
+
+    Raise an alert if events are overdue, if some were removed from the queue, or if the triggers were changed.
+    """
     try:
+        # Inside the block: events are overdue soon if the key can't be read.
+        key = signing_keys.find_signing_key()
         if key is not None:
             deque(sequencer.append_all_to_log(key=key, clock=clock.now), maxlen=0)
     except SealingRefused:
         raise_audit_alert("sealing_refused", now=clock.now())
         raise
     finally:
-        if overdue := sequencer.count_overdue_events(now=clock.now()):
-            raise_audit_alert("sealing_lag", now=clock.now(), count=overdue)
+        counts = {
+            "sealing_lag": sequencer.count_overdue_events(now=clock.now()),
+            "event_unqueued": sequencer.count_unqueued_events(now=clock.now()),
+            "protection_altered": len(triggers.list_deviations()),
+        }
+        for rule, count in counts.items():
+            if count:
+                raise_audit_alert(rule, now=clock.now(), count=count)

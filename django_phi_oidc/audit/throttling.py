@@ -65,22 +65,6 @@ def allow_event(reason: str, client_ip: str, *, now: datetime) -> bool:
     return True
 
 
-def release_event(reason: str, client_ip: str, *, was_allowed: bool, now: datetime) -> None:
-    """Undo the count of an `allow_event` call that was made before the decision, which was no refusal.
-
-    was_allowed: its result. Requires: if False, then because the minute was full, and not only the address.
-    """
-    _decrement_count(reason, get_sender_network(client_ip) if was_allowed else _ANY_NETWORK, now=now)
-
-
-def count_refusals(reason: str, client_ip: str, *, now: datetime) -> tuple[int, int]:
-    """Return how many refusals of the reason were counted this minute: of the address, and in total."""
-    minute = now.replace(second=0, microsecond=0)
-    rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute=minute, reason=reason)
-    counts = dict(rows.values_list("network", "count"))
-    return counts.get(get_sender_network(client_ip), 0), sum(counts.values())
-
-
 def add_attempt(kind: str, counter_key: str, *, now: datetime) -> int:
     """Count an attempt, and return the number of attempts this minute over all processes. Each number is unique.
 
@@ -92,7 +76,8 @@ def add_attempt(kind: str, counter_key: str, *, now: datetime) -> int:
 
 def remove_attempt(kind: str, counter_key: str, *, now: datetime) -> None:
     """Undo the count of an `add_attempt` call that turned out not to be a guess. now: the same time as in that call."""
-    _decrement_count(_ATTEMPT_REASON_PREFIX + kind, counter_key, now=now)
+    rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(reason=_ATTEMPT_REASON_PREFIX + kind, count__gt=0)
+    rows.filter(minute=now.replace(second=0, microsecond=0), network=counter_key).update(count=F("count") - 1)
 
 
 def flush_refusal_counts(*, now: datetime) -> int:
@@ -150,11 +135,6 @@ def _get_action(reason: str) -> Action:
     if reason == Code.ACTIVATION_REFUSED:
         return Action.ACTIVATION_REFUSED
     return Action.LOGOUT_REFUSED if reason in _LOGOUT_REASONS else Action.LOGIN_REFUSED
-
-
-def _decrement_count(reason: str, network: str, *, now: datetime) -> None:
-    rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(reason=reason, network=network, count__gt=0)
-    rows.filter(minute=now.replace(second=0, microsecond=0)).update(count=F("count") - 1)
 
 
 def _increment_count(minute: datetime, reason: str, network: str) -> int:

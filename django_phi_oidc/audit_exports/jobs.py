@@ -115,7 +115,7 @@ def open_export_file(job: TrailJob, *, folder: Path) -> BinaryIO:
 
 
 def _available_jobs(now: datetime) -> TrailJobQuerySet:
-    return TrailJob.objects.all().unleased(now).filter(state__in=_OPEN_STATES)
+    return TrailJob.objects.all().unleased(now, lease=LEASE_DURATION).filter(state__in=_OPEN_STATES)
 
 
 def _leased_job(job: TrailJob) -> QuerySet[TrailJob]:

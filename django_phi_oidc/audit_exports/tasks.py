@@ -1,14 +1,13 @@
 """The task that runs exports and verifications of the audit log."""
 
-from celery import shared_task
-
 from .. import conf
 from .._internal import clock
 from .._internal.hostname import get_hostname
+from .._internal.periodic_task import periodic_task
 from . import jobs
 
 
-@shared_task(name="phi_oidc.work_trail_jobs", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.work_trail_jobs")
 def work_trail_jobs() -> None:
     """Run one requested export or verification, and delete those that are a day old."""
     folder = conf.export_folder()

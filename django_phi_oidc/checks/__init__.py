@@ -5,5 +5,6 @@ from . import audit_exports as audit_exports
 from . import core as core
 from . import databases as databases
 from . import emergency as emergency
+from . import logout as logout
 from . import middleware as middleware
 from . import roles as roles

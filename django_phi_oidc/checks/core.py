@@ -1,12 +1,16 @@
 """System checks of the providers, the keys, the sinks and Django's own settings; errors, or rules that are weakened."""
 
+import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.checks import Tags
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
@@ -19,6 +23,7 @@ from ..config.providers import ProviderDeclaration, is_loopback_http
 from ..crypto import keyring, retention_keys
 from ..errors import KeyMissing
 from ..login.backend import BreakGlassBackend, OIDCAuthenticationBackend
+from ..subjects.account_fields import list_missing_fields
 from ._messages import Messages, error, register_check, warning
 
 UNUSED_BACKEND_HOOKS = ("filter_users_by_claims", "verify_claims", "get_token", "verify_token", "store_tokens")
@@ -35,13 +40,18 @@ _PROVIDER_WARNINGS: tuple[tuple[int, Callable[[ProviderDeclaration], bool], str]
     (13, lambda p: p.par == "never", "authorization requests go through the browser, even if they could be pushed."),
     (14, lambda p: p.allow_auth_time_zero, "an auth_time of 0 passes max_age: the time of authentication is unknown."),
     (22, lambda p: p.allow_logout_token_without_exp, "logout tokens without exp are valid for two minutes."),
+    (34, lambda p: p.reauthentication != "verify", "after a timeout, single sign-on may suffice to sign in again."),
+    (40, lambda p: p.id_token_hint == "always", "a logout may put claims of the ID Token into a URL."),
 )
 """Number, condition and text of the warnings about a provider's options."""
 
 
 @register_check(Tags.security)
 def check_declarations(**kwargs: Any) -> Messages:
-    """E001 to E007, E021: PHI_OIDC, its providers, claims, sinks and keys; W001 to W006, W011 to W015, W022."""
+    """PHI_OIDC, its providers, claims, sinks and keys.
+
+    E001 to E007, E021; W001 to W006, W011 to W015, W022, W034, W040, W045.
+    """
     try:
         unknown, mistakes = conf.list_unknown_options(), conf.list_mistakes()
     except ImproperlyConfigured as fault:
@@ -109,6 +119,8 @@ def _check_provider(provider: ProviderDeclaration) -> Messages:
         yield error(5, f"{subject} the issuer is not https.")
     if provider.allow_loopback_http and not settings.DEBUG:
         yield error(6, f"{subject} allow_loopback_http is for development; DEBUG is off.")
+    for name, _ in provider.metadata_overrides:
+        yield warning(45, f"{subject} metadata_overrides replaces {name} of the metadata.")
     for number, applies, text in _PROVIDER_WARNINGS:
         if applies(provider):
             yield warning(number, f"{subject} {text}")
@@ -147,6 +159,20 @@ def check_backends(**kwargs: Any) -> Messages:
 
 
 @register_check(Tags.security)
+def check_new_accounts(**kwargs: Any) -> Messages:
+    """E036: a first sign-in can't create an account; W036: only if the manager sets a field that it is not given."""
+    if all(provider.provisioning != "create" for provider in conf.providers().values()):
+        return
+    base, hint = OIDCAuthenticationBackend, "Override create_user in a subclass of OIDCAuthenticationBackend."
+    for backend in map(import_string, settings.AUTHENTICATION_BACKENDS):
+        if not issubclass(backend, base) or backend.create_user is not base.create_user:
+            continue
+        has_own_username = backend.get_username is not base.get_username
+        for missing in list_missing_fields(get_user_model(), has_own_username=has_own_username):
+            yield error(36, missing.reason, hint) if missing.is_certain else warning(36, missing.reason, hint)
+
+
+@register_check(Tags.security)
 def check_sinks(**kwargs: Any) -> Messages:
     """W016: a sink without TLS, on a loopback address."""
     text = "has no TLS: the receiver on this machine must not forward events in clear."
@@ -172,6 +198,26 @@ def check_signing_key(**kwargs: Any) -> Messages:
     if conf.get_key_source("audit_signing"):
         hint = "Omit PHI_OIDC['KEYS']['audit_signing'] in web processes, and set 'audit_public' there."
         yield warning(19, "This process has the key that signs the audit log; only the sealer needs it.", hint)
+
+
+@register_check(Tags.security, deploy=True)
+def check_key_permissions(**kwargs: Any) -> Messages:
+    """W047: every user of the server can open a key file, or the folder of the retention keys."""
+    for ring in (*conf.KEY_VARIABLES, "audit_signing", "retention"):
+        path = conf.get_key_source(ring)
+        with suppress(OSError):
+            if isinstance(path, Path) and (mode := stat.S_IMODE(path.stat().st_mode)) & stat.S_IRWXO:
+                wanted = "0700" if ring == "retention" else "0600"
+                text = f"PHI_OIDC['KEYS'][{ring!r}] has mode {mode:04o}: every user of this server can open it."
+                yield warning(47, text, f"chmod {wanted}")
+
+
+@register_check(Tags.security)
+def check_trusted_proxies(**kwargs: Any) -> Messages:
+    """W041: the portal is behind a proxy, and takes the proxy's address for that of each client."""
+    if getattr(settings, "SECURE_PROXY_SSL_HEADER", None) and not conf.trusted_proxies():
+        text = "SECURE_PROXY_SSL_HEADER is set, but TRUSTED_PROXIES is empty: events have the address of the proxy."
+        yield warning(41, text, "All clients then also share the limits for one address.")
 
 
 @register_check(Tags.security)

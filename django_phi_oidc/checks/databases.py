@@ -12,10 +12,12 @@ from django.db import DatabaseError, connections
 from django.utils.module_loading import import_string
 
 from .. import conf
-from ..audit import db_privileges
+from ..audit import db_privileges, triggers
 from ..audit.models import AuditEvent
 from ..audit.router import AUDIT_ALIAS, AuditRouter
-from ..crypto import keyring
+from ..claims.models import StoredClaim
+from ..claims.retention import list_keys_in_use
+from ..crypto import keyring, retention_keys
 from ..errors import KeyMissing
 from ..subjects.models import SubjectDigest
 from ._messages import Messages, error, register_check, warning
@@ -49,7 +51,7 @@ def check_audit_database(**kwargs: Any) -> Messages:
     if "sqlite3" in audit.get("ENGINE", "") and audit.get("NAME") == settings.DATABASES["default"].get("NAME"):
         yield error(19, f"'default' and {AUDIT_ALIAS!r} are one SQLite file, and block each other.")
     if "postgresql" in audit.get("ENGINE", "") and not audit.get("OPTIONS", {}).get("connect_timeout"):
-        yield warning(9, f"{AUDIT_ALIAS!r} has no connect_timeout: an unreachable audit server blocks every logout.")
+        yield warning(9, f"{AUDIT_ALIAS!r} has no connect_timeout: an unreachable server blocks tasks and admin pages.")
     for label in ("auditlog", "easyaudit"):
         if apps.is_installed(label):
             yield warning(8, f"{label} copies changed fields: exclude the models of this app there.")
@@ -133,9 +135,44 @@ def check_database_role(databases: Sequence[str] | None = None, **kwargs: Any) -
             yield warning(20, f"The role of {alias!r} could change the log: it {', '.join(excess)}.", hint)
 
 
+@register_check(Tags.database, deploy=True)
+def check_audit_triggers(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
+    """E040: triggers, functions and persistence of the audit log are as the migrations made them."""
+    if AUDIT_ALIAS not in (databases or ()) or AUDIT_ALIAS not in connections:
+        return
+    try:
+        if AuditEvent._meta.db_table in connections[AUDIT_ALIAS].introspection.table_names():
+            hint = "manage.py phi_oidc audit repair, as the owner of the tables; then audit verify."
+            for text in triggers.list_deviations():
+                yield error(40, f"The audit log is not append-only: {text}.", hint)
+    except DatabaseError as fault:
+        yield error(17, f"The audit database can't be read: {type(fault).__name__}.")
+
+
+@register_check(Tags.database, deploy=True)
+def check_idle_transactions(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
+    """W042: a process that was stopped inside a transaction would keep its locks."""
+    for alias in (AUDIT_ALIAS, "default"):
+        if alias not in (databases or ()) or alias not in connections or connections[alias].vendor != "postgresql":
+            continue
+        try:
+            with connections[alias].cursor() as cursor:
+                cursor.execute("SELECT current_setting('idle_in_transaction_session_timeout')")
+                timeout = cursor.fetchone()
+        except DatabaseError:
+            # E017 reports it.
+            continue
+        if timeout == ("0",):
+            hint = "ALTER ROLE … SET idle_in_transaction_session_timeout = '60s'"
+            yield warning(42, f"A process that is stopped in a transaction on {alias!r} keeps its locks forever.", hint)
+
+
 @register_check(Tags.database)
 def check_audit_tables(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
-    """E017, W010: the audit log can be read and exists; E018: the key of each subject digest is configured."""
+    """E017, W010: the audit log can be read and exists; E018: the key of each subject digest is configured.
+
+    W048: the store lacks retention keys of claims. A warning, because it is so after a backup was restored.
+    """
     if AUDIT_ALIAS in (databases or ()) and AUDIT_ALIAS in settings.DATABASES:
         try:
             exists = AuditEvent._meta.db_table in connections[AUDIT_ALIAS].introspection.table_names()
@@ -148,6 +185,7 @@ def check_audit_tables(databases: Sequence[str] | None = None, **kwargs: Any) ->
             yield warning(10, f"{AUDIT_ALIAS!r} has no audit log.", hint)
     if "default" in (databases or ()):
         yield from _check_subject_digest_keys()
+        yield from _check_retention_keys()
 
 
 def _check_subject_digest_keys() -> Messages:
@@ -160,3 +198,19 @@ def _check_subject_digest_keys() -> Messages:
             yield error(18, f"Subject digests were made with key {key_id}, which is not configured.")
     except (DatabaseError, KeyMissing) as fault:
         yield error(18, f"The subject digests can't be checked: {type(fault).__name__}.")
+
+
+def _check_retention_keys() -> Messages:
+    """Find keys that were lost, and a folder or vault of another portal: its marker is right, and its keys are not."""
+    try:
+        if StoredClaim._meta.db_table not in connections["default"].introspection.table_names():
+            return
+        # In this order: a key that is created meanwhile is not missing.
+        in_use = list_keys_in_use()
+        missing = in_use.difference(retention_keys.get_store().names()) if in_use else ()
+        if missing:
+            text = f"KEYS['retention'] lacks {len(missing)} of the {len(in_use)} keys that encrypt claims."
+            hint = "If it is another folder or vault, correct that before the next sign-in creates other keys in it."
+            yield warning(48, text, hint)
+    except (DatabaseError, KeyMissing) as fault:
+        yield warning(48, f"The retention keys can't be checked: {type(fault).__name__}.")

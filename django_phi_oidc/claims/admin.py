@@ -22,6 +22,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import conf
 from .._internal import clock
 from .._internal.admin_filters import create_choice_filter, create_state_filter
+from .._internal.visible_text import validate_visible_text
 from ..access.emergency.forms import get_purpose_label
 from ..audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, get_error_message
 from ..audit.outbox import batch_delivery
@@ -194,6 +195,11 @@ class FutureUntilMixin:
 
 
 class LegalHoldForm(FutureUntilMixin, HoldModelForm):
+    def clean_reason(self) -> str:
+        reason = str(self.cleaned_data["reason"])
+        validate_visible_text(reason)
+        return reason
+
     class Meta:
         model = LegalHold
         fields = ("subject", "reason", "until")

@@ -21,6 +21,7 @@ from ..errors import ClaimScrubbed, Code, KeyRingError, RevealRefused, Undecrypt
 from ..subjects.models import PairwiseSubject
 from .minimization import select_declared_members
 from .models import NO_SESSION, StoredClaim
+from .retention_limits import get_expiry
 
 REVEAL_PERMISSION = "django_phi_oidc.reveal_storedclaim"
 REVEAL_BATCH_SIZE = 1_000
@@ -80,7 +81,7 @@ def reveal(actor: Actor, user: AbstractBaseUser, name: str, *, purpose: str) -> 
     sessions; a claim of a session is revealed only in that session. The response to the actor's request is then marked
     as not storable.
     Raises: RevealRefused, after its own event; AuditUnavailable before anything is decrypted; ClaimScrubbed if the
-    claim is expired, whether erased or not; Undecryptable.
+    claim is expired, whether erased or not, by its retention at the sign-in or by that of today; Undecryptable.
     """
     (result,) = _authorize_and_reveal(actor, [user], [name], purpose=purpose)
     return result.get()
@@ -136,7 +137,7 @@ def _authorize_claims(
             # Prefer the session's own row, then one that is not expired, then the newest.
             row = min(
                 rows.get((key, name), ()),
-                key=lambda row: (row.session == NO_SESSION, _is_row_expired(row, now=now)),
+                key=lambda row: (row.session == NO_SESSION, _is_row_expired(row, declaration, now=now)),
                 default=None,
             )
             subject = row.subject if row else subjects.get(key)
@@ -192,6 +193,7 @@ def _reveal_claim(decision: _RevealDecision) -> RevealResult:
         return RevealResult(name=decision.name)
     encrypted: Any = StoredClaim._meta.get_field("value")
     try:
+        decision.row.validate_owner(decision.row.subject.user_id)
         value = json.loads(encrypted.decrypt(decision.row))
     except (KeyRingError, ValueError):
         pass
@@ -242,11 +244,11 @@ def _is_expired(
     So without a row, the sign-in brought no such claim before that time; after it, this is unknown: it is expired.
     """
     if row is not None:
-        return _is_row_expired(row, now=now)
+        return _is_row_expired(row, declaration, now=now)
     if subject is None or not isinstance(declaration.retention, timedelta):
         return False
     return subject.last_seen_at + declaration.retention <= now
 
 
-def _is_row_expired(row: StoredClaim, *, now: datetime) -> bool:
-    return row.expires_at is not None and row.expires_at <= now
+def _is_row_expired(row: StoredClaim, declaration: ClaimDeclaration | None, *, now: datetime) -> bool:
+    return get_expiry(row, declaration) <= now

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from .. import conf
 from .._internal import clock, request_secrets
 from ..access.no_store import mark_response_private
 from ..access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
@@ -16,6 +17,7 @@ from ..errors import CiphertextInvalid, KeyUnknown, RevealRefused
 from ..subjects.models import PairwiseSubject
 from .legal_holds import is_on_legal_hold
 from .models import StoredClaim
+from .retention_limits import get_expiry
 
 DISCLOSE_PERMISSION = "django_phi_oidc.disclose_legalhold"
 NOT_HELD = "not_held"
@@ -45,7 +47,8 @@ def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str) -
     now = clock.now()
     subject = PairwiseSubject.objects.filter(uuid=subject_id).first()
     refusal = _find_refusal(actor, subject, purpose, now=now)
-    rows = [] if refusal or subject is None else list(StoredClaim.objects.filter(subject=subject.pk).order_by("pk"))
+    claims = StoredClaim.objects.select_related("subject").order_by("pk")
+    rows = [] if refusal or subject is None else list(claims.filter(subject=subject.pk))
     event = NewEvent(
         action=Action.ACCESS_DENIED if refusal else Action.CLAIM_REVEALED,
         origin=actor.origin,
@@ -77,6 +80,7 @@ def _find_refusal(actor: Actor, subject: PairwiseSubject | None, purpose: str, *
 def _decrypt_claim(row: StoredClaim, *, now: datetime) -> HeldClaim:
     encrypted: Any = StoredClaim._meta.get_field("value")
     try:
+        row.validate_owner(row.subject.user_id)
         value, is_undecryptable = json.loads(encrypted.decrypt(row)), False
     except (KeyUnknown, CiphertextInvalid, ValueError):
         value, is_undecryptable = None, True
@@ -86,6 +90,6 @@ def _decrypt_claim(row: StoredClaim, *, now: datetime) -> HeldClaim:
         value=value,
         purpose=row.purpose,
         obtained_at=row.obtained_at,
-        is_expired=row.expires_at is not None and row.expires_at <= now,
+        is_expired=get_expiry(row, conf.claims().get(row.name)) <= now,
         is_undecryptable=is_undecryptable,
     )

@@ -2,22 +2,20 @@
 
 import uuid
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from .._internal import randomness
+from .._internal.visible_text import has_visible_text
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..crypto import retention_keys
 from ..errors import CiphertextInvalid, KeyUnknown
 from ..subjects.models import PairwiseSubject
-from .models import NO_SESSION, LegalHold, StoredClaim
-
-FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
-"""`held_until` for a hold without an end."""
+from .models import FOREVER, NO_SESSION, LegalHold, StoredClaim
 
 
 def place_hold(
@@ -29,7 +27,7 @@ def place_hold(
     either finishes first or erases nothing of this person.
     Raises: ValueError without a reason, or for an end in the past; PairwiseSubject.DoesNotExist.
     """
-    if not reason.strip():
+    if not has_visible_text(reason):
         raise ValueError("A hold needs a reason.")
     if until is not None and until <= now:
         raise ValueError("The end of the hold is in the past.")

@@ -3,9 +3,10 @@
 Events never contain erased values. Without its retention key, a claim in a backup cannot be decrypted.
 """
 
+import logging
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
@@ -18,15 +19,18 @@ from django.db.models import OuterRef, Q, Subquery
 from .._internal import randomness
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
-from ..audit.recorder import record
+from ..audit.recorder import is_recorded, record_many
 from ..crypto import retention_keys
-from ..errors import HeldForLegalReasons
+from ..errors import AuditUnavailable, Code, HeldForLegalReasons, KeyMissing
 from ..subjects.models import PairwiseSubject
 from .legal_holds import list_active_holds
-from .models import NO_SESSION, LegalHold, StoredClaim
+from .models import NO_SESSION, LegalHold, StoredClaim, get_session_claim_condition
+from .retention_limits import get_past_limit_condition
 
+logger = logging.getLogger(__name__)
 SCRUB_BATCH_SIZE = 10_000
 """Rows erased in one transaction."""
+ORPHAN_BATCH_SIZE = 500
 SCRUB_LOCK_ID = 0x7068695F73637275
 """PostgreSQL advisory lock, held by the worker that erases the first batch of expired claims."""
 DESTRUCTION_MARGIN = timedelta(hours=1)
@@ -52,7 +56,7 @@ def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: d
     _mark_expired(held, now=now)
     if not rows:
         return 0
-    StoredClaim.objects.filter(pk__in=[pk for _, pk, _, _ in rows]).delete()
+    _delete_unheld_rows([pk for _, pk, _, _ in rows])
     events: list[NewEvent] = []
     for session, group in groupby(sorted(rows), key=itemgetter(0)):
         erased = list(group)
@@ -69,17 +73,24 @@ def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:
     Raises: HeldForLegalReasons, and then nothing was erased.
     """
     with transaction.atomic():
-        # Locked before the claims, as in a sign-in, which then locks claims in another order (by name).
-        subjects = PairwiseSubject.objects.filter(user=user.pk).order_by("pk").select_for_update(no_key=True)
-        return sum(scrub_subject(subject, cause="requested", origin=origin, now=now) for subject in subjects)
+        return _scrub_subjects(lock_subjects_of_users([user.pk]), cause="requested", origin=origin, now=now)
 
 
 def scrub_subject(subject: PairwiseSubject, *, cause: str, origin: Origin, now: datetime) -> int:
-    """Erase all claims of a subject in the caller's transaction; return their number. Raises: HeldForLegalReasons."""
-    rows, held = _lock_subject_claims(subject, now=now)
-    if held:
-        raise HeldForLegalReasons
-    return _delete_claims(rows, cause=cause, subject=str(subject.uuid), origin=origin, now=now)
+    """Erase all claims of a subject in the caller's transaction; return their number.
+
+    Requires: the caller has locked the subject. Raises: HeldForLegalReasons.
+    """
+    return _scrub_subjects([subject], cause=cause, origin=origin, now=now)
+
+
+def lock_subjects_of_users(users: Collection[Any]) -> list[PairwiseSubject]:
+    """Lock the subjects of these users until the end of the transaction, and return them.
+
+    All code locks in this order, which prevents deadlocks: subjects, accounts, sessions, claims, each by primary key.
+    A sign-in locks its claims by name, but after its subject.
+    """
+    return list(PairwiseSubject.objects.filter(user__in=users).order_by("pk").select_for_update(no_key=True))
 
 
 def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetime) -> int:
@@ -87,23 +98,21 @@ def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetim
 
     Claims on legal hold are marked as expired instead, and erased when the hold ends.
     """
-    erased = 0
-    for subject in PairwiseSubject.objects.filter(user__in=users).order_by("pk"):
-        rows, held = _lock_subject_claims(subject, now=now)
-        _mark_expired(held, now=now)
-        erased += _delete_claims(rows, cause="user_inactive", subject=str(subject.uuid), origin=origin, now=now)
-    return erased
+    subjects = lock_subjects_of_users(users)
+    rows, held = _lock_subject_claims(subjects, now=now)
+    _mark_expired(held, now=now)
+    return _delete_claims(rows, subjects, cause="user_inactive", origin=origin, now=now)
 
 
 def scrub_due_claims(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> int:
-    """Erase the expired claims that no legal hold preserves; return how many this run erased.
+    """Erase the expired and orphaned claims that no legal hold preserves; return how many this run erased.
 
     Each batch and its event is one transaction, so a killed worker leaves nothing half done. Several workers share the
     work: on PostgreSQL they start at both ends and skip rows that another worker has locked, on SQLite they wait.
     """
-    erased, last_due_at = 0, None
-    newest_first: bool | None = None
+    last_due_at, newest_first = None, None
     with batch_delivery():
+        erased = _scrub_orphaned_claims(now=now)
         while True:
             # Each batch continues where the last one ended, to avoid reading the deleted rows again.
             with transaction.atomic():
@@ -117,23 +126,95 @@ def scrub_due_claims(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> in
                 return erased
 
 
-def destroy_unused_keys(*, now: datetime) -> list[str]:
-    """Destroy the retention keys that no claim uses or will use; return their names. Each event precedes its action.
+def scrub_past_limit(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> int:
+    """Erase the claims that the current declarations no longer permit to store, except those on legal hold.
 
-    Raises: KeyMissing, AuditUnavailable: the next run destroys the remaining keys.
+    That is after the retention in CLAIMS was shortened, or a claim removed. Returns their number. Each batch and its
+    event is one transaction; rows that another transaction has locked are left to the next run. Reads the whole table.
+    """
+    erased, skip_locked = 0, connection.features.has_select_for_update_skip_locked
+    is_erasable = get_past_limit_condition(now=now) & (Q(held_until=None) | Q(held_until__lte=now))
+    with batch_delivery():
+        while True:
+            with transaction.atomic():
+                claims = (
+                    StoredClaim.objects.filter(is_erasable).order_by("pk").select_for_update(skip_locked=skip_locked)
+                )
+                names_by_id = dict(claims.values_list("pk", "name")[:batch_size])
+                _delete_unheld_rows(names_by_id)
+                names = names_by_id.values()
+                enqueue_many(_create_scrub_events(names, cause="declaration", subject="", origin=Origin(), now=now))
+            erased += len(names_by_id)
+            if len(names_by_id) != batch_size:
+                return erased
+
+
+def destroy_unused_keys(*, now: datetime) -> list[str]:
+    """Destroy the retention keys that no claim uses or will use; return their names.
+
+    `retention.key_unused` is committed before a key is destroyed, and the result in `retention.key_destroyed` after it.
+    A key that can't be destroyed does not prevent the destruction of the others. Each run tries it again, and once an
+    hour its events and an alert are written.
+    Raises: AuditUnavailable; KeyMissing, after the other keys were destroyed.
     """
     if not retention_keys.is_enabled():
         return []
-    store, destroyed = retention_keys.get_store(), []
+    store = retention_keys.get_store()
     names = list(store.names())
-    names_in_use = _list_keys_in_use() if names else ()
-    for name in names:
-        if name in names_in_use or _can_be_in_use(name, now=now):
-            continue
-        record(Action.RETENTION_KEY_DESTROYED, origin=Origin(), now=now, detail={"bucket": name})
-        store.destroy(name)
-        destroyed.append(name)
+    names_in_use = list_keys_in_use() if names else ()
+    unused = [name for name in names if name not in names_in_use and not _can_be_in_use(name, now=now)]
+    new = [name for name in unused if not is_recorded(Action.RETENTION_KEY_UNUSED, "bucket", name, now=now)]
+    record_many([_create_key_event(Action.RETENTION_KEY_UNUSED, name, now=now) for name in new])
+    events: list[NewEvent] = []
+    destroyed = []
+    try:
+        for name in unused:
+            event = _create_key_event(Action.RETENTION_KEY_DESTROYED, name, now=now)
+            if _destroy_key(store, name):
+                destroyed.append(name)
+                events.append(event)
+            elif name in new:
+                alert = NewEvent(Action.ALERT_RAISED, Origin(), now, detail={"rule": "retention_key_kept"})
+                events += [item._replace(outcome="failure", reason=Code.KEY_MISSING) for item in (event, alert)]
+    finally:
+        _record_results(events)
+    if kept := len(unused) - len(destroyed):
+        raise KeyMissing(f"{kept} of {len(unused)} unused retention keys can't be destroyed.")
     return destroyed
+
+
+def _scrub_orphaned_claims(*, now: datetime) -> int:
+    """Erase the claims of sessions that are gone, as their end would have done; return their number."""
+    orphaned = StoredClaim.objects.filter(get_session_claim_condition(is_session_live=False))
+    erased = 0
+    while session_ids := set(orphaned.values_list("session", flat=True)[:ORPHAN_BATCH_SIZE]):
+        with transaction.atomic():
+            erased += scrub_sessions(session_ids, origin=Origin(), now=now)
+    return erased
+
+
+def _create_key_event(action: Action, name: str, *, now: datetime) -> NewEvent:
+    return NewEvent(action, Origin(), now, detail={"bucket": name})
+
+
+def _destroy_key(store: retention_keys.RetentionKeyStore, name: str) -> bool:
+    """Destroy the key, and return whether it is gone."""
+    try:
+        store.destroy(name)
+        return store.get(name) is None
+    except KeyMissing as error:
+        logger.error("The retention key %s can't be destroyed: %s", name, error)  # noqa: TRY400 -- the traceback may contain credentials of a key service
+        return False
+
+
+def _record_results(events: Sequence[NewEvent]) -> None:
+    """Record the events; if the audit database has become unavailable, leave them in the outbox."""
+    try:
+        record_many(events)
+    except AuditUnavailable:
+        with transaction.atomic():
+            enqueue_many(events)
+        raise
 
 
 def _acquire_scrub_lock() -> bool:
@@ -177,11 +258,19 @@ def _delete_due_claims(
     return counts, (min if newest_first else max)(edges, default=None)
 
 
-def _lock_subject_claims(subject: PairwiseSubject, *, now: datetime) -> tuple[dict[int, str], list[int]]:
-    """Lock the claims of a subject. Return the names of the erasable ones by key, and the keys of those on hold."""
-    claims = StoredClaim.objects.filter(subject=subject.pk).order_by("pk").select_for_update()
-    rows, held = _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject"), now=now)
-    return {pk: name for _, pk, name, _ in rows}, held
+def _scrub_subjects(subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime) -> int:
+    rows, held = _lock_subject_claims(subjects, now=now)
+    if held:
+        raise HeldForLegalReasons
+    return _delete_claims(rows, subjects, cause=cause, origin=origin, now=now)
+
+
+def _lock_subject_claims(
+    subjects: Sequence[PairwiseSubject], *, now: datetime
+) -> tuple[list[tuple[Any, ...]], list[int]]:
+    """Lock the claims of all subjects. Return session, key, name and subject of the erasable ones, and held keys."""
+    claims = StoredClaim.objects.filter(subject__in=subjects).order_by("pk").select_for_update()
+    return _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject"), now=now)
 
 
 def _split_by_hold(claim_rows: Iterable[Any], *, now: datetime) -> tuple[list[tuple[Any, ...]], list[int]]:
@@ -201,12 +290,23 @@ def _mark_expired(claim_ids: Sequence[int], *, now: datetime) -> None:
         StoredClaim.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now), pk__in=claim_ids).update(expires_at=now)
 
 
-def _delete_claims(names_by_id: Mapping[int, str], *, cause: str, subject: str, origin: Origin, now: datetime) -> int:
-    if not names_by_id:
+def _delete_claims(
+    rows: Sequence[tuple[Any, ...]], subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime
+) -> int:
+    if not rows:
         return 0
-    StoredClaim.objects.filter(pk__in=names_by_id).delete()
-    enqueue_many(_create_scrub_events(names_by_id.values(), cause=cause, subject=subject, origin=origin, now=now))
-    return len(names_by_id)
+    _delete_unheld_rows([pk for _, pk, _, _ in rows])
+    events: list[NewEvent] = []
+    for subject in subjects:
+        names = [name for _, _, name, owner in rows if owner == subject.pk]
+        events += _create_scrub_events(names, cause=cause, subject=str(subject.uuid), origin=origin, now=now)
+    enqueue_many(events)
+    return len(rows)
+
+
+def _delete_unheld_rows(claim_ids: Collection[int]) -> None:
+    """Delete by one statement, without the signal that checks each row. Requires: the rows are locked and not held."""
+    StoredClaim.objects.filter(pk__in=claim_ids)._raw_delete(using=connection.alias)
 
 
 def _create_scrub_events(
@@ -219,7 +319,7 @@ def _create_scrub_events(
     return [event._replace(detail=detail) for detail in details]
 
 
-def _list_keys_in_use() -> set[str]:
+def list_keys_in_use() -> set[str]:
     """Return the names of the keys that encrypt claims. One statement, with one index lookup for each name."""
     table = connection.ops.quote_name(StoredClaim._meta.db_table)
     least = f"SELECT min(bucket) FROM {table} WHERE bucket <> ''"  # noqa: S608 -- the model's name

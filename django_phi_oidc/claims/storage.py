@@ -44,7 +44,16 @@ def store_claims(
         [_create_row(declared_claims[name], claims[name], **fields) for name in names],
         update_conflicts=True,
         unique_fields=["subject", "session", "name"],
-        update_fields=["bucket", "value", "purpose", "obtained_at", "expires_at", "held_until"],
+        update_fields=[
+            "bucket",
+            "value",
+            "purpose",
+            "obtained_at",
+            "expires_at",
+            "held_until",
+            "owner",
+            "retained_until",
+        ],
     )
     detail = {"claims": list(names)}
     enqueue(Action.CLAIM_STORED, origin=origin, now=now, subject=str(subject.uuid), provider=provider, detail=detail)

@@ -221,13 +221,13 @@ def _parse_choice(path: str, value: Any, *, choices: Sequence[str]) -> Any:
     return value if isinstance(value, str) and value in choices else fail(path, f"must be one of {', '.join(choices)}")
 
 
-def _parse_bool(path: str, value: Any) -> bool:
+def parse_bool(path: str, value: Any) -> bool:
     return value if isinstance(value, bool) else fail(path, "must be True or False")
 
 
 _PARSERS: Mapping[Any, Parser] = {
     str: parse_string,
-    bool: _parse_bool,
+    bool: parse_bool,
     timedelta: parse_duration,
     Path: parse_absolute_path,
     tuple[str, ...]: parse_strings,

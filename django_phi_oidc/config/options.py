@@ -44,6 +44,7 @@ METRIC_EXPORTERS = ("prometheus", "opentelemetry")
 SESSION_ENDING_CHANGES = ("password", "roles")
 MAX_ACTIVATION_LIFETIME = timedelta(days=366)
 _parse_activation_lifetime = partial(parse_duration, maximum=MAX_ACTIVATION_LIFETIME)
+_parse_operational_retention = partial(parse_duration, minimum=timedelta(days=1), maximum=timedelta(days=3653))
 _ORIGIN_PATTERN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -80,15 +81,16 @@ class KeysDeclaration:
     """[Keys](#a-list-of-keys) of the identifiers that `get_pairwise_id` derives for downstream systems, newest first.
     Default: required for `get_pairwise_id` only."""
     retention: Annotated[Any, parse_raw] = None
-    """`pathlib.Path` of a folder, or an object with `get`, `create`, `destroy` and `names`:
-    [retention keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction erases claims, in
-    backups too. Default: none: claims are encrypted under `encryption`."""
+    """`pathlib.Path` of a folder that `phi_oidc keys generate` has prepared, or an object with `get`, `create`,
+    `destroy` and `names`: [retention keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction
+    erases claims, in backups too. Default: none: claims are encrypted under `encryption`."""
     audit_signing: Annotated[Path | str | Callable[[], Any] | None, parse_raw] = None
     """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-trail.md): `pathlib.Path`, text, or a
     callable. Only for the process that seals the log. Default: none: this process does not seal."""
-    audit_public: Annotated[Sequence[Path | str], parse_raw] = ()
+    audit_public: Annotated[Sequence[Path | str | Mapping[str, Any]], parse_raw] = ()
     """Keys that verify checkpoints, in addition to that of `audit_signing`: verifier keys (`name+id+key`), PEM, base64
-    of 32 bytes, or a `pathlib.Path`."""
+    of 32 bytes, or a `pathlib.Path`. A key that [was replaced](../how-to/rotate-keys.md#the-signing-key) is
+    `{"key": …, "until_size": N}`: it verifies checkpoints of at most N events."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +154,12 @@ class Options:
     """Further origins of this portal, such as `https://other.example`, whose redirect URIs
     `oidc/sector-identifier.json` lists."""
     REVOCATION_GIVE_UP_AFTER: timedelta = timedelta(days=3)
-    """timedelta or seconds: how long a revocation is retried before it is abandoned, with an alert."""
+    """timedelta or seconds: how long after its first attempt, and at least ten, a revocation is abandoned, with an
+    alert."""
+    OPERATIONAL_RETENTION: Annotated[timedelta, _parse_operational_retention] = timedelta(days=90)
+    """timedelta or seconds, from a day to ten years: how long
+    [ended sessions, finished revocations and acknowledged alerts](../how-to/retention.md#rows-without-claims) are
+    stored."""
     CLEAR_ALL_COOKIES: bool = False
     """A logout makes the browser delete every cookie of the registered domain, also of other applications."""
     KEEP_OFFLINE: bool = False

@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from abc import ABC
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -27,6 +27,7 @@ from ._parsing import (
 )
 from .claims import parse_basis, parse_purpose
 from .client_keys import ALGS_BY_KTY, ClientKey, parse_client_keys
+from .metadata_overrides import MetadataOverrides, parse_metadata_overrides
 
 SIGNING_ALGS = ("PS256", "ES256", "EdDSA", "RS256")
 """Algorithms that an ID Token may be signed with. `none` and HS* can't be allowed."""
@@ -38,6 +39,8 @@ PROTOCOL_PARAMETERS = frozenset(
 )
 """Authorization request parameters that the package sets, or that would change how the response must be processed."""
 PROTOCOL_PARAMETER_PREFIXES = ("client_", "code_challenge", "request")
+END_SESSION_PROTOCOL_PARAMETERS = frozenset({"id_token_hint", "logout_hint", "post_logout_redirect_uri", "state"})
+"""Logout request parameters that the package sets; and those that begin with `client_`."""
 _PARAMETER_NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
 ClientAuthMethod = Literal["client_secret_basic", "client_secret_post", "private_key_jwt"]
@@ -46,9 +49,11 @@ SubjectType = Literal["pairwise", "public"]
 RevocationRequirement = Literal["required", "best_effort"]
 TokenHandling = Literal["keep", "discard"]
 EndSessionMethod = Literal["get", "post"]
+IDTokenHint = Literal["minimal", "always", "never"]
 ProvisioningMode = Literal["create", "existing", "invitation"]
 PARMode = Literal["auto", "require", "never"]
 ClaimsRequestMode = Literal["scopes", "parameter", "parameter_null"]
+ReauthenticationMode = Literal["verify", "request", "never"]
 SecurityProfile = Literal["baseline", "heart"]
 
 
@@ -102,14 +107,28 @@ def _parse_max_age(path: str, value: Any) -> int:
     return value if type(value) is int and value >= 0 else fail(path, "must be a whole number of seconds, or None")
 
 
-def _parse_authorization_parameters(path: str, value: Any) -> tuple[tuple[str, str], ...]:
+def _parse_call_count(path: str, value: Any) -> int:
+    return value if type(value) is int and value >= 1 else fail(path, "must be a whole number, at least 1")
+
+
+def _parse_parameters(
+    path: str, value: Any, *, protocol_names: Collection[str], protocol_prefixes: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
     for name, parameter in parse_mapping(path, value).items():
         if not isinstance(name, str) or not _PARAMETER_NAME_PATTERN.fullmatch(name):
             fail(path, "has a name that no parameter can have")
-        if name in PROTOCOL_PARAMETERS or name.startswith(PROTOCOL_PARAMETER_PREFIXES):
+        if name in protocol_names or name.startswith(protocol_prefixes):
             fail(f"{path}[{name!r}]", "is set by the protocol code")
         parse_printable(f"{path}[{name!r}]", parameter, max_length=1024)
     return tuple(value.items())
+
+
+_parse_authorization_parameters = partial(
+    _parse_parameters, protocol_names=PROTOCOL_PARAMETERS, protocol_prefixes=PROTOCOL_PARAMETER_PREFIXES
+)
+_parse_end_session_parameters = partial(
+    _parse_parameters, protocol_names=END_SESSION_PROTOCOL_PARAMETERS, protocol_prefixes=("client_",)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +138,9 @@ class ProviderDeclaration:
     name: str
     issuer: Annotated[str, _parse_issuer]
     """As in the provider's metadata, byte for byte."""
+    metadata_overrides: Annotated[MetadataOverrides, parse_metadata_overrides] = ()
+    """With warning W045: members of the provider's metadata that are missing or wrong there, name → value, such as
+    `revocation_endpoint`; [which ones](#metadata_overrides)."""
     client_id: Annotated[str, parse_nonempty]
     """The client identifier that the provider issued to the portal."""
     client_secret: str = field(default="", repr=False)
@@ -156,6 +178,10 @@ class ProviderDeclaration:
     """Seconds or timedelta: sent with the authorization request, and verified on return. Default: not sent."""
     allow_auth_time_zero: bool = False
     """With warning W014: an `auth_time` of 0 means "unknown", and passes `max_age`."""
+    reauthentication: ReauthenticationMode = "verify"
+    """`verify`: [after a timeout](../how-to/time-out-in-the-browser.md#sign-in-after-a-timeout), the next sign-in of
+    the browser requests `prompt=login` and `max_age`, and verifies `auth_time`; or, with warning W034, `request`:
+    without `max_age` and verification, or `never`."""
     authorization_parameters: Annotated[tuple[tuple[str, str], ...], _parse_authorization_parameters] = ()
     """Further parameters of each authorization request, name → string: `prompt`, `ui_locales`, `login_hint` (the same
     for all users, such as a domain: never about a person), or one that the provider defines. Parameters that the
@@ -166,6 +192,10 @@ class ProviderDeclaration:
     """File of the CA that signed the provider's certificate. Verification can't be disabled. Default: system."""
     proxy: Annotated[str, _parse_proxy] = field(default="", repr=False)  # it may contain a password
     """URL of a proxy; no environment variable is read."""
+    max_concurrent_calls: Annotated[int, _parse_call_count] = 2
+    """Calls to the provider that run at once in a process, [at most half of its
+    threads](../how-to/deploy.md#a-provider-that-hangs). Others wait for their turn while calls finish, and are refused
+    while all of them hang."""
     allow_loopback_http: bool = False
     """Accept http on loopback addresses, for development."""
     max_access_token_lifetime: timedelta = timedelta(hours=24)
@@ -177,8 +207,16 @@ class ProviderDeclaration:
     end_session_method: EndSessionMethod = "get"
     """How the browser is sent to the provider's end_session_endpoint: `get`, or `post`, a form, which keeps the
     `id_token_hint` out of URLs."""
+    id_token_hint: IDTokenHint = "minimal"
+    """Whether a logout sends the ID Token: `minimal` if no URL then contains claims about the person; with warning
+    W040, `always`; `never` for a provider that needs no hint. [What each one means](../how-to/logout.md#the-hint)."""
+    end_session_parameters: Annotated[tuple[tuple[str, str], ...], _parse_end_session_parameters] = ()
+    """Further parameters of each logout request, name → string, such as `logout_uri` at Amazon Cognito. Parameters that
+    the protocol sets, such as `post_logout_redirect_uri`, are refused."""
     allow_logout_token_without_exp: bool = False
     """With warning W022: a logout token without `exp` is valid for two minutes after its `iat`."""
+    require_logout_typ: bool = False
+    """Refuse logout tokens whose `typ` is `JWT` or absent; another `typ` than `logout+jwt` is always refused."""
     trusted_audiences: tuple[str, ...] = ()
     """Further audiences that an ID Token may contain."""
     provisioning: ProvisioningMode = "create"

@@ -8,6 +8,7 @@ id is derived from the key, so lists need no names.
 import base64
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,9 +22,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import randomness
-from ..errors import CiphertextInvalid, KeyMissing, KeyUnknown
+from ..errors import CiphertextInvalid, KeyMissing, KeyUnknown, Undecryptable
 from . import retention_keys
 
+logger = logging.getLogger(__name__)
 KEY_BYTES = 32
 _KEY_ID = re.compile("[0-9a-f]{8}")
 _LIST_TYPES = (list, tuple)
@@ -53,6 +55,20 @@ def get_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
     return keys
 
 
+def find_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
+    """Return the keys of that ring as `get_keys` does; none if they can't be read, which is logged."""
+    try:
+        return get_keys(ring_name)
+    except KeyMissing as error:
+        log_key_missing(error)
+        return ()
+
+
+def log_key_missing(error: KeyMissing) -> None:
+    """Log the fault without its traceback: the cause and its frames may contain credentials of a key service."""
+    logger.error("%s (%s)", error, type(error.__cause__).__name__)
+
+
 def generate_key() -> str:
     """Return a new random key in the format of a key list."""
     return base64.urlsafe_b64encode(randomness.token_bytes(KEY_BYTES)).decode("ascii")
@@ -73,8 +89,11 @@ def encrypt(value: str, *, context: Sequence[str], retention_key_name: str = "")
     return _encrypt_bytes(f"[{','.join(map(encode_basestring, [*context, value]))}]".encode(), key)
 
 
-def decrypt(ciphertext: str, *, context: Sequence[str]) -> str:
-    """Return the plaintext. Raises: KeyMissing, KeyUnknown; CiphertextInvalid, also for another context."""
+def decrypt(ciphertext: str, *, context: Sequence[str], keys: Sequence[SymmetricKey] | None = None) -> str:
+    """Return the plaintext. Raises: KeyMissing, KeyUnknown; CiphertextInvalid, also for another context.
+
+    keys: the encryption keys, read once for many texts; None: read them now.
+    """
     key_id, _, token = ciphertext.partition(":")
     if "-" in key_id and retention_keys.is_retention_key_name(key_id):
         material = retention_keys.get_store().get(key_id)
@@ -82,8 +101,22 @@ def decrypt(ciphertext: str, *, context: Sequence[str]) -> str:
             raise KeyUnknown
         key = SymmetricKey(key_id, material)
     else:
-        key = _get_key(key_id, get_keys("encryption"))
+        key = _get_key(key_id, get_keys("encryption") if keys is None else keys)
     return _decrypt_envelope(key, token, context)[1]
+
+
+def decrypt_external(ciphertext: str, *, context: Sequence[str]) -> str | None:
+    """Return the plaintext of a cookie or parameter; None if it is not one that `encrypt` made with that context.
+
+    Only the encryption keys are used: the sender must not choose a retention key, which may be missing. Raises:
+    KeyMissing, if there is no encryption key.
+    """
+    key_id, _, token = ciphertext.partition(":")
+    keys = get_keys("encryption")
+    try:
+        return _decrypt_envelope(_get_key(key_id, keys), token, context)[1]
+    except Undecryptable:
+        return None
 
 
 def reencrypt_text(ciphertext: str, *, context: Sequence[str], keys: Sequence[SymmetricKey]) -> str:
@@ -124,11 +157,17 @@ def _decrypt_envelope(key: SymmetricKey, token: str, context: Sequence[str]) -> 
 
 def _load_key_texts(ring_name: str, source: Any) -> tuple[str, ...]:
     if callable(source):
-        source = source()
+        try:
+            source = source()
+        except KeyMissing:
+            raise
+        except Exception as error:
+            # Of any type: the clients of key services have their own.
+            raise KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}]: the callable failed.") from error
     if isinstance(source, Path):
         try:
             source = source.read_text("ascii")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}]: the key file can't be read.") from error
     if isinstance(source, str):
         source = source.replace("\n", ",").split(",")

@@ -7,8 +7,8 @@ Then no backup of the database reveals claims that have expired since. The setti
 import base64
 import os
 import re
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Literal, Protocol, cast
@@ -20,11 +20,13 @@ from .._internal import randomness
 from ..errors import KeyMissing
 
 KEY_BYTES = 32
+MARKER_NAME = "phi-oidc-retention-keys"
+"""A file in the folder of the keys. An empty folder that was mounted in its place does not have it."""
 _NAME_PATTERN = re.compile(r"[0-9]{8}-(?:session|[0-9]{1,10})|hold-[0-9a-f]{32}")
 
 
 class RetentionKeyStore(Protocol):
-    """Where the keys are. Any method may raise `KeyMissing` if the store is unavailable; no data is lost by that."""
+    """Where the keys are. Any exception of a method counts as `KeyMissing`; no data is lost by that."""
 
     def get(self, name: str) -> bytes | None:
         """Return the 32 bytes of that key; None if it does not exist or was destroyed."""
@@ -54,7 +56,48 @@ def get_store() -> RetentionKeyStore:
     if not all(callable(getattr(declared, name, None)) for name in ("get", "create", "destroy", "names")):
         message = "PHI_OIDC['KEYS']['retention'] must be a folder, or have get, create, destroy, names."
         raise ImproperlyConfigured(message)
-    return cast(RetentionKeyStore, declared)
+    return _ProjectStore(cast(RetentionKeyStore, declared))
+
+
+class _ProjectStore:
+    """The project's own store. Any exception of it becomes `KeyMissing`, and its keys have the right length."""
+
+    def __init__(self, store: RetentionKeyStore) -> None:
+        self._store = store
+
+    def get(self, name: str) -> bytes | None:
+        with _translate_errors("get"):
+            key = self._store.get(name)
+        return None if key is None else _check_length(name, key)
+
+    def create(self, name: str) -> bytes:
+        with _translate_errors("create"):
+            key = self._store.create(name)
+        return _check_length(name, key)
+
+    def destroy(self, name: str) -> None:
+        with _translate_errors("destroy"):
+            self._store.destroy(name)
+
+    def names(self) -> Iterable[str]:
+        with _translate_errors("names"):
+            return list(self._store.names())
+
+
+@contextmanager
+def _translate_errors(method: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyMissing:
+        raise
+    except Exception as error:
+        raise KeyMissing(f"PHI_OIDC['KEYS']['retention']: {method} failed.") from error
+
+
+def _check_length(name: str, key: object) -> bytes:
+    if not isinstance(key, bytes) or len(key) != KEY_BYTES:
+        raise KeyMissing(f"The retention key {name} is not {KEY_BYTES} bytes.")
+    return key
 
 
 def retention_key_name(obtained_at: datetime, retention: timedelta | Literal["session"]) -> str:
@@ -82,8 +125,26 @@ def parse_key_date(name: str) -> date | None:
     return None if name.startswith("hold-") else datetime.strptime(name[:8], "%Y%m%d").replace(tzinfo=UTC).date()
 
 
+def prepare_folder(folder: Path) -> bool:
+    """Create the folder if it does not exist, and write the marker; return False if it has the marker already.
+
+    Raises: OSError.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        os.close(os.open(folder / MARKER_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return False
+    _sync_folder(folder)
+    return True
+
+
 class RetentionKeyFolder:
-    """Keys as files of one folder with mode 0600. All servers share it; backups must exclude it."""
+    """Keys as files of one folder with mode 0600. All servers share it; backups must exclude it.
+
+    Without the marker that `prepare_folder` writes, each method raises KeyMissing: in another folder, every key would
+    look destroyed, and new keys would be lost as soon as the right folder is back.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -91,14 +152,14 @@ class RetentionKeyFolder:
     def get(self, name: str) -> bytes | None:
         path = self._get_path(name)
         try:
-            key = base64.urlsafe_b64decode(path.read_bytes())
+            key: bytes | None = base64.urlsafe_b64decode(path.read_bytes())
         except FileNotFoundError:
-            return None
+            key = None
         except (OSError, ValueError) as error:
             raise KeyMissing(f"The retention key {name} can't be read.") from error
-        if len(key) != KEY_BYTES:
-            raise KeyMissing(f"The retention key {name} is damaged.")
-        return key
+        # After the read, so that a folder that went away during it is noticed.
+        self._check_marker()
+        return None if key is None else _check_length(name, key)
 
     def create(self, name: str) -> bytes:
         if key := self.get(name):
@@ -111,7 +172,7 @@ class RetentionKeyFolder:
             with suppress(FileExistsError):
                 os.link(temporary, path)
             temporary.unlink()
-            self._sync_folder()
+            _sync_folder(self._folder)
         except OSError as error:
             raise KeyMissing(f"The retention key {name} can't be created.") from error
         key = self.get(name)
@@ -126,29 +187,39 @@ class RetentionKeyFolder:
             with path.open("r+b") as file:
                 _write_durably(file, bytes(path.stat().st_size))
             path.unlink()
-            self._sync_folder()
+            _sync_folder(self._folder)
         except FileNotFoundError:
-            return
+            self._check_marker()
         except OSError as error:
             raise KeyMissing(f"The retention key {name} can't be destroyed.") from error
 
     def names(self) -> Iterable[str]:
         try:
-            return sorted(path.name for path in self._folder.iterdir() if is_retention_key_name(path.name))
+            names = sorted(path.name for path in self._folder.iterdir() if is_retention_key_name(path.name))
         except OSError as error:
             raise KeyMissing("The folder of the retention keys can't be read.") from error
+        self._check_marker()
+        return names
 
     def _get_path(self, name: str) -> Path:
         if not is_retention_key_name(name):
             raise ValueError("This is not the name of a retention key.")
         return self._folder / name
 
-    def _sync_folder(self) -> None:
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    def _check_marker(self) -> None:
+        if not os.path.isfile(self._folder / MARKER_NAME):
+            raise KeyMissing(
+                f"The folder of the retention keys has no file {MARKER_NAME}: mount the folder that has the keys. "
+                "For a new folder, run manage.py phi_oidc keys generate."
+            )
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _write_durably(file: IO[bytes], content: bytes) -> None:

@@ -4,7 +4,7 @@ Each finding is ok, a warning (it works but should be fixed, or cannot be determ
 refused, or are not safe), with the code of the rule if there is one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -17,6 +17,7 @@ from ..errors import Code, MetadataError, SignInRefused, TransportError
 from ..oidc.metadata import OPTIONAL_ENDPOINTS, REQUIRED_ENDPOINTS, process_jwks_response, validate_https_url
 from ..oidc.revocation import process_revocation_response
 from ..oidc.transport import TransportResponse, parse_json_body
+from .known_providers import find_known_provider
 
 FindingLevel = Literal["ok", "warning", "failure"]
 CERTIFICATE_EXPIRY_WARNING = timedelta(days=30)
@@ -270,13 +271,9 @@ def check_client_is_known(response: TransportResponse) -> ProviderFinding:
     return _warning("client", "revocation_failed", text, "It must return 200 for unknown tokens too.")
 
 
-def check_logout(members: Mapping[str, Any]) -> Iterator[ProviderFinding]:
-    """Spec: RP-Initiated Logout 2.1; Back-Channel Logout 2.1."""
-    if isinstance(members.get("end_session_endpoint"), str):
-        yield _ok("logout", "the session at the provider ends too")
-    else:
-        text = "no end_session_endpoint: after logout, users stay signed in at the provider"
-        yield _warning("logout", "end_session_absent", text, "Ask the provider for RP-initiated logout.")
+def check_logout(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> Iterator[ProviderFinding]:
+    """Spec: RP-Initiated Logout 2, 2.1; Back-Channel Logout 2.1."""
+    yield _check_rp_initiated_logout(members, declaration=declaration)
     if members.get("backchannel_logout_supported") is not True:
         text = "no back-channel logout: after logout elsewhere, users stay signed in here until a timeout"
         yield _warning("logout", "backchannel_absent", text, "Ask the provider for Back-Channel Logout.")
@@ -285,6 +282,42 @@ def check_logout(members: Mapping[str, Any]) -> Iterator[ProviderFinding]:
         yield _warning("logout", "backchannel_without_sid", text, "Ask the provider for sid in logout tokens.")
     else:
         yield _ok("logout", "back-channel logout per session: register oidc/backchannel-logout/")
+
+
+def check_logout_sub(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> Iterator[ProviderFinding]:
+    """Warn of Keycloak up to 26.1: its logout tokens to pairwise clients have the user's id as sub.
+
+    The version is not in the metadata. Spec: Core 8; Back-Channel Logout 2.4.
+    """
+    known = find_known_provider(members)
+    if known and known.has_raw_logout_sub and declaration.subject_type == "pairwise":
+        text = "Keycloak up to 26.1: sub in logout tokens is not the pairwise one, so only sid finds a session"
+        remedy = "Update to 26.2, or switch on 'Backchannel logout session required' for the client."
+        yield _warning("logout", "logout_sub_mismatch", text, remedy)
+
+
+def _check_rp_initiated_logout(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> ProviderFinding:
+    if not isinstance(members.get("end_session_endpoint"), str):
+        text = "no end_session_endpoint: after logout, users stay signed in at the provider"
+        return _warning("logout", "end_session_absent", text, "Ask the provider for RP-initiated logout.")
+    known, policy = find_known_provider(members), declaration.id_token_hint
+    parameter = known.required_end_session_parameter if known else ""
+    if known and parameter and parameter not in dict(declaration.end_session_parameters):
+        text = f"{known.name} requires {parameter}: without it a logout ends on its error page"
+        remedy = f"Declare end_session_parameters with {parameter}, and id_token_hint: never."
+        return _warning("logout", "end_session_parameter_missing", text, remedy)
+    if policy == "always" or (policy == "minimal" and declaration.end_session_method == "post"):
+        return _ok("logout", "the session at the provider ends too: the ID Token is sent as the hint")
+    if known and known.requires_id_token_hint:
+        condition = "" if policy == "never" else " if it contains claims about the person"
+        text = f"{known.name} requires id_token_hint, but the ID Token is not sent{condition}: its session stays"
+        remedy = "Declare id_token_hint: always, or ask the provider to keep the claims out of ID Tokens."
+        return _warning("logout", "id_token_hint_required", text, remedy)
+    if policy == "never" or parameter:
+        return _ok("logout", "the browser is sent to the provider without a hint: sign out once to see what it does")
+    name = known.name if known else "the provider"
+    text = "ends the session there too, if the ID Token contains no claims about the person; else a page asks the user"
+    return _ok("logout", f"{name} {text}")
 
 
 def check_response_issuer(members: Mapping[str, Any], *, is_only_provider: bool) -> ProviderFinding:
@@ -323,6 +356,20 @@ def check_acr_values(members: Mapping[str, Any], *, requested: tuple[str, ...]) 
     return _ok("assurance", f"requested: {', '.join(requested)}" if requested else "no acr is requested")
 
 
+def check_reauthentication(
+    members: Mapping[str, Any], *, declaration: ProviderDeclaration
+) -> Iterator[ProviderFinding]:
+    """Warn if the metadata do not offer what a sign-in after a timeout requires. Spec: Discovery 3; Core 3.1.2.1."""
+    if declaration.reauthentication != "verify":
+        text = "after a timeout, single sign-on may suffice to sign in again"
+        yield _warning("assurance", "django_phi_oidc.W034", text, "Declare verify, if the provider sends auth_time.")
+        return
+    claims = _find_string_list(members, "claims_supported")
+    if claims is not None and "auth_time" not in claims:
+        text = "auth_time is not listed; without it, a sign-in after a timeout is refused"
+        yield _warning("assurance", Code.AUTH_TIME_MISSING, text, "Ask the provider, or declare reauthentication.")
+
+
 def check_access_token_lifetime(alert_count: int | None, *, limit: timedelta) -> ProviderFinding:
     """alert_count: recent alerts about long lifetimes; None: the audit log could not be read."""
     text = f"only visible at a sign-in; more than {limit} is refused"
@@ -330,6 +377,13 @@ def check_access_token_lifetime(alert_count: int | None, *, limit: timedelta) ->
         text = f"{alert_count} sign-ins in 30 days had access tokens with a lifetime above an hour, or without one"
         return _warning("lifetimes", Code.ACCESS_TOKEN_LIFETIME, text, "Ask the provider for ten minutes.")
     return _ok("lifetimes", text if alert_count is None else f"{text}; no alert in 30 days")
+
+
+def check_audit_log(deviations: Sequence[str]) -> Iterator[ProviderFinding]:
+    """Report how the triggers of the audit log differ from what the migrations made."""
+    for text in deviations:
+        remedy = "manage.py phi_oidc audit repair, as the owner of the tables; then audit verify."
+        yield _failure("audit log", "protection_altered", text, remedy)
 
 
 def check_clock(

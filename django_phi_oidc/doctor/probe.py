@@ -15,11 +15,12 @@ from ..config.claims import ClaimDeclaration
 from ..config.providers import ProviderDeclaration
 from ..errors import AuditUnavailable, SignInRefused, TransportError
 from ..oidc.client_auth import AssertionFreshness
-from ..oidc.metadata import build_metadata_request, process_metadata_response
+from ..oidc.metadata import build_metadata_request, merge_metadata, process_metadata_response
 from ..oidc.revocation import build_revocation_request
 from ..oidc.transport import Transport, TransportRequest, TransportResponse
 from ..provider.connection_pool import translate_error
 from ..provider.http_transport import create_ssl_context
+from ..provider.metadata_documents import fetch_oauth_members
 from . import diagnostics
 from .diagnostics import ProviderFinding, TLSPeer
 
@@ -55,7 +56,12 @@ def probe_provider(
         return
     received_at = clock()
     yield diagnostics.check_discovery(response)
+    oauth_members = fetch_oauth_members(
+        response, declaration=declaration, transport=transport, timeout_seconds=TIMEOUT_SECONDS
+    )
     members = diagnostics.find_metadata_members(response)
+    if members is not None:
+        members = merge_metadata(members, oauth_members=oauth_members or {}, declaration=declaration)
     yield from _check_tls(declaration, members or {}, now=received_at)
     times = {"requested_at": requested_at, "received_at": received_at}
     yield diagnostics.check_clock(response.headers, **times, leeway=declaration.leeway)
@@ -63,7 +69,7 @@ def probe_provider(
         return
     yield from _check_metadata(declaration, context, members)
     yield from _check_keys(declaration, members, transport=transport)
-    yield from _check_client_is_known(declaration, response, transport=transport, now=received_at)
+    yield from _check_client_is_known(declaration, response, oauth_members, transport=transport, now=received_at)
     alerts = _count_lifetime_alerts(declaration.name, now=received_at)
     yield diagnostics.check_access_token_lifetime(alerts, limit=declaration.max_access_token_lifetime)
 
@@ -81,10 +87,12 @@ def _check_metadata(
     yield diagnostics.check_revocation(members, declaration=declaration)
     if declaration.name in context.introspection_provider_names:
         yield diagnostics.check_introspection(members)
-    yield from diagnostics.check_logout(members)
+    yield from diagnostics.check_logout(members, declaration=declaration)
+    yield from diagnostics.check_logout_sub(members, declaration=declaration)
     yield diagnostics.check_response_issuer(members, is_only_provider=context.is_only_provider)
     yield diagnostics.check_requested_claims(members, declaration=declaration, claims=context.claims)
     yield diagnostics.check_acr_values(members, requested=declaration.acr_values)
+    yield from diagnostics.check_reauthentication(members, declaration=declaration)
 
 
 def _check_tls(
@@ -141,11 +149,16 @@ def _check_keys(
 
 
 def _check_client_is_known(
-    declaration: ProviderDeclaration, metadata_response: TransportResponse, *, transport: Transport, now: datetime
+    declaration: ProviderDeclaration,
+    metadata_response: TransportResponse,
+    oauth_members: Mapping[str, Any] | None,
+    *,
+    transport: Transport,
+    now: datetime,
 ) -> Iterator[ProviderFinding]:
     """Send no request if a sign-in would be refused because of the metadata."""
     try:
-        metadata = process_metadata_response(metadata_response, declaration=declaration)
+        metadata = process_metadata_response(metadata_response, declaration=declaration, oauth_members=oauth_members)
         request = build_revocation_request(
             metadata=metadata,
             declaration=declaration,

@@ -3,12 +3,10 @@
 Disclosures for treatment, payment and health care operations are included, although the rule exempts them.
 """
 
-import json
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -16,7 +14,14 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 
 from ..access.policy import PATIENT_REQUEST, PURPOSES, is_resource_reference
 from ..audit.actions import DISCLOSURE_ACTIONS
-from ..audit.events import Action, NewEvent, Origin, compute_resource_pseudonym, get_registered_disclosure_actions
+from ..audit.events import (
+    Action,
+    NewEvent,
+    Origin,
+    compute_resource_pseudonym,
+    get_registered_disclosure_actions,
+    parse_detail,
+)
 from ..audit.models import AuditEvent
 from ..audit.recorder import record_many
 from ..audit.search import PAGE_SIZE, EventQuery, KeysetPage, find_oldest_unarchived_time, list_events_of_query
@@ -97,7 +102,7 @@ class DisclosureAccounting:
         return oldest if oldest and oldest > self.since else None
 
     def _create_disclosure(self, event: AuditEvent) -> Disclosure:
-        detail = parse_detail(event)
+        detail = parse_detail(event.detail)
         claims = detail.get("claims", detail.get("claim", []))
         return Disclosure(
             id=event.id,
@@ -156,14 +161,6 @@ def create_accounting(
         subject_uuids=subjects,
         resource_names=names,
     )
-
-
-def parse_detail(event: AuditEvent) -> dict[str, Any]:
-    try:
-        detail = json.loads(event.detail)
-    except ValueError:
-        return {}
-    return detail if isinstance(detail, dict) else {}
 
 
 def find_actor_accounts(disclosures: Collection[Disclosure]) -> dict[str, AbstractBaseUser]:

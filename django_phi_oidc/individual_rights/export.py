@@ -12,7 +12,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ..access.emergency.models import EmergencyAccess
 from ..access.policy import PATIENT_REQUEST
-from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
+from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
 from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
 from ..claims.models import LegalHold, StoredClaim
@@ -20,7 +20,6 @@ from ..config.claims import ClaimDeclaration
 from ..errors import KeyRingError
 from ..sessions.models import OIDCSession
 from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
-from .accounting import parse_detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +38,13 @@ def export_person(
     claim_declarations: Mapping[str, ClaimDeclaration],
     origin: Origin,
     now: datetime,
+    purpose: str = PATIENT_REQUEST,
+    reason_code: str = "",
 ) -> PersonExport:
     """Return the stored data of these subjects of user as JSON values, after the events of the export are committed.
+
+    purpose: the HL7 PurposeOfUse code of the export. reason_code: the `reason` of its events; contains nothing about a
+    person.
 
     Included: all stored claims, even expired ones; sessions without tokens and keys; legal holds without their reason,
     which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
@@ -49,7 +53,8 @@ def export_person(
     Raises: AuditUnavailable, and then nothing was decrypted.
     """
     claims = list(StoredClaim.objects.filter(subject__in=subjects).order_by("name", "obtained_at"))
-    record_many(list(_build_export_events(user, subjects, claims, origin=origin, now=now)))
+    fields: dict[str, Any] = {"origin": origin, "now": now, "purpose": purpose, "reason": reason_code}
+    record_many(list(_build_export_events(user, subjects, claims, **fields)))
     unreadable: list[str] = []
     holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
     uuids = {subject.pk: str(subject.uuid) for subject in subjects}
@@ -69,7 +74,7 @@ def export_person(
                 "uuid": str(subject.uuid),
                 **_serialize(subject, "issuer", "first_seen_at", "last_seen_at"),
                 "claims": [
-                    _serialize_claim(claim, claim_declarations.get(claim.name), unreadable)
+                    _serialize_claim(claim, claim_declarations.get(claim.name), user.pk, unreadable)
                     for claim in claims
                     if claim.subject_id == subject.pk
                 ],
@@ -96,9 +101,7 @@ def _build_export_events(
     user: AbstractBaseUser,
     subjects: Sequence[PairwiseSubject],
     claims: Sequence[StoredClaim],
-    *,
-    origin: Origin,
-    now: datetime,
+    **event_fields: Any,
 ) -> Iterator[NewEvent]:
     """Yield the events: the claim names of each subject, or one event for an account without subjects."""
     names_by_subject = {
@@ -109,17 +112,17 @@ def _build_export_events(
         for start in range(0, max(len(names), 1), MAX_ITEMS):
             yield NewEvent(
                 action=Action.SUBJECT_EXPORTED,
-                origin=origin,
-                now=now,
                 subject=subject_id,
-                purpose=PATIENT_REQUEST,
                 resource=f"user/{user.pk}",
                 detail={"claims": names[start : start + MAX_ITEMS]},
+                **event_fields,
             )
 
 
 @sensitive_variables()
-def _serialize_claim(claim: StoredClaim, declaration: ClaimDeclaration | None, unreadable: list[str]) -> dict[str, Any]:
+def _serialize_claim(
+    claim: StoredClaim, declaration: ClaimDeclaration | None, user_id: Any, unreadable: list[str]
+) -> dict[str, Any]:
     """Return the decrypted claim; one that can't be decrypted has no value and is added to unreadable."""
     sealed: Any = StoredClaim._meta.get_field("value")
     fields = {
@@ -129,6 +132,7 @@ def _serialize_claim(claim: StoredClaim, declaration: ClaimDeclaration | None, u
         **_serialize(claim, "obtained_at", "expires_at", "held_until"),
     }
     try:
+        claim.validate_owner(user_id)
         return {**fields, "value": json.loads(sealed.decrypt(claim))}
     except (KeyRingError, ValueError):
         unreadable.append(f"claim {claim.name}")
@@ -154,7 +158,7 @@ def _iter_events(subject: PairwiseSubject, unreadable_items: list[str]) -> Itera
     """Yield the events about the subject, up to a row that was altered into an invalid event."""
     try:
         for event in iterate_events(EventFilters(subject=str(subject.uuid))):
-            detail = parse_detail(event)
+            detail = parse_detail(event.detail)
             yield {
                 "id": str(event.id),
                 **_serialize(event, "occurred_at", "action", "outcome", "purpose", "actor"),

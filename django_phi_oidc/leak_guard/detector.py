@@ -6,11 +6,12 @@ Detected: the shapes of tokens, by one regular expression, and the exact values 
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import unquote_plus
 
-from .._internal.request_secrets import SecretLocation, current_secrets
+from .._internal.request_secrets import SecretLocation, current_secrets, has_revealed_claims
 
 MASK = "•••"
 TOKEN_PATTERN = re.compile(
@@ -72,35 +73,39 @@ class LeakageFilter(logging.Filter):
                 setattr(record, name, masked)
         try:
             message = record.getMessage()
-        except (TypeError, ValueError, KeyError):
-            # The arguments do not match the format. The handler reports that on stderr and needs them for it.
+            traceback = _FORMATTER.formatException(record.exc_info) if record.exc_info and not record.exc_text else ""
+        except Exception:  # noqa: BLE001 -- a filter must not make the application's logging call fail
+            # The record cannot be formatted: its arguments do not match, or `__str__` of one of them fails. The handler
+            # reports that on stderr and needs them for it.
             return True
         if (masked := mask(message)) != message:
             record.msg, record.args = masked, None
-        if record.exc_info and not record.exc_text:
-            traceback = _FORMATTER.formatException(record.exc_info)
-            if (masked := mask(traceback)) != traceback:
-                # Formatters use this text instead of formatting the traceback.
-                record.exc_text = masked
+        if (masked := mask(traceback)) != traceback:
+            # Formatters use this text instead of formatting the traceback.
+            record.exc_text = masked
         return True
 
 
 def before_send(event: Any, hint: Any) -> Any:
-    """Return a Sentry event with every text masked, and without variables if the request revealed claims.
+    """Return a Sentry event with every text masked, and without variables if a claim was revealed before.
 
+    Texts are values, keys of dictionaries and members of sets. This does not need the middleware.
     For the options `before_send`, `before_send_transaction` and `before_breadcrumb`.
     """
-    return _mask_event(event, without_variables=any(secret.kind == "claim" for secret in current_secrets()))
+    return _mask_event(event, without_variables=has_revealed_claims())
 
 
 def _mask_event(part: Any, *, without_variables: bool) -> Any:
+    mask_part = partial(_mask_event, without_variables=without_variables)
     if isinstance(part, str):
         return mask(part)
-    if isinstance(part, dict):
+    if isinstance(part, Mapping):
         members = {key: value for key, value in part.items() if not (without_variables and key == "vars")}
-        return {key: _mask_event(value, without_variables=without_variables) for key, value in members.items()}
-    if isinstance(part, list | tuple):
-        return type(part)(_mask_event(item, without_variables=without_variables) for item in part)
+        return {mask_part(key): mask_part(value) for key, value in members.items()}
+    if isinstance(part, list | tuple | set | frozenset):
+        items = [mask_part(item) for item in part]
+        # A named tuple takes its members as arguments: a plain one is as good in an event.
+        return next((kind(items) for kind in (list, set, frozenset) if isinstance(part, kind)), tuple(items))
     return part
 
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -29,14 +29,14 @@ from ..audit.request_context import Actor
 from ..audit.throttling import add_attempt, get_sender_network, remove_attempt
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
-from ..errors import ActivationRefused, Code, NotProvisioned, SubjectKeyMissing
+from ..errors import ActivationRefused, Code, NotProvisioned, SubjectAltered, SubjectKeyMissing
 from ..subjects.identifiers import compute_subject_digest
 from ..subjects.linking import find_linked_subject
 from .activation_redemption import redeem_code
 from .code_exchange import VerifiedSignIn
 from .failures import LoginError, SignInAttempt, report_failure
 from .provider_selection import build_sign_in_url, parse_next_url
-from .state_cookie import read_encrypted_cookie, set_encrypted_cookie
+from .state_cookie import get_encrypted_cookie_name, read_encrypted_cookie, set_encrypted_cookie
 
 logger = logging.getLogger("django_phi_oidc.login")
 LOG_MESSAGE = "An activation code was refused: reason=%(reason)s provider=%(provider)s reference=%(reference)s"
@@ -64,6 +64,8 @@ class UnlinkedSignIn:
     next_url: str = field(repr=False)
     signed_in_timestamp: float
     """Seconds since the epoch."""
+    auth_timestamp: float | None = None
+    """Seconds since the epoch: when the person authenticated at the provider; None if unknown."""
 
 
 def attach_unlinked_sign_in(request: HttpRequest, sign_in: VerifiedSignIn) -> None:
@@ -88,8 +90,9 @@ def redirect_to_activation(
         provider_in_url=attempt.provider_in_url,
         next_url=next_url,
         signed_in_timestamp=clock.now().timestamp(),
+        auth_timestamp=sign_in.auth_time.timestamp() if sign_in.auth_time else None,
     )
-    response, name = HttpResponseRedirect(reverse("oidc_activate")), _get_cookie_name(request)
+    response, name = HttpResponseRedirect(reverse("oidc_activate")), get_encrypted_cookie_name(request, _COOKIE_NAME)
     set_encrypted_cookie(response, request, name, unlinked, context=_COOKIE_CONTEXT, lifetime=COOKIE_LIFETIME)
     return set_private_headers(response)
 
@@ -155,7 +158,7 @@ def _deny_activation(
         provider=unlinked.provider,
         resource=f"user/{user}" if user else "",
     )
-    with suppress(SubjectKeyMissing):
+    with suppress(SubjectKeyMissing, SubjectAltered):
         # The form was submitted twice, and the first request created the link.
         if find_linked_subject(issuer=unlinked.issuer, sub=unlinked.sub, keys=keys):
             return _redirect_to_sign_in(request, unlinked)
@@ -165,8 +168,8 @@ def _deny_activation(
 
 def _redirect_to_sign_in(request: HttpRequest, unlinked: UnlinkedSignIn) -> HttpResponse:
     """Redirect to the sign-in, which now finds an account. The provider still has a session and does not prompt."""
-    response = HttpResponseRedirect(_build_restart_url(unlinked))
-    response.delete_cookie(_get_cookie_name(request), samesite="Lax")
+    response = HttpResponseRedirect(_build_restart_url(unlinked, prompts_login=False))
+    response.delete_cookie(get_encrypted_cookie_name(request, _COOKIE_NAME), samesite="Lax")
     return set_private_headers(response)
 
 
@@ -175,14 +178,18 @@ def _render_page(
 ) -> HttpResponse:
     """unlinked: None when it is too late to enter a code."""
     provider = conf.providers().get(unlinked.provider) if unlinked else None
+    auth_timestamp = unlinked.auth_timestamp if unlinked else None
+    # On a shared computer the provider may still have the session of the previous person: without the prompt, the links
+    # would lead back to this page as the same person. No claim is shown, because that person may not be the reader.
     context = {
         "is_open": unlinked is not None,
         "label": provider.label if provider else "",
+        "authenticated_at": datetime.fromtimestamp(auth_timestamp, UTC) if auth_timestamp is not None else None,
         "is_wrong": status == 403,
         "is_guessing": status == 429,
         "is_unavailable": status == 503,
         "reference": reference,
-        "restart_url": _build_restart_url(unlinked) if unlinked else build_sign_in_url(None, next_url=""),
+        "restart_url": _build_restart_url(unlinked, prompts_login=True),
     }
     response = set_private_headers(render(request, "django_phi_oidc/activate.html", context, status=status))
     # With `no-referrer` the form would be sent with the origin "null", which Django's CSRF check refuses.
@@ -192,22 +199,20 @@ def _render_page(
     return response
 
 
-def _build_restart_url(unlinked: UnlinkedSignIn) -> str:
-    return build_sign_in_url(unlinked.provider if unlinked.provider_in_url else None, next_url=unlinked.next_url)
+def _build_restart_url(unlinked: UnlinkedSignIn | None, *, prompts_login: bool) -> str:
+    provider = unlinked.provider if unlinked and unlinked.provider_in_url else None
+    return build_sign_in_url(provider, next_url=unlinked.next_url if unlinked else "", prompts_login=prompts_login)
 
 
 @sensitive_variables()
 def _find_unlinked_sign_in(request: HttpRequest, *, now: datetime) -> UnlinkedSignIn | None:
     """Return the sign-in of the cookie; None when it has expired, or its provider was declared differently since."""
-    unlinked = read_encrypted_cookie(request, _get_cookie_name(request), UnlinkedSignIn, context=_COOKIE_CONTEXT)
+    unlinked = read_encrypted_cookie(
+        request, get_encrypted_cookie_name(request, _COOKIE_NAME), UnlinkedSignIn, context=_COOKIE_CONTEXT
+    )
     if unlinked is None or now.timestamp() - unlinked.signed_in_timestamp > COOKIE_LIFETIME.total_seconds():
         return None
     provider = conf.providers().get(unlinked.provider)
     if provider is None or provider.provisioning != "invitation" or provider.issuer != unlinked.issuer:
         return None
     return unlinked
-
-
-def _get_cookie_name(request: HttpRequest) -> str:
-    # Browsers accept a cookie with this prefix over https only, and for this host only.
-    return f"__Host-{_COOKIE_NAME}" if request.is_secure() else _COOKIE_NAME

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.utils.crypto import constant_time_compare
 from django.views.decorators.debug import sensitive_variables
 
 from ..audit.events import Action, Origin
@@ -13,9 +14,12 @@ from ..config.providers import ProviderDeclaration
 from ..crypto.keyring import SymmetricKey
 from ..errors import ActivationRefused, SubjectTaken
 from ..subjects.activation_codes import parse_code
-from ..subjects.identifiers import compute_activation_digest
+from ..subjects.identifiers import compute_activation_binding, compute_activation_digest
+from ..subjects.invitations import have_privileges_grown, revoke_activation_codes
 from ..subjects.linking import link_existing_user
 from ..subjects.models import ActivationCode, PairwiseSubject
+
+PRIVILEGES_GROWN, ALTERED = "privileges_grown", "altered"
 
 
 @sensitive_variables()
@@ -31,9 +35,32 @@ def redeem_code(
     """Link the person with that sub to the user of the code, and return the subject.
 
     Of concurrent requests, one redeems the code. Each refusal takes the same statements: `unknown`, `expired`,
-    `redeemed`, `revoked`, `user_inactive`. Only `subject_taken` comes after a correct code.
-    Raises: ActivationRefused, with the code left unchanged; SubjectKeyMissing, SubInvalid, SubNotPairwise.
+    `redeemed`, `revoked`, `user_inactive`. Only `altered`, `privileges_grown` and `subject_taken` come after a
+    correct code.
+    Raises: ActivationRefused, with the code left unchanged, or revoked if the privileges of its user have grown;
+    SubjectKeyMissing, SubInvalid, SubNotPairwise.
     """
+    try:
+        return _redeem(code_text, sub=sub, provider=provider, keys=keys, origin=origin, now=now)
+    except ActivationRefused as error:
+        if error.reason == PRIVILEGES_GROWN:
+            user_pk: Any = error.user
+            codes = ActivationCode.objects.filter(user=user_pk)
+            revoke_activation_codes(codes, reason=PRIVILEGES_GROWN, origin=origin, now=now)
+        raise
+
+
+@sensitive_variables()
+def _redeem(
+    code_text: str,
+    *,
+    sub: str,
+    provider: ProviderDeclaration,
+    keys: Sequence[SymmetricKey],
+    origin: Origin,
+    now: datetime,
+) -> PairwiseSubject:
+    """Raises: as redeem_code, and then nothing is changed."""
     code = parse_code(code_text)
     digests = [compute_activation_digest(key.material, issuer=provider.issuer, code=code) for key in keys]
     with transaction.atomic():
@@ -50,6 +77,10 @@ def redeem_code(
             raise ActivationRefused(reason, user=user.pk)
         if not user.is_active:
             raise ActivationRefused("user_inactive", user=user.pk)
+        if not _is_bound(activation, keys):
+            raise ActivationRefused(ALTERED, user=user.pk)
+        if have_privileges_grown(user, activation):
+            raise ActivationRefused(PRIVILEGES_GROWN, user=user.pk)
         try:
             subject = link_existing_user(user, sub=sub, provider=provider, keys=keys, origin=origin, now=now)
         except SubjectTaken as error:
@@ -57,3 +88,21 @@ def redeem_code(
         fields: Any = {"subject": str(subject.uuid), "provider": provider.name, "resource": f"user/{user.pk}"}
         enqueue(Action.ACTIVATION_REDEEMED, origin=origin, now=now, **fields)
     return subject
+
+
+def _is_bound(activation: ActivationCode, keys: Sequence[SymmetricKey]) -> bool:
+    """Return whether the code was created for this user, with these privileges; not if the row was changed since."""
+    if not isinstance(activation.privileges, list):
+        return False
+    return any(
+        constant_time_compare(
+            activation.binding,
+            compute_activation_binding(
+                key.material,
+                activation_digest=activation.digest,
+                user_pk=str(activation.user_id),
+                privileges=[str(name) for name in activation.privileges],
+            ),
+        )
+        for key in keys
+    )

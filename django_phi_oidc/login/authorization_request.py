@@ -77,7 +77,7 @@ def redirect_to_provider(
             nonce=pending.nonce,
             code_verifier=pending.code_verifier,
             redirect_uri=pending.redirect_uri,
-            prompts_login=bool(pending.session_to_renew),
+            prompts_login=bool(pending.session_to_renew) or pending.reauthenticates,
         ),
         provider=provider,
         declared_claims=declared_claims,

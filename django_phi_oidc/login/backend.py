@@ -1,6 +1,9 @@
 """The authentication backends: for verified OIDC sign-ins, with mozilla-django-oidc's hooks, and for break-glass."""
 
-from collections.abc import Mapping
+import logging
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +11,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import BaseBackend, ModelBackend
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.hashers import make_password
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.debug import sensitive_variables
@@ -16,9 +20,12 @@ from mozilla_django_oidc.auth import OIDCAuthenticationBackend as MozillaBackend
 from .. import conf
 from .._internal.clock import now
 from ..crypto import keyring
-from ..errors import AccountError, Code
-from ..subjects.linking import create_opaque_username, get_or_create_account
+from ..errors import AccountError, AccountNotSaved, Code, PhiOidcError
+from ..subjects.account_fields import build_account_fields, create_username
+from ..subjects.linking import get_or_create_account
 from .code_exchange import VerifiedSignIn
+
+logger = logging.getLogger("django_phi_oidc.login")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,20 +82,26 @@ class OIDCAuthenticationBackend(MozillaBackend):
         """Return the user, with the subject in `user.pairwise_link`. Raises: AccountError."""
         provider = conf.providers().get(sign_in.provider)
         may_create = provider is not None and provider.provisioning == "create"
-        linked = get_or_create_account(
-            issuer=sign_in.issuer,
-            sub=sign_in.sub,
-            keys=keyring.get_keys("subject"),
-            create_user=(lambda: self.create_user(sign_in.claims)) if may_create else None,
-            origin=sign_in.origin,
-            provider=sign_in.provider,
-            now=now(),
-        )
-        user: Any = linked.user
-        if not self.user_can_authenticate(user):
-            raise AccountError(Code.USER_INACTIVE)
-        if not linked.created:
-            user = self.update_user(user, sign_in.claims)
+        with _log_unsaved_account():
+            linked = get_or_create_account(
+                issuer=sign_in.issuer,
+                sub=sign_in.sub,
+                keys=keyring.get_keys("subject"),
+                create_user=(lambda: self.create_user(sign_in.claims)) if may_create else None,
+                origin=sign_in.origin,
+                provider=sign_in.provider,
+                now=now(),
+            )
+            user: Any = linked.user
+            if not self.user_can_authenticate(user):
+                raise AccountError(Code.USER_INACTIVE)
+            if not linked.created:
+                try:
+                    user = self.update_user(user, sign_in.claims)
+                except (PhiOidcError, PermissionDenied):
+                    raise
+                except Exception as error:
+                    raise AccountNotSaved from error
         user.pairwise_link = linked
         return user
 
@@ -96,14 +109,29 @@ class OIDCAuthenticationBackend(MozillaBackend):
     aauthenticate = BaseBackend.aauthenticate  # type: ignore[assignment]  # it takes passwords
 
     def create_user(self, claims: Mapping[str, Any]) -> AbstractBaseUser:
-        """Return a new user with an opaque name and no data about the person."""
-        name = {self.UserModel.USERNAME_FIELD: self.get_username(claims)}
-        user: AbstractBaseUser = self.UserModel._default_manager.create_user(**name)
+        """Return a new user with an opaque name and no data about the person.
+
+        A unique e-mail address is opaque too, and cannot be delivered to. Any exception refuses the sign-in.
+        """
+        fields = build_account_fields(self.UserModel, username=self.get_username(claims))
+        user: AbstractBaseUser = self.UserModel._default_manager.create_user(**fields)
         return user
 
     def get_username(self, claims: Mapping[str, Any]) -> str:
-        return create_opaque_username()
+        return create_username(self.UserModel)
 
     def get_user(self, user_id: Any) -> Any:
         """Return the user if active: deactivation ends the user's sessions at their next request."""
         return ModelBackend.get_user(self, user_id)
+
+
+@contextmanager
+def _log_unsaved_account() -> Iterator[None]:
+    """Log the class and the place of the exception, without its message: databases repeat the values of the row."""
+    try:
+        yield
+    except AccountNotSaved as error:
+        if cause := error.__cause__:
+            place = "".join(traceback.format_tb(cause.__traceback__))
+            logger.error("An account was not saved: %s\n%s", type(cause).__name__, place)  # noqa: TRY400 -- as above
+        raise

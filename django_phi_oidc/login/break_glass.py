@@ -4,7 +4,8 @@ The page exists only if BREAK_GLASS_ACCOUNT names the account. The session lasts
 claims stay encrypted.
 """
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
@@ -25,7 +26,7 @@ from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.refusals import report_refusal
 from ..audit.request_context import Actor
-from ..audit.throttling import allow_event, count_refusals, release_event
+from ..audit.throttling import add_attempt, get_sender_network, remove_attempt
 from ..errors import AuditUnavailable
 from ..sessions.activity import ENDS_AT_KEY
 from .backend import BreakGlassCredentials
@@ -34,8 +35,12 @@ from .provider_selection import parse_next_url
 
 SESSION_LIFETIME = timedelta(hours=1)
 REFUSAL_CODE = "break_glass_refused"
-MAX_GUESSES_PER_ADDRESS, MAX_GUESSES_TOTAL = 5, 50
-"""Wrong passwords per minute. Further ones are not checked."""
+MAX_GUESSES_PER_ADDRESS = 5
+"""Wrong passwords per minute. Further ones are not checked, and do not count into the limits of all addresses."""
+MAX_FIRST_GUESSES = MAX_REPEATED_GUESSES = 25
+"""Per minute, of all addresses together. First guesses of an address have a share of their own, so that addresses that
+keep guessing do not shut the page for the others."""
+_THROTTLE_KIND = "break_glass"
 
 
 class BreakGlassLoginForm(forms.Form):
@@ -64,19 +69,17 @@ class BreakGlassLoginView(View):
     def post(self, request: HttpRequest) -> HttpResponse:
         origin, now = Actor.from_request(request).origin, clock.now()
         form = BreakGlassLoginForm(request.POST)
-        # Count before checking and undo it on success, so that concurrent requests cannot exceed the limit.
-        is_event_allowed = allow_event(REFUSAL_CODE, origin.client_ip, now=now)
-        user = None
-        if form.is_valid():
-            from_address, total = count_refusals(REFUSAL_CODE, origin.client_ip, now=now)
-            if from_address <= MAX_GUESSES_PER_ADDRESS and total <= MAX_GUESSES_TOTAL:
-                user = auth.authenticate(request, break_glass=BreakGlassCredentials(**form.cleaned_data))
+        network = get_sender_network(origin.client_ip)
+        user, counter_keys = None, _count_guess(network, now=now) if form.is_valid() else ()
+        if counter_keys:
+            user = auth.authenticate(request, break_glass=BreakGlassCredentials(**form.cleaned_data))
         if user is None:
             # The page is the same whether the name, the password or the limit was the reason.
-            refusal: Any = {"is_event_allowed": is_event_allowed, "detail": {"stage": "local"}}
-            audit_error = report_refusal(Action.LOGIN_REFUSED, REFUSAL_CODE, origin=origin, now=now, **refusal)[1]
-            return _render_page(request, status=503 if audit_error else 403)
-        release_event(REFUSAL_CODE, origin.client_ip, was_allowed=is_event_allowed, now=now)
+            detail = {"stage": "local"}
+            refusal = report_refusal(Action.LOGIN_REFUSED, REFUSAL_CODE, origin=origin, now=now, detail=detail)
+            return _render_page(request, status=503 if refusal.audit_error else 403)
+        for counter_key in counter_keys:
+            remove_attempt(_THROTTLE_KIND, counter_key, now=now)
         origin = origin._replace(actor=str(user.pk))
         permit = NewEvent(action=Action.LOGIN_SUCCEEDED, origin=origin, now=now, reason="break_glass")
         alert = NewEvent(action=Action.ALERT_RAISED, origin=origin, now=now, detail={"rule": "break_glass_used"})
@@ -91,6 +94,19 @@ class BreakGlassLoginView(View):
         request.session.set_expiry(int(SESSION_LIFETIME.total_seconds()))
         url = parse_next_url(request) or resolve_url(settings.LOGIN_REDIRECT_URL)
         return set_private_headers(HttpResponseRedirect(url))
+
+
+def _count_guess(network: str, *, now: datetime) -> Sequence[str]:
+    """Count a guess, and return the counters that it increased; none if its password must not be checked.
+
+    Guesses are counted before the check, so that concurrent requests cannot exceed a limit.
+    """
+    guesses_of_network = add_attempt(_THROTTLE_KIND, network, now=now)
+    if guesses_of_network > MAX_GUESSES_PER_ADDRESS:
+        return ()
+    # A network is an address, a prefix or "unknown".
+    share, limit = ("first", MAX_FIRST_GUESSES) if guesses_of_network == 1 else ("repeated", MAX_REPEATED_GUESSES)
+    return (network, share) if add_attempt(_THROTTLE_KIND, share, now=now) <= limit else ()
 
 
 def _render_page(request: HttpRequest, *, status: int) -> HttpResponse:

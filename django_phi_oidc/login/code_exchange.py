@@ -20,12 +20,15 @@ from ..oidc.token import (
     process_token_response,
 )
 from ..oidc.userinfo import build_userinfo_request, process_userinfo_response
+from ..provider.call_limit import limit_total_time
 from ..provider.registry import Provider
-from ..sessions.tasks import revoke_received_tokens
+from ..sessions.tasks import INLINE_SECONDS, revoke_received_tokens
 from .state_cookie import AuthorizationState, is_issued_nonce
 
 PROVIDER_TIMEOUT_SECONDS = 8.0
 """For each call to the provider at sign-in."""
+CALLBACK_SECONDS = 16.0
+"""For all calls of a callback together. With the revocation of refused tokens, the user waits for less than 20 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,8 @@ class VerifiedSignIn:
     claims: Mapping[str, Any] = field(repr=False)
     """The declared claims. Host code gets no others."""
     origin: Origin = field(repr=False)
+    auth_time: datetime | None = None
+    """When the person authenticated at the provider; None if the ID Token does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,8 @@ class TokenExchangeResult:
     claims: Mapping[str, Any] = field(repr=False)
     undeclared_claims: tuple[str, ...]
     """Names of received claims that are not declared."""
+    offered_acr_values: tuple[str, ...] = ()
+    """`acr_values_supported` of the provider."""
 
     @property
     def sid(self) -> str:
@@ -72,7 +79,9 @@ def revoke_tokens_on_error(issued_tokens: list[ReceivedToken], *, provider: str)
         yield
     except BaseException:
         if issued_tokens:
-            revoke_received_tokens(issued_tokens, provider=provider)
+            # Also when the callback has used up its time.
+            with limit_total_time(INLINE_SECONDS):
+                revoke_received_tokens(issued_tokens, provider=provider)
         raise
 
 
@@ -106,7 +115,7 @@ def exchange_code(
         request_secrets.register_secret(token.value, token.token_type_hint)
     tokens = process_token_response(response, declaration=declaration)
     request_secrets.register_secret(tokens.id_token, "id_token")
-    keys = provider.get_key_set(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
+    keys = provider.get_key_set(timeout_seconds=PROVIDER_TIMEOUT_SECONDS, source="provider")
     id_claims = verify_id_token(
         tokens.id_token,
         keys=keys,
@@ -133,5 +142,9 @@ def exchange_code(
     request_secrets.register_secret(secrets, "claim", location="anywhere")
     minimization.validate_essential_claims(minimized.kept, declared_claims)
     return TokenExchangeResult(
-        id_token_claims=id_claims, tokens=tokens, claims=minimized.kept, undeclared_claims=minimized.undeclared_claims
+        id_token_claims=id_claims,
+        tokens=tokens,
+        claims=minimized.kept,
+        undeclared_claims=minimized.undeclared_claims,
+        offered_acr_values=metadata.acr_values_supported,
     )

@@ -3,7 +3,8 @@
 Only the first three contain the code. There are few kinds of page, with a reference by which a help desk finds the
 event: the browser must not see which check of R5 or R6 failed, or whether a `state` was ever issued here.
 
-Requests that fail before a pending sign-in was found cost their sender nothing, so their events are throttled.
+Requests that fail before a pending sign-in was found and used up cost their sender nothing, so their events are
+throttled: a `state` that is used or expired can be sent any number of times.
 """
 
 import logging
@@ -23,7 +24,8 @@ from ..access.responses import set_private_headers
 from ..audit.events import Action, EventOutcome
 from ..audit.refusals import RefusalLog, report_refusal
 from ..audit.request_context import Actor
-from ..errors import AuditUnavailable, ProviderError, SignInRefused
+from ..crypto import keyring
+from ..errors import AuditUnavailable, KeyMissing, ProviderError, SignInRefused
 from ..signals import sign_in_refused
 from .failure_texts import FAILURE_TEXTS
 from .provider_selection import build_sign_in_url, needs_provider_selection
@@ -31,10 +33,10 @@ from .provider_selection import build_sign_in_url, needs_provider_selection
 logger = logging.getLogger("django_phi_oidc.login")
 LOG_MESSAGE = "A sign-in was refused: reason=%(code)s provider=%(provider)s stage=%(stage)s reference=%(reference)s"
 INTERNAL_ERROR = "internal_error"
-KNOWN_STATE_CODES = frozenset({"state_replayed", "state_expired"})
-"""Codes that require a state that was issued here."""
 
-LoginError = SignInRefused | AuditUnavailable
+LoginError = SignInRefused | AuditUnavailable | KeyMissing
+LOGIN_ERRORS = (SignInRefused, AuditUnavailable, KeyMissing)
+"""The failures that have a page. Any other exception is an internal error."""
 SignInStage = Literal["request", "callback", "step_up"]
 FailurePage = Literal[
     "restart", "declined", "stronger", "not_shared", "no_account", "other_person", "failed", "unavailable"
@@ -51,12 +53,12 @@ TEMPLATES_BY_PAGE: Mapping[FailurePage, str] = {
 }
 PAGES_BY_CODE: Mapping[str, FailurePage] = {
     **dict.fromkeys(("state_missing", "state_unknown", "state_expired", "state_replayed"), "restart"),
-    **dict.fromkeys(("parameter_repeated", "code_missing", "provider_unknown"), "restart"),
+    **dict.fromkeys(("parameter_repeated", "code_missing", "provider_unknown", "logged_out"), "restart"),
     **dict.fromkeys(("acr_insufficient", "auth_time_missing", "auth_time_stale"), "stronger"),
-    **dict.fromkeys(("not_provisioned", "user_inactive"), "no_account"),
+    **dict.fromkeys(("not_provisioned", "user_inactive", "account_not_saved", "subject_altered"), "no_account"),
     "subject_changed": "other_person",
     "claim_missing": "not_shared",
-    "audit_unavailable": "unavailable",
+    **dict.fromkeys(("audit_unavailable", "key_missing"), "unavailable"),
 }
 """By rule code. Other codes: `unavailable` for a fault of the provider, else `failed`."""
 PAGES_BY_PROVIDER_ERROR: Mapping[str, FailurePage] = {
@@ -94,16 +96,20 @@ def render_login_failure(
     request: HttpRequest, error: LoginError, attempt: SignInAttempt, *, next_url: str
 ) -> HttpResponse:
     """Report the failure and return its page. next_url: where the sign-in would have led, or empty."""
-    sign_in_url = build_sign_in_url(attempt.provider if attempt.provider_in_url else None, next_url=next_url)
-    can_choose = attempt.provider_in_url and needs_provider_selection()
     page = get_failure_page(error)
+    # The provider may still have the session of another person, who has no account: do not repeat that sign-in.
+    prompts_login = page == "no_account"
+    provider = attempt.provider if attempt.provider_in_url else None
+    sign_in_url = build_sign_in_url(provider, next_url=next_url, prompts_login=prompts_login)
+    choose_url = build_sign_in_url(None, next_url=next_url, prompts_login=prompts_login)
+    can_choose = attempt.provider_in_url and needs_provider_selection()
     context = {
         "page": page,
         "text": FAILURE_TEXTS.get(page),
         "reference": report_failure(request, error, attempt),
         # After a failed step-up, retry through the page that required it: a new sign-in would end the session.
         "restart_url": next_url if attempt.stage == "step_up" and next_url else sign_in_url,
-        "choose_url": build_sign_in_url(None, next_url=next_url) if can_choose else "",
+        "choose_url": choose_url if can_choose else "",
         "home_url": resolve_url(settings.LOGIN_REDIRECT_URL) if request.user.is_authenticated else "",
     }
     templates = [TEMPLATES_BY_PAGE[page], TEMPLATES_BY_PAGE["failed"]]
@@ -115,6 +121,9 @@ def report_failure(request: HttpRequest, error: LoginError, attempt: SignInAttem
     level = logging.ERROR if _get_http_status(error) == 503 else logging.WARNING
     detail = {"provider_error": error.error} if isinstance(error, ProviderError) else {}
     audit_error = error if isinstance(error, AuditUnavailable) else None
+    if isinstance(error, KeyMissing):
+        # The line of the refusal does not say which keys.
+        keyring.log_key_missing(error)
     return _report(request, error.code, attempt, level, outcome="failure", detail=detail, audit_error=audit_error)
 
 
@@ -124,7 +133,7 @@ def report_internal_error(request: HttpRequest, attempt: SignInAttempt) -> None:
 
 
 def _get_http_status(error: LoginError) -> int:
-    return 503 if error.is_provider_fault or isinstance(error, AuditUnavailable) else 403
+    return 503 if error.is_provider_fault or isinstance(error, AuditUnavailable | KeyMissing) else 403
 
 
 def get_failure_page(error: LoginError) -> FailurePage:
@@ -153,7 +162,7 @@ def _report(
         origin=Actor.from_request(request).origin,
         now=clock.now(),
         log=RefusalLog(logger, LOG_MESSAGE, fields, log_level),
-        is_event_allowed=attempt.is_state_known or code in KNOWN_STATE_CODES or None,
+        is_event_allowed=attempt.is_state_known or None,
         audit_error=audit_error,
         outcome=outcome,
         provider=provider,

@@ -1,5 +1,7 @@
 """The choice between several providers, and the URLs that start a sign-in."""
 
+from urllib.parse import urlsplit
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -17,23 +19,40 @@ def needs_provider_selection() -> bool:
 
 def render_provider_selection(request: HttpRequest) -> HttpResponse:
     """Return the page with a link for each provider, in the order of declaration. It shows only their labels."""
-    next_url = parse_next_url(request)
+    next_url, prompts_login = parse_next_url(request), is_login_prompt_requested(request)
     ways = [
-        {"label": declaration.label or name, "url": build_sign_in_url(name, next_url=next_url)}
+        {
+            "label": declaration.label or name,
+            "url": build_sign_in_url(name, next_url=next_url, prompts_login=prompts_login),
+        }
         for name, declaration in conf.providers().items()
     ]
     return render(request, "django_phi_oidc/choose.html", {"ways": ways})
 
 
-def build_sign_in_url(provider: str | None, *, next_url: str) -> str:
-    """Return the URL that starts a sign-in with that provider. None: with the only one, or the page to choose one."""
+def build_sign_in_url(provider: str | None, *, next_url: str, prompts_login: bool = False) -> str:
+    """Return the URL that starts a sign-in with that provider. None: with the only one, or the page to choose one.
+
+    prompts_login: the provider asks for an authentication, even if it has a session.
+    """
     url = reverse("oidc_authentication_init", kwargs={"provider": provider} if provider is not None else None)
-    return f"{url}?{urlencode({'next': next_url})}" if next_url else url
+    query = {**({"next": next_url} if next_url else {}), **({"prompt": "login"} if prompts_login else {})}
+    return f"{url}?{urlencode(query)}" if query else url
+
+
+def is_login_prompt_requested(request: HttpRequest) -> bool:
+    """Return whether the URL asks for a new authentication. Anyone may write such a URL: it only adds a prompt."""
+    return request.GET.get("prompt") == "login"
 
 
 def parse_next_url(request: HttpRequest) -> str:
-    """Return `next`, encoded for a header; empty when it is on another host or too long."""
+    """Return `next`, encoded for a header; empty when it is on another host, relative or too long.
+
+    A relative reference, such as `?page=2`, would lead from the callback URL to itself.
+    """
     url = request.GET.get("next", "")
     safe = url_has_allowed_host_and_scheme(url, allowed_hosts={request.get_host()}, require_https=request.is_secure())
     encoded = iri_to_uri(url) if safe else ""
-    return encoded if len(encoded) <= MAX_RETURN_PATH_LENGTH else ""
+    parts = urlsplit(encoded)
+    is_absolute = bool(parts.netloc) or parts.path.startswith("/")
+    return encoded if is_absolute and len(encoded) <= MAX_RETURN_PATH_LENGTH else ""

@@ -20,17 +20,20 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import clock, randomness
+from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import defer_delivery, record_with_deferred
 from ..audit.request_context import ASSURANCE_KEY, SESSION_KEY, Actor, build_assurance_entry, find_oidc_session_id
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
-from ..errors import NotProvisioned
+from ..crypto import keyring
+from ..errors import AccountError, Code, NotProvisioned
 from ..oidc.token import ReceivedToken
 from ..sessions.activity import TIMES_KEY, create_times_entry
 from ..sessions.lifecycle import end_session, start_session
 from ..sessions.models import EndReason, PendingRevocation, TokenToRevoke
+from ..sessions.recent_logouts import was_logged_out
 from ..sessions.tasks import retry_on_lost_connection, revoke_after_commit
 from ..subjects.linking import mark_seen
 from ..subjects.models import PairwiseSubject
@@ -43,10 +46,13 @@ def establish_session(
     result: TokenExchangeResult,
     provider: ProviderDeclaration,
     issued_tokens: list[ReceivedToken],
+    *,
+    requested_at: datetime,
 ) -> None:
     """Create both sessions in one transaction and commit the event that permits them, or end them again.
 
     The previous Django session is replaced only when all of this succeeded. On any failure, it and its user stay.
+    requested_at: the time of the authorization request. If a logout token has named the session since, it is refused.
     issued_tokens: emptied once committed rows contain the tokens: those of a session that was ended again, or the
     revocations for a provider whose tokens are discarded. These revocations are tried last.
     """
@@ -67,18 +73,30 @@ def establish_session(
         if discarded:
             issued_tokens.clear()
         try:
+            # After the commit of the session, see `recent_logouts`.
+            refuse_if_logged_out(result, issuer=provider.issuer, requested_at=requested_at)
             record_with_deferred(change_events, new.build_events(stored_claims, origin))
             if previous_id := find_oidc_session_id(previous_session):
                 _end_oidc_session(previous_id, EndReason.REPLACED, origin=origin, now=new.now)
             if previous_session.session_key:
                 previous_session.delete()
-        except BaseException:
+        except BaseException as error:
+            is_logout = isinstance(error, AccountError)
+            reason = EndReason.BACKCHANNEL_LOGOUT if is_logout else EndReason.AUDIT_UNAVAILABLE
             # If this fails too, issued_tokens still contains the tokens, and they are revoked without a row.
-            _end_oidc_session(new.session_id, EndReason.AUDIT_UNAVAILABLE, origin=origin, now=clock.now())
+            _end_oidc_session(new.session_id, reason, origin=origin, now=clock.now())
             issued_tokens.clear()
             raise
         finally:
             revoke_after_commit(discarded)
+
+
+@sensitive_variables()
+def refuse_if_logged_out(result: TokenExchangeResult, *, issuer: str, requested_at: datetime) -> None:
+    """Raises: AccountError (`logged_out`) if the provider has ended this sign-in since it was requested."""
+    sub, keys = result.id_token_claims["sub"], keyring.get_keys("subject")
+    if was_logged_out(issuer=issuer, sid=result.sid, sub=sub, keys=keys, since=requested_at):
+        raise AccountError(Code.LOGGED_OUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +143,8 @@ class _NewSession:
                 TIMES_KEY: create_times_entry(self.now),
             }
         )
+        if offered := select_offered_acr_values(result.offered_acr_values):
+            session[OFFERED_ACR_KEY] = offered
         _insert_session(session)
         _save_only_when_changed(session)
         auth.login(self.request, self.user)

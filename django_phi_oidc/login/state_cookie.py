@@ -8,23 +8,26 @@ import hashlib
 import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from django.http import HttpRequest, HttpResponse
 
 from .._internal import randomness
 from ..crypto import keyring
-from ..errors import CallbackError, Code, KeyMissing, Undecryptable
+from ..errors import CallbackError, Code, KeyMissing
 from ..replay.cache import mark_used, was_used
 from ..sessions.views import STATE_COOKIE_PREFIXES, list_state_cookie_names
 
 STATE_LIFETIME = timedelta(minutes=10)
 MAX_PENDING_SIGN_INS = 5
 """Pending sign-ins per browser. The oldest are deleted."""
+MAX_COOKIE_BYTES = 4096
+"""All encrypted cookies together, which have names with the prefix of the state cookies: servers refuse requests with
+a header of 8 KB. The oldest sign-ins are deleted."""
 SECURE_COOKIE_PREFIX, COOKIE_PREFIX = STATE_COOKIE_PREFIXES
-"""Browsers accept a cookie with the first prefix over https only, and for this host only."""
+"""Browsers accept a cookie with the first prefix over https only, and for this host only; https reads no other."""
 _MAX_COOKIES_READ = 20
 _CONTEXT = "pending sign-in"
 
@@ -48,14 +51,20 @@ class AuthorizationState:
     max_age: int | None = None
     """Seconds."""
     attempt_number: int = 1
+    reauthenticates: bool = False
+    """The person must authenticate after this request, because the last session of the browser has timed out."""
+
+    @property
+    def started_at(self) -> datetime:
+        return datetime.fromtimestamp(self.started_timestamp, UTC)
 
 
 def create_authorization_state(
-    *, provider: str, redirect_uri: str, next_url: str, now: datetime, **step_up_fields: Any
+    *, provider: str, redirect_uri: str, next_url: str, now: datetime, **optional_fields: Any
 ) -> AuthorizationState:
-    """Return the state of a sign-in that starts now. step_up_fields: those of AuthorizationState with a default."""
+    """Return the state of a sign-in that starts now. optional_fields: those of AuthorizationState with a default."""
     return AuthorizationState(
-        provider=provider, redirect_uri=redirect_uri, next_url=next_url, **_create_secrets(now), **step_up_fields
+        provider=provider, redirect_uri=redirect_uri, next_url=next_url, **_create_secrets(now), **optional_fields
     )
 
 
@@ -87,14 +96,9 @@ def is_issued_nonce(nonce: str) -> bool:
 
 
 def store_state(response: HttpResponse, request: HttpRequest, state: str, pending: AuthorizationState) -> None:
-    """Set the cookie of the pending sign-in, and delete the oldest cookies when there are too many."""
+    """Set the cookie of the pending sign-in, and delete the oldest ones if there are too many."""
     name = _get_cookie_name(request, state)
     set_encrypted_cookie(response, request, name, pending, context=_CONTEXT, lifetime=STATE_LIFETIME)
-    # Make room for one more: delete the unreadable ones, then the oldest.
-    names = list_state_cookie_names(request)[:_MAX_COOKIES_READ]
-    started_at = {name: saved.started_timestamp if (saved := _read_state(request, name)) else 0.0 for name in names}
-    for surplus in sorted(names, key=started_at.__getitem__)[: max(0, len(names) - (MAX_PENDING_SIGN_INS - 1))]:
-        response.delete_cookie(surplus, samesite="Lax")
 
 
 def consume_state(request: HttpRequest, state: str, *, now: datetime) -> AuthorizationState:
@@ -127,27 +131,55 @@ def delete_state(response: HttpResponse, request: HttpRequest, state: str) -> No
     response.delete_cookie(_get_cookie_name(request, state), samesite="Lax")
 
 
+def get_encrypted_cookie_name(request: HttpRequest, name: str) -> str:
+    """Return the name with the prefix of cookies that browsers accept over https only, and for this host only."""
+    return f"__Host-{name}" if request.is_secure() else name
+
+
 def set_encrypted_cookie(
     response: HttpResponse, request: HttpRequest, name: str, value: Any, *, context: str, lifetime: timedelta
 ) -> None:
-    """Set a cookie with an encrypted dataclass instance, which only `read_encrypted_cookie` of that name decrypts."""
-    response.set_cookie(
-        name,
-        keyring.encrypt(json.dumps(asdict(value)), context=[context, name]),
-        max_age=lifetime,
-        secure=request.is_secure(),
-        httponly=True,
-        samesite="Lax",
-    )
+    """Set a cookie with an encrypted dataclass instance, which only `read_encrypted_cookie` of that name decrypts.
+
+    Pending sign-ins are deleted, unreadable ones first, then the oldest, as far as the other cookies need the room.
+    """
+    # A default value takes room, and is the same when the cookie is read.
+    members = ((item, getattr(value, item.name)) for item in fields(value))
+    values = {item.name: member for item, member in members if member != item.default}
+    ciphertext = keyring.encrypt(json.dumps(values), context=[context, name])
+    response.set_cookie(name, ciphertext, max_age=lifetime, secure=request.is_secure(), httponly=True, samesite="Lax")
+    _delete_surplus_states(response, request, {name: ciphertext})
+
+
+def _delete_surplus_states(response: HttpResponse, request: HttpRequest, new: dict[str, str]) -> None:
+    prefix = SECURE_COOKIE_PREFIX if request.is_secure() else COOKIE_PREFIX
+    others = {name: text for name, text in request.COOKIES.items() if name not in response.cookies}
+    states = [name for name in list_state_cookie_names(request) if name in others and name.startswith(prefix)]
+    kept = {name: text for name, text in others.items() if name.startswith(prefix) and name not in states}
+    bytes_left = MAX_COOKIE_BYTES - sum(_count_bytes(*item) for item in ({**kept, **new}).items())
+    count_left = MAX_PENDING_SIGN_INS - 1
+    started_at = {
+        name: saved.started_timestamp if (saved := _read_state(request, name)) else 0.0
+        for name in states[:_MAX_COOKIES_READ]
+    }
+    for name in sorted(started_at, key=started_at.__getitem__, reverse=True):
+        count_left, bytes_left = count_left - 1, bytes_left - _count_bytes(name, request.COOKIES[name])
+        if count_left < 0 or bytes_left < 0:
+            response.delete_cookie(name, samesite="Lax")
+
+
+def _count_bytes(name: str, text: str) -> int:
+    """Return the size in a Cookie header, with `=` and `; `."""
+    return len(name) + len(text) + 3
 
 
 def read_encrypted_cookie(request: HttpRequest, name: str, cls: type[T], *, context: str) -> T | None:
     """Return the dataclass instance of that cookie; None when it is missing or unreadable. Raises: KeyMissing."""
-    if not (ciphertext := request.COOKIES.get(name, "")):
+    if (value := keyring.decrypt_external(request.COOKIES.get(name, ""), context=[context, name])) is None:
         return None
     try:
-        return cls(**json.loads(keyring.decrypt(ciphertext, context=[context, name])))
-    except (Undecryptable, TypeError):
+        return cls(**json.loads(value))
+    except TypeError:
         # TypeError: another release, with other fields, set the cookie.
         return None
 

@@ -23,17 +23,26 @@ from ..audit.events import Action
 from ..audit.recorder import record
 from ..audit.request_context import ASSURANCE_KEY, Actor, build_assurance_entry
 from ..crypto import keyring
-from ..errors import AccountError, AuditUnavailable, CallbackError, Code, IDTokenError, SignInRefused
+from ..errors import AccountError, CallbackError, Code, IDTokenError
 from ..oidc.token import ReceivedToken
 from ..provider.registry import Provider, get_provider
 from ..sessions.lifecycle import find_live_session_with_subject, renew_session
-from ..sessions.models import OIDCSession
-from ..sessions.tasks import revoke_after_commit
+from ..sessions.models import EndReason, OIDCSession
+from ..sessions.tasks import end_session_and_revoke, revoke_after_commit
 from ..subjects.linking import list_subject_ids
 from .authorization_request import build_callback_url, redirect_to_provider
 from .code_exchange import TokenExchangeResult, exchange_code, revoke_tokens_on_error
-from .failures import SignInAttempt, create_sign_in_attempt, render_login_failure, report_failure, report_internal_error
+from .failures import (
+    LOGIN_ERRORS,
+    LoginError,
+    SignInAttempt,
+    create_sign_in_attempt,
+    render_login_failure,
+    report_failure,
+    report_internal_error,
+)
 from .provider_selection import needs_provider_selection
+from .session_setup import refuse_if_logged_out
 from .state_cookie import AuthorizationState, create_authorization_state, renew_authorization_state
 
 MAX_STEP_UP_ATTEMPTS = 2
@@ -70,8 +79,8 @@ class StepUpView(View):
                 max_age=step_up.max_age_seconds,
             )
             return _redirect_to_provider(request, pending)
-        except SignInRefused as refusal:
-            return render_login_failure(request, refusal, attempt, next_url=next_url)
+        except LOGIN_ERRORS as error:
+            return render_login_failure(request, error, attempt, next_url=next_url)
         except SuspiciousOperation:
             raise
         except BaseException:
@@ -81,7 +90,7 @@ class StepUpView(View):
 
 @sensitive_variables()
 def complete_step_up(request: HttpRequest, provider: Provider, *, pending: AuthorizationState, code: str) -> None:
-    """Renew the current session, but not its claims. Raises: SignInRefused, AuditUnavailable: it is then unchanged."""
+    """Renew the current session, but not its claims. Raises: LOGIN_ERRORS: it is then unchanged."""
     issued_tokens: list[ReceivedToken] = []
     with revoke_tokens_on_error(issued_tokens, provider=pending.provider):
         exchange = partial(exchange_code, declared_claims={}, issued_tokens=issued_tokens, clock=clock.now)
@@ -96,7 +105,7 @@ def complete_step_up(request: HttpRequest, provider: Provider, *, pending: Autho
 def retry_step_up(
     request: HttpRequest,
     pending: AuthorizationState | None,
-    error: SignInRefused | AuditUnavailable,
+    error: LoginError,
     attempt: SignInAttempt,
 ) -> HttpResponse | None:
     """After an insufficient authentication, report it and redirect to the provider once more; else return None."""
@@ -107,7 +116,7 @@ def retry_step_up(
     report_failure(request, error, attempt)
     try:
         return _redirect_to_provider(request, renew_authorization_state(pending, now=clock.now()))
-    except SignInRefused as refusal:
+    except LOGIN_ERRORS as refusal:
         return render_login_failure(request, refusal, attempt, next_url=pending.next_url)
 
 
@@ -171,6 +180,14 @@ def _renew_current_session(
     if revocation_ids is None:
         raise AccountError(Code.SUBJECT_CHANGED)
     issued_tokens.clear()
+    try:
+        # After the commit of the new sid, see `recent_logouts`.
+        refuse_if_logged_out(result, issuer=declaration.issuer, requested_at=pending.started_at)
+    except BaseException as error:
+        # Also if that is unknown: a logout token that came before the commit has not found the session.
+        reason = EndReason.BACKCHANNEL_LOGOUT if isinstance(error, AccountError) else EndReason.AUDIT_UNAVAILABLE
+        end_session_and_revoke(session.pk, reason, origin=actor.origin, now=clock.now())
+        raise
     request.session[ASSURANCE_KEY] = build_assurance_entry(acr=result.acr, auth_time=result.auth_time)
     # The previous session cookie becomes invalid. RevocationMiddleware stores the new key in the row.
     request.session.cycle_key()

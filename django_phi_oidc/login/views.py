@@ -5,11 +5,13 @@ The code of a refusal goes to the audit log, never to the browser.
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from django.conf import settings
 from django.contrib import auth
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.shortcuts import resolve_url
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_variables
@@ -20,15 +22,34 @@ from .._internal import clock, metrics, request_secrets
 from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.request_context import Actor
-from ..errors import AuditUnavailable, CallbackError, Code, NotProvisioned, SignInRefused
+from ..errors import CallbackError, Code, NotProvisioned
 from ..oidc.authorization import get_state, process_authorization_response
 from ..oidc.token import ReceivedToken
+from ..provider.call_limit import limit_total_time
 from ..provider.registry import Provider, get_provider
 from .activation import attach_unlinked_sign_in, redirect_to_activation
 from .authorization_request import build_callback_url, redirect_to_provider
-from .code_exchange import PROVIDER_TIMEOUT_SECONDS, VerifiedSignIn, exchange_code, revoke_tokens_on_error
-from .failures import create_sign_in_attempt, render_login_failure, report_internal_error
-from .provider_selection import needs_provider_selection, parse_next_url, render_provider_selection
+from .code_exchange import (
+    CALLBACK_SECONDS,
+    PROVIDER_TIMEOUT_SECONDS,
+    VerifiedSignIn,
+    exchange_code,
+    revoke_tokens_on_error,
+)
+from .failures import LOGIN_ERRORS, create_sign_in_attempt, render_login_failure, report_internal_error
+from .provider_selection import (
+    is_login_prompt_requested,
+    needs_provider_selection,
+    parse_next_url,
+    render_provider_selection,
+)
+from .reauthentication import (
+    is_reauthentication_due,
+    remember_session,
+    request_reauthentication,
+    validate_reauthentication,
+)
+from .replacement import needs_consent, render_consent_page
 from .session_setup import establish_session
 from .state_cookie import AuthorizationState, consume_state, create_authorization_state, delete_state, find_next_url
 from .step_up import complete_step_up, retry_step_up
@@ -36,7 +57,10 @@ from .step_up import complete_step_up, retry_step_up
 
 @method_decorator([public_view, sensitive_variables()], name="dispatch")
 class OIDCAuthenticationRequestView(View):
-    """Redirects to the provider or shows the page to choose one. Reads only `next`, which the provider never sees."""
+    """Redirects to the provider, or shows the page to choose one or the page that protects a live session.
+
+    Reads only `next`, which the provider never sees, `prompt`, and the consent to replace the session.
+    """
 
     http_method_names = ("get",)
 
@@ -46,10 +70,13 @@ class OIDCAuthenticationRequestView(View):
         try:
             if provider is None and needs_provider_selection():
                 return set_private_headers(render_provider_selection(request))
+            declared_provider = get_provider(provider)
+            if needs_consent(request):
+                return render_consent_page(request, next_url=parse_next_url(request))
             with metrics.measure_duration(metrics.SIGN_IN_STEP_DURATION, provider=attempt.provider, step="request"):
-                return start_sign_in(request, get_provider(provider), provider_in_url=provider is not None)
-        except SignInRefused as refusal:
-            return render_login_failure(request, refusal, attempt, next_url=parse_next_url(request))
+                return start_sign_in(request, declared_provider, provider_in_url=provider is not None)
+        except LOGIN_ERRORS as error:
+            return render_login_failure(request, error, attempt, next_url=parse_next_url(request))
         except SuspiciousOperation:
             raise
         except BaseException:
@@ -62,6 +89,10 @@ class OIDCAuthenticationCallbackView(View):
     """Processes the provider's authorization response: a session, or a refusal that ends no session."""
 
     http_method_names = ("get",)
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        with limit_total_time(CALLBACK_SECONDS):
+            return super().dispatch(request, *args, **kwargs)
 
     def get(self, request: HttpRequest, provider: str | None = None) -> HttpResponse:
         # Ignore the charset that the request declares: some of Python's codecs are not text encodings.
@@ -80,9 +111,10 @@ class OIDCAuthenticationCallbackView(View):
             attempt = replace(attempt, is_state_known=True, stage="step_up" if pending.session_to_renew else "callback")
             response: HttpResponse = HttpResponseRedirect(pending.next_url or resolve_url(settings.LOGIN_REDIRECT_URL))
             complete_sign_in(request, get_provider(provider), pending=pending, parameters=parameters)
+            remember_session(response, request)
             labels = {"provider": attempt.provider, "stage": attempt.stage, "outcome": "success", "reason": ""}
             metrics.increment(metrics.COMPLETED_SIGN_INS, **labels)
-        except (SignInRefused, AuditUnavailable) as error:
+        except LOGIN_ERRORS as error:
             next_url = find_next_url(request, state)
             response = (
                 retry_step_up(request, pending, error, attempt)
@@ -98,19 +130,25 @@ class OIDCAuthenticationCallbackView(View):
 
 
 def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: bool) -> HttpResponse:
-    """Return the redirect to the provider. Raises: SignInRefused. Spec: OIDC Core 3.1.2.1, RFC 7636."""
+    """Return the redirect to the provider. Raises: SignInRefused, KeyMissing. Spec: OIDC Core 3.1.2.1, RFC 7636."""
     name = provider.declaration.name
     callback_url = build_callback_url(request, name if provider_in_url else None)
-    next_url = parse_next_url(request)
-    pending = create_authorization_state(provider=name, redirect_uri=callback_url, next_url=next_url, now=clock.now())
+    next_url, now = parse_next_url(request), clock.now()
+    is_due = is_reauthentication_due(request, declaration=provider.declaration, now=now)
+    reauthenticates = is_due or is_login_prompt_requested(request)
+    if reauthenticates:
+        provider = request_reauthentication(provider)
+    pending = create_authorization_state(
+        provider=name, redirect_uri=callback_url, next_url=next_url, now=now, reauthenticates=reauthenticates
+    )
     return redirect_to_provider(request, provider, pending, declared_claims=conf.claims())
 
 
 def complete_sign_in(
     request: HttpRequest, provider: Provider, *, pending: AuthorizationState, parameters: dict[str, list[str]]
 ) -> None:
-    """Sign the user in, or renew the session of a step-up. Raises: as exchange_code, and AuditUnavailable."""
-    name = provider.declaration.name
+    """Sign the user in, or renew the session of a step-up. Raises: as exchange_code, AuditUnavailable, KeyMissing."""
+    declaration, name = provider.declaration, provider.declaration.name
     if pending.provider != name:
         raise CallbackError(Code.STATE_UNKNOWN)
     metadata = provider.get_metadata(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
@@ -118,6 +156,9 @@ def complete_sign_in(
     if pending.session_to_renew:
         complete_step_up(request, provider, pending=pending, code=code)
         return
+    if not pending.reauthenticates and is_reauthentication_due(request, declaration=declaration, now=clock.now()):
+        # The request is from before the timeout.
+        raise CallbackError(Code.STATE_EXPIRED)
     measure_step = partial(metrics.measure_duration, metrics.SIGN_IN_STEP_DURATION, provider=name)
     issued_tokens: list[ReceivedToken] = []
     with revoke_tokens_on_error(issued_tokens, provider=name):
@@ -126,11 +167,13 @@ def complete_sign_in(
                 exchange_code, declared_claims=conf.claims(), issued_tokens=issued_tokens, clock=clock.now
             )
             result = exchange(code, provider=provider, pending=pending)
+        validate_reauthentication(result.id_token_claims, declaration=declaration, pending=pending, now=clock.now())
         sign_in = VerifiedSignIn(
             provider=name,
-            issuer=provider.declaration.issuer,
+            issuer=declaration.issuer,
             sub=result.id_token_claims["sub"],
             claims=result.claims,
+            auth_time=result.auth_time,
             origin=Actor.from_request(request).origin,
         )
         try:
@@ -142,4 +185,4 @@ def complete_sign_in(
         if user is None:
             raise NotProvisioned
         with measure_step(step="admit"):
-            establish_session(request, user, result, provider.declaration, issued_tokens)
+            establish_session(request, user, result, declaration, issued_tokens, requested_at=pending.started_at)

@@ -50,6 +50,18 @@ class _NoteSignature(NamedTuple):
     signature: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class RetiredKey:
+    """A public key of the log that signs no longer: checkpoints of more events are not accepted from it."""
+
+    public_key: Ed25519PublicKey
+    max_tree_size: int
+    """Of the last checkpoint that it signed."""
+
+
+LogKey = Ed25519PublicKey | RetiredKey
+
+
 def build_checkpoint_body(checkpoint: Checkpoint) -> str:
     """Return the signed text, including its final newline.
 
@@ -83,7 +95,7 @@ def parse_checkpoint(note: str) -> Checkpoint:
     return _parse_note(note)[0]
 
 
-def verify_checkpoint(note: str, keys: Sequence[Ed25519PublicKey], *, expected_origin: str | None = None) -> Checkpoint:
+def verify_checkpoint(note: str, keys: Sequence[LogKey], *, expected_origin: str | None = None) -> Checkpoint:
     """Return the checkpoint signed by the log with one of keys. Without keys, nothing is accepted.
 
     Signatures with other names or keys, such as those of witnesses, are ignored. Every signature with the origin's name
@@ -93,7 +105,8 @@ def verify_checkpoint(note: str, keys: Sequence[Ed25519PublicKey], *, expected_o
     checkpoint, body, signatures = _parse_note(note)
     if expected_origin is not None and checkpoint.origin != expected_origin:
         raise CheckpointInvalid("The checkpoint belongs to another log.")
-    key_ids = [(key, compute_key_id(checkpoint.origin, key)) for key in keys]
+    usable = [_find_public_key(key, checkpoint.tree_size) for key in keys]
+    key_ids = [(key, compute_key_id(checkpoint.origin, key)) for key in usable if key is not None]
     verified = False
     for line in signatures:
         matching = [key for key, key_id in key_ids if (line.key_name, line.key_id) == (checkpoint.origin, key_id)]
@@ -103,6 +116,13 @@ def verify_checkpoint(note: str, keys: Sequence[Ed25519PublicKey], *, expected_o
     if not verified:
         raise CheckpointInvalid("The checkpoint is not signed by a known key of the log.")
     return checkpoint
+
+
+def _find_public_key(key: LogKey, tree_size: int) -> Ed25519PublicKey | None:
+    """Return the key that may have signed a checkpoint of this size; None if it was retired before."""
+    if isinstance(key, RetiredKey):
+        return key.public_key if tree_size <= key.max_tree_size else None
+    return key
 
 
 def compute_key_id(name: str, public_key: Ed25519PublicKey) -> bytes:

@@ -12,6 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError
 from django.db.models import QuerySet
 
 from .._internal import clock
+from .._internal.connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from .._internal.sql import read_statement_timeout
 from ..audit.models import AuditUnsealed
 from ..audit.router import AUDIT_ALIAS
@@ -63,7 +64,10 @@ def measure_gauges(*, now: datetime) -> dict[str, int]:
     counts = {}
     for name, gauge in GAUGES.items():
         try:
-            with read_statement_timeout(STATEMENT_TIMEOUT_SECONDS, using=gauge.using):
+            with (
+                connection_deadline(STATEMENT_TIMEOUT_SECONDS + CLIENT_MARGIN_SECONDS, using=gauge.using),
+                read_statement_timeout(STATEMENT_TIMEOUT_SECONDS, using=gauge.using),
+            ):
                 counts[name] = gauge.rows(now)[:MAX_COUNT].count()
         except (DatabaseError, InterfaceError) as error:
             logger.warning("Cannot count %s: %s", name, type(error).__name__)

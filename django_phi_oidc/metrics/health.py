@@ -1,21 +1,52 @@
 """A health check for load balancers, in the format of django-health-check."""
 
+import threading
+import time
+from collections.abc import Callable
+
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views.generic import View
 
 from .. import conf
-from .._internal.sql import read_statement_timeout
+from .._internal import clock
+from .._internal.connection_deadline import connection_deadline
 from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.router import AUDIT_ALIAS
+from ..audit.storage import is_writable
 from ..crypto import keyring
 from ..errors import KeyMissing
 
-STATEMENT_TIMEOUT_SECONDS = 2.0
-"""For each query on PostgreSQL."""
+DATABASE_SECONDS = 0.9
+"""For each database on PostgreSQL, including a new connection: the response takes less than 2 s while both hang."""
+PROBE_TIMEOUT_SECONDS = DATABASE_SECONDS / 2
+"""For each statement of the probe on PostgreSQL: the server ends it before the deadline shuts the connection down."""
+PROBE_SECONDS = 5.0
+"""How long a process keeps the answer whether an event can be written: each probe leaves dead rows to be vacuumed."""
 WORKING, UNAVAILABLE = "working", "unavailable"
+
+
+class WriteProbe:
+    """Whether the audit log accepts an event: tried by one thread of the process at a time, at most every 5 s."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._is_writable = False
+        self._fresh_until = float("-inf")
+
+    def is_writable(self) -> bool:
+        """Return the answer, up to PROBE_SECONDS old. Requires: no open transaction."""
+        with self._lock:
+            if self._monotonic() >= self._fresh_until:
+                self._is_writable = is_writable(now=clock.now(), timeout_seconds=PROBE_TIMEOUT_SECONDS)
+                self._fresh_until = self._monotonic() + PROBE_SECONDS
+            return self._is_writable
+
+
+_write_probe = WriteProbe()
 
 
 @method_decorator(public_view, name="dispatch")
@@ -30,7 +61,7 @@ class HealthView(View):
     def get(self, request: HttpRequest) -> HttpResponse:
         parts = {
             "database": _is_database_available(DEFAULT_DB_ALIAS),
-            "trail": _is_database_available(AUDIT_ALIAS),
+            "trail": _is_audit_log_writable(),
             "keys": _has_keys(),
         }
         states = {name: WORKING if works else UNAVAILABLE for name, works in parts.items()}
@@ -39,10 +70,20 @@ class HealthView(View):
 
 def _is_database_available(alias: str) -> bool:
     try:
-        with read_statement_timeout(STATEMENT_TIMEOUT_SECONDS, using=alias), connections[alias].cursor() as cursor:
+        with connection_deadline(DATABASE_SECONDS, using=alias), connections[alias].cursor() as cursor:
             cursor.execute("SELECT 1")
             return bool(cursor.fetchone())
     except (DatabaseError, InterfaceError):
+        return False
+
+
+def _is_audit_log_writable() -> bool:
+    try:
+        # One deadline for both.
+        with connection_deadline(DATABASE_SECONDS, using=AUDIT_ALIAS):
+            return _is_database_available(AUDIT_ALIAS) and _write_probe.is_writable()
+    except (DatabaseError, InterfaceError):
+        # The deadline opens the connection.
         return False
 
 

@@ -320,6 +320,12 @@ class Migration(migrations.Migration):
                 ("provider", models.CharField(max_length=64, verbose_name="provider")),
                 ("session", models.UUIDField(null=True, verbose_name="session")),
                 ("token", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
+                (
+                    "session_token",
+                    django_phi_oidc.fields.SealedTextField(
+                        bind=("token_type_hint", "session"), null=True, source_table="django_phi_oidc_oidcsession"
+                    ),
+                ),
                 ("token_type_hint", models.CharField(max_length=16, verbose_name="token type hint")),
                 ("token_expires_at", models.DateTimeField(null=True, verbose_name="token expires at")),
                 (
@@ -342,6 +348,7 @@ class Migration(migrations.Migration):
                 ("lease_until", models.DateTimeField(null=True)),
                 ("last_fault", models.CharField(blank=True, max_length=64, verbose_name="last fault")),
                 ("created_at", models.DateTimeField(verbose_name="created at")),
+                ("first_attempt_at", models.DateTimeField(null=True, verbose_name="first attempt at")),
                 ("finished_at", models.DateTimeField(null=True, verbose_name="finished at")),
             ],
             options={
@@ -465,6 +472,8 @@ class Migration(migrations.Migration):
                 ("expires_at", models.DateTimeField(editable=False, verbose_name="expires at")),
                 ("redeemed_at", models.DateTimeField(editable=False, null=True, verbose_name="redeemed at")),
                 ("revoked_at", models.DateTimeField(editable=False, null=True, verbose_name="revoked at")),
+                ("privileges", models.JSONField(default=list, editable=False)),
+                ("binding", models.CharField(editable=False, max_length=64)),
                 (
                     "user",
                     models.ForeignKey(
@@ -651,6 +660,7 @@ class Migration(migrations.Migration):
                             ("django_logout", "django.contrib.auth.logout was called"),
                             ("replaced", "another sign-in on the same browser"),
                             ("session_lost", "the Django session was flushed"),
+                            ("row_deleted", "the row of the session was deleted"),
                             ("audit_unavailable", "the sign-in could not be written to the audit log"),
                             ("subject_unlinked", "the link to the account was deleted"),
                             ("idle_timeout", "idle timeout"),
@@ -714,12 +724,16 @@ class Migration(migrations.Migration):
                 ("bucket", models.CharField(default="", editable=False, max_length=40, verbose_name="bucket")),
                 (
                     "value",
-                    django_phi_oidc.fields.SealedTextField(bind=("subject_id", "session", "name"), bucket="bucket"),
+                    django_phi_oidc.fields.SealedTextField(
+                        bind=("subject_id", "session", "name", "owner", "retained_until"), bucket="bucket"
+                    ),
                 ),
                 ("purpose", models.CharField(max_length=32, verbose_name="purpose")),
                 ("obtained_at", models.DateTimeField(verbose_name="obtained at")),
                 ("expires_at", models.DateTimeField(db_index=True, null=True, verbose_name="expires at")),
                 ("held_until", models.DateTimeField(editable=False, null=True, verbose_name="held until")),
+                ("owner", models.CharField(editable=False, max_length=255)),
+                ("retained_until", models.DateTimeField(editable=False)),
                 (
                     "subject",
                     models.ForeignKey(
@@ -765,6 +779,7 @@ class Migration(migrations.Migration):
                 ("issuer", models.CharField(max_length=255)),
                 ("key_id", models.CharField(db_index=True, max_length=8)),
                 ("digest", models.CharField(max_length=64)),
+                ("binding", models.CharField(max_length=64)),
                 (
                     "subject",
                     models.ForeignKey(

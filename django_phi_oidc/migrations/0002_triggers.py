@@ -5,6 +5,8 @@ old row without running the other triggers, so a BEFORE INSERT trigger refuses a
 migration that alters one of these tables on SQLite recreates the table, and must recreate its triggers.
 On PostgreSQL the triggers are ENABLE ALWAYS, so that session_replication_role does not switch them off.
 
+Claims on a legal hold without an end, and such holds, refuse DELETE. A hold with an end is guarded by the ORM only.
+
 The queue is filled in the transaction that inserts the event, so no event is missed, in any order of commits.
 """
 
@@ -135,7 +137,58 @@ def drop(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         schema_editor.execute("DROP FUNCTION IF EXISTS phi_oidc_audit_refuse()", params=None)
 
 
+HOLD_GUARDS = {
+    # Only holds without an end: the clock of the database is not that of the application.
+    "phi_oidc_claim_held": ("storedclaim", "OLD.held_until > '9999-12-30'"),
+    "phi_oidc_hold_active": (
+        "legalhold",
+        "OLD.released_at IS NULL AND OLD.until IS NULL AND OLD.subject_id IS NOT NULL",
+    ),
+}
+"""Triggers that refuse DELETE: the table, and the condition. The application releases the hold first."""
+HOLD_REFUSAL = "a legal hold keeps this row: release it first"
+CREATE_HOLD_FUNCTION = f"""
+CREATE FUNCTION phi_oidc_hold_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '{HOLD_REFUSAL}' USING ERRCODE = 'restrict_violation';
+END
+$$
+"""
+
+
+def create_hold_guards(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    is_postgresql = schema_editor.connection.vendor == "postgresql"
+    if is_postgresql:
+        schema_editor.execute(CREATE_HOLD_FUNCTION, params=None)
+    for name, (table, condition) in HOLD_GUARDS.items():
+        full = f"django_phi_oidc_{table}"
+        if is_postgresql:
+            schema_editor.execute(
+                f"CREATE TRIGGER {name} BEFORE DELETE ON {full} FOR EACH ROW WHEN ({condition}) "
+                "EXECUTE FUNCTION phi_oidc_hold_refuse()",
+                params=None,
+            )
+        else:
+            schema_editor.execute(
+                f"CREATE TRIGGER {name} BEFORE DELETE ON {full} WHEN {condition} "
+                f"BEGIN SELECT RAISE(ABORT, '{HOLD_REFUSAL}'); END",
+                params=None,
+            )
+
+
+def drop_hold_guards(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    is_postgresql = schema_editor.connection.vendor == "postgresql"
+    for name, (table, _) in HOLD_GUARDS.items():
+        on_table = f" ON django_phi_oidc_{table}" if is_postgresql else ""
+        schema_editor.execute(f"DROP TRIGGER IF EXISTS {name}{on_table}", params=None)
+    if is_postgresql:
+        schema_editor.execute("DROP FUNCTION IF EXISTS phi_oidc_hold_refuse()", params=None)
+
+
 class Migration(migrations.Migration):
     dependencies = [("django_phi_oidc", "0001_initial")]
 
-    operations = [migrations.RunPython(create, drop, hints={"model_name": "auditevent"})]
+    operations = [
+        migrations.RunPython(create, drop, hints={"model_name": "auditevent"}),
+        migrations.RunPython(create_hold_guards, drop_hold_guards, hints={"model_name": "storedclaim"}),
+    ]

@@ -7,7 +7,9 @@ from django import forms
 from django.utils.translation import gettext_lazy
 
 from .. import conf
+from .._internal.visible_text import validate_visible_text
 from ..access.emergency.forms import get_purpose_label
+from ..access.policy import PATIENT_REQUEST
 from ..claims.admin import FutureUntilMixin
 
 Choices = Sequence[tuple[str, str]]
@@ -19,6 +21,16 @@ REVEAL_REASONS = (
     ("authority", gettext_lazy("an authority or a court asked for it")),
 )
 """Why an officer reveals a claim: the `reason` of the event. A fixed list, because the audit log keeps typed text."""
+
+
+EXPORT_REASONS = (
+    ("access_request", gettext_lazy("the person asked for a copy of their data")),
+    ("complaint", gettext_lazy("a complaint is looked into")),
+    ("incident", gettext_lazy("an incident is looked into")),
+    ("authority", gettext_lazy("an authority or a court asked for it")),
+)
+"""Why an officer exports all data of a person, as above."""
+EXPORT_PURPOSES = (PATIENT_REQUEST, "FAMRQT", "PWATRNY", "HLEGAL", "HCOMPL", "GOV")
 
 
 class ActionForm(forms.Form):
@@ -72,10 +84,21 @@ class RevealForm(MultipleChoiceForm):
         widget.choices = [("", "---------"), *((code, get_purpose_label(code)) for code in codes)]
 
 
+class ExportForm(ActionForm):
+    """Asks for which purpose, and why; neither is selected initially."""
+
+    purpose = forms.ChoiceField(
+        label=gettext_lazy("Purpose"),
+        choices=lambda: [("", "---------"), *((code, get_purpose_label(code)) for code in EXPORT_PURPOSES)],
+    )
+    reason = forms.ChoiceField(label=gettext_lazy("Reason"), choices=EXPORT_REASONS, widget=forms.RadioSelect)
+
+
 class PlaceHoldForm(FutureUntilMixin, SingleChoiceForm):
     reason = forms.CharField(
         label=gettext_lazy("Matter"),
         max_length=255,
+        validators=[validate_visible_text],
         help_text=gettext_lazy("A reference of the matter. It is not in the audit log."),
     )
     until = forms.DateTimeField(

@@ -31,9 +31,9 @@ from ..individual_rights.export import export_person
 from ..sessions.admin import end_selected_sessions
 from ..sessions.models import OIDCSession
 from ..subjects.admin import invite_user, revoke_selected_codes
-from ..subjects.invitations import has_more_privileges
+from ..subjects.invitations import can_invite
 from ..subjects.models import ActivationCode, PairwiseSubject
-from .forms import ActionForm, Choices, MultipleChoiceForm, PlaceHoldForm, RevealForm, SingleChoiceForm
+from .forms import ActionForm, Choices, ExportForm, MultipleChoiceForm, PlaceHoldForm, RevealForm, SingleChoiceForm
 from .person_sections import APP_LABEL
 
 EXPORT_PERMISSION = f"{APP_LABEL}.export_pairwisesubject"
@@ -86,10 +86,10 @@ class PersonAction:
     choices: Callable[[ActionRequest], Choices] = lambda request: ()
     form_class: type[ActionForm] = ActionForm
     grants_sign_in: bool = False
-    """Whether it decides who signs in to the account: then it is refused for persons with more privileges."""
+    """Whether it decides who signs in to the account: then it needs `can_invite`."""
 
     def is_permitted(self, user: Any, person: Any) -> bool:
-        return user.has_perm(self.permission) and not (self.grants_sign_in and has_more_privileges(person, user))
+        return user.has_perm(self.permission) and not (self.grants_sign_in and not can_invite(user, person))
 
 
 def _end_sessions(request: ActionRequest) -> str:
@@ -195,6 +195,8 @@ def _activation_code_choices(request: ActionRequest) -> Choices:
 @sensitive_variables()
 def _export_person(request: ActionRequest) -> ActionResult:
     options: dict[str, Any] = {"claim_declarations": conf.claims(), "origin": request.origin, "now": request.now}
+    data = request.form_data
+    options |= {"purpose": data["purpose"], "reason_code": data["reason"]}
     exported = export_person(request.person, request.subjects, **options)
     return ActionResult(rows=(), document=json.dumps(exported.document, indent=2, ensure_ascii=False))
 
@@ -207,6 +209,7 @@ _ACTIONS = (
         title=gettext_lazy("Export all data"),
         description=gettext_lazy("You get a file with every stored value of this person, to hand over to them."),
         run=_export_person,
+        form_class=ExportForm,
     ),
     PersonAction(
         name="invite",

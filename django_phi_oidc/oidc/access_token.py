@@ -131,8 +131,7 @@ def parse_scope(value: object) -> frozenset[str] | None:
 
 def validate_typ(jws: JWS) -> None:
     """`typ_invalid`: typ is the media type of access tokens, which ID Tokens do not have. Spec: RFC 9068 2.1, 4."""
-    typ: str = jws.header.get("typ", "")
-    if typ.lower().removeprefix("application/") != ACCESS_TOKEN_TYP:
+    if jws.media_type != ACCESS_TOKEN_TYP:
         raise AccessTokenInvalid("typ_invalid")
 
 

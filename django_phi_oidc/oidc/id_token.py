@@ -44,8 +44,8 @@ def verify_id_token(
     Order: structure, alg, signature, then the claims in the order of Core 3.1.3.7. The claims are only checked after
     the signature, so that a forger does not learn which claim was wrong.
 
-    is_issued_nonce: whether we issued a nonce for any sign-in. Times have the declared leeway. NOT checked: typ, sid,
-    the types of other claims, and auth_time and acr unless they were requested (see parse_numeric_date).
+    is_issued_nonce: whether we issued a nonce for any sign-in. Times have the declared leeway. NOT checked: sid, the
+    types of other claims, and auth_time and acr unless they were requested (see parse_numeric_date).
     Raises: IDTokenError; what keys raises (KeyNotFound, TransportError, MetadataError).
     Spec: Core 3.1.3.7, 3.1.3.8; RFC 7519 4.1; RFC 8725 3.
     """
@@ -72,6 +72,7 @@ def verify_id_token_issuance(token: str, *, keys: KeySet, declaration: ProviderD
     jws = parse_compact_jws(token)
     validate_alg(jws, allowed=declaration.id_token_signed_response_alg)
     validate_signature(jws, keys=keys)
+    validate_typ(jws)
     claims = jws.payload
     validate_iss(claims, issuer=declaration.issuer)
     validate_aud(claims, client_id=declaration.client_id, trusted_audiences=declaration.trusted_audiences)
@@ -112,6 +113,15 @@ def validate_signature(jws: JWS, *, keys: KeySet) -> None:
     key = keys.get_key(kid=jws.kid, alg=jws.alg)
     if not key.verify(jws.alg, jws.signing_input, jws.signature):
         raise IDTokenError(Code.SIGNATURE_INVALID)
+
+
+def validate_typ(jws: JWS) -> None:
+    """`typ_invalid`: typ is not that of another kind of JWT, such as logout+jwt or at+jwt; ID Tokens have no such type.
+
+    Spec: RFC 8725 3.11, 3.12; RFC 7515 4.1.9.
+    """
+    if (jws.media_type or "").endswith("+jwt"):
+        raise IDTokenError(Code.TYP_INVALID)
 
 
 def validate_iss(claims: Claims, *, issuer: str) -> None:

@@ -47,6 +47,12 @@ class JWS:
         kid: str | None = self.header.get("kid")
         return kid
 
+    @property
+    def media_type(self) -> str | None:
+        """The typ of the header in lower case, without `application/` (RFC 7515 4.1.9); None if absent."""
+        typ: str | None = self.header.get("typ")
+        return None if typ is None else typ.lower().removeprefix("application/")
+
 
 def parse_compact_jws(token: str, *, max_bytes: int = 65536) -> JWS:
     """Return the parts of a JWS in compact serialization whose header and payload are JSON objects.

@@ -81,6 +81,10 @@ class JSONWebKeySet:
             raise KeyNotFound
         return keys[0]
 
+    def has_usable_key(self) -> bool:
+        """Return whether any key can verify a signature."""
+        return any(key.can_verify(alg) for key in self.keys for alg in _KTY_BY_ALG)
+
 
 class KeySet(Protocol):
     """Source of verification keys. An implementation may fetch them."""

@@ -18,7 +18,7 @@ MAX_AGE_WITHOUT_EXP = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogoutToken:
-    """A verified logout: all sessions of a person, one session, or both."""
+    """A verified logout of one session, if it has a sid, or of all sessions of a person (2.4)."""
 
     iss: str
     sub: str = field(repr=False)
@@ -59,7 +59,7 @@ def verify_logout_token(token: str, *, keys: KeySet, declaration: ProviderDeclar
     try:
         id_token.validate_alg(jws, allowed=declaration.id_token_signed_response_alg)
         id_token.validate_signature(jws, keys=keys)
-        validate_typ(jws)
+        validate_typ(jws, required=declaration.require_logout_typ)
         claims = jws.payload
         _validate_issuer_and_audience(claims, declaration=declaration)
         valid_until = _validate_age(claims, declaration=declaration, now=now)
@@ -79,10 +79,14 @@ def has_logout_event(claims: Claims) -> bool:
     return isinstance(events, dict) and BACKCHANNEL_LOGOUT_EVENT in events
 
 
-def validate_typ(jws: JWS) -> None:
-    """`typ_invalid`: typ, if present, is the media type of logout tokens. Spec: RFC 7515 4.1.9, RFC 8725 3.11."""
-    typ: str = jws.header.get("typ", LOGOUT_TOKEN_TYP)
-    if typ.lower().removeprefix("application/") != LOGOUT_TOKEN_TYP:
+def validate_typ(jws: JWS, *, required: bool) -> None:
+    """`typ_invalid`: typ is the media type of logout tokens or, unless required, JWT or absent.
+
+    The type is only recommended, so it does not distinguish logout tokens from ID Tokens: validate_logout_claims does.
+    Spec: Back-Channel Logout 2.4, 4.1; RFC 7515 4.1.9.
+    """
+    accepted = (LOGOUT_TOKEN_TYP,) if required else (LOGOUT_TOKEN_TYP, "jwt", None)
+    if jws.media_type not in accepted:
         raise LogoutTokenInvalid("typ_invalid")
 
 

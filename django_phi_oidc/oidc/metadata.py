@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -41,6 +42,10 @@ class ProviderMetadata:
     subject_types_supported: tuple[str, ...] = ()
     id_token_signing_alg_values_supported: tuple[str, ...] = ()
     authorization_response_iss_parameter_supported: bool = False
+    acr_values_supported: tuple[str, ...] = ()
+    """Empty if not published."""
+    is_partial: bool = False
+    """The document of RFC 8414 could not be fetched: it may contain what is missing here."""
 
 
 def build_metadata_url(issuer: str) -> str:
@@ -54,8 +59,56 @@ def build_metadata_request(*, issuer: str) -> TransportRequest:
     return TransportRequest(method="GET", url=build_metadata_url(issuer), headers=headers, operation="metadata")
 
 
-def process_metadata_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> ProviderMetadata:
+def build_oauth_metadata_requests(*, issuer: str) -> tuple[TransportRequest, ...]:
+    """Return the requests for the metadata of RFC 8414, to send in this order until one is answered with it.
+
+    The first is that of RFC 8414. If the issuer has a path, the second is at its end, as in OIDC Discovery, which is
+    where many providers publish it. Spec: RFC 8414 3, 3.1, 5.
+    """
+    parts, name = urlsplit(issuer.removesuffix("/")), "/.well-known/oauth-authorization-server"
+    paths = dict.fromkeys((f"{name}{parts.path}", f"{parts.path}{name}"))
+    return tuple(
+        TransportRequest(
+            method="GET",
+            url=parts._replace(path=path).geturl(),
+            headers={"Accept": "application/json"},
+            operation="metadata",
+        )
+        for path in paths
+    )
+
+
+def process_oauth_metadata_response(response: TransportResponse, *, issuer: str) -> Mapping[str, Any] | None:
+    """Return the members; None if the response is no metadata of this issuer, which is then not used.
+
+    Spec: RFC 8414 3.2, 3.3.
+    """
+    members = parse_json_body(response) if response.status == 200 else None
+    return members if members is not None and members.get("issuer") == issuer else None
+
+
+def merge_metadata(
+    members: Mapping[str, Any], *, oauth_members: Mapping[str, Any], declaration: ProviderDeclaration
+) -> dict[str, Any]:
+    """Return the members of OIDC Discovery, with those of RFC 8414 that it lacks, and with the declared overrides.
+
+    Requires: both are of the declared issuer.
+    """
+    overrides = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in declaration.metadata_overrides
+    }
+    return {**oauth_members, **members, **overrides}
+
+
+def process_metadata_response(
+    response: TransportResponse,
+    *,
+    declaration: ProviderDeclaration,
+    oauth_members: Mapping[str, Any] | None = MappingProxyType({}),
+) -> ProviderMetadata:
     """Return metadata of the declared issuer, with https endpoints and support for everything declared.
+
+    oauth_members: of RFC 8414, for what the response lacks; None: they could not be fetched.
 
     Unknown members and the media type, which static hosts set as they like, are ignored. NOT checked:
     response_types_supported, code_challenge_methods_supported and token_endpoint_auth_methods_supported, which
@@ -66,7 +119,9 @@ def process_metadata_response(response: TransportResponse, *, declaration: Provi
     if members is None:
         raise MetadataError(Code.METADATA_INVALID)
     validate_issuer(members, issuer=declaration.issuer)
+    members = merge_metadata(members, oauth_members=oauth_members or {}, declaration=declaration)
     metadata = ProviderMetadata(
+        is_partial=oauth_members is None,
         issuer=declaration.issuer,
         authorization_endpoint=_get_endpoint(members, "authorization_endpoint"),
         token_endpoint=_get_endpoint(members, "token_endpoint"),
@@ -76,6 +131,7 @@ def process_metadata_response(response: TransportResponse, *, declaration: Provi
         prompt_values_supported=_get_strings(members, "prompt_values_supported"),
         subject_types_supported=_get_strings(members, "subject_types_supported"),
         id_token_signing_alg_values_supported=_get_strings(members, "id_token_signing_alg_values_supported"),
+        acr_values_supported=_find_strings(members, "acr_values_supported"),
         authorization_response_iss_parameter_supported=_get_bool(
             members, "authorization_response_iss_parameter_supported"
         ),
@@ -175,6 +231,12 @@ def _get_strings(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise MetadataError(Code.METADATA_INVALID)
     return tuple(value)
+
+
+def _find_strings(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return what is no more than a hint: no sign-in is refused because it is malformed."""
+    value = members.get(name)
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
 def _get_bool(members: Mapping[str, Any], name: str) -> bool:

@@ -12,7 +12,21 @@ from .token import TokenTypeHint
 from .transport import TransportRequest, TransportResponse, parse_json_body
 
 MAX_RETRY_AFTER = timedelta(days=1)
+RevocationResult = Literal["done", "unsupported", "retry", "unexpected", "retry_slowly", "refused"]
 
+_TEMPORARY_STATUSES = (408, 421, 425, 429)
+"""Of a proxy or an overloaded server. Spec: RFC 9110 15.5.9, 15.5.20; RFC 8470 5.2; RFC 6585 4."""
+_RESULTS: dict[tuple[int, str], RevocationResult] = {
+    (400, "unsupported_token_type"): "unsupported",
+    (401, "unsupported_token_type"): "unsupported",
+    (400, "invalid_token"): "done",
+    (400, "invalid_request"): "refused",
+    (400, "invalid_grant"): "refused",
+    (400, "invalid_scope"): "refused",
+    (400, "unauthorized_client"): "refused",
+    (400, "unsupported_grant_type"): "refused",
+}
+"""The final results by status and error: a repetition gets the same answer. Spec: RFC 7009 2.2.1; RFC 6749 5.2."""
 _DELAY_SECONDS_PATTERN = re.compile(r"[0-9]{1,9}")
 _IMF_FIXDATE_PATTERN = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
 
@@ -22,11 +36,12 @@ class RevocationOutcome:
     """The result of a revocation request.
 
     done: the token is revoked. unsupported: the provider cannot revoke this type of token. retry: retry with the usual
-    back-off, not before retry_after. retry_slowly: client authentication failed, which an operator must fix. refused:
-    do not retry.
+    back-off, not before retry_after. unexpected: as retry, but the response is not one of a revocation endpoint, so an
+    operator may have to fix its URL or a proxy. retry_slowly: client authentication failed, which an operator must fix.
+    refused: do not retry.
     """
 
-    result: Literal["done", "unsupported", "retry", "retry_slowly", "refused"]
+    result: RevocationResult
     retry_after: timedelta | None = None
     """From Retry-After, at most a day."""
 
@@ -46,23 +61,25 @@ def build_revocation_request(
 
 
 def process_revocation_response(response: TransportResponse) -> RevocationOutcome:
-    """Return the outcome. Only status 200 is success, regardless of the body. Never raises.
+    """Return the outcome. Status 200 is success, regardless of the body. Never raises.
 
-    Statuses without a meaning in the specification (other 2xx, 3xx) are retried: a retry does no harm, and a token
-    abandoned because of a temporary proxy fault would stay valid.
+    Only a 400 or 401 with a registered error is final. Any other response may come from a proxy, or from a provider
+    that is being restarted: a retry does no harm, and a token whose revocation is given up stays valid.
+
+    A 400 with `invalid_token`, which Google sends, is success: the token is no longer valid.
     Spec: RFC 7009 2.2, 2.2.1; RFC 6749 5.2; RFC 9110 10.2.3.
     """
     status = response.status
     if status == 200:
         return RevocationOutcome(result="done")
-    if status == 429 or not 400 <= status < 500:
+    if not 400 <= status < 500 or status in _TEMPORARY_STATUSES:
         return RevocationOutcome(result="retry", retry_after=parse_retry_after(response))
     error = (parse_json_body(response) or {}).get("error")
-    if error == "unsupported_token_type":
-        return RevocationOutcome(result="unsupported")
-    if status == 401 or error == "invalid_client":
-        return RevocationOutcome(result="retry_slowly", retry_after=parse_retry_after(response))
-    return RevocationOutcome(result="refused")
+    if isinstance(error, str) and (result := _RESULTS.get((status, error))):
+        return RevocationOutcome(result=result)
+    is_rejected_client = status == 401 or (status, error) == (400, "invalid_client")
+    result = "retry_slowly" if is_rejected_client else "unexpected"
+    return RevocationOutcome(result=result, retry_after=parse_retry_after(response))
 
 
 def parse_retry_after(response: TransportResponse) -> timedelta | None:

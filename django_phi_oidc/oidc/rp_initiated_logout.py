@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
+from ..config.providers import IDTokenHint
 from ..errors import IDTokenError
 from .jose import parse_compact_jws
 from .transport import add_query
@@ -19,12 +20,13 @@ def build_end_session_url(endpoint: str, parameters: Mapping[str, str]) -> str:
 
 
 def build_hint_parameters(
-    id_token: str, *, issuer: str, in_url: bool, protocol_claims: Collection[str]
+    id_token: str, *, issuer: str, policy: IDTokenHint, in_url: bool, protocol_claims: Collection[str]
 ) -> dict[str, str]:
     """Return the hint that identifies the session: `id_token_hint`, or `logout_hint` with the `sid`, or nothing.
 
-    id_token: of the ended session, or empty. It is only sent to its issuer, and in a URL only if it is short and has
-    no claims other than protocol_claims. The `sid` identifies the provider's session and contains no personal data.
+    id_token: of the ended session, or empty. It is only sent to its issuer, in a URL only if it is short, and with the
+    policy `minimal` only if it has no claims other than protocol_claims there. The `sid` identifies the provider's
+    session and contains no personal data.
 
     NOT checked: the signature, which was verified when the token was received. Spec: RP-Initiated Logout 2.
     """
@@ -34,7 +36,9 @@ def build_hint_parameters(
         return {}
     if claims.get("iss") != issuer:
         return {}
-    if not in_url or (len(id_token) <= MAX_HINT_LENGTH and all(name in protocol_claims for name in claims)):
+    fits = not in_url or len(id_token) <= MAX_HINT_LENGTH
+    is_minimal = not in_url or all(name in protocol_claims for name in claims)
+    if fits and (policy == "always" or (policy == "minimal" and is_minimal)):
         return {"id_token_hint": id_token}
     sid = claims.get("sid")
     return {"logout_hint": sid} if sid and isinstance(sid, str) else {}

@@ -11,20 +11,19 @@ urllib3 2.2 on Python 3.11 and the newest 2.x on Python 3.13:
   `response_class`, the attributes `sslobj`, `incoming` and `socket` of `SSLTransport`, and wrapped errors in
   `original_error` or `args`.
 - http.client: `HTTPResponse.begin()` reads the head through `fp.readline` alone, can run again once `headers` is None,
-  and reports malformed header lines in `msg.defects`; more than 100 headers raise HTTPException itself.
+  and reports malformed header lines in `msg.defects`; more than 100 headers raise HTTPException itself. Each chunk
+  begins with `_read_next_chunk_size()`, which may raise ValueError.
 """
 
 import contextlib
-import heapq
 import http.client
 import io
-import itertools
-import os
+import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, Self
 
@@ -33,51 +32,16 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 from urllib3.util.ssltransport import SSLTransport
 
+from .._internal import deadlines
 from ..errors import Code, TransportError
 
 MAX_HEAD_BYTES = 64 * 1024
-
-
-class DeadlineScheduler:
-    """Runs callbacks at their time, in one daemon thread per process. A thread per exchange would cost more than TLS.
-
-    Requires: callbacks are short and do not raise.
-    """
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._scheduled: list[tuple[float, int, Callable[[], None]]] = []
-        self._sequence_numbers = itertools.count()
-        self._thread: threading.Thread | None = None
-
-    def call_at(self, monotonic_time: float, callback: Callable[[], None]) -> None:
-        """Run the callback at or soon after that value of time.monotonic()."""
-        entry = (monotonic_time, next(self._sequence_numbers), callback)
-        with self._condition:
-            heapq.heappush(self._scheduled, entry)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="phi_oidc deadlines", daemon=True)
-                self._thread.start()
-            elif self._scheduled[0] is entry:
-                self._condition.notify()
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                while not self._scheduled or (remaining := self._scheduled[0][0] - time.monotonic()) > 0:
-                    self._condition.wait(remaining if self._scheduled else None)
-                callback = heapq.heappop(self._scheduled)[2]
-            callback()
-
-
-# Keyed by process id: a forked child has no timer thread, and a thread that it lacks may hold the inherited lock.
-_schedulers_by_pid: dict[int, DeadlineScheduler] = {}
-
-
-def call_at(monotonic_time: float, callback: Callable[[], None]) -> None:
-    pid = os.getpid()
-    scheduler = _schedulers_by_pid.get(pid) or _schedulers_by_pid.setdefault(pid, DeadlineScheduler())
-    scheduler.call_at(monotonic_time, callback)
+_MAX_LINE_BYTES = 65536
+_STATUS_LINE_PATTERN = re.compile(rb"HTTP/1\.[0-9] [0-9]{3}(?: [^\r\n]*)?\r?\n")
+"""Spec: RFC 9112 4. A missing space before an empty reason is accepted."""
+_CONTENT_LENGTH_PATTERN = re.compile(r"[0-9]{1,18}(?:[ \t]*,[ \t]*[0-9]{1,18})*")
+_CHUNK_SIZE_PATTERN = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
+"""Spec: RFC 9112 7.1, 7.1.1."""
 
 
 class TimedExchange:
@@ -95,12 +59,13 @@ class TimedExchange:
 
     def __enter__(self) -> Self:
         self.get_remaining_seconds()
-        call_at(self._ends_at, self._expire)
+        self._cancel_timer = deadlines.call_at(self._ends_at, self._expire)
         self._token = _current_exchange.set(self)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         _current_exchange.reset(self._token)
+        self._cancel_timer()
         self.set_handle(None)
 
     def get_remaining_seconds(self) -> float:
@@ -172,19 +137,33 @@ class MalformedHeaders(http.client.HTTPException):
     """A line of the response head is no header line, or the head is truncated."""
 
 
-class LimitedHeaderReader:
-    """Limits all that precedes a body: http.client limits lines only, and turns a hundred of 64 KiB into 60 MB."""
+class StrictHeaderReader:
+    """Limits all that precedes a body, and refuses truncated lines and malformed status lines.
+
+    http.client limits lines only, and turns a hundred of 64 KiB into 60 MB. It takes the end of the connection for the
+    end of the head, so that a response cut after `HTTP/1.1 200 O` would be a complete one.
+    """
 
     def __init__(self, source: io.BufferedIOBase) -> None:
         self._source = source
         self._remaining_bytes = MAX_HEAD_BYTES
 
     def readline(self, limit: int) -> bytes:
-        """Return the next line. Raises: LineTooLong when the head exceeds its limit."""
+        """Return the next line; empty if the connection ended before the first one.
+
+        Raises: LineTooLong when the head exceeds its limit; MalformedHeaders.
+        """
         line = self._source.readline(min(limit, self._remaining_bytes + 1))
+        is_first = self._remaining_bytes == MAX_HEAD_BYTES
         self._remaining_bytes -= len(line)
         if self._remaining_bytes < 0:
             raise http.client.LineTooLong("head")
+        is_truncated = not line.endswith(b"\n") and len(line) < limit
+        if is_truncated and not (is_first and not line):
+            raise MalformedHeaders
+        # No header line begins like this: a name contains no slash.
+        if line.startswith(b"HTTP/") and not _STATUS_LINE_PATTERN.fullmatch(line):
+            raise MalformedHeaders
         return line
 
     def close(self) -> None:
@@ -195,12 +174,13 @@ class StrictResponse(http.client.HTTPResponse):
     """Refuses malformed headers, which urllib3 accepts with a warning that quotes them, and skips interim responses.
 
     http.client skips only 100. After a 103 the connection would be reused, and the next request would receive this
-    one's response. Spec: RFC 9110 15.2.
+    one's response. Lengths and sizes of chunks are digits: int() accepts `0x5`, `+5` and `1_0` as well, which other
+    programs on the way read differently. Spec: RFC 9110 8.6, 15.2; RFC 9112 7.1.
     """
 
     def begin(self) -> None:
         source = self.fp
-        self.fp = LimitedHeaderReader(source)  # type: ignore[assignment]  # begin() calls only readline
+        self.fp = StrictHeaderReader(source)  # type: ignore[assignment]  # begin() calls only readline
         try:
             super().begin()
             while self.status < 200:
@@ -209,9 +189,19 @@ class StrictResponse(http.client.HTTPResponse):
         finally:
             if self.fp is not None:
                 self.fp = source
-        if self.msg.defects:
+        lengths = self.msg.get_all("content-length", [])
+        if self.msg.defects or not all(_CONTENT_LENGTH_PATTERN.fullmatch(length.strip()) for length in lengths):
             self.close()
             raise MalformedHeaders
+
+    def _read_next_chunk_size(self) -> int:
+        line = self.fp.readline(_MAX_LINE_BYTES + 1)
+        if len(line) > _MAX_LINE_BYTES:
+            raise http.client.LineTooLong("chunk size")
+        size = _CHUNK_SIZE_PATTERN.fullmatch(line)
+        if size is None:
+            raise ValueError("This is no size of a chunk.")
+        return int(size[1], 16)
 
 
 class TimedConnection(HTTPConnection):

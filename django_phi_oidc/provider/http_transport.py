@@ -3,6 +3,7 @@
 import http.client
 import os
 import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,6 +16,7 @@ from ..config.providers import ProviderDeclaration
 from ..errors import Code, TransportError
 from ..oidc.metadata import validate_https_url
 from ..oidc.transport import TransportRequest, TransportResponse
+from .call_limit import CallLimit, limit_timeout
 from .connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool, translate_error
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -35,19 +37,23 @@ class HTTPTransport:
         self._declaration = declaration
         # Keyed by process id. A child does not close inherited pools: a thread that it lacks may hold their locks.
         self._pool_managers: dict[int, urllib3.PoolManager] = {}
+        self._call_limits: dict[int, CallLimit] = {}
 
     def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
-        """Return the response, of any status but 3xx. timeout_seconds: for the whole exchange.
+        """Return the response, of any status but 3xx. timeout_seconds: for the whole exchange, and for its turn.
 
         A request is sent once. Only a GET is sent again, on a new connection and within the same time, when a pooled
         connection failed under it. A pooled connection that the provider has already closed is not used.
-        Raises: TransportError, with a subclass for each cause. Spec: RFC 9110 9.2.2, RFC 9112 9.3.1.
+        Raises: TransportError, with a code for each cause. Spec: RFC 9110 9.2.2, RFC 9112 9.3.1.
         """
         validate_https_url(request.url, allow_loopback_http=self._declaration.allow_loopback_http)
+        pid, limits = os.getpid(), self._call_limits
+        limit = limits.get(pid) or limits.setdefault(pid, CallLimit(self._declaration.max_concurrent_calls))
         labels = {"provider": self._declaration.name, "call": request.operation, "outcome": "error"}
         with metrics.measure_duration(metrics.PROVIDER_CALL_DURATION, **labels) as final_labels:
             try:
-                response = self._send_with_retry(request, timeout_seconds=timeout_seconds)
+                with limit.call(timeout_seconds=limit_timeout(timeout_seconds)) as seconds_left:
+                    response = self._send_with_retry(request, timeout_seconds=seconds_left)
             except TransportError as error:
                 final_labels["outcome"] = error.code
                 raise
@@ -139,13 +145,21 @@ def create_ssl_context(ca_bundle: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not ca_bundle:
-        context.load_default_certs()
+        _load_system_cas(context)
         return context
     try:
         context.load_verify_locations(cafile=ca_bundle)
     except OSError as error:
         raise TransportError(Code.TRANSPORT_TLS, "ca_bundle cannot be read.") from error
     return context
+
+
+def _load_system_cas(context: ssl.SSLContext) -> None:
+    """Trust the CAs at OpenSSL's own paths. Not load_default_certs, which SSL_CERT_FILE and SSL_CERT_DIR redirect."""
+    paths = ssl.get_default_verify_paths()
+    file, folder = Path(paths.openssl_cafile), Path(paths.openssl_capath)
+    if file.is_file() or folder.is_dir():
+        context.load_verify_locations(file if file.is_file() else None, folder if folder.is_dir() else None)
 
 
 def _read_response(

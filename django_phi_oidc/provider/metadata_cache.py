@@ -9,17 +9,21 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from ..errors import Code, KeyNotFound, MetadataError, SignInRefused, TransportError
 from ..oidc.jwks import JSONWebKeySet, VerificationKey
+from .call_limit import STALLED_SECONDS
 
 MIN_FRESH_SECONDS = 5 * 60
 MAX_FRESH_SECONDS = 24 * 60 * 60
 STALE_IF_ERROR_SECONDS = 60 * 60
-"""How long a copy that is no longer fresh may be used while the provider is unreachable."""
+"""How long a copy that is no longer fresh may be used while the provider is unreachable or its document invalid."""
 REFETCH_COOLDOWN_SECONDS = 30
-"""Between two refetches for an unknown kid, and after a failed refetch while the old copy is usable."""
+"""Between two refetches for an unknown kid of one source, and after a refetch that failed."""
+
+TokenSource = Literal["provider", "anyone"]
+"""Who sent a token: the provider, in a response to this process, or any client."""
 
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?([0-9]+)', re.IGNORECASE)
 _UNSTORABLE = re.compile(r"(?:^|[\s,])no-(?:store|cache)\b", re.IGNORECASE)
@@ -54,8 +58,8 @@ class _CachedCopy(Generic[T]):
 class _FetchInProgress(Generic[T]):
     """A fetch that other threads may wait for."""
 
-    def __init__(self, *, ends_at: float) -> None:
-        self.ends_at = ends_at
+    def __init__(self, *, started_at: float, ends_at: float) -> None:
+        self.started_at, self.ends_at = started_at, ends_at
         self.finished = threading.Event()
         self.fetched_copy: _CachedCopy[T] | None = None
         self.error: SignInRefused | None = None
@@ -71,14 +75,16 @@ class CachedDocument(Generic[T]):
         self._lock = threading.Lock()
         self._copy: _CachedCopy[T] | None = None
         self._fetch_in_progress: _FetchInProgress[T] | None = None
+        self._invalid: MetadataError | None = None
+        """The error of a document that replaced a valid one at the provider."""
         self._cooldown_until = float("-inf")
-        self._last_refetch_at = float("-inf")
+        self._last_refetch_at: dict[TokenSource, float] = {}
 
     def get(self, *, timeout_seconds: float) -> T:
         """Return the document: fresh, or up to an hour stale while the provider is unreachable or its answer invalid.
 
         timeout_seconds: for the fetch, or for the wait for another thread's fetch. When that thread had a shorter
-        timeout and failed with it, this one tries again with its remaining time.
+        timeout and failed with it, this one tries again with its remaining time. Nothing waits for a fetch that hangs.
         Raises: TransportError, and the errors of the fetch.
         """
         now = self._monotonic()
@@ -86,11 +92,13 @@ class CachedDocument(Generic[T]):
         with self._lock:
             cached, pending = self._copy, self._fetch_in_progress
             usable = cached is not None and now < cached.fresh_until + STALE_IF_ERROR_SECONDS
-            can_wait = usable and (pending is not None or now < self._cooldown_until)
-            if cached is not None and (now < cached.fresh_until or can_wait):
+            is_cooling_down = now < self._cooldown_until
+            if cached is not None and (now < cached.fresh_until or (usable and (pending or is_cooling_down))):
                 return cached.value
+            if pending is None and is_cooling_down and self._invalid is not None:
+                raise copy.copy(self._invalid)
             if pending is None:
-                own = self._fetch_in_progress = _FetchInProgress(ends_at=ends_at)
+                own = self._fetch_in_progress = _FetchInProgress(started_at=now, ends_at=ends_at)
         if pending is not None:
             try:
                 return self._wait_for_fetch(pending, timeout_seconds)
@@ -102,17 +110,20 @@ class CachedDocument(Generic[T]):
         try:
             return self._run_fetch(own, timeout_seconds)
         except (TransportError, MetadataError) as error:
-            is_temporary = isinstance(error, TransportError) or error.code is Code.METADATA_INVALID
-            if not is_temporary or cached is None or not usable:
+            if cached is None:
                 raise
             with self._lock:
+                self._invalid = error if isinstance(error, MetadataError) else None
                 self._cooldown_until = self._monotonic() + REFETCH_COOLDOWN_SECONDS
+            if not usable:
+                raise
             return cached.value
 
-    def refetch(self, *, outdated: T, timeout_seconds: float) -> T:
+    def refetch(self, *, outdated: T, source: TokenSource, timeout_seconds: float) -> T:
         """Return a newer document than outdated, or outdated itself when the last refetch was less than 30 s ago.
 
-        Failed refetches count too. One thread fetches, and the others wait for its result.
+        source: refetches for tokens from the provider and from anyone are limited separately, so that a token of a
+        stranger does not delay sign-ins. Failed refetches count too. One thread fetches, and others wait for it.
         Raises: TransportError, and the errors of the fetch.
         """
         now = self._monotonic()
@@ -121,10 +132,10 @@ class CachedDocument(Generic[T]):
                 return self._copy.value
             pending = self._fetch_in_progress
             if pending is None:
-                if now < self._last_refetch_at + REFETCH_COOLDOWN_SECONDS:
+                if now < self._last_refetch_at.get(source, float("-inf")) + REFETCH_COOLDOWN_SECONDS:
                     return outdated
-                self._last_refetch_at = now
-                own = self._fetch_in_progress = _FetchInProgress(ends_at=now + timeout_seconds)
+                self._last_refetch_at[source] = now
+                own = self._fetch_in_progress = _FetchInProgress(started_at=now, ends_at=now + timeout_seconds)
         return self._wait_for_fetch(pending, timeout_seconds) if pending else self._run_fetch(own, timeout_seconds)
 
     def _run_fetch(self, fetch_in_progress: _FetchInProgress[T], timeout_seconds: float) -> T:
@@ -143,7 +154,10 @@ class CachedDocument(Generic[T]):
             fetch_in_progress.finished.set()
 
     def _wait_for_fetch(self, fetch_in_progress: _FetchInProgress[T], timeout_seconds: float) -> T:
-        if not fetch_in_progress.finished.wait(timeout_seconds):
+        seconds_to_stall = fetch_in_progress.started_at + STALLED_SECONDS - self._monotonic()
+        if not fetch_in_progress.finished.wait(min(timeout_seconds, seconds_to_stall)):
+            if seconds_to_stall < timeout_seconds:
+                raise TransportError(Code.PROVIDER_SUSPENDED)
             message = "The fetch of another thread took longer than this one could wait."
             raise TransportError(Code.TRANSPORT_TIMEOUT, message)
         if (error := fetch_in_progress.error) is not None:
@@ -156,9 +170,9 @@ class CachedDocument(Generic[T]):
 class RemoteKeySet:
     """The provider's current keys. A token that matches none of them triggers a refetch."""
 
-    def __init__(self, cached: CachedDocument[JSONWebKeySet], *, timeout_seconds: float) -> None:
-        """timeout_seconds: for each fetch."""
-        self._cached = cached
+    def __init__(self, cached: CachedDocument[JSONWebKeySet], *, source: TokenSource, timeout_seconds: float) -> None:
+        """source: of the tokens. timeout_seconds: for each fetch."""
+        self._cached, self._source = cached, source
         self._timeout_seconds = timeout_seconds
 
     def get_key(self, *, kid: str | None, alg: str) -> VerificationKey:
@@ -171,7 +185,7 @@ class RemoteKeySet:
         with suppress(KeyNotFound):
             return keys.get_key(kid=kid, alg=alg)
         try:
-            fetched = self._cached.refetch(outdated=keys, timeout_seconds=self._timeout_seconds)
+            fetched = self._cached.refetch(outdated=keys, source=self._source, timeout_seconds=self._timeout_seconds)
         except SignInRefused as error:
             message = f"No published key matches, and the refetch failed: {error.code}."
             raise KeyNotFound(message, is_certain=False) from error

@@ -11,18 +11,13 @@ from django.dispatch import receiver
 
 from .. import conf
 from ..config.providers import ProviderDeclaration
-from ..errors import AccountError, Code
+from ..errors import AccountError, Code, KeyNotFound
 from ..oidc.jwks import JSONWebKeySet, KeySet
-from ..oidc.metadata import (
-    ProviderMetadata,
-    build_jwks_request,
-    build_metadata_request,
-    process_jwks_response,
-    process_metadata_response,
-)
+from ..oidc.metadata import ProviderMetadata, build_jwks_request, process_jwks_response
 from ..oidc.transport import Transport
 from .http_transport import HTTPTransport
-from .metadata_cache import CachedDocument, RemoteKeySet, parse_freshness_seconds
+from .metadata_cache import MIN_FRESH_SECONDS, CachedDocument, RemoteKeySet, TokenSource, parse_freshness_seconds
+from .metadata_documents import fetch_metadata
 
 
 class Provider:
@@ -41,10 +36,13 @@ class Provider:
         """Return the validated metadata. Raises: TransportError, MetadataError. Spec: OIDC Discovery 4."""
         return self._metadata.get(timeout_seconds=timeout_seconds)
 
-    def get_key_set(self, *, timeout_seconds: float) -> KeySet:
-        """Return the keys. timeout_seconds: now, and for each later fetch. Raises: TransportError, MetadataError."""
+    def get_key_set(self, *, timeout_seconds: float, source: TokenSource = "anyone") -> KeySet:
+        """Return the keys for tokens of that source. timeout_seconds: now, and for each later fetch.
+
+        Raises: TransportError, MetadataError.
+        """
         self._keys.get(timeout_seconds=timeout_seconds)
-        return RemoteKeySet(self._keys, timeout_seconds=timeout_seconds)
+        return RemoteKeySet(self._keys, source=source, timeout_seconds=timeout_seconds)
 
     def with_declaration(self, declaration: ProviderDeclaration) -> "Provider":
         """Return the same provider, sharing connections and caches, for a request with stricter requirements.
@@ -56,16 +54,20 @@ class Provider:
         return other
 
     def _fetch_metadata(self, timeout_seconds: float) -> tuple[ProviderMetadata, float]:
-        request = build_metadata_request(issuer=self.declaration.issuer)
-        response = self.transport.send(request, timeout_seconds=timeout_seconds)
-        metadata = process_metadata_response(response, declaration=self.declaration)
-        return metadata, parse_freshness_seconds(response.headers)
+        metadata, response, _ = fetch_metadata(
+            self.declaration, transport=self.transport, timeout_seconds=timeout_seconds
+        )
+        return metadata, MIN_FRESH_SECONDS if metadata.is_partial else parse_freshness_seconds(response.headers)
 
     def _fetch_keys(self, timeout_seconds: float) -> tuple[JSONWebKeySet, float]:
         ends_at = self._monotonic() + timeout_seconds
         request = build_jwks_request(self.get_metadata(timeout_seconds=timeout_seconds))
         response = self.transport.send(request, timeout_seconds=ends_at - self._monotonic())
-        return process_jwks_response(response), parse_freshness_seconds(response.headers)
+        keys = process_jwks_response(response)
+        if not keys.has_usable_key():
+            # Not certain: a set that is published by mistake must not make a logout token invalid for good.
+            raise KeyNotFound("No published key can verify a signature.", is_certain=False)
+        return keys, parse_freshness_seconds(response.headers)
 
 
 # Keyed by process id: the sockets and locks of an inherited client belong to the parent process.

@@ -1,12 +1,13 @@
 """Mark identifiers such as `jti` or `state` as used, once across all processes."""
 
 import hashlib
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from datetime import datetime
 
 from django.db import IntegrityError, connections, router, transaction
 
-from .._internal.sql import durable
+from .._internal.sql import delete_in_batches, durable
 from .models import UsedIdentifier
 
 
@@ -37,9 +38,29 @@ def was_used(kind: str, identifier: str) -> bool:
     return UsedIdentifier.objects.filter(digest=_compute_digest(kind, identifier)).exists()
 
 
+def remember(kind: str, identifiers: Collection[str], *, expires_at: datetime) -> None:
+    """Remember the identifiers at least until that time, also if they are known already; committed when this returns.
+
+    Requires: no open transaction (RuntimeError).
+    """
+    # Sorted, so that two calls with some of the same identifiers do not deadlock.
+    digests = sorted(_compute_digest(kind, identifier) for identifier in identifiers)
+    rows = [UsedIdentifier(digest=digest, kind=kind, until=expires_at) for digest in digests]
+    with transaction.atomic(using=router.db_for_write(UsedIdentifier), durable=True):
+        UsedIdentifier.objects.bulk_create(
+            rows, update_conflicts=True, unique_fields=["digest"], update_fields=["until"]
+        )
+
+
+def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -> bool:
+    """Say whether any of the identifiers is remembered until that time or longer."""
+    digests = [_compute_digest(kind, identifier) for identifier in identifiers]
+    return UsedIdentifier.objects.filter(digest__in=digests, until__gte=until).exists()
+
+
 def delete_expired(*, now: datetime) -> int:
     """Delete the identifiers that are refused for their age at now; return how many there were."""
-    return UsedIdentifier.objects.filter(until__lt=now).delete()[0]
+    return delete_in_batches(UsedIdentifier.objects.filter(until__lt=now))
 
 
 def _insert(kind: str, identifier: str, expires_at: datetime, *, frame: AbstractContextManager[None]) -> bool:

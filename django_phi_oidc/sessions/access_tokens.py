@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import clock
+from .._internal.lease import is_lease_active
 from ..audit.events import Origin
 from ..audit.request_context import Actor, find_oidc_session_id
 from ..errors import RefreshInsideTransaction, RefreshMismatch, SignInRefused, TokenExpired
@@ -99,7 +100,7 @@ def _refresh_tokens(session: OIDCSession, *, origin: Origin) -> OIDCSession:
             return row
         if was_leased and row.refresh_lease_until is None:
             return row
-        if row.refresh_lease_until is not None and row.refresh_lease_until > clock.now():
+        if is_lease_active(row.refresh_lease_until, now=clock.now(), lease=token_refresh.LEASE_DURATION):
             was_leased = True
         elif _attempt_refresh(row, origin=origin):
             return _get_live_session(session.pk)

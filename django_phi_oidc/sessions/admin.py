@@ -68,7 +68,7 @@ class PendingRevocationAdmin(ReadOnlyAdmin):
         *("due_at", "created_at", "finished_at"),
     )
     list_filter = ("status", ProviderFilter)
-    fields = (*list_display, "session", "token_expires_at")
+    fields = (*list_display, "first_attempt_at", "session", "token_expires_at")
     # The id starts with the creation time and has an index.
     ordering = ("-id",)
     actions = ("retry",)

@@ -4,7 +4,7 @@ Spec: OIDC Back-Channel Logout 1.0, R9.
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -25,7 +25,8 @@ from .. import conf
 from .._internal import clock
 from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
-from ..audit.events import Action, Origin
+from ..audit.events import Action, NewEvent, Origin
+from ..audit.outbox import enqueue_many
 from ..audit.refusals import RefusalLog, report_refusal
 from ..audit.request_context import get_client_ip, get_request_id
 from ..crypto import keyring
@@ -42,10 +43,11 @@ from ..errors import (
 )
 from ..oidc.logout_token import LogoutToken, get_logout_token_declaration, verify_logout_token
 from ..provider.registry import Provider, get_provider
-from ..replay.cache import mark_used_in_transaction
+from ..replay.cache import mark_used_in_transaction, was_used
 from ..subjects.linking import list_subject_ids
 from .lifecycle import EndedSession, end_sessions
 from .models import EndReason, OIDCSession, sha256_hex
+from .recent_logouts import remember_logout
 from .tasks import retry_on_lost_connection
 
 BATCH_SIZE = 1000
@@ -71,34 +73,67 @@ REFUSAL_LOG_MESSAGE = (
 def process_logout_token(
     token: LogoutToken,
     *,
-    subject_keys: Sequence[SymmetricKey],
+    provider: str,
+    get_subject_keys: Callable[[], Sequence[SymmetricKey]],
     origin: Origin,
     now: datetime,
     keep_offline_providers: Collection[str] = (),
 ) -> list[EndedSession]:
     """End all sessions that a verified logout token names, or none of them; return the ended sessions.
 
+    A sid names a session of the issuer, and sub must be that of its person; a difference raises an alert, but the
+    session ends: Keycloak up to 26.1 sends another sub than in the ID Token to pairwise clients. Without a sid, all
+    sessions of the person end. Only for these are the subject keys needed.
+
     Its jti is marked as used in the same transaction, so a failed delivery can be repeated and a successful one can't.
     Of two concurrent deliveries, the second waits for the first. keep_offline_providers: as in `end_sessions`.
     Requires: no open transaction (RuntimeError), because the response to the provider confirms a commit.
-    Raises: LogoutTokenReplayed, SubjectKeyMissing. Spec: Back-Channel Logout 2.6, 2.7.
+    Raises: LogoutTokenReplayed; without a sid SubjectKeyMissing, KeyMissing. Spec: Back-Channel Logout 2.4, 2.6, 2.7.
     """
+    # An issuer contains no NUL, so two (iss, jti) pairs never give the same identifier.
+    identifier = f"{token.iss}\0{token.jti}"
+    if was_used("logout_token", identifier):
+        raise LogoutTokenReplayed
+    # Committed before the sessions are read, see `recent_logouts`.
+    keys = () if token.sid else get_subject_keys()
+    remember_logout(issuer=token.iss, sid=token.sid, sub=token.sub, keys=keys, now=now)
     with transaction.atomic(durable=True):
-        # An issuer contains no NUL, so two (iss, jti) pairs never give the same identifier.
-        if not mark_used_in_transaction("logout_token", f"{token.iss}\0{token.jti}", expires_at=token.valid_until):
+        if not mark_used_in_transaction("logout_token", identifier, expires_at=token.valid_until):
             raise LogoutTokenReplayed
         condition = Q(issuer=token.iss)
         if token.sid:
             condition &= Q(sid_digest=sha256_hex(token.sid))
-        if token.sub:
-            condition &= Q(subject__in=list_subject_ids(issuer=token.iss, sub=token.sub, keys=subject_keys))
-        return end_matching_sessions(
+        else:
+            condition &= Q(subject__in=list_subject_ids(issuer=token.iss, sub=token.sub, keys=keys))
+        mismatches = _count_sub_mismatches(token, condition, get_subject_keys=get_subject_keys)
+        ended = end_matching_sessions(
             condition,
             EndReason.BACKCHANNEL_LOGOUT,
             origin=origin,
             now=now,
             keep_offline_providers=keep_offline_providers,
         )
+        fields: Any = {"origin": origin, "now": now, "provider": provider}
+        events = [NewEvent(action=Action.LOGOUT_RECEIVED, detail={"sessions": len(ended)}, **fields)]
+        if mismatches:
+            detail = {"rule": "logout_sub_mismatch", "count": mismatches}
+            events.append(NewEvent(action=Action.ALERT_RAISED, detail=detail, **fields))
+        enqueue_many(events)
+        return ended
+
+
+@sensitive_variables()
+def _count_sub_mismatches(
+    token: LogoutToken, condition: Q, *, get_subject_keys: Callable[[], Sequence[SymmetricKey]]
+) -> int:
+    """Return how many live sessions of the token's sid have another sub; 0 if that cannot be determined now."""
+    if not token.sid or not token.sub:
+        return 0
+    try:
+        subject_ids = list_subject_ids(issuer=token.iss, sub=token.sub, keys=get_subject_keys())
+    except (SubjectKeyMissing, KeyRingError):
+        return 0
+    return OIDCSession.objects.live().filter(condition).exclude(subject__in=subject_ids).count()
 
 
 def end_matching_sessions(condition: Q, reason: EndReason, **options: Any) -> list[EndedSession]:
@@ -144,12 +179,15 @@ class BackchannelLogoutView(ProviderLogoutView):
             declaration = get_logout_token_declaration(token, conf.providers().values())
             provider_name = declaration.name
             logout_token = _verify_with_provider_keys(token, get_provider(provider_name))
-            _end_sessions(logout_token, origin=get_request_origin(request))
+            _end_sessions(logout_token, provider=provider_name, origin=get_request_origin(request))
         except (LogoutTokenInvalid, LogoutTokenReplayed) as refusal:
             origin = get_request_origin(request)
             # The provider is declared, but from an unverified token.
-            fields = {"reason": refusal.code, "rule": getattr(refusal, "rule", ""), "provider": provider_name}
+            rule = getattr(refusal, "rule", "")
+            fields = {"reason": refusal.code, "rule": rule, "provider": provider_name}
             options: Any = {"origin": origin, "now": clock.now(), "provider": provider_name}
+            if rule:
+                options["detail"] = {"rule": rule}
             log = RefusalLog(logger, REFUSAL_LOG_MESSAGE, {**fields, "request": origin.request_id})
             report_refusal(Action.LOGOUT_REFUSED, refusal.code, log=log, **options)
             return JsonResponse({"error": "invalid_request", "error_description": str(refusal)}, status=400)
@@ -187,12 +225,13 @@ def _verify_with_provider_keys(token: str, provider: Provider) -> LogoutToken:
         raise LogoutTokenInvalid(error.code) from error
 
 
-def _end_sessions(logout_token: LogoutToken, *, origin: Origin) -> None:
+def _end_sessions(logout_token: LogoutToken, *, provider: str, origin: Origin) -> None:
     """Raises: LogoutTokenReplayed; one of SERVER_ERRORS, and then the token is not marked as used."""
     providers = conf.providers().values() if conf.should_keep_offline_tokens() else ()
     # Refresh tokens of `offline_access` should outlive the logout. Spec: Back-Channel Logout 2.7.
     offline = [p.name for p in providers if any(scope.name == "offline_access" for scope in p.resource_scopes)]
-    end = partial(process_logout_token, logout_token, subject_keys=keyring.get_keys("subject"), origin=origin)
+    get_keys = partial(keyring.get_keys, "subject")
+    end = partial(process_logout_token, logout_token, provider=provider, get_subject_keys=get_keys, origin=origin)
     retry_on_lost_connection(partial(end, now=clock.now(), keep_offline_providers=offline))
 
 

@@ -17,18 +17,24 @@ from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.db import connections, transaction
+from django.db.models import Exists, OuterRef
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
+from .._internal.sql import delete_in_batches
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
+from ..claims.legal_holds import list_active_holds
 from ..claims.retention import scrub_sessions
-from ..errors import Code, KeyRingError
+from ..crypto import keyring
+from ..errors import Code
 from ..oidc.token import ReceivedToken, TokenResponse
 from ..subjects.models import PairwiseSubject
 from .models import (
     ENCRYPTED_COLUMNS,
     TOKEN_HINTS,
+    DecryptedColumns,
+    EncryptedToken,
     EndReason,
     OIDCSession,
     PendingRevocation,
@@ -37,6 +43,9 @@ from .models import (
     sha256_hex,
 )
 from .token_revocation import queue_revocations
+
+KEY_ALERT_RULE = "encryption_key_missing"
+"""The rule of the alert that a session's columns can't be decrypted because a key is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +77,9 @@ def end_sessions(
 
     One transaction: the rows are ended, their claims are erased, each token is queued for revocation, all encrypted
     columns are cleared, the events are in the outbox, and the Django sessions are deleted (after the commit if the
-    session engine has no transactions). A token that can't be decrypted raises an alert and does not prevent the end.
+    session engine has no transactions). A token whose key is missing is queued as the ciphertext, and revoked when the
+    key is back. It raises an alert, as a damaged token does, and neither prevents the end. A Django session whose key
+    can't be decrypted is not deleted: the middleware ends it at its next request.
     The number of statements does not depend on the number of sessions.
 
     keep_offline_providers: names of providers whose refresh tokens are deleted here without being revoked.
@@ -79,20 +90,26 @@ def end_sessions(
             return []
         ids = [session.pk for session in sessions]
         offline_ids = {session.pk for session in sessions if session.provider in keep_offline_providers}
-        ending = [_EndingSession(session, keep_refresh_token=session.pk in offline_ids) for session in sessions]
+        keys = keyring.find_keys("encryption")
+        ending = [
+            _EndingSession(session, session.decrypt_columns(keys=keys), keep_refresh_token=session.pk in offline_ids)
+            for session in sessions
+        ]
         scrub_sessions(ids, origin=origin, now=now)
         revocations = PendingRevocation.objects
         deferred = revocations.make_due_now(ids, keep_offline_session_ids=offline_ids, now=now)
         queued = iter(revocations.queue([token for item in ending for token in item.tokens_to_revoke], now=now))
-        enqueue_many([event for item in ending for event in item.build_events(reason, origin=origin, now=now)])
+        events = [event for item in ending for event in item.build_events(reason, origin=origin, now=now)]
+        enqueue_many([*events, *_build_key_alert([item.columns for item in ending], now=now)])
         OIDCSession.objects.filter(pk__in=ids).update(
             ended_at=now, end_reason=reason, **dict.fromkeys(ENCRYPTED_COLUMNS)
         )
-        _delete_django_sessions([item.plaintexts["session_key"] for item in ending if "session_key" in item.plaintexts])
+        plaintexts = [item.columns.plaintexts for item in ending]
+        _delete_django_sessions([values["session_key"] for values in plaintexts if "session_key" in values])
         return [
             EndedSession(
                 provider=item.session.provider,
-                id_token=item.plaintexts.get("id_token", ""),
+                id_token=item.columns.plaintexts.get("id_token", ""),
                 revocation_ids=(*islice(queued, len(item.tokens_to_revoke)), *deferred.get(item.session.pk, ())),
             )
             for item in ending
@@ -112,48 +129,69 @@ def _lock_live_sessions(session_ids: Collection[uuid.UUID]) -> list[OIDCSession]
 
 
 class _EndingSession:
-    """A session that ends, with its plaintexts and the columns that can't be decrypted."""
+    """A session that ends, with its decrypted columns."""
 
-    def __init__(self, session: OIDCSession, *, keep_refresh_token: bool) -> None:
+    def __init__(self, session: OIDCSession, columns: DecryptedColumns, *, keep_refresh_token: bool) -> None:
         self.session = session
-        self.plaintexts: dict[str, str] = {}
-        self.undecryptable_columns: list[str] = []
-        for column in ENCRYPTED_COLUMNS:
-            try:
-                if value := session.decrypt(column):
-                    self.plaintexts[column] = value
-            except KeyRingError:
-                self.undecryptable_columns.append(column)
+        self.columns = columns
         self.tokens_to_revoke = [
-            TokenToRevoke(
-                token=ReceivedToken(token_type_hint=hint, value=self.plaintexts[hint]),
-                provider=session.provider,
-                session_id=session.pk,
-                access_token_expires_at=session.access_token_expires_at,
-            )
-            for hint in TOKEN_HINTS
-            if hint in self.plaintexts and not (keep_refresh_token and hint == "refresh_token")
+            item
+            for item in _iter_tokens_to_revoke(session, columns)
+            if not (keep_refresh_token and item.token.token_type_hint == "refresh_token")
         ]
 
     def build_events(self, reason: EndReason, *, origin: Origin, now: datetime) -> Iterator[NewEvent]:
-        session = self.session
-        fields: dict[str, Any] = {
-            "origin": origin._replace(session=str(session.pk)),
-            "now": now,
-            "provider": session.provider,
-            "subject": str(session.subject.uuid) if session.subject else "",
-        }
+        fields = _get_event_fields(self.session, origin=origin, now=now)
         detail: dict[str, Any] = {"tokens": len(self.tokens_to_revoke)}
         yield NewEvent(action=Action.SESSION_ENDED, reason=reason, detail=detail, **fields)
         if reason is EndReason.LOGOUT:
             yield NewEvent(action=Action.LOGOUT_COMPLETED, **fields)
-        fields["reason"] = Code.UNDECRYPTABLE
-        for hint in TOKEN_HINTS:
-            if hint in self.undecryptable_columns:
-                detail = {"hint": hint, "attempts": 0, "status": RevocationStatus.ABANDONED}
-                yield NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **fields)
-        if self.undecryptable_columns:
-            yield NewEvent(action=Action.ALERT_RAISED, detail={"rule": "session_undecryptable"}, **fields)
+        yield from _build_damage_events(self.columns, fields)
+
+
+def _get_event_fields(session: OIDCSession, *, origin: Origin, now: datetime) -> dict[str, Any]:
+    return {
+        "origin": origin._replace(session=str(session.pk)),
+        "now": now,
+        "provider": session.provider,
+        "subject": str(session.subject.uuid) if session.subject else "",
+    }
+
+
+def _build_damage_events(columns: DecryptedColumns, fields: dict[str, Any]) -> Iterator[NewEvent]:
+    """Yield the events about damaged columns. fields: of the session's events."""
+    fields = {**fields, "reason": Code.UNDECRYPTABLE}
+    for hint in TOKEN_HINTS:
+        if hint in columns.damaged:
+            detail = {"hint": hint, "attempts": 0, "status": RevocationStatus.ABANDONED}
+            yield NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **fields)
+    if columns.damaged:
+        yield NewEvent(action=Action.ALERT_RAISED, detail={"rule": "session_undecryptable"}, **fields)
+
+
+def _build_key_alert(columns: Sequence[DecryptedColumns], *, now: datetime) -> Iterator[NewEvent]:
+    """Yield one alert if columns of some of the sessions can't be decrypted because a key is missing."""
+    if count := len([item for item in columns if item.ciphertexts]):
+        detail = {"rule": KEY_ALERT_RULE, "count": count}
+        yield NewEvent(Action.ALERT_RAISED, Origin(), now, reason=Code.KEY_MISSING, detail=detail)
+
+
+def _iter_tokens_to_revoke(session: OIDCSession, columns: DecryptedColumns) -> Iterator[TokenToRevoke]:
+    """Yield the tokens of a session, encrypted if their key is missing, but not the damaged ones."""
+    for hint in TOKEN_HINTS:
+        token: ReceivedToken | EncryptedToken
+        if hint in columns.plaintexts:
+            token = ReceivedToken(token_type_hint=hint, value=columns.plaintexts[hint])
+        elif hint in columns.ciphertexts:
+            token = EncryptedToken(token_type_hint=hint, value=columns.ciphertexts[hint])
+        else:
+            continue
+        yield TokenToRevoke(
+            token=token,
+            provider=session.provider,
+            session_id=session.pk,
+            access_token_expires_at=session.access_token_expires_at,
+        )
 
 
 def _delete_django_sessions(session_keys: Sequence[str]) -> None:
@@ -173,6 +211,12 @@ def _delete_django_sessions(session_keys: Sequence[str]) -> None:
 
         # A named function and no partial: Django logs the name of a failed callback, and a partial's shows the key.
         transaction.on_commit(delete_django_sessions, robust=True)
+
+
+def delete_ended_sessions(*, before: datetime, now: datetime) -> int:
+    """Delete the sessions that ended before that time; return their number. Those of persons on legal hold stay."""
+    holds = list_active_holds(now=now).filter(subject=OuterRef("subject"))
+    return delete_in_batches(OIDCSession.objects.filter(~Exists(holds), ended_at__lt=before))
 
 
 def find_live_session_with_subject(session_id: uuid.UUID) -> OIDCSession | None:
@@ -200,6 +244,8 @@ def renew_session(
     The replaced tokens are revoked when the session ends and not now: a provider may have one grant for a user and
     client, and revokes all its tokens, including the new ones, with the old refresh token (RFC 7009 2.1).
 
+    A replaced token whose key is missing is queued as the ciphertext. It raises an alert, as a damaged token does.
+
     persist_tokens: False: access and refresh token are not stored, but revoked now. Raises: KeyMissing. Spec: R9.
     """
     with transaction.atomic():
@@ -207,10 +253,13 @@ def renew_session(
         # A write first: on SQLite a read would not lock.
         if not live.update(refresh_lease_until=None):
             return None
-        row = OIDCSession.objects.get(pk=session_id)
+        row = OIDCSession.objects.select_related("subject").get(pk=session_id)
         new = {"refresh_token": tokens.refresh_token, "access_token": tokens.access_token}
-        replaced = [token for token in _iter_tokens_to_revoke(row) if token.token.value not in new.values()]
+        columns = row.decrypt_columns(TOKEN_HINTS, keys=keyring.get_keys("encryption"))
+        replaced = [item for item in _iter_tokens_to_revoke(row, columns) if item.token.value not in new.values()]
         PendingRevocation.objects.queue(replaced, now=now, due_at=row.started_at + conf.absolute_timeout())
+        fields = _get_event_fields(row, origin=Origin(), now=now)
+        enqueue_many([*_build_damage_events(columns, fields), *_build_key_alert([columns], now=now)])
         unused = [] if persist_tokens else [hint for hint in TOKEN_HINTS if new[hint]]
         received = [ReceivedToken(token_type_hint=hint, value=new[hint]) for hint in unused]
         queued = queue_revocations(received, provider=row.provider, session_id=row.pk, now=now)
@@ -224,22 +273,6 @@ def renew_session(
         }
         OIDCSession(pk=row.pk, **values).save(update_fields=list(values))
         return queued
-
-
-def _iter_tokens_to_revoke(row: OIDCSession) -> Iterator[TokenToRevoke]:
-    """Skip tokens that can't be decrypted: they can't be revoked, and must not prevent the renewal."""
-    for hint in TOKEN_HINTS:
-        try:
-            value = row.decrypt(hint)
-        except KeyRingError:
-            continue
-        if value:
-            yield TokenToRevoke(
-                token=ReceivedToken(token_type_hint=hint, value=value),
-                provider=row.provider,
-                session_id=row.pk,
-                access_token_expires_at=row.access_token_expires_at,
-            )
 
 
 @sensitive_variables()

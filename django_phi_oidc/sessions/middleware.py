@@ -83,6 +83,10 @@ def _has_session_cookie(request: HttpRequest) -> bool:
 
 def _attach_activity(request: HttpRequest) -> SessionActivity | None:
     activity = SessionActivity.from_session(request.session, now=clock.now())
+    if activity is not None:
+        # The key in the row. It differs from that of the session if a middleware outside of this one has read
+        # `request.user`, and Django has cycled the key because SECRET_KEY was rotated.
+        activity.session_key = request.COOKIES[settings.SESSION_COOKIE_NAME]
     request.phi_oidc_timing = activity  # type: ignore[attr-defined]  # for the template tag
     return activity
 

@@ -2,9 +2,9 @@
 
 import hashlib
 import uuid
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Literal, Self, cast
 
 from django.conf import settings
@@ -15,7 +15,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
 from .._internal.lease import LeasedQuerySet
-from ..fields import SealedTextField
+from ..crypto.keyring import SymmetricKey
+from ..errors import KeyRingError, Undecryptable
+from ..fields import EncryptedText, SealedTextField
+from ..oidc.revocation import MAX_RETRY_AFTER
 from ..oidc.token import ReceivedToken, TokenTypeHint
 from ..subjects.models import PairwiseSubject
 
@@ -32,6 +35,7 @@ class EndReason(models.TextChoices):
     DJANGO_LOGOUT = "django_logout", _("django.contrib.auth.logout was called")
     REPLACED = "replaced", _("another sign-in on the same browser")
     SESSION_LOST = "session_lost", _("the Django session was flushed")
+    ROW_DELETED = "row_deleted", _("the row of the session was deleted")
     AUDIT_UNAVAILABLE = "audit_unavailable", _("the sign-in could not be written to the audit log")
     SUBJECT_UNLINKED = "subject_unlinked", _("the link to the account was deleted")
     IDLE_TIMEOUT = "idle_timeout", _("idle timeout")
@@ -54,6 +58,16 @@ class OIDCSessionQuerySet(LeasedQuerySet["OIDCSession"]):
     def live(self) -> Self:
         """Return the sessions that have not ended."""
         return self.filter(ended_at=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecryptedColumns:
+    """The encrypted columns of a session that are not empty, by what their decryption gave."""
+
+    plaintexts: dict[EncryptedColumnName, str] = field(default_factory=dict, repr=False)
+    ciphertexts: dict[EncryptedColumnName, EncryptedText] = field(default_factory=dict)
+    """Those whose key is missing here and now; they may be intact."""
+    damaged: list[EncryptedColumnName] = field(default_factory=list)
 
 
 class OIDCSession(models.Model):
@@ -98,21 +112,44 @@ class OIDCSession(models.Model):
         return str(self.pk)
 
     @sensitive_variables()
-    def decrypt(self, column: EncryptedColumnName) -> str:
+    def decrypt(self, column: EncryptedColumnName, *, keys: Sequence[SymmetricKey] | None = None) -> str:
         """Return the plaintext of the column, or empty, and register it as a secret of the current request.
 
         The Django session key is not registered, because the session cookie of the response contains it.
-        Raises: as `SealedTextField.decrypt`.
+        keys, Raises: as `SealedTextField.decrypt`.
         """
-        value = cast(SealedTextField, self._meta.get_field(column)).decrypt(self) or ""
+        value = cast(SealedTextField, self._meta.get_field(column)).decrypt(self, keys=keys) or ""
         if column != "session_key":
             request_secrets.register_secret(value, column)
         return value
+
+    @sensitive_variables()
+    def decrypt_columns(
+        self, columns: Sequence[EncryptedColumnName] = ENCRYPTED_COLUMNS, *, keys: Sequence[SymmetricKey]
+    ) -> DecryptedColumns:
+        """Return what the columns contain, as far as these encryption keys decrypt it. keys: may be none."""
+        result = DecryptedColumns()
+        for column in columns:
+            try:
+                if value := self.decrypt(column, keys=keys):
+                    result.plaintexts[column] = value
+            except KeyRingError as error:
+                if error.is_key_missing:
+                    result.ciphertexts[column] = getattr(self, column)
+                else:
+                    result.damaged.append(column)
+        return result
 
 
 def sha256_hex(value: str) -> str:
     """Return the SHA-256 of value, hexadecimal: rows can be found by it without storing the value."""
     return hashlib.sha256(value.encode("utf-8")).hexdigest()
+
+
+REVOCATION_LEASE = timedelta(seconds=30)
+"""Longer than the limit of any call."""
+_MAX_WAIT = 2 * MAX_RETRY_AFTER
+"""Twice the longest back-off, because the clocks of two servers differ."""
 
 
 class RevocationStatus(models.TextChoices):
@@ -126,13 +163,22 @@ class RevocationStatus(models.TextChoices):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptedToken:
+    """A token as it is stored in a column of `OIDCSession`, because its key is missing."""
+
+    token_type_hint: TokenTypeHint
+    """Also the name of the column."""
+    value: EncryptedText
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenToRevoke:
     """A token that must be revoked at the provider."""
 
-    token: ReceivedToken
+    token: ReceivedToken | EncryptedToken
     provider: str
     session_id: uuid.UUID | None = None
-    """None for the tokens of a refused sign-in."""
+    """None for the tokens of a refused sign-in. An encrypted token is bound to it."""
     access_token_expires_at: datetime | None = None
 
 
@@ -146,12 +192,13 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         rows = []
         for item in tokens:
             hint = item.token.token_type_hint
+            column = "session_token" if isinstance(item.token, EncryptedToken) else "token"
             rows.append(
                 self.model(
                     id=randomness.uuid7(now),
                     provider=item.provider,
                     session=item.session_id,
-                    token=item.token.value,
+                    **{column: item.token.value},
                     token_type_hint=hint,
                     token_expires_at=item.access_token_expires_at if hint == "access_token" else None,
                     due_at=due_at or now,
@@ -181,8 +228,12 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         return ids_by_session
 
     def due(self, now: datetime) -> Self:
-        """Return the pending revocations that are due and not leased."""
-        return self.unleased(now).filter(status=RevocationStatus.PENDING, due_at__lte=now)
+        """Return the pending revocations that are due and not leased.
+
+        A row that waits for its next attempt longer than any back-off was written by a clock that was ahead: it is due.
+        """
+        is_due = models.Q(due_at__lte=now) | models.Q(attempts__gt=0, due_at__gt=now + _MAX_WAIT)
+        return self.unleased(now, lease=REVOCATION_LEASE).filter(is_due, status=RevocationStatus.PENDING)
 
 
 class PendingRevocation(models.Model):
@@ -193,6 +244,10 @@ class PendingRevocation(models.Model):
     session = models.UUIDField(_("session"), null=True)
     """The OIDC session that had the token; None for the tokens of a refused sign-in."""
     token = SealedTextField(bind=("id",), null=True)
+    session_token = SealedTextField(
+        bind=("token_type_hint", "session"), source_table="django_phi_oidc_oidcsession", null=True
+    )
+    """Instead of `token`: the ciphertext from the session's column, whose key was missing when the session ended."""
     token_type_hint = models.CharField(_("token type hint"), max_length=16)
     token_expires_at = models.DateTimeField(_("token expires at"), null=True)
     status = models.CharField(_("status"), max_length=16, choices=RevocationStatus, default=RevocationStatus.PENDING)
@@ -201,7 +256,9 @@ class PendingRevocation(models.Model):
     lease_until = models.DateTimeField(null=True)
     last_fault = models.CharField(_("last fault"), max_length=64, blank=True)
     created_at = models.DateTimeField(_("created at"))
-    """When the token was first to be revoked; `give_up_after` counts from it."""
+    """When the token was first to be revoked."""
+    first_attempt_at = models.DateTimeField(_("first attempt at"), null=True)
+    """`REVOCATION_GIVE_UP_AFTER` counts from it: without workers or keys, no revocation is abandoned."""
     finished_at = models.DateTimeField(_("finished at"), null=True)
 
     objects = PendingRevocationQuerySet.as_manager()
@@ -217,3 +274,15 @@ class PendingRevocation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.token_type_hint} {self.pk}"
+
+    @sensitive_variables()
+    def decrypt_token(self) -> str:
+        """Return the token, and register it as a secret of the current request. Raises: KeyRingError."""
+        for column in ("token", "session_token"):
+            value = cast(SealedTextField, self._meta.get_field(column)).decrypt(self)
+            if value is not None:
+                break
+        else:
+            raise Undecryptable
+        request_secrets.register_secret(value, self.token_type_hint)
+        return value

@@ -8,7 +8,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db import transaction
 from django.db.models import Model
-from django.db.models.signals import m2m_changed, post_save, pre_delete
+from django.db.models.signals import m2m_changed, post_save, pre_delete, pre_save
 from django.dispatch import receiver
 from django.http import HttpRequest
 
@@ -18,7 +18,7 @@ from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
 from ..claims.legal_holds import is_on_legal_hold
-from ..claims.retention import scrub_inactive_users, scrub_subject
+from ..claims.retention import lock_subjects_of_users, scrub_inactive_users, scrub_subject
 from ..errors import HeldForLegalReasons
 from ..subjects.models import PairwiseSubject
 from .activity import TIMES_KEY, create_times_entry
@@ -59,12 +59,39 @@ def end_sessions_on_unlink(*, instance: PairwiseSubject, origin: Model | Any = N
         revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
 
 
+@receiver(pre_delete, sender=OIDCSession, dispatch_uid="django_phi_oidc.sessions.deletion")
+def end_session_on_deletion(*, instance: OIDCSession, origin: Model | Any = None, **kwargs: Any) -> None:
+    """End a live session whose row is deleted, in that transaction: its tokens are in the row and nowhere else.
+
+    origin: what delete() was called on. The tokens of one session are revoked after the commit, those of a queryset by
+    the sweep.
+    """
+    if instance.ended_at is not None:
+        return
+    ended = end_sessions([instance.pk], EndReason.ROW_DELETED, origin=Origin(), now=clock.now())
+    if isinstance(origin, Model):
+        revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
+
+
 @receiver(user_logged_in, dispatch_uid="django_phi_oidc.sessions.lifecycle")
 def start_session_timeouts(*, request: HttpRequest | None, **kwargs: Any) -> None:
     """Start the timeouts of a password session. An OIDC sign-in stores its own times."""
     session = getattr(request, "session", None)
     if session is not None and SESSION_KEY not in session:
         session[TIMES_KEY] = create_times_entry(clock.now())
+
+
+@receiver(pre_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.sessions.account_order")
+def lock_subjects_before_account(
+    *, instance: Model, update_fields: Collection[str] | None = None, **kwargs: Any
+) -> None:
+    """Lock the account's subjects before its row, in the order of a sign-in, if the change will end its sessions.
+
+    In autocommit the account's row is not locked any more when the sessions end.
+    """
+    is_change = _is_deactivation(instance, update_fields) or _is_password_change(instance)
+    if is_change and instance.pk is not None and transaction.get_connection().in_atomic_block:
+        lock_subjects_of_users([instance.pk])
 
 
 @receiver(post_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.sessions.account")
@@ -74,13 +101,12 @@ def end_sessions_on_account_change(
     """End the sessions, and erase all claims, of a deactivated account; end those of one with a new password."""
     if created:
         return
-    # set_password() sets it, and save() clears it at its end.
-    is_new_password = getattr(instance, "_password", None) is not None
-    if not getattr(instance, "is_active", True) and (update_fields is None or "is_active" in update_fields):
+    if _is_deactivation(instance, update_fields):
         with transaction.atomic():
+            lock_subjects_of_users([instance.pk])
             _end_sessions_of_users([instance.pk], EndReason.USER_INACTIVE)
             scrub_inactive_users([instance.pk], origin=Origin(), now=clock.now())
-    elif is_new_password and "password" in conf.end_sessions_on():
+    elif _is_password_change(instance):
         _end_sessions_of_users([instance.pk], EndReason.PASSWORD_CHANGED)
 
 
@@ -100,6 +126,16 @@ def end_sessions_on_role_change(
         # All users of a group or permission are removed.
         user_ids = list(instance.user_set.values_list("pk", flat=True))  # type: ignore[attr-defined]
     _end_sessions_of_users(user_ids, EndReason.ROLES_CHANGED)
+
+
+def _is_deactivation(user: Model, update_fields: Collection[str] | None) -> bool:
+    return not getattr(user, "is_active", True) and (update_fields is None or "is_active" in update_fields)
+
+
+def _is_password_change(user: Model) -> bool:
+    """Return whether a new password ends the user's sessions."""
+    # set_password() sets it, and save() clears it at its end.
+    return getattr(user, "_password", None) is not None and "password" in conf.end_sessions_on()
 
 
 def _end_sessions_of_users(user_ids: Collection[Any], reason: EndReason) -> None:

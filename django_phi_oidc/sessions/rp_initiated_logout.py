@@ -33,6 +33,9 @@ class EndSessionRequest:
     endpoint_origin: str
     """Validated for use in a header."""
     parameters: Mapping[str, str] = field(repr=False)
+    needs_click: bool
+    """Whether the user decides on a page of the portal: the provider may need the `id_token_hint`, which is not sent.
+    Without it some providers show an error or an empty page, which must not be the end of a logout."""
 
     @property
     def url(self) -> str:
@@ -53,20 +56,27 @@ def build_end_session_request(
         metadata = provider.get_metadata(timeout_seconds=max(timeout_seconds, _MIN_CALL_SECONDS))
     except (AccountError, TransportError, MetadataError):
         return None
-    method = provider.declaration.end_session_method
+    declaration = provider.declaration
+    method, policy = declaration.end_session_method, declaration.id_token_hint
     origin = parse_url_origin(metadata.end_session_endpoint)
     if not origin:
         return None
-    issuer, in_url = metadata.issuer, method == "get"
-    hint = build_hint_parameters(id_token, issuer=issuer, in_url=in_url, protocol_claims=PROTOCOL_CLAIMS)
-    parameters = {
-        "client_id": provider.declaration.client_id,
-        "post_logout_redirect_uri": post_logout_redirect_uri,
-        "state": create_logout_state(now),
-        **hint,
-    }
-    endpoint = metadata.end_session_endpoint
-    request = EndSessionRequest(method=method, endpoint=endpoint, endpoint_origin=origin, parameters=parameters)
+    hint = build_hint_parameters(
+        id_token, issuer=metadata.issuer, policy=policy, in_url=method == "get", protocol_claims=PROTOCOL_CLAIMS
+    )
+    request = EndSessionRequest(
+        method=method,
+        endpoint=metadata.end_session_endpoint,
+        endpoint_origin=origin,
+        parameters={
+            **dict(declaration.end_session_parameters),
+            "client_id": declaration.client_id,
+            "post_logout_redirect_uri": post_logout_redirect_uri,
+            "state": create_logout_state(now),
+            **hint,
+        },
+        needs_click="id_token_hint" not in hint and policy != "never",
+    )
     return request if method == "post" or len(request.url) <= MAX_URL_LENGTH else None
 
 

@@ -10,18 +10,19 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from celery import shared_task
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
 from .. import conf
 from .._internal import clock
+from .._internal.periodic_task import periodic_task
+from .._internal.sql import is_lock_timeout
 from ..audit.events import Origin
-from ..audit.outbox import batch_delivery
-from ..claims.retention import scrub_inactive_users
-from ..errors import KeyRingError
+from ..audit.outbox import batch_delivery, raise_or_enqueue_alert
+from ..claims.retention import lock_subjects_of_users, scrub_inactive_users
+from ..errors import Code, KeyRingError
 from ..oidc.token import ReceivedToken
 from . import expiry, token_revocation
-from .lifecycle import EndedSession, end_session, end_sessions
+from .lifecycle import KEY_ALERT_RULE, EndedSession, end_session, end_sessions
 from .models import EndReason, OIDCSession
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ _MAX_REQUEST_SECONDS = 5.0
 """Longest time between cycling a Django session key and storing it. Longer requests may sign the user out."""
 
 
-@shared_task(name="phi_oidc.sweep_revocations", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.sweep_revocations")
 def sweep_revocations() -> None:
     """Try all revocations that are due."""
     token_revocation.retry_due(
@@ -47,27 +48,60 @@ def sweep_revocations() -> None:
     )
 
 
-@shared_task(name="phi_oidc.end_overdue", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.end_overdue")
 def end_expired_sessions() -> int:
-    """End and count sessions past a timeout, of an unusable account, or without a Django session. The sweep revokes."""
+    """End and count sessions past a timeout, of an unusable account, or without a Django session. The sweep revokes.
+
+    A session whose key can't be decrypted because the encryption key is missing is not without a Django session.
+    """
     idle, absolute = conf.idle_timeout(), conf.absolute_timeout()
     ended = 0
+    expiry.limit_future_times(now=clock.now())
     while expired := expiry.list_expired_sessions(now=clock.now(), idle_timeout=idle, absolute_timeout=absolute):
-        ended += sum(_end_in_batches(pks, reason) for reason, pks in expired)
-    orphaned = expiry.list_orphaned_sessions(wait=_wait_for_requests)
-    return ended + _end_in_batches(orphaned, EndReason.SESSION_LOST)
+        ended_now = sum(_end_in_batches(pks, reason) for reason, pks in expired)
+        if not ended_now:
+            # Another transaction locks all of them. The next run tries again.
+            break
+        ended += ended_now
+    search = expiry.find_orphaned_sessions(wait=_wait_for_requests)
+    if count := search.key_missing_count:
+        raise_or_enqueue_alert(KEY_ALERT_RULE, now=clock.now(), count=count, reason=Code.KEY_MISSING)
+    return ended + _end_in_batches(search.orphaned, EndReason.SESSION_LOST)
 
 
 def _end_in_batches(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
     size = expiry.BATCH_SIZE
     batches = [session_ids[start : start + size] for start in range(0, len(session_ids), size)]
-    ended = sum(len(end_sessions(batch, reason, origin=Origin(), now=clock.now())) for batch in batches)
-    if reason is EndReason.USER_INACTIVE:
-        # Changed without a signal, for example by a bulk update; else their claims would already be erased.
-        for batch in batches:
-            users = OIDCSession.objects.filter(pk__in=batch, user__isnull=False).values_list("user", flat=True)
-            with transaction.atomic():
-                scrub_inactive_users(set(users), origin=Origin(), now=clock.now())
+    return sum(_end_batch(batch, reason) for batch in batches)
+
+
+def _end_batch(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
+    """End the sessions. If another transaction locks a row of one of them for too long, end the others."""
+    try:
+        if reason is EndReason.USER_INACTIVE:
+            return _end_and_scrub_inactive_users(session_ids, now=clock.now())
+        return len(end_sessions(session_ids, reason, origin=Origin(), now=clock.now()))
+    except OperationalError as error:
+        if not is_lock_timeout(error):
+            raise
+        if len(session_ids) == 1:
+            logger.error("Session %s can't be ended: another transaction locks it.", session_ids[0])  # noqa: TRY400
+            return 0
+        half = len(session_ids) // 2
+        return _end_batch(session_ids[:half], reason) + _end_batch(session_ids[half:], reason)
+
+
+def _end_and_scrub_inactive_users(session_ids: Sequence[uuid.UUID], *, now: datetime) -> int:
+    """End the sessions, and erase all claims of their users, in one transaction.
+
+    The accounts were changed without a signal, for example by a bulk update; else their claims would already be erased.
+    If the end were committed before the erasure fails, no later run would find these users.
+    """
+    with transaction.atomic():
+        users = set(OIDCSession.objects.filter(pk__in=session_ids, user__isnull=False).values_list("user", flat=True))
+        lock_subjects_of_users(users)
+        ended = len(end_sessions(session_ids, EndReason.USER_INACTIVE, origin=Origin(), now=now))
+        scrub_inactive_users(users, origin=Origin(), now=now)
     return ended
 
 

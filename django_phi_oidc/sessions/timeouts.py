@@ -1,6 +1,5 @@
 """Session timeouts as pure functions of times, without Django."""
 
-from datetime import timedelta
 from typing import Literal, NamedTuple
 
 ACTIVITY_UPDATE_SECONDS = 60.0
@@ -29,8 +28,3 @@ def find_timeout_reason(
 def is_activity_update_due(times: SessionTimes, *, now_timestamp: float, idle_timeout_seconds: float) -> bool:
     """Say whether an activity must be stored. Activities in between are not, which saves a write for each."""
     return now_timestamp - times.last_seen_timestamp >= min(ACTIVITY_UPDATE_SECONDS, idle_timeout_seconds / 10)
-
-
-def is_abandoned(*, waited: timedelta, give_up_after: timedelta) -> bool:
-    """Say whether a revocation is abandoned after one more failure. waited: since the first attempt was due."""
-    return waited >= give_up_after

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
@@ -80,10 +80,6 @@ def acquire_lease(session: OIDCSession, *, now: datetime) -> RefreshLease | None
     """
     unchanged = OIDCSession.objects.live().filter(access_token_expires_at=session.access_token_expires_at)
     with transaction.atomic(durable=True):
-        if connections[unchanged.db].features.has_select_for_update_skip_locked:
-            free = unchanged.unleased(now).filter(pk=session.pk)
-            if not list(free.select_for_update(skip_locked=True).values_list("pk")):
-                return None
         if not unchanged.acquire_lease(session.pk, now=now, lease=LEASE_DURATION):
             return None
         row = OIDCSession.objects.get(pk=session.pk)
@@ -112,7 +108,7 @@ def request_tokens(
     declaration = provider.declaration
     metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
     # Fetched before the refresh token is used: without keys the response could not be verified.
-    keys = provider.get_key_set(timeout_seconds=max(ends_at - time.monotonic(), _MIN_CALL_SECONDS))
+    keys = provider.get_key_set(timeout_seconds=max(ends_at - time.monotonic(), _MIN_CALL_SECONDS), source="provider")
     sent_at = clock()
     request = build_refresh_request(
         metadata=metadata,

@@ -3,29 +3,31 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
 from django.db import models, transaction
+from django.db.models.functions import Coalesce, Least
 from django.views.decorators.debug import sensitive_variables
 
-from .._internal import randomness, request_secrets
+from .._internal import randomness
 from .._internal.retry import compute_backoff
+from .._internal.sql import delete_in_batches
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
-from ..errors import AccountError, Code, KeyRingError, MetadataError, TransportError, Undecryptable
+from ..errors import AccountError, Code, KeyRingError, MetadataError, TransportError
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.revocation import build_revocation_request, process_revocation_response
 from ..oidc.token import ReceivedToken, TokenTypeHint
 from ..provider.registry import get_provider
-from .models import PendingRevocation, RevocationStatus, TokenToRevoke
-from .timeouts import is_abandoned
+from .models import REVOCATION_LEASE, PendingRevocation, RevocationStatus, TokenToRevoke
 
 _MIN_CALL_SECONDS = 0.05
-LEASE_DURATION = timedelta(seconds=30)
-"""Longer than the limit of any call."""
+LEASE_DURATION = REVOCATION_LEASE
+MIN_ATTEMPTS = 10
+"""Before a revocation is abandoned. The time alone decides nothing: the workers may have been down for most of it."""
 _FINAL_RESULTS = ("done", "unsupported", "refused")
 _ERROR_CODES = {"done": "", "unsupported": "unsupported_token_type", "retry_slowly": "invalid_client"}
 
@@ -39,6 +41,12 @@ class RevocationAttemptResult:
     """Empty when the token is revoked."""
     needs_operator: bool = False
     """Further attempts fail until an operator fixes something."""
+    is_unexpected: bool = False
+    """The response is not one of a revocation endpoint: an operator may have to fix something."""
+    is_provider_unavailable: bool = False
+    """Attempts for other tokens would fail as well, after as long a wait."""
+    is_key_missing: bool = False
+    """The token could not be decrypted, because its key was missing. It is not abandoned."""
     retry_after: timedelta | None = None
     """The provider's Retry-After."""
 
@@ -52,21 +60,10 @@ def queue_revocations(
     return PendingRevocation.objects.queue(to_revoke, now=now)
 
 
-def list_due(*, now: datetime, limit: int) -> list[uuid.UUID]:
-    """Return the ids of due revocations, longest due first, and a refresh token before its access token."""
-    rows = PendingRevocation.objects.due(now).order_by("due_at", "-token_type_hint", "id")
+def list_due(provider: str, *, now: datetime, limit: int) -> list[uuid.UUID]:
+    """Return the ids of a provider's due revocations, longest due first, a refresh token before its access token."""
+    rows = PendingRevocation.objects.due(now).filter(provider=provider).order_by("due_at", "-token_type_hint", "id")
     return list(rows.values_list("id", flat=True)[:limit])
-
-
-def attempt_revocation(
-    revocation_id: uuid.UUID, *, now: datetime, timeout_seconds: float, give_up_after: timedelta
-) -> RevocationStatus | None:
-    """Try to revoke one token and store the result with its events.
-
-    None: it was not tried, because it is unknown, finished, not due, or leased. Otherwise as `attempt_revocations`.
-    """
-    results = attempt_revocations([revocation_id], now=now, budget_seconds=timeout_seconds, give_up_after=give_up_after)
-    return results.get(revocation_id)
 
 
 def attempt_revocations(
@@ -74,25 +71,14 @@ def attempt_revocations(
 ) -> dict[uuid.UUID, RevocationStatus | None]:
     """Try to revoke these tokens in this order, and store all results with their events together.
 
-    Returns the status of each revocation that was leased; None: the budget was used up before. The leases are committed
+    Returns the status of each revocation that was leased, which it is not if it is unknown, finished, not due, or
+    leased already; None: the budget was used up before. The leases are committed
     first, so two workers never try the same row, and the rows of a killed worker are due again when its leases end.
     Requires: budget_seconds below LEASE_DURATION. Raises: RuntimeError inside an open transaction, because the calls
     would keep it open.
     """
-    started = time.monotonic()
-    results: list[tuple[PendingRevocation, RevocationAttemptResult | None]] = []
-    with transaction.atomic(durable=True):
-        due, attempts = PendingRevocation.objects.due(now), models.F("attempts") + 1
-        leased = [
-            pk for pk in revocation_ids if due.acquire_lease(pk, now=now, lease=LEASE_DURATION, attempts=attempts)
-        ]
-        rows = PendingRevocation.objects.in_bulk(leased)
-    for row in map(rows.__getitem__, leased):
-        seconds_left = budget_seconds - (time.monotonic() - started)
-        has_time = not results or seconds_left >= _MIN_CALL_SECONDS
-        results.append((row, _revoke_row(row, now=now, timeout_seconds=seconds_left) if has_time else None))
-    done_at = now + timedelta(seconds=time.monotonic() - started)
-    return _save_results(results, now=done_at, give_up_after=give_up_after) if results else {}
+    attempts = _lease_and_call(revocation_ids, now=now, budget_seconds=budget_seconds)
+    return _save_results(attempts, give_up_after=give_up_after)
 
 
 def retry_due(
@@ -103,18 +89,77 @@ def retry_due(
     give_up_after: timedelta,
     batch_size: int = 100,
 ) -> Counter[RevocationStatus]:
-    """Try due revocations until none is left or the budget is used up; count the results. Sweeps may overlap."""
+    """Try due revocations as `attempt_by_provider` does, and count the results. Sweeps may overlap.
+
+    A provider whose first revocation becomes due during the sweep is left to the next one.
+    """
+
+    def iter_due(provider: str) -> Iterator[uuid.UUID]:
+        tried: set[uuid.UUID] = set()
+        # A batch that was tried stays due only while other workers hold or lock all of it.
+        while not tried.issuperset(pks := list_due(provider, now=clock(), limit=batch_size)):
+            yield from pks
+            tried.update(pks)
+
+    providers = PendingRevocation.objects.due(clock()).order_by("provider").values_list("provider", flat=True)
+    statuses = attempt_by_provider(
+        {provider: iter_due(provider) for provider in providers.distinct()},
+        clock=clock,
+        budget_seconds=budget_seconds,
+        timeout_seconds=timeout_seconds,
+        give_up_after=give_up_after,
+    )
+    return Counter(status for status in statuses if status)
+
+
+def attempt_by_provider(
+    ids_by_provider: Mapping[str, Iterator[uuid.UUID]],
+    *,
+    clock: Callable[[], datetime],
+    budget_seconds: float,
+    timeout_seconds: float,
+    give_up_after: timedelta,
+) -> Iterator[RevocationStatus | None]:
+    """Try these revocations until none is left or the budget is used up; yield each status. None: it was not leased.
+
+    Providers share the time equally, so that none waits for another one: the next attempt is for the provider that has
+    used the least time, with a time-out of its share of the budget at most. A provider that is unavailable is left
+    after that attempt. Its other revocations stay due.
+    """
+    if not ids_by_provider:
+        return
     ends_at = time.monotonic() + budget_seconds
-    results: Counter[RevocationStatus] = Counter()
-    while pks := list_due(now=clock(), limit=batch_size):
-        for pk in pks:
-            if time.monotonic() >= ends_at:
-                return results
-            now = clock()
-            status = attempt_revocation(pk, now=now, timeout_seconds=timeout_seconds, give_up_after=give_up_after)
-            if status:
-                results[status] += 1
-    return results
+    timeout_seconds = min(timeout_seconds, budget_seconds / len(ids_by_provider))
+    used_seconds = dict.fromkeys(ids_by_provider, 0.0)
+    while used_seconds and (started := time.monotonic()) < ends_at:
+        provider = min(used_seconds, key=used_seconds.__getitem__)
+        pk = next(ids_by_provider[provider], None)
+        if pk is None:
+            del used_seconds[provider]
+            continue
+        attempts = _lease_and_call([pk], now=clock(), budget_seconds=timeout_seconds)
+        statuses = _save_results(attempts, give_up_after=give_up_after)
+        used_seconds[provider] += time.monotonic() - started
+        if any(attempt.result and attempt.result.is_provider_unavailable for attempt in attempts):
+            del used_seconds[provider]
+        yield statuses.get(pk)
+
+
+def delete_finished_revocations(*, before: datetime) -> int:
+    """Delete the revocations that were finished before that time; return their number."""
+    # The id begins with the time of creation and has an index; finished_at has none.
+    created = PendingRevocation.objects.filter(pk__lt=randomness.lowest_uuid7(before))
+    return delete_in_batches(created.filter(finished_at__lt=before))
+
+
+def has_provider_failed(revocation_ids: Sequence[uuid.UUID]) -> bool:
+    """Return whether one of these revocations failed because the provider did not answer, or with a server error.
+
+    A suspended provider has just not answered other calls.
+    """
+    is_down = models.Q(last_fault__startswith="transport_") | models.Q(last_fault__startswith="http_5")
+    is_down |= models.Q(last_fault=Code.PROVIDER_SUSPENDED)
+    return bool(revocation_ids) and PendingRevocation.objects.filter(is_down, pk__in=revocation_ids).exists()
 
 
 def reset_backoff(*, now: datetime, revocation_ids: Sequence[uuid.UUID] | None = None) -> list[uuid.UUID]:
@@ -129,15 +174,48 @@ def reset_backoff(*, now: datetime, revocation_ids: Sequence[uuid.UUID] | None =
     return list(pending.values_list("pk", flat=True))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    row: PendingRevocation
+    """As it was leased."""
+    result: RevocationAttemptResult | None
+    """None: the budget was used up before."""
+    done_at: datetime
+
+
+def _lease_and_call(revocation_ids: Sequence[uuid.UUID], *, now: datetime, budget_seconds: float) -> list[_Attempt]:
+    """Lease these revocations, committed, and then call the provider for each; see `attempt_revocations`."""
+    started = time.monotonic()
+    changes = {
+        "attempts": models.F("attempts") + 1,
+        # Not later than now: the clock of the first attempt may have been ahead.
+        "first_attempt_at": Least(Coalesce("first_attempt_at", models.Value(now)), models.Value(now)),
+    }
+    with transaction.atomic(durable=True):
+        due = PendingRevocation.objects.due(now)
+        leased = [pk for pk in revocation_ids if due.acquire_lease(pk, now=now, lease=LEASE_DURATION, **changes)]
+        rows = PendingRevocation.objects.in_bulk(leased)
+    attempts: list[_Attempt] = []
+    for row in map(rows.__getitem__, leased):
+        seconds_left = budget_seconds - (time.monotonic() - started)
+        has_time = not attempts or seconds_left >= _MIN_CALL_SECONDS
+        result = _revoke_row(row, now=now, timeout_seconds=seconds_left) if has_time else None
+        done_at = now + timedelta(seconds=time.monotonic() - started)
+        attempts.append(_Attempt(row=row, result=result, done_at=done_at))
+    return attempts
+
+
 @sensitive_variables()
 def _revoke_row(row: PendingRevocation, *, now: datetime, timeout_seconds: float) -> RevocationAttemptResult:
     try:
-        token = row._meta.get_field("token").decrypt(row)
-        if token is None:
-            raise Undecryptable
-        request_secrets.register_secret(token, row.token_type_hint)
+        token = row.decrypt_token()
     except KeyRingError as error:
-        return RevocationAttemptResult(status=RevocationStatus.PENDING, error_code=error.code, needs_operator=True)
+        return RevocationAttemptResult(
+            status=RevocationStatus.PENDING,
+            error_code=Code.KEY_MISSING if error.is_key_missing else error.code,
+            needs_operator=True,
+            is_key_missing=error.is_key_missing,
+        )
     received = ReceivedToken(token_type_hint=cast(TokenTypeHint, row.token_type_hint), value=token)
     return revoke_at_provider(received, provider_name=row.provider, now=now, timeout_seconds=timeout_seconds)
 
@@ -151,6 +229,8 @@ def revoke_at_provider(
     try:
         provider = get_provider(provider_name)
         metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
+        if not metadata.revocation_endpoint and metadata.is_partial:
+            raise MetadataError(Code.METADATA_INVALID)
         if not metadata.revocation_endpoint:
             return RevocationAttemptResult(status=RevocationStatus.UNSUPPORTED, error_code=Code.REVOCATION_UNSUPPORTED)
         request = build_revocation_request(
@@ -164,36 +244,44 @@ def revoke_at_provider(
     except AccountError as error:
         return RevocationAttemptResult(status=RevocationStatus.PENDING, error_code=error.code, needs_operator=True)
     except (TransportError, MetadataError) as error:
-        return RevocationAttemptResult(status=RevocationStatus.PENDING, error_code=error.code)
+        return RevocationAttemptResult(
+            status=RevocationStatus.PENDING, error_code=error.code, is_provider_unavailable=True
+        )
     outcome = process_revocation_response(response)
     return RevocationAttemptResult(
         status=RevocationStatus(outcome.result if outcome.result in _FINAL_RESULTS else "pending"),
         # The provider's own text is not stored.
         error_code=_ERROR_CODES.get(outcome.result, f"http_{response.status}"),
         needs_operator=outcome.result == "retry_slowly",
+        is_unexpected=outcome.result == "unexpected",
+        # Retry-After applies to all requests of a client.
+        is_provider_unavailable=outcome.retry_after is not None,
         retry_after=outcome.retry_after,
     )
 
 
 def _save_results(
-    results: Sequence[tuple[PendingRevocation, RevocationAttemptResult | None]],
-    *,
-    now: datetime,
-    give_up_after: timedelta,
+    attempts: Sequence[_Attempt], *, give_up_after: timedelta
 ) -> dict[uuid.UUID, RevocationStatus | None]:
     """Commit the results with their events, except for rows that another worker has leased since."""
     statuses: dict[uuid.UUID, RevocationStatus | None] = {}
+    if not attempts:
+        return statuses
     events: list[NewEvent] = []
+    # All results are saved together, when the last attempt has ended.
+    now = attempts[-1].done_at
     with transaction.atomic(durable=True):
-        for row, result in results:
+        for attempt in attempts:
+            row, result = attempt.row, attempt.result
             # The number of attempts identifies the lease: each lease increments it.
             leased = PendingRevocation.objects.filter(pk=row.pk, attempts=row.attempts, status=RevocationStatus.PENDING)
             if result is None:
                 leased.update(lease_until=None, attempts=models.F("attempts") - 1)
                 statuses[row.pk] = None
                 continue
-            status, waited = result.status, now - row.created_at
-            if status is RevocationStatus.PENDING and is_abandoned(waited=waited, give_up_after=give_up_after):
+            status = result.status
+            can_abandon = status is RevocationStatus.PENDING and not result.is_key_missing
+            if can_abandon and _is_abandoned(row, now=now, give_up_after=give_up_after):
                 status = RevocationStatus.ABANDONED
             statuses[row.pk] = status
             if leased.update(**_build_changes(row, result, status=status, now=now)):
@@ -202,12 +290,20 @@ def _save_results(
     return statuses
 
 
+def _is_abandoned(row: PendingRevocation, *, now: datetime, give_up_after: timedelta) -> bool:
+    waited = now - (row.first_attempt_at or now)
+    return row.attempts >= MIN_ATTEMPTS and waited >= give_up_after
+
+
 def _build_changes(
     row: PendingRevocation, result: RevocationAttemptResult, *, status: RevocationStatus, now: datetime
 ) -> dict[str, Any]:
     changes: dict[str, Any] = {"status": status, "last_fault": result.error_code, "lease_until": None}
     if status is not RevocationStatus.PENDING:
-        return {**changes, "finished_at": now, "token": None}
+        return {**changes, "finished_at": now, "token": None, "session_token": None}
+    if result.is_key_missing:
+        # The provider was not asked, so this time does not count.
+        changes["first_attempt_at"] = None
     wait = compute_backoff(
         attempts=row.attempts,
         needs_operator=result.needs_operator,
@@ -233,7 +329,8 @@ def _build_attempt_events(
     events = [NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **fields)]
     rules = {RevocationStatus.ABANDONED: "revocation_abandoned", RevocationStatus.REFUSED: "revocation_refused"}
     # A repeated error raises no further alert.
-    is_newly_blocked = result.needs_operator and row.last_fault != result.error_code
+    is_blocked = result.needs_operator or result.is_unexpected
+    is_newly_blocked = is_blocked and row.last_fault != result.error_code
     if rule := rules.get(status, "revocation_blocked" if is_newly_blocked else ""):
         events.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule}, **fields))
     return events

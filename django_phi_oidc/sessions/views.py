@@ -11,7 +11,7 @@ from django.contrib import auth
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import render, resolve_url
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_variables
@@ -27,6 +27,7 @@ from .models import EndReason
 from .rp_initiated_logout import EndSessionRequest, build_end_session_request, is_valid_logout_state
 from .tasks import end_session_and_revoke
 from .timeout_responses import PASSIVE_HEADER, get_time_left, render_session_ended_problem
+from .token_revocation import has_provider_failed
 
 STATE_COOKIE_PREFIXES = ("__Host-phi_oidc_", "phi_oidc_")
 """Of the state cookies of unfinished sign-ins; 32 hexadecimal digits follow."""
@@ -42,7 +43,10 @@ FORM_CONTENT_SECURITY_POLICY = (
 
 @method_decorator([public_view, csrf_protect, sensitive_variables()], name="dispatch")
 class OIDCLogoutView(View):
-    """End the session of this browser, then send it to the provider's logout or to the signed-out page."""
+    """End the session of this browser, then send it to the provider's logout or to the signed-out page.
+
+    A page with a button replaces the redirect where the provider might end the logout on an error page.
+    """
 
     http_method_names = ("post",)
 
@@ -60,7 +64,8 @@ class OIDCLogoutView(View):
         )
         response: HttpResponse = HttpResponseRedirect(logged_out_url)
         if end_request:
-            response = _render_provider_redirect(request, end_request)
+            is_unavailable = ended is not None and has_provider_failed(ended.revocation_ids)
+            response = _render_provider_redirect(request, end_request, is_unavailable=is_unavailable)
         response.delete_cookie(
             settings.SESSION_COOKIE_NAME,
             path=settings.SESSION_COOKIE_PATH,
@@ -125,18 +130,43 @@ def _end_session(request: HttpRequest) -> EndedSession | None:
     return ended
 
 
-def _render_provider_redirect(request: HttpRequest, end_session_request: EndSessionRequest) -> HttpResponse:
-    """Return the redirect to the provider, or the page that posts a form to it."""
+def _render_provider_redirect(
+    request: HttpRequest, end_session_request: EndSessionRequest, *, is_unavailable: bool
+) -> HttpResponse:
+    """Return the redirect to the provider, the page that posts a form to it, or the page with a button.
+
+    is_unavailable: the provider has just failed to answer, so the browser would not reach it either.
+    """
     is_get, parameters = end_session_request.method == "get", end_session_request.parameters
+    needs_click = end_session_request.needs_click or is_unavailable
+    in_header = is_get and not needs_click
     for name, kind in (("state", "state"), ("id_token_hint", "id_token")):
-        request_secrets.register_secret(parameters.get(name), kind, location="location" if is_get else "body")
-    if is_get:
+        request_secrets.register_secret(parameters.get(name), kind, location="location" if in_header else "body")
+    if in_header:
         return HttpResponseRedirect(end_session_request.url)
     nonce, origin = randomness.token_b64url(16), end_session_request.endpoint_origin
-    context = {"endpoint": end_session_request.endpoint, "parameters": parameters, "csp_nonce": nonce}
+    context = {
+        # A form would replace the query of the endpoint, so with GET the page has a link.
+        "url": end_session_request.url if is_get else "",
+        "endpoint": end_session_request.endpoint,
+        "parameters": parameters,
+        "needs_click": needs_click,
+        "is_unavailable": is_unavailable,
+        "home_url": resolve_url(settings.LOGOUT_REDIRECT_URL or "/"),
+        "csp_nonce": nonce,
+    }
     response = render(request, "django_phi_oidc/end_session.html", context)
     response["Content-Security-Policy"] = FORM_CONTENT_SECURITY_POLICY.format(nonce=nonce, origin=origin)
     return response
+
+
+def is_logout_routed() -> bool:
+    """Return whether the project includes the URLs of this app."""
+    try:
+        reverse("oidc_logged_out")
+    except NoReverseMatch:
+        return False
+    return True
 
 
 def list_state_cookie_names(request: HttpRequest) -> list[str]:

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Mapping
 
-from celery import shared_task
+from django.db import OperationalError
 
 from .. import conf
 from .._internal import clock
 from .._internal.hostname import get_hostname
+from .._internal.periodic_task import periodic_task
+from .._internal.sql import is_lock_timeout
 from ..config.sinks import SinkDeclaration
 from ..errors import AuditUnavailable
 from . import delivery
@@ -20,7 +22,7 @@ RUN_SECONDS = 50.0
 """For all sinks of a run together."""
 
 
-@shared_task(name="phi_oidc.deliver", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.deliver")
 def deliver() -> None:
     """Deliver to all sinks that are due, and raise an alert for each that lags."""
     deliver_to_due_sinks(seconds=RUN_SECONDS)
@@ -40,9 +42,13 @@ def deliver_to_due_sinks(*, seconds: float) -> dict[str, DeliveryResult]:
     results: dict[str, DeliveryResult] = {}
     for name in delivery.get_cursors(tuple(sinks), now=clock.now()):
         sink = create_sink(sinks[name], hostname=get_hostname())
-        results[name] = delivery.deliver(name, sink, clock=clock.now, seconds=seconds / len(sinks))
         try:
+            results[name] = delivery.deliver(name, sink, clock=clock.now, seconds=seconds / len(sinks))
             delivery.check_lag(name, lag_alert=sinks[name].lag_alert, now=clock.now())
         except AuditUnavailable:
             logger.warning("Cannot read the audit log, so the lag of sink %s is unknown.", name)
+        except OperationalError as error:
+            if not is_lock_timeout(error):
+                raise
+            logger.error("The cursor of sink %s is locked by another transaction.", name)  # noqa: TRY400
     return results

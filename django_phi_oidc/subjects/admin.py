@@ -28,7 +28,13 @@ from ..audit.events import Origin
 from ..audit.request_context import Actor
 from ..crypto import keyring
 from ..errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
-from .invitations import Invitation, create_invitations, has_more_privileges, revoke_activation_codes
+from .invitations import (
+    Invitation,
+    can_invite,
+    create_invitations,
+    has_more_privileges,
+    revoke_activation_codes,
+)
 from .linking import link_existing_user
 from .models import ActivationCode, ActivationCodeQuerySet, PairwiseSubject
 
@@ -40,7 +46,7 @@ def _list_provider_choices() -> list[tuple[str, str]]:
 
 
 def _validate_not_more_privileged(request: HttpRequest, user: Any) -> None:
-    """An administrator who links or invites decides who signs in as the user. Raises: ResourcePermissionDenied."""
+    """An administrator who links a person decides who signs in as the user. Raises: ResourcePermissionDenied."""
     if has_more_privileges(user, request.user):
         raise ResourcePermissionDenied(f"user/{user.pk}")
 
@@ -230,7 +236,8 @@ class ActivationCodeAdmin(ErrorMessageAdmin, CascadeOnlyAdmin):
 
     def _create_invitation(self, request: HttpRequest, user: Any, provider: str) -> Invitation:
         """Raises: PhiOidcError; ResourcePermissionDenied."""
-        _validate_not_more_privileged(request, user)
+        if not can_invite(request.user, user):
+            raise ResourcePermissionDenied(f"user/{user.pk}")
         return invite_user(user, provider, origin=Actor.from_request(request).origin, now=clock.now())
 
     @sensitive_variables()

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 
 
 def compute_subject_digest(key: bytes, *, issuer: str, sub: str) -> str:
@@ -22,10 +23,28 @@ def compute_pairwise_value(key: bytes, *, sector: str, user_model_label: str, pk
     return _compute_hmac(key, sector, user_model_label, pk)
 
 
+def compute_link_binding(key: bytes, *, subject_digest: str, subject_uuid: str, user_pk: str) -> str:
+    """Return HMAC-SHA256 over a subject digest, its subject and the user's primary key, hexadecimal.
+
+    A writer to the database can change the link of a subject, or move its digest, but cannot compute this.
+    """
+    # Four parts never give the message of another digest.
+    return _compute_hmac(key, "link", subject_digest, subject_uuid, user_pk)
+
+
 def compute_activation_digest(key: bytes, *, issuer: str, code: str) -> str:
     """Return HMAC-SHA256 over issuer and code, hexadecimal. A code is valid for one issuer only."""
     # The first text is no sector, so no other digest has this message.
     return _compute_hmac(key, "activation code", issuer, code)
+
+
+def compute_activation_binding(key: bytes, *, activation_digest: str, user_pk: str, privileges: Sequence[str]) -> str:
+    """Return HMAC-SHA256 over an activation digest, its user and the privileges of the user, hexadecimal.
+
+    A writer to the database can assign their own code to another user, but cannot compute this.
+    """
+    # More parts than other digests have.
+    return _compute_hmac(key, "activation", activation_digest, user_pk, str(len(privileges)), *privileges)
 
 
 def _compute_hmac(key: bytes, *parts: str) -> str:

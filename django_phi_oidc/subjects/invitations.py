@@ -1,12 +1,15 @@
 """Invitations: activation codes for users. A code is shown once, redeemed once, and revoked by the next one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.db.models import Q
 from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
@@ -16,8 +19,13 @@ from ..config.providers import ProviderDeclaration
 from ..crypto.keyring import SymmetricKey
 from ..errors import InvitationRefused
 from .activation_codes import create_code, format_code
-from .identifiers import compute_activation_digest
-from .models import ActivationCode, ActivationCodeQuerySet
+from .identifiers import compute_activation_binding, compute_activation_digest
+from .models import ActivationCode, ActivationCodeQuerySet, PairwiseSubject
+
+LINK_PERMISSION = "django_phi_oidc.add_pairwisesubject"
+SUPERUSER, STAFF = "superuser", "staff"
+"""Privileges that are no permissions."""
+_OWN_PERMISSIONS = "django_phi_oidc."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,25 +57,25 @@ def create_invitations(
     with transaction.atomic():
         # Lock in a fixed order, so that two concurrent calls for the same users do not deadlock.
         users = get_user_model()._base_manager.select_for_update(no_key=True, of=("self",))
-        validate_users(user_ids, {user.pk: user for user in users.filter(pk__in=user_ids).order_by("pk")})
+        users_by_id = {user.pk: user for user in users.filter(pk__in=user_ids).order_by("pk")}
+        validate_users(user_ids, users_by_id)
         previous = ActivationCode.objects.filter(user__in=user_ids, provider=provider.name)
         revoke_activation_codes(previous, reason="reissued", origin=origin, now=now)
+        privileges = _list_privileges_of_all(users_by_id)
         codes = {pk: create_code() for pk in user_ids}
         expires_at = now + lifetime
+        fields: Any = {
+            "provider": provider.name,
+            "created_at": now,
+            "created_by": origin.actor,
+            "expires_at": expires_at,
+        }
         ActivationCode.objects.bulk_create(
-            ActivationCode(
-                user_id=pk,
-                provider=provider.name,
-                key_id=key.id,
-                digest=compute_activation_digest(key.material, issuer=provider.issuer, code=code),
-                created_at=now,
-                created_by=origin.actor,
-                expires_at=expires_at,
-            )
+            _create_row(pk, code, privileges[pk], issuer=provider.issuer, key=key, **fields)
             for pk, code in codes.items()
         )
         detail = {"until": expires_at.isoformat(timespec="seconds")}
-        fields: Any = {"provider": provider.name, "origin": origin, "now": now, "detail": detail}
+        fields = {"provider": provider.name, "origin": origin, "now": now, "detail": detail}
         issued = Action.ACTIVATION_ISSUED
         enqueue_many([NewEvent(action=issued, resource=f"user/{pk}", **fields) for pk in user_ids])
     return [Invitation(user_id=pk, code=format_code(code), expires_at=expires_at) for pk, code in codes.items()]
@@ -89,6 +97,19 @@ def revoke_activation_codes(codes: ActivationCodeQuerySet, *, reason: str, origi
     return len(events)
 
 
+@sensitive_variables()
+def _create_row(
+    user_pk: Any, code: str, privileges: Sequence[str], *, issuer: str, key: SymmetricKey, **fields: Any
+) -> ActivationCode:
+    digest = compute_activation_digest(key.material, issuer=issuer, code=code)
+    binding = compute_activation_binding(
+        key.material, activation_digest=digest, user_pk=str(user_pk), privileges=privileges
+    )
+    return ActivationCode(
+        user_id=user_pk, key_id=key.id, digest=digest, privileges=privileges, binding=binding, **fields
+    )
+
+
 def validate_accepts_codes(provider: ProviderDeclaration) -> None:
     """Raises: InvitationRefused."""
     if provider.provisioning != "invitation":
@@ -108,14 +129,51 @@ def validate_users(user_ids: Sequence[Any], users_by_id: dict[Any, Any]) -> None
             raise InvitationRefused(gettext_noop("User %(user)s is deactivated."), user=pk)
 
 
-def has_more_privileges(user: Any, actor: Any) -> bool:
-    """Return whether user, a superuser or staff member, has permissions that actor lacks.
+def list_privileges(user: Any) -> list[str]:
+    """Return the privileges by which a sign-in as user reaches the data of others, sorted.
 
-    An actor who invites or links such a user could sign in as them. Users who are not staff never count, otherwise
-    staff could not invite patients, who have permissions of their own.
+    These are all permissions of superusers and staff, and the permissions of this package of all users, such as those
+    to reveal claims and to open emergencies. Others do not count: patients have permissions of their own.
     """
+    permissions: set[str] = getattr(user, "get_all_permissions", set)()
+    if getattr(user, "is_superuser", False):
+        return [SUPERUSER]
+    if getattr(user, "is_staff", False):
+        return sorted({STAFF, *permissions})
+    return sorted(name for name in permissions if name.startswith(_OWN_PERMISSIONS))
+
+
+def has_more_privileges(user: Any, actor: Any) -> bool:
+    """Return whether user has privileges that actor lacks: an actor who invites or links user could sign in as user."""
     if getattr(actor, "is_superuser", False):
         return False
-    if getattr(user, "is_superuser", False):
-        return True
-    return bool(getattr(user, "is_staff", False)) and not user.get_all_permissions() <= actor.get_all_permissions()
+    return not {*list_privileges(user)} - {STAFF} <= getattr(actor, "get_all_permissions", frozenset)()
+
+
+def _list_privileges_of_all(users_by_id: Mapping[Any, Any]) -> dict[Any, list[str]]:
+    """Return the privileges by primary key, with one statement for all users without a group or permission."""
+    model = get_user_model()
+    names = [name for name in ("groups", "user_permissions") if hasattr(model, name)]
+    has_any = reduce(or_, (Q(**{f"{name}__isnull": False}) for name in names), Q(pk__in=[]))
+    holders = set(model._base_manager.filter(has_any, pk__in=users_by_id).values_list("pk", flat=True))
+    flags = ("is_staff", "is_superuser")
+    return {
+        pk: list_privileges(user) if pk in holders or any(getattr(user, flag, False) for flag in flags) else []
+        for pk, user in users_by_id.items()
+    }
+
+
+def have_privileges_grown(user: Any, code: ActivationCode) -> bool:
+    """Return whether user has privileges now that the user lacked when the code was created."""
+    known = {*code.privileges}
+    return SUPERUSER not in known and not {*list_privileges(user)} <= known
+
+
+def can_invite(actor: Any, user: Any) -> bool:
+    """Return whether actor may create an activation code for user. NOT checked: the permission to create codes.
+
+    A second link gives another person access to an existing record, so it requires the permission to link, too.
+    """
+    if has_more_privileges(user, actor):
+        return False
+    return bool(actor.has_perm(LINK_PERMISSION)) or not PairwiseSubject.objects.filter(user=user.pk).exists()

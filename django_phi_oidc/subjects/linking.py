@@ -4,6 +4,7 @@ import base64
 import itertools
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -11,8 +12,10 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import IntegrityError, router, transaction
+from django.core.exceptions import PermissionDenied
+from django.db import Error, IntegrityError, router, transaction
 from django.db.models import Q
+from django.utils.crypto import constant_time_compare
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness
@@ -21,11 +24,21 @@ from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..config.providers import ProviderDeclaration
 from ..crypto.keyring import SymmetricKey
-from ..errors import NotProvisioned, SubjectKeyMissing, SubjectTaken
+from ..errors import (
+    AccountNotSaved,
+    NotProvisioned,
+    PhiOidcError,
+    SubjectAltered,
+    SubjectKeyMissing,
+    SubjectTaken,
+)
 from ..oidc.id_token import validate_pairwise_sub, validate_sub
-from .identifiers import compute_subject_digest
+from .identifiers import compute_link_binding, compute_subject_digest
 from .invitations import revoke_activation_codes
 from .models import ActivationCode, PairwiseSubject, SubjectDigest
+
+SubjectDigests = Mapping[SymmetricKey, str]
+"""The hexadecimal digest of one (issuer, `sub`) under each key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,19 +65,27 @@ def get_or_create_account(
     Servers whose key lists share a key create one account, because that key's digest is unique.
     create_user: creates the user at a first sign-in, inside the transaction that links it; None: refuse it.
     Takes one SELECT for a known person, and an INSERT if a key was added since.
-    Raises: SubjectKeyMissing, if the person may be known under a key that this server lacks; NotProvisioned.
+    Raises: SubjectKeyMissing, if the person may be known under a key that this server lacks; NotProvisioned;
+    AccountNotSaved, if create_user or the database fails; SubjectAltered.
     """
     digests = _compute_digests(issuer, sub, keys)
     if rows := _find_digests(issuer, digests):
+        _validate_bindings(rows, digests)
         return _add_missing_digests(rows, digests)
     if create_user is None:
         raise NotProvisioned
     try:
         return _create_subject(issuer, digests, create_user, created=True, origin=origin, provider=provider, now=now)
-    except IntegrityError:
-        if rows := _query_digests(issuer, digests):
-            return _add_missing_digests(rows, digests)
+    except (PhiOidcError, PermissionDenied):
         raise
+    except Exception as error:
+        # A concurrent sign-in of the same person may have created the account.
+        with suppress(Error):
+            rows = _query_digests(issuer, digests)
+        if not rows:
+            raise AccountNotSaved from error
+        _validate_bindings(rows, digests)
+        return _add_missing_digests(rows, digests)
 
 
 @sensitive_variables()
@@ -107,14 +128,22 @@ def link_existing_user(
 
 @sensitive_variables()
 def list_subject_ids(*, issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> list[int]:
-    """Return the subjects' keys: one, none, or two of servers without a common key. Raises: SubjectKeyMissing."""
+    """Return the subjects' keys: one, none, or two of servers without a common key. Raises: SubjectKeyMissing.
+
+    NOT checked: the links to users. A logout ends the sessions of a subject in any case.
+    """
     return [row.subject_id for row in _find_digests(issuer, _compute_digests(issuer, sub, keys))]
 
 
 @sensitive_variables()
 def find_linked_subject(*, issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> PairwiseSubject | None:
-    """Return the subject of (issuer, sub) with its user, by one SELECT, or None. Raises: SubjectKeyMissing."""
-    rows = _find_digests(issuer, _compute_digests(issuer, sub, keys))
+    """Return the subject of (issuer, sub) with its user, by one SELECT, or None.
+
+    Raises: SubjectKeyMissing, SubjectAltered.
+    """
+    digests = _compute_digests(issuer, sub, keys)
+    rows = _find_digests(issuer, digests)
+    _validate_bindings(rows, digests)
     return rows[0].subject if rows else None
 
 
@@ -139,20 +168,20 @@ def create_opaque_username() -> str:
     return "phi_" + base64.b32encode(randomness.token_bytes(16)).decode("ascii").rstrip("=").lower()
 
 
-def _compute_digests(issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> Mapping[str, str]:
-    """Return the digests of (issuer, sub) by key id. Raises: SubjectKeyMissing without keys."""
+def _compute_digests(issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> SubjectDigests:
+    """Return the digests of (issuer, sub) by key. Raises: SubjectKeyMissing without keys."""
     if not keys:
         raise SubjectKeyMissing
-    return {key.id: compute_subject_digest(key.material, issuer=issuer, sub=sub) for key in keys}
+    return {key: compute_subject_digest(key.material, issuer=issuer, sub=sub) for key in keys}
 
 
-def _find_digests(issuer: str, digests: Mapping[str, str]) -> Sequence[SubjectDigest]:
+def _find_digests(issuer: str, digests: SubjectDigests) -> Sequence[SubjectDigest]:
     """Return the person's stored digests. Raises: SubjectKeyMissing, if there may be some under an unknown key only."""
     if rows := _query_digests(issuer, digests):
         return rows
     # Look for key ids in the gaps between the known ones, by the index; NOT IN would read the whole table. This finds
     # each unknown id under every collation.
-    ids = sorted(digests)
+    ids = sorted(key.id for key in digests)
     gaps = Q(key_id__lt=ids[0]) | Q(key_id__gt=ids[-1])
     for lower, upper in itertools.pairwise(ids):
         gaps |= Q(key_id__gt=lower, key_id__lt=upper)
@@ -164,16 +193,30 @@ def _find_digests(issuer: str, digests: Mapping[str, str]) -> Sequence[SubjectDi
     return rows
 
 
-def _query_digests(issuer: str, digests: Mapping[str, str]) -> Sequence[SubjectDigest]:
+def _query_digests(issuer: str, digests: SubjectDigests) -> Sequence[SubjectDigest]:
     """Return the person's digests, oldest subject first: servers without a common key create several subjects."""
     rows = SubjectDigest.objects.filter(issuer=issuer, digest__in=digests.values())
     return sorted(rows.select_related("subject__user"), key=lambda row: row.subject_id)
 
 
-def _add_missing_digests(rows: Sequence[SubjectDigest], digests: Mapping[str, str]) -> LinkedAccount:
+def _validate_bindings(rows: Sequence[SubjectDigest], digests: SubjectDigests) -> None:
+    """Raises: SubjectAltered if a digest, its subject or the user of the subject was exchanged in the database."""
+    keys = {digest: key for key, digest in digests.items()}
+    for row in rows:
+        expected = _compute_binding(keys[row.digest], row.digest, row.subject)
+        if not constant_time_compare(row.binding, expected):
+            raise SubjectAltered
+
+
+def _compute_binding(key: SymmetricKey, digest: str, subject: PairwiseSubject) -> str:
+    uuid_text, user_pk = str(subject.uuid), str(subject.user_id)
+    return compute_link_binding(key.material, subject_digest=digest, subject_uuid=uuid_text, user_pk=user_pk)
+
+
+def _add_missing_digests(rows: Sequence[SubjectDigest], digests: SubjectDigests) -> LinkedAccount:
     """Return the known account, after adding digests under new keys. Raises: NotProvisioned if unlinked since."""
     subject, stored = rows[0].subject, {row.digest for row in rows}
-    missing = {key_id: digest for key_id, digest in digests.items() if digest not in stored}
+    missing = {key: digest for key, digest in digests.items() if digest not in stored}
     try:
         _insert_digests(subject, missing, ignore_conflicts=True)
     except IntegrityError as error:
@@ -183,7 +226,7 @@ def _add_missing_digests(rows: Sequence[SubjectDigest], digests: Mapping[str, st
 
 def _create_subject(
     issuer: str,
-    digests: Mapping[str, str],
+    digests: SubjectDigests,
     get_user: Callable[[], AbstractBaseUser],
     *,
     created: bool,
@@ -212,9 +255,20 @@ def _create_subject(
     return LinkedAccount(subject=subject, user=user, created=created)
 
 
-def _insert_digests(subject: PairwiseSubject, digests: Mapping[str, str], *, ignore_conflicts: bool) -> None:
+def _insert_digests(subject: PairwiseSubject, digests: SubjectDigests, *, ignore_conflicts: bool) -> None:
     """ignore_conflicts: accept that another server adds the same digests at the same time."""
     # Sorted, so that two transactions that insert the same ones cannot deadlock.
     ordered = sorted(digests.items(), key=lambda item: item[1])
-    rows = [SubjectDigest(subject=subject, issuer=subject.issuer, key_id=id_, digest=text) for id_, text in ordered]
-    SubjectDigest.objects.bulk_create(rows, ignore_conflicts=ignore_conflicts)
+    SubjectDigest.objects.bulk_create(
+        [
+            SubjectDigest(
+                subject=subject,
+                issuer=subject.issuer,
+                key_id=key.id,
+                digest=digest,
+                binding=_compute_binding(key, digest, subject),
+            )
+            for key, digest in ordered
+        ],
+        ignore_conflicts=ignore_conflicts,
+    )

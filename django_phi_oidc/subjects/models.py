@@ -44,6 +44,8 @@ class SubjectDigest(models.Model):
     key_id = models.CharField(max_length=8, db_index=True)
     digest = models.CharField(max_length=64)
     """Hexadecimal."""
+    binding = models.CharField(max_length=64)
+    """Binds digest, subject and user: see `compute_link_binding`."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("subject digest"), _("subject digests")
@@ -98,6 +100,10 @@ class ActivationCode(models.Model):
     expires_at = models.DateTimeField(_("expires at"), editable=False)
     redeemed_at = models.DateTimeField(_("redeemed at"), null=True, editable=False)
     revoked_at = models.DateTimeField(_("revoked at"), null=True, editable=False)
+    privileges = models.JSONField(default=list, editable=False)
+    """What the user could do when the code was created, as `list_privileges` returns it."""
+    binding = models.CharField(max_length=64, editable=False)
+    """Binds digest, user and privileges: see `compute_activation_binding`."""
 
     objects = ActivationCodeQuerySet.as_manager()
 

@@ -24,6 +24,7 @@ from django.db.models.signals import post_migrate
 from django.test.runner import DiscoverRunner, ParallelTestSuite, RemoteTestRunner
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]  # the stubs lack it
 
+from ..audit import triggers
 from ..audit.events import raise_on_refused_detail
 from ..audit.router import AUDIT_ALIAS
 
@@ -47,6 +48,8 @@ DROP_TRIGGER_STATEMENTS: Mapping[str, tuple[str, ...]] = {
     ),
     "sqlite": tuple(f"DROP TRIGGER IF EXISTS phi_oidc_{prefix}_refuse_delete" for prefix in _TRIGGER_PREFIXES),
 }
+_HOLD_TRIGGERS = {"phi_oidc_claim_held": "storedclaim", "phi_oidc_hold_active": "legalhold"}
+"""They refuse DELETE of what a legal hold keeps, by the name of their table."""
 _cleanup_stack = ExitStack()
 _original_database_names: dict[str, str] = {}
 _pytest_sessions_to_finalize: "list[pytest.Session]" = []
@@ -59,6 +62,7 @@ def set_up_process() -> None:
     _original_database_names.update({alias: str(connections.settings[alias]["NAME"]) for alias in connections})
     _cleanup_stack.callback(_original_database_names.clear)
     _cleanup_stack.enter_context(raise_on_refused_detail())
+    _cleanup_stack.enter_context(triggers.allow_deletion())
     post_migrate.connect(_drop_append_only_triggers, dispatch_uid=_DISPATCH_UID)
     _cleanup_stack.callback(post_migrate.disconnect, dispatch_uid=_DISPATCH_UID)
 
@@ -172,6 +176,11 @@ def _drop_append_only_triggers(*, sender: AppConfig, using: str, **kwargs: Any) 
         with connection.cursor() as cursor:
             for statement in DROP_TRIGGER_STATEMENTS[connection.vendor]:
                 cursor.execute(statement)
+            tables = connection.introspection.table_names(cursor)
+            for name, table in _HOLD_TRIGGERS.items():
+                if f"django_phi_oidc_{table}" in tables:
+                    on_table = f" ON django_phi_oidc_{table}" if connection.vendor == "postgresql" else ""
+                    cursor.execute(f"DROP TRIGGER IF EXISTS {name}{on_table}")
 
 
 def _validate_is_test_database(connection: BaseDatabaseWrapper) -> None:

@@ -29,6 +29,8 @@ from tests.benchmarks.encryption import report as encryption_report
 from tests.benchmarks.encryption.rotation_throughput import measure_encryption
 from tests.benchmarks.leak_guard import report as leak_guard_report
 from tests.benchmarks.leak_guard.middleware_cost import measure_leak_guard
+from tests.benchmarks.outage import report as outage_report
+from tests.benchmarks.outage.page_load import measure_outage
 from tests.benchmarks.sessions import report as sessions_report
 from tests.benchmarks.sessions.logout_time import measure_logout
 from tests.benchmarks.sessions.request_overhead import measure_requests
@@ -48,6 +50,7 @@ PACKAGES = {
     "sealing": ("django", "cryptography", "psycopg"),
     "watching": ("django", "psycopg"),
     "desk": ("django", "psycopg"),
+    "outage": ("django", "gunicorn", "psycopg", "urllib3"),
     "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
 }
 
@@ -89,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--texts", type=int, default=200_000, help="encrypted texts for the key rotation")
     parser.add_argument("--watched", type=int, default=100_000, help="events for the anomaly rules")
     parser.add_argument("--looked", type=int, default=2_000_000, help="events of the audit log for the pages")
+    parser.add_argument("--outage", type=int, default=40, help="seconds with a provider that hangs, and without")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
     if unknown := set(options.parts).difference(PARTS):
@@ -166,6 +170,11 @@ def _desk(url: str, options: Namespace) -> PartReport:
     return PartReport.create(dashboard_report, results, f"Admin pages for an audit log of {options.looked:,} events.")
 
 
+def _outage(url: str, options: Namespace) -> PartReport:
+    results = measure_outage(url=url, seconds=options.outage, log=_log)
+    return PartReport.create(outage_report, results, "Pages of a portal while its provider hangs, and before.")
+
+
 def _audit(url: str, options: Namespace) -> PartReport:
     load = os.getloadavg()[0]
     recorded, _ = measure_writes(
@@ -192,6 +201,7 @@ PARTS: Mapping[str, Callable[[str, Namespace], PartReport]] = {
     "sealing": _sealing,
     "watching": _watching,
     "desk": _desk,
+    "outage": _outage,
     "audit": _audit,
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 from wsgiref.simple_server import make_server
 
 import pytest
@@ -28,6 +28,7 @@ from tests.support.session_fixtures import (
     NOW,
     ScriptedOP,
     SignedIn,
+    answering,
     declare,
     django_session_exists,
     events,
@@ -409,7 +410,7 @@ def test_tabs_share_the_time_left(browse: Browse, sign_in: Callable[..., SignedI
 def test_all_tabs_end_when_one_of_them_signs_out(
     browse: Browse, op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
-    context = browse(sign_in())
+    context = browse(sign_in(claims={"iss": op.issuer}))
     staying, leaving = open_page(context), context.new_page()
     leaving.goto("/portal/")
     leaving.get_by_role("button", name="Sign out").click()
@@ -458,9 +459,9 @@ def back(page: Any) -> list[str]:
 
 
 @pytest.fixture
-def returning(browse: Browse, sign_in: Callable[..., SignedIn]) -> tuple[SignedIn, Any]:
+def returning(browse: Browse, op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> tuple[SignedIn, Any]:
     """Return a signed-in user, and a page on which the user has viewed a claim."""
-    person = sign_in()
+    person = sign_in(claims={"iss": op.issuer})
     context = browse(person)
     context.add_init_script(KEPT)
     page = context.new_page()
@@ -489,6 +490,24 @@ def test_back_to_a_claim_within_the_session_requests_the_page_again(returning: t
     page.wait_for_load_state()
     assert "a value" in page.inner_text("body")
     assert len(events(Action.CLAIM_REVEALED)) == 2
+
+
+@pytest.mark.parametrize("path", ["/chart/?a=1", "//elsewhere.example/chart/?a=1"])
+def test_f3_back_to_a_path_with_two_slashes_stays_at_the_portal(
+    browse: Browse, site: str, sign_in: Callable[..., SignedIn], path: str
+) -> None:
+    context = browse(sign_in())
+    context.add_init_script(KEPT)
+    page = context.new_page()
+    requested: list[str] = []
+    page.goto(f"{site}{path}")
+    page.goto(f"{site}/elsewhere/")
+    context.route("**/*", lambda route: (requested.append(route.request.url), route.continue_()))
+    with page.expect_response("**/chart/?a=1"):
+        assert back(page) == ["kept none"]
+    page.wait_for_load_state()
+    assert page.url == f"{site}{path}"
+    assert [url for url in requested if not url.startswith(f"{site}/")] == []
 
 
 @pytest.mark.parametrize("leads_to_the_op", [True, False])
@@ -559,6 +578,31 @@ def test_logout_by_post_goes_to_the_op_and_back(
     assert COOKIE not in op.headers[-1].get("Cookie", ""), (
         "the OP of this test has the host of the portal, and so its cookies"
     )
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("is_available", [True, False])
+def test_b4_page_before_the_logout_at_the_op_is_accessible_and_leads_there_and_back(
+    browse: Browse, op: ScriptedOP, sign_in: Callable[..., SignedIn], is_available: bool
+) -> None:
+    def send_back(handler: BaseHTTPRequestHandler) -> None:
+        if handler.path.startswith("/end-session"):
+            sent = parse_qs(urlsplit(handler.path).query)
+            send(handler, 303, Location=f"{sent['post_logout_redirect_uri'][0]}?state={quote(sent['state'][0])}")
+        else:
+            send(handler, 200, op.document())
+
+    op.discovery = send_back
+    op.answer = answering(200 if is_available else 503)
+    page = browse(sign_in(claims={"iss": op.issuer, "email": "a@b"})).new_page()
+    page.goto("/portal/")
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("heading", name="You are signed out here").wait_for()
+    assert ("does not respond at the moment" in page.inner_text("main")) is not is_available
+    assert faults(page, sure=True) == []
+    page.get_by_role("link", name="Sign out there too").click()
+    page.wait_for_url("**/oidc/logged-out/?state=*")
+    assert "your sign-in service has been informed" in page.inner_text("main")
 
 
 @pytest.mark.node

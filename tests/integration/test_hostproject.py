@@ -27,9 +27,9 @@ from django_phi_oidc.audit.models import AuditEvent
 for alias in ("default", "phi_audit"):
     with connections[alias].cursor() as cursor:
         if connections[alias].vendor == "sqlite":
-            cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+            cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'phi_oidc_audit%'")
         else:
-            cursor.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")
+            cursor.execute("SELECT tgname FROM pg_trigger WHERE tgname LIKE 'phi_oidc_audit%'")
         print(len(cursor.fetchall()), AuditEvent.objects.count())
 """
 

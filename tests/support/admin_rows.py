@@ -104,8 +104,10 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
     invited = get_user_model()._default_manager.create_user(username=f"newcomer-{uuid.uuid4().hex[:8]}")
     fields: dict[str, Any] = {"provider": providers()["default"], "key": get_keys("subject")[0], "lifetime": DAY}
     create_invitations([invited.pk], **fields, origin=Origin(actor="1"), now=NOW)
+    # Another account: the help desk invites only accounts that are not linked.
+    linked = get_user_model()._default_manager.create_user(username=f"linked-{uuid.uuid4().hex[:8]}")
     other = PairwiseSubject.objects.create(
-        uuid=uuid.uuid4(), user=invited, issuer="https://op", first_seen_at=NOW, last_seen_at=NOW
+        uuid=uuid.uuid4(), user=linked, issuer="https://op", first_seen_at=NOW, last_seen_at=NOW
     )
     unheld = StoredClaim.objects.create(
         subject=other, name="address", value='"Bern"', purpose="HOPERAT", obtained_at=NOW, expires_at=NOW + DAY

@@ -1,10 +1,11 @@
 """Tampering as a database administrator: SQL without the triggers."""
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import pytest
 from django.db import connections
 
 EVENT, LEAF, NODE, CHECKPOINT, QUEUE = (
@@ -21,7 +22,7 @@ def sql(statement: str, *values: Any) -> int:
     """Execute a statement on the audit database, and return the number of rows. Converts UUIDs for SQLite."""
     parameters = [value.hex if isinstance(value, uuid.UUID) and not is_postgresql() else value for value in values]
     with connections["phi_audit"].cursor() as cursor:
-        cursor.execute(statement, parameters)
+        cursor.execute(statement, parameters or None)
         return int(cursor.rowcount)
 
 
@@ -63,3 +64,43 @@ def copy_event(source: uuid.UUID, **changed: Any) -> None:
         row = dict(zip(columns, cursor.fetchone(), strict=True)) | changed
     places = ", ".join(["%s"] * len(columns))
     sql(f"INSERT INTO {EVENT} ({', '.join(columns)}) VALUES ({places})", *row.values())
+
+
+@contextmanager
+def dropping_trigger(table: str, *, only_id: uuid.UUID | None = None, using: str = "phi_audit") -> Iterator[None]:
+    """Make the database accept and drop what is inserted into a table inside the block: all rows, or one."""
+    name, full = f"tampering_{table}", f"django_phi_oidc_{table}"
+    with connections[using].cursor() as cursor:
+        if connections[using].vendor == "postgresql":
+            condition = f"NEW.id = '{only_id}'" if only_id else "true"
+            cursor.execute(
+                f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS "
+                f"'BEGIN IF {condition.replace(chr(39), chr(39) * 2)} THEN RETURN NULL; END IF; RETURN NEW; END'"
+            )
+            cursor.execute(f"CREATE TRIGGER {name} BEFORE INSERT ON {full} FOR EACH ROW EXECUTE FUNCTION {name}()")
+            undo = [f"DROP TRIGGER {name} ON {full}", f"DROP FUNCTION {name}()"]
+        else:
+            condition = f"WHEN NEW.id = '{only_id.hex}'" if only_id else ""
+            cursor.execute(f"CREATE TRIGGER {name} BEFORE INSERT ON {full} {condition} BEGIN SELECT RAISE(IGNORE); END")
+            undo = [f"DROP TRIGGER {name}"]
+    try:
+        yield
+    finally:
+        with connections[using].cursor() as cursor:
+            for statement in undo:
+                cursor.execute(statement)
+
+
+@contextmanager
+def dropping_rule(table: str) -> Iterator[None]:
+    """Make PostgreSQL ignore what is inserted into a table inside the block, without a trigger."""
+    name, full = f"tampering_{table}", f"django_phi_oidc_{table}"
+    sql(f"CREATE RULE {name} AS ON INSERT TO {full} DO INSTEAD NOTHING")
+    try:
+        yield
+    finally:
+        sql(f"DROP RULE {name} ON {full}")
+
+
+DropRows = Callable[[str], AbstractContextManager[None]]
+DROPPED_ROWS = {"trigger": dropping_trigger, "rule": pytest.param(dropping_rule, marks=pytest.mark.postgresql)}

@@ -15,6 +15,7 @@ from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.storage import store_claims
 from django_phi_oidc.config.claims import parse_claim
+from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.linking import mark_seen
 from django_phi_oidc.subjects.models import PairwiseSubject
 
@@ -37,6 +38,15 @@ class Person:
             uuid=uuid.uuid4(), user=self.user, issuer=issuer, first_seen_at=NOW, last_seen_at=NOW
         )
         self.session_id = uuid.uuid4()
+        OIDCSession.objects.create(
+            id=self.session_id,
+            user=self.user,
+            subject=self.subject,
+            provider="default",
+            issuer=issuer,
+            started_at=NOW,
+            last_seen_at=NOW,
+        )
 
     def store(
         self,

@@ -35,9 +35,8 @@ STANDS = {
 
 def fill(now: datetime = NOW) -> None:
     """Create rows with the counts of STANDS, and a sealed audit log."""
-    for number in range(3):
-        ended = now if number == 2 else None
-        OIDCSession.objects.create(id=uuid.uuid4(), started_at=now, last_seen_at=now, ended_at=ended)
+    for ended in (now, None, None):
+        live = OIDCSession.objects.create(id=uuid.uuid4(), started_at=now, last_seen_at=now, ended_at=ended)
     for status in ("pending", "pending", "pending", "done", "refused"):
         PendingRevocation.objects.create(id=uuid.uuid4(), due_at=now, created_at=now, status=status)
     user = get_user_model().objects.create_user(f"{uuid.uuid4()}")
@@ -49,7 +48,7 @@ def fill(now: datetime = NOW) -> None:
     ):
         StoredClaim.objects.create(
             subject=subject,
-            session=uuid.uuid4(),
+            session=live.pk,
             name=f"claim {number}",
             value='""',
             purpose="TREAT",

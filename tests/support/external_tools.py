@@ -26,6 +26,8 @@ CHROMIUM = (
     "--disable-sync",
 )
 """Arguments of Chromium: it may run as root, and sends no requests in the background."""
+LEMONLDAP_MODULES = ("Lemonldap::NG::Portal", "Crypt::JWT", "String::Random", "IO::String", "IO::Socket::SSL")
+"""Perl modules of its portal as an OpenID Provider."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
 
@@ -86,9 +88,36 @@ def gettext() -> Found:
     return Found(where=path) if path and shutil.which("msgfmt") else Found(missing="no xgettext and msgfmt on PATH")
 
 
+@cache
+def glewlwyd() -> Found:
+    """Return the path of the OpenID Provider Glewlwyd, as Debian installs it."""
+    path = shutil.which("glewlwyd")
+    needed = ("/usr/lib/glewlwyd/plugin/libprotocol_oidc.so", "/usr/share/glewlwyd/webapp/login.html")
+    if path is None or not all(Path(name).is_file() for name in needed):
+        return Found(missing="the Debian package glewlwyd is not installed")
+    # The tests give it a CA by a mount of its own.
+    namespace = ["unshare", "--map-root-user", "--mount", "true"]
+    if shutil.which("unshare") is None or subprocess.run(namespace, capture_output=True, check=False).returncode:
+        return Found(missing="unshare (util-linux) may not create a mount namespace here")
+    return Found(where=path)
+
+
+@cache
+def lemonldap() -> Found:
+    """Return the path of Starman, which serves LemonLDAP::NG, if Debian's packages of both are installed."""
+    path = shutil.which("starman")
+    modules = [f"-M{name}" for name in LEMONLDAP_MODULES]
+    perl = shutil.which("perl")
+    if path and perl and subprocess.run([perl, *modules, "-e1"], capture_output=True, check=False).returncode == 0:
+        return Found(where=path)
+    return Found(missing="Debian's packages of LemonLDAP::NG and Starman are not installed: .ci/run lists them")
+
+
 PARTS: dict[str, Callable[[], Found]] = {
     "browser": browser,
     "gettext": gettext,
+    "glewlwyd": glewlwyd,
+    "lemonldap": lemonldap,
     "node": node,
     "openssl": openssl,
     "redis": redis,

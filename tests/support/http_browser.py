@@ -1,12 +1,13 @@
 """The attack kit's browser for the test portal, in this process or over a socket with one connection per request."""
 
+import re
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 from django_phi_oidc.testing.attack import browser
 from django_phi_oidc.testing.attack.browser import PortalResponse
 
-__all__ = ["Browser", "InProcessBrowser", "PortalResponse"]
+__all__ = ["Browser", "InProcessBrowser", "PortalResponse", "state_cookies"]
 HOME = "/portal/home/"
 
 
@@ -49,3 +50,9 @@ class Browser(InProcessBrowser):
             connection.close()
         self._store_cookies(response.headers.get_all("Set-Cookie", []))
         return page
+
+
+def state_cookies(browser: InProcessBrowser) -> list[str]:
+    """Return the names of the cookies of pending sign-ins."""
+    pattern = re.compile(r"(__Host-)?phi_oidc_[0-9a-f]{32}")
+    return [name for name in browser.cookies if pattern.fullmatch(name)]

@@ -31,6 +31,8 @@ class FakeOP:
 
     metadata: dict[str, Any] = field(default_factory=dict)
     kids: list[str] = field(default_factory=lambda: ["a"])
+    use: str = "sig"
+    """Of the keys."""
     cache_control: str = "max-age=3600"
     error: PhiOidcError | None = None
     status: int = 200
@@ -46,7 +48,9 @@ class FakeOP:
         path = request.url.removeprefix(ISSUER)
         self.sent.append(path)
         self.timeouts.append(timeout_seconds)
-        body = json.dumps(self._document() if path == METADATA else {"keys": [jwk(kid) for kid in self.kids]})
+        body = json.dumps(
+            self._document() if path == METADATA else {"keys": [{**jwk(kid), "use": self.use} for kid in self.kids]}
+        )
         self.received.release()
         assert self.gate.wait(10)
         if self.error is not None:

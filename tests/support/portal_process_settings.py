@@ -2,9 +2,11 @@
 
 import json
 import os
+from pathlib import Path
 
 from tests.settings import *  # noqa: F403
 from tests.settings import DATABASES, PHI_OIDC
+from tests.support.key_service import KeyService
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 ROOT_URLCONF = os.environ.get("TEST_URLCONF", "tests.support.portal_urls")
@@ -14,11 +16,18 @@ DATABASES["default"]["ATOMIC_REQUESTS"] = os.environ.get("TEST_ATOMIC_REQUESTS")
 if "TEST_THREADS" in os.environ:
     for database in DATABASES.values():
         database["CONN_MAX_AGE"] = None
-if "TEST_AUDIT_PORT" in os.environ:
-    DATABASES["phi_audit"] |= {"HOST": "127.0.0.1", "PORT": os.environ["TEST_AUDIT_PORT"]}
+for alias, variable in {"default": "TEST_MAIN_PORT", "phi_audit": "TEST_AUDIT_PORT"}.items():
+    if variable in os.environ:
+        DATABASES[alias] |= {"HOST": "127.0.0.1", "PORT": os.environ[variable]}
 AUTHENTICATION_BACKENDS = [os.environ.get("TEST_BACKEND", "django_phi_oidc.backends.OIDCAuthenticationBackend")]
 CELERY_BROKER_TRANSPORT_OPTIONS = json.loads(os.environ.get("TEST_BROKER_OPTIONS", "{}"))
 CELERY_TASK_DEFAULT_QUEUE = os.environ.get("TEST_QUEUE", "celery")
 if "TEST_CACHE" in os.environ:
     SESSION_ENGINE = f"django.contrib.sessions.backends.{os.environ['TEST_SESSION_ENGINE']}"
     CACHES = {"default": json.loads(os.environ["TEST_CACHE"])}
+if "TEST_KEY_SERVICE" in os.environ:
+    folder = Path(os.environ["TEST_KEY_SERVICE"])
+    service = KeyService(folder)
+    PHI_OIDC = override_phi_oidc(
+        PHI_OIDC, KEYS={path.stem: service.read_ring(path.stem) for path in folder.glob("*.json")}
+    )

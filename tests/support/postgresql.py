@@ -31,7 +31,7 @@ USER = "postgres"
 SECONDS_TO_START = 30.0
 SECONDS_TO_STOP = 20.0
 # The data of a temporary server need not survive a power failure.
-OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+OPTIONS = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
 
 
 def given_url(environ: Mapping[str, str]) -> str:

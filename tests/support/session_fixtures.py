@@ -1,11 +1,12 @@
 """A provider with scripted responses on a real socket, and a user who is signed in."""
 
+import contextlib
 import json
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -108,20 +109,29 @@ def make_handler(op: ScriptedOP) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-@pytest.fixture
-def op(settings: Any) -> Iterator[ScriptedOP]:
-    """Yield the default provider, which revokes every token."""
+@contextlib.contextmanager
+def serving() -> Iterator[ScriptedOP]:
+    """Run a provider, which revokes every token, for the length of the block."""
     op = ScriptedOP()
     server = ThreadingHTTPServer(("127.0.0.1", 0), make_handler(op))
     op.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    declare(settings, op)
-    yield op
-    op.released.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield op
+    finally:
+        op.released.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def op(settings: Any) -> Iterator[ScriptedOP]:
+    """Yield the default provider."""
+    with serving() as op:
+        declare(settings, op)
+        yield op
 
 
 @pytest.fixture
@@ -132,16 +142,21 @@ def unused_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def declare(settings: Any, op: ScriptedOP, **options: Any) -> None:
-    """Declare op as the default provider, with additional options."""
-    default = {
+def declare(settings: Any, op: ScriptedOP, *, others: Mapping[str, ScriptedOP] | None = None, **options: Any) -> None:
+    """Declare op as the default provider, with additional options, and others by their names."""
+    providers = {name: declaration(other) for name, other in (others or {}).items()}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration(op, **options), **providers}}
+
+
+def declaration(op: ScriptedOP, **options: Any) -> dict[str, Any]:
+    """Return the options of op, with additional ones."""
+    return {
         "issuer": op.issuer,
         "client_id": "portal",
         "client_secret": "a secret for tests only",
         "allow_loopback_http": True,
         **options,
     }
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": default}}
 
 
 class SecureClient(Client):

@@ -57,6 +57,8 @@ STATIC = Path(str(django_phi_oidc.__file__)).parent / "static" / "django_phi_oid
 
 urlpatterns = [
     path("static/django_phi_oidc/<path:path>", serve, {"document_root": STATIC}),
+    # The test server serves //elsewhere.example/chart/ as this path, as many servers do.
+    path("elsewhere.example/chart/", chart),
     *(path(f"{view.__name__}/", view) for view in (chart, record, twice, board, enter, elsewhere)),
     *portal,
 ]

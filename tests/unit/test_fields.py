@@ -322,4 +322,4 @@ def test_deconstruct_returns_the_arguments_for_a_migration() -> None:
     name, path, args, kwargs = field.deconstruct()
     assert (name, path, args) == ("value", "django_phi_oidc.fields.SealedTextField", [])
     assert SealedTextField(*args, **kwargs).deconstruct()[3] == kwargs
-    assert kwargs["bind"] == ("subject_id", "session", "name")
+    assert kwargs["bind"] == ("subject_id", "session", "name", "owner", "retained_until")

@@ -40,12 +40,13 @@ def migrate_both(*where):
 """
 TABLES = ("audit", "auditcheckpoint", "auditleaf", "auditnode")
 REFUSED_OPERATIONS = {"sqlite": ("delete", "replace", "update"), "postgresql": ("delete A", "truncate A", "update A")}
+HOLD_TRIGGERS = ("phi_oidc_claim_held", "phi_oidc_hold_active")
 QUEUE_TRIGGER = {"sqlite": "phi_oidc_audit_queue", "postgresql": "phi_oidc_audit_queue A"}
 EXPECTED_TRIGGERS = {
-    vendor: sorted(
-        [QUEUE_TRIGGER[vendor], *(f"phi_oidc_{table}_refuse_{operation}" for table in TABLES for operation in refused)]
+    kind: sorted(
+        [QUEUE_TRIGGER[kind], *(f"phi_oidc_{table}_refuse_{operation}" for table in TABLES for operation in refused)]
     )
-    for vendor, refused in REFUSED_OPERATIONS.items()
+    for kind, refused in REFUSED_OPERATIONS.items()
 }
 
 
@@ -69,14 +70,28 @@ def run(environment: dict[str, str], script: str) -> Any:
     return json.loads(done.stdout)
 
 
-def expected_triggers(environment: dict[str, str]) -> list[str]:
-    return EXPECTED_TRIGGERS[environment.get("PHI_TEST_DB", "sqlite")]
+def vendor(environment: dict[str, str]) -> str:
+    return environment.get("PHI_TEST_DB", "sqlite")
+
+
+def expected_triggers(environment: dict[str, str], *, holds: bool = False) -> list[str]:
+    """holds: whether the database has the tables of claims and legal holds, too."""
+    names = HOLD_TRIGGERS if holds else ()
+    return sorted(
+        [
+            *EXPECTED_TRIGGERS[vendor(environment)],
+            *(f"{name}{' O' if vendor(environment) == 'postgresql' else ''}" for name in names),
+        ]
+    )
 
 
 @both_layouts
-def test_migrating_both_aliases_creates_the_triggers(environment: dict[str, str]) -> None:
+def test_migrating_both_aliases_creates_the_triggers(
+    environment: dict[str, str], request: pytest.FixtureRequest
+) -> None:
     triggers = run(environment, 'migrate_both(); print(json.dumps([triggers("default"), triggers("phi_audit")]))')
-    assert triggers == [expected_triggers(environment)] * 2
+    is_shared = request.node.callspec.params["environment"] == "shared" and vendor(environment) == "postgresql"
+    assert triggers == [expected_triggers(environment, holds=True), expected_triggers(environment, holds=is_shared)]
 
 
 def test_migrating_the_audit_alias_creates_only_its_tables(tmp_path: Path) -> None:
@@ -91,7 +106,7 @@ def test_migrating_the_audit_alias_creates_only_its_tables(tmp_path: Path) -> No
 
 @both_layouts
 def test_migrating_an_empty_audit_log_back_and_forth_drops_and_creates_the_triggers(
-    environment: dict[str, str],
+    environment: dict[str, str], request: pytest.FixtureRequest
 ) -> None:
     script = """
 migrate_both()
@@ -102,7 +117,8 @@ tables = connections["default"].introspection.table_names() + connections["phi_a
 migrate_both()
 print(json.dumps([without, [name for name in tables if "phi_oidc" in name], triggers("phi_audit")]))
 """
-    assert run(environment, script) == [[], [], expected_triggers(environment)]
+    is_shared = vendor(environment) == "postgresql" and request.node.callspec.params["environment"] == "shared"
+    assert run(environment, script) == [[], [], expected_triggers(environment, holds=is_shared)]
 
 
 @pytest.mark.parametrize("seals", [False, True])
@@ -128,7 +144,44 @@ print(json.dumps([sealed, refusal, ("django_phi_oidc", "0002_triggers") in recor
     assert sealed == int(seals)
     assert "holds events" in refusal
     assert is_applied
-    assert triggers == expected_triggers(environment)
+    assert triggers == expected_triggers(environment, holds=vendor(environment) == "postgresql")
+
+
+HOLD_SCRIPT = """
+from django.contrib.auth import get_user_model
+from django.db import DatabaseError, transaction
+from django_phi_oidc.audit.events import Origin
+from django_phi_oidc.claims.legal_holds import place_hold, release_hold
+from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.subjects.linking import get_or_create_account
+from django_phi_oidc.crypto.keyring import get_keys
+migrate_both()
+now = datetime.now(UTC)
+linked = get_or_create_account(
+    issuer="https://op.example.test", sub="s", keys=get_keys("subject"),
+    create_user=lambda: get_user_model().objects.create_user("amina"), origin=Origin(), provider="default", now=now,
+)
+StoredClaim.objects.create(
+    subject=linked.subject, name="address", value='"x"', purpose="TREAT", obtained_at=now, expires_at=now,
+)
+hold = place_hold(linked.subject.uuid, reason="Docket", until=None, origin=Origin(), now=now)
+results = []
+for table in ("storedclaim", "legalhold", "storedclaim"):
+    try:
+        with transaction.atomic(), connections["default"].cursor() as cursor:
+            cursor.execute(f"DELETE FROM django_phi_oidc_{table}")
+        results.append("deleted")
+    except DatabaseError as error:
+        results.append(str(error).splitlines()[0])
+    if table == "legalhold":
+        release_hold(hold.pk, origin=Origin(), now=now)
+print(json.dumps([results, StoredClaim.objects.count(), LegalHold.objects.count()]))
+"""
+
+
+def test_f6_database_refuses_to_delete_what_a_hold_without_an_end_keeps(environment: dict[str, str]) -> None:
+    refusal = "a legal hold keeps this row: release it first"
+    assert run(environment, HOLD_SCRIPT) == [[refusal, refusal, "deleted"], 0, 1]
 
 
 def test_migrations_import_only_fields_of_the_package() -> None:

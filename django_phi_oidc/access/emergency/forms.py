@@ -10,6 +10,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from ..._internal.visible_text import validate_visible_text
 from ..policy import EMERGENCY_PURPOSES, PURPOSES, is_resource_reference
 from .models import ALL_RESOURCES, ReviewVerdict
 
@@ -41,6 +42,7 @@ class EmergencyForm(forms.Form):
     reason = forms.CharField(
         label=_("Reason"),
         max_length=MAX_TEXT_LENGTH,
+        validators=[validate_visible_text],
         widget=forms.Textarea(attrs={"rows": 4, "autocomplete": "off"}),
         help_text=_("The privacy officer will read this."),
     )

@@ -10,18 +10,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.db.models import F
 from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ..._internal import randomness
+from ..._internal.visible_text import has_visible_text
 from ...audit.events import Action, NewEvent, Origin
 from ...audit.models import AuditEvent
 from ...audit.outbox import enqueue_many
-from ...audit.recorder import record
+from ...audit.recorder import record, record_many
 from ...audit.request_context import Actor
 from ...audit.search import EventFilters, iterate_events
+from ...config.emergency import EmergencyDeclaration
 from ...errors import EmergencyRefused
 from ..policy import (
     EMERGENCY_PURPOSES,
@@ -37,6 +40,9 @@ from .queries import REVIEW_PERMISSION, can_open
 PERMISSION_NOT_OFFERED = "permission_not_offered"
 REASON_MISSING = "reason_missing"
 DURATION_INVALID = "duration_invalid"
+TOO_MANY_UNREVIEWED = "too_many_unreviewed"
+COUNTING_PERIOD = timedelta(hours=24)
+"""How long an opening counts towards `max_unreviewed`."""
 OWN_EMERGENCY, STILL_OPEN, ALREADY_REVIEWED = "own_emergency", "still_open", "already_reviewed"
 EXPIRY_BATCH_SIZE = 500
 _LATE_EVENT_MARGIN = timedelta(minutes=1)
@@ -56,16 +62,23 @@ def open_emergency(
     """Open an emergency access for actor, and return it. resource: `Type/id` or ALL_RESOURCES. purpose: ETREAT or BTG.
 
     It is open when the caller's transaction is committed. The periodic task mails the privacy officer; the alert event
-    reaches the SIEM.
+    reaches the SIEM. A person can have `max_unreviewed` emergencies without a review that were opened within 24 hours.
     Raises: EmergencyRefused, after `emergency.refused` is committed; AuditUnavailable if that fails.
     """
     permissions = sorted(set(permissions))
+    declaration = conf.emergency()
     refusal = _find_opening_refusal(
-        actor, resource=resource, permissions=permissions, purpose=purpose, reason=reason, duration=duration
+        actor,
+        declaration,
+        resource=resource,
+        permissions=permissions,
+        purpose=purpose,
+        reason=reason,
+        duration=duration,
     )
-    if refusal:
-        record_emergency_refusal(actor, refusal, resource=resource, purpose=purpose, now=now)
-        raise EmergencyRefused(refusal)
+    if refusal or declaration is None:
+        record_emergency_refusal(actor, refusal or PERMISSION_MISSING, resource=resource, purpose=purpose, now=now)
+        raise EmergencyRefused(refusal or PERMISSION_MISSING)
     emergency = EmergencyAccess(
         id=randomness.uuid7(now),
         user_id=actor.user.pk,
@@ -88,22 +101,30 @@ def open_emergency(
         Action.ALERT_RAISED, emergency, {"rule": "emergency_opened"}, origin=actor.origin, now=now
     )._replace(purpose="")
     with transaction.atomic():
-        emergency.save(force_insert=True)
-        enqueue_many([opened, alert])
+        is_permitted = _count_unreviewed_openings(actor, now=now) < declaration.max_unreviewed
+        if is_permitted:
+            emergency.save(force_insert=True)
+            enqueue_many([opened, alert])
+    if not is_permitted:
+        record_emergency_refusal(actor, TOO_MANY_UNREVIEWED, resource=resource, purpose=purpose, now=now)
+        raise EmergencyRefused(TOO_MANY_UNREVIEWED)
     return emergency
 
 
 def record_emergency_refusal(actor: Actor, code: str, *, now: datetime, resource: str = "", purpose: str = "") -> None:
-    """Commit the event of a refusal, without values of an invalid form. Raises: AuditUnavailable."""
-    record(
-        Action.EMERGENCY_REFUSED,
+    """Commit the event of a refusal, without values of an invalid form, and its alert. Raises: AuditUnavailable."""
+    refusal = NewEvent(
+        action=Action.EMERGENCY_REFUSED,
         origin=actor.origin,
         now=now,
         outcome="failure",
         purpose=purpose if purpose in EMERGENCY_PURPOSES else "",
         resource=resource if is_resource_reference(resource) else "",
         reason=code,
+        detail={},
     )
+    alert = NewEvent(action=Action.ALERT_RAISED, origin=actor.origin, now=now, detail={"rule": "emergency_limit"})
+    record_many([refusal, alert] if code == TOO_MANY_UNREVIEWED else [refusal])
 
 
 def close_emergencies(
@@ -124,8 +145,8 @@ def mark_expired_emergencies(*, now: datetime) -> int:
     """Mark the expired emergencies as closed, with their events, and return their number."""
     changes = {"closed_at": F("expires_at"), "close_reason": CloseReason.EXPIRED}
     with transaction.atomic():
-        rows = EmergencyAccess.objects.expired_unclosed(now=now).order_by("pk")[:EXPIRY_BATCH_SIZE]
-        expired = [row for row in rows if _mark_closed(row, **changes)]
+        rows = EmergencyAccess.objects.expired_unclosed(now=now).order_by("pk").select_for_update(skip_locked=True)
+        expired = [row for row in rows[:EXPIRY_BATCH_SIZE] if _mark_closed(row, **changes)]
         enqueue_many(
             [_create_event(Action.EMERGENCY_EXPIRED, row, origin=Origin(actor=row.actor), now=now) for row in expired]
         )
@@ -173,10 +194,16 @@ def _mark_closed(row: EmergencyAccess, **changes: Any) -> int:
 
 
 def _find_opening_refusal(
-    actor: Actor, *, resource: str, permissions: Collection[str], purpose: str, reason: str, duration: timedelta
+    actor: Actor,
+    declaration: EmergencyDeclaration | None,
+    *,
+    resource: str,
+    permissions: Collection[str],
+    purpose: str,
+    reason: str,
+    duration: timedelta,
 ) -> str | None:
     """Return the code of the first rule that is not met, or None."""
-    declaration = conf.emergency()
     offered = declaration.permissions.keys() if declaration else set()
     rules = {
         SESSION_MISSING: bool(actor.origin.session),
@@ -184,10 +211,22 @@ def _find_opening_refusal(
         RESOURCE_INVALID: resource == ALL_RESOURCES or is_resource_reference(resource),
         PERMISSION_NOT_OFFERED: bool(permissions) and set(permissions) <= offered,
         PURPOSE_NOT_DECLARED: purpose in EMERGENCY_PURPOSES,
-        REASON_MISSING: bool(reason.strip()),
+        REASON_MISSING: has_visible_text(reason),
         DURATION_INVALID: declaration is not None and timedelta(0) < duration <= declaration.longest,
     }
     return next((code for code, is_met in rules.items() if not is_met), None)
+
+
+def _count_unreviewed_openings(actor: Actor, *, now: datetime) -> int:
+    """Return how many emergencies the actor has opened lately that have no review. Locks the account until the commit.
+
+    Without the lock, concurrent openings could exceed the limit.
+    """
+    user_pk: Any = actor.user.pk
+    list(get_user_model()._base_manager.filter(pk=user_pk).select_for_update(no_key=True).values_list("pk"))
+    return EmergencyAccess.objects.filter(
+        actor=str(actor.user.pk), opened_at__gt=now - COUNTING_PERIOD, reviewed_at=None
+    ).count()
 
 
 def _find_review_refusal(row: EmergencyAccess, user: Any, *, now: datetime) -> str | None:

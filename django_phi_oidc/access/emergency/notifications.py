@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.core.mail import send_mail
+from django.db import transaction
 from django.utils.translation import gettext, gettext_noop, override
 
 from .models import EmergencyAccess
@@ -40,8 +41,11 @@ def send_due_alerts(*, mail_to: Sequence[str], now: datetime) -> int:
 
 def _send_alert(emergency: EmergencyAccess, *, mail_to: Sequence[str], now: datetime) -> bool:
     row = EmergencyAccess.objects.filter(pk=emergency.pk)
-    if not row.filter(alert_due_at=emergency.alert_due_at).update(alert_due_at=now + RETRY_DELAY):
-        return False
+    with transaction.atomic():
+        # A stopped process that locks one row must not hold up the mails of the others.
+        free = row.filter(alert_due_at=emergency.alert_due_at).select_for_update(skip_locked=True)
+        if not row.filter(pk__in=free.values("pk")).update(alert_due_at=now + RETRY_DELAY):
+            return False
     parameters = {"id": emergency.pk, "actor": emergency.actor, "purpose": emergency.purpose}
     for name in ("opened_at", "expires_at"):
         parameters[name] = getattr(emergency, name).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,15 +1,16 @@
 """The Celery task of emergency access."""
 
-from celery import shared_task
-
 from ... import conf
 from ..._internal import clock
+from ..._internal.periodic_task import periodic_task
 from . import lifecycle, notifications
 
 
-@shared_task(name="phi_oidc.tend_emergencies", ignore_result=True, acks_late=True)
+@periodic_task("phi_oidc.tend_emergencies")
 def tend_emergencies() -> None:
     """Record expired emergencies, and mail the privacy officer about new ones. Idempotent."""
-    lifecycle.mark_expired_emergencies(now=clock.now())
-    if (declaration := conf.emergency()) is not None:
-        notifications.send_due_alerts(mail_to=declaration.mail_to, now=clock.now())
+    try:
+        lifecycle.mark_expired_emergencies(now=clock.now())
+    finally:
+        if (declaration := conf.emergency()) is not None:
+            notifications.send_due_alerts(mail_to=declaration.mail_to, now=clock.now())

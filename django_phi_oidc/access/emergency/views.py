@@ -19,12 +19,13 @@ from ..._internal import clock
 from ...audit.request_context import Actor
 from ...config.emergency import EmergencyDeclaration
 from ...errors import AuditUnavailable, EmergencyRefused
-from ..enforcement import deny, redirect_to_sign_in, render_unavailable
+from ..enforcement import deny, enforce_assurance, redirect_to_sign_in, render_unavailable
 from ..no_store import mark_response_private
-from ..policy import PERMISSION_MISSING
+from ..policy import PERMISSION_MISSING, Assurance
 from ..responses import set_private_headers
+from .assurance import get_emergency_assurance
 from .forms import EmergencyForm
-from .lifecycle import close_emergencies, open_emergency, record_emergency_refusal
+from .lifecycle import TOO_MANY_UNREVIEWED, close_emergencies, open_emergency, record_emergency_refusal
 from .models import ALL_RESOURCES, CloseReason
 from .queries import can_open, list_open_emergencies
 
@@ -51,6 +52,10 @@ class EmergencyView(View):
             if not (self.can_open_any or can_see):
                 record_emergency_refusal(self.actor, PERMISSION_MISSING, now=clock.now())
                 return deny(request)
+            # A person who may only see and close emergencies needs no stronger sign-in.
+            assurance = get_emergency_assurance(request.session) if self.can_open_any else Assurance()
+            if refusal := enforce_assurance(request, assurance):
+                return refusal
             return super().dispatch(request, *args, **kwargs)
         except AuditUnavailable:
             return render_unavailable(request)
@@ -67,8 +72,11 @@ class EmergencyView(View):
         duration = timedelta(minutes=fields.pop("minutes"))
         try:
             open_emergency(self.actor, **fields, duration=duration, now=clock.now())
-        except EmergencyRefused:
-            form.add_error(None, _("You are not allowed to open this."))
+        except EmergencyRefused as refusal:
+            text = _("You are not allowed to open this.")
+            if refusal.reason == TOO_MANY_UNREVIEWED:
+                text = _("Too many of your emergency accesses were not reviewed yet. Call the privacy officer.")
+            form.add_error(None, text)
             return self._render_page(request, form, status=403)
         return set_private_headers(HttpResponseRedirect(_get_next_url(request) or reverse("oidc_emergency")))
 

@@ -17,20 +17,17 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from ...errors import ProofInvalid
-from ...merkle.checkpoint import verify_checkpoint
+from ...merkle.checkpoint import LogKey, verify_checkpoint
 from ...merkle.compact import CompactRange
 from ...merkle.rfc6962 import hash_leaf
+from ..events import is_restore_event
 from ..models import AuditCheckpoint
+from .copies import ARCHIVE_FORMAT, MAX_LINE_BYTES
 from .reader import read_leaves
 from .tree_storage import read_compact_range
 
-ARCHIVE_FORMAT = "phi-oidc-archive/1"
 BATCH_SIZE = 10_000
-MAX_LINE_BYTES = 16 * 1024 * 1024
-_RESTORE_EVENT_PREFIX = b'{"action":"audit.restored"'
 _LINE_START, _MAC_SEPARATOR, _LINE_END = b'{"event":', b',"mac":"', b'"}\n'
 _TAIL_BYTES = len(_MAC_SEPARATOR) + 64 + len(_LINE_END)
 
@@ -82,7 +79,7 @@ def write_archive(path: Path, *, first_leaf_index: int, tree_size: int, progress
     return digest
 
 
-def verify_archive(path: Path, keys: Sequence[Ed25519PublicKey]) -> LogArchive:
+def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
     """Read the whole archive, and check that it leads from the tree before it to the checkpoint after it.
 
     The MACs are NOT checked: the leaf hashes prove more. Raises: ProofInvalid, CheckpointInvalid; OSError.
@@ -97,7 +94,7 @@ def verify_archive(path: Path, keys: Sequence[Ed25519PublicKey]) -> LogArchive:
         restore_events: list[tuple[int, bytes]] = []
         events = enumerate(_read_events(file), start=header["first"])
         while batch := list(islice(events, BATCH_SIZE)):
-            restore_events += [event for event in batch if event[1].startswith(_RESTORE_EVENT_PREFIX)]
+            restore_events += [event for event in batch if is_restore_event(event[1])]
             tree.extend([hash_leaf(canonical) for _, canonical in batch])
             if tree.size > checkpoint.tree_size:
                 break

@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse_bundle(text: str, expected_format: str, members: Sequence[str]) -> dict[str, Any]:
     try:
-        bundle = json.loads(text, object_pairs_hook=_reject_duplicate_members)
+        bundle = json.loads(text, object_pairs_hook=reject_duplicate_members)
     except (ValueError, RecursionError) as error:
         raise ProofInvalid("The file is not a known proof.") from error
     if not isinstance(bundle, dict) or bundle.get("format") != expected_format or set(bundle) != {"format", *members}:
@@ -162,7 +162,7 @@ def _parse_bundle(text: str, expected_format: str, members: Sequence[str]) -> di
     return bundle
 
 
-def _reject_duplicate_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def reject_duplicate_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) != len(pairs):
         raise ValueError("Duplicate member.")
     return dict(pairs)

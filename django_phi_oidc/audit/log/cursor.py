@@ -3,7 +3,6 @@
 The hash of the last leaf read shows whether the log is still the same one. No leaf is skipped without a fault.
 """
 
-import json
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ from datetime import datetime
 from django.db.models import QuerySet
 
 from ...merkle.rfc6962 import hash_leaf
-from ..events import OUTCOMES, AuthenticatedEvent, Event
+from ..events import AuthenticatedEvent, Event, find_event
 from ..formats.items import LogItem, SealedCheckpoint, SealedEvent
 from ..models import AuditCheckpoint, AuditLeaf
 from ..router import AUDIT_ALIAS
 from ..storage import UNLOADABLE_ROW_ERRORS, translate_database_errors
 from .reader import RawEvent, read_leaves
 
-_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 _NO_ID = uuid.UUID(int=0)
 
 
@@ -154,7 +152,7 @@ def _read_items(position: DeliveryPosition, *, limit: int) -> ItemBatch:
         while index < checkpoint.tree_size and len(items) < limit:
             raw, event = leaves.get(index, (None, None))
             # NOT checked: the MAC and the leaf hash, which the sealer has checked.
-            if raw is None or event is None or event.outcome not in OUTCOMES:
+            if raw is None or event is None:
                 fault = "event_missing" if raw is None or raw.canonical is None else "event_unreadable"
                 return ItemBatch(position=position, items=tuple(items), fault=fault)
             authentic = AuthenticatedEvent(event, raw.mac)
@@ -181,20 +179,7 @@ def _check_leaves(start: int, end: int) -> tuple[list[Event], list[uuid.UUID]]:
 
 
 def _read_parsed_leaves(start: int, end: int) -> Iterator[tuple[RawEvent, Event | None]]:
-    return ((raw, _find_event(raw.canonical)) for raw in read_leaves(start, end))
-
-
-def _find_event(canonical: bytes | None) -> Event | None:
-    """Return the event with these canonical bytes; None if no event has them."""
-    try:
-        fields = json.loads(canonical or b"")
-        fields["id"] = uuid.UUID(fields["id"])
-        fields["occurred_at"] = datetime.fromisoformat(fields["occurred_at"])
-        detail = fields["detail"]
-        fields["detail"] = _to_json(detail) if detail.keys() else "{}"
-        return Event(**fields)
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        return None
+    return ((raw, find_event(raw.canonical or b"")) for raw in read_leaves(start, end))
 
 
 def _checkpoints() -> QuerySet[AuditCheckpoint]:

@@ -12,6 +12,7 @@ class FindingKind(StrEnum):
 
     EVENT_ALTERED = "event_altered"
     EVENT_FORGED = "event_forged"
+    EVENT_INVALID = "event_invalid"
     EVENT_MISSING = "event_missing"
     EVENT_DUPLICATE = "event_duplicate"
     EVENT_UNSEALED = "event_unsealed"
@@ -28,10 +29,8 @@ class FindingKind(StrEnum):
     LOG_TRUNCATED = "log_truncated"
     FORK_UNDECLARED = "fork_undeclared"
     FORK_DECLARED = "fork_declared"
-
-
-NOTICE_KINDS = frozenset({FindingKind.FORK_DECLARED})
-"""Kinds that are not faults: the log itself declares them."""
+    PROTECTION_ALTERED = "protection_altered"
+    LINE_UNREADABLE = "line_unreadable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +43,8 @@ class LogFinding:
     leaf_index: int | None = None
     tree_size: int | None = None
     """Of the checkpoint concerned."""
-
-    @property
-    def is_fault(self) -> bool:
-        return self.kind not in NOTICE_KINDS
+    is_fault: bool = True
+    """False for a restore that the operator has named, and for a line of a copy that a crash can have cut."""
 
     def render_line(self) -> str:
         """Return the finding as a line of text."""
@@ -68,12 +65,14 @@ class VerificationSummary:
     """Events that are not sealed yet, and not overdue."""
     archived: int = 0
     """Events that were read from an archive."""
+    fault_count: int = 0
+    """Findings that are faults."""
     counts_by_kind: Counter[FindingKind] = field(default_factory=Counter)
 
-    @property
-    def fault_count(self) -> int:
-        """The number of findings that are faults."""
-        return sum(count for kind, count in self.counts_by_kind.items() if kind not in NOTICE_KINDS)
+    def add(self, finding: LogFinding) -> None:
+        """Count a finding."""
+        self.counts_by_kind[finding.kind] += 1
+        self.fault_count += finding.is_fault
 
     def build_event_detail(self) -> dict[str, Any]:
         """Return the detail of the `audit.verified` event."""

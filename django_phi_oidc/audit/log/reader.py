@@ -8,6 +8,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ _FIELD_SQL: dict[str, str] = {
     "id": "e.id",
     # to_char does not distinguish 2026 BC from 2026, and returns nothing for infinity.
     "occurred_at": """CASE WHEN e.occurred_at >= '0001-01-01 00:00:00+00' AND e.occurred_at < '10000-01-01 00:00:00+00'
-        THEN to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+        THEN pg_catalog.to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
         ELSE e.occurred_at::text END""",
     "detail": "e.detail",
 }
@@ -45,23 +46,35 @@ def _build_canonical_sql(placeholder: str, expression: str) -> str:
     """Return SQL for the canonical form. placeholder, expression: how a text column is formatted and read."""
     members = ",".join(f'"{name}":{_FIELD_PLACEHOLDERS.get(name, placeholder)}' for name in EVENT_FIELDS)
     values = ", ".join(_FIELD_SQL.get(name, expression.format(name)) for name in EVENT_FIELDS)
-    return f"format('{{{members}}}', {values})"
+    return f"pg_catalog.format('{{{members}}}', {values})"
 
 
-_JOINED_TEXTS = " || ".join(f"e.{name}" for name in EVENT_FIELDS if name not in _FIELD_SQL)
+_JOINED_TEXTS = " OPERATOR(pg_catalog.||) ".join(f"e.{name}" for name in EVENT_FIELDS if name not in _FIELD_SQL)
 # One test over all texts shows whether any needs escaping, which takes as long as everything else.
-_NEEDS_NO_ESCAPING = f"octet_length(to_json({_JOINED_TEXTS})::text) = octet_length({_JOINED_TEXTS}) + 2"
-_UNESCAPED_SQL, _ESCAPED_SQL = _build_canonical_sql('"%s"', "e.{}"), _build_canonical_sql("%s", "to_json(e.{})")
+_NEEDS_NO_ESCAPING = (
+    f"pg_catalog.octet_length(pg_catalog.to_json({_JOINED_TEXTS})::text) = pg_catalog.octet_length({_JOINED_TEXTS}) + 2"
+)
+_UNESCAPED_SQL = _build_canonical_sql('"%s"', "e.{}")
+_ESCAPED_SQL = _build_canonical_sql("%s", "pg_catalog.to_json(e.{})")
 _CANONICAL_SQL = f"CASE WHEN {_NEEDS_NO_ESCAPING} THEN {_UNESCAPED_SQL} WHEN e.id IS NOT NULL THEN {_ESCAPED_SQL} END"
+# The casts: a column whose type was altered has another binary form, and would be read as other values.
 _POSTGRESQL_COLUMNS = (
-    "coalesce(l.leaf_index, -1), coalesce(uuid_send(coalesce(l.event_id, e.id)), ''), coalesce(l.leaf_hash, ''), "
-    f"coalesce(e.mac_key, ''), coalesce(e.mac, ''), convert_to({_CANONICAL_SQL}, 'UTF8')"
+    "coalesce(l.leaf_index, -1)::int8, coalesce(pg_catalog.uuid_send(coalesce(l.event_id, e.id)), '')::bytea, "
+    "coalesce(l.leaf_hash, '')::bytea, coalesce(e.mac_key, '')::text, coalesce(e.mac, '')::bytea, "
+    f"pg_catalog.convert_to({_CANONICAL_SQL}, 'UTF8')::bytea"
 )
 _COLUMN_TYPES = ("int8", "bytea", "bytea", "text", "bytea", "bytea")
 # One index look-up per row: a plan that sorts or hashes the whole table for some of its rows would spill to disk.
 _DISABLED_PLANNER_OPTIONS = (
     *("enable_hashjoin", "enable_mergejoin", "enable_bitmapscan", "enable_seqscan", "enable_sort", "jit"),
 )
+# Functions and operators of pg_catalog come first, so that others with the same arguments replace none of them. The
+# functions above are qualified, because of several with similar arguments the first is not always used.
+_SEARCH_PATH_SQL = f"""
+    pg_catalog.set_config('search_path', pg_catalog.concat('pg_catalog, ', (
+        SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_namespace n
+        JOIN pg_catalog.pg_class c ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+        WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('{_EVENT_TABLE}')), ', pg_temp'), true)"""  # noqa: S608 -- constants
 _SQLITE_COLUMNS = (
     "l.leaf_index, coalesce(l.event_id, e.id), l.leaf_hash, e.mac_key, e.mac, e.id IS NOT NULL, "
     f"{', '.join(f'e.{name}' for name in EVENT_FIELDS)}"
@@ -105,6 +118,15 @@ def read_leaves_beyond(tree_size: int, *, limit: int) -> Iterator[RawEvent]:
     return _read_rows(f"{_FROM_LEAF} WHERE {condition} LIMIT {limit:d}", force_index_lookups=False)
 
 
+def read_unqueued_events(first_id: uuid.UUID, end_id: uuid.UUID, *, limit: int) -> Iterator[RawEvent]:
+    """Yield up to `limit` events with an id in [first_id, end_id) that have no leaf, and that no sealer will read."""
+    first, end = _uuid_literal(first_id), _uuid_literal(end_id)
+    source = f"{_FROM_EVENT} AND l.event_id >= {first} AND l.event_id < {end}"
+    source += f" LEFT JOIN {_QUEUE_TABLE} u ON u.event_id = e.id AND NOT u.refused"
+    condition = f"e.id >= {first} AND e.id < {end} AND l.event_id IS NULL AND u.event_id IS NULL"
+    return _read_rows(f"{source} WHERE {condition} ORDER BY e.id LIMIT {limit:d}")
+
+
 def read_leafless_events(tree_size: int) -> Iterator[RawEvent]:
     """Yield all events without a leaf with an index in [0, tree_size), by id. Reads the whole index of the events."""
     source = f"{_FROM_EVENT} AND l.leaf_index >= 0 AND l.leaf_index < {tree_size:d}"
@@ -118,7 +140,7 @@ def read_restore_events() -> Iterator[RawEvent]:
 
 def read_orphaned_queue_ids() -> Iterator[bytes]:
     """Yield queued ids without an event: 16 bytes, except on SQLite for an id that is not a UUID."""
-    with connections[AUDIT_ALIAS].cursor() as cursor:
+    with trusted_transaction(), connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
             f"SELECT u.event_id FROM {_QUEUE_TABLE} u LEFT JOIN {_EVENT_TABLE} e ON e.id = u.event_id "  # noqa: S608 -- constants
             "WHERE e.id IS NULL ORDER BY u.event_id"
@@ -172,22 +194,43 @@ def create_mac_calculator() -> Callable[[str, bytes], bytes | None]:
     return compute
 
 
-def _read_rows(source: str, *, force_index_lookups: bool = True) -> Iterator[RawEvent]:
+@contextmanager
+def trusted_transaction(*, force_index_lookups: bool = False) -> Iterator[None]:
+    """Open a transaction of the audit database in which no function or operator replaces one of PostgreSQL.
+
+    An administrator can put a schema before `pg_catalog` (ALTER DATABASE … SET search_path), and in it a function that
+    returns for an altered row what was sealed. NOT defended: functions that were replaced in `pg_catalog` itself.
+    """
     connection = connections[AUDIT_ALIAS]
+    if connection.vendor != "postgresql":
+        # SQLite has no schemas, and a transaction would take the write lock.
+        yield
+        return
+    options = dict.fromkeys(_DISABLED_PLANNER_OPTIONS, "off") | {"max_parallel_workers_per_gather": "0"}
+    settings = [f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in options.items()]
+    with transaction.atomic(using=AUDIT_ALIAS):
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {', '.join([_SEARCH_PATH_SQL, *(settings if force_index_lookups else ())])}")
+        yield
+
+
+def _read_rows(source: str, *, force_index_lookups: bool = True) -> Iterator[RawEvent]:
+    connection: Any = connections[AUDIT_ALIAS]
     if connection.vendor != "postgresql":
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT {_SQLITE_COLUMNS} {source}")
             yield from map(_parse_sqlite_row, iter(cursor.fetchone, None))
         return
-    with transaction.atomic(using=AUDIT_ALIAS), connection.cursor() as cursor:
-        if force_index_lookups:
-            settings = ", ".join(f"set_config('{name}', 'off', true)" for name in _DISABLED_PLANNER_OPTIONS)
-            cursor.execute(f"SELECT {settings}, set_config('max_parallel_workers_per_gather', '0', true)")
+    with trusted_transaction(force_index_lookups=force_index_lookups), connection.cursor() as cursor:
         statement = f"COPY (SELECT {_POSTGRESQL_COLUMNS} {source}) TO STDOUT (FORMAT BINARY)"
         with connection.wrap_database_errors, cursor.copy(statement) as copied:
             copied.set_types(_COLUMN_TYPES)
+            rows: Iterator[Any] = copied.rows()
+            if connection.Database.pq.__impl__ == "python":
+                # Without its C extension, psycopg returns memoryviews, which can be neither packed nor ordered.
+                rows = (tuple(bytes(v) if isinstance(v, memoryview) else v for v in row) for row in rows)
             # As RawEvent._make, without a Python call per row.
-            yield from map(partial(tuple.__new__, RawEvent), copied.rows())
+            yield from map(partial(tuple.__new__, RawEvent), rows)
 
 
 def _uuid_literal(id_: uuid.UUID) -> str:
@@ -209,7 +252,7 @@ def _parse_sqlite_row(row: tuple[Any, ...]) -> RawEvent:
 def _build_canonical_bytes(columns: dict[str, Any]) -> bytes:
     """Return what `events.canonical_bytes` returns for the original event; other bytes for an altered row."""
     id_bytes = _parse_id_bytes(columns["id"])
-    id_ = str(uuid.UUID(bytes=id_bytes)) if len(id_bytes) == 16 else columns["id"]
+    id_ = str(uuid.UUID(bytes=id_bytes)) if len(id_bytes) == 16 else repr(columns["id"])
     time = _SQLITE_TIME_PATTERN.sub(lambda m: f"{m[1]}T{m[2]}.{m[3] or '':0<6}Z", str(columns["occurred_at"]))
     special = {"v": str(columns["v"]), "id": f'"{id_}"', "occurred_at": f'"{time}"', "detail": str(columns["detail"])}
     members = (f'"{name}":{special.get(name) or _encode_json(columns[name])}' for name in EVENT_FIELDS)
@@ -217,10 +260,14 @@ def _build_canonical_bytes(columns: dict[str, Any]) -> bytes:
 
 
 def _parse_id_bytes(value: Any) -> bytes:
+    """Return 16 bytes, or the text of a value that is not spelled like the id of an event, and thus never found."""
     try:
-        return value.bytes if isinstance(value, uuid.UUID) else uuid.UUID(hex=value).bytes
+        id_ = value if isinstance(value, uuid.UUID) else uuid.UUID(hex=value)
     except (AttributeError, TypeError, ValueError):
-        return repr(value).encode("utf-8", "surrogatepass")
+        id_ = None
+    if id_ is not None and value in (id_, id_.hex):
+        return id_.bytes
+    return repr(value).encode("utf-8", "surrogatepass")
 
 
 def _as_integer(value: Any) -> int:

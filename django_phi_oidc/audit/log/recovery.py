@@ -1,17 +1,18 @@
 """Continue a restored log in a new epoch, which begins with an `audit.restored` event, and read these events back."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from ..._internal.sql import insert
 from ...errors import CheckpointInvalid, SealingRefused
 from ...merkle.checkpoint import Checkpoint, verify_checkpoint
 from ...merkle.rfc6962 import hash_leaf
 from ..events import Action, NewEvent, Origin, canonical_bytes
-from ..models import AuditEvent
+from ..router import AUDIT_ALIAS
 from ..storage import authenticate_event, build_rows, log_events
 from .reader import read_restore_events
 from .sequencer import (
@@ -47,8 +48,9 @@ def resume_log(*, witnessed_note: str, reason: str, key: Ed25519PrivateKey, now:
                 raise SealingRefused(f"A larger checkpoint is known outside: {known.tree_size} of {known.origin}.")
         detail = {"epoch": epoch + 1, "origin": lost.origin, "tree_size": lost.tree_size, "why": reason}
         detail["root_hash"] = lost.root_hash.hex()
-        restored = authenticate_event(NewEvent(action=Action.AUDIT_RESTORED, origin=Origin(), now=now, detail=detail))
-        AuditEvent.objects.bulk_create(build_rows([restored]))
+        new_event = NewEvent(action=Action.AUDIT_RESTORED, origin=Origin(), now=now, detail=detail)
+        restored = authenticate_event(new_event, allow_restored=True)
+        insert(build_rows([restored]), using=AUDIT_ALIAS)
         leaf = restored.event.id.bytes, hash_leaf(canonical_bytes(restored.event))
         note = append_leaves(LogState(epoch=epoch + 1, compact_range=log.compact_range), [leaf], key=key, now=now)
     log_events([restored])
@@ -58,29 +60,27 @@ def resume_log(*, witnessed_note: str, reason: str, key: Ed25519PrivateKey, now:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRestore:
-    """The first leaf of an epoch."""
+    """What an `audit.restored` event declares. It counts only if the next checkpoint was signed under its epoch."""
 
+    epoch: int
+    """The epoch that it claims to open."""
     leaf_index: int
     lost_checkpoint: Checkpoint
     """The largest checkpoint known outside, which the restored log did not continue."""
 
 
-def get_log_restores(archived_events: Iterable[tuple[int, bytes]] = ()) -> Mapping[int, LogRestore]:
-    """Return the restore that started each epoch after the first. If several events claim an epoch, the first one wins.
+def read_declared_restores(archived_events: Iterable[tuple[int, bytes]] = ()) -> list[LogRestore]:
+    """Return the restores that sealed events declare, in leaf order.
 
-    archived_events: leaf index and canonical bytes of such events that are no longer in the table. Whether they are as
-    they were sealed is NOT checked. An event that cannot be parsed is ignored.
+    archived_events: leaf index and canonical bytes of such events that are no longer in the table. NOT checked: whether
+    an event is as it was sealed, and whether a restore opened that epoch. An event that cannot be parsed is ignored.
     """
     stored_events = [(row.leaf_index, row.canonical or b"") for row in read_restore_events() if row.leaf_index >= 0]
-    restores: dict[int, LogRestore] = {}
-    for leaf_index, canonical in sorted([*stored_events, *archived_events]):
-        if parsed := _parse_restore_event(canonical):
-            epoch, lost = parsed
-            restores.setdefault(epoch, LogRestore(leaf_index=leaf_index, lost_checkpoint=lost))
-    return restores
+    restores = [_parse_restore_event(*event) for event in sorted([*stored_events, *archived_events])]
+    return [restore for restore in restores if restore is not None]
 
 
-def _parse_restore_event(canonical: bytes) -> tuple[int, Checkpoint] | None:
+def _parse_restore_event(leaf_index: int, canonical: bytes) -> LogRestore | None:
     try:
         detail = json.loads(canonical)["detail"]
         root_hash = bytes.fromhex(detail["root_hash"])
@@ -89,4 +89,5 @@ def _parse_restore_event(canonical: bytes) -> tuple[int, Checkpoint] | None:
         return None
     if type(epoch) is not int or type(tree_size) is not int or not isinstance(origin, str):
         return None
-    return epoch, Checkpoint(origin=origin, tree_size=tree_size, root_hash=root_hash)
+    lost = Checkpoint(origin=origin, tree_size=tree_size, root_hash=root_hash)
+    return LogRestore(epoch=epoch, leaf_index=leaf_index, lost_checkpoint=lost)

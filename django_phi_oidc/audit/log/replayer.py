@@ -12,7 +12,7 @@ from ...merkle.compact import CompactRange
 from ...merkle.rfc6962 import HASH_BYTES, hash_leaf
 from ..models import AuditNode
 from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id
-from .reader import RawEvent, as_bytes, read_leaves
+from .reader import RawEvent, as_bytes, read_leaves, trusted_transaction
 from .tree_storage import STORED_LEVELS, LogDamaged, read_compact_range
 
 _MISSING_LEAF_HASH = bytes(HASH_BYTES)
@@ -74,7 +74,8 @@ class LogReplay:
         """Read the leaves up to `end`, and yield findings. known_roots: in ascending order, none beyond `end`."""
         leaf_range = _LeafRange(first_leaf_index=self.tree.size)
         yield from self._read_leaves(leaf_range, end)
-        stored_nodes = _get_stored_nodes(leaf_range.first_leaf_index, end)
+        with trusted_transaction():
+            stored_nodes = _get_stored_nodes(leaf_range.first_leaf_index, end)
         for root in known_roots:
             yield from self._advance_to_root(leaf_range, root, stored_nodes)
         start = self.tree.size
@@ -92,7 +93,7 @@ class LogReplay:
                 yield _build_row_finding(FindingKind.EVENT_DUPLICATE, row, text)
                 continue
             if leaf_index > expected:
-                yield _add_missing_leaves(leaf_range, expected, leaf_index)
+                yield _add_missing_leaves(leaf_range, expected, min(leaf_index, end))
             expected = leaf_index + 1
             ids.append(event_id)
             hashes.append(leaf_hash if len(leaf_hash) == HASH_BYTES else _MISSING_LEAF_HASH)
@@ -168,7 +169,7 @@ class LogReplay:
         """Report leaves that do not lead to the signed root, and continue from the stored nodes where these do."""
         was_anchored, self._is_anchored = self._is_anchored, False
         end = known_root.tree_size
-        with suppress(LogDamaged):
+        with suppress(LogDamaged), trusted_transaction():
             tree = read_compact_range(end)
             if tree.compute_root() == known_root.root_hash:
                 self.tree, self._is_anchored = tree, True

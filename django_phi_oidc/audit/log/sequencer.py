@@ -12,29 +12,45 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any, TypedDict
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from django.db import IntegrityError, connections, transaction
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import Max
 
 from ..._internal.randomness import lowest_uuid7
-from ...errors import CheckpointInvalid, SealingRefused
-from ...merkle.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
+from ..._internal.sql import RowNotStored, insert, is_lock_timeout, require_rows
+from ...crypto import keyring
+from ...errors import AuditUnavailable, CheckpointInvalid, SealingRefused
+from ...merkle.checkpoint import Checkpoint, LogKey, sign_checkpoint, verify_checkpoint
 from ...merkle.compact import CompactRange
 from ...merkle.proof import compute_root_at_size
 from ...merkle.rfc6962 import hash_leaf
-from ..events import Action, AuthenticatedEvent, NewEvent, Origin
-from ..models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditNode, AuditUnsealed
+from ..events import Action, AuthenticatedEvent, NewEvent, Origin, is_restore_event, is_valid_event
+from ..models import AuditCheckpoint, AuditLeaf, AuditUnsealed
+from ..recorder import raise_audit_alert
 from ..router import AUDIT_ALIAS
 from ..storage import authenticate_event, build_rows, log_events, translate_database_errors
-from .reader import RawEvent, create_mac_calculator, read_checkpoints, read_queue
+from .reader import RawEvent, create_mac_calculator, read_checkpoints, read_queue, read_unqueued_events
 from .signing_keys import get_checkpoint_origin, get_public_keys
 from .tree_storage import STORED_LEVELS, LogDamaged, build_node_rows, read_compact_range, read_node
 from .witness import get_witnessed_checkpoints, write_witness_file
 
 logger = logging.getLogger("phi_oidc.audit")
-_ADVISORY_LOCK_ID = 0x7068695F6F696463
-"""Key of pg_advisory_xact_lock: "phi_oidc"."""
+LOCK_WAIT_SECONDS = 10.0
+"""How long a sequencer waits for another one, on PostgreSQL."""
+STALLED_AFTER = timedelta(minutes=5)
+"""A sequencer whose transaction takes longer was stopped, or hangs: the next one ends its database session."""
+_BEGIN_WAIT = """
+    SELECT set_config('lock_timeout', %s, true), ARRAY(
+        SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+        WHERE l.relation = 'django_phi_oidc_auditunsealed'::regclass AND l.mode = 'ShareUpdateExclusiveLock'
+        AND l.granted AND a.datname = current_database() AND a.usename = session_user
+        AND a.xact_start < clock_timestamp() - make_interval(secs => %s))
+"""
+# A lock that conflicts with itself and with no reader or writer of the table. It needs a privilege that only the
+# sealer's role has; any role can take an advisory lock, and keep it.
+_LOCK_QUEUE = "LOCK TABLE django_phi_oidc_auditunsealed IN SHARE UPDATE EXCLUSIVE MODE"
 _COPY_ROW = struct.Struct(">hiqi16si32s")
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
@@ -52,14 +68,27 @@ class LogState:
 
 @contextmanager
 def exclusive_transaction() -> Iterator[None]:
-    """One transaction of the audit database, exclusive among sequencers. Raises: RuntimeError inside another one."""
+    """One transaction of the audit database, exclusive among sequencers.
+
+    Raises: RuntimeError inside another one; AuditUnavailable if another sequencer does not end in LOCK_WAIT_SECONDS.
+    """
     connection = connections[AUDIT_ALIAS]
     try:
         with transaction.atomic(using=AUDIT_ALIAS, durable=True), connection.cursor() as cursor:
             # On SQLite the transaction is IMMEDIATE, and thus already exclusive.
             if connection.vendor == "postgresql":
-                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK_ID])
+                cursor.execute(_BEGIN_WAIT, [str(round(LOCK_WAIT_SECONDS * 1000)), STALLED_AFTER.total_seconds()])
+                if ended := cursor.fetchone()[1]:
+                    logger.error("Ended %s database sessions that were sealing for too long.", len(ended))
+                cursor.execute(_LOCK_QUEUE)
             yield
+    except RowNotStored as error:
+        text = "The database does not store what is inserted: a trigger or a rule was added. Run `audit verify`."
+        raise SealingRefused(text) from error
+    except OperationalError as error:
+        if is_lock_timeout(error):
+            raise AuditUnavailable("Another process is sealing the audit log.") from error
+        raise
     except (LogDamaged, IntegrityError) as error:
         raise SealingRefused("The log is damaged, and nothing is appended: run `audit verify`.") from error
 
@@ -77,7 +106,7 @@ def get_current_log(key: Ed25519PrivateKey) -> LogState:
     return log
 
 
-def get_last_signed_log(keys: Sequence[Ed25519PublicKey]) -> LogState:
+def get_last_signed_log(keys: Sequence[LogKey]) -> LogState:
     """Return the log as it was signed last. Raises: SealingRefused, LogDamaged."""
     rows = read_checkpoints(-1, limit=1, newest_first=True)
     last_index = AuditLeaf.objects.aggregate(last=Max("leaf_index"))["last"]
@@ -110,12 +139,13 @@ def append_leaves(log: LogState, leaves: Sequence[Leaf], *, key: Ed25519PrivateK
     first = log.compact_range.size
     with _insert_leaves(first, leaves):
         completed = log.compact_range.extend([hash_ for _, hash_ in leaves], kept_levels=STORED_LEVELS)
-    AuditNode.objects.bulk_create(build_node_rows(completed))
+    if completed:
+        insert(build_node_rows(completed), using=AUDIT_ALIAS)
     tree_size, root_hash = log.compact_range.size, log.compact_range.compute_root()
     checkpoint = Checkpoint(origin=get_checkpoint_origin(log.epoch), tree_size=tree_size, root_hash=root_hash)
     note = sign_checkpoint(checkpoint, key)
     row = AuditCheckpoint(tree_size=tree_size, root_hash=root_hash, epoch=log.epoch, sealed_at=now, note=note)
-    AuditCheckpoint.objects.bulk_create([row])
+    insert([row], using=AUDIT_ALIAS)
     _delete_from_queue(leaves, first)
     return note
 
@@ -137,13 +167,16 @@ def _delete_from_queue(leaves: Sequence[Leaf], first_leaf_index: int) -> None:
 @contextmanager
 def _insert_leaves(first_leaf_index: int, leaves: Sequence[Leaf]) -> Iterator[None]:
     """Insert the leaves, which exist after the block. PostgreSQL works on them while the block runs."""
-    connection = connections[AUDIT_ALIAS]
+    connection: Any = connections[AUDIT_ALIAS]
     with connection.cursor() as cursor:
         if connection.vendor != "postgresql":
+            changes_before = connection.connection.total_changes
             cursor.executemany(
                 "INSERT INTO django_phi_oidc_auditleaf (leaf_index, event_id, leaf_hash) VALUES (%s, %s, %s)",
                 [(index, id_.hex(), hash_) for index, (id_, hash_) in enumerate(leaves, start=first_leaf_index)],
             )
+            # No trigger of this table changes rows. Of several executions, rowcount is that of the last one.
+            require_rows(connection.connection.total_changes - changes_before, len(leaves))
             yield
             return
         columns = "django_phi_oidc_auditleaf (leaf_index, event_id, leaf_hash)"
@@ -154,6 +187,7 @@ def _insert_leaves(first_leaf_index: int, leaves: Sequence[Leaf]) -> Iterator[No
                 copy.write(b"".join((b"" if start else _COPY_HEADER, *rows)))
             copy.write(_COPY_TRAILER)
             yield
+        require_rows(cursor.rowcount, len(leaves))
 
 
 def update_witness_file(note: str) -> None:
@@ -169,8 +203,15 @@ BATCH_SIZE = 50_000
 """Maximum number of events in one transaction and under one checkpoint."""
 MAX_SEALING_DELAY = timedelta(minutes=5)
 """An event that is unsealed for longer raises an alert."""
+_QUEUE_CHECK_DURATION = timedelta(minutes=15)
 _LOWEST_ID = uuid.UUID(int=0)
 _UPDATE_CHUNK_SIZE = 500
+
+
+class _AppendOptions(TypedDict):
+    limit: int
+    include_refused: bool
+    after_id: uuid.UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +220,7 @@ class AppendResult:
 
     event_count: int = 0
     refused_count: int = 0
-    """Events whose MAC is invalid, or whose MAC key is not configured."""
+    """Events that are not sealed: their MAC is invalid or its key is not configured, or they are no events."""
     note: str = ""
     """The new checkpoint; empty if there were no new events."""
     last_event_id: uuid.UUID | None = None
@@ -191,7 +232,15 @@ class _CheckedBatch:
     leaves: list[Leaf] = field(default_factory=list)
     forged_ids: list[bytes] = field(default_factory=list)
     unverifiable_ids: list[bytes] = field(default_factory=list)
+    invalid_ids: list[bytes] = field(default_factory=list)
+    """Their MAC is valid, but no code of this app writes them: they would stop the sinks, or declare a restore."""
+    retired_key_count: int = 0
+    """Events that are sealed, and whose MAC is of another key than the newest."""
     last_id: bytes = b""
+
+    @property
+    def refused_count(self) -> int:
+        return len(self.forged_ids) + len(self.unverifiable_ids) + len(self.invalid_ids)
 
 
 def append_to_log(
@@ -205,8 +254,21 @@ def append_to_log(
     """Append up to `limit` committed events that have no leaf, and return the outcome.
 
     include_refused, after_id: also retry refused events with a larger id, such as after a MAC key was restored.
-    Raises: SealingRefused if the log is not what was signed last, here or outside; KeyMissing.
+    Raises: SealingRefused if the log is not what was signed last, here or outside; KeyMissing; AuditUnavailable.
     """
+    options: _AppendOptions = {"limit": limit, "include_refused": include_refused, "after_id": after_id}
+    try:
+        return _append_batch(key, now, **options)
+    except SealingRefused as error:
+        # A sealed event that was put into the queue again has no effect on the log: the database refuses a second leaf.
+        if not isinstance(error.__cause__, IntegrityError) or not _remove_sealed_from_queue():
+            raise
+    return _append_batch(key, now, **options)
+
+
+def _append_batch(
+    key: Ed25519PrivateKey, now: datetime, *, limit: int, include_refused: bool, after_id: uuid.UUID
+) -> AppendResult:
     with exclusive_transaction():
         log = get_current_log(key)
         batch = _check_macs(read_queue(after_id=after_id, limit=limit, include_refused=include_refused))
@@ -215,9 +277,11 @@ def append_to_log(
     log_events(alerts)
     if note:
         update_witness_file(note)
+    if batch.retired_key_count:
+        raise_audit_alert("event_key_retired", now=now, count=batch.retired_key_count)
     return AppendResult(
         event_count=len(batch.leaves),
-        refused_count=len(batch.forged_ids) + len(batch.unverifiable_ids),
+        refused_count=batch.refused_count,
         note=note,
         last_event_id=uuid.UUID(bytes=batch.last_id) if batch.last_id else None,
     )
@@ -250,9 +314,29 @@ def count_overdue_events(*, now: datetime) -> int:
         return AuditUnsealed.objects.filter(refused=False, event_id__lt=lowest_uuid7(now - MAX_SEALING_DELAY)).count()
 
 
+def count_unqueued_events(*, now: datetime) -> int:
+    """Return how many valid events of a quarter of an hour were removed from the queue without a leaf; at most 1,000.
+
+    The quarter of an hour ends MAX_SEALING_DELAY ago: what is younger may wait, `audit verify` finds what is older.
+    Raises: AuditUnavailable, KeyMissing.
+    """
+    end = now - MAX_SEALING_DELAY
+    compute_mac = create_mac_calculator()
+    with translate_database_errors():
+        events = read_unqueued_events(lowest_uuid7(end - _QUEUE_CHECK_DURATION), lowest_uuid7(end), limit=1000)
+        return sum(
+            compute_mac(event.mac_key, event.canonical or b"") == event.mac and _is_sealable(event.canonical or b"")
+            for event in events
+        )
+
+
+def _is_sealable(canonical: bytes) -> bool:
+    return is_valid_event(canonical) and not is_restore_event(canonical)
+
+
 def _check_macs(events: Iterable[RawEvent]) -> _CheckedBatch:
-    """Separate the events with a valid MAC from the others."""
-    batch, compute_mac = _CheckedBatch(), create_mac_calculator()
+    """Separate the events to seal from the others."""
+    batch, compute_mac, newest_key = _CheckedBatch(), create_mac_calculator(), keyring.get_keys("audit_mac")[0].id
     for _, event_id, _, mac_key, mac, canonical in events:
         if len(event_id) != UUID_BYTES:
             # Not a UUID, which only SQLite can store. `audit verify` reports it.
@@ -260,7 +344,11 @@ def _check_macs(events: Iterable[RawEvent]) -> _CheckedBatch:
         batch.last_id = event_id
         computed = compute_mac(mac_key, canonical or b"")
         if canonical and computed == mac:
-            batch.leaves.append((event_id, hash_leaf(canonical)))
+            if _is_sealable(canonical):
+                batch.leaves.append((event_id, hash_leaf(canonical)))
+                batch.retired_key_count += mac_key != newest_key
+            else:
+                batch.invalid_ids.append(event_id)
         elif computed is None:
             batch.unverifiable_ids.append(event_id)
         else:
@@ -271,7 +359,12 @@ def _check_macs(events: Iterable[RawEvent]) -> _CheckedBatch:
 def _mark_refused(batch: _CheckedBatch, *, now: datetime) -> list[AuthenticatedEvent]:
     """Mark refused events, so that later runs skip them, and write an alert for each rule."""
     alerts = []
-    for rule, ids in (("event_forged", batch.forged_ids), ("event_key_unknown", batch.unverifiable_ids)):
+    refused = {
+        "event_forged": batch.forged_ids,
+        "event_key_unknown": batch.unverifiable_ids,
+        "event_invalid": batch.invalid_ids,
+    }
+    for rule, ids in refused.items():
         marked = 0
         for start in range(0, len(ids), _UPDATE_CHUNK_SIZE):
             chunk = [uuid.UUID(bytes=id_) for id_ in ids[start : start + _UPDATE_CHUNK_SIZE]]
@@ -280,7 +373,8 @@ def _mark_refused(batch: _CheckedBatch, *, now: datetime) -> list[AuthenticatedE
             resource, detail = f"AuditEvent/{uuid.UUID(bytes=ids[0])}", {"rule": rule, "count": len(ids)}
             event = NewEvent(Action.ALERT_RAISED, Origin(), now, resource=resource, detail=detail)
             alerts.append(authenticate_event(event))
-    AuditEvent.objects.bulk_create(build_rows(alerts))
+    if alerts:
+        insert(build_rows(alerts), using=AUDIT_ALIAS)
     return alerts
 
 
@@ -292,7 +386,17 @@ def _rebuild_queue() -> None:
             "LEFT JOIN django_phi_oidc_auditleaf l ON l.event_id = e.id WHERE l.event_id IS NULL "
             "ON CONFLICT DO NOTHING"
         )
+        _remove_sealed_from_queue()
+
+
+def _remove_sealed_from_queue() -> int:
+    """Remove events that have a leaf from the queue, and return how many there were."""
+    with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
             "DELETE FROM django_phi_oidc_auditunsealed "
             "WHERE event_id IN (SELECT event_id FROM django_phi_oidc_auditleaf)"
         )
+        count = int(cursor.rowcount)
+    if count:
+        logger.error("%d sealed events were in the queue again, which no code of this app does.", count)
+    return count

@@ -1,14 +1,16 @@
 """The private key that signs checkpoints, where the log is sealed, and the public keys that verify them, anywhere."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ... import conf
 from ...errors import KeyMissing
+from ...merkle.checkpoint import LogKey, RetiredKey
 from .bundle import read_public_key
 
 _MAX_EPOCH_DIGITS = 9
@@ -45,7 +47,12 @@ def find_signing_key() -> Ed25519PrivateKey | None:
     if source is None or source == "":
         return None
     if callable(source):
-        source = source()
+        try:
+            source = source()
+        except KeyMissing:
+            raise
+        except Exception as error:
+            raise KeyMissing("PHI_OIDC['KEYS']['audit_signing']: the callable failed.") from error
     try:
         pem = source.read_bytes() if isinstance(source, Path) else str(source).encode("ascii")
         key = load_pem_private_key(pem, password=None)
@@ -57,7 +64,17 @@ def find_signing_key() -> Ed25519PrivateKey | None:
     return key
 
 
-def get_public_keys(private_key: Ed25519PrivateKey | None = None) -> tuple[Ed25519PublicKey, ...]:
+def _read_log_key(source: Any) -> LogKey:
+    """source: a key, or `{"key": a key, "until_size": N}` for one that was replaced. Raises: KeyMissing."""
+    if not isinstance(source, Mapping):
+        return read_public_key(source)
+    max_tree_size = source.get("until_size")
+    if source.keys() != {"key", "until_size"} or type(max_tree_size) is not int or max_tree_size < 0:
+        raise KeyMissing("A retired public key of the log is declared as {'key': …, 'until_size': N}.")
+    return RetiredKey(read_public_key(source["key"]), max_tree_size)
+
+
+def get_public_keys(private_key: Ed25519PrivateKey | None = None) -> tuple[LogKey, ...]:
     """Return the keys that may have signed a checkpoint: the signing key's public half, and KEYS['audit_public'].
 
     private_key: by default that of the setting. Raises: KeyMissing if there is no key, or one cannot be read.
@@ -65,7 +82,7 @@ def get_public_keys(private_key: Ed25519PrivateKey | None = None) -> tuple[Ed255
     sources: Any = conf.get_key_source("audit_public")
     if not isinstance(sources, list | tuple):
         sources = [sources]
-    keys = [read_public_key(source) for source in sources]
+    keys: list[LogKey] = [_read_log_key(source) for source in sources]
     private_key = private_key or find_signing_key()
     if private_key is not None:
         keys.append(private_key.public_key())

@@ -1,17 +1,18 @@
 """Recompute the whole log from the events, in constant memory, and report each fault with its kind and its event."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from django.db.models import Q
 
 from ..._internal.randomness import lowest_uuid7
 from ...errors import CheckpointInvalid
-from ...merkle.checkpoint import Checkpoint, verify_checkpoint
-from ...merkle.rfc6962 import hash_leaf
+from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
+from ...merkle.rfc6962 import MAX_TREE_SIZE, hash_leaf
+from ..events import is_restore_event, is_valid_event
 from ..models import AuditLeaf, AuditNode
+from ..triggers import list_deviations
 from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id
 from .reader import (
     RawCheckpoint,
@@ -21,8 +22,9 @@ from .reader import (
     read_leafless_events,
     read_leaves_beyond,
     read_orphaned_queue_ids,
+    trusted_transaction,
 )
-from .recovery import LogRestore, get_log_restores
+from .recovery import LogRestore, read_declared_restores
 from .replayer import ArchivedEventLookup, KnownRoot, LogReplay, MacCalculator
 from .signing_keys import find_epoch, get_checkpoint_origin
 from .tree_storage import STORED_LEVELS
@@ -35,12 +37,13 @@ _MAX_REPORTED_ROWS = 1000
 
 def verify_log(
     *,
-    keys: Sequence[Ed25519PublicKey],
+    keys: Sequence[LogKey],
     now: datetime,
     summary: VerificationSummary,
     witnessed_checkpoints: Sequence[Checkpoint] = (),
     find_archived: ArchivedEventLookup = lambda leaf_index: None,
     archived_restore_events: Sequence[tuple[int, bytes]] = (),
+    known_lost_sizes: Collection[int] = (),
     unsealed_after: timedelta = UNSEALED_AFTER,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[LogFinding]:
@@ -48,21 +51,29 @@ def verify_log(
 
     witnessed_checkpoints: checkpoints that were kept outside, whose signatures the caller has verified. find_archived:
     returns the canonical bytes of an event that is no longer in the table. archived_restore_events: leaf index and
-    canonical bytes of the restore events among these. progress: called with the leaves read and their total.
+    canonical bytes of the restore events among these. known_lost_sizes: the sizes of the checkpoints that were lost in
+    restores of which the operator knows: only these forks are no faults. progress: called with the leaves read and
+    their total.
     Requires: the audit connection is not used between two findings. A sequencer may run at the same time.
     Raises: KeyMissing.
     """
+    protection = (LogFinding(kind=FindingKind.PROTECTION_ALTERED, text=f"{text}.") for text in list_deviations())
+    yield from _add_to_summary(protection, summary)
     compute_mac = create_mac_calculator()
-    restores = get_log_restores(archived_restore_events)
-    checkpoints = _CheckpointVerifier(keys, restores)
-    summary.tree_size = checkpoints.get_newest_size()
-    size = _count_leaves_to_read(summary.tree_size)
+    declared_restores = read_declared_restores(archived_restore_events)
+    with trusted_transaction():
+        checkpoints = _CheckpointVerifier(keys, declared_restores)
+        summary.tree_size = checkpoints.get_newest_size()
+        size = _count_leaves_to_read(summary.tree_size)
     replay = LogReplay(compute_mac=compute_mac, find_archived=find_archived, summary=summary)
-    witnessed_roots, findings = _check_witnessed_checkpoints(witnessed_checkpoints, size=size, restores=restores)
+    witnessed_roots, findings = _check_witnessed_checkpoints(
+        witnessed_checkpoints, size=size, restores=checkpoints.restores, known_lost_sizes=known_lost_sizes
+    )
     yield from _add_to_summary(findings, summary)
     while replay.tree.size < size:
         start = replay.tree.size
-        signed_roots, findings, end = checkpoints.verify_chunk(start, size)
+        with trusted_transaction():
+            signed_roots, findings, end = checkpoints.verify_chunk(start, size)
         yield from _add_to_summary(findings, summary)
         known_roots = [*signed_roots, *(root for root in witnessed_roots if start < root.tree_size <= end)]
         known_roots.sort(key=lambda root: (root.tree_size, root.is_witnessed))
@@ -76,7 +87,7 @@ def verify_log(
 
 def _add_to_summary(findings: Iterable[LogFinding], summary: VerificationSummary) -> Iterator[LogFinding]:
     for finding in findings:
-        summary.counts_by_kind[finding.kind] += 1
+        summary.add(finding)
         yield finding
 
 
@@ -92,8 +103,9 @@ def _verify_remaining_rows(
     is_extra = Q(node_index__lt=0) | ~Q(level__in=STORED_LEVELS)
     for level in STORED_LEVELS:
         is_extra |= Q(level=level, node_index__gte=size >> level)
-    nodes = list(AuditNode.objects.filter(is_extra)[:_MAX_REPORTED_ROWS])
-    covered, findings = checkpoints.verify_remaining(size)
+    with trusted_transaction():
+        nodes = list(AuditNode.objects.filter(is_extra)[:_MAX_REPORTED_ROWS])
+        covered, findings = checkpoints.verify_remaining(size)
     yield from findings
     for leaf in beyond:
         if not size <= leaf.leaf_index < covered:
@@ -123,20 +135,38 @@ def _count_leaves_to_read(verified_size: int) -> int:
 class _CheckpointVerifier:
     """Verifies the checkpoints of the database in their order."""
 
-    def __init__(self, keys: Sequence[Ed25519PublicKey], restores: Mapping[int, LogRestore]) -> None:
+    def __init__(self, keys: Sequence[LogKey], declared_restores: Iterable[LogRestore]) -> None:
         self._keys = keys
-        self._restores = restores
         self._epoch = 1
         self._previous_size = 0
+        self.restores: dict[int, LogRestore] = {}
+        """The restore that opened each epoch after the first."""
+        for restore in declared_restores:
+            if restore.epoch not in self.restores and self._opens_epoch(restore):
+                self.restores[restore.epoch] = restore
+
+    def _opens_epoch(self, restore: LogRestore) -> bool:
+        """Whether the next checkpoint is the first that is signed under the epoch of this event.
+
+        Anybody with the MAC key can write the event, and the sealer of an earlier version signed it under the epoch
+        before. Only `audit resume`, with the signing key, signs the new epoch.
+        """
+        rows = self._read_after(restore.leaf_index)
+        after = next((row for row in rows if isinstance(self._verify_signature(row), Checkpoint)), None)
+        before = self._find_newest(below_size=restore.leaf_index + 1)
+        return after is not None and after.epoch == restore.epoch and (before is None or before.epoch < restore.epoch)
 
     def get_newest_size(self) -> int:
         """Return the size of the newest valid checkpoint; 0 if there is none."""
-        rows = read_checkpoints(-1, limit=1, newest_first=True)
-        while rows:
+        newest = self._find_newest(below_size=MAX_TREE_SIZE)
+        return newest.tree_size if newest else 0
+
+    def _find_newest(self, *, below_size: int) -> RawCheckpoint | None:
+        while rows := read_checkpoints(-1, limit=1, newest_first=True, below_size=below_size):
             if isinstance(self._verify_signature(rows[0]), Checkpoint):
-                return rows[0].tree_size
-            rows = read_checkpoints(-1, limit=1, newest_first=True, below_size=rows[0].tree_size)
-        return 0
+                return rows[0]
+            below_size = rows[0].tree_size
+        return None
 
     def verify_chunk(self, start: int, size: int) -> tuple[list[KnownRoot], list[LogFinding], int]:
         """Return the roots signed after `start`, the faults of their checkpoints, and the size up to which to read."""
@@ -194,7 +224,7 @@ class _CheckpointVerifier:
         previous_size, self._previous_size = self._previous_size, row.tree_size
         if row.epoch == self._epoch:
             return
-        restore = self._restores.get(row.epoch)
+        restore = self.restores.get(row.epoch)
         is_newer = row.epoch > self._epoch
         self._epoch = row.epoch
         if restore is None or not is_newer or not previous_size <= restore.leaf_index < row.tree_size:
@@ -203,7 +233,11 @@ class _CheckpointVerifier:
 
 
 def _check_witnessed_checkpoints(
-    witnessed_checkpoints: Sequence[Checkpoint], *, size: int, restores: Mapping[int, LogRestore]
+    witnessed_checkpoints: Sequence[Checkpoint],
+    *,
+    size: int,
+    restores: Mapping[int, LogRestore],
+    known_lost_sizes: Collection[int],
 ) -> tuple[list[KnownRoot], list[LogFinding]]:
     """Return the roots of the witnessed checkpoints that the log must lead to, and findings for the other ones."""
     roots: list[KnownRoot] = []
@@ -212,7 +246,7 @@ def _check_witnessed_checkpoints(
         epoch = find_epoch(checkpoint.origin)
         later_restores = [restores[number] for number in sorted(restores) if epoch is not None and number > epoch]
         if epoch is not None and later_restores and checkpoint.tree_size > later_restores[0].leaf_index:
-            findings.append(_build_restore_finding(checkpoint, epoch, later_restores[0]))
+            findings.append(_build_restore_finding(checkpoint, epoch, later_restores[0], known_lost_sizes))
         elif epoch is None or checkpoint.tree_size > size:
             kind, kept_size = FindingKind.LOG_TRUNCATED, checkpoint.tree_size
             text = f"A checkpoint of {kept_size} events was kept outside; the log ends at {size}."
@@ -222,8 +256,11 @@ def _check_witnessed_checkpoints(
     return roots, findings
 
 
-def _build_restore_finding(checkpoint: Checkpoint, epoch: int, restore: LogRestore) -> LogFinding:
+def _build_restore_finding(
+    checkpoint: Checkpoint, epoch: int, restore: LogRestore, known_lost_sizes: Collection[int]
+) -> LogFinding:
     """Report a checkpoint that a restore lost. It is a declared fork if the restore event covers the checkpoint."""
+    is_fault = True
     lost, lost_epoch = restore.lost_checkpoint, find_epoch(restore.lost_checkpoint.origin) or 0
     place, lost_place = (epoch, checkpoint.tree_size), (lost_epoch, lost.tree_size)
     if place > lost_place or (place == lost_place and checkpoint.root_hash != lost.root_hash):
@@ -232,7 +269,10 @@ def _build_restore_finding(checkpoint: Checkpoint, epoch: int, restore: LogResto
     else:
         kind = FindingKind.FORK_DECLARED
         text = f"The log was restored and says so: of {lost.tree_size} events, {restore.leaf_index} were left."
-    return LogFinding(kind=kind, tree_size=checkpoint.tree_size, leaf_index=restore.leaf_index, text=text)
+        is_fault = lost.tree_size not in known_lost_sizes
+        text += f" If you know of that restore, name it: --lost-size {lost.tree_size}." if is_fault else ""
+    size, leaf_index = checkpoint.tree_size, restore.leaf_index
+    return LogFinding(kind=kind, tree_size=size, leaf_index=leaf_index, text=text, is_fault=is_fault)
 
 
 def _check_leafless_event(
@@ -250,6 +290,8 @@ def _check_leafless_event(
         kind = FindingKind.EVENT_KEY_UNKNOWN
     elif mac != event.mac:
         kind, text = FindingKind.EVENT_FORGED, "Its MAC is not valid, and it was never sealed."
+    elif is_restore_event(canonical) or not is_valid_event(canonical):
+        kind, text = FindingKind.EVENT_INVALID, "It is not an event of this app: the MAC key was used to insert it."
     elif event.event_id < overdue_id:
         kind, text = FindingKind.EVENT_UNSEALED, "It should have been sealed long ago."
     else:

@@ -6,18 +6,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from ... import conf
 from ...errors import CheckpointInvalid, SealingRefused
-from ...merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, verify_checkpoint
+from ...merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, LogKey, verify_checkpoint
 from ..models import AuditWitness
 from .signing_keys import find_epoch
 
 logger = logging.getLogger("phi_oidc.audit")
 
 
-def get_witnessed_checkpoints(keys: Sequence[Ed25519PublicKey]) -> dict[int, Checkpoint]:
+def get_witnessed_checkpoints(keys: Sequence[LogKey]) -> dict[int, Checkpoint]:
     """Return the largest checkpoint of each epoch in the witness file or confirmed by a sink, signed by one of `keys`.
 
     Rows of the table without a valid signature are ignored: anybody with write access could have inserted them.

@@ -27,6 +27,7 @@ from ...errors import (
     KeyNotFound,
     KeyRingError,
     MetadataError,
+    SubjectAltered,
     SubjectKeyMissing,
     TransportError,
 )
@@ -113,8 +114,9 @@ class BearerAuthentication(BaseAuthentication):
                 raise AccessTokenInvalid(Code.NOT_PROVISIONED)
             if not subject.user.is_active:
                 raise AccessTokenInvalid(Code.USER_INACTIVE)
-        except AccessTokenInvalid as error:
-            report_api_refusal(error.rule, origin=origin, provider=provider)
+        except (AccessTokenInvalid, SubjectAltered) as error:
+            rule = error.rule if isinstance(error, AccessTokenInvalid) else error.code
+            report_api_refusal(rule, origin=origin, provider=provider)
             raise invalid_token() from None
         except (TransportError, MetadataError, IntrospectionFailed, SubjectKeyMissing, KeyRingError) as error:
             report_api_refusal(error.code, origin=origin, provider=provider, is_server_error=True)

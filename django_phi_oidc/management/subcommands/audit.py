@@ -1,8 +1,8 @@
 """Operates the audit log: seals, verifies, proves, exports and archives it."""
 
-import json
 import uuid
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,18 +15,18 @@ from django.db import DatabaseError
 
 from ... import conf
 from ..._internal import clock
-from ...audit import db_privileges, outbox, spool, throttling
-from ...audit.events import Action, Origin, serialize_event
+from ...audit import db_privileges, outbox, spool, throttling, triggers
+from ...audit.events import Action, Origin, parse_detail, serialize_event
 from ...audit.log import archive as archives
-from ...audit.log import bundle, proofs, recovery, sequencer, signing_keys
-from ...audit.log.findings import VerificationSummary
+from ...audit.log import bundle, copies, proofs, recovery, sequencer, signing_keys
+from ...audit.log.findings import FindingKind, LogFinding, VerificationSummary
 from ...audit.log.verifier import UNSEALED_AFTER, verify_log
 from ...audit.models import AuditCheckpoint, AuditEvent, AuditOutbox
 from ...audit.recorder import record
 from ...audit.search import EventFilters, iterate_events
 from ...audit.storage import has_valid_row_mac, parse_event_row
 from ...errors import AuditUnavailable, CheckpointInvalid
-from ...merkle.checkpoint import Checkpoint, encode_verifier_key, verify_checkpoint
+from ...merkle.checkpoint import Checkpoint, LogKey, RetiredKey, encode_verifier_key, verify_checkpoint
 from ._arguments import Handler, Options, add_command, parse_number, parse_time
 from ._output import Output, ProgressLine
 
@@ -50,6 +50,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     verify = add("verify", _verify, "recompute the whole log and report each fault; status 1 if there is one")
     for option, text in (("--checkpoint", "a checkpoint kept elsewhere"), ("--archive", "an archive of events")):
         verify.add_argument(option, action="append", type=Path, default=[], metavar="FILE", help=text)
+    text = "verify these files instead of the database: JSON lines of a sink, or archives, in their order"
+    verify.add_argument("--copy", action="append", type=Path, default=[], metavar="FILE", help=text)
+    text = "the size that a restore lost, which is then no fault"
+    verify.add_argument("--lost-size", action="append", type=int, default=[], metavar="N", help=text)
     delay = UNSEALED_AFTER // timedelta(seconds=1)
     verify.add_argument("--unsealed-after", type=parse_number, default=delay, metavar="SECONDS")
     verify.add_argument("--json", action="store_true", help="one object per finding, then one for the summary")
@@ -73,6 +77,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     resume = add("resume", _resume, "continue a log that was restored from a backup")
     resume.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the largest one kept elsewhere")
     resume.add_argument("--reason", required=True, help="why it was restored; recorded in the audit log")
+    add("repair", _repair, "create the triggers again as the migrations made them; as the owner of the tables")
     grants = add("grants", _grants, "print the SQL for a PostgreSQL role that cannot change the audit log")
     grants.add_argument("role")
     grants.add_argument("--sealer", action="store_true", help="for the process that holds the signing key")
@@ -115,12 +120,18 @@ def _seal(options: Options, output: Output) -> None:
     progress.end()
     output.write(f"Sealed: {events}; refused: {refused}.")
     if refused:
-        raise CommandError("Events were refused: their MAC is wrong, or its key is missing. See `audit verify`.")
+        text = "Events were refused: their MAC is wrong or its key is missing, or they are no events."
+        raise CommandError(f"{text} See `audit verify`.")
 
 
 def _verify(options: Options, output: Output) -> None:
     keys = signing_keys.get_public_keys()
     witnessed = [_read_witnessed_checkpoint(path) for path in options["checkpoint"]]
+    if options["copy"]:
+        if options["archive"]:
+            raise CommandError("--copy reads archives, too: name them there.")
+        _verify_copy(options, output, keys, witnessed)
+        return
     verified = [archives.verify_archive(path, keys) for path in options["archive"]]
     summary, progress = VerificationSummary(), ProgressLine(output, "verified")
     with archives.open_archives(verified) if verified else nullcontext(lambda index: None) as find_archived:
@@ -131,22 +142,59 @@ def _verify(options: Options, output: Output) -> None:
             witnessed_checkpoints=witnessed,
             find_archived=find_archived,
             archived_restore_events=[event for archive in verified for event in archive.restore_events],
+            known_lost_sizes=options["lost_size"],
             unsealed_after=timedelta(seconds=options["unsealed_after"]),
             progress=progress,
         ):
             progress.end()
-            row = {"kind": finding.kind.value, "fault": finding.is_fault}
-            row |= {name: getattr(finding, name) for name in ("event_id", "leaf_index", "tree_size", "text")}
-            output.write_row(row, lambda _, finding=finding: finding.render_line())  # type: ignore[misc]
+            _write_finding(finding, output)
     progress.end()
     outcome = "failure" if summary.fault_count else "success"
     _record(Action.AUDIT_VERIFIED, outcome=outcome, detail=summary.build_event_detail())
+    _write_totals(summary, output, lambda row: _SUMMARY.format(**row, total=row["faults"] or "no"))
+    if summary.fault_count > summary.counts_by_kind[FindingKind.PROTECTION_ALTERED]:
+        raise CommandError("The audit log was changed after it was sealed.")
+    if summary.fault_count:
+        raise CommandError("The audit log can be changed: `audit repair` restores its triggers.")
+
+
+def _verify_copy(options: Options, output: Output, keys: Sequence[LogKey], witnessed: Sequence[Checkpoint]) -> None:
+    """Verify files. The database is not used at all: it may be what the copy is compared with later."""
+    summary = VerificationSummary()
+    for finding in copies.verify_copy(
+        copies.read_copy_lines(options["copy"]),
+        keys=keys,
+        summary=summary,
+        witnessed_checkpoints=witnessed,
+        known_lost_sizes=options["lost_size"],
+    ):
+        _write_finding(finding, output)
+    _write_totals(summary, output, lambda _: copies.render_summary(summary))
+    if summary.fault_count:
+        raise CommandError("The copy is not what was sealed, or not all of it.")
+
+
+def _write_finding(finding: LogFinding, output: Output) -> None:
+    row = {"kind": finding.kind.value, "fault": finding.is_fault}
+    row |= {name: getattr(finding, name) for name in ("event_id", "leaf_index", "tree_size", "text")}
+    output.write_row(row, lambda _: finding.render_line())
+
+
+def _write_totals(summary: VerificationSummary, output: Output, format_row: Callable[[Mapping[str, Any]], str]) -> None:
     counts = {kind.value: count for kind, count in sorted(summary.counts_by_kind.items())}
     totals = {name: getattr(summary, name) for name in ("tree_size", "events", "checkpoints", "waiting", "archived")}
-    totals |= {"faults": summary.fault_count, "found": counts}
-    output.write_row(totals, lambda row: _SUMMARY.format(**row, total=row["faults"] or "no"))
-    if summary.fault_count:
-        raise CommandError("The audit log was changed after it was sealed.")
+    output.write_row(totals | {"faults": summary.fault_count, "found": counts}, format_row)
+
+
+def _repair(options: Options, output: Output) -> None:
+    before = triggers.list_deviations()
+    triggers.repair()
+    left = triggers.list_deviations()
+    for text in before:
+        output.write(f"{'left' if text in left else 'repaired'}: {text}")
+    if left:
+        raise CommandError("Drop the triggers and rules that are left, and correct the settings of the server.")
+    output.write("The audit log is append-only, as the migrations made it. Run `audit verify`.")
 
 
 def _record(action: Action, **fields: Any) -> None:
@@ -173,7 +221,10 @@ def _checkpoint(options: Options, output: Output) -> None:
     if options["public_key"]:
         name = signing_keys.get_checkpoint_origin(newest.epoch if newest else 1)
         for key in signing_keys.get_public_keys():
-            output.write(encode_verifier_key(name, key))
+            if isinstance(key, RetiredKey):
+                output.write(f"{encode_verifier_key(name, key.public_key)} until {key.max_tree_size} events")
+            else:
+                output.write(encode_verifier_key(name, key))
     elif newest is None:
         raise CommandError("The audit log has no checkpoint yet.")
     else:
@@ -205,10 +256,10 @@ def _archive(options: Options, output: Output) -> None:
 
 
 def _get_first_unarchived_leaf() -> int:
-    """Return where the last archive ended. Only events with a valid MAC count, so a forged event is ignored."""
-    events = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id")
-    last = next((event for event in events.iterator(chunk_size=100) if has_valid_row_mac(event)), None)
-    return int(json.loads(last.detail)["tree_size"]) if last else 0
+    """Return where the last archive ended. Events with an invalid MAC, or without a size, are ignored."""
+    events = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id").iterator(chunk_size=100)
+    sizes = (parse_detail(event.detail).get("tree_size") for event in events if has_valid_row_mac(event))
+    return next((size for size in sizes if type(size) is int), 0)
 
 
 def _resume(options: Options, output: Output) -> None:

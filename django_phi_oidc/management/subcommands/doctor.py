@@ -4,10 +4,12 @@ from argparse import ArgumentParser
 from dataclasses import asdict
 
 from django.core.management.base import CommandError
+from django.db import DatabaseError
 
 from ... import conf
 from ..._internal import clock
-from ...doctor.diagnostics import ProviderFinding, sanitize_text
+from ...audit.triggers import list_deviations
+from ...doctor.diagnostics import ProviderFinding, check_audit_log, sanitize_text
 from ...doctor.probe import ProbeContext, probe_provider
 from ...provider.http_transport import HTTPTransport
 from ._arguments import Options, get_provider
@@ -21,7 +23,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def handle(options: Options, output: Output) -> None:
-    """Print the findings of each provider. Raises: CommandError if one is a failure, or there is no such provider."""
+    """Print the findings of each provider, and without a name what is wrong with the audit log.
+
+    Raises: CommandError if one is a failure, or there is no such provider.
+    """
     providers, name = conf.providers(), options["provider"]
     declarations = [*providers.values()] if name is None else [get_provider(name)]
     context = ProbeContext(
@@ -41,11 +46,23 @@ def handle(options: Options, output: Output) -> None:
                 write_finding(finding, declaration.name, output)
         finally:
             transport.close()
+    if name is None:
+        for finding in check_audit_log(_list_audit_log_deviations()):
+            failures += 1
+            write_finding(finding, "", output)
     total = f"{failures} failures, {warnings} warnings."
     if failures:
         raise CommandError(total)
     if not output.as_json:
         output.write(total)
+
+
+def _list_audit_log_deviations() -> list[str]:
+    try:
+        return list_deviations()
+    except DatabaseError:
+        # The health check reports an audit database that cannot be read.
+        return []
 
 
 def write_finding(finding: ProviderFinding, provider: str, output: Output) -> None:

@@ -16,7 +16,7 @@ from django.core.management.base import CommandError
 
 from ... import conf
 from ..._internal import randomness
-from ...crypto import keyring
+from ...crypto import keyring, retention_keys
 from ...key_rotation.encryption_keys import (
     EncryptedColumn,
     KeyUsage,
@@ -46,20 +46,25 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def generate_key_files() -> list[Path]:
-    """Write a new key to each key file that the settings name and that does not exist; return those files.
+    """Write a new key to each key file that the settings name and that does not exist; return the written files.
 
     A file appears with its whole content and mode 0600, in a directory created with mode 0700, and is never
-    overwritten: of several concurrent runs one writes, and all read what it wrote.
+    overwritten: of several concurrent runs one writes, and all read what it wrote. In the folder of the retention keys,
+    this file is its marker.
     """
     generators = dict.fromkeys((*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING), keyring.generate_key)
     generators["audit_signing"] = generate_signing_key
-    return [
+    written = [
         path
         for ring, generate in generators.items()
         if isinstance(path := conf.get_key_source(ring), Path)
         and not os.path.lexists(path)
         and _create(path, generate())
     ]
+    folder = conf.get_key_source("retention")
+    if isinstance(folder, Path) and retention_keys.prepare_folder(folder):
+        written.append(folder / retention_keys.MARKER_NAME)
+    return written
 
 
 def generate_signing_key() -> str:
@@ -96,6 +101,11 @@ def _generate(options: Options, output: Output) -> None:
         elif ring in conf.KEY_VARIABLES:
             output.write(f"{conf.KEY_VARIABLES[ring]}={keyring.generate_key()}")
             output.stderr.write(f"KEYS['{ring}']: a new key was printed, but not stored.")
+    folder = conf.get_key_source("retention")
+    if isinstance(folder, Path):
+        is_new = folder / retention_keys.MARKER_NAME in written
+        text = f"the folder {folder} was prepared" if is_new else f"{folder} was prepared before and was not changed"
+        output.stderr.write(f"KEYS['retention']: {text}.")
 
 
 def _show_status(options: Options, output: Output) -> None:

@@ -7,7 +7,7 @@ from django.core.management.base import CommandError
 
 from ..._internal import clock
 from ...audit.events import Origin
-from ...claims.retention import destroy_unused_keys, scrub_due_claims, scrub_user
+from ...claims.retention import destroy_unused_keys, scrub_due_claims, scrub_past_limit, scrub_user
 from ...claims.retention_report import RetentionKeySummary as KeySummary
 from ...claims.retention_report import RetentionReport, StoredClaimSummary, create_retention_report, find_key_summary
 from ...crypto import retention_keys
@@ -47,7 +47,7 @@ def _scrub_user(pk: str, output: Output) -> None:
 
 def _scrub_due(output: Output) -> None:
     now = clock.now()
-    text = f"{scrub_due_claims(now=now)} claims were erased."
+    text = f"{scrub_due_claims(now=now) + scrub_past_limit(now=now)} claims were erased."
     if retention_keys.is_enabled():
         try:
             text += f" {len(destroy_unused_keys(now=now))} retention keys were destroyed."

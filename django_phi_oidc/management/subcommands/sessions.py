@@ -119,12 +119,20 @@ def _end(options: Options, output: Output) -> None:
 
 def _revoke_tokens(revocation_ids: Sequence[uuid.UUID], *, ends_at: float, output: Output) -> None:
     """Attempt these revocations until ends_at. The sweep may attempt some of them too; their rows hold the result."""
+    ids_by_provider: dict[str, list[uuid.UUID]] = {}
+    for start in range(0, len(revocation_ids), BATCH_SIZE):
+        batch = PendingRevocation.objects.filter(pk__in=revocation_ids[start : start + BATCH_SIZE])
+        for provider, pk in batch.order_by("-token_type_hint", "pk").values_list("provider", "pk"):
+            ids_by_provider.setdefault(provider, []).append(pk)
+    statuses = token_revocation.attempt_by_provider(
+        {provider: iter(pks) for provider, pks in ids_by_provider.items()},
+        clock=clock.now,
+        budget_seconds=ends_at - time.monotonic(),
+        timeout_seconds=CALL_SECONDS,
+        give_up_after=conf.revocation_give_up_after(),
+    )
     progress = ProgressLine(output, "tokens tried")
-    for number, pk in enumerate(revocation_ids, start=1):
-        if time.monotonic() >= ends_at:
-            break
-        limits: Any = {"timeout_seconds": CALL_SECONDS, "give_up_after": conf.revocation_give_up_after()}
-        token_revocation.attempt_revocation(pk, now=clock.now(), **limits)
+    for number, _ in enumerate(statuses, start=1):
         progress(number, len(revocation_ids))
     progress.end()
 

@@ -89,8 +89,9 @@
       channel.postMessage(state);
       page.token = state.token;
       if (isBlank) {
-        // By GET, even if a POST made this page. With its fragment, the browser would not send a request.
-        leave(location.pathname + location.search);
+        // By GET, even if a POST made this page. With its fragment, the browser would not send a request. With the
+        // origin, because a path that begins with // would be the address of another host.
+        leave(location.origin + location.pathname + location.search);
       } else {
         applyLimits(state);
       }

@@ -3,6 +3,8 @@
 Each request passes the project's middleware, URLs and views, as with a web server.
 """
 
+import html
+import re
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from typing import Any
@@ -12,6 +14,8 @@ from django.http.response import HttpResponseBase
 from django.test import Client
 
 from ..mock_provider import DemoProvider
+
+_CONSENT_LINK = re.compile(r'href="([^"]*[?;]replace=[^"]*)"')
 
 
 class SignInNotStarted(LookupError):
@@ -46,6 +50,8 @@ class Browser:
     """All responses, in order."""
     session_keys: set[str] = field(default_factory=set, repr=False)
     """All session keys that the portal has set."""
+    client_address: str = "127.0.0.1"
+    """The address from which the requests come."""
     default_next_url: str = "/"
     """The `next` URL of a sign-in."""
     sign_in_url: str = "/oidc/authenticate/"
@@ -69,9 +75,14 @@ class Browser:
         return self.cookies.get("csrftoken", "")
 
     def start_sign_in(self, *, next_url: str | None = None, path: str = "") -> PortalResponse:
-        """Start a sign-in; the location of the response is the authorization request."""
+        """Start a sign-in; the location of the response is the authorization request.
+
+        If a user is signed in, follow the link of the page that asks for consent.
+        """
         query = urlencode({"next": self.default_next_url if next_url is None else next_url})
-        return self.get(f"{path or self.sign_in_url}?{query}")
+        page = self.get(f"{path or self.sign_in_url}?{query}")
+        consent_url = find_consent_url(page)
+        return self.get(consent_url) if consent_url else page
 
     def get_callback_url(self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None) -> str:
         """Sign in at the provider and return the callback URL without visiting it. Raises: SignInNotStarted."""
@@ -106,11 +117,13 @@ class Browser:
         origin = {"origin": self.base_url} if method == "POST" else {}
         return client.generic(
             method,
-            parts._replace(scheme="", netloc="", fragment="").geturl(),
+            # With the host, because a path may begin with two slashes.
+            parts._replace(scheme="", fragment="").geturl(),
             body,
             content_type="application/x-www-form-urlencoded",
             secure=self.base_url.startswith("https:"),
             headers={"host": urlsplit(self.base_url).netloc, **origin, **self.headers},
+            REMOTE_ADDR=self.client_address,
             **environ,
         )
 
@@ -127,6 +140,12 @@ class Browser:
                     self.cookies.pop(name, None)
                 else:
                     self.cookies[name] = morsel.value
+
+
+def find_consent_url(page: PortalResponse) -> str:
+    """Return the link of the page that asks whether to replace the session; empty if it is another page."""
+    link = _CONSENT_LINK.search(page.body) if page.status == 200 else None
+    return html.unescape(link[1]) if link else ""
 
 
 def _read_body(response: HttpResponseBase) -> str:

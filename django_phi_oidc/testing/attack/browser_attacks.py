@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
 from django.conf import settings
 from django.urls import reverse
@@ -13,7 +13,12 @@ from ... import conf
 from ...audit.models import AuditEvent
 from .browser import PortalResponse
 from .environment import WHOAMI_PATH, AttackEnvironment, advance_clock, get_phi_oidc_setting
-from .logout_attacks import replay_logout_token
+from .logout_attacks import (
+    complete_sign_in_after_logout,
+    replay_logout_token,
+    send_logout_token_of_another_subject,
+    send_logout_token_with_general_type,
+)
 from .provider_attacks import AttackFunction, create_csrf_token, get_session, replace_query_parameters
 
 ATTACKER_HOST = "evil.example"
@@ -31,6 +36,7 @@ EXTERNAL_URLS = (
     "data:text/html,x",
     f"/\r\nLocation: https://{ATTACKER_HOST}/",
 )
+RELATIVE_URLS = ("?a", "#a", ".")
 FORGED_PARAMETERS = {
     "redirect_uri": f"https://{ATTACKER_HOST}/",
     "client_id": "another",
@@ -75,14 +81,26 @@ def forge_next_url(environment: AttackEnvironment) -> None:
             )
 
 
+def forge_relative_next_url(environment: AttackEnvironment) -> None:
+    """A sign-in link names a relative `next` URL, with which the callback would redirect to itself: an error page."""
+    with environment.override_declaration():
+        for url in RELATIVE_URLS:
+            browser = environment.create_browser()
+            callback = browser.get_callback_url(environment.op, next_url=url)
+            page = browser.get(callback)
+            environment.assert_accepted(browser, page)
+            is_callback = urlsplit(urljoin(callback, page.location)).path == urlsplit(callback).path
+            environment.report_fault(f"the callback redirects to itself with {url!r}" if is_callback else "")
+
+
 def forge_request_parameters(environment: AttackEnvironment) -> None:
     """A sign-in link contains parameters of the authorization request."""
     with environment.override_declaration():
         browser = environment.create_browser()
-        plain = _get_authorization_parameters(environment, browser.start_sign_in())
+        plain = get_authorization_parameters(environment, browser.start_sign_in())
         environment.assert_control(plain, "no authorization request")
         environment.assert_control(plain.get("code_challenge_method") == "S256", "no PKCE")
-        forged = _get_authorization_parameters(
+        forged = get_authorization_parameters(
             environment, browser.get(f"{browser.sign_in_url}?{urlencode(FORGED_PARAMETERS)}")
         )
         changed = sorted(
@@ -96,7 +114,7 @@ def forge_request_parameters(environment: AttackEnvironment) -> None:
         environment.report_fault(f"the link changes {', '.join(changed)}" if changed else "")
 
 
-def _get_authorization_parameters(environment: AttackEnvironment, response: PortalResponse) -> dict[str, str]:
+def get_authorization_parameters(environment: AttackEnvironment, response: PortalResponse) -> dict[str, str]:
     """Return the parameters of the authorization request, pushed or not."""
     parameters = dict(parse_qsl(urlsplit(response.location).query))
     if "request_uri" in parameters:
@@ -113,7 +131,7 @@ def forge_host_header(header: str, environment: AttackEnvironment) -> None:
     with environment.override_declaration():
         environment.assert_control(environment.create_browser().start_sign_in().status == 302, "no sign-in starts")
         browser = environment.create_browser(headers={header: ATTACKER_HOST})
-        parameters = _get_authorization_parameters(environment, browser.start_sign_in())
+        parameters = get_authorization_parameters(environment, browser.start_sign_in())
         is_forged = ATTACKER_HOST in parameters.get("redirect_uri", "")
         fault = "the redirect URI is on the forged host" if is_forged else ""
         environment.report_fault(fault, allowing_setting=allowing_settings[header])
@@ -233,6 +251,7 @@ def use_stolen_tokens_after_logout(environment: AttackEnvironment) -> None:
 BROWSER_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {
     ("state_unknown", "of another browser"): use_state_of_another_browser,
     ("forged_next", ""): forge_next_url,
+    ("forged_next", "relative"): forge_relative_next_url,
     ("forged_parameters", ""): forge_request_parameters,
     ("forged_host", "Host"): partial(forge_host_header, "host"),
     ("forged_host", "X-Forwarded-Host"): partial(forge_host_header, "x-forwarded-host"),
@@ -242,6 +261,9 @@ BROWSER_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {
     ("token_error", "a stolen code"): inject_stolen_code,
     ("token_replayed", "a stolen code without PKCE"): inject_stolen_code_without_pkce,
     ("logout_token_replayed", ""): replay_logout_token,
+    ("logged_out", ""): complete_sign_in_after_logout,
+    ("ignored_logout", "typ JWT"): send_logout_token_with_general_type,
+    ("ignored_logout", "another sub"): send_logout_token_of_another_subject,
     ("stolen_cookie", ""): use_stolen_cookie,
     ("stolen_cookie", "after the idle timeout"): use_cookie_after_idle_timeout,
     ("stolen_refresh_token", ""): use_stolen_tokens_after_logout,

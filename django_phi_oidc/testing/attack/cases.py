@@ -13,6 +13,7 @@ from typing import Any
 from ...config.client_keys import parse_client_keys
 from ...config.providers import ProviderDeclaration
 from ..mock_provider import MutableExchange, Reply, compute_half_hash, corrupt_signature, sign_jwt, stream_slowly
+from ..mock_provider.backchannel import BACKCHANNEL_LOGOUT_EVENT
 from .tampering import (
     OMITTED,
     TamperFunction,
@@ -258,6 +259,8 @@ _ID_TOKEN_CASES = [
         None,
     ),
     _id_token_case("signature_invalid", sign_with_foreign_key, True, False, "foreign key"),
+    _id_token_case("typ_invalid", tamper_header("typ"), "logout+jwt", "JWT"),
+    _id_token_case("typ_invalid", tamper_header("typ"), "application/at+jwt", OMITTED, "access token"),
     _id_token_case("iss_invalid", tamper_member("iss"), with_slash("iss"), unchanged("iss")),
     _id_token_case("aud_invalid", tamper_member("aud"), "another", unchanged("aud")),
     _id_token_case(
@@ -283,6 +286,14 @@ _ID_TOKEN_CASES = [
     _id_token_case("iat_invalid", tamper_time_claim("iat"), True, 0, "a bool"),
     _id_token_case("nonce_invalid", tamper_member("nonce"), OMITTED, unchanged("nonce")),
     _id_token_case("nonce_invalid", tamper_member("nonce"), "x" * 64, unchanged("nonce"), "foreign"),
+    _id_token_case(
+        "nonce_invalid",
+        tamper_members,
+        {"nonce": OMITTED, "jti": "x", "events": {BACKCHANNEL_LOGOUT_EVENT: {}}},
+        {"jti": "x"},
+        "a logout token",
+        sqlite_only=True,
+    ),
     _id_token_case("sub_invalid", tamper_member("sub"), "", "x"),
     _id_token_case("sub_invalid", tamper_member("sub"), "x" * 256, "x" * 255, "256 characters"),
     _id_token_case("sub_invalid", tamper_member("sub"), 7, "7", "a number"),

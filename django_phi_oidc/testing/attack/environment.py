@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from ... import conf
 from ..._internal import clock
+from ...access.decorators import require_assurance
 from ...audit.events import Action
 from ...audit.models import AuditEvent, RefusalCount
 from ...config.providers import ProviderDeclaration
@@ -25,12 +26,18 @@ from .report import AttackEnded
 PORTAL_HOST = "testserver"
 PORTAL_URL = f"https://{PORTAL_HOST}"
 WHOAMI_PATH = "/phi-oidc-attack/who/"
+GUARDED_PATH = "//evil.example/phi-oidc-attack/"
+"""Of a page that requires a recent sign-in. As a URL, it names another host."""
+MAX_SIGN_IN_AGE = timedelta(minutes=1)
 
 
 def whoami_view(request: HttpRequest) -> HttpResponse:
     """Return the primary key of the user of the request, as the project's middleware has set it."""
     user = getattr(request, "user", None)
     return HttpResponse(f"user={user.pk}" if user is not None and user.is_authenticated else "nobody")
+
+
+guarded_view = require_assurance(max_age=MAX_SIGN_IN_AGE)(whoami_view)
 
 
 def get_phi_oidc_setting() -> Any:
@@ -101,8 +108,15 @@ class Portal:
     def find_refusal_code(self) -> str | None:
         """Return the rule code of the new refusal; empty: there is none; None: the project records none."""
         # Select by id, not by time: some attacks advance the clock.
-        event = _list_refusals().exclude(pk__in=self._seen_event_ids).order_by("-id").first()
+        event = self._list_new_refusals().order_by("-id").first()
         return event.reason if event is not None else ""
+
+    def count_refusals(self) -> int:
+        """Return the number of new refusals in the audit log."""
+        return self._list_new_refusals().count()
+
+    def _list_new_refusals(self) -> QuerySet[AuditEvent]:
+        return _list_refusals().exclude(pk__in=self._seen_event_ids)
 
 
 def _list_refusals() -> QuerySet[AuditEvent]:

@@ -20,8 +20,9 @@ from django.urls import get_resolver, include, path
 
 from ..._internal import randomness
 from ...config.claims import ClaimDeclaration
+from ...crypto import retention_keys
 from ..mock_provider import Account, DemoProvider, TLSFiles, demo_accounts
-from .environment import WHOAMI_PATH, AttackEnvironment, Portal, whoami_view
+from .environment import GUARDED_PATH, WHOAMI_PATH, AttackEnvironment, Portal, guarded_view, whoami_view
 from .throwaway_ca import create_certificate_authority
 
 LOCMEM_CACHE_BACKEND = "django.core.cache.backends.locmem.LocMemCache"
@@ -132,17 +133,18 @@ def _create_isolation_settings(directory: Path) -> dict[str, Any]:
     declared = getattr(settings, "PHI_OIDC", {})
     if "retention" in declared.get("KEYS", {}):
         keys = directory / "retention-keys"
-        keys.mkdir()
+        retention_keys.prepare_folder(keys)
         overrides["PHI_OIDC"] = {**declared, "KEYS": {**declared["KEYS"], "retention": keys}}
     return overrides
 
 
 def _create_urlconf() -> types.ModuleType:
-    """Return the project's URLs, and one that returns the signed-in user."""
+    """Return the project's URLs, and two that return the signed-in user."""
     project: Any = get_resolver().urlconf_module
     urls: Any = types.ModuleType("django_phi_oidc_attack_urls")
     urls.urlpatterns = [
-        path(WHOAMI_PATH.lstrip("/"), login_not_required(whoami_view)),
+        path(WHOAMI_PATH.removeprefix("/"), login_not_required(whoami_view)),
+        path(GUARDED_PATH.removeprefix("/"), guarded_view),
         path("", include(settings.ROOT_URLCONF)),
     ]
     for handler in _ERROR_HANDLERS:

@@ -27,7 +27,7 @@ LOGOUT_CASES = [
     _logout_case(tamper_header("alg"), "none", OMITTED, "alg none"),
     _logout_case(tamper_header("alg"), "HS256", OMITTED, "HS256 with the public key"),
     _logout_case(replace_token, lambda exchange: "not.a.token", None, "not a token"),
-    _logout_case(tamper_header("typ"), "JWT", OMITTED, "typ of an ID Token"),
+    _logout_case(tamper_header("typ"), "at+jwt", OMITTED, "typ of an access token"),
     _logout_case(tamper_member("iss"), with_slash("iss"), unchanged("iss"), "iss"),
     _logout_case(tamper_member("aud"), "another", unchanged("aud"), "aud"),
     _logout_case(tamper_time_claim("iat"), -635, 0, "iat", allowing_setting="leeway"),
@@ -76,6 +76,54 @@ def replay_logout_token(environment: AttackEnvironment) -> None:
         environment.report_fault("" if page.status == 400 else f"the status is {page.status}")
         is_recorded = code in ("logout_token_replayed", None)
         environment.report_fault("" if is_recorded else f"the audit log contains {code or 'no refusal'}")
+
+
+def complete_sign_in_after_logout(environment: AttackEnvironment) -> None:
+    """The provider ends the user's session after the authorization, and the callback is opened afterwards."""
+    for is_same_session in (False, True):
+        with environment.override_declaration():
+            browser = environment.create_browser()
+            callback, grant = browser.get_callback_url(environment.op), environment.op.last_grant
+            sid = grant.sid if is_same_session else f"{grant.sid}x"
+            logout_token = create_logout_token(environment.op.state, grant.client, sid=sid)
+            _assert_logout_accepted(environment, post_logout_token(environment, logout_token))
+            page = browser.get(callback)
+            if is_same_session:
+                environment.assert_refused(browser, page, "logged_out")
+            else:
+                environment.assert_accepted(browser, page)
+
+
+def send_logout_token_with_general_type(environment: AttackEnvironment) -> None:
+    """The provider's logout tokens have the type JWT, as a plain JWT library writes it. Spec: BCL 2.4, 4.1."""
+    setting = "require_logout_typ"
+    allowing_setting = setting if getattr(environment.declaration, setting) else ""
+    for typ in ("logout+jwt", "JWT"):
+        with environment.override_declaration():
+            is_ended = _is_session_ended(environment, tamper_header("typ"), typ)
+            if typ == "JWT":
+                fault = "" if is_ended else "the session was not ended"
+                environment.report_fault(fault, allowing_setting=allowing_setting)
+            else:
+                environment.assert_control(is_ended, "the session was not ended")
+
+
+def send_logout_token_of_another_subject(environment: AttackEnvironment) -> None:
+    """A logout token names a session by its sid, with another sub, as Keycloak sends it to pairwise clients."""
+    with environment.override_declaration():
+        is_ended = _is_session_ended(environment, tamper_member("sid"), lambda claims: f"{claims['sid']}x")
+        environment.assert_control(not is_ended, "another sid ended the session")
+    with environment.override_declaration():
+        is_ended = _is_session_ended(environment, tamper_member("sub"), lambda claims: f"{claims['sub']}x")
+        environment.report_fault("" if is_ended else "the session was not ended")
+
+
+def _is_session_ended(environment: AttackEnvironment, tamper: TamperFunction, value: Any) -> bool:
+    """Return whether the logout token of a new session, tampered with, ends that session."""
+    browser = create_signed_in_browser(environment)
+    post_logout_token(environment, create_tampered_logout_token(environment, tamper, value))
+    with advance_clock(2 * conf.session_recheck()):
+        return not environment.find_signed_in_user(browser)
 
 
 def _assert_logout_accepted(environment: AttackEnvironment, page: PortalResponse) -> None:

@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.base import SessionBase
+from django.db import IntegrityError
+from django.db.models.signals import pre_save
 from django.middleware.csrf import CSRF_SESSION_KEY
 from django.test import override_settings
 from django.urls import reverse
@@ -22,6 +24,7 @@ from ...access.policy import Assurance
 from ...access.step_up import create_step_up_url
 from ...audit.request_context import SESSION_KEY
 from ...crypto import keyring
+from ...subjects.models import PairwiseSubject
 from ..mock_provider import MutableExchange
 from .browser import Browser
 from .environment import AttackEnvironment, advance_clock
@@ -152,6 +155,41 @@ def sign_in_without_account(environment: AttackEnvironment) -> None:
         environment.assert_accepted(browser, browser.sign_in(environment.op, "stranger"))
 
 
+def sign_in_with_refused_account(environment: AttackEnvironment) -> None:
+    """The database refuses the account of a new user."""
+    accounts = environment.op.state.accounts
+    accounts["refused"] = replace(accounts["amina"], username="refused")
+
+    def refuse(*, instance: Any, **kwargs: Any) -> None:
+        raise IntegrityError
+
+    user_model = get_user_model()
+    with environment.override_declaration():
+        browser = environment.create_browser()
+        pre_save.connect(refuse, sender=user_model)
+        try:
+            response = browser.sign_in(environment.op, "refused")
+        finally:
+            pre_save.disconnect(refuse, sender=user_model)
+        environment.assert_refused(browser, response, "account_not_saved")
+        environment.assert_accepted(browser, browser.sign_in(environment.op, "refused"))
+
+
+def sign_in_with_altered_link(environment: AttackEnvironment) -> None:
+    """The link of a known user is changed to the account of another user, in the database."""
+    accounts = environment.op.state.accounts
+    accounts["altered"] = replace(accounts["amina"], username="altered")
+    with environment.override_declaration():
+        pks: list[Any] = []
+        for username in ("amina", "altered", "altered"):
+            browser = environment.create_browser()
+            pks.append(environment.assert_accepted(browser, browser.sign_in(environment.op, username)))
+    PairwiseSubject.objects.filter(user=pks[1]).update(user=pks[0])
+    with environment.override_declaration():
+        browser = environment.create_browser()
+        environment.assert_refused(browser, browser.sign_in(environment.op, "altered"), "subject_altered")
+
+
 def sign_in_with_deactivated_account(environment: AttackEnvironment) -> None:
     """A user's account is deactivated while they are signed in; they sign in again."""
     with environment.override_declaration():
@@ -190,9 +228,13 @@ def step_up_as_another_user(environment: AttackEnvironment) -> None:
 
 
 def _step_up(environment: AttackEnvironment, browser: Browser, username: str) -> Any:
+    return browser.get(environment.op.authorize(browser.get(create_step_up_link(browser)).location, username))
+
+
+def create_step_up_link(browser: Browser) -> str:
+    """Return the URL that begins a step-up of the session of the browser."""
     session_id, assurance = str(get_session(browser)[SESSION_KEY]), Assurance(max_age=timedelta(minutes=5))
-    url = create_step_up_url(assurance, session_id=session_id, next_url="/", now=clock.now())
-    return browser.get(environment.op.authorize(browser.get(url).location, username))
+    return create_step_up_url(assurance, session_id=session_id, next_url="/", now=clock.now())
 
 
 def guess_local_account_password(environment: AttackEnvironment) -> None:
@@ -204,8 +246,7 @@ def guess_local_account_password(environment: AttackEnvironment) -> None:
             is_missing = page.status == 404
             environment.report_fault("" if is_missing else f"its page returns {page.status} without such an account")
             environment.skip_attack("there is no break-glass account")
-        password = randomness.token_b64url(16)
-        get_user_model()._default_manager.create_user(username, password=password)
+        password = create_break_glass_account(username)
         for attempt, is_right in ((password, True), (f"{password}x", False)):
             browser = environment.create_browser()
             csrf = create_csrf_token(browser)
@@ -215,6 +256,18 @@ def guess_local_account_password(environment: AttackEnvironment) -> None:
                 environment.assert_accepted(browser, page)
             else:
                 environment.assert_refused(browser, page, "break_glass_refused")
+
+
+def create_break_glass_account(username: str) -> str:
+    """Create the account, unless another attack has, and return its new password."""
+    password, users = randomness.token_b64url(16), get_user_model()._default_manager
+    user = users.filter(**{get_user_model().USERNAME_FIELD: username}).first()
+    if user is None:
+        users.create_user(username, password=password)
+    else:
+        user.set_password(password)
+        user.save()
+    return password
 
 
 def create_csrf_token(browser: Browser) -> str:
@@ -245,6 +298,8 @@ CALLBACK_AND_ACCOUNT_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {
     ("provider_unknown", ""): request_unknown_provider,
     ("subject_key_missing", ""): remove_subject_key,
     ("not_provisioned", ""): sign_in_without_account,
+    ("account_not_saved", ""): sign_in_with_refused_account,
+    ("subject_altered", ""): sign_in_with_altered_link,
     ("user_inactive", ""): sign_in_with_deactivated_account,
     ("subject_changed", ""): step_up_as_another_user,
     ("break_glass_refused", ""): guess_local_account_password,

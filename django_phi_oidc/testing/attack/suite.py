@@ -12,13 +12,16 @@ from ... import conf
 from ...config.providers import ProviderDeclaration
 from ..canary.scan import CANARY_ATTACKS
 from ..mock_provider import MutableExchange, RedirectExpected, Reply
+from .availability_attacks import AVAILABILITY_ATTACKS
 from .browser import SignInNotStarted
 from .browser_attacks import BROWSER_ATTACKS
 from .cases import TamperingCase, list_cases
+from .ciphertext_attacks import CIPHERTEXT_ATTACKS
 from .environment import AttackEnvironment
 from .logout_attacks import LOGOUT_CASES, run_logout_case
 from .provider_attacks import CALLBACK_AND_ACCOUNT_ATTACKS
 from .report import AttackEnded, AttackOutcome, format_attack_name
+from .shared_computer_attacks import SHARED_COMPUTER_ATTACKS
 
 DECLARATION_DEFAULTS = {field.name: field.default for field in fields(ProviderDeclaration)}
 
@@ -40,7 +43,14 @@ class Attack:
 def list_attacks(declaration: ProviderDeclaration, *, claim_names: Sequence[str]) -> list[Attack]:
     """Return all attacks on a project with that declaration that requests those claims."""
     cases = [*list_cases(declaration, claim_name=claim_names[0] if claim_names else ""), *LOGOUT_CASES]
-    other_attacks = {**CALLBACK_AND_ACCOUNT_ATTACKS, **BROWSER_ATTACKS, **CANARY_ATTACKS}
+    other_attacks = {
+        **CALLBACK_AND_ACCOUNT_ATTACKS,
+        **BROWSER_ATTACKS,
+        **SHARED_COMPUTER_ATTACKS,
+        **CIPHERTEXT_ATTACKS,
+        **AVAILABILITY_ATTACKS,
+        **CANARY_ATTACKS,
+    }
     return [
         *(Attack(code=case.code, id=case.id, run=partial(run_case, case)) for case in cases),
         *(Attack(code=code, id=id_, run=run) for (code, id_), run in other_attacks.items()),

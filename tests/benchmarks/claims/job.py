@@ -33,12 +33,13 @@ def fill(count: int) -> dict[str, Any]:
         f"INSERT INTO {SUBJECT} (id, uuid, user_id, issuer, first_seen_at, last_seen_at)"
         f" SELECT n, gen_random_uuid(), n, 'https://op.example.test', now(), now()"
         f" FROM generate_series(1, {persons:d}) AS n",
-        f"INSERT INTO {CLAIM} (subject_id, session, name, bucket, value, purpose, obtained_at, expires_at)"
+        f"INSERT INTO {CLAIM} (subject_id, session, name, bucket, value, purpose, obtained_at, expires_at,"
+        " owner, retained_until)"
         f" SELECT n % {persons:d} + 1, '00000000-0000-0000-0000-000000000000', 'claim_' || n / {persons:d}, '',"
         # As long as an encrypted address.
         " '01234567:' || repeat(md5(n::text), 10), 'TREAT', now() - interval '1 day',"
         f" now() + (n - {count / 2}) / {count} * interval '2 days' + CASE WHEN n < {count // 2} THEN interval '0' ELSE"
-        " interval '1 hour' END"
+        " interval '1 hour' END, n::text, now() + interval '2 days'"
         f" FROM generate_series(0, {count - 1:d}) AS n",
     )
     with connection.cursor() as cursor:

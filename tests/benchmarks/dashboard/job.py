@@ -41,8 +41,9 @@ _SESSIONS = """
 """
 _CLAIMS = """
     INSERT INTO django_phi_oidc_storedclaim
-        (subject_id, session, name, bucket, value, purpose, obtained_at, expires_at)
-    SELECT {subject}, gen_random_uuid(), 'birthdate', '', 'sealed', 'TREAT', now(), now() + interval '1 day'
+        (subject_id, session, name, bucket, value, purpose, obtained_at, expires_at, owner, retained_until)
+    SELECT {subject}, gen_random_uuid(), 'birthdate', '', 'sealed', 'TREAT', now(), now() + interval '1 day', '1',
+        now() + interval '1 day'
     FROM generate_series(1, {count})
 """
 _module = import_module

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -15,15 +17,22 @@ from django.db import connections
 from django.test import override_settings
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.formats import item_to_line
+from django_phi_oidc.audit.log.cursor import DeliveryPosition, read_items
+from django_phi_oidc.audit.log.signing_keys import get_public_keys
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.merkle.checkpoint import RetiredKey, encode_verifier_key
+from django_phi_oidc.testing.runner import DROP_TRIGGER_STATEMENTS
 from tests.support.audit_fixtures import TRIGGERS
-from tests.support.audit_log import NOW, PEM, events, seal_now, sealed
+from tests.support.audit_log import KEY, NOW, PEM, events, seal_now, sealed
 from tests.support.audit_tampering import is_postgresql, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = {page.stem: page.read_text() for page in (ROOT / "docs" / "how-to").glob("*-the-trail.md")}
+HOW_TO = ROOT / "docs" / "how-to"
+NAMES = [*(page.stem for page in HOW_TO.glob("*-the-trail.md")), "siem", "rotate-keys", "postgresql-role"]
+PAGES = {name: (HOW_TO / f"{name}.md").read_text() for name in NAMES}
 EXAMPLE_ID = "01990000-0000-7000-8000-000000000001"
 
 
@@ -127,3 +136,33 @@ def test_commands_of_the_archive_page(run: Callable[..., None]) -> None:
         sql("DROP TRIGGER phi_oidc_audit_refuse_delete ON django_phi_oidc_auditevent")
         assert AuditEvent.objects.filter(action="claim.revealed").count() == 0
         run("archive-the-trail", "after", {})
+
+
+def test_commands_that_verify_a_copy(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    sealed(312)
+    items = read_items(DeliveryPosition(), limit=1000).items
+    Path("audit.jsonl").write_text("".join(f"{item_to_line(item, 'json', hostname='portal')}\n" for item in items))
+    run("siem", "copy", {"portal.example/audit+1d5a4a4f+AQ…": verifier_key(capsys)})
+    assert AuditEvent.objects.count() == 312
+
+
+def test_retired_key_of_the_manual_is_accepted() -> None:
+    namespace: dict[str, Any] = {"PHI_OIDC": {"KEYS": {}}}
+    vkey = encode_verifier_key("portal.example/audit", KEY.public_key())
+    text = block("rotate-keys", "retired")
+    exec(re.sub(r"portal\.example/audit\+\w+\+AQ…", vkey, text), namespace)
+    options = override_phi_oidc(settings.PHI_OIDC, KEYS=namespace["PHI_OIDC"]["KEYS"])
+    with override_settings(PHI_OIDC=options):
+        current, retired, _ = get_public_keys()
+    assert (current, retired) == (KEY.public_key(), RetiredKey(KEY.public_key(), 48213))
+
+
+def test_command_that_repairs_the_triggers(run: Callable[..., None]) -> None:
+    repairing = block("postgresql-role", "protection").split("$ ")[2]
+    try:
+        command, printed = repairing.split("\n", 1)
+        call_command(*command.split()[2:], stdout=(output := StringIO()))
+        assert output.getvalue() == printed
+    finally:
+        for statement in DROP_TRIGGER_STATEMENTS[connections["phi_audit"].vendor]:
+            sql(statement)

@@ -30,6 +30,8 @@ from django_phi_oidc.claims.models import LegalHold
 from django_phi_oidc.config import client_keys
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.crypto import keyring
+from django_phi_oidc.crypto.retention_keys import get_store, prepare_folder
+from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.management.subcommands.groups import GROUPS
 from django_phi_oidc.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.sessions.models import EndReason
@@ -167,7 +169,7 @@ SETTINGS = [
 @pytest.mark.django_db
 @pytest.mark.parametrize(("page", "name", "option"), SETTINGS)
 def test_settings_of_a_page_are_no_error(page: str, name: str, option: str, tmp_path: Path) -> None:
-    (tmp_path / "retention-keys").mkdir(mode=0o700)
+    prepare_folder(tmp_path / "retention-keys")
     create_certificate_authority(tmp_path, "siem-ca")
     for file, text in {
         "client-key.pem": create_private_key_pem("EC"),
@@ -209,19 +211,22 @@ def test_databases_of_the_page_about_roles(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.postgresql
 @pytest.mark.django_db(**EVERYTHING)
-def test_documented_statement_timeout_of_the_role_is_set() -> None:
+@pytest.mark.parametrize(
+    ("name", "setting"), [("statement", "statement_timeout=4s"), ("idle", "idle_in_transaction_session_timeout=60s")]
+)
+def test_documented_timeouts_of_the_role_are_set(name: str, setting: str) -> None:
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute("SELECT current_user")
         role = cursor.fetchone()[0]
         try:
-            cursor.execute(block("postgresql-role", "statement").replace("portal_audit", f'"{role}"'))
+            cursor.execute(block("postgresql-role", name).replace("portal_audit", f'"{role}"'))
             cursor.execute(
                 "SELECT setconfig FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole WHERE rolname = %s",
                 [role],
             )
-            assert "statement_timeout=5s" in cursor.fetchone()[0]
+            assert setting in cursor.fetchone()[0]
         finally:
-            cursor.execute(f'ALTER ROLE "{role}" RESET statement_timeout')
+            cursor.execute(f'ALTER ROLE "{role}" RESET {setting.partition("=")[0]}')
 
 
 @pytest.mark.openssl
@@ -238,6 +243,15 @@ def test_documented_command_generates_keys(run: Run) -> None:
     (key,) = re.findall(r"^PHI_ENCRYPTION_KEYS=(\S+)$", printed, re.MULTILINE)
     with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": key})):
         assert len(keyring.get_keys("encryption")) == 1
+
+
+def test_documented_command_prepares_the_folder_of_the_retention_keys(run: Run, tmp_path: Path) -> None:
+    keys = {"retention": tmp_path / "retention-keys"}
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS=keys)):
+        with pytest.raises(KeyMissing):
+            get_store().create("20261124-session")
+        run("retention", "prepare")
+        assert len(get_store().create("20261124-session")) == 32
 
 
 @pytest.mark.django_db(**EVERYTHING)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.config.providers import parse_provider
+from django_phi_oidc.doctor.diagnostics import check_logout
 from django_phi_oidc.errors import Code, SignInRefused
 from django_phi_oidc.oidc.metadata import process_metadata_response
 from django_phi_oidc.oidc.transport import TransportResponse
@@ -80,6 +81,24 @@ def test_each_declaration_goes_with_what_its_provider_publishes(declared: dict[s
     assert declared.keys() == PUBLISHED.keys()
     for name, raw in declared.items():
         judge(name, raw)
+
+
+LOGOUT: list[tuple[str, dict[str, Any], str]] = [
+    ("okta", {"id_token_hint": "minimal"}, "id_token_hint_required"),
+    ("cognito", {"end_session_parameters": {}}, "end_session_parameter_missing"),
+]
+
+
+@pytest.mark.parametrize(("name", "otherwise", "code"), LOGOUT)
+def test_b4_what_is_declared_for_the_logout_is_needed(
+    declared: dict[str, Any], name: str, otherwise: dict[str, Any], code: str
+) -> None:
+    members = {**PUBLISHED[name], "end_session_endpoint": f"{PUBLISHED[name]['issuer']}/logout"}
+    found = [
+        next(check_logout(members, declaration=parse_provider(name, raw)))
+        for raw in (declared[name], declared[name] | otherwise)
+    ]
+    assert [(finding.level, finding.code) for finding in found] == [("ok", ""), ("warning", code)]
 
 
 @pytest.mark.parametrize(("name", "otherwise", "error"), NEEDED)

@@ -51,6 +51,8 @@ Found = dict[str, list[tuple[str, str]]]
 ALIKE = (OIDCSession, PendingRevocation, AuditEvent)
 """Their pages differ in nothing that the list has not: a few will do."""
 
+EXPORT = {"purpose": "PATRQT", "reason": "access_request"}
+
 
 def look(found: Found, client: Any, url: str, given: Any = None, *, status: int = 200) -> Any:
     """Get a page, or post a form, and note in found what of it is in no catalogue."""
@@ -195,7 +197,7 @@ def look_at_the_person(found: Found, client: Any, patient: SignedIn) -> None:
     invited(patient.user)
     hold = LegalHold.objects.filter(released_at=None).get()
     given: dict[str, Any] = {
-        "export": {},
+        "export": EXPORT,
         "invite": {"chosen": "1"},
         # Of the code that was made just before.
         "withdraw": lambda: {"chosen": str(ActivationCode.objects.latest("pk").pk)},
@@ -241,7 +243,7 @@ def look_at_what_is_away(found: Found, client: Any, patient: SignedIn) -> None:
             (reverse("admin:index"), 200),
         ):
             look(found, client, url, status=status)
-        look(found, client, f"{person}export/", {}, status=503)
+        look(found, client, f"{person}export/", EXPORT, status=503)
 
 
 def look_at_what_is_altered(found: Found, client: Any, patient: SignedIn) -> None:

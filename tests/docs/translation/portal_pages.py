@@ -18,11 +18,12 @@ OURS = "django_phi_oidc"
 TAGS = "{% load phi_oidc %}{% phi_oidc_session %}{% phi_oidc_emergency %}"
 FLAGS: dict[str, tuple[str, ...]] = {
     f"{OURS}/unavailable.html": ("home_url", "choose_url"),
-    f"{OURS}/activate.html": ("is_open", "is_wrong", "is_guessing", "is_unavailable", "label", "reference"),
-    f"{OURS}/logged_out.html": ("signed_in", "expired", "at_provider"),
-    **dict.fromkeys(
-        (f"{OURS}/{name}.html" for name in ("end_session", "leak_blocked", "trail_unavailable", "step_up")), ()
+    f"{OURS}/activate.html": (
+        *("is_open", "is_wrong", "is_guessing", "is_unavailable", "label", "authenticated_at", "reference"),
     ),
+    f"{OURS}/end_session.html": ("url", "needs_click", "is_unavailable"),
+    f"{OURS}/logged_out.html": ("signed_in", "expired", "at_provider"),
+    **dict.fromkeys((f"{OURS}/{name}.html" for name in ("leak_blocked", "trail_unavailable", "step_up")), ()),
 }
 """What each template asks whether it is so."""
 
@@ -59,6 +60,7 @@ def own_pages(found: Found, person: SignedIn) -> None:
     """Visit the person's own record, details and disclosures, with and without a purpose and an audit log."""
     client = person.client()
     look(found, client, "/oidc/logged-out/")
+    look(found, client, "/oidc/2/authenticate/")
     for query in ("", "?all=1"):
         look(found, client, f"/record/{query}")
     look(found, client, "/details/")

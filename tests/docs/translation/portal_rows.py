@@ -19,6 +19,7 @@ from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
+from django_phi_oidc.crypto.retention_keys import prepare_folder
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode
@@ -40,6 +41,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
 
 def declare(settings: Any, retention_keys: Path) -> None:
     """Declare all that has a page."""
+    prepare_folder(retention_keys)
     default = {**settings.PHI_OIDC["PROVIDERS"]["default"], "provisioning": "invitation", "label": LABEL}
     settings.PHI_OIDC = override_phi_oidc(
         settings.PHI_OIDC,

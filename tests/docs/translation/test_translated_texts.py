@@ -60,6 +60,7 @@ RARE = {
     "Nothing was erased, because more than %(most)d persons were selected. Select fewer.",
     "The object does not exist any more.",
     "Identity and access",
+    "Too many of your emergency accesses were not reviewed yet. Call the privacy officer.",
     "in %(sector)s",
 }
 """What the walk does not come by: for two at once, for thousands of rows, for lost keys."""

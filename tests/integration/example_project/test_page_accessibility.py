@@ -174,6 +174,8 @@ CONTEXT = {
     "reference": "01a20f04-df0d-7d9d-af57-46f39850d3be",
     "restart_url": "/oidc/region/authenticate/",
     "choose_url": "/oidc/authenticate/",
+    "sign_in_url": "/oidc/authenticate/?replace=1",
+    "continue_url": "/",
     "home_url": "/",
     "expired": True,
     "ways": [{"label": "National identity of the northern region", "url": "/"}, {"label": "Staff", "url": "/"}],
@@ -222,7 +224,7 @@ def test_error_page_is_accessible_and_fits_in_all_themes(name: str, bare_site: S
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("name", ["choose", "login_failed", "logged_out"])
+@pytest.mark.parametrize("name", ["choose", "login_failed", "logged_out", "replace_session"])
 def test_default_page_of_the_app_is_accessible_and_fits(name: str, page: Any) -> None:
     """With all optional content. Pages for other kinds of refusals differ only in their texts."""
     page.set_content(render_to_string(f"django_phi_oidc/{name}.html", CONTEXT))

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.external_tools import CHROMIUM
 
+CONSENT_LINK = "a[href*='replace=']"
+
 
 @dataclass(frozen=True)
 class Person:
@@ -21,8 +23,14 @@ class Person:
     issuer: str
 
     def begin(self, path: str = "/portal/") -> None:
-        """Open a page of the portal that requires a sign-in."""
+        """Open a page of the portal that requires a sign-in; confirm a sign-in that replaces a session."""
         self.page.goto(f"{self.portal}{path}")
+        if self.page.query_selector(CONSENT_LINK):
+            self.confirm()
+
+    def confirm(self) -> None:
+        """Follow the link of the page that asks whether to replace the session."""
+        self.page.click(CONSENT_LINK)
 
     def sign_in(self, name: str = "amina", *, code: str | None = None) -> None:
         """Submit a username to the provider and, if given, the code of the second factor."""

@@ -1,10 +1,12 @@
 """A user without a browser, who submits the provider's forms by HTTP. Ten times faster than a browser."""
 
+import html
 import re
 from dataclasses import dataclass, field
 
 import requests
 
+_CONSENT = re.compile(r'href="([^"]*[?;]replace=[^"]*)"')
 _CSRF = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
@@ -37,6 +39,8 @@ class FormPerson:
     def sign_in(self, name: str = "amina") -> requests.Response:
         """Sign in and return the last page."""
         page = self.get("/oidc/authenticate/?next=/portal/")
+        if link := _CONSENT.search(page.text):
+            page = self.get(html.unescape(link[1]))
         for fields in ({"username": name, "step": "password"}, {"decision": "allow"}):
             if page.url.startswith(f"{self.issuer}/interaction/"):
                 page = self.web.post(page.url, data=fields, timeout=20)

@@ -61,6 +61,20 @@ def test_sign_out_after_a_ps256_sign_in_leaves_no_active_token(
     assert person.provider_heading() == "Sign in", "neither portal nor provider has a session"
 
 
+def test_f4_sign_in_again_on_the_activation_page_lets_another_person_sign_in(
+    person: Person, new_person: Callable[[], Person], declare: Declare
+) -> None:
+    declare(default={"provisioning": "invitation"})
+    person.begin()
+    person.sign_in("jonas")
+    person.allow()
+    person.page.wait_for_url(f"{person.portal}/oidc/activate/")
+    person.page.click("text=Sign in again")
+    assert person.provider_heading() == "Sign in", "the provider has a session of jonas, and asks all the same"
+    person.begin("/oidc/authenticate/?next=/portal/")
+    person.page.wait_for_url(f"{person.portal}/oidc/activate/")
+
+
 def test_denied_consent_is_refused_and_can_be_given_later(op: CertifiedProvider, person: Person) -> None:
     person.begin()
     person.sign_in()
@@ -87,7 +101,9 @@ def test_pairwise_clients_of_two_sectors_map_one_person_to_two_subjects(
     for name in sectors:
         person.begin("/oidc/authenticate/?next=/portal/")
         person.page.click(f"text=At the {name}")
-        if not subs:
+        if subs:
+            person.confirm()
+        else:
             person.sign_in()
         person.allow()
         assert person.is_signed_in()

@@ -5,6 +5,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError
+
 from django_phi_oidc import conf
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 
@@ -12,8 +15,36 @@ from django_phi_oidc.backends import OIDCAuthenticationBackend
 class Raising(OIDCAuthenticationBackend):
     """Raises after the sign-in was verified."""
 
-    def create_user(self, claims: Mapping[str, Any]) -> Any:
+    def user_can_authenticate(self, user: Any) -> bool:
         raise RuntimeError("error of the host project")
+
+
+class RaisingHooks(OIDCAuthenticationBackend):
+    """Raises in both hooks, with a claim in the message."""
+
+    def create_user(self, claims: Mapping[str, Any]) -> Any:
+        raise RuntimeError(f"not created: {claims['birthdate']}")
+
+    def update_user(self, user: Any, claims: Mapping[str, Any]) -> Any:
+        raise RuntimeError(f"not updated: {claims['birthdate']}")
+
+
+class Vetoing(OIDCAuthenticationBackend):
+    """Refuses a person as Django's backends do."""
+
+    def create_user(self, claims: Mapping[str, Any]) -> Any:
+        raise PermissionDenied
+
+
+class BreakingTransaction(OIDCAuthenticationBackend):
+    """Handles a database error without a savepoint, after which PostgreSQL accepts no statement."""
+
+    def create_user(self, claims: Mapping[str, Any]) -> Any:
+        user: Any = super().create_user(claims)
+        try:
+            type(user)(username=user.username).save(force_insert=True)
+        except IntegrityError:
+            return user
 
 
 class Refusing(OIDCAuthenticationBackend):

@@ -46,7 +46,8 @@ def sign_out(browser: Browser) -> PortalResponse:
     # The database may have been restarted meanwhile.
     connections.close_all()
     assert took < LOGOUT_LIMIT_SECONDS
-    assert page.status == 302
+    # A page with a link if the OP has just failed to answer.
+    assert page.status in (200, 302)
     assert not OIDCSession.objects.filter(ended_at=None).exists()
     assert not Session.objects.exists()
     assert not StoredClaim.objects.filter(session=session.pk).exists()

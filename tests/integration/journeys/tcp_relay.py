@@ -1,4 +1,4 @@
-"""A TCP relay to a server. It can go down and come back, and records the traffic."""
+"""A TCP relay to a server. It can go down and come back, stop forwarding, and records the traffic."""
 
 import contextlib
 import socket
@@ -15,6 +15,8 @@ class Relay:
         self.passed = bytearray()
         """All data that has passed."""
         self.port = 0
+        self._forwards = threading.Event()
+        self._forwards.set()
         self._far = urlsplit(url)
         self._sockets: set[socket.socket] = set()
         self.come_back()
@@ -31,8 +33,18 @@ class Relay:
         self._threads = [threading.Thread(target=self._accept, args=(self._listener,))]
         self._threads[0].start()
 
+    @contextmanager
+    def hangs(self) -> Iterator[None]:
+        """Forward nothing in the block: connections stay open, and new ones are accepted."""
+        self._forwards.clear()
+        try:
+            yield
+        finally:
+            self._forwards.set()
+
     def go_down(self) -> None:
         """Close all connections. Safe to call twice."""
+        self._forwards.set()
         if self._listener.fileno() < 0:
             return
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -71,6 +83,7 @@ class Relay:
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                self._forwards.wait()
                 self.passed += data
                 target.sendall(data)
         for connection in (source, target):

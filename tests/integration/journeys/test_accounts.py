@@ -12,6 +12,7 @@ from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.integration.journeys.rule_codes import shows
 from tests.support.http_browser import Browser
+from tests.support.log_capture import capture_all_logs
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, declaration, events
 
@@ -81,6 +82,73 @@ def test_sign_in_refused_by_the_backend_revokes_the_tokens(op: DemoProvider, set
     settings.AUTHENTICATION_BACKENDS = configured
     assert browser.sign_in(op).status == 302
     assert len(op.active_tokens) == 2
+
+
+@shows("subject_altered")
+def test_f7_writer_to_the_database_cannot_sign_in_as_another_person(
+    op: DemoProvider, browser: Browser, portal: str
+) -> None:
+    victim, attacker = Browser(portal), browser
+    victim.sign_in(op)
+    attacker.sign_in(op, "jonas")
+    victim_pk, attacker_pk = victim.user(), attacker.user()
+    before = len(op.active_tokens)
+    PairwiseSubject.objects.filter(user=attacker_pk).update(user=victim_pk)
+    again = Browser(portal)
+    assert again.sign_in(op, "jonas").status == 403
+    assert again.user() == ""
+    assert [event.reason for event in events(action="login.refused")] == ["subject_altered"]
+    assert len(op.active_tokens) == before
+    assert Browser(portal).sign_in(op).status == 302, "the link of the victim is unchanged"
+
+
+def test_f7_writer_to_the_database_cannot_move_a_digest(op: DemoProvider, browser: Browser, portal: str) -> None:
+    Browser(portal).sign_in(op)
+    browser.sign_in(op, "jonas")
+    first, second = PairwiseSubject.objects.order_by("pk")
+    SubjectDigest.objects.filter(subject=second).update(subject=first)
+    assert Browser(portal).sign_in(op, "jonas").status == 403
+    assert [event.reason for event in events(action="login.refused")] == ["subject_altered"]
+
+
+HOOKS = "tests.integration.journeys.authentication_backends"
+
+
+@shows("account_not_saved")
+def test_f1_exception_of_a_hook_refuses_the_sign_in_with_its_own_code(
+    op: DemoProvider, settings: Any, browser: Browser, portal: str
+) -> None:
+    configured = settings.AUTHENTICATION_BACKENDS
+    settings.AUTHENTICATION_BACKENDS = [f"{HOOKS}.RaisingHooks"]
+    with capture_all_logs() as log:
+        assert browser.sign_in(op).status == 403
+    assert (browser.user(), get_user_model().objects.count(), op.active_tokens) == ("", 0, [])
+    settings.AUTHENTICATION_BACKENDS = configured
+    assert browser.sign_in(op).status == 302
+    settings.AUTHENTICATION_BACKENDS = [f"{HOOKS}.RaisingHooks"]
+    returning = Browser(portal)
+    assert returning.sign_in(op).status == 403
+    assert returning.user() == ""
+    assert len(op.active_tokens) == 2, "those of the accepted sign-in"
+    assert [(event.reason, event.outcome) for event in events(action="login.refused")] == [
+        ("account_not_saved", "failure")
+    ] * 2
+    (line,) = [line for line in log.lines if "An account was not saved" in line]
+    assert "RuntimeError" in line
+    assert "in create_user" in line
+    assert "1984" not in line
+
+
+@pytest.mark.parametrize(
+    ("backend", "code"), [("Vetoing", "not_provisioned"), ("BreakingTransaction", "account_not_saved")]
+)
+def test_f1_hook_may_refuse_a_person_and_may_break_the_transaction(
+    backend: str, code: str, op: DemoProvider, settings: Any, browser: Browser
+) -> None:
+    settings.AUTHENTICATION_BACKENDS = [f"{HOOKS}.{backend}"]
+    assert browser.sign_in(op).status == 403
+    assert [event.reason for event in events(action="login.refused")] == [code]
+    assert (get_user_model().objects.count(), op.active_tokens) == (0, [])
 
 
 @shows("subject_key_missing")

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -111,6 +112,7 @@ def test_hanging_provider_does_not_delay_another(
         "token": lambda browser: callback_of(browser, "region", region),
     }
     ready = [(browser, urls[endpoint](browser)) for browser in waiting]
+    held = 1 if endpoint == "discovery" else conf.providers()["region"].max_concurrent_calls
 
     def hold(at: str, exchange: MutableExchange) -> None:
         if at == endpoint:
@@ -125,19 +127,19 @@ def test_hanging_provider_does_not_delay_another(
     for thread in threads:
         thread.start()
     try:
-        # One thread fetches the metadata while the others wait. Codes are redeemed by each thread.
-        assert all(
-            reached.acquire(timeout=PROVIDER_TIMEOUT_SECONDS) for _ in range(1 if endpoint == "discovery" else 4)
-        )
+        # One thread fetches the metadata while the others wait. As many codes are redeemed as may be at once.
+        assert all(reached.acquire(timeout=PROVIDER_TIMEOUT_SECONDS) for _ in range(held))
         browser, started = Browser(portal), time.monotonic()
         assert_signed_in(sign_in_at(browser, "clinic", clinic), browser, clinic)
         assert time.monotonic() - started < PROVIDER_TIMEOUT_SECONDS / 2
-        assert pages == []
+        assert not any(page.status == 302 for page in pages)
     finally:
         released.set()
         for thread in threads:
             thread.join()
-    assert [page.status for page in pages] == [302] * 4
+    statuses = Counter(page.status for page in pages)
+    assert statuses[302] >= held
+    assert statuses[302] + statuses[503] == 4, "a call that waits for the others is refused after a second"
 
 
 # Issuers that differ in a slash

@@ -13,7 +13,7 @@ from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.integration.journeys.attack_cases import OMITTED, tamper_member
 from tests.integration.journeys.rule_codes import shows
 from tests.integration.journeys.test_transactions import actor_of, audit_database_away
-from tests.support.http_browser import Browser, InProcessBrowser
+from tests.support.http_browser import Browser, InProcessBrowser, state_cookies
 from tests.support.portal_fixtures import EVERYTHING, client, declaration, events
 from tests.support.portal_process import portal_process
 
@@ -34,10 +34,6 @@ def set_member(op: DemoProvider, endpoint: str, name: str, value: Any) -> None:
 
 def was_requested(op: DemoProvider, path: str) -> bool:
     return path in [request.path for request in op.requests]
-
-
-def state_cookies(browser: Browser) -> list[str]:
-    return [name for name in browser.cookies if "phi_oidc_" in name]
 
 
 @pytest.mark.parametrize(("scheme", "is_used"), [("http", False), ("https", True)])

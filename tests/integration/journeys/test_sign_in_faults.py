@@ -15,6 +15,7 @@ from django.views.debug import ExceptionReporter
 
 from django_phi_oidc import errors
 from django_phi_oidc.audit.request_context import SESSION_KEY
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.integration.journeys.attack_cases import OMITTED, tamper_member
@@ -186,7 +187,7 @@ def test_keyring_failure_during_a_sign_in_leaves_no_active_token(
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": vault})
     callback = browser.get_callback_url(op)
     op.mutate = lambda endpoint, exchange: away.append(True) if endpoint == "token" else None
-    assert browser.get(callback).status == 500
+    assert browser.get(callback).status == 503
     assert op.tokens != []
     assert op.active_tokens == []
 
@@ -245,9 +246,9 @@ def test_logout_omits_a_hint_that_is_too_long(op: DemoProvider, browser: Browser
     op.mutate = lengthen
     browser.sign_in(op)
     page = browser.post("/oidc/logout/")
-    assert page.status == 302
-    assert page.location.startswith(op.issuer)
-    assert "id_token_hint" not in page.location
+    assert (page.status, page.location) == (200, "")
+    assert f'href="{op.issuer}/end-session?' in page.body
+    assert "id_token_hint" not in page.body
     assert op.active_tokens == []
 
 
@@ -327,15 +328,11 @@ def test_error_report_shows_neither_sub_nor_claim_nor_token(
 
 @pytest.mark.sqlite
 def test_error_report_of_a_sign_in_request_shows_neither_state_nor_nonce(
-    op: DemoProvider, browser: Browser, settings: Any, caplog: pytest.LogCaptureFixture
+    op: DemoProvider, browser: Browser, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The keys become unavailable after the pushed request, before the state cookie is written."""
-    away: list[bool] = []
-    settings.PHI_OIDC = override_phi_oidc(
-        settings.PHI_OIDC, KEYS={"encryption": lambda: [] if away else [key("a key of the vault")]}
-    )
+    """The exception is raised after the pushed request, before the state cookie is written."""
+    damage_pending_sign_in(browser)
     op.par = "offered"
-    op.mutate = lambda endpoint, exchange: away.append(True) if endpoint == "par" else None
     with caplog.at_level(logging.ERROR, "django.request"):
         assert browser.start_sign_in().status == 500
     (failed,) = [record for record in caplog.records if record.name == "django.request"]
@@ -346,6 +343,14 @@ def test_error_report_of_a_sign_in_request_shows_neither_state_nor_nonce(
     (pushed,) = [request.parameters for request in op.requests if request.path == "/par"]
     for secret in (pushed["state"], pushed["nonce"]):
         assert secret not in shown
+
+
+DAMAGED_COOKIE = f"phi_oidc_{'0' * 32}"
+
+
+def damage_pending_sign_in(browser: Browser) -> None:
+    """Add a pending sign-in that this app would not write: it causes an unexpected exception in the next one."""
+    browser.cookies[DAMAGED_COOKIE] = keyring.encrypt("not JSON", context=["pending sign-in", DAMAGED_COOKIE])
 
 
 def change_session(browser: Browser, foreign: Any) -> None:

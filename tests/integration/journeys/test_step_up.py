@@ -23,7 +23,7 @@ from tests.integration.journeys.guarded_urls import RAN, STRONG
 from tests.integration.journeys.rule_codes import shows
 from tests.integration.journeys.test_transactions import audit_database_away
 from tests.integration.journeys.two_providers import Declare, _region_op, clinic, declare, region, sign_in_at  # noqa: F401 -- fixtures
-from tests.support.http_browser import Browser, PortalResponse
+from tests.support.http_browser import Browser, PortalResponse, state_cookies
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
 
@@ -209,12 +209,12 @@ def test_insufficient_answer_is_retried_once_and_then_refused(case: str, op: Dem
         again = step_up(amina, op, page)
         assert (again.status, again.location.startswith(op.issuer)) == (302, True), again.body
         assert events(action="login.refused", reason=code) != []
-        first = len([name for name in amina.cookies if name.startswith("phi_oidc_")])
+        first = len(state_cookies(amina))
         refused = amina.get(op.authorize(again.location, "amina", cookies=amina.provider_cookies))
         assert (refused.status, code in refused.body) == (403, False)
         assert "need more proof" in refused.body
         assert f'href="{page}"' in refused.body, "the page links to a new attempt"
-        assert (first, [name for name in amina.cookies if name.startswith("phi_oidc_")]) == (1, [])
+        assert (first, state_cookies(amina)) == (1, [])
         refusals = events(action="login.refused")
         assert [(event.reason, json.loads(event.detail)["stage"]) for event in refusals] == [(code, "step_up")] * 2
         assert any(str(event.id) in refused.body for event in refusals)
@@ -252,7 +252,7 @@ def test_step_up_by_another_known_person_is_refused(op: DemoProvider, amina: Bro
 
 def test_session_that_ended_during_the_step_up_is_not_renewed(op: DemoProvider, amina: Browser) -> None:
     callback = op.authorize(to_provider(amina, "/strong/").location, "amina", cookies=amina.provider_cookies)
-    pending = {name: value for name, value in amina.cookies.items() if name.startswith("phi_oidc_")}
+    pending = {name: amina.cookies[name] for name in state_cookies(amina)}
     amina.post("/oidc/logout/")
     amina.cookies |= pending
     page = amina.get(callback)

@@ -15,6 +15,7 @@ from django_phi_oidc.sessions.tasks import end_session_and_revoke, sweep_revocat
 from django_phi_oidc.sessions.token_revocation import reset_backoff
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply
 from tests.integration.journeys.guarded_urls import STRONG
+from tests.integration.journeys.test_sign_in_faults import DAMAGED_COOKIE, damage_pending_sign_in
 from tests.integration.journeys.test_step_up import WEAK, _pages, amina, query_of, rows, set_claim, step_up, to_provider  # noqa: F401 -- fixtures
 from tests.integration.journeys.two_providers import Declare, _region_op, clinic, declare, region, sign_in_at  # noqa: F401 -- fixtures
 from tests.support.http_browser import Browser
@@ -134,8 +135,11 @@ def test_unexpected_exception_of_a_step_up_request_is_reported(op: DemoProvider,
     demand_url = amina.get("/strong/").location
     configured = settings.PHI_OIDC
     settings.PHI_OIDC = override_phi_oidc(configured, KEYS={"encryption": []})
-    assert (amina.get(demand_url).status, reasons()) == (500, ["internal_error"])
+    assert (amina.get(demand_url).status, reasons()) == (503, ["key_missing"])
     settings.PHI_OIDC = configured
+    damage_pending_sign_in(amina)
+    assert (amina.get(demand_url).status, reasons()[1:]) == (500, ["internal_error"])
+    amina.cookies.pop(DAMAGED_COOKIE)
     assert amina.get(demand_url).status == 302
 
 

@@ -135,24 +135,26 @@ def test_flood_of_one_reason_does_not_throttle_another(op: DemoProvider, portal:
     )
 
 
-def test_refusals_with_a_known_state_are_not_throttled(op: DemoProvider, portal: str) -> None:
+def test_refusals_that_use_up_a_state_are_not_throttled(op: DemoProvider, portal: str) -> None:
     browser = browser_from(portal, "198.51.100.1")
     refuse(browser, 21)
     for _ in range(30):
         assert browser.get(change_query(browser.get_callback_url(op), error="access_denied")).status == 403
+    by_reason = [reason for reason, _ in reasons()]
+    assert {reason: by_reason.count(reason) for reason in by_reason} == {"state_unknown": 20, "provider_error": 30}
+
+
+def test_d8_replays_of_a_used_state_are_throttled(op: DemoProvider, portal: str) -> None:
+    browser = browser_from(portal, "198.51.100.1")
     used = browser.get_callback_url(op)
     assert browser.get(used).status == 302
-    for _ in range(30):
-        assert browser.get(used).status == 403
-    by_reason = [reason for reason, _ in reasons()]
-    assert {reason: by_reason.count(reason) for reason in by_reason} == {
-        "state_unknown": 20,
-        "provider_error": 30,
-        "state_replayed": 30,
-    }
+    refuse(browser_from(portal, "198.51.100.2"), 25, used)  # without the cookie of the sign-in
+    refuse(browser_from(portal, "198.51.100.3"), 1, used)
+    by_address = [address for reason, address in reasons() if reason == "state_replayed"]
+    assert [by_address.count(f"198.51.100.{number}") for number in (2, 3)] == [20, 1]
 
 
-def test_refusals_with_an_expired_state_are_not_throttled(
+def test_d8_refusals_with_an_expired_state_are_throttled(
     op: DemoProvider, portal: str, minute: Callable[[float], Any]
 ) -> None:
     browser = browser_from(portal, "198.51.100.1")
@@ -161,7 +163,7 @@ def test_refusals_with_an_expired_state_are_not_throttled(
     for _ in range(25):
         browser.cookies = dict(cookies)
         assert browser.get(callback).status == 403
-    assert [reason for reason, _ in reasons()] == ["state_expired"] * 25
+    assert [reason for reason, _ in reasons()] == ["state_expired"] * 20
 
 
 def test_refusals_while_the_provider_is_unreachable_are_throttled(op: DemoProvider, settings: Any, portal: str) -> None:
@@ -173,10 +175,17 @@ def test_refusals_while_the_provider_is_unreachable_are_throttled(op: DemoProvid
 
 
 def test_internal_errors_before_a_state_is_known_are_throttled(op: DemoProvider, settings: Any, portal: str) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": []})
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": "not a mapping"}
     browser = browser_from(portal, "198.51.100.1")
     assert {browser.start_sign_in().status for _ in range(22)} == {500}
     assert reasons() == [("internal_error", "198.51.100.1")] * 20
+
+
+def test_refusals_while_keys_are_missing_are_throttled(op: DemoProvider, settings: Any, portal: str) -> None:
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": []})
+    browser = browser_from(portal, "198.51.100.1")
+    assert {browser.start_sign_in().status for _ in range(22)} == {503}
+    assert reasons() == [("key_missing", "198.51.100.1")] * 20
 
 
 def test_flood_from_all_networks_is_limited_to_six_hundred_events(op: DemoProvider, portal: str) -> None:

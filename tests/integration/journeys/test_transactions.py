@@ -133,7 +133,7 @@ class Statements:
 
 
 @pytest.mark.parametrize(
-    ("visited", "most"), [(False, 10), (True, 13)], ids=["no session before", "an anonymous session before"]
+    ("visited", "most"), [(False, 11), (True, 14)], ids=["no session before", "an anonymous session before"]
 )
 def test_second_sign_in_of_a_process_executes_few_statements(
     visited: bool, most: int, op: DemoProvider, settings: Any, portal: str

@@ -1,4 +1,4 @@
-"""Disables the checks of the portal one by one and runs the attacks that should detect this. Prints JSON lines.
+"""Disables the protections of the portal one by one and runs the attacks that should detect this. Prints JSON lines.
 
 Run by test_planted_faults.py in a separate process, with the settings of the example, in one environment.
 """
@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import django
@@ -185,6 +187,119 @@ def copy_prompt_from_request(original: Any) -> Any:
     return redirect
 
 
+def decrypt_under_any_key(purpose: str) -> Fault:
+    """Decrypt cookies or parameters of that purpose also under the keys that only the database refers to."""
+
+    def create_decrypt(original: Any) -> Any:
+        from django_phi_oidc.crypto.keyring import decrypt  # noqa: PLC0415 -- Django is not set up before
+        from django_phi_oidc.errors import Undecryptable  # noqa: PLC0415
+
+        def decrypt_external(ciphertext: str, *, context: Any) -> Any:
+            if context[0] != purpose:
+                return original(ciphertext, context=context)
+            try:
+                return decrypt(ciphertext, context=context)
+            except Undecryptable:
+                return None
+
+        return decrypt_external
+
+    return lambda: replaced("crypto.keyring:decrypt_external", create_decrypt)
+
+
+def require_readable_last_session(original: Any) -> Any:
+    def is_due(request: Any, **options: Any) -> Any:
+        from django_phi_oidc.crypto.keyring import decrypt  # noqa: PLC0415 -- Django is not set up before
+
+        name = "__Host-phi_oidc_last_session"
+        if name in request.COOKIES:
+            decrypt(request.COOKIES[name], context=["last session", name])
+        return original(request, **options)
+
+    return is_due
+
+
+@contextmanager
+def one_limit_for_all_forms() -> Iterator[None]:
+    """Accept 50 forms of the break-glass account, of all addresses together."""
+    from django.conf import settings  # noqa: PLC0415
+    from django.http import HttpResponseForbidden  # noqa: PLC0415
+
+    received = 0
+
+    def create_post(original: Any) -> Any:
+        def post(view: Any, request: Any) -> Any:
+            nonlocal received
+            received += 1
+            return original(view, request) if received <= 50 else HttpResponseForbidden()
+
+        return post
+
+    backends = [*settings.AUTHENTICATION_BACKENDS, f"{PACKAGE}login.backend.BreakGlassBackend"]
+    with (
+        overridden_settings(
+            PHI_OIDC={**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": "glass"}, AUTHENTICATION_BACKENDS=backends
+        ),
+        replaced("login.break_glass:BreakGlassLoginView:post", create_post),
+    ):
+        yield
+
+
+def share_refetch_limit(original: Any) -> Any:
+    return lambda self, **options: original(self, **{**options, "source": "anyone"})
+
+
+@contextmanager
+def call_without_limit(self: Any, *, timeout_seconds: float) -> Iterator[float]:
+    yield timeout_seconds
+
+
+def require_logout_typ(original: Any) -> Any:
+    return lambda jws, **options: original(jws, required=True)
+
+
+def require_sub_of_session(original: Any) -> Any:
+    """Ignore a logout token whose sub is unknown."""
+
+    def process(token: Any, **options: Any) -> Any:
+        from django_phi_oidc.subjects.linking import list_subject_ids  # noqa: PLC0415 -- Django is not set up before
+
+        keys = options["get_subject_keys"]()
+        is_known = not token.sub or list_subject_ids(issuer=token.iss, sub=token.sub, keys=keys)
+        return original(token, **options) if is_known else []
+
+    return process
+
+
+def accept_logout_token_without_nonce(original: Any) -> Any:
+    return lambda claims, **options: None if "events" in claims else original(claims, **options)
+
+
+def parse_relative_next_url(original: Any) -> Any:
+    def parse(request: Any) -> str:
+        url: str = request.GET.get("next", "")
+        return url if url.startswith("?") else original(request)
+
+    return parse
+
+
+def build_sign_in_url_without_prompt(original: Any) -> Any:
+    return lambda provider, *, next_url, prompts_login=False: original(provider, next_url=next_url)
+
+
+@contextmanager
+def older_session_script() -> Iterator[None]:
+    """Serve a copy of the script that goes back to a path without the origin."""
+    name = "django_phi_oidc/session.js"
+    source = Path(str(import_module("django_phi_oidc").__file__)).with_name("static") / name
+    with TemporaryDirectory() as directory:
+        copy = Path(directory, name)
+        copy.parent.mkdir()
+        copy.write_text(source.read_text().replace("location.origin + ", ""))
+        with overridden_settings(STATICFILES_DIRS=[directory]):
+            yield
+
+
 leaked_claims: list[Any] = []
 
 
@@ -258,6 +373,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
         for name, target, codes, options in (
             ("alg", f"{ID_TOKEN}alg", ("alg_not_allowed",), {}),
             ("signature", f"{ID_TOKEN}signature", ("signature_invalid",), {}),
+            ("typ", f"{ID_TOKEN}typ", ("typ_invalid",), {}),
             ("iss", f"{ID_TOKEN}iss", ("iss_invalid",), {}),
             ("aud", f"{ID_TOKEN}aud", ("aud_invalid",), {}),
             ("azp", f"{ID_TOKEN}azp", ("azp_invalid",), {}),
@@ -307,6 +423,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
                 {"get_result": lambda *args: []},
             ),
             ("logout event", "oidc.logout_token:validate_logout_claims", ("logout_token_invalid",), {}),
+            ("logout during a sign-in", "login.session_setup:refuse_if_logged_out", ("logged_out",), {}),
             ("typ of a logout token", "oidc.logout_token:validate_typ", ("logout_token_invalid",), {}),
         )
     },
@@ -343,6 +460,10 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
         ("state_expired",),
     ),
     "state in one browser": (state_without_cookie, ("state_unknown",)),
+    "link of the subject": (
+        replace("subjects.linking:_validate_bindings", lambda rows, digests: None),
+        ("subject_altered",),
+    ),
     "account is active": (
         replace("login.backend:OIDCAuthenticationBackend:user_can_authenticate", lambda *args: True),
         ("user_inactive",),
@@ -357,7 +478,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
     ),
     "accounts for those who have one": (
         replace("subjects.linking:get_or_create_account", None),
-        ("not_provisioned",),
+        ("not_provisioned", "account_not_saved"),
     ),
     "tokens of a refused sign-in": (
         replace("login.code_exchange:revoke_tokens_on_error", lambda *args, **kwargs: nullcontext()),
@@ -412,6 +533,69 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
         }.items()
     },
 }
+AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
+    "key of a state cookie": (
+        decrypt_under_any_key("pending sign-in"),
+        {"forged_ciphertext", "forged_ciphertext (step-up)"},
+    ),
+    "key of the activation cookie": (decrypt_under_any_key("newcomer"), {"forged_ciphertext (activation)"}),
+    "unreadable last-session cookie": (
+        lambda: replaced("login.reauthentication:is_reauthentication_due", require_readable_last_session),
+        {"forged_ciphertext (last session)"},
+    ),
+    "key of a step-up request": (decrypt_under_any_key("step-up"), {"forged_ciphertext (step-up)"}),
+    "limit for each address": (one_limit_for_all_forms, {"flood (forms of the break-glass account)"}),
+    "limit of events": (
+        replace("audit.throttling:allow_event", lambda *args, **kwargs: True),
+        {"flood (replays of a callback)"},
+    ),
+    "limit of refetches for sign-ins": (
+        lambda: replaced("provider.metadata_cache:CachedDocument:refetch", share_refetch_limit),
+        {"flood (invented kid)"},
+    ),
+    "limit of calls": (replace("provider.call_limit:CallLimit:call", call_without_limit), {"hanging_provider"}),
+    "optional typ of a logout token": (
+        lambda: replaced("oidc.logout_token:validate_typ", require_logout_typ),
+        {"ignored_logout (typ JWT)"},
+    ),
+    "sid without the sub": (
+        lambda: replaced("sessions.backchannel_logout:process_logout_token", require_sub_of_session),
+        {"ignored_logout (another sub)"},
+    ),
+    "nonce of a logout token": (
+        lambda: replaced("oidc.id_token:validate_nonce", accept_logout_token_without_nonce),
+        {"nonce_invalid (a logout token)"},
+    ),
+    "absolute next": (
+        lambda: replaced("login.provider_selection:parse_next_url", parse_relative_next_url),
+        {"forged_next (relative)"},
+    ),
+    "consent": (replace("login.replacement:needs_consent", lambda request: False), {"cross_site_login"}),
+    "consent of one session": (
+        replace("login.replacement:_create_consent", lambda request: "yes"),
+        {"cross_site_login"},
+    ),
+    "authentication after a timeout": (
+        replace("login.reauthentication:is_reauthentication_due", lambda request, **kwargs: False),
+        {"shared_computer (after a timeout)", "auth_time_stale (after a timeout)"},
+    ),
+    "auth_time after a timeout": (
+        without_check("login.reauthentication:validate_reauthentication"),
+        {"auth_time_stale (after a timeout)"},
+    ),
+    "prompt after a refusal": (
+        lambda: replaced("login.provider_selection:build_sign_in_url", build_sign_in_url_without_prompt),
+        {"shared_computer (sign in again)"},
+    ),
+    "path of the page": (
+        lambda: replaced(
+            "access.step_up:get_return_path", lambda original: lambda request, **_: request.get_full_path()
+        ),
+        {"shared_computer (return from a step-up)"},
+    ),
+    "origin of the page": (older_session_script, {"shared_computer (back)"}),
+}
+"""The names of the attacks that fail, of all attacks of their codes."""
 
 
 def main() -> None:
@@ -423,6 +607,13 @@ def main() -> None:
     claims = import_module("django_phi_oidc.conf").claims()
     portal = environment_module.Portal.from_settings("default")
     with setup_module.set_up_attack_environment(portal, claims) as environment:
+        # First, because some of the other faults leave subjects behind that the portal refuses afterwards.
+        for name, (fault, names) in AVAILABILITY_AND_BROWSER_FAULTS.items():
+            attacks = suite.select_attacks("default", [attack.partition(" (")[0] for attack in names])
+            with fault():
+                outcomes = list(suite.run_attacks(attacks, environment))
+            details = {outcome.name: outcome.detail for outcome in outcomes if outcome.result == "failed"}
+            print(json.dumps({"fault": name, "details": details}), flush=True)
         for name, (fault, codes) in FAULTS.items():
             failed: dict[str, list[str]] = {code: [] for code in codes}
             with fault():

@@ -50,8 +50,12 @@ def refusals(count: int, *, apart: timedelta = SECOND, **fields: Any) -> list[Ev
     return [event(action, at=MONDAY + number * apart, **fields) for number in range(count)]
 
 
-def refused(reason: str, *, action: str = "login.refused", client_ip: str = "192.0.2.1") -> list[Event]:
-    return refusals(1, reason=reason, action=action, client_ip=client_ip)
+def refused(reason: str, *, action: str = "login.refused", client_ip: str = "192.0.2.1", **fields: Any) -> list[Event]:
+    return refusals(1, reason=reason, action=action, client_ip=client_ip, **fields)
+
+
+def refused_logout(rule: str, **fields: Any) -> list[Event]:
+    return refused("logout_token_invalid", action="logout.refused", detail={"rule": rule}, **fields)
 
 
 def views(
@@ -111,6 +115,13 @@ PATTERNS: list[Pattern] = [
         refused("logout_token_replayed", action="logout.refused"),
         refused("logout_token_invalid", action="logout.refused"),
     ),
+    (
+        "logout_token_refused",
+        "default",
+        refused_logout("exp_invalid", provider="default"),
+        refused("logout_token_replayed", action="logout.refused", provider="default"),
+    ),
+    ("logout_token_refused", "192.0.2.1", refused_logout("aud_invalid"), refused_logout("request_malformed")),
     ("token_forged", "192.0.2.1", refused("signature_invalid"), refused("auth_time_stale")),
     ("token_forged", "192.0.2.1", refused("alg_not_allowed", action="api.refused"), refused("token_malformed")),
     ("token_expired", "192.0.2.1", refused("exp_invalid"), refused("iat_invalid")),

@@ -18,6 +18,7 @@ from django_phi_oidc.audit import events
 from django_phi_oidc.audit.events import (
     DETAIL_KEYS,
     EVENT_FIELDS,
+    MAX_EVENT_BYTES,
     MAX_ITEMS,
     RESERVED_PREFIXES,
     SANITIZED_KEY,
@@ -32,7 +33,10 @@ from django_phi_oidc.audit.events import (
     compute_mac,
     compute_resource_pseudonym,
     drop_refused_detail,
+    find_event,
     get_registered_disclosure_actions,
+    is_restore_event,
+    is_valid_event,
     list_refused_detail_keys,
     parse_event,
     raise_on_refused_detail,
@@ -362,3 +366,67 @@ def test_parse_event_of_a_text_that_differs_in_one_place_raises(old: str, new: s
     assert parse_event(text) == AuthenticatedEvent(built(), b"\xab" * 32)
     with pytest.raises(ValueError, match="vent"):
         parse_event(text.replace(old, new, 1))
+
+
+NOT_EVENTS = {
+    "an unknown outcome": {"outcome": "x"},
+    "an action that cannot be registered": {"action": "claim"},
+    "another version": {"v": 2},
+    "a version that is no integer": {"v": 1.0},
+    "a control character": {"actor": "\x07"},
+    "a line separator": {"actor": "\u2028"},
+    "a text that is too long": {"actor": "x" * 257},
+    "a MAC key that is too long": {"mac_key": "x" * 257},
+    "detail that is no JSON": {"detail": "{"},
+    "detail that is a list": {"detail": "[]"},
+    "detail of brackets": {"detail": "[" * 100_000},
+    "detail with a member of the event": {"detail": '{},"id":"x"'},
+    "nested detail": {"detail": '{"claim":{"a":"b"}}'},
+    "nested lists in detail": {"detail": '{"claims":[["a"]]}'},
+    "a number with a fraction in detail": {"detail": '{"count":1.5}'},
+    "a number in detail that is too large": {"detail": f'{{"count":{2**53}}}'},
+    "a control character in detail": {"detail": '{"claim":"\\u0007"}'},
+    "detail with spaces": {"detail": '{"count": 1}'},
+    "unsorted detail": {"detail": '{"count":1,"claims":[]}'},
+    "detail with a member twice": {"detail": '{"count":1,"count":1}'},
+    "detail with a key that is no identifier": {"detail": '{"a b":1}'},
+    "too many items in detail": {"detail": f'{{"claims":[{",".join(["1"] * (MAX_ITEMS + 1))}]}}'},
+}
+
+
+@pytest.mark.parametrize("change", NOT_EVENTS.values(), ids=NOT_EVENTS)
+def test_e3_canonical_bytes_that_no_code_writes_are_no_event(change: dict[str, Any]) -> None:
+    event = built(detail={"claim": "address"})
+    canonical = canonical_bytes(event)
+    assert (find_event(canonical), is_valid_event(canonical)) == (event, True)
+    changed = canonical_bytes(event._replace(**change))
+    assert (find_event(changed), is_valid_event(changed)) == (None, False)
+
+
+@pytest.mark.parametrize("old_and_new", [("-11-24T", "-11-31T"), ("T16:05", "T26:05"), ("Z", "z"), ("2026-", "0000-")])
+def test_e3_time_that_does_not_exist_is_no_event(old_and_new: tuple[str, str]) -> None:
+    canonical = canonical_bytes(built()).decode()
+    assert is_valid_event(canonical.encode())
+    changed = canonical.replace(*old_and_new).encode()
+    assert (find_event(changed), is_valid_event(changed)) == (None, False)
+
+
+@given(text=any_text, value=any_scalar | st.lists(any_scalar, max_size=3))
+def test_e3_every_built_event_is_valid(text: str, value: Any) -> None:
+    with raise_on_refused_detail():
+        event = built(reason=text, detail={"claim": value})
+    assert (find_event(canonical_bytes(event)), is_valid_event(canonical_bytes(event))) == (event, True)
+
+
+def test_e3_event_that_no_collector_would_accept_is_not_valid() -> None:
+    items = [f'"{number:06}{"x" * 250}"' for number in range(MAX_ITEMS)]
+    lists = [f'"k{number:03}":[{",".join(items)}]' for number in range(70)]
+    large = canonical_bytes(built()._replace(detail=f"{{{','.join(lists)}}}"))
+    small = canonical_bytes(built()._replace(detail=f"{{{','.join(lists[:60])}}}"))
+    assert len(small) < MAX_EVENT_BYTES < len(large)
+    assert (is_valid_event(small), is_valid_event(large)) == (True, False)
+
+
+def test_e1_restore_event_is_recognized() -> None:
+    assert is_restore_event(canonical_bytes(built()._replace(action="audit.restored")))
+    assert not is_restore_event(canonical_bytes(built()._replace(action="audit.archived")))

@@ -2,13 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, IntegrityError, connection, connections, transaction
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
@@ -23,11 +24,14 @@ from django_phi_oidc.audit.events import (
 )
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.outbox import MOVE_TIMEOUT_SECONDS, defer_delivery, enqueue, flush, record_with_deferred
-from django_phi_oidc.audit.storage import insert_events, parse_event_row
+from django_phi_oidc.audit.recorder import raise_audit_alert
+from django_phi_oidc.audit.storage import get_resource_pseudonym, insert_events, parse_event_row
 from django_phi_oidc.audit.tasks import drain_outbox
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.errors import AuditUnavailable
+from django_phi_oidc.errors import AuditUnavailable, KeyMissing
 from tests.support.audit_outage import audit_database_hangs
+from tests.support.audit_tampering import DROPPED_ROWS, DropRows, dropping_trigger
+from tests.support.phi_oidc_settings import override_phi_oidc
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
 ORIGIN = Origin(actor="7", session="a-session")
@@ -329,6 +333,139 @@ def test_concurrent_flushes_move_each_event_once(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+def fail() -> list[str]:
+    raise ConnectionError("the key service is sealed")
+
+
+@pytest.fixture
+def with_keys(settings: Any) -> Any:
+    """Make the MAC keys unavailable, and return the settings with them."""
+    before = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(before, KEYS={"audit_mac": fail})
+    return before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a2_event_of_a_withdrawal_without_keys_waits_and_gets_its_mac_later(
+    settings: Any, with_keys: Any, count_events: Any
+) -> None:
+    with transaction.atomic():
+        id_ = enqueue_session_ended()
+    assert count_events() == (1, 0)
+    assert flush() == 0
+    assert count_events() == (1, 0)
+    settings.PHI_OIDC = with_keys
+    assert flush() == 1
+    stored = parse_event_row(AuditEvent.objects.get(id=id_))
+    assert stored.event.detail == '{"signed_late":true,"tokens":2}'
+    assert (stored.event.actor, stored.event.occurred_at) == ("7", NOW)
+    assert stored.mac == compute_mac(stored.event, keyring.get_keys("audit_mac")[0].material)
+    (alert,) = AuditEvent.objects.filter(action=Action.ALERT_RAISED)
+    assert alert.detail == '{"count":1,"rule":"events_signed_late"}'
+    assert AuditOutbox.objects.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("action", [Action.SUBJECT_LINKED, Action.EMERGENCY_OPENED, Action.HOLD_PLACED])
+def test_a2_event_of_any_other_change_needs_its_key(
+    settings: Any, with_keys: Any, count_events: Any, action: Action
+) -> None:
+    with pytest.raises(KeyMissing), transaction.atomic():
+        enqueue(action, origin=ORIGIN, now=NOW)
+    assert count_events() == (0, 0)
+    settings.PHI_OIDC = with_keys
+    with transaction.atomic():
+        enqueue(action, origin=ORIGIN, now=NOW)
+    assert count_events() == (0, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a2_rolled_back_withdrawal_without_keys_leaves_no_event(with_keys: Any, count_events: Any) -> None:
+    with transaction.atomic():
+        enqueue_session_ended()
+        transaction.set_rollback(True)
+    assert count_events() == (0, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"signed_late":true,', ""),
+        ('"session.ended"', '"subject.linked"'),
+        ('"mac":""', '"mac":"00"'),
+        ('"mac_key":""', '"mac_key":"00000000"'),
+    ],
+    ids=["not flagged", "another action", "a short MAC", "a key"],
+)
+def test_a2_planted_event_without_a_mac_is_not_signed(
+    settings: Any, with_keys: Any, count_events: Any, old: str, new: str
+) -> None:
+    for _ in range(2):
+        with transaction.atomic():
+            enqueue_session_ended()
+    row = AuditOutbox.objects.latest("id")
+    assert old in row.event
+    AuditOutbox.objects.filter(id=row.id).update(event=row.event.replace(old, new))
+    settings.PHI_OIDC = with_keys
+    assert flush() == 1
+    assert AuditOutbox.objects.get().id == row.id
+    assert not AuditEvent.objects.filter(id=row.id).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a2_late_mac_is_the_same_after_a_kill_between_insert_and_delete(
+    settings: Any, with_keys: Any, count_events: Any
+) -> None:
+    with transaction.atomic():
+        id_ = enqueue_session_ended()
+    settings.PHI_OIDC = with_keys
+    with rows_cannot_be_deleted(), pytest.raises(DatabaseError):
+        flush()
+    assert AuditEvent.objects.filter(id=id_).exists()
+    assert AuditOutbox.objects.count() == 1
+    new_keys = [keyring.generate_key(), *with_keys["KEYS"]["audit_mac"]]
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"audit_mac": new_keys})
+    assert flush() == 1
+    assert AuditOutbox.objects.count() == 0
+
+
+@contextmanager
+def rows_cannot_be_deleted() -> Iterator[None]:
+    """Fail each DELETE in the outbox, as if the process were killed before it."""
+
+    def refuse(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith("DELETE"):
+            raise DatabaseError("killed")
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(refuse):
+        yield
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a2_late_event_has_a_pseudonym_for_its_resource(settings: Any) -> None:
+    keyed = override_phi_oidc(settings.PHI_OIDC, AUDIT={"resource_ids": "keyed"})
+    settings.PHI_OIDC = override_phi_oidc(keyed, KEYS={"audit_mac": fail})
+    with transaction.atomic():
+        enqueue_session_ended(resource="Chart/4711")
+    settings.PHI_OIDC = keyed
+    assert flush() == 1
+    assert AuditEvent.objects.get(action=Action.SESSION_ENDED).resource == get_resource_pseudonym("Chart/4711")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a2_alert_that_was_signed_late_suppresses_none(settings: Any, with_keys: Any) -> None:
+    with transaction.atomic():
+        enqueue(Action.ALERT_RAISED, origin=Origin(), now=NOW, detail={"rule": "sealing_lag"})
+    settings.PHI_OIDC = with_keys
+    flush()
+    alerts = AuditEvent.objects.filter(action=Action.ALERT_RAISED, detail__contains="sealing_lag")
+    for _ in range(2):
+        raise_audit_alert("sealing_lag", now=NOW)
+        assert alerts.count() == 2
+
+
 def test_drain_outbox_task_moves_all_events(waiting: list[AuthenticatedEvent], count_events: Any) -> None:
     drain_outbox()
     assert count_events() == (0, len(waiting))
@@ -354,3 +491,43 @@ def test_audit_drain_without_the_audit_database_fails(
     with audit_database_away(), pytest.raises(CommandError, match="cannot be written"):
         call_command("phi_oidc", "audit", "drain")
     assert AuditOutbox.objects.using(DEFAULT_DB_ALIAS).count() == len(waiting)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("drop_rows", DROPPED_ROWS.values(), ids=DROPPED_ROWS)
+def test_e4_outbox_row_stays_until_its_event_is_in_the_log(drop_rows: DropRows, count_events: Any) -> None:
+    with drop_rows("auditevent"):
+        with transaction.atomic():
+            enqueue_session_ended()
+        with transaction.atomic():
+            enqueue_session_ended(now=NOW + timedelta(seconds=1))
+            enqueue_session_ended(now=NOW + timedelta(seconds=2))
+        assert count_events() == (3, 0)
+        with pytest.raises(CommandError, match=r"Moved: 0; left in the outbox: 3\."):
+            call_command("phi_oidc", "audit", "drain")
+        assert count_events() == (3, 0)
+    assert flush() == 3
+    assert count_events() == (0, 3)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_e4_event_that_the_database_drops_does_not_hold_up_the_others(count_events: Any) -> None:
+    events = defer_two_changes()
+    with dropping_trigger("auditevent", only_id=events[0].event.id):
+        assert flush() == 1
+        assert count_events() == (1, 1)
+        with pytest.raises(AuditUnavailable):
+            record_with_deferred([events[0]], [PERMIT])
+    assert flush() == 1
+    assert AuditOutbox.objects.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_e4_change_is_rolled_back_if_the_outbox_stores_no_row(count_events: Any) -> None:
+    with dropping_trigger("auditoutbox", using="default"):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            enqueue_session_ended()
+        assert count_events() == (0, 0)
+    with transaction.atomic():
+        enqueue_session_ended()
+    assert count_events() == (0, 1)

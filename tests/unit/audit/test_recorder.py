@@ -15,12 +15,22 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import randomness
-from django_phi_oidc.audit.events import Action, NewEvent, Origin, compute_mac, raise_on_refused_detail, serialize_event
+from django_phi_oidc.audit.events import (
+    Action,
+    AuthenticatedEvent,
+    NewEvent,
+    Origin,
+    compute_mac,
+    raise_on_refused_detail,
+    serialize_event,
+)
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.recorder import record, record_many
-from django_phi_oidc.audit.storage import get_resource_pseudonym, parse_event_row
+from django_phi_oidc.audit.outbox import enqueue
+from django_phi_oidc.audit.recorder import raise_audit_alert, record, record_many
+from django_phi_oidc.audit.storage import authenticate_event, get_resource_pseudonym, insert_events, parse_event_row
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable
+from tests.support.audit_tampering import DROPPED_ROWS, DropRows, dropping_trigger
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
@@ -137,6 +147,17 @@ def with_options(**options: Any) -> Any:
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("detail", ['"a_rule"', '["a_rule"]', '{"a_rule"', '["a_rule",' + "[" * 100_000])
+def test_e3_row_that_is_no_event_suppresses_no_alert(detail: str) -> None:
+    item = authenticate_event(new_event(action=Action.ALERT_RAISED, detail={}))
+    event = item.event._replace(detail=detail)
+    insert_events([AuthenticatedEvent(event, compute_mac(event, keyring.get_keys("audit_mac")[0].material))])
+    for _ in range(2):
+        raise_audit_alert("a_rule", now=NOW)
+    assert AuditEvent.objects.exclude(id=event.id).get().detail == '{"rule":"a_rule"}'
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("options", [{}, {"AUDIT": {"resource_ids": "plain"}}])
 def test_record_with_plain_resource_ids_stores_the_id(options: dict[str, str]) -> None:
     with with_options(**options):
@@ -202,3 +223,34 @@ def test_record_with_an_unknown_detail_in_tests_raises() -> None:
     with raise_on_refused_detail(), pytest.raises(ValueError, match="birthdate"):
         record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, detail={"birthdate": "1970-01-01"})
     assert record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW, detail={"claim": "birthdate"})
+
+
+@pytest.mark.django_db
+def test_e1_only_resume_can_record_that_the_log_was_restored() -> None:
+    for action in (Action.AUDIT_RESTORED, "audit.restored"):
+        with pytest.raises(ValueError, match="audit resume"):
+            record(action, origin=ORIGIN, now=NOW)
+        with pytest.raises(ValueError, match="audit resume"), transaction.atomic():
+            enqueue(action, origin=ORIGIN, now=NOW)
+    assert record(Action.AUDIT_ARCHIVED, origin=ORIGIN, now=NOW)
+    assert AuditEvent.objects.count() == 1
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("drop_rows", DROPPED_ROWS.values(), ids=DROPPED_ROWS)
+def test_e4_record_permits_nothing_if_the_database_stores_no_row(drop_rows: DropRows, count: int) -> None:
+    permits = [new_event()] * count
+    with drop_rows("auditevent"), pytest.raises(AuditUnavailable):
+        record_many(permits)
+    assert AuditEvent.objects.count() == 0
+    assert len(record_many(permits)) == AuditEvent.objects.count() == count
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_e4_record_outside_a_test_transaction_permits_nothing_if_no_row_is_stored() -> None:
+    with dropping_trigger("auditevent"), pytest.raises(AuditUnavailable):
+        record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+    assert AuditEvent.objects.count() == 0
+    assert record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)

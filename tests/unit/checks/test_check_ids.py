@@ -24,7 +24,9 @@ from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.checks import core, databases
 from django_phi_oidc.checks import roles as role_checks
 from django_phi_oidc.crypto import keyring
+from django_phi_oidc.crypto.retention_keys import prepare_folder
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
+from tests.support.claims_fixtures import Person
 from tests.support.client_keys import create_private_key_pem
 from tests.support.mail_settings import mailer
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -179,6 +181,14 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(SECTOR_ORIGINS=["https://a@b.example.test"]), option(SECTOR_ORIGINS=["https://b.example.test"])),
     ("E002", option(TRUSTED_PROXIES=7), option(TRUSTED_PROXIES=[])),
     ("E002", option(TRUSTED_PROXIES=["10.0.0.1/8"]), option(TRUSTED_PROXIES=["10.0.0.0/8"])),
+    (
+        "W041",
+        setting("SECURE_PROXY_SSL_HEADER", ("HTTP_X_FORWARDED_PROTO", "https")),
+        both(
+            setting("SECURE_PROXY_SSL_HEADER", ("HTTP_X_FORWARDED_PROTO", "https")),
+            option(TRUSTED_PROXIES=["10.0.0.0/8"]),
+        ),
+    ),
     ("E002", option(AUDIT={"resource_ids": "hashed"}), option(AUDIT={"resource_ids": "keyed"})),
     ("E002", option(AUDIT={"resource_ids": None}), option(AUDIT={"resource_ids": "plain"})),
     ("E003", option(PROVIDERS={}), option()),
@@ -193,7 +203,6 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(PATIENT_RESOURCES="tests.support.disclosure_events.STAFF"), option()),
     ("E002", option(PATIENT_RESOURCES=len), option()),
     ("E002", option(KEYS={"retention": "keys"}), option(KEYS={"retention": None})),
-    ("E004", option(KEYS={"retention": Path("/nowhere")}), option(KEYS={"retention": Path(__file__).parent})),
     ("E004", option(KEYS={"pairwise": ["short"]}), option(KEYS={"pairwise": None})),
     ("E005", provider(issuer="http://op"), provider(issuer="https://op")),
     (
@@ -255,7 +264,21 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W012", key_provider(client_assertion_audience="token_endpoint"), key_provider()),
     ("W013", provider(par="never"), provider(par="auto")),
     ("W014", provider(allow_auth_time_zero=True), provider(allow_auth_time_zero=False)),
+    ("W034", provider(reauthentication="request"), provider(reauthentication="verify")),
+    ("W034", provider(reauthentication="never"), provider()),
     ("W022", provider(allow_logout_token_without_exp=True), provider(allow_logout_token_without_exp=False)),
+    (
+        "W045",
+        provider(metadata_overrides={"revocation_endpoint": "https://op.example.test/revoke"}),
+        provider(metadata_overrides={}),
+    ),
+    ("E002", provider(metadata_overrides={"issuer": "https://other.example.test"}), provider(metadata_overrides={})),
+    (
+        "E002",
+        option(OPERATIONAL_RETENTION=timedelta(hours=23)),
+        option(OPERATIONAL_RETENTION=timedelta(days=1)),
+    ),
+    ("W040", provider(id_token_hint="always"), provider(id_token_hint="minimal")),
     ("W015", second_provider("https://op.example.test"), second_provider("https://op.example.test/")),
     (
         "W007",
@@ -310,6 +333,14 @@ def test_check_reports_wrong_settings_and_no_valid_ones(check_id: str, wrong: Ch
         assert check_id not in find_ids()
 
 
+def test_c3_each_override_is_named_by_a_warning() -> None:
+    names = ["revocation_endpoint", "introspection_endpoint"]
+    overrides = {name: f"https://op.example.test/{name}" for name in names}
+    with override_settings(**provider(metadata_overrides=overrides)()):
+        messages = [message for message in run_checks() if message.id == "django_phi_oidc.W045"]
+    assert [any(name in message.msg for message in messages) for name in names] == [True, True]
+
+
 def test_audit_alias_and_its_options_are_checked() -> None:
     """E013, E015, E016: checked directly, because Django opens only the databases that are configured at start."""
     good = {
@@ -323,6 +354,21 @@ def test_audit_alias_and_its_options_are_checked() -> None:
             (message,) = databases._check_sqlite_options("default", options)
             assert message.id == "django_phi_oidc.E016"
             assert name in message.msg
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("alias", ["default", "phi_audit"])
+def test_d5_transactions_without_an_idle_timeout_are_reported(alias: str) -> None:
+    """W042."""
+
+    def is_reported() -> bool:
+        ids = find_ids(tags=["database"], include_deployment_checks=True, databases=[alias])
+        return "W042" in ids
+
+    assert is_reported()
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '60s'")
+    assert not is_reported()
 
 
 @pytest.mark.sqlite
@@ -554,10 +600,63 @@ def test_signing_key_is_reported_on_deployment() -> None:
         assert find_deployment_ids() == set()
 
 
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o666], ids=oct)
+@pytest.mark.parametrize("ring", ["encryption", "subject", "audit_mac", "pairwise"])
+def test_a4_key_file_that_every_user_can_open_is_reported_on_deployment(tmp_path: Path, ring: str, mode: int) -> None:
+    """W047."""
+    path = tmp_path / "keys"
+    path.write_text(keyring.generate_key())
+    with override_settings(**option(KEYS={ring: path})()):
+        path.chmod(mode)
+        assert (find_deployment_ids(), find_ids()) == ({"W047"}, set())
+        for safe in (0o600, 0o640):
+            path.chmod(safe)
+            assert find_deployment_ids() == set()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o701], ids=oct)
+def test_a4_retention_folder_that_every_user_can_open_is_reported_on_deployment(tmp_path: Path, mode: int) -> None:
+    """W047."""
+    prepare_folder(tmp_path)
+    with override_settings(**option(KEYS={"retention": tmp_path})()):
+        tmp_path.chmod(mode)
+        assert (find_deployment_ids(), find_ids()) == ({"W047"}, set())
+        for safe in (0o700, 0o770):
+            tmp_path.chmod(safe)
+            assert find_deployment_ids() == set()
+
+
+def test_a4_store_without_the_retention_keys_of_claims_is_reported(tmp_path: Path) -> None:
+    """W048."""
+    keys, mounted = tmp_path / "keys", tmp_path / "mounted"
+    prepare_folder(keys)
+    prepare_folder(mounted)
+    with override_settings(**option(KEYS={"retention": keys})()):
+        Person().store({"address": "Bern"})
+        assert find_ids(tags=[Tags.database], databases=["default"]) == set()
+    for source in (mounted, None):
+        with override_settings(**option(KEYS={"retention": source})()):
+            assert find_ids(tags=[Tags.database], databases=["default"]) == {"W048"}
+            assert find_ids(tags=[Tags.database], databases=["phi_audit"]) == set()
+
+
+def test_a4_retention_folder_without_its_marker_is_reported(tmp_path: Path) -> None:
+    """E004."""
+    (tmp_path / "empty").mkdir(mode=0o700)
+    for name in ("empty", "missing"):
+        with override_settings(**option(KEYS={"retention": tmp_path / name})()):
+            assert find_ids() == {"E004"}
+            prepare_folder(tmp_path / name)
+            assert (find_deployment_ids(), find_ids()) == (set(), set())
+
+
 ELSEWHERE = {
     **dict.fromkeys(("E021", "W016"), "checks/test_core_sinks.py"),
     **dict.fromkeys(("E026", "W026"), "config/test_apis.py"),
     **dict.fromkeys(("W020", "W021"), "audit/test_db_privileges.py"),
+    **dict.fromkeys(("E036", "W036"), "subjects/test_account_fields.py"),
+    "E040": "audit/test_triggers.py",
+    "W046": "checks/test_logout.py",
 }
 """Ids whose tests need more than settings."""
 

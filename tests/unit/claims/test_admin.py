@@ -23,6 +23,7 @@ from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.claims_fixtures import DAY, NOW, Person
 from tests.support.officers import sign_in_officer
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 CLAIMS, HOLDS = "/admin/django_phi_oidc/storedclaim/", "/admin/django_phi_oidc/legalhold/"
@@ -261,7 +262,7 @@ def test_report_shows_retention_keys_or_that_they_are_unavailable(
 ) -> None:
     client = officer("view_storedclaim")
     assert "Retention keys" not in client.get(f"{CLAIMS}report/").content.decode()
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    use_retention_keys(settings, tmp_path)
     person.store({"birthdate": CANARY, "address": "Bern"})
     hold(person)
     assert "3, the oldest from 2026-11-24; 1 of legal holds" in client.get(f"{CLAIMS}report/").content.decode()
@@ -336,7 +337,7 @@ def test_hold_without_retention_keys_shows_the_error_and_is_not_placed(
     client = officer("view_legalhold", "add_legalhold")
     assert "key_missing" in list_messages(place(client, person.subject.uuid))[0]
     assert not LegalHold.objects.exists()
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    use_retention_keys(settings, tmp_path)
     place(client, person.subject.uuid)
     assert LegalHold.objects.count() == 1
 

@@ -20,6 +20,7 @@ from django_phi_oidc.claims import disclosure
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused, Undecryptable
+from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.audit_outage import audit_database_fails
 from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -327,3 +328,34 @@ def test_reveal_without_its_key_raises_undecryptable(person: Person, settings: A
         phi_oidc, KEYS={"encryption": [keyring.generate_key(), *phi_oidc["KEYS"]["encryption"]]}
     )
     assert reveal(person.actor(), person.user, "birthdate", purpose="TREAT") == "1990-05-17"
+
+
+def test_f7_claim_is_not_revealed_to_another_account(
+    make_person: Callable[..., Person],
+) -> None:
+    victim, attacker = make_person(), make_person()
+    victim.store({"address": {"locality": "Bern"}})
+    assert reveal(victim.actor(), victim.user, "address", purpose="PATRQT") == {"locality": "Bern"}
+    PairwiseSubject.objects.filter(pk=victim.subject.pk).update(user=attacker.user)
+    with pytest.raises(Undecryptable):
+        reveal(attacker.actor(), attacker.user, "address", purpose="PATRQT")
+    StoredClaim.objects.update(owner=str(attacker.user.pk))
+    with pytest.raises(Undecryptable):
+        reveal(attacker.actor(), attacker.user, "address", purpose="PATRQT")
+    PairwiseSubject.objects.filter(pk=victim.subject.pk).update(user=victim.user)
+    StoredClaim.objects.update(owner=str(victim.user.pk))
+    assert reveal(victim.actor(), victim.user, "address", purpose="PATRQT") == {"locality": "Bern"}
+
+
+def test_f7_end_of_retention_cannot_be_moved(person: Person, settings: Any) -> None:
+    person.store({"address": {"locality": "Bern"}})
+    later = NOW + 2 * DAY
+    longer = {**DECLARED, "address": {**DECLARED["address"], "retention": 9 * DAY}}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": longer}
+    StoredClaim.objects.update(expires_at=NOW + 9 * DAY)
+    assert reveal(person.actor(), person.user, "address", purpose="PATRQT") == {"locality": "Bern"}
+    with pytest.raises(ClaimScrubbed):
+        reveal(person.actor(), person.user, "address", purpose="PATRQT", now=later)
+    StoredClaim.objects.update(retained_until=NOW + 9 * DAY)
+    with pytest.raises(Undecryptable):
+        reveal(person.actor(), person.user, "address", purpose="PATRQT", now=later)

@@ -23,6 +23,7 @@ from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused, Undecryptable
 from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 
 pytestmark = pytest.mark.django_db
 ResultsByUser = dict[Any, dict[str, RevealResult]]
@@ -198,7 +199,7 @@ def test_missing_key_makes_all_rows_undecryptable(clinician: Person, patients: l
 def test_damaged_retention_key_does_not_affect_the_others(
     clinician: Person, make_person: Callable[..., Person], settings: Any, tmp_path: Path
 ) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    use_retention_keys(settings, tmp_path)
     first, second = make_person(), make_person()
     first.store({"address": "Bern"}, now=NOW - timedelta(hours=13))
     second.store({"address": "Thun"})

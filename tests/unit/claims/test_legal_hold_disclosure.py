@@ -16,6 +16,7 @@ from django_phi_oidc.claims.legal_hold_disclosure import disclose_held_claims
 from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused
+from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.integration.journeys.test_transactions import audit_database_away
 from tests.support.claims_fixtures import DAY, NOW, Person
 
@@ -119,7 +120,20 @@ def test_disclosure_needs_an_active_hold_and_the_audit_log(counsel: Person, held
 
 
 def test_disclosure_without_claims_is_recorded(counsel: Person, held: Person) -> None:
-    StoredClaim.objects.all().delete()
+    StoredClaim.objects.all()._raw_delete("default")
     with clock.override_clock(lambda: NOW + DAY):
         assert disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL") == []
     assert list_events() == [("claim.revealed", "legal_hold", "HLEGAL", "{}")]
+
+
+def test_f7_claims_of_a_moved_subject_are_not_disclosed(
+    counsel: Person, held: Person, make_person: Callable[..., Person]
+) -> None:
+    PairwiseSubject.objects.filter(pk=held.subject.pk).update(user=make_person().user)
+    with clock.override_clock(lambda: NOW):
+        claims = disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL")
+    assert [(claim.value, claim.is_undecryptable) for claim in claims] == [(None, True)] * 2
+    PairwiseSubject.objects.filter(pk=held.subject.pk).update(user=held.user)
+    with clock.override_clock(lambda: NOW):
+        claims = disclose_held_claims(counsel.actor(), held.subject.uuid, purpose="HLEGAL")
+    assert [claim.value for claim in claims] == [{"locality": "Bern"}, {"locality": "Thun"}]

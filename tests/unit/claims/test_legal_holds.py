@@ -23,6 +23,7 @@ from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.claims_fixtures import DAY, NOW, Person
 from tests.support.concurrent_transaction import transaction_beside
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 
 OFFICER = Origin(actor="officer")
 LATER = NOW + 10 * DAY
@@ -32,7 +33,7 @@ HELD = {"birthdate": "1990-05-17", "address": {"locality": "Bern"}}
 @pytest.fixture(params=["with retention keys", "without"])
 def _retention_keys(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> None:
     if request.param == "with retention keys":
-        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+        use_retention_keys(settings, tmp_path)
 
 
 def hold(person: Person, *, until: Any = None, now: Any = NOW) -> LegalHold:
@@ -207,7 +208,7 @@ def test_sign_in_preserves_replaced_claims_on_hold(person: Person) -> None:
 
 @pytest.mark.django_db
 def test_claims_use_the_key_of_the_active_hold(person: Person, settings: Any, tmp_path: Any) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    use_retention_keys(settings, tmp_path)
     person.store(HELD)
 
     def bucket_names() -> set[str]:
@@ -234,7 +235,7 @@ def test_claims_use_the_key_of_the_active_hold(person: Person, settings: Any, tm
 
 @pytest.mark.django_db
 def test_undecryptable_claim_is_held_unchanged(person: Person, settings: Any, tmp_path: Any) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    use_retention_keys(settings, tmp_path)
     person.store(HELD)
     (tmp_path / "20261124-86400").unlink()
     ciphertext = StoredClaim.objects.get(name="address").value.ciphertext
@@ -353,16 +354,65 @@ def test_sign_in_does_not_replace_undecryptable_claims_on_hold(person: Person, s
     new_claims = {"address": {"locality": "Thun"}, "allergies": []}
     assert person.store(new_claims, session_id=uuid.uuid4(), now=NOW + DAY) == ("allergies",)
     assert person.store({"address": {"locality": "Thun"}}, now=NOW + DAY) == ()
-    StoredClaim.objects.filter(name="allergies").delete()
+    StoredClaim.objects.filter(name="allergies")._raw_delete("default")
     settings.PHI_OIDC = before
     assert dict(list_values(person))["address"] == '{"locality": "Bern"}'
 
 
 @pytest.mark.django_db
 def test_hold_is_released_with_a_slow_clock(person: Person, settings: Any, tmp_path: Any) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    use_retention_keys(settings, tmp_path)
     placed = hold(person)
     person.store({"address": "Bern"}, now=NOW + timedelta(seconds=3))
     scrub_inactive_users([person.user.pk], origin=OFFICER, now=NOW + timedelta(seconds=1))
     assert release_hold(placed.pk, origin=OFFICER, now=NOW + timedelta(seconds=5))
     assert StoredClaim.objects.get().bucket == "20261124-0"
+
+
+def delete_claim(person: Person) -> None:
+    StoredClaim.objects.filter(subject=person.subject.pk)[0].delete()
+
+
+def delete_claims(person: Person) -> None:
+    person.subject.claims.filter(name="address").delete()
+
+
+def delete_claims_by_base_manager(person: Person) -> None:
+    StoredClaim._base_manager.filter(subject=person.subject.pk).delete()
+
+
+def delete_holds(person: Person) -> None:
+    LegalHold.objects.filter(subject=person.subject.pk).delete()
+
+
+def delete_hold(person: Person) -> None:
+    LegalHold.objects.get(subject=person.subject.pk).delete()
+
+
+@pytest.mark.parametrize("until", [None, NOW + DAY], ids=["without an end", "with an end"])
+@pytest.mark.parametrize(
+    "delete", [delete_claim, delete_claims, delete_claims_by_base_manager, delete_holds, delete_hold]
+)
+def test_f6_orm_deletes_neither_held_claims_nor_an_active_hold(
+    delete: Callable[[Person], None], until: Any, person: Person
+) -> None:
+    person.store(HELD)
+    hold(person, until=until)
+    before = list_values(person)
+    with clock.override_clock(lambda: NOW), pytest.raises(HeldForLegalReasons), transaction.atomic():
+        delete(person)
+    assert list_values(person) == before
+    assert LegalHold.objects.filter(released_at=None).count() == 1
+
+
+@pytest.mark.parametrize("delete", [delete_claim, delete_claims, delete_claims_by_base_manager, delete_holds])
+def test_f6_orm_deletes_claims_and_holds_after_the_hold(delete: Callable[[Person], None], person: Person) -> None:
+    """The counterpart: the same deletions after the release, or after the end."""
+    person.store(HELD)
+    first = hold(person)
+    release_hold(first.pk, origin=OFFICER, now=NOW)
+    hold(person, until=NOW + DAY)
+    with clock.override_clock(lambda: NOW + DAY):
+        delete(person)
+    assert PairwiseSubject.objects.get(pk=person.subject.pk).held_until == NOW + DAY
+    assert len(list_values(person)) + LegalHold.objects.count() < 4

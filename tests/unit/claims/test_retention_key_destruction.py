@@ -1,5 +1,6 @@
 """A retention key is destroyed when no claim needs it; then claims in backups cannot be decrypted."""
 
+import json
 import random
 import threading
 import uuid
@@ -15,9 +16,11 @@ from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.log.verifier import VerificationSummary, verify_log
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush
+from django_phi_oidc.audit.recorder import record
 from django_phi_oidc.claims import tasks
 from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.claims.legal_holds import place_hold, release_hold
@@ -29,8 +32,8 @@ from django_phi_oidc.claims.retention import (
     scrub_sessions,
     scrub_user,
 )
-from django_phi_oidc.crypto import retention_keys
-from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder
+from django_phi_oidc.crypto import keyring, retention_keys
+from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
 from django_phi_oidc.errors import AuditUnavailable, KeyMissing, Undecryptable
 from django_phi_oidc.fields import SealedTextField
 from tests.integration.journeys.test_transactions import audit_database_away
@@ -38,6 +41,7 @@ from tests.support.audit_log import KEY, seal_now
 from tests.support.backups import back_up, restore
 from tests.support.claims_fixtures import DAY, NOW, Person
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 MIDNIGHT = NOW.replace(hour=0) + DAY
@@ -46,8 +50,7 @@ SESSION, ONE_DAY = "20261124-session", "20261124-86400"
 
 @pytest.fixture
 def keys(tmp_path: Path, settings: Any) -> RetentionKeyFolder:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
-    return RetentionKeyFolder(tmp_path)
+    return use_retention_keys(settings, tmp_path)
 
 
 def test_disabled_retention_keys_are_neither_created_nor_destroyed(make_person: Callable[..., Person]) -> None:
@@ -146,13 +149,15 @@ def test_no_key_is_destroyed_without_its_event(keys: RetentionKeyFolder, make_pe
     assert destroy_unused_keys(now=NOW + 2 * DAY) == [SESSION]
 
 
-def test_unavailable_keys_do_not_prevent_erasure(
-    keys: RetentionKeyFolder, make_person: Callable[..., Person], settings: Any, tmp_path: Path
+@pytest.mark.parametrize("away", ["missing", "empty"])
+def test_a4_unavailable_keys_do_not_prevent_erasure(
+    keys: RetentionKeyFolder, make_person: Callable[..., Person], settings: Any, tmp_path: Path, away: str
 ) -> None:
+    (tmp_path / "empty").mkdir()
     person = make_person()
     person.store({"address": "Bern"})
     original = settings.PHI_OIDC
-    settings.PHI_OIDC = override_phi_oidc(original, KEYS={"retention": tmp_path / "missing"})
+    settings.PHI_OIDC = override_phi_oidc(original, KEYS={"retention": tmp_path / away})
     with pytest.raises(KeyMissing):
         person.store({"address": "Thun"}, now=NOW + DAY)
     with clock.override_clock(lambda: NOW), pytest.raises(Undecryptable):
@@ -160,6 +165,8 @@ def test_unavailable_keys_do_not_prevent_erasure(
     with clock.override_clock(lambda: NOW + DAY), pytest.raises(KeyMissing):
         tasks.scrub()
     assert not StoredClaim.objects.exists(), "the claim is erased anyway"
+    assert list((tmp_path / "empty").iterdir()) == [], "no new key is written to the wrong folder"
+    assert list_key_events() == []
     settings.PHI_OIDC = override_phi_oidc(original, KEYS={"retention": "no folder"})
     with pytest.raises(ImproperlyConfigured):
         tasks.scrub()
@@ -169,13 +176,83 @@ def test_unavailable_keys_do_not_prevent_erasure(
     assert keys.names() == []
 
 
+class StubbornStore(RetentionKeyFolder):
+    """A project's store that does not destroy one of its keys."""
+
+    kept = ""
+    raises = True
+
+    def destroy(self, name: str) -> None:
+        if name != self.kept:
+            super().destroy(name)
+        elif self.raises:
+            raise TimeoutError("the vault")
+
+
+def list_key_events() -> list[tuple[str, str, str]]:
+    """Return action, key and outcome of the events about retention keys, oldest first."""
+    flush()
+    rows = AuditEvent.objects.filter(action__startswith="retention.").order_by("id")
+    return [(row.action.partition(".")[2], json.loads(row.detail)["bucket"], row.outcome) for row in rows]
+
+
+@pytest.mark.parametrize("raises", [True, False], ids=["raises", "destroys nothing"])
+def test_a5_key_that_cannot_be_destroyed_is_recorded_as_such_and_delays_no_other(
+    tmp_path: Path, settings: Any, raises: bool
+) -> None:
+    names = [f"2026112{day}-session" for day in (1, 2, 3)]
+    prepare_folder(tmp_path)
+    store = StubbornStore(tmp_path)
+    store.kept, store.raises = names[1], raises
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": store})
+    for name in names:
+        store.create(name)
+    with pytest.raises(KeyMissing, match="1 of 3"):
+        destroy_unused_keys(now=NOW + 2 * DAY)
+    assert store.names() == [names[1]]
+    recorded = list_key_events()
+    assert sorted(recorded) == [
+        ("key_destroyed", names[0], "success"),
+        ("key_destroyed", names[1], "failure"),
+        ("key_destroyed", names[2], "success"),
+        *(("key_unused", name, "success") for name in names),
+    ]
+    alerts = AuditEvent.objects.filter(action="alert.raised", detail='{"rule":"retention_key_kept"}')
+    assert alerts.count() == 1
+    for minutes in (1, 30, 59):
+        with pytest.raises(KeyMissing, match="1 of 1"):
+            destroy_unused_keys(now=NOW + 2 * DAY + timedelta(minutes=minutes))
+    assert list_key_events() == recorded
+    with pytest.raises(KeyMissing):
+        destroy_unused_keys(now=NOW + 2 * DAY + timedelta(minutes=61))
+    assert len(list_key_events()) == len(recorded) + 2
+    assert alerts.count() == 2
+    store.kept = ""
+    assert destroy_unused_keys(now=NOW + 2 * DAY + timedelta(minutes=62)) == [names[1]]
+    assert list_key_events()[-1] == ("key_destroyed", names[1], "success")
+    assert store.names() == []
+
+
+def test_a5_forged_event_does_not_replace_the_event_before_a_destruction(
+    keys: RetentionKeyFolder, settings: Any
+) -> None:
+    keys.create(SESSION)
+    now = NOW + 2 * DAY
+    fields = {"origin": Origin(), "now": now, "detail": {"bucket": SESSION}}
+    with_keys = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"audit_mac": [keyring.generate_key()]})
+    record("retention.key_unused", **fields)
+    settings.PHI_OIDC = with_keys
+    assert destroy_unused_keys(now=now) == [SESSION]
+    assert sorted(action for action, _, _ in list_key_events()) == ["key_destroyed", "key_unused", "key_unused"]
+
+
 @pytest.mark.parametrize("is_used", [True, False], ids=["with retention keys", "without"])
 def test_restored_backup_is_undecryptable_after_key_destruction(
     make_person: Callable[..., Person], settings: Any, tmp_path: Path, is_used: bool
 ) -> None:
     if is_used:
-        (tmp_path / "keys").mkdir()
-        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path / "keys"})
+        use_retention_keys(settings, tmp_path / "keys")
     person = make_person()
     person.store({"birthdate": "1990-05-17", "address": {"locality": "Bern"}})
     seal_now(at=NOW)

@@ -18,8 +18,9 @@ from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import scrub_sessions
 from django_phi_oidc.claims.retention_report import RetentionKeySummary, create_retention_report, find_key_summary
-from tests.support.claims_fixtures import DAY, NOW, Person
+from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 SECOND = timedelta(seconds=1)
@@ -94,6 +95,23 @@ def test_report_of_held_claims_is_late_after_the_hold(person: Person) -> None:
     assert (after.overdue, after.is_late, after.holds, after.claims[0].held_past_their_time) == (1, True, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("retention", "limit"), [(timedelta(hours=2), timedelta(hours=2)), (None, DAY), ("session", timedelta(hours=8))]
+)
+def test_a6_report_counts_claims_past_a_shortened_retention(
+    person: Person, settings: Any, retention: Any, limit: timedelta
+) -> None:
+    long = {"address": {**DECLARED["address"], "retention": 365 * DAY}}
+    person.store({"address": "Bern"}, declared=long)
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": long}
+    assert create_retention_report(now=NOW + 2 * DAY).overdue == 0
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": {"address": {**DECLARED["address"], "retention": retention}}}
+    before, after = create_retention_report(now=NOW + limit - SECOND), create_retention_report(now=NOW + limit)
+    assert (before.overdue, before.overdue_since) == (0, None)
+    assert (after.overdue, after.overdue_since) == (1, NOW + limit)
+    assert create_retention_report(now=NOW + limit + timedelta(hours=2)).is_late
+
+
 def test_report_takes_two_selects_and_reads_no_value(
     make_person: Callable[..., Person],
 ) -> None:
@@ -120,7 +138,7 @@ def test_key_summary_is_none_if_retention_keys_are_disabled(person: Person) -> N
 
 @pytest.fixture
 def _retention_keys(settings: Any, tmp_path: Path) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    use_retention_keys(settings, tmp_path)
 
 
 @pytest.mark.usefixtures("_retention_keys")

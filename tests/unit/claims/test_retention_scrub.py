@@ -26,14 +26,18 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims import tasks
+from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.claims.retention import scrub_due_claims, scrub_sessions, scrub_user
+from django_phi_oidc.claims.retention_report import create_retention_report
+from django_phi_oidc.sessions.models import OIDCSession
 from tests.support import databases
 from tests.support.celery_worker import eventually
 from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person
 from tests.support.concurrent_transaction import transaction_beside
 
 ROOT = Path(__file__).resolve().parents[3]
+SECOND = timedelta(seconds=1)
 PROGRAM = Path(__file__).with_name("scrub_process.py")
 
 
@@ -350,3 +354,47 @@ def test_scrub_user_and_a_sign_in_do_not_deadlock(
         for future in waiting:
             future.result(20)
     assert not StoredClaim.objects.exists(), "the sign-in was first"
+
+
+def delete_session_by_sql(person: Person) -> None:
+    """Delete the row of the person's session past Django's signals."""
+    with connection.cursor() as cursor:
+        table = connection.ops.quote_name(OIDCSession._meta.db_table)
+        cursor.execute(f"DELETE FROM {table}")
+
+
+@pytest.mark.django_db(databases=["default", "phi_audit"])
+def test_c6_claims_of_a_session_that_is_gone_are_overdue_and_erased(person: Person) -> None:
+    person.store({"birthdate": "1990-05-17", "address": "Bern"})
+    assert scrub_due_claims(now=NOW) == 0
+    delete_session_by_sql(person)
+    report = create_retention_report(now=NOW + DAY - SECOND)
+    assert (report.overdue, report.overdue_since, report.is_late) == (1, NOW, True)
+    assert sum(summary.of_sessions for summary in report.claims) == 0
+    assert scrub_due_claims(now=NOW) == 1
+    assert list(StoredClaim.objects.values_list("name", flat=True)) == ["address"]
+    assert create_retention_report(now=NOW).overdue == 0
+    flush()
+    event = AuditEvent.objects.get(action="claim.scrubbed")
+    assert (event.session, event.subject) == (str(person.session_id), str(person.subject.uuid))
+    assert json.loads(event.detail) == {"cause": "session_ended", "claims": ["birthdate"], "counts": [1]}
+
+
+@pytest.mark.django_db(databases=["default", "phi_audit"])
+def test_c6_claims_of_a_live_session_are_not_overdue(person: Person) -> None:
+    person.store({"birthdate": "1990-05-17"})
+    report = create_retention_report(now=NOW + DAY)
+    assert (report.overdue, report.overdue_since) == (0, None)
+    assert sum(summary.of_sessions for summary in report.claims) == 1
+    assert scrub_due_claims(now=NOW + DAY) == 0
+
+
+@pytest.mark.django_db(databases=["default", "phi_audit"])
+def test_c6_held_claims_of_a_session_that_is_gone_are_kept_until_the_hold_ends(person: Person) -> None:
+    person.store({"birthdate": "1990-05-17"})
+    place_hold(person.subject.uuid, reason="matter 7", until=NOW + DAY, origin=Origin(), now=NOW)
+    delete_session_by_sql(person)
+    assert create_retention_report(now=NOW).overdue == 0
+    assert scrub_due_claims(now=NOW) == 0
+    assert StoredClaim.objects.get().expires_at == NOW
+    assert scrub_due_claims(now=NOW + DAY) == 1

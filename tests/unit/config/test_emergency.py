@@ -26,6 +26,14 @@ def test_defaults_and_values_from_json() -> None:
     assert parse_emergency({**VALID, "longest": timedelta(hours=24)}).longest == timedelta(days=1)
 
 
+def test_f8_limit_and_assurance_have_defaults() -> None:
+    declared = parse_emergency(VALID)
+    assert (declared.max_unreviewed, declared.acr) == (10, None)
+    declared = parse_emergency({**VALID, "max_unreviewed": 1, "acr": ["silver", "gold"]})
+    assert (declared.max_unreviewed, declared.acr) == (1, ("silver", "gold"))
+    assert parse_emergency({**VALID, "max_unreviewed": 1000, "acr": []}).acr == ()
+
+
 INVALID: list[tuple[str, Any]] = [
     ("permissions", {}),
     ("permissions", ["portal.view_chart"]),
@@ -44,6 +52,14 @@ INVALID: list[tuple[str, Any]] = [
     ("longest", True),
     ("longest", "1h"),
     ("longest", float("nan")),
+    ("max_unreviewed", 0),
+    ("max_unreviewed", 1001),
+    ("max_unreviewed", True),
+    ("max_unreviewed", "10"),
+    ("acr", "gold"),
+    ("acr", [1]),
+    ("acr", ["silver gold"]),
+    ("acr", [""]),
     ("spool", "spool"),
     ("spool", 7),
     ("unknown", 1),

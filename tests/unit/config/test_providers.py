@@ -208,6 +208,27 @@ def test_authorization_parameter_with_a_wrong_value_is_refused_without_it(value:
         parse_provider("default", {**PROVIDER, "authorization_parameters": {"prompt": value}})
 
 
+def test_b4_end_session_parameters_keep_their_order() -> None:
+    parameters = {"logout_uri": "https://rp.example/oidc/logged-out/", "ui_locales": "de fr"}
+    provider = parse_provider("default", {**PROVIDER, "end_session_parameters": parameters})
+    assert provider.end_session_parameters == tuple(parameters.items())
+
+
+@pytest.mark.parametrize(
+    "name", ["client_id", "id_token_hint", "logout_hint", "post_logout_redirect_uri", "state", "", "a&b", 5]
+)
+def test_b4_end_session_parameter_of_the_protocol_is_refused(name: Any) -> None:
+    with pytest.raises(DeclarationInvalid, match=r"PROVIDERS\['default'\]\['end_session_parameters'\]"):
+        parse_provider("default", {**PROVIDER, "end_session_parameters": {name: "x"}})
+
+
+@pytest.mark.parametrize("value", ["minimal", "always", "never"])
+def test_b4_id_token_hint_is_one_of_three(value: str) -> None:
+    assert parse_provider("default", {**PROVIDER, "id_token_hint": value}).id_token_hint == value
+    with pytest.raises(DeclarationInvalid, match="id_token_hint"):
+        parse_provider("default", {**PROVIDER, "id_token_hint": f"{value}!"})
+
+
 @pytest.mark.parametrize(("value", "seconds"), [(60, 60), (timedelta(minutes=5), 300), (None, None)])
 def test_max_age_is_whole_seconds(value: Any, seconds: int | None) -> None:
     assert parse_provider("default", {**PROVIDER, "max_age": value}).max_age == seconds

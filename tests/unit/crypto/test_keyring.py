@@ -103,6 +103,59 @@ def test_keys_from_a_source_without_valid_keys_raise_key_missing(settings: Any, 
     assert NEW not in str(refused.value)
 
 
+class VaultError(Exception):
+    """Of a client that has its own hierarchy of errors."""
+
+
+@pytest.mark.parametrize("fault", [VaultError, OSError, ZeroDivisionError, LookupError], ids=repr)
+def test_a2_any_error_of_a_callable_is_key_missing_with_its_cause(settings: Any, fault: type[Exception]) -> None:
+    def from_vault() -> list[str]:
+        if is_sealed:
+            raise fault("a token of the vault")
+        return [NEW]
+
+    is_sealed = False
+    configure(settings, from_vault)
+    assert found() == [NEW]
+    is_sealed = True
+    with pytest.raises(KeyMissing, match="encryption") as refused:
+        keyring.get_keys("encryption")
+    assert isinstance(refused.value.__cause__, fault)
+    assert "vault" not in str(refused.value)
+
+
+def test_a2_key_missing_of_a_callable_keeps_its_message(settings: Any) -> None:
+    def from_vault() -> list[str]:
+        raise KeyMissing("The vault does not answer.")
+
+    configure(settings, from_vault)
+    with pytest.raises(KeyMissing, match="The vault does not answer"):
+        keyring.get_keys("encryption")
+
+
+def test_a2_callable_may_end_the_process(settings: Any) -> None:
+    def interrupted() -> list[str]:
+        raise KeyboardInterrupt
+
+    configure(settings, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        keyring.get_keys("encryption")
+
+
+def test_a1_find_keys_returns_none_and_logs_the_fault_without_its_text(
+    settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def from_vault() -> list[str]:
+        raise VaultError("a token of the vault")
+
+    configure(settings, from_vault)
+    assert keyring.find_keys("encryption") == ()
+    assert "VaultError" in caplog.text
+    assert "a token of the vault" not in caplog.text
+    configure(settings, [NEW])
+    assert [key.id for key in keyring.find_keys("encryption")] == [keyring.get_keys("encryption")[0].id]
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"short"], ids=repr)
 def test_keys_from_a_bad_file_raise_key_missing(settings: Any, tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "keys"

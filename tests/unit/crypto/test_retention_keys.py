@@ -2,7 +2,9 @@
 
 import multiprocessing
 import stat
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_phi_oidc.crypto import keyring, retention_keys
-from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder
+from django_phi_oidc.crypto.retention_keys import MARKER_NAME, RetentionKeyFolder, prepare_folder
 from django_phi_oidc.errors import KeyMissing, Undecryptable
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 
 NAME = "20261124-86400"
 HOLD = "hold-" + "0123456789abcdef" * 2
@@ -21,8 +24,7 @@ NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def folder(tmp_path: Path, settings: Any) -> RetentionKeyFolder:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
-    return RetentionKeyFolder(tmp_path)
+    return use_retention_keys(settings, tmp_path)
 
 
 def test_key_is_the_same_until_it_is_destroyed(folder: RetentionKeyFolder, tmp_path: Path) -> None:
@@ -51,13 +53,14 @@ def make(folder: Path, name: str) -> bytes:
 
 
 def test_concurrent_processes_create_one_key(tmp_path: Path) -> None:
+    prepare_folder(tmp_path)
     names = [f"202611{day:02}-{kind}" for day in range(1, 21) for kind in ("session", "60")]
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         created = pool.starmap(make, [(tmp_path, name) for name in names for _ in range(8)], chunksize=1)
     by_name = {name: set(created[8 * at : 8 * at + 8]) for at, name in enumerate(names)}
     assert [len(keys) for keys in by_name.values()] == [1] * len(names)
     assert len(set.union(*by_name.values())) == len(names)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names), "nothing is left lying about"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, MARKER_NAME])
 
 
 @pytest.mark.parametrize(
@@ -95,6 +98,54 @@ def test_unavailable_folder_is_an_error_in_every_method(tmp_path: Path) -> None:
         RetentionKeyFolder(tmp_path / "nowhere").create(NAME)
 
 
+def test_a4_folder_without_its_marker_is_an_error_in_every_method(tmp_path: Path) -> None:
+    folder = RetentionKeyFolder(tmp_path)
+    calls: list[Callable[[], Any]] = [
+        *(partial(method, NAME) for method in (folder.get, folder.create, folder.destroy)),
+        folder.names,
+    ]
+    for call in calls:
+        with pytest.raises(KeyMissing, match="keys generate"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+    assert prepare_folder(tmp_path)
+    results = [call() for call in calls]
+    assert (results[0], len(results[1]), results[2:]) == (None, 32, [None, []])
+
+
+def test_a4_preparation_does_not_change_a_prepared_folder(tmp_path: Path) -> None:
+    path = tmp_path / "var" / "keys"
+    assert prepare_folder(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    folder = RetentionKeyFolder(path)
+    key = folder.create(NAME)
+    assert not prepare_folder(path)
+    assert (folder.names(), folder.get(NAME)) == ([NAME], key)
+    (path / MARKER_NAME).unlink()
+    for call in (folder.names, partial(folder.get, NAME)):
+        with pytest.raises(KeyMissing):
+            call()
+    assert prepare_folder(path)
+    assert (folder.names(), folder.get(NAME)) == ([NAME], key)
+
+
+def test_a4_ciphertext_is_not_undecryptable_while_an_empty_folder_is_in_place_of_the_keys(
+    settings: Any, tmp_path: Path
+) -> None:
+    path, away = tmp_path / "keys", tmp_path / "away"
+    use_retention_keys(settings, path)
+    ciphertext = keyring.encrypt("Bern", context=["a place"], retention_key_name=NAME)
+    path.rename(away)
+    path.mkdir()
+    with pytest.raises(KeyMissing):
+        keyring.decrypt(ciphertext, context=["a place"])
+    with pytest.raises(KeyMissing):
+        keyring.encrypt("Bern", context=["a place"], retention_key_name=HOLD)
+    path.rmdir()
+    away.rename(path)
+    assert keyring.decrypt(ciphertext, context=["a place"]) == "Bern"
+
+
 def test_retention_key_is_named_by_its_day_and_retention() -> None:
     assert retention_keys.retention_key_name(NOON, timedelta(days=1)) == "20261124-86400"
     assert retention_keys.retention_key_name(NOON, "session") == "20261124-session"
@@ -109,13 +160,64 @@ def test_store_is_the_configured_one(settings: Any, tmp_path: Path) -> None:
     assert not retention_keys.is_enabled()
     with pytest.raises(KeyMissing):
         retention_keys.get_store()
+    prepare_folder(tmp_path)
     for values in (tmp_path, RetentionKeyFolder(tmp_path)):
         settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"retention": values})
         assert retention_keys.is_enabled()
-        assert isinstance(retention_keys.get_store(), RetentionKeyFolder)
+        assert retention_keys.get_store().create(NAME) == RetentionKeyFolder(tmp_path).get(NAME)
     settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"retention": str(tmp_path)})
     with pytest.raises(ImproperlyConfigured, match="retention"):
         retention_keys.get_store()
+
+
+class VaultStore:
+    """A project's store that fails with errors of its own."""
+
+    def __init__(self) -> None:
+        self.key: Any = bytes(32)
+        self.is_sealed = False
+
+    def get(self, name: str) -> Any:
+        if self.is_sealed:
+            raise LookupError("a token of the vault")
+        return self.key
+
+    create = destroy = get
+
+    def names(self) -> Iterator[str]:
+        yield NAME
+        self.get(NAME)
+
+
+def test_a2_any_error_of_a_project_store_is_key_missing_with_its_cause(settings: Any) -> None:
+    vault = VaultStore()
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": vault})
+    store = retention_keys.get_store()
+    calls: list[Callable[[], Any]] = [
+        *(partial(method, NAME) for method in (store.get, store.create, store.destroy)),
+        lambda: list(store.names()),
+    ]
+    assert [call() for call in calls] == [bytes(32), bytes(32), None, [NAME]]
+    vault.is_sealed = True
+    for call in calls:
+        with pytest.raises(KeyMissing, match="retention") as refused:
+            call()
+        assert isinstance(refused.value.__cause__, LookupError)
+        assert "vault" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", [b"", bytes(31), "A" * 32], ids=repr)
+def test_a2_invalid_key_of_a_project_store_is_key_missing(settings: Any, key: Any) -> None:
+    vault = VaultStore()
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": vault})
+    store = retention_keys.get_store()
+    assert (store.get(NAME), store.create(NAME)) == (bytes(32), bytes(32))
+    vault.key = None
+    assert store.get(NAME) is None
+    vault.key = key
+    for method in (store.get, store.create):
+        with pytest.raises(KeyMissing):
+            method(NAME)
 
 
 def test_ciphertext_is_decrypted_only_in_its_context_and_while_the_key_exists(

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -82,10 +83,43 @@ def run_checks(members: dict[str, Any], declared: ProviderDeclaration) -> Iterat
     yield diagnostics.check_par(members, declaration=declared)
     yield diagnostics.check_client_authentication(members, declaration=declared)
     yield diagnostics.check_revocation(members, declaration=declared)
-    yield from diagnostics.check_logout(members)
+    yield from diagnostics.check_logout(members, declaration=declared)
+    yield from diagnostics.check_logout_sub(members, declaration=declared)
     yield diagnostics.check_response_issuer(members, is_only_provider=True)
     yield diagnostics.check_requested_claims(members, declaration=declared, claims={})
     yield diagnostics.check_acr_values(members, requested=("x",))
+    yield from diagnostics.check_reauthentication(members, declaration=declared)
+
+
+@pytest.mark.parametrize(
+    ("path", "subject_type", "codes"),
+    [
+        ("/realms/patients/protocol/openid-connect/auth", "pairwise", ["logout_sub_mismatch"]),
+        ("/realms/patients/protocol/openid-connect/auth", "public", []),
+        ("/authorize", "pairwise", []),
+    ],
+)
+def test_b1_keycloak_with_pairwise_subjects_is_a_warning(path: str, subject_type: Any, codes: list[str]) -> None:
+    declaration = replace(DECLARED, subject_type=subject_type)
+    members = {**METADATA, "authorization_endpoint": f"{ISSUER}{path}"}
+    findings = list(diagnostics.check_logout_sub(members, declaration=declaration))
+    assert [(finding.level, finding.code) for finding in findings] == [("warning", code) for code in codes]
+
+
+@pytest.mark.parametrize(
+    ("mode", "claims", "codes"),
+    [
+        ("verify", ["sub", "auth_time"], []),
+        ("verify", None, []),
+        ("verify", ["sub"], ["auth_time_missing"]),
+        ("request", ["sub", "auth_time"], ["django_phi_oidc.W034"]),
+        ("never", ["sub"], ["django_phi_oidc.W034"]),
+    ],
+)
+def test_b6_provider_without_auth_time_is_a_warning(mode: Any, claims: list[str] | None, codes: list[str]) -> None:
+    members = {**METADATA, "claims_supported": claims} if claims else {}
+    findings = list(diagnostics.check_reauthentication(members, declaration=replace(DECLARED, reauthentication=mode)))
+    assert [(finding.level, finding.code) for finding in findings] == [("warning", code) for code in codes]
 
 
 @pytest.mark.parametrize(("days", "level"), [(31, "ok"), (30, "ok"), (29, "warning"), (0, "warning")])
@@ -176,3 +210,52 @@ def test_text_of_a_provider_is_shown_in_ascii() -> None:
     assert (finding.level, r"https://\u043ep.example" in finding.text) == ("failure", True)
     assert diagnostics.sanitize_text(ISSUER) == ISSUER
     assert len(diagnostics.sanitize_text("é" * 1000)) == 200
+
+
+OKTA = {"issuer": "https://example.okta.com/oauth2/default"}
+COGNITO = {"issuer": "https://cognito-idp.us-east-1.amazonaws.com/us-east-1_EXAMPLE"}
+GLEWLWYD = {"end_session_endpoint": "https://op.example/api/oidc/end_session"}
+SPRING = {"end_session_endpoint": "https://op.example/connect/logout"}
+KEYCLOAK = {"authorization_endpoint": "https://op.example/realms/r/protocol/openid-connect/auth"}
+LOGOUT_URI = {"end_session_parameters": {"logout_uri": "https://rp.example/oidc/logged-out/"}}
+REQUIRED = "id_token_hint_required"
+
+
+@pytest.mark.parametrize(
+    ("members", "options", "code"),
+    [
+        ({}, {}, ""),
+        ({}, {"id_token_hint": "never"}, ""),
+        (KEYCLOAK, {}, ""),
+        (OKTA, {}, REQUIRED),
+        (OKTA, {"id_token_hint": "never"}, REQUIRED),
+        (OKTA, {"id_token_hint": "never", "end_session_method": "post"}, REQUIRED),
+        (OKTA, {"id_token_hint": "always"}, ""),
+        (OKTA, {"end_session_method": "post"}, ""),
+        ({"issuer": "https://okta.com.example"}, {}, ""),
+        (GLEWLWYD, {}, REQUIRED),
+        (GLEWLWYD, {"id_token_hint": "always"}, ""),
+        (SPRING, {}, REQUIRED),
+        (SPRING, {"id_token_hint": "always"}, ""),
+        (COGNITO, {}, "end_session_parameter_missing"),
+        (COGNITO, {"id_token_hint": "always"}, "end_session_parameter_missing"),
+        (COGNITO, LOGOUT_URI, ""),
+        ({"end_session_endpoint": None}, {}, "end_session_absent"),
+    ],
+)
+def test_b4_logout_that_would_not_end_the_session_at_the_provider_is_a_warning(
+    members: dict[str, Any], options: dict[str, Any], code: str
+) -> None:
+    raw = {"issuer": ISSUER, "client_id": "portal", "client_secret": "s", **options}
+    declared = parse_provider("default", raw)
+    first, *_ = diagnostics.check_logout({**METADATA, **members}, declaration=declared)
+    assert (first.check, first.level, first.code) == ("logout", "warning" if code else "ok", code)
+    assert bool(first.remedy) is bool(code)
+
+
+def test_b4_logout_text_states_what_depends_on_the_id_token() -> None:
+    unknown, *_ = diagnostics.check_logout(METADATA, declaration=DECLARED)
+    assert "if the ID Token contains no claims about the person" in unknown.text
+    raw = {"issuer": ISSUER, "client_id": "portal", "client_secret": "s", "id_token_hint": "always"}
+    always, *_ = diagnostics.check_logout(METADATA, declaration=parse_provider("default", raw))
+    assert always.text == "the session at the provider ends too: the ID Token is sent as the hint"

@@ -194,7 +194,10 @@ DEFECTS: dict[str, tuple[Any, Findings]] = {
         with_metadata(backchannel_logout_session_supported=False),
         [("warning", "logout", "backchannel_without_sid")],
     ),
-    "a claim that is not listed": (with_metadata(claims_supported=["sub"]), [("warning", "claims", "claim_untold")]),
+    "a claim that is not listed": (
+        with_metadata(claims_supported=["sub", "auth_time"]),
+        [("warning", "claims", "claim_untold")],
+    ),
     "a scope that is not listed": (with_metadata(scopes_supported=["openid"]), [("warning", "claims", "claim_untold")]),
     "no metadata": (answering("discovery", status=404, json={}), [("failure", "discovery", "metadata_invalid")]),
     "metadata that is no object": (answering("discovery", json=[]), [("failure", "discovery", "metadata_invalid")]),

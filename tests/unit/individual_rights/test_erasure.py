@@ -34,6 +34,7 @@ from tests.support.audit_log import KEY
 from tests.support.emergency_access import allow, opened
 from tests.support.emergency_access import declare as declare_emergency
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
     NOW,
@@ -226,7 +227,7 @@ def test_erased_person_is_new_at_the_next_sign_in(op: ScriptedOP) -> None:
 def test_retention_keys_of_erased_claims_are_destroyed_by_the_schedule(
     op: ScriptedOP, known: Callable[[], SignedIn], settings: Any, tmp_path: Path
 ) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    keys = use_retention_keys(settings, tmp_path)
     person = known()
     claim = StoredClaim.objects.get(name="address")
     claim.bucket, claim.value = "20261124-86400", '"Bern"'
@@ -234,7 +235,7 @@ def test_retention_keys_of_erased_claims_are_destroyed_by_the_schedule(
     erase(person)
     assert destroy_unused_keys(now=NOW) == [], "somebody may still be sealing under today's key"
     assert destroy_unused_keys(now=NOW + DAY) == ["20261124-86400"]
-    assert list(tmp_path.iterdir()) == []
+    assert keys.names() == []
 
 
 def test_erasure_waits_for_a_concurrent_sign_in_and_erases_its_session(

@@ -246,3 +246,13 @@ def test_export_contains_emergency_accesses_without_the_patient(
         }
     ]
     assert not any(word in json.dumps(document) for word in ("4711", "4712", CANARY))
+
+
+def test_f7_claims_of_a_moved_subject_are_not_exported(sign_in: Callable[..., SignedIn]) -> None:
+    person, other = sign_in(), sign_in()
+    subject = another_subject(other)
+    assert '"Bern"' in json.dumps(export(other, subject).document)
+    PairwiseSubject.objects.filter(pk=subject.pk).update(user=person.user)
+    exported = export(person, subject)
+    assert "Bern" not in json.dumps(exported.document)
+    assert "claim address" in exported.unreadable_items

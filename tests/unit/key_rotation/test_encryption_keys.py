@@ -22,7 +22,9 @@ from django_phi_oidc.key_rotation.encryption_keys import (
     list_encrypted_columns,
     reencrypt,
 )
+from django_phi_oidc.sessions.models import EncryptedToken, OIDCSession, PendingRevocation, TokenToRevoke
 from tests.support.concurrent_transaction import transaction_beside
+from tests.support.session_fixtures import NOW
 from tests.unit.key_rotation.conftest import NEW, OLD
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -35,6 +37,7 @@ PACKAGE_COLUMNS = {
     "django_phi_oidc_oidcsession.refresh_token",
     "django_phi_oidc_oidcsession.id_token",
     "django_phi_oidc_pendingrevocation.token",
+    "django_phi_oidc_pendingrevocation.session_token",
 }
 HOST_COLUMNS = {"ward_chart.text", "ward_chart.remark", "ward_bed.The Note", "ward_visit.note", "ward_patient.history"}
 RETENTION = ("20261125-86400", "20261125-session", "hold-0123456789abcdef0123456789abcdef")
@@ -143,6 +146,29 @@ def test_reencrypt_covers_every_primary_key_type_and_rows_that_the_manager_hides
     assert [opened(ward.Patient.objects.get(pk=patient.pk), "history") for patient in patients] == [
         f"history {n}" for n in range(3)
     ]
+
+
+def test_a1_reencrypt_covers_the_queued_ciphertext_of_a_session(seal_under: Any) -> None:
+    seal_under(OLD)
+    session = OIDCSession.objects.create(
+        id=uuid.uuid4(), provider="default", refresh_token="canary", started_at=NOW, last_seen_at=NOW
+    )
+    stored = OIDCSession.objects.get()
+    seal_under(NEW)
+    (pk,) = PendingRevocation.objects.queue(
+        [
+            TokenToRevoke(
+                token=EncryptedToken(token_type_hint="refresh_token", value=stored.refresh_token),
+                provider="default",
+                session_id=session.pk,
+            )
+        ],
+        now=NOW,
+    )
+    ring = seal_under(NEW, OLD)
+    assert reencrypt(column_of(PendingRevocation, "session_token"), keys=ring) == ReencryptionResult(reencrypted=1)
+    seal_under(NEW)
+    assert PendingRevocation.objects.get(pk=pk).decrypt_token() == "canary"
 
 
 def raw(text: str) -> bytearray:

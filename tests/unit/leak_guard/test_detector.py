@@ -1,20 +1,28 @@
 """Texts, log records, error reports and Sentry events are masked, and otherwise unchanged."""
 
+import contextvars
 import json
 import logging
 import re
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import sentry_sdk
+from celery.signals import task_postrun, task_prerun
 from django.core import mail
+from django.db import connections
 from django.utils.log import AdminEmailHandler
 from sentry_sdk.integrations.django import DjangoIntegration
 
 from django_phi_oidc._internal import request_secrets
 from django_phi_oidc._internal.request_secrets import MIN_SECRET_LENGTH, register_secret, track_secrets
+from django_phi_oidc.audit.events import Origin
+from django_phi_oidc.audit.request_context import Actor
+from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.leak_guard.detector import MASK, LeakageFilter, before_send, find_leaks, find_leaks_in_url, mask
 from django_phi_oidc.leak_guard.error_reporter import MaskingReporter
 from tests.support.leaking_views import JWE, JWT
@@ -110,11 +118,11 @@ def test_secrets_are_tracked_only_within_the_block() -> None:
         register_secret("a" * (MIN_SECRET_LENGTH - 1), "claim")
         (secret,) = request_secrets.current_secrets()
         assert "canary" not in repr(secret)
-        inherited: Any = request_secrets._secrets_context.get()
+        inherited: Any = request_secrets._tracker_context.get()
         with track_secrets():
             assert request_secrets.current_secrets() == ()
     assert request_secrets.current_secrets() == ()
-    assert inherited == {}, "a thread that lives on holds nothing either"
+    assert inherited.secrets == {}, "a thread that lives on holds nothing either"
 
 
 @pytest.mark.parametrize("shown", [repr, json.dumps, lambda text: text.replace("'", "&#x27;")])
@@ -299,3 +307,107 @@ def test_sentry_event_is_masked_completely(
     frames = event["exception"]["values"][-1]["stacktrace"]["frames"]
     assert any("vars" in frame for frame in frames) is (leak != "claim"), "no variables after a disclosure"
     assert frames[-1]["function"] == "respond"
+
+
+def capture_error(value: Any) -> None:
+    """Report an exception whose frames contain the value in several places."""
+    keyed, members = {value: "a key"}, {value}
+    try:
+        raise RuntimeError("No such thing", len(keyed), len(members))
+    except RuntimeError:
+        sentry_sdk.capture_exception()
+
+
+@WITH_PARTS
+def test_f2_variables_are_left_out_after_a_disclosure_without_the_middleware(
+    settings: Any, sign_in: SignIn, sentry: Callable[..., RecordingTransport], at_noon: None
+) -> None:
+    settings.ROOT_URLCONF = "tests.support.leaking_views"
+    assert GUARD not in settings.MIDDLEWARE
+    transport = sentry(before_send=before_send)
+    fail(sign_in(), "claim")
+    assert "a value" not in "".join(transport.sent)
+    (event,) = [json.loads(item) for item in transport.sent if '"exception"' in item]
+    assert event["exception"]["values"][-1]["value"] == f"No such thing: {MASK}"
+    assert not any("vars" in frame for frame in event["exception"]["values"][-1]["stacktrace"]["frames"])
+    transport = sentry(before_send=before_send)
+    fail(sign_in(), "nothing")
+    (event,) = [json.loads(item) for item in transport.sent if '"exception"' in item]
+    assert any("vars" in frame for frame in event["exception"]["values"][-1]["stacktrace"]["frames"])
+    assert request_secrets.current_secrets() == ()
+    assert not request_secrets.has_revealed_claims()
+
+
+@WITH_PARTS
+@pytest.mark.parametrize("reveals", [True, False])
+def test_f2_variables_are_left_out_after_a_disclosure_in_a_command(
+    reveals: bool, sign_in: SignIn, sentry: Callable[..., RecordingTransport], at_noon: None
+) -> None:
+    """In a thread of its own, as in a process that serves no request."""
+    person, transport = sign_in(), sentry(before_send=before_send)
+    actor = Actor(user=person.user, origin=Origin(actor=str(person.user.pk), session=str(person.session.pk)))
+
+    def command() -> None:
+        try:
+            value = "another canary"
+            if reveals:
+                value = reveal(actor, person.user, "birthdate", purpose="TREAT")
+            capture_error(value)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=contextvars.Context().run, args=[command])
+    thread.start()
+    thread.join()
+    sent = "".join(transport.sent)
+    assert "a value" not in sent
+    assert ("another canary" in sent) is not reveals
+
+
+@WITH_PARTS
+def test_f2_task_forgets_what_it_revealed(sign_in: SignIn, sentry: Callable[..., RecordingTransport]) -> None:
+    task = type("Task", (), {"request": type("Request", (), {"is_eager": False})})
+
+    def run() -> tuple[bool, int, bool]:
+        task_prerun.send(sender=task, task=task)
+        register_secret("a canary", "claim")
+        during = request_secrets.has_revealed_claims(), len(request_secrets.current_secrets())
+        task_postrun.send(sender=task, task=task)
+        return *during, request_secrets.has_revealed_claims()
+
+    assert contextvars.Context().run(run) == (True, 1, False)
+
+
+def test_f2_keys_and_sets_of_an_event_are_masked() -> None:
+    event = {"extra": {JWT: {JWT, "x"}, "y": frozenset({JWT}), 5: (JWT, 6)}}
+    assert before_send(event, {}) == {"extra": {MASK: {MASK, "x"}, "y": frozenset({MASK}), 5: (MASK, 6)}}
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise AttributeError("no such attribute")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"msg": "%s", "args": (Unprintable(),)},
+        {"msg": Unprintable()},
+        {"msg": "%(name)d", "args": ({"name": "x"},)},
+        {"msg": "fine", "exc_info": True},
+        {"msg": "fine", "exc_info": (ValueError, "no exception", None)},
+    ],
+)
+def test_d11_filter_never_raises_and_never_drops_a_record(fields: dict[str, Any]) -> None:
+    record = logging.makeLogRecord(fields)
+    assert LeakageFilter().filter(record) is True
+    assert LeakageFilter().filter(logging.makeLogRecord({"msg": "a %s", "args": ("word",)})) is True
+
+
+def test_d11_traceback_of_a_usual_exception_is_still_masked() -> None:
+    try:
+        raise ValueError("Bearer 0123456789abcdef0123")
+    except ValueError:
+        record = logging.makeLogRecord({"msg": "failed", "exc_info": sys.exc_info()})
+    assert LeakageFilter().filter(record)
+    assert "Bearer •••" in str(record.exc_text)

@@ -1,5 +1,6 @@
 """The activation page: who may enter a code, how often, and with which result."""
 
+import html
 import json
 import os
 import re
@@ -17,6 +18,8 @@ from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 from django.core.signals import got_request_exception
 from django.db import connections
+from django.utils.formats import date_format
+from django.utils.timezone import localtime
 from django.views.debug import ExceptionReporter
 
 from django_phi_oidc import conf
@@ -90,12 +93,13 @@ def arrive(rf: Any) -> Callable[..., SecureClient]:
     return make
 
 
-def cookie_of(rf: Any, sub: str = SUB, *, address: str = HERE, named: str | None = None) -> Morsel[str]:
+def cookie_of(
+    rf: Any, sub: str = SUB, *, address: str = HERE, named: str | None = None, auth_time: datetime | None = None
+) -> Morsel[str]:
     request = rf.get("/oidc/callback/", secure=True, REMOTE_ADDR=address)
-    issuer = conf.providers()["default"].issuer
-    attach_unlinked_sign_in(
-        request, VerifiedSignIn(provider="default", issuer=issuer, sub=sub, claims={}, origin=Origin(client_ip=address))
-    )
+    issuer, origin = conf.providers()["default"].issuer, Origin(client_ip=address)
+    sign_in = {"provider": "default", "issuer": issuer, "sub": sub, "claims": {}, "origin": origin}
+    attach_unlinked_sign_in(request, VerifiedSignIn(**sign_in, auth_time=auth_time))
     attempt = create_sign_in_attempt(ActivationView(), named, stage="callback")
     response = redirect_to_activation(request, NotProvisioned(), attempt, next_url="/portal/")
     assert response is not None
@@ -133,6 +137,39 @@ def body_of(response: Any) -> str:
 
 def linked() -> list[Any]:
     return list(PairwiseSubject.objects.order_by("pk").values_list("user", flat=True))
+
+
+RESTART = re.compile(r'<a (?:class="button" )?href="([^"]+)">Sign in again</a>')
+
+
+@pytest.mark.parametrize(("named", "path"), [(None, ""), ("default", "default/")])
+def test_f4_sign_in_again_asks_the_provider_for_a_new_authentication(
+    arrive: Callable[..., SecureClient], named: str | None, path: str
+) -> None:
+    (link,) = RESTART.findall(arrive(named=named).get(URL).content.decode())
+    assert html.unescape(link) == f"/oidc/{path}authenticate/?next=%2Fportal%2F&prompt=login"
+
+
+def test_f4_sign_in_again_asks_for_it_when_it_is_too_late_for_the_code(
+    arrive: Callable[..., SecureClient], moment: type[Moment]
+) -> None:
+    client = arrive()
+    moment.now += timedelta(minutes=10, seconds=1)
+    (link,) = RESTART.findall(enter(client).content.decode())
+    assert html.unescape(link) == "/oidc/authenticate/?prompt=login"
+
+
+def test_f4_page_states_when_the_signed_in_person_authenticated(rf: Any) -> None:
+    pages = []
+    for auth_time in (NOW - timedelta(hours=3), None):
+        client = SecureClient(REMOTE_ADDR=HERE)
+        client.cookies[COOKIE] = cookie_of(rf, auth_time=auth_time).value
+        pages.append(client.get(URL).content.decode())
+    stated, unknown = pages
+    shown = date_format(localtime(NOW - timedelta(hours=3)), "SHORT_DATETIME_FORMAT")
+    assert f"entered their sign-in details at {shown}." in stated
+    assert "entered their sign-in details" not in unknown
+    assert SUB not in stated, "a subject identifier is not shown"
 
 
 def test_valid_code_links_the_person_and_redirects_to_the_sign_in(arrive: Callable[..., SecureClient]) -> None:
@@ -292,7 +329,7 @@ def test_cookie_expires_ten_minutes_after_the_sign_in(
     assert late.get(URL)["Location"] == "/oidc/authenticate/"
     response = enter(late, code)
     assert response.status_code == 403
-    assert 'href="/oidc/authenticate/"' in response.content.decode()
+    assert 'href="/oidc/authenticate/?prompt=login"' in response.content.decode()
     assert linked() == []
     moment.now -= timedelta(seconds=1)
     assert enter(soon, code).status_code == 302

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
 
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
@@ -273,3 +274,75 @@ def test_code_redeemed_during_a_manual_link_has_one_winner() -> None:
         )
         assert outcomes in (["linked", "subject_taken"], ["revoked", "linked"])
         assert outcome(code, sub=f"{sub} again") in {"redeemed", "revoked"}
+
+
+def make_superuser(user: Any) -> None:
+    get_user_model()._base_manager.filter(pk=user.pk).update(is_superuser=True)
+
+
+def make_staff(user: Any) -> None:
+    get_user_model()._base_manager.filter(pk=user.pk).update(is_staff=True)
+
+
+def give_permission_to_reveal(user: Any) -> None:
+    user.user_permissions.add(Permission.objects.get(codename="reveal_storedclaim"))
+
+
+def give_group_permission_to_reveal(user: Any) -> None:
+    group = Group.objects.create(name="clinicians")
+    user.groups.add(group)
+    group.permissions.add(Permission.objects.get(codename="reveal_storedclaim"))
+
+
+def give_permission_of_the_project(user: Any) -> None:
+    """The counterpart: patients get permissions of the project, too."""
+    user.user_permissions.add(Permission.objects.get(codename="view_group"))
+
+
+@pytest.mark.parametrize(
+    ("grow", "is_refused"),
+    [
+        (make_superuser, True),
+        (make_staff, True),
+        (give_permission_to_reveal, True),
+        (give_group_permission_to_reveal, True),
+        (give_permission_of_the_project, False),
+    ],
+)
+def test_f5_code_is_revoked_if_the_privileges_of_its_user_have_grown(
+    grow: Callable[[Any], None], is_refused: bool
+) -> None:
+    user = make_user()
+    code = invited(user)
+    grow(user)
+    assert outcome(code) == ("privileges_grown" if is_refused else "linked")
+    assert PairwiseSubject.objects.count() == (0 if is_refused else 1)
+    revoked = [(event.reason, event.resource) for event in AuditEvent.objects.filter(action="activation.revoked")]
+    assert revoked == ([("privileges_grown", f"user/{user.pk}")] if is_refused else [])
+    if is_refused:
+        assert outcome(code) == "revoked"
+        assert outcome(invited(user)) == "linked", "a code that was created with these privileges in mind"
+
+
+@pytest.mark.parametrize("grow", [make_superuser, make_staff, give_permission_to_reveal])
+def test_f5_code_is_valid_if_privileges_were_there_or_are_gone(grow: Callable[[Any], None]) -> None:
+    user = make_user()
+    grow(user)
+    code = invited(user)
+    get_user_model()._base_manager.filter(pk=user.pk).update(is_superuser=False, is_staff=False)
+    assert outcome(code) == "linked"
+
+
+@pytest.mark.parametrize("keys", [[KEY_1], [KEY_2, KEY_1]])
+@pytest.mark.parametrize("change", ["user", "privileges", "no list", "nothing"])
+def test_f7_code_that_was_changed_in_the_database_is_refused(change: str, keys: list[SymmetricKey]) -> None:
+    attacker, victim = make_user(), make_user()
+    code = invited(attacker)
+    changes: dict[str, Any] = {
+        "user": {"user": victim},
+        "privileges": {"privileges": ["superuser"]},
+        "no list": {"privileges": 7},
+    }
+    ActivationCode.objects.update(**changes.get(change, {"provider": "default"}))
+    assert outcome(code, keys=keys) == ("linked" if change == "nothing" else "altered")
+    assert PairwiseSubject.objects.filter(user=victim).count() == 0

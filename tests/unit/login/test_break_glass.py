@@ -173,10 +173,10 @@ def test_concurrent_guesses_do_not_exceed_the_limit(moment: type[Moment], checke
     assert enter(SecureClient(REMOTE_ADDR="198.51.100.1")).status_code == 302
 
 
-def test_guesses_are_limited_in_total(
+def test_first_guesses_are_limited_in_total(
     moment: type[Moment], checked_passwords: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_phi_oidc.login.break_glass.MAX_GUESSES_TOTAL", 3)
+    monkeypatch.setattr("django_phi_oidc.login.break_glass.MAX_FIRST_GUESSES", 3)
     for number in range(3):
         assert enter(SecureClient(REMOTE_ADDR=f"198.51.100.{number}"), password="wrong").status_code == 403
     other = SecureClient(REMOTE_ADDR="198.51.100.9")
@@ -184,6 +184,32 @@ def test_guesses_are_limited_in_total(
     assert checked_passwords == ["wrong"] * 3
     moment.now += timedelta(minutes=1)
     assert enter(other).status_code == 302
+
+
+FLOODS = {"empty forms": {"username": "", "password": ""}, "wrong passwords": {"password": "wrong"}}
+
+
+@pytest.mark.parametrize("form", FLOODS.values(), ids=FLOODS)
+def test_d1_flood_from_one_address_does_not_shut_the_page_for_others(
+    form: dict[str, str], checked_passwords: list[str]
+) -> None:
+    flooder = SecureClient(REMOTE_ADDR="198.51.100.1")
+    for _ in range(60):
+        assert enter(flooder, **form).status_code == 403
+    assert len(checked_passwords) <= MAX_GUESSES_PER_ADDRESS
+    assert enter(SecureClient(REMOTE_ADDR="198.51.100.2")).status_code == 302
+
+
+def test_d1_addresses_that_keep_guessing_do_not_use_up_the_share_of_first_guesses(
+    checked_passwords: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_phi_oidc.login.break_glass.MAX_REPEATED_GUESSES", 6)
+    guessers = [SecureClient(REMOTE_ADDR=f"198.51.100.{number}") for number in range(4)]
+    for guesser in guessers * MAX_GUESSES_PER_ADDRESS:
+        assert enter(guesser, password="wrong").status_code == 403
+    assert len(checked_passwords) == 4 + 6, "a first guess of each address, and six further ones"
+    assert enter(guessers[0]).status_code == 403, "the right password, from an address that has failed"
+    assert enter(SecureClient(REMOTE_ADDR="198.51.100.9")).status_code == 302
 
 
 OTHER_REFUSALS = {"no other refusals": 0, "the total limit reached": MAX_EVENTS_TOTAL}
@@ -311,6 +337,14 @@ def test_custom_admin_site_redirects_to_the_provider(rf: Any) -> None:
     request.user = AnonymousUser()
     use_oidc_login(site)
     assert site.login(request)["Location"] == "/oidc/authenticate/?next=%2Fdesk%2Frota%2F"
+
+
+def test_b5_admin_keeps_its_logout_for_a_local_session(account: Any) -> None:
+    client = SecureClient()
+    enter(client)
+    response = client.post("/admin/logout/")
+    assert (response.status_code, response["Location"]) == (302, django_settings.LOGOUT_REDIRECT_URL)
+    assert "_auth_user_id" not in client.session
 
 
 def test_cookie_of_a_local_session_expires_with_it() -> None:

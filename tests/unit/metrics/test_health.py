@@ -1,12 +1,21 @@
 """The health check for load balancers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from django.db import connections
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from django_phi_oidc.audit.models import AuditEvent, AuditUnsealed
+from django_phi_oidc.metrics import health
+from django_phi_oidc.metrics.health import PROBE_SECONDS, WriteProbe
+from tests.support.audit_log import events, seal_now
+from tests.support.audit_outage import audit_database_hangs
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = [
@@ -14,6 +23,21 @@ pytestmark = [
     pytest.mark.urls("tests.support.leaking_views"),
 ]
 WORKING = {"database": "working", "trail": "working", "keys": "working"}
+
+
+@dataclass
+class Moment:
+    """The monotonic time of the probe."""
+
+    seconds: float = 0.0
+
+
+@pytest.fixture(autouse=True)
+def probe(monkeypatch: pytest.MonkeyPatch) -> Moment:
+    """Return the clock of a new probe, whose answer no earlier request has."""
+    moment = Moment()
+    monkeypatch.setattr(health, "_write_probe", WriteProbe(monotonic=lambda: moment.seconds))
+    return moment
 
 
 @pytest.fixture
@@ -50,3 +74,105 @@ def test_health_without_keys_is_500(ring: str, settings: Any, tmp_path: Any) -> 
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={ring: tmp_path / "a missing file"})
     response = Client().get(reverse("oidc_health"))
     assert (response.status_code, response.json()) == (500, {**WORKING, "keys": "unavailable"})
+
+
+@pytest.mark.postgresql
+def test_d7_health_is_500_while_the_audit_database_refuses_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections["phi_audit"].close()
+    with monkeypatch.context() as patch:
+        patch.setitem(connections["phi_audit"].settings_dict, "PORT", "1")
+        response = Client().get(reverse("oidc_health"))
+        assert (response.status_code, response.json()) == (500, {**WORKING, "trail": "unavailable"})
+    assert trail_of(Client().get(reverse("oidc_health"))) == (200, "working")
+
+
+def trail_of(response: Any) -> tuple[int, str]:
+    return response.status_code, response.json()["trail"]
+
+
+@contextmanager
+def read_only_log() -> Iterator[None]:
+    connection = connections["phi_audit"]
+    statements = {
+        "postgresql": ("SET default_transaction_read_only = on", "SET default_transaction_read_only = off"),
+        "sqlite": ("PRAGMA query_only = ON", "PRAGMA query_only = OFF"),
+    }[connection.vendor]
+    with connection.cursor() as cursor:
+        cursor.execute(statements[0])
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute(statements[1])
+
+
+@contextmanager
+def full_log() -> Iterator[None]:
+    """Refuse each new row as a full disk does: with an error of the same class at the INSERT."""
+    connection = connections["phi_audit"]
+    statements = {
+        "postgresql": (
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;"
+            "CREATE TRIGGER full_disk BEFORE INSERT ON django_phi_oidc_auditunsealed "
+            "FOR EACH ROW EXECUTE FUNCTION full_disk()",
+            "DROP TRIGGER full_disk ON django_phi_oidc_auditunsealed; DROP FUNCTION full_disk()",
+        ),
+        "sqlite": (
+            "CREATE TRIGGER full_disk BEFORE INSERT ON django_phi_oidc_auditunsealed "
+            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+            "DROP TRIGGER full_disk",
+        ),
+    }[connection.vendor]
+    with connection.cursor() as cursor:
+        cursor.execute(statements[0])
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute(statements[1])
+
+
+@contextmanager
+def log_that_drops_rows() -> Iterator[None]:
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute("CREATE RULE dropped AS ON INSERT TO django_phi_oidc_auditevent DO INSTEAD NOTHING")
+    yield
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute("DROP RULE dropped ON django_phi_oidc_auditevent")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        read_only_log,
+        full_log,
+        pytest.param(audit_database_hangs, marks=pytest.mark.postgresql),
+        pytest.param(log_that_drops_rows, marks=pytest.mark.postgresql),
+    ],
+)
+def test_d7_health_is_500_while_no_event_can_be_written(fault: Any, probe: Moment) -> None:
+    assert trail_of(Client().get(reverse("oidc_health"))) == (200, "working")
+    with fault():
+        probe.seconds += PROBE_SECONDS
+        assert trail_of(Client().get(reverse("oidc_health"))) == (500, "unavailable")
+    probe.seconds += PROBE_SECONDS
+    assert trail_of(Client().get(reverse("oidc_health"))) == (200, "working")
+
+
+def test_d7_health_leaves_no_event_no_queue_row_and_no_log_line(
+    probe: Moment, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="phi_oidc.audit"):
+        for _ in range(3):
+            probe.seconds += PROBE_SECONDS
+            assert trail_of(Client().get(reverse("oidc_health"))) == (200, "working")
+    assert (AuditEvent.objects.count(), AuditUnsealed.objects.count()) == (0, 0)
+    assert not caplog.records
+    events(1)
+    assert seal_now().event_count == 1
+
+
+def test_d7_many_health_requests_write_once_in_five_seconds(probe: Moment) -> None:
+    with CaptureQueriesContext(connections["phi_audit"]) as queries:
+        for seconds in (0.0, 1.0, PROBE_SECONDS - 0.1):
+            probe.seconds = seconds
+            assert trail_of(Client().get(reverse("oidc_health"))) == (200, "working")
+    inserts = [query for query in queries if "INSERT INTO" in query["sql"].upper()]
+    assert len(inserts) == 1

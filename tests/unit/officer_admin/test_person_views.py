@@ -27,7 +27,7 @@ from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
 from django_phi_oidc.officer_admin.person_sections import MAX_ROWS
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.invitations import create_invitations
-from django_phi_oidc.subjects.models import ActivationCode
+from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from tests.docs.test_docs import in_backticks
 from tests.docs.test_docs import page as documented
 from tests.support.audit_log import events
@@ -72,7 +72,11 @@ def fields(patient: Any, act: str) -> dict[str, Any]:
     """Create the rows that an action needs, and return the form data."""
     uuid = str(patient.subject.uuid)
     match act:
+        case "export":
+            return {"purpose": "PATRQT", "reason": "access_request"}
         case "invite":
+            # The help desk invites accounts without a link.
+            PairwiseSubject.objects.filter(user=patient.user).delete()
             return {"chosen": "default"}
         case "withdraw":
             data = {"provider": providers()["default"], "key": get_keys("subject")[0], "lifetime": DAY}
@@ -121,7 +125,8 @@ def test_page_shows_permitted_sections_and_actions_of_each_group(group: str, pat
     body = page.content.decode()
     assert set(re.findall(r'<h2 id="(\w+)">', body)) == {name for name, groups in SEES.items() if group in groups}
     offered = set(re.findall(rf'href="{url(patient)}(\w+)/"', body))
-    assert offered == {name for name, (groups, _) in DOES.items() if group in groups}
+    # The person is linked, and the help desk may not link.
+    assert offered == {name for name, (groups, _) in DOES.items() if group in groups} - {"invite"}
     assert CANARY not in body
     looks = recorded("audit.viewed", client.user)
     assert [event.subject for event in looks] == ([str(patient.subject.uuid)] if group in SEES["timeline"] else [])
@@ -237,6 +242,25 @@ def test_disclosure_needs_a_session_of_a_provider(act: str, patient: Any, office
     assert CANARY in oidc_client.post(url(patient, act), data).content.decode()
 
 
+def test_f8_export_records_the_purpose_and_reason_of_the_officer(patient: Any, officer: Officer) -> None:
+    client = officer(PRIVACY)
+    response = client.post(url(patient, "export"), {"purpose": "HLEGAL", "reason": "authority"})
+    assert (response.status_code, response["Content-Type"]) == (200, "application/json")
+    (event,) = recorded("subject.exported", client.user)
+    assert (event.purpose, event.reason) == ("HLEGAL", "authority")
+
+
+@pytest.mark.parametrize("wrong", [{"purpose": ""}, {"purpose": "TREAT"}, {"reason": ""}, {"reason": "curiosity"}])
+def test_f8_export_without_purpose_or_reason_discloses_nothing(
+    wrong: dict[str, str], patient: Any, officer: Officer
+) -> None:
+    client = officer(PRIVACY)
+    response = client.post(url(patient, "export"), {**fields(patient, "export"), **wrong})
+    assert response.status_code == 400
+    assert CANARY not in response.content.decode()
+    assert recorded("subject.exported", client.user) == []
+
+
 def test_outage_of_the_audit_database_blocks_disclosure_but_not_ending_sessions(
     patient: Any, officer: Officer, audit_database_away: Any
 ) -> None:
@@ -301,8 +325,11 @@ def test_help_desk_cannot_invite_more_privileged_users(patient: Any, officer: Of
     denied = recorded("access.denied", client.user)
     assert {event.reason for event in denied} == {"permission_missing"}
     assert sorted(json.loads(event.detail)["page"] for event in denied) == ["activationcode/add", "person/invite"]
-    assert client.post(url(patient, "invite"), {"chosen": "default"}).status_code == 200
-    assert client.post(add, {**data, "user": patient.user.pk}).status_code == 200
+    for is_linked, status in ((True, 403), (False, 200)):
+        if not is_linked:
+            PairwiseSubject.objects.filter(user=patient.user).delete()
+        assert client.post(url(patient, "invite"), {"chosen": "default"}).status_code == status
+        assert client.post(add, {**data, "user": patient.user.pk}).status_code == status
 
 
 def test_roles_show_the_rule_that_manages_them(patient: Any, officer: Officer, settings: Any) -> None:

@@ -258,7 +258,7 @@ def test_verify_id_token_one_claim_wrong_is_refused(
 
 
 def test_verify_id_token_every_code_of_r6_has_a_table() -> None:
-    of_the_envelope = {Code.TOKEN_MALFORMED, Code.ALG_NOT_ALLOWED, Code.SIGNATURE_INVALID}
+    of_the_envelope = {Code.TOKEN_MALFORMED, Code.ALG_NOT_ALLOWED, Code.SIGNATURE_INVALID, Code.TYP_INVALID}
     assert {code for code in Code if code.rule == "R6"} == set(TABLES) | of_the_envelope
 
 
@@ -279,6 +279,14 @@ def test_verify_id_token_unsupported_alg_is_refused_even_when_declared(verify: V
         with raises(Code.ALG_NOT_ALLOWED):
             verify(token, **declared)
     assert verify(sign(claims(), alg="RS256")) == claims()
+
+
+@pytest.mark.parametrize("typ", ["logout+jwt", "at+jwt", "application/at+jwt", "Logout+JWT", "secevent+jwt"])
+def test_b2_verify_id_token_with_the_typ_of_another_token_is_refused(verify: Verify, sign: Sign, typ: str) -> None:
+    for accepted in ({}, {"typ": "JWT"}, {"typ": "application/jwt"}, {"typ": ""}, {"typ": "ID"}):
+        assert verify(sign(claims(), header=accepted)) == claims()
+    with raises(Code.TYP_INVALID):
+        verify(sign(claims(), header={"typ": typ}))
 
 
 def test_verify_id_token_hs256_with_the_public_key_is_refused(verify: Verify, jwks: dict[str, Any]) -> None:

@@ -171,7 +171,8 @@ def test_verify_logout_token_with_one_wrong_claim_is_refused(
         ("application/logout+jwt", True),
         ("Application/Logout+JWT", True),
         (ABSENT, True),
-        ("JWT", False),
+        ("JWT", True),
+        ("jwt", True),
         ("", False),
         ("at+jwt", False),
         ("secevent+jwt", False),
@@ -179,7 +180,7 @@ def test_verify_logout_token_with_one_wrong_claim_is_refused(
         ("application/application/logout+jwt", False),
     ],
 )
-def test_verify_logout_token_typ_is_that_of_logout_tokens_or_absent(
+def test_b2_verify_logout_token_typ_is_that_of_logout_tokens_jwt_or_absent(
     verify: Verify, sign: Sign, typ: Any, accepted: bool
 ) -> None:
     token = sign(CLAIMS, header={} if typ is ABSENT else {"typ": typ})
@@ -189,6 +190,16 @@ def test_verify_logout_token_typ_is_that_of_logout_tokens_or_absent(
         with raises(LogoutTokenInvalid) as raised:
             verify(token)
         assert raised.value.rule == "typ_invalid"
+
+
+@pytest.mark.parametrize("header", [{}, {"typ": "JWT"}, {"typ": "at+jwt"}], ids=["absent", "JWT", "at+jwt"])
+def test_b2_verify_logout_token_typ_is_that_of_logout_tokens_if_required(
+    verify: Verify, sign: Sign, header: dict[str, str]
+) -> None:
+    assert verify(sign(CLAIMS, header={"typ": "logout+jwt"}), require_logout_typ=True).jti == "a-jti"
+    with raises(LogoutTokenInvalid) as raised:
+        verify(sign(CLAIMS, header=header), require_logout_typ=True)
+    assert raised.value.rule == "typ_invalid"
 
 
 def unsigned(alg: str) -> Callable[[Sign], str]:
@@ -334,6 +345,9 @@ def test_logout_token_is_not_accepted_as_a_refreshed_id_token(
         )
 
     assert refreshed(sign(claims(events=ABSENT)))["sub"] == CLAIMS["sub"]
+    assert refreshed(sign(claims(events=ABSENT), header={"typ": "JWT"}))["sub"] == CLAIMS["sub"]
+    with raises(Code.TYP_INVALID):
+        refreshed(sign(claims(events=ABSENT), header={"typ": "logout+jwt"}))
     assert refreshed(sign(claims(events={"a claim of": "the provider's own"})))["sub"] == CLAIMS["sub"]
     assert verify(sign(CLAIMS)).sub
     with raises(RefreshMismatch):

@@ -15,8 +15,10 @@ from django_phi_oidc.oidc.metadata import (
     build_jwks_request,
     build_metadata_request,
     build_metadata_url,
+    build_oauth_metadata_requests,
     process_jwks_response,
     process_metadata_response,
+    process_oauth_metadata_response,
     validate_https_url,
 )
 from django_phi_oidc.oidc.transport import TransportResponse
@@ -340,3 +342,80 @@ def test_process_metadata_response_any_response_is_processed_or_refused_by_our_e
         except SignInRefused as error:
             result = error.code
         assert isinstance(result, ProviderMetadata | MetadataError) or result is Code.TRANSPORT_NOT_HTTPS
+
+
+@pytest.mark.parametrize(
+    ("issuer", "urls"),
+    [
+        ("https://op.example", ["https://op.example/.well-known/oauth-authorization-server"]),
+        ("https://op.example/", ["https://op.example/.well-known/oauth-authorization-server"]),
+        (
+            "https://op.example:8443/o/a",
+            [
+                "https://op.example:8443/.well-known/oauth-authorization-server/o/a",
+                "https://op.example:8443/o/a/.well-known/oauth-authorization-server",
+            ],
+        ),
+        (
+            "https://op.example/o/",
+            [
+                "https://op.example/.well-known/oauth-authorization-server/o",
+                "https://op.example/o/.well-known/oauth-authorization-server",
+            ],
+        ),
+    ],
+)
+def test_c3_build_oauth_metadata_requests_has_both_forms_of_the_path(issuer: str, urls: list[str]) -> None:
+    assert [request.url for request in build_oauth_metadata_requests(issuer=issuer)] == urls
+
+
+@pytest.mark.parametrize(
+    ("status", "members"),
+    [
+        pytest.param(200, document(issuer=f"{OP}/"), id="another issuer"),
+        pytest.param(200, document(issuer=ABSENT), id="no issuer"),
+        pytest.param(200, b"<html>", id="no JSON"),
+        pytest.param(404, document(), id="not found"),
+    ],
+)
+def test_c3_process_oauth_metadata_response_of_another_issuer_is_not_used(status: int, members: Any) -> None:
+    assert process_oauth_metadata_response(response(document()), issuer=OP) == document()
+    assert process_oauth_metadata_response(response(members, status), issuer=OP) is None
+
+
+def test_c3_process_metadata_response_adds_what_the_document_lacks_and_replaces_nothing(declare: Declare) -> None:
+    lacking = response(document(revocation_endpoint=ABSENT))
+    with raises(Code.REVOCATION_UNSUPPORTED):
+        process_metadata_response(lacking, declaration=declare())
+    oauth = document(token_endpoint=f"{OP}/other", introspection_endpoint=f"{OP}/introspect")
+    metadata = process_metadata_response(lacking, declaration=declare(), oauth_members=oauth)
+    assert metadata.revocation_endpoint == f"{OP}/revoke"
+    assert metadata.introspection_endpoint == f"{OP}/introspect"
+    assert metadata.token_endpoint == f"{OP}/token"
+    assert (metadata.issuer, metadata.is_partial) == (OP, False)
+
+
+def test_c3_process_metadata_response_applies_the_overrides(declare: Declare) -> None:
+    overrides = {
+        "revocation_endpoint": f"{OP}/declared",
+        "id_token_signing_alg_values_supported": ("ES256", "PS256"),
+        "require_pushed_authorization_requests": True,
+    }
+    declared = declare(metadata_overrides=tuple(overrides.items()))
+    oauth = document(revocation_endpoint=f"{OP}/oauth")
+    metadata = process_metadata_response(response(document()), declaration=declared, oauth_members=oauth)
+    assert metadata.revocation_endpoint == f"{OP}/declared"
+    assert metadata.id_token_signing_alg_values_supported == ("ES256", "PS256")
+    assert metadata.require_pushed_authorization_requests is True
+    with raises(Code.ISSUER_MISMATCH):
+        process_metadata_response(response(document(issuer=f"{OP}/")), declaration=declared, oauth_members=oauth)
+
+
+def test_c3_process_metadata_response_with_an_override_that_is_not_https_is_refused(declare: Declare) -> None:
+    for url in (f"{OP}/revoke", "http://op.example/revoke"):
+        declared = declare(metadata_overrides=(("revocation_endpoint", url),))
+        if url.startswith("https:"):
+            process_metadata_response(response(document()), declaration=declared)
+        else:
+            with raises(Code.TRANSPORT_NOT_HTTPS):
+                process_metadata_response(response(document()), declaration=declared)

@@ -22,7 +22,8 @@ def token(**claims: object) -> str:
 
 
 def hints(id_token: str, **changed: Any) -> dict[str, str]:
-    return build_hint_parameters(id_token, **{"issuer": ISSUER, "in_url": True, "protocol_claims": PROTOCOL, **changed})
+    arguments = {"issuer": ISSUER, "policy": "minimal", "in_url": True, "protocol_claims": PROTOCOL, **changed}
+    return build_hint_parameters(id_token, **arguments)
 
 
 def test_build_end_session_url_contains_the_parameters() -> None:
@@ -62,6 +63,21 @@ def test_hint_too_long_for_a_url_is_sent_in_a_form() -> None:
     assert hints(fits) == {"id_token_hint": fits}
     assert hints(too_long) == {}
     assert hints(too_long, in_url=False) == {"id_token_hint": too_long}
+
+
+@pytest.mark.parametrize("in_url", [True, False])
+def test_b4_hint_follows_the_policy(in_url: bool) -> None:
+    personal = token(sid="sid-1", email="a@b")
+    assert hints(personal, policy="always", in_url=in_url) == {"id_token_hint": personal}
+    assert hints(personal, policy="never", in_url=in_url) == {"logout_hint": "sid-1"}
+    assert hints(token(), policy="never", in_url=in_url) == {}
+    assert hints(token(), policy="always", issuer="https://other.example", in_url=in_url) == {}
+
+
+def test_b4_hint_that_is_always_sent_has_a_length_limit_in_a_url() -> None:
+    too_long = token(sid="sid-1", email="a" * MAX_HINT_LENGTH)
+    assert hints(too_long, policy="always") == {"logout_hint": "sid-1"}
+    assert hints(too_long, policy="always", in_url=False) == {"id_token_hint": too_long}
 
 
 @pytest.mark.parametrize("in_url", [True, False])

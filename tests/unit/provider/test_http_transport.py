@@ -6,6 +6,7 @@ import ssl
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +132,25 @@ PAIRS: dict[str, tuple[type[TransportError], Script, Script]] = {
     ),
     "closed-within-the-body": (Code.TRANSPORT_UNREACHABLE, once(reply(b" " * 99)[:-1]), once(reply(b" " * 99))),
     "closed-within-a-chunk": (Code.TRANSPORT_UNREACHABLE, once(chunked(99)[:-20]), once(chunked(99))),
+    **{
+        f"c4-{name}": (Code.TRANSPORT_UNREACHABLE, once(refused), once(accepted))
+        for name, refused, accepted in [
+            ("closed-within-the-status-line", b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\n\r\n{}"),
+            ("closed-after-the-status-line", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n{}"),
+            ("closed-after-a-header", b"HTTP/1.1 200 OK\r\nX: y\r\n", b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n{}"),
+            ("closed-within-a-header", b"HTTP/1.1 200 OK\r\nX: y", b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n{}"),
+            ("status-with-underscore", b"HTTP/1.1 2_00 OK\r\n\r\n{}", b"HTTP/1.1 200 OK\r\n\r\n{}"),
+            ("status-with-sign", b"HTTP/1.1 +200 OK\r\n\r\n{}", b"HTTP/1.1 200\r\n\r\n{}"),
+            ("length-with-underscore", reply(b" " * 10).replace(b": 10", b": 1_0"), reply(b" " * 10)),
+            ("length-with-sign", reply(b" " * 10).replace(b": 10", b": +10"), reply(b" " * 10)),
+            ("length-as-a-word", reply(b" " * 10).replace(b": 10", b": ten"), reply(b" " * 10)),
+            ("chunk-size-with-prefix", chunked(5).replace(b"\n5\r", b"\n0x5\r"), chunked(5)),
+            ("chunk-size-with-underscore", chunked(16).replace(b"\n10\r", b"\n1_0\r"), chunked(16)),
+            ("chunk-size-with-sign", chunked(5).replace(b"\n5\r", b"\n+5\r"), chunked(5)),
+            ("chunk-size-with-space", chunked(5).replace(b"\n5\r", b"\n 5\r"), chunked(5).replace(b"5\r", b"5;x=y\r")),
+            ("closed-within-the-last-chunk-size", chunked(5)[:-4], chunked(5)),
+        ]
+    },
     "not-http": (Code.TRANSPORT_UNREACHABLE, once(b"220 mail.example.test ESMTP\r\n\r\n"), once(reply())),
     "two-lengths": (
         Code.TRANSPORT_UNREACHABLE,
@@ -206,6 +226,19 @@ def test_authority_unknown_to_the_system_is_refused(open_transport: Opening, tls
         with raises(Code.TRANSPORT_TLS):
             fetch(open_transport(ca_bundle=""), server)
         assert fetch(open_transport(), server).status == 200
+
+
+def test_d11_environment_variables_do_not_add_an_authority(
+    open_transport: Opening, tls: ssl.SSLContext, authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_system = create_ssl_context("").get_ca_certs()
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate_path))
+    monkeypatch.setenv("SSL_CERT_DIR", str(Path(authority.certificate_path).parent))
+    assert create_ssl_context("").get_ca_certs() == of_system
+    with serving(answering(reply()), tls=tls) as server:
+        with raises(Code.TRANSPORT_TLS):
+            fetch(open_transport(ca_bundle=""), server)
+        assert fetch(open_transport(ca_bundle=authority.certificate_path), server).status == 200
 
 
 def test_missing_ca_bundle_is_refused(

@@ -178,14 +178,59 @@ def test_stale_metadata_is_used_for_an_hour_while_the_provider_is_unreachable(
         find(provider, "a")
 
 
-def test_stale_metadata_is_not_used_on_an_issuer_mismatch(provider: Provider, op: FakeOP, clock: Clock) -> None:
+@pytest.mark.parametrize(
+    ("metadata", "code"),
+    [
+        ({"issuer": "https://elsewhere.test"}, Code.ISSUER_MISMATCH),
+        ({"subject_types_supported": ["public"]}, Code.PAIRWISE_UNSUPPORTED),
+        ({"jwks_uri": 1}, Code.METADATA_INVALID),
+    ],
+)
+def test_d4_metadata_that_turned_bad_do_not_replace_a_good_copy_and_are_fetched_twice_a_minute(
+    metadata: dict[str, Any], code: Code, provider: Provider, op: FakeOP, clock: Clock
+) -> None:
     provider.get_metadata(timeout_seconds=5)
     clock.now += HOUR + 1
-    op.metadata = {"issuer": "https://elsewhere.test"}
-    with raises(Code.ISSUER_MISMATCH):
-        provider.get_metadata(timeout_seconds=5)
+    op.metadata = metadata
+    for _ in range(5):
+        assert provider.get_metadata(timeout_seconds=5).issuer == ISSUER
+    assert op.count(METADATA) == 2
+    clock.now += HOUR
+    for _ in range(5):
+        with raises(code):
+            provider.get_metadata(timeout_seconds=5)
+    assert op.count(METADATA) == 3, "also when the good copy is too old"
     op.metadata = {}
+    clock.now += 31
     assert provider.get_metadata(timeout_seconds=5).issuer == ISSUER
+
+
+@pytest.mark.parametrize("change", [{"kids": []}, {"use": "enc"}], ids=["empty", "no signing key"])
+def test_d4_key_set_without_a_usable_key_does_not_replace_a_good_copy(
+    change: dict[str, Any], provider: Provider, op: FakeOP, clock: Clock
+) -> None:
+    op.cache_control = "max-age=600"
+    assert find(provider, "a") == "a"
+    for name, value in change.items():
+        setattr(op, name, value)
+    with raises(KeyNotFound) as caught:
+        find(provider, "b")
+    assert not caught.value.is_certain
+    assert find(provider, "a") == "a", "after a refetch"
+    clock.now += 601
+    assert [find(provider, "a") for _ in range(5)] == ["a"] * 5, "after it is no longer fresh"
+    assert op.count(JWKS) == 3
+    op.kids, op.use = ["c"], "sig"
+    clock.now += 31
+    assert find(provider, "c") == "c"
+
+
+def test_d4_first_key_set_without_a_usable_key_is_refused(provider: Provider, op: FakeOP) -> None:
+    op.kids = []
+    with raises(Code.KEY_NOT_FOUND):
+        provider.get_key_set(timeout_seconds=5)
+    op.kids = ["a"]
+    assert find(provider, "a") == "a"
 
 
 def test_failed_refresh_is_not_repeated_for_thirty_seconds(provider: Provider, op: FakeOP, clock: Clock) -> None:
@@ -230,6 +275,21 @@ def test_unknown_kid_refetches_once_in_thirty_seconds(provider: Provider, op: Fa
     assert op.count(JWKS) == 3
 
 
+def test_d4_unknown_kid_of_a_stranger_does_not_delay_a_token_of_the_provider(provider: Provider, op: FakeOP) -> None:
+    def find_for_sign_in(kid: str) -> str | None:
+        return provider.get_key_set(timeout_seconds=5, source="provider").get_key(kid=kid, alg="EdDSA").kid
+
+    with raises(KeyNotFound):
+        find(provider, "made up")
+    op.kids = ["rotated"]
+    assert find_for_sign_in("rotated") == "rotated"
+    assert op.count(JWKS) == 3
+    for _ in range(3):
+        with raises(KeyNotFound):
+            find_for_sign_in("other")
+    assert op.count(JWKS) == 3, "it has a limit of its own"
+
+
 def test_failed_refetch_counts_and_keeps_the_old_keys(provider: Provider, op: FakeOP, clock: Clock) -> None:
     find(provider, "a")
     op.error = TransportError(Code.TRANSPORT_TIMEOUT)
@@ -266,10 +326,10 @@ def test_refetch_of_an_already_replaced_copy_fetches_nothing(clock: Clock) -> No
 
     cached = CachedDocument(fetch, monotonic=clock)
     first = cached.get(timeout_seconds=5)
-    second = cached.refetch(outdated=first, timeout_seconds=5)
+    second = cached.refetch(outdated=first, source="anyone", timeout_seconds=5)
     clock.now += 31
-    assert cached.refetch(outdated=first, timeout_seconds=5) == second == "document 1"
-    assert cached.refetch(outdated=second, timeout_seconds=5) == "document 2"
+    assert cached.refetch(outdated=first, source="anyone", timeout_seconds=5) == second == "document 1"
+    assert cached.refetch(outdated=second, source="anyone", timeout_seconds=5) == "document 2"
 
 
 # Threads
@@ -321,6 +381,21 @@ def test_thread_with_more_time_fetches_again_after_a_shorter_timeout(
     assert [outcome.code for outcome in short_outcomes] == [Code.TRANSPORT_TIMEOUT]
     assert outcomes == [ISSUER] * 4
     assert op.count(METADATA) == 2
+
+
+def test_d2_nothing_waits_for_a_fetch_that_hangs(declare: Callable[..., ProviderDeclaration], op: FakeOP) -> None:
+    provider = Provider(declaration=declare(issuer=ISSUER), transport=op)
+    op.gate.clear()
+    threads, outcomes = in_threads(1, lambda: provider.get_metadata(timeout_seconds=8).issuer)
+    assert op.received.acquire(timeout=5)
+    waiting, refused = in_threads(4, lambda: provider.get_metadata(timeout_seconds=8).issuer)
+    join(waiting)
+    assert [error.code for error in refused] == [Code.PROVIDER_SUSPENDED] * 4
+    assert outcomes == []
+    op.gate.set()
+    join(threads)
+    assert outcomes == [ISSUER]
+    assert provider.get_metadata(timeout_seconds=8).issuer == ISSUER
 
 
 def test_fetch_error_reaches_all_waiting_threads(provider: Provider, op: FakeOP) -> None:

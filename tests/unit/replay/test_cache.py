@@ -12,10 +12,8 @@ from django.conf import settings
 from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc._internal import clock
 from django_phi_oidc.replay.cache import delete_expired, mark_used, mark_used_in_transaction, was_used
 from django_phi_oidc.replay.models import UsedIdentifier
-from django_phi_oidc.replay.tasks import delete_expired_identifiers
 from tests.support import databases
 
 NOW = datetime(2026, 11, 24, 16, 5, tzinfo=UTC)
@@ -164,14 +162,3 @@ def test_delete_expired_deletes_only_expired_identifiers() -> None:
     mark_used("state", "not due", expires_at=NOW)
     assert delete_expired(now=NOW) == 1
     assert (was_used("state", "due"), was_used("state", "not due")) == (False, True)
-
-
-@pytest.mark.django_db
-def test_delete_expired_identifiers_uses_the_clock() -> None:
-    mark_used("state", "value", expires_at=UNTIL)
-    with clock.override_clock(lambda: UNTIL):
-        delete_expired_identifiers()
-    assert was_used("state", "value")
-    with clock.override_clock(lambda: UNTIL + timedelta(seconds=1)):
-        delete_expired_identifiers()
-    assert not was_used("state", "value")

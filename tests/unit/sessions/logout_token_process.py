@@ -20,5 +20,6 @@ from django_phi_oidc.sessions.backchannel_logout import process_logout_token  # 
 
 now = clock.now()
 token = LogoutToken(iss=issuer, sub=sub, sid="", jti="elsewhere", valid_until=now + timedelta(minutes=2))
-ended = process_logout_token(token, subject_keys=keyring.get_keys("subject"), origin=Origin(), now=now)
+fields = {"provider": "default", "get_subject_keys": lambda: keyring.get_keys("subject"), "origin": Origin()}
+ended = process_logout_token(token, **fields, now=now)
 sys.stdout.write(f"{len(ended)}\n")

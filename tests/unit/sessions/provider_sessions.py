@@ -26,7 +26,9 @@ def name(signed_in: SignedIn, *, sub: str, sid: str = "", issuer: str = ISSUER) 
     OIDCSession.objects.filter(pk=signed_in.session.pk).update(issuer=issuer, sid_digest=sid_digest)
     for key in keyring.get_keys("subject"):
         digest = compute_subject_digest(key.material, issuer=issuer, sub=sub)
-        SubjectDigest.objects.create(subject=signed_in.subject, issuer=issuer, key_id=key.id, digest=digest)
+        SubjectDigest.objects.create(
+            subject=signed_in.subject, issuer=issuer, key_id=key.id, digest=digest, binding="x"
+        )
     return signed_in
 
 

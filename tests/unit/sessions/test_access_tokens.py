@@ -552,6 +552,13 @@ def test_lease_of_a_killed_caller_expires(
     assert len(refreshes(op)) == 2
 
 
+def test_c5_lease_of_a_clock_that_was_ahead_blocks_no_refresh(op: DemoProvider, session: uuid.UUID) -> None:
+    OIDCSession.objects.update(refresh_lease_until=after(timedelta(days=3)))
+    assert op.is_token_active(get_access_token(session))
+    assert len(refreshes(op)) == 1
+    assert row().refresh_lease_until is None
+
+
 def test_twenty_callers_in_two_processes_make_one_refresh_request(op: DemoProvider, session: uuid.UUID) -> None:
     op.intercept = at_refresh("token", lambda exchange: time.sleep(0.3))
     with callers(op, session, 10) as first, callers(op, session, 10) as second:

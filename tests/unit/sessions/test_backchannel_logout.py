@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.errors import LogoutTokenReplayed, SubjectKeyMissing
+from django_phi_oidc.errors import KeyMissing, LogoutTokenReplayed, SubjectKeyMissing
 from django_phi_oidc.oidc.logout_token import LogoutToken
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.replay.models import UsedIdentifier
@@ -44,11 +44,16 @@ def token(sub: str = "", sid: str = "", *, jti: str = "a-jti", iss: str = ISSUER
 
 
 def process(token: LogoutToken, **options: Any) -> list[EndedSession]:
-    return process_logout_token(token, subject_keys=keyring.get_keys("subject"), origin=ORIGIN, now=NOW, **options)
+    fields: dict[str, Any] = {"provider": "default", "origin": ORIGIN, "now": NOW}
+    return process_logout_token(token, get_subject_keys=lambda: keyring.get_keys("subject"), **fields, **options)
 
 
 def ended_sessions() -> dict[Any, str]:
     return dict(OIDCSession.objects.exclude(ended_at=None).values_list("pk", "end_reason"))
+
+
+def used_tokens() -> int:
+    return UsedIdentifier.objects.filter(kind="logout_token").count()
 
 
 @pytest.fixture
@@ -76,8 +81,9 @@ def people(sign_in: SignIn) -> dict[str, SignedIn]:
         ({"sid": "1"}, {"amina"}),
         ({"sub": "amina", "sid": "1"}, {"amina"}),
         ({"sub": "amina", "sid": "2"}, {"amina elsewhere"}),
-        ({"sub": "amina", "sid": "3"}, set()),
-        ({"sub": "unknown", "sid": "1"}, set()),
+        ({"sub": "amina", "sid": "3"}, {"jonas"}),
+        ({"sub": "unknown", "sid": "1"}, {"amina"}),
+        ({"sub": "amina", "sid": "4"}, set()),
         ({"sub": "unknown"}, set()),
         ({"sid": "4"}, set()),
         ({"sub": "amina", "iss": "https://other"}, {"a namesake at another OP"}),
@@ -93,6 +99,47 @@ def test_logout_token_ends_only_the_sessions_that_it_names(
     assert {who for who, each in people.items() if not django_session_exists(each.django_key)} == ends
     assert len(ended) == len(ends)
     assert set(ended_sessions().values()) <= {"backchannel_logout"}
+
+
+@pytest.mark.parametrize(
+    ("about", "alerts"),
+    [
+        ({"sub": "amina", "sid": "1"}, []),
+        ({"sub": "raw-user-id", "sid": "1"}, ['{"count":1,"rule":"logout_sub_mismatch"}']),
+        ({"sid": "1"}, []),
+        ({"sub": "raw-user-id", "sid": "4"}, []),
+    ],
+    ids=["the sub of the session", "another sub", "no sub", "no session"],
+)
+def test_b1_session_of_the_sid_ends_and_another_sub_raises_an_alert(
+    people: dict[str, SignedIn], about: dict[str, str], alerts: list[str]
+) -> None:
+    ended = process(token(**about))
+    assert len(ended) == len(ended_sessions()) == (0 if about["sid"] == "4" else 1)
+    raised = events(Action.ALERT_RAISED)
+    assert [event.detail for event in raised] == alerts
+    assert {(event.provider, event.client_ip) for event in raised} <= {("default", "192.0.2.7")}
+
+
+@pytest.mark.parametrize(
+    ("about", "sessions"), [({"sub": "amina"}, 3), ({"sid": "1"}, 1), ({"sub": "unknown"}, 0), ({"sid": "4"}, 0)]
+)
+def test_b1_each_logout_token_records_how_many_sessions_it_ended(
+    people: dict[str, SignedIn], about: dict[str, str], sessions: int
+) -> None:
+    process(token(**about))
+    (event,) = events(Action.LOGOUT_RECEIVED)
+    assert (event.outcome, event.provider, event.client_ip) == ("success", "default", "192.0.2.7")
+    assert (event.actor, event.subject, event.detail) == ("", "", f'{{"sessions":{sessions}}}')
+
+
+def test_b1_logout_token_with_a_sid_needs_no_subject_key(people: dict[str, SignedIn], settings: Any) -> None:
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": []})
+    with pytest.raises(KeyMissing):
+        process(token("amina"))
+    assert ended_sessions() == {}
+    assert len(process(token("raw-user-id", "1"))) == 1
+    assert events(Action.ALERT_RAISED) == []
 
 
 def test_logout_token_leaves_revocations_to_the_sweep_and_records_events(
@@ -123,10 +170,9 @@ def test_logout_token_of_an_unknown_person_with_a_missing_subject_key_raises(
 ) -> None:
     declared = settings.PHI_OIDC
     settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"subject": [keyring.generate_key()]})
-    for about in (token("amina"), token("amina", "1")):
-        with pytest.raises(SubjectKeyMissing):
-            process(about)
-    assert len(process(token(sid="1", jti="of the sid"))) == 1
+    with pytest.raises(SubjectKeyMissing):
+        process(token("amina"))
+    assert len(process(token("amina", "1", jti="of the sid"))) == 1
     settings.PHI_OIDC = declared
     assert len(process(token("amina"))) == 2
 
@@ -157,8 +203,8 @@ def test_logout_token_with_the_jti_of_another_issuer_is_accepted(people: dict[st
 
 def test_logout_token_is_remembered_until_it_expires_without_its_jti(people: dict[str, SignedIn]) -> None:
     process(token("amina", jti="jti-canary"))
-    row = UsedIdentifier.objects.get()
-    assert (row.kind, row.until) == ("logout_token", UNTIL)
+    row = UsedIdentifier.objects.get(kind="logout_token")
+    assert row.until == UNTIL
     assert "canary" not in row.digest
 
 
@@ -185,7 +231,7 @@ def test_logout_token_can_be_repeated_after_a_database_error(
 ) -> None:
     with database_refusing(), pytest.raises(DatabaseError):
         process(token("amina"))
-    assert (ended_sessions(), UsedIdentifier.objects.count(), events(Action.SESSION_ENDED)) == ({}, 0, [])
+    assert (ended_sessions(), used_tokens(), events(Action.SESSION_ENDED)) == ({}, 0, [])
     assert all(django_session_exists(person.django_key) for person in people.values())
     assert len(process(token("amina"))) == 3
     assert not django_session_exists(people["amina"].django_key)
@@ -206,7 +252,7 @@ def test_logout_token_in_batches_is_one_transaction(
     monkeypatch.setattr(backchannel_logout, "end_sessions", fail_in_the_last)
     with pytest.raises(DatabaseError, match="last batch"):
         process(token("amina"))
-    assert (ended_sessions(), UsedIdentifier.objects.count()) == ({}, 0)
+    assert (ended_sessions(), used_tokens()) == ({}, 0)
     assert len(process(token("amina"))) == 3
     assert [len(ids) for ids in calls] == [1] * 6
 

@@ -1,24 +1,28 @@
 """Sessions that the scheduled task ends."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
+from django.db import connection
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.schedule import beat_schedule
 from django_phi_oidc.sessions import tasks
 from django_phi_oidc.sessions.activity import update_session_key
-from django_phi_oidc.sessions.expiry import BATCH_SIZE
-from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.sessions.expiry import BATCH_SIZE, MAX_CLOCK_DIFFERENCE, list_expired_sessions
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.tasks import end_expired_sessions
-from tests.support.session_fixtures import NOW, SecureClient, SignedIn, django_session_exists, events
+from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.session_fixtures import NOW, SecureClient, SignedIn, django_session_exists, events, waiting
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
@@ -123,6 +127,99 @@ def test_session_that_no_signal_ended_is_found(engine: str, sign_in: Callable[..
     assert not django_session_exists(deleted.django_key)
 
 
+def fail() -> list[str]:
+    raise ConnectionError("the key service is sealed")
+
+
+def list_without_the_newest_key(settings: Any) -> list[str]:
+    return list(settings.PHI_OIDC["KEYS"]["encryption"][1:])
+
+
+MISSING_KEYS: dict[str, Callable[[Any], Any]] = {
+    "callable fails": lambda settings: fail,
+    "file is missing": lambda settings: Path("/nonexistent/keys"),
+    "old list": list_without_the_newest_key,
+}
+
+
+@pytest.mark.parametrize("source", MISSING_KEYS.values(), ids=MISSING_KEYS)
+def test_a1_session_whose_key_is_missing_is_not_orphaned(
+    engine: str, sign_in: Callable[..., SignedIn], settings: Any, source: Callable[[Any], Any]
+) -> None:
+    stored, deleted = sign_in(), sign_in()
+    delete_django_session(deleted)
+    with_keys = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"encryption": source(settings)})
+    assert [end_expired_sessions() for _ in range(3)] == [0, 0, 0]
+    assert OIDCSession.objects.filter(ended_at=None).count() == 2
+    assert StoredClaim.objects.count() == 4
+    (alert,) = events(Action.ALERT_RAISED)
+    assert (alert.reason, alert.detail) == ("key_missing", '{"count":2,"rule":"encryption_key_missing"}')
+    settings.PHI_OIDC = with_keys
+    assert end_expired_sessions() == 1
+    assert OIDCSession.objects.get(ended_at=None).pk == stored.session.pk
+
+
+def test_a1_session_whose_key_is_missing_at_the_second_check_is_not_orphaned(
+    sign_in: Callable[..., SignedIn], settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete_django_session(sign_in())
+    with_keys = settings.PHI_OIDC
+
+    def lose_the_key() -> None:
+        settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"encryption": fail})
+
+    monkeypatch.setattr(tasks, "_wait_for_requests", lose_the_key)
+    assert end_expired_sessions() == 0
+    assert [event.reason for event in events(Action.ALERT_RAISED)] == ["key_missing"]
+    monkeypatch.setattr(tasks, "_wait_for_requests", lambda: None)
+    settings.PHI_OIDC = with_keys
+    assert end_expired_sessions() == 1
+
+
+def test_a1_session_with_a_damaged_key_is_orphaned(sign_in: Callable[..., SignedIn]) -> None:
+    sign_in()
+    assert end_expired_sessions() == 0
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE django_phi_oidc_oidcsession SET session_key = 'damaged'")
+    assert end_expired_sessions() == 1
+    assert OIDCSession.objects.get().end_reason == "session_lost"
+
+
+def test_a1_without_any_key_the_alert_waits_in_the_outbox_once(sign_in: Callable[..., SignedIn], settings: Any) -> None:
+    sign_in()
+    with_keys = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"encryption": fail, "audit_mac": fail})
+    assert [end_expired_sessions() for _ in range(3)] == [0, 0, 0]
+    assert (waiting(), events(Action.ALERT_RAISED)) == (1, [])
+    settings.PHI_OIDC = with_keys
+    assert flush() == 1
+    assert '{"count":1,"rule":"encryption_key_missing","signed_late":true}' in [
+        event.detail for event in events(Action.ALERT_RAISED)
+    ]
+
+
+@pytest.mark.parametrize(("limit", "reason"), [(IDLE, "idle_timeout"), (ABSOLUTE, "absolute_timeout")])
+def test_a2_session_ends_at_its_timeout_without_any_key(
+    sign_in: Callable[..., SignedIn], moment: type[Moment], settings: Any, limit: timedelta, reason: str
+) -> None:
+    sign_in()
+    with_keys = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"encryption": fail, "audit_mac": fail})
+    moment.now = NOW + limit - SECOND
+    if limit == ABSOLUTE:
+        OIDCSession.objects.update(last_seen_at=moment.now)
+    assert end_expired_sessions() == 0
+    moment.now = NOW + limit
+    assert end_expired_sessions() == 1
+    assert OIDCSession.objects.get().end_reason == reason
+    assert PendingRevocation.objects.filter(session_token__isnull=False).count() == 2
+    assert events(Action.SESSION_ENDED) == []
+    settings.PHI_OIDC = with_keys
+    flush()
+    assert [event.reason for event in events(Action.SESSION_ENDED)] == [reason]
+
+
 def test_session_with_a_cycled_key_stays_live(
     sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +267,8 @@ def test_statements_do_not_grow_with_the_sessions(
     for _ in range(20):
         sign_in()
     moment.now = NOW + IDLE
-    with django_assert_max_num_queries(30):
+    # On PostgreSQL, limits of lock waits need a transaction for each statement.
+    with django_assert_max_num_queries(35):
         assert end_expired_sessions() == 20
 
 
@@ -191,3 +289,36 @@ def test_scheduled_task_ends_an_idle_session_within_a_minute() -> None:
     pauses = {name: entry["schedule"] for name, entry in beat_schedule().items()}
     in_turn = [pauses[f"phi_oidc.{name}"] for name in ("end_overdue", "sweep_revocations", "drain_outbox")]
     assert sum(in_turn) + tasks._MAX_REQUEST_SECONDS < 60
+
+
+@pytest.mark.parametrize("lead", [timedelta(hours=2), timedelta(seconds=50)])
+def test_f9_server_with_a_fast_clock_does_not_lengthen_the_timeouts(
+    lead: timedelta, moment: type[Moment], sign_in: Callable[..., SignedIn]
+) -> None:
+    moment.now = datetime.now(UTC)
+    person = sign_in()
+    rows = OIDCSession.objects.filter(pk=person.session.pk)
+    rows.update(last_seen_at=moment.now + lead, started_at=moment.now + lead)
+    assert end_expired_sessions() == 0
+    seen, started = rows.values_list("last_seen_at", "started_at")[0]
+    is_limited = lead > MAX_CLOCK_DIFFERENCE
+    assert (seen, started) == ((moment.now,) * 2 if is_limited else (moment.now + lead,) * 2)
+    # Without the task's clock check: the clock of the database does not move with that of the test.
+    expired = list_expired_sessions(now=seen + IDLE, idle_timeout=IDLE, absolute_timeout=ABSOLUTE)
+    assert expired == [(EndReason.IDLE_TIMEOUT, [person.session.pk])]
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("lag", [timedelta(hours=2), timedelta(0)])
+def test_f9_worker_with_a_wrong_clock_changes_no_session(
+    lag: timedelta, moment: type[Moment], sign_in: Callable[..., SignedIn], caplog: pytest.LogCaptureFixture
+) -> None:
+    moment.now = datetime.now(UTC)
+    person = sign_in()
+    rows = OIDCSession.objects.filter(pk=person.session.pk)
+    rows.update(last_seen_at=moment.now + timedelta(hours=1))
+    before = rows.values_list("last_seen_at", flat=True)[0]
+    moment.now -= lag
+    end_expired_sessions()
+    assert (rows.values_list("last_seen_at", flat=True)[0] == before) is bool(lag)
+    assert ("differ by more than" in caplog.text) is bool(lag)

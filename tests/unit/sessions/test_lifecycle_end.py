@@ -1,4 +1,5 @@
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -14,7 +15,8 @@ from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.sessions.lifecycle import EndedSession, end_session
+from django_phi_oidc.errors import CiphertextInvalid, KeyRingError
+from django_phi_oidc.sessions.lifecycle import EndedSession, end_session, end_sessions
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (
@@ -157,19 +159,80 @@ def test_end_session_without_the_audit_database_delivers_its_event_later(
     assert waiting() == 0
 
 
-def test_end_session_with_an_unknown_key_ends_it_and_raises_an_alert(
-    sign_in: Callable[..., SignedIn], settings: Any
+def fail() -> list[str]:
+    raise ConnectionError("the key service is sealed")
+
+
+MISSING_KEYS = {"callable fails": fail, "empty list": [], "other keys": [keyring.generate_key()]}
+
+
+@pytest.mark.parametrize("source", MISSING_KEYS.values(), ids=MISSING_KEYS)
+def test_a1_end_session_without_its_key_queues_the_ciphertexts_and_raises_an_alert(
+    sign_in: Callable[..., SignedIn], settings: Any, source: Any
 ) -> None:
     signed_in = sign_in()
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [keyring.generate_key()]})
+    with_keys = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"encryption": source})
     ended = end(signed_in)
-    assert ended == EndedSession(provider="default", id_token="", revocation_ids=())
+    assert ended is not None
     row = OIDCSession.objects.get()
     assert row.ended_at == NOW
     assert (row.access_token, row.refresh_token, row.id_token) == (None, None, None)
-    assert [event.reason for event in events(Action.TOKEN_REVOCATION_FAILED)] == ["undecryptable", "undecryptable"]
-    assert [event.detail for event in events(Action.ALERT_RAISED)] == ['{"rule":"session_undecryptable"}']
     assert not StoredClaim.objects.filter(name="birthdate").exists()
+    assert [event.detail for event in events(Action.SESSION_ENDED)] == ['{"tokens":2}']
+    assert events(Action.TOKEN_REVOCATION_FAILED) == []
+    (alert,) = events(Action.ALERT_RAISED)
+    assert (alert.reason, alert.detail) == ("key_missing", '{"count":1,"rule":"encryption_key_missing"}')
+    queued = [PendingRevocation.objects.get(pk=pk) for pk in ended.revocation_ids]
+    with pytest.raises(KeyRingError) as missing:
+        queued[0].decrypt_token()
+    assert missing.value.is_key_missing
+    settings.PHI_OIDC = with_keys
+    assert [(item.token_type_hint, item.decrypt_token()) for item in queued] == [
+        ("refresh_token", REFRESH_TOKEN),
+        ("access_token", ACCESS_TOKEN),
+    ]
+
+
+def test_a1_end_of_many_sessions_reads_the_keys_once(sign_in: Callable[..., SignedIn], settings: Any) -> None:
+    ids = [sign_in().session.pk for _ in range(5)]
+    calls = []
+
+    def fail_slowly() -> list[str]:
+        calls.append(1)
+        raise TimeoutError
+
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": fail_slowly})
+    assert len(end_sessions(ids, EndReason.SESSION_LOST, origin=ORIGIN, now=NOW)) == 5
+    assert len(calls) == 1
+    assert [event.detail for event in events(Action.ALERT_RAISED)] == ['{"count":5,"rule":"encryption_key_missing"}']
+
+
+@pytest.mark.parametrize("change", [{"session": uuid.UUID(int=7)}, {"token_type_hint": "access_token"}], ids=repr)
+def test_a1_queued_ciphertext_is_bound_to_its_session_and_kind(
+    sign_in: Callable[..., SignedIn], settings: Any, change: dict[str, Any]
+) -> None:
+    signed_in = sign_in()
+    with_keys = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"encryption": []})
+    ended = end(signed_in)
+    assert ended is not None
+    settings.PHI_OIDC = with_keys
+    rows = PendingRevocation.objects.filter(pk=ended.revocation_ids[0])
+    assert rows.get().decrypt_token() == REFRESH_TOKEN
+    rows.update(**change)
+    with pytest.raises(CiphertextInvalid):
+        rows.get().decrypt_token()
+
+
+def test_a1_end_session_without_its_key_keeps_an_offline_refresh_token_out_of_the_queue(
+    sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    signed_in = sign_in()
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": []})
+    keep = {"keep_offline_providers": ["default"]}
+    end_sessions([signed_in.session.pk], EndReason.BACKCHANNEL_LOGOUT, origin=ORIGIN, now=NOW, **keep)
+    assert list(PendingRevocation.objects.values_list("token_type_hint", flat=True)) == ["access_token"]
 
 
 def test_end_session_with_a_damaged_token_revokes_the_other(sign_in: Callable[..., SignedIn]) -> None:
@@ -183,6 +246,7 @@ def test_end_session_with_a_damaged_token_revokes_the_other(sign_in: Callable[..
     assert [event.detail for event in events(Action.TOKEN_REVOCATION_FAILED)] == [
         '{"attempts":0,"hint":"refresh_token","status":"abandoned"}'
     ]
+    assert [event.detail for event in events(Action.ALERT_RAISED)] == ['{"rule":"session_undecryptable"}']
 
 
 @pytest.mark.parametrize("engine", ["db", "cached_db", "cache"])

@@ -8,13 +8,16 @@ from django.conf import settings as django_settings
 from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory
+from django.utils.decorators import sync_and_async_middleware
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.request_context import find_oidc_session_id
 from django_phi_oidc.middleware import RevocationMiddleware
 from django_phi_oidc.sessions.activity import TIMES_KEY
-from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
-from tests.support.session_fixtures import ACCESS_TOKEN, REFRESH_TOKEN, ScriptedOP, SignedIn
+from django_phi_oidc.sessions.lifecycle import end_session
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus, sha256_hex
+from tests.support.session_fixtures import ACCESS_TOKEN, REFRESH_TOKEN, ScriptedOP, SignedIn, django_session_exists
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
@@ -138,3 +141,45 @@ def test_middleware_under_asgi_uses_a_thread_only_for_database_access(
     assert response.content.decode() == str(signed_in.session.pk)
     assert response["Refresh"] == "900; url=/oidc/logged-out/?expired=1"
     assert len(hopped) == hops
+
+
+@sync_and_async_middleware
+def read_user_early(get_response: Any) -> Any:
+    """A middleware of a host project that reads the user before RevocationMiddleware runs."""
+    if iscoroutinefunction(get_response):
+
+        async def respond_async(request: Any) -> Any:
+            await request.auser()
+            return await get_response(request)
+
+        return respond_async
+
+    def respond(request: Any) -> Any:
+        assert request.user.is_authenticated
+        return get_response(request)
+
+    return respond
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+@pytest.mark.parametrize("is_async", [False, True], ids=["WSGI", "ASGI"])
+def test_b9_session_key_cycled_by_a_rotated_secret_key_is_stored_at_once(
+    sign_in: Callable[..., SignedIn], settings: Any, position: str, is_async: bool
+) -> None:
+    signed_in = sign_in()
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = (
+        "a new key of fifty characters or more ......",
+        [settings.SECRET_KEY],
+    )
+    middleware = list(settings.MIDDLEWARE)
+    index = middleware.index("django_phi_oidc.middleware.RevocationMiddleware") + (position == "after")
+    middleware.insert(index, f"{__name__}.read_user_early")
+    settings.MIDDLEWARE = middleware
+    page = "/apublic/" if is_async else "/public/"
+    response = get_async(page, signed_in) if is_async else signed_in.client().get(page)
+    assert response.status_code == 200
+    key = response.cookies[django_settings.SESSION_COOKIE_NAME].value
+    assert key != signed_in.django_key
+    assert OIDCSession.objects.get().session_key_digest == sha256_hex(key)
+    assert end_session(signed_in.session.pk, EndReason.ADMINISTRATOR, origin=Origin(), now=clock.now())
+    assert not django_session_exists(key)

@@ -126,6 +126,55 @@ def test_unlinking_revokes_tokens_only_after_the_commit(op: ScriptedOP, sign_in:
     assert set(PendingRevocation.objects.values_list("status", flat=True)) == {"done"}
 
 
+def test_c6_deleting_the_row_of_a_live_session_ends_it_first(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    session_id = str(signed_in.session.pk)
+    with transaction.atomic():
+        signed_in.session.delete()
+        assert op.asked == []
+    assert not OIDCSession.objects.exists()
+    assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
+    assert not django_session_exists(signed_in.django_key)
+    assert list(StoredClaim.objects.values_list("name", flat=True)) == ["address"], "It has a retention of its own."
+    (event,) = events(Action.SESSION_ENDED)
+    assert (event.reason, event.session) == ("row_deleted", session_id)
+
+
+def test_c6_deleting_many_rows_leaves_revocations_to_the_sweep(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    for _ in range(2):
+        sign_in()
+    OIDCSession.objects.all().delete()
+    assert op.asked == []
+    assert PendingRevocation.objects.due(clock.now()).count() == 4
+    sweep()
+    assert len(op.asked) == 4
+    assert not StoredClaim.objects.filter(name="birthdate").exists()
+
+
+def test_c6_deletion_of_a_row_that_is_rolled_back_changes_nothing(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    signed_in = sign_in()
+    with transaction.atomic():
+        signed_in.session.delete()
+        transaction.set_rollback(True)
+    assert OIDCSession.objects.get().ended_at is None
+    assert django_session_exists(signed_in.django_key)
+    assert (op.asked, PendingRevocation.objects.count(), events(Action.SESSION_ENDED)) == ([], 0, [])
+
+
+def test_c6_deleting_the_row_of_an_ended_session_records_no_end(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    signed_in = sign_in()
+    end_session(signed_in.session.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
+    OIDCSession.objects.all().delete()
+    assert [event.reason for event in events(Action.SESSION_ENDED)] == ["logout"]
+    assert PendingRevocation.objects.count() == 2
+
+
 def test_unlinking_of_many_subjects_leaves_revocations_to_the_sweep(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:

@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from django_phi_oidc._internal.retry import compute_backoff
-from django_phi_oidc.sessions.timeouts import SessionTimes, find_timeout_reason, is_abandoned, is_activity_update_due
+from django_phi_oidc.sessions.timeouts import SessionTimes, find_timeout_reason, is_activity_update_due
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,3 @@ def test_back_off_ignores_a_shorter_retry_after() -> None:
     assert compute_backoff(
         attempts=1, needs_operator=False, retry_after=timedelta(seconds=1), jitter_fraction=0.0
     ) == timedelta(seconds=10)
-
-
-@pytest.mark.parametrize(("hours", "over"), [(71, False), (72, True), (73, True)])
-def test_revocation_is_abandoned_at_the_limit(hours: int, over: bool) -> None:
-    assert is_abandoned(waited=timedelta(hours=hours), give_up_after=timedelta(days=3)) is over

@@ -14,21 +14,34 @@ from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import randomness
-from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.oidc.token import ReceivedToken
-from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
+from django_phi_oidc.sessions.lifecycle import end_session
+from django_phi_oidc.sessions.models import EndReason, PendingRevocation, RevocationStatus
 from django_phi_oidc.sessions.token_revocation import (
     LEASE_DURATION,
-    attempt_revocation,
+    MIN_ATTEMPTS,
+    attempt_revocations,
     list_due,
     queue_revocations,
-    reset_backoff,
     retry_due,
 )
 from tests.support.phi_oidc_settings import override_phi_oidc
-from tests.support.session_fixtures import NOW, Answer, ScriptedOP, answering, declare, events, send
+from tests.support.session_fixtures import (
+    ACCESS_TOKEN,
+    NOW,
+    REFRESH_TOKEN,
+    Answer,
+    ScriptedOP,
+    SignedIn,
+    answering,
+    declare,
+    events,
+    send,
+    serving,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
@@ -44,7 +57,7 @@ def queue(*tokens: ReceivedToken, now: datetime = NOW) -> tuple[uuid.UUID, ...]:
 
 
 def try_at(pk: uuid.UUID, now: datetime = NOW, *, deadline: float = 3.0) -> RevocationStatus | None:
-    return attempt_revocation(pk, now=now, timeout_seconds=deadline, give_up_after=GIVE_UP)
+    return attempt_revocations([pk], now=now, budget_seconds=deadline, give_up_after=GIVE_UP).get(pk)
 
 
 def without_jitter(size: int) -> bytes:
@@ -95,7 +108,6 @@ FINAL = {
         "http_400",
         ['{"rule":"revocation_refused"}'],
     ),
-    "forbidden": (answering(403), RevocationStatus.REFUSED, "http_403", ['{"rule":"revocation_refused"}']),
 }
 
 
@@ -120,6 +132,8 @@ RETRIED = {
     "503": (answering(503), "http_503", 10),
     "503 Retry-After 120": (answering(503, Retry_After="120"), "http_503", 120),
     "503 Retry-After 1": (answering(503, Retry_After="1"), "http_503", 10),
+    "timeout of a proxy": (answering(408), "http_408", 10),
+    "too early": (answering(425), "http_425", 10),
     "redirect": (answering(302, Location="https://elsewhere.example/"), "transport_redirect", 10),
     "body too large": (answering(200, "x" * (1 << 20)), "transport_too_large", 10),
 }
@@ -158,20 +172,157 @@ def test_attempt_with_a_rejected_client_retries_slowly_and_alerts_once(op: Scrip
     assert len(events(Action.TOKEN_REVOCATION_FAILED)) == 2
 
 
-def test_attempt_after_the_configured_time_abandons_with_an_alert(op: ScriptedOP) -> None:
+def fail_often(pk: uuid.UUID, op: ScriptedOP, *, attempts: int, start: datetime = NOW) -> None:
+    """Let that many attempts fail within a few hours."""
     op.answer = answering(500)
+    for number in range(attempts):
+        PendingRevocation.objects.update(due_at=NOW)
+        assert try_at(pk, start + timedelta(minutes=number)) is RevocationStatus.PENDING
+
+
+def test_attempt_after_the_configured_time_abandons_with_an_alert(op: ScriptedOP) -> None:
     (pk,) = queue()
+    fail_often(pk, op, attempts=MIN_ATTEMPTS)
+    PendingRevocation.objects.update(due_at=NOW)
     assert try_at(pk, NOW + GIVE_UP - timedelta(minutes=1)) is RevocationStatus.PENDING
-    reset_backoff(now=NOW)
+    PendingRevocation.objects.update(due_at=NOW)
     assert try_at(pk, NOW + GIVE_UP) is RevocationStatus.ABANDONED
     row = PendingRevocation.objects.get()
     assert (row.status, row.token) == ("abandoned", None)
     assert alerts() == ['{"rule":"revocation_abandoned"}']
 
 
+def test_c1_give_up_time_counts_from_the_first_attempt(op: ScriptedOP) -> None:
+    (pk,) = queue(now=NOW - timedelta(days=4))
+    fail_often(pk, op, attempts=MIN_ATTEMPTS)
+    assert PendingRevocation.objects.get().first_attempt_at == NOW
+    assert alerts() == []
+    PendingRevocation.objects.update(due_at=NOW)
+    assert try_at(pk, NOW + GIVE_UP) is RevocationStatus.ABANDONED
+
+
+def test_c1_attempts_below_the_minimum_are_not_abandoned(op: ScriptedOP) -> None:
+    (pk,) = queue()
+    fail_often(pk, op, attempts=1)
+    PendingRevocation.objects.update(due_at=NOW)
+    # The workers were down in between.
+    fail_often(pk, op, attempts=MIN_ATTEMPTS - 2, start=NOW + 2 * GIVE_UP)
+    PendingRevocation.objects.update(due_at=NOW)
+    assert try_at(pk, NOW + 3 * GIVE_UP) is RevocationStatus.ABANDONED
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 408, 421, 425, 429, 503])
+def test_c1_response_without_a_registered_error_is_retried(op: ScriptedOP, status: int) -> None:
+    op.answer = answering(status)
+    (pk,) = queue(now=NOW - timedelta(days=4))
+    assert try_at(pk) is RevocationStatus.PENDING
+    op.answer = answering(200)
+    assert try_at(pk, PendingRevocation.objects.get().due_at) is RevocationStatus.DONE
+
+
+def test_c1_unexpected_response_alerts_once_for_an_operator(op: ScriptedOP) -> None:
+    op.answer = answering(404)
+    (pk,) = queue()
+    with randomness.override_randomness(without_jitter):
+        try_at(pk)
+        row = PendingRevocation.objects.get()
+        assert row.due_at - NOW < timedelta(minutes=1)
+        assert alerts() == ['{"rule":"revocation_blocked"}']
+        try_at(pk, row.due_at)
+    assert alerts() == ['{"rule":"revocation_blocked"}']
+
+
+def test_c1_invalid_token_is_revoked_already(op: ScriptedOP) -> None:
+    op.answer = answering(400, {"error": "invalid_token", "error_description": "Token expired or revoked"})
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.DONE
+    assert alerts() == []
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=2), timedelta(days=3)])
+def test_c5_lease_of_a_clock_that_was_ahead_counts_as_expired(op: ScriptedOP, ahead: timedelta) -> None:
+    (pk,) = queue()
+    PendingRevocation.objects.update(lease_until=NOW + ahead, attempts=1)
+    assert list_due("default", now=NOW, limit=10) == [pk]
+    assert try_at(pk) is RevocationStatus.DONE
+
+
+def test_c5_lease_of_a_server_whose_clock_is_slightly_ahead_is_respected(op: ScriptedOP) -> None:
+    (pk,) = queue()
+    PendingRevocation.objects.update(lease_until=NOW + LEASE_DURATION + timedelta(seconds=10), attempts=1)
+    assert try_at(pk) is None
+    assert op.asked == []
+
+
+def test_c5_attempt_by_a_clock_days_ahead_abandons_nothing(op: ScriptedOP) -> None:
+    (pk,) = queue()
+    op.answer = answering(503)
+    assert try_at(pk, NOW + timedelta(days=3)) is RevocationStatus.PENDING
+    # The clock is right again: the row is due, and the time before it is given up starts now.
+    assert list_due("default", now=NOW, limit=10) == [pk]
+    PendingRevocation.objects.update(attempts=MIN_ATTEMPTS)
+    assert try_at(pk) is RevocationStatus.PENDING
+    assert PendingRevocation.objects.get().first_attempt_at == NOW
+
+
+def test_c5_row_in_its_longest_back_off_is_not_due(op: ScriptedOP) -> None:
+    (pk,) = queue()
+    op.answer = answering(503, Retry_After=str(10**6))
+    assert try_at(pk) is RevocationStatus.PENDING
+    assert PendingRevocation.objects.get().due_at >= NOW + timedelta(days=1)
+    assert list_due("default", now=NOW, limit=10) == []
+
+
 def test_successful_attempt_after_the_configured_time_is_done(op: ScriptedOP) -> None:
     (pk,) = queue()
     assert try_at(pk, NOW + GIVE_UP) is RevocationStatus.DONE
+
+
+def test_c4_response_that_is_cut_in_its_status_line_is_no_success(op: ScriptedOP) -> None:
+    def cut(handler: Any) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 O")
+        handler.close_connection = True
+
+    op.answer = cut
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.PENDING
+    assert PendingRevocation.objects.get().last_fault == "transport_unreachable"
+
+
+def test_c3_revocation_endpoint_of_the_rfc_8414_document_is_used(op: ScriptedOP) -> None:
+    op.metadata["revocation_endpoint"] = None
+    op.discovery = by_path(op, {**op.document(), "revocation_endpoint": f"{op.issuer}/revoke"})
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.DONE
+    assert op.asked == [{"token": "refresh-canary", "token_type_hint": "refresh_token"}]
+
+
+def test_c3_revocation_endpoint_of_the_overrides_is_used(op: ScriptedOP, settings: Any) -> None:
+    op.metadata["revocation_endpoint"] = None
+    declare(settings, op, metadata_overrides={"revocation_endpoint": f"{op.issuer}/revoke"})
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.DONE
+
+
+def test_c3_token_is_kept_while_the_rfc_8414_document_is_unavailable(op: ScriptedOP, settings: Any) -> None:
+    op.metadata["revocation_endpoint"] = None
+    declare(settings, op, revocation="best_effort")
+    op.discovery = by_path(op, None)
+    (pk,) = queue()
+    assert try_at(pk) is RevocationStatus.PENDING
+    assert PendingRevocation.objects.get().last_fault == "metadata_invalid"
+
+
+def by_path(op: ScriptedOP, oauth_document: dict[str, Any] | None) -> Answer:
+    """Answer with the document of RFC 8414 at its path, or 503 if there is none, and else with that of OIDC."""
+
+    def answer(handler: Any) -> None:
+        if "oauth-authorization-server" in handler.path:
+            send(handler, 200 if oauth_document else 503, oauth_document)
+        else:
+            send(handler, 200, {name: value for name, value in op.document().items() if value is not None})
+
+    return answer
 
 
 def test_attempt_at_a_hanging_provider_ends_at_its_timeout(op: ScriptedOP) -> None:
@@ -228,10 +379,50 @@ def test_attempt_without_its_key_is_retried_until_the_key_is_configured(op: Scri
     before = settings.PHI_OIDC
     settings.PHI_OIDC = override_phi_oidc(before, KEYS={"encryption": [keyring.generate_key()]})
     assert try_at(pk) is RevocationStatus.PENDING
-    assert PendingRevocation.objects.get().last_fault == "undecryptable"
+    assert PendingRevocation.objects.get().last_fault == "key_missing"
     assert op.asked == []
     settings.PHI_OIDC = before
     assert try_at(pk, NOW + timedelta(hours=2)) is RevocationStatus.DONE
+
+
+def test_a1_revocation_without_its_key_is_never_abandoned(op: ScriptedOP, settings: Any) -> None:
+    (pk,) = queue()
+    with_keys = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"encryption": []})
+    late = NOW + 10 * GIVE_UP
+    assert try_at(pk, late) is RevocationStatus.PENDING
+    assert alerts() == ['{"rule":"revocation_blocked"}']
+    settings.PHI_OIDC = with_keys
+    op.answer = answering(503)
+    assert try_at(pk, late + timedelta(hours=2)) is RevocationStatus.PENDING, "the provider was asked only once"
+    op.answer = answering(200)
+    assert try_at(pk, late + timedelta(hours=8)) is RevocationStatus.DONE
+
+
+def test_a1_damaged_revocation_is_abandoned_in_the_end(op: ScriptedOP) -> None:
+    (pk,) = queue()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE django_phi_oidc_pendingrevocation SET token = 'damaged'")
+    assert try_at(pk) is RevocationStatus.PENDING
+    assert PendingRevocation.objects.get().last_fault == "undecryptable"
+    PendingRevocation.objects.update(attempts=MIN_ATTEMPTS)
+    assert try_at(pk, NOW + 10 * GIVE_UP) is RevocationStatus.ABANDONED
+
+
+def test_a1_queued_ciphertext_of_a_session_is_revoked_and_deleted_when_its_key_is_back(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    signed_in = sign_in()
+    with_keys = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"encryption": []})
+    ended = end_session(signed_in.session.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
+    assert ended is not None
+    assert [try_at(pk) for pk in ended.revocation_ids] == [RevocationStatus.PENDING] * 2
+    assert op.asked == []
+    settings.PHI_OIDC = with_keys
+    assert [try_at(pk, NOW + timedelta(hours=1)) for pk in ended.revocation_ids] == [RevocationStatus.DONE] * 2
+    assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
+    assert set(PendingRevocation.objects.values_list("token", "session_token")) == {(None, None)}
 
 
 def test_attempt_inside_a_transaction_is_refused(op: ScriptedOP) -> None:
@@ -284,8 +475,8 @@ def test_attempt_after_a_killed_worker_waits_for_its_lease(op: ScriptedOP) -> No
     (pk,) = queue()
     PendingRevocation.objects.update(lease_until=NOW + LEASE_DURATION, attempts=1)
     assert try_at(pk, NOW + LEASE_DURATION - timedelta(seconds=1)) is None
-    assert list_due(now=NOW + LEASE_DURATION - timedelta(seconds=1), limit=10) == []
-    assert list_due(now=NOW + LEASE_DURATION, limit=10) == [pk]
+    assert list_due("default", now=NOW + LEASE_DURATION - timedelta(seconds=1), limit=10) == []
+    assert list_due("default", now=NOW + LEASE_DURATION, limit=10) == [pk]
     assert try_at(pk, NOW + LEASE_DURATION) is RevocationStatus.DONE
 
 
@@ -331,8 +522,8 @@ def test_longest_due_is_first_and_a_refresh_token_is_before_its_access_token() -
     second = queue(*reversed(TOKENS), now=NOW)
     (first,) = queue(TOKENS[1], now=NOW - timedelta(hours=1))
     queue(now=NOW + timedelta(seconds=1))
-    assert list_due(now=NOW, limit=10) == [first, second[1], second[0]]
-    assert list_due(now=NOW, limit=1) == [first]
+    assert list_due("default", now=NOW, limit=10) == [first, second[1], second[0]]
+    assert list_due("default", now=NOW, limit=1) == [first]
 
 
 def test_sweep_tries_everything_due_and_stops(op: ScriptedOP) -> None:
@@ -372,3 +563,73 @@ def test_two_concurrent_sweeps_send_each_token_once(op: ScriptedOP) -> None:
         thread.join()
     assert results == {RevocationStatus.DONE: 15}
     assert sorted(asked["token"] for asked in op.asked) == sorted(f"token-{number}" for number in range(15))
+
+
+def sweep(*, budget_seconds: float, timeout_seconds: float) -> Counter[RevocationStatus]:
+    return retry_due(
+        clock=lambda: NOW, budget_seconds=budget_seconds, timeout_seconds=timeout_seconds, give_up_after=GIVE_UP
+    )
+
+
+def queue_for(provider: str, count: int, *, now: datetime = NOW) -> tuple[uuid.UUID, ...]:
+    tokens = [ReceivedToken(token_type_hint="access_token", value=f"{provider}-{number}") for number in range(count)]
+    return queue_revocations(tokens, provider=provider, now=now)
+
+
+def status_of(pk: uuid.UUID) -> str:
+    return PendingRevocation.objects.get(pk=pk).status
+
+
+def test_c2_token_of_another_provider_is_revoked_in_the_same_sweep(op: ScriptedOP, settings: Any) -> None:
+    with serving() as stuck:
+        declare(settings, op, others={"stuck": stuck})
+        stuck.answer = stuck.hang
+        waiting = queue_for("stuck", 1000, now=NOW - timedelta(hours=1))
+        (pk,) = queue()
+        results = sweep(budget_seconds=2, timeout_seconds=0.3)
+    assert status_of(pk) == "done"
+    assert results == {RevocationStatus.DONE: 1, RevocationStatus.PENDING: 1}
+    assert len(stuck.asked) == 1, "A provider that times out is left for the rest of the sweep."
+    untried = PendingRevocation.objects.filter(pk__in=waiting, attempts=0, due_at__lte=NOW)
+    assert untried.count() == 999, "They stay due."
+
+
+def test_c2_token_is_revoked_in_one_sweep_although_many_providers_hang(op: ScriptedOP, settings: Any) -> None:
+    names = [f"stuck{number}" for number in range(5)]
+    with serving() as stuck:
+        stuck.discovery = stuck.hang
+        # One server serves as all of them: each declaration has connections and metadata of its own.
+        declare(settings, op, others=dict.fromkeys(names, stuck))
+        for name in names:
+            queue_for(name, 10, now=NOW - timedelta(hours=1))
+        # By name after the others.
+        settings.PHI_OIDC["PROVIDERS"]["zone"] = settings.PHI_OIDC["PROVIDERS"]["default"]
+        settings.PHI_OIDC = {**settings.PHI_OIDC}
+        (pk,) = queue_for("zone", 1)
+        assert sweep(budget_seconds=3, timeout_seconds=2) == {RevocationStatus.DONE: 1, RevocationStatus.PENDING: 5}
+    assert status_of(pk) == "done"
+
+
+def test_c2_slow_provider_leaves_half_of_the_sweep_to_the_other(op: ScriptedOP, settings: Any) -> None:
+    with serving() as slow:
+        declare(settings, op, others={"slow": slow})
+
+        def answer_late(handler: Any) -> None:
+            time.sleep(0.2)
+            send(handler, 200)
+
+        slow.answer = answer_late
+        queue_for("slow", 1000, now=NOW - timedelta(hours=1))
+        queue_for("default", 5)
+        results = sweep(budget_seconds=3, timeout_seconds=1)
+    assert len(op.asked) == 5
+    assert 2 <= len(slow.asked) <= 16, "It uses the time that is left."
+    assert results[RevocationStatus.DONE] == len(op.asked) + len(slow.asked)
+
+
+def test_c2_provider_that_asks_to_wait_is_left_for_the_sweep(op: ScriptedOP) -> None:
+    op.answer = answering(429, Retry_After="30")
+    queue_for("default", 3)
+    assert sweep(budget_seconds=5, timeout_seconds=3) == {RevocationStatus.PENDING: 1}
+    op.answer = answering(429)
+    assert sweep(budget_seconds=5, timeout_seconds=3) == {RevocationStatus.PENDING: 2}

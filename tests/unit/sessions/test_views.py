@@ -1,7 +1,10 @@
+import html
+import json
 import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,21 +18,32 @@ from django.urls import URLPattern
 from django_phi_oidc import urls
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.outbox import flush
+from django_phi_oidc.audit.storage import has_valid_row_mac
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.errors import Code
+from django_phi_oidc.oidc.transport import TransportRequest
+from django_phi_oidc.provider.call_limit import MAX_FAILURES, STALLED_SECONDS
+from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.rp_initiated_logout import is_valid_logout_state
+from tests.support.error_codes import raises
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
     NOW,
     REFRESH_TOKEN,
+    Answer,
     ScriptedOP,
     SecureClient,
     SignedIn,
+    answering,
     declare,
     django_session_exists,
     events,
     id_token,
     send,
+    waiting,
 )
 
 pytestmark = [
@@ -39,6 +53,7 @@ pytestmark = [
 COOKIE = django_settings.SESSION_COOKIE_NAME
 SECURE_PENDING = f"__Host-phi_oidc_{'0' * 32}"
 PENDING = f"phi_oidc_{'f' * 32}"
+LINK = re.compile(r'<a class="button" href="([^"]*)">Sign out there too</a>')
 FIELD = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
 
 
@@ -72,12 +87,43 @@ def test_logout_is_one_event_of_each_kind(op: ScriptedOP, sign_in: Callable[...,
     assert (event.actor, event.session) == (str(signed_in.user.pk), str(signed_in.session.pk))
 
 
+def fail() -> list[str]:
+    raise ConnectionError("the key service is sealed")
+
+
+@pytest.mark.parametrize(
+    "rings", [("audit_mac",), ("encryption", "audit_mac"), ("encryption", "subject", "audit_mac")], ids=", ".join
+)
+@pytest.mark.parametrize("source", [fail, Path("/nonexistent/keys"), []], ids=["callable", "file", "list"])
+def test_a2_logout_without_keys_signs_out_and_its_events_follow(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, rings: tuple[str, ...], source: Any
+) -> None:
+    signed_in = sign_in()
+    client, with_keys = signed_in.client(), settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS=dict.fromkeys(rings, source))
+    assert client.post("/oidc/logout/").status_code == 200, "the page that leads to the provider without a hint"
+    assert OIDCSession.objects.get().end_reason == "logout"
+    assert not django_session_exists(signed_in.django_key)
+    assert not StoredClaim.objects.filter(name="birthdate").exists()
+    assert len(op.asked) == (0 if "encryption" in rings else 2), "tokens are revoked unless their key is missing"
+    actions = (Action.SESSION_ENDED, Action.LOGOUT_COMPLETED, Action.CLAIM_SCRUBBED)
+    assert [event for action in actions for event in events(action)] == []
+    settings.PHI_OIDC = with_keys
+    flush()
+    assert waiting() == 0
+    for action in actions:
+        (event,) = events(action)
+        assert has_valid_row_mac(event)
+        assert json.loads(event.detail)["signed_late"] is True
+        assert (event.actor, event.session) == (str(signed_in.user.pk), str(signed_in.session.pk))
+
+
 @pytest.mark.parametrize(("method", "status"), [("get", 302), ("post", 200)])
 def test_logout_response_clears_the_browser(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, method: str, status: int
 ) -> None:
     declare(settings, op, end_session_method=method)
-    client = sign_in().client()
+    client = sign_in(claims={"iss": op.issuer}).client()
     for name in (SECURE_PENDING, PENDING, "someone_elses"):
         client.cookies[name] = "x"
     response = client.post("/oidc/logout/")
@@ -131,15 +177,107 @@ def test_logout_without_a_session_redirects_to_the_signed_out_page(op: ScriptedO
     assert events(Action.LOGOUT_COMPLETED) == []
 
 
-def test_logout_with_claims_in_the_id_token_keeps_it_out_of_the_url(
+def page_link(response: HttpResponse) -> str:
+    """Return the link to the provider of the page with a button, which does not send the browser there by itself."""
+    page = response.content.decode()
+    assert (response.status_code, "<script" in page, "http-equiv" in page) == (200, False, False)
+    (url,) = LINK.findall(page)
+    return html.unescape(url)
+
+
+def test_b4_logout_with_claims_in_the_id_token_asks_on_a_page_of_the_portal(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
-    claims = {"iss": op.issuer, "birthdate": "1970-01-01"}
-    sent = parameters(sign_in(claims=claims).client().post("/oidc/logout/"))
-    assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state"}
-    sent = parameters(sign_in(claims={**claims, "sid": "sid-1"}).client().post("/oidc/logout/"))
-    assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state", "logout_hint"}
-    assert sent["logout_hint"] == "sid-1"
+    personal = {"iss": op.issuer, "birthdate": "1970-01-01"}
+    for claims, hint in ((personal, set()), ({**personal, "sid": "sid-1"}, {"logout_hint"})):
+        signed_in = sign_in(claims=claims)
+        response = signed_in.client().post("/oidc/logout/")
+        url = page_link(response)
+        assert url.partition("?")[0] == f"{op.issuer}/end-session"
+        sent = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+        assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state"} | hint
+        assert sent.get("logout_hint", "sid-1") == "sid-1"
+        assert id_token(**claims) not in response.content.decode()
+        assert response["Clear-Site-Data"] == '"cache", "storage"'
+        assert not django_session_exists(signed_in.django_key)
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_b4_logout_follows_the_declared_policy_of_the_hint(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, method: str
+) -> None:
+    claims = {"iss": op.issuer, "birthdate": "1970-01-01", "sid": "sid-1"}
+    for policy, hint in (("always", id_token(**claims)), ("never", None)):
+        declare(settings, op, end_session_method=method, id_token_hint=policy)
+        response = sign_in(claims=claims).client().post("/oidc/logout/")
+        if method == "get":
+            assert response.status_code == 302
+            sent = parameters(response)
+        else:
+            assert "<script" in response.content.decode(), "the form is sent without a click"
+            sent = dict(FIELD.findall(response.content.decode()))
+        assert sent.get("id_token_hint") == hint
+
+
+def test_b4_logout_without_an_id_token_does_not_send_a_form_by_itself(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    declare(settings, op, end_session_method="post")
+    former, current = ({"iss": issuer} for issuer in ("https://former.example", op.issuer))
+    pages = [sign_in(claims=claims).client().post("/oidc/logout/").content.decode() for claims in (former, current)]
+    assert [f'action="{op.issuer}/end-session"' in page for page in pages] == [True, True]
+    assert ["<script" in page for page in pages] == [False, True]
+
+
+def test_b4_logout_sends_the_declared_parameters(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    extra = {"logout_uri": "https://testserver/oidc/logged-out/", "ui_locales": "de fr"}
+    declare(settings, op, id_token_hint="never", end_session_parameters=extra)
+    sent = parameters(sign_in(claims={"iss": op.issuer}).client().post("/oidc/logout/"))
+    assert sent.keys() == {"client_id", "post_logout_redirect_uri", "state", *extra}
+    assert {name: sent[name] for name in extra} == extra
+    assert sent["client_id"] == "portal"
+
+
+FAILED_REVOCATION = {"b7 no answer": lambda op: op.hang, "b7 server error": lambda op: answering(503)}
+
+
+@pytest.mark.parametrize("answer", FAILED_REVOCATION.values(), ids=FAILED_REVOCATION)
+def test_b7_logout_after_a_failed_revocation_does_not_send_the_browser_to_the_provider(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], answer: Callable[[ScriptedOP], Answer]
+) -> None:
+    get_provider("default").get_metadata(timeout_seconds=5)
+    op.answer = answer(op)
+    response = sign_in(claims={"iss": op.issuer}).client().post("/oidc/logout/")
+    assert page_link(response).startswith(f"{op.issuer}/end-session?")
+    assert "does not respond at the moment" in response.content.decode()
+    assert OIDCSession.objects.get().ended_at is not None
+
+
+def test_b7_logout_does_not_send_the_browser_to_a_suspended_provider(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    provider = get_provider("default")
+    provider.get_metadata(timeout_seconds=5)
+    signed_in = sign_in(claims={"iss": op.issuer})
+    op.answer = op.hang
+    request = TransportRequest(method="POST", url=f"{op.issuer}/token", headers={}, body=b"")
+    for _ in range(MAX_FAILURES):
+        with raises(Code.TRANSPORT_TIMEOUT):
+            provider.transport.send(request, timeout_seconds=STALLED_SECONDS + 0.1)
+    response = signed_in.client().post("/oidc/logout/")
+    assert set(PendingRevocation.objects.values_list("last_fault", flat=True)) == {Code.PROVIDER_SUSPENDED}
+    assert page_link(response).startswith(f"{op.issuer}/end-session?")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_b7_logout_redirects_if_the_provider_has_answered_the_revocation(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], status: int
+) -> None:
+    op.answer = answering(status)
+    response = sign_in(claims={"iss": op.issuer}).client().post("/oidc/logout/")
+    assert (response.status_code, response["Location"].partition("?")[0]) == (302, f"{op.issuer}/end-session")
 
 
 def test_logout_by_post_sends_any_id_token_in_a_form(
@@ -165,7 +303,7 @@ def test_logout_by_post_has_a_strict_content_security_policy(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     declare(settings, op, end_session_method="post")
-    pages = [sign_in().client().post("/oidc/logout/") for _ in range(2)]
+    pages = [sign_in(claims={"iss": op.issuer}).client().post("/oidc/logout/") for _ in range(2)]
     nonces = [re.findall(r'nonce="([^"]+)"', page.content.decode()) for page in pages]
     for page, (nonce, *others) in zip(pages, nonces, strict=True):
         assert others == [nonce]
@@ -244,7 +382,7 @@ def test_logout_with_an_unavailable_provider_ends_the_session(
 def test_signed_out_page_with_our_state_confirms_the_provider_logout(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
-    client = sign_in().client()
+    client = sign_in(claims={"iss": op.issuer}).client()
     with clock.override_clock(lambda: NOW):
         state = parameters(client.post("/oidc/logout/"))["state"]
     times = {timedelta(0): True, timedelta(minutes=10): True, timedelta(minutes=10, seconds=1): False}

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 from django.db import OperationalError, connections, transaction
 
-from django_phi_oidc.audit.events import Action, canonical_bytes, compute_mac, parse_event
+from django_phi_oidc.audit.events import Action, AuthenticatedEvent, canonical_bytes, compute_mac, parse_event
 from django_phi_oidc.audit.formats.items import LogItem, SealedEvent
 from django_phi_oidc.audit.log import sequencer
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditOutbox, AuditWitness
@@ -29,6 +29,7 @@ from django_phi_oidc.siem.delivery import LEASE_DURATION, DeliveryResult, check_
 from django_phi_oidc.siem.http_protocol import SendResult
 from django_phi_oidc.siem.models import SinkCursor
 from django_phi_oidc.siem.sinks import create_sink
+from tests.support.audit_tampering import sql, without_triggers
 from tests.support.databases import child_environment
 from tests.support.sealed_events import NOW, Clock, checkpoint, digest, finished, first_receipts, seal, sealed_order
 
@@ -342,6 +343,19 @@ def test_event_that_no_format_can_represent_stops_the_sink(
     assert alerts() == [("delivery_stopped", "event_unreadable", "Sink/siem")]
 
 
+@pytest.mark.parametrize("damage", [{"detail": "[" * 100_000}, {"outcome": "x"}])
+def test_e3_event_planted_with_the_mac_key_stops_no_sink(sink: Recorder, clock: Clock, damage: dict[str, str]) -> None:
+    before, planted, after = (finished(now=NOW + timedelta(seconds=number)) for number in range(3))
+    event = planted.event._replace(**damage)
+    mac = compute_mac(event, keyring.get_keys("audit_mac")[0].material)
+    insert_events([before, AuthenticatedEvent(event, mac), after])
+    key = Ed25519PrivateKey.generate()
+    result = sequencer.append_to_log(key=key, now=NOW)
+    assert (result.event_count, result.refused_count) == (2, 1)
+    assert run(sink, clock).is_caught_up
+    assert sink.received == [str(before.event.id), str(after.event.id), "checkpoint-1-2"]
+
+
 @pytest.mark.parametrize("value", ["infinity", "2026-11-24 16:05:09+00 BC"])
 @pytest.mark.postgresql
 def test_event_that_no_model_can_load_stops_the_sink_after_those_before_it(
@@ -349,10 +363,8 @@ def test_event_that_no_model_can_load_stops_the_sink_after_those_before_it(
 ) -> None:
     seal(5)
     victim = AuditLeaf.objects.get(leaf_index=3).event_id
-    with connections["phi_audit"].cursor() as cursor:
-        cursor.execute("ALTER TABLE django_phi_oidc_auditevent DISABLE TRIGGER ALL")
-        cursor.execute("UPDATE django_phi_oidc_auditevent SET occurred_at = %s WHERE id = %s", [value, victim])
-        cursor.execute("ALTER TABLE django_phi_oidc_auditevent ENABLE TRIGGER ALL")
+    with without_triggers():
+        sql("UPDATE django_phi_oidc_auditevent SET occurred_at = %s WHERE id = %s", value, victim)
     assert run(sink, clock).fault == "event_unreadable"
     assert sink.received == sealed_ids(3)[:3]
     assert alerts() == [("delivery_stopped", "event_unreadable", "Sink/siem")]

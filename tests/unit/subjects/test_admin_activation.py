@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.core.signals import got_request_exception
 from django.test import Client
 from django.views.debug import ExceptionReporter
@@ -21,6 +22,7 @@ from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import ActivationRefused
 from django_phi_oidc.login.activation_redemption import redeem_code
 from django_phi_oidc.subjects import admin, invitations
+from django_phi_oidc.subjects.linking import link_existing_user
 from django_phi_oidc.subjects.models import ActivationCode
 from tests.support.officers import sign_in_officer
 from tests.support.subject_linking import NOW, make_user
@@ -233,3 +235,32 @@ def test_error_report_hides_the_code(officer: Officer, monkeypatch: pytest.Monke
     assert created
     assert created[0] not in reports[0]
     assert not ActivationCode.objects.exists()
+
+
+@pytest.mark.parametrize(("extra", "status"), [((), 403), (("reveal_storedclaim", "open_emergencyaccess"), 200)])
+def test_f5_clinician_is_invited_only_by_an_administrator_with_the_same_permissions(
+    extra: tuple[str, ...], status: int
+) -> None:
+    clinician = make_user()
+    permissions = Permission.objects.filter(codename__in=("reveal_storedclaim", "open_emergencyaccess"))
+    clinician.user_permissions.set(permissions)
+    client = sign_in_officer("issue_activationcode", *extra)
+    assert add(client, clinician).status_code == status
+    assert ActivationCode.objects.count() == (status == 200)
+    denied = AuditEvent.objects.filter(action="access.denied").values_list("resource", flat=True)
+    assert list(denied) == ([f"user/{clinician.pk}"] if status == 403 else [])
+
+
+@pytest.mark.parametrize(("extra", "status"), [((), 403), (("add_pairwisesubject",), 200)])
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_f5_linked_account_is_invited_only_by_an_administrator_who_may_link(
+    is_linked: bool, extra: tuple[str, ...], status: int
+) -> None:
+    user = link_user().user if is_linked else make_user()
+    client = sign_in_officer("issue_activationcode", *extra)
+    assert add(client, user).status_code == (status if is_linked else 200)
+
+
+def link_user() -> Any:
+    keys, provider = keyring.get_keys("subject"), conf.providers()["default"]
+    return link_existing_user(make_user(), sub="linked", provider=provider, keys=keys, origin=Origin(), now=NOW)

@@ -18,9 +18,15 @@ from django.db import IntegrityError, connection, connections, transaction
 from django_phi_oidc.audit.events import parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.crypto.keyring import SymmetricKey
-from django_phi_oidc.errors import NotProvisioned, SubjectKeyMissing
+from django_phi_oidc.errors import AccountNotSaved, NotProvisioned, SubjectAltered, SubjectKeyMissing
 from django_phi_oidc.subjects.identifiers import compute_subject_digest
-from django_phi_oidc.subjects.linking import LinkedAccount, create_opaque_username, mark_seen
+from django_phi_oidc.subjects.linking import (
+    LinkedAccount,
+    create_opaque_username,
+    find_linked_subject,
+    list_subject_ids,
+    mark_seen,
+)
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support import databases
 from tests.support.subject_linking import (
@@ -187,8 +193,9 @@ def test_unknown_keys_are_looked_up_in_the_index() -> None:
 def test_error_of_create_user_leaves_no_rows() -> None:
     create_user = get_user_model()._default_manager.create_user
     create_user(username="taken")
-    with pytest.raises(IntegrityError):
+    with pytest.raises(AccountNotSaved) as refusal:
         sign_in(create_user=lambda: create_user(username="taken"))
+    assert isinstance(refusal.value.__cause__, IntegrityError)
     assert accounts() == (1, 0)
     assert AuditOutbox.objects.count() == 0
     assert sign_in(create_user=lambda: create_user(username="free")).created
@@ -337,3 +344,30 @@ def test_first_sign_ins_in_two_processes_create_one_account(pair: tuple[list[int
     assert len({result["user"] for result in results}) == 1
     assert [result["created"] for result in results].count(True) == 1
     assert accounts() == (1, 1)
+
+
+@pytest.mark.django_db
+def test_f7_link_stays_valid_when_subject_keys_rotate() -> None:
+    first = sign_in([KEY_1])
+    assert sign_in([KEY_2, KEY_1]).user == first.user
+    assert set(digests_by_key()) == {KEY_1.id, KEY_2.id}
+    SubjectDigest.objects.filter(key_id=KEY_1.id).delete()
+    assert sign_in([KEY_3, KEY_2]).user == first.user
+    assert sign_in([KEY_3]).user == first.user
+    assert accounts() == (1, 1)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("keys", [[KEY_1], [KEY_2, KEY_1]])
+def test_f7_changed_link_is_refused_and_a_new_link_is_valid(keys: list[SymmetricKey]) -> None:
+    first, other = sign_in([KEY_1]), make_user()
+    PairwiseSubject.objects.update(user=other)
+    with pytest.raises(SubjectAltered):
+        sign_in(keys, create_user=None)
+    assert set(digests_by_key()) == {KEY_1.id}, "no digest was added to the changed link"
+    with pytest.raises(SubjectAltered):
+        find_linked_subject(issuer=ISSUER, sub=SUB, keys=keys)
+    assert list_subject_ids(issuer=ISSUER, sub=SUB, keys=keys) == [first.subject.pk], "a logout ends its sessions"
+    PairwiseSubject.objects.get().delete()
+    assert sign_in(keys, create_user=lambda: other).user == other
+    assert sign_in(keys).user == other

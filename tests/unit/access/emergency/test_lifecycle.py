@@ -256,6 +256,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a permission that is not offered": ({"permissions": [PERMISSION, "auth.delete_user"]}, "permission_not_offered"),
     "a purpose outside emergencies": ({"purpose": "TREAT"}, "purpose_not_declared"),
     "no reason": ({"reason": " \n"}, "reason_missing"),
+    "an invisible reason": ({"reason": "\u200b\u2060\u00ad\ufe0f\u3164\u2800"}, "reason_missing"),
+    "a reason of dots": ({"reason": "..."}, "reason_missing"),
     "no duration": ({"duration": timedelta(0)}, "duration_invalid"),
     "a duration that is too long": ({"duration": HOUR + SECOND}, "duration_invalid"),
 }
@@ -397,7 +399,7 @@ def test_listed_events_are_those_of_the_emergency(scene: SimpleNamespace) -> Non
 @pytest.fixture
 def mail_server(settings: Any) -> Iterator[SimpleNamespace]:
     """Yield a mail server on a real socket, which accepts mails unless `refuses` is set."""
-    server = SimpleNamespace(mails=[], refuses=False)
+    server = SimpleNamespace(mails=[], refuses=False, delay_seconds=0.0)
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -423,6 +425,7 @@ def _serve_smtp(file: Any, server: SimpleNamespace) -> None:
     """Speak the part of RFC 5321 that smtplib uses."""
 
     def reply(text: str) -> None:
+        time.sleep(server.delay_seconds)
         file.write(f"{text}\r\n".encode())
         file.flush()
 
@@ -493,6 +496,33 @@ def test_unavailable_mail_server_does_not_block_the_task(
     )
     with pytest.raises(ConnectionRefusedError):
         smtplib.SMTP("127.0.0.1", unused_tcp)
+
+
+def test_hanging_mail_server_delays_the_task_by_its_timeout_and_the_mail_is_sent_later(
+    scene: SimpleNamespace, settings: Any, mail_server: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = opened(scene.user, "Patient/7")
+    due = row.opened_at
+    # Its backlog accepts connections, and nothing answers them. smtplib reports the timeout as a lost connection.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mail_by(settings, "smtp", host="127.0.0.1", port=silent.getsockname()[1], timeout=0.5)
+        started_at = time.monotonic()
+        assert notifications.send_due_alerts(mail_to=[OFFICER], now=due) == 0
+        assert time.monotonic() - started_at < 5
+    assert "was not sent: SMTPServerDisconnected" in caplog.text
+    mail_by(settings, "smtp", host="127.0.0.1", port=mail_server.port, timeout=10)
+    assert notifications.send_due_alerts(mail_to=[OFFICER], now=due + notifications.RETRY_DELAY) == 1
+    assert len(mail_server.mails) == 1
+
+
+def test_slow_mail_server_gets_the_mail_once(scene: SimpleNamespace, mail_server: SimpleNamespace) -> None:
+    row = opened(scene.user, "Patient/7")
+    mail_server.delay_seconds = 0.2
+    started_at = time.monotonic()
+    assert notifications.send_due_alerts(mail_to=[OFFICER], now=row.opened_at) == 1
+    assert time.monotonic() - started_at > 0.2
+    assert notifications.send_due_alerts(mail_to=[OFFICER], now=row.opened_at + notifications.RETRY_DELAY) == 0
+    assert len(mail_server.mails) == 1
 
 
 @pytest.fixture
@@ -602,3 +632,47 @@ def test_open_emergency_costs_one_select_only_without_the_permission(scene: Simp
             assert get_status(scene) == 200
         statements.append([query["sql"] for query in queries if EmergencyAccess._meta.db_table in query["sql"]])
     assert [len(group) for group in statements] == [1, 0]
+
+
+def test_f8_openings_in_a_row_are_limited_until_a_review(scene: SimpleNamespace, settings: Any) -> None:
+    declare(settings, max_unreviewed=3)
+    start = clock.now()
+    rows = []
+    for number in range(3):
+        rows.append(opened(scene.user, "Patient/7", now=start + number * HOUR))
+    with pytest.raises(EmergencyRefused) as refusal:
+        opened(scene.user, "Patient/7", now=start + 3 * HOUR)
+    assert refusal.value.reason == "too_many_unreviewed"
+    assert EmergencyAccess.objects.count() == 3
+    assert list_events()[-1][:2] == ("emergency.refused", "too_many_unreviewed")
+    assert list_events("alert.")[-1] == ("alert.raised", "", {"rule": "emergency_limit"})
+    assert opened(allow(create_user(), OPEN), "Patient/7", now=start + 3 * HOUR), "another person"
+    with clock.override_clock(lambda: start + 4 * HOUR):
+        review(rows[0], create_user(REVIEW))
+    assert opened(scene.user, "Patient/7", now=start + 4 * HOUR)
+    with pytest.raises(EmergencyRefused):
+        opened(scene.user, "Patient/7", now=start + 5 * HOUR)
+    assert opened(scene.user, "Patient/7", now=start + 25 * HOUR), "a day later"
+
+
+def test_f8_concurrent_openings_do_not_exceed_the_limit(scene: SimpleNamespace, settings: Any) -> None:
+    declare(settings, max_unreviewed=2)
+    barrier, results = threading.Barrier(6), list[str]()
+
+    def open_one() -> None:
+        try:
+            connections["default"].ensure_connection()
+            barrier.wait()
+            results.append(str(opened(scene.user, "Patient/7").pk))
+        except EmergencyRefused as refusal:
+            results.append(refusal.reason)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=open_one) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results.count("too_many_unreviewed") == 4
+    assert EmergencyAccess.objects.count() == 2

@@ -19,9 +19,11 @@ from django.urls import include, path
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.access.emergency.admin import EmergencyAccessAdmin
+from django_phi_oidc.access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from django_phi_oidc.access.emergency.lifecycle import close_emergencies
 from django_phi_oidc.access.emergency.models import CloseReason, EmergencyAccess
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.audit.request_context import ASSURANCE_KEY
 from tests.support import guarded_views as wards
 from tests.support.audit_outage import audit_database_fails
 from tests.support.emergency_access import REASON, actor, allow, declare, forbid, list_events, opened
@@ -378,3 +380,48 @@ def test_code_of_the_how_to_page_works(scene: SimpleNamespace, settings: Any, rf
     assert set(re.findall(r"`django_phi_oidc\.(\w+_emergencyaccess\w*)`", HOW_TO)) == set(
         Permission.objects.filter(content_type__model="emergencyaccess").values_list("codename", flat=True)
     )
+
+
+PHISHING_RESISTANT = ["phr", "phrh"]
+
+
+def sign_in_with(scene: SimpleNamespace, **entries: Any) -> None:
+    session = scene.client.session
+    session.update(entries)
+    session.save()
+
+
+@pytest.mark.parametrize(
+    ("declared", "offered", "acr", "is_asked"),
+    [
+        (None, PHISHING_RESISTANT, "", True),
+        (None, PHISHING_RESISTANT, "phrh", False),
+        (None, [], "", False),
+        (["gold"], [], "silver", True),
+        (["gold"], PHISHING_RESISTANT, "gold", False),
+        ([], PHISHING_RESISTANT, "", False),
+    ],
+)
+def test_f8_form_asks_for_a_strong_sign_in(
+    declared: Any, offered: list[str], acr: str, is_asked: bool, scene: SimpleNamespace, settings: Any
+) -> None:
+    declare(settings, acr=declared)
+    sign_in_with(scene, **{OFFERED_ACR_KEY: offered, ASSURANCE_KEY: [acr, None]})
+    page = scene.client.get(URL, headers=HTML)
+    assert page.status_code == (302 if is_asked else 200)
+    assert ("/oidc/step-up/" in page.headers.get("Location", "")) is is_asked
+    response = scene.client.post(URL, FORM_DATA, headers=HTML)
+    assert response.status_code == (403 if is_asked else 302)
+    assert EmergencyAccess.objects.count() == (0 if is_asked else 1)
+    denied = AuditEvent.objects.filter(action="access.denied").values_list("reason", flat=True)
+    assert list(denied) == (["acr_insufficient"] * 2 if is_asked else [])
+
+
+def test_f8_multi_factor_values_are_selected_only_if_none_is_declared(settings: Any) -> None:
+    supported = ["urn:x", "phrh", "https://refeds.org/profile/mfa"]
+    assert select_offered_acr_values(supported) == ["https://refeds.org/profile/mfa", "phrh"]
+    assert select_offered_acr_values(["urn:x"]) == []
+    declare(settings, acr=[])
+    assert select_offered_acr_values(supported) == []
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "EMERGENCY": None}
+    assert select_offered_acr_values(supported) == []

@@ -1,11 +1,16 @@
 """Canonical bytes built from columns equal those of the event, and rows that are no events can be read."""
 
+import ctypes.util
 import hmac
+import os
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +28,7 @@ from django_phi_oidc.audit.storage import parse_event_row
 from django_phi_oidc.crypto import keyring
 from tests.support.audit_log import NOW, events, sealed
 from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
+from tests.support.databases import child_environment
 
 ANY_TEXT = st.text(max_size=40) | st.sampled_from(
     ['"', "\\", '\\"', "</x>", "é", "\u2028", "\x7f", "𝒳", "\ufeff", "e\u0301"]
@@ -133,3 +139,30 @@ def test_row_that_no_model_can_load_is_read_with_an_invalid_mac(column: str) -> 
             sql(f"DELETE FROM {EVENT}")
             sql("DELETE FROM django_phi_oidc_auditunsealed")
     assert values or is_postgresql()
+
+
+SEALED_BY_PURE_PYTHON = """
+import django, psycopg
+django.setup()
+from datetime import timedelta
+from django_phi_oidc.audit.log.findings import VerificationSummary
+from django_phi_oidc.audit.log.verifier import verify_log
+from tests.support.audit_log import KEY, NOW, seal_now
+assert psycopg.pq.__impl__ == "python"
+result, summary = seal_now(), VerificationSummary()
+found = list(verify_log(keys=[KEY.public_key()], now=NOW + timedelta(hours=1), summary=summary))
+print(result.event_count, summary.events, sorted({finding.kind.value for finding in found}))
+"""
+
+
+@pytest.mark.postgresql
+@pytest.mark.skipif(ctypes.util.find_library("pq") is None, reason="psycopg without C extension needs libpq")
+@pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+def test_e9_log_is_sealed_and_verified_without_the_c_extension_of_psycopg() -> None:
+    events(300)
+    environment = child_environment(os.environ, django_settings.DATABASES) | {"PSYCOPG_IMPL": "python"}
+    command = [sys.executable, "-c", SEALED_BY_PURE_PYTHON]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    # The process does not know that this is a test database, whose triggers against DELETE and TRUNCATE were dropped.
+    assert done.stdout == "300 300 ['protection_altered']\n"

@@ -2,6 +2,7 @@
 
 import json
 import stat
+import threading
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,10 +16,18 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.audit.events import canonical_bytes
+from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin, canonical_bytes, compute_mac
+from django_phi_oidc.audit.log.findings import VerificationSummary
 from django_phi_oidc.audit.log.recovery import resume_log
-from django_phi_oidc.audit.log.sequencer import BATCH_SIZE, append_all_to_log, count_overdue_events
+from django_phi_oidc.audit.log.sequencer import (
+    BATCH_SIZE,
+    append_all_to_log,
+    append_to_log,
+    count_overdue_events,
+    count_unqueued_events,
+)
 from django_phi_oidc.audit.log.signing_keys import find_signing_key, get_checkpoint_origin, get_public_keys
+from django_phi_oidc.audit.log.verifier import verify_log
 from django_phi_oidc.audit.models import (
     AppendOnlyError,
     AuditCheckpoint,
@@ -28,13 +37,24 @@ from django_phi_oidc.audit.models import (
     AuditUnsealed,
     AuditWitness,
 )
-from django_phi_oidc.audit.storage import parse_event_row
+from django_phi_oidc.audit.storage import authenticate_event, insert_events, parse_event_row
 from django_phi_oidc.audit.tasks import seal as seal_task
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import CheckpointInvalid, KeyMissing, SealingRefused
-from django_phi_oidc.merkle.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
+from django_phi_oidc.merkle.checkpoint import Checkpoint, encode_verifier_key, sign_checkpoint, verify_checkpoint
 from django_phi_oidc.merkle.compact import CompactRange
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, seal_now, sealed
-from tests.support.audit_tampering import CHECKPOINT, LEAF, NODE, QUEUE, sql, without_triggers
+from tests.support.audit_tampering import (
+    CHECKPOINT,
+    DROPPED_ROWS,
+    LEAF,
+    NODE,
+    QUEUE,
+    DropRows,
+    dropping_trigger,
+    sql,
+    without_triggers,
+)
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.rfc6962_reference import mth
 
@@ -79,7 +99,7 @@ def test_number_of_statements_does_not_grow_with_the_log(before: int) -> None:
     # In addition, one per stored level with nodes on the right edge of the tree.
     edge = sum(query["sql"].lower().count("select") for query in queries if "node" in query["sql"])
     assert edge <= before.bit_count()
-    assert len(queries) <= 13 + before.bit_count()
+    assert len(queries) <= 14 + before.bit_count()
 
 
 def test_large_queue_is_sealed_in_several_transactions() -> None:
@@ -267,6 +287,53 @@ def test_seal_task_seals_with_the_key_and_alerts_without_it() -> None:
     assert AuditEvent.objects.count() == 4
 
 
+def fail() -> str:
+    raise ConnectionError("the key service is sealed")
+
+
+@pytest.mark.parametrize("source", [Path("/nonexistent/key.pem"), fail, "x"], ids=["no file", "callable", "no key"])
+def test_seal_task_with_an_unreadable_key_alerts_and_seals_when_it_is_back(source: object) -> None:
+    events(3)
+    with with_options(KEYS={"audit_signing": source}), clock.override_clock(lambda: LATER):
+        for _ in range(2):
+            with pytest.raises(KeyMissing):
+                seal_task()
+    (alert,) = AuditEvent.objects.filter(action="alert.raised")
+    assert json.loads(alert.detail) == {"rule": "sealing_lag", "count": 3}
+    with with_options(KEYS={"audit_signing": PEM}), clock.override_clock(lambda: LATER):
+        seal_task()
+    assert (AuditLeaf.objects.count(), AuditUnsealed.objects.count()) == (4, 0)
+
+
+def test_seal_task_whose_key_callable_hangs_holds_up_no_other_worker() -> None:
+    called, over, results = threading.Event(), threading.Event(), list[str]()
+
+    def hang_once() -> str:
+        if not called.is_set():
+            called.set()
+            over.wait(30)
+        return PEM
+
+    def seal_in_thread() -> None:
+        try:
+            seal_task()
+            results.append("sealed")
+        finally:
+            connections.close_all()
+
+    events(3)
+    with with_options(KEYS={"audit_signing": hang_once}), clock.override_clock(lambda: LATER):
+        hanging = threading.Thread(target=seal_in_thread)
+        hanging.start()
+        assert called.wait(30)
+        seal_task()
+        assert (AuditLeaf.objects.count(), results) == (3, [])
+        over.set()
+        hanging.join(30)
+    assert results == ["sealed"]
+    assert (AuditLeaf.objects.count(), AuditUnsealed.objects.count()) == (3, 0)
+
+
 def test_seal_task_alerts_after_five_minutes_and_again_after_an_hour() -> None:
     events(1)
     assert count_overdue_events(now=NOW + timedelta(minutes=4)) == 0
@@ -364,13 +431,11 @@ def test_queue_is_filled_by_the_database_in_the_same_transaction() -> None:
     assert AuditUnsealed.objects.count() == 1
 
 
-def test_event_queued_twice_gets_no_second_leaf_and_retry_repairs_the_queue() -> None:
+def test_e9_sealed_event_that_is_queued_again_gets_no_second_leaf_and_stops_nothing() -> None:
     (id_,) = sealed(1)
     AuditUnsealed.objects.create(event_id=id_)
     events(1)
-    with pytest.raises(SealingRefused, match="damaged"):
-        seal_now()
-    assert sum(result.event_count for result in append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True)) == 1
+    assert seal_now().event_count == 1
     assert (AuditUnsealed.objects.count(), AuditLeaf.objects.count()) == (0, 2)
 
 
@@ -406,3 +471,139 @@ def test_witness_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
         sealed(1)
     assert stat.S_IMODE((tmp_path / "witness").stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["witness"]
+
+
+INVALID_EVENTS = {
+    "an unknown outcome": {"outcome": "x"},
+    "detail of brackets": {"detail": "[" * 100_000},
+    "nested detail": {"detail": '{"claim":{"a":"b"}}'},
+    "a restore": {"action": "audit.restored"},
+}
+
+
+@pytest.mark.parametrize("change", INVALID_EVENTS.values(), ids=INVALID_EVENTS)
+def test_e3_event_that_is_none_is_set_aside_with_an_alert_though_its_mac_is_valid(change: dict[str, Any]) -> None:
+    valid = authenticate_event(NewEvent(Action.CLAIM_REVEALED, Origin(), NOW, detail={"claim": "address"})).event
+    invalid = valid._replace(id=uuid.UUID(int=valid.id.int + 1), **change)
+    key = keyring.get_keys("audit_mac")[0].material
+    insert_events([AuthenticatedEvent(event, compute_mac(event, key)) for event in (invalid, valid)])
+    result = seal_now()
+    assert (result.event_count, result.refused_count) == (1, 1)
+    assert list(AuditLeaf.objects.values_list("event_id", flat=True)) == [valid.id]
+    (alert,) = AuditEvent.objects.filter(action="alert.raised")
+    assert (alert.resource, json.loads(alert.detail)) == (
+        f"AuditEvent/{invalid.id}",
+        {"rule": "event_invalid", "count": 1},
+    )
+    assert (seal_now().event_count, seal_now().event_count) == (1, 0)
+    assert AuditUnsealed.objects.get().event_id == invalid.id
+    again = list(append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True))
+    assert (sum(result.event_count for result in again), again[0].refused_count) == (0, 1)
+
+
+@pytest.mark.parametrize("table", ["auditleaf", "auditcheckpoint", "auditnode"])
+def test_e4_nothing_is_sealed_if_the_database_stores_no_row(table: str) -> None:
+    sealed(1)
+    events(256)
+    with dropping_trigger(table), pytest.raises(SealingRefused):
+        seal_now()
+    assert (AuditLeaf.objects.count(), AuditCheckpoint.objects.count(), AuditUnsealed.objects.count()) == (1, 1, 256)
+    assert seal_now().event_count == 256
+
+
+@pytest.mark.parametrize("drop_rows", DROPPED_ROWS.values(), ids=DROPPED_ROWS)
+def test_e4_forged_event_is_not_set_aside_without_its_alert(drop_rows: DropRows) -> None:
+    events(1)
+    with without_triggers():
+        sql("UPDATE django_phi_oidc_auditevent SET actor = 'x'")
+    with drop_rows("auditevent"), pytest.raises(SealingRefused):
+        seal_now()
+    assert AuditUnsealed.objects.filter(refused=False).count() == 1
+    assert seal_now().refused_count == 1
+
+
+def test_e4_resume_is_refused_if_the_database_stores_no_restore_event() -> None:
+    sealed(3)
+    note = note_of("phi-oidc-audit", 9)
+    with dropping_trigger("auditevent"), pytest.raises(SealingRefused):
+        resume_log(witnessed_note=note, reason="x", key=KEY, now=NOW)
+    assert AuditLeaf.objects.count() == 3
+    resume_log(witnessed_note=note, reason="x", key=KEY, now=NOW)
+    assert AuditLeaf.objects.count() == 4
+
+
+QUEUE_TAMPERINGS = {
+    "marked as refused": f"UPDATE {QUEUE} SET refused = true WHERE event_id = %s",
+    "removed": f"DELETE FROM {QUEUE} WHERE event_id = %s",
+}
+
+
+@pytest.mark.parametrize("statement", QUEUE_TAMPERINGS.values(), ids=QUEUE_TAMPERINGS)
+def test_e9_event_that_was_removed_from_the_queue_raises_an_alert(statement: str) -> None:
+    removed, forged, _ = events(3)
+    with without_triggers():
+        sql("UPDATE django_phi_oidc_auditevent SET actor = 'x' WHERE id = %s", forged)
+    assert sql(statement, removed) == 1
+
+    def rules(*, minutes: int) -> list[str]:
+        with with_options(KEYS={"audit_signing": PEM}), clock.override_clock(lambda: NOW + timedelta(minutes=minutes)):
+            seal_task()
+        alerts = AuditEvent.objects.filter(action="alert.raised").order_by("id")
+        return [json.loads(alert.detail)["rule"] for alert in alerts]
+
+    assert rules(minutes=4) == ["event_forged"]
+    assert rules(minutes=6) == rules(minutes=7) == ["event_forged", "event_unqueued"]
+    assert json.loads(AuditEvent.objects.filter(action="alert.raised").last().detail)["count"] == 1
+    assert sum(result.event_count for result in append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True)) >= 1
+    assert AuditLeaf.objects.filter(event_id=removed).exists()
+    assert count_unqueued_events(now=NOW + timedelta(minutes=6)) == 0
+
+
+def test_e7_event_under_a_mac_key_that_is_not_current_is_sealed_with_an_alert() -> None:
+    newest, older = settings.PHI_OIDC["KEYS"]["audit_mac"]
+    with with_options(KEYS={"audit_mac": [older]}):
+        events(2)
+    assert seal_now(at=NOW).event_count == 2
+    (alert,) = AuditEvent.objects.filter(action="alert.raised")
+    assert json.loads(alert.detail) == {"rule": "event_key_retired", "count": 2}
+    with with_options(KEYS={"audit_mac": [older]}):
+        events(1, at=NOW + timedelta(minutes=1))
+    events(1, at=NOW + timedelta(minutes=1))
+    assert seal_now(at=NOW + timedelta(minutes=1)).event_count == 3
+    assert AuditEvent.objects.filter(action="alert.raised").count() == 1, "at most one an hour"
+    assert newest != older
+
+
+def test_e7_retired_signing_key_is_accepted_up_to_its_last_checkpoint_only() -> None:
+    sealed(3)
+    retired = {"key": encode_verifier_key("phi-oidc-audit", KEY.public_key()), "until_size": 3}
+    with with_options(KEYS={"audit_public": [retired]}):
+        keys = get_public_keys(OTHER_KEY)
+        assert verify_checkpoint(note_of("phi-oidc-audit", 3), keys).tree_size == 3
+        with pytest.raises(CheckpointInvalid, match="not signed by a known key"):
+            verify_checkpoint(note_of("phi-oidc-audit", 4), keys)
+        assert verify_checkpoint(note_of("phi-oidc-audit", 4, OTHER_KEY), keys).tree_size == 4
+        # The log continues under the new key, and not under a checkpoint that the old one signed after that.
+        events(1)
+        assert append_to_log(key=OTHER_KEY, now=NOW).event_count == 1
+        summary = VerificationSummary()
+        assert list(verify_log(keys=keys, now=NOW, summary=summary)) == []
+        assert summary.checkpoints == 2
+        with without_triggers():
+            sql(f"UPDATE {CHECKPOINT} SET note = %s WHERE tree_size = 4", note_of("phi-oidc-audit", 4))
+        events(1)
+        with pytest.raises(SealingRefused, match="known key"):
+            append_to_log(key=OTHER_KEY, now=NOW)
+    assert get_public_keys(KEY)[-1] == KEY.public_key()
+
+
+@pytest.mark.parametrize("until", [None, "3", -1, True])
+def test_e7_retired_signing_key_without_a_valid_size_is_refused(until: object) -> None:
+    vkey = encode_verifier_key("phi-oidc-audit", KEY.public_key())
+    with (
+        with_options(KEYS={"audit_public": [{"key": vkey, "until_size": until}]}),
+        pytest.raises(KeyMissing, match="until_size"),
+    ):
+        get_public_keys()
+    with with_options(KEYS={"audit_public": [{"key": vkey, "until_size": 3}]}):
+        assert len(get_public_keys()) == 1

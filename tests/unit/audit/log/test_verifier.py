@@ -1,22 +1,29 @@
 """Everything that an attacker with all database privileges does to a sealed log is found and classified."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import connections
 from django.test import override_settings
 
-from django_phi_oidc.audit.events import EVENT_FIELDS, compute_mac
+from django_phi_oidc.audit.events import EVENT_FIELDS, AuthenticatedEvent, Event, NewEvent, Origin, compute_mac
 from django_phi_oidc.audit.log.findings import FindingKind, LogFinding, VerificationSummary
 from django_phi_oidc.audit.log.reader import find_raw_event
 from django_phi_oidc.audit.log.recovery import resume_log
-from django_phi_oidc.audit.log.sequencer import append_all_to_log
+from django_phi_oidc.audit.log.sequencer import (
+    append_all_to_log,
+    append_leaves,
+    exclusive_transaction,
+    get_current_log,
+)
 from django_phi_oidc.audit.log.verifier import verify_log
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
-from django_phi_oidc.audit.storage import parse_event_row
+from django_phi_oidc.audit.storage import authenticate_event, insert_events, parse_event_row
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.merkle.checkpoint import Checkpoint, parse_checkpoint
 from django_phi_oidc.merkle.rfc6962 import hash_leaf
@@ -311,8 +318,9 @@ def test_missing_mac_key_is_found_and_restored_key_resolves_it(ids: list[uuid.UU
         assert len(find()) == 313
         assert seal_now(at=LATER).refused_count == 1
     assert seal_now(at=LATER).event_count == 1  # the alert, not the refused event
+    # The refused event, and an alert about the MAC of the first alert, which is of the older key.
     assert (
-        sum(result.event_count for result in append_all_to_log(key=KEY, clock=lambda: LATER, retry_refused=True)) == 1
+        sum(result.event_count for result in append_all_to_log(key=KEY, clock=lambda: LATER, retry_refused=True)) == 2
     )
     assert AuditLeaf.objects.filter(event_id=late).exists()
     assert find() == []
@@ -459,7 +467,7 @@ def test_declared_restore_is_not_a_fault(ids: list[uuid.UUID]) -> None:
     resume_log(witnessed_note=note, reason="the disk broke", key=KEY, now=LATER)
     sealed(20, at=LATER)
     assert kinds(witnessed_checkpoints=[older]) == set()
-    findings = find(witnessed_checkpoints=[older, outside])
+    findings = find(witnessed_checkpoints=[older, outside], known_lost_sizes=[312])
     assert [(finding.kind, finding.tree_size, finding.is_fault) for finding in findings] == [
         (FindingKind.FORK_DECLARED, 312, False)
     ]
@@ -470,6 +478,85 @@ def test_declared_restore_is_not_a_fault(ids: list[uuid.UUID]) -> None:
     assert parse_checkpoint(AuditCheckpoint.objects.last().note).origin == "phi-oidc-audit/epoch-2"
 
 
+def plant(event: Event) -> uuid.UUID:
+    """Insert the event of an attacker who has the MAC key, and return its id."""
+    mac = compute_mac(event, keyring.get_keys("audit_mac")[0].material)
+    insert_events([AuthenticatedEvent(event, mac)])
+    return event.id
+
+
+def forged_restore(epoch: int = 2, size: int = 312, root_hash: bytes = bytes(32)) -> Event:
+    detail = {"epoch": epoch, "origin": "phi-oidc-audit", "root_hash": root_hash.hex(), "tree_size": size, "why": "x"}
+    new_event = NewEvent(action="audit.restored", origin=Origin(), now=LATER, detail=detail)
+    return authenticate_event(new_event, allow_restored=True).event
+
+
+def seal_as_an_earlier_version(event_id: uuid.UUID) -> None:
+    """Seal a planted event under the current epoch, as the sealer did before it looked at actions."""
+    with exclusive_transaction():
+        leaf = event_id.bytes, hash_leaf(find_raw_event(event_id).canonical)
+        append_leaves(get_current_log(KEY), [leaf], key=KEY, now=LATER)
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_e1_forged_restore_event_declares_no_fork(ids: list[uuid.UUID], is_sealed: bool) -> None:
+    outside = newest()
+    restore_to(305, ids)
+    id_ = plant(forged_restore(root_hash=outside.root_hash))
+    if is_sealed:
+        seal_as_an_earlier_version(id_)
+    else:
+        assert seal_now(at=LATER).refused_count == 1
+    sealed(20, at=LATER)
+    findings = find(witnessed_checkpoints=[outside], known_lost_sizes=[312])
+    assert [finding.kind.value for finding in findings if finding.tree_size == 312] == ["fork_undeclared"]
+    assert all(finding.is_fault for finding in findings)
+
+
+def test_e1_declared_restore_is_a_fault_unless_its_lost_size_is_named(ids: list[uuid.UUID]) -> None:
+    outside, note = newest(), AuditCheckpoint.objects.last().note
+    restore_to(305, ids)
+    resume_log(witnessed_note=note, reason="the disk broke", key=KEY, now=LATER)
+    for lost_sizes, is_fault in (((), True), ((305, 311), True), ((305, 312), False)):
+        summary = VerificationSummary()
+        (finding,) = verify_log(
+            keys=[KEY.public_key()],
+            now=LATER,
+            summary=summary,
+            witnessed_checkpoints=[outside],
+            known_lost_sizes=lost_sizes,
+        )
+        assert (finding.kind, finding.is_fault, summary.fault_count) == (FindingKind.FORK_DECLARED, is_fault, is_fault)
+
+
+def test_e2_planted_restore_event_is_not_sealed_and_leaves_an_honest_log_intact(ids: list[uuid.UUID]) -> None:
+    outside = newest()
+    id_ = plant(forged_restore())
+    assert seal_now(at=LATER).refused_count == 1
+    assert seal_now(at=LATER).event_count == 1
+    assert kinds(witnessed_checkpoints=[outside]) == {("event_invalid", str(id_))}
+    (alert,) = AuditEvent.objects.filter(action="alert.raised")
+    assert (alert.resource, alert.detail) == (f"AuditEvent/{id_}", '{"count":1,"rule":"event_invalid"}')
+
+
+def test_e2_planted_and_sealed_restore_event_changes_no_verdict(ids: list[uuid.UUID]) -> None:
+    seal_as_an_earlier_version(plant(forged_restore()))
+    outside, note = newest(), AuditCheckpoint.objects.last().note
+    assert kinds(witnessed_checkpoints=[outside]) == set()
+    sealed(1, at=LATER)
+    assert kinds(witnessed_checkpoints=[outside]) == set()
+    # A real restore after it opens the epoch that the planted event claims.
+    lost, lost_note = newest(), AuditCheckpoint.objects.last().note
+    with without_triggers():
+        sql(f"DELETE FROM {CHECKPOINT} WHERE tree_size > 313")
+        sql(f"DELETE FROM {LEAF} WHERE leaf_index >= 313")
+    assert note == AuditCheckpoint.objects.last().note
+    resume_log(witnessed_note=lost_note, reason="the disk broke", key=KEY, now=LATER)
+    sealed(1, at=LATER)
+    assert kinds(witnessed_checkpoints=[outside]) == set()
+    assert kinds(witnessed_checkpoints=[lost]) == {("fork_declared", "314")}
+
+
 def test_epoch_without_its_event_is_found(ids: list[uuid.UUID]) -> None:
     note = AuditCheckpoint.objects.last().note
     restore_to(305, ids)
@@ -478,3 +565,98 @@ def test_epoch_without_its_event_is_found(ids: list[uuid.UUID]) -> None:
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", victim)
     assert kinds() == {("event_missing", str(victim)), ("epoch_undeclared", "306")}
+
+
+@contextmanager
+def blinded(function: str, *, victim: uuid.UUID, sealed_text: str) -> Iterator[None]:
+    """Put a schema before pg_catalog, with a function or operator that returns what was sealed."""
+    sql("CREATE SCHEMA blinding")
+    sql(function.format(victim=victim, sealed=sealed_text.replace("'", "''")))
+    sql("SET search_path = blinding, pg_catalog, public")
+    try:
+        yield
+    finally:
+        sql("RESET search_path")
+        sql("DROP SCHEMA blinding CASCADE")
+
+
+BLINDING_FUNCTIONS = {
+    "convert_to": """
+        CREATE FUNCTION blinding.convert_to(text, text) RETURNS bytea LANGUAGE sql AS $$
+            SELECT pg_catalog.convert_to(CASE WHEN $1 LIKE '%{victim}%' THEN '{sealed}' ELSE $1 END, 'UTF8')
+        $$""",
+    "format": """
+        CREATE FUNCTION blinding.format(text, VARIADIC "any") RETURNS text LANGUAGE internal AS 'text_format'""",
+    "equality of integers": """
+        CREATE FUNCTION blinding.never(integer, integer) RETURNS boolean LANGUAGE sql AS 'SELECT false';
+        CREATE OPERATOR blinding.= (LEFTARG = integer, RIGHTARG = integer, FUNCTION = blinding.never)""",
+    "order of bigints": """
+        CREATE FUNCTION blinding.never(bigint, integer) RETURNS boolean LANGUAGE sql AS 'SELECT false';
+        CREATE OPERATOR blinding.> (LEFTARG = bigint, RIGHTARG = integer, FUNCTION = blinding.never)""",
+}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("function", BLINDING_FUNCTIONS.values(), ids=BLINDING_FUNCTIONS)
+def test_e5_function_in_a_schema_before_pg_catalog_hides_no_alteration(ids: list[uuid.UUID], function: str) -> None:
+    sealed_text = find_raw_event(ids[150]).canonical.decode()
+    with without_triggers():
+        sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", ids[150])
+    with blinded(function, victim=ids[150], sealed_text=sealed_text):
+        assert kinds() == {("event_altered", str(ids[150])), ("protection_altered", "")}
+    assert kinds() == {("event_altered", str(ids[150]))}
+
+
+@pytest.mark.postgresql
+def test_e5_function_in_the_schema_of_the_tables_hides_no_alteration(ids: list[uuid.UUID]) -> None:
+    sealed_text = find_raw_event(ids[150]).canonical.decode()
+    function = BLINDING_FUNCTIONS["convert_to"].replace("blinding.", "public.")
+    with without_triggers():
+        sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", ids[150])
+    sql(function.format(victim=ids[150], sealed=sealed_text))
+    try:
+        assert kinds() == {("event_altered", str(ids[150]))}
+    finally:
+        sql("DROP FUNCTION public.convert_to(text, text)")
+
+
+@pytest.mark.postgresql
+def test_e5_sealer_and_verifier_leave_the_search_path_as_it_was(ids: list[uuid.UUID]) -> None:
+    def search_path() -> str:
+        with connections["phi_audit"].cursor() as cursor:
+            cursor.execute("SHOW search_path")
+            return str(cursor.fetchone()[0])
+
+    before = search_path()
+    sealed(1, at=LATER)
+    assert find() == []
+    assert search_path() == before
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("column_type", ["integer", "numeric"])
+def test_e9_leaves_are_read_although_the_type_of_their_index_was_altered(
+    ids: list[uuid.UUID], column_type: str
+) -> None:
+    sql(f"ALTER TABLE {LEAF} ALTER leaf_index TYPE {column_type}")
+    try:
+        summary = VerificationSummary()
+        assert list(verify_log(keys=[KEY.public_key()], now=LATER, summary=summary)) == []
+        assert summary.events == 312
+    finally:
+        sql(f"ALTER TABLE {LEAF} ALTER leaf_index TYPE bigint")
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("respell", [str.upper, lambda text: str(uuid.UUID(text))], ids=["upper case", "with hyphens"])
+def test_e9_respelled_id_that_no_query_finds_is_reported(ids: list[uuid.UUID], respell: Callable[[str], str]) -> None:
+    victim = next(id_ for id_ in ids if id_.hex != id_.hex.upper())
+    spelled = respell(victim.hex)
+    with without_triggers():
+        for table, column in ((EVENT, "id"), (LEAF, "event_id")):
+            assert sql(f"UPDATE {table} SET {column} = %s WHERE {column} = %s", spelled, victim) == 1
+    assert {kind for kind, _ in kinds()} == {"event_altered"}
+    with without_triggers():
+        for table, column in ((EVENT, "id"), (LEAF, "event_id")):
+            sql(f"UPDATE {table} SET {column} = %s WHERE {column} = %s", victim.hex, spelled)
+    assert kinds() == set()

@@ -368,6 +368,29 @@ def test_invalid_introspection_response_refuses_the_token(op: DemoProvider, app:
     assert refusals() == [("introspection_failed", "default", "failure")] * len(ANSWERS)
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(10.0, 503), (0.2, 200)], ids=["hangs", "slow"])
+def test_token_is_refused_in_time_if_introspection_hangs(
+    seconds: float, status: int, op: DemoProvider, app: App, declare: Declare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_phi_oidc.contrib.rest_framework.authentication.PROVIDER_TIMEOUT_SECONDS", 1.0)
+    declare(method="introspection", introspection_cache=0)
+    token = app.token()
+    over = threading.Event()
+
+    def delay(endpoint: str, exchange: MutableExchange) -> None:
+        if endpoint == "introspection":
+            over.wait(seconds)
+
+    op.intercept = delay
+    started_at = time.monotonic()
+    assert app.get("/whoami/", token).status_code == status
+    assert time.monotonic() - started_at < 5
+    over.set()
+    op.intercept = None
+    assert is_accepted(app.get("/whoami/", token), app)
+    assert refusals() == [("transport_timeout", "default", "failure")] * (status == 503)
+
+
 def test_provider_without_introspection_endpoint_refuses_the_token(
     op: DemoProvider, app: App, declare: Declare
 ) -> None:

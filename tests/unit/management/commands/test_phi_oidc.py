@@ -16,6 +16,7 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.management.commands.phi_oidc import SUBCOMMANDS
 from tests.support.claims_fixtures import DAY, NOW, Person
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.retention_key_folder import use_retention_keys
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 EMPTY = {
@@ -71,14 +72,14 @@ def test_scrub_of_a_user_under_a_hold_is_refused_until_the_hold_ends() -> None:
 
 
 def test_scrub_destroys_unused_retention_keys_and_prints_their_number(settings: Any, tmp_path: Path) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": tmp_path})
+    keys = use_retention_keys(settings, tmp_path)
     Person().store({"address": {"locality": "Stockholm"}, "birthdate": "1984-03-09"})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["20261124-86400", "20261124-session"]
+    assert keys.names() == ["20261124-86400", "20261124-session"]
     with clock.override_clock(lambda: NOW + DAY - timedelta(seconds=1)):
         assert run("scrub") == "0 claims were erased. 0 retention keys were destroyed.\n"
     with clock.override_clock(lambda: NOW + 2 * DAY):
         assert run("scrub") == "1 claims were erased. 1 retention keys were destroyed.\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["20261124-session"], "that claim's session lives"
+    assert keys.names() == ["20261124-session"], "that claim's session lives"
 
 
 def test_scrub_without_access_to_the_retention_keys_erases_and_fails(settings: Any, tmp_path: Path) -> None:

@@ -16,8 +16,11 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin, compute_mac
 from django_phi_oidc.audit.log.archive import verify_archive
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
+from django_phi_oidc.audit.storage import authenticate_event, insert_events
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import CheckpointInvalid, ProofInvalid
 from django_phi_oidc.merkle.checkpoint import parse_checkpoint, parse_verifier_key
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, sealed
@@ -356,7 +359,9 @@ def test_resume_continues_a_restored_log_and_refuses_an_intact_one(audit: Callab
     detail = detail_of("audit.restored")
     assert (detail["epoch"], detail["tree_size"], detail["why"]) == (2, 5, "the disk broke")
     assert AuditCheckpoint.objects.last().epoch == 2
-    assert "no faults" in audit("verify", "--checkpoint", checkpoint)
+    with pytest.raises(CommandError, match="changed after it was sealed"):
+        audit("verify", "--checkpoint", checkpoint)
+    assert "no faults" in audit("verify", "--checkpoint", checkpoint, "--lost-size", 5)
     with witness:
         assert audit("seal").startswith("Sealed: ")
 
@@ -373,7 +378,7 @@ def test_archived_restore_event_still_declares_its_epoch(audit: Callable[..., st
     audit("archive", archive)
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE action = 'audit.restored'")
-    output = audit("verify", "--archive", archive, "--checkpoint", lost)
+    output = audit("verify", "--archive", archive, "--checkpoint", lost, "--lost-size", 5)
     assert "fork_declared" in output
     assert "no faults" in output
 
@@ -400,6 +405,19 @@ def test_forged_archive_event_does_not_move_the_next_archive(audit: Callable[...
     with without_triggers():
         sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", fake)
     assert "leaves 0 to 4" in audit("archive", tmp_path / "one")
+
+
+@pytest.mark.parametrize("detail", ["no JSON", '{"tree_size":"x"}', "[" * 100_000])
+def test_e3_row_that_is_no_event_does_not_stop_the_next_archive(
+    detail: str, audit: Callable[..., str], tmp_path: Path
+) -> None:
+    sealed(3)
+    audit("archive", tmp_path / "one")
+    sealed(2, at=NOW + timedelta(minutes=1))
+    event = authenticate_event(NewEvent(Action.AUDIT_ARCHIVED, Origin(), clock.now() + timedelta(days=1))).event
+    event = event._replace(detail=detail)
+    insert_events([AuthenticatedEvent(event, compute_mac(event, keyring.get_keys("audit_mac")[0].material))])
+    assert "leaves 3 to" in audit("archive", tmp_path / "two")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from django.core.management import CommandError, call_command
 
 from django_phi_oidc import conf
-from django_phi_oidc.crypto import keyring
+from django_phi_oidc.crypto import keyring, retention_keys
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.management.subcommands.keys import generate_key_files
 from django_phi_oidc.subjects.models import SubjectDigest
@@ -115,6 +115,20 @@ def test_generate_key_files_writes_a_shared_file_once(files: dict[str, Path], se
     shared = files["encryption"]
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": shared})
     assert generate_key_files().count(shared) == 1
+
+
+def test_a4_generate_prepares_the_folder_of_the_retention_keys(settings: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "retention"
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": folder})
+    with pytest.raises(KeyMissing):
+        retention_keys.get_store().create("20261124-60")
+    assert f"KEYS['retention']: the folder {folder} was prepared." in generate()[1]
+    key = retention_keys.get_store().create("20261124-60")
+    assert mode(folder) == 0o700
+    assert f"KEYS['retention']: {folder} was prepared before and was not changed." in generate()[1]
+    assert retention_keys.get_store().get("20261124-60") == key
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": None})
+    assert "retention" not in generate()[1]
 
 
 def test_generate_key_files_by_concurrent_processes_writes_one_file(tmp_path: Path) -> None:

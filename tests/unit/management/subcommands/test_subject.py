@@ -22,8 +22,6 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
-from django_phi_oidc.oidc.token import TokenResponse
-from django_phi_oidc.sessions.lifecycle import start_session
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.models import PairwiseSubject
 from django_phi_oidc.subjects.pairwise import get_pairwise_id
@@ -56,19 +54,7 @@ def person() -> Person:
     """Return a signed-in person with two claims and a pairwise identifier."""
     person = Person()
     person.store({"birthdate": "1990-05-17", "address": {"locality": CANARY, "ünï": "Zoë\u202e"}})
-    start_session(
-        session_id=person.session_id,
-        user=person.user,
-        subject=person.subject,
-        provider="default",
-        issuer=person.subject.issuer,
-        sid="",
-        tokens=TokenResponse(access_token="", refresh_token="", id_token="", expires_in=None, lifetime_alert=False),
-        django_session_key="none",
-        auth_time=NOW,
-        acr="",
-        now=NOW,
-    )
+    OIDCSession.objects.filter(pk=person.session_id).update(auth_time=NOW)
     get_pairwise_id(person.user, "billing.example.test")
     return person
 

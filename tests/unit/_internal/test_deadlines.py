@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 
-from django_phi_oidc.provider.connection_pool import DeadlineScheduler
+from django_phi_oidc._internal.deadlines import DeadlineScheduler
 
 FORKING_PROGRAM = """
 import os, sys, threading, time
-from django_phi_oidc.provider.connection_pool import call_at
+from django_phi_oidc._internal.deadlines import call_at
 called = threading.Event()
 call_at(time.monotonic() + 3600, print)
 call_at(time.monotonic(), called.set)
@@ -56,6 +56,17 @@ def test_calls_from_many_threads_use_one_thread_and_lose_nothing() -> None:
     assert sorted(called.get(timeout=10) for _ in range(200)) == sorted(list(range(10)) * 20)
     assert called.empty()
     assert [thread.daemon for thread in new_threads(before)] == [True]
+
+
+def test_cancelled_callback_does_not_run() -> None:
+    scheduler, called = DeadlineScheduler(), queue.Queue[str]()
+    now = time.monotonic()
+    cancel = scheduler.call_at(now + 0.2, lambda: called.put("cancelled"))
+    scheduler.call_at(now + 0.3, lambda: called.put("kept"))
+    cancel()
+    assert called.get(timeout=10) == "kept"
+    cancel()
+    assert called.empty()
 
 
 def test_scheduler_thread_is_restarted_after_an_error() -> None:

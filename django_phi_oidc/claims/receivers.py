@@ -1,0 +1,40 @@
+"""Refuse deletions that would erase what a legal hold keeps, or leave it held for ever.
+
+The paths of this package check holds themselves. These receivers cover the ORM; triggers cover SQL for holds without
+an end.
+"""
+
+from typing import Any
+
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
+
+from .._internal import clock
+from ..errors import HeldForLegalReasons
+from .legal_holds import list_active_holds
+from .models import LegalHold, StoredClaim
+
+
+@receiver(pre_delete, sender=StoredClaim, dispatch_uid="django_phi_oidc.claims.held")
+def refuse_deletion_of_held_claim(*, instance: StoredClaim, using: str, origin: Any = None, **kwargs: Any) -> None:
+    """Raises: HeldForLegalReasons, and then the whole deletion is rolled back. origin: what delete() was called on.
+
+    The deletion of a subject or account checks the holds itself, when it has locked the subject and the sessions. Here,
+    it would lock the claims before them, and deadlock with the end of a session.
+    """
+    if origin is not None and getattr(origin, "model", type(origin)) is not StoredClaim:
+        return
+    # Read again and locked: the hold may have been placed after the instance was read.
+    row = StoredClaim.objects.using(using).select_for_update().filter(pk=instance.pk).only("held_until").first()
+    if row is not None and row.held_until is not None and row.held_until > clock.now():
+        raise HeldForLegalReasons
+
+
+@receiver(pre_delete, sender=LegalHold, dispatch_uid="django_phi_oidc.claims.holds")
+def refuse_deletion_of_active_hold(*, instance: LegalHold, using: str, **kwargs: Any) -> None:
+    """Only a release updates the claims of the person; without it they would stay held.
+
+    Raises: HeldForLegalReasons, and then the whole deletion is rolled back.
+    """
+    if list_active_holds(now=clock.now()).using(using).filter(pk=instance.pk, subject__isnull=False).exists():
+        raise HeldForLegalReasons

@@ -1,0 +1,14 @@
+"""A prepared folder of retention keys."""
+
+from pathlib import Path
+from typing import Any
+
+from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
+from tests.support.phi_oidc_settings import override_phi_oidc
+
+
+def use_retention_keys(settings: Any, folder: Path) -> RetentionKeyFolder:
+    """Prepare the folder and encrypt claims under its keys from now on."""
+    prepare_folder(folder)
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": folder})
+    return RetentionKeyFolder(folder)
