@@ -169,7 +169,7 @@ class KeyNotFound(MetadataError):
     """No published key fits the token (Core 10.1.1)."""
 
     def __init__(self, message: str = "", *, is_certain: bool = True) -> None:
-        """is_certain: the key set was fetched just now. Otherwise the provider's key may be newer than ours."""
+        """is_certain: the key set was fetched just now. Otherwise the provider may have published a newer one."""
         super().__init__(Code.KEY_NOT_FOUND, message)
         self.is_certain = is_certain
 
@@ -378,7 +378,7 @@ class ActivationRefused(PhiOidcError):
     code = Code.ACTIVATION_REFUSED
 
     def __init__(self, reason: str, *, user: object = "") -> None:
-        """user: the primary key of the user for whom the code was created; empty where it is no code."""
+        """user: the primary key of the user that the code was created for; empty if the code is unknown."""
         super().__init__()
         self.reason, self.user = reason, user
 

@@ -56,7 +56,7 @@ TABLE = re.MULTILINE | re.DOTALL
 
 
 def as_paragraphs(*given: Any) -> None:
-    """Make reStructuredText of a docstring of ours: its code, its backticks, and a paragraph for what it ends with."""
+    """Convert a docstring to reStructuredText: code, backticks, and a paragraph for each section such as Raises."""
     _, what, _, thing, _, lines = given
     text = "\n".join(line if line.startswith("    ") else line.replace("`", "``") for line in lines)
     # A table for readers of the code is shown as it is.

@@ -1,6 +1,8 @@
 """Celery tasks of the audit log."""
 
 from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 from .. import conf
 from .._internal import clock
@@ -30,20 +32,27 @@ def seal() -> None:
 
     Raise an alert if events are overdue, if some were removed from the queue, or if the triggers were changed.
     """
-    try:
-        # Inside the block: events are overdue soon if the key can't be read.
-        key = signing_keys.find_signing_key()
-        if key is not None:
-            deque(sequencer.append_all_to_log(key=key, clock=clock.now), maxlen=0)
-    except SealingRefused:
-        raise_audit_alert("sealing_refused", now=clock.now())
-        raise
-    finally:
-        counts = {
-            "sealing_lag": sequencer.count_overdue_events(now=clock.now()),
-            "event_unqueued": sequencer.count_unqueued_events(now=clock.now()),
-            "protection_altered": len(triggers.list_deviations()),
-        }
-        for rule, count in counts.items():
-            if count:
-                raise_audit_alert(rule, now=clock.now(), count=count)
+    # Callbacks run also if the sealing or another callback fails.
+    with ExitStack() as stack:
+        for rule, count in _ALERT_COUNTS.items():
+            stack.callback(_raise_counted_alert, rule, count)
+        try:
+            # Inside the block: events are overdue soon if the key can't be read.
+            key = signing_keys.find_signing_key()
+            if key is not None:
+                deque(sequencer.append_all_to_log(key=key, clock=clock.now), maxlen=0)
+        except SealingRefused:
+            raise_audit_alert("sealing_refused", now=clock.now())
+            raise
+
+
+_ALERT_COUNTS: Mapping[str, Callable[[], int]] = {
+    "sealing_lag": lambda: sequencer.count_overdue_events(now=clock.now()),
+    "event_unqueued": lambda: sequencer.count_unqueued_events(now=clock.now()),
+    "protection_altered": lambda: len(triggers.list_deviations()),
+}
+
+
+def _raise_counted_alert(rule: str, get_count: Callable[[], int]) -> None:
+    if count := get_count():
+        raise_audit_alert(rule, now=clock.now(), count=count)

@@ -1,6 +1,7 @@
 """Redeem an activation code: mark it used, and link the person to its account, in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -40,30 +41,9 @@ def redeem_code(
     Raises: ActivationRefused, with the code left unchanged, or revoked if the privileges of its user have grown;
     SubjectKeyMissing, SubInvalid, SubNotPairwise.
     """
-    try:
-        return _redeem(code_text, sub=sub, provider=provider, keys=keys, origin=origin, now=now)
-    except ActivationRefused as error:
-        if error.reason == PRIVILEGES_GROWN:
-            user_pk: Any = error.user
-            codes = ActivationCode.objects.filter(user=user_pk)
-            revoke_activation_codes(codes, reason=PRIVILEGES_GROWN, origin=origin, now=now)
-        raise
-
-
-@sensitive_variables()
-def _redeem(
-    code_text: str,
-    *,
-    sub: str,
-    provider: ProviderDeclaration,
-    keys: Sequence[SymmetricKey],
-    origin: Origin,
-    now: datetime,
-) -> PairwiseSubject:
-    """Raises: as redeem_code, and then nothing is changed."""
     code = parse_code(code_text)
     digests = [compute_activation_digest(key.material, issuer=provider.issuer, code=code) for key in keys]
-    with transaction.atomic():
+    with _revoke_codes_of_grown_privileges(origin=origin, now=now), transaction.atomic():
         codes = ActivationCode.objects.filter(provider=provider.name, digest__in=digests)
         # The update comes first, in one statement: a concurrent request with the same code waits here, then finds it
         # redeemed.
@@ -88,6 +68,19 @@ def _redeem(
         fields: Any = {"subject": str(subject.uuid), "provider": provider.name, "resource": f"user/{user.pk}"}
         enqueue(Action.ACTIVATION_REDEEMED, origin=origin, now=now, **fields)
     return subject
+
+
+@contextmanager
+def _revoke_codes_of_grown_privileges(*, origin: Origin, now: datetime) -> Iterator[None]:
+    """Revoke all codes of the user after the transaction in the block was rolled back for that reason."""
+    try:
+        yield
+    except ActivationRefused as error:
+        if error.reason == PRIVILEGES_GROWN:
+            user_pk: Any = error.user
+            codes = ActivationCode.objects.filter(user=user_pk)
+            revoke_activation_codes(codes, reason=PRIVILEGES_GROWN, origin=origin, now=now)
+        raise
 
 
 def _is_bound(activation: ActivationCode, keys: Sequence[SymmetricKey]) -> bool:

@@ -86,7 +86,8 @@ class CallLimit:
     def call(self, *, timeout_seconds: float) -> Iterator[float]:
         """Run one call in the block, and yield the seconds that it has left of timeout_seconds.
 
-        Raises: ProviderSuspended, before the block runs. A TransportError of the block is the result of the call.
+        Raises: TransportError before the block runs: `provider_suspended`, or `transport_timeout` without time left. A
+        TransportError of the block is the result of the call.
         """
         ends_at = self._monotonic() + timeout_seconds
         started_at = self._wait_for_turn(ends_at)
@@ -103,10 +104,13 @@ class CallLimit:
                 self._condition.notify_all()
 
     def _wait_for_turn(self, ends_at: float) -> float:
-        """Return the time at which the call starts. Raises: ProviderSuspended."""
+        """Return the time at which the call starts. Raises: TransportError."""
         with self._condition:
             while self._breaker.allows_call(now := self._monotonic()):
                 if len(self._start_times) < self._max_calls:
+                    if now >= ends_at:
+                        # Before it counts as a start: after a suspension, only one call tries.
+                        raise TransportError(Code.TRANSPORT_TIMEOUT)
                     self._start_times.append(now)
                     self._breaker.record_start(now)
                     return now

@@ -152,7 +152,7 @@ def _discard_tokens(
     """Queue tokens that are not stored, and end the session if there is a reason, in one transaction."""
     now = clock.now()
     with transaction.atomic(durable=True):
-        # The newest tokens first: they are valid, whatever the provider did to the older ones.
+        # The newest tokens first: they are valid, while the provider may have revoked the older ones.
         queued = queue_revocations(tokens, provider=lease.provider, session_id=lease.session_id, now=now)
         # The session was re-authenticated or refreshed in the meantime, so this grant is no longer current: do not end
         # the session.

@@ -114,7 +114,7 @@ def _find_orphan_candidates(session_ids: Sequence[uuid.UUID] | None = None) -> O
 
 
 def _find_existing_keys(session_keys: Sequence[str]) -> set[str]:
-    """Return the keys that the session engine has, without expired ones if the engine can tell."""
+    """Return the keys that the session engine has, without expired ones if the engine stores when they expire."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, DatabaseStore):
         rows = store.get_model_class().objects.filter(session_key__in=session_keys, expire_date__gt=clock.now())

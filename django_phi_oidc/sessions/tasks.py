@@ -22,7 +22,7 @@ from ..claims.retention import lock_subjects_of_users, scrub_inactive_users
 from ..errors import Code, KeyRingError
 from ..oidc.token import ReceivedToken
 from . import expiry, token_revocation
-from .lifecycle import KEY_ALERT_RULE, EndedSession, end_session, end_sessions
+from .lifecycle import KEY_ALERT_RULE, EndedSession, end_sessions
 from .models import EndReason, OIDCSession
 
 logger = logging.getLogger(__name__)
@@ -78,9 +78,7 @@ def _end_in_batches(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
 def _end_batch(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
     """End the sessions. If another transaction locks a row of one of them for too long, end the others."""
     try:
-        if reason is EndReason.USER_INACTIVE:
-            return _end_and_scrub_inactive_users(session_ids, now=clock.now())
-        return len(end_sessions(session_ids, reason, origin=Origin(), now=clock.now()))
+        return len(_end_sessions(session_ids, reason, origin=Origin(), now=clock.now()))
     except OperationalError as error:
         if not is_lock_timeout(error):
             raise
@@ -91,17 +89,21 @@ def _end_batch(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
         return _end_batch(session_ids[:half], reason) + _end_batch(session_ids[half:], reason)
 
 
-def _end_and_scrub_inactive_users(session_ids: Sequence[uuid.UUID], *, now: datetime) -> int:
-    """End the sessions, and erase all claims of their users, in one transaction.
+def _end_sessions(
+    session_ids: Sequence[uuid.UUID], reason: EndReason, *, origin: Origin, now: datetime
+) -> list[EndedSession]:
+    """End the sessions, and in the same transaction erase all claims of accounts that were found to be inactive.
 
     The accounts were changed without a signal, for example by a bulk update; else their claims would already be erased.
     If the end were committed before the erasure fails, no later run would find these users.
     """
+    if reason is not EndReason.USER_INACTIVE:
+        return end_sessions(session_ids, reason, origin=origin, now=now)
     with transaction.atomic():
         users = set(OIDCSession.objects.filter(pk__in=session_ids, user__isnull=False).values_list("user", flat=True))
         lock_subjects_of_users(users)
-        ended = len(end_sessions(session_ids, EndReason.USER_INACTIVE, origin=Origin(), now=now))
-        scrub_inactive_users(users, origin=Origin(), now=now)
+        ended = end_sessions(session_ids, reason, origin=origin, now=now)
+        scrub_inactive_users(users, origin=origin, now=now)
     return ended
 
 
@@ -112,9 +114,9 @@ def _wait_for_requests() -> None:
 def end_session_and_revoke(
     session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime
 ) -> EndedSession | None:
-    """End the session as `end_session` does, and revoke its tokens as `revoke_after_commit` does."""
+    """End the session, and revoke its tokens as `revoke_after_commit` does. None: it had already ended."""
     with batch_delivery():
-        ended = end_session(session_id, reason, origin=origin, now=now)
+        ended = next(iter(_end_sessions([session_id], reason, origin=origin, now=now)), None)
         revoke_after_commit(ended.revocation_ids if ended else ())
     return ended
 

@@ -134,7 +134,7 @@ def pytest_collection_modifyitems(items: "list[pytest.Item]") -> None:
 
 def pytest_runtest_call(item: "pytest.Item") -> None:
     if _pytest_sessions_to_finalize and _uses_database(item):
-        # As in teardown_databases. A finalizer that is added after the session's fixtures runs before theirs.
+        # As in teardown_databases. A finalizer runs before those that the fixtures of the session added earlier.
         _pytest_sessions_to_finalize.pop().addfinalizer(connections.close_all)
 
 

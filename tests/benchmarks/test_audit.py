@@ -27,7 +27,12 @@ SEALED = 70_000
 @pytest.mark.postgresql
 def test_measurement_counts_only_committed_events() -> None:
     recorded, written = measure_writes(
-        ["bare", "ours", "orm", "chain"], url=given_url(os.environ), writers=[2, 1], rounds=1, seconds=0.1, log=print
+        ["bare", "phi_oidc", "orm", "chain"],
+        url=given_url(os.environ),
+        writers=[2, 1],
+        rounds=1,
+        seconds=0.1,
+        log=print,
     )
     assert list(recorded) == [2, 1]
     for writers in recorded.values():
@@ -97,10 +102,10 @@ TRAIL = Trail(
 )
 
 
-def results_with(*, ours: float = 700.0, **trail: object) -> Results:
+def results_with(*, phi_oidc: float = 700.0, **trail: object) -> Results:
     recorded = {
-        writers: {"bare": Rates([1000.0, 2000.0], [1e-4] * 2), "ours": Rates([rate, 2 * rate], [2e-4] * 2)}
-        for writers, rate in ((8, ours), (2, 100.0))
+        writers: {"bare": Rates([1000.0, 2000.0], [1e-4] * 2), "phi_oidc": Rates([rate, 2 * rate], [2e-4] * 2)}
+        for writers, rate in ((8, phi_oidc), (2, 100.0))
     }
     return Results(recorded=recorded, trail=replace(TRAIL, **trail), cores=2, load=0.5)
 
@@ -109,7 +114,7 @@ def results_with(*, ours: float = 700.0, **trail: object) -> Results:
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"ours": 690.0}, "0.69 of the bare INSERT's rate with 8 writers"),
+        ({"phi_oidc": 690.0}, "0.69 of the bare INSERT's rate with 8 writers"),
         ({"backlog": replace(AT_LIMIT, wall=3.1)}, "96,774 events/s sealed"),
         ({"on_top": replace(TRAIL.on_top, wall=2.1)}, "2.10 s to seal on top of 5000000"),
         ({"verified": [replace(AT_LIMIT, wall=2.1)]}, "142,857 events/s verified"),
@@ -125,8 +130,8 @@ def test_missed_goals_are_named_only_beyond_the_limit(changed: dict[str, object]
 @pytest.mark.sqlite
 def test_table_shows_every_contender_and_task() -> None:
     recorded, worked = table(results_with()).split("\n\n")
-    assert "| 8 | ours | 1,050 | 0.70 | 200 |" in recorded
-    assert "| 2 | ours | 150 | 0.10 | 200 |" in recorded
+    assert "| 8 | phi_oidc | 1,050 | 0.70 | 200 |" in recorded
+    assert "| 2 | phi_oidc | 150 | 0.10 | 200 |" in recorded
     assert "| verify | 300,000 | 2.00 | 150,000 | 5.0 | 6.0 | 150 |" in worked
     assert "| on top of 5000000 | 10,000 | 2.00 | 5,000 | 10.0 | ? |  |" in worked
     assert rows(results_with())["cores"] == 2

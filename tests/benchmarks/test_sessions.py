@@ -23,25 +23,25 @@ def test_measurement_times_two_revocations_at_each_portal() -> None:
 
 
 def test_measurement_serves_every_stack_without_queries_of_its_own() -> None:
-    results = measure_requests(["bare", "ours", "mozilla"], batches=4)
-    assert set(results) == {"bare", "ours", "mozilla"}
+    results = measure_requests(["bare", "phi_oidc", "mozilla"], batches=4)
+    assert set(results) == {"bare", "phi_oidc", "mozilla"}
     assert all(results["bare"][kind] > 0 for kind in ("sync", "async"))
     # The view asks who the user is; under ASGI mozilla's asks for itself, so a query of middleware is seen there.
     queries = {stack: (took["sync_queries"], took["async_queries"]) for stack, took in results.items()}
-    assert queries == {"bare": (1.0, 1.0), "ours": (1.0, 1.0), "mozilla": (1.0, 2.0)}
+    assert queries == {"bare": (1.0, 1.0), "phi_oidc": (1.0, 1.0), "mozilla": (1.0, 2.0)}
 
 
 def results_with(*, sync: float = 20, queries: float = 1, async_queries: float = 1, wall: float = 0.06) -> Results:
     floor = Sample(wall=0.045, cpu=0.004, requests=2, connections=0)
     bare = {"sync": 300.0, "async": 1000.0, "sync_queries": 1.0, "async_queries": 1.0}
-    ours = {"sync": sync, "async": 25.0, "sync_queries": queries, "async_queries": async_queries}
-    leaving = {"bare": Result(samples=[floor]), "ours": Result(samples=[replace(floor, wall=wall)])}
-    return Results(requests={"bare": bare, "ours": ours}, leaving={ROUND_TRIP: leaving})
+    phi_oidc = {"sync": sync, "async": 25.0, "sync_queries": queries, "async_queries": async_queries}
+    leaving = {"bare": Result(samples=[floor]), "phi_oidc": Result(samples=[replace(floor, wall=wall)])}
+    return Results(requests={"bare": bare, "phi_oidc": phi_oidc}, leaving={ROUND_TRIP: leaving})
 
 
 def test_met_goals_are_not_named() -> None:
     assert missed(results_with()) == []
-    assert "| 20 ms | ours | 60.0 | 4.0 | × 1.33 |" in table(results_with())
+    assert "| 20 ms | phi_oidc | 60.0 | 4.0 | × 1.33 |" in table(results_with())
     assert rows(results_with())["logout"][1]["ratio"] == pytest.approx(1.333, abs=0.001)
 
 

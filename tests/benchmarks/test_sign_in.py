@@ -29,7 +29,7 @@ LOG = ["INSERT a", "BEGIN", "SELECT b", "UPDATE c", "SAVEPOINT x", "INSERT d", "
 @pytest.mark.postgresql
 def test_measurement_counts_and_times_a_sign_in_at_each_portal() -> None:
     results = measure(
-        contenders=["bare", "ours", "mozilla"],
+        contenders=["bare", "phi_oidc", "mozilla"],
         url=given_url(os.environ),
         round_trips=[ROUND_TRIP],
         warm_up=1,
@@ -38,14 +38,14 @@ def test_measurement_counts_and_times_a_sign_in_at_each_portal() -> None:
     )
     by_portal = {row["portal"]: row for row in rows(results)}
     requests_made = {name: (row["requests"], row["connections"]) for name, row in by_portal.items()}
-    assert requests_made == {"bare": (1, 0), "ours": (1, 0), "mozilla": (3, 3)}
+    assert requests_made == {"bare": (1, 0), "phi_oidc": (1, 0), "mozilla": (3, 3)}
     for contender, (requests, connections) in requests_made.items():
         waits = requests + 2 * connections
         assert all(sample.wall > waits * ROUND_TRIP for sample in results[ROUND_TRIP][contender].samples), contender
         assert all(0 < sample.cpu < sample.wall for sample in results[ROUND_TRIP][contender].samples), contender
     written = {name: (row["statements"], row["commits"]) for name, row in by_portal.items()}
-    assert (written["bare"], written["ours"]) == ((8, 4), (11, 3))
-    assert results[ROUND_TRIP]["ours"].written == WRITTEN
+    assert (written["bare"], written["phi_oidc"]) == ((8, 4), (11, 3))
+    assert results[ROUND_TRIP]["phi_oidc"].written == WRITTEN
 
 
 @pytest.mark.postgresql
@@ -56,15 +56,15 @@ def test_server_without_durable_commits_is_refused() -> None:
             check_durable(f"{url}&options=-csynchronous_commit%3Doff")
 
 
-def results_with(**ours: float) -> dict[float, dict[str, Result]]:
+def results_with(**phi_oidc: float) -> dict[float, dict[str, Result]]:
     floor = Sample(wall=0.010, cpu=0.005, requests=1, connections=0)
-    samples = {"bare": floor, "ours": replace(floor, **{"wall": 0.014, "cpu": 0.010, **ours})}
+    samples = {"bare": floor, "phi_oidc": replace(floor, **{"wall": 0.014, "cpu": 0.010, **phi_oidc})}
     return {0.0: {name: Result(samples=[sample] * 3) for name, sample in samples.items()}}
 
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize(
-    ("ours", "text"),
+    ("phi_oidc", "text"),
     [
         ({"wall": 0.0141}, "1.41 of the bare view's wall time"),
         ({"cpu": 0.0101}, "2.02 of the bare view's CPU time"),
@@ -72,18 +72,18 @@ def results_with(**ours: float) -> dict[float, dict[str, Result]]:
         ({"connections": 1}, "1 new connections"),
     ],
 )
-def test_missed_goals_are_named_only_beyond_the_limit(ours: dict[str, float], text: str) -> None:
+def test_missed_goals_are_named_only_beyond_the_limit(phi_oidc: dict[str, float], text: str) -> None:
     assert missed(results_with()) == []
-    (line,) = missed(results_with(**ours))
+    (line,) = missed(results_with(**phi_oidc))
     assert text in line
 
 
 @pytest.mark.sqlite
 def test_table_shows_every_portal_in_milliseconds_and_ratios() -> None:
-    header, _, bare, ours = table(results_with()).splitlines()
-    assert header.count("|") == bare.count("|") == ours.count("|")
+    header, _, bare, phi_oidc = table(results_with()).splitlines()
+    assert header.count("|") == bare.count("|") == phi_oidc.count("|")
     assert "| bare | 10.0 | 10.0 | 5.0 | × 1.00 | × 1.00 | 1 | 0 |" in bare
-    assert "| ours | 14.0 | 14.0 | 10.0 | × 1.40 | × 2.00 | 1 | 0 |" in ours
+    assert "| phi_oidc | 14.0 | 14.0 | 10.0 | × 1.40 | × 2.00 | 1 | 0 |" in phi_oidc
 
 
 @pytest.mark.sqlite

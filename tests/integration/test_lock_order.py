@@ -162,7 +162,8 @@ def test_d10_stress_of_all_together_has_no_deadlock(sign_in: Callable[..., Signe
         StoredClaim.objects.filter(subject=person.subject).delete()
         store_claims(person, "address", "email", of_session="birthdate")
         with threads() as start:
-            for future in [start(partial(together, run, person, chance.uniform(0, 0.02))) for run in functions]:
-                future.result(LONGEST_SECONDS)
+            running = [start(partial(together, run, person, chance.uniform(0, 0.02))) for run in functions]
+            assert [future.exception(LONGEST_SECONDS) for future in running] == [None] * len(functions)
+        assert not get_user_model()._default_manager.get(pk=person.user.pk).is_active
         (placed,) = person.subject.holds.all()
         release_hold(placed.pk, origin=Origin(), now=clock.now())

@@ -27,6 +27,16 @@ def sql(statement: str, *values: Any) -> int:
 
 
 @contextmanager
+def executed(statement: str, undo: str) -> Iterator[None]:
+    """Execute these statements on the audit database before and after the block."""
+    sql(statement)
+    try:
+        yield
+    finally:
+        sql(undo)
+
+
+@contextmanager
 def without_triggers() -> Iterator[None]:
     """Disable all triggers of the audit tables inside the block, as their owner or a superuser can."""
     if is_postgresql():

@@ -72,7 +72,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 COUNTED: Mapping[str, str] = {
     "bare": "bench_bare",
     "one cursor": "bench_bare",
-    "ours": EVENT_TABLE,
+    "phi_oidc": EVENT_TABLE,
     "orm": "bench_orm",
     "chain": "bench_chain",
     "auditlog": "auditlog_logentry",
@@ -109,7 +109,7 @@ def _inserting(execute: Callable[..., object]) -> Write:
     return lambda: execute(statement, next(ready))
 
 
-def _ours() -> Write:
+def _phi_oidc() -> Write:
     record = import_module("django_phi_oidc.audit.recorder").record
     connections["phi_audit"].ensure_connection()
     people = [person(number) for number in range(PEOPLE)]
@@ -167,7 +167,7 @@ def _audited() -> Write:
 WRITERS: Mapping[str, Callable[[], Write]] = {
     "bare": _bare,
     "one cursor": _one_cursor,
-    "ours": _ours,
+    "phi_oidc": _phi_oidc,
     "orm": _orm,
     "chain": _chain,
     "auditlog": _audited,

@@ -84,5 +84,5 @@ def _seal_and_verify(
 @contextmanager
 def _job(url: str, name: str) -> Iterator[Command]:
     """Start a process and yield a function that runs a command in it."""
-    with process("tests.benchmarks.audit.job", **environment_of("ours", url, name)) as running:
+    with process("tests.benchmarks.audit.job", **environment_of("phi_oidc", url, name)) as running:
         yield command_runner(running)

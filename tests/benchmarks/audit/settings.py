@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.settings import key
 
-CONTENDER = os.environ.get("BENCH_CONTENDER", "ours")
+CONTENDER = os.environ.get("BENCH_CONTENDER", "phi_oidc")
 PEERS = {"auditlog": ["auditlog"], "easyaudit": ["easyaudit"], "pghistory": ["pgtrigger", "pghistory"]}
 """Their installed apps."""
 

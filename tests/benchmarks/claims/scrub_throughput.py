@@ -87,6 +87,6 @@ def _erase(url: str, command: str, *, workers: int, rows: int) -> Erased:
 @contextmanager
 def _workers(url: str, name: str, count: int) -> Iterator[list[subprocess.Popen[str]]]:
     """Start that many processes that run commands."""
-    environment = environment_of("ours", url, name)
+    environment = environment_of("phi_oidc", url, name)
     with ExitStack() as stack:
         yield [stack.enter_context(process("tests.benchmarks.claims.job", **environment)) for _ in range(count)]

@@ -103,17 +103,17 @@ def _cpu() -> float:
 def _urls() -> dict[str, str]:
     events = _module("django_phi_oidc.audit.models").AuditEvent.objects
     newest = events.order_by("-id")
-    ours, stock = (f"/{site}/django_phi_oidc/auditevent/" for site in ("admin", "stock"))
+    phi_oidc, stock = (f"/{site}/django_phi_oidc/auditevent/" for site in ("admin", "stock"))
     deep = newest[newest.count() * 3 // 4].pk
     day = datetime.now(UTC) - SPAN / 2
     return {
-        "first page": ours,
-        "three quarters down": f"{ours}?before={deep}",
-        "by action": f"{ours}?action=login.refused",
-        "by outcome": f"{ours}?outcome=failure",
-        "by actor and time": f"{ours}?actor=7&until={day:%Y-%m-%dT%H:%M}",
-        "search for an actor": f"{ours}?search=7",
-        "search for a UUID": f"{ours}?search={deep}",
+        "first page": phi_oidc,
+        "three quarters down": f"{phi_oidc}?before={deep}",
+        "by action": f"{phi_oidc}?action=login.refused",
+        "by outcome": f"{phi_oidc}?outcome=failure",
+        "by actor and time": f"{phi_oidc}?actor=7&until={day:%Y-%m-%dT%H:%M}",
+        "search for an actor": f"{phi_oidc}?search=7",
+        "search for a UUID": f"{phi_oidc}?search={deep}",
         "desk": "/admin/",
         "stock, first page": stock,
         "stock, search": f"{stock}?q=7",

@@ -21,9 +21,13 @@ class PageCost:
 def measure_pages(*, url: str, events: int, rounds: int, log: Callable[[str], None]) -> dict[str, PageCost]:
     """Return the cost of each page. url: of the PostgreSQL server."""
     with database(url) as name:
-        with process("tests.benchmarks.dashboard.job", **{**environment_of("ours", url, name), **SETTINGS}) as running:
+        with process(
+            "tests.benchmarks.dashboard.job", **{**environment_of("phi_oidc", url, name), **SETTINGS}
+        ) as running:
             command_runner(running)("fill", events)
         log(f"{events:,} events built.")
         # A new process without data from writing.
-        with process("tests.benchmarks.dashboard.job", **{**environment_of("ours", url, name), **SETTINGS}) as running:
+        with process(
+            "tests.benchmarks.dashboard.job", **{**environment_of("phi_oidc", url, name), **SETTINGS}
+        ) as running:
             return {page: PageCost(**took) for page, took in command_runner(running)("look", rounds).items()}

@@ -50,7 +50,7 @@ def build(count: int) -> dict[str, Any]:
     return {"texts": count}
 
 
-def ours() -> dict[str, Any]:
+def phi_oidc() -> dict[str, Any]:
     """Encrypt all texts again with `reencrypt`."""
     rotation = import_module("django_phi_oidc.key_rotation.encryption_keys")
     keys = import_module("django_phi_oidc.crypto.keyring").get_keys("encryption")
@@ -124,7 +124,7 @@ def ratio() -> dict[str, Any]:
     return results
 
 
-COMMANDS: Mapping[str, Command] = {command.__name__: command for command in (build, ours, naive, floor, ratio)}
+COMMANDS: Mapping[str, Command] = {command.__name__: command for command in (build, phi_oidc, naive, floor, ratio)}
 
 
 def _held() -> Any:

@@ -59,10 +59,10 @@ class Results:
 
 def measure_encryption(*, url: str, texts: int, log: Callable[[str], None]) -> Results:
     """Return the results. url: of the PostgreSQL server."""
-    small = _rotate("ours", url, texts // NAIVE_SHARE)
+    small = _rotate("phi_oidc", url, texts // NAIVE_SHARE)
     rotated = {"floor": _rotate("floor", url, texts)}
     log(f"{texts:,} texts replaced without encryption.")
-    rotated["ours"] = sorted((_rotate("ours", url, texts) for _ in range(TIMES)), key=lambda took: took.rate)[
+    rotated["phi_oidc"] = sorted((_rotate("phi_oidc", url, texts) for _ in range(TIMES)), key=lambda took: took.rate)[
         TIMES // 2
     ]
     log(f"{texts:,} texts rotated, {TIMES} times.")

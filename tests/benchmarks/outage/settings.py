@@ -2,7 +2,7 @@
 
 import os
 
-os.environ |= {"BENCH_CONTENDER": "ours", "BENCH_CA_BUNDLE": ""}
+os.environ |= {"BENCH_CONTENDER": "phi_oidc", "BENCH_CA_BUNDLE": ""}
 
 from tests.benchmarks.sign_in import settings as sign_in_settings
 from tests.benchmarks.sign_in.settings import *  # noqa: F403 -- extends the settings of the sign-in benchmark

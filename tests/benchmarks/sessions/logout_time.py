@@ -9,7 +9,7 @@ from tests.benchmarks.sign_in.measurement import BEGIN, OP, Portal, Result, Samp
 from tests.benchmarks.sign_in.measurement import _ask as get
 from tests.support.http_browser import Browser
 
-LOGOUT_PATHS = {"bare": "/leave/", "ours": "/oidc/logout/"}
+LOGOUT_PATHS = {"bare": "/leave/", "phi_oidc": "/oidc/logout/"}
 
 
 def measure_logout(

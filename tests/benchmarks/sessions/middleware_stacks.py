@@ -28,7 +28,7 @@ BASE = (
 )
 STACKS: Mapping[str, tuple[str, ...]] = {
     "bare": (),
-    "ours": ("django_phi_oidc.middleware.RevocationMiddleware",),
+    "phi_oidc": ("django_phi_oidc.middleware.RevocationMiddleware",),
     "mozilla": ("mozilla_django_oidc.middleware.SessionRefresh",),
     "auditlog": ("auditlog.middleware.AuditlogMiddleware",),
 }

@@ -33,14 +33,14 @@ def rows(results: Results) -> dict[str, Any]:
 def missed(results: Results) -> list[str]:
     """Return a line for each missed goal."""
     lines = []
-    ours, bare = results.requests["ours"], results.requests["bare"]
+    phi_oidc, bare = results.requests["phi_oidc"], results.requests["bare"]
     for kind in ("sync", "async"):
-        if ours[kind] > MOST_MICROSECONDS:
-            lines.append(f"{ours[kind]:.0f} µs a request ({kind}), the goal is {MOST_MICROSECONDS:.0f}")
-        if ours[f"{kind}_queries"] > bare[f"{kind}_queries"]:
+        if phi_oidc[kind] > MOST_MICROSECONDS:
+            lines.append(f"{phi_oidc[kind]:.0f} µs a request ({kind}), the goal is {MOST_MICROSECONDS:.0f}")
+        if phi_oidc[f"{kind}_queries"] > bare[f"{kind}_queries"]:
             lines.append(f"the middleware made a query when nothing was due ({kind})")
     for row in _leaving_rows(results.leaving):
-        if row["portal"] == "ours" and row["round_trip"] == HEALTHY * 1000 and row["ratio"] > MOST_LEAVING:
+        if row["portal"] == "phi_oidc" and row["round_trip"] == HEALTHY * 1000 and row["ratio"] > MOST_LEAVING:
             lines.append(f"a logout at {row['ratio']:.2f} of the bare one's time, the goal is {MOST_LEAVING}")
     return lines
 

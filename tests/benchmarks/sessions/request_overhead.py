@@ -14,7 +14,7 @@ from typing import Any
 
 import django
 
-STACKS = ("bare", "ours", "mozilla", "auditlog")
+STACKS = ("bare", "phi_oidc", "mozilla", "auditlog")
 
 
 def measure_requests(stacks: Sequence[str] = STACKS, *, batches: int) -> dict[str, dict[str, float]]:

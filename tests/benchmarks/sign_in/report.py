@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.benchmarks.sign_in.measurement import Result, Sample
 
-FLOOR, OURS = "bare", "ours"
+FLOOR, APP = "bare", "phi_oidc"
 MOST_WALL = 1.4
 """Maximum, as a multiple of the wall time of the bare view."""
 MOST_CPU = 2.0
@@ -40,7 +40,7 @@ def missed(results: Results) -> list[str]:
     """Return a line for each missed goal."""
     lines = []
     for row in rows(results):
-        if row["portal"] != OURS:
+        if row["portal"] != APP:
             continue
         condition = f"at {row['round_trip']} ms per round trip"
         if row["wall_ratio"] > MOST_WALL:

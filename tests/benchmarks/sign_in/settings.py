@@ -39,7 +39,7 @@ DATABASES: dict[str, dict[str, Any]] = {
 }
 CELERY_BROKER_URL = "memory://"
 
-if CONTENDER == "ours":
+if CONTENDER == "phi_oidc":
     INSTALLED_APPS += ["django_phi_oidc"]
     MIDDLEWARE += ["django_phi_oidc.middleware.RevocationMiddleware"]
     AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]

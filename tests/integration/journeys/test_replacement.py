@@ -75,3 +75,10 @@ def test_b8_password_session_is_a_live_session_too(op: DemoProvider, settings: A
     page = client.get(SIGN_IN)
     assert page.status_code == 200
     assert client.get(find_consent_link(page.content.decode())).status_code == 302
+
+
+@pytest.mark.parametrize("query", ["", "?prompt=login"])
+def test_f4_consent_keeps_the_request_for_an_authentication(op: DemoProvider, browser: Browser, query: str) -> None:
+    assert browser.sign_in(op).status == 302
+    location = browser.get(find_consent_link(browser.get(f"{SIGN_IN}{query}").body)).location
+    assert ("prompt=login" in location) is bool(query)

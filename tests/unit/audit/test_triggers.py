@@ -3,7 +3,6 @@
 import importlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +20,7 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.tasks import seal as seal_task
 from django_phi_oidc.testing.runner import DROP_TRIGGER_STATEMENTS
 from tests.support.audit_log import KEY, NOW, PEM, events
-from tests.support.audit_tampering import EVENT, LEAF, QUEUE, is_postgresql, sql
+from tests.support.audit_tampering import EVENT, LEAF, QUEUE, executed, is_postgresql, sql
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 VENDOR = connections["phi_audit"].vendor
@@ -130,13 +129,12 @@ def test_e6_alteration_on_sqlite_is_found_and_repaired(statements: list[str], te
     check_altered_and_repaired(statements, text)
 
 
-@contextmanager
-def executed(statement: str, undo: str) -> Iterator[None]:
-    sql(statement)
-    try:
-        yield
-    finally:
-        sql(undo)
+@pytest.mark.parametrize("table", [EVENT, LEAF, QUEUE])
+def test_e6_table_that_was_renamed_and_renamed_back_is_no_deviation(table: str) -> None:
+    """SQLite then quotes the names in its triggers."""
+    with executed(f"ALTER TABLE {table} RENAME TO away", f"ALTER TABLE away RENAME TO {table}"):
+        pass
+    assert triggers.list_deviations() == []
 
 
 @pytest.mark.postgresql

@@ -90,6 +90,14 @@ def test_a6_scrub_erases_what_the_current_declaration_does_not_permit(
     assert json.loads(event.detail) == {"cause": "declaration", "claims": ["address"], "counts": [1]}
 
 
+def test_f7_claim_whose_end_was_moved_is_erased_at_its_declared_end(person: Person, settings: Any) -> None:
+    store_for_a_year(person)
+    declare(settings, 2 * YEAR)
+    StoredClaim.objects.update(expires_at=NOW + 2 * YEAR)
+    assert scrub_past_limit(now=NOW + YEAR - SECOND) == 0
+    assert scrub_past_limit(now=NOW + YEAR) == 1
+
+
 def test_a6_shorter_retention_applies_to_claims_of_a_session(person: Person, settings: Any) -> None:
     person.store({"birthdate": "1990-05-17"})
     assert scrub_past_limit(now=NOW + 10 * DAY) == 0

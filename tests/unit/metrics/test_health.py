@@ -1,7 +1,6 @@
 """The health check for load balancers."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from django_phi_oidc.metrics import health
 from django_phi_oidc.metrics.health import PROBE_SECONDS, WriteProbe
 from tests.support.audit_log import events, seal_now
 from tests.support.audit_outage import audit_database_hangs
+from tests.support.audit_tampering import executed
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = [
@@ -90,52 +90,31 @@ def trail_of(response: Any) -> tuple[int, str]:
     return response.status_code, response.json()["trail"]
 
 
-@contextmanager
-def read_only_log() -> Iterator[None]:
-    connection = connections["phi_audit"]
-    statements = {
-        "postgresql": ("SET default_transaction_read_only = on", "SET default_transaction_read_only = off"),
-        "sqlite": ("PRAGMA query_only = ON", "PRAGMA query_only = OFF"),
-    }[connection.vendor]
-    with connection.cursor() as cursor:
-        cursor.execute(statements[0])
-    yield
-    with connection.cursor() as cursor:
-        cursor.execute(statements[1])
+def read_only_log() -> AbstractContextManager[None]:
+    setting = {"postgresql": "SET default_transaction_read_only", "sqlite": "PRAGMA query_only"}
+    statement = setting[connections["phi_audit"].vendor]
+    return executed(f"{statement} = on", f"{statement} = off")
 
 
-@contextmanager
-def full_log() -> Iterator[None]:
+def full_log() -> AbstractContextManager[None]:
     """Refuse each new row as a full disk does: with an error of the same class at the INSERT."""
-    connection = connections["phi_audit"]
-    statements = {
-        "postgresql": (
-            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            "RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;"
-            "CREATE TRIGGER full_disk BEFORE INSERT ON django_phi_oidc_auditunsealed "
-            "FOR EACH ROW EXECUTE FUNCTION full_disk()",
-            "DROP TRIGGER full_disk ON django_phi_oidc_auditunsealed; DROP FUNCTION full_disk()",
-        ),
-        "sqlite": (
-            "CREATE TRIGGER full_disk BEFORE INSERT ON django_phi_oidc_auditunsealed "
-            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
-            "DROP TRIGGER full_disk",
-        ),
-    }[connection.vendor]
-    with connection.cursor() as cursor:
-        cursor.execute(statements[0])
-    yield
-    with connection.cursor() as cursor:
-        cursor.execute(statements[1])
+    trigger = "CREATE TRIGGER full_disk BEFORE INSERT ON django_phi_oidc_auditunsealed "
+    if connections["phi_audit"].vendor == "sqlite":
+        refusal = "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        return executed(trigger + refusal, "DROP TRIGGER full_disk")
+    return executed(
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;"
+        f"{trigger} FOR EACH ROW EXECUTE FUNCTION full_disk()",
+        "DROP TRIGGER full_disk ON django_phi_oidc_auditunsealed; DROP FUNCTION full_disk()",
+    )
 
 
-@contextmanager
-def log_that_drops_rows() -> Iterator[None]:
-    with connections["phi_audit"].cursor() as cursor:
-        cursor.execute("CREATE RULE dropped AS ON INSERT TO django_phi_oidc_auditevent DO INSTEAD NOTHING")
-    yield
-    with connections["phi_audit"].cursor() as cursor:
-        cursor.execute("DROP RULE dropped ON django_phi_oidc_auditevent")
+def log_that_drops_rows() -> AbstractContextManager[None]:
+    return executed(
+        "CREATE RULE dropped AS ON INSERT TO django_phi_oidc_auditevent DO INSTEAD NOTHING",
+        "DROP RULE dropped ON django_phi_oidc_auditevent",
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,6 +133,17 @@ def test_d7_health_is_500_while_no_event_can_be_written(fault: Any, probe: Momen
         assert trail_of(Client().get(reverse("oidc_health"))) == (500, "unavailable")
     probe.seconds += PROBE_SECONDS
     assert trail_of(Client().get(reverse("oidc_health"))) == (200, "working")
+
+
+@pytest.mark.postgresql
+def test_d7_locked_log_does_not_cost_the_connection(probe: Moment) -> None:
+    """The server ends the statement before the deadline shuts the connection down."""
+    assert trail_of(Client().get(reverse("oidc_health"))) == (200, "working")
+    driver_connection = connections["phi_audit"].connection
+    probe.seconds += PROBE_SECONDS
+    with audit_database_hangs():
+        assert trail_of(Client().get(reverse("oidc_health"))) == (500, "unavailable")
+    assert not driver_connection.broken
 
 
 def test_d7_health_leaves_no_event_no_queue_row_and_no_log_line(

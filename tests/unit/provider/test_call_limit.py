@@ -150,6 +150,18 @@ def test_d2_call_with_too_little_time_does_not_end_the_suspension() -> None:
     assert not breaker.allows_call(131)
 
 
+def test_d2_call_without_time_left_is_not_the_one_that_tries_after_the_suspension() -> None:
+    clock = Clock()
+    limit = CallLimit(2, monotonic=clock)
+    for _ in range(MAX_FAILURES):
+        call(limit, clock, seconds=8, error=Code.TRANSPORT_TIMEOUT)
+    clock.now += SUSPENSION_SECONDS
+    with pytest.raises(TransportError) as error, limit.call(timeout_seconds=0):
+        pass
+    assert error.value.code is Code.TRANSPORT_TIMEOUT
+    assert not is_refused(limit)
+
+
 def test_d2_suspension_takes_between_ten_and_thirty_seconds() -> None:
     assert 10 <= SUSPENSION_SECONDS <= 30
 

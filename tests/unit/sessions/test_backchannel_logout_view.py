@@ -1,5 +1,6 @@
 """Back-channel logout over a socket: refused and accepted tokens, events and log messages. Spec: BCL 1.0, R9."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.audit.tasks import drain_outbox
 from django_phi_oidc.audit.throttling import FLUSH_DELAY
 from django_phi_oidc.crypto import keyring
@@ -584,6 +586,19 @@ def test_refused_backchannel_logout_without_the_audit_log_stays_refused(
     assert deliver(portal, "nonsense").status == 400
     settings.PHI_OIDC = declared
     assert deliver(portal, token_of(provider, **BOTH)).status == 200
+
+
+def test_a2_backchannel_logout_without_the_mac_keys_ends_the_session_and_its_events_follow(
+    portal: str, provider: DemoProvider, amina: SignedIn, settings: Any
+) -> None:
+    declared = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"audit_mac": []})
+    assert deliver(portal, token_of(provider, **BOTH)).status == 200
+    assert OIDCSession.objects.get().end_reason == "backchannel_logout"
+    assert events(Action.LOGOUT_RECEIVED) == []
+    settings.PHI_OIDC = declared
+    flush()
+    assert [json.loads(event.detail)["signed_late"] for event in events(Action.LOGOUT_RECEIVED)] == [True]
 
 
 def test_refused_backchannel_logout_logs_the_rule_and_no_value(

@@ -10,9 +10,11 @@ from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 from django.utils.decorators import sync_and_async_middleware
 
+from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.request_context import find_oidc_session_id
+from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.middleware import RevocationMiddleware
 from django_phi_oidc.sessions.activity import TIMES_KEY
 from django_phi_oidc.sessions.lifecycle import end_session
@@ -183,3 +185,18 @@ def test_b9_session_key_cycled_by_a_rotated_secret_key_is_stored_at_once(
     assert OIDCSession.objects.get().session_key_digest == sha256_hex(key)
     assert end_session(signed_in.session.pk, EndReason.ADMINISTRATOR, origin=Origin(), now=clock.now())
     assert not django_session_exists(key)
+
+
+@pytest.mark.parametrize("is_active", [True, False])
+def test_account_found_inactive_by_a_request_loses_all_claims(
+    sign_in: Callable[..., SignedIn], is_active: bool
+) -> None:
+    signed_in = sign_in()
+    assert StoredClaim.objects.filter(session=NO_SESSION).exists()
+    # Without a signal, and after the last check of the row.
+    type(signed_in.user)._default_manager.filter(pk=signed_in.user.pk).update(is_active=is_active)
+    later = clock.now() + conf.session_recheck()
+    with clock.override_clock(lambda: later):
+        signed_in.client().get("/public/")
+    assert StoredClaim.objects.exists() is is_active
+    assert OIDCSession.objects.get().end_reason == ("" if is_active else "user_inactive")

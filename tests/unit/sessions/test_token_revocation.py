@@ -390,6 +390,8 @@ def test_a1_revocation_without_its_key_is_never_abandoned(op: ScriptedOP, settin
     with_keys = settings.PHI_OIDC
     settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"encryption": []})
     late = NOW + 10 * GIVE_UP
+    assert try_at(pk) is RevocationStatus.PENDING
+    PendingRevocation.objects.update(attempts=MIN_ATTEMPTS)
     assert try_at(pk, late) is RevocationStatus.PENDING
     assert alerts() == ['{"rule":"revocation_blocked"}']
     settings.PHI_OIDC = with_keys

@@ -40,7 +40,7 @@ from django_phi_oidc.audit.models import (
 from django_phi_oidc.audit.storage import authenticate_event, insert_events, parse_event_row
 from django_phi_oidc.audit.tasks import seal as seal_task
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.errors import CheckpointInvalid, KeyMissing, SealingRefused
+from django_phi_oidc.errors import AuditUnavailable, CheckpointInvalid, KeyMissing, SealingRefused
 from django_phi_oidc.merkle.checkpoint import Checkpoint, encode_verifier_key, sign_checkpoint, verify_checkpoint
 from django_phi_oidc.merkle.compact import CompactRange
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, seal_now, sealed
@@ -52,6 +52,7 @@ from tests.support.audit_tampering import (
     QUEUE,
     DropRows,
     dropping_trigger,
+    executed,
     sql,
     without_triggers,
 )
@@ -303,6 +304,19 @@ def test_seal_task_with_an_unreadable_key_alerts_and_seals_when_it_is_back(sourc
     with with_options(KEYS={"audit_signing": PEM}), clock.override_clock(lambda: LATER):
         seal_task()
     assert (AuditLeaf.objects.count(), AuditUnsealed.objects.count()) == (4, 0)
+
+
+def test_seal_task_alerts_although_another_count_fails() -> None:
+    events(3)
+    with (
+        executed(f"ALTER TABLE {LEAF} RENAME TO away", f"ALTER TABLE away RENAME TO {LEAF}"),
+        with_options(KEYS={"audit_signing": None}),
+        clock.override_clock(lambda: LATER),
+        pytest.raises(AuditUnavailable),
+    ):
+        seal_task()
+    rules = {json.loads(alert.detail)["rule"] for alert in AuditEvent.objects.filter(action="alert.raised")}
+    assert "sealing_lag" in rules
 
 
 def test_seal_task_whose_key_callable_hangs_holds_up_no_other_worker() -> None:
