@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import router
+
+from .._internal.sql import insert
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..config.claims import ClaimDeclaration
@@ -13,6 +16,9 @@ from ..subjects.models import PairwiseSubject
 from .legal_holds import find_current_hold, get_claim_key_name, preserve_replaced_claims
 from .minimization import PROTOCOL_CLAIMS
 from .models import NO_SESSION, LegalHold, StoredClaim
+
+_UNIQUE_COLUMNS = ("subject_id", "session", "name")
+_REPLACED_COLUMNS = ("bucket", "value", "purpose", "obtained_at", "expires_at", "held_until", "owner", "retained_until")
 
 
 def store_claims(
@@ -40,20 +46,12 @@ def store_claims(
     if not names:
         return ()
     fields: dict[str, Any] = {"subject": subject, "session_id": session_id, "hold": hold, "now": now}
-    StoredClaim.objects.bulk_create(
+    # Not by bulk_create, which takes a tenth of the time of a sign-in.
+    insert(
         [_create_row(declared_claims[name], claims[name], **fields) for name in names],
-        update_conflicts=True,
-        unique_fields=["subject", "session", "name"],
-        update_fields=[
-            "bucket",
-            "value",
-            "purpose",
-            "obtained_at",
-            "expires_at",
-            "held_until",
-            "owner",
-            "retained_until",
-        ],
+        using=router.db_for_write(StoredClaim),
+        unique=_UNIQUE_COLUMNS,
+        replaced=_REPLACED_COLUMNS,
     )
     detail = {"claims": list(names)}
     enqueue(Action.CLAIM_STORED, origin=origin, now=now, subject=str(subject.uuid), provider=provider, detail=detail)

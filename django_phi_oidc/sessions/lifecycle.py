@@ -16,12 +16,12 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
-from django.db import connections, transaction
+from django.db import connections, router, transaction
 from django.db.models import Exists, OuterRef
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
-from .._internal.sql import delete_in_batches
+from .._internal.sql import delete_in_batches, insert
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.legal_holds import list_active_holds
@@ -297,7 +297,7 @@ def start_session(
     persist_tokens: False: access and refresh token are not stored; the ID Token is stored for the logout hint.
     """
     expires_at = now + tokens.expires_in if persist_tokens and tokens.expires_in is not None else None
-    return OIDCSession.objects.create(
+    row = OIDCSession(
         id=session_id,
         user_id=user.pk,
         subject=subject,
@@ -315,3 +315,5 @@ def start_session(
         started_at=now,
         last_seen_at=now,
     )
+    insert([row], using=router.db_for_write(OIDCSession))
+    return row
