@@ -413,6 +413,7 @@ def test_g6_process_under_sudo_names_both_users(person: Person) -> None:
     assert LegalHold.objects.get().placed_by == event.actor
 
 
+@pytest.mark.sqlite  # another user may not open the socket of a temporary PostgreSQL server
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_g6_process_of_a_user_without_a_name_is_refused_without_an_account(person: Person) -> None:
     with pytest.raises(KeyError):
