@@ -60,7 +60,7 @@ class Origin(NamedTuple):
     """Who acted and from where; unknown values are empty."""
 
     actor: str = ""
-    """The user's primary key as text."""
+    """The user's primary key as text; `os:` and more for the operator of a command (`audit.operators`)."""
     session: str = ""
     """The opaque id of the OIDC session."""
     client_ip: str = ""

@@ -1,8 +1,10 @@
-"""Who acts, and from where, according to a request."""
+"""Who acts, and from where, according to a request or a command."""
 
 import ipaddress
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +18,7 @@ from django.http import HttpRequest
 from .. import conf
 from .._internal import randomness
 from ..oidc.access_token import AccessToken
-from .events import Origin
+from .events import NewEvent, Origin
 
 SESSION_KEY = "phi_oidc_session"
 """The Django session key of the OIDC session's id."""
@@ -29,6 +31,7 @@ _CACHE_ATTRIBUTE = "_phi_oidc_actor"
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Session = Mapping[str, Any] | SessionBase
 User = AbstractBaseUser | AnonymousUser
+_command_origin: ContextVar[Origin] = ContextVar("django_phi_oidc.audit.command_origin", default=Origin())  # noqa: B039 -- a tuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,29 @@ class Actor:
         )
         client_id = bearer.client_id if bearer else ""
         return cls(user=user, origin=origin, request=request, client_id=client_id, acr=acr, auth_time=auth_time)
+
+
+@contextmanager
+def use_command_origin(origin: Origin) -> Iterator[None]:
+    """Attribute the events of this block to the command that runs it."""
+    token = _command_origin.set(origin)
+    try:
+        yield
+    finally:
+        _command_origin.reset(token)
+
+
+def current_origin() -> Origin:
+    """Return the origin of an act that no request causes: of the `phi_oidc` command; empty in a task or a shell."""
+    return _command_origin.get()
+
+
+def attribute_to_command(new_event: NewEvent) -> NewEvent:
+    """Return the event with the actor of the running command, unless it has an actor or an address of its own."""
+    origin, actor = new_event.origin, _command_origin.get().actor
+    if not actor or origin.actor or origin.client_ip:
+        return new_event
+    return new_event._replace(origin=origin._replace(actor=actor))
 
 
 def build_assurance_entry(*, acr: str, auth_time: datetime | None) -> list[Any]:

@@ -181,6 +181,14 @@ def check_sinks(**kwargs: Any) -> Messages:
             yield warning(16, f"Sink {sink.name!r} {text}")
 
 
+@register_check(Tags.security, deploy=True)
+def check_outside_copy(**kwargs: Any) -> Messages:
+    """W065: no checkpoint outside of the audit database shows that its newest events were deleted."""
+    if not conf.sinks() and not conf.witness_file():
+        text = "Nothing outside of the audit database would show that its newest events and checkpoints were deleted."
+        yield warning(65, text, "Declare a sink in PHI_OIDC['AUDIT']['sinks'], or set 'witness_file'.")
+
+
 @register_check(Tags.security)
 def check_audit_log_keys(**kwargs: Any) -> Messages:
     """E022: the keys of the audit log, and its name."""

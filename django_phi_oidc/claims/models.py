@@ -131,7 +131,7 @@ class LegalHold(models.Model):
     """Free text, such as a case number; not recorded in the audit log."""
     placed_at = models.DateTimeField(_("placed at"), editable=False)
     placed_by = models.CharField(_("placed by"), max_length=255, editable=False)
-    """The user's primary key as text; empty: by a command."""
+    """The actor: the user's primary key as text, or the operator of a command."""
     until = models.DateTimeField(_("until"), null=True, blank=True)
     """When it ends; None: when it is released."""
     released_at = models.DateTimeField(_("released at"), null=True, editable=False)

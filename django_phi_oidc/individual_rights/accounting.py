@@ -23,6 +23,7 @@ from ..audit.events import (
     parse_detail,
 )
 from ..audit.models import AuditEvent
+from ..audit.operators import find_stated_account_pk
 from ..audit.recorder import record_many
 from ..audit.search import PAGE_SIZE, EventQuery, KeysetPage, find_oldest_unarchived_time, list_events_of_query
 from ..crypto import keyring
@@ -41,7 +42,7 @@ class Disclosure:
     occurred_at: datetime
     action: str
     actor: str
-    """The primary key as text; empty for a command on the server."""
+    """The primary key as text; `os:` and more for the operator of a command; empty for the system."""
     is_own: bool
     """The actor is the person."""
     purpose: str
@@ -164,17 +165,21 @@ def create_accounting(
 
 
 def find_actor_accounts(disclosures: Collection[Disclosure]) -> dict[str, AbstractBaseUser]:
-    """Return the accounts of the actors by `Disclosure.actor`; deleted accounts are missing."""
+    """Return the accounts of the actors by `Disclosure.actor`: for a command, the one that its operator named.
+
+    Deleted accounts are missing.
+    """
     model = get_user_model()
     keys = {}
     for actor in {disclosure.actor for disclosure in disclosures} - {""}:
         try:
-            key = model._meta.pk.to_python(actor)
+            key = model._meta.pk.to_python(find_stated_account_pk(actor) or actor)
             model._meta.pk.run_validators(key)
         except ValidationError:
             continue
-        keys[key] = actor
-    return {keys[user.pk]: user for user in model._default_manager.filter(pk__in=keys)} if keys else {}
+        keys[actor] = key
+    users = model._default_manager.in_bulk(set(keys.values())) if keys else {}
+    return {actor: users[key] for actor, key in keys.items() if key in users}
 
 
 def get_display_name(account: AbstractBaseUser | None) -> str:

@@ -96,7 +96,7 @@ class ActivationCode(models.Model):
     """Hexadecimal, of issuer and code, under that subject key."""
     created_at = models.DateTimeField(_("created at"), editable=False)
     created_by = models.CharField(_("created by"), max_length=255, editable=False)
-    """The primary key of the creating user; empty for the command."""
+    """The actor: the primary key of the creating user, or the operator of a command."""
     expires_at = models.DateTimeField(_("expires at"), editable=False)
     redeemed_at = models.DateTimeField(_("redeemed at"), null=True, editable=False)
     revoked_at = models.DateTimeField(_("revoked at"), null=True, editable=False)

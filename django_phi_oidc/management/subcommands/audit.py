@@ -16,13 +16,14 @@ from django.db import DatabaseError
 from ... import conf
 from ..._internal import clock
 from ...audit import db_privileges, outbox, spool, throttling, triggers
-from ...audit.events import Action, Origin, parse_detail, serialize_event
+from ...audit.events import Action, parse_detail, serialize_event
 from ...audit.log import archive as archives
 from ...audit.log import bundle, copies, proofs, recovery, sequencer, signing_keys
 from ...audit.log.findings import FindingKind, LogFinding, VerificationSummary
 from ...audit.log.verifier import UNSEALED_AFTER, verify_log
 from ...audit.models import AuditCheckpoint, AuditEvent, AuditOutbox
 from ...audit.recorder import record
+from ...audit.request_context import current_origin
 from ...audit.search import EventFilters, iterate_events
 from ...audit.storage import has_valid_row_mac, parse_event_row
 from ...errors import AuditUnavailable, CheckpointInvalid
@@ -198,7 +199,7 @@ def _repair(options: Options, output: Output) -> None:
 
 
 def _record(action: Action, **fields: Any) -> None:
-    record(action, origin=Origin(), now=clock.now(), **fields)
+    record(action, origin=current_origin(), now=clock.now(), **fields)
 
 
 def _prove(options: Options, output: Output) -> None:

@@ -9,7 +9,7 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.core.management.base import CommandError
 
 from ..._internal import clock
-from ...audit.events import Origin
+from ...audit.request_context import current_origin
 from ...claims.legal_holds import list_active_holds, place_hold, release_hold
 from ...claims.models import LegalHold
 from ._arguments import Options, add_command, parse_time
@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def _place(options: Options, output: Output) -> None:
     try:
         reason, until = options["reason"], options["until"]
-        hold = place_hold(options["uuid"], reason=reason, until=until, origin=Origin(), now=clock.now())
+        hold = place_hold(options["uuid"], reason=reason, until=until, origin=current_origin(), now=clock.now())
     except ObjectDoesNotExist as error:
         raise CommandError(f"There is no subject {options['uuid']}.") from error
     except ValueError as error:
@@ -46,7 +46,7 @@ def _place(options: Options, output: Output) -> None:
 
 def _release(options: Options, output: Output) -> None:
     try:
-        released = release_hold(options["hold"], origin=Origin(), now=clock.now())
+        released = release_hold(options["hold"], origin=current_origin(), now=clock.now())
     except ObjectDoesNotExist as error:
         raise CommandError(f"There is no hold {options['hold']}.") from error
     if not released:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from django.core.management.base import CommandError
 
 from ..._internal import clock
-from ...audit.events import Origin
+from ...audit.request_context import current_origin
 from ...claims.retention import destroy_unused_keys, scrub_due_claims, scrub_past_limit, scrub_user
 from ...claims.retention_report import RetentionKeySummary as KeySummary
 from ...claims.retention_report import RetentionReport, StoredClaimSummary, create_retention_report, find_key_summary
@@ -39,7 +39,7 @@ def handle(options: Options, output: Output) -> None:
 
 def _scrub_user(pk: str, output: Output) -> None:
     try:
-        count = scrub_user(get_user_by_pk(pk), origin=Origin(), now=clock.now())
+        count = scrub_user(get_user_by_pk(pk), origin=current_origin(), now=clock.now())
     except HeldForLegalReasons as refusal:
         raise CommandError(f"Nothing was erased. {refusal}") from refusal
     output.write(f"{count} claims were erased.")

@@ -18,7 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ..._internal import clock
-from ...audit.events import Origin
+from ...audit.request_context import current_origin
 from ...crypto import keyring
 from ...errors import AuditUnavailable, HeldForLegalReasons, PhiOidcError
 from ...individual_rights.erasure import erase_person
@@ -61,7 +61,12 @@ def _link(options: Options, output: Output) -> None:
     sub = getpass("Subject (sub), not shown: ") if sys.stdin.isatty() else sys.stdin.read()
     try:
         subject = link_existing_user(
-            user, sub=sub.strip(), provider=provider, keys=keyring.get_keys("subject"), origin=Origin(), now=clock.now()
+            user,
+            sub=sub.strip(),
+            provider=provider,
+            keys=keyring.get_keys("subject"),
+            origin=current_origin(),
+            now=clock.now(),
         )
     except ObjectDoesNotExist as error:
         raise CommandError(str(error)) from error
@@ -95,7 +100,9 @@ def _export(options: Options, output: Output) -> None:
     path = options["output"]
     try:
         with create_private_file(path) if path else nullcontext() as file:
-            export = export_person(user, subjects, claim_declarations=conf.claims(), origin=Origin(), now=clock.now())
+            export = export_person(
+                user, subjects, claim_declarations=conf.claims(), origin=current_origin(), now=clock.now()
+            )
             # Escaped on a terminal, because values sent by a provider may hold control sequences.
             text = json.dumps(export.document, indent=2, ensure_ascii=file is None)
             if file is not None:
@@ -118,7 +125,7 @@ def _erase(options: Options, output: Output) -> None:
     if not options["yes"] and input(f"{message} Type yes: ").strip() != "yes":
         raise CommandError("Nothing was erased.")
     try:
-        erased = erase_person(user, subjects, origin=Origin(), now=clock.now())
+        erased = erase_person(user, subjects, origin=current_origin(), now=clock.now())
     except PhiOidcError as refusal:
         raise CommandError(f"Nothing was erased. {refusal}") from refusal
     output.write(

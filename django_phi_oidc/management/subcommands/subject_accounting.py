@@ -13,7 +13,9 @@ from django.core.management.base import CommandError
 from ... import conf
 from ..._internal import clock
 from ..._internal.csv_safety import escape_formulas
-from ...audit.events import Action, Origin
+from ...audit.events import Action
+from ...audit.operators import PREFIX
+from ...audit.request_context import current_origin
 from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable
 from ...individual_rights.accounting import (
@@ -72,7 +74,7 @@ def _create_accounting(user: AbstractBaseUser, options: Options, *, now: datetim
             resources=get_resources(user) if get_resources else (),
             since=now - since if isinstance(since, timedelta) else since,
             include_own=options["all"],
-            origin=Origin(),
+            origin=current_origin(),
             now=now,
         )
     except (AuditUnavailable, ImproperlyConfigured) as refusal:
@@ -101,7 +103,8 @@ def _format_cell(value: Any) -> str:
 
 def _format_line(row: AccountingRow) -> str:
     actor, name = row["actor"], format_untrusted(row["name"])
-    who = f"{name or 'a member of staff'} ({actor})" if actor else "a command on the server"
+    nameless = "a command on the server" if actor.startswith(PREFIX) else "a member of staff"
+    who = f"{name or nameless} ({actor})" if actor else "the system"
     data = " ".join(row["claims"]) or row["resource"]
     parts = [
         row["occurred_at"],

@@ -69,6 +69,7 @@ def test_command_prints_the_disclosures_of_the_page(person: SignedIn) -> None:
         at=datetime(2026, 11, 23, 22, 10, tzinfo=UTC),
     )
     look(
+        by="os:amina@portal-1",
         action=Action.SUBJECT_EXPORTED,
         subject=str(person.subject.uuid),
         purpose="PATRQT",

@@ -434,8 +434,24 @@ CONNECTIONS = [
 
 
 def find_deployment_ids() -> set[str]:
+    """Return the ids without W065: the settings of the tests have neither a sink nor a witness file."""
     own = [message for message in run_checks(include_deployment_checks=True) if "phi_oidc" in str(message.id)]
-    return {message.id.rpartition(".")[2] for message in own if message.id}
+    return {message.id.rpartition(".")[2] for message in own if message.id} - {"W065"}
+
+
+@pytest.mark.parametrize(
+    "outside", [{"witness_file": "/mnt/witness"}, {"sinks": {"siem": {"type": "file", "path": "/mnt/log"}}}], ids=str
+)
+def test_g10_audit_log_without_a_copy_outside_of_its_database_is_reported_on_deployment(outside: Any) -> None:
+    """W065."""
+
+    def find_in_deployment() -> set[str]:
+        return {str(message.id) for message in run_checks(include_deployment_checks=True)}
+
+    assert "W065" not in find_ids()
+    assert "django_phi_oidc.W065" in find_in_deployment()
+    with override_settings(**option(AUDIT=outside)()):
+        assert "django_phi_oidc.W065" not in find_in_deployment()
 
 
 @pytest.mark.postgresql

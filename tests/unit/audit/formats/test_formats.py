@@ -290,3 +290,13 @@ def test_item_to_line_of_a_host_project_action_matches_the_schema(log_format: An
         ocsf_validator(3004).validate(json.loads(line))
     elif log_format == "fhir":
         AuditEvent.model_validate_json(line)
+
+
+def test_g6_operator_of_a_command_is_the_same_actor_in_each_format() -> None:
+    operator = "os:root@portal-1;sudo=amina;as=7"
+    item = sealed(Action.SUBJECT_EXPORTED, origin=Origin(actor=operator))
+    assert event_to_json(item)["actor"] == operator
+    assert event_to_ocsf(item)["actor"] == {"user": {"uid": operator}}
+    assert r" suid=os:root@portal-1;sudo\=amina;as\=7 " in event_to_cef(item)
+    agents = event_to_fhir(item, hostname="portal-1")["agent"]
+    assert [agent["who"]["identifier"]["value"] for agent in agents if agent["requestor"]] == [operator]

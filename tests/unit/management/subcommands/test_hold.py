@@ -12,6 +12,7 @@ from django.core.management import CommandError, call_command
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditOutbox
+from django_phi_oidc.audit.operators import find_operator_actor
 from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.claims.retention import scrub_due_claims
@@ -48,7 +49,12 @@ def test_hold_keeps_claims_until_release_and_its_reason_is_not_in_the_audit_log(
     placed = run("place", person.subject.uuid, "--reason", REASON)
     hold = LegalHold.objects.get()
     assert placed == f"Hold {hold.pk} keeps the data of subject {person.subject.uuid}.\n"
-    assert (hold.subject, hold.reason, hold.placed_at, hold.placed_by) == (person.subject, REASON, NOW, "")
+    assert (hold.subject, hold.reason, hold.placed_at, hold.placed_by) == (
+        person.subject,
+        REASON,
+        NOW,
+        find_operator_actor(),
+    )
     assert scrub_due_claims(now=NOW + 2 * DAY) == 0
     assert run("release", hold.pk) == f"Hold {hold.pk} was released.\n"
     assert scrub_due_claims(now=NOW + 2 * DAY) == 1
@@ -141,7 +147,7 @@ def test_list_shows_person_reason_and_end() -> None:
         "placed_by": "7",
         "until": "",
         "released_at": "2026-11-24T12:00:00+00:00",
-        "released_by": "",
+        "released_by": find_operator_actor(),
         "lasts": False,
     }
     assert run("list", "--all").splitlines()[2].endswith("released 2026-11-24T12:00:00+00:00: another")
