@@ -80,7 +80,9 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.ACTIVATION_REDEEMED: frozenset(),
     Action.ACTIVATION_REFUSED: frozenset({"count"}),
     Action.ACTIVATION_REVOKED: frozenset(),
-    Action.ROLE_CHANGED: frozenset({"added", "removed", "granted", "withdrawn"}),
+    Action.ROLE_CHANGED: frozenset(
+        {"added", "removed", "granted", "withdrawn", "permissions_added", "permissions_removed"}
+    ),
     Action.ACCESS_GRANTED: frozenset({"client_id", "emergency"}),
     Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency", "page"}),
     Action.API_REFUSED: frozenset({"client_id", "count"}),
@@ -110,6 +112,8 @@ WITHDRAWAL_ACTIONS = frozenset(
 )
 """Actions that only end or withdraw something, and alerts. Their events may wait in the outbox without a MAC, so that
 nothing of this depends on the keys of the audit log."""
+ROLE_WITHDRAWAL_KEYS = frozenset({"removed", "withdrawn", "permissions_removed"})
+"""An event `role.changed` with no other keys in its detail withdraws something, too."""
 DISCLOSURE_ACTIONS = frozenset({Action.CLAIM_REVEALED, Action.ACCESS_GRANTED, Action.SUBJECT_EXPORTED})
 """Actions that disclose a person's data; a host project registers its own by `register_actions`."""
 RESERVED_PREFIXES = frozenset(
@@ -120,5 +124,7 @@ RESERVED_PREFIXES = frozenset(
     }
 )
 """Prefixes that host projects may not register, for present and future actions of this package."""
-UNKEYED_RESOURCE_TYPES = frozenset({"AlertMute", "AuditCheckpoint", "AuditEvent", "SecurityAlert", "Sink", "TrailJob"})
+UNKEYED_RESOURCE_TYPES = frozenset(
+    {"AlertMute", "AuditCheckpoint", "AuditEvent", "Configuration", "SecurityAlert", "Sink", "TrailJob", "group"}
+)
 """Resource types of this package: their ids do not identify a person, so keyed ids leave them readable."""

@@ -2,7 +2,9 @@
 
 import ipaddress
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +31,7 @@ _CACHE_ATTRIBUTE = "_phi_oidc_actor"
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Session = Mapping[str, Any] | SessionBase
 User = AbstractBaseUser | AnonymousUser
+_get_current_origin: ContextVar[Callable[[], Origin]] = ContextVar("django_phi_oidc.audit.origin", default=Origin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,21 @@ class Actor:
         )
         client_id = bearer.client_id if bearer else ""
         return cls(user=user, origin=origin, request=request, client_id=client_id, acr=acr, auth_time=auth_time)
+
+
+@contextmanager
+def use_origin(get_origin: Callable[[], Origin]) -> Iterator[None]:
+    """Let `current_origin` return get_origin() in this block, also in threads and tasks that inherit the context."""
+    token = _get_current_origin.set(get_origin)
+    try:
+        yield
+    finally:
+        _get_current_origin.reset(token)
+
+
+def current_origin() -> Origin:
+    """Return the origin of a change whose code does not know its request; empty where none is set, as in a task."""
+    return _get_current_origin.get()()
 
 
 def build_assurance_entry(*, acr: str, auth_time: datetime | None) -> list[Any]:
