@@ -25,7 +25,8 @@ from django.dispatch import receiver
 from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
-from .config import options
+from .config import effective_options, options
+from .config.admin_assurance import AdminAssuranceDeclaration
 from .config.apis import APIDeclaration
 from .config.claims import ClaimDeclaration
 from .config.emergency import EmergencyDeclaration
@@ -102,6 +103,7 @@ anomaly_rules: Callable[[], tuple[str, ...]] = partial(_read, "ANOMALY_RULES")
 """Return the dotted paths of the project's own rules."""
 leakage_guard: Callable[[], Literal["report", "block"]] = partial(_read, "LEAKAGE_GUARD")
 metrics: Callable[[], tuple[str, ...]] = partial(_read, "METRICS")
+admin_assurance: Callable[[], AdminAssuranceDeclaration] = partial(_read, "ADMIN_ASSURANCE")
 
 
 @lru_cache(maxsize=1)

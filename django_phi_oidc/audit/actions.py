@@ -54,12 +54,12 @@ class Action(StrEnum):
 
 
 DETAIL_KEYS: Mapping[str, frozenset[str]] = {
-    Action.LOGIN_SUCCEEDED: frozenset({"acr", "claims"}),
+    Action.LOGIN_SUCCEEDED: frozenset({"acr", "amr", "claims"}),
     Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "count"}),
     Action.LOGOUT_COMPLETED: frozenset(),
     Action.LOGOUT_RECEIVED: frozenset({"sessions"}),
     Action.LOGOUT_REFUSED: frozenset({"count", "rule"}),
-    Action.SESSION_RENEWED: frozenset({"acr"}),
+    Action.SESSION_RENEWED: frozenset({"acr", "amr"}),
     Action.SESSION_ENDED: frozenset({"tokens"}),
     Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
     Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status"}),
