@@ -51,6 +51,7 @@ class Action(StrEnum):
     ALERT_ACKNOWLEDGED = "alert.acknowledged"
     ALERT_MUTED = "alert.muted"
     ALERT_UNMUTED = "alert.unmuted"
+    CONFIGURATION_CHANGED = "configuration.changed"
 
 
 DETAIL_KEYS: Mapping[str, frozenset[str]] = {
@@ -100,6 +101,9 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.ALERT_ACKNOWLEDGED: frozenset({"rule"}),
     Action.ALERT_MUTED: frozenset({"rule", "until"}),
     Action.ALERT_UNMUTED: frozenset({"rule"}),
+    Action.CONFIGURATION_CHANGED: frozenset(
+        {"digest", "previous", "options", "warnings_added", "warnings_removed", "silenced"}
+    ),
 }
 """The allowed keys of `detail` for each action. `sanitized` and `signed_late` are only set by this package."""
 WITHDRAWAL_ACTIONS = frozenset(

@@ -10,6 +10,7 @@ from ...errors import PhiOidcError
 from ..subcommands import (
     attack,
     audit,
+    configuration,
     delivery,
     doctor,
     groups,
@@ -24,7 +25,10 @@ from ..subcommands import (
 )
 from ..subcommands._output import Output
 
-_MODULES = (attack, audit, delivery, doctor, groups, hold, init, keys, register, roles, scrub, sessions, subject)
+_MODULES = (
+    *(attack, audit, configuration, delivery, doctor, groups, hold, init, keys, register, roles, scrub, sessions),
+    subject,
+)
 SUBCOMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 COMMANDS_WITHOUT_CHECKS = {"init", "generate", "check-proof"}
 
