@@ -11,7 +11,7 @@ names of the options and without their values. A mistake in another option does 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -25,7 +25,8 @@ from django.dispatch import receiver
 from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
-from .config import options
+from .config import effective_options, options
+from .config.admin_assurance import AdminAssuranceDeclaration
 from .config.apis import APIDeclaration
 from .config.claims import ClaimDeclaration
 from .config.emergency import EmergencyDeclaration
@@ -69,6 +70,11 @@ def list_mistakes() -> list[str]:
     return [re.sub(r"^\w+", r"PHI_OIDC['\g<0>']", mistake) for mistake in options.list_mistakes(_get_declared())]
 
 
+def iter_effective_options() -> Iterator[tuple[str, Any]]:
+    """Yield the path and the value of each option in effect, without KEYS and without secrets."""
+    return effective_options.iter_effective_options(_get_declared())
+
+
 get_key_source: Callable[[str], Any] = partial(_read, "KEYS")
 """Return the source of a key ring, of the signing key, of the public keys or of the retention keys."""
 providers: Callable[[], Mapping[str, ProviderDeclaration]] = partial(_read, "PROVIDERS")
@@ -97,6 +103,7 @@ activation_lifetime: Callable[[], timedelta] = partial(_read, "ACTIVATION_LIFETI
 should_clear_all_cookies: Callable[[], bool] = partial(_read, "CLEAR_ALL_COOKIES")
 should_keep_offline_tokens: Callable[[], bool] = partial(_read, "KEEP_OFFLINE")
 break_glass_account: Callable[[], str] = partial(_read, "BREAK_GLASS_ACCOUNT")
+admin_assurance: Callable[[], AdminAssuranceDeclaration] = partial(_read, "ADMIN_ASSURANCE")
 security_contacts: Callable[[], tuple[str, ...]] = partial(_read, "SECURITY_CONTACTS")
 anomaly_rules: Callable[[], tuple[str, ...]] = partial(_read, "ANOMALY_RULES")
 """Return the dotted paths of the project's own rules."""

@@ -13,6 +13,7 @@ from .audit.models import AuditNode as AuditNode
 from .audit.models import AuditOutbox as AuditOutbox
 from .audit.models import AuditUnsealed as AuditUnsealed
 from .audit.models import AuditWitness as AuditWitness
+from .audit.models import RecordedConfiguration as RecordedConfiguration
 from .audit.models import RefusalCount as RefusalCount
 from .audit_exports.models import TrailJob as TrailJob
 from .claims.models import LegalHold as LegalHold

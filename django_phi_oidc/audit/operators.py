@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-PREFIX = "os:"
+OPERATOR_PREFIX = "os:"
 _ACCOUNT_PART = ";as="
 # Together less than 255, the length of the columns that repeat the actor of an event.
 _MAX_NAME_LENGTH = 32
@@ -32,14 +32,14 @@ def find_operator_actor(*, account_pk: str = "") -> str | None:
     if not account_pk and not _find_name(uid):
         return None
     name, sudo, login = _get_name(uid), _encode(os.environ.get("SUDO_USER", ""), _MAX_NAME_LENGTH), _find_login_name()
-    actor = f"{PREFIX}{name}@{_encode(socket.gethostname(), _MAX_HOST_LENGTH)}"
+    actor = f"{OPERATOR_PREFIX}{name}@{_encode(socket.gethostname(), _MAX_HOST_LENGTH)}"
     actor += "".join(f";{key}={value}" for key, value in (("sudo", sudo), ("login", login)) if value not in ("", name))
     return actor + (_ACCOUNT_PART + _encode(account_pk, _MAX_PK_LENGTH) if account_pk else "")
 
 
 def find_stated_account_pk(actor: str) -> str:
     """Return the primary key of the account that the operator of a command named; empty for any other actor."""
-    return unquote(actor.partition(_ACCOUNT_PART)[2]) if actor.startswith(PREFIX) else ""
+    return unquote(actor.partition(_ACCOUNT_PART)[2]) if actor.startswith(OPERATOR_PREFIX) else ""
 
 
 def _get_name(uid: int) -> str:

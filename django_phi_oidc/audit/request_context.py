@@ -2,7 +2,7 @@
 
 import ipaddress
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from .. import conf
 from .._internal import randomness
 from ..oidc.access_token import AccessToken
 from .events import NewEvent, Origin
+from .operators import OPERATOR_PREFIX
 
 SESSION_KEY = "phi_oidc_session"
 """The Django session key of the OIDC session's id."""
@@ -31,7 +32,7 @@ _CACHE_ATTRIBUTE = "_phi_oidc_actor"
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Session = Mapping[str, Any] | SessionBase
 User = AbstractBaseUser | AnonymousUser
-_command_origin: ContextVar[Origin] = ContextVar("django_phi_oidc.audit.command_origin", default=Origin())  # noqa: B039 -- a tuple
+_get_current_origin: ContextVar[Callable[[], Origin]] = ContextVar("django_phi_oidc.audit.origin", default=Origin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,24 +99,24 @@ class Actor:
 
 
 @contextmanager
-def use_command_origin(origin: Origin) -> Iterator[None]:
-    """Attribute the events of this block to the command that runs it."""
-    token = _command_origin.set(origin)
+def use_origin(get_origin: Callable[[], Origin]) -> Iterator[None]:
+    """Make `current_origin` return get_origin() in this block, also in threads and tasks that inherit the context."""
+    token = _get_current_origin.set(get_origin)
     try:
         yield
     finally:
-        _command_origin.reset(token)
+        _get_current_origin.reset(token)
 
 
 def current_origin() -> Origin:
-    """Return the origin of an act that no request causes: of the `phi_oidc` command; empty in a task or a shell."""
-    return _command_origin.get()
+    """Return the origin of the current request or command; empty where there is none, as in a task or a shell."""
+    return _get_current_origin.get()()
 
 
 def attribute_to_command(new_event: NewEvent) -> NewEvent:
     """Return the event with the actor of the running command, unless it has an actor or an address of its own."""
-    origin, actor = new_event.origin, _command_origin.get().actor
-    if not actor or origin.actor or origin.client_ip:
+    origin = new_event.origin
+    if origin.actor or origin.client_ip or not (actor := current_origin().actor).startswith(OPERATOR_PREFIX):
         return new_event
     return new_event._replace(origin=origin._replace(actor=actor))
 

@@ -16,7 +16,7 @@ from .._internal.sql import durable, insert, insert_autocommit, statement_timeou
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
 from ..errors import AuditUnavailable, KeyMissing
-from .actions import DETAIL_KEYS, WITHDRAWAL_ACTIONS, Action
+from .actions import DETAIL_KEYS, Action
 from .events import (
     EVENT_FIELDS,
     AuthenticatedEvent,
@@ -25,6 +25,7 @@ from .events import (
     build_event,
     compute_mac,
     compute_resource_pseudonym,
+    is_withdrawal,
     serialize_event,
 )
 from .models import AuditEvent, AuditUnsealed
@@ -64,13 +65,13 @@ def authenticate_event(
 def authenticate_changes(new_events: Sequence[NewEvent]) -> list[AuthenticatedEvent]:
     """Return the events of a change as `authenticate_event` does; without MACs if the keys are missing.
 
-    Only events of WITHDRAWAL_ACTIONS can do without: what ends or withdraws something must not depend on a key.
+    Only events that are withdrawals can do without: what ends or withdraws something must not depend on a key.
     Raises: as `authenticate_event`.
     """
     try:
         keys = keyring.get_keys("audit_mac")
     except KeyMissing as error:
-        if not all(new_event.action in WITHDRAWAL_ACTIONS for new_event in new_events):
+        if not all(is_withdrawal(new_event.action, new_event.detail) for new_event in new_events):
             raise
         logger.error("%d events are stored without a MAC until its key is back: %s", len(new_events), error)  # noqa: TRY400 -- the traceback may contain credentials of a key service
         attributed = map(attribute_to_command, new_events)

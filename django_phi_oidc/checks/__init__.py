@@ -1,5 +1,6 @@
 """System checks, a module for each part of the settings."""
 
+from . import admin_assurance as admin_assurance
 from . import apis as apis
 from . import audit_exports as audit_exports
 from . import core as core

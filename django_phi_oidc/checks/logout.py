@@ -19,7 +19,7 @@ def check_logout_views(**kwargs: Any) -> Messages:
     if not getattr(settings, "ROOT_URLCONF", None) or not is_logout_routed():
         return
     text = "is Django's logout: the provider's session stays, and signs in again without a password."
-    for pattern in _iter_patterns(get_resolver()):
+    for pattern in iter_url_patterns(get_resolver()):
         site = getattr(pattern.callback, "admin_site", None)
         if isinstance(site, AdminSite) and pattern.name == "logout" and "logout" not in vars(site):
             hint = "Call django_phi_oidc.login.admin_site.use_oidc_login(site)."
@@ -29,10 +29,11 @@ def check_logout_views(**kwargs: Any) -> Messages:
             yield warning(46, f"The URL {pattern.name or str(pattern.pattern)!r} {text}", hint)
 
 
-def _iter_patterns(resolver: URLResolver) -> Iterator[URLPattern]:
+def iter_url_patterns(resolver: URLResolver) -> Iterator[URLPattern]:
+    """Yield the patterns below the resolver."""
     for pattern in resolver.url_patterns:
         if isinstance(pattern, URLResolver):
-            yield from _iter_patterns(pattern)
+            yield from iter_url_patterns(pattern)
         else:
             yield pattern
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from ._parsing import checked, fail, parse_duration, parse_email_addresses, parse_mapping, parse_strings
+from ._parsing import checked, fail, parse_acr_values, parse_duration, parse_email_addresses, parse_mapping
 
 PACKAGE_PERMISSION_PREFIX = "django_phi_oidc."
 """This app's own permissions open and review emergencies and disclose claims: no emergency grants them."""
@@ -17,12 +17,6 @@ MAX_UNREVIEWED = 1_000
 MIN_DURATION = timedelta(minutes=1)
 _parse_longest = partial(parse_duration, minimum=MIN_DURATION, maximum=MAX_DURATION)
 _PERMISSION_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*")
-
-_parse_acr = checked(
-    parse_strings,
-    lambda values: all(value.split() == [value] for value in values),
-    "must be a list of values without blanks",
-)
 
 
 def _parse_permissions(path: str, value: Any) -> Mapping[str, str]:
@@ -54,7 +48,7 @@ class EmergencyDeclaration:
     max_unreviewed: Annotated[int, _parse_max_unreviewed] = 10
     """From 1 to 1,000: how many emergency accesses without [a review](../how-to/emergency-access.md#the-review) a user
     may have opened within 24 hours. A further one is refused, with an alert."""
-    acr: Annotated[tuple[str, ...], _parse_acr] | None = None
+    acr: Annotated[tuple[str, ...], parse_acr_values] | None = None
     """List of `acr` values, the weakest first: the sign-in must have one of them, otherwise the page asks for a
     [stronger sign-in](../how-to/require-assurance.md). Empty: none is required. Default:
     [multi-factor values](../how-to/emergency-access.md#in-your-templates) that the provider of the session offers."""

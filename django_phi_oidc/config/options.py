@@ -30,6 +30,7 @@ from ._parsing import (
     parse_string,
     parse_strings,
 )
+from .admin_assurance import AdminAssuranceDeclaration
 from .apis import APIDeclaration, parse_api
 from .claims import ClaimDeclaration, parse_claim
 from .emergency import EmergencyDeclaration
@@ -174,6 +175,9 @@ class Options:
     EMERGENCY: EmergencyDeclaration | None = None
     """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default: none: no emergency
     access."""
+    ADMIN_ASSURANCE: AdminAssuranceDeclaration = field(default_factory=AdminAssuranceDeclaration)
+    """How strong and how recent [the sign-in of a user of the admin](../how-to/require-assurance.md#the-admin) must be,
+    [below](#admin_assurance). Default: nothing is required."""
     SECURITY_CONTACTS: Annotated[tuple[str, ...], parse_email_addresses] = ()
     """Mail addresses that get [security alerts](../how-to/watch-for-anomalies.md), and the mails about emergencies
     unless `EMERGENCY` has others."""

@@ -19,6 +19,7 @@ from mozilla_django_oidc.auth import OIDCAuthenticationBackend as MozillaBackend
 
 from .. import conf
 from .._internal.clock import now
+from ..audit.request_context import use_origin
 from ..crypto import keyring
 from ..errors import AccountError, AccountNotSaved, Code, PhiOidcError
 from ..subjects.account_fields import build_account_fields, create_username
@@ -82,7 +83,9 @@ class OIDCAuthenticationBackend(MozillaBackend):
         """Return the user, with the subject in `user.pairwise_link`. Raises: AccountError."""
         provider = conf.providers().get(sign_in.provider)
         may_create = provider is not None and provider.provisioning == "create"
-        with _log_unsaved_account():
+        # Not the user of the request: another person may have signed in to this browser before.
+        origin = sign_in.origin._replace(actor="", session="")
+        with _log_unsaved_account(), use_origin(lambda: origin):
             linked = get_or_create_account(
                 issuer=sign_in.issuer,
                 sub=sign_in.sub,
@@ -97,7 +100,8 @@ class OIDCAuthenticationBackend(MozillaBackend):
                 raise AccountError(Code.USER_INACTIVE)
             if not linked.created:
                 try:
-                    user = self.update_user(user, sign_in.claims)
+                    with use_origin(lambda: origin._replace(actor=str(user.pk))):
+                        user = self.update_user(user, sign_in.claims)
                 except (PhiOidcError, PermissionDenied):
                     raise
                 except Exception as error:

@@ -189,6 +189,8 @@ class _NewSession:
     def build_events(self, stored_claims: Sequence[str], origin: Origin) -> list[NewEvent]:
         """Return the event that permits the sign-in, and further events about it."""
         details: dict[Action, Any] = {Action.LOGIN_SUCCEEDED: {"acr": self.result.acr, "claims": list(stored_claims)}}
+        if amr := self.result.amr:
+            details[Action.LOGIN_SUCCEEDED]["amr"] = amr
         if self.result.undeclared_claims:
             details[Action.CLAIM_OVERFETCHED] = {"claims": list(self.result.undeclared_claims)}
         if self.result.tokens.lifetime_alert:

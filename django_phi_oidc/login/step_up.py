@@ -165,7 +165,7 @@ def _renew_current_session(
         now=now,
         provider=declaration.name,
         subject=str(session.subject.uuid) if session.subject else "",
-        detail={"acr": result.acr},
+        detail={"acr": result.acr, **({"amr": result.amr} if result.amr else {})},
     )
     revocation_ids = renew_session(
         session.pk,

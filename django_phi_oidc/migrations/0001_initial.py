@@ -387,6 +387,25 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="RecordedConfiguration",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("component", models.CharField(max_length=64)),
+                ("digest", models.CharField(max_length=64)),
+                ("content", models.TextField()),
+                ("number", models.PositiveIntegerField(default=0)),
+                ("seen_at", models.DateTimeField()),
+            ],
+            options={
+                "verbose_name": "recorded configuration",
+                "verbose_name_plural": "recorded configurations",
+                "default_permissions": (),
+                "constraints": [
+                    models.UniqueConstraint(fields=("component", "digest"), name="phi_oidc_configuration_unique")
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="SecurityAlert",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),

@@ -8,12 +8,13 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db import transaction
 from django.db.models import Model
-from django.db.models.signals import m2m_changed, post_save, pre_delete, pre_save
+from django.db.models.signals import m2m_changed, post_save, pre_delete
 from django.dispatch import receiver
 from django.http import HttpRequest
 
 from .. import conf
 from .._internal import clock
+from ..access.receivers import record_flag_changes
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
@@ -81,17 +82,17 @@ def start_session_timeouts(*, request: HttpRequest | None, **kwargs: Any) -> Non
         session[TIMES_KEY] = create_times_entry(clock.now())
 
 
-@receiver(pre_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.sessions.account_order")
-def lock_subjects_before_account(
-    *, instance: Model, update_fields: Collection[str] | None = None, **kwargs: Any
-) -> None:
+def _lock_subjects_before_account(account: Model, update_fields: Collection[str] | None) -> None:
     """Lock the account's subjects before its row, in the order of a sign-in, if the change will end its sessions.
 
     In autocommit the account's row is not locked any more when the sessions end.
     """
-    is_change = _is_deactivation(instance, update_fields) or _is_password_change(instance)
-    if is_change and instance.pk is not None and transaction.get_connection().in_atomic_block:
-        lock_subjects_of_users([instance.pk])
+    is_change = _is_deactivation(account, update_fields) or _is_password_change(account)
+    if is_change and account.pk is not None and transaction.get_connection().in_atomic_block:
+        lock_subjects_of_users([account.pk])
+
+
+record_flag_changes(get_user_model(), lock_before=_lock_subjects_before_account)
 
 
 @receiver(post_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.sessions.account")

@@ -30,7 +30,7 @@ MIRRORED_NAMES = {
     # What Django, Celery and pytest load, in the root and in each feature.
     *("admin", "decorators", "forms", "middleware", "models", "receivers", "tasks", "views", "phi_oidc"),
     # The pure declaration in config/, the check in checks/, the subcommand, and the feature that acts on it.
-    *("apis", "claims", "delivery", "emergency", "roles", "sinks", "keys"),
+    *("admin_assurance", "apis", "claims", "configuration", "delivery", "emergency", "roles", "sinks", "keys"),
     # The specification in oidc/, the client's use of it, and the mock provider's endpoint.
     *("authorization_request", "client_auth", "introspection", "registration", "revocation", "rp_initiated_logout"),
     *("token", "userinfo"),

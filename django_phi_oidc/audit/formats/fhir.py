@@ -99,6 +99,7 @@ ACTION_MAPPING: Mapping[str, AuditEventType] = {
     Action.ALERT_ACKNOWLEDGED: AuditEventType(_SECURITY_ALERT, (), "U"),
     Action.ALERT_MUTED: AuditEventType(_SECURITY_ALERT, (), "C"),
     Action.ALERT_UNMUTED: AuditEventType(_SECURITY_ALERT, (), "U"),
+    Action.CONFIGURATION_CHANGED: AuditEventType(_SECURITY_ALERT, (_SECURITY_CONFIGURATION,), "U"),
 }
 _UNKNOWN_ACTION = AuditEventType(_coding(DCM, "110100", "Application Activity"), (), "E")
 """For actions of host projects."""

@@ -9,11 +9,12 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...audit.events import Origin
 from ...audit.operators import find_operator_actor
-from ...audit.request_context import use_command_origin
+from ...audit.request_context import use_origin
 from ...errors import PhiOidcError
 from ..subcommands import (
     attack,
     audit,
+    configuration,
     delivery,
     doctor,
     groups,
@@ -29,13 +30,16 @@ from ..subcommands import (
 from ..subcommands._arguments import Options, get_user_by_pk
 from ..subcommands._output import Output
 
-_MODULES = (attack, audit, delivery, doctor, groups, hold, init, keys, register, roles, scrub, sessions, subject)
+_MODULES = (
+    *(attack, audit, configuration, delivery, doctor, groups, hold, init, keys, register, roles, scrub, sessions),
+    subject,
+)
 SUBCOMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 READING_COMMANDS = {
     *("attack", "doctor", "init", "register", "roles explain"),
     *("audit check-proof", "audit checkpoint", "audit consistency", "audit grants", "audit repair"),
     *("keys generate", "keys retire", "keys rotate", "keys status"),
-    *("delivery status", "hold list", "sessions list", "subject list"),
+    *("configuration show", "delivery status", "hold list", "sessions list", "subject list"),
 }
 """They record no event. All others are refused without an actor for their events."""
 READING_OPTIONS = {"audit verify": "copy", "groups": "check", "scrub": "report"}
@@ -69,7 +73,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         output = Output(self.stdout, self.stderr, as_json=options.get("json", False))
         try:
-            with use_command_origin(_get_origin(options)):
+            origin = _get_origin(options)
+            with use_origin(lambda: origin):
                 options["handler"](options, output)
         except (PhiOidcError, ImproperlyConfigured) as error:
             raise CommandError(str(error) or type(error).__name__) from error

@@ -14,7 +14,7 @@ from ... import conf
 from ..._internal import clock
 from ..._internal.csv_safety import escape_formulas
 from ...audit.events import Action
-from ...audit.operators import PREFIX
+from ...audit.operators import OPERATOR_PREFIX
 from ...audit.request_context import current_origin
 from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable
@@ -103,7 +103,7 @@ def _format_cell(value: Any) -> str:
 
 def _format_line(row: AccountingRow) -> str:
     actor, name = row["actor"], format_untrusted(row["name"])
-    nameless = "a command on the server" if actor.startswith(PREFIX) else "a member of staff"
+    nameless = "a command on the server" if actor.startswith(OPERATOR_PREFIX) else "a member of staff"
     who = f"{name or nameless} ({actor})" if actor else "the system"
     data = " ".join(row["claims"]) or row["resource"]
     parts = [

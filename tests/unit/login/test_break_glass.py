@@ -26,6 +26,7 @@ from django_phi_oidc.login.admin_site import use_oidc_login
 from django_phi_oidc.login.backend import BreakGlassCredentials
 from django_phi_oidc.login.break_glass import MAX_GUESSES_PER_ADDRESS
 from django_phi_oidc.sessions.models import OIDCSession
+from tests.support.officers import create_account
 from tests.support.session_fixtures import NOW, ScriptedOP, SecureClient, SignedIn, op, sign_in
 from tests.unit.audit.test_throttling import at_once
 
@@ -56,9 +57,8 @@ def account(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     settings.AUTHENTICATION_BACKENDS = [OIDC, BREAK_GLASS]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": "night-desk"}
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]
-    users: Any = get_user_model()._default_manager
-    users.create_user(username="other-admin", password=PASSWORD, is_staff=True, is_superuser=True)
-    return users.create_user(username="night-desk", password=PASSWORD, is_staff=True, is_superuser=True)
+    create_account("other-admin", password=PASSWORD, is_staff=True, is_superuser=True)
+    return create_account("night-desk", password=PASSWORD, is_staff=True, is_superuser=True)
 
 
 @pytest.fixture

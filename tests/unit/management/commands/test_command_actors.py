@@ -34,7 +34,7 @@ from django_phi_oidc.audit.events import (
 from django_phi_oidc.audit.log.proofs import create_inclusion_proof
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox, RefusalCount
 from django_phi_oidc.audit.operators import find_operator_actor, find_stated_account_pk
-from django_phi_oidc.audit.request_context import current_origin, use_command_origin
+from django_phi_oidc.audit.request_context import current_origin, use_origin
 from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.management.commands.phi_oidc import READING_COMMANDS, READING_OPTIONS, list_subcommands
@@ -134,7 +134,8 @@ RECORDING: dict[str, Row] = {
     "audit seal": (after(Case.forge_event), {"alert.raised"}),
     "audit verify": (lambda case: [], {"audit.verified"}),
     "delivery deliver": (after(Case.delete_sealed_event), {"alert.raised"}),
-    "groups": (lambda case: [], ()),
+    "configuration record": (lambda case: ["web"], {"configuration.changed"}),
+    "groups": (lambda case: [], {"role.changed"}),
     "hold place": (lambda case: [case.subject, "--reason", "x"], {"hold.placed"}),
     "hold release": (lambda case: [case.place_hold()], {"hold.released"}),
     "scrub": (after(Case.expire_claims), {"claim.scrubbed"}),
@@ -162,6 +163,7 @@ READING: dict[str, Callable[[Case], list[Any]]] = {
     ],
     "audit grants": lambda case: ["portal"],
     "audit verify": lambda case: ["--copy", case.write_file("copy", "")],
+    "configuration show": lambda case: [],
     "delivery status": lambda case: [],
     "doctor": lambda case: ["default"],
     "groups": lambda case: ["--check"],
@@ -317,7 +319,7 @@ def test_counted_refusals_keep_the_address_of_their_sender(case: Case) -> None:
 
 def test_origin_of_a_command_ends_with_its_block(case: Case) -> None:
     operator = Origin(actor="os:amina@portal")
-    with use_command_origin(operator):
+    with use_origin(lambda: operator):
         assert current_origin() == operator
     assert current_origin() == Origin()
     with transaction.atomic():
