@@ -9,3 +9,4 @@ from . import emergency as emergency
 from . import logout as logout
 from . import middleware as middleware
 from . import roles as roles
+from . import transmission as transmission

@@ -41,7 +41,7 @@ _PROVIDER_WARNINGS: tuple[tuple[int, Callable[[ProviderDeclaration], bool], str]
     (14, lambda p: p.allow_auth_time_zero, "an auth_time of 0 passes max_age: the time of authentication is unknown."),
     (22, lambda p: p.allow_logout_token_without_exp, "logout tokens without exp are valid for two minutes."),
     (34, lambda p: p.reauthentication != "verify", "after a timeout, single sign-on may suffice to sign in again."),
-    (40, lambda p: p.id_token_hint == "always", "a logout may put claims of the ID Token into a URL."),
+    (40, lambda p: p.id_token_hint == "always", "ID Tokens are stored with their claims about the person."),
 )
 """Number, condition and text of the warnings about a provider's options."""
 

@@ -1,9 +1,7 @@
-"""System checks of the databases and of the broker."""
+"""System checks of the databases."""
 
-import ipaddress
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.apps import apps
 from django.conf import settings
@@ -27,7 +25,6 @@ REQUIRED_SQLITE_OPTIONS = {
     "timeout": (5, "seconds at least, otherwise writers fail while they wait for each other"),
     "init_command": (("journal_mode=wal", "secure_delete=on"), "these PRAGMAs are required"),
 }
-ENCRYPTED_SSLMODES = ("require", "verify-ca", "verify-full")
 
 
 @register_check(Tags.security)
@@ -69,47 +66,6 @@ def _check_sqlite_options(alias: str, options: dict[str, Any]) -> Messages:
             is_valid = str(value).upper() == required
         if not is_valid:
             yield error(16, f"DATABASES[{alias!r}]['OPTIONS'][{option!r}] must be {required}: {reason}.")
-
-
-@register_check(Tags.security, deploy=True)
-def check_connections(**kwargs: Any) -> Messages:
-    """W017, W018: unencrypted connections to a database or the broker on another machine."""
-    for alias in sorted({"default", AUDIT_ALIAS} & set(settings.DATABASES)):
-        declared = settings.DATABASES[alias]
-        options = declared.get("OPTIONS", {})
-        # libpq accepts several hosts, and connects to hostaddr if it is set.
-        hosts = options.get("hostaddr") or declared.get("HOST") or options.get("host") or ""
-        is_local = all(_is_this_machine(host) for host in str(hosts).split(","))
-        is_encrypted = options.get("sslmode") in ENCRYPTED_SSLMODES
-        if connections[alias].vendor == "postgresql" and not is_local and not is_encrypted:
-            hint = f"DATABASES[{alias!r}]['OPTIONS']: sslmode verify-full, with sslrootcert."
-            yield warning(17, f"The connection to {alias!r} may be unencrypted.", hint)
-    uses_tls = getattr(settings, "CELERY_BROKER_USE_SSL", None)
-    if not uses_tls and _is_broker_unencrypted(getattr(settings, "CELERY_BROKER_URL", "")):
-        yield warning(18, "CELERY_BROKER_URL: the connection is not encrypted.", "amqps:// or rediss://")
-
-
-def _is_broker_unencrypted(urls: Any) -> bool:
-    """Say whether one of the broker's URLs has a protocol without TLS and the host of another machine."""
-    # Celery accepts several, as a list or with semicolons.
-    for url in ";".join([urls] if isinstance(urls, str) else urls or ()).split(";"):
-        try:
-            host = urlsplit(url.strip()).hostname or ""
-        except ValueError:
-            host = "unreadable"
-        if url.strip().partition(":")[0] in ("amqp", "pyamqp", "redis") and not _is_this_machine(host):
-            return True
-    return False
-
-
-def _is_this_machine(host: str) -> bool:
-    """Say whether host is loopback, the directory of a Unix socket, or empty, which means one of these."""
-    if host in ("", "localhost") or host.startswith(("/", "@")):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 @register_check(Tags.database, deploy=True)

@@ -12,6 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import connection, transaction
 from django.db.models import OuterRef, Q, Subquery
@@ -23,7 +24,7 @@ from ..audit.recorder import is_recorded, record_many
 from ..crypto import retention_keys
 from ..errors import AuditUnavailable, Code, HeldForLegalReasons, KeyMissing
 from ..subjects.models import PairwiseSubject
-from .legal_holds import list_active_holds
+from .legal_holds import is_on_legal_hold, list_active_holds
 from .models import NO_SESSION, LegalHold, StoredClaim, get_session_claim_condition
 from .retention_limits import get_past_limit_condition
 
@@ -68,12 +69,35 @@ def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: d
 
 
 def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:
-    """Erase all claims of a person now, including those of active sessions; return their number.
+    """Erase all claims of a person now, including those of active sessions and of their ID Tokens; return their number.
 
     Raises: HeldForLegalReasons, and then nothing was erased.
     """
     with transaction.atomic():
-        return _scrub_subjects(lock_subjects_of_users([user.pk]), cause="requested", origin=origin, now=now)
+        subjects = lock_subjects_of_users([user.pk])
+        in_tokens = _discard_id_tokens(subjects, cause="requested", origin=origin, now=now)
+        return in_tokens + _scrub_subjects(subjects, cause="requested", origin=origin, now=now)
+
+
+def _discard_id_tokens(subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime) -> int:
+    """Delete the ID Tokens of live sessions that have claims about these persons; return the number of the claims.
+
+    Raises: HeldForLegalReasons.
+    """
+    # By name, because sessions are a layer above claims. They are locked before the claims.
+    sessions = apps.get_model("django_phi_oidc", "OIDCSession")._default_manager
+    discarded: dict[int, list[tuple[str, ...]]] = {}
+    for subject_id, names in sessions.discard_personal_id_tokens(subjects):
+        discarded.setdefault(subject_id, []).append(names)
+    events = []
+    for subject in (subject for subject in subjects if subject.pk in discarded):
+        if is_on_legal_hold(subject, now=now):
+            raise HeldForLegalReasons
+        for names in discarded[subject.pk]:
+            detail = {"cause": cause, "claims": list(names), "counts": [1] * len(names), "place": "id_token"}
+            events.append(NewEvent(Action.CLAIM_SCRUBBED, origin, now, subject=str(subject.uuid), detail=detail))
+    enqueue_many(events)
+    return sum(len(names) for tokens in discarded.values() for names in tokens)
 
 
 def scrub_subject(subject: PairwiseSubject, *, cause: str, origin: Origin, now: datetime) -> int:

@@ -1,6 +1,7 @@
 """Export all stored data of a person, and who accessed it, in one document. Spec: 45 CFR 164.524, GDPR 15."""
 
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,9 +18,14 @@ from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
 from ..claims.models import LegalHold, StoredClaim
 from ..config.claims import ClaimDeclaration
+from ..crypto import keyring
 from ..errors import KeyRingError
-from ..sessions.models import OIDCSession
+from ..oidc.jose import parse_compact_jws
+from ..sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
+
+_TOKEN_NAMES = {"access_token": "access token (may contain claims)", "refresh_token": "refresh token"}
+"""Columns of a session, and hints of a revocation. The values are credentials, so they are not exported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +52,8 @@ def export_person(
     purpose: the HL7 PurposeOfUse code of the export. reason_code: the `reason` of its events; contains nothing about a
     person.
 
-    Included: all stored claims, even expired ones; sessions without tokens and keys; legal holds without their reason,
+    Included: all stored claims, even expired ones; sessions without keys, with the claims that are kept of their ID
+    Token, and the names of their other stored tokens, which may contain claims; legal holds without their reason,
     which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
     their author; and emergency accesses that the person opened, without record and reason, which are about others. The
     number of SELECTs does not depend on the number of subjects. Only the events are read in pages of a thousand.
@@ -57,10 +64,6 @@ def export_person(
     record_many(list(_build_export_events(user, subjects, claims, **fields)))
     unreadable: list[str] = []
     holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
-    uuids = {subject.pk: str(subject.uuid) for subject in subjects}
-    # After a link is deleted, its sessions still refer to the account.
-    is_of_person = Q(subject__in=subjects) | Q(user=user.pk, subject=None)
-    sessions = OIDCSession.objects.filter(is_of_person).order_by("started_at", "pk")
     identifiers = PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
     codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
     code_times = ("created_at", "expires_at", "redeemed_at", "revoked_at")
@@ -85,7 +88,7 @@ def export_person(
             }
             for subject in subjects
         ],
-        "sessions": [_serialize_session(session, uuids) for session in sessions],
+        "sessions": _serialize_sessions(user, subjects, unreadable),
         "identifiers": [_serialize(identifier, "sector", "value") for identifier in identifiers],
         "invitations": [_serialize(code, "provider", *code_times) for code in codes],
         "emergencies": [
@@ -145,13 +148,42 @@ def _serialize(row: Model, *names: str, optional: Sequence[str] = ()) -> dict[st
     return {name: _format_datetime(value) if isinstance(value, datetime) else value for name, value in values.items()}
 
 
-def _serialize_session(session: OIDCSession, subject_uuids: Mapping[int, str]) -> dict[str, Any]:
+@sensitive_variables()
+def _serialize_sessions(
+    user: AbstractBaseUser, subjects: Sequence[PairwiseSubject], unreadable: list[str]
+) -> list[dict[str, Any]]:
+    """Return the sessions with the claims that they keep of their ID Tokens, except those that identify the session.
+
+    An ID Token that can't be decrypted is added to unreadable.
+    """
+    uuids, keys = {subject.pk: str(subject.uuid) for subject in subjects}, keyring.find_keys("encryption")
+    # After a link is deleted, its sessions still refer to the account.
+    is_of_person = Q(subject__in=subjects) | Q(user=user.pk, subject=None)
+    sessions = list(OIDCSession.objects.filter(is_of_person).order_by("started_at", "pk"))
+    revocations = PendingRevocation.objects.filter(status=RevocationStatus.PENDING).order_by("token_type_hint", "pk")
+    names_to_revoke: dict[uuid.UUID | None, list[str]] = {}
+    for revocation in revocations.filter(session__in=[session.pk for session in sessions]):
+        names_to_revoke.setdefault(revocation.session, []).append(_TOKEN_NAMES[revocation.token_type_hint])
     times = ("started_at", "last_seen_at", "ended_at", "auth_time")
-    return {
-        "id": str(session.pk),
-        "subject": None if session.subject_id is None else subject_uuids[session.subject_id],
-        **_serialize(session, "provider", "issuer", *times, optional=("end_reason", "acr")),
-    }
+    serialized = []
+    for session in sessions:
+        columns = session.decrypt_columns(("id_token_claims", "id_token"), keys=keys)
+        if columns.ciphertexts or columns.damaged:
+            unreadable.append(f"ID Token of session {session.pk}")
+        id_token = columns.plaintexts.get("id_token")
+        claims = json.loads(columns.plaintexts.get("id_token_claims", "{}"))
+        claims |= parse_compact_jws(id_token).payload if id_token else {}
+        serialized.append(
+            {
+                "id": str(session.pk),
+                "subject": None if session.subject_id is None else uuids[session.subject_id],
+                **_serialize(session, "provider", "issuer", *times, optional=("end_reason", "acr")),
+                "id_token": {name: value for name, value in claims.items() if name not in ("nonce", "sid")},
+                "tokens": [name for column, name in _TOKEN_NAMES.items() if getattr(session, column) is not None],
+                "to_revoke": names_to_revoke.get(session.pk, []),
+            }
+        )
+    return serialized
 
 
 def _iter_events(subject: PairwiseSubject, unreadable_items: list[str]) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ from .._internal import clock, randomness
 from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
 from ..audit.events import Action, NewEvent, Origin
-from ..audit.outbox import defer_delivery, record_with_deferred
+from ..audit.outbox import defer_delivery, enqueue_many, record_with_deferred
 from ..audit.request_context import ASSURANCE_KEY, SESSION_KEY, Actor, build_assurance_entry, find_oidc_session_id
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
@@ -31,6 +31,7 @@ from ..crypto import keyring
 from ..errors import AccountError, Code, NotProvisioned
 from ..oidc.token import ReceivedToken
 from ..sessions.activity import TIMES_KEY, create_times_entry
+from ..sessions.kept_id_token import reduce_id_token
 from ..sessions.lifecycle import end_session, start_session
 from ..sessions.models import EndReason, PendingRevocation, TokenToRevoke
 from ..sessions.recent_logouts import was_logged_out
@@ -151,27 +152,32 @@ class _NewSession:
 
     def create_oidc_session(self, origin: Origin) -> Sequence[str]:
         """Insert the OIDC session and its claims, and return the names of the stored claims."""
+        provider, policy = self.provider.name, self.provider.id_token_hint
+        id_token = reduce_id_token(self.result.tokens.id_token, self.result.id_token_claims, policy=policy)
         start_session(
             session_id=self.session_id,
             user=self.subject.user,
             subject=self.subject,
-            provider=self.provider.name,
+            provider=provider,
             issuer=self.provider.issuer,
             sid=self.result.sid,
             tokens=self.result.tokens,
+            id_token=id_token,
             django_session_key=str(self.request.session.session_key),
             auth_time=self.result.auth_time,
             acr=self.result.acr,
             now=self.now,
             persist_tokens=self.provider.tokens == "keep",
         )
+        subject = str(self.subject.uuid)
+        enqueue_many(id_token.build_events(origin=origin, now=self.now, provider=provider, subject=subject))
         return store_claims(
             self.result.claims,
             declared_claims=conf.claims(),
             subject=self.subject,
             session_id=self.session_id,
             origin=origin,
-            provider=self.provider.name,
+            provider=provider,
             now=self.now,
         )
 

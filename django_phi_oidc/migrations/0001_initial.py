@@ -664,6 +664,7 @@ class Migration(migrations.Migration):
                 ("access_token", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
                 ("refresh_token", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
                 ("id_token", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
+                ("id_token_claims", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
                 ("access_token_expires_at", models.DateTimeField(null=True, verbose_name="access token expires at")),
                 ("auth_time", models.DateTimeField(null=True, verbose_name="auth time")),
                 ("acr", models.CharField(blank=True, max_length=255, verbose_name="acr")),

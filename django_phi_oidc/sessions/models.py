@@ -15,17 +15,19 @@ from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
 from .._internal.lease import LeasedQuerySet
+from ..claims.minimization import list_personal_claims
 from ..crypto.keyring import SymmetricKey
-from ..errors import KeyRingError, Undecryptable
+from ..errors import IDTokenError, KeyRingError, Undecryptable
 from ..fields import EncryptedText, SealedTextField
+from ..oidc.jose import parse_compact_jws
 from ..oidc.revocation import MAX_RETRY_AFTER
 from ..oidc.token import ReceivedToken, TokenTypeHint
 from ..subjects.models import PairwiseSubject
 
-EncryptedColumnName = Literal["refresh_token", "access_token", "id_token", "session_key"]
+EncryptedColumnName = Literal["refresh_token", "access_token", "id_token", "id_token_claims", "session_key"]
 TOKEN_HINTS: tuple[TokenTypeHint, ...] = ("refresh_token", "access_token")
 """In the order of revocation: a valid refresh token could be used for new access tokens."""
-ENCRYPTED_COLUMNS: tuple[EncryptedColumnName, ...] = (*TOKEN_HINTS, "id_token", "session_key")
+ENCRYPTED_COLUMNS: tuple[EncryptedColumnName, ...] = (*TOKEN_HINTS, "id_token", "id_token_claims", "session_key")
 
 
 class EndReason(models.TextChoices):
@@ -59,6 +61,27 @@ class OIDCSessionQuerySet(LeasedQuerySet["OIDCSession"]):
         """Return the sessions that have not ended."""
         return self.filter(ended_at=None)
 
+    @sensitive_variables()
+    def discard_personal_id_tokens(self, subjects: Sequence[PairwiseSubject]) -> list[tuple[int, tuple[str, ...]]]:
+        """Delete the ID Tokens of live sessions that have claims about these persons, in the caller's transaction.
+
+        Returns the subject's key and the names of the claims for each. Tokens that can't be decrypted here and now are
+        deleted as well; their names are empty.
+        """
+        rows = self.live().filter(subject__in=subjects, id_token__isnull=False).order_by("pk").select_for_update()
+        discarded: dict[uuid.UUID, tuple[int, tuple[str, ...]]] = {}
+        for row in rows:
+            try:
+                names = list_personal_claims(parse_compact_jws(row.decrypt("id_token")).payload)
+                is_personal = bool(names)
+            except (KeyRingError, IDTokenError):
+                names, is_personal = (), True
+            if is_personal:
+                discarded[row.pk] = cast(int, row.subject_id), names
+        if discarded:
+            self.filter(pk__in=discarded).update(id_token=None)
+        return list(discarded.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecryptedColumns:
@@ -88,6 +111,9 @@ class OIDCSession(models.Model):
     access_token = SealedTextField(bind=("id",), null=True)
     refresh_token = SealedTextField(bind=("id",), null=True)
     id_token = SealedTextField(bind=("id",), null=True)
+    """Only as the hint of a logout, and only if its provider's `id_token_hint` permits to store it."""
+    id_token_claims = SealedTextField(bind=("id",), null=True)
+    """JSON: the protocol claims of the ID Token that a refresh compares, and `sid`."""
     access_token_expires_at = models.DateTimeField(_("access token expires at"), null=True)
     auth_time = models.DateTimeField(_("auth time"), null=True)
     acr = models.CharField(_("acr"), max_length=255, blank=True)
@@ -113,13 +139,13 @@ class OIDCSession(models.Model):
 
     @sensitive_variables()
     def decrypt(self, column: EncryptedColumnName, *, keys: Sequence[SymmetricKey] | None = None) -> str:
-        """Return the plaintext of the column, or empty, and register it as a secret of the current request.
+        """Return the plaintext of the column, or empty, and register a token as a secret of the current request.
 
         The Django session key is not registered, because the session cookie of the response contains it.
         keys, Raises: as `SealedTextField.decrypt`.
         """
         value = cast(SealedTextField, self._meta.get_field(column)).decrypt(self, keys=keys) or ""
-        if column != "session_key":
+        if column in ("id_token", *TOKEN_HINTS):
             request_secrets.register_secret(value, column)
         return value
 

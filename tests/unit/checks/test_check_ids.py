@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
 from django.apps import apps
 from django.conf import settings
@@ -21,7 +23,7 @@ from django.test import override_settings
 from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
-from django_phi_oidc.checks import core, databases
+from django_phi_oidc.checks import core, databases, transmission
 from django_phi_oidc.checks import roles as role_checks
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import prepare_folder
@@ -426,9 +428,8 @@ CONNECTIONS = [
     ({"HOST": "", "OPTIONS": {"host": "192.0.2.1"}}, {"HOST": "", "OPTIONS": {"host": "127.0.0.1"}}),
     ({"HOST": "localhost", "OPTIONS": {"hostaddr": "192.0.2.1"}}, {**FAR, "OPTIONS": {"hostaddr": "127.0.0.1"}}),
     *(
-        ({**FAR, "OPTIONS": {"sslmode": wrong}}, {**FAR, "OPTIONS": {"sslmode": right}})
-        for wrong in ("disable", "allow", "prefer")
-        for right in ("require", "verify-ca", "verify-full")
+        ({**FAR, "OPTIONS": {"sslmode": wrong}}, {**FAR, "OPTIONS": {"sslmode": "verify-full"}})
+        for wrong in ("disable", "allow", "prefer", "require", "verify-ca")
     ),
 ]
 
@@ -511,6 +512,130 @@ def test_unencrypted_broker_connection_is_reported_on_deployment(wrong: Any, rig
         assert find_deployment_ids() == set()
     with override_settings(CELERY_BROKER_URL=right):
         assert find_deployment_ids() == set()
+
+
+FAR_REDIS, FAR_REDIS_TLS = "redis://:secret@192.0.2.1:6379/0", "rediss://:secret@192.0.2.1:6379/0"
+
+
+def test_g13_unencrypted_result_backend_is_reported_on_deployment() -> None:
+    """W018, without the URL."""
+    with override_settings(CELERY_RESULT_BACKEND=FAR_REDIS):
+        assert (find_deployment_ids(), find_ids()) == ({"W018"}, set())
+        text = str(run_checks(include_deployment_checks=True))
+        assert ("result backend" in text, "secret" in text) == (True, False)
+    with override_settings(CELERY_RESULT_BACKEND=FAR_REDIS, CELERY_REDIS_BACKEND_USE_SSL={"ssl_cert_reqs": 2}):
+        assert find_deployment_ids() == set()
+    for right in (FAR_REDIS_TLS, "redis://127.0.0.1", "django-db", None):
+        with override_settings(CELERY_RESULT_BACKEND=right):
+            assert find_deployment_ids() == set()
+
+
+@pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"])
+def test_g13_unencrypted_connection_of_the_celery_app_is_reported_on_deployment(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W018: the app may be configured without Django's settings, here by Celery's environment variables."""
+    monkeypatch.setenv(variable, FAR_REDIS)
+    assert find_deployment_ids() == {"W018"}
+    monkeypatch.setenv(variable, FAR_REDIS_TLS)
+    assert find_deployment_ids() == set()
+
+
+REDIS_CACHE = "django.core.cache.backends.redis.RedisCache"
+MEMCACHED = "django.core.cache.backends.memcached.PyMemcacheCache"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ((REDIS_CACHE, FAR_REDIS), (REDIS_CACHE, FAR_REDIS_TLS)),
+        ((REDIS_CACHE, FAR_REDIS), (REDIS_CACHE, "redis://127.0.0.1:6379")),
+        ((REDIS_CACHE, "redis://cache.example.test"), (REDIS_CACHE, "unix:///run/redis.sock")),
+        ((REDIS_CACHE, [FAR_REDIS_TLS, FAR_REDIS]), (REDIS_CACHE, [FAR_REDIS_TLS, FAR_REDIS_TLS])),
+        ((REDIS_CACHE, f"redis://localhost,{FAR_REDIS}"), (REDIS_CACHE, f"redis://localhost;{FAR_REDIS_TLS}")),
+        (("django_redis.cache.RedisCache", FAR_REDIS), ("django_redis.cache.RedisCache", FAR_REDIS_TLS)),
+        ((MEMCACHED, "192.0.2.1:11211"), (MEMCACHED, "127.0.0.1:11211")),
+        ((MEMCACHED, ["cache.example.test:11211"]), (MEMCACHED, ["unix:/run/memcached.sock", "/run/memcached.sock"])),
+    ],
+)
+@pytest.mark.parametrize("engine", ["cache", "cached_db"])
+@pytest.mark.filterwarnings("ignore:Overriding setting CACHES")
+def test_g13_sessions_in_a_cache_without_encryption_are_reported_on_deployment(
+    engine: str, wrong: tuple[str, Any], right: tuple[str, Any]
+) -> None:
+    """W051, without the URL. Called directly: other checks load the backends, which are not installed here."""
+
+    def changed(backend: str, location: Any) -> dict[str, Any]:
+        cache = {"BACKEND": backend, "LOCATION": location}
+        return {
+            "SESSION_ENGINE": f"django.contrib.sessions.backends.{engine}",
+            "SESSION_CACHE_ALIAS": "sessions",
+            "CACHES": {**settings.CACHES, "sessions": cache},
+        }
+
+    with override_settings(**changed(*wrong)):
+        (message,) = transmission.check_transmission(None)
+        assert (str(message.id).endswith(".W051"), "secret" in str(message)) == (True, False)
+    with override_settings(**{**changed(*wrong), "SESSION_CACHE_ALIAS": "default"}):
+        assert transmission.check_transmission(None) == [], "it is not the cache of the sessions"
+    with override_settings(**{**changed(*wrong), "SESSION_ENGINE": "django.contrib.sessions.backends.db"}):
+        assert transmission.check_transmission(None) == []
+    with override_settings(**changed(*right)):
+        assert transmission.check_transmission(None) == []
+
+
+@pytest.mark.filterwarnings("ignore:Overriding setting CACHES")
+def test_g13_sessions_in_memcached_with_tls_are_not_reported() -> None:
+    """W051."""
+    changed = {"SESSION_ENGINE": "django.contrib.sessions.backends.cache"}
+    cache = {"BACKEND": MEMCACHED, "LOCATION": "192.0.2.1:11211"}
+    for options, expected in (({}, 1), ({"tls_context": ssl.create_default_context()}, 0)):
+        with override_settings(**changed, CACHES={"default": {**cache, "OPTIONS": options}}):
+            assert len(transmission.check_transmission(None)) == expected
+
+
+@pytest.mark.filterwarnings("ignore:Overriding setting CACHES")
+def test_g13_sessions_in_a_cache_are_only_reported_on_deployment() -> None:
+    """W051."""
+    cache = {"default": {"BACKEND": REDIS_CACHE, "LOCATION": FAR_REDIS}}
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cache", CACHES=cache):
+        assert (find_deployment_ids(), find_ids()) == ({"W051"}, set())
+
+
+FAR_MAIL = {"EMAIL_BACKEND": f"{MAIL}.smtp.EmailBackend", "EMAIL_HOST": "mail.example.test"}
+
+
+@pytest.mark.skipif(django.VERSION >= (6, 1), reason="MAILERS of the tests' settings replaces these settings")
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"EMAIL_USE_TLS": True},
+        {"EMAIL_USE_SSL": True},
+        {"EMAIL_HOST": "localhost"},
+        {"EMAIL_HOST": "127.0.0.1"},
+        {"EMAIL_BACKEND": f"{MAIL}.locmem.EmailBackend"},
+    ],
+    ids=str,
+)
+def test_g13_mail_without_encryption_is_reported_on_deployment(right: dict[str, Any]) -> None:
+    """W052."""
+    with override_settings(**FAR_MAIL):
+        assert (find_deployment_ids(), find_ids()) == ({"W052"}, set())
+    with override_settings(**{**FAR_MAIL, **right}):
+        assert find_deployment_ids() == set()
+
+
+@pytest.mark.parametrize("right", [{"use_tls": True}, {"use_ssl": True}, {"host": "localhost"}], ids=str)
+def test_g13_mail_of_mailers_without_encryption_is_reported_on_deployment(right: dict[str, Any]) -> None:
+    """W052: MAILERS of Django 6.1, which the check reads with every version; SMTP is its default."""
+    near = {"OPTIONS": {"host": "127.0.0.1"}}
+    for wrong in ({}, {"BACKEND": f"{MAIL}.smtp.EmailBackend"}):
+        far = {**wrong, "OPTIONS": {"host": "mail.example.test"}}
+        with override_settings(MAILERS={"default": near, "alerts": far}):
+            assert (find_deployment_ids(), find_ids()) == ({"W052"}, set())
+        far["OPTIONS"] |= right
+        with override_settings(MAILERS={"default": near, "alerts": far}):
+            assert find_deployment_ids() == set()
 
 
 def test_other_audit_apps_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,9 @@ def test_export_contains_all_data_of_the_person_and_none_of_others(
             "end_reason": "logout",
             "auth_time": at,
             "acr": None,
+            "id_token": {},
+            "tokens": [],
+            "to_revoke": ["access token (may contain claims)", "refresh token"],
         }
     ]
     assert document["identifiers"] == [{"sector": "billing.example.test", "value": value}]
@@ -141,7 +144,7 @@ def test_export_records_the_claim_names_before_it_decrypts_a_claim(
 
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": source})
     export(person)
-    assert recorded == [1, 1]
+    assert recorded == [1, 1, 1]
     (event,) = AuditEvent.objects.filter(action="subject.exported")
     assert (event.subject, event.actor, event.purpose) == (str(person.subject.uuid), "7", "PATRQT")
     assert (event.resource, json.loads(event.detail)) == (
@@ -150,7 +153,7 @@ def test_export_records_the_claim_names_before_it_decrypts_a_claim(
     )
     with audit_database_fails(), pytest.raises(AuditUnavailable):
         export(person)
-    assert recorded == [1, 1], "nothing was opened"
+    assert recorded == [1, 1, 1], "nothing was opened"
 
 
 def test_export_records_all_of_many_claim_names(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
@@ -218,8 +221,8 @@ def test_export_executes_as_many_selects_for_three_subjects_as_for_one(
         with CaptureQueriesContext(connection) as asked:
             export(person, *subjects)
         counts.append(len([query for query in asked if query["sql"].startswith("SELECT")]))
-    # Claims, holds, sessions, identifiers, invitations, emergencies.
-    assert counts == [6, 6]
+    # Claims, holds, sessions, revocations, identifiers, invitations, emergencies.
+    assert counts == [7, 7]
 
 
 def test_export_contains_emergency_accesses_without_the_patient(
