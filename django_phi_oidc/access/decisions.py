@@ -75,6 +75,16 @@ def authorize(
     return refusal
 
 
+def has_permission(user: Any, permission: str, obj: Any = None) -> bool:
+    """Return whether Django's backends grant the permission for everything, or for obj if there is one.
+
+    Both are checked: `ModelBackend` grants nothing for an object, other backends may grant nothing without one. A user
+    model without `has_perm` has no permission.
+    """
+    has_perm = getattr(user, "has_perm", None)
+    return has_perm is not None and bool(has_perm(permission) or (obj is not None and has_perm(permission, obj)))
+
+
 def authorize_assurance(actor: Actor, assurance: Assurance, *, now: datetime) -> str | None:
     """Return the refusal code, after its event is committed; or None, without an event. Raises: AuditUnavailable."""
     refusal: str | None = SESSION_MISSING

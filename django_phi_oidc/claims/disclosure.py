@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache, partial
 from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -19,11 +20,11 @@ from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
 from ..errors import ClaimScrubbed, Code, KeyRingError, RevealRefused, Undecryptable
 from ..subjects.models import PairwiseSubject
+from .categories import can_reveal
 from .minimization import select_declared_members
 from .models import NO_SESSION, StoredClaim
 from .retention_limits import get_expiry
 
-REVEAL_PERMISSION = "django_phi_oidc.reveal_storedclaim"
 REVEAL_BATCH_SIZE = 1_000
 """Claims that one SELECT reads and one INSERT records (some 17,000 values)."""
 
@@ -126,10 +127,11 @@ def _authorize_claims(
     actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str], *, purpose: str, now: datetime
 ) -> Iterator[_RevealDecision]:
     claims = conf.claims()
-    # A user model without `has_perm` grants nothing.
-    has_perm = getattr(actor.user, "has_perm", lambda permission: False)
-    can_reveal_others = not all(_is_self(actor, user) for user in users) and bool(has_perm(REVEAL_PERMISSION))
     rows, subjects = _get_rows_and_subjects(actor, users, names)
+    declared = [claims[name] for name in names if name in claims]
+    has_others = not all(_is_self(actor, user) for user in users)
+    permitted_names = {claim.name for claim in declared if has_others and can_reveal(actor.user, claim)}
+    can_reveal_of = cache(partial(can_reveal, actor.user))
     for user in users:
         is_self, key = _is_self(actor, user), _get_user_key(user)
         for name in names:
@@ -141,8 +143,11 @@ def _authorize_claims(
                 default=None,
             )
             subject = row.subject if row else subjects.get(key)
+            is_permitted = is_self or name in permitted_names
+            if declaration and subject and not is_permitted:
+                is_permitted = can_reveal_of(declaration, subject)
             refusal = _find_refusal(
-                actor, declaration, row, purpose=purpose, is_self=is_self, is_permitted=is_self or can_reveal_others
+                actor, declaration, row, purpose=purpose, is_self=is_self, is_permitted=is_permitted
             )
             is_expired = refusal is None and declaration is not None and _is_expired(row, subject, declaration, now=now)
             yield _RevealDecision(

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import conf
 from .._internal import clock, request_secrets
+from ..access.decisions import has_permission
 from ..access.no_store import mark_response_private
 from ..access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
 from ..audit.events import Action, NewEvent
@@ -15,6 +16,7 @@ from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..errors import CiphertextInvalid, KeyUnknown, RevealRefused
 from ..subjects.models import PairwiseSubject
+from .categories import find_category_refusal
 from .legal_holds import is_on_legal_hold
 from .models import StoredClaim
 from .retention_limits import get_expiry
@@ -29,19 +31,22 @@ class HeldClaim:
 
     name: str
     value: Any = field(repr=False)
-    """As the provider sent it; None if no key decrypts it."""
+    """As the provider sent it; None if it is refused, or no key decrypts it."""
     purpose: str
     obtained_at: datetime
     is_expired: bool
     """It is expired, or a later sign-in has replaced it: without the hold it would be erased."""
-    is_undecryptable: bool
+    is_undecryptable: bool = False
+    is_refused: bool = False
+    """It has a category, and the actor may not reveal claims of this category."""
 
 
 def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str) -> list[HeldClaim]:
     """Return all claims of a person on legal hold, after an event for each is committed.
 
     purpose: the HL7 PurposeOfUse code of this disclosure, usually HLEGAL; it need not be the declared one. Requires the
-    separate permission `disclose_legalhold`.
+    separate permission `disclose_legalhold`, and for a claim with a category that of the category: without it, the
+    claim is refused and has no value.
     Raises: RevealRefused, after its own event; AuditUnavailable before anything is decrypted.
     """
     now = clock.now()
@@ -59,32 +64,41 @@ def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str) -
         reason=refusal or "legal_hold",
         detail={},
     )
+    declared = conf.claims()
+    refusals = {row.pk: find_category_refusal(actor.user, declared.get(row.name), row.subject) for row in rows}
     # A disclosure without claims is recorded, too.
-    record_many([event._replace(detail={"claim": row.name}) for row in rows] or [event])
+    record_many([_create_claim_event(event, row, refusals[row.pk]) for row in rows] or [event])
     if refusal:
         raise RevealRefused(refusal)
     mark_response_private(actor.request)
-    return [_decrypt_claim(row, now=now) for row in rows]
+    return [_build_claim(row, is_refused=bool(refusals[row.pk]), now=now) for row in rows]
+
+
+def _create_claim_event(event: NewEvent, row: StoredClaim, refusal: str | None) -> NewEvent:
+    event = event._replace(detail={"claim": row.name})
+    return event._replace(action=Action.ACCESS_DENIED, outcome="failure", reason=refusal) if refusal else event
 
 
 def _find_refusal(actor: Actor, subject: PairwiseSubject | None, purpose: str, *, now: datetime) -> str:
     if not actor.origin.session:
         return SESSION_MISSING
-    if not getattr(actor.user, "has_perm", lambda permission: False)(DISCLOSE_PERMISSION):
+    if not has_permission(actor.user, DISCLOSE_PERMISSION, subject):
         return PERMISSION_MISSING
     if purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
     return "" if subject is not None and is_on_legal_hold(subject, now=now) else NOT_HELD
 
 
-def _decrypt_claim(row: StoredClaim, *, now: datetime) -> HeldClaim:
-    encrypted: Any = StoredClaim._meta.get_field("value")
-    try:
-        row.validate_owner(row.subject.user_id)
-        value, is_undecryptable = json.loads(encrypted.decrypt(row)), False
-    except (KeyUnknown, CiphertextInvalid, ValueError):
-        value, is_undecryptable = None, True
-    request_secrets.register_secret(value, "claim", location="body")
+def _build_claim(row: StoredClaim, *, is_refused: bool, now: datetime) -> HeldClaim:
+    value, is_undecryptable = None, False
+    if not is_refused:
+        encrypted: Any = StoredClaim._meta.get_field("value")
+        try:
+            row.validate_owner(row.subject.user_id)
+            value = json.loads(encrypted.decrypt(row))
+        except (KeyUnknown, CiphertextInvalid, ValueError):
+            is_undecryptable = True
+        request_secrets.register_secret(value, "claim", location="body")
     return HeldClaim(
         name=row.name,
         value=value,
@@ -92,4 +106,5 @@ def _decrypt_claim(row: StoredClaim, *, now: datetime) -> HeldClaim:
         obtained_at=row.obtained_at,
         is_expired=get_expiry(row, conf.claims().get(row.name)) <= now,
         is_undecryptable=is_undecryptable,
+        is_refused=is_refused,
     )

@@ -16,6 +16,7 @@ from ..access.policy import PATIENT_REQUEST
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
 from ..errors import AuditUnavailable
+from .categories import list_names_hidden_of
 from .disclosure import RevealResult, reveal_many
 from .forms import PurposeForm
 from .masking import MaskedClaim
@@ -86,12 +87,15 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
     def reveal(self, purpose: str) -> Mapping[str, RevealResult]:
         """Return the results of the claims declared for this purpose, or of all on a person's own request.
 
-        If no claim is declared for it, all are requested, so that the refusals are recorded. Raises: AuditUnavailable.
+        Claims of a category that the actor may not reveal are not requested. If no claim is left, all are requested, so
+        that the refusals are recorded. Raises: AuditUnavailable.
         """
         claims, person = self.get_claim_declarations(), self.get_person()
-        is_own_request = purpose == PATIENT_REQUEST and self._is_own_data()
+        is_own, actor = self._is_own_data(), Actor.from_request(self.request)
+        hidden = set() if is_own else list_names_hidden_of(actor.user, person)
+        is_own_request = purpose == PATIENT_REQUEST and is_own
         names = [name for name, claim in claims.items() if is_own_request or purpose == claim.purpose]
-        actor = Actor.from_request(self.request)
+        names = [name for name in names if name not in hidden]
         return reveal_many(actor, [person], names or claims, purpose=purpose)[person.pk]
 
     def render_refused(self, form: PurposeForm) -> HttpResponseBase:

@@ -15,9 +15,10 @@ from ..access.policy import PATIENT_REQUEST
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
 from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
+from ..claims.categories import find_category_refusal
 from ..claims.models import LegalHold, StoredClaim
 from ..config.claims import ClaimDeclaration
-from ..errors import KeyRingError
+from ..errors import KeyRingError, RevealRefused
 from ..sessions.models import OIDCSession
 from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
 
@@ -40,21 +41,28 @@ def export_person(
     now: datetime,
     purpose: str = PATIENT_REQUEST,
     reason_code: str = "",
+    actor_user: Any = None,
 ) -> PersonExport:
     """Return the stored data of these subjects of user as JSON values, after the events of the export are committed.
 
     purpose: the HL7 PurposeOfUse code of the export. reason_code: the `reason` of its events; contains nothing about a
-    person.
+    person. actor_user: the account that gets the document, which then needs the permission of the category of each
+    claim; None: a command on the server.
 
     Included: all stored claims, even expired ones; sessions without tokens and keys; legal holds without their reason,
     which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
     their author; and emergency accesses that the person opened, without record and reason, which are about others. The
     number of SELECTs does not depend on the number of subjects. Only the events are read in pages of a thousand.
-    Raises: AuditUnavailable, and then nothing was decrypted.
+    Raises: AuditUnavailable, and then nothing was decrypted; RevealRefused, after the events of the refused claims: a
+    document without them would be incomplete.
     """
-    claims = list(StoredClaim.objects.filter(subject__in=subjects).order_by("name", "obtained_at"))
-    fields: dict[str, Any] = {"origin": origin, "now": now, "purpose": purpose, "reason": reason_code}
-    record_many(list(_build_export_events(user, subjects, claims, **fields)))
+    claims = list(
+        StoredClaim.objects.filter(subject__in=subjects).select_related("subject").order_by("name", "obtained_at")
+    )
+    fields: dict[str, Any] = {"origin": origin, "now": now, "purpose": purpose}
+    if actor_user is not None:
+        _refuse_categories(user, claims, claim_declarations, actor_user=actor_user, **fields)
+    record_many(list(_build_export_events(user, subjects, claims, reason=reason_code, **fields)))
     unreadable: list[str] = []
     holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
     uuids = {subject.pk: str(subject.uuid) for subject in subjects}
@@ -73,11 +81,7 @@ def export_person(
             {
                 "uuid": str(subject.uuid),
                 **_serialize(subject, "issuer", "first_seen_at", "last_seen_at"),
-                "claims": [
-                    _serialize_claim(claim, claim_declarations.get(claim.name), user.pk, unreadable)
-                    for claim in claims
-                    if claim.subject_id == subject.pk
-                ],
+                "claims": list(_iter_claims(subject, claims, claim_declarations, user.pk, unreadable)),
                 "holds": [
                     _serialize(h, "placed_at", "until", "released_at") for h in holds if h.subject_id == subject.pk
                 ],
@@ -95,6 +99,31 @@ def export_person(
         "unreadable": unreadable,
     }
     return PersonExport(document=document, unreadable_items=tuple(unreadable))
+
+
+def _refuse_categories(
+    user: AbstractBaseUser,
+    claims: Sequence[StoredClaim],
+    declarations: Mapping[str, ClaimDeclaration],
+    *,
+    actor_user: Any,
+    **event_fields: Any,
+) -> None:
+    """Raises: RevealRefused if actor_user may not reveal the claims of a category, after an event for each."""
+    refusals = {
+        (claim.name, str(claim.subject.uuid)): refusal
+        for claim in claims
+        if (refusal := find_category_refusal(actor_user, declarations.get(claim.name), claim.subject))
+    }
+    event = NewEvent(Action.ACCESS_DENIED, outcome="failure", resource=f"user/{user.pk}", **event_fields)
+    record_many(
+        [
+            event._replace(subject=subject, reason=refusal, detail={"claim": name})
+            for (name, subject), refusal in refusals.items()
+        ]
+    )
+    for refusal in refusals.values():
+        raise RevealRefused(refusal)
 
 
 def _build_export_events(
@@ -117,6 +146,18 @@ def _build_export_events(
                 detail={"claims": names[start : start + MAX_ITEMS]},
                 **event_fields,
             )
+
+
+def _iter_claims(
+    subject: PairwiseSubject,
+    claims: Sequence[StoredClaim],
+    declarations: Mapping[str, ClaimDeclaration],
+    user_id: Any,
+    unreadable: list[str],
+) -> Iterator[dict[str, Any]]:
+    for claim in claims:
+        if claim.subject_id == subject.pk:
+            yield _serialize_claim(claim, declarations.get(claim.name), user_id, unreadable)
 
 
 @sensitive_variables()

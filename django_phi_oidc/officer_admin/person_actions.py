@@ -24,6 +24,7 @@ from ..audit.events import Origin
 from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
 from ..claims import disclosure, legal_hold_disclosure
+from ..claims.categories import REVEAL_PERMISSION, can_reveal, can_reveal_any
 from ..claims.legal_holds import list_active_holds, place_hold, release_hold
 from ..claims.models import NO_SESSION, StoredClaim
 from ..claims.retention import scrub_user
@@ -87,9 +88,14 @@ class PersonAction:
     form_class: type[ActionForm] = ActionForm
     grants_sign_in: bool = False
     """Whether it decides who signs in to the account: then it needs `can_invite`."""
+    has_other_permission: Callable[[Any, Any], bool] = lambda user, person: False
+    """Whether user may perform it on person without `permission`."""
+
+    def has_permission(self, user: Any, person: Any) -> bool:
+        return user.has_perm(self.permission) or self.has_other_permission(user, person)
 
     def is_permitted(self, user: Any, person: Any) -> bool:
-        return user.has_perm(self.permission) and not (self.grants_sign_in and not can_invite(user, person))
+        return self.has_permission(user, person) and not (self.grants_sign_in and not can_invite(user, person))
 
 
 def _end_sessions(request: ActionRequest) -> str:
@@ -117,7 +123,7 @@ def _reveal_claims(request: ActionRequest) -> ActionResult:
 
 def _describe_value(claim: Any) -> str:
     if getattr(claim, "is_refused", False):
-        return _("It can’t be opened for that purpose.")
+        return _("You may not open it, or not for that purpose.")
     if getattr(claim, "is_scrubbed", False):
         return _("Its time is over.")
     if claim.is_undecryptable:
@@ -126,9 +132,12 @@ def _describe_value(claim: Any) -> str:
 
 
 def _claim_choices(request: ActionRequest) -> Choices:
-    """Only claims that outlive sessions: those of a session are disclosed to that session only."""
-    rows = StoredClaim.objects.filter(subject__in=request.subjects, session=NO_SESSION)
-    return [(name, name) for name in sorted(set(rows.values_list("name", flat=True)))]
+    """Only claims that the actor may reveal and that outlive sessions: others are disclosed to their session only."""
+    rows = StoredClaim.objects.filter(subject__in=request.subjects, session=NO_SESSION).select_related("subject")
+    found = {(row.name, row.subject) for row in rows.defer("value")}
+    declared, user = conf.claims(), request.actor.user
+    names = {name for name, subject in found if name in declared and can_reveal(user, declared[name], subject)}
+    return [(name, name) for name in sorted(names)]
 
 
 def _scrub_claims(request: ActionRequest) -> str:
@@ -196,7 +205,7 @@ def _activation_code_choices(request: ActionRequest) -> Choices:
 def _export_person(request: ActionRequest) -> ActionResult:
     options: dict[str, Any] = {"claim_declarations": conf.claims(), "origin": request.origin, "now": request.now}
     data = request.form_data
-    options |= {"purpose": data["purpose"], "reason_code": data["reason"]}
+    options |= {"purpose": data["purpose"], "reason_code": data["reason"], "actor_user": request.actor.user}
     exported = export_person(request.person, request.subjects, **options)
     return ActionResult(rows=(), document=json.dumps(exported.document, indent=2, ensure_ascii=False))
 
@@ -245,7 +254,8 @@ _ACTIONS = (
     PersonAction(
         name="reveal",
         section="claims",
-        permission=disclosure.REVEAL_PERMISSION,
+        permission=REVEAL_PERMISSION,
+        has_other_permission=can_reveal_any,
         title=gettext_lazy("Reveal claims"),
         description=gettext_lazy(
             "The audit log records that you viewed them, with purpose and reason. The person may ask who did."
