@@ -12,7 +12,8 @@ from django.db import router
 
 from .. import conf
 from ..access.decisions import has_permission
-from ..access.policy import PERMISSION_MISSING
+from ..access.part2 import lacks_consent
+from ..access.policy import CONSENT_MISSING, PERMISSION_MISSING
 from ..config.claims import ClaimDeclaration
 from ..subjects.models import PairwiseSubject
 
@@ -30,11 +31,18 @@ def can_reveal(user: Any, declaration: ClaimDeclaration, subject: PairwiseSubjec
     return has_permission(user, get_category_permission(declaration.category), subject)
 
 
-def find_category_refusal(user: Any, declaration: ClaimDeclaration | None, subject: PairwiseSubject) -> str | None:
-    """Return the code that refuses a claim of a category, for disclosures that have a permission of their own."""
-    if declaration is None or not declaration.category or can_reveal(user, declaration, subject):
+def find_declared_refusal(
+    user: Any, declaration: ClaimDeclaration | None, subject: PairwiseSubject, *, consent: str
+) -> str | None:
+    """Return the code that refuses a claim by its category or label, or None. user: None: a command on the server.
+
+    For disclosures that have a permission of their own.
+    """
+    if declaration is None:
         return None
-    return PERMISSION_MISSING
+    if user is not None and declaration.category and not can_reveal(user, declaration, subject):
+        return PERMISSION_MISSING
+    return CONSENT_MISSING if lacks_consent(declaration.label, consent) else None
 
 
 def list_hidden_names(user: Any, subject: PairwiseSubject | None = None) -> list[str]:

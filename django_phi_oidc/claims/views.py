@@ -34,10 +34,11 @@ class DisplayedClaim:
 class RevealMixin(TemplateResponseMixin, ContextMixin):
     """A view that shows a person's claims masked, and on POST reveals those permitted for the chosen purpose.
 
-    Place it before TemplateView. The template gets `claims` (a list of DisplayedClaim), `form`, and after a disclosure
-    `purpose`; it reveals nothing itself. GET never reveals. The status is 400 without a purpose, 403 if nothing may be
-    revealed for it, and 503 if the audit log is unavailable, each with an error on the form. The project must restrict
-    access to the view, and render Django's CSRF token in the form.
+    Place it before TemplateView. The template gets `claims` (a list of DisplayedClaim), `form`, `redisclosure_notice`
+    (to be shown, unless empty), and after a disclosure `purpose`; it reveals nothing itself. GET never reveals. The
+    status is 400 without a purpose, 403 if nothing may be revealed for it, and 503 if the audit log is unavailable,
+    each with an error on the form. The project must restrict access to the view, and render Django's CSRF token in the
+    form.
     """
 
     request: HttpRequest
@@ -50,6 +51,10 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
     def get_person(self) -> AbstractBaseUser:
         """Return the person whose claims are shown; by default the signed-in user."""
         return cast(AbstractBaseUser, self.request.user)
+
+    def get_consent(self) -> str:
+        """Return the reference to the person's consent, for claims with a label; by default none."""
+        return ""
 
     def get_claim_declarations(self) -> Mapping[str, ClaimDeclaration]:
         claims = conf.claims()
@@ -68,7 +73,9 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
             DisplayedClaim(declared=claim, masked=MaskedClaim(actor, person, name), revealed=revealed.get(name))
             for name, claim in self.get_claim_declarations().items()
         ]
-        return super().get_context_data(**{"form": self.get_form(), "claims": claims, **kwargs})
+        notice = next((result.notice for result in revealed.values() if result.notice), "")
+        context = {"form": self.get_form(), "claims": claims, "redisclosure_notice": notice}
+        return super().get_context_data(**{**context, **kwargs})
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Reveal what the form's purpose permits, after the events are committed."""
@@ -96,7 +103,8 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
         is_own_request = purpose == PATIENT_REQUEST and is_own
         names = [name for name, claim in claims.items() if is_own_request or purpose == claim.purpose]
         names = [name for name in names if name not in hidden]
-        return reveal_many(actor, [person], names or claims, purpose=purpose)[person.pk]
+        consents = {person.pk: self.get_consent()}
+        return reveal_many(actor, [person], names or claims, purpose=purpose, consents=consents)[person.pk]
 
     def render_refused(self, form: PurposeForm) -> HttpResponseBase:
         """Return the page for a purpose that permits nothing; the reason is only in the audit log."""

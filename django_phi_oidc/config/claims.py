@@ -63,6 +63,9 @@ class ClaimDeclaration:
     category: Annotated[str, _parse_category] = ""
     """A short name such as `contact`. Actors then need [the permission of this category](claims.md#permissions) for the
     claim of another person. Default: none: they need `reveal_storedclaim`."""
+    label: Literal["part2"] | None = None
+    """`part2`: a substance use disorder record. Each disclosure to others then needs a reference to the patient's
+    consent, and has [the notice of 42 CFR Part 2](../explanation/part2.md)."""
 
 
 def parse_claim(name: str, raw: Mapping[str, Any]) -> ClaimDeclaration:

@@ -172,7 +172,7 @@ def _process_action(
         except AuditUnavailable:
             raise
         except RevealRefused:
-            form.add_error(None, _("You may not open this, or not for that purpose."))
+            form.add_error(None, _("You may not open this, or not for that purpose, or the consent is missing."))
             status = 403
         except (PhiOidcError, ObjectDoesNotExist) as refusal:
             form.add_error(None, get_error_message(refusal))
@@ -189,4 +189,4 @@ def _render_result(request: HttpRequest, result: str | ActionResult, context: di
         disposition = 'attachment; filename="person.json"'
         headers = {"Content-Disposition": disposition, "Cache-Control": "no-store"}
         return HttpResponse(result.document, content_type="application/json", headers=headers)
-    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_result.html", {**context, "rows": result.rows})
+    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_result.html", {**context, "result": result})

@@ -47,7 +47,7 @@ from tests.support.session_fixtures import SignedIn, op, sign_in  # noqa: F401 -
 
 OF_MODELS = [*apps.get_app_config("django_phi_oidc").get_models()]
 RARE = {
-    "You may not open it, or not for that purpose.",
+    "You may not open it, or not for that purpose, or its consent is missing.",
     "It cannot be decrypted.",
     "Its time is over.",
     "No key opens it.",

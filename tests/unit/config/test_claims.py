@@ -21,6 +21,8 @@ VALID_CLAIMS: dict[str, tuple[dict[str, Any], Any]] = {
     "a category": ({"category": "contact"}, "session"),
     "the longest category": ({"category": "c" * 32}, "session"),
     "a category with a digit": ({"category": "tier_2"}, "session"),
+    "a label": ({"label": "part2"}, "session"),
+    "no label": ({"label": None}, "session"),
 }
 INVALID_CLAIMS: dict[str, dict[str, Any]] = {
     "no purpose": {"purpose": ""},
@@ -53,6 +55,9 @@ INVALID_CLAIMS: dict[str, dict[str, Any]] = {
     "a category that begins with a digit": {"category": "2nd"},
     "a too long category": {"category": "c" * 33},
     "a category that is no string": {"category": ["contact"]},
+    "an unknown label": {"label": "part3"},
+    "an empty label": {"label": ""},
+    "a label that is no string": {"label": ["part2"]},
 }
 
 
@@ -61,7 +66,7 @@ def test_valid_claim_is_parsed(options: dict[str, Any], retention: Any) -> None:
     claim = parse_claim("birthdate", {**CLAIM, **options})
     assert (claim.name, claim.retention, claim.essential) == ("birthdate", retention, options.get("essential", False))
     assert claim.members == tuple(options.get("members", ()))
-    assert claim.category == options.get("category", "")
+    assert (claim.category, claim.label) == (options.get("category", ""), options.get("label"))
 
 
 @pytest.mark.parametrize("options", INVALID_CLAIMS.values(), ids=INVALID_CLAIMS)
