@@ -7,8 +7,7 @@ covers the disclosure.
 import re
 from typing import Any
 
-from .policy import PART2
-
+PART2 = "part2"
 NOTICE = (
     "This record which has been disclosed to you is protected by Federal confidentiality rules (42 CFR part 2). These "
     "rules prohibit you from using or disclosing this record, or testimony that describes the information contained in "

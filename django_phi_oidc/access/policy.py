@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import DeclarationInvalid
+from . import part2
 
 _ = str  # Marks a text for makemessages; the code that displays it translates it.
 PURPOSES: Mapping[str, str] = MappingProxyType(
@@ -81,9 +82,6 @@ PURPOSES: Mapping[str, str] = MappingProxyType(
 PATIENT_REQUEST = "PATRQT"
 """The purpose for which persons may see their own claims, in addition to the declared one."""
 
-PART2 = "part2"
-"""The label of substance use disorder records. Spec: 42 CFR Part 2."""
-
 EMERGENCY_PURPOSES = ("ETREAT", "BTG")
 
 SESSION_MISSING = "session_missing"
@@ -126,7 +124,7 @@ class AccessPolicy:
     purposes: frozenset[str] = frozenset()
     assurance: Assurance = Assurance()
     label: str | None = None
-    """PART2, or None."""
+    """`part2`, or None."""
 
 
 def find_reveal_refusal(
@@ -219,15 +217,15 @@ def parse_access_policy(
         raise DeclarationInvalid("phi_access: purposes is empty, so no access would be granted.")
     if unknown := allowed - PURPOSES.keys():
         raise DeclarationInvalid(f"phi_access: no HL7 PurposeOfUse code: {', '.join(sorted(map(ascii, unknown)))}.")
-    if label not in (None, PART2):
-        raise DeclarationInvalid(f"phi_access: label must be {PART2!r}.")
+    if label not in (None, part2.PART2):
+        raise DeclarationInvalid(f"phi_access: label must be {part2.PART2!r}.")
     if has_consent != (label is not None):
         raise DeclarationInvalid("phi_access: label and consent require each other.")
     return AccessPolicy(
         permission=permission,
         purposes=frozenset(map(str, allowed)),
         assurance=parse_assurance(acr=acr, max_age=max_age),
-        label=PART2 if label else None,
+        label=part2.PART2 if label else None,
     )
 
 

@@ -12,8 +12,8 @@ from django.db.models import Model, Q
 from django.views.decorators.debug import sensitive_variables
 
 from ..access.emergency.models import EmergencyAccess
-from ..access.part2 import NOTICE, NOTICE_SECTION, lacks_consent
-from ..access.policy import CONSENT_MISSING, PART2, PATIENT_REQUEST
+from ..access.part2 import NOTICE, NOTICE_SECTION, PART2, lacks_consent
+from ..access.policy import CONSENT_MISSING, PATIENT_REQUEST
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
 from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events

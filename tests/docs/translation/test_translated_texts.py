@@ -62,8 +62,11 @@ RARE = {
     "Identity and access",
     "Too many of your emergency accesses were not reviewed yet. Call the privacy officer.",
     "in %(sector)s",
+    "Consent",
+    "For substance use disorder records (42 CFR Part 2): the reference of the patient’s consent or of the court order, "
+    "without names. It is recorded in the audit log.",
 }
-"""What the walk does not come by: for two at once, for thousands of rows, for lost keys."""
+"""What the walk does not come by: for two at once, for thousands of rows, for lost keys, for labels."""
 
 
 class Record(AccountingMixin, TemplateView):

@@ -31,7 +31,7 @@ CONTACT = "django_phi_oidc.reveal_storedclaim_contact"
 
 
 @pytest.fixture(autouse=True)
-def _hospital(settings: Any) -> Iterator[None]:
+def hospital(settings: Any) -> Iterator[Any]:
     """Serve the views of the how-to page."""
     hospital = ModuleType("hospital_guarded")
     exec("\n".join(re.findall(r"<!-- tested: \w+ -->\n```python\n(.*?)```", PAGE, re.DOTALL)), vars(hospital))
@@ -39,13 +39,14 @@ def _hospital(settings: Any) -> Iterator[None]:
         path("chart/<int:pk>/", hospital.chart),
         path("results/<int:pk>/", hospital.results),
         path("letters/<int:pk>/", hospital.Letters.as_view()),
+        path("treatment/<int:pk>/", hospital.treatment),
     ]
     sys.modules["hospital_guarded"] = hospital
     loader = ("django.template.loaders.locmem.Loader", {"letters.html": "The letters"})
     options = {**settings.TEMPLATES[0]["OPTIONS"], "loaders": [loader]}
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "APP_DIRS": False, "OPTIONS": options}]
     settings.ROOT_URLCONF = "hospital_guarded"
-    yield
+    yield hospital
     del sys.modules["hospital_guarded"]
 
 
@@ -130,3 +131,16 @@ def test_g8_object_permissions_on_the_subject_decide_about_claims(
     assert reveal(clinician.actor(), patient.user, "phone", purpose="TREAT") == "canary"
     with pytest.raises(RevealRefused, match="permission_missing"):
         reveal(clinician.actor(), other.user, "phone", purpose="TREAT")
+
+
+def test_g16_view_of_the_page_needs_a_consent(
+    with_rules: Assign, hospital: Any, sign_in: Callable[[], SignedIn]
+) -> None:
+    clinician, patient = sign_in(), get_user_model()._default_manager.create_user(username="patient")
+    with_rules(clinician.user, patient)
+    client = clinician.client()
+    assert client.get(f"/treatment/{patient.pk}/").status_code == 403
+    hospital.CONSENTS[patient.pk] = "Consent/26-4712"
+    response = client.get(f"/treatment/{patient.pk}/")
+    assert response.content == f"The treatment of {patient.pk}".encode()
+    assert response["Redisclosure-Notice"] == "42 CFR part 2 prohibits unauthorized use or disclosure of these records."
