@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps as global_apps
+from django.apps.registry import Apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.core.management import CommandError, call_command
@@ -34,6 +36,7 @@ from django_phi_oidc.claims.legal_hold_disclosure import disclose_held_claims
 from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.masking import MaskedClaim
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.claims.receivers import create_permissions_of_categories
 from django_phi_oidc.claims.views import RevealMixin
 from django_phi_oidc.errors import RevealRefused
 from tests.support.claims_fixtures import DAY, NOW, Person
@@ -229,6 +232,15 @@ def test_g8_migrate_creates_the_permission_of_each_declared_category(settings: A
     settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": {"phone": {**DECLARED["phone"], "category": "No name"}}}
     call_command("migrate", verbosity=0)
     assert list_permissions() == ["calls", "contact", "finance"], "E002 reports the name"
+
+
+def test_g8_migrating_to_zero_creates_no_permission(django_assert_num_queries: Any) -> None:
+    Permission.objects.filter(codename__startswith="reveal_storedclaim_").delete()
+    sender = global_apps.get_app_config("django_phi_oidc")
+    with django_assert_num_queries(0):
+        create_permissions_of_categories(sender=sender, using="default", apps=Apps())
+    create_permissions_of_categories(sender=sender, using="default", apps=global_apps)
+    assert list_permissions() == ["contact", "finance"]
 
 
 def test_g8_groups_include_one_for_each_category() -> None:
