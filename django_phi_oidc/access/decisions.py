@@ -15,7 +15,10 @@ from ..audit.spool import flush_spool, has_spooled_events, record_or_spool, spoo
 from ..errors import AuditUnavailable, KeyMissing
 from .emergency.models import EmergencyAccess
 from .emergency.queries import find_open_emergency
+from .no_store import add_notice
+from .part2 import get_disclosure_detail, lacks_consent
 from .policy import (
+    PATIENT_REQUEST,
     PURPOSES,
     SESSION_MISSING,
     AccessPolicy,
@@ -31,7 +34,14 @@ FindObject = Callable[[], Any]
 
 
 def authorize(
-    actor: Actor, policy: AccessPolicy, *, resource: str, purpose: str, find_object: FindObject | None, now: datetime
+    actor: Actor,
+    policy: AccessPolicy,
+    *,
+    resource: str,
+    purpose: str,
+    find_object: FindObject | None,
+    now: datetime,
+    consent: str = "",
 ) -> str | None:
     """Return the code of the rule that refuses actor, or None if access is granted. Either way, one event is recorded.
 
@@ -40,6 +50,8 @@ def authorize(
     the permission without an object. A missing object is refused like a missing permission: a different answer would
     disclose who is a patient here. An open emergency replaces a missing permission, for its own purpose, and the event
     names it. With an open emergency, access is granted even if the audit log is unavailable: the event is spooled.
+    consent: a reference, for a policy with a label. An open emergency replaces it (42 CFR 2.51), and users need none
+    for their own resource at their own request (42 CFR 2.23).
     Raises: AuditUnavailable, and then nothing is permitted; exceptions of `find_object`, before a decision is made.
     """
     is_checkable = actor.is_authenticated_by_provider and is_resource_reference(resource)
@@ -48,13 +60,16 @@ def authorize(
     def find_emergency() -> EmergencyAccess | None:
         return find_open_emergency(actor, resource=resource, permission=policy.permission, now=now) if exists else None
 
-    emergency = None if is_permitted else find_emergency()
+    is_labelled = policy.label is not None and not _is_own_request(actor, resource=resource, purpose=purpose)
+    needs_consent = is_labelled and lacks_consent(policy.label, consent)
+    emergency = None if is_permitted and not needs_consent else find_emergency()
     refusal = find_access_refusal(
         policy,
         has_session=actor.is_authenticated_by_provider,
         resource=resource,
         is_permitted=is_permitted or emergency is not None,
         stated_purpose=purpose,
+        lacks_consent=needs_consent and emergency is None,
         assurance_refusal=find_assurance_refusal(policy.assurance, acr=actor.acr, auth_time=actor.auth_time, now=now),
         emergency_purpose=emergency.purpose if emergency else "",
     )
@@ -70,9 +85,23 @@ def authorize(
         reason=refusal or "",
         detail={**_get_client_detail(actor), **_get_emergency_detail(emergency)},
     )
+    if is_labelled and not refusal:
+        add_notice(actor.request)
+        label_detail = get_disclosure_detail(consent, has_response=actor.request is not None)
+        event = event._replace(detail={**(event.detail or {}), **label_detail})
     if _record_decision(event, emergency=emergency, find_emergency=find_emergency):
         _flush_spool(now=now)
     return refusal
+
+
+def has_permission(user: Any, permission: str, obj: Any = None) -> bool:
+    """Return whether Django's backends grant the permission for everything, or for obj if there is one.
+
+    Both are checked: `ModelBackend` grants nothing for an object, other backends may grant nothing without one. A user
+    model without `has_perm` has no permission.
+    """
+    has_perm = getattr(user, "has_perm", None)
+    return has_perm is not None and bool(has_perm(permission) or (obj is not None and has_perm(permission, obj)))
 
 
 def authorize_assurance(actor: Actor, assurance: Assurance, *, now: datetime) -> str | None:
@@ -99,9 +128,15 @@ def _record_decision(
         # An actor with the permission may still have opened an emergency because the audit log is unavailable.
         if path is None or (emergency := find_emergency()) is None:
             raise
-        spool_event(event._replace(detail=_get_emergency_detail(emergency)), path=path)
+        spool_event(event._replace(detail={**(event.detail or {}), **_get_emergency_detail(emergency)}), path=path)
         return False
     return True
+
+
+def _is_own_request(actor: Actor, *, resource: str, purpose: str) -> bool:
+    """Return whether actor asks for a resource about actor, by PATIENT_RESOURCES."""
+    get_resources = conf.patient_resources()
+    return purpose == PATIENT_REQUEST and get_resources is not None and resource in get_resources(actor.user)
 
 
 def _get_client_detail(actor: Actor) -> dict[str, str]:

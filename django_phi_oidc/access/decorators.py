@@ -24,21 +24,30 @@ def phi_access(
     obj: Callable[..., Any] | None = None,
     acr: Collection[str] = (),
     max_age: timedelta | None = None,
+    label: str | None = None,
+    consent: Callable[..., str] | None = None,
 ) -> Callable[[ViewFunction], ViewFunction]:
     """Guard a view function, sync or async: check session, permission and purpose, commit the event, run the view.
 
     resource: returns `Type/id`. purpose: an HL7 PurposeOfUse code, or a function that returns one of `purposes`.
     obj: returns the object that the permission is checked for; without it, no object is passed. These functions take
     the request and the URL's captured values, as the view does, and are not coroutines: with an async view they run in
-    a thread. acr, max_age: as in require_assurance; checked last, and recorded in the same event.
+    a thread. acr, max_age: as in require_assurance; checked last, and recorded in the same event. label: `part2` for
+    substance use disorder records. consent: returns the reference to the patient's consent, or "".
     Raises: DeclarationInvalid when the view is decorated.
     """
     is_stated = callable(purpose)
     policy = parse_access_policy(
-        permission=permission, purpose=None if is_stated else purpose, purposes=purposes, acr=acr, max_age=max_age
+        permission=permission,
+        purpose=None if is_stated else purpose,
+        purposes=purposes,
+        acr=acr,
+        max_age=max_age,
+        label=label,
+        has_consent=consent is not None,
     )
-    for name, function in {"resource": resource, "purpose": purpose, "obj": obj}.items():
-        is_function = callable(function) or (name == "purpose" or (name == "obj" and function is None))
+    for name, function in {"resource": resource, "purpose": purpose, "obj": obj, "consent": consent}.items():
+        is_function = callable(function) or name == "purpose" or (name in ("obj", "consent") and function is None)
         if not is_function or iscoroutinefunction(function):
             raise DeclarationInvalid(f"phi_access: {name} must be a function, and no coroutine.")
 
@@ -49,6 +58,7 @@ def phi_access(
             resource=lambda: resource(request, *args, **kwargs),
             purpose=lambda: purpose(request, *args, **kwargs) if callable(purpose) else purpose,
             find_object=obj and (lambda: obj(request, *args, **kwargs)),
+            consent=consent and (lambda: consent(request, *args, **kwargs)),
         )
 
     return _create_guard(enforce, finalize_response=set_no_store)

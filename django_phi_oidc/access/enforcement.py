@@ -31,6 +31,7 @@ def enforce_access_policy(
     resource: Callable[[], str],
     purpose: Callable[[], str],
     find_object: FindObject | None = None,
+    consent: Callable[[], str] | None = None,
 ) -> HttpResponse | None:
     """Return None if the view may run, after the event is committed; otherwise the response in its place.
 
@@ -48,8 +49,15 @@ def enforce_access_policy(
             return None
 
     def decide(actor: Actor) -> str | None:
-        find = find_object and find_object_or_none
-        return authorize(actor, policy, resource=resource(), purpose=purpose(), find_object=find, now=clock.now())
+        return authorize(
+            actor,
+            policy,
+            resource=resource(),
+            purpose=purpose(),
+            find_object=find_object and find_object_or_none,
+            now=clock.now(),
+            consent=consent() if consent else "",
+        )
 
     return _enforce(request, policy.assurance, decide)
 

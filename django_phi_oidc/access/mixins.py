@@ -80,6 +80,8 @@ class PHIAccessMixin(_GuardedView):
     """An HL7 PurposeOfUse code. If requests state it, override get_purpose and declare `purposes` instead."""
     purposes: Collection[str] = ()
     """The codes that get_purpose may return."""
+    label: str | None = None
+    """`part2` for substance use disorder records; then get_consent must be overridden. Spec: 42 CFR Part 2."""
 
     def get_resource(self) -> str:
         """Return the `Type/id` that the view shows. Must be overridden."""
@@ -96,6 +98,10 @@ class PHIAccessMixin(_GuardedView):
         """
         raise NotImplementedError
 
+    def get_consent(self) -> str:
+        """Return the reference to the patient's consent, or "". Override it together with `label`."""
+        return ""
+
     @classmethod
     def _validate_declaration(cls, **overrides: Any) -> Any:
         return cls.get_access_policy(**overrides)
@@ -111,19 +117,22 @@ class PHIAccessMixin(_GuardedView):
             purposes=overrides.get("purposes", cls.purposes),
             acr=overrides.get("acr", cls.acr),
             max_age=overrides.get("max_age", cls.max_age),
+            label=overrides.get("label", cls.label),
+            has_consent=_is_overridden(cls, "get_consent"),
         )
 
     def _finalize_response(self, response: Any) -> Any:
         return set_no_store(response)
 
     def _enforce(self, request: HttpRequest) -> HttpResponse | None:
-        names = ("permission", "purpose", "purposes", "acr", "max_age")
+        names = ("permission", "purpose", "purposes", "acr", "max_age", "label")
         return enforce_access_policy(
             request,
             self.get_access_policy(**{name: getattr(self, name) for name in names}),
             resource=self.get_resource,
             purpose=self.get_purpose,
             find_object=self.get_permission_object if _is_overridden(type(self), "get_permission_object") else None,
+            consent=self.get_consent,
         )
 
 

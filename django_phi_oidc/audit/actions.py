@@ -65,12 +65,12 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
     Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status"}),
     Action.CLAIM_STORED: frozenset({"claims", "place"}),
-    Action.CLAIM_REVEALED: frozenset({"claim"}),
+    Action.CLAIM_REVEALED: frozenset({"claim", "consent", "notice"}),
     Action.CLAIM_OVERFETCHED: frozenset({"claims"}),
     Action.CLAIM_SCRUBBED: frozenset({"claims", "counts", "cause", "place"}),
     Action.SUBJECT_LINKED: frozenset({"created"}),
     Action.SUBJECT_UNLINKED: frozenset(),
-    Action.SUBJECT_EXPORTED: frozenset({"claims"}),
+    Action.SUBJECT_EXPORTED: frozenset({"claims", "consent", "notice"}),
     Action.SUBJECT_ACCOUNTED: frozenset({"since"}),
     Action.SUBJECT_ERASED: frozenset({"claims", "counts"}),
     Action.HOLD_PLACED: frozenset({"until"}),
@@ -84,7 +84,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.ROLE_CHANGED: frozenset(
         {"added", "removed", "granted", "withdrawn", "permissions_added", "permissions_removed"}
     ),
-    Action.ACCESS_GRANTED: frozenset({"client_id", "emergency"}),
+    Action.ACCESS_GRANTED: frozenset({"client_id", "consent", "emergency", "notice"}),
     Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency", "page"}),
     Action.API_REFUSED: frozenset({"client_id", "count"}),
     Action.EMERGENCY_OPENED: frozenset({"emergency", "everything", "permissions", "until"}),

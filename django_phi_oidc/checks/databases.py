@@ -5,6 +5,7 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth.models import Permission
 from django.core.checks import Tags
 from django.db import DatabaseError, connections
 from django.utils.module_loading import import_string
@@ -13,6 +14,7 @@ from .. import conf
 from ..audit import db_privileges, triggers
 from ..audit.models import AuditEvent
 from ..audit.router import AUDIT_ALIAS, AuditRouter
+from ..claims.categories import list_missing_categories
 from ..claims.models import StoredClaim
 from ..claims.retention import list_keys_in_use
 from ..crypto import keyring, retention_keys
@@ -128,6 +130,7 @@ def check_audit_tables(databases: Sequence[str] | None = None, **kwargs: Any) ->
     """E017, W010: the audit log can be read and exists; E018: the key of each subject digest is configured.
 
     W048: the store lacks retention keys of claims. A warning, because it is so after a backup was restored.
+    W080: the permission of a category of claims does not exist. A warning, because `migrate` creates it.
     """
     if AUDIT_ALIAS in (databases or ()) and AUDIT_ALIAS in settings.DATABASES:
         try:
@@ -142,6 +145,18 @@ def check_audit_tables(databases: Sequence[str] | None = None, **kwargs: Any) ->
     if "default" in (databases or ()):
         yield from _check_subject_digest_keys()
         yield from _check_retention_keys()
+        yield from _check_category_permissions()
+
+
+def _check_category_permissions() -> Messages:
+    try:
+        if Permission._meta.db_table in connections["default"].introspection.table_names():
+            for category in list_missing_categories(using="default"):
+                text = f"There is no permission for claims of the category {category!r}: they are refused."
+                yield warning(80, text, "manage.py migrate creates it.")
+    except DatabaseError:
+        # E018 reports it.
+        return
 
 
 def _check_subject_digest_keys() -> Messages:

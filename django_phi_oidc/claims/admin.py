@@ -30,6 +30,7 @@ from ..audit.request_context import Actor
 from ..errors import HeldForLegalReasons, KeyMissing, PhiOidcError
 from ..fields import MASK
 from ..subjects.models import PairwiseSubject
+from .categories import list_hidden_names
 from .legal_holds import list_active_holds, place_hold, release_hold
 from .models import NO_SESSION, LegalHold, StoredClaim
 from .retention import scrub_user
@@ -103,6 +104,17 @@ class StoredClaimAdmin(_PersonSearchAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[StoredClaim]:
         return super().get_queryset(request).defer("value")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Return rows as above, without those whose category the user may not reveal."""
+        queryset = queryset.exclude(name__in=list_hidden_names(request.user))
+        return super().get_search_results(request, queryset, search_term)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        can_view = super().has_view_permission(request, obj)
+        return can_view and (obj is None or obj.name not in list_hidden_names(request.user, obj.subject))
 
     @admin.display(description=gettext_lazy("session"))
     def session_display(self, claim: StoredClaim) -> str:

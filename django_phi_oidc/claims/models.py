@@ -57,10 +57,7 @@ class StoredClaim(models.Model):
     class Meta:
         verbose_name, verbose_name_plural = _("stored claim"), _("stored claims")
         default_permissions = ("view",)
-        permissions = (
-            ("reveal_storedclaim", "Can reveal claims of other persons"),
-            ("scrub_storedclaim", "Can erase claims of other persons"),
-        )
+        permissions = (("scrub_storedclaim", "Can erase claims of other persons"),)
         indexes = (models.Index(fields=["bucket"], condition=~models.Q(bucket=""), name="phi_oidc_claim_bucket"),)
         constraints = (
             models.UniqueConstraint(fields=["subject", "session", "name"], name="phi_oidc_stored_claim_unique"),

@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,20 +13,24 @@ from django.db.models import Model, Q
 from django.views.decorators.debug import sensitive_variables
 
 from ..access.emergency.models import EmergencyAccess
-from ..access.policy import PATIENT_REQUEST
+from ..access.part2 import NOTICE, NOTICE_SECTION, PART2, lacks_consent
+from ..access.policy import CONSENT_MISSING, PATIENT_REQUEST
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
 from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
+from ..claims.categories import find_declared_refusal
 from ..claims.models import LegalHold, StoredClaim
 from ..config.claims import ClaimDeclaration
 from ..crypto import keyring
-from ..errors import KeyRingError
+from ..errors import KeyRingError, RevealRefused
 from ..oidc.jose import parse_compact_jws
 from ..sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
 
 _TOKEN_NAMES = {"access_token": "access token (may contain claims)", "refresh_token": "refresh token"}
 """Columns of a session, and hints of a revocation. The values are credentials, so they are not exported."""
+_CODE_TIMES = ("created_at", "expires_at", "redeemed_at", "revoked_at")
+_EMERGENCY_FIELDS = ("permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,41 +51,45 @@ def export_person(
     now: datetime,
     purpose: str = PATIENT_REQUEST,
     reason_code: str = "",
+    actor_user: Any = None,
+    consent: str = "",
 ) -> PersonExport:
     """Return the stored data of these subjects of user as JSON values, after the events of the export are committed.
 
     purpose: the HL7 PurposeOfUse code of the export. reason_code: the `reason` of its events; contains nothing about a
-    person.
+    person. actor_user: the account that gets the document, which then needs the permission of the category of each
+    claim; None: a command on the server. consent: the reference to the person's consent, for claims with a label; at
+    the person's own request (PATRQT) none is needed (42 CFR 2.23).
 
     Included: all stored claims, even expired ones; sessions without keys, with the claims that are kept of their ID
     Token, and the names of their other stored tokens, which may contain claims; legal holds without their reason,
     which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
     their author; and emergency accesses that the person opened, without record and reason, which are about others. The
     number of SELECTs does not depend on the number of subjects. Only the events are read in pages of a thousand.
-    Raises: AuditUnavailable, and then nothing was decrypted.
+    Raises: AuditUnavailable, and then nothing was decrypted; RevealRefused, after the events of the refused claims: a
+    document without them would be incomplete.
     """
-    claims = list(StoredClaim.objects.filter(subject__in=subjects).order_by("name", "obtained_at"))
-    fields: dict[str, Any] = {"origin": origin, "now": now, "purpose": purpose, "reason": reason_code}
-    record_many(list(_build_export_events(user, subjects, claims, **fields)))
+    claims = list(
+        StoredClaim.objects.filter(subject__in=subjects).select_related("subject").order_by("name", "obtained_at")
+    )
+    labelled = {name for name, declaration in claim_declarations.items() if declaration.label}
+    fields: dict[str, Any] = {"origin": origin, "now": now, "purpose": purpose, "consent": consent}
+    _refuse_claims(user, claims, claim_declarations, actor_user=actor_user, **fields)
+    record_many(list(_build_export_events(user, subjects, claims, reason=reason_code, labelled=labelled, **fields)))
     unreadable: list[str] = []
     holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
     identifiers = PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
     codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
-    code_times = ("created_at", "expires_at", "redeemed_at", "revoked_at")
     emergencies = EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
-    emergency_names = ("permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
     document = {
         "exported_at": _format_datetime(now),
+        "redisclosure_notice": NOTICE if any(claim.name in labelled for claim in claims) else None,
         "account": {"id": str(user.pk), "username": user.get_username()},
         "subjects": [
             {
                 "uuid": str(subject.uuid),
                 **_serialize(subject, "issuer", "first_seen_at", "last_seen_at"),
-                "claims": [
-                    _serialize_claim(claim, claim_declarations.get(claim.name), user.pk, unreadable)
-                    for claim in claims
-                    if claim.subject_id == subject.pk
-                ],
+                "claims": list(_iter_claims(subject, claims, claim_declarations, user.pk, unreadable)),
                 "holds": [
                     _serialize(h, "placed_at", "until", "released_at") for h in holds if h.subject_id == subject.pk
                 ],
@@ -90,9 +99,9 @@ def export_person(
         ],
         "sessions": _serialize_sessions(user, subjects, unreadable),
         "identifiers": [_serialize(identifier, "sector", "value") for identifier in identifiers],
-        "invitations": [_serialize(code, "provider", *code_times) for code in codes],
+        "invitations": [_serialize(code, "provider", *_CODE_TIMES) for code in codes],
         "emergencies": [
-            {"id": str(row.pk), **_serialize(row, *emergency_names, optional=("close_reason", "verdict"))}
+            {"id": str(row.pk), **_serialize(row, *_EMERGENCY_FIELDS, optional=("close_reason", "verdict"))}
             for row in emergencies
         ],
         "unreadable": unreadable,
@@ -100,10 +109,41 @@ def export_person(
     return PersonExport(document=document, unreadable_items=tuple(unreadable))
 
 
+def _refuse_claims(
+    user: AbstractBaseUser,
+    claims: Sequence[StoredClaim],
+    declarations: Mapping[str, ClaimDeclaration],
+    *,
+    actor_user: Any,
+    consent: str,
+    **event_fields: Any,
+) -> None:
+    """Raises: RevealRefused if claims are refused by their category or label, after an event for each."""
+    is_own_request = event_fields["purpose"] == PATIENT_REQUEST
+    refusals = {}
+    for claim in claims:
+        declaration = declarations.get(claim.name)
+        refusal = find_declared_refusal(actor_user, declaration, claim.subject, consent=consent)
+        if refusal and not (is_own_request and refusal == CONSENT_MISSING):
+            refusals[claim.name, str(claim.subject.uuid)] = refusal
+    event = NewEvent(Action.ACCESS_DENIED, outcome="failure", resource=f"user/{user.pk}", **event_fields)
+    record_many(
+        [
+            event._replace(subject=subject, reason=refusal, detail={"claim": name})
+            for (name, subject), refusal in refusals.items()
+        ]
+    )
+    for refusal in refusals.values():
+        raise RevealRefused(refusal)
+
+
 def _build_export_events(
     user: AbstractBaseUser,
     subjects: Sequence[PairwiseSubject],
     claims: Sequence[StoredClaim],
+    *,
+    consent: str,
+    labelled: AbstractSet[str],
     **event_fields: Any,
 ) -> Iterator[NewEvent]:
     """Yield the events: the claim names of each subject, or one event for an account without subjects."""
@@ -113,13 +153,28 @@ def _build_export_events(
     }
     for subject_id, names in (names_by_subject or {"": []}).items():
         for start in range(0, max(len(names), 1), MAX_ITEMS):
+            batch = names[start : start + MAX_ITEMS]
+            label_detail = {} if lacks_consent(PART2, consent) else {"consent": consent}
+            is_labelled = not labelled.isdisjoint(batch)
             yield NewEvent(
                 action=Action.SUBJECT_EXPORTED,
                 subject=subject_id,
                 resource=f"user/{user.pk}",
-                detail={"claims": names[start : start + MAX_ITEMS]},
+                detail={"claims": batch, **({**label_detail, "notice": NOTICE_SECTION} if is_labelled else {})},
                 **event_fields,
             )
+
+
+def _iter_claims(
+    subject: PairwiseSubject,
+    claims: Sequence[StoredClaim],
+    declarations: Mapping[str, ClaimDeclaration],
+    user_id: Any,
+    unreadable: list[str],
+) -> Iterator[dict[str, Any]]:
+    for claim in claims:
+        if claim.subject_id == subject.pk:
+            yield _serialize_claim(claim, declarations.get(claim.name), user_id, unreadable)
 
 
 @sensitive_variables()
@@ -132,6 +187,7 @@ def _serialize_claim(
         **_serialize(claim, "name", "purpose"),
         # The legal basis of another purpose does not apply to this claim.
         "basis": declaration.basis if declaration and declaration.purpose == claim.purpose else None,
+        "label": declaration.label if declaration else None,
         **_serialize(claim, "obtained_at", "expires_at", "held_until"),
     }
     try:

@@ -279,7 +279,10 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "pairwise subject",
                 "verbose_name_plural": "pairwise subjects",
-                "permissions": (("export_pairwisesubject", "Can export all that is held of persons"),),
+                "permissions": (
+                    ("export_pairwisesubject", "Can export all that is held of persons"),
+                    ("reveal_storedclaim", "Can reveal claims of other persons"),
+                ),
             },
         ),
         migrations.CreateModel(
@@ -767,10 +770,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "stored claim",
                 "verbose_name_plural": "stored claims",
-                "permissions": (
-                    ("reveal_storedclaim", "Can reveal claims of other persons"),
-                    ("scrub_storedclaim", "Can erase claims of other persons"),
-                ),
+                "permissions": (("scrub_storedclaim", "Can erase claims of other persons"),),
                 "default_permissions": ("view",),
                 "indexes": [
                     models.Index(

@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 
 from .. import conf
 from .._internal import clock
-from ..access.no_store import apply_no_store
+from ..access.no_store import apply_no_store, apply_notice
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id, use_origin
 from .activity import TIMES_KEY, SessionActivity, find_live_session, update_last_seen, update_session_key
 from .models import EndReason
@@ -25,8 +25,8 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseB
 class RevocationMiddleware:
     """End a timed-out session before the view runs, and a lost session after the view.
 
-    It also marks responses in which a claim was revealed as not to be stored, and attributes changes of roles to the
-    user of the request.
+    It also marks responses in which a claim was revealed as not to be stored, adds the notice of 42 CFR 2.32, and
+    attributes changes of roles to the user of the request.
 
     Place it inside SessionMiddleware and AuthenticationMiddleware, and outside of everything that may respond. Under
     ASGI it runs in the event loop and uses a thread only for database access. Requests without the session cookie are
@@ -56,6 +56,7 @@ class RevocationMiddleware:
         if activity:
             _finish_request(request, activity, response)
         apply_no_store(request, response)
+        apply_notice(request, response)
         return response
 
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
@@ -77,6 +78,7 @@ class RevocationMiddleware:
             else:
                 set_refresh_header(request, activity, response)
         apply_no_store(request, response)
+        apply_notice(request, response)
         return response
 
 

@@ -30,7 +30,10 @@ class PairwiseSubject(models.Model):
 
     class Meta:
         verbose_name, verbose_name_plural = _("pairwise subject"), _("pairwise subjects")
-        permissions = (("export_pairwisesubject", "Can export all that is held of persons"),)
+        permissions = (
+            ("export_pairwisesubject", "Can export all that is held of persons"),
+            ("reveal_storedclaim", "Can reveal claims of other persons"),
+        )
 
     def __str__(self) -> str:
         return str(self.uuid)

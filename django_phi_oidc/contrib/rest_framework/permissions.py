@@ -61,8 +61,9 @@ class HasScope(BasePermission):
 class PHIAccess(BasePermission):
     """Enforces the view's access policy for each method, as PHIAccessMixin does, and records the event first.
 
-    The view has `permission`, `purpose` or `purposes`, `acr`, `max_age`, and the methods `get_resource`, `get_purpose`,
-    `get_permission_object`. Use it as the last permission class: its event says that access was permitted.
+    The view has `permission`, `purpose` or `purposes`, `acr`, `max_age`, `label`, and the methods `get_resource`,
+    `get_purpose`, `get_permission_object`, `get_consent`. Use it as the last permission class: its event says that
+    access was permitted.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
@@ -76,6 +77,8 @@ class PHIAccess(BasePermission):
             purposes=getattr(view, "purposes", ()),
             acr=getattr(view, "acr", ()),
             max_age=getattr(view, "max_age", None),
+            label=getattr(view, "label", None),
+            has_consent=hasattr(view, "get_consent"),
         )
         if not getattr(request.user, "is_authenticated", False):  # UNAUTHENTICATED_USER may be None
             return False
@@ -83,10 +86,12 @@ class PHIAccess(BasePermission):
         # A value from JSON may be a list: refuse it with an event, as any other invalid purpose.
         purpose = purpose if isinstance(purpose, str) else ""
 
-        def find_refusal() -> APIException | None:
-            return _find_access_refusal(request, policy, view, resource=resource, purpose=purpose)
+        consent = view.get_consent() if hasattr(view, "get_consent") else ""
 
-        return _decide_once(request, view, (type(self), repr(resource), purpose), find_refusal)
+        def find_refusal() -> APIException | None:
+            return _find_access_refusal(request, policy, view, resource=resource, purpose=purpose, consent=consent)
+
+        return _decide_once(request, view, (type(self), repr(resource), purpose, repr(consent)), find_refusal)
 
 
 class RequireAssurance(BasePermission):
@@ -138,12 +143,12 @@ def _find_scope_refusal(request: Request, token: AccessToken, required_scopes: C
 
 
 def _find_access_refusal(
-    request: Request, policy: AccessPolicy, view: Any, *, resource: str, purpose: str
+    request: Request, policy: AccessPolicy, view: Any, *, resource: str, purpose: str, consent: str
 ) -> APIException | None:
     find = getattr(view, "get_permission_object", None)
     find_object, actor = _suppress_not_found(find) if find else None, Actor.from_request(request)
     refusal_code = authorize(
-        actor, policy, resource=resource, purpose=purpose, find_object=find_object, now=clock.now()
+        actor, policy, resource=resource, purpose=purpose, find_object=find_object, now=clock.now(), consent=consent
     )
     if refusal_code is None:
         return None

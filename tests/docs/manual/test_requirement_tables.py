@@ -72,7 +72,7 @@ def test_missing_function_is_not_resolved() -> None:
     assert [resolve(name) for name in ("oidc.nowhere.verify", "oidc.id_token.nothing")] == [None, None]
 
 
-@pytest.mark.parametrize("page", ["specs.md", "hipaa.md", "explanation/threat-model.md"])
+@pytest.mark.parametrize("page", ["specs.md", "hipaa.md", "explanation/threat-model.md", "explanation/part2.md"])
 def test_tests_named_on_a_page_exist(page: str) -> None:
     named = NAMED_TEST.findall((ROOT / "docs" / page).read_text())
     assert [f"{path}::{name}" for path, name in named if not exists(path, name)] == []

@@ -47,7 +47,7 @@ from tests.support.session_fixtures import SignedIn, op, sign_in  # noqa: F401 -
 
 OF_MODELS = [*apps.get_app_config("django_phi_oidc").get_models()]
 RARE = {
-    "It can’t be opened for that purpose.",
+    "You may not open it, or not for that purpose, or its consent is missing.",
     "It cannot be decrypted.",
     "Its time is over.",
     "No key opens it.",
@@ -62,8 +62,11 @@ RARE = {
     "Identity and access",
     "Too many of your emergency accesses were not reviewed yet. Call the privacy officer.",
     "in %(sector)s",
+    "Consent",
+    "For substance use disorder records (42 CFR Part 2): the reference of the patient’s consent or of the court order, "
+    "without names. It is recorded in the audit log.",
 }
-"""What the walk does not come by: for two at once, for thousands of rows, for lost keys."""
+"""What the walk does not come by: for two at once, for thousands of rows, for lost keys, for labels."""
 
 
 class Record(AccountingMixin, TemplateView):

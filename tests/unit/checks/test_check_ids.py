@@ -25,6 +25,7 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.checks import core, databases, transmission
 from django_phi_oidc.checks import roles as role_checks
+from django_phi_oidc.claims.categories import create_category_permissions
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import prepare_folder
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
@@ -692,6 +693,15 @@ def test_digest_of_an_unconfigured_key_is_reported(django_user_model: Any) -> No
     assert find_ids(tags=[Tags.database], databases=["default"]) == set()
     with override_settings(**option(KEYS={"subject": settings.PHI_OIDC["KEYS"]["subject"][:1]})()):
         assert find_ids(tags=[Tags.database], databases=["default"]) == {"E018"}
+
+
+def test_g8_category_without_its_permission_is_reported() -> None:
+    """W080."""
+    claim = {"purpose": "TREAT", "basis": "calls", "retention": None, "category": "contact"}
+    with override_settings(**option(CLAIMS={"phone": claim})()):
+        assert find_ids(tags=[Tags.database], databases=["default"]) == {"W080"}
+        create_category_permissions(using="default")
+        assert find_ids(tags=[Tags.database], databases=["default"]) == set()
 
 
 def test_user_model_without_required_fields_is_reported() -> None:

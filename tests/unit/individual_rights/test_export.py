@@ -69,11 +69,11 @@ def test_export_contains_all_data_of_the_person_and_none_of_others(
     document = export(person).document
     (subject,) = document["subjects"]
     at, until = "2026-11-24T12:00:00+00:00", "2026-11-26T12:00:00+00:00"
-    assert document["exported_at"] == at
+    assert (document["exported_at"], document["redisclosure_notice"]) == (at, None)
     assert document["account"] == {"id": str(person.user.pk), "username": person.user.get_username()}
     assert (subject["uuid"], subject["issuer"]) == (str(person.subject.uuid), "https://op")
     assert (subject["first_seen_at"], subject["last_seen_at"]) == (at, at)
-    held = {"purpose": "TREAT", "obtained_at": at, "held_until": until, "value": "a value"}
+    held = {"purpose": "TREAT", "label": None, "obtained_at": at, "held_until": until, "value": "a value"}
     assert subject["claims"] == [
         # Declared for another purpose today, whose legal basis does not apply to this claim.
         {"name": "address", "basis": None, "expires_at": "2026-11-25T12:00:00+00:00", **held},
