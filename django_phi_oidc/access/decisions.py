@@ -39,11 +39,17 @@ def authorize(
     may contain anything. find_object: called only if the actor has a session and no rule has refused yet; None checks
     the permission without an object. A missing object is refused like a missing permission: a different answer would
     disclose who is a patient here. An open emergency replaces a missing permission, for its own purpose, and the event
-    names it. With an open emergency, access is granted even if the audit log is unavailable: the event is spooled.
+    names it. A local account always needs one; it also replaces the policy's assurance, which only a provider states.
+    With an open emergency, access is granted even if the audit log is unavailable: the event is spooled.
     Raises: AuditUnavailable, and then nothing is permitted; exceptions of `find_object`, before a decision is made.
     """
-    is_checkable = actor.is_authenticated_by_provider and is_resource_reference(resource)
-    exists, is_permitted = _check_permission(actor, policy.permission, find_object) if is_checkable else (False, False)
+    has_session = actor.is_authenticated_by_provider or actor.is_local
+    is_checkable = has_session and is_resource_reference(resource)
+    exists, has_permission = (
+        _check_permission(actor, policy.permission, find_object) if is_checkable else (False, False)
+    )
+    is_permitted = has_permission and not actor.is_local
+    assurance = Assurance() if actor.is_local else policy.assurance
 
     def find_emergency() -> EmergencyAccess | None:
         return find_open_emergency(actor, resource=resource, permission=policy.permission, now=now) if exists else None
@@ -51,12 +57,13 @@ def authorize(
     emergency = None if is_permitted else find_emergency()
     refusal = find_access_refusal(
         policy,
-        has_session=actor.is_authenticated_by_provider,
+        has_session=has_session,
         resource=resource,
         is_permitted=is_permitted or emergency is not None,
         stated_purpose=purpose,
-        assurance_refusal=find_assurance_refusal(policy.assurance, acr=actor.acr, auth_time=actor.auth_time, now=now),
+        assurance_refusal=find_assurance_refusal(assurance, acr=actor.acr, auth_time=actor.auth_time, now=now),
         emergency_purpose=emergency.purpose if emergency else "",
+        needs_emergency=actor.is_local,
     )
     if emergency and not refusal:
         purpose = emergency.purpose
@@ -68,7 +75,7 @@ def authorize(
         purpose=purpose if purpose in PURPOSES else "",
         resource=resource if is_resource_reference(resource) else "",
         reason=refusal or "",
-        detail={**_get_client_detail(actor), **_get_emergency_detail(emergency)},
+        detail={**_get_sign_in_detail(actor), **_get_emergency_detail(emergency)},
     )
     if _record_decision(event, emergency=emergency, find_emergency=find_emergency):
         _flush_spool(now=now)
@@ -81,7 +88,7 @@ def authorize_assurance(actor: Actor, assurance: Assurance, *, now: datetime) ->
     if actor.is_authenticated_by_provider:
         refusal = find_assurance_refusal(assurance, acr=actor.acr, auth_time=actor.auth_time, now=now)
     if refusal:
-        detail, origin = _get_client_detail(actor), actor.origin
+        detail, origin = _get_sign_in_detail(actor), actor.origin
         record(Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", reason=refusal, detail=detail)
     return refusal
 
@@ -104,7 +111,9 @@ def _record_decision(
     return True
 
 
-def _get_client_detail(actor: Actor) -> dict[str, str]:
+def _get_sign_in_detail(actor: Actor) -> dict[str, Any]:
+    if actor.is_local:
+        return {"local": True}
     return {"client_id": actor.client_id} if actor.client_id else {}
 
 

@@ -65,7 +65,7 @@ def export_person(
     codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
     code_times = ("created_at", "expires_at", "redeemed_at", "revoked_at")
     emergencies = EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
-    emergency_names = ("permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
+    emergency_names = ("is_local", "permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
     document = {
         "exported_at": _format_datetime(now),
         "account": {"id": str(user.pk), "username": user.get_username()},

@@ -504,6 +504,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name="id")),
                 ("actor", models.CharField(editable=False, max_length=255)),
+                ("is_local", models.BooleanField(default=False, editable=False, verbose_name="local account")),
                 ("resource", models.CharField(editable=False, max_length=200, verbose_name="resource")),
                 ("permissions", models.JSONField(editable=False)),
                 ("purpose", models.CharField(editable=False, max_length=16, verbose_name="purpose")),
