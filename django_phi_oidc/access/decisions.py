@@ -82,15 +82,31 @@ def authorize(
     return refusal
 
 
-def authorize_assurance(actor: Actor, assurance: Assurance, *, now: datetime) -> str | None:
-    """Return the refusal code, after its event is committed; or None, without an event. Raises: AuditUnavailable."""
+def authorize_assurance(
+    actor: Actor, assurance: Assurance, *, page: str, records_grant: bool, now: datetime
+) -> str | None:
+    """Return the refusal code, or None if access is granted, after the event is committed.
+
+    page: as in record_page_grant. records_grant: False if another event of this request says that it was granted.
+    Raises: AuditUnavailable, and then nothing is permitted.
+    """
     refusal: str | None = SESSION_MISSING
     if actor.is_authenticated_by_provider:
         refusal = find_assurance_refusal(assurance, acr=actor.acr, auth_time=actor.auth_time, now=now)
     if refusal:
-        detail, origin = _get_sign_in_detail(actor), actor.origin
+        detail, origin = _get_page_detail(actor, page), actor.origin
         record(Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", reason=refusal, detail=detail)
+    elif records_grant:
+        record_page_grant(actor, page=page, now=now)
     return refusal
+
+
+def record_page_grant(actor: Actor, *, page: str, now: datetime) -> None:
+    """Commit the event of access to a page that has no resource. page: the name of its view in the URL configuration.
+
+    Raises: AuditUnavailable, and then nothing is permitted.
+    """
+    record(Action.ACCESS_GRANTED, origin=actor.origin, now=now, detail=_get_page_detail(actor, page))
 
 
 def _record_decision(
@@ -115,6 +131,10 @@ def _get_sign_in_detail(actor: Actor) -> dict[str, Any]:
     if actor.is_local:
         return {"local": True}
     return {"client_id": actor.client_id} if actor.client_id else {}
+
+
+def _get_page_detail(actor: Actor, page: str) -> dict[str, Any]:
+    return {**_get_sign_in_detail(actor), **({"page": page} if page else {})}
 
 
 def _get_emergency_detail(emergency: EmergencyAccess | None) -> dict[str, str]:

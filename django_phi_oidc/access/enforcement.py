@@ -6,6 +6,7 @@ A sign-in that is too weak or too old leads to a stronger sign-in and back. Spec
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
@@ -27,6 +28,8 @@ from .responses import format_step_up_challenge, get_sign_in_url, is_navigation,
 from .step_up import create_step_up_url, get_return_path
 
 logger = logging.getLogger("django_phi_oidc.access")
+ViewCallable = TypeVar("ViewCallable", bound=Callable[..., Any])
+_GRANTED_ATTRIBUTE = "_phi_oidc_granted"
 
 
 def enforce_access_policy(
@@ -57,12 +60,55 @@ def enforce_access_policy(
         find = find_object and find_object_or_none
         return authorize(actor, policy, resource=resource(), purpose=purpose(), find_object=find, now=clock.now())
 
-    return _enforce(request, policy.assurance, decide, resource=resource)
+    return _mark_grant(request, _enforce(request, policy.assurance, decide, resource=resource))
 
 
-def enforce_assurance(request: HttpRequest, assurance: Assurance) -> HttpResponse | None:
-    """Return None if the sign-in meets the assurance; otherwise the response in the view's place."""
-    return _enforce(request, assurance, lambda actor: authorize_assurance(actor, assurance, now=clock.now()))
+def enforce_assurance(
+    request: HttpRequest, assurance: Assurance, *, records_grant: bool = False
+) -> HttpResponse | None:
+    """Return None if the sign-in meets the assurance; otherwise the response in the view's place.
+
+    records_grant: a grant is recorded, unless an outer guard has recorded one for this request.
+    """
+    records_grant = records_grant and not is_grant_recorded(request)
+
+    def decide(actor: Actor) -> str | None:
+        page, now = get_view_name(request), clock.now()
+        return authorize_assurance(actor, assurance, page=page, records_grant=records_grant, now=now)
+
+    refusal = _enforce(request, assurance, decide)
+    return _mark_grant(request, refusal) if records_grant else refusal
+
+
+def get_view_name(request: HttpRequest) -> str:
+    """Return the name of the view in the URL configuration, or its dotted path: never a value from the URL."""
+    return request.resolver_match.view_name if request.resolver_match else ""
+
+
+def is_grant_recorded(request: HttpRequest) -> bool:
+    """Return whether a guard has recorded the grant of this request, so that it is not recorded twice."""
+    return hasattr(request, _GRANTED_ATTRIBUTE)
+
+
+def _mark_grant(request: HttpRequest, refusal: HttpResponse | None) -> HttpResponse | None:
+    if refusal is None:
+        setattr(request, _GRANTED_ATTRIBUTE, True)
+    return refusal
+
+
+def mark_guarded(view: ViewCallable) -> ViewCallable:
+    """Mark a view, or a permission class, for `is_guarded`. `functools.wraps` copies the mark."""
+    view.phi_oidc_guarded = True  # type: ignore[attr-defined]
+    return view
+
+
+def is_guarded(view: object) -> bool:
+    """Return whether a guard of this app decides on each request of a view of the URL configuration, and records it.
+
+    That is `phi_access`, `require_assurance`, their mixins, or a permission class that the API view lists as it is.
+    """
+    classes = getattr(getattr(view, "cls", None), "permission_classes", ())
+    return any(hasattr(item, "phi_oidc_guarded") for item in (view, *classes))
 
 
 def set_no_store(response: HttpResponseBase) -> HttpResponseBase:

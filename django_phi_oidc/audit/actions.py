@@ -81,7 +81,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.ACTIVATION_REFUSED: frozenset({"count"}),
     Action.ACTIVATION_REVOKED: frozenset(),
     Action.ROLE_CHANGED: frozenset({"added", "removed", "granted", "withdrawn"}),
-    Action.ACCESS_GRANTED: frozenset({"client_id", "emergency", "local"}),
+    Action.ACCESS_GRANTED: frozenset({"client_id", "emergency", "local", "page"}),
     Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency", "local", "page"}),
     Action.API_REFUSED: frozenset({"client_id", "count"}),
     Action.EMERGENCY_OPENED: frozenset({"emergency", "everything", "local", "permissions", "until"}),

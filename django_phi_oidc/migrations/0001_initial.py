@@ -327,6 +327,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("token_type_hint", models.CharField(max_length=16, verbose_name="token type hint")),
+                ("token_digest", models.CharField(max_length=64, null=True)),
                 ("token_expires_at", models.DateTimeField(null=True, verbose_name="token expires at")),
                 (
                     "status",
@@ -364,6 +365,11 @@ class Migration(migrations.Migration):
                         condition=models.Q(("status", "pending")),
                         fields=["session"],
                         name="phi_oidc_revocation_session",
+                    ),
+                    models.Index(
+                        condition=models.Q(("token_digest__isnull", False)),
+                        fields=["token_digest"],
+                        name="phi_oidc_revocation_token",
                     ),
                 ],
             },

@@ -207,6 +207,7 @@ def _find_opening_refusal(
 ) -> str | None:
     """Return the code of the first rule that is not met, or None."""
     offered = declaration.permissions.keys() if declaration else set()
+    longest = declaration.get_longest(is_local=actor.is_local) if declaration else timedelta(0)
     rules = {
         SESSION_MISSING: has_session(actor),
         PERMISSION_MISSING: declaration is not None and can_open(actor.user, resource),
@@ -214,8 +215,7 @@ def _find_opening_refusal(
         PERMISSION_NOT_OFFERED: bool(permissions) and set(permissions) <= offered,
         PURPOSE_NOT_DECLARED: purpose in EMERGENCY_PURPOSES,
         REASON_MISSING: has_visible_text(reason),
-        DURATION_INVALID: declaration is not None
-        and timedelta(0) < duration <= declaration.get_longest(is_local=actor.is_local),
+        DURATION_INVALID: timedelta(0) < duration <= longest,
     }
     return next((code for code, is_met in rules.items() if not is_met), None)
 

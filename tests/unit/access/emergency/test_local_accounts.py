@@ -259,7 +259,8 @@ def test_g3_view_that_requires_assurance_refuses_a_local_account_with_a_page(sce
     open_page(scene)
     page = scene.client.get("/prescribe/", headers=HTML)
     assert (page.status_code, URL in page.content.decode()) == (403, False)
-    assert last_decision() == ("access.denied", "session_missing", str(scene.user.pk), {"local": True})
+    assert last_decision()[1:3] == ("session_missing", str(scene.user.pk))
+    assert last_decision()[3] == {"local": True, "page": f"{__name__}.prescribe"}
     assert RAN == []
 
 
