@@ -102,8 +102,9 @@ operational_retention: Callable[[], timedelta] = partial(_read, "OPERATIONAL_RET
 activation_lifetime: Callable[[], timedelta] = partial(_read, "ACTIVATION_LIFETIME")
 should_clear_all_cookies: Callable[[], bool] = partial(_read, "CLEAR_ALL_COOKIES")
 should_keep_offline_tokens: Callable[[], bool] = partial(_read, "KEEP_OFFLINE")
-break_glass_account: Callable[[], str] = partial(_read, "BREAK_GLASS_ACCOUNT")
 admin_assurance: Callable[[], AdminAssuranceDeclaration] = partial(_read, "ADMIN_ASSURANCE")
+break_glass_accounts: Callable[[], tuple[str, ...]] = partial(_read, "BREAK_GLASS_ACCOUNTS")
+"""Return the user names of the local accounts."""
 security_contacts: Callable[[], tuple[str, ...]] = partial(_read, "SECURITY_CONTACTS")
 anomaly_rules: Callable[[], tuple[str, ...]] = partial(_read, "ANOMALY_RULES")
 """Return the dotted paths of the project's own rules."""

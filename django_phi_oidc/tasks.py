@@ -29,5 +29,5 @@ def prune() -> None:
     before = now - conf.operational_retention()
     delete_expired(now=now)
     delete_ended_sessions(before=before, now=now)
-    delete_finished_revocations(before=before)
+    delete_finished_revocations(before=before, now=now)
     delete_acknowledged_alerts(before=before)

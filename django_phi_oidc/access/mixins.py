@@ -11,7 +11,7 @@ from django.utils.decorators import classonlymethod
 from django.views.generic import View
 
 from ..errors import DeclarationInvalid
-from .enforcement import enforce_access_policy, enforce_assurance, set_no_store
+from .enforcement import enforce_access_policy, enforce_assurance, is_guarded, mark_guarded, set_no_store
 from .policy import AccessPolicy, parse_access_policy, parse_required_assurance
 
 
@@ -38,6 +38,7 @@ class _GuardedView(View):
     def _validate_declaration(cls, **overrides: Any) -> Any:
         raise NotImplementedError
 
+    @mark_guarded
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Run the view's method, or return the refusal in its place."""
         run = super().dispatch
@@ -65,7 +66,9 @@ class AssuranceMixin(_GuardedView):
         parse_required_assurance(acr=overrides.get("acr", cls.acr), max_age=overrides.get("max_age", cls.max_age))
 
     def _enforce(self, request: HttpRequest) -> HttpResponse | None:
-        return enforce_assurance(request, parse_required_assurance(acr=self.acr, max_age=self.max_age))
+        assurance = parse_required_assurance(acr=self.acr, max_age=self.max_age)
+        handler = getattr(self, str(request.method).lower(), None)
+        return enforce_assurance(request, assurance, records_grant=not is_guarded(handler))
 
 
 class PHIAccessMixin(_GuardedView):

@@ -88,6 +88,8 @@ SESSION_MISSING = "session_missing"
 PURPOSE_UNKNOWN = "purpose_unknown"
 PURPOSE_NOT_DECLARED = "purpose_not_declared"
 PERMISSION_MISSING = "permission_missing"
+EMERGENCY_MISSING = "emergency_missing"
+"""A local account has no open emergency for the resource, or the object does not exist."""
 RESOURCE_INVALID = "resource_invalid"
 ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE = "acr_insufficient", "auth_time_missing", "auth_time_stale"
 STEP_UP_CODES = frozenset({ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE})
@@ -244,21 +246,23 @@ def find_access_refusal(
     lacks_consent: bool = False,
     assurance_refusal: str | None = None,
     emergency_purpose: str = "",
+    needs_emergency: bool = False,
 ) -> str | None:
     """Return the code of the rule that refuses access to a resource, or None if access is granted.
 
-    has_session: the actor has an OIDC session. is_permitted: the actor has the policy's permission (on the object, if
-    there is one), or an emergency grants it. emergency_purpose: the purpose of that emergency, accepted in addition to
-    the policy's. lacks_consent: the policy's label requires a consent, and there is neither one nor an emergency.
-    assurance_refusal: the result of find_assurance_refusal; it is returned last, because a new sign-in
-    does not help if another rule refuses, too.
+    has_session: the actor has an OIDC session, or a local one. is_permitted: the actor has the policy's permission (on
+    the object, if there is one), or an emergency grants it. emergency_purpose: the purpose of that emergency, accepted
+    in addition to the policy's. lacks_consent: the policy's label requires a consent, and there is neither one nor an
+    emergency. needs_emergency: the actor is a local account, which only an emergency admits.
+    assurance_refusal: the result of find_assurance_refusal; it is returned last, because a new sign-in does not help if
+    another rule refuses, too.
     """
     if not has_session:
         return SESSION_MISSING
     if not is_resource_reference(resource):
         return RESOURCE_INVALID
     if not (policy.permission and is_permitted):
-        return PERMISSION_MISSING
+        return EMERGENCY_MISSING if needs_emergency else PERMISSION_MISSING
     if stated_purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
     # A policy without purposes permits none, not even the emergency's.

@@ -84,10 +84,10 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.ROLE_CHANGED: frozenset(
         {"added", "removed", "granted", "withdrawn", "permissions_added", "permissions_removed"}
     ),
-    Action.ACCESS_GRANTED: frozenset({"client_id", "consent", "emergency", "notice"}),
-    Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency", "page"}),
+    Action.ACCESS_GRANTED: frozenset({"client_id", "consent", "emergency", "local", "notice", "page"}),
+    Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency", "local", "page"}),
     Action.API_REFUSED: frozenset({"client_id", "count"}),
-    Action.EMERGENCY_OPENED: frozenset({"emergency", "everything", "permissions", "until"}),
+    Action.EMERGENCY_OPENED: frozenset({"emergency", "everything", "local", "permissions", "until"}),
     Action.EMERGENCY_CLOSED: frozenset({"emergency"}),
     Action.EMERGENCY_EXPIRED: frozenset({"emergency"}),
     Action.EMERGENCY_REVIEWED: frozenset({"emergency", "verdict"}),

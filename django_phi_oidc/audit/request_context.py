@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from django.contrib.auth import BACKEND_SESSION_KEY
 from django.contrib.auth import SESSION_KEY as SIGNED_IN
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
@@ -23,6 +24,8 @@ from .operators import OPERATOR_PREFIX
 
 SESSION_KEY = "phi_oidc_session"
 """The Django session key of the OIDC session's id."""
+LOCAL_SIGN_IN_KEY = "phi_oidc_local"
+"""The Django session key of the authentication backend that verified the password of a local account."""
 ASSURANCE_KEY = "phi_oidc_assurance"
 """The Django session key of the ID Token's acr, and its auth_time in seconds since the epoch or None."""
 # A client can only set META entries whose names begin with HTTP_.
@@ -49,6 +52,8 @@ class Actor:
     """Of the session's ID Token, or of the access token; empty if it had none."""
     auth_time: datetime | None = None
     """When the person authenticated at the provider, according to the provider."""
+    is_local: bool = False
+    """The person signed in with the password of a local account, on its page."""
 
     @property
     def is_authenticated_by_provider(self) -> bool:
@@ -72,6 +77,7 @@ class Actor:
         session: Session = {} if bearer else getattr(request, "session", {})
         sources = (
             *(bearer, user.pk, session.get(SIGNED_IN), session.get(SESSION_KEY), session.get(ASSURANCE_KEY)),
+            *(session.get(LOCAL_SIGN_IN_KEY), session.get(BACKEND_SESSION_KEY)),
             *(request.META.get("REMOTE_ADDR"), request.META.get("HTTP_X_FORWARDED_FOR"), conf.trusted_proxies()),
         )
         cached_sources, actor = getattr(wrapped, _CACHE_ATTRIBUTE, (None, None))
@@ -94,8 +100,15 @@ class Actor:
             client_ip=get_client_ip(request, trusted_proxies=conf.trusted_proxies()),
             request_id=get_request_id(request),
         )
-        client_id = bearer.client_id if bearer else ""
-        return cls(user=user, origin=origin, request=request, client_id=client_id, acr=acr, auth_time=auth_time)
+        return cls(
+            user=user,
+            origin=origin,
+            request=request,
+            client_id=bearer.client_id if bearer else "",
+            acr=acr,
+            auth_time=auth_time,
+            is_local=user.is_authenticated and not is_foreign and session_id is None and _is_local_sign_in(session),
+        )
 
 
 @contextmanager
@@ -132,6 +145,16 @@ def find_oidc_session_id(session: Session) -> uuid.UUID | None:
         return uuid.UUID(session.get(SESSION_KEY))
     except (AttributeError, TypeError, ValueError):
         return None
+
+
+def _is_local_sign_in(session: Session) -> bool:
+    """Return whether the user of a Django session signed in last on the page of the local accounts.
+
+    Django's `login` replaces the backend, and keeps other entries if the user is the same. `get_user` of the backend
+    of the local accounts returns no user who is inactive or no longer listed.
+    """
+    backend = session.get(LOCAL_SIGN_IN_KEY)
+    return backend is not None and backend == session.get(BACKEND_SESSION_KEY)
 
 
 def get_client_ip(request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]) -> str:

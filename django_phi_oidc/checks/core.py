@@ -151,11 +151,12 @@ def check_backends(**kwargs: Any) -> Messages:
             yield error(12, f"{backend.__name__}.{hook} is never called.", hint)
     if "django.contrib.auth.backends.ModelBackend" in settings.AUTHENTICATION_BACKENDS:
         yield warning(7, "ModelBackend permits sign-in by password, without the provider.")
-    account = conf.break_glass_account()
-    if bool(account) != any(issubclass(backend, BreakGlassBackend) for backend in backends):
-        yield error(24, "BREAK_GLASS_ACCOUNT and django_phi_oidc.backends.BreakGlassBackend require each other.")
-    elif account:
-        yield warning(23, "A local account may sign in by password, without the provider.")
+    accounts = conf.break_glass_accounts()
+    if bool(accounts) != any(issubclass(backend, BreakGlassBackend) for backend in backends):
+        yield error(24, "BREAK_GLASS_ACCOUNTS and django_phi_oidc.backends.BreakGlassBackend require each other.")
+    elif accounts:
+        hint = "" if conf.emergency() else "Without EMERGENCY, they see no record while the provider is unavailable."
+        yield warning(23, "Local accounts may sign in by password, without the provider.", hint)
 
 
 @register_check(Tags.security)

@@ -5,12 +5,14 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.core.checks import Tags
 from django.db import DatabaseError, connections
 from django.utils.module_loading import import_string
 
 from .. import conf
+from ..access.emergency.queries import can_open_any
 from ..audit import db_privileges, triggers
 from ..audit.models import AuditEvent
 from ..audit.router import AUDIT_ALIAS, AuditRouter
@@ -123,6 +125,26 @@ def check_idle_transactions(databases: Sequence[str] | None = None, **kwargs: An
         if timeout == ("0",):
             hint = "ALTER ROLE … SET idle_in_transaction_session_timeout = '60s'"
             yield warning(42, f"A process that is stopped in a transaction on {alias!r} keeps its locks forever.", hint)
+
+
+@register_check(Tags.database, deploy=True)
+def check_local_accounts(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
+    """W061: a local account can't sign in; W062: it can't open emergency access, without which it sees no record."""
+    names, model = conf.break_glass_accounts(), get_user_model()
+    if not names or "default" not in (databases or ()):
+        return
+    try:
+        rows = model._default_manager.filter(**{f"{model.USERNAME_FIELD}__in": names})
+        accounts: dict[str, Any] = {account.get_username(): account for account in rows}
+        for name in names:
+            account = accounts.get(name)
+            if account is None or not account.is_active or not account.has_usable_password():
+                yield warning(61, f"The local account {name!r} can't sign in: it must be active, with a password.")
+            elif conf.emergency() and not can_open_any(account):
+                text = f"The local account {name!r} has no permission to open emergency access, so it sees no record."
+                yield warning(62, text)
+    except DatabaseError as fault:
+        yield warning(61, f"The local accounts can't be checked: {type(fault).__name__}.")
 
 
 @register_check(Tags.database)

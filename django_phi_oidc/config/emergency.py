@@ -45,14 +45,21 @@ class EmergencyDeclaration:
     Default: `SECURITY_CONTACTS`."""
     longest: Annotated[timedelta, _parse_longest] = timedelta(hours=1)
     """timedelta or seconds, from a minute to 24 hours: the maximum duration."""
+    local_longest: Annotated[timedelta, _parse_longest] = timedelta(minutes=30)
+    """timedelta or seconds, from a minute to 24 hours: the maximum duration for a
+    [local account](../how-to/local-accounts.md#see-records), if `longest` is not shorter."""
     max_unreviewed: Annotated[int, _parse_max_unreviewed] = 10
     """From 1 to 1,000: how many emergency accesses without [a review](../how-to/emergency-access.md#the-review) a user
     may have opened within 24 hours. A further one is refused, with an alert."""
     acr: Annotated[tuple[str, ...], parse_acr_values] | None = None
-    """List of `acr` values, the weakest first: the sign-in must have one of them, otherwise the page asks for a
-    [stronger sign-in](../how-to/require-assurance.md). Empty: none is required. Default:
+    """List of `acr` values, the weakest first: the sign-in at the provider must have one of them, otherwise the page
+    asks for a [stronger sign-in](../how-to/require-assurance.md). Empty: none is required. Default:
     [multi-factor values](../how-to/emergency-access.md#in-your-templates) that the provider of the session offers."""
     spool: Path | None = None
     """Absolute path of a file on this machine, for permits
     [while the audit database is unavailable](../how-to/emergency-access.md#while-the-audit-log-is-unavailable).
     Default: none: they are refused then."""
+
+    def get_longest(self, *, is_local: bool) -> timedelta:
+        """Return the maximum duration. is_local: the person signed in with a local account."""
+        return min(self.longest, self.local_longest) if is_local else self.longest

@@ -61,6 +61,9 @@ _parse_origins = checked(
     lambda origins: all(map(_ORIGIN_PATTERN.fullmatch, origins)),
     "must be a list of origins: each is https:// and a host",
 )
+_parse_user_names = checked(
+    partial(parse_strings, items="user names"), lambda names: len(set(names)) == len(names), "has a name twice"
+)
 _parse_dotted_path = checked(parse_string, lambda path: "." in path, "must be a dotted path")
 _parse_dotted_paths = checked(
     parse_strings, lambda paths: all("." in path for path in paths), "must be a list of dotted paths"
@@ -165,8 +168,9 @@ class Options:
     """A logout makes the browser delete every cookie of the registered domain, also of other applications."""
     KEEP_OFFLINE: bool = False
     """A back-channel logout does not revoke refresh tokens of `offline_access`."""
-    BREAK_GLASS_ACCOUNT: str = ""
-    """The user name of the only [local account](../how-to/local-accounts.md) that may sign in with a password."""
+    BREAK_GLASS_ACCOUNTS: Annotated[tuple[str, ...], _parse_user_names] = ()
+    """List of the user names of [local accounts](../how-to/local-accounts.md), which may sign in with a password while
+    the provider is unavailable. One for each person."""
     PATIENT_RESOURCES: Annotated[str, _parse_dotted_path] | None = None
     """Dotted path of a function from a user to a list of `Type/id`: the resources about this user, for
     [who looked at it](../how-to/answer-a-request-of-a-person.md#list-the-disclosures)."""

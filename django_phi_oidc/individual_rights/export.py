@@ -30,7 +30,7 @@ from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubjec
 _TOKEN_NAMES = {"access_token": "access token (may contain claims)", "refresh_token": "refresh token"}
 """Columns of a session, and hints of a revocation. The values are credentials, so they are not exported."""
 _CODE_TIMES = ("created_at", "expires_at", "redeemed_at", "revoked_at")
-_EMERGENCY_FIELDS = ("permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
+_EMERGENCY_FIELDS = ("is_local", "permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

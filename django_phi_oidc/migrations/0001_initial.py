@@ -330,6 +330,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("token_type_hint", models.CharField(max_length=16, verbose_name="token type hint")),
+                ("token_digest", models.CharField(max_length=64, null=True)),
                 ("token_expires_at", models.DateTimeField(null=True, verbose_name="token expires at")),
                 (
                     "status",
@@ -367,6 +368,11 @@ class Migration(migrations.Migration):
                         condition=models.Q(("status", "pending")),
                         fields=["session"],
                         name="phi_oidc_revocation_session",
+                    ),
+                    models.Index(
+                        condition=models.Q(("token_digest__isnull", False)),
+                        fields=["token_digest"],
+                        name="phi_oidc_revocation_token",
                     ),
                 ],
             },
@@ -526,6 +532,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name="id")),
                 ("actor", models.CharField(editable=False, max_length=255)),
+                ("is_local", models.BooleanField(default=False, editable=False, verbose_name="local account")),
                 ("resource", models.CharField(editable=False, max_length=200, verbose_name="resource")),
                 ("permissions", models.JSONField(editable=False)),
                 ("purpose", models.CharField(editable=False, max_length=16, verbose_name="purpose")),

@@ -172,6 +172,17 @@ def sha256_hex(value: str) -> str:
     return hashlib.sha256(value.encode("utf-8")).hexdigest()
 
 
+def compute_token_digest(token: str) -> str:
+    """Return the digest by which an API of the portal recognizes an access token.
+
+    Of a JWT it is that of the JWS Signing Input: the holder can turn an ECDSA signature into another valid one.
+    """
+    try:
+        return sha256_hex(parse_compact_jws(token).signing_input.decode("ascii"))
+    except IDTokenError:
+        return sha256_hex(token)
+
+
 REVOCATION_LEASE = timedelta(seconds=30)
 """Longer than the limit of any call."""
 _MAX_WAIT = 2 * MAX_RETRY_AFTER
@@ -218,7 +229,9 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         rows = []
         for item in tokens:
             hint = item.token.token_type_hint
-            column = "session_token" if isinstance(item.token, EncryptedToken) else "token"
+            is_encrypted = isinstance(item.token, EncryptedToken)
+            column = "session_token" if is_encrypted else "token"
+            has_digest = hint == "access_token" and not is_encrypted
             rows.append(
                 self.model(
                     id=randomness.uuid7(now),
@@ -226,6 +239,7 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
                     session=item.session_id,
                     **{column: item.token.value},
                     token_type_hint=hint,
+                    token_digest=compute_token_digest(str(item.token.value)) if has_digest else None,
                     token_expires_at=item.access_token_expires_at if hint == "access_token" else None,
                     due_at=due_at or now,
                     created_at=due_at or now,
@@ -275,6 +289,8 @@ class PendingRevocation(models.Model):
     )
     """Instead of `token`: the ciphertext from the session's column, whose key was missing when the session ended."""
     token_type_hint = models.CharField(_("token type hint"), max_length=16)
+    token_digest = models.CharField(max_length=64, null=True)  # noqa: DJ001 -- every index can leave out NULL
+    """Of an access token: `compute_token_digest`. Kept when it is revoked."""
     token_expires_at = models.DateTimeField(_("token expires at"), null=True)
     status = models.CharField(_("status"), max_length=16, choices=RevocationStatus, default=RevocationStatus.PENDING)
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
@@ -294,6 +310,11 @@ class PendingRevocation(models.Model):
         indexes = (
             models.Index(fields=["due_at"], condition=models.Q(status="pending"), name="phi_oidc_revocation_due"),
             models.Index(fields=["session"], condition=models.Q(status="pending"), name="phi_oidc_revocation_session"),
+            models.Index(
+                fields=["token_digest"],
+                condition=models.Q(token_digest__isnull=False),
+                name="phi_oidc_revocation_token",
+            ),
         )
         default_permissions = ("view",)
         permissions = (("retry_pendingrevocation", "Can have revocations tried again"),)

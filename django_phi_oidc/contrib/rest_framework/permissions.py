@@ -11,12 +11,13 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.http import Http404, HttpRequest
 from rest_framework.exceptions import APIException, NotAuthenticated, NotFound, PermissionDenied
-from rest_framework.permissions import BasePermission
+from rest_framework.permissions import AND, BasePermission
 from rest_framework.request import Request
 
 from ... import conf
 from ..._internal import clock
-from ...access.decisions import FindObject, authorize, authorize_assurance
+from ...access.decisions import FindObject, authorize, authorize_assurance, record_page_grant
+from ...access.enforcement import get_view_name, is_grant_recorded, mark_guarded
 from ...access.no_store import mark_response_private
 from ...access.policy import (
     PERMISSION_MISSING,
@@ -26,6 +27,7 @@ from ...access.policy import (
     parse_access_policy,
     parse_required_assurance,
 )
+from ...audit.events import Origin
 from ...audit.request_context import Actor
 from ...config.apis import is_scope_token
 from ...errors import AuditUnavailable, DeclarationInvalid
@@ -43,21 +45,39 @@ _NOT_FOUND_OR_DENIED_ERRORS = (Http404, ObjectDoesNotExist, DjangoPermissionDeni
 """The ways in which a view reports a missing object. Each must lead to a refusal with an event."""
 
 
+@mark_guarded
 class HasScope(BasePermission):
-    """Accepts a token with all of the view's `required_scopes`, and OIDC sessions, but not password sessions."""
+    """Accepts a token with all of the view's `required_scopes`, and OIDC sessions, but not password sessions.
+
+    It records each request that it accepts, unless PHIAccess or RequireAssurance is required too, and does so. A local
+    account is accepted only if PHIAccess is required too, which admits it in an emergency.
+    """
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Raises: APIRequestRefused, 403 with the required scopes, after an event; DeclarationInvalid."""
+        """Raises: APIRequestRefused, 403 with the required scopes, after an event, or 503; DeclarationInvalid."""
         required: Any = getattr(view, "required_scopes", None)
         # An empty list would accept every token.
         is_list = isinstance(required, list | tuple | set | frozenset) and required
         if not is_list or not all(map(is_scope_token, required)):
             raise DeclarationInvalid(f"{type(view).__name__}: required_scopes must be a non-empty list of scopes.")
-        if not isinstance(request.auth, AccessToken):
-            return request.auth is None and Actor.from_request(request).is_authenticated_by_provider
-        return _decide_once(request, view, (type(self),), lambda: _find_scope_refusal(request, request.auth, required))
+        token, actor = request.auth, Actor.from_request(request)
+        if not isinstance(token, AccessToken):
+            is_accepted = actor.is_authenticated_by_provider or (actor.is_local and _requires(view, PHIAccess))
+            if token is not None or not is_accepted:
+                return False
+
+        def find_refusal() -> APIException | None:
+            is_token = isinstance(token, AccessToken)
+            refusal = _find_scope_refusal(token, required, origin=actor.origin) if is_token else None
+            is_recorded = _requires(view, PHIAccess, RequireAssurance) or is_grant_recorded(request._request)
+            if refusal is None and not is_recorded:
+                record_page_grant(actor, page=get_view_name(request._request), now=clock.now())
+            return refusal
+
+        return _decide_once(request, view, (type(self),), find_refusal)
 
 
+@mark_guarded
 class PHIAccess(BasePermission):
     """Enforces the view's access policy for each method, as PHIAccessMixin does, and records the event first.
 
@@ -94,8 +114,9 @@ class PHIAccess(BasePermission):
         return _decide_once(request, view, (type(self), repr(resource), purpose, repr(consent)), find_refusal)
 
 
+@mark_guarded
 class RequireAssurance(BasePermission):
-    """Requires the authentication that the view's `acr` and `max_age` demand."""
+    """Requires the authentication that the view's `acr` and `max_age` demand, and records each decision."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises: APIRequestRefused, 401 with the requirements, after an event; NotAuthenticated."""
@@ -104,7 +125,13 @@ class RequireAssurance(BasePermission):
             return False
 
         def find_refusal() -> APIException | None:
-            refusal_code = authorize_assurance(Actor.from_request(request), assurance, now=clock.now())
+            refusal_code = authorize_assurance(
+                Actor.from_request(request),
+                assurance,
+                page=get_view_name(request._request),
+                records_grant=not (_requires(view, PHIAccess) or is_grant_recorded(request._request)),
+                now=clock.now(),
+            )
             if refusal_code is None:
                 return None
             return insufficient_user_authentication(assurance) if refusal_code in STEP_UP_CODES else NotAuthenticated()
@@ -134,10 +161,21 @@ def _decide_once(
     return True
 
 
-def _find_scope_refusal(request: Request, token: AccessToken, required_scopes: Collection[str]) -> APIException | None:
+def _requires(view: Any, *classes: type[BasePermission]) -> bool:
+    """Return whether the view asks one of these permissions in any case: not as an operand of `|`."""
+    permissions = list(view.get_permissions())
+    while permissions:
+        permission = permissions.pop()
+        if isinstance(permission, classes):
+            return True
+        if isinstance(permission, AND):
+            permissions += permission.op1, permission.op2
+    return False
+
+
+def _find_scope_refusal(token: AccessToken, required_scopes: Collection[str], *, origin: Origin) -> APIException | None:
     if token.scopes >= set(required_scopes):
         return None
-    origin = Actor.from_request(request).origin
     report_api_refusal(SCOPE_MISSING, origin=origin, provider=token.provider, client_id=token.client_id)
     return insufficient_scope(required_scopes)
 

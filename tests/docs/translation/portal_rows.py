@@ -50,7 +50,7 @@ def declare(settings: Any, retention_keys: Path) -> None:
         ROLES={"1": [{"claim": NAME, "values": [WORD], "groups": [WORD]}]},
         EMERGENCY={"permissions": {PERMISSION: WORD}, "mail_to": [OFFICER]},
         KEYS={"audit_signing": PEM, "retention": retention_keys},
-        BREAK_GLASS_ACCOUNT="777",
+        BREAK_GLASS_ACCOUNTS=["777"],
         PATIENT_RESOURCES=RESOURCES,
     )
 
@@ -124,7 +124,7 @@ def _of_emergencies(user: Any) -> None:
     over: dict[str, Any] = {"closed_at": NOW, "close_reason": CloseReason.EXPIRED}
     reviewed = {**over, "reviewed_at": NOW, "reviewed_by": "8", "note": WORD}
     for given in (
-        {},
+        {"is_local": True},
         *({**over, "close_reason": reason} for reason in CloseReason.values),
         *({**reviewed, "verdict": verdict} for verdict in ReviewVerdict.values),
     ):

@@ -15,7 +15,7 @@ import django
 import pytest
 from django.apps import apps
 from django.conf import settings
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.core.checks import Tags, run_checks
 from django.db import connections
 from django.test import override_settings
@@ -70,9 +70,9 @@ def option(**changes: Any) -> Change:
     return lambda: {"PHI_OIDC": override_phi_oidc(settings.PHI_OIDC, **changes)}
 
 
-def with_break_glass(account: str) -> Change:
+def with_break_glass(*accounts: str) -> Change:
     backends = [*settings.AUTHENTICATION_BACKENDS, "django_phi_oidc.backends.BreakGlassBackend"]
-    return lambda: {"AUTHENTICATION_BACKENDS": backends, **option(BREAK_GLASS_ACCOUNT=account)()}
+    return lambda: {"AUTHENTICATION_BACKENDS": backends, **option(BREAK_GLASS_ACCOUNTS=accounts)()}
 
 
 def provider(**changes: Any) -> Change:
@@ -166,7 +166,8 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(SESSIONS={"end_on": ["email"]}), option(SESSIONS={"end_on": ["roles", "password"]})),
     ("E002", option(CLEAR_ALL_COOKIES="on"), option(CLEAR_ALL_COOKIES=True)),
     ("E002", option(KEEP_OFFLINE=1), option(KEEP_OFFLINE=True)),
-    ("E002", option(BREAK_GLASS_ACCOUNT=True), option(BREAK_GLASS_ACCOUNT="")),
+    ("E002", option(BREAK_GLASS_ACCOUNTS="night-desk"), option(BREAK_GLASS_ACCOUNTS=[])),
+    ("E002", with_break_glass("amina", "amina"), with_break_glass("amina", "basil")),
     ("E002", option(CLAIMS={"birthdate": {**CLAIM, "purpose": ""}}), option(CLAIMS={"birthdate": CLAIM})),
     ("E002", option(CLAIMS={"birthdate": {"purpose": "TREAT", "basis": "why"}}), option(CLAIMS={"birthdate": CLAIM})),
     ("E002", option(CLAIMS={"_claim_names": CLAIM}), option(CLAIMS={"claim_names": CLAIM})),
@@ -288,8 +289,8 @@ CASES: list[tuple[str, Change, Change]] = [
         setting("AUTHENTICATION_BACKENDS", lambda old: [*old, "django.contrib.auth.backends.ModelBackend"]),
         option(),
     ),
-    ("E024", option(BREAK_GLASS_ACCOUNT="night-desk"), with_break_glass("night-desk")),
-    ("E024", with_break_glass(""), option()),
+    ("E024", option(BREAK_GLASS_ACCOUNTS=["night-desk"]), with_break_glass("night-desk")),
+    ("E024", with_break_glass(), option()),
     ("W023", with_break_glass("night-desk"), option()),
     ("E002", roles(values=[]), roles()),
     ("E002", option(ROLES=[]), option(ROLES={})),
@@ -702,6 +703,26 @@ def test_g8_category_without_its_permission_is_reported() -> None:
         assert find_ids(tags=[Tags.database], databases=["default"]) == {"W080"}
         create_category_permissions(using="default")
         assert find_ids(tags=[Tags.database], databases=["default"]) == set()
+
+
+def test_g3_local_account_that_is_of_no_use_is_reported(django_user_model: Any) -> None:
+    """W061, W062."""
+
+    def find_local_ids() -> set[str]:
+        ids = find_ids(tags=[Tags.database], include_deployment_checks=True, databases=["default"])
+        return ids & {"W061", "W062"}
+
+    with override_settings(**emergency()()), override_settings(**with_break_glass("amina")()):
+        assert find_local_ids() == {"W061"}
+        account = django_user_model.objects.create_user("amina", password=None)
+        assert find_local_ids() == {"W061"}
+        account.set_password("correct horse battery staple")
+        account.save()
+        assert find_local_ids() == {"W062"}
+        account.user_permissions.add(Permission.objects.get(codename="open_emergencyaccess"))
+        assert find_local_ids() == set()
+        django_user_model.objects.filter(pk=account.pk).update(is_active=False)
+        assert find_local_ids() == {"W061"}
 
 
 def test_user_model_without_required_fields_is_reported() -> None:

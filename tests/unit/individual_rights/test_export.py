@@ -238,6 +238,7 @@ def test_export_contains_emergency_accesses_without_the_patient(
     assert document["emergencies"] == [
         {
             "id": str(row.pk),
+            "is_local": False,
             "permissions": row.permissions,
             "purpose": "ETREAT",
             "opened_at": "2026-11-24T12:00:00+00:00",

@@ -55,7 +55,7 @@ def moment() -> Iterator[type[Moment]]:
 def account(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(PBKDF2PasswordHasher, "iterations", 1000)  # a million would be slow
     settings.AUTHENTICATION_BACKENDS = [OIDC, BREAK_GLASS]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": "night-desk"}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": ["night-desk", "day-desk"]}
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]
     create_account("other-admin", password=PASSWORD, is_staff=True, is_superuser=True)
     return create_account("night-desk", password=PASSWORD, is_staff=True, is_superuser=True)
@@ -110,7 +110,7 @@ def test_other_credentials_are_refused_with_an_event(wrong: dict[str, str]) -> N
 
 
 def test_page_does_not_exist_without_the_setting(settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": ""}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": []}
     client = SecureClient()
     assert (client.get(URL).status_code, enter(client).status_code) == (404, 404)
 
@@ -125,7 +125,7 @@ def test_session_ends_when_the_setting_changes(settings: Any) -> None:
     client = SecureClient()
     enter(client)
     assert client.get("/admin/").status_code == 200
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": "other-admin"}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": ["other-admin"]}
     assert client.get("/admin/").status_code == 302
 
 
@@ -135,7 +135,7 @@ def test_session_ends_when_the_setting_changes_in_an_event_loop(settings: Any, r
     request = rf.get("/")
     request.session = client.session
     assert async_to_sync(auth.aget_user)(request).is_authenticated
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": "other-admin"}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": ["other-admin"]}
     assert not async_to_sync(auth.aget_user)(request).is_authenticated
 
 
