@@ -69,7 +69,9 @@ def _read_versions() -> dict[str, Any]:
 
 def _read_configuration() -> dict[str, Any]:
     configuration = read_configuration()
-    messages = sorted(run_checks(include_deployment_checks=True), key=lambda message: (str(message.id), message.msg))
+    messages = sorted(
+        run_checks(include_deployment_checks=True), key=lambda message: (str(message.id), str(message.msg))
+    )
     return {
         "digest": configuration.digest,
         # A list: the names in a path are the project's, and RFC 8785 would sort some of them in another order.

@@ -47,7 +47,7 @@ def _write(options: Options, output: Output) -> None:
             detail = {"format": "evidence", "sha256": digest}
             record(Action.AUDIT_EXPORTED, origin=current_origin(), now=now, detail=detail)
             file.write(text)
-    except (DatabaseError, OSError) as error:
+    except (DatabaseError, OSError, ValueError) as error:
         raise CommandError(f"The evidence was not written: {error}") from error
     output.write(f"{path}: evidence of {evidence['log']}, SHA-256 {digest}.")
 

@@ -77,7 +77,7 @@ def read_logs(output: str) -> str:
 def run_command(*words: object, **variables: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, *map(str, words)],
-        env={"PATH": os.environ["PATH"], **variables},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT.parent), **variables},
         capture_output=True,
         text=True,
         check=False,
