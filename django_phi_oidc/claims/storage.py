@@ -9,6 +9,7 @@ from typing import Any
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..config.claims import ClaimDeclaration
+from ..crypto.retention_keys import KeyCache
 from ..subjects.models import PairwiseSubject
 from .legal_holds import find_current_hold, get_claim_key_name, preserve_replaced_claims
 from .minimization import PROTOCOL_CLAIMS
@@ -40,8 +41,13 @@ def store_claims(
     if not names:
         return ()
     fields: dict[str, Any] = {"subject": subject, "session_id": session_id, "hold": hold, "now": now}
+    rows = [_create_row(declared_claims[name], claims[name], **fields) for name in names]
+    encrypted: Any = StoredClaim._meta.get_field("value")
+    retention_key_cache: KeyCache = {}
+    for row in rows:
+        encrypted.encrypt(row, retention_key_cache=retention_key_cache)
     StoredClaim.objects.bulk_create(
-        [_create_row(declared_claims[name], claims[name], **fields) for name in names],
+        rows,
         update_conflicts=True,
         unique_fields=["subject", "session", "name"],
         update_fields=[
