@@ -55,9 +55,13 @@ def sign_in(subject_uuid: str) -> None:
     print(stored)
 
 
-def erase(*user_pks: str) -> None:
-    """Erase one person per child, each killed two points later than the one before; print the exit statuses."""
-    for number, user_pk in enumerate(user_pks, start=1):
+def erase(*persons: str) -> None:
+    """Erase one person per child, each killed two points later than the one before.
+
+    persons: primary key of the user, comma, name of the key. Prints each exit status, and whether the key still exists.
+    """
+    for number, person in enumerate(persons, start=1):
+        user_pk, name = person.split(",")
         pid = os.fork()
         if pid == 0:
             watch(kill_at(2 * number))
@@ -65,7 +69,7 @@ def erase(*user_pks: str) -> None:
             destroy_unused_keys(now=NOW)
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        print(status, flush=True)
+        print(status, int((Path(folder) / name).exists()))
         if status == 0:
             break
 

@@ -382,15 +382,18 @@ def test_g7_killed_erasure_is_finished_or_has_erased_nothing(
     for person in persons:
         person.store(CLAIMS)
     names = {person: key_name(person) for person in persons}
-    with process_of("erase", tmp_path / "keys", *(str(person.user.pk) for person in persons)) as process:
-        statuses = [int(status) for status in process.communicate(timeout=120)[0].split()]
-    assert process.returncode == 0
-    assert statuses[-1] == 0
-    assert set(statuses[:-1]) == {-signal.SIGKILL}
-    killed = dict(zip(persons, statuses, strict=False))
-    erased = [person for person in killed if not StoredClaim.objects.filter(subject=person.subject.pk).exists()]
-    unfinished = [person for person in erased if keys.get(names[person])]
-    assert 2 < len(unfinished) < len(erased) < len(killed), "killed before the erasure, after it, after the destruction"
+    with process_of(
+        "erase", tmp_path / "keys", *(f"{person.user.pk},{names[person]}" for person in persons)
+    ) as process:
+        results = [line.split() for line in process.communicate(timeout=120)[0].splitlines()]
+    statuses = [int(status) for status, _ in results]
+    assert (process.returncode, statuses[-1], set(statuses[:-1])) == (0, 0, {-signal.SIGKILL})
+    has_key = {person: has_key == "1" for person, (_, has_key) in zip(persons, results, strict=False)}
+    erased = [person for person in has_key if not StoredClaim.objects.filter(subject=person.subject.pk).exists()]
+    unfinished = [person for person in erased if has_key[person]]
+    assert 2 < len(unfinished) < len(erased) < len(has_key), (
+        "killed before the erasure, after it, after the destruction"
+    )
     tasks.scrub()
     assert not UnusedPersonKey.objects.exists()
     for person, name in names.items():
