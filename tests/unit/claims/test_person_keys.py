@@ -235,6 +235,18 @@ def test_g7_sign_in_after_an_erasure_uses_another_key(person: Person, keys: Rete
     assert not AuditEvent.objects.filter(action="alert.raised").exists()
 
 
+def test_g7_unlinking_by_a_stale_instance_destroys_the_current_key(person: Person, keys: RetentionKeyFolder) -> None:
+    person.store(CLAIMS)
+    stale = PairwiseSubject.objects.get(pk=person.subject.pk)
+    scrub_on_request(person)
+    person.store(CLAIMS)
+    name = key_name(person)
+    assert person_key_name(stale.retention_key_id) != name
+    stale.delete()
+    tasks.scrub()
+    assert keys.get(name) is None
+
+
 def test_g7_hold_keeps_the_key_of_the_person_until_an_erasure_after_it(
     make_person: Callable[..., Person], keys: RetentionKeyFolder, tmp_path: Path
 ) -> None:
