@@ -29,6 +29,7 @@ REQUIRED_SQLITE_OPTIONS = {
     "timeout": (5, "seconds at least, otherwise writers fail while they wait for each other"),
     "init_command": (("journal_mode=wal", "secure_delete=on"), "these PRAGMAs are required"),
 }
+PERSON_KEY_SAMPLE_SIZE = 10
 
 
 @register_check(Tags.security)
@@ -200,9 +201,17 @@ def _check_retention_keys() -> Messages:
             return
         # In this order: a key that is created meanwhile is not missing.
         in_use = list_keys_in_use()
-        missing = in_use.difference(retention_keys.get_store().names()) if in_use else ()
+        if not in_use:
+            return
+        # Of the keys of persons a sample, because there may be millions. Unlike those of days, their names are random.
+        days = [name for name in in_use if not name.startswith(retention_keys.HOLD_PREFIX)]
+        claims = StoredClaim.objects.filter(bucket=max(days, default=""))[: PERSON_KEY_SAMPLE_SIZE if days else 0]
+        key_ids = claims.values_list("subject__retention_key_id", flat=True)
+        person_keys = set(map(retention_keys.person_key_name, key_ids))
+        store = retention_keys.get_store()
+        missing = in_use.difference(store.names()) | {name for name in person_keys if store.get(name) is None}
         if missing:
-            text = f"KEYS['retention'] lacks {len(missing)} of the {len(in_use)} keys that encrypt claims."
+            text = f"KEYS['retention'] lacks {len(missing)} of {len(in_use | person_keys)} keys that encrypt claims."
             hint = "If it is another folder or vault, correct that before the next sign-in creates other keys in it."
             yield warning(48, text, hint)
     except (DatabaseError, KeyMissing) as fault:

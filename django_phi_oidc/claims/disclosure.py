@@ -20,6 +20,7 @@ from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
+from ..crypto.retention_keys import KeyCache
 from ..errors import ClaimScrubbed, Code, KeyRingError, RevealRefused, Undecryptable
 from ..subjects.models import PairwiseSubject
 from .categories import can_reveal
@@ -145,7 +146,8 @@ def _authorize_and_reveal(
         mark_response_private(actor.request)
     if any(decision.is_granted and decision.is_labelled for decision in decisions):
         add_notice(actor.request)
-    return map(_reveal_claim, decisions)
+    retention_key_cache: KeyCache = {}
+    return (_reveal_claim(decision, retention_key_cache) for decision in decisions)
 
 
 def _authorize_claims(
@@ -236,7 +238,7 @@ def _create_event(
     )
 
 
-def _reveal_claim(decision: _RevealDecision) -> RevealResult:
+def _reveal_claim(decision: _RevealDecision, retention_key_cache: KeyCache) -> RevealResult:
     """Requires: the event is committed."""
     if not decision.is_granted:
         error = RevealRefused(decision.refusal) if decision.refusal is not None else ClaimScrubbed()
@@ -246,7 +248,7 @@ def _reveal_claim(decision: _RevealDecision) -> RevealResult:
     encrypted: Any = StoredClaim._meta.get_field("value")
     try:
         decision.row.validate_owner(decision.row.subject.user_id)
-        value = json.loads(encrypted.decrypt(decision.row))
+        value = json.loads(encrypted.decrypt(decision.row, retention_key_cache=retention_key_cache))
     except (KeyRingError, ValueError):
         pass
     else:

@@ -78,7 +78,7 @@ def find_current_hold(subject: PairwiseSubject, *, now: datetime) -> LegalHold |
 def get_claim_key_name(
     *, obtained_at: datetime, retention: timedelta | Literal["session"], hold: LegalHold | None
 ) -> str:
-    """Return the name of the retention key for such a claim, or "" if retention keys are disabled."""
+    """Return the name of the retention key of its day or hold for such a claim; "" if retention keys are disabled."""
     if not retention_keys.is_enabled():
         return ""
     if hold is None:
@@ -93,9 +93,9 @@ def preserve_replaced_claims(subject: PairwiseSubject, names: Collection[str], *
     """
     unmoved = set()
     for claim in StoredClaim.objects.filter(subject=subject.pk, session=NO_SESSION, name__in=names):
+        claim.subject = subject
         # A random session id: nothing replaces the claim, and only the disclosure of held claims finds it.
-        session = uuid.UUID(bytes=randomness.token_bytes(16), version=4)
-        if not _reencrypt_claim(claim, bucket=claim.bucket, session=session):
+        if not _reencrypt_claim(claim, bucket=claim.bucket, session=randomness.uuid4()):
             unmoved.add(claim.name)
         StoredClaim.objects.filter(pk=claim.pk).update(expires_at=now)
     return unmoved
@@ -108,6 +108,7 @@ def _apply_holds(subject: PairwiseSubject, *, now: datetime) -> None:
     PairwiseSubject.objects.filter(pk=subject.pk).update(held_until=until)
     hold = holds[0] if holds else None
     for claim in StoredClaim.objects.filter(subject=subject.pk).order_by("pk").select_for_update():
+        claim.subject = subject
         if retention_keys.is_enabled():
             retention: timedelta | Literal["session"] = "session"
             if claim.session == NO_SESSION and claim.expires_at is not None:

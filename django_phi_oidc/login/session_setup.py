@@ -107,7 +107,7 @@ class _NewSession:
     result: TokenExchangeResult
     provider: ProviderDeclaration
     now: datetime
-    session_id: uuid.UUID = field(default_factory=lambda: uuid.UUID(bytes=randomness.token_bytes(16), version=4))
+    session_id: uuid.UUID = field(default_factory=randomness.uuid4)
 
     @property
     def subject(self) -> PairwiseSubject:

@@ -6,6 +6,7 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+import django_phi_oidc._internal.randomness
 import django_phi_oidc.fields
 
 
@@ -113,6 +114,18 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "sink cursor",
                 "verbose_name_plural": "sink cursors",
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
+            name="UnusedPersonKey",
+            fields=[
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("subject_uuid", models.UUIDField(editable=False)),
+            ],
+            options={
+                "verbose_name": "unused person key",
+                "verbose_name_plural": "unused person keys",
                 "default_permissions": (),
             },
         ),
@@ -266,6 +279,10 @@ class Migration(migrations.Migration):
                 ("first_seen_at", models.DateTimeField(verbose_name="first seen at")),
                 ("last_seen_at", models.DateTimeField(verbose_name="last seen at")),
                 ("held_until", models.DateTimeField(editable=False, null=True)),
+                (
+                    "retention_key_id",
+                    models.UUIDField(default=django_phi_oidc._internal.randomness.uuid4, editable=False),
+                ),
                 (
                     "user",
                     models.ForeignKey(
@@ -755,7 +772,7 @@ class Migration(migrations.Migration):
                 (
                     "value",
                     django_phi_oidc.fields.SealedTextField(
-                        bind=("subject_id", "session", "name", "owner", "retained_until"), bucket="bucket"
+                        bind=("subject_id", "session", "name", "owner", "retained_until"), bucket="retention_key_names"
                     ),
                 ),
                 ("purpose", models.CharField(max_length=32, verbose_name="purpose")),

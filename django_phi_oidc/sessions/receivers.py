@@ -54,7 +54,7 @@ def end_sessions_on_unlink(*, instance: PairwiseSubject, origin: Model | Any = N
         raise HeldForLegalReasons
     live = OIDCSession.objects.live().filter(subject=instance.pk).values_list("pk", flat=True)
     ended = end_sessions(list(live), EndReason.SUBJECT_UNLINKED, origin=actor, now=now)
-    scrub_subject(instance, cause="unlinked", origin=actor, now=now)
+    scrub_subject(subject, cause="unlinked", origin=actor, now=now)
     enqueue(Action.SUBJECT_UNLINKED, origin=actor, now=now, subject=str(instance.uuid))
     if isinstance(origin, Model):
         revoke_after_commit([pk for session in ended for pk in session.revocation_ids])

@@ -7,6 +7,7 @@ from django.db import models
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from .._internal import randomness
 from ..audit.events import Origin
 
 
@@ -24,6 +25,8 @@ class PairwiseSubject(models.Model):
     last_seen_at = models.DateTimeField(_("last seen at"))
     held_until = models.DateTimeField(null=True, editable=False)
     """The end of the legal hold that prevents the deletion of the subject and its claims; None without a hold."""
+    retention_key_id = models.UUIDField(default=randomness.uuid4, editable=False)
+    """The id of the person's retention key. An erasure on request replaces it, and the key is destroyed."""
 
     deleted_by: Origin = Origin()
     """The origin of the events of a deletion: set on the instance before `delete()`. Not a column."""

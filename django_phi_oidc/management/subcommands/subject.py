@@ -19,8 +19,9 @@ from django.views.decorators.debug import sensitive_variables
 from ... import conf
 from ..._internal import clock
 from ...audit.request_context import current_origin
+from ...claims.retention import destroy_unused_keys
 from ...crypto import keyring
-from ...errors import AuditUnavailable, HeldForLegalReasons, PhiOidcError
+from ...errors import AuditUnavailable, HeldForLegalReasons, KeyMissing, PhiOidcError
 from ...individual_rights.erasure import erase_person
 from ...individual_rights.export import export_person
 from ...subjects.linking import link_existing_user
@@ -133,6 +134,10 @@ def _erase(options: Options, output: Output) -> None:
         f"{erased.session_count} sessions, {erased.identifier_count} pairwise identifiers and "
         f"{erased.invitation_count} invitations were erased. The account was not deleted."
     )
+    try:
+        destroy_unused_keys(now=clock.now())
+    except (KeyMissing, AuditUnavailable) as error:
+        raise CommandError(f"Retention keys could not be destroyed yet; phi_oidc.scrub tries again: {error}") from error
 
 
 def _get_person(options: Options) -> tuple[AbstractBaseUser, list[PairwiseSubject]]:

@@ -27,7 +27,7 @@ from django_phi_oidc.checks import core, databases, transmission
 from django_phi_oidc.checks import roles as role_checks
 from django_phi_oidc.claims.categories import create_category_permissions
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.crypto.retention_keys import prepare_folder
+from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.claims_fixtures import Person
 from tests.support.client_keys import create_private_key_pem
@@ -810,6 +810,19 @@ def test_a4_store_without_the_retention_keys_of_claims_is_reported(tmp_path: Pat
         with override_settings(**option(KEYS={"retention": source})()):
             assert find_ids(tags=[Tags.database], databases=["default"]) == {"W048"}
             assert find_ids(tags=[Tags.database], databases=["phi_audit"]) == set()
+
+
+def test_g7_folder_of_another_portal_is_reported_although_it_has_keys_of_the_same_days(tmp_path: Path) -> None:
+    """W048."""
+    keys, mounted = tmp_path / "keys", tmp_path / "mounted"
+    for folder in (keys, mounted):
+        prepare_folder(folder)
+        RetentionKeyFolder(folder).create("20261124-86400")
+    with override_settings(**option(KEYS={"retention": keys})()):
+        Person().store({"address": "Bern"})
+        assert find_ids(tags=[Tags.database], databases=["default"]) == set()
+    with override_settings(**option(KEYS={"retention": mounted})()):
+        assert find_ids(tags=[Tags.database], databases=["default"]) == {"W048"}
 
 
 def test_a4_retention_folder_without_its_marker_is_reported(tmp_path: Path) -> None:

@@ -41,7 +41,12 @@ PACKAGE_COLUMNS = {
     "django_phi_oidc_pendingrevocation.session_token",
 }
 HOST_COLUMNS = {"ward_chart.text", "ward_chart.remark", "ward_bed.The Note", "ward_visit.note", "ward_patient.history"}
-RETENTION = ("20261125-86400", "20261125-session", "hold-0123456789abcdef0123456789abcdef")
+RETENTION = (
+    "20261125-86400",
+    "20261125-session",
+    "20261125-86400+person/01/23456789abcdef0123456789abcdef",
+    "hold-0123456789abcdef0123456789abcdef",
+)
 
 
 def column_of(model: Any, name: str) -> EncryptedColumn:
