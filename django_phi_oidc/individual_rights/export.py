@@ -1,7 +1,8 @@
 """Export all stored data of a person, and who accessed it, in one document. Spec: 45 CFR 164.524, GDPR 15."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,11 +16,14 @@ from ..access.policy import PATIENT_REQUEST
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
 from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
-from ..claims.models import LegalHold, StoredClaim
+from ..claims.legal_holds import find_suspended_purposes
+from ..claims.models import FOREVER, LegalHold, StoredClaim
 from ..config.claims import ClaimDeclaration
 from ..errors import KeyRingError
 from ..sessions.models import OIDCSession
 from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
+
+_HOLD_ACTIONS = frozenset({Action.HOLD_PLACED, Action.HOLD_RELEASED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,8 @@ class PersonExport:
 
     document: Mapping[str, Any] = field(repr=False)
     unreadable_items: tuple[str, ...]
+    withheld_count: int
+    """Events that a suspension of the accounting keeps from the person: for staff only."""
 
 
 @sensitive_variables()
@@ -50,13 +56,22 @@ def export_person(
     which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
     their author; and emergency accesses that the person opened, without record and reason, which are about others. The
     number of SELECTs does not depend on the number of subjects. Only the events are read in pages of a thousand.
+
+    While a legal hold suspends the accounting (45 CFR 164.528(a)(2)), the document leaves out that hold and the events
+    for its purposes, unless the export is for one of these purposes itself.
     Raises: AuditUnavailable, and then nothing was decrypted.
     """
+    suspended = find_suspended_purposes(user.pk, now=now)
+    suspended = {} if purpose in suspended else suspended
+    until = max(suspended.values()).isoformat(timespec="seconds") if suspended else ""
     claims = list(StoredClaim.objects.filter(subject__in=subjects).order_by("name", "obtained_at"))
     fields: dict[str, Any] = {"origin": origin, "now": now, "purpose": purpose, "reason": reason_code}
-    record_many(list(_build_export_events(user, subjects, claims, **fields)))
+    record_many(list(_build_export_events(user, subjects, claims, suspended_until=until, **fields)))
     unreadable: list[str] = []
+    withheld: list[uuid.UUID] = []
     holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
+    if suspended:
+        holds = _hide_suspending_holds(holds, claims, now=now)
     uuids = {subject.pk: str(subject.uuid) for subject in subjects}
     # After a link is deleted, its sessions still refer to the account.
     is_of_person = Q(subject__in=subjects) | Q(user=user.pk, subject=None)
@@ -81,7 +96,7 @@ def export_person(
                 "holds": [
                     _serialize(h, "placed_at", "until", "released_at") for h in holds if h.subject_id == subject.pk
                 ],
-                "events": list(_iter_events(subject, unreadable)),
+                "events": list(_iter_events(subject, unreadable, withheld, suspended_purposes=suspended)),
             }
             for subject in subjects
         ],
@@ -94,13 +109,30 @@ def export_person(
         ],
         "unreadable": unreadable,
     }
-    return PersonExport(document=document, unreadable_items=tuple(unreadable))
+    return PersonExport(document=document, unreadable_items=tuple(unreadable), withheld_count=len(withheld))
+
+
+def _hide_suspending_holds(
+    holds: Sequence[LegalHold], claims: Sequence[StoredClaim], *, now: datetime
+) -> list[LegalHold]:
+    """Return the other holds, and remove from the claims what shows that there is a suspending one."""
+    others = [hold for hold in holds if not hold.suspended_until]
+    ends = [
+        (hold.subject_id, hold.until or FOREVER)
+        for hold in others
+        if hold.released_at is None and (hold.until or FOREVER) > now
+    ]
+    for claim in claims:
+        claim.held_until = max((until for subject, until in ends if subject == claim.subject_id), default=None)
+    return others
 
 
 def _build_export_events(
     user: AbstractBaseUser,
     subjects: Sequence[PairwiseSubject],
     claims: Sequence[StoredClaim],
+    *,
+    suspended_until: str,
     **event_fields: Any,
 ) -> Iterator[NewEvent]:
     """Yield the events: the claim names of each subject, or one event for an account without subjects."""
@@ -108,13 +140,14 @@ def _build_export_events(
         str(subject.uuid): sorted({claim.name for claim in claims if claim.subject_id == subject.pk})
         for subject in subjects
     }
+    suspension = {"suspended_until": suspended_until} if suspended_until else {}
     for subject_id, names in (names_by_subject or {"": []}).items():
         for start in range(0, max(len(names), 1), MAX_ITEMS):
             yield NewEvent(
                 action=Action.SUBJECT_EXPORTED,
                 subject=subject_id,
                 resource=f"user/{user.pk}",
-                detail={"claims": names[start : start + MAX_ITEMS]},
+                detail={"claims": names[start : start + MAX_ITEMS], **suspension},
                 **event_fields,
             )
 
@@ -154,11 +187,21 @@ def _serialize_session(session: OIDCSession, subject_uuids: Mapping[int, str]) -
     }
 
 
-def _iter_events(subject: PairwiseSubject, unreadable_items: list[str]) -> Iterator[dict[str, Any]]:
+def _iter_events(
+    subject: PairwiseSubject,
+    unreadable_items: list[str],
+    withheld_ids: list[uuid.UUID],
+    *,
+    suspended_purposes: Container[str],
+) -> Iterator[dict[str, Any]]:
     """Yield the events about the subject, up to a row that was altered into an invalid event."""
     try:
         for event in iterate_events(EventFilters(subject=str(subject.uuid))):
             detail = parse_detail(event.detail)
+            is_suspending_hold = event.action in _HOLD_ACTIONS and "suspended_until" in detail
+            if event.purpose in suspended_purposes or (suspended_purposes and is_suspending_hold):
+                withheld_ids.append(event.id)
+                continue
             yield {
                 "id": str(event.id),
                 **_serialize(event, "occurred_at", "action", "outcome", "purpose", "actor"),

@@ -50,8 +50,9 @@ class AccountingMixin(ContextMixin, View):
 
     Template context: `disclosures` (a list of DisplayedDisclosure, newest first), `since`, `shows_own`, `newer` and
     `older` (query strings, or empty), and on the last page `begins_at` if older events are only in archives. `?all=1`
-    also shows the user's own accesses. An event is recorded before each page is displayed. Requires an OIDC session;
-    the response is not stored; without the audit log it is 503.
+    also shows the user's own accesses. Disclosures whose accounting a legal hold suspends are left out, and nothing
+    shows that. An event is recorded before each page is displayed. Requires an OIDC session; the response is not
+    stored; without the audit log it is 503.
     """
 
     request: HttpRequest

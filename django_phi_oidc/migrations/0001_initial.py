@@ -296,6 +296,19 @@ class Migration(migrations.Migration):
                     models.CharField(default="", editable=False, max_length=255, verbose_name="released by"),
                 ),
                 (
+                    "suspended_until",
+                    models.DateTimeField(blank=True, null=True, verbose_name="accounting suspended until"),
+                ),
+                (
+                    "suspended_purposes",
+                    models.JSONField(blank=True, default=list, verbose_name="purposes of these disclosures"),
+                ),
+                ("agency", models.CharField(blank=True, max_length=255, verbose_name="agency or official")),
+                (
+                    "oral_statement_at",
+                    models.DateTimeField(blank=True, null=True, verbose_name="oral statement of"),
+                ),
+                (
                     "subject",
                     models.ForeignKey(
                         null=True,

@@ -309,6 +309,10 @@ def test_hold_of_the_page_is_placed_listed_and_released(
     call_command(*(str(hold.pk) if word == "0b7a…" else word for word in releasing[2:]))
     hold.refresh_from_db()
     assert hold.released_at is not None
+    (suspending,) = commands("retention", "suspend")
+    call_command(*(subject if word == "6f1e0c1e-…" else word for word in suspending[2:]))
+    (hold,) = LegalHold.objects.filter(released_at=None)
+    assert (hold.agency, hold.suspended_purposes) == ("Board of Health", ["HLEGAL"])
 
 
 @pytest.mark.django_db(**EVERYTHING)

@@ -218,8 +218,8 @@ def test_export_executes_as_many_selects_for_three_subjects_as_for_one(
         with CaptureQueriesContext(connection) as asked:
             export(person, *subjects)
         counts.append(len([query for query in asked if query["sql"].startswith("SELECT")]))
-    # Claims, holds, sessions, identifiers, invitations, emergencies.
-    assert counts == [6, 6]
+    # Suspensions of the accounting, claims, holds, sessions, identifiers, invitations, emergencies.
+    assert counts == [7, 7]
 
 
 def test_export_contains_emergency_accesses_without_the_patient(

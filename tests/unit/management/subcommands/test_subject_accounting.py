@@ -209,5 +209,5 @@ def test_status_is_1_if_a_row_is_no_longer_a_valid_event(person: Person) -> None
     with without_triggers():
         wrong = "infinity" if is_postgresql() else "2026-13-01 00:00:00"
         sql(f"UPDATE {EVENT} SET occurred_at = %s", wrong)
-    with pytest.raises(CommandError, match="The list is incomplete"):
+    with pytest.raises(CommandError, match="Nothing was listed"):
         run(person.user.pk)
