@@ -13,6 +13,8 @@ from .audit.tasks import seal as seal
 from .audit_exports.tasks import work_trail_jobs as work_trail_jobs
 from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub
+from .individual_rights.accounting import get_accounting_start
+from .individual_rights.accounting_copies import delete_old_copies
 from .replay.cache import delete_expired
 from .sessions.lifecycle import delete_ended_sessions
 from .sessions.tasks import end_expired_sessions as end_expired_sessions
@@ -23,10 +25,12 @@ from .siem.tasks import deliver as deliver
 
 @periodic_task("phi_oidc.prune")
 def prune() -> None:
-    """Delete the rows whose retention has ended: spent identifiers, sessions, revocations and alerts."""
+    """Delete the rows whose retention has ended: spent identifiers, sessions, revocations, alerts, accountings."""
     now = clock.now()
     before = now - conf.operational_retention()
     delete_expired(now=now)
     delete_ended_sessions(before=before, now=now)
     delete_finished_revocations(before=before)
     delete_acknowledged_alerts(before=before)
+    # What was given is documented for as long as the right to an accounting goes back.
+    delete_old_copies(before=get_accounting_start(now))

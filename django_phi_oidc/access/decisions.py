@@ -24,6 +24,7 @@ from .policy import (
     find_assurance_refusal,
     is_resource_reference,
 )
+from .recipients import remember_recipient
 
 logger = logging.getLogger("django_phi_oidc.access")
 FindObject = Callable[[], Any]
@@ -70,6 +71,8 @@ def authorize(
         reason=refusal or "",
         detail={**_get_client_detail(actor), **_get_emergency_detail(emergency)},
     )
+    if not refusal:
+        remember_recipient(actor.user, now=now, resource=resource)
     if _record_decision(event, emergency=emergency, find_emergency=find_emergency):
         _flush_spool(now=now)
     return refusal

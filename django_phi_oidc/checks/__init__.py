@@ -7,4 +7,5 @@ from . import databases as databases
 from . import emergency as emergency
 from . import logout as logout
 from . import middleware as middleware
+from . import patient_resources as patient_resources
 from . import roles as roles

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -13,6 +14,7 @@ from .. import conf
 from .._internal import clock, request_secrets
 from ..access.no_store import mark_response_private
 from ..access.policy import CLAIM_BOUND_TO_SESSION, CLAIM_NOT_DECLARED, find_reveal_refusal
+from ..access.recipients import remember_recipient
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
@@ -114,6 +116,8 @@ def _authorize_and_reveal(
     size = max(1, REVEAL_BATCH_SIZE // max(1, len(names)))
     for start in range(0, len(users), size):
         batch = list(_authorize_claims(actor, users[start : start + size], names, purpose=purpose, now=now))
+        if not all(map(partial(_is_self, actor), users)) and any(decision.is_granted for decision in batch):
+            remember_recipient(actor.user, now=now)
         fields: dict[str, Any] = {"actor": actor, "purpose": purpose, "reason_code": reason_code, "now": now}
         record_many([_create_event(decision, **fields) for decision in batch])
         decisions += batch

@@ -10,6 +10,7 @@ from .. import conf
 from .._internal import clock, request_secrets
 from ..access.no_store import mark_response_private
 from ..access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
+from ..access.recipients import remember_recipient
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
@@ -59,6 +60,8 @@ def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str) -
         reason=refusal or "legal_hold",
         detail={},
     )
+    if not refusal:
+        remember_recipient(actor.user, now=now)
     # A disclosure without claims is recorded, too.
     record_many([event._replace(detail={"claim": row.name}) for row in rows] or [event])
     if refusal:

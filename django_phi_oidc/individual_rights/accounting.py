@@ -3,17 +3,19 @@
 Disclosures for treatment, payment and health care operations are included, although the rule exempts them.
 """
 
+import json
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
 
 from ..access.policy import PATIENT_REQUEST, PURPOSES, is_resource_reference
+from ..access.recipients import UNKNOWN_RECIPIENT, Recipient, find_current_recipients, find_recipients
 from ..audit.actions import DISCLOSURE_ACTIONS
 from ..audit.events import (
     Action,
@@ -35,7 +37,9 @@ from ..audit.search import (
 )
 from ..claims.legal_holds import find_suspended_purposes
 from ..crypto import keyring
+from ..errors import AuditUnavailable, KeyMissing
 from ..subjects.models import PairwiseSubject
+from .accounting_copies import store_copy
 
 _ACCOUNTING_YEARS = 6
 
@@ -52,6 +56,8 @@ class Disclosure:
     """The primary key as text; empty for a command on the server."""
     is_own: bool
     """The actor is the person."""
+    recipient: Recipient = UNKNOWN_RECIPIENT
+    """The actor at the time of the access. Without a name: the person, a command, or unknown."""
     purpose: str
     """HL7 PurposeOfUse code, or empty."""
     resource: str
@@ -88,18 +94,18 @@ class DisclosureAccounting:
     ) -> KeysetPage[Disclosure, uuid.UUID]:
         """Return up to size disclosures, newest first: the newest ones, or those next to the event `before` or `after`.
 
-        The event of this accounting is committed first. The MACs of the events are NOT checked.
+        The event of this accounting and a copy of it are committed first. The MACs of the events are NOT checked.
         Raises: AuditUnavailable, RowUnreadable, and then nothing may be displayed.
         """
         page = list_events_of_query(self._build_query(), before=before, after=after, page_size=size)
-        rows = tuple(map(self._create_disclosure, page.rows))
+        rows = self._create_disclosures(page.rows)
         self._record(rows)
         return KeysetPage(rows=rows, newer_key=page.newer_key, older_key=page.older_key)
 
     def list_all(self) -> list[Disclosure]:
         """Return all disclosures, newest first, as `get_page` does."""
         pages = iterate_event_pages_of_query(self._build_query())
-        rows = [self._create_disclosure(event) for page in pages for event in page]
+        rows = [row for page in pages for row in self._create_disclosures(page)]
         self._record(rows)
         return rows
 
@@ -125,21 +131,37 @@ class DisclosureAccounting:
             excluded_purposes=self.suspended_purposes,
         )
 
-    def _record(self, rows: Collection[Disclosure]) -> None:
-        """Commit the event of what is given, one for each subject. Raises: AuditUnavailable, RowUnreadable."""
+    def _record(self, rows: Sequence[Disclosure]) -> None:
+        """Commit a copy of what is given, and an event for each subject. Raises: AuditUnavailable, RowUnreadable."""
         detail: dict[str, Any] = {"since": self.since.isoformat(timespec="seconds"), "count": len(rows)}
         if self.suspended_purposes:
             until = max(self.suspended_purposes.values())
             detail |= {"withheld": self.count_withheld(), "suspended_until": until.isoformat(timespec="seconds")}
-        event = NewEvent(
-            action=Action.SUBJECT_ACCOUNTED,
-            origin=self.origin,
-            now=self.now,
-            purpose=PATIENT_REQUEST,
-            resource=f"user/{self.user_pk}",
-            detail=detail,
+        fields: Any = {"origin": self.origin, "now": self.now, "purpose": PATIENT_REQUEST}
+        fields |= {"action": Action.SUBJECT_ACCOUNTED, "resource": f"user/{self.user_pk}"}
+        try:
+            # One transaction: neither the copy nor the events remain without the other.
+            with transaction.atomic():
+                detail["sha256"] = store_copy(self.user_pk, list(map(_format_line, rows)), now=self.now)
+                subjects = self.subject_uuids or ("",)
+                record_many([NewEvent(subject=subject, detail=detail, **fields) for subject in subjects])
+        except KeyMissing as error:
+            raise AuditUnavailable from error
+
+    def _create_disclosures(self, events: Sequence[AuditEvent]) -> tuple[Disclosure, ...]:
+        """Return the disclosures with their recipients. Raises: AuditUnavailable without the keys."""
+        rows = [self._create_disclosure(event) for event in events]
+        looks = [(row.actor, row.occurred_at) for row in rows if not row.is_own]
+        try:
+            known = find_recipients(looks)
+        except KeyMissing as error:
+            raise AuditUnavailable from error
+        # Events from before the first row: the name that the account has now is better than none.
+        current = find_current_recipients({actor for actor, moment in looks if (actor, moment) not in known} - {""})
+        return tuple(
+            replace(row, recipient=known.get((row.actor, row.occurred_at)) or current.get(row.actor, UNKNOWN_RECIPIENT))
+            for row in rows
         )
-        record_many([event._replace(subject=subject) for subject in self.subject_uuids or ("",)])
 
     def _create_disclosure(self, event: AuditEvent) -> Disclosure:
         detail = parse_detail(event.detail)
@@ -197,24 +219,22 @@ def create_accounting(
     )
 
 
-def find_actor_accounts(disclosures: Collection[Disclosure]) -> dict[str, AbstractBaseUser]:
-    """Return the accounts of the actors by `Disclosure.actor`; deleted accounts are missing."""
-    model = get_user_model()
-    keys = {}
-    for actor in {disclosure.actor for disclosure in disclosures} - {""}:
-        try:
-            key = model._meta.pk.to_python(actor)
-            model._meta.pk.run_validators(key)
-        except ValidationError:
-            continue
-        keys[key] = actor
-    return {keys[user.pk]: user for user in model._default_manager.filter(pk__in=keys)} if keys else {}
-
-
-def get_display_name(account: AbstractBaseUser | None) -> str:
-    """Return the name of an actor; empty for an account that has no name or was deleted."""
-    full_name = getattr(account, "get_full_name", None)
-    return str(full_name()).strip() if full_name else ""
+def _format_line(disclosure: Disclosure) -> str:
+    """Return the line of the copy: JSON with sorted members."""
+    members = {
+        "action": disclosure.action,
+        "actor": disclosure.actor,
+        "claims": disclosure.claims,
+        "emergency": disclosure.emergency,
+        "event": str(disclosure.id),
+        "name": disclosure.recipient.name,
+        "occurred_at": disclosure.occurred_at.astimezone(UTC).isoformat(),
+        "own": disclosure.is_own,
+        "purpose": disclosure.purpose,
+        "resource": disclosure.resource,
+        "roles": disclosure.recipient.roles,
+    }
+    return json.dumps(members, sort_keys=True, ensure_ascii=False)
 
 
 def get_accounting_start(now: datetime) -> datetime:

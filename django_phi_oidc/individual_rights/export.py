@@ -13,6 +13,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ..access.emergency.models import EmergencyAccess
 from ..access.policy import PATIENT_REQUEST
+from ..access.recipients import list_stored_names
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
 from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
@@ -22,6 +23,7 @@ from ..config.claims import ClaimDeclaration
 from ..errors import KeyRingError
 from ..sessions.models import OIDCSession
 from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
+from .models import AccountingCopy
 
 _HOLD_ACTIONS = frozenset({Action.HOLD_PLACED, Action.HOLD_RELEASED})
 
@@ -54,8 +56,9 @@ def export_person(
 
     Included: all stored claims, even expired ones; sessions without tokens and keys; legal holds without their reason,
     which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
-    their author; and emergency accesses that the person opened, without record and reason, which are about others. The
-    number of SELECTs does not depend on the number of subjects. Only the events are read in pages of a thousand.
+    their author; emergency accesses that the person opened, without record and reason, which are about others; the
+    names under which the person got data of others; and which accountings were given, without their lines. The number
+    of SELECTs does not depend on the number of subjects. Only the events are read in pages of a thousand.
 
     While a legal hold suspends the accounting (45 CFR 164.528(a)(2)), the document leaves out that hold and the events
     for its purposes, unless the export is for one of these purposes itself.
@@ -76,11 +79,6 @@ def export_person(
     # After a link is deleted, its sessions still refer to the account.
     is_of_person = Q(subject__in=subjects) | Q(user=user.pk, subject=None)
     sessions = OIDCSession.objects.filter(is_of_person).order_by("started_at", "pk")
-    identifiers = PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
-    codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
-    code_times = ("created_at", "expires_at", "redeemed_at", "revoked_at")
-    emergencies = EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
-    emergency_names = ("permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
     document = {
         "exported_at": _format_datetime(now),
         "account": {"id": str(user.pk), "username": user.get_username()},
@@ -101,15 +99,33 @@ def export_person(
             for subject in subjects
         ],
         "sessions": [_serialize_session(session, uuids) for session in sessions],
+        **_serialize_account_data(user),
+        "unreadable": unreadable,
+    }
+    return PersonExport(document=document, unreadable_items=tuple(unreadable), withheld_count=len(withheld))
+
+
+def _serialize_account_data(user: AbstractBaseUser) -> dict[str, Any]:
+    """Return what is stored for the account, and not for one of its subjects."""
+    identifiers = PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
+    codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
+    code_times = ("created_at", "expires_at", "redeemed_at", "revoked_at")
+    emergencies = EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
+    emergency_names = ("permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
+    copies = AccountingCopy.objects.filter(account=str(user.pk)).defer("lines").order_by("first_given_at", "pk")
+    return {
         "identifiers": [_serialize(identifier, "sector", "value") for identifier in identifiers],
         "invitations": [_serialize(code, "provider", *code_times) for code in codes],
         "emergencies": [
             {"id": str(row.pk), **_serialize(row, *emergency_names, optional=("close_reason", "verdict"))}
             for row in emergencies
         ],
-        "unreadable": unreadable,
+        "recipient_names": [
+            {"since": _format_datetime(since), "name": recipient.name, "roles": list(recipient.roles)}
+            for since, recipient in list_stored_names(user)
+        ],
+        "accountings": [_serialize(copy, "first_given_at", "last_given_at", "count", "sha256") for copy in copies],
     }
-    return PersonExport(document=document, unreadable_items=tuple(unreadable), withheld_count=len(withheld))
 
 
 def _hide_suspending_holds(

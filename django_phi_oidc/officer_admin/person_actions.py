@@ -20,6 +20,7 @@ from .. import conf
 from ..access.emergency.admin import close_selected_emergencies
 from ..access.emergency.models import EmergencyAccess
 from ..access.emergency.queries import REVIEW_PERMISSION
+from ..access.recipients import remember_recipient
 from ..audit.events import Origin
 from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
@@ -197,6 +198,7 @@ def _export_person(request: ActionRequest) -> ActionResult:
     options: dict[str, Any] = {"claim_declarations": conf.claims(), "origin": request.origin, "now": request.now}
     data = request.form_data
     options |= {"purpose": data["purpose"], "reason_code": data["reason"]}
+    remember_recipient(request.actor.user, now=request.now)
     exported = export_person(request.person, request.subjects, **options)
     return ActionResult(rows=(), document=json.dumps(exported.document, indent=2, ensure_ascii=False))
 

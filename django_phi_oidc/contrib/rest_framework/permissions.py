@@ -65,6 +65,8 @@ class PHIAccess(BasePermission):
     `get_permission_object`. Use it as the last permission class: its event says that access was permitted.
     """
 
+    phi_oidc_guards_resource = True
+
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises: APIRequestRefused, PermissionDenied, NotAuthenticated, after an event; DeclarationInvalid."""
         mark_response_private(request._request)

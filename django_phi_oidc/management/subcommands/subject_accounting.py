@@ -20,16 +20,14 @@ from ...individual_rights.accounting import (
     Disclosure,
     DisclosureAccounting,
     create_accounting,
-    find_actor_accounts,
     get_accounting_start,
-    get_display_name,
 )
 from ._arguments import Options, get_user_by_pk, parse_time
 from ._output import Output, format_untrusted, format_value
 
 _MAX_DIGITS = 5
 _COLUMNS = (
-    *("occurred_at", "actor", "name", "own", "purpose", "purpose_name", "action", "resource", "claims"),
+    *("occurred_at", "actor", "name", "roles", "own", "purpose", "purpose_name", "action", "resource", "claims"),
     *("emergency", "event"),
 )
 _ACTION_PREFIXES = {Action.CLAIM_REVEALED: "", Action.ACCESS_GRANTED: "", Action.SUBJECT_EXPORTED: "export: "}
@@ -56,9 +54,8 @@ def handle(options: Options, output: Output) -> None:
     except (AuditUnavailable, ImproperlyConfigured, RowUnreadable) as refusal:
         raise CommandError(f"Nothing was listed. {refusal}") from refusal
     write = _create_row_writer(options, output)
-    accounts = find_actor_accounts(disclosures)
     for disclosure in disclosures:
-        write(_build_row(disclosure, accounts.get(disclosure.actor)))
+        write(_build_row(disclosure))
     if accounting.suspended_purposes:
         # On standard error: the output is for the person, who must not learn of it.
         until = format_value(max(accounting.suspended_purposes.values()))
@@ -83,9 +80,10 @@ def _create_accounting(user: AbstractBaseUser, options: Options, *, now: datetim
     )
 
 
-def _build_row(disclosure: Disclosure, actor_account: AbstractBaseUser | None) -> AccountingRow:
+def _build_row(disclosure: Disclosure) -> AccountingRow:
     row = {name: getattr(disclosure, name, None) for name in _COLUMNS}
-    row |= {"occurred_at": format_value(disclosure.occurred_at), "name": get_display_name(actor_account)}
+    row |= {"occurred_at": format_value(disclosure.occurred_at), "name": disclosure.recipient.name}
+    row["roles"] = list(disclosure.recipient.roles)
     return row | {"own": disclosure.is_own, "claims": list(disclosure.claims), "event": str(disclosure.id)}
 
 
@@ -105,7 +103,8 @@ def _format_cell(value: Any) -> str:
 
 def _format_line(row: AccountingRow) -> str:
     actor, name = row["actor"], format_untrusted(row["name"])
-    who = f"{name or 'a member of staff'} ({actor})" if actor else "a command on the server"
+    roles = "".join(f", {format_untrusted(role)}" for role in row["roles"])
+    who = f"{name or 'a member of staff'}{roles} ({actor})" if actor else "a command on the server"
     data = " ".join(row["claims"]) or row["resource"]
     parts = [
         row["occurred_at"],

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,18 +17,28 @@ from django.conf import settings
 from django.contrib.auth.models import Group
 from django.core.checks import Tags, run_checks
 from django.db import connections
+from django.http import HttpResponse
 from django.test import override_settings
+from django.urls import include, path
+from django.views.decorators.cache import never_cache
+from django.views.generic import View
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.views import APIView
 
 from django_phi_oidc._internal import clock, randomness
+from django_phi_oidc.access.mixins import PHIAccessMixin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.checks import core, databases
 from django_phi_oidc.checks import roles as role_checks
+from django_phi_oidc.contrib.rest_framework.permissions import PHIAccess
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import prepare_folder
+from django_phi_oidc.decorators import phi_access, require_assurance
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.claims_fixtures import Person
 from tests.support.client_keys import create_private_key_pem
+from tests.support.disclosure_events import RESOURCES
 from tests.support.mail_settings import mailer
 from tests.support.phi_oidc_settings import override_phi_oidc
 
@@ -304,6 +315,7 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W028", mailers(default={}), mailers(default=mailer_of(1))),
     ("W028", mailing(60), mailing(59)),
     ("W028", mailing(None), option()),
+    ("W075", emergency(), both(emergency(), option(PATIENT_RESOURCES=RESOURCES))),
     ("E002", option(LEAKAGE_GUARD="mask"), option(LEAKAGE_GUARD="block")),
     ("E002", option(METRICS=["statsd"]), option(METRICS=["prometheus", "opentelemetry"])),
     ("E002", option(METRICS="prometheus"), option(METRICS=[])),
@@ -331,6 +343,42 @@ def test_check_reports_wrong_settings_and_no_valid_ones(check_id: str, wrong: Ch
         assert check_id in find_ids()
     with override_settings(**right()):
         assert check_id not in find_ids()
+
+
+class GuardedChart(PHIAccessMixin, View):
+    permission, purpose = "portal.view_chart", "TREAT"
+
+    def get_resource(self) -> str:
+        return "Patient/7"
+
+
+class GuardedApi(APIView):
+    permission_classes = (IsAuthenticated, PHIAccess)
+
+
+@phi_access(permission="portal.view_chart", purpose="TREAT", resource=lambda request: "Patient/7")
+def guarded_function(request: Any) -> HttpResponse:
+    return HttpResponse()
+
+
+@require_assurance(acr=["gold"])
+def unguarded_function(request: Any) -> HttpResponse:
+    return HttpResponse()
+
+
+@pytest.mark.parametrize(
+    "view", [guarded_function, never_cache(guarded_function), GuardedChart.as_view(), GuardedApi.as_view()]
+)
+def test_g9_guarded_view_without_patient_resources_is_reported(view: Any) -> None:
+    """W075."""
+    urls = ModuleType("urls")
+    for callback, expected in ((view, True), (unguarded_function, False)):
+        urls = ModuleType("urls")
+        vars(urls)["urlpatterns"] = [path("records/", include([path("chart/", callback)]))]
+        with override_settings(ROOT_URLCONF=urls):
+            assert ("W075" in find_ids()) is expected
+            with override_settings(**option(PATIENT_RESOURCES=RESOURCES)()):
+                assert "W075" not in find_ids()
 
 
 def test_c3_each_override_is_named_by_a_warning() -> None:

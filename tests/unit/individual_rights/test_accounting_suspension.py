@@ -102,7 +102,7 @@ def test_g5_event_of_an_accounting_names_what_was_withheld(looked_at: Person) ->
     purposes(looked_at)
     assert "withheld" not in last_detail(Action.SUBJECT_ACCOUNTED)
     suspend(looked_at)
-    purposes(looked_at)
+    purposes(looked_at, now=NOW + timedelta(seconds=1))
     detail = last_detail(Action.SUBJECT_ACCOUNTED)
     assert (detail["count"], detail["withheld"], detail["suspended_until"]) == (2, 2, END.isoformat())
 

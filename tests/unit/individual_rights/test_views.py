@@ -96,7 +96,7 @@ def test_project_overrides_the_names_of_actors(person: SignedIn) -> None:
     for by in (ada.pk, STAFF, person.user.pk):
         reveal(person.subject.uuid, by=by)
     displayed = {line.split("|")[1] for line in lines(person.client().get("/named/?all=1"))}
-    assert displayed == {"Dr. Berg", "a former colleague", "you"}
+    assert displayed == {"Dr. Ada Berg", "a former colleague", "you"}
 
 
 def test_page_never_displays_another_person(sign_in: Callable[[], SignedIn]) -> None:
@@ -255,5 +255,6 @@ def test_page_executes_as_many_queries_for_many_disclosures_as_for_few(person: S
             client.get("/record/")
         counts.append((len(here), len(there)))
     assert counts[0] == counts[1]
-    # The session and its user; the subjects; suspensions of the accounting; the actors. The page; the event.
-    assert counts[0] == (5, 2)
+    # The session and its user; the subjects; suspensions of the accounting; the names at that time and those of today;
+    # the copy, in a transaction. The page; the event.
+    assert counts[0] == (9, 2)

@@ -94,6 +94,7 @@ def test_json_is_one_object_per_line(person: Person) -> None:
         "occurred_at": "2026-11-24T12:00:00+00:00",
         "actor": STAFF,
         "name": "",
+        "roles": [],
         "own": False,
         "purpose": "TREAT",
         "purpose_name": "treatment",
@@ -125,7 +126,7 @@ def test_csv_has_no_formulas(sign: str, person: Person) -> None:
 
 def test_empty_csv_has_its_header(person: Person) -> None:
     assert run(person.user.pk, "--csv").strip() == (
-        "occurred_at,actor,name,own,purpose,purpose_name,action,resource,claims,emergency,event"
+        "occurred_at,actor,name,roles,own,purpose,purpose_name,action,resource,claims,emergency,event"
     )
     assert run(person.user.pk) == run(person.user.pk, "--json") == ""
 
