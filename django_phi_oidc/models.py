@@ -23,7 +23,9 @@ from .replay.models import UsedIdentifier as UsedIdentifier
 from .sessions.models import OIDCSession as OIDCSession
 from .sessions.models import PendingRevocation as PendingRevocation
 from .siem.models import SinkCursor as SinkCursor
+from .subjects.models import AccountNotice as AccountNotice
 from .subjects.models import ActivationCode as ActivationCode
+from .subjects.models import KnownDevice as KnownDevice
 from .subjects.models import PairwiseIdentifier as PairwiseIdentifier
 from .subjects.models import PairwiseSubject as PairwiseSubject
 from .subjects.models import SubjectDigest as SubjectDigest

@@ -1,5 +1,6 @@
 """System checks, a module for each part of the settings."""
 
+from . import account_notices as account_notices
 from . import apis as apis
 from . import audit_exports as audit_exports
 from . import core as core

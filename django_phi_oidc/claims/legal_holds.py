@@ -91,7 +91,7 @@ def find_suspended_purposes(user_pk: Any, *, now: datetime) -> dict[str, datetim
     suspended: dict[str, datetime] = {}
     for until, purposes in holds.order_by("suspended_until").values_list("suspended_until", "suspended_purposes"):
         # The column may have been changed in the database: the law permits to leave out no other disclosure.
-        suspended |= dict.fromkeys(set(SUSPENDABLE_PURPOSES).intersection(purposes), until)
+        suspended |= {purpose: until for purpose in SUSPENDABLE_PURPOSES if until and purpose in purposes}
     return suspended
 
 

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ from ..claims.models import FOREVER, LegalHold, StoredClaim
 from ..config.claims import ClaimDeclaration
 from ..errors import KeyRingError
 from ..sessions.models import OIDCSession
-from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
+from ..subjects.models import AccountNotice, ActivationCode, KnownDevice, PairwiseIdentifier, PairwiseSubject
 from .models import AccountingCopy
 
 _HOLD_ACTIONS = frozenset({Action.HOLD_PLACED, Action.HOLD_RELEASED})
@@ -57,8 +57,9 @@ def export_person(
     Included: all stored claims, even expired ones; sessions without tokens and keys; legal holds without their reason,
     which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
     their author; emergency accesses that the person opened, without record and reason, which are about others; the
-    names under which the person got data of others; and which accountings were given, without their lines. The number
-    of SELECTs does not depend on the number of subjects. Only the events are read in pages of a thousand.
+    names under which the person got data of others; which accountings were given, without their lines; notices; and
+    known browsers. The number of SELECTs does not depend on the number of subjects. Only the events are read in pages
+    of a thousand.
 
     While a legal hold suspends the accounting (45 CFR 164.528(a)(2)), the document leaves out that hold and the events
     for its purposes, unless the export is for one of these purposes itself.
@@ -100,6 +101,7 @@ def export_person(
         ],
         "sessions": [_serialize_session(session, uuids) for session in sessions],
         **_serialize_account_data(user),
+        "notices": [_serialize_notice(row, unreadable) for row in AccountNotice.objects.filter(user=user.pk)],
         "unreadable": unreadable,
     }
     return PersonExport(document=document, unreadable_items=tuple(unreadable), withheld_count=len(withheld))
@@ -113,7 +115,9 @@ def _serialize_account_data(user: AbstractBaseUser) -> dict[str, Any]:
     emergencies = EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
     emergency_names = ("permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
     copies = AccountingCopy.objects.filter(account=str(user.pk)).defer("lines").order_by("first_given_at", "pk")
+    devices = KnownDevice.objects.filter(user=user.pk).order_by("first_used_at", "pk")
     return {
+        "devices": [_serialize(device, "first_used_at", "last_used_at") for device in devices],
         "identifiers": [_serialize(identifier, "sector", "value") for identifier in identifiers],
         "invitations": [_serialize(code, "provider", *code_times) for code in codes],
         "emergencies": [
@@ -188,6 +192,17 @@ def _serialize_claim(
         return fields
 
 
+def _serialize_notice(notice: AccountNotice, unreadable: list[str]) -> dict[str, Any]:
+    """Return the notice with its address; if it can't be decrypted, it is missing, and listed in unreadable."""
+    sealed: Any = AccountNotice._meta.get_field("address")
+    fields = _serialize(notice, "kind", "provider", "occurred_at", "sent_at")
+    try:
+        return {**fields, "address": sealed.decrypt(notice)}
+    except KeyRingError:
+        unreadable.append(f"address of notice {notice.pk}")
+        return fields
+
+
 def _serialize(row: Model, *names: str, optional: Sequence[str] = ()) -> dict[str, Any]:
     """Return these fields of the row. optional: their names in addition, with None instead of an empty text."""
     values = {name: getattr(row, name) for name in names} | {name: getattr(row, name) or None for name in optional}
@@ -208,7 +223,7 @@ def _iter_events(
     unreadable_items: list[str],
     withheld_ids: list[uuid.UUID],
     *,
-    suspended_purposes: Container[str],
+    suspended_purposes: Collection[str],
 ) -> Iterator[dict[str, Any]]:
     """Yield the events about the subject, up to a row that was altered into an invalid event."""
     try:

@@ -78,8 +78,10 @@ def _list(options: Options, output: Output) -> None:
     holds = LegalHold.objects.order_by("placed_at", "pk") if options["all"] else list_active_holds(now=now)
     if options["subject"] is not None:
         holds = holds.filter(subject__uuid=options["subject"])
-    names = ("reason", "placed_at", "placed_by", "until", "released_at", "released_by")
-    names += ("suspended_until", "agency", "oral_statement_at")
+    names = (
+        *("reason", "placed_at", "placed_by", "until", "released_at", "released_by"),
+        *("suspended_until", "agency", "oral_statement_at"),
+    )
     for hold in holds.select_related("subject").iterator():
         row = {"id": str(hold.pk), "subject": str(hold.subject.uuid) if hold.subject else ""}
         row |= {name: format_value(getattr(hold, name)) for name in names}

@@ -315,6 +315,10 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W028", mailers(default={}), mailers(default=mailer_of(1))),
     ("W028", mailing(60), mailing(59)),
     ("W028", mailing(None), option()),
+    ("E002", option(ACCOUNT_NOTICES="notices"), option(ACCOUNT_NOTICES=RESOURCES)),
+    ("E002", option(ACCOUNT_NOTICES=None), option(ACCOUNT_NOTICES=True)),
+    ("E002", option(ACCOUNT_NOTICES="tests.accounting.nowhere"), option(ACCOUNT_NOTICES=True)),
+    ("W076", option(ACCOUNT_NOTICES=False), option(ACCOUNT_NOTICES=True)),
     ("W075", emergency(), both(emergency(), option(PATIENT_RESOURCES=RESOURCES))),
     ("E002", option(LEAKAGE_GUARD="mask"), option(LEAKAGE_GUARD="block")),
     ("E002", option(METRICS=["statsd"]), option(METRICS=["prometheus", "opentelemetry"])),
@@ -404,6 +408,25 @@ def test_audit_alias_and_its_options_are_checked() -> None:
             assert name in message.msg
 
 
+@pytest.mark.parametrize(
+    ("mail", "expected"),
+    [
+        (mailer("smtp", timeout=59), set()),
+        (mailer("smtp", timeout=60), {"W078"}),
+        (mailer("smtp"), {"W078"}),
+        (mailer("console"), {"W077"}),
+    ],
+)
+def test_g12_mail_that_delays_or_loses_notices_is_reported_on_deployment(
+    mail: dict[str, Any], expected: set[str]
+) -> None:
+    """W077, W078."""
+    with override_settings(**{"EMAIL_TIMEOUT": None, **mail}):
+        assert find_ids(include_deployment_checks=True) & {"W077", "W078"} == expected
+        with override_settings(**option(ACCOUNT_NOTICES=False)()):
+            assert find_ids(include_deployment_checks=True) & {"W077", "W078"} == set()
+
+
 @pytest.mark.postgresql
 @pytest.mark.parametrize("alias", ["default", "phi_audit"])
 def test_d5_transactions_without_an_idle_timeout_are_reported(alias: str) -> None:
@@ -482,7 +505,10 @@ CONNECTIONS = [
 
 
 def find_deployment_ids() -> set[str]:
-    own = [message for message in run_checks(include_deployment_checks=True) if "phi_oidc" in str(message.id)]
+    # Django's test environment has a backend that does not deliver.
+    with override_settings(**mailer("smtp", timeout=10)):
+        messages = run_checks(include_deployment_checks=True)
+    own = [message for message in messages if "phi_oidc" in str(message.id)]
     return {message.id.rpartition(".")[2] for message in own if message.id}
 
 

@@ -25,7 +25,9 @@ from django_phi_oidc.individual_rights.accounting import create_accounting
 from django_phi_oidc.individual_rights.export import PersonExport, export_person
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
-from django_phi_oidc.subjects.models import PairwiseSubject
+from django_phi_oidc.subjects.devices import register_device
+from django_phi_oidc.subjects.models import NoticeKind, PairwiseSubject
+from django_phi_oidc.subjects.notices import write_notice
 from django_phi_oidc.subjects.pairwise import get_pairwise_id
 from tests.settings import key
 from tests.support.audit_outage import audit_database_fails
@@ -221,8 +223,26 @@ def test_export_executes_as_many_selects_for_three_subjects_as_for_one(
         with CaptureQueriesContext(connection) as asked:
             export(person, *subjects)
         counts.append(len([query for query in asked if query["sql"].startswith("SELECT")]))
-    # Suspensions, claims, holds, sessions, identifiers, invitations, emergencies, names, accountings.
-    assert counts == [9, 9]
+    # Suspensions, claims, holds, sessions, browsers, identifiers, invitations, emergencies, names, accountings and
+    # notices.
+    assert counts == [11, 11]
+
+
+def test_g12_export_contains_notices_and_known_browsers(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    person, other = sign_in(), sign_in()
+    for each, name in ((person, "ada"), (other, "bea")):
+        each.user.email = f"{name}@example.org"  # type: ignore[attr-defined]
+        register_device(each.user, name, now=NOW)
+        write_notice(each.user, NoticeKind.NEW_DEVICE, provider="default", now=NOW)
+    document, at = export(person).document, "2026-11-24T12:00:00+00:00"
+    notice = {"kind": "new_device", "provider": "default", "occurred_at": at, "sent_at": None}
+    assert document["notices"] == [{**notice, "address": "ada@example.org"}]
+    assert document["devices"] == [{"first_used_at": at, "last_used_at": at}]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [key("another key")]})
+    assert export(person).document["notices"] == [notice]
+    assert any(item.startswith("address of notice") for item in export(person).unreadable_items)
 
 
 def test_g9_export_contains_stored_names_and_accountings(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
