@@ -27,6 +27,8 @@ from .policy import EMERGENCY_MISSING, SESSION_MISSING, STEP_UP_CODES, AccessPol
 from .responses import format_step_up_challenge, get_sign_in_url, is_navigation, render_problem, set_private_headers
 from .step_up import create_step_up_url, get_return_path
 
+GUARD_MARK = "phi_oidc_guards_resource"
+"""The attribute of views and permission classes that enforce an access policy: for the system checks."""
 logger = logging.getLogger("django_phi_oidc.access")
 ViewCallable = TypeVar("ViewCallable", bound=Callable[..., Any])
 _GRANTED_ATTRIBUTE = "_phi_oidc_granted"

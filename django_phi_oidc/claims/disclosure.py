@@ -16,6 +16,7 @@ from .._internal import clock, request_secrets
 from ..access.no_store import add_notice, mark_response_private
 from ..access.part2 import NOTICE, get_disclosure_detail, lacks_consent
 from ..access.policy import CLAIM_BOUND_TO_SESSION, CLAIM_NOT_DECLARED, find_reveal_refusal
+from ..access.recipients import remember_recipient
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
@@ -139,6 +140,8 @@ def _authorize_and_reveal(
     for start in range(0, len(users), size):
         options: Any = {"purpose": purpose, "consents": consents, "now": now}
         batch = list(_authorize_claims(actor, users[start : start + size], names, **options))
+        if not all(map(partial(_is_self, actor), users)) and any(decision.is_granted for decision in batch):
+            remember_recipient(actor.user, now=now)
         fields: dict[str, Any] = {"actor": actor, "purpose": purpose, "reason_code": reason_code, "now": now}
         record_many([_create_event(decision, **fields) for decision in batch])
         decisions += batch

@@ -155,6 +155,15 @@ class LegalHold(models.Model):
     """When it ends; None: when it is released."""
     released_at = models.DateTimeField(_("released at"), null=True, editable=False)
     released_by = models.CharField(_("released by"), max_length=255, default="", editable=False)
+    suspended_until = models.DateTimeField(_("accounting suspended until"), null=True, blank=True)
+    """Until when the accounting leaves out disclosures for `suspended_purposes`, while the hold is active; None: it
+    leaves out none. Spec: 45 CFR 164.528(a)(2)."""
+    suspended_purposes = models.JSONField(_("purposes of these disclosures"), default=list, blank=True)
+    """A list of HL7 PurposeOfUse codes."""
+    agency = models.CharField(_("agency or official"), max_length=255, blank=True)
+    """Who stated that the accounting would impede its activities."""
+    oral_statement_at = models.DateTimeField(_("oral statement of"), null=True, blank=True)
+    """When this was stated orally; None: in writing."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("legal hold"), _("legal holds")

@@ -18,7 +18,7 @@ from ..claims.models import StoredClaim
 from ..errors import HeldForLegalReasons
 from ..sessions.models import OIDCSession
 from ..subjects.invitations import revoke_activation_codes
-from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
+from ..subjects.models import AccountNotice, ActivationCode, KnownDevice, PairwiseIdentifier, PairwiseSubject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,8 @@ def erase_person(
     the host project. Raises: HeldForLegalReasons, and then nothing was erased of any subject.
     """
     with transaction.atomic():
+        # Before the notices that this unlinking writes.
+        AccountNotice.objects.filter(user=user.pk).delete()
         # Locked, so that no concurrent sign-in or legal hold is added. no_key: ending a session reads the subject's key
         # while it locks the session, and the sessions are locked next.
         pks = [subject.pk for subject in subjects]
@@ -77,6 +79,7 @@ def _erase_account_data(user: AbstractBaseUser, *, origin: Origin, now: datetime
     """Erase the rest of an account without a link; return the numbers of sessions, identifiers and codes."""
     if PairwiseSubject.objects.filter(user=user.pk).exists():
         return 0, 0, 0
+    KnownDevice.objects.filter(user=user.pk).delete()
     codes = ActivationCode.objects.filter(user=user.pk)
     # Valid codes are revoked first: otherwise the person could redeem one and be linked again.
     revoke_activation_codes(codes, reason="erased", origin=origin, now=now)

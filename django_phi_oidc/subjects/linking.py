@@ -34,7 +34,8 @@ from ..errors import (
 from ..oidc.id_token import validate_pairwise_sub, validate_sub
 from .identifiers import compute_link_binding, compute_subject_digest
 from .invitations import revoke_activation_codes
-from .models import ActivationCode, PairwiseSubject, SubjectDigest
+from .models import ActivationCode, NoticeKind, PairwiseSubject, SubjectDigest
+from .notices import write_notice
 
 SubjectDigests = Mapping[SymmetricKey, str]
 """The hexadecimal digest of one (issuer, `sub`) under each key."""
@@ -246,6 +247,8 @@ def _create_subject(
             last_seen_at=now,
         )
         _insert_digests(subject, digests, ignore_conflicts=False)
+        if not created:
+            write_notice(user, NoticeKind.LINKED, provider=event_fields["provider"], now=now)
         enqueue(
             Action.SUBJECT_LINKED,
             now=now,

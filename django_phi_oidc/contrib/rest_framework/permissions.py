@@ -86,6 +86,8 @@ class PHIAccess(BasePermission):
     access was permitted.
     """
 
+    phi_oidc_guards_resource = True
+
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises: APIRequestRefused, PermissionDenied, NotAuthenticated, after an event; DeclarationInvalid."""
         mark_response_private(request._request)

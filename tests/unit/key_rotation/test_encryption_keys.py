@@ -29,6 +29,9 @@ from tests.unit.key_rotation.conftest import NEW, OLD
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 PACKAGE_COLUMNS = {
+    "django_phi_oidc_accountingcopy.lines",
+    "django_phi_oidc_accountnotice.address",
+    "django_phi_oidc_disclosurerecipient.identity",
     "django_phi_oidc_emergencyaccess.reason",
     "django_phi_oidc_emergencyaccess.note",
     "django_phi_oidc_storedclaim.value",
