@@ -1,6 +1,6 @@
 """System checks of the databases."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.apps import apps
@@ -203,11 +203,7 @@ def _check_retention_keys() -> Messages:
         in_use = list_keys_in_use()
         if not in_use:
             return
-        # Of the keys of persons a sample, because there may be millions. Unlike those of days, their names are random.
-        days = [name for name in in_use if not name.startswith(retention_keys.HOLD_PREFIX)]
-        claims = StoredClaim.objects.filter(bucket=max(days, default=""))[: PERSON_KEY_SAMPLE_SIZE if days else 0]
-        key_ids = claims.values_list("subject__retention_key_id", flat=True)
-        person_keys = set(map(retention_keys.person_key_name, key_ids))
+        person_keys = _select_person_keys(in_use)
         store = retention_keys.get_store()
         missing = in_use.difference(store.names()) | {name for name in person_keys if store.get(name) is None}
         if missing:
@@ -216,3 +212,12 @@ def _check_retention_keys() -> Messages:
             yield warning(48, text, hint)
     except (DatabaseError, KeyMissing) as fault:
         yield warning(48, f"The retention keys can't be checked: {type(fault).__name__}.")
+
+
+def _select_person_keys(names_in_use: Iterable[str]) -> set[str]:
+    """Return the names of a few keys of persons: there may be millions. Unlike those of days, they are random."""
+    days = [name for name in names_in_use if not name.startswith(retention_keys.HOLD_PREFIX)]
+    if not days:
+        return set()
+    claims = StoredClaim.objects.filter(bucket=max(days)).values_list("subject__retention_key_id", flat=True)
+    return {retention_keys.person_key_name(key_id) for key_id in claims[:PERSON_KEY_SAMPLE_SIZE]}

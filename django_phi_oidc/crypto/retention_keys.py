@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Literal, Protocol, cast
 
 from django.core.exceptions import ImproperlyConfigured
+from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import randomness
@@ -157,6 +158,7 @@ def get_or_create_key(names: str, *, cache: KeyCache | None = None) -> bytes:
     return cast(bytes, _combine_keys(names, get_store().create, cache))
 
 
+@sensitive_variables()
 def _combine_keys(names: str, load: Callable[[str], bytes | None], cache: KeyCache | None) -> bytes | None:
     """Return the key for which all of the named keys are necessary. Spec: NIST SP 800-133 Rev. 2, 6.3."""
     cache, keys = {} if cache is None else cache, []

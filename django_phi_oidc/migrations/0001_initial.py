@@ -6,7 +6,6 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
-import django_phi_oidc._internal.randomness
 import django_phi_oidc.fields
 
 
@@ -279,10 +278,7 @@ class Migration(migrations.Migration):
                 ("first_seen_at", models.DateTimeField(verbose_name="first seen at")),
                 ("last_seen_at", models.DateTimeField(verbose_name="last seen at")),
                 ("held_until", models.DateTimeField(editable=False, null=True)),
-                (
-                    "retention_key_id",
-                    models.UUIDField(default=django_phi_oidc._internal.randomness.uuid4, editable=False),
-                ),
+                ("retention_key_id", models.UUIDField(default=uuid.uuid4, editable=False)),
                 (
                     "user",
                     models.ForeignKey(

@@ -2,13 +2,13 @@
 
 from datetime import datetime
 from enum import StrEnum
+from uuid import uuid4
 
 from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .._internal import randomness
 from ..audit.events import Origin
 from ..fields import SealedTextField
 
@@ -27,7 +27,7 @@ class PairwiseSubject(models.Model):
     last_seen_at = models.DateTimeField(_("last seen at"))
     held_until = models.DateTimeField(null=True, editable=False)
     """The end of the legal hold that prevents the deletion of the subject and its claims; None without a hold."""
-    retention_key_id = models.UUIDField(default=randomness.uuid4, editable=False)
+    retention_key_id = models.UUIDField(default=uuid4, editable=False)
     """The id of the person's retention key. An erasure on request replaces it, and the key is destroyed."""
 
     deleted_by: Origin = Origin()

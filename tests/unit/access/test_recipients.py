@@ -223,5 +223,5 @@ def test_g9_command_and_page_show_roles(nurse: Any, person: Person, settings: An
     with clock.override_clock(lambda: NOW + DAY):
         call_command("phi_oidc", "subject", "accounting", str(person.user.pk))
     first, second = capsys.readouterr().out.splitlines()
-    assert "  a command on the server  " in first
+    assert "  the system  " in first
     assert f"  Ada Berg, nurses ({nurse.pk})  " in second
