@@ -126,14 +126,31 @@ def emergency() -> EmergencyDeclaration | None:
 @lru_cache(maxsize=1)
 def patient_resources() -> Callable[[Any], Iterable[str]] | None:
     """Return the project's function from a user to the resources about the user (`Type/id`); None: there is none."""
-    if (path := _read("PATIENT_RESOURCES")) is None:
-        return None
+    path = _read("PATIENT_RESOURCES")
+    return None if path is None else _import_function("PATIENT_RESOURCES", path)
+
+
+@lru_cache(maxsize=1)
+def account_notices() -> Callable[[Any], Any] | None:
+    """Return the function from a user to the address for notices about the account; None: there are no notices."""
+    declared = _read("ACCOUNT_NOTICES")
+    if isinstance(declared, str):
+        return _import_function("ACCOUNT_NOTICES", declared)
+    return _get_email_address if declared else None
+
+
+def _get_email_address(user: Any) -> Any:
+    # A custom user model may have no such field.
+    return getattr(user, user.get_email_field_name(), "")
+
+
+def _import_function(option: str, path: str) -> Callable[[Any], Any]:
     try:
         function = import_string(path)
     except (ImportError, AttributeError) as error:
-        raise ImproperlyConfigured(f"PHI_OIDC['PATIENT_RESOURCES'] can't be imported: {error}") from error
+        raise ImproperlyConfigured(f"PHI_OIDC[{option!r}] can't be imported: {error}") from error
     if not callable(function):
-        raise ImproperlyConfigured("PHI_OIDC['PATIENT_RESOURCES'] must be the dotted path of a function.")
+        raise ImproperlyConfigured(f"PHI_OIDC[{option!r}] must be the dotted path of a function.")
     return function  # type: ignore[no-any-return]  # the project's own
 
 
@@ -147,5 +164,5 @@ def _get_declared() -> Mapping[str, Any]:
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.conf")
 def _clear_caches(*, setting: str, **kwargs: Any) -> None:
     if setting == "PHI_OIDC":
-        for function in (_read, emergency, patient_resources):
+        for function in (_read, account_notices, emergency, patient_resources):
             function.cache_clear()

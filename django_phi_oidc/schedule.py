@@ -10,6 +10,7 @@ def beat_schedule(*, interval_seconds: float = 10.0) -> dict[str, dict[str, Any]
         # Twice a minute: an abandoned session must not stay valid for more than a minute.
         "phi_oidc.end_overdue": 3 * interval_seconds,
         "phi_oidc.tend_emergencies": interval_seconds,
+        "phi_oidc.send_notices": interval_seconds,
         "phi_oidc.drain_outbox": interval_seconds,
         "phi_oidc.seal": interval_seconds,
         "phi_oidc.scrub": interval_seconds,

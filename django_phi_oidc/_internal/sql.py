@@ -143,7 +143,7 @@ def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using
 def update(model: type[models.Model], key: Any, *, using: str, returning: str = "", **values: Any) -> Any:
     """Set fields of the row with this primary key by one statement; return whether there is such a row.
 
-    returning: an SQL expression over the new row, whose value is returned instead; None if there is no such row.
+    returning: SQL expressions over the new row, whose values are returned instead; None if there is no such row.
     """
     connection = connections[using]
     fields: list[Any] = [model._meta.get_field(name) for name in values]
@@ -157,8 +157,7 @@ def update(model: type[models.Model], key: Any, *, using: str, returning: str = 
     with connection.cursor() as cursor:
         cursor.execute(statement, [field.get_db_prep_save(value, connection) for field, value in parameters])
         if returning:
-            row = cursor.fetchone()
-            return row[0] if row else None
+            return cursor.fetchone()
         return bool(cursor.rowcount)
 
 

@@ -27,6 +27,7 @@ from .policy import (
     find_assurance_refusal,
     is_resource_reference,
 )
+from .recipients import remember_recipient
 
 logger = logging.getLogger("django_phi_oidc.access")
 FindObject = Callable[[], Any]
@@ -92,6 +93,8 @@ def authorize(
         reason=refusal or "",
         detail={**_get_sign_in_detail(actor), **_get_emergency_detail(emergency)},
     )
+    if not refusal:
+        remember_recipient(actor.user, now=now, resource=resource)
     if is_labelled and not refusal:
         add_notice(actor.request)
         label_detail = get_disclosure_detail(consent, has_response=actor.request is not None)

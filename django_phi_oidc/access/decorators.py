@@ -9,7 +9,7 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse
 
 from ..errors import DeclarationInvalid
-from .enforcement import enforce_access_policy, enforce_assurance, is_guarded, mark_guarded, set_no_store
+from .enforcement import GUARD_MARK, enforce_access_policy, enforce_assurance, is_guarded, mark_guarded, set_no_store
 from .policy import parse_access_policy, parse_required_assurance
 
 ViewFunction = TypeVar("ViewFunction", bound=Callable[..., Any])
@@ -61,7 +61,14 @@ def phi_access(
             consent=consent and (lambda: consent(request, *args, **kwargs)),
         )
 
-    return _create_guard(enforce, finalize_response=set_no_store)
+    guard = _create_guard(enforce, finalize_response=set_no_store)
+
+    def decorate(view: ViewFunction) -> ViewFunction:
+        guarded = guard(view)
+        setattr(guarded, GUARD_MARK, True)
+        return guarded
+
+    return decorate
 
 
 def require_assurance(

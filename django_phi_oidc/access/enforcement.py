@@ -27,6 +27,8 @@ from .policy import EMERGENCY_MISSING, SESSION_MISSING, STEP_UP_CODES, AccessPol
 from .responses import format_step_up_challenge, get_sign_in_url, is_navigation, render_problem, set_private_headers
 from .step_up import create_step_up_url, get_return_path
 
+GUARD_MARK = "phi_oidc_guards_resource"
+"""The attribute of views and permission classes that enforce an access policy: for the system checks."""
 logger = logging.getLogger("django_phi_oidc.access")
 ViewCallable = TypeVar("ViewCallable", bound=Callable[..., Any])
 _GRANTED_ATTRIBUTE = "_phi_oidc_granted"
@@ -76,8 +78,10 @@ def enforce_assurance(
 ) -> HttpResponse | None:
     """Return None if the sign-in meets the assurance; otherwise the response in the view's place.
 
-    records_grant: a grant is recorded, unless an outer guard has recorded one for this request.
+    records_grant: a grant is recorded, unless an outer guard has recorded one for this request. No response may be
+    stored, because a stored one would be shown without an event.
     """
+    mark_response_private(request)
     records_grant = records_grant and not is_grant_recorded(request)
 
     def decide(actor: Actor) -> str | None:

@@ -77,6 +77,7 @@ class PHIAccessMixin(_GuardedView):
     `acr` and `max_age` are checked last, and recorded in the same event.
     """
 
+    phi_oidc_guards_resource = True
     permission: str = ""
     """Required: `app.codename`, the argument of `user.has_perm`."""
     purpose: str = ""

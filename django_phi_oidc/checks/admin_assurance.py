@@ -6,12 +6,11 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.admin import AdminSite
 from django.core.checks import Tags
-from django.urls import get_resolver
 
 from .. import conf
 from ..config.admin_assurance import AdminAssuranceDeclaration
 from ._messages import Messages, error, register_check, warning
-from .logout import iter_url_patterns
+from ._urls import iterate_url_patterns
 
 
 @register_check(Tags.security)
@@ -19,7 +18,7 @@ def check_admin_sites(**kwargs: Any) -> Messages:
     """E055: an admin site that does not enforce ADMIN_ASSURANCE."""
     if conf.admin_assurance() == AdminAssuranceDeclaration() or not getattr(settings, "ROOT_URLCONF", None):
         return
-    for pattern in iter_url_patterns(get_resolver()):
+    for pattern in iterate_url_patterns():
         site = getattr(pattern.callback, "admin_site", None)
         if isinstance(site, AdminSite) and pattern.name == "index" and "admin_view" not in vars(site):
             hint = "Call django_phi_oidc.login.admin_site.use_oidc_login(site)."

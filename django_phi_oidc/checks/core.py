@@ -60,7 +60,13 @@ def check_declarations(**kwargs: Any) -> Messages:
     yield from (error(1, text) for text in unknown)
     yield from (error(21 if text.startswith("PHI_OIDC['AUDIT']['sinks']") else 2, text) for text in mistakes)
     invalid = [text for text in mistakes if not text.startswith("PHI_OIDC['AUDIT']['sinks']")]
-    for get in (conf.patient_resources, get_declared_rules, conf.emergency, _get_retention_key_stores):
+    for get in (
+        conf.account_notices,
+        conf.patient_resources,
+        get_declared_rules,
+        conf.emergency,
+        _get_retention_key_stores,
+    ):
         try:
             get()
         except ImproperlyConfigured as fault:

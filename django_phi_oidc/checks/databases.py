@@ -1,6 +1,6 @@
 """System checks of the databases."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.apps import apps
@@ -29,6 +29,7 @@ REQUIRED_SQLITE_OPTIONS = {
     "timeout": (5, "seconds at least, otherwise writers fail while they wait for each other"),
     "init_command": (("journal_mode=wal", "secure_delete=on"), "these PRAGMAs are required"),
 }
+PERSON_KEY_SAMPLE_SIZE = 10
 
 
 @register_check(Tags.security)
@@ -200,10 +201,23 @@ def _check_retention_keys() -> Messages:
             return
         # In this order: a key that is created meanwhile is not missing.
         in_use = list_keys_in_use()
-        missing = in_use.difference(retention_keys.get_store().names()) if in_use else ()
+        if not in_use:
+            return
+        person_keys = _select_person_keys(in_use)
+        store = retention_keys.get_store()
+        missing = in_use.difference(store.names()) | {name for name in person_keys if store.get(name) is None}
         if missing:
-            text = f"KEYS['retention'] lacks {len(missing)} of the {len(in_use)} keys that encrypt claims."
+            text = f"KEYS['retention'] lacks {len(missing)} of {len(in_use | person_keys)} keys that encrypt claims."
             hint = "If it is another folder or vault, correct that before the next sign-in creates other keys in it."
             yield warning(48, text, hint)
     except (DatabaseError, KeyMissing) as fault:
         yield warning(48, f"The retention keys can't be checked: {type(fault).__name__}.")
+
+
+def _select_person_keys(names_in_use: Iterable[str]) -> set[str]:
+    """Return the names of a few keys of persons: there may be millions. Unlike those of days, they are random."""
+    days = [name for name in names_in_use if not name.startswith(retention_keys.HOLD_PREFIX)]
+    if not days:
+        return set()
+    claims = StoredClaim.objects.filter(bucket=max(days)).values_list("subject__retention_key_id", flat=True)
+    return {retention_keys.person_key_name(key_id) for key_id in claims[:PERSON_KEY_SAMPLE_SIZE]}

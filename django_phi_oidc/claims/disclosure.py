@@ -16,10 +16,12 @@ from .._internal import clock, request_secrets
 from ..access.no_store import add_notice, mark_response_private
 from ..access.part2 import NOTICE, get_disclosure_detail, lacks_consent
 from ..access.policy import CLAIM_BOUND_TO_SESSION, CLAIM_NOT_DECLARED, find_reveal_refusal
+from ..access.recipients import remember_recipient
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
+from ..crypto.retention_keys import KeyCache
 from ..errors import ClaimScrubbed, Code, KeyRingError, RevealRefused, Undecryptable
 from ..subjects.models import PairwiseSubject
 from .categories import can_reveal
@@ -138,6 +140,8 @@ def _authorize_and_reveal(
     for start in range(0, len(users), size):
         options: Any = {"purpose": purpose, "consents": consents, "now": now}
         batch = list(_authorize_claims(actor, users[start : start + size], names, **options))
+        if not all(map(partial(_is_self, actor), users)) and any(decision.is_granted for decision in batch):
+            remember_recipient(actor.user, now=now)
         fields: dict[str, Any] = {"actor": actor, "purpose": purpose, "reason_code": reason_code, "now": now}
         record_many([_create_event(decision, **fields) for decision in batch])
         decisions += batch
@@ -145,7 +149,8 @@ def _authorize_and_reveal(
         mark_response_private(actor.request)
     if any(decision.is_granted and decision.is_labelled for decision in decisions):
         add_notice(actor.request)
-    return map(_reveal_claim, decisions)
+    retention_key_cache: KeyCache = {}
+    return (_reveal_claim(decision, retention_key_cache) for decision in decisions)
 
 
 def _authorize_claims(
@@ -236,7 +241,7 @@ def _create_event(
     )
 
 
-def _reveal_claim(decision: _RevealDecision) -> RevealResult:
+def _reveal_claim(decision: _RevealDecision, retention_key_cache: KeyCache) -> RevealResult:
     """Requires: the event is committed."""
     if not decision.is_granted:
         error = RevealRefused(decision.refusal) if decision.refusal is not None else ClaimScrubbed()
@@ -246,7 +251,7 @@ def _reveal_claim(decision: _RevealDecision) -> RevealResult:
     encrypted: Any = StoredClaim._meta.get_field("value")
     try:
         decision.row.validate_owner(decision.row.subject.user_id)
-        value = json.loads(encrypted.decrypt(decision.row))
+        value = json.loads(encrypted.decrypt(decision.row, retention_key_cache=retention_key_cache))
     except (KeyRingError, ValueError):
         pass
     else:

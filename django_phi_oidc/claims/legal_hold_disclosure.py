@@ -12,6 +12,7 @@ from ..access.decisions import has_permission
 from ..access.no_store import add_notice, mark_response_private
 from ..access.part2 import NOTICE, get_disclosure_detail
 from ..access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
+from ..access.recipients import remember_recipient
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
@@ -68,6 +69,8 @@ def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str, c
         reason=refusal or "legal_hold",
         detail={},
     )
+    if not refusal:
+        remember_recipient(actor.user, now=now)
     declared = conf.claims()
     refusals = {
         row.pk: find_declared_refusal(actor.user, declared.get(row.name), row.subject, consent=consent) for row in rows

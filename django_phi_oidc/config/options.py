@@ -65,6 +65,12 @@ _parse_user_names = checked(
     partial(parse_strings, items="user names"), lambda names: len(set(names)) == len(names), "has a name twice"
 )
 _parse_dotted_path = checked(parse_string, lambda path: "." in path, "must be a dotted path")
+
+
+def _parse_account_notices(path: str, value: Any) -> bool | str:
+    return value if isinstance(value, bool) else str(_parse_dotted_path(path, value))
+
+
 _parse_dotted_paths = checked(
     parse_strings, lambda paths: all("." in path for path in paths), "must be a list of dotted paths"
 )
@@ -176,6 +182,10 @@ class Options:
     [who looked at it](../how-to/answer-a-request-of-a-person.md#list-the-disclosures)."""
     ACTIVATION_LIFETIME: Annotated[timedelta, _parse_activation_lifetime] = timedelta(days=14)
     """timedelta or seconds, at most 366 days: how long an [activation code](../how-to/activation-codes.md) is valid."""
+    ACCOUNT_NOTICES: Annotated[bool | str, _parse_account_notices] = True
+    """Persons get [a mail](../how-to/account-notices.md) when an identity is linked to their account or unlinked from
+    it, and after a sign-in with a new browser. On: to the e-mail address of the account; or the dotted path of a
+    function from a user to the address, which is empty for no mail."""
     EMERGENCY: EmergencyDeclaration | None = None
     """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default: none: no emergency
     access."""

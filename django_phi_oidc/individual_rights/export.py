@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,17 +15,22 @@ from django.views.decorators.debug import sensitive_variables
 from ..access.emergency.models import EmergencyAccess
 from ..access.part2 import NOTICE, NOTICE_SECTION, PART2, lacks_consent
 from ..access.policy import CONSENT_MISSING, PATIENT_REQUEST
+from ..access.recipients import list_stored_names
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
 from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
 from ..claims.categories import find_declared_refusal
-from ..claims.models import LegalHold, StoredClaim
+from ..claims.legal_holds import find_suspended_purposes
+from ..claims.models import FOREVER, LegalHold, StoredClaim
 from ..config.claims import ClaimDeclaration
 from ..crypto import keyring
 from ..errors import KeyRingError, RevealRefused
 from ..oidc.jose import parse_compact_jws
 from ..sessions.models import OIDCSession, PendingRevocation, RevocationStatus
-from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
+from ..subjects.models import AccountNotice, ActivationCode, KnownDevice, PairwiseIdentifier, PairwiseSubject
+from .models import AccountingCopy
+
+_HOLD_ACTIONS = frozenset({Action.HOLD_PLACED, Action.HOLD_RELEASED})
 
 _TOKEN_NAMES = {"access_token": "access token (may contain claims)", "refresh_token": "refresh token"}
 """Columns of a session, and hints of a revocation. The values are credentials, so they are not exported."""
@@ -39,6 +44,8 @@ class PersonExport:
 
     document: Mapping[str, Any] = field(repr=False)
     unreadable_items: tuple[str, ...]
+    withheld_count: int
+    """Events that a suspension of the accounting keeps from the person: for staff only."""
 
 
 @sensitive_variables()
@@ -64,23 +71,32 @@ def export_person(
     Included: all stored claims, even expired ones; sessions without keys, with the claims that are kept of their ID
     Token, and the names of their other stored tokens, which may contain claims; legal holds without their reason,
     which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
-    their author; and emergency accesses that the person opened, without record and reason, which are about others. The
-    number of SELECTs does not depend on the number of subjects. Only the events are read in pages of a thousand.
+    their author; emergency accesses that the person opened, without record and reason, which are about others; the
+    names under which the person got data of others; which accountings were given, without their lines; notices; and
+    known browsers. The number of SELECTs does not depend on the number of subjects. Only the events are read in pages
+    of a thousand.
+
+    While a legal hold suspends the accounting (45 CFR 164.528(a)(2)), the document leaves out that hold and the events
+    for its purposes, unless the export is for one of these purposes itself.
     Raises: AuditUnavailable, and then nothing was decrypted; RevealRefused, after the events of the refused claims: a
     document without them would be incomplete.
     """
+    suspended = find_suspended_purposes(user.pk, now=now)
+    suspended = {} if purpose in suspended else suspended
+    until = max(suspended.values()).isoformat(timespec="seconds") if suspended else ""
     claims = list(
         StoredClaim.objects.filter(subject__in=subjects).select_related("subject").order_by("name", "obtained_at")
     )
     labelled = {name for name, declaration in claim_declarations.items() if declaration.label}
     fields: dict[str, Any] = {"origin": origin, "now": now, "purpose": purpose, "consent": consent}
     _refuse_claims(user, claims, claim_declarations, actor_user=actor_user, **fields)
-    record_many(list(_build_export_events(user, subjects, claims, reason=reason_code, labelled=labelled, **fields)))
+    fields |= {"reason": reason_code, "labelled": labelled, "suspended_until": until}
+    record_many(list(_build_export_events(user, subjects, claims, **fields)))
     unreadable: list[str] = []
+    withheld: list[uuid.UUID] = []
     holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
-    identifiers = PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
-    codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
-    emergencies = EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
+    if suspended:
+        holds = _hide_suspending_holds(holds, claims, now=now)
     document = {
         "exported_at": _format_datetime(now),
         "redisclosure_notice": NOTICE if any(claim.name in labelled for claim in claims) else None,
@@ -93,20 +109,54 @@ def export_person(
                 "holds": [
                     _serialize(h, "placed_at", "until", "released_at") for h in holds if h.subject_id == subject.pk
                 ],
-                "events": list(_iter_events(subject, unreadable)),
+                "events": list(_iter_events(subject, unreadable, withheld, suspended_purposes=suspended)),
             }
             for subject in subjects
         ],
         "sessions": _serialize_sessions(user, subjects, unreadable),
+        **_serialize_account_data(user),
+        "notices": [_serialize_notice(row, unreadable) for row in AccountNotice.objects.filter(user=user.pk)],
+        "unreadable": unreadable,
+    }
+    return PersonExport(document=document, unreadable_items=tuple(unreadable), withheld_count=len(withheld))
+
+
+def _serialize_account_data(user: AbstractBaseUser) -> dict[str, Any]:
+    """Return what is stored for the account, and not for one of its subjects."""
+    identifiers = PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
+    codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
+    emergencies = EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
+    copies = AccountingCopy.objects.filter(account=str(user.pk)).defer("lines").order_by("first_given_at", "pk")
+    devices = KnownDevice.objects.filter(user=user.pk).order_by("first_used_at", "pk")
+    return {
+        "devices": [_serialize(device, "first_used_at", "last_used_at") for device in devices],
         "identifiers": [_serialize(identifier, "sector", "value") for identifier in identifiers],
         "invitations": [_serialize(code, "provider", *_CODE_TIMES) for code in codes],
         "emergencies": [
             {"id": str(row.pk), **_serialize(row, *_EMERGENCY_FIELDS, optional=("close_reason", "verdict"))}
             for row in emergencies
         ],
-        "unreadable": unreadable,
+        "recipient_names": [
+            {"since": _format_datetime(since), "name": recipient.name, "roles": list(recipient.roles)}
+            for since, recipient in list_stored_names(user)
+        ],
+        "accountings": [_serialize(copy, "first_given_at", "last_given_at", "count", "sha256") for copy in copies],
     }
-    return PersonExport(document=document, unreadable_items=tuple(unreadable))
+
+
+def _hide_suspending_holds(
+    holds: Sequence[LegalHold], claims: Sequence[StoredClaim], *, now: datetime
+) -> list[LegalHold]:
+    """Return the other holds, and remove from the claims what shows that there is a suspending one."""
+    others = [hold for hold in holds if not hold.suspended_until]
+    ends = [
+        (hold.subject_id, hold.until or FOREVER)
+        for hold in others
+        if hold.released_at is None and (hold.until or FOREVER) > now
+    ]
+    for claim in claims:
+        claim.held_until = max((until for subject, until in ends if subject == claim.subject_id), default=None)
+    return others
 
 
 def _refuse_claims(
@@ -144,6 +194,7 @@ def _build_export_events(
     *,
     consent: str,
     labelled: AbstractSet[str],
+    suspended_until: str,
     **event_fields: Any,
 ) -> Iterator[NewEvent]:
     """Yield the events: the claim names of each subject, or one event for an account without subjects."""
@@ -151,16 +202,17 @@ def _build_export_events(
         str(subject.uuid): sorted({claim.name for claim in claims if claim.subject_id == subject.pk})
         for subject in subjects
     }
+    suspension = {"suspended_until": suspended_until} if suspended_until else {}
     for subject_id, names in (names_by_subject or {"": []}).items():
         for start in range(0, max(len(names), 1), MAX_ITEMS):
             batch = names[start : start + MAX_ITEMS]
-            label_detail = {} if lacks_consent(PART2, consent) else {"consent": consent}
+            label_detail = {"notice": NOTICE_SECTION} | ({} if lacks_consent(PART2, consent) else {"consent": consent})
             is_labelled = not labelled.isdisjoint(batch)
             yield NewEvent(
                 action=Action.SUBJECT_EXPORTED,
                 subject=subject_id,
                 resource=f"user/{user.pk}",
-                detail={"claims": batch, **({**label_detail, "notice": NOTICE_SECTION} if is_labelled else {})},
+                detail={"claims": batch, **suspension, **(label_detail if is_labelled else {})},
                 **event_fields,
             )
 
@@ -195,6 +247,17 @@ def _serialize_claim(
         return {**fields, "value": json.loads(sealed.decrypt(claim))}
     except (KeyRingError, ValueError):
         unreadable.append(f"claim {claim.name}")
+        return fields
+
+
+def _serialize_notice(notice: AccountNotice, unreadable: list[str]) -> dict[str, Any]:
+    """Return the notice with its address; if it can't be decrypted, it is missing, and listed in unreadable."""
+    sealed: Any = AccountNotice._meta.get_field("address")
+    fields = _serialize(notice, "kind", "provider", "occurred_at", "sent_at")
+    try:
+        return {**fields, "address": sealed.decrypt(notice)}
+    except KeyRingError:
+        unreadable.append(f"address of notice {notice.pk}")
         return fields
 
 
@@ -242,11 +305,21 @@ def _serialize_sessions(
     return serialized
 
 
-def _iter_events(subject: PairwiseSubject, unreadable_items: list[str]) -> Iterator[dict[str, Any]]:
+def _iter_events(
+    subject: PairwiseSubject,
+    unreadable_items: list[str],
+    withheld_ids: list[uuid.UUID],
+    *,
+    suspended_purposes: Collection[str],
+) -> Iterator[dict[str, Any]]:
     """Yield the events about the subject, up to a row that was altered into an invalid event."""
     try:
         for event in iterate_events(EventFilters(subject=str(subject.uuid))):
             detail = parse_detail(event.detail)
+            is_suspending_hold = event.action in _HOLD_ACTIONS and "suspended_until" in detail
+            if event.purpose in suspended_purposes or (suspended_purposes and is_suspending_hold):
+                withheld_ids.append(event.id)
+                continue
             yield {
                 "id": str(event.id),
                 **_serialize(event, "occurred_at", "action", "outcome", "purpose", "actor"),

@@ -8,24 +8,22 @@ from functools import wraps
 from typing import Any
 
 from django.contrib.admin import AdminSite, ModelAdmin
-from django.contrib.auth import BACKEND_SESSION_KEY, get_user_model
+from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
-from django.utils.module_loading import import_string
 
 from .. import conf
 from ..access.enforcement import enforce_assurance
 from ..access.policy import PERMISSION_MISSING, Assurance
 from ..audit.admin import record_request_event, render_trail_unavailable
 from ..audit.events import Action
-from ..audit.request_context import find_oidc_session_id
+from ..audit.request_context import Actor, find_oidc_session_id
 from ..errors import AuditUnavailable
 from ..sessions.views import OIDCLogoutView, is_logout_routed
-from .backend import BreakGlassBackend
 from .provider_selection import build_sign_in_url
 
 
@@ -92,16 +90,9 @@ def _enforce_admin_assurance(request: HttpRequest, *, changes_privileges: bool) 
     ages = [declared.max_age, declared.privilege_max_age if changes_privileges else None]
     max_age = min((age for age in ages if age is not None), default=None)
     assurance = Assurance(acr=declared.acr, max_age=max_age)
-    if assurance == Assurance() or _is_local_sign_in(request):
+    if assurance == Assurance() or Actor.from_request(request).is_local:
         return None
     return enforce_assurance(request, assurance)
-
-
-def _is_local_sign_in(request: HttpRequest) -> bool:
-    backend = request.session.get(BACKEND_SESSION_KEY)
-    if backend is None or find_oidc_session_id(request.session) is not None:
-        return False
-    return issubclass(import_string(backend), BreakGlassBackend)
 
 
 def _changes_privileges(request: HttpRequest, view: Callable[..., Any]) -> bool:

@@ -36,9 +36,12 @@ from ..sessions.lifecycle import end_session, start_session
 from ..sessions.models import EndReason, PendingRevocation, TokenToRevoke
 from ..sessions.recent_logouts import was_logged_out
 from ..sessions.tasks import retry_on_lost_connection, revoke_after_commit
+from ..subjects.devices import register_device
 from ..subjects.linking import mark_seen
-from ..subjects.models import PairwiseSubject
+from ..subjects.models import NoticeKind, PairwiseSubject
+from ..subjects.notices import find_notice_address, write_notice
 from .code_exchange import TokenExchangeResult
+from .reauthentication import get_device
 
 
 def establish_session(
@@ -68,6 +71,7 @@ def establish_session(
             # account's row is written: the check for the last administrator locks several account rows in order.
             new.sync_roles()
             new.log_in()
+            new.register_device()
             origin = Actor.from_request(request).origin
             stored_claims = new.create_oidc_session(origin)
             discarded = new.queue_discarded_tokens(issued_tokens)
@@ -107,7 +111,7 @@ class _NewSession:
     result: TokenExchangeResult
     provider: ProviderDeclaration
     now: datetime
-    session_id: uuid.UUID = field(default_factory=lambda: uuid.UUID(bytes=randomness.token_bytes(16), version=4))
+    session_id: uuid.UUID = field(default_factory=randomness.uuid4)
 
     @property
     def subject(self) -> PairwiseSubject:
@@ -149,6 +153,14 @@ class _NewSession:
         _insert_session(session)
         _save_only_when_changed(session)
         auth.login(self.request, self.user)
+
+    def register_device(self) -> None:
+        """Register the browser of users who get notices, and write the notice about a new one."""
+        if not find_notice_address(self.user):
+            return
+        is_new = register_device(self.user, get_device(self.request), now=self.now)
+        if is_new and not self.user.pairwise_link.created:
+            write_notice(self.user, NoticeKind.NEW_DEVICE, provider=self.provider.name, now=self.now)
 
     def create_oidc_session(self, origin: Origin) -> Sequence[str]:
         """Insert the OIDC session and its claims, and return the names of the stored claims."""

@@ -21,6 +21,7 @@ from ..access.emergency.admin import close_selected_emergencies
 from ..access.emergency.models import EmergencyAccess
 from ..access.emergency.queries import REVIEW_PERMISSION
 from ..access.no_store import add_notice
+from ..access.recipients import remember_recipient
 from ..audit.events import Origin
 from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
@@ -228,6 +229,7 @@ def _export_person(request: ActionRequest) -> ActionResult:
     options: dict[str, Any] = {"claim_declarations": conf.claims(), "origin": request.origin, "now": request.now}
     data = request.form_data
     options |= {"purpose": data["purpose"], "reason_code": data["reason"], "actor_user": request.actor.user}
+    remember_recipient(request.actor.user, now=request.now)
     exported = export_person(request.person, request.subjects, consent=request.consent, **options)
     if exported.document["redisclosure_notice"]:
         add_notice(request.actor.request)

@@ -21,7 +21,8 @@ from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
 from ..claims.legal_holds import is_on_legal_hold
 from ..claims.retention import lock_subjects_of_users, scrub_inactive_users, scrub_subject
 from ..errors import HeldForLegalReasons
-from ..subjects.models import PairwiseSubject
+from ..subjects.models import NoticeKind, PairwiseSubject
+from ..subjects.notices import find_provider_name, write_notice
 from .activity import TIMES_KEY, create_times_entry
 from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession
@@ -54,8 +55,12 @@ def end_sessions_on_unlink(*, instance: PairwiseSubject, origin: Model | Any = N
         raise HeldForLegalReasons
     live = OIDCSession.objects.live().filter(subject=instance.pk).values_list("pk", flat=True)
     ended = end_sessions(list(live), EndReason.SUBJECT_UNLINKED, origin=actor, now=now)
-    scrub_subject(instance, cause="unlinked", origin=actor, now=now)
+    scrub_subject(subject, cause="unlinked", origin=actor, now=now)
     enqueue(Action.SUBJECT_UNLINKED, origin=actor, now=now, subject=str(instance.uuid))
+    # Not if the account itself is deleted.
+    if getattr(origin, "model", type(origin)) is PairwiseSubject:
+        provider = find_provider_name(instance.issuer)
+        write_notice(instance.user, NoticeKind.UNLINKED, provider=provider, now=now)
     if isinstance(origin, Model):
         revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
 

@@ -22,7 +22,8 @@ MAX_FUNCTION_LINES = 70
 MAX_ROOT_MODULES = 16
 MAX_LISTED_WORDS = 40
 GERUNDS = {
-    *("accounting", "keyring", "linking", "masking", "monitoring", "role_mapping", "signing", "signing_keys"),
+    *("accounting", "accounting_copies", "accounting_suspensions", "keyring", "linking", "masking", "monitoring"),
+    *("role_mapping", "signing", "signing_keys"),
     *("subject_accounting", "tampering", "throttling"),
 }
 """Module names that end in -ing and are terms of the field."""

@@ -23,7 +23,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("view_oidcsession", "end_oidcsession"),
         *("view_storedclaim", "reveal_storedclaim", "scrub_storedclaim"),
         *("view_legalhold", "add_legalhold", "change_legalhold", "disclose_legalhold"),
-        *("view_emergencyaccess", "review_emergencyaccess"),
+        *("view_emergencyaccess", "review_emergencyaccess", "view_accountingcopy"),
         *("view_auditevent", "export_auditevent", "view_auditcheckpoint", "view_securityalert"),
     ),
     "Security officer": (

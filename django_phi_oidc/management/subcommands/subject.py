@@ -19,8 +19,9 @@ from django.views.decorators.debug import sensitive_variables
 from ... import conf
 from ..._internal import clock
 from ...audit.request_context import current_origin
+from ...claims.retention import destroy_unused_keys
 from ...crypto import keyring
-from ...errors import AuditUnavailable, HeldForLegalReasons, PhiOidcError
+from ...errors import AuditUnavailable, HeldForLegalReasons, KeyMissing, PhiOidcError
 from ...individual_rights.erasure import erase_person
 from ...individual_rights.export import export_person
 from ...subjects.linking import link_existing_user
@@ -112,6 +113,9 @@ def _export(options: Options, output: Output) -> None:
     except OSError as error:
         raise CommandError(f"{path} cannot be created: {error.strerror}.") from error
     output.write(text if path is None else f"The data of user {user.pk} is in {path}.")
+    if export.withheld_count:
+        text = "events are withheld, because a legal hold suspends the accounting."
+        output.stderr.write(f"For staff only: {export.withheld_count} {text}")
     if export.unreadable_items:
         raise CommandError(f"Some data could not be read: {', '.join(export.unreadable_items)}.")
 
@@ -133,6 +137,10 @@ def _erase(options: Options, output: Output) -> None:
         f"{erased.session_count} sessions, {erased.identifier_count} pairwise identifiers and "
         f"{erased.invitation_count} invitations were erased. The account was not deleted."
     )
+    try:
+        destroy_unused_keys(now=clock.now())
+    except (KeyMissing, AuditUnavailable) as error:
+        raise CommandError(f"Retention keys could not be destroyed yet; phi_oidc.scrub tries again: {error}") from error
 
 
 def _get_person(options: Options) -> tuple[AbstractBaseUser, list[PairwiseSubject]]:

@@ -15,13 +15,14 @@ import django_phi_oidc
 from tests.support.manual_blocks import PAGES, ROOT
 
 FILE = Path(django_phi_oidc.__file__).parent / "evidence" / "controls.json"
-STATES = ("met", "partly", "yours", "not supported")
+STATES = ("met", "partly", "yours", "not supported", "not applicable")
 HEADER = re.compile(r"\| [^|]+ \| requirement \| state \| in this app \| test \|")
 HEADING = re.compile(r"#+ (.+)")
 CELL_END = re.compile(r"(?<!\\)\|")
 LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 NAMED_TEST = re.compile(r"`([\w/]+\.py::test_\w+)`")
 SOURCES = {
+    r"Proposed 45 CFR": "https://www.federalregister.gov/d/2024-30983",
     r"45 CFR (164\.\d+)": r"https://www.ecfr.gov/current/title-45/section-\1",
     r"42 CFR Part (\d+)": r"https://www.ecfr.gov/current/title-42/part-\1",
     r"RFC (\d+)": r"https://www.rfc-editor.org/rfc/rfc\1",
@@ -29,7 +30,6 @@ SOURCES = {
     r"FAPI": "https://openid.net/wg/fapi/",
     r"ASVS": "https://github.com/OWASP/ASVS/tree/v5.0.0",
     r"800-63C?": "https://pages.nist.gov/800-63-4/",
-    r"NPRM|Security Rule": "https://www.federalregister.gov/d/2024-30983",
     r"HIPAA": "https://www.ecfr.gov/current/title-45/part-164",
 }
 """Pattern in the heading above a table, or in the title of the page → where the requirements are published. The first

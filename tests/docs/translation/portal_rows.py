@@ -20,6 +20,7 @@ from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import prepare_folder
+from django_phi_oidc.individual_rights.accounting import create_accounting
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode
@@ -66,6 +67,7 @@ def fill(patient: SignedIn) -> None:
     _of_codes(user)
     _of_emergencies(user)
     _of_alerts()
+    create_accounting(user, since=NOW - DAY, include_own=True, origin=Origin(), now=NOW).list_all()
     _of_the_trail(patient)
 
 

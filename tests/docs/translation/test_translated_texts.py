@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.contrib.auth import get_user_model
 from django.core import mail
+from django.db import transaction
 from django.template import engines
 from django.urls import include, path, reverse
 from django.utils.translation import gettext_lazy
@@ -24,7 +26,8 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.views import RevealMixin
 from django_phi_oidc.errors import HeldForLegalReasons, InvitationRefused
 from django_phi_oidc.individual_rights.views import AccountingMixin
-from django_phi_oidc.subjects.models import PairwiseSubject
+from django_phi_oidc.subjects.models import NoticeKind, PairwiseSubject
+from django_phi_oidc.subjects.notices import send_due_notices, write_notice
 from tests.docs.translation import admin_pages as walking
 from tests.docs.translation import portal_pages as portal
 from tests.docs.translation.admin_pages import DATA, Found, look, of_model
@@ -120,6 +123,12 @@ def boss(sign_in: Callable[[], SignedIn]) -> Any:
 def mails() -> list[str]:
     """Send one of each kind, and return their subjects and bodies."""
     mail.outbox.clear()
+    user: Any = get_user_model()._default_manager.first()
+    user.email = OFFICER
+    with transaction.atomic():
+        for kind in NoticeKind:
+            write_notice(user, kind, provider="1", now=NOW)
+    assert send_due_notices(now=NOW) == len(NoticeKind)
     EmergencyAccess.objects.update(alert_due_at=NOW)
     SecurityAlert.objects.update(due_at=NOW)
     assert send_due_alerts(mail_to=[OFFICER], now=NOW) == EmergencyAccess.objects.count()

@@ -1,7 +1,9 @@
 """Each change of a role leaves an event in its transaction, by the admin as by other code."""
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.core import serializers
 from django.core.management import call_command
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection, connections, transaction
 from django.db.models import F, Q, Value
 from django.db.models.signals import pre_save
 from django.test.utils import CaptureQueriesContext, isolate_apps
@@ -19,6 +21,7 @@ from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.errors import KeyMissing
+from tests.support.concurrent_transaction import transaction_beside
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import ScriptedOP, SignedIn, op, sign_in  # noqa: F401 -- fixtures
 
@@ -298,6 +301,30 @@ def test_g2_error_of_a_receiver_of_the_project_leaves_its_transaction_usable(use
     finally:
         pre_save.disconnect(refuse, sender=type(user))
     assert (Group.objects.count(), list_events()) == (1, [])
+
+
+@pytest.mark.postgresql
+def test_g2_stale_save_that_restores_a_flag_is_recorded(user: Any) -> None:
+    """A save of the admin that began before the flag was withdrawn, and ends after it."""
+    save(user, is_superuser=True)
+    stale = get_user_model().objects.get(pk=user.pk)
+    list_events()
+
+    def save_stale() -> None:
+        try:
+            with transaction.atomic():
+                stale.save()
+        finally:
+            connections.close_all()
+
+    with transaction_beside(lambda: save(user, is_superuser=False)) as commit, ThreadPoolExecutor(1) as pool:
+        saving = pool.submit(save_stale)
+        time.sleep(0.5)
+        assert not saving.done()
+        commit()
+        saving.result(timeout=20)
+    assert get_user_model().objects.get(pk=user.pk).is_superuser
+    assert {key for _, detail in list_events() for key in detail} == {"withdrawn", "granted"}
 
 
 QUERIES: dict[str, tuple[Callable[[Any], None], int]] = {

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import django
@@ -18,19 +19,29 @@ from django.conf import settings
 from django.contrib.auth.models import Group, Permission
 from django.core.checks import Tags, run_checks
 from django.db import connections
+from django.http import HttpResponse
 from django.test import override_settings
+from django.urls import include, path
+from django.views.decorators.cache import never_cache
+from django.views.generic import View
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.views import APIView
 
 from django_phi_oidc._internal import clock, randomness
+from django_phi_oidc.access.mixins import PHIAccessMixin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.checks import core, databases, transmission
 from django_phi_oidc.checks import roles as role_checks
 from django_phi_oidc.claims.categories import create_category_permissions
+from django_phi_oidc.contrib.rest_framework.permissions import PHIAccess
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.crypto.retention_keys import prepare_folder
+from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
+from django_phi_oidc.decorators import phi_access, require_assurance
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.claims_fixtures import Person
 from tests.support.client_keys import create_private_key_pem
+from tests.support.disclosure_events import RESOURCES
 from tests.support.mail_settings import mailer
 from tests.support.phi_oidc_settings import override_phi_oidc
 
@@ -308,6 +319,11 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W028", mailers(default={}), mailers(default=mailer_of(1))),
     ("W028", mailing(60), mailing(59)),
     ("W028", mailing(None), option()),
+    ("E002", option(ACCOUNT_NOTICES="notices"), option(ACCOUNT_NOTICES=RESOURCES)),
+    ("E002", option(ACCOUNT_NOTICES=None), option(ACCOUNT_NOTICES=True)),
+    ("E002", option(ACCOUNT_NOTICES="tests.accounting.nowhere"), option(ACCOUNT_NOTICES=True)),
+    ("W076", option(ACCOUNT_NOTICES=False), option(ACCOUNT_NOTICES=True)),
+    ("W075", emergency(), both(emergency(), option(PATIENT_RESOURCES=RESOURCES))),
     ("E002", option(LEAKAGE_GUARD="mask"), option(LEAKAGE_GUARD="block")),
     ("E002", option(METRICS=["statsd"]), option(METRICS=["prometheus", "opentelemetry"])),
     ("E002", option(METRICS="prometheus"), option(METRICS=[])),
@@ -337,6 +353,42 @@ def test_check_reports_wrong_settings_and_no_valid_ones(check_id: str, wrong: Ch
         assert check_id not in find_ids()
 
 
+class GuardedChart(PHIAccessMixin, View):
+    permission, purpose = "portal.view_chart", "TREAT"
+
+    def get_resource(self) -> str:
+        return "Patient/7"
+
+
+class GuardedApi(APIView):
+    permission_classes = (IsAuthenticated, PHIAccess)
+
+
+@phi_access(permission="portal.view_chart", purpose="TREAT", resource=lambda request: "Patient/7")
+def guarded_function(request: Any) -> HttpResponse:
+    return HttpResponse()
+
+
+@require_assurance(acr=["gold"])
+def unguarded_function(request: Any) -> HttpResponse:
+    return HttpResponse()
+
+
+@pytest.mark.parametrize(
+    "view", [guarded_function, never_cache(guarded_function), GuardedChart.as_view(), GuardedApi.as_view()]
+)
+def test_g9_guarded_view_without_patient_resources_is_reported(view: Any) -> None:
+    """W075."""
+    urls = ModuleType("urls")
+    for callback, expected in ((view, True), (unguarded_function, False)):
+        urls = ModuleType("urls")
+        vars(urls)["urlpatterns"] = [path("records/", include([path("chart/", callback)]))]
+        with override_settings(ROOT_URLCONF=urls):
+            assert ("W075" in find_ids()) is expected
+            with override_settings(**option(PATIENT_RESOURCES=RESOURCES)()):
+                assert "W075" not in find_ids()
+
+
 def test_c3_each_override_is_named_by_a_warning() -> None:
     names = ["revocation_endpoint", "introspection_endpoint"]
     overrides = {name: f"https://op.example.test/{name}" for name in names}
@@ -358,6 +410,25 @@ def test_audit_alias_and_its_options_are_checked() -> None:
             (message,) = databases._check_sqlite_options("default", options)
             assert message.id == "django_phi_oidc.E016"
             assert name in message.msg
+
+
+@pytest.mark.parametrize(
+    ("mail", "expected"),
+    [
+        (mailer("smtp", timeout=59), set()),
+        (mailer("smtp", timeout=60), {"W078"}),
+        (mailer("smtp"), {"W078"}),
+        (mailer("console"), {"W077"}),
+    ],
+)
+def test_g12_mail_that_delays_or_loses_notices_is_reported_on_deployment(
+    mail: dict[str, Any], expected: set[str]
+) -> None:
+    """W077, W078."""
+    with override_settings(**{"EMAIL_TIMEOUT": None, **mail}):
+        assert find_ids(include_deployment_checks=True) & {"W077", "W078"} == expected
+        with override_settings(**option(ACCOUNT_NOTICES=False)()):
+            assert find_ids(include_deployment_checks=True) & {"W077", "W078"} == set()
 
 
 @pytest.mark.postgresql
@@ -437,9 +508,9 @@ CONNECTIONS = [
 
 
 def find_deployment_ids() -> set[str]:
-    """Return the ids without W057 and W065, which the settings of the tests cause."""
+    """Return the ids without those of other warnings that the settings of the tests cause."""
     own = [message for message in run_checks(include_deployment_checks=True) if "phi_oidc" in str(message.id)]
-    return {message.id.rpartition(".")[2] for message in own if message.id} - {"W057", "W065"}
+    return {message.id.rpartition(".")[2] for message in own if message.id} - {"W057", "W065", "W077", "W078"}
 
 
 @pytest.mark.parametrize(
@@ -810,6 +881,19 @@ def test_a4_store_without_the_retention_keys_of_claims_is_reported(tmp_path: Pat
         with override_settings(**option(KEYS={"retention": source})()):
             assert find_ids(tags=[Tags.database], databases=["default"]) == {"W048"}
             assert find_ids(tags=[Tags.database], databases=["phi_audit"]) == set()
+
+
+def test_g7_folder_of_another_portal_is_reported_although_it_has_keys_of_the_same_days(tmp_path: Path) -> None:
+    """W048."""
+    keys, mounted = tmp_path / "keys", tmp_path / "mounted"
+    for folder in (keys, mounted):
+        prepare_folder(folder)
+        RetentionKeyFolder(folder).create("20261124-86400")
+    with override_settings(**option(KEYS={"retention": keys})()):
+        Person().store({"address": "Bern"})
+        assert find_ids(tags=[Tags.database], databases=["default"]) == set()
+    with override_settings(**option(KEYS={"retention": mounted})()):
+        assert find_ids(tags=[Tags.database], databases=["default"]) == {"W048"}
 
 
 def test_a4_retention_folder_without_its_marker_is_reported(tmp_path: Path) -> None:

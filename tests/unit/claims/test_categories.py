@@ -28,6 +28,7 @@ from django.urls import path, reverse
 from django.views.generic import TemplateView
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.access.recipients import remember_recipient
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.categories import REVEAL_PERMISSION, create_category_permissions
@@ -303,6 +304,7 @@ def test_g8_model_wide_permissions_cost_no_query(patient: Person, staff: Any) ->
     client = staff({"everybody": CONTACT})
     user = client.actor.user
     assert user.has_perm(CONTACT), "Django has cached the permissions"
+    remember_recipient(user, now=clock.now())
     for names, statements in ((["phone"], 1), (["phone", "address"], 1)):
         with CaptureQueriesContext(connection) as queries:
             reveal_many(client.actor, [patient.user], names, purpose="TREAT")

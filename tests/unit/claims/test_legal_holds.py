@@ -213,7 +213,7 @@ def test_claims_use_the_key_of_the_active_hold(person: Person, settings: Any, tm
 
     def bucket_names() -> set[str]:
         rows = list(StoredClaim.objects.all())
-        assert [row.value.key_id for row in rows] == [row.bucket for row in rows]
+        assert [row.value.key_id for row in rows] == [row.retention_key_names for row in rows]
         return {row.bucket for row in rows}
 
     assert bucket_names() == {"20261124-session", "20261124-86400"}

@@ -1,13 +1,12 @@
 """Pages on which users see who accessed their record."""
 
-from typing import Any
-
 from django.contrib.auth import get_user_model
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 from django.views.generic import TemplateView
 
 from django_phi_oidc.access.mixins import AssuranceMixin
+from django_phi_oidc.access.recipients import Recipient
 from django_phi_oidc.individual_rights.views import AccountingMixin
 
 
@@ -26,8 +25,8 @@ class Strong(AssuranceMixin, AccountingMixin, TemplateView):
 
 
 class Named(Record):
-    def get_actor_name(self, actor: Any) -> str:
-        return f"Dr. {actor.last_name}" if actor else "a former colleague"
+    def get_recipient_name(self, recipient: Recipient) -> str:
+        return f"Dr. {recipient.name}" if recipient.name else "a former colleague"
 
 
 def anybody(request: HttpRequest) -> HttpResponse:

@@ -1,5 +1,6 @@
 """The export of a person's data: complete, only of that person, and after its event."""
 
+import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
+from django_phi_oidc.access.recipients import remember_recipient
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush
@@ -19,10 +21,13 @@ from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.errors import AuditUnavailable
+from django_phi_oidc.individual_rights.accounting import create_accounting
 from django_phi_oidc.individual_rights.export import PersonExport, export_person
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
-from django_phi_oidc.subjects.models import PairwiseSubject
+from django_phi_oidc.subjects.devices import register_device
+from django_phi_oidc.subjects.models import NoticeKind, PairwiseSubject
+from django_phi_oidc.subjects.notices import write_notice
 from django_phi_oidc.subjects.pairwise import get_pairwise_id
 from tests.settings import key
 from tests.support.audit_outage import audit_database_fails
@@ -221,8 +226,38 @@ def test_export_executes_as_many_selects_for_three_subjects_as_for_one(
         with CaptureQueriesContext(connection) as asked:
             export(person, *subjects)
         counts.append(len([query for query in asked if query["sql"].startswith("SELECT")]))
-    # Claims, holds, sessions, revocations, identifiers, invitations, emergencies.
-    assert counts == [7, 7]
+    # Suspensions, claims, holds, sessions, revocations, browsers, identifiers, invitations, emergencies, names,
+    # accountings and notices.
+    assert counts == [12, 12]
+
+
+def test_g12_export_contains_notices_and_known_browsers(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    person, other = sign_in(), sign_in()
+    for each, name in ((person, "ada"), (other, "bea")):
+        each.user.email = f"{name}@example.org"  # type: ignore[attr-defined]
+        register_device(each.user, name, now=NOW)
+        write_notice(each.user, NoticeKind.NEW_DEVICE, provider="default", now=NOW)
+    document, at = export(person).document, "2026-11-24T12:00:00+00:00"
+    notice = {"kind": "new_device", "provider": "default", "occurred_at": at, "sent_at": None}
+    assert document["notices"] == [{**notice, "address": "ada@example.org"}]
+    assert document["devices"] == [{"first_used_at": at, "last_used_at": at}]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [key("another key")]})
+    assert export(person).document["notices"] == [notice]
+    assert any(item.startswith("address of notice") for item in export(person).unreadable_items)
+
+
+def test_g9_export_contains_stored_names_and_accountings(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    person, other = sign_in(), sign_in()
+    for each, name in ((person, "Ada"), (other, "Bea")):
+        each.user.first_name = name  # type: ignore[attr-defined]
+        remember_recipient(each.user, now=NOW)
+        create_accounting(each.user, since=NOW, include_own=False, origin=Origin(), now=NOW).list_all()
+    document, at = export(person).document, "2026-11-24T12:00:00+00:00"
+    assert document["recipient_names"] == [{"since": at, "name": "Ada", "roles": []}]
+    digest = hashlib.sha256(b"").hexdigest()
+    assert document["accountings"] == [{"first_given_at": at, "last_given_at": at, "count": 0, "sha256": digest}]
 
 
 def test_export_contains_emergency_accesses_without_the_patient(

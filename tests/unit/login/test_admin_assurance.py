@@ -135,13 +135,13 @@ def test_g2_user_who_may_only_look_needs_no_more_recent_authentication(officer: 
 def test_g14_local_account_reaches_the_admin(settings: Any, client: Any) -> None:
     backend = "django_phi_oidc.backends.BreakGlassBackend"
     settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, backend]
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, BREAK_GLASS_ACCOUNT="night-desk")
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, BREAK_GLASS_ACCOUNTS=["night-desk"])
     require(settings, acr=[STRONG], max_age=5 * MINUTE, privilege_max_age=5 * MINUTE)
     get_user_model()._default_manager.create_superuser("night-desk", password="correct horse battery staple")
     secret = {"username": "night-desk", "password": "correct horse battery staple"}
     client.post("/oidc/local-login/", secret, secure=True)
     assert client.get("/admin/auth/user/add/", secure=True, headers=HTML).status_code == 200
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, BREAK_GLASS_ACCOUNT="")
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, BREAK_GLASS_ACCOUNTS=[])
     assert client.get("/admin/auth/user/add/", secure=True, headers=HTML).status_code == 302
 
 

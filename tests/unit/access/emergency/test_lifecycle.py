@@ -36,6 +36,7 @@ from tests.support import guarded_views as wards
 from tests.support.audit_outage import audit_database_fails, audit_database_hangs
 from tests.support.emergency_access import OFFICER, REASON, actor, allow, declare, forbid, list_events, opened
 from tests.support.guarded_views import ASKED, HELD, PERMISSION, RAN
+from tests.support.mail_server import mail_server  # noqa: F401 -- a fixture
 from tests.support.mail_settings import mail_by
 from tests.support.session_fixtures import BACKEND, SignedIn, sign_in  # noqa: F401 -- a fixture
 
@@ -394,58 +395,6 @@ def test_listed_events_are_those_of_the_emergency(scene: SimpleNamespace) -> Non
 
 
 # Mail
-
-
-@pytest.fixture
-def mail_server(settings: Any) -> Iterator[SimpleNamespace]:
-    """Yield a mail server on a real socket, which accepts mails unless `refuses` is set."""
-    server = SimpleNamespace(mails=[], refuses=False, delay_seconds=0.0)
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                peer, _ = listener.accept()
-            except OSError:
-                return
-            with peer, peer.makefile("rwb") as file:
-                _serve_smtp(file, server)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    host, server.port = listener.getsockname()
-    mail_by(settings, "smtp", host=host, port=server.port, timeout=10)
-    yield server
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    thread.join()
-
-
-def _serve_smtp(file: Any, server: SimpleNamespace) -> None:
-    """Speak the part of RFC 5321 that smtplib uses."""
-
-    def reply(text: str) -> None:
-        time.sleep(server.delay_seconds)
-        file.write(f"{text}\r\n".encode())
-        file.flush()
-
-    reply("220 ready")
-    while line := file.readline():
-        command = line.decode().strip().upper()
-        if command == "DATA":
-            reply("354 continue")
-            body = b""
-            while (part := file.readline()) not in {b".\r\n", b""}:
-                body += part
-            server.mails.append(body.decode())
-            reply("250 accepted")
-        elif command.startswith("RCPT") and server.refuses:
-            reply("451 later")
-        elif command == "QUIT":
-            reply("221 bye")
-            return
-        else:
-            reply("250 ok")
 
 
 def test_mail_is_sent_once_and_names_no_patient(scene: SimpleNamespace, mail_server: SimpleNamespace) -> None:

@@ -103,6 +103,7 @@ def test_json_is_one_object_per_line(person: Person) -> None:
         "occurred_at": "2026-11-24T12:00:00+00:00",
         "actor": STAFF,
         "name": "",
+        "roles": [],
         "own": False,
         "purpose": "TREAT",
         "purpose_name": "treatment",
@@ -134,7 +135,7 @@ def test_csv_has_no_formulas(sign: str, person: Person) -> None:
 
 def test_empty_csv_has_its_header(person: Person) -> None:
     assert run(person.user.pk, "--csv").strip() == (
-        "occurred_at,actor,name,own,purpose,purpose_name,action,resource,claims,emergency,event"
+        "occurred_at,actor,name,roles,own,purpose,purpose_name,action,resource,claims,emergency,event"
     )
     assert run(person.user.pk) == run(person.user.pk, "--json") == ""
 
@@ -218,5 +219,5 @@ def test_status_is_1_if_a_row_is_no_longer_a_valid_event(person: Person) -> None
     with without_triggers():
         wrong = "infinity" if is_postgresql() else "2026-13-01 00:00:00"
         sql(f"UPDATE {EVENT} SET occurred_at = %s", wrong)
-    with pytest.raises(CommandError, match="The list is incomplete"):
+    with pytest.raises(CommandError, match="Nothing was listed"):
         run(person.user.pk)
