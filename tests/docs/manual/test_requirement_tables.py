@@ -17,6 +17,10 @@ PACKAGE = Path(django_phi_oidc.__file__).parent
 SPECS = (ROOT / "docs" / "specs.md").read_text()
 ROW = re.compile(r"^\| .+ \| `(?P<function>[\w.]+)` \| `\S+::\S+`(?:, `\S+::\S+`)* \|$", re.MULTILINE)
 NAMED_TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
+LAW_PAGES = (
+    "hipaa.md",
+    *(f"explanation/{name}.md" for name in ("asvs", "nist-800-63", "part2", "security-rule-nprm")),
+)
 # Auditors do not rely on the test kit.
 APART = "testing"
 
@@ -73,7 +77,7 @@ def test_missing_function_is_not_resolved() -> None:
     assert [resolve(name) for name in ("oidc.nowhere.verify", "oidc.id_token.nothing")] == [None, None]
 
 
-@pytest.mark.parametrize("page", ["specs.md", "hipaa.md", "explanation/threat-model.md", "explanation/part2.md"])
+@pytest.mark.parametrize("page", [*LAW_PAGES, "specs.md", "explanation/profiles.md", "explanation/threat-model.md"])
 def test_tests_named_on_a_page_exist(page: str) -> None:
     named = NAMED_TEST.findall((ROOT / "docs" / page).read_text())
     assert [f"{path}::{name}" for path, name in named if not exists(path, name)] == []
@@ -81,9 +85,19 @@ def test_tests_named_on_a_page_exist(page: str) -> None:
     assert not exists(named[0][0], named[0][1] + "_not")
 
 
-def test_every_requirement_names_a_test() -> None:
-    rows = re.findall(r"^\| (?!---).+\|$", (ROOT / "docs" / "hipaa.md").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("page", LAW_PAGES)
+def test_rows_of_a_law_are_distinct_and_a_part_that_is_met_names_a_test(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    rows = [row for table in read_tables(f"docs/{page}", text) for row in table["controls"]]
+    ids = [row["id"] for row in rows]
+    assert len(set(ids)) == len(ids) == len(re.findall(r"^\| (?!id \|)", text, re.MULTILINE)) > 10
+    assert [row["id"] for row in rows if row["state"] == "partly" and not row["tests"]] == []
+
+
+def test_every_requirement_of_a_profile_names_a_test() -> None:
+    rows = re.findall(r"^\| .+\|$", (ROOT / "docs" / "explanation" / "profiles.md").read_text(), re.MULTILINE)
     assert [row for row in rows if not NAMED_TEST.search(row) and not row.endswith("| test |")] == []
+    assert len(rows) > 20
 
 
 TABLE = """# 42 CFR Part 2: records
