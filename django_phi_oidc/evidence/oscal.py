@@ -5,8 +5,13 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 OSCAL_VERSION = "1.2.1"
-_IMPLEMENTATION_STATUS = {"met": "implemented", "partly": "partial"}
-"""Controls with another state are not implemented by the component, so they are not in its definition."""
+_IMPLEMENTATION_STATUS = {
+    "met": "implemented",
+    "partly": "partial",
+    "planned": "planned",
+    "not applicable": "not-applicable",
+}
+"""Controls with another state are those of the organization, so they are not in the definition of the component."""
 
 CreateId = Callable[[str], str]
 

@@ -17,7 +17,7 @@ from django.test import override_settings
 from tests.support.audit_log import PEM, sealed
 from tests.support.phi_oidc_settings import override_phi_oidc
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]), pytest.mark.sqlite]
 ROOT = Path(__file__).resolve().parents[2]
 VALIDATE = """
 import sys

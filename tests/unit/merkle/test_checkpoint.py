@@ -388,6 +388,11 @@ def test_verify_statement_of_a_damaged_note_is_refused(damage: Damage) -> None:
     assert not accepts_statement(damage(note))
 
 
+def test_statement_may_have_blank_lines() -> None:
+    body = f"{STATEMENT}\n{STATEMENT}"
+    assert verify_statement(sign_statement(body, name=ORIGIN, key=KEY), [KEY.public_key()], name=ORIGIN) == body
+
+
 def test_statement_is_no_checkpoint_and_a_checkpoint_is_not_signed_as_a_statement() -> None:
     with pytest.raises(CheckpointInvalid, match="Not the lines of a signed checkpoint"):
         verify_checkpoint(sign_statement(STATEMENT, name=ORIGIN, key=KEY), [KEY.public_key()])
