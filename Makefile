@@ -61,8 +61,9 @@ evidence: $(VENV)/.dev ## break each claim of the manual in a copy of the code, 
 docs: $(VENV)/.dev ## build the manual to build/docs/index.html; a warning is an error
 	$(BIN)/sphinx-build --builder html --nitpicky --fail-on-warning --keep-going --quiet docs build/docs
 
-reference: $(VENV)/.dev ## write the tables of docs/reference/settings.md from the code
+reference: $(VENV)/.dev ## write the tables of docs/reference/settings.md from the code, and controls.json from the manual
 	@$(BIN)/python -m tests.docs.manual.settings_reference
+	@$(BIN)/python -m tests.docs.manual.requirement_tables
 
 links: $(VENV)/.dev ## check the external links of the manual: needs the network
 	$(BIN)/sphinx-build --builder linkcheck --quiet docs build/links

@@ -78,8 +78,10 @@ def enforce_assurance(
 ) -> HttpResponse | None:
     """Return None if the sign-in meets the assurance; otherwise the response in the view's place.
 
-    records_grant: a grant is recorded, unless an outer guard has recorded one for this request.
+    records_grant: a grant is recorded, unless an outer guard has recorded one for this request. No response may be
+    stored, because a stored one would be shown without an event.
     """
+    mark_response_private(request)
     records_grant = records_grant and not is_grant_recorded(request)
 
     def decide(actor: Actor) -> str | None:

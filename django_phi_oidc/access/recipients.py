@@ -14,10 +14,11 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import router, transaction
 
 from .. import conf
 from .._internal import randomness
+from .._internal.sql import insert
 from ..audit.operators import find_stated_account_pk
 from ..errors import KeyMissing, Undecryptable
 from .models import DisclosureRecipient
@@ -26,8 +27,9 @@ logger = logging.getLogger("django_phi_oidc.access")
 RECHECK_SECONDS = 60.0
 """How long this process relies on what it knows of an account. A new name is noticed at once, new roles after it."""
 _MAX_REMEMBERED = 10_000
-_remembered_until: dict[tuple[str, ...], float] = {}
-"""What needs no query, with the monotonic time until which that is so."""
+_remembered: dict[tuple[str, str], tuple[str, float]] = {}
+"""By account and resource: the name that needs no query, and the monotonic time until which that is so. Without a
+resource, it is stored; with one, it need not be, because the resource is the account's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,23 +53,23 @@ def remember_recipient(user: Any, *, now: datetime, resource: str = "") -> None:
     the disclosure is not refused for that.
     """
     account, name = str(user.pk), _get_name(user)
-    stored_key, own_key = ("stored", account, name), ("own", account, resource)
-    if any(_remembered_until.get(key, 0.0) > time.monotonic() for key in (stored_key, own_key)):
+    if any(_is_remembered(key, name) for key in ((account, ""), (account, resource))):
         return
     if resource and _is_own_resource(user, resource):
-        _remember(own_key)
+        _remember((account, resource), name)
         return
     identity = json.dumps({"name": name, "roles": _list_roles(user)}, ensure_ascii=False)
     try:
         latest = DisclosureRecipient.objects.filter(account=account).order_by("recorded_at", "id").last()
         if latest is None or _find_identity(latest) != identity:
-            id_ = randomness.uuid7(now)
-            DisclosureRecipient(id=id_, account=account, recorded_at=now, identity=identity).save()
+            row = DisclosureRecipient(id=randomness.uuid7(now), account=account, recorded_at=now, identity=identity)
+            # Not save(), after whose errors a transaction of the caller cannot be committed.
+            insert([row], using=router.db_for_write(DisclosureRecipient))
     except KeyMissing as error:
         logger.error("The name of a recipient was not stored: %s", error)  # noqa: TRY400 -- the traceback may contain credentials of a key service
         return
     # A rollback of the caller's transaction removes the row.
-    transaction.on_commit(lambda: _remember(stored_key))
+    transaction.on_commit(lambda: _remember((account, ""), name))
 
 
 def find_recipients(looks: Iterable[tuple[str, datetime]]) -> Mapping[tuple[str, datetime], Recipient]:
@@ -116,13 +118,18 @@ def find_current_recipients(accounts: Iterable[str]) -> dict[str, Recipient]:
 
 def forget_remembered() -> None:
     """Read the database again at the next disclosure: for tests."""
-    _remembered_until.clear()
+    _remembered.clear()
 
 
-def _remember(key: tuple[str, ...]) -> None:
-    if len(_remembered_until) >= _MAX_REMEMBERED:
-        _remembered_until.clear()
-    _remembered_until[key] = time.monotonic() + RECHECK_SECONDS
+def _is_remembered(key: tuple[str, str], name: str) -> bool:
+    known_name, until = _remembered.get(key, ("", 0.0))
+    return known_name == name and time.monotonic() < until
+
+
+def _remember(key: tuple[str, str], name: str) -> None:
+    if len(_remembered) >= _MAX_REMEMBERED:
+        _remembered.clear()
+    _remembered[key] = name, time.monotonic() + RECHECK_SECONDS
 
 
 def _get_name(user: Any) -> str:

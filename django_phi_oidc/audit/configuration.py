@@ -50,17 +50,22 @@ class EffectiveConfiguration:
         return _hash(json.dumps([dict(self.options), self.warnings, self.silenced], sort_keys=True))
 
 
-def read_configuration() -> EffectiveConfiguration:
-    """Return the configuration of this process. Raises: KeyMissing, because ids of keys are part of it."""
+def read_effective_settings() -> dict[str, Any]:
+    """Return the settings that are compared, by path, without secrets. Raises: KeyMissing."""
     values = dict(conf.iter_effective_options())
     values |= {f"KEYS.{ring}": [key.id for key in keyring.get_keys(ring)] for ring in _list_key_rings()}
     values |= {f"KEYS.{name}": conf.get_key_source(name) for name in ("audit_public", "retention")}
     values |= {name: getattr(settings, name) for name in DJANGO_SETTINGS}
     values["version"] = __version__
+    return values
+
+
+def read_configuration() -> EffectiveConfiguration:
+    """Return the configuration of this process. Raises: KeyMissing, because ids of keys are part of it."""
     messages = run_checks(tags=[Tags.security], include_deployment_checks=True)
     ids = {str(message.id) for message in messages if message.id and not message.is_silenced()}
     return EffectiveConfiguration(
-        options={path: _hash(describe_value(value))[:16] for path, value in values.items()},
+        options={path: _hash(describe_value(value))[:16] for path, value in read_effective_settings().items()},
         warnings=tuple(sorted(ids - PROCESS_WARNINGS)),
         silenced=tuple(sorted(settings.SILENCED_SYSTEM_CHECKS)),
     )

@@ -44,14 +44,14 @@ def erase_person(
     the host project. Raises: HeldForLegalReasons, and then nothing was erased of any subject.
     """
     with transaction.atomic():
-        # Before the notices that this unlinking writes.
-        AccountNotice.objects.filter(user=user.pk).delete()
         # Locked, so that no concurrent sign-in or legal hold is added. no_key: ending a session reads the subject's key
         # while it locks the session, and the sessions are locked next.
         pks = [subject.pk for subject in subjects]
         locked = list(PairwiseSubject.objects.select_for_update(no_key=True).filter(pk__in=pks).order_by("pk"))
         if any(is_on_legal_hold(subject, now=now) for subject in locked):
             raise HeldForLegalReasons
+        # Before the notices that this unlinking writes.
+        AccountNotice.objects.filter(user=user.pk).delete()
         # Locked in the same order as at the end of a session, to prevent a deadlock.
         sessions = OIDCSession.objects.filter(subject__in=locked).order_by("pk").select_for_update()
         session_ids = list(sessions.values_list("pk", flat=True))

@@ -14,14 +14,14 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
 from django.core.validators import validate_email
-from django.db import transaction
+from django.db import router, transaction
 from django.template.loader import render_to_string
 from django.utils.translation import gettext, gettext_noop, override
 
 from .. import conf
 from .._internal import randomness
-from .._internal.sql import delete_in_batches
-from ..errors import KeyRingError
+from .._internal.sql import delete_in_batches, insert
+from ..errors import KeyMissing, KeyRingError
 from .models import AccountNotice, NoticeKind
 
 logger = logging.getLogger("django_phi_oidc.subjects")
@@ -56,7 +56,7 @@ def find_notice_address(user: Any) -> str:
 
 
 def write_notice(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -> None:
-    """Write a notice to user. Requires: the transaction of the change. Raises: KeyMissing.
+    """Write a notice to user. Requires: the transaction of the change, which does not depend on the encryption keys.
 
     If a link is replaced, its notice also goes to the addresses that the account had when a former one was removed.
     Spec: NIST SP 800-63C-4 3.7.1.
@@ -66,7 +66,12 @@ def write_notice(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -
         addresses.update(_iterate_former_addresses(user))
     for address in sorted(addresses):
         fields: dict[str, Any] = {"kind": kind, "provider": provider, "address": address}
-        AccountNotice(id=randomness.uuid7(now), user_id=user.pk, occurred_at=now, due_at=now, **fields).save()
+        notice = AccountNotice(id=randomness.uuid7(now), user_id=user.pk, occurred_at=now, due_at=now, **fields)
+        try:
+            # Not save(), after whose errors the transaction cannot be committed.
+            insert([notice], using=router.db_for_write(AccountNotice))
+        except KeyMissing as error:
+            logger.error("A notice was not written: %s", error)  # noqa: TRY400 -- the traceback may contain the address
 
 
 def find_provider_name(issuer: str) -> str:

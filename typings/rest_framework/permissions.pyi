@@ -7,5 +7,5 @@ class BasePermission:
     def has_object_permission(self, request: Request, view: Any, obj: Any) -> bool: ...
 
 class AND:
-    op1: BasePermission
-    op2: BasePermission
+    op1: BasePermission | AND
+    op2: BasePermission | AND

@@ -24,10 +24,9 @@ _HL7 = "http://terminology.hl7.org/CodeSystem/"
 _INTERACTION = "http://hl7.org/fhir/restful-interaction"
 _BALP_ENTITY = "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType"
 _OUTCOME_CODES = {"success": "0", "failure": "4", "error": "8"}
-
 _PATIENT_RESOURCE = re.compile(r"Patient/\S+")
 _ACCOUNT_DATA_ACTIONS = frozenset({Action.SUBJECT_EXPORTED, Action.SUBJECT_ACCOUNTED, Action.SUBJECT_ERASED})
-"""About an account without a link, they have no subject."""
+"""They have no subject if the account has no link."""
 
 
 class AuditEventType(NamedTuple):

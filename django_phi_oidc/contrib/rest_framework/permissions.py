@@ -55,6 +55,7 @@ class HasScope(BasePermission):
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises: APIRequestRefused, 403 with the required scopes, after an event, or 503; DeclarationInvalid."""
+        mark_response_private(request._request)
         required: Any = getattr(view, "required_scopes", None)
         # An empty list would accept every token.
         is_list = isinstance(required, list | tuple | set | frozenset) and required
@@ -122,6 +123,7 @@ class RequireAssurance(BasePermission):
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises: APIRequestRefused, 401 with the requirements, after an event; NotAuthenticated."""
+        mark_response_private(request._request)
         assurance = parse_required_assurance(acr=getattr(view, "acr", ()), max_age=getattr(view, "max_age", None))
         if not getattr(request.user, "is_authenticated", False):
             return False

@@ -17,6 +17,7 @@ from ..subcommands import (
     configuration,
     delivery,
     doctor,
+    evidence,
     groups,
     hold,
     init,
@@ -31,20 +32,20 @@ from ..subcommands._arguments import Options, get_user_by_pk
 from ..subcommands._output import Output
 
 _MODULES = (
-    *(attack, audit, configuration, delivery, doctor, groups, hold, init, keys, register, roles, scrub, sessions),
-    subject,
+    *(attack, audit, configuration, delivery, doctor, evidence, groups, hold, init, keys, register, roles, scrub),
+    *(sessions, subject),
 )
 SUBCOMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 READING_COMMANDS = {
     *("attack", "doctor", "init", "register", "roles explain"),
     *("audit check-proof", "audit checkpoint", "audit consistency", "audit grants", "audit repair"),
     *("keys generate", "keys retire", "keys rotate", "keys status"),
-    *("configuration show", "delivery status", "hold list", "sessions list", "subject list"),
+    *("configuration show", "delivery status", "evidence verify", "hold list", "sessions list", "subject list"),
 }
 """They record no event. All others are refused without an actor for their events."""
 READING_OPTIONS = {"audit verify": "copy", "groups": "check", "scrub": "report"}
 """With this option, the subcommand records no event."""
-COMMANDS_WITHOUT_CHECKS = {"init", "generate", "check-proof"}
+COMMANDS_WITHOUT_CHECKS = {"init", "keys generate", "audit check-proof", "evidence verify"}
 
 
 class Command(BaseCommand):
@@ -64,9 +65,8 @@ class Command(BaseCommand):
                 subparser.add_argument("--as", dest="as_user", metavar="USER", help=help_text)
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Skip the checks where `init` and `keys generate` fix what they report; `check-proof` needs no portal."""
-        commands = {options.get(dest) for dest in ("subcommand", "keys_command", "audit_command")}
-        if commands & COMMANDS_WITHOUT_CHECKS:
+        """Skip the checks where the subcommand corrects what they report, or needs no portal."""
+        if options["full_name"] in COMMANDS_WITHOUT_CHECKS:
             options["skip_checks"] = True
         return super().execute(*args, **options)
 
@@ -81,11 +81,13 @@ class Command(BaseCommand):
 
 
 def list_subcommands(parser: ArgumentParser, prefix: str = "") -> Iterator[tuple[str, ArgumentParser]]:
-    """Yield the name and the parser of each subcommand that has no subcommands itself."""
-    subparsers = [action.choices for action in parser._actions if isinstance(action.choices, Mapping)]
-    if not subparsers:
+    """Yield the name and the parser of each subcommand that needs no further subcommand."""
+    subparsers = [
+        (action.required, action.choices) for action in parser._actions if isinstance(action.choices, Mapping)
+    ]
+    if not any(required for required, _ in subparsers):
         yield prefix.strip(), parser
-    for choices in subparsers:
+    for _, choices in subparsers:
         for name, subparser in choices.items():
             yield from list_subcommands(subparser, f"{prefix} {name}")
 

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.core.management.base import CommandError
 from django.db import DatabaseError
 
@@ -115,7 +114,9 @@ def _drain(options: Options, output: Output) -> None:
 
 def _seal(options: Options, output: Output) -> None:
     progress, events, refused = ProgressLine(output, "sealed"), 0, 0
-    for batch in sequencer.append_all_to_log(key=_get_signing_key(), clock=clock.now, retry_refused=options["again"]):
+    for batch in sequencer.append_all_to_log(
+        key=signing_keys.get_signing_key(), clock=clock.now, retry_refused=options["again"]
+    ):
         events, refused = events + batch.event_count, refused + batch.refused_count
         progress(events)
     progress.end()
@@ -265,7 +266,9 @@ def _get_first_unarchived_leaf() -> int:
 
 def _resume(options: Options, output: Output) -> None:
     note, reason = options["checkpoint"].read_text("utf-8"), options["reason"]
-    output.write(recovery.resume_log(witnessed_note=note, reason=reason, key=_get_signing_key(), now=clock.now()))
+    output.write(
+        recovery.resume_log(witnessed_note=note, reason=reason, key=signing_keys.get_signing_key(), now=clock.now())
+    )
 
 
 def _grants(options: Options, output: Output) -> None:
@@ -274,13 +277,6 @@ def _grants(options: Options, output: Output) -> None:
             output.write(statement)
     except ValueError as error:
         raise CommandError(str(error)) from error
-
-
-def _get_signing_key() -> Ed25519PrivateKey:
-    key = signing_keys.find_signing_key()
-    if key is None:
-        raise CommandError("PHI_OIDC['KEYS']['audit_signing'] is not configured here, so nothing can be signed.")
-    return key
 
 
 def _read_witnessed_checkpoint(path: Path) -> Checkpoint:

@@ -146,7 +146,9 @@ def test_g9_look_is_not_refused_without_the_encryption_keys(
 ) -> None:
     before = settings.PHI_OIDC
     settings.PHI_OIDC = override_phi_oidc(before, KEYS={"encryption": Path("/nowhere")})
-    assert open_chart(nurse, person) is None
+    with transaction.atomic():
+        assert open_chart(nurse, person) is None
+        assert get_user_model()._default_manager.exists(), "the caller's transaction goes on"
     assert "The name of a recipient was not stored" in caplog.text
     assert "Berg" not in caplog.text
     settings.PHI_OIDC = before
@@ -183,6 +185,13 @@ def test_g9_further_looks_take_no_query(nurse: Any) -> None:
     with CaptureQueriesContext(connections["default"]) as queries:
         remember_recipient(nurse, now=NOW)
     assert [query["sql"].split()[0] for query in queries] == ["SELECT", "SELECT"]
+
+
+def test_g9_name_that_changes_twice_is_stored_three_times(nurse: Any) -> None:
+    for number, name in enumerate(("Ada", "Bea", "Ada", "Ada")):
+        nurse.first_name = name
+        remember_recipient(nurse, now=NOW + timedelta(seconds=number))
+    assert DisclosureRecipient.objects.count() == 3
 
 
 def test_g9_recipient_is_the_last_one_before_the_look(nurse: Any) -> None:

@@ -6,12 +6,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import include, path
 from django.utils.decorators import method_decorator
+from django.views.decorators.cache import cache_page
 from django.views.generic import View
 
 from django_phi_oidc._internal import clock
@@ -69,13 +71,18 @@ PAGES = {
     "twice": require_recent(require_assurance(max_age=timedelta(days=1))(run)),
     "around-class": require_recent(Assured.as_view()),
 }
+CACHED = {
+    "cached-outside": cache_page(600)(require_recent(run)),
+    "cached-inside": require_recent(cache_page(600)(run)),
+    "cached-between": require_recent(cache_page(600)(require_recent(run))),
+}
 CHARTS = {
     "around": require_recent(record_access(run)),
     "inside": record_access(require_recent(run)),
     "method": AssuredChart.as_view(),
     "around-chart": require_recent(WholeChart.as_view()),
 }
-urlpatterns = [path(f"{name}/<int:pk>/", view, name=name) for name, view in {**PAGES, **CHARTS}.items()]
+urlpatterns = [path(f"{name}/<int:pk>/", view, name=name) for name, view in {**PAGES, **CACHED, **CHARTS}.items()]
 urlpatterns += [path("unnamed/<int:pk>/", PAGES["function"]), path("unguarded/<int:pk>/", run)]
 urlpatterns += [path("oidc/", include("django_phi_oidc.urls"))]
 
@@ -124,6 +131,15 @@ def test_g11_grant_of_a_record_is_not_recorded_twice(name: str, person: SignedIn
     assert browse(person).get(f"/{name}/{pk}/").status_code == 200
     assert list_decisions() == [("access.granted", str(pk), f"Patient/{pk}", {})]
     assert len(RAN) == 1
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_g11_page_is_never_shown_from_a_cache(name: str, person: SignedIn) -> None:
+    cache.clear()
+    client = browse(person)
+    for number in (1, 2):
+        assert client.get(f"/{name}/7/")["Cache-Control"] == "no-store"
+        assert (len(RAN), len(list_decisions())) == (number, number)
 
 
 def test_g11_unnamed_page_is_recorded_by_its_view(person: SignedIn) -> None:

@@ -1,6 +1,7 @@
 """The break-glass account: its page, its events, and the end of its session."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -107,6 +108,21 @@ def test_other_credentials_are_refused_with_an_event(wrong: dict[str, str]) -> N
     assert client.get("/admin/").status_code == 302
     assert recorded_events() == [("login.refused", "break_glass_refused", "")]
     assert PASSWORD not in page.content.decode()
+
+
+def test_password_field_is_masked_and_open_to_password_managers() -> None:
+    page = SecureClient().get(URL).content.decode()
+    (field,) = re.findall('<input[^>]*name="password"[^>]*>', page)
+    assert 'type="password"' in field
+    assert 'autocomplete="current-password"' in field
+    assert "<script" not in page
+
+
+@pytest.mark.parametrize(("entered", "status"), [(" Pässwörd  ", 302), ("Pässwörd", 403), (" pässwörd  ", 403)])
+def test_password_is_verified_as_it_was_entered(entered: str, status: int, account: Any) -> None:
+    account.set_password(" Pässwörd  ")
+    account.save()
+    assert enter(SecureClient(), password=entered).status_code == status
 
 
 def test_page_does_not_exist_without_the_setting(settings: Any) -> None:

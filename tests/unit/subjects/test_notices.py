@@ -28,6 +28,7 @@ from django_phi_oidc.subjects.notices import (
 from django_phi_oidc.subjects.tasks import send_notices
 from tests.support.mail_server import mail_server  # noqa: F401 -- a fixture
 from tests.support.mail_settings import mail_by
+from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import ISSUER, KEY_1, NOW, SUB, sign_in
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -156,6 +157,16 @@ def test_g12_replaced_link_is_also_notified_to_the_old_address(user: Any, mail_s
         f"To: {ADDRESS}",
         "To: eve@example.org",
     ]
+
+
+def test_g12_identity_is_linked_and_unlinked_without_the_encryption_keys(
+    user: Any, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": []})
+    link(user).delete()
+    assert (kinds(), PairwiseSubject.objects.exists()) == ([], False)
+    assert caplog.text.count("A notice was not written") == 2
+    assert ADDRESS not in caplog.text
 
 
 def test_g12_address_is_encrypted(user: Any) -> None:

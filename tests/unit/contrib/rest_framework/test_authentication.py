@@ -21,6 +21,7 @@ from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.audit.throttling import MAX_EVENTS_PER_SENDER, flush_refusal_counts
 from django_phi_oidc.oidc.jose import decode_b64url, encode_b64url
 from django_phi_oidc.oidc.token import TokenResponse
+from django_phi_oidc.sessions.kept_id_token import KeptIDToken
 from django_phi_oidc.sessions.lifecycle import end_session, renew_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.models import PairwiseSubject
@@ -498,10 +499,12 @@ def test_g11_replaced_token_of_a_renewed_session_is_refused_when_the_session_end
         tokens=TokenResponse(
             access_token=token, refresh_token="", id_token="", expires_in=timedelta(minutes=5), lifetime_alert=False
         ),
+        id_token=KeptIDToken(claims={}),
         sid="",
         acr="",
         auth_time=None,
         persist_tokens=True,
+        origin=Origin(),
         now=clock.now(),
     )
     assert renewed == ()

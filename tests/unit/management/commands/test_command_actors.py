@@ -107,6 +107,11 @@ class Case:
     def expire_claims(self) -> None:
         self.person.store({"address": {"locality": "Basel"}}, now=NOW - timedelta(days=3))
 
+    def write_evidence(self) -> list[Any]:
+        path = self.folder / "evidence.json"
+        run("evidence", "--output", path)
+        return [path, "--public-key"]
+
     def write_file(self, name: str, text: str) -> Path:
         path = self.folder / name
         path.write_text(text)
@@ -134,6 +139,7 @@ RECORDING: dict[str, Row] = {
     "audit seal": (after(Case.forge_event), {"alert.raised"}),
     "audit verify": (lambda case: [], {"audit.verified"}),
     "delivery deliver": (after(Case.delete_sealed_event), {"alert.raised"}),
+    "evidence": (lambda case: ["--output", case.folder / "evidence.json"], {"audit.exported"}),
     "configuration record": (lambda case: ["web"], {"configuration.changed"}),
     "groups": (lambda case: [], {"role.changed"}),
     "hold place": (lambda case: [case.subject, "--reason", "x"], {"hold.placed"}),
@@ -166,6 +172,7 @@ READING: dict[str, Callable[[Case], list[Any]]] = {
     "configuration show": lambda case: [],
     "delivery status": lambda case: [],
     "doctor": lambda case: ["default"],
+    "evidence verify": lambda case: [*case.write_evidence(), run("audit", "checkpoint", "--public-key").strip()],
     "groups": lambda case: ["--check"],
     "hold list": lambda case: [],
     "init": lambda case: [case.folder / "new"],
