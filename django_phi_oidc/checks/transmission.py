@@ -45,7 +45,8 @@ def _check_databases() -> Messages:
         options = declared.get("OPTIONS", {})
         # libpq accepts several hosts, and connects to hostaddr if it is set.
         hosts = options.get("hostaddr") or declared.get("HOST") or options.get("host") or ""
-        is_local = all(map(_is_this_machine, str(hosts).split(",")))
+        # A service of libpq may name any host.
+        is_local = all(map(_is_this_machine, str(hosts).split(","))) and not options.get("service")
         # Other modes encrypt without TLS being required, or accept the certificate of another server.
         if connections[alias].vendor == "postgresql" and not is_local and options.get("sslmode") != "verify-full":
             hint = f"DATABASES[{alias!r}]['OPTIONS']: sslmode verify-full, with sslrootcert."

@@ -1,4 +1,8 @@
-"""Legal holds: while one is active, no claim of the person is erased by any path, nor its key destroyed."""
+"""Legal holds: while one is active, no claim of the person that is stored is erased by any path, nor its key destroyed.
+
+The deactivation of an account destroys the key of the person: what is held has a key of its own, and claims in older
+backups have not.
+"""
 
 import uuid
 from collections.abc import Collection

@@ -7,7 +7,7 @@ of a day is destroyed when no claim of that day is left, the key of a person whe
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
@@ -96,9 +96,10 @@ def _discard_id_tokens(subjects: Sequence[PairwiseSubject], *, cause: str, origi
     for subject in (subject for subject in subjects if subject.pk in discarded):
         if is_on_legal_hold(subject, now=now):
             raise HeldForLegalReasons
+        fields: Any = {"subject": str(subject.uuid), "origin": origin, "now": now}
         for names in discarded[subject.pk]:
-            detail = {"cause": cause, "claims": list(names), "counts": [1] * len(names), "place": "id_token"}
-            events.append(NewEvent(Action.CLAIM_SCRUBBED, origin, now, subject=str(subject.uuid), detail=detail))
+            scrubbed = _create_scrub_events(names, cause=cause, **fields)
+            events += [event._replace(detail={**(event.detail or {}), "place": "id_token"}) for event in scrubbed]
     enqueue_many(events)
     return sum(len(names) for tokens in discarded.values() for names in tokens)
 
@@ -191,10 +192,19 @@ def destroy_unused_keys(*, now: datetime) -> list[str]:
     """
     if not retention_keys.is_enabled():
         return []
-    store = retention_keys.get_store()
-    unused = _list_unused_keys(store, now=now)
-    if not unused:
-        return []
+    store, destroyed, count = retention_keys.get_store(), list[str](), 0
+    for unused in _iter_unused_keys(store, now=now):
+        destroyed += _destroy_keys(store, unused, now=now)
+        count += len(unused)
+    if kept := count - len(destroyed):
+        raise KeyMissing(f"{kept} of {count} unused retention keys can't be destroyed.")
+    return destroyed
+
+
+def _destroy_keys(
+    store: retention_keys.RetentionKeyStore, unused: Mapping[str, UnusedPersonKey | None], *, now: datetime
+) -> list[str]:
+    """Destroy these keys, with their events, and return the names of those that are gone. Raises: AuditUnavailable."""
     new = [name for name in unused if not is_recorded(Action.RETENTION_KEY_UNUSED, "bucket", name, now=now)]
     record_many([_create_key_event(Action.RETENTION_KEY_UNUSED, name, unused[name], now=now) for name in new])
     events: list[NewEvent] = []
@@ -213,8 +223,6 @@ def destroy_unused_keys(*, now: datetime) -> list[str]:
             person_keys = [person_key.pk for name in destroyed if (person_key := unused[name])]
             UnusedPersonKey.objects.filter(pk__in=person_keys).delete()
             enqueue_many(events)
-    if kept := len(unused) - len(destroyed):
-        raise KeyMissing(f"{kept} of {len(unused)} unused retention keys can't be destroyed.")
     return destroyed
 
 
@@ -228,14 +236,21 @@ def _scrub_orphaned_claims(*, now: datetime) -> int:
     return erased
 
 
-def _list_unused_keys(store: retention_keys.RetentionKeyStore, *, now: datetime) -> dict[str, UnusedPersonKey | None]:
-    """Return the names of the unused keys: all of days and holds, and some of erased persons, with their rows."""
+def _iter_unused_keys(
+    store: retention_keys.RetentionKeyStore, *, now: datetime
+) -> Iterator[dict[str, UnusedPersonKey | None]]:
+    """Yield the names of the unused keys: those of days and holds, then batches of erased persons, with their rows."""
     names = list(store.names())
     names_in_use = list_keys_in_use() if names else ()
-    unused = [name for name in names if name not in names_in_use and not _can_be_in_use(name, now=now)]
+    if unused := [name for name in names if name not in names_in_use and not _can_be_in_use(name, now=now)]:
+        yield dict.fromkeys(unused)
     # The store is not asked for the keys of persons: it may have millions of them.
-    person_keys = UnusedPersonKey.objects.order_by("pk")[:PERSON_KEY_BATCH_SIZE]
-    return {**dict.fromkeys(unused), **{str(person_key): person_key for person_key in person_keys}}
+    rows = UnusedPersonKey.objects.order_by("pk")
+    batch = list(rows[:PERSON_KEY_BATCH_SIZE])
+    while batch:
+        yield {str(person_key): person_key for person_key in batch}
+        # Also past the keys that can't be destroyed, so that these do not prevent the destruction of the others.
+        batch = list(rows.filter(pk__gt=batch[-1].pk)[:PERSON_KEY_BATCH_SIZE])
 
 
 def _create_key_event(action: Action, name: str, person_key: UnusedPersonKey | None, *, now: datetime) -> NewEvent:
@@ -296,7 +311,8 @@ def _delete_due_claims(
 
 def _scrub_subjects(subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime) -> int:
     rows, held = _lock_subject_claims(subjects, now=now)
-    if held:
+    # Also without held claims: a backup may have claims that the hold preserves, under the keys of these persons.
+    if held or any(is_on_legal_hold(subject, now=now) for subject in subjects):
         raise HeldForLegalReasons
     _replace_person_keys(subjects)
     return _delete_claims(rows, subjects, cause=cause, origin=origin, now=now)

@@ -48,13 +48,24 @@ def describe_value(value: Any) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
+def _reduce_url(url: str) -> str:
+    """Return scheme, host and port; INVALID if the URL cannot be parsed, because then a password may be anywhere."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return INVALID
+    if not parts.hostname or "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return INVALID
+    return f"{parts.scheme}://{parts.hostname}{port}"
+
+
 def _flatten(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     if is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             member = getattr(value, field.name)
             if field.name in _URL_OPTIONS:
-                parts = urlsplit(member)
-                yield f"{path}.{field.name}", f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if member else ""
+                yield f"{path}.{field.name}", _reduce_url(member) if member else ""
             elif field.repr and field.compare:
                 yield from _flatten(f"{path}.{field.name}", member)
     elif isinstance(value, Mapping):

@@ -37,11 +37,16 @@ def build_sbom(*, portal: str, now: datetime) -> dict[str, Any]:
 
 
 def _build_component(distribution: Distribution) -> dict[str, Any]:
-    name, version = distribution.name, distribution.version
+    # Without metadata, as a broken installation leaves it: both are None.
+    name, version = distribution.name or _find_folder_name(distribution), distribution.version or "unknown"
     # The type `pypi` of the package URL: lower case, and dashes.
     purl = f"pkg:pypi/{quote(name.lower().replace('_', '-'), safe='')}@{quote(version, safe='')}"
     component = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
     return component | ({"licenses": licenses} if (licenses := _list_licenses(distribution)) else {})
+
+
+def _find_folder_name(distribution: Distribution) -> str:
+    return str(getattr(distribution, "_path", "unknown")).rpartition("/")[2]
 
 
 def _list_licenses(distribution: Distribution) -> list[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ..audit.events import Action, NewEvent, Origin
+from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..claims.minimization import list_personal_claims
 from ..config.providers import IDTokenHint
 from ..oidc.refresh import UNCHANGED_CLAIMS, UNCHANGED_CLAIMS_IF_PRESENT
@@ -42,8 +42,9 @@ class KeptIDToken:
         """Return the event that names the claims about the person in the token. known: those that have their event."""
         if set(self.personal_claims) <= set(known):
             return []
-        detail = {"claims": list(self.personal_claims), "place": "id_token"}
-        return [NewEvent(Action.CLAIM_STORED, origin, now, provider=provider, subject=subject, detail=detail)]
+        event = NewEvent(Action.CLAIM_STORED, origin, now, provider=provider, subject=subject)
+        parts = [self.personal_claims[i : i + MAX_ITEMS] for i in range(0, len(self.personal_claims), MAX_ITEMS)]
+        return [event._replace(detail={"claims": list(part), "place": "id_token"}) for part in parts]
 
 
 def reduce_id_token(token: str, claims: Mapping[str, Any], *, policy: IDTokenHint) -> KeptIDToken:

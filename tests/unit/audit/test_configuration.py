@@ -12,7 +12,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.configuration import ACTIVE_PERIOD, read_configuration, record_configuration
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox, RecordedConfiguration
-from django_phi_oidc.config.effective_options import describe_value
+from django_phi_oidc.config.effective_options import describe_value, iter_effective_options
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.tasks import record_configuration as record_configuration_of_the_worker
 from tests.settings import key
@@ -167,6 +167,21 @@ def test_g15_secrets_are_neither_stored_nor_compared(settings: Any) -> None:
         assert "AUDIT.sinks.siem.url" in read_configuration().options
     for secret in (*SECRETS, *settings.PHI_OIDC["KEYS"]["encryption"]):
         assert secret not in stored
+
+
+@pytest.mark.parametrize(
+    ("proxy", "value"),
+    [
+        ("http://portal:secret@proxy.example.test:3128", "http://proxy.example.test:3128"),
+        ("http://portal:sec/ret@proxy.example.test:3128", "invalid"),
+        ("http://portal:sec\u2100ret@proxy.example.test", "invalid"),
+        ("", ""),
+    ],
+)
+def test_g15_url_is_reduced_to_scheme_host_and_port(settings: Any, proxy: str, value: str) -> None:
+    with with_provider(settings, proxy=proxy):
+        found = dict(iter_effective_options(settings.PHI_OIDC))
+    assert found["PROVIDERS.default.proxy"] == value
 
 
 def test_g15_collector_at_another_host_is_recorded(settings: Any) -> None:

@@ -498,6 +498,7 @@ CONNECTIONS = [
     ({"HOST": "db.example.test"}, {"HOST": "/run/postgresql"}),
     ({"HOST": "db.example.test"}, {"HOST": ""}),
     ({"HOST": "127.0.0.1,192.0.2.1"}, {"HOST": "127.0.0.1,localhost"}),
+    ({"HOST": "", "OPTIONS": {"service": "records"}}, {"HOST": ""}),
     ({"HOST": "", "OPTIONS": {"host": "192.0.2.1"}}, {"HOST": "", "OPTIONS": {"host": "127.0.0.1"}}),
     ({"HOST": "localhost", "OPTIONS": {"hostaddr": "192.0.2.1"}}, {**FAR, "OPTIONS": {"hostaddr": "127.0.0.1"}}),
     *(

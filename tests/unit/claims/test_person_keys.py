@@ -272,6 +272,37 @@ def test_g7_hold_keeps_the_key_of_the_person_until_an_erasure_after_it(
         assert decrypted(person) == [None, None]
 
 
+def test_g7_hold_on_a_person_without_stored_claims_keeps_the_key(
+    person: Person, keys: RetentionKeyFolder, tmp_path: Path
+) -> None:
+    person.store(CLAIMS)
+    name = key_name(person)
+    StoredClaim.objects.all().delete()
+    hold = place_hold(person.subject.uuid, reason="Docket 26-117", until=None, origin=Origin(), now=NOW)
+    with pytest.raises(HeldForLegalReasons):
+        scrub_on_request(person)
+    tasks.scrub()
+    assert keys.get(name)
+    release_hold(hold.pk, origin=Origin(), now=NOW)
+    scrub_on_request(person)
+    tasks.scrub()
+    assert keys.get(name) is None
+
+
+def test_g7_keys_that_cannot_be_destroyed_do_not_keep_the_others(person: Person, keys: RetentionKeyFolder) -> None:
+    person.store(CLAIMS)
+    name = key_name(person)
+    stuck = [UnusedPersonKey(id=uuid.UUID(int=number), subject_uuid=uuid.uuid4()) for number in range(101)]
+    UnusedPersonKey.objects.bulk_create(stuck)
+    for row in stuck:
+        path = keys._get_path(str(row))
+        path.mkdir(parents=True)
+    scrub_on_request(person)
+    with pytest.raises(KeyMissing, match="101 of 102 unused retention keys"):
+        destroy_unused_keys(now=NOW)
+    assert keys.get(name) is None
+
+
 def test_g7_deactivation_on_hold_keeps_what_is_held_and_reaches_older_backups(
     person: Person, keys: RetentionKeyFolder, tmp_path: Path
 ) -> None:

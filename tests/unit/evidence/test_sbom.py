@@ -43,6 +43,13 @@ def test_of_two_distributions_with_one_name_the_first_is_listed(
     assert component["purl"] == component["bom-ref"] == "pkg:pypi/an-example@1.0"
 
 
+def test_distribution_without_metadata_is_listed_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken-1.0.dist-info").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (component,) = find_components("broken-1.0.dist-info")
+    assert component["version"] == "unknown"
+
+
 @pytest.mark.parametrize(
     ("headers", "licenses"),
     [

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.audit.events import MAX_ITEMS, Action, Origin
 from django_phi_oidc.claims.minimization import PROTOCOL_CLAIMS
 from django_phi_oidc.config.providers import IDTokenHint
 from django_phi_oidc.sessions.kept_id_token import KEPT_CLAIMS, reduce_id_token
@@ -53,3 +53,12 @@ def test_g1_event_names_the_claims_unless_they_all_have_one(known: tuple[str, ..
     events = kept.build_events(origin=Origin(session="s"), now=NOW, provider="default", subject="x", known=known)
     expected = {"claims": ["email", "ssn"], "place": "id_token"}
     assert [(event.action, event.detail) for event in events] == [(Action.CLAIM_STORED, expected)] * is_recorded
+
+
+def test_g1_events_name_all_claims_of_a_token_with_more_than_an_event_has_room_for() -> None:
+    names = {f"claim{number:03}": number for number in range(2 * MAX_ITEMS + 1)}
+    kept = reduce_id_token("a token", {**PROTOCOL, **names}, policy="always")
+    events = kept.build_events(origin=Origin(session="s"), now=NOW, provider="default", subject="x")
+    details = [event.detail or {} for event in events]
+    assert [len(detail["claims"]) for detail in details] == [MAX_ITEMS, MAX_ITEMS, 1]
+    assert sorted(name for detail in details for name in detail["claims"]) == sorted(names)
