@@ -175,3 +175,28 @@ def test_g5_export_does_not_show_the_release_of_a_hold_whose_suspension_had_ende
     release_hold(other.pk, origin=Origin(actor="8"), now=NOW + 43 * DAY)
     (subject,) = export(looked_at, now=NOW + 44 * DAY).document["subjects"]
     assert [e["action"] for e in subject["events"] if "hold" in e["action"]] == ["hold.placed", "hold.released"]
+
+
+def test_g5_export_leaves_out_claims_that_only_the_suspending_hold_preserves(person: Person) -> None:
+    suspension = AccountingSuspension(until=NOW + 90 * DAY, agency="Board of Health")
+    person.store({"address": "Bern"})
+    fields: Any = {"reason": "Docket 26-117", "until": None, "origin": Origin(actor="7"), "now": NOW}
+    place_hold(person.subject.uuid, suspension=suspension, **fields)
+    person.store({"address": "Thun"}, now=NOW + 10 * DAY)
+
+    def exported(now: Any, **given: Any) -> tuple[list[str], list[str], int]:
+        result = export(person, now=now, **given)
+        (subject,) = result.document["subjects"]
+        values = [claim["value"] for claim in subject["claims"]]
+        return values, last_detail(Action.SUBJECT_EXPORTED)["claims"], result.withheld_count
+
+    # The event of the hold is withheld, too.
+    assert exported(NOW + 10 * DAY) == (["Thun"], ["address"], 2)
+    assert exported(NOW + 41 * DAY) == ([], [], 3)
+    assert exported(NOW + 42 * DAY, purpose="HLEGAL") == (["Bern", "Thun"], ["address"], 0)
+    other = place_hold(person.subject.uuid, **{**fields, "now": NOW + 43 * DAY})
+    # The export for the agency is withheld as well.
+    assert exported(NOW + 44 * DAY) == (["Bern", "Thun"], ["address"], 2)
+    release_hold(other.pk, origin=Origin(), now=NOW + 45 * DAY)
+    assert exported(NOW + 46 * DAY) == ([], [], 4)
+    assert exported(NOW + 90 * DAY)[0] == ["Bern", "Thun"]
