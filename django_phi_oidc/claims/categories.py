@@ -32,14 +32,16 @@ def can_reveal(user: Any, declaration: ClaimDeclaration, subject: PairwiseSubjec
 
 
 def find_declared_refusal(
-    user: Any, declaration: ClaimDeclaration | None, subject: PairwiseSubject, *, consent: str
+    user: Any, declaration: ClaimDeclaration | None, subject: PairwiseSubject | None, *, consent: str
 ) -> str | None:
     """Return the code that refuses a claim by its category or label, or None. user: None: a command on the server.
 
-    For disclosures that have a permission of their own.
+    For disclosures that have a permission of their own. The category of a claim that is not declared, or not any more,
+    is unknown: only a superuser has the permission for each one.
     """
     if declaration is None:
-        return None
+        is_permitted = user is None or (user.is_active and getattr(user, "is_superuser", False))
+        return None if is_permitted else PERMISSION_MISSING
     if user is not None and declaration.category and not can_reveal(user, declaration, subject):
         return PERMISSION_MISSING
     return CONSENT_MISSING if lacks_consent(declaration.label, consent) else None

@@ -76,8 +76,8 @@ def release_hold(hold_id: uuid.UUID, *, origin: Origin, now: datetime) -> bool:
             return False
         hold.released_at, hold.released_by = now, origin.actor
         hold.save(update_fields=["released_at", "released_by"])
-        is_suspending = hold.suspended_until is not None and hold.suspended_until > now
-        detail = {"suspended_until": hold.suspended_until.isoformat()} if hold.suspended_until and is_suspending else {}
+        # Also of a suspension that has ended: while another one runs, the export must not show this event.
+        detail = {"suspended_until": hold.suspended_until.isoformat()} if hold.suspended_until else {}
         _enqueue_event(Action.HOLD_RELEASED, hold, subject, detail, origin=origin, now=now)
         _apply_holds(subject, now=now)
     return True

@@ -21,7 +21,9 @@ from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
 from ..claims.categories import find_declared_refusal
 from ..claims.legal_holds import find_suspended_purposes
+from ..claims.minimization import list_personal_claims
 from ..claims.models import FOREVER, LegalHold, StoredClaim
+from ..claims.retention_limits import get_expiry
 from ..config.claims import ClaimDeclaration
 from ..crypto import keyring
 from ..errors import KeyRingError, RevealRefused
@@ -45,7 +47,15 @@ class PersonExport:
     document: Mapping[str, Any] = field(repr=False)
     unreadable_items: tuple[str, ...]
     withheld_count: int
-    """Events that a suspension of the accounting keeps from the person: for staff only."""
+    """Events and claims that a suspension of the accounting keeps from the person: for staff only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OpenedSession:
+    row: OIDCSession
+    id_token: Mapping[str, Any] = field(repr=False)
+    """The claims that are kept of the ID Token."""
+    is_readable: bool
 
 
 @sensitive_variables()
@@ -65,8 +75,9 @@ def export_person(
 
     purpose: the HL7 PurposeOfUse code of the export. reason_code: the `reason` of its events; contains nothing about a
     person. actor_user: the account that gets the document, which then needs the permission of the category of each
-    claim; None: a command on the server. consent: the reference to the person's consent, for claims with a label; at
-    the person's own request (PATRQT) none is needed (42 CFR 2.23).
+    claim, stored or in a kept ID Token, and must be a superuser for an undeclared claim; None: a command on the server.
+    consent: the reference to the person's consent, for claims with a label; at the person's own request (PATRQT) none
+    is needed (42 CFR 2.23).
 
     Included: all stored claims, even expired ones; sessions without keys, with the claims that are kept of their ID
     Token, and the names of their other stored tokens, which may contain claims; legal holds without their reason,
@@ -76,10 +87,11 @@ def export_person(
     known browsers. The number of SELECTs does not depend on the number of subjects. Only the events are read in pages
     of a thousand.
 
-    While a legal hold suspends the accounting (45 CFR 164.528(a)(2)), the document leaves out that hold and the events
-    for its purposes, unless the export is for one of these purposes itself.
-    Raises: AuditUnavailable, and then nothing was decrypted; RevealRefused, after the events of the refused claims: a
-    document without them would be incomplete.
+    While a legal hold suspends the accounting (45 CFR 164.528(a)(2)), the document leaves out that hold, the events for
+    its purposes and the expired claims that no other hold preserves, unless the export is for one of these purposes
+    itself.
+    Raises: AuditUnavailable, and then no stored claim was decrypted, and the kept ID Tokens only for the names of their
+    claims; RevealRefused, after the events of the refused claims: a document without them would be incomplete.
     """
     suspended = find_suspended_purposes(user.pk, now=now)
     suspended = {} if purpose in suspended else suspended
@@ -87,19 +99,22 @@ def export_person(
     claims = list(
         StoredClaim.objects.filter(subject__in=subjects).select_related("subject").order_by("name", "obtained_at")
     )
+    holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
+    claim_count = len(claims)
+    if suspended:
+        holds, claims = _hide_suspending_holds(holds, claims, claim_declarations, now=now)
+    sessions = _open_sessions(user, subjects)
+    names = _list_claim_names(subjects, claims, sessions)
     labelled = {name for name, declaration in claim_declarations.items() if declaration.label}
     fields: dict[str, Any] = {"origin": origin, "now": now, "purpose": purpose, "consent": consent}
-    _refuse_claims(user, claims, claim_declarations, actor_user=actor_user, **fields)
+    _refuse_claims(user, names, claim_declarations, actor_user=actor_user, **fields)
     fields |= {"reason": reason_code, "labelled": labelled, "suspended_until": until}
-    record_many(list(_build_export_events(user, subjects, claims, **fields)))
+    record_many(list(_build_export_events(user, names, **fields)))
     unreadable: list[str] = []
     withheld: list[uuid.UUID] = []
-    holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
-    if suspended:
-        holds = _hide_suspending_holds(holds, claims, now=now)
     document = {
         "exported_at": _format_datetime(now),
-        "redisclosure_notice": NOTICE if any(claim.name in labelled for claim in claims) else None,
+        "redisclosure_notice": NOTICE if any(not labelled.isdisjoint(each) for each in names.values()) else None,
         "account": {"id": str(user.pk), "username": user.get_username()},
         "subjects": [
             {
@@ -113,12 +128,13 @@ def export_person(
             }
             for subject in subjects
         ],
-        "sessions": _serialize_sessions(user, subjects, unreadable),
+        "sessions": _serialize_sessions(sessions, unreadable),
         **_serialize_account_data(user),
         "notices": [_serialize_notice(row, unreadable) for row in AccountNotice.objects.filter(user=user.pk)],
         "unreadable": unreadable,
     }
-    return PersonExport(document=document, unreadable_items=tuple(unreadable), withheld_count=len(withheld))
+    withheld_count = len(withheld) + claim_count - len(claims)
+    return PersonExport(document=document, unreadable_items=tuple(unreadable), withheld_count=withheld_count)
 
 
 def _serialize_account_data(user: AbstractBaseUser) -> dict[str, Any]:
@@ -145,9 +161,13 @@ def _serialize_account_data(user: AbstractBaseUser) -> dict[str, Any]:
 
 
 def _hide_suspending_holds(
-    holds: Sequence[LegalHold], claims: Sequence[StoredClaim], *, now: datetime
-) -> list[LegalHold]:
-    """Return the other holds, and remove from the claims what shows that there is a suspending one."""
+    holds: Sequence[LegalHold],
+    claims: Sequence[StoredClaim],
+    declarations: Mapping[str, ClaimDeclaration],
+    *,
+    now: datetime,
+) -> tuple[list[LegalHold], list[StoredClaim]]:
+    """Return the other holds, and the claims that would be stored without the suspending ones, held by the others."""
     others = [hold for hold in holds if not hold.suspended_until]
     ends = [
         (hold.subject_id, hold.until or FOREVER)
@@ -156,41 +176,50 @@ def _hide_suspending_holds(
     ]
     for claim in claims:
         claim.held_until = max((until for subject, until in ends if subject == claim.subject_id), default=None)
-    return others
+    stored = [claim for claim in claims if claim.held_until or get_expiry(claim, declarations.get(claim.name)) > now]
+    return others, stored
+
+
+def _list_claim_names(
+    subjects: Sequence[PairwiseSubject], claims: Sequence[StoredClaim], sessions: Sequence[_OpenedSession]
+) -> dict[PairwiseSubject | None, list[str]]:
+    """Return the sorted names of the claims of each subject. None: an account or a session without a subject."""
+    names: dict[PairwiseSubject | None, set[str]] = {subject: set() for subject in subjects}
+    for claim in claims:
+        names[claim.subject].add(claim.name)
+    for session in sessions:
+        if personal := list_personal_claims(session.id_token):
+            names.setdefault(session.row.subject, set()).update(personal)
+    return {subject: sorted(of_subject) for subject, of_subject in names.items()} or {None: []}
 
 
 def _refuse_claims(
     user: AbstractBaseUser,
-    claims: Sequence[StoredClaim],
+    names_by_subject: Mapping[PairwiseSubject | None, Sequence[str]],
     declarations: Mapping[str, ClaimDeclaration],
     *,
     actor_user: Any,
     consent: str,
     **event_fields: Any,
 ) -> None:
-    """Raises: RevealRefused if claims are refused by their category or label, after an event for each."""
+    """Raises: RevealRefused if claims are refused by their declaration, after an event for each."""
     is_own_request = event_fields["purpose"] == PATIENT_REQUEST
-    refusals = {}
-    for claim in claims:
-        declaration = declarations.get(claim.name)
-        refusal = find_declared_refusal(actor_user, declaration, claim.subject, consent=consent)
-        if refusal and not (is_own_request and refusal == CONSENT_MISSING):
-            refusals[claim.name, str(claim.subject.uuid)] = refusal
     event = NewEvent(Action.ACCESS_DENIED, outcome="failure", resource=f"user/{user.pk}", **event_fields)
-    record_many(
-        [
-            event._replace(subject=subject, reason=refusal, detail={"claim": name})
-            for (name, subject), refusal in refusals.items()
-        ]
-    )
-    for refusal in refusals.values():
-        raise RevealRefused(refusal)
+    events = []
+    for subject, names in names_by_subject.items():
+        uuid_text = "" if subject is None else str(subject.uuid)
+        for name in names:
+            refusal = find_declared_refusal(actor_user, declarations.get(name), subject, consent=consent)
+            if refusal and not (is_own_request and refusal == CONSENT_MISSING):
+                events.append(event._replace(subject=uuid_text, reason=refusal, detail={"claim": name}))
+    record_many(events)
+    if events:
+        raise RevealRefused(events[0].reason)
 
 
 def _build_export_events(
     user: AbstractBaseUser,
-    subjects: Sequence[PairwiseSubject],
-    claims: Sequence[StoredClaim],
+    names_by_subject: Mapping[PairwiseSubject | None, Sequence[str]],
     *,
     consent: str,
     labelled: AbstractSet[str],
@@ -198,19 +227,15 @@ def _build_export_events(
     **event_fields: Any,
 ) -> Iterator[NewEvent]:
     """Yield the events: the claim names of each subject, or one event for an account without subjects."""
-    names_by_subject = {
-        str(subject.uuid): sorted({claim.name for claim in claims if claim.subject_id == subject.pk})
-        for subject in subjects
-    }
     suspension = {"suspended_until": suspended_until} if suspended_until else {}
-    for subject_id, names in (names_by_subject or {"": []}).items():
+    for subject, names in names_by_subject.items():
         for start in range(0, max(len(names), 1), MAX_ITEMS):
             batch = names[start : start + MAX_ITEMS]
             label_detail = {"notice": NOTICE_SECTION} | ({} if lacks_consent(PART2, consent) else {"consent": consent})
             is_labelled = not labelled.isdisjoint(batch)
             yield NewEvent(
                 action=Action.SUBJECT_EXPORTED,
-                subject=subject_id,
+                subject="" if subject is None else str(subject.uuid),
                 resource=f"user/{user.pk}",
                 detail={"claims": batch, **suspension, **(label_detail if is_labelled else {})},
                 **event_fields,
@@ -268,38 +293,46 @@ def _serialize(row: Model, *names: str, optional: Sequence[str] = ()) -> dict[st
 
 
 @sensitive_variables()
-def _serialize_sessions(
-    user: AbstractBaseUser, subjects: Sequence[PairwiseSubject], unreadable: list[str]
-) -> list[dict[str, Any]]:
-    """Return the sessions with the claims that they keep of their ID Tokens, except those that identify the session.
+def _open_sessions(user: AbstractBaseUser, subjects: Sequence[PairwiseSubject]) -> list[_OpenedSession]:
+    """Return the sessions with the claims that they keep of their ID Tokens."""
+    keys = keyring.find_keys("encryption")
+    # After a link is deleted, its sessions still refer to the account.
+    is_of_person = Q(subject__in=subjects) | Q(user=user.pk, subject=None)
+    opened = []
+    for row in OIDCSession.objects.filter(is_of_person).select_related("subject").order_by("started_at", "pk"):
+        columns = row.decrypt_columns(("id_token_claims", "id_token"), keys=keys)
+        claims = json.loads(columns.plaintexts.get("id_token_claims", "{}"))
+        if id_token := columns.plaintexts.get("id_token"):
+            claims |= parse_compact_jws(id_token).payload
+        is_readable = not (columns.ciphertexts or columns.damaged)
+        opened.append(_OpenedSession(row=row, id_token=claims, is_readable=is_readable))
+    return opened
+
+
+@sensitive_variables()
+def _serialize_sessions(sessions: Sequence[_OpenedSession], unreadable: list[str]) -> list[dict[str, Any]]:
+    """Return the sessions, without the claims that identify the session.
 
     An ID Token that can't be decrypted is added to unreadable.
     """
-    uuids, keys = {subject.pk: str(subject.uuid) for subject in subjects}, keyring.find_keys("encryption")
-    # After a link is deleted, its sessions still refer to the account.
-    is_of_person = Q(subject__in=subjects) | Q(user=user.pk, subject=None)
-    sessions = list(OIDCSession.objects.filter(is_of_person).order_by("started_at", "pk"))
     revocations = PendingRevocation.objects.filter(status=RevocationStatus.PENDING).order_by("token_type_hint", "pk")
     names_to_revoke: dict[uuid.UUID | None, list[str]] = {}
-    for revocation in revocations.filter(session__in=[session.pk for session in sessions]):
+    for revocation in revocations.filter(session__in=[session.row.pk for session in sessions]):
         names_to_revoke.setdefault(revocation.session, []).append(_TOKEN_NAMES[revocation.token_type_hint])
     times = ("started_at", "last_seen_at", "ended_at", "auth_time")
     serialized = []
     for session in sessions:
-        columns = session.decrypt_columns(("id_token_claims", "id_token"), keys=keys)
-        if columns.ciphertexts or columns.damaged:
-            unreadable.append(f"ID Token of session {session.pk}")
-        id_token = columns.plaintexts.get("id_token")
-        claims = json.loads(columns.plaintexts.get("id_token_claims", "{}"))
-        claims |= parse_compact_jws(id_token).payload if id_token else {}
+        row = session.row
+        if not session.is_readable:
+            unreadable.append(f"ID Token of session {row.pk}")
         serialized.append(
             {
-                "id": str(session.pk),
-                "subject": None if session.subject_id is None else uuids[session.subject_id],
-                **_serialize(session, "provider", "issuer", *times, optional=("end_reason", "acr")),
-                "id_token": {name: value for name, value in claims.items() if name not in ("nonce", "sid")},
-                "tokens": [name for column, name in _TOKEN_NAMES.items() if getattr(session, column) is not None],
-                "to_revoke": names_to_revoke.get(session.pk, []),
+                "id": str(row.pk),
+                "subject": None if row.subject is None else str(row.subject.uuid),
+                **_serialize(row, "provider", "issuer", *times, optional=("end_reason", "acr")),
+                "id_token": {name: value for name, value in session.id_token.items() if name not in ("nonce", "sid")},
+                "tokens": [name for column, name in _TOKEN_NAMES.items() if getattr(row, column) is not None],
+                "to_revoke": names_to_revoke.get(row.pk, []),
             }
         )
     return serialized

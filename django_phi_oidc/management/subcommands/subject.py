@@ -114,7 +114,7 @@ def _export(options: Options, output: Output) -> None:
         raise CommandError(f"{path} cannot be created: {error.strerror}.") from error
     output.write(text if path is None else f"The data of user {user.pk} is in {path}.")
     if export.withheld_count:
-        text = "events are withheld, because a legal hold suspends the accounting."
+        text = "events and claims are withheld, because a legal hold suspends the accounting."
         output.stderr.write(f"For staff only: {export.withheld_count} {text}")
     if export.unreadable_items:
         raise CommandError(f"Some data could not be read: {', '.join(export.unreadable_items)}.")

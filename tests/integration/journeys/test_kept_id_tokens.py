@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.db import connections
 
 from django_phi_oidc import conf
 from django_phi_oidc._internal import clock, randomness
+from django_phi_oidc.access.part2 import NOTICE, NOTICE_SECTION
 from django_phi_oidc.audit.events import Origin
+from django_phi_oidc.claims.categories import create_category_permissions
 from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import scrub_user
-from django_phi_oidc.errors import HeldForLegalReasons
+from django_phi_oidc.errors import HeldForLegalReasons, RevealRefused
 from django_phi_oidc.individual_rights.erasure import erase_person
 from django_phi_oidc.individual_rights.export import export_person
 from django_phi_oidc.key_rotation.encryption_keys import list_encrypted_columns
@@ -235,6 +238,50 @@ def test_g1_export_has_the_kept_claims_and_the_tokens_that_wait_for_revocation(
     assert exported()["to_revoke"] == ["access token (may contain claims)"]
     PendingRevocation.objects.update(status=RevocationStatus.ABANDONED, token=None)
     assert exported()["to_revoke"] == []
+
+
+def test_g8_export_decides_about_each_claim_in_a_kept_id_token(
+    op: DemoProvider, browser: Browser, declare: Declare, settings: Any
+) -> None:
+    declare(id_token_hint="always")
+    put_claims(op, {"diagnosis": "F11", "ssn": UNDECLARED})
+    diagnosis = {"purpose": "HOPERAT", "basis": "care", "retention": None, "category": "sud", "label": "part2"}
+    ssn = {"purpose": "HOPERAT", "basis": "billing", "retention": None}
+    declared: dict[str, Any] = {"diagnosis": diagnosis, "ssn": ssn}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, CLAIMS=declared)
+    create_category_permissions(using="default")
+    assert browser.sign_in(op).status == 302
+    user, subjects = person()
+    officer: Any = get_user_model()._default_manager.create_user(username="officer")
+
+    def export(*, consent: str = "", purpose: str = "HOPERAT") -> Any:
+        account = get_user_model()._default_manager.get(pk=officer.pk)
+        given: Any = {"origin": Origin(actor="7"), "now": clock.now(), "actor_user": account, "purpose": purpose}
+        return export_person(user, subjects, claim_declarations=conf.claims(), consent=consent, **given).document
+
+    def refused(code: str, name: str, **given: Any) -> bool:
+        with pytest.raises(RevealRefused, match=code):
+            export(**given)
+        denied = events(action="access.denied")
+        named = [(event.reason, event.subject, json.loads(event.detail)) for event in denied]
+        return (code, str(subjects[0].uuid), {"claim": name}) in named and not events(action="subject.exported")
+
+    assert refused("permission_missing", "diagnosis", consent="Consent/1")
+    officer.user_permissions.add(Permission.objects.get(codename="reveal_storedclaim_sud"))
+    assert refused("consent_missing", "diagnosis")
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, CLAIMS={"diagnosis": diagnosis})
+    assert refused("permission_missing", "ssn", consent="Consent/1"), "it is not declared"
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, CLAIMS=declared)
+    for given, consent in (({"consent": "Consent/1"}, {"consent": "Consent/1"}), ({"purpose": "PATRQT"}, {})):
+        document = export(**given)
+        assert document["sessions"][0]["id_token"]["diagnosis"] == "F11"
+        assert document["redisclosure_notice"] == NOTICE
+        named = {"claims": ["diagnosis", "ssn"], "notice": NOTICE_SECTION, **consent}
+        assert named in details("subject.exported")
+    assert browser.post("/oidc/logout/").status in (200, 302)
+    officer.user_permissions.clear()
+    assert export()["redisclosure_notice"] is None
+    assert {"claims": []} in details("subject.exported")
 
 
 def test_g1_export_names_an_id_token_that_cannot_be_decrypted(

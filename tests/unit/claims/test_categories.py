@@ -5,11 +5,14 @@ The expected result is computed from these rules, independently of the package:
 1. `reveal`, the masks, the tag and the pages: a claim needs exactly the permission of its category, or without a
    category the general one. A backend may grant it for everybody or for this person.
 2. The disclosure of a legal hold and the export have permissions of their own: only a category needs one in addition.
+   A claim that is not declared, whose category is unknown, needs a superuser or a command on the server.
 """
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -215,6 +218,32 @@ def test_g8_claim_needs_the_permission_of_its_category(path_name: str, held: str
         assert {json.loads(event.detail)["claim"] for event in denied} == set(DECLARED) - expected
     elif not expected:
         assert denied.exists()
+
+
+@pytest.mark.parametrize("path_name", OWN_PERMISSIONS)
+def test_g8_claim_without_a_declaration_is_disclosed_to_superusers_only(
+    path_name: str, patient: Person, staff: Any, settings: Any
+) -> None:
+    client = staff({"everybody": CONTACT}, OWN_PERMISSIONS[path_name], "reveal_storedclaim_finance")
+    declared = {name: DECLARED[name] for name in ("phone", "address")}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": {"phone": DECLARED["phone"], "iban": DECLARED["iban"]}}
+    answer = PATHS[path_name](client, patient)
+    assert [VALUES["address"] in answer, VALUES["phone"] in answer] == [False, path_name == "legal hold"]
+    denied = AuditEvent.objects.get(action="access.denied")
+    assert (denied.reason, json.loads(denied.detail)) == ("permission_missing", {"claim": "address"})
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": declared}
+    assert VALUES["address"] in PATHS[path_name](client, patient), "it is declared"
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": {"phone": DECLARED["phone"]}}
+    get_user_model()._default_manager.filter(pk=client.actor.user.pk).update(is_superuser=True)
+    client.actor = replace(client.actor, user=get_user_model()._default_manager.get(pk=client.actor.user.pk))
+    assert VALUES["address"] in PATHS[path_name](client, patient)
+
+
+def test_g8_command_exports_a_claim_without_a_declaration(patient: Person, settings: Any) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": {}}
+    out = io.StringIO()
+    call_command("phi_oidc", "subject", "export", "--user", str(patient.user.pk), stdout=out)
+    assert all(value in out.getvalue() for value in VALUES.values())
 
 
 def list_permissions() -> list[str]:

@@ -160,3 +160,43 @@ def test_g5_export_shows_another_hold_during_a_suspension(looked_at: Person) -> 
     assert [hold["until"] for hold in subject["holds"]] == ["2026-11-25T12:00:00+00:00"]
     assert [claim["held_until"] for claim in subject["claims"]] == ["2026-11-25T12:00:00+00:00"]
     assert [event["action"] for event in subject["events"]].count("hold.placed") == 1
+
+
+def test_g5_export_does_not_show_the_release_of_a_hold_whose_suspension_had_ended(looked_at: Person) -> None:
+    oral = suspend(looked_at, oral_statement_at=NOW)
+    later = {"origin": Origin(actor="7"), "reason": "Docket 26-117", "until": None}
+    written = AccountingSuspension(until=NOW + 90 * DAY, agency="Board of Health")
+    place_hold(looked_at.subject.uuid, suspension=written, now=NOW + 20 * DAY, **later)  # type: ignore[arg-type]
+    release_hold(oral.pk, origin=Origin(actor="8"), now=NOW + 40 * DAY)
+    assert last_detail(Action.HOLD_RELEASED) == {"suspended_until": END.isoformat()}
+    (subject,) = export(looked_at, now=NOW + 41 * DAY).document["subjects"]
+    assert (subject["holds"], [e["action"] for e in subject["events"] if "hold" in e["action"]]) == ([], [])
+    other = place_hold(looked_at.subject.uuid, now=NOW + 42 * DAY, **later)  # type: ignore[arg-type]
+    release_hold(other.pk, origin=Origin(actor="8"), now=NOW + 43 * DAY)
+    (subject,) = export(looked_at, now=NOW + 44 * DAY).document["subjects"]
+    assert [e["action"] for e in subject["events"] if "hold" in e["action"]] == ["hold.placed", "hold.released"]
+
+
+def test_g5_export_leaves_out_claims_that_only_the_suspending_hold_preserves(person: Person) -> None:
+    suspension = AccountingSuspension(until=NOW + 90 * DAY, agency="Board of Health")
+    person.store({"address": "Bern"})
+    fields: Any = {"reason": "Docket 26-117", "until": None, "origin": Origin(actor="7"), "now": NOW}
+    place_hold(person.subject.uuid, suspension=suspension, **fields)
+    person.store({"address": "Thun"}, now=NOW + 10 * DAY)
+
+    def exported(now: Any, **given: Any) -> tuple[list[str], list[str], int]:
+        result = export(person, now=now, **given)
+        (subject,) = result.document["subjects"]
+        values = [claim["value"] for claim in subject["claims"]]
+        return values, last_detail(Action.SUBJECT_EXPORTED)["claims"], result.withheld_count
+
+    # The event of the hold is withheld, too.
+    assert exported(NOW + 10 * DAY) == (["Thun"], ["address"], 2)
+    assert exported(NOW + 41 * DAY) == ([], [], 3)
+    assert exported(NOW + 42 * DAY, purpose="HLEGAL") == (["Bern", "Thun"], ["address"], 0)
+    other = place_hold(person.subject.uuid, **{**fields, "now": NOW + 43 * DAY})
+    # The export for the agency is withheld as well.
+    assert exported(NOW + 44 * DAY) == (["Bern", "Thun"], ["address"], 2)
+    release_hold(other.pk, origin=Origin(), now=NOW + 45 * DAY)
+    assert exported(NOW + 46 * DAY) == ([], [], 4)
+    assert exported(NOW + 90 * DAY)[0] == ["Bern", "Thun"]
