@@ -27,7 +27,7 @@ from .policy import (
     find_assurance_refusal,
     is_resource_reference,
 )
-from .recipients import remember_recipient
+from .recipients import is_own_resource, remember_recipient
 
 logger = logging.getLogger("django_phi_oidc.access")
 FindObject = Callable[[], Any]
@@ -67,7 +67,9 @@ def authorize(
     def find_emergency() -> EmergencyAccess | None:
         return find_open_emergency(actor, resource=resource, permission=policy.permission, now=now) if exists else None
 
-    is_labelled = policy.label is not None and not _is_own_request(actor, resource=resource, purpose=purpose)
+    is_labelled = policy.label is not None and not (
+        purpose == PATIENT_REQUEST and is_own_resource(actor.user, resource)
+    )
     needs_consent = is_labelled and lacks_consent(policy.label, consent)
     emergency = None if is_permitted and not needs_consent else find_emergency()
     refusal = find_access_refusal(
@@ -157,12 +159,6 @@ def _record_decision(
         spool_event(event._replace(detail={**(event.detail or {}), **_get_emergency_detail(emergency)}), path=path)
         return False
     return True
-
-
-def _is_own_request(actor: Actor, *, resource: str, purpose: str) -> bool:
-    """Return whether actor asks for a resource about actor, by PATIENT_RESOURCES."""
-    get_resources = conf.patient_resources()
-    return purpose == PATIENT_REQUEST and get_resources is not None and resource in get_resources(actor.user)
 
 
 def _get_sign_in_detail(actor: Actor) -> dict[str, Any]:

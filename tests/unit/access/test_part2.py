@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.core.exceptions import ObjectDoesNotExist
 from django.http import HttpRequest, HttpResponse
 from django.template import engines
 from django.template.response import TemplateResponse
@@ -344,3 +345,15 @@ def test_g16_person_needs_no_consent_for_an_own_record(staff: Any) -> None:
     assert [answer.status_code for answer in answers] == [200, 403, 403, 403]
     assert NOTICE_HEADER not in answers[0]
     assert list_events("access.granted") == [("access.granted", "", {})]
+
+
+def fail_to_list(user: Any) -> list[str]:
+    raise ObjectDoesNotExist
+
+
+def test_g16_failing_function_of_the_project_makes_no_record_an_own_one(staff: Any, settings: Any) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PATIENT_RESOURCES": f"{__name__}.fail_to_list"}
+    own = f"/function/{staff.user.pk}/"
+    assert staff.get(own, {"purpose": "PATRQT"}).status_code == 403
+    assert staff.get(own, {"purpose": "PATRQT", "consent": CONSENT}).status_code == 200
+    assert [reason for _, reason, _ in list_events("access.granted", "access.denied")] == ["consent_missing", ""]
