@@ -136,10 +136,11 @@ def account_notices() -> Callable[[Any], Any] | None:
     declared = _read("ACCOUNT_NOTICES")
     if isinstance(declared, str):
         return _import_function("ACCOUNT_NOTICES", declared)
-    return _get_email_address if declared else None
+    return get_email_address if declared else None
 
 
-def _get_email_address(user: Any) -> Any:
+def get_email_address(user: Any) -> Any:
+    """Return the address of the account, for notices: the default of ACCOUNT_NOTICES."""
     # A custom user model may have no such field.
     return getattr(user, user.get_email_field_name(), "")
 

@@ -33,6 +33,14 @@ def durable(using: str) -> AbstractContextManager[None]:
     return transaction.atomic(using=using, durable=True)
 
 
+def savepoint() -> AbstractContextManager[None]:
+    """Return a block after whose DatabaseError an open transaction of the default database can be committed.
+
+    PostgreSQL aborts a transaction after an error, except back to a savepoint. Without a transaction, it is nothing.
+    """
+    return transaction.atomic() if transaction.get_connection().in_atomic_block else nullcontext()
+
+
 @contextmanager
 def statement_timeout(seconds: float, *, using: str) -> Iterator[None]:
     """Open a transaction in which each statement fails after that time, on PostgreSQL.

@@ -27,7 +27,7 @@ from .policy import (
     find_assurance_refusal,
     is_resource_reference,
 )
-from .recipients import remember_recipient
+from .recipients import is_own_resource, remember_recipient
 
 logger = logging.getLogger("django_phi_oidc.access")
 FindObject = Callable[[], Any]
@@ -42,7 +42,7 @@ def authorize(
     purpose: str,
     find_object: FindObject | None,
     now: datetime,
-    consent: str = "",
+    find_consent: Callable[[], str] | None = None,
 ) -> str | None:
     """Return the code of the rule that refuses actor, or None if access is granted. Either way, one event is recorded.
 
@@ -51,10 +51,11 @@ def authorize(
     the permission without an object. A missing object is refused like a missing permission: a different answer would
     disclose who is a patient here. An open emergency replaces a missing permission, for its own purpose, and the event
     names it. A local account always needs one; it also replaces the policy's assurance, which only a provider states.
-    consent: a reference, for a policy with a label. An open emergency replaces it (42 CFR 2.51), and users need none
-    for their own resource at their own request (42 CFR 2.23).
+    find_consent: returns a reference, for a policy with a label. It is called only if the permission or an emergency
+    admits actor: others must not learn from it for which patients there is a consent. An open emergency replaces it
+    (42 CFR 2.51), and users need none for their own resource at their own request (42 CFR 2.23).
     With an open emergency, access is granted even if the audit log is unavailable: the event is spooled.
-    Raises: AuditUnavailable, and then nothing is permitted; exceptions of `find_object`, before a decision is made.
+    Raises: AuditUnavailable, and then nothing is permitted; exceptions of the functions, before a decision is made.
     """
     has_session = actor.is_authenticated_by_provider or actor.is_local
     is_checkable = has_session and is_resource_reference(resource)
@@ -67,9 +68,14 @@ def authorize(
     def find_emergency() -> EmergencyAccess | None:
         return find_open_emergency(actor, resource=resource, permission=policy.permission, now=now) if exists else None
 
-    is_labelled = policy.label is not None and not _is_own_request(actor, resource=resource, purpose=purpose)
+    is_labelled = policy.label is not None and not (
+        purpose == PATIENT_REQUEST and is_own_resource(actor.user, resource)
+    )
+    emergency = None if is_permitted else find_emergency()
+    consent = find_consent() if find_consent and is_labelled and (is_permitted or emergency) else ""
     needs_consent = is_labelled and lacks_consent(policy.label, consent)
-    emergency = None if is_permitted and not needs_consent else find_emergency()
+    if needs_consent and is_permitted:
+        emergency = find_emergency()
     refusal = find_access_refusal(
         policy,
         has_session=has_session,
@@ -157,12 +163,6 @@ def _record_decision(
         spool_event(event._replace(detail={**(event.detail or {}), **_get_emergency_detail(emergency)}), path=path)
         return False
     return True
-
-
-def _is_own_request(actor: Actor, *, resource: str, purpose: str) -> bool:
-    """Return whether actor asks for a resource about actor, by PATIENT_RESOURCES."""
-    get_resources = conf.patient_resources()
-    return purpose == PATIENT_REQUEST and get_resources is not None and resource in get_resources(actor.user)
 
 
 def _get_sign_in_detail(actor: Actor) -> dict[str, Any]:

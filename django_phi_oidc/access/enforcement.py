@@ -30,6 +30,9 @@ from .step_up import create_step_up_url, get_return_path
 GUARD_MARK = "phi_oidc_guards_resource"
 """The attribute of views and permission classes that enforce an access policy: for the system checks."""
 logger = logging.getLogger("django_phi_oidc.access")
+NOT_FOUND_ERRORS = (Http404, ObjectDoesNotExist, PermissionDenied)
+"""The ways in which a view reports a missing object. Each must lead to a refusal with an event."""
+Found = TypeVar("Found")
 ViewCallable = TypeVar("ViewCallable", bound=Callable[..., Any])
 _GRANTED_ATTRIBUTE = "_phi_oidc_granted"
 
@@ -52,25 +55,32 @@ def enforce_access_policy(
     """
     mark_response_private(request)
 
-    def find_object_or_none() -> object:
-        # The exceptions by which a view says "not found" must not bypass the audit log.
-        try:
-            return find_object() if find_object else None
-        except (Http404, ObjectDoesNotExist, PermissionDenied):
-            return None
-
     def decide(actor: Actor) -> str | None:
         return authorize(
             actor,
             policy,
             resource=resource(),
             purpose=purpose(),
-            find_object=find_object and find_object_or_none,
+            find_object=find_object and suppress_not_found(find_object, missing=None),
             now=clock.now(),
-            consent=consent() if consent else "",
+            find_consent=consent and suppress_not_found(consent, missing=""),
         )
 
     return _mark_grant(request, _enforce(request, policy.assurance, decide, resource=resource))
+
+
+def suppress_not_found(
+    find: Callable[[], Found], *, missing: Found, errors: tuple[type[Exception], ...] = NOT_FOUND_ERRORS
+) -> Callable[[], Found]:
+    """Return find, with missing in the place of its errors, which must not bypass the audit log."""
+
+    def find_or_missing() -> Found:
+        try:
+            return find()
+        except errors:
+            return missing
+
+    return find_or_missing
 
 
 def enforce_assurance(

@@ -18,7 +18,7 @@ from django.db import router, transaction
 
 from .. import conf
 from .._internal import randomness
-from .._internal.sql import insert
+from .._internal.sql import insert, savepoint
 from ..audit.operators import find_stated_account_pk
 from ..errors import KeyMissing, Undecryptable
 from .models import DisclosureRecipient
@@ -30,6 +30,8 @@ _MAX_REMEMBERED = 10_000
 _remembered: dict[tuple[str, str], tuple[str, float]] = {}
 """By account and resource: the name that needs no query, and the monotonic time until which that is so. Without a
 resource, it is stored; with one, it need not be, because the resource is the account's own."""
+_reported_errors: set[str] = set()
+"""The exceptions of the project's function that this process has logged: it may fail at each request of staff."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ def remember_recipient(user: Any, *, now: datetime, resource: str = "") -> None:
     account, name = str(user.pk), _get_name(user)
     if any(_is_remembered(key, name) for key in ((account, ""), (account, resource))):
         return
-    if resource and _is_own_resource(user, resource):
+    if resource and is_own_resource(user, resource):
         _remember((account, resource), name)
         return
     identity = json.dumps({"name": name, "roles": _list_roles(user)}, ensure_ascii=False)
@@ -70,6 +72,20 @@ def remember_recipient(user: Any, *, now: datetime, resource: str = "") -> None:
         return
     # A rollback of the caller's transaction removes the row.
     transaction.on_commit(lambda: _remember((account, ""), name))
+
+
+def is_own_resource(user: Any, resource: str) -> bool:
+    """Return whether resource is about user, by PATIENT_RESOURCES. It is not if the project's function fails."""
+    if (get_resources := conf.patient_resources()) is None:
+        return False
+    try:
+        with savepoint():
+            return resource in get_resources(user)
+    except Exception as error:  # noqa: BLE001 -- the project's function must not prevent a decision and its event
+        if (name := type(error).__name__) not in _reported_errors:
+            _reported_errors.add(name)
+            logger.error("PATIENT_RESOURCES: the function failed: %s.", name)  # noqa: TRY400 -- the message may name a person
+        return False
 
 
 def find_recipients(looks: Iterable[tuple[str, datetime]]) -> Mapping[tuple[str, datetime], Recipient]:
@@ -119,6 +135,7 @@ def find_current_recipients(accounts: Iterable[str]) -> dict[str, Recipient]:
 def forget_remembered() -> None:
     """Read the database again at the next disclosure: for tests."""
     _remembered.clear()
+    _reported_errors.clear()
 
 
 def _is_remembered(key: tuple[str, str], name: str) -> bool:
@@ -141,11 +158,6 @@ def _get_name(user: Any) -> str:
 def _list_roles(user: Any) -> list[str]:
     # A custom user model may have no groups.
     return sorted(user.groups.values_list("name", flat=True)) if hasattr(user, "groups") else []
-
-
-def _is_own_resource(user: Any, resource: str) -> bool:
-    get_resources = conf.patient_resources()
-    return get_resources is not None and resource in get_resources(user)
 
 
 def _find_identity(row: DisclosureRecipient) -> str | None:

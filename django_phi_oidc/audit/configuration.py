@@ -8,7 +8,7 @@ that is left over when the newest has not been seen for as long; not for each tu
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,9 +20,9 @@ from django.db import transaction
 from .. import __version__, conf
 from ..config.effective_options import describe_value
 from ..crypto import keyring
-from .events import Action
+from .events import MAX_ITEMS, Action, NewEvent
 from .models import RecordedConfiguration
-from .outbox import enqueue
+from .outbox import enqueue_many
 from .request_context import current_origin
 
 WORKER_COMPONENT = "worker"
@@ -89,9 +89,11 @@ def record_configuration(component: str, *, now: datetime) -> EffectiveConfigura
         is_change = is_new or (own != newest and not (_is_active(own, now=now) and _is_active(newest, now=now)))
         own.seen_at = now
         if is_change:
-            detail = _compare(configuration, None if own == newest else newest)
-            own.number, resource = newest.number + 1, f"Configuration/{component}"
-            enqueue(Action.CONFIGURATION_CHANGED, origin=current_origin(), now=now, resource=resource, detail=detail)
+            own.number = newest.number + 1
+            fields: Any = {"action": Action.CONFIGURATION_CHANGED, "origin": current_origin(), "now": now}
+            fields["resource"] = f"Configuration/{component}"
+            details = _compare(configuration, None if own == newest else newest)
+            enqueue_many([NewEvent(detail=detail, **fields) for detail in details])
         own.save(update_fields=["seen_at", "number"])
     return configuration
 
@@ -108,19 +110,23 @@ def _serialize(configuration: EffectiveConfiguration) -> dict[str, Any]:
     return {"options": dict(configuration.options), "warnings": configuration.warnings}
 
 
-def _compare(configuration: EffectiveConfiguration, previous: RecordedConfiguration | None) -> dict[str, Any]:
-    """Return the detail of the event. previous: None for the first one, which lists no option."""
+def _compare(configuration: EffectiveConfiguration, previous: RecordedConfiguration | None) -> Iterator[dict[str, Any]]:
+    """Yield the detail of the event, or of several if a list does not fit into one: an event has MAX_ITEMS of a list.
+
+    previous: None for the first one, which lists no option.
+    """
     before: Any = json.loads(previous.content) if previous else {"options": configuration.options, "warnings": []}
     options = before["options"].items() ^ configuration.options.items()
     warnings = {*configuration.warnings}
-    return {
-        "digest": configuration.digest,
-        "previous": previous.digest if previous else "",
+    lists: dict[str, list[str]] = {
         "options": sorted({path for path, _ in options}),
         "warnings_added": sorted(warnings.difference(before["warnings"])),
         "warnings_removed": sorted({*before["warnings"]} - warnings),
         "silenced": list(configuration.silenced),
     }
+    digests = {"digest": configuration.digest, "previous": previous.digest if previous else ""}
+    for start in range(0, max(1, *map(len, lists.values())), MAX_ITEMS):
+        yield {**digests, **{name: items[start : start + MAX_ITEMS] for name, items in lists.items()}}
 
 
 def _hash(text: str) -> str:

@@ -95,6 +95,7 @@ class DisclosureAccounting:
         """Return up to size disclosures, newest first: the newest ones, or those next to the event `before` or `after`.
 
         The event of this accounting and a copy of it are committed first. The MACs of the events are NOT checked.
+        Requires: no open transaction, which could roll back the copy and not the event.
         Raises: AuditUnavailable, RowUnreadable, and then nothing may be displayed.
         """
         page = list_events_of_query(self._build_query(), before=before, after=after, page_size=size)
@@ -132,7 +133,10 @@ class DisclosureAccounting:
         )
 
     def _record(self, rows: Sequence[Disclosure]) -> None:
-        """Commit a copy of what is given, and an event for each subject. Raises: AuditUnavailable, RowUnreadable."""
+        """Commit a copy of what is given, and an event for each subject. Raises: AuditUnavailable, RowUnreadable.
+
+        Requires: no open transaction, such as that of ATOMIC_REQUESTS. The copy would be part of it, and the event not.
+        """
         detail: dict[str, Any] = {"since": self.since.isoformat(timespec="seconds"), "count": len(rows)}
         if self.suspended_purposes:
             until = max(self.suspended_purposes.values())
@@ -140,7 +144,8 @@ class DisclosureAccounting:
         fields: Any = {"origin": self.origin, "now": self.now, "purpose": PATIENT_REQUEST}
         fields |= {"action": Action.SUBJECT_ACCOUNTED, "resource": f"user/{self.user_pk}"}
         try:
-            # One transaction: neither the copy nor the events remain without the other.
+            # The copy is rolled back if the events fail. The events are committed before it: if its COMMIT fails, they
+            # name a copy that does not exist, and nothing is displayed.
             with transaction.atomic():
                 detail["sha256"] = store_copy(self.user_pk, list(map(_format_line, rows)), now=self.now)
                 subjects = self.subject_uuids or ("",)

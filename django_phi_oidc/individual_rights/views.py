@@ -1,15 +1,17 @@
 """The page on which users see who accessed their own record."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlencode
 
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import transaction
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils.decorators import classonlymethod
 from django.utils.translation import gettext as _
 from django.views.generic import View
 from django.views.generic.base import ContextMixin
@@ -46,11 +48,16 @@ class AccountingMixin(ContextMixin, View):
     `older` (query strings, or empty), and on the last page `begins_at` if older events are only in archives. `?all=1`
     also shows the user's own accesses. Disclosures whose accounting a legal hold suspends are left out, and nothing
     shows that. An event is recorded before each page is displayed. Requires an OIDC session; the response is not
-    stored; without the audit log it is 503.
+    stored; without the audit log it is 503. ATOMIC_REQUESTS does not apply to the view.
     """
 
     request: HttpRequest
     page_size = 50
+
+    @classonlymethod
+    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:  # noqa: N805 -- as in Django's View
+        """Return the view, which runs in no transaction of the request: it could roll the copy back, not the event."""
+        return transaction.non_atomic_requests(super().as_view(**initkwargs))
 
     def get_since(self, now: datetime) -> datetime:
         """Return the start of the period: six years ago, as in the rule."""

@@ -6,6 +6,7 @@ is unavailable delays it, and blocks no sign-in. It contains no name, no claim a
 
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from smtplib import SMTPRecipientsRefused, SMTPResponseException
 from typing import Any
@@ -20,7 +21,7 @@ from django.utils.translation import gettext, gettext_noop, override
 
 from .. import conf
 from .._internal import randomness
-from .._internal.sql import delete_in_batches, insert
+from .._internal.sql import delete_in_batches, insert, savepoint
 from ..errors import KeyMissing, KeyRingError
 from .models import AccountNotice, NoticeKind
 
@@ -45,7 +46,9 @@ def find_notice_address(user: Any) -> str:
     if (get_address := conf.account_notices()) is None:
         return ""
     try:
-        address = str(get_address(user) or "").strip()
+        # A query of the project's function may fail in the transaction of a sign-in; the default makes none.
+        with nullcontext() if get_address is conf.get_email_address else savepoint():
+            address = str(get_address(user) or "").strip()
         validate_email(address)
     except ValidationError:
         return ""
@@ -88,12 +91,11 @@ def send_due_notices(*, now: datetime) -> int:
             continue
         try:
             _send(notice)
-        except (SMTPRecipientsRefused, SMTPResponseException, KeyRingError) as error:
-            # About this mail: the next one may be accepted.
+        except Exception as error:  # noqa: BLE001 -- of any mail backend, or of a template of the project
             _report_failure(notice, error, now=now)
-        except OSError as error:
-            _report_failure(notice, error, now=now)
-            break
+            # Other errors are about this mail: the next one may be accepted.
+            if isinstance(error, OSError) and not isinstance(error, SMTPRecipientsRefused | SMTPResponseException):
+                break
         else:
             AccountNotice.objects.filter(pk=notice.pk).update(due_at=None, sent_at=now)
             sent += 1
@@ -115,7 +117,7 @@ def _lease(notice: AccountNotice, *, now: datetime) -> bool:
 
 
 def _send(notice: AccountNotice) -> None:
-    """Raises: OSError, also for SMTPException; KeyRingError."""
+    """Raises: OSError, also for SMTPException; KeyRingError; any exception of a mail backend or a template."""
     provider = conf.providers().get(notice.provider)
     # In the language of the site, because the account's is not known.
     with override(settings.LANGUAGE_CODE):

@@ -48,6 +48,16 @@ def _send_alert(emergency: EmergencyAccess, *, mail_to: Sequence[str], now: date
         free = row.filter(alert_due_at=emergency.alert_due_at).select_for_update(skip_locked=True)
         if not row.filter(pk__in=free.values("pk")).update(alert_due_at=now + RETRY_DELAY):
             return False
+    try:
+        _send_mail(emergency, mail_to)
+    except Exception as error:  # noqa: BLE001 -- of any mail backend: the other mails must be sent
+        logger.error("The mail of emergency %s was not sent: %s.", emergency.pk, type(error).__name__)  # noqa: TRY400
+        return False
+    row.update(alert_due_at=None, alerted_at=now)
+    return True
+
+
+def _send_mail(emergency: EmergencyAccess, mail_to: Sequence[str]) -> None:
     parameters: dict[str, Any] = {"id": emergency.pk, "actor": emergency.actor, "purpose": emergency.purpose}
     for name in ("opened_at", "expires_at"):
         parameters[name] = getattr(emergency, name).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -56,11 +66,5 @@ def _send_alert(emergency: EmergencyAccess, *, mail_to: Sequence[str], now: date
         if emergency.is_local:
             parameters["actor"] = gettext(_LOCAL_ACCOUNT) % parameters
         subject, body = gettext(_SUBJECT), gettext(_BODY) % parameters
-    try:
-        # One mail to all recipients: only the mail server knows which of them it reached. SMTPException is an OSError.
-        send_mail(subject, body, None, list(mail_to))
-    except OSError as error:
-        logger.error("The mail of emergency %s was not sent: %s.", emergency.pk, type(error).__name__)  # noqa: TRY400
-        return False
-    row.update(alert_due_at=None, alerted_at=now)
-    return True
+    # One mail to all recipients: only the mail server knows which of them it reached.
+    send_mail(subject, body, None, list(mail_to))

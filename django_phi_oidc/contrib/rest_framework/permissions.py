@@ -5,19 +5,18 @@ combination with `|` the other permission cannot override it.
 """
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
-from django.core.exceptions import ObjectDoesNotExist
-from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
-from django.http import Http404, HttpRequest
+from django.http import HttpRequest
 from rest_framework.exceptions import APIException, NotAuthenticated, NotFound, PermissionDenied
 from rest_framework.permissions import AND, BasePermission
 from rest_framework.request import Request
 
 from ... import conf
 from ..._internal import clock
-from ...access.decisions import FindObject, authorize, authorize_assurance, record_page_grant
-from ...access.enforcement import get_view_name, is_grant_recorded, mark_guarded
+from ...access.decisions import authorize, authorize_assurance, record_page_grant
+from ...access.enforcement import NOT_FOUND_ERRORS, get_view_name, is_grant_recorded, mark_guarded, suppress_not_found
 from ...access.no_store import mark_response_private
 from ...access.policy import (
     PERMISSION_MISSING,
@@ -41,8 +40,7 @@ from .exceptions import (
     service_unavailable,
 )
 
-_NOT_FOUND_OR_DENIED_ERRORS = (Http404, ObjectDoesNotExist, DjangoPermissionDenied, NotFound, PermissionDenied)
-"""The ways in which a view reports a missing object. Each must lead to a refusal with an event."""
+_suppress_not_found = partial(suppress_not_found, errors=(*NOT_FOUND_ERRORS, NotFound, PermissionDenied))
 
 
 @mark_guarded
@@ -109,12 +107,10 @@ class PHIAccess(BasePermission):
         # A value from JSON may be a list: refuse it with an event, as any other invalid purpose.
         purpose = purpose if isinstance(purpose, str) else ""
 
-        consent = view.get_consent() if hasattr(view, "get_consent") else ""
-
         def find_refusal() -> APIException | None:
-            return _find_access_refusal(request, policy, view, resource=resource, purpose=purpose, consent=consent)
+            return _find_access_refusal(request, policy, view, resource=resource, purpose=purpose)
 
-        return _decide_once(request, view, (type(self), repr(resource), purpose, repr(consent)), find_refusal)
+        return _decide_once(request, view, (type(self), repr(resource), purpose), find_refusal)
 
 
 @mark_guarded
@@ -185,12 +181,17 @@ def _find_scope_refusal(token: AccessToken, required_scopes: Collection[str], *,
 
 
 def _find_access_refusal(
-    request: Request, policy: AccessPolicy, view: Any, *, resource: str, purpose: str, consent: str
+    request: Request, policy: AccessPolicy, view: Any, *, resource: str, purpose: str
 ) -> APIException | None:
-    find = getattr(view, "get_permission_object", None)
-    find_object, actor = _suppress_not_found(find) if find else None, Actor.from_request(request)
+    find_object, find_consent = (getattr(view, name, None) for name in ("get_permission_object", "get_consent"))
     refusal_code = authorize(
-        actor, policy, resource=resource, purpose=purpose, find_object=find_object, now=clock.now(), consent=consent
+        Actor.from_request(request),
+        policy,
+        resource=resource,
+        purpose=purpose,
+        find_object=find_object and _suppress_not_found(find_object, missing=None),
+        now=clock.now(),
+        find_consent=find_consent and _suppress_not_found(find_consent, missing=""),
     )
     if refusal_code is None:
         return None
@@ -204,13 +205,3 @@ def _find_access_refusal(
         if policy.permission not in api.get_permissions(request.auth.scopes):
             return insufficient_scope(api.get_scopes(policy.permission))
     return PermissionDenied()
-
-
-def _suppress_not_found(find: FindObject) -> FindObject:
-    def find_or_none() -> object:
-        try:
-            return find()
-        except _NOT_FOUND_OR_DENIED_ERRORS:
-            return None
-
-    return find_or_none

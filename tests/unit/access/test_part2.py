@@ -13,12 +13,14 @@ from urllib.parse import urlencode
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
 from django.template import engines
 from django.template.response import TemplateResponse
 from django.test import RequestFactory
 from django.urls import path, reverse
 from django.views.generic import TemplateView, View
+from rest_framework.exceptions import NotFound
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -57,8 +59,13 @@ INVALID = ("", " ", "Amina Keller", "a@b", "c" * 129, "ü", "26\n", "-26")
 GUARD: dict[str, Any] = {"permission": "auth.view_user"}
 
 
+LOOKUP_ERRORS = {"missing": ObjectDoesNotExist, "404": Http404, "denied": PermissionDenied, "api": NotFound}
+
+
 def get_stated_consent(request: HttpRequest, **kwargs: Any) -> str:
-    return request.GET.get("consent", "")
+    if error := LOOKUP_ERRORS.get(consent := request.GET.get("consent", "")):
+        raise error
+    return consent
 
 
 @phi_access(
@@ -322,6 +329,33 @@ def test_g16_guarded_view_needs_a_consent_and_has_the_notice(guard: str, staff: 
     ]
 
 
+@pytest.mark.parametrize(
+    ("guard", "error"),
+    [
+        *((guard, error) for guard in ("function", "class", "api") for error in ("missing", "404", "denied")),
+        ("api", "api"),
+    ],
+)
+def test_g16_missing_row_of_a_consent_is_refused_like_a_missing_consent(guard: str, error: str, staff: Any) -> None:
+    assert staff.get(f"/{guard}/7/", {"consent": error}).status_code == 403
+    assert staff.get(f"/{guard}/7/", {"consent": CONSENT}).status_code == 200
+    reasons = [reason for _, reason, _ in list_events("access.granted", "access.denied")]
+    assert reasons == ["consent_missing", ""]
+
+
+@pytest.mark.parametrize("guard", ["function", "class", "api"])
+def test_g16_consent_is_not_looked_up_for_a_user_without_the_permission(
+    guard: str, staff: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOOKUP_ERRORS, CONSENT, RuntimeError)
+    staff.user.user_permissions.clear()
+    assert staff.get(f"/{guard}/7/", {"consent": CONSENT}).status_code == 403
+    assert [reason for _, reason, _ in list_events("access.granted", "access.denied")] == ["permission_missing"]
+    allow(staff.user, "view_user")
+    with pytest.raises(RuntimeError):
+        staff.get(f"/{guard}/7/", {"consent": CONSENT})
+
+
 def test_g16_open_emergency_replaces_the_consent_for_its_record(staff: Any) -> None:
     """42 CFR 2.51."""
     staff.user = allow(staff.user, "open_emergencyaccess")
@@ -344,3 +378,15 @@ def test_g16_person_needs_no_consent_for_an_own_record(staff: Any) -> None:
     assert [answer.status_code for answer in answers] == [200, 403, 403, 403]
     assert NOTICE_HEADER not in answers[0]
     assert list_events("access.granted") == [("access.granted", "", {})]
+
+
+def fail_to_list(user: Any) -> list[str]:
+    raise ObjectDoesNotExist
+
+
+def test_g16_failing_function_of_the_project_makes_no_record_an_own_one(staff: Any, settings: Any) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PATIENT_RESOURCES": f"{__name__}.fail_to_list"}
+    own = f"/function/{staff.user.pk}/"
+    assert staff.get(own, {"purpose": "PATRQT"}).status_code == 403
+    assert staff.get(own, {"purpose": "PATRQT", "consent": CONSENT}).status_code == 200
+    assert [reason for _, reason, _ in list_events("access.granted", "access.denied")] == ["consent_missing", ""]

@@ -1,6 +1,7 @@
 """The accounting names a recipient as it was at the time of the disclosure."""
 
 import json
+import re
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -234,3 +235,36 @@ def test_g9_command_and_page_show_roles(nurse: Any, person: Person, settings: An
     first, second = capsys.readouterr().out.splitlines()
     assert "  the system  " in first
     assert f"  Ada Berg, nurses ({nurse.pk})  " in second
+
+
+def fail_for_staff(user: Any) -> list[str]:
+    """Fail as `user.patient.pk` does for a user without a related row."""
+    raise get_user_model().groups.through.DoesNotExist("canary")
+
+
+def query_wrongly(user: Any) -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT nothing FROM nowhere")
+    return []
+
+
+@pytest.mark.parametrize(
+    ("function", "error"), [(fail_for_staff, "DoesNotExist"), (query_wrongly, "(Operational|Programming)Error")]
+)
+def test_g9_look_is_recorded_although_the_function_of_the_project_fails(
+    function: Callable[[Any], list[str]],
+    error: str,
+    nurse: Any,
+    person: Person,
+    settings: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = f"{__name__}.{function.__name__}"
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PATIENT_RESOURCES": path}
+    with transaction.atomic():
+        assert open_chart(nurse, person) is None
+        assert open_chart(nurse, Person()) is None
+    assert AuditEvent.objects.filter(action="access.granted").count() == 2
+    assert DisclosureRecipient.objects.exists(), "the resource is not the nurse's"
+    assert len(re.findall(rf"PATIENT_RESOURCES: the function failed: {error}\.", caplog.text)) == 1
+    assert "canary" not in caplog.text

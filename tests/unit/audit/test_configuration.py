@@ -10,7 +10,7 @@ from django.test import override_settings
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.configuration import ACTIVE_PERIOD, read_configuration, record_configuration
-from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.events import MAX_ITEMS, Action
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox, RecordedConfiguration
 from django_phi_oidc.config.effective_options import describe_value, iter_effective_options
 from django_phi_oidc.errors import KeyMissing
@@ -243,3 +243,22 @@ def test_g15_invalid_option_is_recorded(settings: Any) -> None:
 )
 def test_value_is_described_without_addresses(value: Any, text: str) -> None:
     assert describe_value(value) == text
+
+
+def test_g15_large_change_is_recorded_in_several_events(settings: Any) -> None:
+    record()
+    sinks = {
+        f"sink{number:02}": {"type": "https", "format": "ocsf", "url": f"https://siem{number}.example.test/in"}
+        for number in range(30)
+    }
+    settings.SILENCED_SYSTEM_CHECKS = [f"clinic.W{number:03}" for number in range(MAX_ITEMS + 1)]
+    with change(settings, AUDIT={"sinks": sinks}, SESSIONS={"idle_timeout": timedelta(hours=20)}):
+        record(MINUTE)
+        record(2 * MINUTE)
+    first, *changes = list_details()
+    options, silenced = ([name for detail in changes for name in detail[key]] for key in ("options", "silenced"))
+    assert (len(changes) > 1, "SESSIONS.idle_timeout" in options, len(options)) == (True, True, len({*options}))
+    assert max(len(detail["options"]) for detail in changes) == MAX_ITEMS
+    # The events are of one time, so their order is random.
+    assert sorted(silenced) == settings.SILENCED_SYSTEM_CHECKS
+    assert {(detail["digest"], detail["previous"]) for detail in changes} == {(changes[0]["digest"], first["digest"])}

@@ -1,5 +1,7 @@
 """Pages on which users see who accessed their record."""
 
+from typing import Any
+
 from django.contrib.auth import get_user_model
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
@@ -29,6 +31,12 @@ class Named(Record):
         return f"Dr. {recipient.name}" if recipient.name else "a former colleague"
 
 
+class Failing(Record):
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        super().get_context_data(**kwargs)
+        raise RuntimeError("after the accounting")
+
+
 def anybody(request: HttpRequest) -> HttpResponse:
     """Change the request's user to another one, as an API token next to a session cookie does."""
     request.user = get_user_model()._default_manager.get(pk=request.GET["user"])
@@ -51,6 +59,7 @@ urlpatterns = [
     path("mixed/", MixedOrder.as_view()),
     path("strong/", Strong.as_view()),
     path("named/", Named.as_view()),
+    path("failing/", Failing.as_view()),
     path("anybody/", anybody),
     path("oidc/", include("django_phi_oidc.urls")),
 ]

@@ -13,12 +13,14 @@ from django.contrib.auth import get_user_model
 from django.db import OperationalError, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import resolve
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
 from django_phi_oidc.claims.accounting_suspensions import AccountingSuspension
 from django_phi_oidc.claims.legal_holds import place_hold
+from django_phi_oidc.individual_rights.models import AccountingCopy
 from tests.support.audit_log import seal_now
 from tests.support.audit_outage import audit_database_fails
 from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
@@ -258,3 +260,19 @@ def test_page_executes_as_many_queries_for_many_disclosures_as_for_few(person: S
     # The session and its user; the subjects; suspensions of the accounting; the names at that time and those of today;
     # the copy, in a transaction. The page; the event.
     assert counts[0] == (9, 2)
+
+
+@pytest.mark.parametrize("url", ["record", "mixed", "strong", "named"])
+def test_view_of_the_accounting_is_in_no_transaction_of_the_request(url: str) -> None:
+    """A copy in that transaction could be rolled back after its event is committed."""
+    view: Any = resolve(f"/{url}/").func
+    assert view._non_atomic_requests == {"default"}
+
+
+def test_copy_remains_if_the_response_of_an_atomic_request_fails(
+    person: SignedIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    with pytest.raises(RuntimeError, match="after the accounting"):
+        person.client().get("/failing/")
+    assert (len(accounted()), AccountingCopy.objects.count()) == (1, 1)

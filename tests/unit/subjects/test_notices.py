@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection, connections
+from django.core import mail as django_mail
+from django.db import connection, connections, transaction
+from django.template import TemplateSyntaxError
+from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
@@ -27,7 +30,7 @@ from django_phi_oidc.subjects.notices import (
 )
 from django_phi_oidc.subjects.tasks import send_notices
 from tests.support.mail_server import mail_server  # noqa: F401 -- a fixture
-from tests.support.mail_settings import mail_by
+from tests.support.mail_settings import REFUSING_BACKEND, mail_by
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import ISSUER, KEY_1, NOW, SUB, sign_in
 
@@ -43,6 +46,12 @@ def address_of(user: Any) -> Any:
 
 def fail_to_find(user: Any) -> str:
     raise RuntimeError(ADDRESS)
+
+
+def query_wrongly(user: Any) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1/0")
+    return ADDRESS
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +111,29 @@ def test_g12_failing_function_of_the_project_does_not_prevent_the_link(
     settings.PHI_OIDC = {**settings.PHI_OIDC, "ACCOUNT_NOTICES": f"{__name__}.fail_to_find"}
     assert link(user).pk
     assert (kinds(), "the function failed: RuntimeError" in caplog.text, ADDRESS in caplog.text) == ([], True, False)
+
+
+@pytest.mark.postgresql
+def test_g12_failing_query_of_the_project_prevents_neither_link_nor_unlinking(
+    user: Any, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "ACCOUNT_NOTICES": f"{__name__}.query_wrongly"}
+    subject = link(user)
+    assert PairwiseSubject.objects.filter(pk=subject.pk).exists()
+    subject.delete()
+    assert not PairwiseSubject.objects.exists()
+    assert caplog.text.count("the function failed: DataError") == 2
+
+
+def test_g12_only_a_function_of_the_project_costs_a_savepoint(user: Any, settings: Any) -> None:
+    for declared, expected in ((True, 0), (f"{__name__}.address_of", 1)):
+        settings.PHI_OIDC = {**settings.PHI_OIDC, "ACCOUNT_NOTICES": declared}
+        with transaction.atomic(), CaptureQueriesContext(connection) as inside:
+            find_notice_address(user)
+        with CaptureQueriesContext(connection) as outside:
+            find_notice_address(user)
+        made = [query["sql"] for query in inside if query["sql"].startswith("SAVEPOINT")]
+        assert (len(made), len(outside)) == (expected, 0)
 
 
 def test_g12_person_gets_a_mail_when_an_identity_is_linked_and_unlinked(
@@ -206,6 +238,33 @@ def test_g12_address_that_is_refused_does_not_hold_up_other_mails(user: Any, mai
     mail_server.refused = ADDRESS
     assert send_due_notices(now=NOW + timedelta(seconds=1)) == 1
     assert "bea@example.org" in mail_server.mails[0]
+
+
+def test_g12_exception_of_another_mail_backend_does_not_hold_up_other_mails(
+    user: Any, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    mail_by(settings, REFUSING_BACKEND)
+    link(user)
+    other = get_user_model()._default_manager.create_user(username="bea", email="bea@example.org")
+    link(other, sub="another", now=NOW + timedelta(seconds=1))
+    assert send_due_notices(now=NOW + timedelta(seconds=1)) == 1
+    assert [message.to for message in django_mail.outbox] == [["bea@example.org"]]
+    assert send_due_notices(now=NOW + GIVE_UP_AFTER) == 0
+    assert ("was not sent: MailAPIError" in caplog.text, ADDRESS in caplog.text) == (True, False)
+    assert delete_finished_notices(before=NOW + GIVE_UP_AFTER) == 2, "the refused one is abandoned"
+
+
+def test_g12_error_of_an_overridden_template_is_reported_for_each_notice(
+    user: Any, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(2):
+        link(user, sub=f"sub-{number}")
+    loader = ("django.template.loaders.locmem.Loader", {"django_phi_oidc/account_notice.txt": "{% nothing %}"})
+    options = {**settings.TEMPLATES[0]["OPTIONS"], "loaders": [loader]}
+    settings.TEMPLATES = [{**settings.TEMPLATES[0], "APP_DIRS": False, "OPTIONS": options}]
+    assert send_due_notices(now=NOW + GIVE_UP_AFTER) == 0
+    assert caplog.text.count(f"was not sent: {TemplateSyntaxError.__name__}") == 2
+    assert not AccountNotice.objects.exclude(due_at=None).exists()
 
 
 def test_g12_unavailable_mail_server_ends_the_run_and_delays_the_mails(

@@ -37,7 +37,7 @@ from tests.support.audit_outage import audit_database_fails, audit_database_hang
 from tests.support.emergency_access import OFFICER, REASON, actor, allow, declare, forbid, list_events, opened
 from tests.support.guarded_views import ASKED, HELD, PERMISSION, RAN
 from tests.support.mail_server import mail_server  # noqa: F401 -- a fixture
-from tests.support.mail_settings import mail_by
+from tests.support.mail_settings import REFUSING_BACKEND, mail_by
 from tests.support.session_fixtures import BACKEND, SignedIn, sign_in  # noqa: F401 -- a fixture
 
 pytestmark = [
@@ -428,6 +428,17 @@ def test_refused_mail_is_retried_until_it_is_accepted(
     assert len(mail_server.mails) == 1
     row.refresh_from_db()
     assert row.alerted_at == due
+
+
+def test_exception_of_another_mail_backend_does_not_hold_up_other_mails(
+    scene: SimpleNamespace, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [opened(scene.user, "Patient/7"), opened(scene.user, "Patient/8")]
+    mail_by(settings, REFUSING_BACKEND)
+    due = max(row.opened_at for row in rows)
+    assert notifications.send_due_alerts(mail_to=["ada@example.org"], now=due) == 0
+    assert (caplog.text.count("was not sent: MailAPIError"), "ada@" in caplog.text) == (2, False)
+    assert notifications.send_due_alerts(mail_to=[OFFICER], now=due + notifications.RETRY_DELAY) == 2
 
 
 def test_unavailable_mail_server_does_not_block_the_task(
