@@ -8,9 +8,9 @@ from functools import wraps
 from typing import Any
 
 from django.contrib.admin import AdminSite, ModelAdmin
-from django.contrib.auth import get_user_model
+from django.contrib.admin.options import TO_FIELD_VAR
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.decorators import login_not_required
-from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
@@ -19,6 +19,7 @@ from django.utils.http import urlencode
 from .. import conf
 from ..access.enforcement import enforce_assurance
 from ..access.policy import PERMISSION_MISSING, Assurance
+from ..access.receivers import ROLE_MODELS
 from ..audit.admin import record_request_event, render_trail_unavailable
 from ..audit.events import Action
 from ..audit.request_context import Actor, find_oidc_session_id
@@ -72,7 +73,9 @@ def use_oidc_login(site: AdminSite) -> None:
 
         @wraps(view)
         def assured_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            refusal = _enforce_admin_assurance(request, changes_privileges=_changes_privileges(request, view))
+            is_asked = conf.admin_assurance().privilege_max_age is not None
+            changes_privileges = is_asked and _changes_privileges(request, view, kwargs.get("object_id"))
+            refusal = _enforce_admin_assurance(request, changes_privileges=changes_privileges)
             return view(request, *args, **kwargs) if refusal is None else refusal
 
         return original_admin_view(assured_view, cacheable)
@@ -95,19 +98,29 @@ def _enforce_admin_assurance(request: HttpRequest, *, changes_privileges: bool) 
     return enforce_assurance(request, assurance)
 
 
-def _changes_privileges(request: HttpRequest, view: Callable[..., Any]) -> bool:
-    """Return whether the view is a page on which the user may change accounts, groups or permissions.
+def _changes_privileges(request: HttpRequest, view: Callable[..., Any], object_id: str | None) -> bool:
+    """Return whether the view is a page on which the user may change accounts, groups or permissions, or by an inline.
 
     Lists and histories count if they are sent a form; pages on which the user may only look do not.
     """
     model_admin = getattr(view, "__self__", None)
-    if not isinstance(model_admin, ModelAdmin) or not issubclass(model_admin.model, _get_privilege_models()):
+    if not isinstance(model_admin, ModelAdmin):
         return False
     if request.method in ("GET", "HEAD") and getattr(view, "__name__", "") in ("changelist_view", "history_view"):
+        return False
+    if not issubclass(model_admin.model, ROLE_MODELS) and not _has_privilege_inline(request, model_admin, object_id):
         return False
     rights = model_admin.get_model_perms(request)
     return rights["add"] or rights["change"] or rights["delete"]
 
 
-def _get_privilege_models() -> tuple[type, ...]:
-    return get_user_model(), Group, Permission
+def _has_privilege_inline(request: HttpRequest, model_admin: "ModelAdmin[Any]", object_id: str | None) -> bool:
+    rows = [None]
+    defaults = ModelAdmin.get_inlines, ModelAdmin.get_inline_instances
+    # Own methods may depend on the object.
+    if object_id is not None and (type(model_admin).get_inlines, type(model_admin).get_inline_instances) != defaults:
+        to_field = request.POST.get(TO_FIELD_VAR, request.GET.get(TO_FIELD_VAR))
+        rows.append(model_admin.get_object(request, unquote(object_id), to_field))
+    models = [inline.model for row in rows for inline in model_admin.get_inlines(request, row)]
+    models += [inline.model for row in rows for inline in model_admin.get_inline_instances(request, row)]
+    return any(issubclass(model, ROLE_MODELS) for model in models)

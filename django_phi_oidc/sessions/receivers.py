@@ -14,7 +14,7 @@ from django.http import HttpRequest
 
 from .. import conf
 from .._internal import clock
-from ..access.receivers import record_flag_changes
+from ..access.receivers import record_flag_changes, record_row_changes
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
@@ -90,7 +90,7 @@ def start_session_timeouts(*, request: HttpRequest | None, **kwargs: Any) -> Non
 def _lock_subjects_before_account(account: Model, update_fields: Collection[str] | None) -> None:
     """Lock the account's subjects before its row, in the order of a sign-in, if the change will end its sessions.
 
-    In autocommit the account's row is not locked any more when the sessions end.
+    In autocommit, without a flag among the fields, the account's row is not locked any more when the sessions end.
     """
     is_change = _is_deactivation(account, update_fields) or _is_password_change(account)
     if is_change and account.pk is not None and transaction.get_connection().in_atomic_block:
@@ -132,6 +132,14 @@ def end_sessions_on_role_change(
         # All users of a group or permission are removed.
         user_ids = list(instance.user_set.values_list("pk", flat=True))  # type: ignore[attr-defined]
     _end_sessions_of_users(user_ids, EndReason.ROLES_CHANGED)
+
+
+def _end_sessions_on_row_change(user_ids: Collection[Any]) -> None:
+    if "roles" in conf.end_sessions_on():
+        _end_sessions_of_users(user_ids, EndReason.ROLES_CHANGED)
+
+
+record_row_changes(after_change=_end_sessions_on_row_change)
 
 
 def _is_deactivation(user: Model, update_fields: Collection[str] | None) -> bool:

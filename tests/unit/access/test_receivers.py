@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from django.core.management import call_command
 from django.db import DatabaseError, connection, connections, transaction
 from django.db.models import F, Q, Value
 from django.db.models.signals import pre_save
+from django.forms import inlineformset_factory
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.utils import timezone
 
@@ -63,6 +65,23 @@ def _forget_seen() -> None:
     _SEEN.clear()
 
 
+def add_row(table: Any, **columns: Any) -> None:
+    if not table.objects.filter(**columns).exists():
+        table(**columns).save()
+
+
+def save_inline(user: Any, group: Any, *, delete: bool = False) -> None:
+    """Save the form of an inline of the admin for the members of a group, or check its box for a deletion."""
+    row = group.user_set.through.objects.filter(group=group).first()
+    form_set = inlineformset_factory(Group, group.user_set.through, fields=["user"], extra=0 if row else 1)
+    prefix = form_set.get_default_prefix()
+    data = {f"{prefix}-TOTAL_FORMS": 1, f"{prefix}-INITIAL_FORMS": 1 if row else 0, f"{prefix}-0-user": user.pk}
+    data |= {f"{prefix}-0-id": row.pk if row else "", f"{prefix}-0-DELETE": "on" if delete else ""}
+    bound = form_set(data if row or not delete else {**data, f"{prefix}-TOTAL_FORMS": 0}, instance=group)
+    assert bound.is_valid(), bound.errors
+    bound.save()
+
+
 Change = Callable[[Any, Any], Any]
 """Changes a role of the user, or of the group."""
 # what is done, and the events: resource ("user" or "group") and detail
@@ -86,6 +105,19 @@ CHANGES: dict[str, tuple[Change, list[tuple[str, dict[str, list[str]]]]]] = {
     "group added to the permission": (
         lambda user, group: permission(REVEAL).group_set.add(group),
         [("group", {"permissions_added": [REVEAL]})],
+    ),
+    "group by an inline": (save_inline, [("user", {"added": ["officers"]})]),
+    "group by a row": (
+        lambda user, group: add_row(user.groups.through, user=user, group=group),
+        [("user", {"added": ["officers"]})],
+    ),
+    "permission by a row": (
+        lambda user, group: add_row(user.user_permissions.through, user=user, permission=permission(VIEW)),
+        [("user", {"permissions_added": [VIEW]})],
+    ),
+    "permission of the group by a row": (
+        lambda user, group: add_row(group.permissions.through, group=group, permission=permission(VIEW)),
+        [("group", {"permissions_added": [VIEW]})],
     ),
     "staff": (lambda user, group: save(user, is_staff=True), [("user", {"granted": ["is_staff"]})]),
     "superuser and staff": (
@@ -132,6 +164,18 @@ def test_g2_each_change_of_a_role_is_recorded_once(
     assert list_events() == [], "nothing changed"
 
 
+def delete_rows(table: Any) -> None:
+    for row in table.objects.all():
+        row.delete()
+
+
+def define_proxy(model: type[Any]) -> Any:
+    """Define a proxy model after the start of the process."""
+    with isolate_apps("django.contrib.auth"):
+        meta = type("Meta", (), {"proxy": True, "app_label": "auth"})
+        return type(model)(f"{model.__name__}Proxy", (model,), {"Meta": meta, "__module__": __name__})
+
+
 REMOVALS: dict[str, tuple[Change, list[str]]] = {
     "group removed": (lambda user, group: user.groups.remove(group), ["removed"]),
     "member removed": (lambda user, group: group.user_set.remove(user), ["removed"]),
@@ -146,6 +190,20 @@ REMOVALS: dict[str, tuple[Change, list[str]]] = {
         ["user_permissions"],
     ),
     "group deleted": (lambda user, group: Group.objects.all().delete(), ["permissions", "removed"]),
+    "group deleted by a proxy": (
+        lambda user, group: define_proxy(Group).objects.all().delete(),
+        ["permissions", "removed"],
+    ),
+    "group removed by an inline": (lambda user, group: save_inline(user, group, delete=True), ["removed"]),
+    "group removed by its row": (lambda user, group: delete_rows(user.groups.through), ["removed"]),
+    "permission removed by its row": (
+        lambda user, group: delete_rows(user.user_permissions.through),
+        ["user_permissions"],
+    ),
+    "permission of the group removed by its row": (
+        lambda user, group: delete_rows(group.permissions.through),
+        ["permissions"],
+    ),
 }
 
 
@@ -177,15 +235,61 @@ def test_g2_creation_of_a_superuser_is_recorded_and_of_an_ordinary_account_is_no
 
 
 def test_g2_change_by_a_proxy_model_is_recorded(user: Any) -> None:
-    with isolate_apps("django.contrib.auth"):
-
-        class Clerk(get_user_model()):  # type: ignore[misc]  # the user model of the settings
-            class Meta:
-                proxy = True
-                app_label = "auth"
-
-    save(Clerk.objects.get(pk=user.pk), is_superuser=True)
+    save(define_proxy(get_user_model()).objects.get(pk=user.pk), is_superuser=True)
     assert list_events() == [(f"user/{user.pk}", {"granted": ["is_superuser"]})]
+
+
+def test_g2_row_that_is_given_to_another_account_is_recorded_for_both(user: Any, officers: Group) -> None:
+    other = get_user_model().objects.create_user("bela")
+    user.groups.add(officers)
+    list_events()
+    row = user.groups.through.objects.get()
+    row.user = other
+    row.save()
+    events = sorted(list_events(), key=lambda event: event[0])
+    assert events == [(f"user/{user.pk}", {"removed": ["officers"]}), (f"user/{other.pk}", {"added": ["officers"]})]
+
+
+def test_g2_row_that_is_refused_or_rolled_back_leaves_no_event(user: Any, officers: Group, settings: Any) -> None:
+    rows = user.groups.through.objects
+    with transaction.atomic():
+        rows.create(user=user, group=officers)
+        transaction.set_rollback(True)
+    assert (rows.count(), list_events()) == (0, [])
+    rows.create(user=user, group=officers)
+    with transaction.atomic():
+        rows.get().delete()
+        transaction.set_rollback(True)
+    assert (rows.count(), list_events()) == (1, [(f"user/{user.pk}", {"added": ["officers"]})])
+    with pytest.raises(DatabaseError):
+        rows.create(user=user, group=officers)
+    assert list_events() == [], "the row exists"
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+@pytest.mark.parametrize("by_queryset", [False, True])
+def test_g2_deletion_of_an_account_withdraws_what_it_has(
+    user: Any, officers: Group, by_proxy: bool, by_queryset: bool
+) -> None:
+    model = define_proxy(get_user_model()) if by_proxy else get_user_model()
+    save(user, is_staff=True, is_superuser=True)
+    user.groups.add(officers)
+    user.user_permissions.add(permission(VIEW))
+    list_events()
+    rows = model.objects.filter(pk=user.pk)
+    (rows if by_queryset else rows.get()).delete()
+    lost = {"removed": ["officers"], "permissions_removed": [VIEW], "withdrawn": ["is_staff", "is_superuser"]}
+    assert list_events() == [(f"user/{user.pk}", lost)]
+
+
+def test_g2_deletion_of_an_account_that_is_rolled_back_or_has_no_role_leaves_no_event(user: Any) -> None:
+    get_user_model().objects.create_user("bela").delete()
+    save(user, is_staff=True)
+    list_events()
+    with transaction.atomic():
+        user.delete()
+        transaction.set_rollback(True)
+    assert list_events() == []
 
 
 def test_g2_all_members_and_all_names_of_a_large_change_are_recorded(officers: Group) -> None:
@@ -327,6 +431,74 @@ def test_g2_stale_save_that_restores_a_flag_is_recorded(user: Any) -> None:
     assert {key for _, detail in list_events() for key in detail} == {"withdrawn", "granted"}
 
 
+@pytest.mark.postgresql
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_g2_flag_is_read_in_the_transaction_of_the_save(user: Any, in_transaction: bool) -> None:
+    """Another connection withdraws the flag after the save of a stale instance began: it waits for that save."""
+    save(user, is_superuser=True)
+    stale = get_user_model().objects.get(pk=user.pk)
+    list_events()
+    withdrawing: list[Any] = []
+
+    def withdraw() -> None:
+        try:
+            save(get_user_model().objects.get(pk=user.pk), is_superuser=False)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def withdraw_beside(**kwargs: Any) -> None:
+            pre_save.disconnect(withdraw_beside, sender=type(user))
+            withdrawing.append(pool.submit(withdraw))
+            # It commits now, between the start of the save and its UPDATE, unless the row is locked.
+            time.sleep(0.5)
+
+        pre_save.connect(withdraw_beside, sender=type(user))
+        with transaction.atomic() if in_transaction else nullcontext():
+            stale.save()
+        withdrawing[0].result(timeout=20)
+    assert_events_explain(user, is_superuser=True)
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_g2_flag_that_is_withdrawn_by_a_receiver_and_restored_is_recorded(user: Any, in_transaction: bool) -> None:
+    save(user, is_superuser=True)
+    stale = get_user_model().objects.get(pk=user.pk)
+    list_events()
+
+    def withdraw(**kwargs: Any) -> None:
+        pre_save.disconnect(withdraw, sender=type(user))
+        save(get_user_model().objects.get(pk=user.pk), is_superuser=False)
+
+    pre_save.connect(withdraw, sender=type(user))
+    with transaction.atomic() if in_transaction else nullcontext():
+        stale.save()
+    assert get_user_model().objects.get(pk=user.pk).is_superuser
+    assert [detail for _, detail in list_events()] == [{"withdrawn": ["is_superuser"]}, {"granted": ["is_superuser"]}]
+
+
+def test_g2_flag_that_is_set_by_a_receiver_is_recorded(user: Any) -> None:
+    def promote(*, instance: Any, **kwargs: Any) -> None:
+        instance.is_superuser = True
+
+    pre_save.connect(promote, sender=type(user))
+    try:
+        save(user, first_name="Amina")
+    finally:
+        pre_save.disconnect(promote, sender=type(user))
+    assert list_events() == [(f"user/{user.pk}", {"granted": ["is_superuser"]})]
+
+
+def assert_events_explain(user: Any, *, is_superuser: bool) -> None:
+    """Assert that the events since the flag was is_superuser lead to what is stored."""
+    for _, detail in list_events():
+        for key in detail:
+            assert is_superuser == (key == "withdrawn"), "each event changes something"
+            is_superuser = not is_superuser
+    assert get_user_model().objects.get(pk=user.pk).is_superuser == is_superuser
+
+
 QUERIES: dict[str, tuple[Callable[[Any], None], int]] = {
     "last_login": (lambda user: save(user, ["last_login"], last_login=timezone.now()), 1),
     "password": (lambda user: save(user, ["password"], password="!"), 1),
@@ -343,7 +515,9 @@ def test_g2_save_that_changes_no_role_costs_one_select_at_most(
         with frame(), CaptureQueriesContext(connection) as queries:
             change(user)
         statements = [query["sql"].split()[0] for query in queries]
-        assert statements == ["SELECT", "UPDATE"][2 - number :]
+        own_transaction = statements[0] == "BEGIN"
+        assert own_transaction == (frame is not transaction.atomic and number > 1)
+        assert statements[own_transaction : len(statements) - own_transaction] == ["SELECT", "UPDATE"][2 - number :]
 
 
 def test_g2_changes_of_the_admin_have_its_user_address_and_session(
@@ -388,6 +562,9 @@ def test_g2_documented_bypasses_leave_no_event(user: Any) -> None:
     """What the documentation lists as not recorded, so that the list stays true."""
     get_user_model().objects.filter(Q(pk=user.pk)).update(is_superuser=~F("is_superuser"))
     get_user_model().objects.bulk_create([get_user_model()(username="bulk", is_superuser=True)])
+    rows = user.groups.through.objects
+    rows.bulk_create([user.groups.through(user=user, group=Group.objects.create(name="choir"))])
+    assert rows.filter(user=user).delete()[0] == 1
     fixture = serializers.serialize("json", [get_user_model()(pk=4711, username="fixture", is_superuser=True)])
     for item in serializers.deserialize("json", fixture):
         item.save()

@@ -2,16 +2,21 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
+from django.urls import include, path
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request_context import ASSURANCE_KEY, build_assurance_entry
+from django_phi_oidc.login.admin_site import use_oidc_login
 from tests.support.audit_outage import audit_database_fails
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import SecureClient, SignedIn
@@ -130,6 +135,70 @@ def test_g2_user_who_may_only_look_needs_no_more_recent_authentication(officer: 
     path = f"/admin/auth/user/{get_user_model()._default_manager.create_user('amina').pk}/change/"
     assert get_outcome(officer("view_user", age=6 * MINUTE), path) == "200"
     assert get_outcome(officer("view_user", "change_user", age=6 * MINUTE), path) == "step-up"
+
+
+class Permissions(admin.TabularInline):  # type: ignore[type-arg]  # Django's class takes no argument at run time
+    model = Permission
+
+
+class PageWithInline(admin.ModelAdmin):  # type: ignore[type-arg]
+    inlines = (Permissions,)
+
+
+class PageWithInlineOfRow(admin.ModelAdmin):  # type: ignore[type-arg]
+    def get_inlines(self, request: Any, obj: Any) -> Any:
+        return [] if obj is None else [Permissions]
+
+
+@pytest.fixture
+def register(settings: Any) -> Callable[..., str]:
+    """Return a function that registers a model with a site of its own and returns the path of its pages."""
+
+    def create(model: Any, admin_class: Any = None) -> str:
+        site = admin.AdminSite()
+        use_oidc_login(site)
+        site.register(model, admin_class)
+        urls = ModuleType("urls")
+        urls.urlpatterns = [path("oidc/", include("django_phi_oidc.urls")), path("admin/", site.urls)]  # type: ignore[attr-defined]
+        settings.ROOT_URLCONF = urls
+        return f"/admin/{model._meta.app_label}/{model._meta.model_name}"
+
+    return create
+
+
+@pytest.mark.parametrize(
+    ("admin_class", "add", "change"),
+    [(PageWithInline, "step-up", "step-up"), (PageWithInlineOfRow, "200", "step-up"), (None, "200", "200")],
+)
+def test_g2_page_with_an_inline_of_privileges_needs_the_more_recent_authentication(
+    officer: Officer, settings: Any, register: Callable[..., str], admin_class: Any, add: str, change: str
+) -> None:
+    require(settings, privilege_max_age=5 * MINUTE)
+    pages = register(ContentType, admin_class)
+    row = ContentType.objects.get_for_model(Group)
+    recent, older = officer(age=4 * MINUTE), officer(age=6 * MINUTE)
+    for page, expected in {
+        f"{pages}/": "200",
+        f"{pages}/add/": add,
+        f"{pages}/{row.pk}/change/": change,
+        f"{pages}/{row.pk}/history/": "200",
+    }.items():
+        assert get_outcome(older, page) == expected, page
+        assert get_outcome(recent, page) == "200", page
+    if admin_class:
+        page = f"{pages}/{row.model}/change/?_to_field=model"
+        assert get_outcome(older, page) == "step-up", "the object is found by another field"
+
+
+@pytest.mark.parametrize("relation", ["groups", "user_permissions"])
+def test_g2_page_of_a_table_of_roles_needs_the_more_recent_authentication(
+    officer: Officer, settings: Any, register: Callable[..., str], relation: str
+) -> None:
+    require(settings, privilege_max_age=5 * MINUTE)
+    pages = register(getattr(get_user_model(), relation).through)
+    for page, expected in {f"{pages}/": "200", f"{pages}/add/": "step-up"}.items():
+        assert get_outcome(officer(age=6 * MINUTE), page) == expected
+        assert get_outcome(officer(age=4 * MINUTE), page) == "200"
 
 
 def test_g14_local_account_reaches_the_admin(settings: Any, client: Any) -> None:
