@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from django.views.generic.base import ContextMixin, TemplateResponseMixin
 
 from .. import conf
+from ..access.enforcement import suppress_not_found
 from ..access.policy import PATIENT_REQUEST
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
@@ -103,7 +104,7 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
         is_own_request = purpose == PATIENT_REQUEST and is_own
         names = [name for name, claim in claims.items() if is_own_request or purpose == claim.purpose]
         names = [name for name in names if name not in hidden]
-        consents = {person.pk: self.get_consent()}
+        consents = {person.pk: suppress_not_found(self.get_consent, missing="")()}
         return reveal_many(actor, [person], names or claims, purpose=purpose, consents=consents)[person.pk]
 
     def render_refused(self, form: PurposeForm) -> HttpResponseBase:

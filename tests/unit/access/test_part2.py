@@ -343,6 +343,12 @@ def test_g16_missing_row_of_a_consent_is_refused_like_a_missing_consent(guard: s
     assert reasons == ["consent_missing", ""]
 
 
+@pytest.mark.parametrize("error", ["missing", "404", "denied"])
+def test_g16_missing_row_of_a_consent_for_claims_is_a_missing_consent(error: str, patient: Person, staff: Any) -> None:
+    staff.post(f"/details/{patient.user.pk}/?consent={error}", {"purpose": "TREAT"})
+    assert ("access.denied", "consent_missing") in {(a, reason) for a, reason, _ in list_events("access.denied")}
+
+
 @pytest.mark.parametrize("guard", ["function", "class", "api"])
 def test_g16_consent_is_not_looked_up_for_a_user_without_the_permission(
     guard: str, staff: Any, monkeypatch: pytest.MonkeyPatch
