@@ -98,7 +98,9 @@ def _discard_id_tokens(subjects: Sequence[PairwiseSubject], *, cause: str, origi
             raise HeldForLegalReasons
         fields: Any = {"subject": str(subject.uuid), "origin": origin, "now": now}
         for names in discarded[subject.pk]:
-            scrubbed = _create_scrub_events(names, cause=cause, **fields)
+            # A token that could not be decrypted has no names.
+            nameless = NewEvent(Action.CLAIM_SCRUBBED, **fields, detail={"cause": cause, "claims": [], "counts": []})
+            scrubbed = _create_scrub_events(names, cause=cause, **fields) or [nameless]
             events += [event._replace(detail={**(event.detail or {}), "place": "id_token"}) for event in scrubbed]
     enqueue_many(events)
     return sum(len(names) for tokens in discarded.values() for names in tokens)

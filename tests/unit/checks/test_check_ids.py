@@ -412,6 +412,7 @@ def test_audit_alias_and_its_options_are_checked() -> None:
             assert name in message.msg
 
 
+@pytest.mark.filterwarnings("ignore:The EMAIL_")
 @pytest.mark.parametrize(
     ("mail", "expected"),
     [
