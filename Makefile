@@ -14,6 +14,9 @@ BENCH_ARGS ?=
 AUDIT_ARGS ?=
 LOCK := requirements-dev.lock
 MUTANTS ?=
+EVIDENCE_ARGS ?=
+# Mutations that `make test-all` takes of those of `make evidence`: other ones each day.
+EVIDENCE_SAMPLE := 12
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -25,7 +28,7 @@ EXCLUSIVE := $(addprefix tests/integration/journeys/test_session_end_,faults.py 
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs reference links test test-slow test-postgresql test-all bench mutate screenshots lint lock audit sbom clean
+.PHONY: help demo docs reference links test test-slow test-postgresql test-all bench mutate evidence screenshots lint lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,7 +46,8 @@ test-postgresql: $(VENV)/.dev ## run all tests on PostgreSQL: DATABASE_URL, or a
 	$(POSTGRESQL) $(PARALLEL) $(EXCLUSIVE:%=--ignore=%) $(PYTEST_ARGS)
 	$(if $(EXCLUSIVE),$(POSTGRESQL) $(EXCLUSIVE))
 
-test-all: test test-slow test-postgresql ## run all tests, on SQLite and on PostgreSQL
+test-all: test test-slow test-postgresql ## run all tests, on SQLite and on PostgreSQL, and a sample of `make evidence`
+	$(MAKE) evidence EVIDENCE_ARGS='--sample $(EVIDENCE_SAMPLE)'
 
 bench: $(VENV)/.bench ## measure ratios to a floor or to other libraries, and fail where one misses its aim
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
@@ -51,11 +55,15 @@ bench: $(VENV)/.bench ## measure ratios to a floor or to other libraries, and fa
 mutate: $(VENV)/.mutate ## make small changes to the protocol code, and fail where no test notices (20 minutes)
 	@nice -n 10 $(BIN)/python -m tests.mutation $(MUTANTS)
 
+evidence: $(VENV)/.dev ## break each claim of the manual in a copy of the code, and fail where its test does not notice
+	@$(BIN)/python -m tests.support.postgresql $(BIN)/python -m tests.mutation.evidence $(EVIDENCE_ARGS)
+
 docs: $(VENV)/.dev ## build the manual to build/docs/index.html; a warning is an error
 	$(BIN)/sphinx-build --builder html --nitpicky --fail-on-warning --keep-going --quiet docs build/docs
 
-reference: $(VENV)/.dev ## write the tables of docs/reference/settings.md from the code
+reference: $(VENV)/.dev ## write the tables of docs/reference/settings.md from the code, and controls.json from the manual
 	@$(BIN)/python -m tests.docs.manual.settings_reference
+	@$(BIN)/python -m tests.docs.manual.requirement_tables
 
 links: $(VENV)/.dev ## check the external links of the manual: needs the network
 	$(BIN)/sphinx-build --builder linkcheck --quiet docs build/links

@@ -11,6 +11,7 @@ from .audit.admin import AuditEventAdmin as AuditEventAdmin
 from .audit_exports.admin import TrailJobAdmin as TrailJobAdmin
 from .claims.admin import LegalHoldAdmin as LegalHoldAdmin
 from .claims.admin import StoredClaimAdmin as StoredClaimAdmin
+from .individual_rights.admin import AccountingCopyAdmin as AccountingCopyAdmin
 from .login.admin_site import use_oidc_login
 from .officer_admin.person_views import install_person_pages
 from .officer_admin.site import install_dashboard

@@ -11,7 +11,7 @@ names of the options and without their values. A mistake in another option does 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -25,7 +25,8 @@ from django.dispatch import receiver
 from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
-from .config import options
+from .config import effective_options, options
+from .config.admin_assurance import AdminAssuranceDeclaration
 from .config.apis import APIDeclaration
 from .config.claims import ClaimDeclaration
 from .config.emergency import EmergencyDeclaration
@@ -69,6 +70,11 @@ def list_mistakes() -> list[str]:
     return [re.sub(r"^\w+", r"PHI_OIDC['\g<0>']", mistake) for mistake in options.list_mistakes(_get_declared())]
 
 
+def iter_effective_options() -> Iterator[tuple[str, Any]]:
+    """Yield the path and the value of each option in effect, without KEYS and without secrets."""
+    return effective_options.iter_effective_options(_get_declared())
+
+
 get_key_source: Callable[[str], Any] = partial(_read, "KEYS")
 """Return the source of a key ring, of the signing key, of the public keys or of the retention keys."""
 providers: Callable[[], Mapping[str, ProviderDeclaration]] = partial(_read, "PROVIDERS")
@@ -96,7 +102,9 @@ operational_retention: Callable[[], timedelta] = partial(_read, "OPERATIONAL_RET
 activation_lifetime: Callable[[], timedelta] = partial(_read, "ACTIVATION_LIFETIME")
 should_clear_all_cookies: Callable[[], bool] = partial(_read, "CLEAR_ALL_COOKIES")
 should_keep_offline_tokens: Callable[[], bool] = partial(_read, "KEEP_OFFLINE")
-break_glass_account: Callable[[], str] = partial(_read, "BREAK_GLASS_ACCOUNT")
+admin_assurance: Callable[[], AdminAssuranceDeclaration] = partial(_read, "ADMIN_ASSURANCE")
+break_glass_accounts: Callable[[], tuple[str, ...]] = partial(_read, "BREAK_GLASS_ACCOUNTS")
+"""Return the user names of the local accounts."""
 security_contacts: Callable[[], tuple[str, ...]] = partial(_read, "SECURITY_CONTACTS")
 anomaly_rules: Callable[[], tuple[str, ...]] = partial(_read, "ANOMALY_RULES")
 """Return the dotted paths of the project's own rules."""
@@ -118,14 +126,32 @@ def emergency() -> EmergencyDeclaration | None:
 @lru_cache(maxsize=1)
 def patient_resources() -> Callable[[Any], Iterable[str]] | None:
     """Return the project's function from a user to the resources about the user (`Type/id`); None: there is none."""
-    if (path := _read("PATIENT_RESOURCES")) is None:
-        return None
+    path = _read("PATIENT_RESOURCES")
+    return None if path is None else _import_function("PATIENT_RESOURCES", path)
+
+
+@lru_cache(maxsize=1)
+def account_notices() -> Callable[[Any], Any] | None:
+    """Return the function from a user to the address for notices about the account; None: there are no notices."""
+    declared = _read("ACCOUNT_NOTICES")
+    if isinstance(declared, str):
+        return _import_function("ACCOUNT_NOTICES", declared)
+    return get_email_address if declared else None
+
+
+def get_email_address(user: Any) -> Any:
+    """Return the address of the account, for notices: the default of ACCOUNT_NOTICES."""
+    # A custom user model may have no such field.
+    return getattr(user, user.get_email_field_name(), "")
+
+
+def _import_function(option: str, path: str) -> Callable[[Any], Any]:
     try:
         function = import_string(path)
     except (ImportError, AttributeError) as error:
-        raise ImproperlyConfigured(f"PHI_OIDC['PATIENT_RESOURCES'] can't be imported: {error}") from error
+        raise ImproperlyConfigured(f"PHI_OIDC[{option!r}] can't be imported: {error}") from error
     if not callable(function):
-        raise ImproperlyConfigured("PHI_OIDC['PATIENT_RESOURCES'] must be the dotted path of a function.")
+        raise ImproperlyConfigured(f"PHI_OIDC[{option!r}] must be the dotted path of a function.")
     return function  # type: ignore[no-any-return]  # the project's own
 
 
@@ -139,5 +165,5 @@ def _get_declared() -> Mapping[str, Any]:
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.conf")
 def _clear_caches(*, setting: str, **kwargs: Any) -> None:
     if setting == "PHI_OIDC":
-        for function in (_read, emergency, patient_resources):
+        for function in (_read, account_notices, emergency, patient_resources):
             function.cache_clear()

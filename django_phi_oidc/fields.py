@@ -74,9 +74,10 @@ class EncryptedText:
 
     @property
     def key_id(self) -> str:
-        """The id of the encryption or retention key; empty if the text names none, and may be plaintext."""
+        """The id of the encryption key, or the names of the retention keys; empty if it names none: plaintext?"""
         id_, colon, _ = self.ciphertext.partition(":")
-        return id_ if colon and (_ENCRYPTION_KEY_ID.fullmatch(id_) or retention_keys.is_retention_key_name(id_)) else ""
+        is_known = _ENCRYPTION_KEY_ID.fullmatch(id_) or retention_keys.are_retention_key_names(id_)
+        return id_ if colon and is_known else ""
 
     def __repr__(self) -> str:
         return MASK
@@ -118,7 +119,8 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
     """Text that is encrypted in the database and in the instance, and bound to its table, column and natural key.
 
     bind: attribute names of the natural key. It is known before the row is saved, so not an automatic primary key.
-    bucket: name of the attribute with the name of the retention key. If it is empty, the newest encryption key is used.
+    bucket: name of the attribute with the name of the retention key, or with the names of two, joined by `+`. If it is
+    empty, the newest encryption key is used.
     source_table: for ciphertexts that are moved here from another table, and stay bound to their place there: its name.
     The first attribute in bind then has the name of the column that they come from, and the others its natural key.
 
@@ -147,10 +149,17 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         options = {name: value for name in ("bucket", "source_table") if (value := getattr(self, name))}
         return name, path, args, {**kwargs, "bind": self.bind, **options}
 
-    def decrypt(self, instance: models.Model, *, keys: Sequence[keyring.SymmetricKey] | None = None) -> str | None:
+    def decrypt(
+        self,
+        instance: models.Model,
+        *,
+        keys: Sequence[keyring.SymmetricKey] | None = None,
+        retention_key_cache: retention_keys.KeyCache | None = None,
+    ) -> str | None:
         """Return the plaintext of the instance's column, or None if it is empty.
 
-        keys: the encryption keys, read once for many rows; None: read them now.
+        keys: the encryption keys, read once for many rows; None: read them now. retention_key_cache: the retention keys
+        that the same operation has read.
         Raises one of three errors, each of which is handled by the callers as follows. The first two have
         `is_key_missing`: the key may come back, so no caller discards the ciphertext.
 
@@ -168,6 +177,9 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         `claims.legal_holds`                        raises                  keeps the value     keeps the value
         `claims.legal_hold_disclosure`              raises                  is_undecryptable    is_undecryptable
         `access.emergency.admin`                    in all three: shows that the text can't be decrypted
+        `access.recipients`                         raises, or logs it      the name is unknown; a new row is stored
+        `individual_rights.admin`                   in all three: 404
+        `subjects.notices`                          in all three: retries the mail, then abandons it
         ==========================================  ======================  ==================  =====================
 
         `KeySourceUnavailable` is a `KeyMissing`, the other two are `Undecryptable`, and all are `KeyRingError`.
@@ -176,11 +188,20 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         if not isinstance(value, EncryptedText):
             return None if value is None else str(value)
         try:
-            return keyring.decrypt(value.ciphertext, context=self._get_instance_context(instance), keys=keys)
+            context = self._get_instance_context(instance)
+            return keyring.decrypt(
+                value.ciphertext, context=context, keys=keys, retention_key_cache=retention_key_cache
+            )
         except KeyMissing as error:
             raise KeySourceUnavailable(str(error)) from error
 
     def pre_save(self, model_instance: models.Model, add: bool) -> EncryptedText | None:
+        return self.encrypt(model_instance)
+
+    def encrypt(
+        self, model_instance: models.Model, *, retention_key_cache: retention_keys.KeyCache | None = None
+    ) -> EncryptedText | None:
+        """Encrypt the assigned text, as `save()` does; return it. retention_key_cache: as for `decrypt`."""
         value = getattr(model_instance, self.attname)
         if value is None or isinstance(value, EncryptedText):
             return value
@@ -189,9 +210,11 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         # The mask object of an EncryptedText; the same characters from elsewhere are a normal value.
         if value is MASK:
             raise exceptions.ValidationError(f"{self.name}: the mask is not the value.")
-        bucket = getattr(model_instance, self.bucket) if self.bucket else ""
+        names = getattr(model_instance, self.bucket) if self.bucket else ""
         context = self._get_instance_context(model_instance)
-        encrypted = EncryptedText(keyring.encrypt(value, context=context, retention_key_name=bucket))
+        encrypted = EncryptedText(
+            keyring.encrypt(value, context=context, retention_key_names=names, retention_key_cache=retention_key_cache)
+        )
         setattr(model_instance, self.attname, encrypted)
         return encrypted
 

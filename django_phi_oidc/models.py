@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0414 -- explicit re-exports
 from .access.emergency.models import EmergencyAccess as EmergencyAccess
+from .access.models import DisclosureRecipient as DisclosureRecipient
 from .anomalies.models import AlertMute as AlertMute
 from .anomalies.models import AnomalyMemory as AnomalyMemory
 from .anomalies.models import SecurityAlert as SecurityAlert
@@ -13,15 +14,19 @@ from .audit.models import AuditNode as AuditNode
 from .audit.models import AuditOutbox as AuditOutbox
 from .audit.models import AuditUnsealed as AuditUnsealed
 from .audit.models import AuditWitness as AuditWitness
+from .audit.models import RecordedConfiguration as RecordedConfiguration
 from .audit.models import RefusalCount as RefusalCount
 from .audit_exports.models import TrailJob as TrailJob
 from .claims.models import LegalHold as LegalHold
 from .claims.models import StoredClaim as StoredClaim
+from .individual_rights.models import AccountingCopy as AccountingCopy
 from .replay.models import UsedIdentifier as UsedIdentifier
 from .sessions.models import OIDCSession as OIDCSession
 from .sessions.models import PendingRevocation as PendingRevocation
 from .siem.models import SinkCursor as SinkCursor
+from .subjects.models import AccountNotice as AccountNotice
 from .subjects.models import ActivationCode as ActivationCode
+from .subjects.models import KnownDevice as KnownDevice
 from .subjects.models import PairwiseIdentifier as PairwiseIdentifier
 from .subjects.models import PairwiseSubject as PairwiseSubject
 from .subjects.models import SubjectDigest as SubjectDigest

@@ -9,24 +9,34 @@ from .anomalies.alerts import delete_acknowledged_alerts
 from .anomalies.tasks import watch as watch
 from .anomalies.tasks import watch_providers as watch_providers
 from .audit.tasks import drain_outbox as drain_outbox
+from .audit.tasks import record_configuration as record_configuration
 from .audit.tasks import seal as seal
 from .audit_exports.tasks import work_trail_jobs as work_trail_jobs
 from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub
+from .individual_rights.accounting import get_accounting_start
+from .individual_rights.accounting_copies import delete_old_copies
 from .replay.cache import delete_expired
 from .sessions.lifecycle import delete_ended_sessions
 from .sessions.tasks import end_expired_sessions as end_expired_sessions
 from .sessions.tasks import sweep_revocations as sweep_revocations
 from .sessions.token_revocation import delete_finished_revocations
 from .siem.tasks import deliver as deliver
+from .subjects.devices import delete_unused_devices
+from .subjects.notices import delete_finished_notices
+from .subjects.tasks import send_notices as send_notices
 
 
 @periodic_task("phi_oidc.prune")
 def prune() -> None:
-    """Delete the rows whose retention has ended: spent identifiers, sessions, revocations and alerts."""
+    """Delete the rows whose retention has ended: spent identifiers, sessions, revocations, alerts and others."""
     now = clock.now()
     before = now - conf.operational_retention()
     delete_expired(now=now)
     delete_ended_sessions(before=before, now=now)
-    delete_finished_revocations(before=before)
+    delete_finished_revocations(before=before, now=now)
     delete_acknowledged_alerts(before=before)
+    delete_finished_notices(before=before)
+    delete_unused_devices(now=now)
+    # What was given is documented for as long as the right to an accounting goes back.
+    delete_old_copies(before=get_accounting_start(now))

@@ -151,6 +151,12 @@ def _reset_audit_cooldown() -> None:
     import_module("django_phi_oidc.audit.outbox").reset_cooldown()
 
 
+@pytest.fixture(autouse=True)
+def _forget_recipients() -> None:
+    """Forget the names of recipients that an earlier test has stored and rolled back."""
+    import_module("django_phi_oidc.access.recipients").forget_remembered()
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """Use a faster flush. Before a drop, close all connections, because Django only closes those of one alias."""

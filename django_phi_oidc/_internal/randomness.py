@@ -24,6 +24,11 @@ def token_b64url(size: int) -> str:
     return base64.urlsafe_b64encode(token_bytes(size)).rstrip(b"=").decode("ascii")
 
 
+def uuid4() -> uuid.UUID:
+    """Return a random UUIDv4."""
+    return uuid.UUID(bytes=token_bytes(16), version=4)
+
+
 def uuid7(now: datetime) -> uuid.UUID:
     """Return a UUIDv7 with microsecond precision. Spec: RFC 9562 5.7, and 6.2 (method 3)."""
     return uuid.UUID(int=_lowest_uuid7_int(now) | int.from_bytes(token_bytes(8), "big") & (1 << 62) - 1)

@@ -33,6 +33,14 @@ def durable(using: str) -> AbstractContextManager[None]:
     return transaction.atomic(using=using, durable=True)
 
 
+def savepoint() -> AbstractContextManager[None]:
+    """Return a block after whose DatabaseError an open transaction of the default database can be committed.
+
+    PostgreSQL aborts a transaction after an error, except back to a savepoint. Without a transaction, it is nothing.
+    """
+    return transaction.atomic() if transaction.get_connection().in_atomic_block else nullcontext()
+
+
 @contextmanager
 def statement_timeout(seconds: float, *, using: str) -> Iterator[None]:
     """Open a transaction in which each statement fails after that time, on PostgreSQL.
@@ -95,10 +103,14 @@ def require_rows(stored_count: int, count: int) -> None:
         raise RowNotStored("The database accepted rows and did not store them.")
 
 
-def insert(rows: Sequence[models.Model], *, using: str) -> None:
+def insert(
+    rows: Sequence[models.Model], *, using: str, unique: Sequence[str] = (), replaced: Sequence[str] = ()
+) -> None:
     """Insert rows of one model (at least one), all or none, by one statement unless it has too many parameters.
 
-    The database assigns an automatic key. Raises: RowNotStored, and then, outside a transaction, some may be stored.
+    unique: columns with a unique index. A stored row with the same values in them gets the new values of the columns
+    in replaced; without unique, it is an IntegrityError. The database assigns an automatic key.
+    Raises: RowNotStored, and then, outside a transaction, some may be stored.
     """
     connection = connections[using]
     fields = [field for field in rows[0]._meta.concrete_fields if not isinstance(field, models.AutoField)]
@@ -108,7 +120,7 @@ def insert(rows: Sequence[models.Model], *, using: str) -> None:
     with frame, connection.cursor() as cursor:
         for part in parts:
             values = [field.get_db_prep_save(field.pre_save(row, True), connection) for row in part for field in fields]
-            cursor.execute(_build_insert(connection, fields, len(part)), values)
+            cursor.execute(_build_insert(connection, fields, len(part), unique, replaced), values)
             require_rows(cursor.rowcount, len(part))
     for row in rows:
         row._state.adding, row._state.db = False, using
@@ -139,7 +151,7 @@ def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using
 def update(model: type[models.Model], key: Any, *, using: str, returning: str = "", **values: Any) -> Any:
     """Set fields of the row with this primary key by one statement; return whether there is such a row.
 
-    returning: an SQL expression over the new row, whose value is returned instead; None if there is no such row.
+    returning: SQL expressions over the new row, whose values are returned instead; None if there is no such row.
     """
     connection = connections[using]
     fields: list[Any] = [model._meta.get_field(name) for name in values]
@@ -153,9 +165,23 @@ def update(model: type[models.Model], key: Any, *, using: str, returning: str = 
     with connection.cursor() as cursor:
         cursor.execute(statement, [field.get_db_prep_save(value, connection) for field, value in parameters])
         if returning:
-            row = cursor.fetchone()
-            return row[0] if row else None
+            return cursor.fetchone()
         return bool(cursor.rowcount)
+
+
+def has_row(model: type[models.Model], keys: Sequence[Any], *, using: str, **least: Any) -> bool:
+    """Return whether a row with one of these primary keys (at least one) has these values in its fields, or greater."""
+    connection = connections[using]
+    pk: Any = model._meta.pk
+    fields: list[Any] = [model._meta.get_field(name) for name in least]
+    quote = connection.ops.quote_name
+    conditions = [f"{quote(pk.column)} IN ({_build_placeholders(len(keys))})"]
+    conditions += [f"{quote(field.column)} >= %s" for field in fields]
+    statement = f"SELECT 1 FROM {quote(model._meta.db_table)} WHERE {' AND '.join(conditions)} LIMIT 1"  # noqa: S608 -- as above
+    pairs = zip((*[pk] * len(keys), *fields), (*keys, *least.values()), strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [field.get_db_prep_value(value, connection) for field, value in pairs])
+        return cursor.fetchone() is not None
 
 
 def delete(model: type[models.Model], keys: Sequence[Any], *, using: str) -> None:
@@ -199,11 +225,17 @@ def count_rows(querysets: Sequence[models.QuerySet[Any]], *, limit: int, using: 
         return list(cursor.fetchone())
 
 
-def _build_insert(connection: Any, fields: Sequence[Any], row_count: int) -> str:
+def _build_insert(
+    connection: Any, fields: Sequence[Any], row_count: int, unique: Sequence[str], replaced: Sequence[str]
+) -> str:
     quote = connection.ops.quote_name
     table, columns = quote(fields[0].model._meta.db_table), ", ".join(quote(field.column) for field in fields)
     places = ", ".join([f"({_build_placeholders(len(fields))})"] * row_count)
-    return f"INSERT INTO {table} ({columns}) VALUES {places}"  # noqa: S608 -- the model's names
+    statement = f"INSERT INTO {table} ({columns}) VALUES {places}"  # noqa: S608 -- the model's names
+    if not unique:
+        return statement
+    sets = ", ".join(f"{quote(column)} = EXCLUDED.{quote(column)}" for column in replaced)
+    return f"{statement} ON CONFLICT ({', '.join(map(quote, unique))}) DO UPDATE SET {sets}"
 
 
 @lru_cache(maxsize=64)

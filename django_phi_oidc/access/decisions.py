@@ -15,7 +15,10 @@ from ..audit.spool import flush_spool, has_spooled_events, record_or_spool, spoo
 from ..errors import AuditUnavailable, KeyMissing
 from .emergency.models import EmergencyAccess
 from .emergency.queries import find_open_emergency
+from .no_store import add_notice
+from .part2 import get_disclosure_detail, lacks_consent
 from .policy import (
+    PATIENT_REQUEST,
     PURPOSES,
     SESSION_MISSING,
     AccessPolicy,
@@ -24,6 +27,7 @@ from .policy import (
     find_assurance_refusal,
     is_resource_reference,
 )
+from .recipients import is_own_resource, remember_recipient
 
 logger = logging.getLogger("django_phi_oidc.access")
 FindObject = Callable[[], Any]
@@ -31,7 +35,14 @@ FindObject = Callable[[], Any]
 
 
 def authorize(
-    actor: Actor, policy: AccessPolicy, *, resource: str, purpose: str, find_object: FindObject | None, now: datetime
+    actor: Actor,
+    policy: AccessPolicy,
+    *,
+    resource: str,
+    purpose: str,
+    find_object: FindObject | None,
+    now: datetime,
+    find_consent: Callable[[], str] | None = None,
 ) -> str | None:
     """Return the code of the rule that refuses actor, or None if access is granted. Either way, one event is recorded.
 
@@ -39,24 +50,42 @@ def authorize(
     may contain anything. find_object: called only if the actor has a session and no rule has refused yet; None checks
     the permission without an object. A missing object is refused like a missing permission: a different answer would
     disclose who is a patient here. An open emergency replaces a missing permission, for its own purpose, and the event
-    names it. With an open emergency, access is granted even if the audit log is unavailable: the event is spooled.
-    Raises: AuditUnavailable, and then nothing is permitted; exceptions of `find_object`, before a decision is made.
+    names it. A local account always needs one; it also replaces the policy's assurance, which only a provider states.
+    find_consent: returns a reference, for a policy with a label. It is called only if the permission or an emergency
+    admits actor: others must not learn from it for which patients there is a consent. An open emergency replaces it
+    (42 CFR 2.51), and users need none for their own resource at their own request (42 CFR 2.23).
+    With an open emergency, access is granted even if the audit log is unavailable: the event is spooled.
+    Raises: AuditUnavailable, and then nothing is permitted; exceptions of the functions, before a decision is made.
     """
-    is_checkable = actor.is_authenticated_by_provider and is_resource_reference(resource)
-    exists, is_permitted = _check_permission(actor, policy.permission, find_object) if is_checkable else (False, False)
+    has_session = actor.is_authenticated_by_provider or actor.is_local
+    is_checkable = has_session and is_resource_reference(resource)
+    exists, has_permission = (
+        _check_permission(actor, policy.permission, find_object) if is_checkable else (False, False)
+    )
+    is_permitted = has_permission and not actor.is_local
+    assurance = Assurance() if actor.is_local else policy.assurance
 
     def find_emergency() -> EmergencyAccess | None:
         return find_open_emergency(actor, resource=resource, permission=policy.permission, now=now) if exists else None
 
+    is_labelled = policy.label is not None and not (
+        purpose == PATIENT_REQUEST and is_own_resource(actor.user, resource)
+    )
     emergency = None if is_permitted else find_emergency()
+    consent = find_consent() if find_consent and is_labelled and (is_permitted or emergency) else ""
+    needs_consent = is_labelled and lacks_consent(policy.label, consent)
+    if needs_consent and is_permitted:
+        emergency = find_emergency()
     refusal = find_access_refusal(
         policy,
-        has_session=actor.is_authenticated_by_provider,
+        has_session=has_session,
         resource=resource,
         is_permitted=is_permitted or emergency is not None,
         stated_purpose=purpose,
-        assurance_refusal=find_assurance_refusal(policy.assurance, acr=actor.acr, auth_time=actor.auth_time, now=now),
+        lacks_consent=needs_consent and emergency is None,
+        assurance_refusal=find_assurance_refusal(assurance, acr=actor.acr, auth_time=actor.auth_time, now=now),
         emergency_purpose=emergency.purpose if emergency else "",
+        needs_emergency=actor.is_local,
     )
     if emergency and not refusal:
         purpose = emergency.purpose
@@ -68,22 +97,54 @@ def authorize(
         purpose=purpose if purpose in PURPOSES else "",
         resource=resource if is_resource_reference(resource) else "",
         reason=refusal or "",
-        detail={**_get_client_detail(actor), **_get_emergency_detail(emergency)},
+        detail={**_get_sign_in_detail(actor), **_get_emergency_detail(emergency)},
     )
+    if not refusal:
+        remember_recipient(actor.user, now=now, resource=resource)
+    if is_labelled and not refusal:
+        add_notice(actor.request)
+        label_detail = get_disclosure_detail(consent, has_response=actor.request is not None)
+        event = event._replace(detail={**(event.detail or {}), **label_detail})
     if _record_decision(event, emergency=emergency, find_emergency=find_emergency):
         _flush_spool(now=now)
     return refusal
 
 
-def authorize_assurance(actor: Actor, assurance: Assurance, *, now: datetime) -> str | None:
-    """Return the refusal code, after its event is committed; or None, without an event. Raises: AuditUnavailable."""
+def has_permission(user: Any, permission: str, obj: Any = None) -> bool:
+    """Return whether Django's backends grant the permission for everything, or for obj if there is one.
+
+    Both are checked: `ModelBackend` grants nothing for an object, other backends may grant nothing without one. A user
+    model without `has_perm` has no permission.
+    """
+    has_perm = getattr(user, "has_perm", None)
+    return has_perm is not None and bool(has_perm(permission) or (obj is not None and has_perm(permission, obj)))
+
+
+def authorize_assurance(
+    actor: Actor, assurance: Assurance, *, page: str, records_grant: bool, now: datetime
+) -> str | None:
+    """Return the refusal code, or None if access is granted, after the event is committed.
+
+    page: as in record_page_grant. records_grant: False if another event of this request says that it was granted.
+    Raises: AuditUnavailable, and then nothing is permitted.
+    """
     refusal: str | None = SESSION_MISSING
     if actor.is_authenticated_by_provider:
         refusal = find_assurance_refusal(assurance, acr=actor.acr, auth_time=actor.auth_time, now=now)
     if refusal:
-        detail, origin = _get_client_detail(actor), actor.origin
+        detail, origin = _get_page_detail(actor, page), actor.origin
         record(Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", reason=refusal, detail=detail)
+    elif records_grant:
+        record_page_grant(actor, page=page, now=now)
     return refusal
+
+
+def record_page_grant(actor: Actor, *, page: str, now: datetime) -> None:
+    """Commit the event of access to a page that has no resource. page: the name of its view in the URL configuration.
+
+    Raises: AuditUnavailable, and then nothing is permitted.
+    """
+    record(Action.ACCESS_GRANTED, origin=actor.origin, now=now, detail=_get_page_detail(actor, page))
 
 
 def _record_decision(
@@ -99,13 +160,19 @@ def _record_decision(
         # An actor with the permission may still have opened an emergency because the audit log is unavailable.
         if path is None or (emergency := find_emergency()) is None:
             raise
-        spool_event(event._replace(detail=_get_emergency_detail(emergency)), path=path)
+        spool_event(event._replace(detail={**(event.detail or {}), **_get_emergency_detail(emergency)}), path=path)
         return False
     return True
 
 
-def _get_client_detail(actor: Actor) -> dict[str, str]:
+def _get_sign_in_detail(actor: Actor) -> dict[str, Any]:
+    if actor.is_local:
+        return {"local": True}
     return {"client_id": actor.client_id} if actor.client_id else {}
+
+
+def _get_page_detail(actor: Actor, page: str) -> dict[str, Any]:
+    return {**_get_sign_in_detail(actor), **({"page": page} if page else {})}
 
 
 def _get_emergency_detail(emergency: EmergencyAccess | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse
 
 from ..errors import DeclarationInvalid
-from .enforcement import enforce_access_policy, enforce_assurance, set_no_store
+from .enforcement import GUARD_MARK, enforce_access_policy, enforce_assurance, is_guarded, mark_guarded, set_no_store
 from .policy import parse_access_policy, parse_required_assurance
 
 ViewFunction = TypeVar("ViewFunction", bound=Callable[..., Any])
@@ -24,34 +24,51 @@ def phi_access(
     obj: Callable[..., Any] | None = None,
     acr: Collection[str] = (),
     max_age: timedelta | None = None,
+    label: str | None = None,
+    consent: Callable[..., str] | None = None,
 ) -> Callable[[ViewFunction], ViewFunction]:
     """Guard a view function, sync or async: check session, permission and purpose, commit the event, run the view.
 
     resource: returns `Type/id`. purpose: an HL7 PurposeOfUse code, or a function that returns one of `purposes`.
     obj: returns the object that the permission is checked for; without it, no object is passed. These functions take
     the request and the URL's captured values, as the view does, and are not coroutines: with an async view they run in
-    a thread. acr, max_age: as in require_assurance; checked last, and recorded in the same event.
+    a thread. acr, max_age: as in require_assurance; checked last, and recorded in the same event. label: `part2` for
+    substance use disorder records. consent: returns the reference to the patient's consent, or "".
     Raises: DeclarationInvalid when the view is decorated.
     """
     is_stated = callable(purpose)
     policy = parse_access_policy(
-        permission=permission, purpose=None if is_stated else purpose, purposes=purposes, acr=acr, max_age=max_age
+        permission=permission,
+        purpose=None if is_stated else purpose,
+        purposes=purposes,
+        acr=acr,
+        max_age=max_age,
+        label=label,
+        has_consent=consent is not None,
     )
-    for name, function in {"resource": resource, "purpose": purpose, "obj": obj}.items():
-        is_function = callable(function) or (name == "purpose" or (name == "obj" and function is None))
+    for name, function in {"resource": resource, "purpose": purpose, "obj": obj, "consent": consent}.items():
+        is_function = callable(function) or name == "purpose" or (name in ("obj", "consent") and function is None)
         if not is_function or iscoroutinefunction(function):
             raise DeclarationInvalid(f"phi_access: {name} must be a function, and no coroutine.")
 
-    def enforce(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
+    def enforce(request: HttpRequest, args: Any, kwargs: Any, *, records_grant: bool) -> HttpResponse | None:
         return enforce_access_policy(
             request,
             policy,
             resource=lambda: resource(request, *args, **kwargs),
             purpose=lambda: purpose(request, *args, **kwargs) if callable(purpose) else purpose,
             find_object=obj and (lambda: obj(request, *args, **kwargs)),
+            consent=consent and (lambda: consent(request, *args, **kwargs)),
         )
 
-    return _create_guard(enforce, finalize_response=set_no_store)
+    guard = _create_guard(enforce, finalize_response=set_no_store)
+
+    def decorate(view: ViewFunction) -> ViewFunction:
+        guarded = guard(view)
+        setattr(guarded, GUARD_MARK, True)
+        return guarded
+
+    return decorate
 
 
 def require_assurance(
@@ -61,24 +78,33 @@ def require_assurance(
 
     acr: accepted values of the sign-in, the weaker first: the authorization request asks for them in this order.
     max_age: the longest time since the person authenticated, at least one minute. Otherwise the person signs in again
-    and returns to the page; a request body is not sent again. Each refusal is recorded, a grant is not.
+    and returns to the page; a request body is not sent again. Each decision is recorded as one event, and the view does
+    not run without it; if `phi_access` guards the view too, only its event records a grant.
     Raises: DeclarationInvalid when the view is decorated. Spec: OIDC Core 3.1.2.1; RFC 9470.
     """
     assurance = parse_required_assurance(acr=acr, max_age=max_age)
-    return _create_guard(lambda request, args, kwargs: enforce_assurance(request, assurance))
+
+    def enforce(request: HttpRequest, args: Any, kwargs: Any, *, records_grant: bool) -> HttpResponse | None:
+        return enforce_assurance(request, assurance, records_grant=records_grant)
+
+    return _create_guard(enforce)
 
 
 def _create_guard(
-    enforce: Callable[[HttpRequest, Any, Any], HttpResponse | None],
+    enforce: Callable[..., HttpResponse | None],
     *,
     finalize_response: Callable[[Any], Any] = lambda response: response,
 ) -> Callable[[ViewFunction], ViewFunction]:
-    def check(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
-        if not isinstance(request, HttpRequest):
-            raise TypeError("Only functions can be decorated. For classes, use PHIAccessMixin or AssuranceMixin.")
-        return enforce(request, args, kwargs)
+    """enforce: takes request, args, kwargs, and records_grant: False if an inner guard records the grant."""
 
     def decorate(view: ViewFunction) -> ViewFunction:
+        records_grant = not is_guarded(view)
+
+        def check(request: HttpRequest, args: Any, kwargs: Any) -> HttpResponse | None:
+            if not isinstance(request, HttpRequest):
+                raise TypeError("Only functions can be decorated. For classes, use PHIAccessMixin or AssuranceMixin.")
+            return enforce(request, args, kwargs, records_grant=records_grant)
+
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             refusal = check(request, args, kwargs)
@@ -89,6 +115,6 @@ def _create_guard(
             refusal = await sync_to_async(check)(request, args, kwargs)
             return finalize_response(await view(request, *args, **kwargs)) if refusal is None else refusal
 
-        return cast(ViewFunction, aguarded if iscoroutinefunction(view) else guarded)
+        return mark_guarded(cast(ViewFunction, aguarded if iscoroutinefunction(view) else guarded))
 
     return decorate

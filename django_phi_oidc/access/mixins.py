@@ -11,7 +11,7 @@ from django.utils.decorators import classonlymethod
 from django.views.generic import View
 
 from ..errors import DeclarationInvalid
-from .enforcement import enforce_access_policy, enforce_assurance, set_no_store
+from .enforcement import enforce_access_policy, enforce_assurance, is_guarded, mark_guarded, set_no_store
 from .policy import AccessPolicy, parse_access_policy, parse_required_assurance
 
 
@@ -38,6 +38,7 @@ class _GuardedView(View):
     def _validate_declaration(cls, **overrides: Any) -> Any:
         raise NotImplementedError
 
+    @mark_guarded
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Run the view's method, or return the refusal in its place."""
         run = super().dispatch
@@ -65,7 +66,9 @@ class AssuranceMixin(_GuardedView):
         parse_required_assurance(acr=overrides.get("acr", cls.acr), max_age=overrides.get("max_age", cls.max_age))
 
     def _enforce(self, request: HttpRequest) -> HttpResponse | None:
-        return enforce_assurance(request, parse_required_assurance(acr=self.acr, max_age=self.max_age))
+        assurance = parse_required_assurance(acr=self.acr, max_age=self.max_age)
+        handler = getattr(self, str(request.method).lower(), None)
+        return enforce_assurance(request, assurance, records_grant=not is_guarded(handler))
 
 
 class PHIAccessMixin(_GuardedView):
@@ -74,12 +77,15 @@ class PHIAccessMixin(_GuardedView):
     `acr` and `max_age` are checked last, and recorded in the same event.
     """
 
+    phi_oidc_guards_resource = True
     permission: str = ""
     """Required: `app.codename`, the argument of `user.has_perm`."""
     purpose: str = ""
     """An HL7 PurposeOfUse code. If requests state it, override get_purpose and declare `purposes` instead."""
     purposes: Collection[str] = ()
     """The codes that get_purpose may return."""
+    label: str | None = None
+    """`part2` for substance use disorder records; then get_consent must be overridden. Spec: 42 CFR Part 2."""
 
     def get_resource(self) -> str:
         """Return the `Type/id` that the view shows. Must be overridden."""
@@ -96,6 +102,10 @@ class PHIAccessMixin(_GuardedView):
         """
         raise NotImplementedError
 
+    def get_consent(self) -> str:
+        """Return the reference to the patient's consent, or "". Override it together with `label`."""
+        return ""
+
     @classmethod
     def _validate_declaration(cls, **overrides: Any) -> Any:
         return cls.get_access_policy(**overrides)
@@ -111,19 +121,22 @@ class PHIAccessMixin(_GuardedView):
             purposes=overrides.get("purposes", cls.purposes),
             acr=overrides.get("acr", cls.acr),
             max_age=overrides.get("max_age", cls.max_age),
+            label=overrides.get("label", cls.label),
+            has_consent=_is_overridden(cls, "get_consent"),
         )
 
     def _finalize_response(self, response: Any) -> Any:
         return set_no_store(response)
 
     def _enforce(self, request: HttpRequest) -> HttpResponse | None:
-        names = ("permission", "purpose", "purposes", "acr", "max_age")
+        names = ("permission", "purpose", "purposes", "acr", "max_age", "label")
         return enforce_access_policy(
             request,
             self.get_access_policy(**{name: getattr(self, name) for name in names}),
             resource=self.get_resource,
             purpose=self.get_purpose,
             find_object=self.get_permission_object if _is_overridden(type(self), "get_permission_object") else None,
+            consent=self.get_consent,
         )
 
 

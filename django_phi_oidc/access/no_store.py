@@ -1,4 +1,7 @@
-"""Responses that may disclose health information: not stored in caches, and without values in error reports."""
+"""Responses that may disclose health information: not stored in caches, and without values in error reports.
+
+Those that disclose substance use disorder records have the notice of 42 CFR 2.32 in a header.
+"""
 
 from functools import lru_cache
 from types import FrameType
@@ -9,6 +12,9 @@ from django.http.response import HttpResponseBase
 from django.views.debug import SafeExceptionReporterFilter, get_exception_reporter_filter
 
 from ..audit.request_context import find_oidc_session_id
+from .part2 import SHORT_NOTICE
+
+NOTICE_HEADER = "Redisclosure-Notice"
 
 
 class VariableHidingReporterFilter:
@@ -37,6 +43,18 @@ def mark_response_private(request: HttpRequest | None) -> None:
     # Django's `cache_page` stores the response before a middleware can mark it. A cache_page inside a guarded view sets
     # its attribute only after this call, so the attribute is replaced by a read-only one.
     request.__class__ = _create_uncacheable_class(cast(Any, type(request)))
+
+
+def add_notice(request: HttpRequest | None) -> None:
+    """Send the short notice with the response to request."""
+    if request is not None:
+        request.phi_oidc_part2 = True  # type: ignore[attr-defined]  # for apply_notice
+
+
+def apply_notice(request: HttpRequest, response: HttpResponseBase) -> None:
+    """Add the header to the response of a request for which add_notice was called."""
+    if getattr(request, "phi_oidc_part2", False):
+        response[NOTICE_HEADER] = SHORT_NOTICE
 
 
 def is_response_private(request: HttpRequest) -> bool:

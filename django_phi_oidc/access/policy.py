@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import DeclarationInvalid
+from . import part2
 
 _ = str  # Marks a text for makemessages; the code that displays it translates it.
 PURPOSES: Mapping[str, str] = MappingProxyType(
@@ -87,10 +88,13 @@ SESSION_MISSING = "session_missing"
 PURPOSE_UNKNOWN = "purpose_unknown"
 PURPOSE_NOT_DECLARED = "purpose_not_declared"
 PERMISSION_MISSING = "permission_missing"
+EMERGENCY_MISSING = "emergency_missing"
+"""A local account has no open emergency for the resource, or the object does not exist."""
 RESOURCE_INVALID = "resource_invalid"
 ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE = "acr_insufficient", "auth_time_missing", "auth_time_stale"
 STEP_UP_CODES = frozenset({ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE})
 """Refusals that another sign-in of the same person can resolve."""
+CONSENT_MISSING = "consent_missing"
 CLAIM_NOT_DECLARED = "claim_not_declared"
 CLAIM_BOUND_TO_SESSION = "claim_of_session"
 """The claim is stored only for the person's own session, so the answer "no such claim" would be wrong for others."""
@@ -121,16 +125,25 @@ class AccessPolicy:
     """As Django's backends name it."""
     purposes: frozenset[str] = frozenset()
     assurance: Assurance = Assurance()
+    label: str | None = None
+    """`part2`, or None."""
 
 
 def find_reveal_refusal(
-    *, declared_purpose: str, stated_purpose: str, is_self: bool, is_permitted: bool, has_session: bool
+    *,
+    declared_purpose: str,
+    stated_purpose: str,
+    is_self: bool,
+    is_permitted: bool,
+    has_session: bool,
+    lacks_consent: bool,
 ) -> str | None:
     """Return the code of the rule that refuses to reveal a claim, or None if it may be revealed.
 
     declared_purpose: what the claim is stored for; "" if only the person's own request may use it. is_self: the actor
     is the person. is_permitted: the actor may reveal claims of other persons. has_session: the actor has an OIDC
-    session.
+    session. lacks_consent: the label of the claim requires a consent, and none is stated; persons need none for their
+    own claims (42 CFR 2.23).
     """
     if not has_session:
         return SESSION_MISSING
@@ -138,9 +151,9 @@ def find_reveal_refusal(
         return PERMISSION_MISSING
     if stated_purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
-    if stated_purpose == declared_purpose or (is_self and stated_purpose == PATIENT_REQUEST):
-        return None
-    return PURPOSE_NOT_DECLARED
+    if stated_purpose != declared_purpose and not (is_self and stated_purpose == PATIENT_REQUEST):
+        return PURPOSE_NOT_DECLARED
+    return CONSENT_MISSING if lacks_consent and not is_self else None
 
 
 def parse_assurance(*, acr: object, max_age: object) -> Assurance:
@@ -180,12 +193,21 @@ def find_assurance_refusal(assurance: Assurance, *, acr: str, auth_time: datetim
 
 
 def parse_access_policy(
-    *, permission: object, purpose: object, purposes: Collection[object], acr: object = (), max_age: object = None
+    *,
+    permission: object,
+    purpose: object,
+    purposes: Collection[object],
+    acr: object = (),
+    max_age: object = None,
+    label: object = None,
+    has_consent: bool = False,
 ) -> AccessPolicy:
     """Return the policy that a view declares. purpose: the fixed one, or None if each request states one of purposes.
 
+    has_consent: the view has a function that returns a reference to a consent.
     Raises: DeclarationInvalid without a permission, without a purpose, with an unknown purpose, or with both kinds of
-    purpose, and as parse_assurance does.
+    purpose; for an unknown label, or a label and a function for the consent without each other; and as parse_assurance
+    does.
     """
     if not isinstance(permission, str) or not permission.strip():
         raise DeclarationInvalid("phi_access: permission is missing.")
@@ -197,8 +219,16 @@ def parse_access_policy(
         raise DeclarationInvalid("phi_access: purposes is empty, so no access would be granted.")
     if unknown := allowed - PURPOSES.keys():
         raise DeclarationInvalid(f"phi_access: no HL7 PurposeOfUse code: {', '.join(sorted(map(ascii, unknown)))}.")
-    assurance = parse_assurance(acr=acr, max_age=max_age)
-    return AccessPolicy(permission=permission, purposes=frozenset(map(str, allowed)), assurance=assurance)
+    if label not in (None, part2.PART2):
+        raise DeclarationInvalid(f"phi_access: label must be {part2.PART2!r}.")
+    if has_consent != (label is not None):
+        raise DeclarationInvalid("phi_access: label and consent require each other.")
+    return AccessPolicy(
+        permission=permission,
+        purposes=frozenset(map(str, allowed)),
+        assurance=parse_assurance(acr=acr, max_age=max_age),
+        label=part2.PART2 if label else None,
+    )
 
 
 def is_resource_reference(resource: object) -> bool:
@@ -213,25 +243,29 @@ def find_access_refusal(
     resource: str,
     is_permitted: bool,
     stated_purpose: str,
+    lacks_consent: bool = False,
     assurance_refusal: str | None = None,
     emergency_purpose: str = "",
+    needs_emergency: bool = False,
 ) -> str | None:
     """Return the code of the rule that refuses access to a resource, or None if access is granted.
 
-    has_session: the actor has an OIDC session. is_permitted: the actor has the policy's permission (on the object, if
-    there is one), or an emergency grants it. emergency_purpose: the purpose of that emergency, accepted in addition to
-    the policy's. assurance_refusal: the result of find_assurance_refusal; it is returned last, because a new sign-in
-    does not help if another rule refuses, too.
+    has_session: the actor has an OIDC session, or a local one. is_permitted: the actor has the policy's permission (on
+    the object, if there is one), or an emergency grants it. emergency_purpose: the purpose of that emergency, accepted
+    in addition to the policy's. lacks_consent: the policy's label requires a consent, and there is neither one nor an
+    emergency. needs_emergency: the actor is a local account, which only an emergency admits.
+    assurance_refusal: the result of find_assurance_refusal; it is returned last, because a new sign-in does not help if
+    another rule refuses, too.
     """
     if not has_session:
         return SESSION_MISSING
     if not is_resource_reference(resource):
         return RESOURCE_INVALID
     if not (policy.permission and is_permitted):
-        return PERMISSION_MISSING
+        return EMERGENCY_MISSING if needs_emergency else PERMISSION_MISSING
     if stated_purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
     # A policy without purposes permits none, not even the emergency's.
     if not policy.purposes or (stated_purpose not in policy.purposes and stated_purpose != emergency_purpose):
         return PURPOSE_NOT_DECLARED
-    return assurance_refusal
+    return CONSENT_MISSING if lacks_consent else assurance_refusal

@@ -9,22 +9,16 @@ from django.contrib.auth import get_user_model
 from django.db.models import Exists, OuterRef, Q
 from django.views.decorators.debug import sensitive_variables
 
-from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
+from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..config.roles import ACCOUNT_FLAGS, Role, RoleRule, get_managed_roles
+from .role_events import build_role_events, collect_role_changes
 from .role_mapping import RoleOutcome, get_administrative_groups, map_roles
 
 logger = logging.getLogger("django_phi_oidc.roles")
 
 RolePlan = Mapping[Role, RoleOutcome]
 _CHANGES = {RoleOutcome.ADDED, RoleOutcome.REMOVED, RoleOutcome.LAST_ADMINISTRATOR}
-_DETAIL_KEYS = {
-    ("group", RoleOutcome.ADDED): "added",
-    ("group", RoleOutcome.REMOVED): "removed",
-    ("flag", RoleOutcome.ADDED): "granted",
-    ("flag", RoleOutcome.REMOVED): "withdrawn",
-}
-"""Keys in the detail of role.changed."""
 
 
 @sensitive_variables("claims")
@@ -53,9 +47,10 @@ def sync_roles(
     _lock_rows(user, rules, plan)
     # A concurrent sign-in may have committed before the lock: plan again, from what is written now.
     plan = plan_roles(user, rules=rules, claims=claims)
-    _apply_plan(user, plan)
+    with collect_role_changes() as changes:
+        _apply_plan(user, plan)
     event_fields: dict[str, Any] = {"origin": origin, "now": now, "provider": provider, "subject": subject}
-    events = list(_create_change_events(plan, event_fields))
+    events = list(build_role_events(changes, **event_fields))
     if kept := [role.name for role in plan if plan[role] is RoleOutcome.LAST_ADMINISTRATOR]:
         detail = {"rule": "last_administrator", "roles": kept}
         events.append(NewEvent(action=Action.ALERT_RAISED, detail=detail, **event_fields))
@@ -145,13 +140,3 @@ def _apply_plan(user: Any, plan: RolePlan) -> None:
         setattr(user, flag, flag in granted)
     if granted or withdrawn:
         user.save(update_fields=granted + withdrawn)
-
-
-def _create_change_events(plan: RolePlan, event_fields: Mapping[str, Any]) -> Iterator[NewEvent]:
-    """Yield one event, or several if the names do not fit into one event's lists."""
-    changes = [(key, role.name) for role in plan if (key := _DETAIL_KEYS.get((role.kind, plan[role])))]
-    for start in range(0, len(changes), MAX_ITEMS):
-        detail: dict[str, list[str]] = {}
-        for key, name in changes[start : start + MAX_ITEMS]:
-            detail.setdefault(key, []).append(name)
-        yield NewEvent(action=Action.ROLE_CHANGED, detail=detail, **event_fields)

@@ -51,46 +51,49 @@ class Action(StrEnum):
     ALERT_ACKNOWLEDGED = "alert.acknowledged"
     ALERT_MUTED = "alert.muted"
     ALERT_UNMUTED = "alert.unmuted"
+    CONFIGURATION_CHANGED = "configuration.changed"
 
 
 DETAIL_KEYS: Mapping[str, frozenset[str]] = {
-    Action.LOGIN_SUCCEEDED: frozenset({"acr", "claims"}),
+    Action.LOGIN_SUCCEEDED: frozenset({"acr", "amr", "claims"}),
     Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "count"}),
     Action.LOGOUT_COMPLETED: frozenset(),
     Action.LOGOUT_RECEIVED: frozenset({"sessions"}),
     Action.LOGOUT_REFUSED: frozenset({"count", "rule"}),
-    Action.SESSION_RENEWED: frozenset({"acr"}),
+    Action.SESSION_RENEWED: frozenset({"acr", "amr"}),
     Action.SESSION_ENDED: frozenset({"tokens"}),
     Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
     Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status"}),
-    Action.CLAIM_STORED: frozenset({"claims"}),
-    Action.CLAIM_REVEALED: frozenset({"claim"}),
+    Action.CLAIM_STORED: frozenset({"claims", "place"}),
+    Action.CLAIM_REVEALED: frozenset({"claim", "consent", "notice"}),
     Action.CLAIM_OVERFETCHED: frozenset({"claims"}),
-    Action.CLAIM_SCRUBBED: frozenset({"claims", "counts", "cause"}),
+    Action.CLAIM_SCRUBBED: frozenset({"claims", "counts", "cause", "place"}),
     Action.SUBJECT_LINKED: frozenset({"created"}),
     Action.SUBJECT_UNLINKED: frozenset(),
-    Action.SUBJECT_EXPORTED: frozenset({"claims"}),
-    Action.SUBJECT_ACCOUNTED: frozenset({"since"}),
+    Action.SUBJECT_EXPORTED: frozenset({"claims", "consent", "notice", "suspended_until"}),
+    Action.SUBJECT_ACCOUNTED: frozenset({"since", "count", "sha256", "withheld", "suspended_until"}),
     Action.SUBJECT_ERASED: frozenset({"claims", "counts"}),
-    Action.HOLD_PLACED: frozenset({"until"}),
-    Action.HOLD_RELEASED: frozenset(),
+    Action.HOLD_PLACED: frozenset({"until", "suspended_until", "purposes", "statement"}),
+    Action.HOLD_RELEASED: frozenset({"suspended_until"}),
     Action.RETENTION_KEY_UNUSED: frozenset({"bucket"}),
     Action.RETENTION_KEY_DESTROYED: frozenset({"bucket"}),
     Action.ACTIVATION_ISSUED: frozenset({"until"}),
     Action.ACTIVATION_REDEEMED: frozenset(),
     Action.ACTIVATION_REFUSED: frozenset({"count"}),
     Action.ACTIVATION_REVOKED: frozenset(),
-    Action.ROLE_CHANGED: frozenset({"added", "removed", "granted", "withdrawn"}),
-    Action.ACCESS_GRANTED: frozenset({"client_id", "emergency"}),
-    Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency", "page"}),
+    Action.ROLE_CHANGED: frozenset(
+        {"added", "removed", "granted", "withdrawn", "permissions_added", "permissions_removed"}
+    ),
+    Action.ACCESS_GRANTED: frozenset({"client_id", "consent", "emergency", "local", "notice", "page"}),
+    Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency", "local", "page"}),
     Action.API_REFUSED: frozenset({"client_id", "count"}),
-    Action.EMERGENCY_OPENED: frozenset({"emergency", "everything", "permissions", "until"}),
+    Action.EMERGENCY_OPENED: frozenset({"emergency", "everything", "local", "permissions", "until"}),
     Action.EMERGENCY_CLOSED: frozenset({"emergency"}),
     Action.EMERGENCY_EXPIRED: frozenset({"emergency"}),
     Action.EMERGENCY_REVIEWED: frozenset({"emergency", "verdict"}),
     Action.EMERGENCY_REFUSED: frozenset({"emergency"}),
     Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
-    Action.AUDIT_EXPORTED: frozenset({"format", "filters"}),
+    Action.AUDIT_EXPORTED: frozenset({"format", "filters", "sha256"}),
     Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "kinds"}),
     Action.AUDIT_ARCHIVED: frozenset({"first", "tree_size", "sha256"}),
     Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
@@ -98,6 +101,9 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.ALERT_ACKNOWLEDGED: frozenset({"rule"}),
     Action.ALERT_MUTED: frozenset({"rule", "until"}),
     Action.ALERT_UNMUTED: frozenset({"rule"}),
+    Action.CONFIGURATION_CHANGED: frozenset(
+        {"digest", "previous", "options", "warnings_added", "warnings_removed", "silenced"}
+    ),
 }
 """The allowed keys of `detail` for each action. `sanitized` and `signed_late` are only set by this package."""
 WITHDRAWAL_ACTIONS = frozenset(
@@ -110,6 +116,8 @@ WITHDRAWAL_ACTIONS = frozenset(
 )
 """Actions that only end or withdraw something, and alerts. Their events may wait in the outbox without a MAC, so that
 nothing of this depends on the keys of the audit log."""
+ROLE_WITHDRAWAL_KEYS = frozenset({"removed", "withdrawn", "permissions_removed"})
+"""An event `role.changed` with no other keys in its detail withdraws something, too."""
 DISCLOSURE_ACTIONS = frozenset({Action.CLAIM_REVEALED, Action.ACCESS_GRANTED, Action.SUBJECT_EXPORTED})
 """Actions that disclose a person's data; a host project registers its own by `register_actions`."""
 RESERVED_PREFIXES = frozenset(
@@ -120,5 +128,7 @@ RESERVED_PREFIXES = frozenset(
     }
 )
 """Prefixes that host projects may not register, for present and future actions of this package."""
-UNKEYED_RESOURCE_TYPES = frozenset({"AlertMute", "AuditCheckpoint", "AuditEvent", "SecurityAlert", "Sink", "TrailJob"})
+UNKEYED_RESOURCE_TYPES = frozenset(
+    {"AlertMute", "AuditCheckpoint", "AuditEvent", "Configuration", "SecurityAlert", "Sink", "TrailJob", "group"}
+)
 """Resource types of this package: their ids do not identify a person, so keyed ids leave them readable."""

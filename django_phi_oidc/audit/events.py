@@ -21,7 +21,13 @@ from json.encoder import encode_basestring
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from .._internal.overrides import override_global
-from .actions import DETAIL_KEYS, RESERVED_PREFIXES, UNKEYED_RESOURCE_TYPES, WITHDRAWAL_ACTIONS
+from .actions import (
+    DETAIL_KEYS,
+    RESERVED_PREFIXES,
+    ROLE_WITHDRAWAL_KEYS,
+    UNKEYED_RESOURCE_TYPES,
+    WITHDRAWAL_ACTIONS,
+)
 from .actions import Action as Action  # noqa: PLC0414 -- code that creates an event names its action
 
 VERSION = 1
@@ -60,7 +66,7 @@ class Origin(NamedTuple):
     """Who acted and from where; unknown values are empty."""
 
     actor: str = ""
-    """The user's primary key as text."""
+    """The user's primary key as text; `os:` and more for the operator of a command (`audit.operators`)."""
     session: str = ""
     """The opaque id of the OIDC session."""
     client_ip: str = ""
@@ -290,7 +296,7 @@ def serialize_event(authenticated_event: AuthenticatedEvent) -> str:
 def parse_event(text: str, *, allow_unsigned: bool = False) -> AuthenticatedEvent:
     """Parse the output of `serialize_event`. The MAC is NOT checked.
 
-    allow_unsigned: accept an event of one of WITHDRAWAL_ACTIONS that gets its MAC later.
+    allow_unsigned: accept an event that `is_withdrawal` and gets its MAC later.
     Raises: ValueError unless the text is, byte for byte, what `serialize_event` writes for an event of this version.
     """
     try:
@@ -385,8 +391,15 @@ def _is_canonical_detail(text: bytes) -> bool:
 
 
 def _is_unsigned(event: Event, mac: bytes) -> bool:
-    is_flagged = json.loads(event.detail).get(SIGNED_LATE_KEY) is True
-    return not mac and not event.mac_key and is_flagged and event.action in WITHDRAWAL_ACTIONS
+    detail = json.loads(event.detail)
+    is_flagged = detail.get(SIGNED_LATE_KEY) is True
+    return not mac and not event.mac_key and is_flagged and is_withdrawal(event.action, detail)
+
+
+def is_withdrawal(action: str, detail: Mapping[str, Any] | None) -> bool:
+    """Return whether the event ends or withdraws something, and so may wait in the outbox without a MAC."""
+    keys = {*(detail or ())} - {SANITIZED_KEY, SIGNED_LATE_KEY}
+    return action in WITHDRAWAL_ACTIONS or (action == Action.ROLE_CHANGED and keys <= ROLE_WITHDRAWAL_KEYS)
 
 
 def raise_on_refused_detail() -> AbstractContextManager[None]:

@@ -47,7 +47,7 @@ class EventFiltersForm(forms.Form):
     )
     action = _create_text_field(_("Action"), widget=forms.TextInput(attrs={"list": "trail-actions"}))
     outcome = forms.ChoiceField(label=_("Outcome"), required=False, choices=[("", _("any")), *_OUTCOME_LABELS.items()])
-    actor = _create_text_field(_("Actor"), help_text=_("The primary key of a user."))
+    actor = _create_text_field(_("Actor"), help_text=_("The primary key of a user, or os:name@host of a command."))
     subject = _create_text_field(_("Subject"), help_text=_("The UUID of the person whose data was used."))
     since = UTCDateTimeField(label=_("From (UTC)"), required=False)
     until = UTCDateTimeField(label=_("Before (UTC)"), required=False)

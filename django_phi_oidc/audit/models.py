@@ -205,3 +205,25 @@ class RefusalCount(models.Model):
 
     def __str__(self) -> str:
         return f"{self.minute} {self.reason} {self.network}"
+
+
+class RecordedConfiguration(models.Model):
+    """A configuration that a process of a component had. The one with the largest number is the newest."""
+
+    component = models.CharField(max_length=64)
+    digest = models.CharField(max_length=64)
+    """SHA-256, hexadecimal."""
+    content = models.TextField()
+    """JSON: digests of the options, and warnings, to compare the next one with."""
+    number = models.PositiveIntegerField(default=0)
+    """Of its last event: 1, 2, 3 … in a component."""
+    seen_at = models.DateTimeField()
+    """When a process last had it."""
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("recorded configuration"), _("recorded configurations")
+        default_permissions = ()
+        constraints = (models.UniqueConstraint(fields=["component", "digest"], name="phi_oidc_configuration_unique"),)
+
+    def __str__(self) -> str:
+        return f"{self.component} {self.digest[:8]}"

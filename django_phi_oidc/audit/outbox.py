@@ -61,7 +61,7 @@ def enqueue(action: str, *, using: str = DEFAULT_DB_ALIAS, **fields: Unpack[Even
 
     fields: those of NewEvent; `origin` and `now` are required. using: the alias of the changed database.
     Does not wait for the audit database: the event moves there after the commit or, if that fails, by `flush`.
-    Raises: RuntimeError outside a transaction; KeyMissing, except for WITHDRAWAL_ACTIONS; ValueError for an unknown
+    Raises: RuntimeError outside a transaction; KeyMissing, except for withdrawals; ValueError for an unknown
     action or outcome; DatabaseError.
     """
     return enqueue_many([NewEvent(action, **fields)], using=using)[0]

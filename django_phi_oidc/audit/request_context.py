@@ -1,12 +1,15 @@
-"""Who acts, and from where, according to a request."""
+"""Who acts, and from where, according to a request or a command."""
 
 import ipaddress
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from django.contrib.auth import BACKEND_SESSION_KEY
 from django.contrib.auth import SESSION_KEY as SIGNED_IN
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
@@ -16,10 +19,13 @@ from django.http import HttpRequest
 from .. import conf
 from .._internal import randomness
 from ..oidc.access_token import AccessToken
-from .events import Origin
+from .events import NewEvent, Origin
+from .operators import OPERATOR_PREFIX
 
 SESSION_KEY = "phi_oidc_session"
 """The Django session key of the OIDC session's id."""
+LOCAL_SIGN_IN_KEY = "phi_oidc_local"
+"""The Django session key of the authentication backend that verified the password of a local account."""
 ASSURANCE_KEY = "phi_oidc_assurance"
 """The Django session key of the ID Token's acr, and its auth_time in seconds since the epoch or None."""
 # A client can only set META entries whose names begin with HTTP_.
@@ -29,6 +35,7 @@ _CACHE_ATTRIBUTE = "_phi_oidc_actor"
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Session = Mapping[str, Any] | SessionBase
 User = AbstractBaseUser | AnonymousUser
+_get_current_origin: ContextVar[Callable[[], Origin]] = ContextVar("django_phi_oidc.audit.origin", default=Origin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +52,8 @@ class Actor:
     """Of the session's ID Token, or of the access token; empty if it had none."""
     auth_time: datetime | None = None
     """When the person authenticated at the provider, according to the provider."""
+    is_local: bool = False
+    """The person signed in with the password of a local account, on its page."""
 
     @property
     def is_authenticated_by_provider(self) -> bool:
@@ -68,6 +77,7 @@ class Actor:
         session: Session = {} if bearer else getattr(request, "session", {})
         sources = (
             *(bearer, user.pk, session.get(SIGNED_IN), session.get(SESSION_KEY), session.get(ASSURANCE_KEY)),
+            *(session.get(LOCAL_SIGN_IN_KEY), session.get(BACKEND_SESSION_KEY)),
             *(request.META.get("REMOTE_ADDR"), request.META.get("HTTP_X_FORWARDED_FOR"), conf.trusted_proxies()),
         )
         cached_sources, actor = getattr(wrapped, _CACHE_ATTRIBUTE, (None, None))
@@ -90,8 +100,38 @@ class Actor:
             client_ip=get_client_ip(request, trusted_proxies=conf.trusted_proxies()),
             request_id=get_request_id(request),
         )
-        client_id = bearer.client_id if bearer else ""
-        return cls(user=user, origin=origin, request=request, client_id=client_id, acr=acr, auth_time=auth_time)
+        return cls(
+            user=user,
+            origin=origin,
+            request=request,
+            client_id=bearer.client_id if bearer else "",
+            acr=acr,
+            auth_time=auth_time,
+            is_local=user.is_authenticated and not is_foreign and session_id is None and _is_local_sign_in(session),
+        )
+
+
+@contextmanager
+def use_origin(get_origin: Callable[[], Origin]) -> Iterator[None]:
+    """Make `current_origin` return get_origin() in this block, also in threads and tasks that inherit the context."""
+    token = _get_current_origin.set(get_origin)
+    try:
+        yield
+    finally:
+        _get_current_origin.reset(token)
+
+
+def current_origin() -> Origin:
+    """Return the origin of the current request or command; empty where there is none, as in a task or a shell."""
+    return _get_current_origin.get()()
+
+
+def attribute_to_command(new_event: NewEvent) -> NewEvent:
+    """Return the event with the actor of the running command, unless it has an actor or an address of its own."""
+    origin = new_event.origin
+    if origin.actor or origin.client_ip or not (actor := current_origin().actor).startswith(OPERATOR_PREFIX):
+        return new_event
+    return new_event._replace(origin=origin._replace(actor=actor))
 
 
 def build_assurance_entry(*, acr: str, auth_time: datetime | None) -> list[Any]:
@@ -105,6 +145,16 @@ def find_oidc_session_id(session: Session) -> uuid.UUID | None:
         return uuid.UUID(session.get(SESSION_KEY))
     except (AttributeError, TypeError, ValueError):
         return None
+
+
+def _is_local_sign_in(session: Session) -> bool:
+    """Return whether the user of a Django session signed in last on the page of the local accounts.
+
+    Django's `login` replaces the backend, and keeps other entries if the user is the same. `get_user` of the backend
+    of the local accounts returns no user who is inactive or no longer listed.
+    """
+    backend = session.get(LOCAL_SIGN_IN_KEY)
+    return backend is not None and backend == session.get(BACKEND_SESSION_KEY)
 
 
 def get_client_ip(request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]) -> str:

@@ -8,7 +8,7 @@ AUDIT_ALIAS = "phi_audit"
 _APP_LABEL = "django_phi_oidc"
 TRAIL_MODELS = frozenset({"auditevent", "auditunsealed", "auditleaf", "auditnode", "auditcheckpoint"})
 """Model names of the tables in the audit database."""
-_DEFAULT_DATABASE_MODELS = frozenset({"auditoutbox", "auditwitness", "refusalcount"})
+_DEFAULT_DATABASE_MODELS = frozenset({"auditoutbox", "auditwitness", "recordedconfiguration", "refusalcount"})
 
 
 class AuditRouter:

@@ -23,6 +23,7 @@ from .router import AUDIT_ALIAS
 from .storage import UNLOADABLE_ROW_ERRORS, has_valid_row_mac, translate_database_errors
 
 PAGE_SIZE = 100
+_LARGE_PAGE_SIZE = 1_000
 _MAX_CHECKED_EVENTS = 20
 _PARTS_PER_QUERY = 100
 """Subqueries per query: SQLite allows 500 terms in a compound SELECT."""
@@ -69,6 +70,9 @@ class EventQuery:
     since: datetime | None = None
     excluded_actor: str = ""
     """An actor whose own events are left out."""
+    purposes: Collection[str] = ()
+    """Only events with one of these purposes; empty: with any."""
+    excluded_purposes: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +124,22 @@ def list_events_of_query(
     events = AuditEvent.objects.filter(action__in=query.actions, outcome="success")
     if query.excluded_actor:
         events = events.exclude(actor=query.excluded_actor)
+    if query.purposes:
+        events = events.filter(purpose__in=query.purposes)
+    if query.excluded_purposes:
+        events = events.exclude(purpose__in=query.excluded_purposes)
     values = [*(("subject", value) for value in query.subjects), *(("resource", value) for value in query.resources)]
     parts = [_filter_by_index(*value, events, id_range) for value in values]
     return _fetch_event_page(parts, before, after, page_size)
+
+
+def iterate_event_pages_of_query(query: EventQuery) -> Iterator[tuple[AuditEvent, ...]]:
+    """Yield all events of the query, newest first, in pages of a thousand. Raises: AuditUnavailable, RowUnreadable."""
+    page = list_events_of_query(query, page_size=_LARGE_PAGE_SIZE)
+    yield page.rows
+    while page.older_key is not None:
+        page = list_events_of_query(query, before=page.older_key, page_size=_LARGE_PAGE_SIZE)
+        yield page.rows
 
 
 def find_oldest_unarchived_time() -> datetime | None:
@@ -333,7 +350,7 @@ def iterate_events(filters: EventFilters) -> Iterator[AuditEvent]:
 def iterate_event_batches(filters: EventFilters) -> Iterator[tuple[AuditEvent, ...]]:
     """Yield the events of `iterate_events` in batches of a thousand, to limit memory."""
     last = uuid.UUID(int=0)
-    while rows := list_events(filters, after=last, page_size=1000).rows:
+    while rows := list_events(filters, after=last, page_size=_LARGE_PAGE_SIZE).rows:
         yield rows[::-1]
         last = rows[0].id
 

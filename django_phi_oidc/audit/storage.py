@@ -16,7 +16,7 @@ from .._internal.sql import durable, insert, insert_autocommit, statement_timeou
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
 from ..errors import AuditUnavailable, KeyMissing
-from .actions import DETAIL_KEYS, WITHDRAWAL_ACTIONS, Action
+from .actions import DETAIL_KEYS, Action
 from .events import (
     EVENT_FIELDS,
     AuthenticatedEvent,
@@ -25,9 +25,11 @@ from .events import (
     build_event,
     compute_mac,
     compute_resource_pseudonym,
+    is_withdrawal,
     serialize_event,
 )
 from .models import AuditEvent, AuditUnsealed
+from .request_context import attribute_to_command
 from .router import AUDIT_ALIAS
 
 logger = logging.getLogger("phi_oidc.audit")
@@ -43,7 +45,7 @@ UNLOADABLE_ROW_ERRORS = (AttributeError, TypeError, ValueError, DataError)
 def authenticate_event(
     new_event: NewEvent, *, keys: Sequence[SymmetricKey] | None = None, allow_restored: bool = False
 ) -> AuthenticatedEvent:
-    """Return the event with an id and the MAC of the newest key.
+    """Return the event with an id and the MAC of the newest key, and with the actor of the running command, if any.
 
     Refused detail is dropped and logged as an error; tests raise instead. The id in the resource becomes a pseudonym if
     AUDIT['resource_ids'] is `keyed`. keys: the MAC keys, read once for many events; None: read them now.
@@ -53,6 +55,7 @@ def authenticate_event(
     if new_event.action == Action.AUDIT_RESTORED and not allow_restored:
         raise ValueError("Only `audit resume` records that the log was restored.")
     keys = keys or keyring.get_keys("audit_mac")
+    new_event = attribute_to_command(new_event)
     if new_event.resource:
         new_event = new_event._replace(resource=_get_stored_resource(new_event.resource, keys))
     event = build_event(new_event, id=randomness.uuid7(new_event.now), mac_key=keys[0].id)
@@ -62,16 +65,17 @@ def authenticate_event(
 def authenticate_changes(new_events: Sequence[NewEvent]) -> list[AuthenticatedEvent]:
     """Return the events of a change as `authenticate_event` does; without MACs if the keys are missing.
 
-    Only events of WITHDRAWAL_ACTIONS can do without: what ends or withdraws something must not depend on a key.
+    Only events that are withdrawals can do without: what ends or withdraws something must not depend on a key.
     Raises: as `authenticate_event`.
     """
     try:
         keys = keyring.get_keys("audit_mac")
     except KeyMissing as error:
-        if not all(new_event.action in WITHDRAWAL_ACTIONS for new_event in new_events):
+        if not all(is_withdrawal(new_event.action, new_event.detail) for new_event in new_events):
             raise
         logger.error("%d events are stored without a MAC until its key is back: %s", len(new_events), error)  # noqa: TRY400 -- the traceback may contain credentials of a key service
-        events = [build_event(new_event, id=randomness.uuid7(new_event.now), mac_key="") for new_event in new_events]
+        attributed = map(attribute_to_command, new_events)
+        events = [build_event(new_event, id=randomness.uuid7(new_event.now), mac_key="") for new_event in attributed]
         return [AuthenticatedEvent(event, b"") for event in events]
     return [authenticate_event(new_event, keys=keys) for new_event in new_events]
 

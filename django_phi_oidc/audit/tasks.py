@@ -8,7 +8,7 @@ from .. import conf
 from .._internal import clock
 from .._internal.periodic_task import periodic_task
 from ..errors import SealingRefused
-from . import outbox, spool, throttling, triggers
+from . import configuration, outbox, spool, throttling, triggers
 from .log import sequencer, signing_keys
 from .recorder import raise_audit_alert
 
@@ -24,6 +24,12 @@ def drain_outbox() -> None:
         finally:
             if (emergency := conf.emergency()) and emergency.spool:
                 spool.flush_spool(emergency.spool, now=clock.now())
+
+
+@periodic_task("phi_oidc.record_configuration")
+def record_configuration() -> None:
+    """Record the configuration of this worker, with an event if it has changed."""
+    configuration.record_configuration(configuration.WORKER_COMPONENT, now=clock.now())
 
 
 @periodic_task("phi_oidc.seal")

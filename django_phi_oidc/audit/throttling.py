@@ -19,6 +19,7 @@ from ..errors import Code
 from .events import Action, Origin
 from .models import RefusalCount
 from .outbox import enqueue
+from .request_context import use_origin
 
 logger = logging.getLogger("phi_oidc.audit")
 MAX_EVENTS_PER_SENDER = 20
@@ -92,7 +93,8 @@ def flush_refusal_counts(*, now: datetime) -> int:
     flushed = 0
     due = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(minute__lte=now - _MINUTE - FLUSH_DELAY)
     while minute := due.aggregate(first=Min("minute"))["first"]:
-        with transaction.atomic(using=DEFAULT_DB_ALIAS):
+        # The requests were refused before: a command that flushes their counts is not their actor.
+        with use_origin(Origin), transaction.atomic(using=DEFAULT_DB_ALIAS):
             flushed += _flush_minute(minute)
     return flushed
 

@@ -1,5 +1,7 @@
 """System checks, a module for each part of the settings."""
 
+from . import account_notices as account_notices
+from . import admin_assurance as admin_assurance
 from . import apis as apis
 from . import audit_exports as audit_exports
 from . import core as core
@@ -7,4 +9,6 @@ from . import databases as databases
 from . import emergency as emergency
 from . import logout as logout
 from . import middleware as middleware
+from . import patient_resources as patient_resources
 from . import roles as roles
+from . import transmission as transmission

@@ -41,7 +41,7 @@ _PROVIDER_WARNINGS: tuple[tuple[int, Callable[[ProviderDeclaration], bool], str]
     (14, lambda p: p.allow_auth_time_zero, "an auth_time of 0 passes max_age: the time of authentication is unknown."),
     (22, lambda p: p.allow_logout_token_without_exp, "logout tokens without exp are valid for two minutes."),
     (34, lambda p: p.reauthentication != "verify", "after a timeout, single sign-on may suffice to sign in again."),
-    (40, lambda p: p.id_token_hint == "always", "a logout may put claims of the ID Token into a URL."),
+    (40, lambda p: p.id_token_hint == "always", "ID Tokens are stored with their claims about the person."),
 )
 """Number, condition and text of the warnings about a provider's options."""
 
@@ -60,7 +60,13 @@ def check_declarations(**kwargs: Any) -> Messages:
     yield from (error(1, text) for text in unknown)
     yield from (error(21 if text.startswith("PHI_OIDC['AUDIT']['sinks']") else 2, text) for text in mistakes)
     invalid = [text for text in mistakes if not text.startswith("PHI_OIDC['AUDIT']['sinks']")]
-    for get in (conf.patient_resources, get_declared_rules, conf.emergency, _get_retention_key_stores):
+    for get in (
+        conf.account_notices,
+        conf.patient_resources,
+        get_declared_rules,
+        conf.emergency,
+        _get_retention_key_stores,
+    ):
         try:
             get()
         except ImproperlyConfigured as fault:
@@ -151,11 +157,12 @@ def check_backends(**kwargs: Any) -> Messages:
             yield error(12, f"{backend.__name__}.{hook} is never called.", hint)
     if "django.contrib.auth.backends.ModelBackend" in settings.AUTHENTICATION_BACKENDS:
         yield warning(7, "ModelBackend permits sign-in by password, without the provider.")
-    account = conf.break_glass_account()
-    if bool(account) != any(issubclass(backend, BreakGlassBackend) for backend in backends):
-        yield error(24, "BREAK_GLASS_ACCOUNT and django_phi_oidc.backends.BreakGlassBackend require each other.")
-    elif account:
-        yield warning(23, "A local account may sign in by password, without the provider.")
+    accounts = conf.break_glass_accounts()
+    if bool(accounts) != any(issubclass(backend, BreakGlassBackend) for backend in backends):
+        yield error(24, "BREAK_GLASS_ACCOUNTS and django_phi_oidc.backends.BreakGlassBackend require each other.")
+    elif accounts:
+        hint = "" if conf.emergency() else "Without EMERGENCY, they see no record while the provider is unavailable."
+        yield warning(23, "Local accounts may sign in by password, without the provider.", hint)
 
 
 @register_check(Tags.security)
@@ -179,6 +186,14 @@ def check_sinks(**kwargs: Any) -> Messages:
     for sink in conf.sinks().values():
         if sink.is_plaintext and not settings.DEBUG:
             yield warning(16, f"Sink {sink.name!r} {text}")
+
+
+@register_check(Tags.security, deploy=True)
+def check_outside_copy(**kwargs: Any) -> Messages:
+    """W065: no checkpoint outside of the audit database shows that its newest events were deleted."""
+    if not conf.sinks() and not conf.witness_file():
+        text = "Nothing outside of the audit database would show that its newest events and checkpoints were deleted."
+        yield warning(65, text, "Declare a sink in PHI_OIDC['AUDIT']['sinks'], or set 'witness_file'.")
 
 
 @register_check(Tags.security)

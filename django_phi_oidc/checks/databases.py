@@ -1,20 +1,22 @@
-"""System checks of the databases and of the broker."""
+"""System checks of the databases."""
 
-import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.core.checks import Tags
 from django.db import DatabaseError, connections
 from django.utils.module_loading import import_string
 
 from .. import conf
+from ..access.emergency.queries import can_open_any
 from ..audit import db_privileges, triggers
 from ..audit.models import AuditEvent
 from ..audit.router import AUDIT_ALIAS, AuditRouter
+from ..claims.categories import list_missing_categories
 from ..claims.models import StoredClaim
 from ..claims.retention import list_keys_in_use
 from ..crypto import keyring, retention_keys
@@ -27,7 +29,7 @@ REQUIRED_SQLITE_OPTIONS = {
     "timeout": (5, "seconds at least, otherwise writers fail while they wait for each other"),
     "init_command": (("journal_mode=wal", "secure_delete=on"), "these PRAGMAs are required"),
 }
-ENCRYPTED_SSLMODES = ("require", "verify-ca", "verify-full")
+PERSON_KEY_SAMPLE_SIZE = 10
 
 
 @register_check(Tags.security)
@@ -69,47 +71,6 @@ def _check_sqlite_options(alias: str, options: dict[str, Any]) -> Messages:
             is_valid = str(value).upper() == required
         if not is_valid:
             yield error(16, f"DATABASES[{alias!r}]['OPTIONS'][{option!r}] must be {required}: {reason}.")
-
-
-@register_check(Tags.security, deploy=True)
-def check_connections(**kwargs: Any) -> Messages:
-    """W017, W018: unencrypted connections to a database or the broker on another machine."""
-    for alias in sorted({"default", AUDIT_ALIAS} & set(settings.DATABASES)):
-        declared = settings.DATABASES[alias]
-        options = declared.get("OPTIONS", {})
-        # libpq accepts several hosts, and connects to hostaddr if it is set.
-        hosts = options.get("hostaddr") or declared.get("HOST") or options.get("host") or ""
-        is_local = all(_is_this_machine(host) for host in str(hosts).split(","))
-        is_encrypted = options.get("sslmode") in ENCRYPTED_SSLMODES
-        if connections[alias].vendor == "postgresql" and not is_local and not is_encrypted:
-            hint = f"DATABASES[{alias!r}]['OPTIONS']: sslmode verify-full, with sslrootcert."
-            yield warning(17, f"The connection to {alias!r} may be unencrypted.", hint)
-    uses_tls = getattr(settings, "CELERY_BROKER_USE_SSL", None)
-    if not uses_tls and _is_broker_unencrypted(getattr(settings, "CELERY_BROKER_URL", "")):
-        yield warning(18, "CELERY_BROKER_URL: the connection is not encrypted.", "amqps:// or rediss://")
-
-
-def _is_broker_unencrypted(urls: Any) -> bool:
-    """Say whether one of the broker's URLs has a protocol without TLS and the host of another machine."""
-    # Celery accepts several, as a list or with semicolons.
-    for url in ";".join([urls] if isinstance(urls, str) else urls or ()).split(";"):
-        try:
-            host = urlsplit(url.strip()).hostname or ""
-        except ValueError:
-            host = "unreadable"
-        if url.strip().partition(":")[0] in ("amqp", "pyamqp", "redis") and not _is_this_machine(host):
-            return True
-    return False
-
-
-def _is_this_machine(host: str) -> bool:
-    """Say whether host is loopback, the directory of a Unix socket, or empty, which means one of these."""
-    if host in ("", "localhost") or host.startswith(("/", "@")):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 @register_check(Tags.database, deploy=True)
@@ -167,11 +128,32 @@ def check_idle_transactions(databases: Sequence[str] | None = None, **kwargs: An
             yield warning(42, f"A process that is stopped in a transaction on {alias!r} keeps its locks forever.", hint)
 
 
+@register_check(Tags.database, deploy=True)
+def check_local_accounts(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
+    """W061: a local account can't sign in; W062: it can't open emergency access, without which it sees no record."""
+    names, model = conf.break_glass_accounts(), get_user_model()
+    if not names or "default" not in (databases or ()):
+        return
+    try:
+        rows = model._default_manager.filter(**{f"{model.USERNAME_FIELD}__in": names})
+        accounts: dict[str, Any] = {account.get_username(): account for account in rows}
+        for name in names:
+            account = accounts.get(name)
+            if account is None or not account.is_active or not account.has_usable_password():
+                yield warning(61, f"The local account {name!r} can't sign in: it must be active, with a password.")
+            elif conf.emergency() and not can_open_any(account):
+                text = f"The local account {name!r} has no permission to open emergency access, so it sees no record."
+                yield warning(62, text)
+    except DatabaseError as fault:
+        yield warning(61, f"The local accounts can't be checked: {type(fault).__name__}.")
+
+
 @register_check(Tags.database)
 def check_audit_tables(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
     """E017, W010: the audit log can be read and exists; E018: the key of each subject digest is configured.
 
     W048: the store lacks retention keys of claims. A warning, because it is so after a backup was restored.
+    W080: the permission of a category of claims does not exist. A warning, because `migrate` creates it.
     """
     if AUDIT_ALIAS in (databases or ()) and AUDIT_ALIAS in settings.DATABASES:
         try:
@@ -186,6 +168,18 @@ def check_audit_tables(databases: Sequence[str] | None = None, **kwargs: Any) ->
     if "default" in (databases or ()):
         yield from _check_subject_digest_keys()
         yield from _check_retention_keys()
+        yield from _check_category_permissions()
+
+
+def _check_category_permissions() -> Messages:
+    try:
+        if Permission._meta.db_table in connections["default"].introspection.table_names():
+            for category in list_missing_categories(using="default"):
+                text = f"There is no permission for claims of the category {category!r}: they are refused."
+                yield warning(80, text, "manage.py migrate creates it.")
+    except DatabaseError:
+        # E018 reports it.
+        return
 
 
 def _check_subject_digest_keys() -> Messages:
@@ -207,10 +201,23 @@ def _check_retention_keys() -> Messages:
             return
         # In this order: a key that is created meanwhile is not missing.
         in_use = list_keys_in_use()
-        missing = in_use.difference(retention_keys.get_store().names()) if in_use else ()
+        if not in_use:
+            return
+        person_keys = _select_person_keys(in_use)
+        store = retention_keys.get_store()
+        missing = in_use.difference(store.names()) | {name for name in person_keys if store.get(name) is None}
         if missing:
-            text = f"KEYS['retention'] lacks {len(missing)} of the {len(in_use)} keys that encrypt claims."
+            text = f"KEYS['retention'] lacks {len(missing)} of {len(in_use | person_keys)} keys that encrypt claims."
             hint = "If it is another folder or vault, correct that before the next sign-in creates other keys in it."
             yield warning(48, text, hint)
     except (DatabaseError, KeyMissing) as fault:
         yield warning(48, f"The retention keys can't be checked: {type(fault).__name__}.")
+
+
+def _select_person_keys(names_in_use: Iterable[str]) -> set[str]:
+    """Return the names of a few keys of persons: there may be millions. Unlike those of days, they are random."""
+    days = [name for name in names_in_use if not name.startswith(retention_keys.HOLD_PREFIX)]
+    if not days:
+        return set()
+    claims = StoredClaim.objects.filter(bucket=max(days)).values_list("subject__retention_key_id", flat=True)
+    return {retention_keys.person_key_name(key_id) for key_id in claims[:PERSON_KEY_SAMPLE_SIZE]}

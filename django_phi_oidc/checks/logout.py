@@ -1,25 +1,24 @@
 """System check of the URLs: a logout that does not reach the provider."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from django.conf import settings
 from django.contrib.admin import AdminSite
 from django.contrib.auth.views import LogoutView
 from django.core.checks import Tags
-from django.urls import URLPattern, URLResolver, get_resolver
 
 from ..sessions.views import is_logout_routed
 from ._messages import Messages, register_check, warning
+from ._urls import iterate_url_patterns
 
 
 @register_check(Tags.security)
 def check_logout_views(**kwargs: Any) -> Messages:
     """W046: a URL of Django's own logout, which leaves the session at the provider. Function views are NOT checked."""
-    if not getattr(settings, "ROOT_URLCONF", None) or not is_logout_routed():
+    if not is_logout_routed():
         return
     text = "is Django's logout: the provider's session stays, and signs in again without a password."
-    for pattern in _iter_patterns(get_resolver()):
+    for pattern in iterate_url_patterns():
         site = getattr(pattern.callback, "admin_site", None)
         if isinstance(site, AdminSite) and pattern.name == "logout" and "logout" not in vars(site):
             hint = "Call django_phi_oidc.login.admin_site.use_oidc_login(site)."
@@ -27,14 +26,6 @@ def check_logout_views(**kwargs: Any) -> Messages:
         elif _is_django_logout(pattern.callback):
             hint = "Use django_phi_oidc.sessions.views.OIDCLogoutView there."
             yield warning(46, f"The URL {pattern.name or str(pattern.pattern)!r} {text}", hint)
-
-
-def _iter_patterns(resolver: URLResolver) -> Iterator[URLPattern]:
-    for pattern in resolver.url_patterns:
-        if isinstance(pattern, URLResolver):
-            yield from _iter_patterns(pattern)
-        else:
-            yield pattern
 
 
 def _is_django_logout(view: Callable[..., Any]) -> bool:

@@ -30,6 +30,8 @@ from ..audit.request_context import Actor
 from ..errors import HeldForLegalReasons, KeyMissing, PhiOidcError
 from ..fields import MASK
 from ..subjects.models import PairwiseSubject
+from .accounting_suspensions import SUSPENDABLE_PURPOSES, AccountingSuspension, find_suspension_fault
+from .categories import list_hidden_names
 from .legal_holds import list_active_holds, place_hold, release_hold
 from .models import NO_SESSION, LegalHold, StoredClaim
 from .retention import scrub_user
@@ -103,6 +105,17 @@ class StoredClaimAdmin(_PersonSearchAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[StoredClaim]:
         return super().get_queryset(request).defer("value")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Return rows as above, without those whose category the user may not reveal."""
+        queryset = queryset.exclude(name__in=list_hidden_names(request.user))
+        return super().get_search_results(request, queryset, search_term)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        can_view = super().has_view_permission(request, obj)
+        return can_view and (obj is None or obj.name not in list_hidden_names(request.user, obj.subject))
 
     @admin.display(description=gettext_lazy("session"))
     def session_display(self, claim: StoredClaim) -> str:
@@ -195,18 +208,56 @@ class FutureUntilMixin:
 
 
 class LegalHoldForm(FutureUntilMixin, HoldModelForm):
+    suspended_purposes = forms.MultipleChoiceField(
+        label=gettext_lazy("Purposes of these disclosures"),
+        choices=lambda: [(code, f"{code}: {get_purpose_label(code)}") for code in SUSPENDABLE_PURPOSES],
+        initial=["HLEGAL"],
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+    )
+
     def clean_reason(self) -> str:
         reason = str(self.cleaned_data["reason"])
         validate_visible_text(reason)
         return reason
 
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        suspension = self.build_suspension()
+        if suspension is None and (cleaned.get("agency") or cleaned.get("oral_statement_at")):
+            self.add_error("suspended_until", _("Until when is the accounting suspended?"))
+        fault = suspension and find_suspension_fault(suspension, hold_until=cleaned.get("until"), now=clock.now())
+        if fault:
+            self.add_error("suspended_until", _(fault))
+        return cleaned
+
+    def build_suspension(self) -> AccountingSuspension | None:
+        """Return the suspension that the form describes; None without an end."""
+        data = self.cleaned_data
+        if not data.get("suspended_until"):
+            return None
+        return AccountingSuspension(
+            until=data["suspended_until"],
+            agency=data.get("agency", ""),
+            purposes=data.get("suspended_purposes", ()),
+            oral_statement_at=data.get("oral_statement_at"),
+        )
+
     class Meta:
         model = LegalHold
-        fields = ("subject", "reason", "until")
+        fields = (
+            *("subject", "reason", "until"),
+            *("suspended_until", "suspended_purposes", "agency", "oral_statement_at"),
+        )
         help_texts = {  # noqa: RUF012 -- Django's own form of it
             "subject": gettext_lazy("The subject's UUID or primary key."),
             "reason": gettext_lazy("For example a case number. It is not recorded in the audit log."),
             "until": gettext_lazy("Leave empty to hold until released."),
+            "suspended_until": gettext_lazy(
+                "Until then, the person’s accounting leaves out the disclosures to an agency. Leave empty to leave out "
+                "none."
+            ),
+            "oral_statement_at": gettext_lazy("Leave empty if the agency stated it in writing."),
         }
 
 
@@ -236,7 +287,9 @@ class LegalHoldAdmin(ErrorMessageAdmin, _PersonSearchAdmin):
     actions = ("release",)
 
     def get_fields(self, request: HttpRequest, obj: LegalHold | None = None) -> Any:
-        return ("id", *self.list_display, "released_at", "released_by") if obj else LegalHoldForm.Meta.fields
+        suspension = LegalHoldForm.Meta.fields[3:]
+        shown = ("id", *self.list_display, "released_at", "released_by", *suspension)
+        return shown if obj else LegalHoldForm.Meta.fields
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_phi_oidc.add_legalhold")
@@ -258,7 +311,8 @@ class LegalHoldAdmin(ErrorMessageAdmin, _PersonSearchAdmin):
     def save_model(self, request: HttpRequest, obj: LegalHold, form: Any, change: bool) -> None:
         """Place the hold in the form's transaction. Raises: PhiOidcError; DoesNotExist if the subject was deleted."""
         origin = Actor.from_request(request).origin
-        hold = place_hold(obj.subject.uuid, reason=obj.reason, until=obj.until, origin=origin, now=clock.now())
+        fields = {"reason": obj.reason, "until": obj.until, "suspension": form.build_suspension()}
+        hold = place_hold(obj.subject.uuid, **fields, origin=origin, now=clock.now())
         obj.pk = hold.pk
         obj.refresh_from_db()
 

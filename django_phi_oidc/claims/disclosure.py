@@ -5,25 +5,30 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache, partial
+from types import MappingProxyType
 from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
 
 from .. import conf
 from .._internal import clock, request_secrets
-from ..access.no_store import mark_response_private
+from ..access.no_store import add_notice, mark_response_private
+from ..access.part2 import NOTICE, get_disclosure_detail, lacks_consent
 from ..access.policy import CLAIM_BOUND_TO_SESSION, CLAIM_NOT_DECLARED, find_reveal_refusal
+from ..access.recipients import remember_recipient
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
+from ..crypto.retention_keys import KeyCache
 from ..errors import ClaimScrubbed, Code, KeyRingError, RevealRefused, Undecryptable
 from ..subjects.models import PairwiseSubject
+from .categories import can_reveal
 from .minimization import select_declared_members
 from .models import NO_SESSION, StoredClaim
 from .retention_limits import get_expiry
 
-REVEAL_PERMISSION = "django_phi_oidc.reveal_storedclaim"
 REVEAL_BATCH_SIZE = 1_000
 """Claims that one SELECT reads and one INSERT records (some 17,000 values)."""
 
@@ -36,6 +41,8 @@ class RevealResult:
     value: Any = field(default=None, repr=False)
     """As the provider sent it. None: the sign-in brought no such claim, or there is an error."""
     error: RevealRefused | ClaimScrubbed | Undecryptable | None = None
+    notice: str = ""
+    """The text to show with the value, for a claim with a label. Spec: 42 CFR 2.32."""
 
     def get(self) -> Any:
         """Return the value. Raises: the error, if there is one."""
@@ -67,44 +74,62 @@ class _RevealDecision:
     """The selected row, which may be expired."""
     refusal: str | None
     is_expired: bool
+    is_labelled: bool
+    """It has a label, and is not the actor's own claim."""
+    consent: str
 
     @property
     def is_granted(self) -> bool:
         return self.refusal is None and not self.is_expired
 
 
-def reveal(actor: Actor, user: AbstractBaseUser, name: str, *, purpose: str) -> Any:
+def reveal(actor: Actor, user: AbstractBaseUser, name: str, *, purpose: str, consent: str = "") -> Any:
     """Return the value of a declared claim of user, as the provider sent it, after the event is committed.
 
     None: the sign-in brought no such claim. purpose: the HL7 PurposeOfUse code that the claim was stored for and is
-    still declared for, or PATRQT if actor is user. Claims of the actor's own session precede those that outlive
-    sessions; a claim of a session is revealed only in that session. The response to the actor's request is then marked
-    as not storable.
+    still declared for, or PATRQT if actor is user. consent: the reference to user's consent, for a claim with the label
+    `part2` of another person; then show `access.part2.NOTICE` with the value. Claims of the actor's own session precede
+    those that outlive sessions; a claim of a session is revealed only in that session. The response to the actor's
+    request is then marked as not storable.
     Raises: RevealRefused, after its own event; AuditUnavailable before anything is decrypted; ClaimScrubbed if the
     claim is expired, whether erased or not, by its retention at the sign-in or by that of today; Undecryptable.
     """
-    (result,) = _authorize_and_reveal(actor, [user], [name], purpose=purpose)
+    (result,) = _authorize_and_reveal(actor, [user], [name], purpose=purpose, consents={user.pk: consent})
     return result.get()
 
 
 def reveal_many(
-    actor: Actor, users: Iterable[AbstractBaseUser], names: str | Iterable[str], *, purpose: str, reason_code: str = ""
+    actor: Actor,
+    users: Iterable[AbstractBaseUser],
+    names: str | Iterable[str],
+    *,
+    purpose: str,
+    reason_code: str = "",
+    consents: Mapping[Any, str] = MappingProxyType({}),
 ) -> dict[Any, dict[str, RevealResult]]:
     """Return, by the user's primary key and the claim's name, what `reveal` would return or raise.
 
     For each REVEAL_BATCH_SIZE claims: one SELECT for the rows, a second one for persons who lack a row, one INSERT for
     the events. Everything is recorded before anything is decrypted, and the refusal of one claim does not affect
-    others. reason_code: the `reason` of granted events; contains nothing about a person.
+    others. reason_code: the `reason` of granted events; contains nothing about a person. consents: by primary key, the
+    `consent` of each user.
     Raises: AuditUnavailable, and then nothing was decrypted.
     """
     persons = list({user.pk: user for user in users}.values())
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    results = _authorize_and_reveal(actor, persons, names, purpose=purpose, reason_code=reason_code)
+    options: Any = {"purpose": purpose, "reason_code": reason_code, "consents": consents}
+    results = _authorize_and_reveal(actor, persons, names, **options)
     return {user.pk: {name: next(results) for name in names} for user in persons}
 
 
 def _authorize_and_reveal(
-    actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str], *, purpose: Any, reason_code: str = ""
+    actor: Actor,
+    users: Sequence[AbstractBaseUser],
+    names: Sequence[str],
+    *,
+    purpose: Any,
+    consents: Mapping[Any, str],
+    reason_code: str = "",
 ) -> Iterator[RevealResult]:
     """Decide and record everything, then yield each user's claims in the order of names, decrypting one at a time."""
     now = clock.now()
@@ -113,25 +138,38 @@ def _authorize_and_reveal(
     decisions: list[_RevealDecision] = []
     size = max(1, REVEAL_BATCH_SIZE // max(1, len(names)))
     for start in range(0, len(users), size):
-        batch = list(_authorize_claims(actor, users[start : start + size], names, purpose=purpose, now=now))
+        options: Any = {"purpose": purpose, "consents": consents, "now": now}
+        batch = list(_authorize_claims(actor, users[start : start + size], names, **options))
+        if not all(map(partial(_is_self, actor), users)) and any(decision.is_granted for decision in batch):
+            remember_recipient(actor.user, now=now)
         fields: dict[str, Any] = {"actor": actor, "purpose": purpose, "reason_code": reason_code, "now": now}
         record_many([_create_event(decision, **fields) for decision in batch])
         decisions += batch
     if any(decision.is_granted for decision in decisions):
         mark_response_private(actor.request)
-    return map(_reveal_claim, decisions)
+    if any(decision.is_granted and decision.is_labelled for decision in decisions):
+        add_notice(actor.request)
+    retention_key_cache: KeyCache = {}
+    return (_reveal_claim(decision, retention_key_cache) for decision in decisions)
 
 
 def _authorize_claims(
-    actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str], *, purpose: str, now: datetime
+    actor: Actor,
+    users: Sequence[AbstractBaseUser],
+    names: Sequence[str],
+    *,
+    purpose: str,
+    consents: Mapping[Any, str],
+    now: datetime,
 ) -> Iterator[_RevealDecision]:
     claims = conf.claims()
-    # A user model without `has_perm` grants nothing.
-    has_perm = getattr(actor.user, "has_perm", lambda permission: False)
-    can_reveal_others = not all(_is_self(actor, user) for user in users) and bool(has_perm(REVEAL_PERMISSION))
     rows, subjects = _get_rows_and_subjects(actor, users, names)
+    declared = [claims[name] for name in names if name in claims]
+    has_others = not all(_is_self(actor, user) for user in users)
+    permitted_names = {claim.name for claim in declared if has_others and can_reveal(actor.user, claim)}
+    can_reveal_of = cache(partial(can_reveal, actor.user))
     for user in users:
-        is_self, key = _is_self(actor, user), _get_user_key(user)
+        is_self, key, consent = _is_self(actor, user), _get_user_key(user), consents.get(user.pk, "")
         for name in names:
             declaration = claims.get(name)
             # Prefer the session's own row, then one that is not expired, then the newest.
@@ -141,17 +179,33 @@ def _authorize_claims(
                 default=None,
             )
             subject = row.subject if row else subjects.get(key)
-            refusal = _find_refusal(
-                actor, declaration, row, purpose=purpose, is_self=is_self, is_permitted=is_self or can_reveal_others
-            )
+            is_permitted = is_self or name in permitted_names
+            if declaration and subject and not is_permitted:
+                is_permitted = can_reveal_of(declaration, subject)
+            options: Any = {"purpose": purpose, "is_self": is_self, "is_permitted": is_permitted, "consent": consent}
+            refusal = _find_refusal(actor, declaration, row, **options)
             is_expired = refusal is None and declaration is not None and _is_expired(row, subject, declaration, now=now)
             yield _RevealDecision(
-                name=name, declaration=declaration, subject=subject, row=row, refusal=refusal, is_expired=is_expired
+                name=name,
+                declaration=declaration,
+                subject=subject,
+                row=row,
+                refusal=refusal,
+                is_expired=is_expired,
+                is_labelled=declaration is not None and declaration.label is not None and not is_self,
+                consent=consent,
             )
 
 
 def _find_refusal(
-    actor: Actor, declaration: Any, row: StoredClaim | None, *, purpose: str, is_self: bool, is_permitted: bool
+    actor: Actor,
+    declaration: Any,
+    row: StoredClaim | None,
+    *,
+    purpose: str,
+    is_self: bool,
+    is_permitted: bool,
+    consent: str,
 ) -> str | None:
     if declaration is None:
         return CLAIM_NOT_DECLARED
@@ -163,6 +217,7 @@ def _find_refusal(
         is_self=is_self,
         is_permitted=is_permitted,
         has_session=bool(actor.origin.session),
+        lacks_consent=lacks_consent(declaration.label, consent),
     )
     if refusal is None and not is_self and row is None and declaration.retention == "session":
         return CLAIM_BOUND_TO_SESSION
@@ -172,6 +227,8 @@ def _find_refusal(
 def _create_event(
     decision: _RevealDecision, *, actor: Actor, purpose: str, reason_code: str, now: datetime
 ) -> NewEvent:
+    is_labelled, has_response = decision.is_granted and decision.is_labelled, actor.request is not None
+    label_detail = get_disclosure_detail(decision.consent, has_response=has_response) if is_labelled else {}
     return NewEvent(
         action=Action.ACCESS_DENIED if decision.refusal else Action.CLAIM_REVEALED,
         origin=actor.origin,
@@ -180,11 +237,11 @@ def _create_event(
         subject=str(decision.subject.uuid) if decision.subject else "",
         purpose=purpose,
         reason=decision.refusal or (Code.CLAIM_SCRUBBED if decision.is_expired else reason_code),
-        detail={"claim": decision.name},
+        detail={"claim": decision.name, **label_detail},
     )
 
 
-def _reveal_claim(decision: _RevealDecision) -> RevealResult:
+def _reveal_claim(decision: _RevealDecision, retention_key_cache: KeyCache) -> RevealResult:
     """Requires: the event is committed."""
     if not decision.is_granted:
         error = RevealRefused(decision.refusal) if decision.refusal is not None else ClaimScrubbed()
@@ -194,14 +251,14 @@ def _reveal_claim(decision: _RevealDecision) -> RevealResult:
     encrypted: Any = StoredClaim._meta.get_field("value")
     try:
         decision.row.validate_owner(decision.row.subject.user_id)
-        value = json.loads(encrypted.decrypt(decision.row))
+        value = json.loads(encrypted.decrypt(decision.row, retention_key_cache=retention_key_cache))
     except (KeyRingError, ValueError):
         pass
     else:
         # More members may have been declared when it was stored.
         value = select_declared_members(value, decision.declaration)
         request_secrets.register_secret(value, "claim", location="body")
-        return RevealResult(name=decision.name, value=value)
+        return RevealResult(name=decision.name, value=value, notice=NOTICE if decision.is_labelled else "")
     # Created outside the except clause: the caught exception's frames may contain decrypted data.
     return RevealResult(name=decision.name, error=Undecryptable())
 

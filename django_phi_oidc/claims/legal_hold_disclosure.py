@@ -8,13 +8,17 @@ from typing import Any
 
 from .. import conf
 from .._internal import clock, request_secrets
-from ..access.no_store import mark_response_private
+from ..access.decisions import has_permission
+from ..access.no_store import add_notice, mark_response_private
+from ..access.part2 import NOTICE, get_disclosure_detail
 from ..access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
+from ..access.recipients import remember_recipient
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..errors import CiphertextInvalid, KeyUnknown, RevealRefused
 from ..subjects.models import PairwiseSubject
+from .categories import find_declared_refusal
 from .legal_holds import is_on_legal_hold
 from .models import StoredClaim
 from .retention_limits import get_expiry
@@ -29,19 +33,25 @@ class HeldClaim:
 
     name: str
     value: Any = field(repr=False)
-    """As the provider sent it; None if no key decrypts it."""
+    """As the provider sent it; None if it is refused, or no key decrypts it."""
     purpose: str
     obtained_at: datetime
     is_expired: bool
     """It is expired, or a later sign-in has replaced it: without the hold it would be erased."""
-    is_undecryptable: bool
+    is_undecryptable: bool = False
+    is_refused: bool = False
+    """The actor may not reveal claims of its category, or its label needs a consent."""
+    notice: str = ""
+    """The text to show with the value, for a claim with a label. Spec: 42 CFR 2.32."""
 
 
-def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str) -> list[HeldClaim]:
+def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str, consent: str = "") -> list[HeldClaim]:
     """Return all claims of a person on legal hold, after an event for each is committed.
 
     purpose: the HL7 PurposeOfUse code of this disclosure, usually HLEGAL; it need not be the declared one. Requires the
-    separate permission `disclose_legalhold`.
+    separate permission `disclose_legalhold`, and for a claim with a category that of the category. consent: the
+    reference to the person's consent or the court order, for claims with a label. Without these, the claim is refused
+    and has no value.
     Raises: RevealRefused, after its own event; AuditUnavailable before anything is decrypted.
     """
     now = clock.now()
@@ -59,32 +69,53 @@ def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str) -
         reason=refusal or "legal_hold",
         detail={},
     )
+    if not refusal:
+        remember_recipient(actor.user, now=now)
+    declared = conf.claims()
+    refusals = {
+        row.pk: find_declared_refusal(actor.user, declared.get(row.name), row.subject, consent=consent) for row in rows
+    }
+    labelled = {row.pk for row in rows if row.name in declared and declared[row.name].label and not refusals[row.pk]}
+    label_detail = get_disclosure_detail(consent, has_response=actor.request is not None)
+    events = []
+    for row in rows:
+        detail = {"claim": row.name, **(label_detail if row.pk in labelled else {})}
+        events.append(event._replace(detail=detail))
+        if reason := refusals[row.pk]:
+            events[-1] = events[-1]._replace(action=Action.ACCESS_DENIED, outcome="failure", reason=reason)
     # A disclosure without claims is recorded, too.
-    record_many([event._replace(detail={"claim": row.name}) for row in rows] or [event])
+    record_many(events or [event])
     if refusal:
         raise RevealRefused(refusal)
     mark_response_private(actor.request)
-    return [_decrypt_claim(row, now=now) for row in rows]
+    if labelled:
+        add_notice(actor.request)
+    return [
+        _build_claim(row, is_refused=bool(refusals[row.pk]), notice=NOTICE if row.pk in labelled else "", now=now)
+        for row in rows
+    ]
 
 
 def _find_refusal(actor: Actor, subject: PairwiseSubject | None, purpose: str, *, now: datetime) -> str:
     if not actor.origin.session:
         return SESSION_MISSING
-    if not getattr(actor.user, "has_perm", lambda permission: False)(DISCLOSE_PERMISSION):
+    if not has_permission(actor.user, DISCLOSE_PERMISSION, subject):
         return PERMISSION_MISSING
     if purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
     return "" if subject is not None and is_on_legal_hold(subject, now=now) else NOT_HELD
 
 
-def _decrypt_claim(row: StoredClaim, *, now: datetime) -> HeldClaim:
-    encrypted: Any = StoredClaim._meta.get_field("value")
-    try:
-        row.validate_owner(row.subject.user_id)
-        value, is_undecryptable = json.loads(encrypted.decrypt(row)), False
-    except (KeyUnknown, CiphertextInvalid, ValueError):
-        value, is_undecryptable = None, True
-    request_secrets.register_secret(value, "claim", location="body")
+def _build_claim(row: StoredClaim, *, is_refused: bool, notice: str, now: datetime) -> HeldClaim:
+    value, is_undecryptable = None, False
+    if not is_refused:
+        encrypted: Any = StoredClaim._meta.get_field("value")
+        try:
+            row.validate_owner(row.subject.user_id)
+            value = json.loads(encrypted.decrypt(row))
+        except (KeyUnknown, CiphertextInvalid, ValueError):
+            is_undecryptable = True
+        request_secrets.register_secret(value, "claim", location="body")
     return HeldClaim(
         name=row.name,
         value=value,
@@ -92,4 +123,6 @@ def _decrypt_claim(row: StoredClaim, *, now: datetime) -> HeldClaim:
         obtained_at=row.obtained_at,
         is_expired=get_expiry(row, conf.claims().get(row.name)) <= now,
         is_undecryptable=is_undecryptable,
+        is_refused=is_refused,
+        notice=notice,
     )

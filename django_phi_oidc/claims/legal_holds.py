@@ -1,4 +1,8 @@
-"""Legal holds: while one is active, no claim of the person is erased by any path, nor its key destroyed."""
+"""Legal holds: while one is active, no claim of the person that is stored is erased by any path, nor its key destroyed.
+
+The deactivation of an account destroys the key of the person: what is held has a key of its own, and claims in older
+backups have not.
+"""
 
 import uuid
 from collections.abc import Collection
@@ -15,28 +19,45 @@ from ..audit.outbox import enqueue
 from ..crypto import retention_keys
 from ..errors import CiphertextInvalid, KeyUnknown
 from ..subjects.models import PairwiseSubject
+from .accounting_suspensions import SUSPENDABLE_PURPOSES, AccountingSuspension, find_suspension_fault
 from .models import FOREVER, NO_SESSION, LegalHold, StoredClaim
 
 
 def place_hold(
-    subject_id: uuid.UUID, *, reason: str, until: datetime | None, origin: Origin, now: datetime
+    subject_id: uuid.UUID,
+    *,
+    reason: str,
+    until: datetime | None,
+    suspension: AccountingSuspension | None = None,
+    origin: Origin,
+    now: datetime,
 ) -> LegalHold:
     """Preserve all present and future claims of the subject, and return the hold.
 
-    reason: free text, not recorded in the audit log. until: aware; None: until it is released. A concurrent erasure
-    either finishes first or erases nothing of this person.
-    Raises: ValueError without a reason, or for an end in the past; PairwiseSubject.DoesNotExist.
+    reason: free text, not recorded in the audit log. until: aware; None: until it is released. suspension: what the
+    accounting of the person's disclosures leaves out while the hold is active. A concurrent erasure either finishes
+    first or erases nothing of this person.
+    Raises: ValueError without a reason, for an end in the past, or for a suspension that is not permitted;
+    PairwiseSubject.DoesNotExist.
     """
     if not has_visible_text(reason):
         raise ValueError("A hold needs a reason.")
     if until is not None and until <= now:
         raise ValueError("The end of the hold is in the past.")
+    if suspension is not None and (fault := find_suspension_fault(suspension, hold_until=until, now=now)):
+        raise ValueError(fault)
     with transaction.atomic():
         subject = PairwiseSubject.objects.select_for_update(no_key=True).get(uuid=subject_id)
         # The id contains the time: the key of a hold that was rolled back is not kept forever.
         fields: dict[str, Any] = {"id": randomness.uuid7(now), "reason": reason.strip(), "until": until}
+        detail: dict[str, Any] = {"until": until.isoformat() if until else ""}
+        if suspension is not None:
+            purposes = sorted(set(suspension.purposes))
+            fields |= {"suspended_until": suspension.until, "suspended_purposes": purposes}
+            fields |= {"agency": suspension.agency.strip(), "oral_statement_at": suspension.oral_statement_at}
+            detail |= {"suspended_until": suspension.until.isoformat(), "purposes": purposes}
+            detail |= {"statement": "written" if suspension.oral_statement_at is None else "oral"}
         hold = LegalHold.objects.create(subject=subject, placed_at=now, placed_by=origin.actor, **fields)
-        detail = {"until": until.isoformat() if until else ""}
         _enqueue_event(Action.HOLD_PLACED, hold, subject, detail, origin=origin, now=now)
         _apply_holds(subject, now=now)
     return hold
@@ -45,6 +66,7 @@ def place_hold(
 def release_hold(hold_id: uuid.UUID, *, origin: Origin, now: datetime) -> bool:
     """Release a hold, and return whether it was not released yet. Claims under no other hold are erased when expired.
 
+    A suspension of the accounting is lifted with it.
     Raises: LegalHold.DoesNotExist.
     """
     with transaction.atomic():
@@ -54,7 +76,9 @@ def release_hold(hold_id: uuid.UUID, *, origin: Origin, now: datetime) -> bool:
             return False
         hold.released_at, hold.released_by = now, origin.actor
         hold.save(update_fields=["released_at", "released_by"])
-        _enqueue_event(Action.HOLD_RELEASED, hold, subject, {}, origin=origin, now=now)
+        # Also of a suspension that has ended: while another one runs, the export must not show this event.
+        detail = {"suspended_until": hold.suspended_until.isoformat()} if hold.suspended_until else {}
+        _enqueue_event(Action.HOLD_RELEASED, hold, subject, detail, origin=origin, now=now)
         _apply_holds(subject, now=now)
     return True
 
@@ -63,6 +87,16 @@ def list_active_holds(*, now: datetime) -> QuerySet[LegalHold]:
     """Return the active holds, the oldest first."""
     active = Q(until=None) | Q(until__gt=now)
     return LegalHold.objects.filter(active, released_at=None).order_by("placed_at", "pk")
+
+
+def find_suspended_purposes(user_pk: Any, *, now: datetime) -> dict[str, datetime]:
+    """Return the purposes whose disclosures the accounting of the user leaves out now, each with the end of that."""
+    holds = list_active_holds(now=now).filter(subject__user=user_pk, suspended_until__gt=now)
+    suspended: dict[str, datetime] = {}
+    for until, purposes in holds.order_by("suspended_until").values_list("suspended_until", "suspended_purposes"):
+        # The column may have been changed in the database: the law permits to leave out no other disclosure.
+        suspended |= {purpose: until for purpose in SUSPENDABLE_PURPOSES if until and purpose in purposes}
+    return suspended
 
 
 def is_on_legal_hold(subject: PairwiseSubject, *, now: datetime) -> bool:
@@ -78,7 +112,7 @@ def find_current_hold(subject: PairwiseSubject, *, now: datetime) -> LegalHold |
 def get_claim_key_name(
     *, obtained_at: datetime, retention: timedelta | Literal["session"], hold: LegalHold | None
 ) -> str:
-    """Return the name of the retention key for such a claim, or "" if retention keys are disabled."""
+    """Return the name of the retention key of its day or hold for such a claim; "" if retention keys are disabled."""
     if not retention_keys.is_enabled():
         return ""
     if hold is None:
@@ -93,9 +127,9 @@ def preserve_replaced_claims(subject: PairwiseSubject, names: Collection[str], *
     """
     unmoved = set()
     for claim in StoredClaim.objects.filter(subject=subject.pk, session=NO_SESSION, name__in=names):
+        claim.subject = subject
         # A random session id: nothing replaces the claim, and only the disclosure of held claims finds it.
-        session = uuid.UUID(bytes=randomness.token_bytes(16), version=4)
-        if not _reencrypt_claim(claim, bucket=claim.bucket, session=session):
+        if not _reencrypt_claim(claim, bucket=claim.bucket, session=randomness.uuid4()):
             unmoved.add(claim.name)
         StoredClaim.objects.filter(pk=claim.pk).update(expires_at=now)
     return unmoved
@@ -108,6 +142,7 @@ def _apply_holds(subject: PairwiseSubject, *, now: datetime) -> None:
     PairwiseSubject.objects.filter(pk=subject.pk).update(held_until=until)
     hold = holds[0] if holds else None
     for claim in StoredClaim.objects.filter(subject=subject.pk).order_by("pk").select_for_update():
+        claim.subject = subject
         if retention_keys.is_enabled():
             retention: timedelta | Literal["session"] = "session"
             if claim.session == NO_SESSION and claim.expires_at is not None:
@@ -133,6 +168,6 @@ def _reencrypt_claim(claim: StoredClaim, *, bucket: str, session: uuid.UUID) -> 
 
 
 def _enqueue_event(
-    action: Action, hold: LegalHold, subject: PairwiseSubject, detail: dict[str, str], *, origin: Origin, now: datetime
+    action: Action, hold: LegalHold, subject: PairwiseSubject, detail: dict[str, Any], *, origin: Origin, now: datetime
 ) -> None:
     enqueue(action, origin=origin, now=now, subject=str(subject.uuid), resource=f"LegalHold/{hold.pk}", detail=detail)

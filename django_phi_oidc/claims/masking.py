@@ -8,7 +8,7 @@ from .. import conf
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
 from ..fields import MASK
-from .disclosure import reveal
+from .disclosure import RevealResult, reveal_many
 
 
 class MaskedClaim:
@@ -29,12 +29,18 @@ class MaskedClaim:
         """The claim's declaration, which may be shown: purpose, basis, retention. None: it can never be revealed."""
         return conf.claims().get(self.name)
 
-    def reveal(self, *, purpose: str) -> Any:
+    def reveal(self, *, purpose: str, consent: str = "") -> Any:
         """Return the value as `disclosure.reveal` does. Each call is recorded. Raises: as `disclosure.reveal`."""
-        return reveal(self._actor, self._user, self.name, purpose=purpose)
+        return self.get_result(purpose=purpose, consent=consent).get()
+
+    def get_result(self, *, purpose: str, consent: str = "") -> RevealResult:
+        """Return the result, with the error if there is one. Each call is recorded. Raises: AuditUnavailable."""
+        consents = {self._user.pk: consent}
+        results = reveal_many(self._actor, [self._user], self.name, purpose=purpose, consents=consents)
+        return results[self._user.pk][self.name]
 
     # Templates do not call a callable with this attribute.
-    reveal.alters_data = True  # type: ignore[attr-defined]
+    reveal.alters_data = get_result.alters_data = True  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         return MASK

@@ -56,10 +56,10 @@ def build_claims_request(
 ) -> ClaimsRequest:
     """Return what to request from this provider: its resource scopes, and the declared claims by the declared method.
 
-    The claims parameter requests them in UserInfo, not in the ID Token: the ID Token is stored as long as its session,
-    when a claim may already be erased, and is the hint of a logout only while it contains no personal claim. A provider
-    that follows Core 5.4 requires UserInfo anyway, so this costs no further request. `parameter_null` requests each
-    claim as voluntary, because some providers accept only null; essential claims are still required here.
+    The claims parameter requests them in UserInfo, not in the ID Token, which is stored as the hint of a logout only if
+    it has no claims about the person. A provider that follows Core 5.4 requires UserInfo anyway, so this costs no
+    further request. `parameter_null` requests each claim as voluntary, because some providers accept only null;
+    essential claims are still required here.
 
     Spec: OIDC Core 5.4, 5.5, 5.5.1; 3.1.2.1.
     """
@@ -107,6 +107,11 @@ def minimize(received: Mapping[str, Any], declared_claims: Mapping[str, ClaimDec
         elif members := declaration.members:
             dropped |= {f"{name}.{key}" for key in value if key not in members and not is_empty(value[key])}
     return MinimizedClaims(kept=kept, undeclared_claims=tuple(sorted(dropped)))
+
+
+def list_personal_claims(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the sorted names of the claims that are about the person: all but the protocol claims."""
+    return tuple(sorted(claims.keys() - PROTOCOL_CLAIMS))
 
 
 def select_declared_members(value: Any, declaration: ClaimDeclaration) -> Any:

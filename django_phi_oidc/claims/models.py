@@ -10,6 +10,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils.translation import gettext_lazy as _
 
 from .._internal import clock
+from ..crypto.retention_keys import join_names, person_key_name
 from ..errors import CiphertextInvalid
 from ..fields import SealedTextField
 from ..subjects.models import PairwiseSubject
@@ -41,8 +42,10 @@ class StoredClaim(models.Model):
     """The OIDC session whose end erases the claim, or NO_SESSION."""
     name = models.CharField(_("name"), max_length=255)
     bucket = models.CharField(_("bucket"), max_length=40, default="", editable=False)
-    """The retention key that encrypts the value; empty: one of KEYS['encryption']."""
-    value = SealedTextField(bind=("subject_id", "session", "name", "owner", "retained_until"), bucket="bucket")
+    """The retention key that encrypts the value, together with that of the person; empty: one of KEYS['encryption']."""
+    value = SealedTextField(
+        bind=("subject_id", "session", "name", "owner", "retained_until"), bucket="retention_key_names"
+    )
     purpose = models.CharField(_("purpose"), max_length=32)
     obtained_at = models.DateTimeField(_("obtained at"))
     expires_at = models.DateTimeField(_("expires at"), null=True, db_index=True)
@@ -57,10 +60,7 @@ class StoredClaim(models.Model):
     class Meta:
         verbose_name, verbose_name_plural = _("stored claim"), _("stored claims")
         default_permissions = ("view",)
-        permissions = (
-            ("reveal_storedclaim", "Can reveal claims of other persons"),
-            ("scrub_storedclaim", "Can erase claims of other persons"),
-        )
+        permissions = (("scrub_storedclaim", "Can erase claims of other persons"),)
         indexes = (models.Index(fields=["bucket"], condition=~models.Q(bucket=""), name="phi_oidc_claim_bucket"),)
         constraints = (
             models.UniqueConstraint(fields=["subject", "session", "name"], name="phi_oidc_stored_claim_unique"),
@@ -82,6 +82,11 @@ class StoredClaim(models.Model):
         return self.name
 
     @property
+    def retention_key_names(self) -> str:
+        """The names of all retention keys that encrypt the value. Requires: the instance has the current subject."""
+        return self.bucket and join_names(self.bucket, self.subject.retention_key_id)
+
+    @property
     def ends_at(self) -> datetime:
         """When the claim expires: an `expires_at` after the declared retention was not written by this package."""
         return min(self.expires_at or FOREVER, self.retained_until)
@@ -93,6 +98,20 @@ class StoredClaim(models.Model):
         """
         if self.owner != str(user_id):
             raise CiphertextInvalid
+
+
+class UnusedPersonKey(models.Model):
+    """The retention key of an erased person, from the transaction that erases until the key is destroyed."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    subject_uuid = models.UUIDField(editable=False)
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("unused person key"), _("unused person keys")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return person_key_name(self.id)
 
 
 def _set_null_and_protect_active_holds(collector: Any, field: Any, holds: Any, using: str) -> None:
@@ -131,11 +150,20 @@ class LegalHold(models.Model):
     """Free text, such as a case number; not recorded in the audit log."""
     placed_at = models.DateTimeField(_("placed at"), editable=False)
     placed_by = models.CharField(_("placed by"), max_length=255, editable=False)
-    """The user's primary key as text; empty: by a command."""
+    """The actor: the user's primary key as text, or the operator of a command."""
     until = models.DateTimeField(_("until"), null=True, blank=True)
     """When it ends; None: when it is released."""
     released_at = models.DateTimeField(_("released at"), null=True, editable=False)
     released_by = models.CharField(_("released by"), max_length=255, default="", editable=False)
+    suspended_until = models.DateTimeField(_("accounting suspended until"), null=True, blank=True)
+    """Until when the accounting leaves out disclosures for `suspended_purposes`, while the hold is active; None: it
+    leaves out none. Spec: 45 CFR 164.528(a)(2)."""
+    suspended_purposes = models.JSONField(_("purposes of these disclosures"), default=list, blank=True)
+    """A list of HL7 PurposeOfUse codes."""
+    agency = models.CharField(_("agency or official"), max_length=255, blank=True)
+    """Who stated that the accounting would impede its activities."""
+    oral_statement_at = models.DateTimeField(_("oral statement of"), null=True, blank=True)
+    """When this was stated orally; None: in writing."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("legal hold"), _("legal holds")

@@ -1,16 +1,20 @@
 """Refuse deletions that would erase what a legal hold keeps, or leave it held for ever.
 
 The paths of this package check holds themselves. These receivers cover the ORM; triggers cover SQL for holds without
-an end.
+an end. After `migrate`, the permissions of the declared categories are created.
 """
 
+from contextlib import suppress
 from typing import Any
 
-from django.db.models.signals import pre_delete
+from django.apps import apps as global_apps
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models.signals import post_migrate, pre_delete
 from django.dispatch import receiver
 
 from .._internal import clock
 from ..errors import HeldForLegalReasons
+from .categories import create_category_permissions
 from .legal_holds import list_active_holds
 from .models import LegalHold, StoredClaim
 
@@ -38,3 +42,15 @@ def refuse_deletion_of_active_hold(*, instance: LegalHold, using: str, **kwargs:
     """
     if list_active_holds(now=clock.now()).using(using).filter(pk=instance.pk, subject__isnull=False).exists():
         raise HeldForLegalReasons
+
+
+@receiver(post_migrate, dispatch_uid="django_phi_oidc.claims.categories")
+def create_permissions_of_categories(*, sender: Any, using: str, apps: Any = global_apps, **kwargs: Any) -> None:
+    """apps: the models whose tables exist after this migration; after `migrate … zero` some are missing."""
+    if sender.name != "django_phi_oidc":
+        return
+    # E002 reports invalid claims.
+    with suppress(LookupError, ImproperlyConfigured):
+        for name in ("auth.Permission", "contenttypes.ContentType", "django_phi_oidc.PairwiseSubject"):
+            apps.get_model(name)
+        create_category_permissions(using=using)

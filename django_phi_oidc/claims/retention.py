@@ -1,17 +1,19 @@
 """Erase claims when their session ends, when they expire, or on request, and destroy unused retention keys.
 
-Events never contain erased values. Without its retention key, a claim in a backup cannot be decrypted.
+Events never contain erased values. Without one of its retention keys, a claim in a backup cannot be decrypted. The key
+of a day is destroyed when no claim of that day is left, the key of a person when all claims of the person are erased.
 """
 
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import connection, transaction
 from django.db.models import OuterRef, Q, Subquery
@@ -21,16 +23,18 @@ from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.recorder import is_recorded, record_many
 from ..crypto import retention_keys
-from ..errors import AuditUnavailable, Code, HeldForLegalReasons, KeyMissing
+from ..errors import Code, HeldForLegalReasons, KeyMissing
 from ..subjects.models import PairwiseSubject
-from .legal_holds import list_active_holds
-from .models import NO_SESSION, LegalHold, StoredClaim, get_session_claim_condition
+from .legal_holds import is_on_legal_hold, list_active_holds
+from .models import NO_SESSION, LegalHold, StoredClaim, UnusedPersonKey, get_session_claim_condition
 from .retention_limits import get_past_limit_condition
 
 logger = logging.getLogger(__name__)
 SCRUB_BATCH_SIZE = 10_000
 """Rows erased in one transaction."""
 ORPHAN_BATCH_SIZE = 500
+PERSON_KEY_BATCH_SIZE = 100
+"""Keys of persons destroyed in one run."""
 SCRUB_LOCK_ID = 0x7068695F73637275
 """PostgreSQL advisory lock, held by the worker that erases the first batch of expired claims."""
 DESTRUCTION_MARGIN = timedelta(hours=1)
@@ -68,12 +72,38 @@ def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: d
 
 
 def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:
-    """Erase all claims of a person now, including those of active sessions; return their number.
+    """Erase all claims of a person now, including those of active sessions and of their ID Tokens; return their number.
 
     Raises: HeldForLegalReasons, and then nothing was erased.
     """
     with transaction.atomic():
-        return _scrub_subjects(lock_subjects_of_users([user.pk]), cause="requested", origin=origin, now=now)
+        subjects = lock_subjects_of_users([user.pk])
+        in_tokens = _discard_id_tokens(subjects, cause="requested", origin=origin, now=now)
+        return in_tokens + _scrub_subjects(subjects, cause="requested", origin=origin, now=now)
+
+
+def _discard_id_tokens(subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime) -> int:
+    """Delete the ID Tokens of live sessions that have claims about these persons; return the number of the claims.
+
+    Raises: HeldForLegalReasons.
+    """
+    # By name, because sessions are a layer above claims. They are locked before the claims.
+    sessions = apps.get_model("django_phi_oidc", "OIDCSession")._default_manager
+    discarded: dict[int, list[tuple[str, ...]]] = {}
+    for subject_id, names in sessions.discard_personal_id_tokens(subjects):
+        discarded.setdefault(subject_id, []).append(names)
+    events = []
+    for subject in (subject for subject in subjects if subject.pk in discarded):
+        if is_on_legal_hold(subject, now=now):
+            raise HeldForLegalReasons
+        fields: Any = {"subject": str(subject.uuid), "origin": origin, "now": now}
+        for names in discarded[subject.pk]:
+            # A token that could not be decrypted has no names.
+            nameless = NewEvent(Action.CLAIM_SCRUBBED, **fields, detail={"cause": cause, "claims": [], "counts": []})
+            scrubbed = _create_scrub_events(names, cause=cause, **fields) or [nameless]
+            events += [event._replace(detail={**(event.detail or {}), "place": "id_token"}) for event in scrubbed]
+    enqueue_many(events)
+    return sum(len(names) for tokens in discarded.values() for names in tokens)
 
 
 def scrub_subject(subject: PairwiseSubject, *, cause: str, origin: Origin, now: datetime) -> int:
@@ -101,7 +131,12 @@ def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetim
     subjects = lock_subjects_of_users(users)
     rows, held = _lock_subject_claims(subjects, now=now)
     _mark_expired(held, now=now)
-    return _delete_claims(rows, subjects, cause="user_inactive", origin=origin, now=now)
+    count = _delete_claims(rows, subjects, cause="user_inactive", origin=origin, now=now)
+    # What a hold preserves has the key of the hold, except what could not be decrypted when the hold was placed.
+    preserved = StoredClaim.objects.filter(pk__in=held).exclude(bucket__startswith=retention_keys.HOLD_PREFIX)
+    kept = set(preserved.values_list("subject", flat=True))
+    _replace_person_keys([subject for subject in subjects if subject.pk not in kept])
+    return count
 
 
 def scrub_due_claims(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> int:
@@ -150,7 +185,7 @@ def scrub_past_limit(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> in
 
 
 def destroy_unused_keys(*, now: datetime) -> list[str]:
-    """Destroy the retention keys that no claim uses or will use; return their names.
+    """Destroy the retention keys that no claim uses or will use; return their names: days, holds, erased persons.
 
     `retention.key_unused` is committed before a key is destroyed, and the result in `retention.key_destroyed` after it.
     A key that can't be destroyed does not prevent the destruction of the others. Each run tries it again, and once an
@@ -159,17 +194,26 @@ def destroy_unused_keys(*, now: datetime) -> list[str]:
     """
     if not retention_keys.is_enabled():
         return []
-    store = retention_keys.get_store()
-    names = list(store.names())
-    names_in_use = list_keys_in_use() if names else ()
-    unused = [name for name in names if name not in names_in_use and not _can_be_in_use(name, now=now)]
+    store, destroyed, count = retention_keys.get_store(), list[str](), 0
+    for unused in _iter_unused_keys(store, now=now):
+        destroyed += _destroy_keys(store, unused, now=now)
+        count += len(unused)
+    if kept := count - len(destroyed):
+        raise KeyMissing(f"{kept} of {count} unused retention keys can't be destroyed.")
+    return destroyed
+
+
+def _destroy_keys(
+    store: retention_keys.RetentionKeyStore, unused: Mapping[str, UnusedPersonKey | None], *, now: datetime
+) -> list[str]:
+    """Destroy these keys, with their events, and return the names of those that are gone. Raises: AuditUnavailable."""
     new = [name for name in unused if not is_recorded(Action.RETENTION_KEY_UNUSED, "bucket", name, now=now)]
-    record_many([_create_key_event(Action.RETENTION_KEY_UNUSED, name, now=now) for name in new])
+    record_many([_create_key_event(Action.RETENTION_KEY_UNUSED, name, unused[name], now=now) for name in new])
     events: list[NewEvent] = []
     destroyed = []
     try:
-        for name in unused:
-            event = _create_key_event(Action.RETENTION_KEY_DESTROYED, name, now=now)
+        for name, person_key in unused.items():
+            event = _create_key_event(Action.RETENTION_KEY_DESTROYED, name, person_key, now=now)
             if _destroy_key(store, name):
                 destroyed.append(name)
                 events.append(event)
@@ -177,9 +221,10 @@ def destroy_unused_keys(*, now: datetime) -> list[str]:
                 alert = NewEvent(Action.ALERT_RAISED, Origin(), now, detail={"rule": "retention_key_kept"})
                 events += [item._replace(outcome="failure", reason=Code.KEY_MISSING) for item in (event, alert)]
     finally:
-        _record_results(events)
-    if kept := len(unused) - len(destroyed):
-        raise KeyMissing(f"{kept} of {len(unused)} unused retention keys can't be destroyed.")
+        with transaction.atomic():
+            person_keys = [person_key.pk for name in destroyed if (person_key := unused[name])]
+            UnusedPersonKey.objects.filter(pk__in=person_keys).delete()
+            enqueue_many(events)
     return destroyed
 
 
@@ -193,8 +238,26 @@ def _scrub_orphaned_claims(*, now: datetime) -> int:
     return erased
 
 
-def _create_key_event(action: Action, name: str, *, now: datetime) -> NewEvent:
-    return NewEvent(action, Origin(), now, detail={"bucket": name})
+def _iter_unused_keys(
+    store: retention_keys.RetentionKeyStore, *, now: datetime
+) -> Iterator[dict[str, UnusedPersonKey | None]]:
+    """Yield the names of the unused keys: those of days and holds, then batches of erased persons, with their rows."""
+    names = list(store.names())
+    names_in_use = list_keys_in_use() if names else ()
+    if unused := [name for name in names if name not in names_in_use and not _can_be_in_use(name, now=now)]:
+        yield dict.fromkeys(unused)
+    # The store is not asked for the keys of persons: it may have millions of them.
+    rows = UnusedPersonKey.objects.order_by("pk")
+    batch = list(rows[:PERSON_KEY_BATCH_SIZE])
+    while batch:
+        yield {str(person_key): person_key for person_key in batch}
+        # Also past the keys that can't be destroyed, so that these do not prevent the destruction of the others.
+        batch = list(rows.filter(pk__gt=batch[-1].pk)[:PERSON_KEY_BATCH_SIZE])
+
+
+def _create_key_event(action: Action, name: str, person_key: UnusedPersonKey | None, *, now: datetime) -> NewEvent:
+    subject = str(person_key.subject_uuid) if person_key else ""
+    return NewEvent(action, Origin(), now, subject=subject, detail={"bucket": name})
 
 
 def _destroy_key(store: retention_keys.RetentionKeyStore, name: str) -> bool:
@@ -205,16 +268,6 @@ def _destroy_key(store: retention_keys.RetentionKeyStore, name: str) -> bool:
     except KeyMissing as error:
         logger.error("The retention key %s can't be destroyed: %s", name, error)  # noqa: TRY400 -- the traceback may contain credentials of a key service
         return False
-
-
-def _record_results(events: Sequence[NewEvent]) -> None:
-    """Record the events; if the audit database has become unavailable, leave them in the outbox."""
-    try:
-        record_many(events)
-    except AuditUnavailable:
-        with transaction.atomic():
-            enqueue_many(events)
-        raise
 
 
 def _acquire_scrub_lock() -> bool:
@@ -260,9 +313,26 @@ def _delete_due_claims(
 
 def _scrub_subjects(subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime) -> int:
     rows, held = _lock_subject_claims(subjects, now=now)
-    if held:
+    # Also without held claims: a backup may have claims that the hold preserves, under the keys of these persons.
+    if held or any(is_on_legal_hold(subject, now=now) for subject in subjects):
         raise HeldForLegalReasons
+    _replace_person_keys(subjects)
     return _delete_claims(rows, subjects, cause=cause, origin=origin, now=now)
+
+
+def _replace_person_keys(subjects: Sequence[PairwiseSubject]) -> None:
+    """Mark the keys of these subjects as unused. A later sign-in uses a new one. Requires: the subjects are locked.
+
+    Also without claims: a backup may have claims of the person that were erased for another reason.
+    """
+    if not retention_keys.is_enabled():
+        return
+    unused = [UnusedPersonKey(id=subject.retention_key_id, subject_uuid=subject.uuid) for subject in subjects]
+    # After a restore, the key of a person may be marked again before it was destroyed.
+    UnusedPersonKey.objects.bulk_create(unused, ignore_conflicts=True)
+    for subject in subjects:
+        subject.retention_key_id = randomness.uuid4()
+    PairwiseSubject.objects.bulk_update(subjects, ["retention_key_id"])
 
 
 def _lock_subject_claims(

@@ -10,7 +10,7 @@ from django.db.models.functions import Coalesce
 from .. import conf
 from ..crypto import retention_keys
 from .legal_holds import list_active_holds
-from .models import StoredClaim, get_session_claim_condition
+from .models import StoredClaim, UnusedPersonKey, get_session_claim_condition
 from .retention_limits import UNDECLARED_MARGIN, find_limit, get_past_limit_condition
 
 OVERDUE_TOLERANCE = timedelta(hours=1)
@@ -66,12 +66,14 @@ class RetentionReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionKeySummary:
-    """The existing retention keys."""
+    """The existing retention keys of days and holds."""
 
     count: int
     oldest: date | None
     """The day of the oldest one; None: there are only keys of holds."""
     of_holds: int
+    of_erased_persons: int
+    """Keys of erased persons that are not destroyed yet. Other keys of persons are not counted."""
 
 
 def get_overdue_condition(*, now: datetime) -> Q:
@@ -122,4 +124,9 @@ def find_key_summary() -> RetentionKeySummary | None:
         return None
     days = [retention_keys.parse_key_date(name) for name in retention_keys.get_store().names()]
     dated = [day for day in days if day is not None]
-    return RetentionKeySummary(count=len(days), oldest=min(dated, default=None), of_holds=len(days) - len(dated))
+    return RetentionKeySummary(
+        count=len(days),
+        oldest=min(dated, default=None),
+        of_holds=len(days) - len(dated),
+        of_erased_persons=UnusedPersonKey.objects.count(),
+    )

@@ -6,13 +6,20 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import router
+
+from .._internal.sql import insert
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..config.claims import ClaimDeclaration
+from ..crypto.retention_keys import KeyCache
 from ..subjects.models import PairwiseSubject
 from .legal_holds import find_current_hold, get_claim_key_name, preserve_replaced_claims
 from .minimization import PROTOCOL_CLAIMS
 from .models import NO_SESSION, LegalHold, StoredClaim
+
+_UNIQUE_COLUMNS = ("subject_id", "session", "name")
+_REPLACED_COLUMNS = ("bucket", "value", "purpose", "obtained_at", "expires_at", "held_until", "owner", "retained_until")
 
 
 def store_claims(
@@ -40,21 +47,14 @@ def store_claims(
     if not names:
         return ()
     fields: dict[str, Any] = {"subject": subject, "session_id": session_id, "hold": hold, "now": now}
-    StoredClaim.objects.bulk_create(
-        [_create_row(declared_claims[name], claims[name], **fields) for name in names],
-        update_conflicts=True,
-        unique_fields=["subject", "session", "name"],
-        update_fields=[
-            "bucket",
-            "value",
-            "purpose",
-            "obtained_at",
-            "expires_at",
-            "held_until",
-            "owner",
-            "retained_until",
-        ],
-    )
+    rows = [_create_row(declared_claims[name], claims[name], **fields) for name in names]
+    encrypted: Any = StoredClaim._meta.get_field("value")
+    retention_key_cache: KeyCache = {}
+    for row in rows:
+        encrypted.encrypt(row, retention_key_cache=retention_key_cache)
+    # Not by bulk_create, which takes a tenth of the time of a sign-in.
+    using = router.db_for_write(StoredClaim)
+    insert(rows, using=using, unique=_UNIQUE_COLUMNS, replaced=_REPLACED_COLUMNS)
     detail = {"claims": list(names)}
     enqueue(Action.CLAIM_STORED, origin=origin, now=now, subject=str(subject.uuid), provider=provider, detail=detail)
     return names

@@ -12,10 +12,12 @@ from django.utils.translation import gettext as _
 from django.views.generic.base import ContextMixin, TemplateResponseMixin
 
 from .. import conf
+from ..access.enforcement import suppress_not_found
 from ..access.policy import PATIENT_REQUEST
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
 from ..errors import AuditUnavailable
+from .categories import list_names_hidden_of
 from .disclosure import RevealResult, reveal_many
 from .forms import PurposeForm
 from .masking import MaskedClaim
@@ -33,10 +35,11 @@ class DisplayedClaim:
 class RevealMixin(TemplateResponseMixin, ContextMixin):
     """A view that shows a person's claims masked, and on POST reveals those permitted for the chosen purpose.
 
-    Place it before TemplateView. The template gets `claims` (a list of DisplayedClaim), `form`, and after a disclosure
-    `purpose`; it reveals nothing itself. GET never reveals. The status is 400 without a purpose, 403 if nothing may be
-    revealed for it, and 503 if the audit log is unavailable, each with an error on the form. The project must restrict
-    access to the view, and render Django's CSRF token in the form.
+    Place it before TemplateView. The template gets `claims` (a list of DisplayedClaim), `form`, `redisclosure_notice`
+    (to be shown, unless empty), and after a disclosure `purpose`; it reveals nothing itself. GET never reveals. The
+    status is 400 without a purpose, 403 if nothing may be revealed for it, and 503 if the audit log is unavailable,
+    each with an error on the form. The project must restrict access to the view, and render Django's CSRF token in the
+    form.
     """
 
     request: HttpRequest
@@ -49,6 +52,10 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
     def get_person(self) -> AbstractBaseUser:
         """Return the person whose claims are shown; by default the signed-in user."""
         return cast(AbstractBaseUser, self.request.user)
+
+    def get_consent(self) -> str:
+        """Return the reference to the person's consent, for claims with a label; by default none."""
+        return ""
 
     def get_claim_declarations(self) -> Mapping[str, ClaimDeclaration]:
         claims = conf.claims()
@@ -67,7 +74,9 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
             DisplayedClaim(declared=claim, masked=MaskedClaim(actor, person, name), revealed=revealed.get(name))
             for name, claim in self.get_claim_declarations().items()
         ]
-        return super().get_context_data(**{"form": self.get_form(), "claims": claims, **kwargs})
+        notice = next((result.notice for result in revealed.values() if result.notice), "")
+        context = {"form": self.get_form(), "claims": claims, "redisclosure_notice": notice}
+        return super().get_context_data(**{**context, **kwargs})
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Reveal what the form's purpose permits, after the events are committed."""
@@ -86,13 +95,17 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
     def reveal(self, purpose: str) -> Mapping[str, RevealResult]:
         """Return the results of the claims declared for this purpose, or of all on a person's own request.
 
-        If no claim is declared for it, all are requested, so that the refusals are recorded. Raises: AuditUnavailable.
+        Claims of a category that the actor may not reveal are not requested. If no claim is left, all are requested, so
+        that the refusals are recorded. Raises: AuditUnavailable.
         """
         claims, person = self.get_claim_declarations(), self.get_person()
-        is_own_request = purpose == PATIENT_REQUEST and self._is_own_data()
+        is_own, actor = self._is_own_data(), Actor.from_request(self.request)
+        hidden = set() if is_own else list_names_hidden_of(actor.user, person)
+        is_own_request = purpose == PATIENT_REQUEST and is_own
         names = [name for name, claim in claims.items() if is_own_request or purpose == claim.purpose]
-        actor = Actor.from_request(self.request)
-        return reveal_many(actor, [person], names or claims, purpose=purpose)[person.pk]
+        names = [name for name in names if name not in hidden]
+        consents = {person.pk: suppress_not_found(self.get_consent, missing="")()}
+        return reveal_many(actor, [person], names or claims, purpose=purpose, consents=consents)[person.pk]
 
     def render_refused(self, form: PurposeForm) -> HttpResponseBase:
         """Return the page for a purpose that permits nothing; the reason is only in the audit log."""

@@ -184,6 +184,12 @@ parse_email_addresses = checked(
     "must be a list of mail addresses such as privacy@example.org",
 )
 
+parse_acr_values = checked(
+    parse_strings,
+    lambda values: all(value.split() == [value] for value in values),
+    "must be a list of values without blanks",
+)
+
 
 def is_url(url: str, *, forbidden: str) -> bool:
     """Say whether url is http or https with a host, in ASCII. urlsplit drops characters that string comparison sees."""

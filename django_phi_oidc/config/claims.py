@@ -1,5 +1,6 @@
 """The claims that a project requests, parsed into frozen values. No Django."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +12,7 @@ MAX_RETENTION = timedelta(days=36_525)
 CLAIM_REFERENCES = frozenset({"_claim_names", "_claim_sources"})
 """References to distributed and aggregated claims, which are never fetched. Spec: OIDC Core 5.6.2."""
 MAX_PURPOSE_LENGTH = 32
+_CATEGORY_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 ClaimRetention = Literal["session"] | timedelta | None
 
@@ -22,6 +24,9 @@ parse_purpose = checked(
     f"must be a PurposeOfUse code, {MAX_PURPOSE_LENGTH} characters at most",
 )
 """Not checked: that HL7 defines the code, which is check E007."""
+_parse_category = checked(
+    parse_string, _CATEGORY_PATTERN.fullmatch, "must be 1 to 32 lower-case letters, digits and _, the first a letter"
+)
 
 
 def _parse_retention(path: str, value: Any) -> ClaimRetention:
@@ -55,6 +60,12 @@ class ClaimDeclaration:
     members: Annotated[tuple[str, ...], _parse_members] = ()
     """For a claim that is an object, such as `address`: the names of the members that are stored. All other members are
     dropped at sign-in, and so is a value that is not an object. Default: all members."""
+    category: Annotated[str, _parse_category] = ""
+    """A short name such as `contact`. Actors then need [the permission of this category](claims.md#permissions) for the
+    claim of another person. Default: none: they need `reveal_storedclaim`."""
+    label: Literal["part2"] | None = None
+    """`part2`: a substance use disorder record. Each disclosure to others then needs a reference to the patient's
+    consent, and has [the notice of 42 CFR Part 2](../explanation/part2.md)."""
 
 
 def parse_claim(name: str, raw: Mapping[str, Any]) -> ClaimDeclaration:

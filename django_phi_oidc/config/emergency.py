@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from ._parsing import checked, fail, parse_duration, parse_email_addresses, parse_mapping, parse_strings
+from ._parsing import checked, fail, parse_acr_values, parse_duration, parse_email_addresses, parse_mapping
 
 PACKAGE_PERMISSION_PREFIX = "django_phi_oidc."
 """This app's own permissions open and review emergencies and disclose claims: no emergency grants them."""
@@ -17,12 +17,6 @@ MAX_UNREVIEWED = 1_000
 MIN_DURATION = timedelta(minutes=1)
 _parse_longest = partial(parse_duration, minimum=MIN_DURATION, maximum=MAX_DURATION)
 _PERMISSION_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*")
-
-_parse_acr = checked(
-    parse_strings,
-    lambda values: all(value.split() == [value] for value in values),
-    "must be a list of values without blanks",
-)
 
 
 def _parse_permissions(path: str, value: Any) -> Mapping[str, str]:
@@ -51,14 +45,21 @@ class EmergencyDeclaration:
     Default: `SECURITY_CONTACTS`."""
     longest: Annotated[timedelta, _parse_longest] = timedelta(hours=1)
     """timedelta or seconds, from a minute to 24 hours: the maximum duration."""
+    local_longest: Annotated[timedelta, _parse_longest] = timedelta(minutes=30)
+    """timedelta or seconds, from a minute to 24 hours: the maximum duration for a
+    [local account](../how-to/local-accounts.md#see-records), if `longest` is not shorter."""
     max_unreviewed: Annotated[int, _parse_max_unreviewed] = 10
     """From 1 to 1,000: how many emergency accesses without [a review](../how-to/emergency-access.md#the-review) a user
     may have opened within 24 hours. A further one is refused, with an alert."""
-    acr: Annotated[tuple[str, ...], _parse_acr] | None = None
-    """List of `acr` values, the weakest first: the sign-in must have one of them, otherwise the page asks for a
-    [stronger sign-in](../how-to/require-assurance.md). Empty: none is required. Default:
+    acr: Annotated[tuple[str, ...], parse_acr_values] | None = None
+    """List of `acr` values, the weakest first: the sign-in at the provider must have one of them, otherwise the page
+    asks for a [stronger sign-in](../how-to/require-assurance.md). Empty: none is required. Default:
     [multi-factor values](../how-to/emergency-access.md#in-your-templates) that the provider of the session offers."""
     spool: Path | None = None
     """Absolute path of a file on this machine, for permits
     [while the audit database is unavailable](../how-to/emergency-access.md#while-the-audit-log-is-unavailable).
     Default: none: they are refused then."""
+
+    def get_longest(self, *, is_local: bool) -> timedelta:
+        """Return the maximum duration. is_local: the person signed in with a local account."""
+        return min(self.longest, self.local_longest) if is_local else self.longest

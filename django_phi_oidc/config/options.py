@@ -30,6 +30,7 @@ from ._parsing import (
     parse_string,
     parse_strings,
 )
+from .admin_assurance import AdminAssuranceDeclaration
 from .apis import APIDeclaration, parse_api
 from .claims import ClaimDeclaration, parse_claim
 from .emergency import EmergencyDeclaration
@@ -60,7 +61,16 @@ _parse_origins = checked(
     lambda origins: all(map(_ORIGIN_PATTERN.fullmatch, origins)),
     "must be a list of origins: each is https:// and a host",
 )
+_parse_user_names = checked(
+    partial(parse_strings, items="user names"), lambda names: len(set(names)) == len(names), "has a name twice"
+)
 _parse_dotted_path = checked(parse_string, lambda path: "." in path, "must be a dotted path")
+
+
+def _parse_account_notices(path: str, value: Any) -> bool | str:
+    return value if isinstance(value, bool) else str(_parse_dotted_path(path, value))
+
+
 _parse_dotted_paths = checked(
     parse_strings, lambda paths: all("." in path for path in paths), "must be a list of dotted paths"
 )
@@ -164,16 +174,24 @@ class Options:
     """A logout makes the browser delete every cookie of the registered domain, also of other applications."""
     KEEP_OFFLINE: bool = False
     """A back-channel logout does not revoke refresh tokens of `offline_access`."""
-    BREAK_GLASS_ACCOUNT: str = ""
-    """The user name of the only [local account](../how-to/local-accounts.md) that may sign in with a password."""
+    BREAK_GLASS_ACCOUNTS: Annotated[tuple[str, ...], _parse_user_names] = ()
+    """List of the user names of [local accounts](../how-to/local-accounts.md), which may sign in with a password while
+    the provider is unavailable. One for each person."""
     PATIENT_RESOURCES: Annotated[str, _parse_dotted_path] | None = None
     """Dotted path of a function from a user to a list of `Type/id`: the resources about this user, for
     [who looked at it](../how-to/answer-a-request-of-a-person.md#list-the-disclosures)."""
     ACTIVATION_LIFETIME: Annotated[timedelta, _parse_activation_lifetime] = timedelta(days=14)
     """timedelta or seconds, at most 366 days: how long an [activation code](../how-to/activation-codes.md) is valid."""
+    ACCOUNT_NOTICES: Annotated[bool | str, _parse_account_notices] = True
+    """Persons get [a mail](../how-to/account-notices.md) when an identity is linked to their account or unlinked from
+    it, and after a sign-in with a new browser. On: to the e-mail address of the account; or the dotted path of a
+    function from a user to the address, which is empty for no mail."""
     EMERGENCY: EmergencyDeclaration | None = None
     """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default: none: no emergency
     access."""
+    ADMIN_ASSURANCE: AdminAssuranceDeclaration = field(default_factory=AdminAssuranceDeclaration)
+    """How strong and how recent [the sign-in of a user of the admin](../how-to/require-assurance.md#the-admin) must be,
+    [below](#admin_assurance). Default: nothing is required."""
     SECURITY_CONTACTS: Annotated[tuple[str, ...], parse_email_addresses] = ()
     """Mail addresses that get [security alerts](../how-to/watch-for-anomalies.md), and the mails about emergencies
     unless `EMERGENCY` has others."""

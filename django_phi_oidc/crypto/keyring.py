@@ -75,28 +75,41 @@ def generate_key() -> str:
 
 
 @sensitive_variables()
-def encrypt(value: str, *, context: Sequence[str], retention_key_name: str = "") -> str:
-    """Encrypt value under the newest encryption key, or under the retention key of that name, created if necessary.
+def encrypt(
+    value: str,
+    *,
+    context: Sequence[str],
+    retention_key_names: str = "",
+    retention_key_cache: retention_keys.KeyCache | None = None,
+) -> str:
+    """Encrypt value under the newest encryption key, or under the named retention keys, created if necessary.
 
-    context: must be the same for decryption. The ciphertext starts with the key id. Fernet's plaintext timestamp is set
-    to zero, so the time of encryption is not stored.
+    context: must be the same for decryption. The ciphertext starts with the key id or names. Fernet's plaintext
+    timestamp is set to zero, so the time of encryption is not stored.
     """
-    if retention_key_name:
-        key = SymmetricKey(retention_key_name, retention_keys.get_store().create(retention_key_name))
+    if retention_key_names:
+        material = retention_keys.get_or_create_key(retention_key_names, cache=retention_key_cache)
+        key = SymmetricKey(retention_key_names, material)
     else:
         key = get_keys("encryption")[0]
     # The output of json.dumps for a list of texts, in a quarter of the time.
     return _encrypt_bytes(f"[{','.join(map(encode_basestring, [*context, value]))}]".encode(), key)
 
 
-def decrypt(ciphertext: str, *, context: Sequence[str], keys: Sequence[SymmetricKey] | None = None) -> str:
+def decrypt(
+    ciphertext: str,
+    *,
+    context: Sequence[str],
+    keys: Sequence[SymmetricKey] | None = None,
+    retention_key_cache: retention_keys.KeyCache | None = None,
+) -> str:
     """Return the plaintext. Raises: KeyMissing, KeyUnknown; CiphertextInvalid, also for another context.
 
     keys: the encryption keys, read once for many texts; None: read them now.
     """
     key_id, _, token = ciphertext.partition(":")
-    if "-" in key_id and retention_keys.is_retention_key_name(key_id):
-        material = retention_keys.get_store().get(key_id)
+    if _is_retention(key_id) and retention_keys.are_retention_key_names(key_id):
+        material = retention_keys.find_key(key_id, cache=retention_key_cache)
         if material is None:
             raise KeyUnknown
         key = SymmetricKey(key_id, material)
@@ -137,14 +150,14 @@ def _get_key(key_id: str, keys: Sequence[SymmetricKey]) -> SymmetricKey:
 
 
 def _encrypt_bytes(envelope: bytes, key: SymmetricKey) -> str:
-    token = _create_fernet(key.material).encrypt_at_time(envelope, current_time=0)
+    token = _get_fernet(key).encrypt_at_time(envelope, current_time=0)
     return f"{key.id}:{token.decode('ascii')}"
 
 
 def _decrypt_envelope(key: SymmetricKey, token: str, context: Sequence[str]) -> tuple[bytes, str]:
     """Return the content of the token, and the value in it. Raises: CiphertextInvalid."""
     try:
-        envelope = _create_fernet(key.material).decrypt(token.encode("ascii"))
+        envelope = _get_fernet(key).decrypt(token.encode("ascii"))
         text = envelope.decode("utf-8")
         (*sealed_context, value), end = _decode_json_prefix(text)
     except (InvalidToken, ValueError, TypeError) as error:
@@ -201,6 +214,17 @@ def _parse_key(text: str) -> SymmetricKey:
     return SymmetricKey(hashlib.sha256(b"django_phi_oidc key id\x00" + material).hexdigest()[:8], material)
 
 
-@lru_cache(maxsize=64)
+def _is_retention(key_id: str) -> bool:
+    return "-" in key_id
+
+
+def _get_fernet(key: SymmetricKey) -> Fernet:
+    # Retention keys are not cached: there is one for each person, and none should stay in memory when it is destroyed.
+    return _create_fernet(key.material) if _is_retention(key.id) else _get_cached_fernet(key.material)
+
+
 def _create_fernet(material: bytes) -> Fernet:
     return Fernet(base64.urlsafe_b64encode(material))
+
+
+_get_cached_fernet = lru_cache(maxsize=64)(_create_fernet)

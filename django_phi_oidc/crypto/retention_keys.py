@@ -1,19 +1,24 @@
-"""Retention keys: one key for each day and retention period, stored outside the database and destroyed when unused.
+"""Retention keys, which are stored outside the database and destroyed when no claim needs them.
 
-Then no backup of the database reveals claims that have expired since. The setting `KEYS['retention']` is a folder
+There is one for each day and retention period, and one for each person. A claim is encrypted under both together. Then
+no backup of the database reveals claims that have expired since, nor those of a person that were erased on request.
+Claims on legal hold are encrypted under the key of the hold alone. The setting `KEYS['retention']` is a folder
 (`pathlib.Path`) or an object with the methods of `RetentionKeyStore`, such as a KMS or Vault client.
 """
 
 import base64
+import hmac
 import os
 import re
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Literal, Protocol, cast
 
 from django.core.exceptions import ImproperlyConfigured
+from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import randomness
@@ -22,7 +27,14 @@ from ..errors import KeyMissing
 KEY_BYTES = 32
 MARKER_NAME = "phi-oidc-retention-keys"
 """A file in the folder of the keys. An empty folder that was mounted in its place does not have it."""
-_NAME_PATTERN = re.compile(r"[0-9]{8}-(?:session|[0-9]{1,10})|hold-[0-9a-f]{32}")
+HOLD_PREFIX, _PERSON_PREFIX, _SEPARATOR = "hold-", "person/", "+"
+_DAY, _HOLD, _PERSON = "[0-9]{8}-(session|[0-9]{1,10})", "hold-[0-9a-f]{32}", "person/[0-9a-f]{2}/[0-9a-f]{30}"
+_STORED_NAME = re.compile(f"{_DAY}|{_HOLD}|{_PERSON}")
+NAMES_PATTERN = f"({_DAY}([+]{_PERSON})?|{_HOLD})"
+"""The names in a ciphertext, for Python and PostgreSQL."""
+_NAMES = re.compile(NAMES_PATTERN)
+KeyCache = dict[str, bytes]
+"""Keys by name that one operation has read. A longer use would miss that a key is destroyed."""
 
 
 class RetentionKeyStore(Protocol):
@@ -38,7 +50,10 @@ class RetentionKeyStore(Protocol):
         """Destroy the key of that name and every copy of it, if it exists."""
 
     def names(self) -> Iterable[str]:
-        """Return the names of all keys."""
+        """Return the names of the keys of days and holds. Other names are ignored, such as those of persons.
+
+        It is called every 10 seconds. There may be millions of persons: a name `person/…` can be left out.
+        """
 
 
 def is_enabled() -> bool:
@@ -81,7 +96,7 @@ class _ProjectStore:
 
     def names(self) -> Iterable[str]:
         with _translate_errors("names"):
-            return list(self._store.names())
+            return [name for name in self._store.names() if _is_listed(name)]
 
 
 @contextmanager
@@ -108,21 +123,71 @@ def retention_key_name(obtained_at: datetime, retention: timedelta | Literal["se
 
 def hold_key_name(hold_id: str) -> str:
     """Return the name of the key of a legal hold. hold_id: 32 hexadecimal digits."""
-    return f"hold-{hold_id}"
+    return f"{HOLD_PREFIX}{hold_id}"
+
+
+def person_key_name(key_id: uuid.UUID) -> str:
+    """Return the name of the key of a person. key_id: random. Its first two digits divide a folder into 256 parts."""
+    return f"{_PERSON_PREFIX}{key_id.hex[:2]}/{key_id.hex[2:]}"
+
+
+def join_names(bucket: str, person_key_id: uuid.UUID) -> str:
+    """Return the names of the keys of a claim: those of its day and of the person, or the bucket alone."""
+    if not bucket or bucket.startswith(HOLD_PREFIX):
+        return bucket
+    return f"{bucket}{_SEPARATOR}{person_key_name(person_key_id)}"
 
 
 def is_retention_key_name(name: str) -> bool:
-    """Say whether that is the name of a retention key and not the id of an encryption key."""
-    with suppress(ValueError):
-        if _NAME_PATTERN.fullmatch(name):
-            parse_key_date(name)
-            return True
-    return False
+    """Say whether a store can have a key of that name."""
+    return _is_valid(name, _STORED_NAME)
+
+
+def are_retention_key_names(names: str) -> bool:
+    """Say whether these are the names in a text that is encrypted under retention keys, and not an encryption key."""
+    return _is_valid(names, _NAMES)
+
+
+def find_key(names: str, *, cache: KeyCache | None = None) -> bytes | None:
+    """Return the key of texts with these names; None if one of the keys was destroyed. Raises: KeyMissing."""
+    return _combine_keys(names, get_store().get, cache)
+
+
+def get_or_create_key(names: str, *, cache: KeyCache | None = None) -> bytes:
+    """Return the key of texts with these names, creating each of the keys if necessary. Raises: KeyMissing."""
+    return cast(bytes, _combine_keys(names, get_store().create, cache))
+
+
+@sensitive_variables()
+def _combine_keys(names: str, load: Callable[[str], bytes | None], cache: KeyCache | None) -> bytes | None:
+    """Return the key for which all of the named keys are necessary. Spec: NIST SP 800-133 Rev. 2, 6.3."""
+    cache, keys = {} if cache is None else cache, []
+    for name in names.split(_SEPARATOR):
+        key = cache.get(name) or load(name)
+        if key is None:
+            return None
+        cache[name] = key
+        keys.append(key)
+    return keys[0] if len(keys) == 1 else hmac.digest(b"django_phi_oidc retention", b"".join(keys), "sha256")
 
 
 def parse_key_date(name: str) -> date | None:
     """Return the day of the claims under that key; None for the key of a legal hold."""
-    return None if name.startswith("hold-") else datetime.strptime(name[:8], "%Y%m%d").replace(tzinfo=UTC).date()
+    return None if name.startswith(HOLD_PREFIX) else datetime.strptime(name[:8], "%Y%m%d").replace(tzinfo=UTC).date()
+
+
+def _is_valid(names: str, pattern: re.Pattern[str]) -> bool:
+    if not pattern.fullmatch(names):
+        return False
+    with suppress(ValueError):
+        if not names.startswith(_PERSON_PREFIX):
+            parse_key_date(names)
+        return True
+    return False
+
+
+def _is_listed(name: str) -> bool:
+    return is_retention_key_name(name) and not name.startswith(_PERSON_PREFIX)
 
 
 def prepare_folder(folder: Path) -> bool:
@@ -164,15 +229,17 @@ class RetentionKeyFolder:
     def create(self, name: str) -> bytes:
         if key := self.get(name):
             return key
-        path, temporary = self._get_path(name), self._folder / f".{name}.{randomness.token_bytes(8).hex()}"
+        path = self._get_path(name)
+        temporary = path.with_name(f".{path.name}.{randomness.token_bytes(8).hex()}")
         try:
+            self._create_parents(path)
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 _write_durably(file, base64.urlsafe_b64encode(randomness.token_bytes(KEY_BYTES)))
             # Never replaces a file: of concurrent calls, the first one determines the key.
             with suppress(FileExistsError):
                 os.link(temporary, path)
             temporary.unlink()
-            _sync_folder(self._folder)
+            _sync_folder(path.parent)
         except OSError as error:
             raise KeyMissing(f"The retention key {name} can't be created.") from error
         key = self.get(name)
@@ -187,7 +254,7 @@ class RetentionKeyFolder:
             with path.open("r+b") as file:
                 _write_durably(file, bytes(path.stat().st_size))
             path.unlink()
-            _sync_folder(self._folder)
+            _sync_folder(path.parent)
         except FileNotFoundError:
             self._check_marker()
         except OSError as error:
@@ -195,7 +262,7 @@ class RetentionKeyFolder:
 
     def names(self) -> Iterable[str]:
         try:
-            names = sorted(path.name for path in self._folder.iterdir() if is_retention_key_name(path.name))
+            names = sorted(path.name for path in self._folder.iterdir() if _is_listed(path.name))
         except OSError as error:
             raise KeyMissing("The folder of the retention keys can't be read.") from error
         self._check_marker()
@@ -205,6 +272,12 @@ class RetentionKeyFolder:
         if not is_retention_key_name(name):
             raise ValueError("This is not the name of a retention key.")
         return self._folder / name
+
+    def _create_parents(self, path: Path) -> None:
+        for parent in reversed(path.relative_to(self._folder).parents[:-1]):
+            with suppress(FileExistsError):
+                (self._folder / parent).mkdir(mode=0o700)
+                _sync_folder((self._folder / parent).parent)
 
     def _check_marker(self) -> None:
         if not os.path.isfile(self._folder / MARKER_NAME):

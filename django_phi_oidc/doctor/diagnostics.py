@@ -306,7 +306,7 @@ def _check_rp_initiated_logout(members: Mapping[str, Any], *, declaration: Provi
         text = f"{known.name} requires {parameter}: without it a logout ends on its error page"
         remedy = f"Declare end_session_parameters with {parameter}, and id_token_hint: never."
         return _warning("logout", "end_session_parameter_missing", text, remedy)
-    if policy == "always" or (policy == "minimal" and declaration.end_session_method == "post"):
+    if policy == "always":
         return _ok("logout", "the session at the provider ends too: the ID Token is sent as the hint")
     if known and known.requires_id_token_hint:
         condition = "" if policy == "never" else " if it contains claims about the person"

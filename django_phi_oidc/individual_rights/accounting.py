@@ -3,16 +3,19 @@
 Disclosures for treatment, payment and health care operations are included, although the rule exempts them.
 """
 
+import json
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
 
 from ..access.policy import PATIENT_REQUEST, PURPOSES, is_resource_reference
+from ..access.recipients import UNKNOWN_RECIPIENT, Recipient, find_current_recipients, find_recipients
 from ..audit.actions import DISCLOSURE_ACTIONS
 from ..audit.events import (
     Action,
@@ -24,11 +27,20 @@ from ..audit.events import (
 )
 from ..audit.models import AuditEvent
 from ..audit.recorder import record_many
-from ..audit.search import PAGE_SIZE, EventQuery, KeysetPage, find_oldest_unarchived_time, list_events_of_query
+from ..audit.search import (
+    PAGE_SIZE,
+    EventQuery,
+    KeysetPage,
+    find_oldest_unarchived_time,
+    iterate_event_pages_of_query,
+    list_events_of_query,
+)
+from ..claims.legal_holds import find_suspended_purposes
 from ..crypto import keyring
+from ..errors import AuditUnavailable, KeyMissing
 from ..subjects.models import PairwiseSubject
+from .accounting_copies import store_copy
 
-_BATCH_SIZE = 1000
 _ACCOUNTING_YEARS = 6
 
 
@@ -41,9 +53,11 @@ class Disclosure:
     occurred_at: datetime
     action: str
     actor: str
-    """The primary key as text; empty for a command on the server."""
+    """The primary key as text; `os:` and more for the operator of a command; empty for the system."""
     is_own: bool
     """The actor is the person."""
+    recipient: Recipient = UNKNOWN_RECIPIENT
+    """The actor at the time of the access. Without a name: the person, a command, or unknown."""
     purpose: str
     """HL7 PurposeOfUse code, or empty."""
     resource: str
@@ -69,37 +83,90 @@ class DisclosureAccounting:
     subject_uuids: tuple[str, ...]
     resource_names: Mapping[str, str]
     """The names of the person's resources in the audit log, mapped to their names in the project."""
+    suspended_purposes: Mapping[str, datetime]
+    """The purposes whose disclosures are withheld, each with the end of the suspension. The person must not learn of
+    it. Spec: 45 CFR 164.528(a)(2)."""
+    origin: Origin
+    now: datetime
 
     def get_page(
         self, *, before: uuid.UUID | None = None, after: uuid.UUID | None = None, size: int = PAGE_SIZE
     ) -> KeysetPage[Disclosure, uuid.UUID]:
         """Return up to size disclosures, newest first: the newest ones, or those next to the event `before` or `after`.
 
-        The MACs of the events are NOT checked. Raises: AuditUnavailable, RowUnreadable.
+        The event of this accounting and a copy of it are committed first. The MACs of the events are NOT checked.
+        Requires: no open transaction, which could roll back the copy and not the event.
+        Raises: AuditUnavailable, RowUnreadable, and then nothing may be displayed.
         """
-        query = EventQuery(
-            actions=sorted(DISCLOSURE_ACTIONS | get_registered_disclosure_actions()),
-            subjects=self.subject_uuids,
-            resources=self.resource_names,
-            since=self.since,
-            excluded_actor="" if self.includes_own else self.user_pk,
-        )
-        page = list_events_of_query(query, before=before, after=after, page_size=size)
-        rows = tuple(map(self._create_disclosure, page.rows))
+        page = list_events_of_query(self._build_query(), before=before, after=after, page_size=size)
+        rows = self._create_disclosures(page.rows)
+        self._record(rows)
         return KeysetPage(rows=rows, newer_key=page.newer_key, older_key=page.older_key)
 
-    def iter_pages(self) -> Iterator[tuple[Disclosure, ...]]:
-        """Yield all disclosures, newest first, in pages of a thousand. Raises: AuditUnavailable, RowUnreadable."""
-        page = self.get_page(size=_BATCH_SIZE)
-        yield page.rows
-        while page.older_key is not None:
-            page = self.get_page(before=page.older_key, size=_BATCH_SIZE)
-            yield page.rows
+    def list_all(self) -> list[Disclosure]:
+        """Return all disclosures, newest first, as `get_page` does."""
+        pages = iterate_event_pages_of_query(self._build_query())
+        rows = [row for page in pages for row in self._create_disclosures(page)]
+        self._record(rows)
+        return rows
+
+    def count_withheld(self) -> int:
+        """Return how many disclosures are withheld from the person. Raises: AuditUnavailable, RowUnreadable."""
+        if not self.suspended_purposes:
+            return 0
+        withheld = replace(self._build_query(), excluded_purposes=(), purposes=self.suspended_purposes)
+        return sum(map(len, iterate_event_pages_of_query(withheld)))
 
     def find_available_since(self) -> datetime | None:
         """Return the oldest available time, or None if complete. Raises: AuditUnavailable, RowUnreadable."""
         oldest = find_oldest_unarchived_time()
         return oldest if oldest and oldest > self.since else None
+
+    def _build_query(self) -> EventQuery:
+        return EventQuery(
+            actions=sorted(DISCLOSURE_ACTIONS | get_registered_disclosure_actions()),
+            subjects=self.subject_uuids,
+            resources=self.resource_names,
+            since=self.since,
+            excluded_actor="" if self.includes_own else self.user_pk,
+            excluded_purposes=self.suspended_purposes,
+        )
+
+    def _record(self, rows: Sequence[Disclosure]) -> None:
+        """Commit a copy of what is given, and an event for each subject. Raises: AuditUnavailable, RowUnreadable.
+
+        Requires: no open transaction, such as that of ATOMIC_REQUESTS. The copy would be part of it, and the event not.
+        """
+        detail: dict[str, Any] = {"since": self.since.isoformat(timespec="seconds"), "count": len(rows)}
+        if self.suspended_purposes:
+            until = max(self.suspended_purposes.values())
+            detail |= {"withheld": self.count_withheld(), "suspended_until": until.isoformat(timespec="seconds")}
+        fields: Any = {"origin": self.origin, "now": self.now, "purpose": PATIENT_REQUEST}
+        fields |= {"action": Action.SUBJECT_ACCOUNTED, "resource": f"user/{self.user_pk}"}
+        try:
+            # The copy is rolled back if the events fail. The events are committed before it: if its COMMIT fails, they
+            # name a copy that does not exist, and nothing is displayed.
+            with transaction.atomic():
+                detail["sha256"] = store_copy(self.user_pk, list(map(_format_line, rows)), now=self.now)
+                subjects = self.subject_uuids or ("",)
+                record_many([NewEvent(subject=subject, detail=detail, **fields) for subject in subjects])
+        except KeyMissing as error:
+            raise AuditUnavailable from error
+
+    def _create_disclosures(self, events: Sequence[AuditEvent]) -> tuple[Disclosure, ...]:
+        """Return the disclosures with their recipients. Raises: AuditUnavailable without the keys."""
+        rows = [self._create_disclosure(event) for event in events]
+        looks = [(row.actor, row.occurred_at) for row in rows if not row.is_own]
+        try:
+            known = find_recipients(looks)
+        except KeyMissing as error:
+            raise AuditUnavailable from error
+        # Events from before the first row: the name that the account has now is better than none.
+        current = find_current_recipients({actor for actor, moment in looks if (actor, moment) not in known} - {""})
+        return tuple(
+            replace(row, recipient=known.get((row.actor, row.occurred_at)) or current.get(row.actor, UNKNOWN_RECIPIENT))
+            for row in rows
+        )
 
     def _create_disclosure(self, event: AuditEvent) -> Disclosure:
         detail = parse_detail(event.detail)
@@ -127,60 +194,52 @@ def create_accounting(
     origin: Origin,
     now: datetime,
 ) -> DisclosureAccounting:
-    """Return the accounting of the user's record, after an event for it is committed.
+    """Return the accounting of the user's record. Each part of it that is read is recorded.
 
     resources: `Type/id` of the user's resources in the project. include_own: also what the person accessed, which
-    164.528(a)(1)(ii) exempts. Deleted links are excluded, because they may have belonged to another person.
-    Raises: AuditUnavailable, and then nothing may be displayed; ImproperlyConfigured for an invalid resource.
+    164.528(a)(1)(ii) exempts. Deleted links are excluded, because they may have belonged to another person. Disclosures
+    for purposes that a legal hold suspends now are excluded, also from what staff give to the person.
+    Raises: ImproperlyConfigured for an invalid resource; KeyMissing.
     """
-    own = f"user/{user.pk}"
     # Refuse invalid references: an accounting that omits them would be incomplete. A bare string is iterable too.
     references = [] if isinstance(resources, str) else list(resources)
     if isinstance(resources, str) or not all(map(is_resource_reference, references)):
         raise ImproperlyConfigured("PHI_OIDC['PATIENT_RESOURCES'] must return a list of Type/id.")
-    references.insert(0, own)
+    references.insert(0, f"user/{user.pk}")
     names = {resource: resource for resource in references}
     # All names that the audit log may use: AUDIT['resource_ids'] and the oldest key may have changed.
     for key in keyring.get_keys("audit_mac"):
         names |= {compute_resource_pseudonym(resource, key=key.material): resource for resource in references}
     uuids = PairwiseSubject.objects.filter(user=user.pk).order_by("pk").values_list("uuid", flat=True)
     subjects = tuple(map(str, uuids))
-    event = NewEvent(
-        action=Action.SUBJECT_ACCOUNTED,
-        origin=origin,
-        now=now,
-        purpose=PATIENT_REQUEST,
-        resource=own,
-        detail={"since": since.isoformat(timespec="seconds")},
-    )
-    record_many([event._replace(subject=subject) for subject in subjects or ("",)])
     return DisclosureAccounting(
         user_pk=str(user.pk),
         since=since,
         includes_own=include_own,
         subject_uuids=subjects,
         resource_names=names,
+        suspended_purposes=find_suspended_purposes(user.pk, now=now),
+        origin=origin,
+        now=now,
     )
 
 
-def find_actor_accounts(disclosures: Collection[Disclosure]) -> dict[str, AbstractBaseUser]:
-    """Return the accounts of the actors by `Disclosure.actor`; deleted accounts are missing."""
-    model = get_user_model()
-    keys = {}
-    for actor in {disclosure.actor for disclosure in disclosures} - {""}:
-        try:
-            key = model._meta.pk.to_python(actor)
-            model._meta.pk.run_validators(key)
-        except ValidationError:
-            continue
-        keys[key] = actor
-    return {keys[user.pk]: user for user in model._default_manager.filter(pk__in=keys)} if keys else {}
-
-
-def get_display_name(account: AbstractBaseUser | None) -> str:
-    """Return the name of an actor; empty for an account that has no name or was deleted."""
-    full_name = getattr(account, "get_full_name", None)
-    return str(full_name()).strip() if full_name else ""
+def _format_line(disclosure: Disclosure) -> str:
+    """Return the line of the copy: JSON with sorted members."""
+    members = {
+        "action": disclosure.action,
+        "actor": disclosure.actor,
+        "claims": disclosure.claims,
+        "emergency": disclosure.emergency,
+        "event": str(disclosure.id),
+        "name": disclosure.recipient.name,
+        "occurred_at": disclosure.occurred_at.astimezone(UTC).isoformat(),
+        "own": disclosure.is_own,
+        "purpose": disclosure.purpose,
+        "resource": disclosure.resource,
+        "roles": disclosure.recipient.roles,
+    }
+    return json.dumps(members, sort_keys=True, ensure_ascii=False)
 
 
 def get_accounting_start(now: datetime) -> datetime:

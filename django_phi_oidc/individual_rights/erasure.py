@@ -18,7 +18,7 @@ from ..claims.models import StoredClaim
 from ..errors import HeldForLegalReasons
 from ..sessions.models import OIDCSession
 from ..subjects.invitations import revoke_activation_codes
-from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
+from ..subjects.models import AccountNotice, ActivationCode, KnownDevice, PairwiseIdentifier, PairwiseSubject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,8 @@ def erase_person(
         locked = list(PairwiseSubject.objects.select_for_update(no_key=True).filter(pk__in=pks).order_by("pk"))
         if any(is_on_legal_hold(subject, now=now) for subject in locked):
             raise HeldForLegalReasons
+        # Before the notices that this unlinking writes.
+        AccountNotice.objects.filter(user=user.pk).delete()
         # Locked in the same order as at the end of a session, to prevent a deadlock.
         sessions = OIDCSession.objects.filter(subject__in=locked).order_by("pk").select_for_update()
         session_ids = list(sessions.values_list("pk", flat=True))
@@ -77,6 +79,7 @@ def _erase_account_data(user: AbstractBaseUser, *, origin: Origin, now: datetime
     """Erase the rest of an account without a link; return the numbers of sessions, identifiers and codes."""
     if PairwiseSubject.objects.filter(user=user.pk).exists():
         return 0, 0, 0
+    KnownDevice.objects.filter(user=user.pk).delete()
     codes = ActivationCode.objects.filter(user=user.pk)
     # Valid codes are revoked first: otherwise the person could redeem one and be linked again.
     revoke_activation_codes(codes, reason="erased", origin=origin, now=now)

@@ -1,7 +1,9 @@
 """Export all stored data of a person, and who accessed it, in one document. Spec: 45 CFR 164.524, GDPR 15."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,15 +13,31 @@ from django.db.models import Model, Q
 from django.views.decorators.debug import sensitive_variables
 
 from ..access.emergency.models import EmergencyAccess
-from ..access.policy import PATIENT_REQUEST
+from ..access.part2 import NOTICE, NOTICE_SECTION, PART2, lacks_consent
+from ..access.policy import CONSENT_MISSING, PATIENT_REQUEST
+from ..access.recipients import list_stored_names
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
 from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
-from ..claims.models import LegalHold, StoredClaim
+from ..claims.categories import find_declared_refusal
+from ..claims.legal_holds import find_suspended_purposes
+from ..claims.minimization import list_personal_claims
+from ..claims.models import FOREVER, LegalHold, StoredClaim
+from ..claims.retention_limits import get_expiry
 from ..config.claims import ClaimDeclaration
-from ..errors import KeyRingError
-from ..sessions.models import OIDCSession
-from ..subjects.models import ActivationCode, PairwiseIdentifier, PairwiseSubject
+from ..crypto import keyring
+from ..errors import KeyRingError, RevealRefused
+from ..oidc.jose import parse_compact_jws
+from ..sessions.models import OIDCSession, PendingRevocation, RevocationStatus
+from ..subjects.models import AccountNotice, ActivationCode, KnownDevice, PairwiseIdentifier, PairwiseSubject
+from .models import AccountingCopy
+
+_HOLD_ACTIONS = frozenset({Action.HOLD_PLACED, Action.HOLD_RELEASED})
+
+_TOKEN_NAMES = {"access_token": "access token (may contain claims)", "refresh_token": "refresh token"}
+"""Columns of a session, and hints of a revocation. The values are credentials, so they are not exported."""
+_CODE_TIMES = ("created_at", "expires_at", "redeemed_at", "revoked_at")
+_EMERGENCY_FIELDS = ("is_local", "permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +46,16 @@ class PersonExport:
 
     document: Mapping[str, Any] = field(repr=False)
     unreadable_items: tuple[str, ...]
+    withheld_count: int
+    """Events and claims that a suspension of the accounting keeps from the person: for staff only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OpenedSession:
+    row: OIDCSession
+    id_token: Mapping[str, Any] = field(repr=False)
+    """The claims that are kept of the ID Token."""
+    is_readable: bool
 
 
 @sensitive_variables()
@@ -40,83 +68,190 @@ def export_person(
     now: datetime,
     purpose: str = PATIENT_REQUEST,
     reason_code: str = "",
+    actor_user: Any = None,
+    consent: str = "",
 ) -> PersonExport:
     """Return the stored data of these subjects of user as JSON values, after the events of the export are committed.
 
     purpose: the HL7 PurposeOfUse code of the export. reason_code: the `reason` of its events; contains nothing about a
-    person.
+    person. actor_user: the account that gets the document, which then needs the permission of the category of each
+    claim, stored or in a kept ID Token, and must be a superuser for an undeclared claim; None: a command on the server.
+    consent: the reference to the person's consent, for claims with a label; at the person's own request (PATRQT) none
+    is needed (42 CFR 2.23).
 
-    Included: all stored claims, even expired ones; sessions without tokens and keys; legal holds without their reason,
+    Included: all stored claims, even expired ones; sessions without keys, with the claims that are kept of their ID
+    Token, and the names of their other stored tokens, which may contain claims; legal holds without their reason,
     which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
-    their author; and emergency accesses that the person opened, without record and reason, which are about others. The
-    number of SELECTs does not depend on the number of subjects. Only the events are read in pages of a thousand.
-    Raises: AuditUnavailable, and then nothing was decrypted.
+    their author; emergency accesses that the person opened, without record and reason, which are about others; the
+    names under which the person got data of others; which accountings were given, without their lines; notices; and
+    known browsers. The number of SELECTs does not depend on the number of subjects. Only the events are read in pages
+    of a thousand.
+
+    While a legal hold suspends the accounting (45 CFR 164.528(a)(2)), the document leaves out that hold, the events for
+    its purposes and the expired claims that no other hold preserves, unless the export is for one of these purposes
+    itself.
+    Raises: AuditUnavailable, and then no stored claim was decrypted, and the kept ID Tokens only for the names of their
+    claims; RevealRefused, after the events of the refused claims: a document without them would be incomplete.
     """
-    claims = list(StoredClaim.objects.filter(subject__in=subjects).order_by("name", "obtained_at"))
-    fields: dict[str, Any] = {"origin": origin, "now": now, "purpose": purpose, "reason": reason_code}
-    record_many(list(_build_export_events(user, subjects, claims, **fields)))
-    unreadable: list[str] = []
+    suspended = find_suspended_purposes(user.pk, now=now)
+    suspended = {} if purpose in suspended else suspended
+    until = max(suspended.values()).isoformat(timespec="seconds") if suspended else ""
+    claims = list(
+        StoredClaim.objects.filter(subject__in=subjects).select_related("subject").order_by("name", "obtained_at")
+    )
     holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
-    uuids = {subject.pk: str(subject.uuid) for subject in subjects}
-    # After a link is deleted, its sessions still refer to the account.
-    is_of_person = Q(subject__in=subjects) | Q(user=user.pk, subject=None)
-    sessions = OIDCSession.objects.filter(is_of_person).order_by("started_at", "pk")
-    identifiers = PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
-    codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
-    code_times = ("created_at", "expires_at", "redeemed_at", "revoked_at")
-    emergencies = EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
-    emergency_names = ("permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
+    claim_count = len(claims)
+    if suspended:
+        holds, claims = _hide_suspending_holds(holds, claims, claim_declarations, now=now)
+    sessions = _open_sessions(user, subjects)
+    names = _list_claim_names(subjects, claims, sessions)
+    labelled = {name for name, declaration in claim_declarations.items() if declaration.label}
+    fields: dict[str, Any] = {"origin": origin, "now": now, "purpose": purpose, "consent": consent}
+    _refuse_claims(user, names, claim_declarations, actor_user=actor_user, **fields)
+    fields |= {"reason": reason_code, "labelled": labelled, "suspended_until": until}
+    record_many(list(_build_export_events(user, names, **fields)))
+    unreadable: list[str] = []
+    withheld: list[uuid.UUID] = []
     document = {
         "exported_at": _format_datetime(now),
+        "redisclosure_notice": NOTICE if any(not labelled.isdisjoint(each) for each in names.values()) else None,
         "account": {"id": str(user.pk), "username": user.get_username()},
         "subjects": [
             {
                 "uuid": str(subject.uuid),
                 **_serialize(subject, "issuer", "first_seen_at", "last_seen_at"),
-                "claims": [
-                    _serialize_claim(claim, claim_declarations.get(claim.name), user.pk, unreadable)
-                    for claim in claims
-                    if claim.subject_id == subject.pk
-                ],
+                "claims": list(_iter_claims(subject, claims, claim_declarations, user.pk, unreadable)),
                 "holds": [
                     _serialize(h, "placed_at", "until", "released_at") for h in holds if h.subject_id == subject.pk
                 ],
-                "events": list(_iter_events(subject, unreadable)),
+                "events": list(_iter_events(subject, unreadable, withheld, suspended_purposes=suspended)),
             }
             for subject in subjects
         ],
-        "sessions": [_serialize_session(session, uuids) for session in sessions],
-        "identifiers": [_serialize(identifier, "sector", "value") for identifier in identifiers],
-        "invitations": [_serialize(code, "provider", *code_times) for code in codes],
-        "emergencies": [
-            {"id": str(row.pk), **_serialize(row, *emergency_names, optional=("close_reason", "verdict"))}
-            for row in emergencies
-        ],
+        "sessions": _serialize_sessions(sessions, unreadable),
+        **_serialize_account_data(user),
+        "notices": [_serialize_notice(row, unreadable) for row in AccountNotice.objects.filter(user=user.pk)],
         "unreadable": unreadable,
     }
-    return PersonExport(document=document, unreadable_items=tuple(unreadable))
+    withheld_count = len(withheld) + claim_count - len(claims)
+    return PersonExport(document=document, unreadable_items=tuple(unreadable), withheld_count=withheld_count)
+
+
+def _serialize_account_data(user: AbstractBaseUser) -> dict[str, Any]:
+    """Return what is stored for the account, and not for one of its subjects."""
+    identifiers = PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
+    codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
+    emergencies = EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
+    copies = AccountingCopy.objects.filter(account=str(user.pk)).defer("lines").order_by("first_given_at", "pk")
+    devices = KnownDevice.objects.filter(user=user.pk).order_by("first_used_at", "pk")
+    return {
+        "devices": [_serialize(device, "first_used_at", "last_used_at") for device in devices],
+        "identifiers": [_serialize(identifier, "sector", "value") for identifier in identifiers],
+        "invitations": [_serialize(code, "provider", *_CODE_TIMES) for code in codes],
+        "emergencies": [
+            {"id": str(row.pk), **_serialize(row, *_EMERGENCY_FIELDS, optional=("close_reason", "verdict"))}
+            for row in emergencies
+        ],
+        "recipient_names": [
+            {"since": _format_datetime(since), "name": recipient.name, "roles": list(recipient.roles)}
+            for since, recipient in list_stored_names(user)
+        ],
+        "accountings": [_serialize(copy, "first_given_at", "last_given_at", "count", "sha256") for copy in copies],
+    }
+
+
+def _hide_suspending_holds(
+    holds: Sequence[LegalHold],
+    claims: Sequence[StoredClaim],
+    declarations: Mapping[str, ClaimDeclaration],
+    *,
+    now: datetime,
+) -> tuple[list[LegalHold], list[StoredClaim]]:
+    """Return the other holds, and the claims that would be stored without the suspending ones, held by the others."""
+    others = [hold for hold in holds if not hold.suspended_until]
+    ends = [
+        (hold.subject_id, hold.until or FOREVER)
+        for hold in others
+        if hold.released_at is None and (hold.until or FOREVER) > now
+    ]
+    for claim in claims:
+        claim.held_until = max((until for subject, until in ends if subject == claim.subject_id), default=None)
+    stored = [claim for claim in claims if claim.held_until or get_expiry(claim, declarations.get(claim.name)) > now]
+    return others, stored
+
+
+def _list_claim_names(
+    subjects: Sequence[PairwiseSubject], claims: Sequence[StoredClaim], sessions: Sequence[_OpenedSession]
+) -> dict[PairwiseSubject | None, list[str]]:
+    """Return the sorted names of the claims of each subject. None: an account or a session without a subject."""
+    names: dict[PairwiseSubject | None, set[str]] = {subject: set() for subject in subjects}
+    for claim in claims:
+        names[claim.subject].add(claim.name)
+    for session in sessions:
+        if personal := list_personal_claims(session.id_token):
+            names.setdefault(session.row.subject, set()).update(personal)
+    return {subject: sorted(of_subject) for subject, of_subject in names.items()} or {None: []}
+
+
+def _refuse_claims(
+    user: AbstractBaseUser,
+    names_by_subject: Mapping[PairwiseSubject | None, Sequence[str]],
+    declarations: Mapping[str, ClaimDeclaration],
+    *,
+    actor_user: Any,
+    consent: str,
+    **event_fields: Any,
+) -> None:
+    """Raises: RevealRefused if claims are refused by their declaration, after an event for each."""
+    is_own_request = event_fields["purpose"] == PATIENT_REQUEST
+    event = NewEvent(Action.ACCESS_DENIED, outcome="failure", resource=f"user/{user.pk}", **event_fields)
+    events = []
+    for subject, names in names_by_subject.items():
+        uuid_text = "" if subject is None else str(subject.uuid)
+        for name in names:
+            refusal = find_declared_refusal(actor_user, declarations.get(name), subject, consent=consent)
+            if refusal and not (is_own_request and refusal == CONSENT_MISSING):
+                events.append(event._replace(subject=uuid_text, reason=refusal, detail={"claim": name}))
+    record_many(events)
+    if events:
+        raise RevealRefused(events[0].reason)
 
 
 def _build_export_events(
     user: AbstractBaseUser,
-    subjects: Sequence[PairwiseSubject],
-    claims: Sequence[StoredClaim],
+    names_by_subject: Mapping[PairwiseSubject | None, Sequence[str]],
+    *,
+    consent: str,
+    labelled: AbstractSet[str],
+    suspended_until: str,
     **event_fields: Any,
 ) -> Iterator[NewEvent]:
     """Yield the events: the claim names of each subject, or one event for an account without subjects."""
-    names_by_subject = {
-        str(subject.uuid): sorted({claim.name for claim in claims if claim.subject_id == subject.pk})
-        for subject in subjects
-    }
-    for subject_id, names in (names_by_subject or {"": []}).items():
+    suspension = {"suspended_until": suspended_until} if suspended_until else {}
+    for subject, names in names_by_subject.items():
         for start in range(0, max(len(names), 1), MAX_ITEMS):
+            batch = names[start : start + MAX_ITEMS]
+            label_detail = {"notice": NOTICE_SECTION} | ({} if lacks_consent(PART2, consent) else {"consent": consent})
+            is_labelled = not labelled.isdisjoint(batch)
             yield NewEvent(
                 action=Action.SUBJECT_EXPORTED,
-                subject=subject_id,
+                subject="" if subject is None else str(subject.uuid),
                 resource=f"user/{user.pk}",
-                detail={"claims": names[start : start + MAX_ITEMS]},
+                detail={"claims": batch, **suspension, **(label_detail if is_labelled else {})},
                 **event_fields,
             )
+
+
+def _iter_claims(
+    subject: PairwiseSubject,
+    claims: Sequence[StoredClaim],
+    declarations: Mapping[str, ClaimDeclaration],
+    user_id: Any,
+    unreadable: list[str],
+) -> Iterator[dict[str, Any]]:
+    for claim in claims:
+        if claim.subject_id == subject.pk:
+            yield _serialize_claim(claim, declarations.get(claim.name), user_id, unreadable)
 
 
 @sensitive_variables()
@@ -129,6 +264,7 @@ def _serialize_claim(
         **_serialize(claim, "name", "purpose"),
         # The legal basis of another purpose does not apply to this claim.
         "basis": declaration.basis if declaration and declaration.purpose == claim.purpose else None,
+        "label": declaration.label if declaration else None,
         **_serialize(claim, "obtained_at", "expires_at", "held_until"),
     }
     try:
@@ -139,26 +275,84 @@ def _serialize_claim(
         return fields
 
 
+def _serialize_notice(notice: AccountNotice, unreadable: list[str]) -> dict[str, Any]:
+    """Return the notice with its address; if it can't be decrypted, it is missing, and listed in unreadable."""
+    sealed: Any = AccountNotice._meta.get_field("address")
+    fields = _serialize(notice, "kind", "provider", "occurred_at", "sent_at")
+    try:
+        return {**fields, "address": sealed.decrypt(notice)}
+    except KeyRingError:
+        unreadable.append(f"address of notice {notice.pk}")
+        return fields
+
+
 def _serialize(row: Model, *names: str, optional: Sequence[str] = ()) -> dict[str, Any]:
     """Return these fields of the row. optional: their names in addition, with None instead of an empty text."""
     values = {name: getattr(row, name) for name in names} | {name: getattr(row, name) or None for name in optional}
     return {name: _format_datetime(value) if isinstance(value, datetime) else value for name, value in values.items()}
 
 
-def _serialize_session(session: OIDCSession, subject_uuids: Mapping[int, str]) -> dict[str, Any]:
+@sensitive_variables()
+def _open_sessions(user: AbstractBaseUser, subjects: Sequence[PairwiseSubject]) -> list[_OpenedSession]:
+    """Return the sessions with the claims that they keep of their ID Tokens."""
+    keys = keyring.find_keys("encryption")
+    # After a link is deleted, its sessions still refer to the account.
+    is_of_person = Q(subject__in=subjects) | Q(user=user.pk, subject=None)
+    opened = []
+    for row in OIDCSession.objects.filter(is_of_person).select_related("subject").order_by("started_at", "pk"):
+        columns = row.decrypt_columns(("id_token_claims", "id_token"), keys=keys)
+        claims = json.loads(columns.plaintexts.get("id_token_claims", "{}"))
+        if id_token := columns.plaintexts.get("id_token"):
+            claims |= parse_compact_jws(id_token).payload
+        is_readable = not (columns.ciphertexts or columns.damaged)
+        opened.append(_OpenedSession(row=row, id_token=claims, is_readable=is_readable))
+    return opened
+
+
+@sensitive_variables()
+def _serialize_sessions(sessions: Sequence[_OpenedSession], unreadable: list[str]) -> list[dict[str, Any]]:
+    """Return the sessions, without the claims that identify the session.
+
+    An ID Token that can't be decrypted is added to unreadable.
+    """
+    revocations = PendingRevocation.objects.filter(status=RevocationStatus.PENDING).order_by("token_type_hint", "pk")
+    names_to_revoke: dict[uuid.UUID | None, list[str]] = {}
+    for revocation in revocations.filter(session__in=[session.row.pk for session in sessions]):
+        names_to_revoke.setdefault(revocation.session, []).append(_TOKEN_NAMES[revocation.token_type_hint])
     times = ("started_at", "last_seen_at", "ended_at", "auth_time")
-    return {
-        "id": str(session.pk),
-        "subject": None if session.subject_id is None else subject_uuids[session.subject_id],
-        **_serialize(session, "provider", "issuer", *times, optional=("end_reason", "acr")),
-    }
+    serialized = []
+    for session in sessions:
+        row = session.row
+        if not session.is_readable:
+            unreadable.append(f"ID Token of session {row.pk}")
+        serialized.append(
+            {
+                "id": str(row.pk),
+                "subject": None if row.subject is None else str(row.subject.uuid),
+                **_serialize(row, "provider", "issuer", *times, optional=("end_reason", "acr")),
+                "id_token": {name: value for name, value in session.id_token.items() if name not in ("nonce", "sid")},
+                "tokens": [name for column, name in _TOKEN_NAMES.items() if getattr(row, column) is not None],
+                "to_revoke": names_to_revoke.get(row.pk, []),
+            }
+        )
+    return serialized
 
 
-def _iter_events(subject: PairwiseSubject, unreadable_items: list[str]) -> Iterator[dict[str, Any]]:
+def _iter_events(
+    subject: PairwiseSubject,
+    unreadable_items: list[str],
+    withheld_ids: list[uuid.UUID],
+    *,
+    suspended_purposes: Collection[str],
+) -> Iterator[dict[str, Any]]:
     """Yield the events about the subject, up to a row that was altered into an invalid event."""
     try:
         for event in iterate_events(EventFilters(subject=str(subject.uuid))):
             detail = parse_detail(event.detail)
+            is_suspending_hold = event.action in _HOLD_ACTIONS and "suspended_until" in detail
+            if event.purpose in suspended_purposes or (suspended_purposes and is_suspending_hold):
+                withheld_ids.append(event.id)
+                continue
             yield {
                 "id": str(event.id),
                 **_serialize(event, "occurred_at", "action", "outcome", "purpose", "actor"),

@@ -1,15 +1,17 @@
 """The page on which users see who accessed their own record."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlencode
 
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import transaction
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils.decorators import classonlymethod
 from django.utils.translation import gettext as _
 from django.views.generic import View
 from django.views.generic.base import ContextMixin
@@ -19,18 +21,12 @@ from .._internal import clock
 from ..access.enforcement import enforce_assurance, render_unavailable, set_no_store
 from ..access.no_store import mark_response_private
 from ..access.policy import Assurance
+from ..access.recipients import Recipient
 from ..audit.filters import EventCursorForm
 from ..audit.request_context import Actor
 from ..audit.search import RowUnreadable
 from ..errors import AuditUnavailable
-from .accounting import (
-    Disclosure,
-    DisclosureAccounting,
-    create_accounting,
-    find_actor_accounts,
-    get_accounting_start,
-    get_display_name,
-)
+from .accounting import Disclosure, DisclosureAccounting, create_accounting, get_accounting_start
 
 logger = logging.getLogger("django_phi_oidc.individual_rights")
 
@@ -50,20 +46,29 @@ class AccountingMixin(ContextMixin, View):
 
     Template context: `disclosures` (a list of DisplayedDisclosure, newest first), `since`, `shows_own`, `newer` and
     `older` (query strings, or empty), and on the last page `begins_at` if older events are only in archives. `?all=1`
-    also shows the user's own accesses. An event is recorded before each page is displayed. Requires an OIDC session;
-    the response is not stored; without the audit log it is 503.
+    also shows the user's own accesses. Disclosures whose accounting a legal hold suspends are left out, and nothing
+    shows that. An event is recorded before each page is displayed. Requires an OIDC session; the response is not
+    stored; without the audit log it is 503. ATOMIC_REQUESTS does not apply to the view.
     """
 
     request: HttpRequest
     page_size = 50
 
+    @classonlymethod
+    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:  # noqa: N805 -- as in Django's View
+        """Return the view, which runs in no transaction of the request: it could roll the copy back, not the event."""
+        return transaction.non_atomic_requests(super().as_view(**initkwargs))
+
     def get_since(self, now: datetime) -> datetime:
         """Return the start of the period: six years ago, as in the rule."""
         return get_accounting_start(now)
 
-    def get_actor_name(self, actor: AbstractBaseUser | None) -> str:
-        """Return the name of an actor for display. None: the account was deleted."""
-        return get_display_name(actor) or _("a member of staff")
+    def get_recipient_name(self, recipient: Recipient) -> str:
+        """Return the name for display of an account that had access, as it was at that time.
+
+        Its name is empty for an account without one, for a command on the server, and if it is unknown.
+        """
+        return recipient.name or _("a member of staff")
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         mark_response_private(request)
@@ -84,12 +89,11 @@ class AccountingMixin(ContextMixin, View):
         shows_own = self.request.GET.get("all") == "1"
         accounting = self._create_accounting(include_own=shows_own, now=clock.now())
         page = accounting.get_page(**cursor.cleaned_data, size=self.page_size)
-        accounts = find_actor_accounts(page.rows)
         context = {
             "disclosures": [
                 DisplayedDisclosure(
                     disclosure=row,
-                    actor_name=_("you") if row.is_own else self.get_actor_name(accounts.get(row.actor)),
+                    actor_name=_("you") if row.is_own else self.get_recipient_name(row.recipient),
                     purpose=_(row.purpose_name) if row.purpose else "",
                 )
                 for row in page.rows

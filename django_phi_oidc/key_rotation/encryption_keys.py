@@ -18,6 +18,7 @@ from django.db.models import QuerySet
 from .._internal.sql import durable
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
+from ..crypto.retention_keys import NAMES_PATTERN
 from ..errors import Undecryptable
 from ..fields import SealedTextField
 
@@ -26,8 +27,8 @@ BATCH_SIZE = 2_000
 RETRY_PAUSES_SECONDS = (0.0, 0.05, 0.2, 0.5)
 """Before each further attempt at rows that others locked or changed."""
 ENCRYPTION_KEY_PATTERN = "^[0-9a-f]{8}:"
-RETENTION_KEY_PATTERN = "^([0-9]{8}-(session|[0-9]{1,10})|hold-[0-9a-f]{32}):gAAAA"
-"""A name as in `crypto.retention_keys`, with a hyphen unlike a key id, and the start of a Fernet token."""
+RETENTION_KEY_PATTERN = f"^{NAMES_PATTERN}:gAAAA"
+"""The names of retention keys, with a hyphen unlike a key id, and the start of a Fernet token."""
 _RETENTION_GROUP, _UNRECOGNIZED_GROUP = "-", ""
 _TEXT_ALIAS = "phi_oidc_sealed_text"
 # Not in our ciphertexts. A text that contains it anyway is left alone, although base64 decoding would ignore it.

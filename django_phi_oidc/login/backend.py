@@ -19,6 +19,7 @@ from mozilla_django_oidc.auth import OIDCAuthenticationBackend as MozillaBackend
 
 from .. import conf
 from .._internal.clock import now
+from ..audit.request_context import use_origin
 from ..crypto import keyring
 from ..errors import AccountError, AccountNotSaved, Code, PhiOidcError
 from ..subjects.account_fields import build_account_fields, create_username
@@ -37,30 +38,36 @@ class BreakGlassCredentials:
 
 
 class BreakGlassBackend(ModelBackend):
-    """Authenticates the account that BREAK_GLASS_ACCOUNT names by its password."""
+    """Authenticates the accounts that BREAK_GLASS_ACCOUNTS lists by their passwords."""
 
     @sensitive_variables()
     def authenticate(  # type: ignore[override]  # accepts only these credentials, as Django allows
         self, request: HttpRequest | None, *, break_glass: BreakGlassCredentials
     ) -> Any:
         """Return the user, or None. A wrong name takes as long as a wrong password."""
-        name, user_model = conf.break_glass_account(), get_user_model()
-        user: Any = None
-        if name and constant_time_compare(break_glass.username, name):
-            user = user_model._default_manager.filter(**{user_model.USERNAME_FIELD: name}).first()
+        user: Any = find_local_account(break_glass.username)
         if user is None:
             make_password(break_glass.password)
             return None
         return user if user.check_password(break_glass.password) and self.user_can_authenticate(user) else None
 
     def get_user(self, user_id: Any) -> Any:
-        """Return the account while BREAK_GLASS_ACCOUNT names it, and it is active."""
+        """Return the account while BREAK_GLASS_ACCOUNTS lists it, and it is active."""
         user: Any = super().get_user(user_id)
-        return user if user is not None and user.get_username() == conf.break_glass_account() else None
+        return user if user is not None and user.get_username() in conf.break_glass_accounts() else None
 
     # ModelBackend's would not call the methods above.
     aauthenticate = BaseBackend.aauthenticate  # type: ignore[assignment]  # it takes passwords
     aget_user = BaseBackend.aget_user
+
+
+def find_local_account(username: str) -> Any:
+    """Return the account of that name, active or not, if BREAK_GLASS_ACCOUNTS lists it."""
+    # Each name is compared, so that the time does not show which one is listed.
+    if not sum(constant_time_compare(username, name) for name in conf.break_glass_accounts()):
+        return None
+    user_model = get_user_model()
+    return user_model._default_manager.filter(**{user_model.USERNAME_FIELD: username}).first()
 
 
 class OIDCAuthenticationBackend(MozillaBackend):
@@ -82,7 +89,9 @@ class OIDCAuthenticationBackend(MozillaBackend):
         """Return the user, with the subject in `user.pairwise_link`. Raises: AccountError."""
         provider = conf.providers().get(sign_in.provider)
         may_create = provider is not None and provider.provisioning == "create"
-        with _log_unsaved_account():
+        # Not the user of the request: another person may have signed in to this browser before.
+        origin = sign_in.origin._replace(actor="", session="")
+        with _log_unsaved_account(), use_origin(lambda: origin):
             linked = get_or_create_account(
                 issuer=sign_in.issuer,
                 sub=sign_in.sub,
@@ -97,7 +106,8 @@ class OIDCAuthenticationBackend(MozillaBackend):
                 raise AccountError(Code.USER_INACTIVE)
             if not linked.created:
                 try:
-                    user = self.update_user(user, sign_in.claims)
+                    with use_origin(lambda: origin._replace(actor=str(user.pk))):
+                        user = self.update_user(user, sign_in.claims)
                 except (PhiOidcError, PermissionDenied):
                     raise
                 except Exception as error:

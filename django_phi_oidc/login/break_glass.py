@@ -1,7 +1,7 @@
-"""Password sign-in for the one local account, for when no provider is reachable. Each use raises an alert.
+"""Password sign-in for the local accounts, for when no provider is reachable. Each use raises an alert.
 
-The page exists only if BREAK_GLASS_ACCOUNT names the account. The session lasts an hour and is no OIDC session, so
-claims stay encrypted.
+The page exists only if BREAK_GLASS_ACCOUNTS lists an account. The session lasts an hour and is no OIDC session: claims
+stay encrypted, and guarded views need an open emergency.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ from ..access.responses import set_private_headers
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.refusals import report_refusal
-from ..audit.request_context import Actor
+from ..audit.request_context import LOCAL_SIGN_IN_KEY, Actor
 from ..audit.throttling import add_attempt, get_sender_network, remove_attempt
 from ..errors import AuditUnavailable
 from ..sessions.activity import ENDS_AT_KEY
-from .backend import BreakGlassCredentials
+from .backend import BreakGlassCredentials, find_local_account
 from .failures import TEMPLATES_BY_PAGE
 from .provider_selection import parse_next_url
 
@@ -54,12 +54,12 @@ class BreakGlassLoginForm(forms.Form):
     [public_view, csrf_protect, sensitive_post_parameters("password"), sensitive_variables()], name="dispatch"
 )
 class BreakGlassLoginView(View):
-    """Signs the local account in, after the event that permits it and an alert are committed."""
+    """Signs a local account in, after the event that permits it and an alert are committed."""
 
     http_method_names = ("get", "post")
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        if not conf.break_glass_account():
+        if not conf.break_glass_accounts():
             raise Http404
         return super().dispatch(request, *args, **kwargs)
 
@@ -75,8 +75,11 @@ class BreakGlassLoginView(View):
             user = auth.authenticate(request, break_glass=BreakGlassCredentials(**form.cleaned_data))
         if user is None:
             # The page is the same whether the name, the password or the limit was the reason.
-            detail = {"stage": "local"}
-            refusal = report_refusal(Action.LOGIN_REFUSED, REFUSAL_CODE, origin=origin, now=now, detail=detail)
+            fields: dict[str, Any] = {
+                "detail": {"stage": "local"},
+                "resource": _find_guessed_account(form) if counter_keys else "",
+            }
+            refusal = report_refusal(Action.LOGIN_REFUSED, REFUSAL_CODE, origin=origin, now=now, **fields)
             return _render_page(request, status=503 if refusal.audit_error else 403)
         for counter_key in counter_keys:
             remove_attempt(_THROTTLE_KIND, counter_key, now=now)
@@ -90,6 +93,8 @@ class BreakGlassLoginView(View):
         # Ends the previous user's session. RevocationMiddleware then queues the revocation of its tokens.
         request.session.flush()
         auth.login(request, user)
+        # Another sign-in of the user in this Django session replaces the backend, and so ends what this entry permits.
+        request.session[LOCAL_SIGN_IN_KEY] = request.session[auth.BACKEND_SESSION_KEY]
         request.session[ENDS_AT_KEY] = int((now + SESSION_LIFETIME).timestamp())
         request.session.set_expiry(int(SESSION_LIFETIME.total_seconds()))
         url = parse_next_url(request) or resolve_url(settings.LOGIN_REDIRECT_URL)
@@ -107,6 +112,12 @@ def _count_guess(network: str, *, now: datetime) -> Sequence[str]:
     # A network is an address, a prefix or "unknown".
     share, limit = ("first", MAX_FIRST_GUESSES) if guesses_of_network == 1 else ("repeated", MAX_REPEATED_GUESSES)
     return (network, share) if add_attempt(_THROTTLE_KIND, share, now=now) <= limit else ()
+
+
+def _find_guessed_account(form: BreakGlassLoginForm) -> str:
+    """Return the listed account that the form names, as a resource, so that guesses at one account can be found."""
+    user = find_local_account(form.cleaned_data.get("username", ""))
+    return "" if user is None else f"user/{user.pk}"
 
 
 def _render_page(request: HttpRequest, *, status: int) -> HttpResponse:

@@ -1,5 +1,6 @@
 """The token exchange of a sign-in, after its authorization response, in the order of Core 3.1.3."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ PROVIDER_TIMEOUT_SECONDS = 8.0
 """For each call to the provider at sign-in."""
 CALLBACK_SECONDS = 16.0
 """For all calls of a callback together. With the revocation of refused tokens, the user waits for less than 20 s."""
+MAX_AMR_VALUES = 16
+_AMR_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,14 @@ class TokenExchangeResult:
         """The ID Token's acr; empty when it is too long to store, which R6 refuses if acr was requested."""
         acr = self.id_token_claims.get("acr")
         return acr if isinstance(acr, str) and len(acr) <= 255 else ""
+
+    @property
+    def amr(self) -> list[str]:
+        """The methods of the authentication (RFC 8176) for the audit log; none if it is not a list of short names."""
+        amr = self.id_token_claims.get("amr")
+        if not isinstance(amr, list) or len(amr) > MAX_AMR_VALUES:
+            return []
+        return amr if all(isinstance(value, str) and _AMR_PATTERN.fullmatch(value) for value in amr) else []
 
     @property
     def auth_time(self) -> datetime | None:

@@ -5,12 +5,13 @@ Spec: OIDC Core 3.1.2.1 (prompt, max_age), 3.1.3.7 (13); 45 CFR 164.312(a)(2)(ii
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from django.http import HttpRequest, HttpResponse
 
 from .. import conf
+from .._internal import randomness
 from ..audit.request_context import find_oidc_session_id
 from ..config.providers import ProviderDeclaration
 from ..errors import KeyMissing
@@ -33,6 +34,7 @@ MAX_AGE_SECONDS = 60
 """Sent so that the provider returns auth_time. Not 0, which some providers treat as absent. The response is checked
 against the time of the request, see `validate_reauthentication`."""
 _CONTEXT = "last session"
+_DEVICE_ATTRIBUTE = "phi_oidc_device"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +42,32 @@ class LastSession:
     """The last OIDC session that this browser started."""
 
     session: str
+    device: str = field(default="", repr=False)
+    """A random id of this browser, for the notice about a new one; empty if no user of it gets notices."""
 
 
 def remember_session(response: HttpResponse, request: HttpRequest) -> None:
     """Set the cookie that names the session of the request."""
     if session_id := find_oidc_session_id(request.session):
-        name, last = get_encrypted_cookie_name(request, COOKIE_NAME), LastSession(session=str(session_id))
+        name, device = get_encrypted_cookie_name(request, COOKIE_NAME), _find_device(request)
+        last = LastSession(session=str(session_id), device=device)
         set_encrypted_cookie(response, request, name, last, context=_CONTEXT, lifetime=COOKIE_LIFETIME)
+
+
+def get_device(request: HttpRequest) -> str:
+    """Return the id of this browser from the cookie, or a new one, which `remember_session` then stores in it."""
+    device = _find_device(request) or randomness.token_b64url(16)
+    setattr(request, _DEVICE_ATTRIBUTE, device)
+    return device
+
+
+def _find_device(request: HttpRequest) -> str:
+    if device := getattr(request, _DEVICE_ATTRIBUTE, ""):
+        return str(device)
+    last = read_encrypted_cookie(
+        request, get_encrypted_cookie_name(request, COOKIE_NAME), LastSession, context=_CONTEXT
+    )
+    return last.device if last else ""
 
 
 def is_reauthentication_due(request: HttpRequest, *, declaration: ProviderDeclaration, now: datetime) -> bool:

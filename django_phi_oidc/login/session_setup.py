@@ -23,7 +23,7 @@ from .._internal import clock, randomness
 from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
 from ..audit.events import Action, NewEvent, Origin
-from ..audit.outbox import defer_delivery, record_with_deferred
+from ..audit.outbox import defer_delivery, enqueue_many, record_with_deferred
 from ..audit.request_context import ASSURANCE_KEY, SESSION_KEY, Actor, build_assurance_entry, find_oidc_session_id
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
@@ -31,13 +31,17 @@ from ..crypto import keyring
 from ..errors import AccountError, Code, NotProvisioned
 from ..oidc.token import ReceivedToken
 from ..sessions.activity import TIMES_KEY, create_times_entry
+from ..sessions.kept_id_token import reduce_id_token
 from ..sessions.lifecycle import end_session, start_session
 from ..sessions.models import EndReason, PendingRevocation, TokenToRevoke
 from ..sessions.recent_logouts import was_logged_out
 from ..sessions.tasks import retry_on_lost_connection, revoke_after_commit
+from ..subjects.devices import register_device
 from ..subjects.linking import mark_seen
-from ..subjects.models import PairwiseSubject
+from ..subjects.models import NoticeKind, PairwiseSubject
+from ..subjects.notices import find_notice_address, write_notice
 from .code_exchange import TokenExchangeResult
+from .reauthentication import get_device
 
 
 def establish_session(
@@ -67,6 +71,7 @@ def establish_session(
             # account's row is written: the check for the last administrator locks several account rows in order.
             new.sync_roles()
             new.log_in()
+            new.register_device()
             origin = Actor.from_request(request).origin
             stored_claims = new.create_oidc_session(origin)
             discarded = new.queue_discarded_tokens(issued_tokens)
@@ -106,7 +111,7 @@ class _NewSession:
     result: TokenExchangeResult
     provider: ProviderDeclaration
     now: datetime
-    session_id: uuid.UUID = field(default_factory=lambda: uuid.UUID(bytes=randomness.token_bytes(16), version=4))
+    session_id: uuid.UUID = field(default_factory=randomness.uuid4)
 
     @property
     def subject(self) -> PairwiseSubject:
@@ -149,29 +154,42 @@ class _NewSession:
         _save_only_when_changed(session)
         auth.login(self.request, self.user)
 
+    def register_device(self) -> None:
+        """Register the browser of users who get notices, and write the notice about a new one."""
+        if not find_notice_address(self.user):
+            return
+        is_new = register_device(self.user, get_device(self.request), now=self.now)
+        if is_new and not self.user.pairwise_link.created:
+            write_notice(self.user, NoticeKind.NEW_DEVICE, provider=self.provider.name, now=self.now)
+
     def create_oidc_session(self, origin: Origin) -> Sequence[str]:
         """Insert the OIDC session and its claims, and return the names of the stored claims."""
+        provider, policy = self.provider.name, self.provider.id_token_hint
+        id_token = reduce_id_token(self.result.tokens.id_token, self.result.id_token_claims, policy=policy)
         start_session(
             session_id=self.session_id,
             user=self.subject.user,
             subject=self.subject,
-            provider=self.provider.name,
+            provider=provider,
             issuer=self.provider.issuer,
             sid=self.result.sid,
             tokens=self.result.tokens,
+            id_token=id_token,
             django_session_key=str(self.request.session.session_key),
             auth_time=self.result.auth_time,
             acr=self.result.acr,
             now=self.now,
             persist_tokens=self.provider.tokens == "keep",
         )
+        subject = str(self.subject.uuid)
+        enqueue_many(id_token.build_events(origin=origin, now=self.now, provider=provider, subject=subject))
         return store_claims(
             self.result.claims,
             declared_claims=conf.claims(),
             subject=self.subject,
             session_id=self.session_id,
             origin=origin,
-            provider=self.provider.name,
+            provider=provider,
             now=self.now,
         )
 
@@ -189,6 +207,8 @@ class _NewSession:
     def build_events(self, stored_claims: Sequence[str], origin: Origin) -> list[NewEvent]:
         """Return the event that permits the sign-in, and further events about it."""
         details: dict[Action, Any] = {Action.LOGIN_SUCCEEDED: {"acr": self.result.acr, "claims": list(stored_claims)}}
+        if amr := self.result.amr:
+            details[Action.LOGIN_SUCCEEDED]["amr"] = amr
         if self.result.undeclared_claims:
             details[Action.CLAIM_OVERFETCHED] = {"claims": list(self.result.undeclared_claims)}
         if self.result.tokens.lifetime_alert:

@@ -26,6 +26,7 @@ from ..crypto import keyring
 from ..errors import AccountError, CallbackError, Code, IDTokenError
 from ..oidc.token import ReceivedToken
 from ..provider.registry import Provider, get_provider
+from ..sessions.kept_id_token import reduce_id_token
 from ..sessions.lifecycle import find_live_session_with_subject, renew_session
 from ..sessions.models import EndReason, OIDCSession
 from ..sessions.tasks import end_session_and_revoke, revoke_after_commit
@@ -165,16 +166,18 @@ def _renew_current_session(
         now=now,
         provider=declaration.name,
         subject=str(session.subject.uuid) if session.subject else "",
-        detail={"acr": result.acr},
+        detail={"acr": result.acr, **({"amr": result.amr} if result.amr else {})},
     )
     revocation_ids = renew_session(
         session.pk,
         subject_id=session.subject_id,
         tokens=result.tokens,
+        id_token=reduce_id_token(result.tokens.id_token, result.id_token_claims, policy=declaration.id_token_hint),
         sid=result.sid,
         acr=result.acr,
         auth_time=result.auth_time,
         persist_tokens=declaration.tokens == "keep",
+        origin=actor.origin,
         now=now,
     )
     if revocation_ids is None:

@@ -6,6 +6,8 @@
                                                      (the lines above, without this blank line, are signed)
     — log.example/audit Az3grlgtzPICa5OS8npVm...     base64 of the 4 bytes of the key id and the 64 of the signature
 
+A statement is a signed note of another text (`sign_statement`). No text is both.
+
 Spec: C2SP tlog-checkpoint, C2SP signed-note (only Ed25519, signature type 0x01).
 """
 
@@ -81,9 +83,7 @@ def sign_checkpoint(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> str:
     NOT checked: that the log signed no other root for this size, which the caller must guarantee.
     Raises: ValueError, as build_checkpoint_body. Spec: signed-note, "Format".
     """
-    body = build_checkpoint_body(checkpoint)
-    signature = compute_key_id(checkpoint.origin, key.public_key()) + key.sign(body.encode())
-    return f"{body}\n{_EM_DASH} {checkpoint.origin} {_encode_base64(signature)}\n"
+    return _sign(build_checkpoint_body(checkpoint), checkpoint.origin, key)
 
 
 def parse_checkpoint(note: str) -> Checkpoint:
@@ -92,7 +92,7 @@ def parse_checkpoint(note: str) -> Checkpoint:
     Extension lines are ignored. An origin that is not a valid key name is refused.
     Raises: CheckpointInvalid. Spec: tlog-checkpoint, "Note text"; signed-note, "Format".
     """
-    return _parse_note(note)[0]
+    return _parse_checkpoint_note(note)[0]
 
 
 def verify_checkpoint(note: str, keys: Sequence[LogKey], *, expected_origin: str | None = None) -> Checkpoint:
@@ -102,20 +102,54 @@ def verify_checkpoint(note: str, keys: Sequence[LogKey], *, expected_origin: str
     and the id of one of keys must be valid. NOT checked without expected_origin: which log it is.
     Raises: CheckpointInvalid. Spec: signed-note, "Signatures".
     """
-    checkpoint, body, signatures = _parse_note(note)
+    checkpoint, body, signatures = _parse_checkpoint_note(note)
     if expected_origin is not None and checkpoint.origin != expected_origin:
         raise CheckpointInvalid("The checkpoint belongs to another log.")
     usable = [_find_public_key(key, checkpoint.tree_size) for key in keys]
-    key_ids = [(key, compute_key_id(checkpoint.origin, key)) for key in usable if key is not None]
+    if not _has_signature(body, signatures, checkpoint.origin, [key for key in usable if key is not None]):
+        raise CheckpointInvalid("The checkpoint is not signed by a known key of the log.")
+    return checkpoint
+
+
+def sign_statement(body: str, *, name: str, key: Ed25519PrivateKey) -> str:
+    """Return a note of another text than a checkpoint, signed with a key of the log.
+
+    name: the key name. Raises: ValueError for a name that is not valid, or a text that would be a signed checkpoint.
+    Spec: signed-note, "Format".
+    """
+    if not _KEY_NAME_PATTERN.fullmatch(name) or _BODY_PATTERN.fullmatch(body):
+        raise ValueError("Not a key name, or the text of a checkpoint.")
+    return _sign(body, name, key)
+
+
+def verify_statement(note: str, keys: Sequence[Ed25519PublicKey], *, name: str) -> str:
+    """Return the text of a note that is signed with one of keys under this key name, and has no other signature.
+
+    NOT checked: what the text says. Raises: CheckpointInvalid. Spec: signed-note, "Signatures".
+    """
+    body, signatures = _split_note(note)
+    if len(signatures) != 1 or not _has_signature(body.encode(), signatures, name, keys):
+        raise CheckpointInvalid("The note is not signed by a known key of the log.")
+    return body
+
+
+def _sign(body: str, name: str, key: Ed25519PrivateKey) -> str:
+    signature = compute_key_id(name, key.public_key()) + key.sign(body.encode())
+    return f"{body}\n{_EM_DASH} {name} {_encode_base64(signature)}\n"
+
+
+def _has_signature(
+    body: bytes, signatures: Sequence[_NoteSignature], name: str, keys: Sequence[Ed25519PublicKey]
+) -> bool:
+    """Return whether one of keys signed under that name. Raises: CheckpointInvalid for an invalid signature of one."""
+    key_ids = [(key, compute_key_id(name, key)) for key in keys]
     verified = False
     for line in signatures:
-        matching = [key for key, key_id in key_ids if (line.key_name, line.key_id) == (checkpoint.origin, key_id)]
+        matching = [key for key, key_id in key_ids if (line.key_name, line.key_id) == (name, key_id)]
         if matching and not any(_is_valid_signature(key, line.signature, body) for key in matching):
             raise CheckpointInvalid("A signature of the log's key is not valid.")
         verified = verified or bool(matching)
-    if not verified:
-        raise CheckpointInvalid("The checkpoint is not signed by a known key of the log.")
-    return checkpoint
+    return verified
 
 
 def _find_public_key(key: LogKey, tree_size: int) -> Ed25519PublicKey | None:
@@ -159,21 +193,27 @@ def parse_verifier_key(text: str) -> tuple[str, Ed25519PublicKey]:
     return name, public_key
 
 
-def _parse_note(note: str) -> tuple[Checkpoint, bytes, list[_NoteSignature]]:
+def _parse_checkpoint_note(note: str) -> tuple[Checkpoint, bytes, list[_NoteSignature]]:
     """Return the checkpoint, the signed bytes and the unverified signatures."""
-    # The first comparison avoids searching very long input.
-    if len(note) > MAX_NOTE_BYTES or _FORBIDDEN_CHARACTERS.search(note) or len(note.encode()) > MAX_NOTE_BYTES:
-        raise CheckpointInvalid("Not a note of the accepted form.")
-    text, _, lines = note.rpartition("\n\n")
-    body = f"{text}\n"
+    body, signatures = _split_note(note)
     match = _BODY_PATTERN.fullmatch(body)
-    if match is None or not lines.endswith("\n"):
+    if match is None:
         raise CheckpointInvalid("Not the lines of a signed checkpoint.")
-    signatures = [_parse_signature(line) for line in lines[:-1].split("\n")]
     tree_size, root_hash = int(match[2]), _parse_base64(match[3])
     if tree_size > MAX_TREE_SIZE or len(root_hash) != HASH_BYTES:
         raise CheckpointInvalid("No tree has this size, or this root hash.")
     return Checkpoint(origin=match[1], tree_size=tree_size, root_hash=root_hash), body.encode(), signatures
+
+
+def _split_note(note: str) -> tuple[str, list[_NoteSignature]]:
+    """Return the signed text and the unverified signatures."""
+    # The first comparison avoids searching very long input.
+    if len(note) > MAX_NOTE_BYTES or _FORBIDDEN_CHARACTERS.search(note) or len(note.encode()) > MAX_NOTE_BYTES:
+        raise CheckpointInvalid("Not a note of the accepted form.")
+    text, _, lines = note.rpartition("\n\n")
+    if not lines.endswith("\n"):
+        raise CheckpointInvalid("Not the lines of a signed note.")
+    return f"{text}\n", [_parse_signature(line) for line in lines[:-1].split("\n")]
 
 
 def _parse_signature(line: str) -> _NoteSignature:

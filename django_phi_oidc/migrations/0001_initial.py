@@ -117,6 +117,18 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="UnusedPersonKey",
+            fields=[
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("subject_uuid", models.UUIDField(editable=False)),
+            ],
+            options={
+                "verbose_name": "unused person key",
+                "verbose_name_plural": "unused person keys",
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
             name="UsedIdentifier",
             fields=[
                 ("digest", models.CharField(editable=False, max_length=64, primary_key=True, serialize=False)),
@@ -266,6 +278,7 @@ class Migration(migrations.Migration):
                 ("first_seen_at", models.DateTimeField(verbose_name="first seen at")),
                 ("last_seen_at", models.DateTimeField(verbose_name="last seen at")),
                 ("held_until", models.DateTimeField(editable=False, null=True)),
+                ("retention_key_id", models.UUIDField(default=uuid.uuid4, editable=False)),
                 (
                     "user",
                     models.ForeignKey(
@@ -279,7 +292,10 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "pairwise subject",
                 "verbose_name_plural": "pairwise subjects",
-                "permissions": (("export_pairwisesubject", "Can export all that is held of persons"),),
+                "permissions": (
+                    ("export_pairwisesubject", "Can export all that is held of persons"),
+                    ("reveal_storedclaim", "Can reveal claims of other persons"),
+                ),
             },
         ),
         migrations.CreateModel(
@@ -294,6 +310,19 @@ class Migration(migrations.Migration):
                 (
                     "released_by",
                     models.CharField(default="", editable=False, max_length=255, verbose_name="released by"),
+                ),
+                (
+                    "suspended_until",
+                    models.DateTimeField(blank=True, null=True, verbose_name="accounting suspended until"),
+                ),
+                (
+                    "suspended_purposes",
+                    models.JSONField(blank=True, default=list, verbose_name="purposes of these disclosures"),
+                ),
+                ("agency", models.CharField(blank=True, max_length=255, verbose_name="agency or official")),
+                (
+                    "oral_statement_at",
+                    models.DateTimeField(blank=True, null=True, verbose_name="oral statement of"),
                 ),
                 (
                     "subject",
@@ -327,6 +356,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("token_type_hint", models.CharField(max_length=16, verbose_name="token type hint")),
+                ("token_digest", models.CharField(max_length=64, null=True)),
                 ("token_expires_at", models.DateTimeField(null=True, verbose_name="token expires at")),
                 (
                     "status",
@@ -365,6 +395,11 @@ class Migration(migrations.Migration):
                         fields=["session"],
                         name="phi_oidc_revocation_session",
                     ),
+                    models.Index(
+                        condition=models.Q(("token_digest__isnull", False)),
+                        fields=["token_digest"],
+                        name="phi_oidc_revocation_token",
+                    ),
                 ],
             },
         ),
@@ -383,6 +418,25 @@ class Migration(migrations.Migration):
                 "default_permissions": (),
                 "constraints": [
                     models.UniqueConstraint(fields=("minute", "reason", "network"), name="phi_oidc_refusalcount_unique")
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="RecordedConfiguration",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("component", models.CharField(max_length=64)),
+                ("digest", models.CharField(max_length=64)),
+                ("content", models.TextField()),
+                ("number", models.PositiveIntegerField(default=0)),
+                ("seen_at", models.DateTimeField()),
+            ],
+            options={
+                "verbose_name": "recorded configuration",
+                "verbose_name_plural": "recorded configurations",
+                "default_permissions": (),
+                "constraints": [
+                    models.UniqueConstraint(fields=("component", "digest"), name="phi_oidc_configuration_unique")
                 ],
             },
         ),
@@ -504,6 +558,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name="id")),
                 ("actor", models.CharField(editable=False, max_length=255)),
+                ("is_local", models.BooleanField(default=False, editable=False, verbose_name="local account")),
                 ("resource", models.CharField(editable=False, max_length=200, verbose_name="resource")),
                 ("permissions", models.JSONField(editable=False)),
                 ("purpose", models.CharField(editable=False, max_length=16, verbose_name="purpose")),
@@ -645,6 +700,7 @@ class Migration(migrations.Migration):
                 ("access_token", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
                 ("refresh_token", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
                 ("id_token", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
+                ("id_token_claims", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
                 ("access_token_expires_at", models.DateTimeField(null=True, verbose_name="access token expires at")),
                 ("auth_time", models.DateTimeField(null=True, verbose_name="auth time")),
                 ("acr", models.CharField(blank=True, max_length=255, verbose_name="acr")),
@@ -725,7 +781,7 @@ class Migration(migrations.Migration):
                 (
                     "value",
                     django_phi_oidc.fields.SealedTextField(
-                        bind=("subject_id", "session", "name", "owner", "retained_until"), bucket="bucket"
+                        bind=("subject_id", "session", "name", "owner", "retained_until"), bucket="retention_key_names"
                     ),
                 ),
                 ("purpose", models.CharField(max_length=32, verbose_name="purpose")),
@@ -747,10 +803,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "stored claim",
                 "verbose_name_plural": "stored claims",
-                "permissions": (
-                    ("reveal_storedclaim", "Can reveal claims of other persons"),
-                    ("scrub_storedclaim", "Can erase claims of other persons"),
-                ),
+                "permissions": (("scrub_storedclaim", "Can erase claims of other persons"),),
                 "default_permissions": ("view",),
                 "indexes": [
                     models.Index(
@@ -794,6 +847,98 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "subject digests",
                 "constraints": [
                     models.UniqueConstraint(fields=("issuer", "digest"), name="phi_oidc_subject_digest_unique")
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="AccountingCopy",
+            fields=[
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("account", models.CharField(editable=False, max_length=255, verbose_name="account")),
+                ("sha256", models.CharField(editable=False, max_length=64, verbose_name="SHA-256")),
+                ("count", models.PositiveIntegerField(editable=False, verbose_name="lines")),
+                ("lines", django_phi_oidc.fields.SealedTextField(bind=("id", "account", "sha256"))),
+                ("first_given_at", models.DateTimeField(editable=False, verbose_name="first given at")),
+                ("last_given_at", models.DateTimeField(db_index=True, editable=False, verbose_name="last given at")),
+            ],
+            options={
+                "verbose_name": "accounting of disclosures",
+                "verbose_name_plural": "accountings of disclosures",
+                "default_permissions": ("view",),
+                "indexes": [models.Index(fields=["account", "sha256"], name="phi_oidc_accounting_copy")],
+            },
+        ),
+        migrations.CreateModel(
+            name="DisclosureRecipient",
+            fields=[
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("account", models.CharField(max_length=255)),
+                ("recorded_at", models.DateTimeField()),
+                ("identity", django_phi_oidc.fields.SealedTextField(bind=("id", "account", "recorded_at"))),
+            ],
+            options={
+                "verbose_name": "recipient of disclosures",
+                "verbose_name_plural": "recipients of disclosures",
+                "abstract": False,
+                "default_permissions": (),
+                "base_manager_name": "objects",
+                "indexes": [models.Index(fields=["account", "recorded_at"], name="phi_oidc_recipient_account")],
+            },
+        ),
+        migrations.CreateModel(
+            name="AccountNotice",
+            fields=[
+                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
+                ("kind", models.CharField(max_length=16)),
+                ("provider", models.CharField(blank=True, max_length=64)),
+                ("address", django_phi_oidc.fields.SealedTextField(bind=("id",))),
+                ("occurred_at", models.DateTimeField()),
+                ("due_at", models.DateTimeField(null=True)),
+                ("attempts", models.PositiveSmallIntegerField(default=0)),
+                ("sent_at", models.DateTimeField(null=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "notice about an account",
+                "verbose_name_plural": "notices about accounts",
+                "default_permissions": (),
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("due_at", None), _negated=True),
+                        fields=["due_at"],
+                        name="phi_oidc_notice_due",
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="KnownDevice",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("digest", models.CharField(max_length=64)),
+                ("first_used_at", models.DateTimeField()),
+                ("last_used_at", models.DateTimeField(db_index=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "known browser",
+                "verbose_name_plural": "known browsers",
+                "default_permissions": (),
+                "constraints": [
+                    models.UniqueConstraint(fields=("user", "digest"), name="phi_oidc_known_device_unique")
                 ],
             },
         ),

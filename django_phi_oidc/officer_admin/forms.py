@@ -42,9 +42,29 @@ class ActionForm(forms.Form):
     def __init__(self, *args: Any, choices: Choices = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.set_choices(choices)
+        if not any(claim.label for claim in conf.claims().values()):
+            self.fields.pop("consent", None)
 
     def set_choices(self, choices: Choices) -> None:
         """Offer these rows."""
+
+
+class ConsentForm(ActionForm):
+    """Asks for the reference to a consent, if a claim with a label is declared.
+
+    NOT checked: the submitted reference. The disclosure refuses an invalid one, so that the audit log has the refusal.
+    """
+
+    consent = forms.CharField(
+        label=gettext_lazy("Consent"),
+        max_length=128,
+        required=False,
+        help_text=gettext_lazy(
+            "For substance use disorder records (42 CFR Part 2): the reference of the patient’s consent or of the "
+            "court order, without names. It is recorded in the audit log."
+        ),
+    )
+    field_order = ("chosen", "purpose", "reason", "consent")
 
 
 class MultipleChoiceForm(ActionForm):
@@ -65,7 +85,7 @@ class SingleChoiceForm(ActionForm):
         self.is_empty = not choices
 
 
-class RevealForm(MultipleChoiceForm):
+class RevealForm(MultipleChoiceForm, ConsentForm):
     """Asks which claims, for which purpose, and why; no claim is selected initially.
 
     It offers the declared purposes of these claims. NOT checked: the submitted purpose. `reveal` refuses any other, so
@@ -84,7 +104,11 @@ class RevealForm(MultipleChoiceForm):
         widget.choices = [("", "---------"), *((code, get_purpose_label(code)) for code in codes)]
 
 
-class ExportForm(ActionForm):
+class DiscloseForm(SingleChoiceForm, ConsentForm):
+    """Asks for the subject."""
+
+
+class ExportForm(ConsentForm):
     """Asks for which purpose, and why; neither is selected initially."""
 
     purpose = forms.ChoiceField(

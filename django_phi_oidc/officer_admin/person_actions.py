@@ -5,7 +5,7 @@ An action is confirmed on a page of its own. What it discloses is only in the re
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,10 +20,13 @@ from .. import conf
 from ..access.emergency.admin import close_selected_emergencies
 from ..access.emergency.models import EmergencyAccess
 from ..access.emergency.queries import REVIEW_PERMISSION
+from ..access.no_store import add_notice
+from ..access.recipients import remember_recipient
 from ..audit.events import Origin
 from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
 from ..claims import disclosure, legal_hold_disclosure
+from ..claims.categories import REVEAL_PERMISSION, can_reveal, can_reveal_any
 from ..claims.legal_holds import list_active_holds, place_hold, release_hold
 from ..claims.models import NO_SESSION, StoredClaim
 from ..claims.retention import scrub_user
@@ -33,7 +36,16 @@ from ..sessions.models import OIDCSession
 from ..subjects.admin import invite_user, revoke_selected_codes
 from ..subjects.invitations import can_invite
 from ..subjects.models import ActivationCode, PairwiseSubject
-from .forms import ActionForm, Choices, ExportForm, MultipleChoiceForm, PlaceHoldForm, RevealForm, SingleChoiceForm
+from .forms import (
+    ActionForm,
+    Choices,
+    DiscloseForm,
+    ExportForm,
+    MultipleChoiceForm,
+    PlaceHoldForm,
+    RevealForm,
+    SingleChoiceForm,
+)
 from .person_sections import APP_LABEL
 
 EXPORT_PERMISSION = f"{APP_LABEL}.export_pairwisesubject"
@@ -46,6 +58,8 @@ class ActionResult:
     rows: tuple[tuple[str, str], ...] = field(repr=False)
     document: str = field(default="", repr=False)
     """A document to download instead."""
+    notice: str = ""
+    """A text that must accompany it. Spec: 42 CFR 2.32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +75,10 @@ class ActionRequest:
     @property
     def origin(self) -> Origin:
         return self.actor.origin
+
+    @property
+    def consent(self) -> str:
+        return str(self.form_data.get("consent", ""))
 
     @property
     def subjects(self) -> list[PairwiseSubject]:
@@ -87,9 +105,14 @@ class PersonAction:
     form_class: type[ActionForm] = ActionForm
     grants_sign_in: bool = False
     """Whether it decides who signs in to the account: then it needs `can_invite`."""
+    has_other_permission: Callable[[Any, Any], bool] = lambda user, person: False
+    """Whether user may perform it on person without `permission`."""
+
+    def has_permission(self, user: Any, person: Any) -> bool:
+        return user.has_perm(self.permission) or self.has_other_permission(user, person)
 
     def is_permitted(self, user: Any, person: Any) -> bool:
-        return user.has_perm(self.permission) and not (self.grants_sign_in and not can_invite(user, person))
+        return self.has_permission(user, person) and not (self.grants_sign_in and not can_invite(user, person))
 
 
 def _end_sessions(request: ActionRequest) -> str:
@@ -108,16 +131,22 @@ def _reveal_claims(request: ActionRequest) -> ActionResult:
     """Raises: AuditUnavailable; RevealRefused when all selected claims are refused."""
     data, person = request.form_data, request.person
     names, codes = data["chosen"], {"purpose": data["purpose"], "reason_code": data["reason"]}
-    results = disclosure.reveal_many(request.actor, [person], names, **codes)[person.pk].values()
+    consents = {person.pk: request.consent}
+    results = disclosure.reveal_many(request.actor, [person], names, consents=consents, **codes)[person.pk].values()
     if all(result.is_refused for result in results):
         for result in results:
             result.get()
-    return ActionResult(rows=tuple((result.name, _describe_value(result)) for result in results))
+    return _build_result(results)
+
+
+def _build_result(claims: Collection[disclosure.RevealResult | legal_hold_disclosure.HeldClaim]) -> ActionResult:
+    rows = tuple((claim.name, _describe_value(claim)) for claim in claims)
+    return ActionResult(rows=rows, notice=next((claim.notice for claim in claims if claim.notice), ""))
 
 
 def _describe_value(claim: Any) -> str:
     if getattr(claim, "is_refused", False):
-        return _("It can’t be opened for that purpose.")
+        return _("You may not open it, or not for that purpose, or its consent is missing.")
     if getattr(claim, "is_scrubbed", False):
         return _("Its time is over.")
     if claim.is_undecryptable:
@@ -126,9 +155,12 @@ def _describe_value(claim: Any) -> str:
 
 
 def _claim_choices(request: ActionRequest) -> Choices:
-    """Only claims that outlive sessions: those of a session are disclosed to that session only."""
-    rows = StoredClaim.objects.filter(subject__in=request.subjects, session=NO_SESSION)
-    return [(name, name) for name in sorted(set(rows.values_list("name", flat=True)))]
+    """Only claims that the actor may reveal and that outlive sessions: others are disclosed to their session only."""
+    rows = StoredClaim.objects.filter(subject__in=request.subjects, session=NO_SESSION).select_related("subject")
+    found = {(row.name, row.subject) for row in rows.defer("value")}
+    declared, user = conf.claims(), request.actor.user
+    names = {name for name, subject in found if name in declared and can_reveal(user, declared[name], subject)}
+    return [(name, name) for name in sorted(names)]
 
 
 def _scrub_claims(request: ActionRequest) -> str:
@@ -160,8 +192,8 @@ def _active_hold_choices(request: ActionRequest) -> Choices:
 @sensitive_variables()
 def _disclose_held_claims(request: ActionRequest) -> ActionResult:
     subject = uuid.UUID(request.form_data["chosen"])
-    claims = legal_hold_disclosure.disclose_held_claims(request.actor, subject, purpose="HLEGAL")
-    return ActionResult(rows=tuple((claim.name, _describe_value(claim)) for claim in claims))
+    options = {"purpose": "HLEGAL", "consent": request.consent}
+    return _build_result(legal_hold_disclosure.disclose_held_claims(request.actor, subject, **options))
 
 
 def _open_emergency_choices(request: ActionRequest) -> Choices:
@@ -196,8 +228,11 @@ def _activation_code_choices(request: ActionRequest) -> Choices:
 def _export_person(request: ActionRequest) -> ActionResult:
     options: dict[str, Any] = {"claim_declarations": conf.claims(), "origin": request.origin, "now": request.now}
     data = request.form_data
-    options |= {"purpose": data["purpose"], "reason_code": data["reason"]}
-    exported = export_person(request.person, request.subjects, **options)
+    options |= {"purpose": data["purpose"], "reason_code": data["reason"], "actor_user": request.actor.user}
+    remember_recipient(request.actor.user, now=request.now)
+    exported = export_person(request.person, request.subjects, consent=request.consent, **options)
+    if exported.document["redisclosure_notice"]:
+        add_notice(request.actor.request)
     return ActionResult(rows=(), document=json.dumps(exported.document, indent=2, ensure_ascii=False))
 
 
@@ -245,7 +280,8 @@ _ACTIONS = (
     PersonAction(
         name="reveal",
         section="claims",
-        permission=disclosure.REVEAL_PERMISSION,
+        permission=REVEAL_PERMISSION,
+        has_other_permission=can_reveal_any,
         title=gettext_lazy("Reveal claims"),
         description=gettext_lazy(
             "The audit log records that you viewed them, with purpose and reason. The person may ask who did."
@@ -292,7 +328,7 @@ _ACTIONS = (
         description=gettext_lazy("The audit log records that you viewed it, for the purpose HLEGAL."),
         run=_disclose_held_claims,
         choices=_subject_choices,
-        form_class=SingleChoiceForm,
+        form_class=DiscloseForm,
     ),
     PersonAction(
         name="close",

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.db.models import Q
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
@@ -16,6 +19,7 @@ from ..audit import search
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
+from ..claims.categories import list_hidden_names
 from ..claims.models import LegalHold, StoredClaim
 from ..errors import AuditUnavailable
 from ..fields import MASK
@@ -75,17 +79,19 @@ def get_sections(actor: Actor, person: AbstractBaseUser, *, now: datetime) -> It
             yield _timeline_section(actor, person, subjects, now)
         else:
             title, columns, rows = _SECTION_DEFINITIONS[name]
-            yield PersonSection(name=name, title=title(), columns=columns(), rows=list(rows(person, subjects, now)))
+            yield PersonSection(
+                name=name, title=title(), columns=columns(), rows=list(rows(actor.user, person, subjects, now))
+            )
 
 
-def _subject_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
+def _subject_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
     for row in subjects:
         is_unlimited = row.held_until and row.held_until.year == 9999
         held_until = _("until it is released") if is_unlimited else _format_time(row.held_until)
         yield _admin_link(row.uuid, "pairwisesubject", row.pk), row.issuer, _format_time(row.last_seen_at), held_until
 
 
-def _session_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
+def _session_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
     columns = ("id", "provider", "started_at", "last_seen_at", "ended_at", "end_reason")
     rows = OIDCSession.objects.filter(user=person.pk).only(*columns)
     live = list(rows.filter(ended_at=None).order_by("-started_at")[:MAX_ROWS])
@@ -95,20 +101,22 @@ def _session_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetim
         yield _admin_link(row.pk, "oidcsession", row.pk), row.provider, started, last_seen, ended
 
 
-def _claim_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
-    for row in StoredClaim.objects.filter(subject__in=subjects).defer("value").order_by("name", "-pk")[:MAX_ROWS]:
+def _claim_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
+    is_visible = (Q(subject=subject) & ~Q(name__in=list_hidden_names(viewer, subject)) for subject in subjects)
+    rows = StoredClaim.objects.filter(reduce(or_, is_visible, Q(pk__in=[])))
+    for row in rows.defer("value").order_by("name", "-pk")[:MAX_ROWS]:
         until = _format_time(row.expires_at) or _("end of the session")
         yield _admin_link(row.name, "storedclaim", row.pk), MASK, row.purpose, _format_time(row.obtained_at), until
 
 
-def _hold_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
+def _hold_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
     for row in LegalHold.objects.filter(subject__in=subjects).order_by("-placed_at")[:MAX_ROWS]:
         until = _format_time(row.until) or _("until it is released")
         link = _admin_link(row.reason, "legalhold", row.pk)
         yield link, _format_time(row.placed_at), until, _format_time(row.released_at)
 
 
-def _role_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
+def _role_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
     # A custom user model may have no groups.
     groups = person.groups.order_by("name").values_list("name", flat=True) if hasattr(person, "groups") else ()
     flags = [flag for flag in ("is_staff", "is_superuser") if getattr(person, flag, False)]
@@ -126,7 +134,7 @@ def _role_sources(kind: str, name: str) -> Iterator[str]:
                 yield source % {"provider": provider, "number": number, "claim": claim}
 
 
-def _emergency_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
+def _emergency_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
     rows = EmergencyAccess.objects.filter(actor=str(person.pk)).defer("reason", "note").order_by("-opened_at")
     for row in rows[:MAX_ROWS]:
         review = row.get_verdict_display() if row.reviewed_at else _("waits for its review")
@@ -135,7 +143,9 @@ def _emergency_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datet
         yield opened, row.resource, row.purpose, _format_time(row.closed_at or row.expires_at), state
 
 
-def _activation_code_rows(person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> Iterator[TableRow]:
+def _activation_code_rows(
+    viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime
+) -> Iterator[TableRow]:
     for row in ActivationCode.objects.filter(user=person.pk).order_by("-pk")[:MAX_ROWS]:
         ended = (row.redeemed_at and _("redeemed")) or (row.revoked_at and _("revoked"))
         state = ended or (_("waiting") if row.expires_at > now else _("expired"))
@@ -187,7 +197,7 @@ def _format_time(moment: datetime | None) -> str:
 _SectionDefinition = tuple[
     Callable[[], str],
     Callable[[], tuple[str, ...]],
-    Callable[[Any, Sequence[PairwiseSubject], datetime], Iterable[TableRow]],
+    Callable[[Any, Any, Sequence[PairwiseSubject], datetime], Iterable[TableRow]],
 ]
 _SECTION_DEFINITIONS: dict[str, _SectionDefinition] = {
     "subjects": (

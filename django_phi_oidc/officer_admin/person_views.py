@@ -102,7 +102,7 @@ def _get_person(request: HttpRequest, pk: str, action_name: str) -> AbstractBase
         person: AbstractBaseUser | None = users._base_manager.get(pk=pk)
     except (ObjectDoesNotExist, ValidationError, ValueError, OverflowError):
         person = None
-    if not _can_open_page(request.user, users()):
+    if not _can_open_page(request.user, person or users()):
         raise _record_denial(request, person, action_name)
     if person is None:
         raise Http404
@@ -110,8 +110,8 @@ def _get_person(request: HttpRequest, pk: str, action_name: str) -> AbstractBase
 
 
 def _can_open_page(user: Any, person: Any) -> bool:
-    can_act = any(user.has_perm(action.permission) for action in PERSON_ACTIONS.values())
-    return can_act or bool(list_viewable_sections(user, person))
+    can_view = bool(list_viewable_sections(user, person))
+    return can_view or any(action.has_permission(user, person) for action in PERSON_ACTIONS.values())
 
 
 def _get_permitted_action(request: HttpRequest, person: AbstractBaseUser, action_name: str) -> PersonAction:
@@ -172,7 +172,7 @@ def _process_action(
         except AuditUnavailable:
             raise
         except RevealRefused:
-            form.add_error(None, _("This can’t be opened for that purpose."))
+            form.add_error(None, _("You may not open this, or not for that purpose, or the consent is missing."))
             status = 403
         except (PhiOidcError, ObjectDoesNotExist) as refusal:
             form.add_error(None, get_error_message(refusal))
@@ -189,4 +189,4 @@ def _render_result(request: HttpRequest, result: str | ActionResult, context: di
         disposition = 'attachment; filename="person.json"'
         headers = {"Content-Disposition": disposition, "Cache-Control": "no-store"}
         return HttpResponse(result.document, content_type="application/json", headers=headers)
-    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_result.html", {**context, "rows": result.rows})
+    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_result.html", {**context, "result": result})

@@ -21,6 +21,13 @@ from .connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnect
 
 MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
+TLS_1_2_CIPHER_SUITES = tuple(
+    f"ECDHE-{authentication}-{cipher}"
+    for authentication in ("ECDSA", "RSA")
+    for cipher in ("AES256-GCM-SHA384", "AES128-GCM-SHA256", "CHACHA20-POLY1305")
+)
+"""OpenSSL's names of the suites with forward secrecy and authenticated encryption (BCP 195). CBC suites had padding
+oracles."""
 MAX_POOLED_CONNECTIONS = 32
 """Per host and process. Further threads get a connection that is closed after use."""
 
@@ -28,8 +35,8 @@ MAX_POOLED_CONNECTIONS = 32
 class HTTPTransport:
     """Sends requests to one provider within the limits of R1. Threads and forked children may share it.
 
-    Certificates are always verified, and TLS is 1.2 or newer. It follows no redirect, decodes no encoded response and
-    reads no environment variable and no .netrc: the proxy comes from the declaration.
+    Certificates are always verified, and TLS is 1.2 with the suites of BCP 195, or newer. It follows no redirect,
+    decodes no encoded response and reads no environment variable and no .netrc: the proxy comes from the declaration.
     NOT covered by the timeout: name resolution, which the system's resolver limits.
     """
 
@@ -140,10 +147,14 @@ def _create_pool_manager(declaration: ProviderDeclaration) -> urllib3.PoolManage
 
 
 def create_ssl_context(ca_bundle: str) -> ssl.SSLContext:
-    """Return a context that verifies against that CA file, or the system's CAs if empty. Raises: TransportTLS."""
+    """Return a context that verifies against that CA file, or the system's CAs if empty. Raises: TransportTLS.
+
+    With TLS 1.2 it offers TLS_1_2_CIPHER_SUITES only; those of TLS 1.3 are all permitted. Spec: RFC 9325 3.1.1, 4.2.
+    """
     # Not ssl.create_default_context, which logs session keys to the file that SSLKEYLOGFILE names.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(":".join(TLS_1_2_CIPHER_SUITES))
     if not ca_bundle:
         _load_system_cas(context)
         return context

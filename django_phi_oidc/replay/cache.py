@@ -7,7 +7,7 @@ from datetime import datetime
 
 from django.db import IntegrityError, connections, router, transaction
 
-from .._internal.sql import delete_in_batches, durable
+from .._internal.sql import delete_in_batches, durable, has_row, insert
 from .models import UsedIdentifier
 
 
@@ -55,7 +55,8 @@ def remember(kind: str, identifiers: Collection[str], *, expires_at: datetime) -
 def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -> bool:
     """Say whether any of the identifiers is remembered until that time or longer."""
     digests = [_compute_digest(kind, identifier) for identifier in identifiers]
-    return UsedIdentifier.objects.filter(digest__in=digests, until__gte=until).exists()
+    # From the database that is written to: a replica may lack a row that was just committed.
+    return has_row(UsedIdentifier, digests, using=router.db_for_write(UsedIdentifier), until=until)
 
 
 def delete_expired(*, now: datetime) -> int:
@@ -64,9 +65,10 @@ def delete_expired(*, now: datetime) -> int:
 
 
 def _insert(kind: str, identifier: str, expires_at: datetime, *, frame: AbstractContextManager[None]) -> bool:
+    row = UsedIdentifier(digest=_compute_digest(kind, identifier), kind=kind, until=expires_at)
     try:
         with frame:
-            UsedIdentifier.objects.create(digest=_compute_digest(kind, identifier), kind=kind, until=expires_at)
+            insert([row], using=router.db_for_write(UsedIdentifier))
     except IntegrityError:
         return False
     return True

@@ -140,7 +140,8 @@ def _use_refresh_token(lease: RefreshLease, received: list[ReceivedToken], *, or
         unused = received
     else:
         reason = None
-        unused = retry_on_lost_connection(partial(token_refresh.store_tokens, lease, result, new_tokens=received))
+        store = partial(token_refresh.store_tokens, lease, result, new_tokens=received, origin=origin, now=clock.now())
+        unused = retry_on_lost_connection(store)
     if reason is None and not unused:
         return ()
     return retry_on_lost_connection(partial(_discard_tokens, lease, unused, reason=reason, origin=origin))

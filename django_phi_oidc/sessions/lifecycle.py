@@ -3,8 +3,9 @@
 Ending a session waits for no audit database, provider or message broker.
 """
 
+import json
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
@@ -16,12 +17,12 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
-from django.db import connections, transaction
+from django.db import connections, router, transaction
 from django.db.models import Exists, OuterRef
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
-from .._internal.sql import delete_in_batches
+from .._internal.sql import delete_in_batches, insert
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.legal_holds import list_active_holds
@@ -30,6 +31,7 @@ from ..crypto import keyring
 from ..errors import Code
 from ..oidc.token import ReceivedToken, TokenResponse
 from ..subjects.models import PairwiseSubject
+from .kept_id_token import KeptIDToken
 from .models import (
     ENCRYPTED_COLUMNS,
     TOKEN_HINTS,
@@ -54,7 +56,9 @@ class EndedSession:
 
     provider: str
     id_token: str = field(repr=False)
-    """Only for the `id_token_hint` of a logout; empty if there was none."""
+    """Only for the `id_token_hint` of a logout; empty if it was not kept."""
+    id_token_claims: Mapping[str, Any] = field(repr=False)
+    """Those that were kept of the ID Token; empty if they could not be decrypted."""
     revocation_ids: tuple[uuid.UUID, ...]
     """The revocations to try after the commit, most dangerous token first."""
 
@@ -110,6 +114,7 @@ def end_sessions(
             EndedSession(
                 provider=item.session.provider,
                 id_token=item.columns.plaintexts.get("id_token", ""),
+                id_token_claims=json.loads(item.columns.plaintexts.get("id_token_claims", "{}")),
                 revocation_ids=(*islice(queued, len(item.tokens_to_revoke)), *deferred.get(item.session.pk, ())),
             )
             for item in ending
@@ -230,10 +235,12 @@ def renew_session(
     *,
     subject_id: int,
     tokens: TokenResponse,
+    id_token: KeptIDToken,
     sid: str,
     acr: str,
     auth_time: datetime | None,
     persist_tokens: bool,
+    origin: Origin,
     now: datetime,
 ) -> tuple[uuid.UUID, ...] | None:
     """Replace the tokens of a session after a new sign-in of the same person; return the revocations to try now.
@@ -259,14 +266,15 @@ def renew_session(
         replaced = [item for item in _iter_tokens_to_revoke(row, columns) if item.token.value not in new.values()]
         PendingRevocation.objects.queue(replaced, now=now, due_at=row.started_at + conf.absolute_timeout())
         fields = _get_event_fields(row, origin=Origin(), now=now)
-        enqueue_many([*_build_damage_events(columns, fields), *_build_key_alert([columns], now=now)])
+        stored = id_token.build_events(**_get_event_fields(row, origin=origin, now=now))
+        enqueue_many([*_build_damage_events(columns, fields), *_build_key_alert([columns], now=now), *stored])
         unused = [] if persist_tokens else [hint for hint in TOKEN_HINTS if new[hint]]
         received = [ReceivedToken(token_type_hint=hint, value=new[hint]) for hint in unused]
         queued = queue_revocations(received, provider=row.provider, session_id=row.pk, now=now)
         values: dict[str, Any] = {
             **{hint: (new[hint] or None) if persist_tokens else None for hint in TOKEN_HINTS},
             "access_token_expires_at": now + tokens.expires_in if persist_tokens and tokens.expires_in else None,
-            "id_token": tokens.id_token,
+            **id_token.columns,
             "sid_digest": sha256_hex(sid) if sid else "",
             "acr": acr,
             "auth_time": auth_time,
@@ -285,6 +293,7 @@ def start_session(
     issuer: str,
     sid: str,
     tokens: TokenResponse,
+    id_token: KeptIDToken,
     django_session_key: str,
     auth_time: datetime | None,
     acr: str,
@@ -293,11 +302,12 @@ def start_session(
 ) -> OIDCSession:
     """Create the session with one INSERT inside the caller's transaction and return it.
 
-    sid: of the ID Token, or empty; only its digest is stored. The caller stores str(id) in the Django session.
-    persist_tokens: False: access and refresh token are not stored; the ID Token is stored for the logout hint.
+    sid: of the ID Token, or empty; only its digest has a column. The caller stores str(id) in the Django session, and
+    the events of id_token in the outbox.
+    persist_tokens: False: access and refresh token are not stored.
     """
     expires_at = now + tokens.expires_in if persist_tokens and tokens.expires_in is not None else None
-    return OIDCSession.objects.create(
+    row = OIDCSession(
         id=session_id,
         user_id=user.pk,
         subject=subject,
@@ -308,10 +318,12 @@ def start_session(
         session_key_digest=sha256_hex(django_session_key),
         access_token=tokens.access_token if persist_tokens else None,
         refresh_token=tokens.refresh_token or None if persist_tokens else None,
-        id_token=tokens.id_token,
+        **id_token.columns,
         access_token_expires_at=expires_at,
         auth_time=auth_time,
         acr=acr,
         started_at=now,
         last_seen_at=now,
     )
+    insert([row], using=router.db_for_write(OIDCSession))
+    return row

@@ -12,8 +12,8 @@ from django.http.response import HttpResponseBase
 
 from .. import conf
 from .._internal import clock
-from ..access.no_store import apply_no_store
-from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
+from ..access.no_store import apply_no_store, apply_notice
+from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id, use_origin
 from .activity import TIMES_KEY, SessionActivity, find_live_session, update_last_seen, update_session_key
 from .models import EndReason
 from .tasks import end_session_and_revoke
@@ -25,7 +25,8 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseB
 class RevocationMiddleware:
     """End a timed-out session before the view runs, and a lost session after the view.
 
-    It also marks responses in which a claim was revealed as not to be stored.
+    It also marks responses in which a claim was revealed as not to be stored, adds the notice of 42 CFR 2.32, and
+    attributes changes of roles to the user of the request.
 
     Place it inside SessionMiddleware and AuthenticationMiddleware, and outside of everything that may respond. Under
     ASGI it runs in the event loop and uses a thread only for database access. Requests without the session cookie are
@@ -50,10 +51,12 @@ class RevocationMiddleware:
         activity = _attach_activity(request) if _has_session_cookie(request) else None
         if activity and activity.needs_check and (refusal := _check_session(request, activity)):
             return refusal
-        response = cast(HttpResponseBase, self.get_response(request))
+        with use_origin(lambda: Actor.from_request(request).origin):
+            response = cast(HttpResponseBase, self.get_response(request))
         if activity:
             _finish_request(request, activity, response)
         apply_no_store(request, response)
+        apply_notice(request, response)
         return response
 
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
@@ -64,7 +67,8 @@ class RevocationMiddleware:
             activity = _attach_activity(request)
         if activity and activity.needs_check and (refusal := await sync_to_async(_check_session)(request, activity)):
             return refusal
-        response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
+        with use_origin(lambda: Actor.from_request(request).origin):
+            response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
         if activity:
             if not hasattr(request.session, "_session_cache"):
                 # The view has started another session.
@@ -74,6 +78,7 @@ class RevocationMiddleware:
             else:
                 set_refresh_header(request, activity, response)
         apply_no_store(request, response)
+        apply_notice(request, response)
         return response
 
 

@@ -15,17 +15,19 @@ from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
 from .._internal.lease import LeasedQuerySet
+from ..claims.minimization import list_personal_claims
 from ..crypto.keyring import SymmetricKey
-from ..errors import KeyRingError, Undecryptable
+from ..errors import IDTokenError, KeyRingError, Undecryptable
 from ..fields import EncryptedText, SealedTextField
+from ..oidc.jose import parse_compact_jws
 from ..oidc.revocation import MAX_RETRY_AFTER
 from ..oidc.token import ReceivedToken, TokenTypeHint
 from ..subjects.models import PairwiseSubject
 
-EncryptedColumnName = Literal["refresh_token", "access_token", "id_token", "session_key"]
+EncryptedColumnName = Literal["refresh_token", "access_token", "id_token", "id_token_claims", "session_key"]
 TOKEN_HINTS: tuple[TokenTypeHint, ...] = ("refresh_token", "access_token")
 """In the order of revocation: a valid refresh token could be used for new access tokens."""
-ENCRYPTED_COLUMNS: tuple[EncryptedColumnName, ...] = (*TOKEN_HINTS, "id_token", "session_key")
+ENCRYPTED_COLUMNS: tuple[EncryptedColumnName, ...] = (*TOKEN_HINTS, "id_token", "id_token_claims", "session_key")
 
 
 class EndReason(models.TextChoices):
@@ -59,6 +61,27 @@ class OIDCSessionQuerySet(LeasedQuerySet["OIDCSession"]):
         """Return the sessions that have not ended."""
         return self.filter(ended_at=None)
 
+    @sensitive_variables()
+    def discard_personal_id_tokens(self, subjects: Sequence[PairwiseSubject]) -> list[tuple[int, tuple[str, ...]]]:
+        """Delete the ID Tokens of live sessions that have claims about these persons, in the caller's transaction.
+
+        Returns the subject's key and the names of the claims for each. Tokens that can't be decrypted here and now are
+        deleted as well; their names are empty.
+        """
+        rows = self.live().filter(subject__in=subjects, id_token__isnull=False).order_by("pk").select_for_update()
+        discarded: dict[uuid.UUID, tuple[int, tuple[str, ...]]] = {}
+        for row in rows:
+            try:
+                names = list_personal_claims(parse_compact_jws(row.decrypt("id_token")).payload)
+                is_personal = bool(names)
+            except (KeyRingError, IDTokenError):
+                names, is_personal = (), True
+            if is_personal:
+                discarded[row.pk] = cast(int, row.subject_id), names
+        if discarded:
+            self.filter(pk__in=discarded).update(id_token=None)
+        return list(discarded.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecryptedColumns:
@@ -88,6 +111,9 @@ class OIDCSession(models.Model):
     access_token = SealedTextField(bind=("id",), null=True)
     refresh_token = SealedTextField(bind=("id",), null=True)
     id_token = SealedTextField(bind=("id",), null=True)
+    """Only as the hint of a logout, and only if its provider's `id_token_hint` permits to store it."""
+    id_token_claims = SealedTextField(bind=("id",), null=True)
+    """JSON: the protocol claims of the ID Token that a refresh compares, and `sid`."""
     access_token_expires_at = models.DateTimeField(_("access token expires at"), null=True)
     auth_time = models.DateTimeField(_("auth time"), null=True)
     acr = models.CharField(_("acr"), max_length=255, blank=True)
@@ -113,13 +139,13 @@ class OIDCSession(models.Model):
 
     @sensitive_variables()
     def decrypt(self, column: EncryptedColumnName, *, keys: Sequence[SymmetricKey] | None = None) -> str:
-        """Return the plaintext of the column, or empty, and register it as a secret of the current request.
+        """Return the plaintext of the column, or empty, and register a token as a secret of the current request.
 
         The Django session key is not registered, because the session cookie of the response contains it.
         keys, Raises: as `SealedTextField.decrypt`.
         """
         value = cast(SealedTextField, self._meta.get_field(column)).decrypt(self, keys=keys) or ""
-        if column != "session_key":
+        if column in ("id_token", *TOKEN_HINTS):
             request_secrets.register_secret(value, column)
         return value
 
@@ -144,6 +170,17 @@ class OIDCSession(models.Model):
 def sha256_hex(value: str) -> str:
     """Return the SHA-256 of value, hexadecimal: rows can be found by it without storing the value."""
     return hashlib.sha256(value.encode("utf-8")).hexdigest()
+
+
+def compute_token_digest(token: str) -> str:
+    """Return the digest by which an API of the portal recognizes an access token.
+
+    Of a JWT it is that of the JWS Signing Input: the holder can turn an ECDSA signature into another valid one.
+    """
+    try:
+        return sha256_hex(parse_compact_jws(token).signing_input.decode("ascii"))
+    except IDTokenError:
+        return sha256_hex(token)
 
 
 REVOCATION_LEASE = timedelta(seconds=30)
@@ -192,7 +229,9 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         rows = []
         for item in tokens:
             hint = item.token.token_type_hint
-            column = "session_token" if isinstance(item.token, EncryptedToken) else "token"
+            is_encrypted = isinstance(item.token, EncryptedToken)
+            column = "session_token" if is_encrypted else "token"
+            has_digest = hint == "access_token" and not is_encrypted
             rows.append(
                 self.model(
                     id=randomness.uuid7(now),
@@ -200,6 +239,7 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
                     session=item.session_id,
                     **{column: item.token.value},
                     token_type_hint=hint,
+                    token_digest=compute_token_digest(str(item.token.value)) if has_digest else None,
                     token_expires_at=item.access_token_expires_at if hint == "access_token" else None,
                     due_at=due_at or now,
                     created_at=due_at or now,
@@ -249,6 +289,8 @@ class PendingRevocation(models.Model):
     )
     """Instead of `token`: the ciphertext from the session's column, whose key was missing when the session ended."""
     token_type_hint = models.CharField(_("token type hint"), max_length=16)
+    token_digest = models.CharField(max_length=64, null=True)  # noqa: DJ001 -- every index can leave out NULL
+    """Of an access token: `compute_token_digest`. Kept when it is revoked."""
     token_expires_at = models.DateTimeField(_("token expires at"), null=True)
     status = models.CharField(_("status"), max_length=16, choices=RevocationStatus, default=RevocationStatus.PENDING)
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
@@ -268,6 +310,11 @@ class PendingRevocation(models.Model):
         indexes = (
             models.Index(fields=["due_at"], condition=models.Q(status="pending"), name="phi_oidc_revocation_due"),
             models.Index(fields=["session"], condition=models.Q(status="pending"), name="phi_oidc_revocation_session"),
+            models.Index(
+                fields=["token_digest"],
+                condition=models.Q(token_digest__isnull=False),
+                name="phi_oidc_revocation_token",
+            ),
         )
         default_permissions = ("view",)
         permissions = (("retry_pendingrevocation", "Can have revocations tried again"),)

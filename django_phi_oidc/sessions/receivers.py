@@ -8,19 +8,21 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db import transaction
 from django.db.models import Model
-from django.db.models.signals import m2m_changed, post_save, pre_delete, pre_save
+from django.db.models.signals import m2m_changed, post_save, pre_delete
 from django.dispatch import receiver
 from django.http import HttpRequest
 
 from .. import conf
 from .._internal import clock
+from ..access.receivers import record_flag_changes, record_row_changes
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
 from ..claims.legal_holds import is_on_legal_hold
 from ..claims.retention import lock_subjects_of_users, scrub_inactive_users, scrub_subject
 from ..errors import HeldForLegalReasons
-from ..subjects.models import PairwiseSubject
+from ..subjects.models import NoticeKind, PairwiseSubject
+from ..subjects.notices import find_provider_name, write_notice
 from .activity import TIMES_KEY, create_times_entry
 from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession
@@ -53,8 +55,12 @@ def end_sessions_on_unlink(*, instance: PairwiseSubject, origin: Model | Any = N
         raise HeldForLegalReasons
     live = OIDCSession.objects.live().filter(subject=instance.pk).values_list("pk", flat=True)
     ended = end_sessions(list(live), EndReason.SUBJECT_UNLINKED, origin=actor, now=now)
-    scrub_subject(instance, cause="unlinked", origin=actor, now=now)
+    scrub_subject(subject, cause="unlinked", origin=actor, now=now)
     enqueue(Action.SUBJECT_UNLINKED, origin=actor, now=now, subject=str(instance.uuid))
+    # Not if the account itself is deleted.
+    if getattr(origin, "model", type(origin)) is PairwiseSubject:
+        provider = find_provider_name(instance.issuer)
+        write_notice(instance.user, NoticeKind.UNLINKED, provider=provider, now=now)
     if isinstance(origin, Model):
         revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
 
@@ -81,17 +87,17 @@ def start_session_timeouts(*, request: HttpRequest | None, **kwargs: Any) -> Non
         session[TIMES_KEY] = create_times_entry(clock.now())
 
 
-@receiver(pre_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.sessions.account_order")
-def lock_subjects_before_account(
-    *, instance: Model, update_fields: Collection[str] | None = None, **kwargs: Any
-) -> None:
+def _lock_subjects_before_account(account: Model, update_fields: Collection[str] | None) -> None:
     """Lock the account's subjects before its row, in the order of a sign-in, if the change will end its sessions.
 
-    In autocommit the account's row is not locked any more when the sessions end.
+    In autocommit, without a flag among the fields, the account's row is not locked any more when the sessions end.
     """
-    is_change = _is_deactivation(instance, update_fields) or _is_password_change(instance)
-    if is_change and instance.pk is not None and transaction.get_connection().in_atomic_block:
-        lock_subjects_of_users([instance.pk])
+    is_change = _is_deactivation(account, update_fields) or _is_password_change(account)
+    if is_change and account.pk is not None and transaction.get_connection().in_atomic_block:
+        lock_subjects_of_users([account.pk])
+
+
+record_flag_changes(get_user_model(), lock_before=_lock_subjects_before_account)
 
 
 @receiver(post_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.sessions.account")
@@ -126,6 +132,14 @@ def end_sessions_on_role_change(
         # All users of a group or permission are removed.
         user_ids = list(instance.user_set.values_list("pk", flat=True))  # type: ignore[attr-defined]
     _end_sessions_of_users(user_ids, EndReason.ROLES_CHANGED)
+
+
+def _end_sessions_on_row_change(user_ids: Collection[Any]) -> None:
+    if "roles" in conf.end_sessions_on():
+        _end_sessions_of_users(user_ids, EndReason.ROLES_CHANGED)
+
+
+record_row_changes(after_change=_end_sessions_on_row_change)
 
 
 def _is_deactivation(user: Model, update_fields: Collection[str] | None) -> bool:

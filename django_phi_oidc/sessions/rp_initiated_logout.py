@@ -6,6 +6,7 @@ Spec: OIDC RP-Initiated Logout 1.0, R9.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from django.core import signing
 from django.views.decorators.debug import sensitive_variables
@@ -45,11 +46,18 @@ class EndSessionRequest:
 
 @sensitive_variables()
 def build_end_session_request(
-    provider_name: str, *, id_token: str, post_logout_redirect_uri: str, timeout_seconds: float, now: datetime
+    provider_name: str,
+    *,
+    id_token: str,
+    id_token_claims: Mapping[str, Any],
+    post_logout_redirect_uri: str,
+    timeout_seconds: float,
+    now: datetime,
 ) -> EndSessionRequest | None:
     """Return the logout request; None without an endpoint, when unavailable, or if the URL would be too long.
 
-    id_token: may be empty. timeout_seconds: for fetching the provider's metadata if they are not cached.
+    id_token, id_token_claims: of the ended session; both may be empty. timeout_seconds: for fetching the provider's
+    metadata if they are not cached.
     """
     try:
         provider = get_provider(provider_name)
@@ -62,7 +70,12 @@ def build_end_session_request(
     if not origin:
         return None
     hint = build_hint_parameters(
-        id_token, issuer=metadata.issuer, policy=policy, in_url=method == "get", protocol_claims=PROTOCOL_CLAIMS
+        id_token,
+        claims=id_token_claims,
+        issuer=metadata.issuer,
+        policy=policy,
+        in_url=method == "get",
+        protocol_claims=PROTOCOL_CLAIMS,
     )
     request = EndSessionRequest(
         method=method,

@@ -5,23 +5,29 @@ committed. A killed process leaves a lease that expires. Ending a session waits 
 stores nothing for an ended session. Spec: OIDC Core 12.
 """
 
+import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
-from ..errors import IDTokenError, KeyNotFound, RefreshMismatch, SignInRefused, TokenError
+from ..audit.events import Origin
+from ..audit.outbox import enqueue_many
+from ..claims.minimization import list_personal_claims
+from ..errors import IDTokenError, KeyMissing, KeyNotFound, RefreshMismatch, SignInRefused, TokenError
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.jose import parse_compact_jws
 from ..oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
 from ..oidc.token import ReceivedToken, TokenResponse, extract_received_tokens
 from ..provider.registry import get_provider
-from .models import EndReason, OIDCSession
+from .kept_id_token import KeptIDToken, reduce_id_token
+from .models import TOKEN_HINTS, EndReason, OIDCSession
 
 LEASE_DURATION = timedelta(seconds=30)
 """Longer than all calls of `request_tokens` together."""
@@ -41,6 +47,9 @@ class RefreshLease:
     refresh_token: str = field(repr=False)
     access_token: str = field(repr=False)
     id_token: str = field(repr=False)
+    """Empty if the session does not keep it."""
+    id_token_claims: Mapping[str, Any] = field(repr=False)
+    """Those that the session keeps of the ID Token of the sign-in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +59,8 @@ class RefreshResult:
     tokens: TokenResponse
     access_token_expires_at: datetime | None
     """None when the provider does not state it."""
+    id_token: KeptIDToken | None = None
+    """None when the provider sent none."""
 
 
 def find_session_with_tokens(session_id: uuid.UUID) -> OIDCSession | None:
@@ -90,6 +101,7 @@ def acquire_lease(session: OIDCSession, *, now: datetime) -> RefreshLease | None
             refresh_token=row.decrypt("refresh_token"),
             access_token=row.decrypt("access_token"),
             id_token=row.decrypt("id_token"),
+            id_token_claims=json.loads(row.decrypt("id_token_claims") or "{}"),
         )
 
 
@@ -124,18 +136,19 @@ def request_tokens(
         request_secrets.register_secret(token.value, token.token_type_hint)
     tokens = process_refresh_response(response, declaration=declaration)
     request_secrets.register_secret(tokens.id_token, "id_token")
+    id_token = None
     if tokens.id_token:
-        verify_refreshed_id_token(
+        claims = verify_refreshed_id_token(
             tokens.id_token,
-            # Its signature was verified at the sign-in.
-            original_claims=parse_compact_jws(lease.id_token).payload,
+            original_claims=lease.id_token_claims,
             keys=keys,
             declaration=declaration,
             access_token=tokens.access_token,
             now=clock(),
         )
+        id_token = reduce_id_token(tokens.id_token, claims, policy=declaration.id_token_hint)
     expires_at = None if tokens.expires_in is None else sent_at + tokens.expires_in
-    return RefreshResult(tokens=tokens, access_token_expires_at=expires_at)
+    return RefreshResult(tokens=tokens, access_token_expires_at=expires_at, id_token=id_token)
 
 
 def find_end_reason(refusal: SignInRefused | RefreshMismatch) -> EndReason | None:
@@ -154,12 +167,17 @@ def find_end_reason(refusal: SignInRefused | RefreshMismatch) -> EndReason | Non
 
 @sensitive_variables()
 def store_tokens(
-    lease: RefreshLease, refresh_result: RefreshResult, *, new_tokens: Sequence[ReceivedToken]
+    lease: RefreshLease,
+    refresh_result: RefreshResult,
+    *,
+    new_tokens: Sequence[ReceivedToken],
+    origin: Origin,
+    now: datetime,
 ) -> list[ReceivedToken]:
     """Store the tokens and release the lease, if it is still held and the session is live; return those to revoke.
 
     When they were stored, there are none to revoke. Else they are all new tokens except those that another caller has
-    stored since. Where the provider sent no new refresh or ID Token, the old one stays.
+    stored since. Where the provider sent no new refresh or ID Token, or one that is not kept, the old one stays.
 
     The replaced access token is not revoked, although it is valid for up to `REFRESH_MARGIN`: the provider may then
     revoke the refresh token of the same grant as well (RFC 7009 2.1), and so the session. The provider itself
@@ -170,8 +188,9 @@ def store_tokens(
         live = OIDCSession.objects.live()
         if live.release_lease(lease.session_id, expires_at=lease.expires_at):
             new = refresh_result.tokens
-            fields = ("access_token", "refresh_token", "id_token")
-            values = {name: value for name in fields if (value := getattr(new, name))}
+            values: dict[str, str] = {name: value for name in TOKEN_HINTS if (value := getattr(new, name))}
+            if refresh_result.id_token and _replaces_id_token(lease, refresh_result.id_token, origin=origin, now=now):
+                values["id_token"] = refresh_result.id_token.token
             expires_at = refresh_result.access_token_expires_at
             row = OIDCSession(pk=lease.session_id, access_token_expires_at=expires_at, **values)
             row.save(update_fields=[*values, "access_token_expires_at"])
@@ -179,6 +198,32 @@ def store_tokens(
         other = live.filter(pk=lease.session_id).first()
         stored = (other.decrypt("refresh_token"), other.decrypt("access_token")) if other else ()
         return [token for token in new_tokens if token.value not in stored]
+
+
+def _replaces_id_token(lease: RefreshLease, id_token: KeptIDToken, *, origin: Origin, now: datetime) -> bool:
+    """Return whether to store the new token, and queue the event if it has claims that the old one did not have.
+
+    A token with claims about the person only replaces another one: if the session has none any more, these claims were
+    erased on request. Without its event it is not stored.
+    """
+    if not id_token.personal_claims:
+        return bool(id_token.token)
+    row = OIDCSession.objects.filter(pk=lease.session_id, id_token__isnull=False).select_related("subject").first()
+    if row is None:
+        return False
+    events = id_token.build_events(
+        origin=origin._replace(session=str(row.pk)),
+        now=now,
+        provider=row.provider,
+        subject=str(row.subject.uuid) if row.subject else "",
+        known=list_personal_claims(parse_compact_jws(lease.id_token).payload) if lease.id_token else (),
+    )
+    try:
+        enqueue_many(events)
+    except KeyMissing:
+        # Without the keys of the audit log the refresh must not fail, because the old refresh token is used up.
+        return False
+    return True
 
 
 def release_lease(lease: RefreshLease) -> bool:

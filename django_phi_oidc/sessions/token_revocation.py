@@ -12,6 +12,7 @@ from django.db import models, transaction
 from django.db.models.functions import Coalesce, Least
 from django.views.decorators.debug import sensitive_variables
 
+from .. import conf
 from .._internal import randomness
 from .._internal.retry import compute_backoff
 from .._internal.sql import delete_in_batches
@@ -22,9 +23,11 @@ from ..oidc.client_auth import AssertionFreshness
 from ..oidc.revocation import build_revocation_request, process_revocation_response
 from ..oidc.token import ReceivedToken, TokenTypeHint
 from ..provider.registry import get_provider
-from .models import REVOCATION_LEASE, PendingRevocation, RevocationStatus, TokenToRevoke
+from .models import REVOCATION_LEASE, PendingRevocation, RevocationStatus, TokenToRevoke, compute_token_digest
 
 _MIN_CALL_SECONDS = 0.05
+_CLOCK_DIFFERENCE = timedelta(minutes=1)
+"""Of two servers of the portal."""
 LEASE_DURATION = REVOCATION_LEASE
 MIN_ATTEMPTS = 10
 """Before a revocation is abandoned. The time alone decides nothing: the workers may have been down for most of it."""
@@ -145,8 +148,24 @@ def attempt_by_provider(
         yield statuses.get(pk)
 
 
-def delete_finished_revocations(*, before: datetime) -> int:
-    """Delete the revocations that were finished before that time; return their number."""
+@sensitive_variables("token")
+def is_revoked(token: str, *, now: datetime) -> bool:
+    """Return whether this portal has revoked that access token, or tries to.
+
+    NOT known: tokens that others revoked at the provider, and those that could not be decrypted when their session
+    ended. Tokens that a renewed session had before are revoked when it ends.
+    """
+    rows = PendingRevocation.objects.filter(token_digest=compute_token_digest(token))
+    return rows.filter(created_at__lte=now + _CLOCK_DIFFERENCE).exists()
+
+
+def delete_finished_revocations(*, before: datetime, now: datetime) -> int:
+    """Delete the revocations that were finished before that time; return their number.
+
+    Those whose access token an API of the portal would still accept stay, so that `is_revoked` knows them.
+    """
+    for provider in conf.providers().values():
+        before = min(before, now - provider.max_access_token_lifetime - 2 * provider.leeway)
     # The id begins with the time of creation and has an index; finished_at has none.
     created = PendingRevocation.objects.filter(pk__lt=randomness.lowest_uuid7(before))
     return delete_in_batches(created.filter(finished_at__lt=before))

@@ -58,6 +58,7 @@ class OIDCLogoutView(View):
         end_request = ended and build_end_session_request(
             ended.provider,
             id_token=ended.id_token,
+            id_token_claims=ended.id_token_claims,
             post_logout_redirect_uri=request.build_absolute_uri(logged_out_url),
             timeout_seconds=LOGOUT_BUDGET_SECONDS - (time.monotonic() - started),
             now=clock.now(),

@@ -2,7 +2,6 @@
 
 import base64
 import itertools
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,7 +34,8 @@ from ..errors import (
 from ..oidc.id_token import validate_pairwise_sub, validate_sub
 from .identifiers import compute_link_binding, compute_subject_digest
 from .invitations import revoke_activation_codes
-from .models import ActivationCode, PairwiseSubject, SubjectDigest
+from .models import ActivationCode, NoticeKind, PairwiseSubject, SubjectDigest
+from .notices import write_notice
 
 SubjectDigests = Mapping[SymmetricKey, str]
 """The hexadecimal digest of one (issuer, `sub`) under each key."""
@@ -148,16 +148,19 @@ def find_linked_subject(*, issuer: str, sub: str, keys: Sequence[SymmetricKey]) 
 
 
 def mark_seen(subject: PairwiseSubject, *, now: datetime) -> None:
-    """Set last_seen_at, lock the subject's row until the end of the transaction, and update held_until on the instance.
+    """Set last_seen_at, lock the subject's row until the end of the transaction, and update the instance from it.
 
     Raises: PairwiseSubject.DoesNotExist if the subject was deleted meanwhile.
     """
     using = router.db_for_write(PairwiseSubject)
     # Not by the ORM: RETURNING saves a query at each sign-in.
-    is_held = update(PairwiseSubject, subject.pk, using=using, returning="held_until IS NOT NULL", last_seen_at=now)
-    if is_held is None:
+    returning = "held_until IS NOT NULL, retention_key_id"
+    row = update(PairwiseSubject, subject.pk, using=using, returning=returning, last_seen_at=now)
+    if row is None:
         raise PairwiseSubject.DoesNotExist
-    # The hold may have changed since the row was read. From here on it cannot.
+    # An erasure or a hold may have changed them since the row was read. From here on it cannot.
+    is_held, key_id = row
+    subject.retention_key_id = PairwiseSubject._meta.get_field("retention_key_id").to_python(key_id)
     subject.last_seen_at, subject.held_until = now, None
     if is_held:
         subject.refresh_from_db(fields=["held_until"])
@@ -237,13 +240,15 @@ def _create_subject(
     with transaction.atomic():
         user: Any = get_user()
         subject = PairwiseSubject.objects.create(
-            uuid=uuid.UUID(bytes=randomness.token_bytes(16), version=4),
+            uuid=randomness.uuid4(),
             user=user,
             issuer=issuer,
             first_seen_at=now,
             last_seen_at=now,
         )
         _insert_digests(subject, digests, ignore_conflicts=False)
+        if not created:
+            write_notice(user, NoticeKind.LINKED, provider=event_fields["provider"], now=now)
         enqueue(
             Action.SUBJECT_LINKED,
             now=now,

@@ -1,6 +1,8 @@
 """Persons by (issuer, `sub`), stored as keyed digests only, their identifiers for other systems, activation codes."""
 
 from datetime import datetime
+from enum import StrEnum
+from uuid import uuid4
 
 from django.conf import settings
 from django.db import models
@@ -8,6 +10,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from ..audit.events import Origin
+from ..fields import SealedTextField
 
 
 class PairwiseSubject(models.Model):
@@ -24,13 +27,18 @@ class PairwiseSubject(models.Model):
     last_seen_at = models.DateTimeField(_("last seen at"))
     held_until = models.DateTimeField(null=True, editable=False)
     """The end of the legal hold that prevents the deletion of the subject and its claims; None without a hold."""
+    retention_key_id = models.UUIDField(default=uuid4, editable=False)
+    """The id of the person's retention key. An erasure on request replaces it, and the key is destroyed."""
 
     deleted_by: Origin = Origin()
     """The origin of the events of a deletion: set on the instance before `delete()`. Not a column."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("pairwise subject"), _("pairwise subjects")
-        permissions = (("export_pairwisesubject", "Can export all that is held of persons"),)
+        permissions = (
+            ("export_pairwisesubject", "Can export all that is held of persons"),
+            ("reveal_storedclaim", "Can reveal claims of other persons"),
+        )
 
     def __str__(self) -> str:
         return str(self.uuid)
@@ -96,7 +104,7 @@ class ActivationCode(models.Model):
     """Hexadecimal, of issuer and code, under that subject key."""
     created_at = models.DateTimeField(_("created at"), editable=False)
     created_by = models.CharField(_("created by"), max_length=255, editable=False)
-    """The primary key of the creating user; empty for the command."""
+    """The actor: the primary key of the creating user, or the operator of a command."""
     expires_at = models.DateTimeField(_("expires at"), editable=False)
     redeemed_at = models.DateTimeField(_("redeemed at"), null=True, editable=False)
     revoked_at = models.DateTimeField(_("revoked at"), null=True, editable=False)
@@ -123,3 +131,58 @@ class ActivationCode(models.Model):
 
     def __str__(self) -> str:
         return gettext("for user %(user)s") % {"user": self.user_id}
+
+
+class NoticeKind(StrEnum):
+    """What a notice is about."""
+
+    LINKED = "linked"
+    UNLINKED = "unlinked"
+    NEW_DEVICE = "new_device"
+
+
+class AccountNotice(models.Model):
+    """A mail to the person about the account, to the address that the account had when it was written."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    kind = models.CharField(max_length=16)
+    """A NoticeKind."""
+    provider = models.CharField(max_length=64, blank=True)
+    """The declared name; empty if it is not declared any more."""
+    address = SealedTextField(bind=("id",))
+    occurred_at = models.DateTimeField()
+    due_at = models.DateTimeField(null=True)
+    """When to send it; in the future: leased by a worker, or to be tried again. None: sent, or abandoned."""
+    attempts = models.PositiveSmallIntegerField(default=0)
+    sent_at = models.DateTimeField(null=True)
+    """When a mail server accepted it."""
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("notice about an account"), _("notices about accounts")
+        default_permissions = ()
+        indexes = (models.Index(fields=["due_at"], condition=~models.Q(due_at=None), name="phi_oidc_notice_due"),)
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class KnownDevice(models.Model):
+    """A browser that a user has signed in with. It has a cookie with a random id, of which only this digest is stored.
+
+    The digest includes the user, so the rows do not show which users share a browser.
+    """
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False)
+    digest = models.CharField(max_length=64)
+    """Hexadecimal."""
+    first_used_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("known browser"), _("known browsers")
+        default_permissions = ()
+        constraints = (models.UniqueConstraint(fields=["user", "digest"], name="phi_oidc_known_device_unique"),)
+
+    def __str__(self) -> str:
+        return str(self.pk)

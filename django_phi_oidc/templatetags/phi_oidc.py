@@ -24,9 +24,7 @@ from django.utils.translation import gettext as _
 from .. import conf
 from .._internal import clock
 from ..access.emergency.queries import list_open_emergencies
-from ..claims.disclosure import RevealResult
 from ..claims.masking import MaskedClaim
-from ..errors import ClaimScrubbed, RevealRefused, Undecryptable
 from ..sessions.timeout_responses import get_expired_url, get_time_left, get_warning_seconds
 
 register = template.Library()
@@ -72,23 +70,29 @@ def phi_oidc_emergency(context: Any) -> dict[str, Any]:
 
 @register.tag(name="reveal")
 def compile_reveal(parser: Parser, token: Token) -> "RevealNode":
-    """Compile `{% reveal claim purpose=code %}`, which renders the value, or `… as name %}`, which stores it."""
+    """Compile `{% reveal claim purpose=code %}`, which renders the value, or `… as name %}`, which stores it.
+
+    `consent=reference` is for a claim with a label.
+    """
     name, *bits = token.split_contents()
     if any(command == "cache" for command, _token in parser.command_stack):
         raise TemplateSyntaxError(_CACHE_BLOCK_ERROR)
-    target = bits.pop() if len(bits) == 4 and bits[2] == "as" else ""
-    bits = bits[:2] if target else bits
+    target = bits.pop() if len(bits) in (4, 5) and bits[-2] == "as" else ""
+    bits = bits[:-1] if target else bits
     arguments = token_kwargs(bits[1:], parser)
-    if len(bits) != 2 or set(arguments) != {"purpose"}:
-        raise TemplateSyntaxError(f"{name} takes a masked claim, purpose=…, and optionally `as` with a name.")
-    return RevealNode(parser.compile_filter(bits[0]), arguments["purpose"], target)
+    if len(bits) != 1 + len(arguments) or "purpose" not in arguments or not arguments.keys() <= {"purpose", "consent"}:
+        text = f"{name} takes a masked claim, purpose=…, and optionally consent=…, and `as` with a name."
+        raise TemplateSyntaxError(text)
+    return RevealNode(parser.compile_filter(bits[0]), arguments["purpose"], arguments.get("consent"), target)
 
 
 class RevealNode(template.Node):
     """Reveals a masked claim each time the template is rendered."""
 
-    def __init__(self, claim: FilterExpression, purpose: FilterExpression, variable_name: str) -> None:
-        self.claim, self.purpose, self.variable_name = claim, purpose, variable_name
+    def __init__(
+        self, claim: FilterExpression, purpose: FilterExpression, consent: FilterExpression | None, variable_name: str
+    ) -> None:
+        self.claim, self.purpose, self.consent, self.variable_name = claim, purpose, consent, variable_name
 
     def render(self, context: Context) -> str:
         """Return the value as text; the mask if it is refused or undecryptable; "" if there is no value.
@@ -101,20 +105,14 @@ class RevealNode(template.Node):
         claim = self.claim.resolve(context)
         if not isinstance(claim, MaskedClaim):
             raise TypeError("reveal takes a MaskedClaim.")
-        result = _reveal_claim(claim, purpose=str(self.purpose.resolve(context)))
+        consent = str(self.consent.resolve(context)) if self.consent else ""
+        result = claim.get_result(purpose=str(self.purpose.resolve(context)), consent=consent)
         if self.variable_name:
             context[self.variable_name] = result
             return ""
         if result.error is not None:
             return "" if result.is_scrubbed else str(claim)
         return "" if result.value is None else render_value_in_context(result.value, context)
-
-
-def _reveal_claim(claim: MaskedClaim, *, purpose: str) -> RevealResult:
-    try:
-        return RevealResult(name=claim.name, value=claim.reveal(purpose=purpose))
-    except (RevealRefused, ClaimScrubbed, Undecryptable) as error:
-        return RevealResult(name=claim.name, error=error.with_traceback(None))
 
 
 def _get_script_texts() -> dict[str, str]:

@@ -225,11 +225,13 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
 EMAIL_BACKEND = f"django.core.mail.backends.{'filebased' if DEBUG else 'smtp'}.EmailBackend"
 EMAIL_FILE_PATH = VAR / "mail"
 EMAIL_HOST = env.text("EMAIL_HOST", "localhost")
+EMAIL_USE_TLS = EMAIL_HOST != "localhost"
 EMAIL_TIMEOUT = 10
 if django.VERSION >= (6, 1):
-    _options = {"file_path": EMAIL_FILE_PATH} if DEBUG else {"host": EMAIL_HOST, "timeout": EMAIL_TIMEOUT}
+    _smtp = {"host": EMAIL_HOST, "use_tls": EMAIL_USE_TLS, "timeout": EMAIL_TIMEOUT}
+    _options = {"file_path": EMAIL_FILE_PATH} if DEBUG else _smtp
     MAILERS = {"default": {"BACKEND": EMAIL_BACKEND, "OPTIONS": _options}}
-    del EMAIL_BACKEND, EMAIL_FILE_PATH, EMAIL_HOST, EMAIL_TIMEOUT
+    del EMAIL_BACKEND, EMAIL_FILE_PATH, EMAIL_HOST, EMAIL_TIMEOUT, EMAIL_USE_TLS
 DEFAULT_FROM_EMAIL = env.text("EMAIL_FROM", "portal@clinic.example")
 
 LANGUAGE_CODE = "en"

@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.node,
 ]
-FILES = {"auditevent_proof", "auditcheckpoint_note"}
+FILES = {"accountingcopy_change", "auditevent_proof", "auditcheckpoint_note"}
 """Pages that send a file."""
 FILTERED = {
     "pairwisesubject": ["?q=nobody"],
@@ -25,6 +25,7 @@ FILTERED = {
     "pendingrevocation": ["?status__exact=pending"],
     "storedclaim": ["?purpose=HOPERAT&name=address", "?end=overdue"],
     "legalhold": ["?state=active"],
+    "accountingcopy": ["?q=0"],
     "emergencyaccess": ["?state=waiting"],
     "securityalert": ["?state=open&severity=warning"],
     "alertmute": [],

@@ -74,6 +74,7 @@ def test_filtered_events_are_exported_directly_or_by_a_worker(
     superuser_page.get_by_text("Waiting to be sealed").wait_for()
     assert fits_window(superuser_page)
     superuser_page.click("nav >> text=Exports and verifications")
+    superuser_page.locator(".trail tbody tr").first.wait_for()
     assert superuser_page.locator(".trail tbody tr").count() == 2
 
 

@@ -557,7 +557,7 @@ def test_logged_out_page_offers_a_sign_out_to_a_signed_in_user(
 def test_logout_by_post_goes_to_the_op_and_back(
     browse: Browse, op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any, has_script: bool
 ) -> None:
-    declare(settings, op, end_session_method="post")
+    declare(settings, op, end_session_method="post", id_token_hint="always")
 
     def send_back(handler: BaseHTTPRequestHandler) -> None:
         parameters = op.asked[-1]

@@ -34,6 +34,7 @@ SEES = {
     "pendingrevocation": {SECURITY},
     "storedclaim": {PRIVACY},
     "legalhold": {PRIVACY},
+    "accountingcopy": {PRIVACY},
     "emergencyaccess": {PRIVACY, SECURITY},
     "securityalert": {PRIVACY, SECURITY},
     "alertmute": {SECURITY},

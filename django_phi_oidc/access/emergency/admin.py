@@ -67,7 +67,17 @@ EmergencyStateFilter = create_state_filter(
 
 @admin.register(EmergencyAccess)
 class EmergencyAccessAdmin(ReadOnlyAdmin):
-    list_display = ("opened_at", "state", "user", "resource", "purpose", "expires_at", "alerted_at", "verdict")
+    list_display = (
+        "opened_at",
+        "state",
+        "user",
+        "is_local",
+        "resource",
+        "purpose",
+        "expires_at",
+        "alerted_at",
+        "verdict",
+    )
     list_filter = (EmergencyStateFilter, "verdict")
     list_select_related = ("user",)
     ordering = ("-opened_at",)

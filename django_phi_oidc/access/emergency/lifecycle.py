@@ -35,7 +35,7 @@ from ..policy import (
     is_resource_reference,
 )
 from .models import ALL_RESOURCES, CloseReason, EmergencyAccess, ReviewVerdict
-from .queries import REVIEW_PERMISSION, can_open
+from .queries import REVIEW_PERMISSION, can_open, has_session
 
 PERMISSION_NOT_OFFERED = "permission_not_offered"
 REASON_MISSING = "reason_missing"
@@ -83,6 +83,7 @@ def open_emergency(
         id=randomness.uuid7(now),
         user_id=actor.user.pk,
         actor=str(actor.user.pk),
+        is_local=actor.is_local,
         resource=resource,
         permissions=permissions,
         purpose=purpose,
@@ -95,6 +96,7 @@ def open_emergency(
         "everything": resource == ALL_RESOURCES,
         "permissions": permissions,
         "until": emergency.expires_at.astimezone(UTC).isoformat(timespec="seconds"),
+        **({"local": True} if actor.is_local else {}),
     }
     opened = _create_event(Action.EMERGENCY_OPENED, emergency, detail, origin=actor.origin, now=now)
     alert = _create_event(
@@ -205,14 +207,15 @@ def _find_opening_refusal(
 ) -> str | None:
     """Return the code of the first rule that is not met, or None."""
     offered = declaration.permissions.keys() if declaration else set()
+    longest = declaration.get_longest(is_local=actor.is_local) if declaration else timedelta(0)
     rules = {
-        SESSION_MISSING: bool(actor.origin.session),
+        SESSION_MISSING: has_session(actor),
         PERMISSION_MISSING: declaration is not None and can_open(actor.user, resource),
         RESOURCE_INVALID: resource == ALL_RESOURCES or is_resource_reference(resource),
         PERMISSION_NOT_OFFERED: bool(permissions) and set(permissions) <= offered,
         PURPOSE_NOT_DECLARED: purpose in EMERGENCY_PURPOSES,
         REASON_MISSING: has_visible_text(reason),
-        DURATION_INVALID: declaration is not None and timedelta(0) < duration <= declaration.longest,
+        DURATION_INVALID: timedelta(0) < duration <= longest,
     }
     return next((code for code, is_met in rules.items() if not is_met), None)
 

@@ -45,6 +45,8 @@ class EmergencyAccess(models.Model):
     )
     actor = models.CharField(max_length=255, editable=False)
     """The user's primary key as text; kept when the account is deleted."""
+    is_local = models.BooleanField(_("local account"), default=False, editable=False)
+    """A local account opened it. An emergency applies only to sign-ins of the kind that opened it."""
     resource = models.CharField(_("resource"), max_length=200, editable=False)
     """`Type/id`, or ALL_RESOURCES."""
     permissions = models.JSONField(editable=False)

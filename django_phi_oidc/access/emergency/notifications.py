@@ -7,6 +7,7 @@ the mail, and a worker killed after the mail server accepted it sends it twice. 
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.core.mail import send_mail
@@ -20,6 +21,7 @@ RETRY_DELAY = timedelta(minutes=1)
 """Also the length of the lease: longer than `EMAIL_TIMEOUT`, or the mail may be sent twice."""
 MAIL_BATCH_SIZE = 100
 _SUBJECT = gettext_noop("Emergency access was opened")
+_LOCAL_ACCOUNT = gettext_noop("%(actor)s, signed in as a local account, without the provider")
 _BODY = gettext_noop("""\
 Emergency access ("break the glass") was opened.
 
@@ -46,17 +48,23 @@ def _send_alert(emergency: EmergencyAccess, *, mail_to: Sequence[str], now: date
         free = row.filter(alert_due_at=emergency.alert_due_at).select_for_update(skip_locked=True)
         if not row.filter(pk__in=free.values("pk")).update(alert_due_at=now + RETRY_DELAY):
             return False
-    parameters = {"id": emergency.pk, "actor": emergency.actor, "purpose": emergency.purpose}
-    for name in ("opened_at", "expires_at"):
-        parameters[name] = getattr(emergency, name).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    # In the language of the site, not of the current request.
-    with override(settings.LANGUAGE_CODE):
-        subject, body = gettext(_SUBJECT), gettext(_BODY) % parameters
     try:
-        # One mail to all recipients: only the mail server knows which of them it reached. SMTPException is an OSError.
-        send_mail(subject, body, None, list(mail_to))
-    except OSError as error:
+        _send_mail(emergency, mail_to)
+    except Exception as error:  # noqa: BLE001 -- of any mail backend: the other mails must be sent
         logger.error("The mail of emergency %s was not sent: %s.", emergency.pk, type(error).__name__)  # noqa: TRY400
         return False
     row.update(alert_due_at=None, alerted_at=now)
     return True
+
+
+def _send_mail(emergency: EmergencyAccess, mail_to: Sequence[str]) -> None:
+    parameters: dict[str, Any] = {"id": emergency.pk, "actor": emergency.actor, "purpose": emergency.purpose}
+    for name in ("opened_at", "expires_at"):
+        parameters[name] = getattr(emergency, name).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    # In the language of the site, not of the current request.
+    with override(settings.LANGUAGE_CODE):
+        if emergency.is_local:
+            parameters["actor"] = gettext(_LOCAL_ACCOUNT) % parameters
+        subject, body = gettext(_SUBJECT), gettext(_BODY) % parameters
+    # One mail to all recipients: only the mail server knows which of them it reached.
+    send_mail(subject, body, None, list(mail_to))

@@ -27,7 +27,7 @@ from .assurance import get_emergency_assurance
 from .forms import EmergencyForm
 from .lifecycle import TOO_MANY_UNREVIEWED, close_emergencies, open_emergency, record_emergency_refusal
 from .models import ALL_RESOURCES, CloseReason
-from .queries import can_open, list_open_emergencies
+from .queries import can_open, can_open_any, has_session, list_open_emergencies
 
 
 @method_decorator([csrf_protect, sensitive_post_parameters("reason"), sensitive_variables()], name="dispatch")
@@ -42,19 +42,19 @@ class EmergencyView(View):
         if declaration is None:
             raise Http404
         self.actor, self.declaration = Actor.from_request(request), declaration
-        if not self.actor.user.is_authenticated or not self.actor.origin.session:
+        if not self.actor.user.is_authenticated or not has_session(self.actor):
             return redirect_to_sign_in(request)
         mark_response_private(request)
-        self.can_open_any = any(can_open(self.actor.user, resource) for resource in ("one", ALL_RESOURCES))
+        self.can_open_any = can_open_any(self.actor.user)
         try:
             # A person who has lost the permission may still see and close open emergencies.
             can_see = request.method != "POST" and list_open_emergencies(self.actor.user, now=clock.now())
             if not (self.can_open_any or can_see):
                 record_emergency_refusal(self.actor, PERMISSION_MISSING, now=clock.now())
                 return deny(request)
-            # A person who may only see and close emergencies needs no stronger sign-in.
+            # A person who may only see and close emergencies needs no stronger sign-in. A local account has none.
             assurance = get_emergency_assurance(request.session) if self.can_open_any else Assurance()
-            if refusal := enforce_assurance(request, assurance):
+            if not self.actor.is_local and (refusal := enforce_assurance(request, assurance)):
                 return refusal
             return super().dispatch(request, *args, **kwargs)
         except AuditUnavailable:
@@ -81,7 +81,7 @@ class EmergencyView(View):
         return set_private_headers(HttpResponseRedirect(_get_next_url(request) or reverse("oidc_emergency")))
 
     def _create_form(self, data: Any = None, **options: Any) -> EmergencyForm:
-        labels, longest = self.declaration.permissions, self.declaration.longest
+        labels, longest = self.declaration.permissions, self.declaration.get_longest(is_local=self.actor.is_local)
         return EmergencyForm(data, permission_labels=labels, max_duration=longest, **options)
 
     def _render_page(self, request: HttpRequest, form: EmergencyForm | None, *, status: int) -> HttpResponse:

@@ -8,6 +8,7 @@ Spec: hl7.org/fhir/R4/auditevent.html; profiles.ihe.net/ITI/BALP (1.1.3).
 
 import ipaddress
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ _HL7 = "http://terminology.hl7.org/CodeSystem/"
 _INTERACTION = "http://hl7.org/fhir/restful-interaction"
 _BALP_ENTITY = "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType"
 _OUTCOME_CODES = {"success": "0", "failure": "4", "error": "8"}
+_PATIENT_RESOURCE = re.compile(r"Patient/\S+")
+_ACCOUNT_DATA_ACTIONS = frozenset({Action.SUBJECT_EXPORTED, Action.SUBJECT_ACCOUNTED, Action.SUBJECT_ERASED})
+"""They have no subject if the account has no link."""
 
 
 class AuditEventType(NamedTuple):
@@ -99,6 +103,7 @@ ACTION_MAPPING: Mapping[str, AuditEventType] = {
     Action.ALERT_ACKNOWLEDGED: AuditEventType(_SECURITY_ALERT, (), "U"),
     Action.ALERT_MUTED: AuditEventType(_SECURITY_ALERT, (), "C"),
     Action.ALERT_UNMUTED: AuditEventType(_SECURITY_ALERT, (), "U"),
+    Action.CONFIGURATION_CHANGED: AuditEventType(_SECURITY_ALERT, (_SECURITY_CONFIGURATION,), "U"),
 }
 _UNKNOWN_ACTION = AuditEventType(_coding(DCM, "110100", "Application Activity"), (), "E")
 """For actions of host projects."""
@@ -125,9 +130,9 @@ def event_to_fhir(item: SealedEvent, *, hostname: str) -> dict[str, Any]:
         resource["outcomeDesc"] = event.reason
     if purpose:
         resource["purposeOfEvent"] = purpose
-    is_read = event.action == Action.CLAIM_REVEALED and event.outcome == "success"
+    is_read = event.action in (Action.CLAIM_REVEALED, Action.ACCESS_GRANTED) and event.outcome == "success"
     # BALP's PatientRead also needs a patient and a client address.
-    if is_read and event.subject.strip() and _is_ip_address(event.client_ip):
+    if is_read and _find_patient(event) and _is_ip_address(event.client_ip):
         resource["meta"] = {"profile": [PATIENT_READ_PROFILE]}
     return resource
 
@@ -191,8 +196,8 @@ def _event_source(hostname: str) -> dict[str, Any]:
 def _entities(item: SealedEvent) -> list[dict[str, Any]]:
     event = item.authenticated_event.event
     entities: list[dict[str, Any]] = []
-    if event.subject.strip():
-        what = {"type": "Patient", "identifier": {"value": event.subject}}
+    if patient := _find_patient(event):
+        what = {"type": "Patient", "identifier": {"value": patient}}
         kind, role = _coding(f"{_HL7}audit-entity-type", "1", "Person"), _coding(f"{_HL7}object-role", "1", "Patient")
         entities.append({"what": what, "type": kind, "role": role})
     details = {
@@ -207,6 +212,17 @@ def _entities(item: SealedEvent) -> list[dict[str, Any]]:
         request_type = _coding(_BALP_ENTITY, "XrequestId", "X-Request-Id")
         entities.append({"what": {"identifier": {"value": event.request_id}}, "type": request_type})
     return entities
+
+
+def _find_patient(event: Event) -> str:
+    """Return the identifier of the person whose data was used, if the event has one; otherwise an empty text.
+
+    That is the subject, or a resource that is itself the patient, or the account in an event about its data.
+    """
+    if event.subject.strip():
+        return event.subject
+    is_account = event.resource.startswith("user/") and event.action in _ACCOUNT_DATA_ACTIONS
+    return event.resource if is_account or _PATIENT_RESOURCE.fullmatch(event.resource) else ""
 
 
 def _data_entity(identifier: str, details: Mapping[str, str]) -> dict[str, Any]:

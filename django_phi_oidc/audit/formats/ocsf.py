@@ -72,6 +72,7 @@ ACTION_MAPPING: Mapping[str, tuple[int, tuple[int, str], str]] = {
     Action.ALERT_ACKNOWLEDGED: (ENTITY_MANAGEMENT, _UPDATE, "SecurityAlert"),
     Action.ALERT_MUTED: (ENTITY_MANAGEMENT, _CREATE, "AlertMute"),
     Action.ALERT_UNMUTED: (ENTITY_MANAGEMENT, _UPDATE, "AlertMute"),
+    Action.CONFIGURATION_CHANGED: (ENTITY_MANAGEMENT, _UPDATE, "Configuration"),
 }
 """For each action: the class, the activity, and the type of the entity."""
 _UNKNOWN_ACTION = (ENTITY_MANAGEMENT, _OTHER, "Resource")

@@ -116,13 +116,18 @@ def read_public_key(source: str | Path) -> Ed25519PublicKey:
     return key
 
 
+def read_public_keys(texts: Sequence[str]) -> list[Ed25519PublicKey]:
+    """Return the keys. texts: of keys, or paths of files that hold them. Raises: KeyMissing."""
+    return [read_public_key(Path(text) if Path(text).is_file() else text) for text in texts]
+
+
 def verify_proof_file(path: Path, *, public_keys: Sequence[str]) -> str:
     """Verify the proof in a file, of an event or of two checkpoints, and return a sentence about it.
 
-    public_keys: texts of keys, or paths of files that hold them.
+    public_keys: as read_public_keys.
     Raises: ProofInvalid, CheckpointInvalid, KeyMissing; OSError if the file cannot be read.
     """
-    keys = [read_public_key(Path(text) if Path(text).is_file() else text) for text in public_keys]
+    keys = read_public_keys(public_keys)
     with path.open("rb") as file:
         raw = file.read(MAX_BUNDLE_BYTES + 1)
     if len(raw) > MAX_BUNDLE_BYTES:

@@ -64,6 +64,14 @@ def find_signing_key() -> Ed25519PrivateKey | None:
     return key
 
 
+def get_signing_key() -> Ed25519PrivateKey:
+    """Return the key that signs checkpoints. Raises: KeyMissing, also if none is configured."""
+    key = find_signing_key()
+    if key is None:
+        raise KeyMissing("PHI_OIDC['KEYS']['audit_signing'] is not configured here, so nothing can be signed.")
+    return key
+
+
 def _read_log_key(source: Any) -> LogKey:
     """source: a key, or `{"key": a key, "until_size": N}` for one that was replaced. Raises: KeyMissing."""
     if not isinstance(source, Mapping):

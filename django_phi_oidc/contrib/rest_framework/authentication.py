@@ -40,6 +40,7 @@ from ...oidc.access_token import (
 )
 from ...provider.introspection_cache import introspect_token
 from ...provider.registry import get_provider
+from ...sessions.token_revocation import is_revoked
 from ...subjects.linking import find_linked_subject
 from .exceptions import REALM, TOKEN_MISPLACED, invalid_request, invalid_token, report_api_refusal, service_unavailable
 from .scoped_user import ScopedUser
@@ -107,7 +108,10 @@ class BearerAuthentication(BaseAuthentication):
             apis = [ResourceServer(api, providers[name]) for name, api in conf.apis().items() if name in providers]
             audience = get_resource_server(token, apis)
             provider = audience.provider.name
-            access_token = verify_bearer_token(token, audience=audience, now=clock.now())
+            now = clock.now()
+            access_token = verify_bearer_token(token, audience=audience, now=now)
+            if is_revoked(token, now=now):
+                raise AccessTokenInvalid("token_revoked")
             keys = keyring.get_keys("subject")
             subject = find_linked_subject(issuer=access_token.issuer, sub=access_token.sub, keys=keys)
             if subject is None:

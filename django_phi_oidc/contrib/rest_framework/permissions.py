@@ -5,18 +5,18 @@ combination with `|` the other permission cannot override it.
 """
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
-from django.core.exceptions import ObjectDoesNotExist
-from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
-from django.http import Http404, HttpRequest
+from django.http import HttpRequest
 from rest_framework.exceptions import APIException, NotAuthenticated, NotFound, PermissionDenied
-from rest_framework.permissions import BasePermission
+from rest_framework.permissions import AND, BasePermission
 from rest_framework.request import Request
 
 from ... import conf
 from ..._internal import clock
-from ...access.decisions import FindObject, authorize, authorize_assurance
+from ...access.decisions import authorize, authorize_assurance, record_page_grant
+from ...access.enforcement import NOT_FOUND_ERRORS, get_view_name, is_grant_recorded, mark_guarded, suppress_not_found
 from ...access.no_store import mark_response_private
 from ...access.policy import (
     PERMISSION_MISSING,
@@ -26,6 +26,7 @@ from ...access.policy import (
     parse_access_policy,
     parse_required_assurance,
 )
+from ...audit.events import Origin
 from ...audit.request_context import Actor
 from ...config.apis import is_scope_token
 from ...errors import AuditUnavailable, DeclarationInvalid
@@ -39,31 +40,52 @@ from .exceptions import (
     service_unavailable,
 )
 
-_NOT_FOUND_OR_DENIED_ERRORS = (Http404, ObjectDoesNotExist, DjangoPermissionDenied, NotFound, PermissionDenied)
-"""The ways in which a view reports a missing object. Each must lead to a refusal with an event."""
+_suppress_not_found = partial(suppress_not_found, errors=(*NOT_FOUND_ERRORS, NotFound, PermissionDenied))
 
 
+@mark_guarded
 class HasScope(BasePermission):
-    """Accepts a token with all of the view's `required_scopes`, and OIDC sessions, but not password sessions."""
+    """Accepts a token with all of the view's `required_scopes`, and OIDC sessions, but not password sessions.
+
+    It records each request that it accepts, unless PHIAccess or RequireAssurance is required too, and does so. A local
+    account is accepted only if PHIAccess is required too, which admits it in an emergency.
+    """
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Raises: APIRequestRefused, 403 with the required scopes, after an event; DeclarationInvalid."""
+        """Raises: APIRequestRefused, 403 with the required scopes, after an event, or 503; DeclarationInvalid."""
+        mark_response_private(request._request)
         required: Any = getattr(view, "required_scopes", None)
         # An empty list would accept every token.
         is_list = isinstance(required, list | tuple | set | frozenset) and required
         if not is_list or not all(map(is_scope_token, required)):
             raise DeclarationInvalid(f"{type(view).__name__}: required_scopes must be a non-empty list of scopes.")
-        if not isinstance(request.auth, AccessToken):
-            return request.auth is None and Actor.from_request(request).is_authenticated_by_provider
-        return _decide_once(request, view, (type(self),), lambda: _find_scope_refusal(request, request.auth, required))
+        token, actor = request.auth, Actor.from_request(request)
+        if not isinstance(token, AccessToken):
+            is_accepted = actor.is_authenticated_by_provider or (actor.is_local and _requires(view, PHIAccess))
+            if token is not None or not is_accepted:
+                return False
+
+        def find_refusal() -> APIException | None:
+            is_token = isinstance(token, AccessToken)
+            refusal = _find_scope_refusal(token, required, origin=actor.origin) if is_token else None
+            is_recorded = _requires(view, PHIAccess, RequireAssurance) or is_grant_recorded(request._request)
+            if refusal is None and not is_recorded:
+                record_page_grant(actor, page=get_view_name(request._request), now=clock.now())
+            return refusal
+
+        return _decide_once(request, view, (type(self),), find_refusal)
 
 
+@mark_guarded
 class PHIAccess(BasePermission):
     """Enforces the view's access policy for each method, as PHIAccessMixin does, and records the event first.
 
-    The view has `permission`, `purpose` or `purposes`, `acr`, `max_age`, and the methods `get_resource`, `get_purpose`,
-    `get_permission_object`. Use it as the last permission class: its event says that access was permitted.
+    The view has `permission`, `purpose` or `purposes`, `acr`, `max_age`, `label`, and the methods `get_resource`,
+    `get_purpose`, `get_permission_object`, `get_consent`. Use it as the last permission class: its event says that
+    access was permitted.
     """
+
+    phi_oidc_guards_resource = True
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises: APIRequestRefused, PermissionDenied, NotAuthenticated, after an event; DeclarationInvalid."""
@@ -76,6 +98,8 @@ class PHIAccess(BasePermission):
             purposes=getattr(view, "purposes", ()),
             acr=getattr(view, "acr", ()),
             max_age=getattr(view, "max_age", None),
+            label=getattr(view, "label", None),
+            has_consent=hasattr(view, "get_consent"),
         )
         if not getattr(request.user, "is_authenticated", False):  # UNAUTHENTICATED_USER may be None
             return False
@@ -89,17 +113,25 @@ class PHIAccess(BasePermission):
         return _decide_once(request, view, (type(self), repr(resource), purpose), find_refusal)
 
 
+@mark_guarded
 class RequireAssurance(BasePermission):
-    """Requires the authentication that the view's `acr` and `max_age` demand."""
+    """Requires the authentication that the view's `acr` and `max_age` demand, and records each decision."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises: APIRequestRefused, 401 with the requirements, after an event; NotAuthenticated."""
+        mark_response_private(request._request)
         assurance = parse_required_assurance(acr=getattr(view, "acr", ()), max_age=getattr(view, "max_age", None))
         if not getattr(request.user, "is_authenticated", False):
             return False
 
         def find_refusal() -> APIException | None:
-            refusal_code = authorize_assurance(Actor.from_request(request), assurance, now=clock.now())
+            refusal_code = authorize_assurance(
+                Actor.from_request(request),
+                assurance,
+                page=get_view_name(request._request),
+                records_grant=not (_requires(view, PHIAccess) or is_grant_recorded(request._request)),
+                now=clock.now(),
+            )
             if refusal_code is None:
                 return None
             return insufficient_user_authentication(assurance) if refusal_code in STEP_UP_CODES else NotAuthenticated()
@@ -129,10 +161,21 @@ def _decide_once(
     return True
 
 
-def _find_scope_refusal(request: Request, token: AccessToken, required_scopes: Collection[str]) -> APIException | None:
+def _requires(view: Any, *classes: type[BasePermission]) -> bool:
+    """Return whether the view asks one of these permissions in any case: not as an operand of `|`."""
+    permissions = list(view.get_permissions())
+    while permissions:
+        permission = permissions.pop()
+        if isinstance(permission, classes):
+            return True
+        if isinstance(permission, AND):
+            permissions += permission.op1, permission.op2
+    return False
+
+
+def _find_scope_refusal(token: AccessToken, required_scopes: Collection[str], *, origin: Origin) -> APIException | None:
     if token.scopes >= set(required_scopes):
         return None
-    origin = Actor.from_request(request).origin
     report_api_refusal(SCOPE_MISSING, origin=origin, provider=token.provider, client_id=token.client_id)
     return insufficient_scope(required_scopes)
 
@@ -140,10 +183,15 @@ def _find_scope_refusal(request: Request, token: AccessToken, required_scopes: C
 def _find_access_refusal(
     request: Request, policy: AccessPolicy, view: Any, *, resource: str, purpose: str
 ) -> APIException | None:
-    find = getattr(view, "get_permission_object", None)
-    find_object, actor = _suppress_not_found(find) if find else None, Actor.from_request(request)
+    find_object, find_consent = (getattr(view, name, None) for name in ("get_permission_object", "get_consent"))
     refusal_code = authorize(
-        actor, policy, resource=resource, purpose=purpose, find_object=find_object, now=clock.now()
+        Actor.from_request(request),
+        policy,
+        resource=resource,
+        purpose=purpose,
+        find_object=find_object and _suppress_not_found(find_object, missing=None),
+        now=clock.now(),
+        find_consent=find_consent and _suppress_not_found(find_consent, missing=""),
     )
     if refusal_code is None:
         return None
@@ -157,13 +205,3 @@ def _find_access_refusal(
         if policy.permission not in api.get_permissions(request.auth.scopes):
             return insufficient_scope(api.get_scopes(policy.permission))
     return PermissionDenied()
-
-
-def _suppress_not_found(find: FindObject) -> FindObject:
-    def find_or_none() -> object:
-        try:
-            return find()
-        except _NOT_FOUND_OR_DENIED_ERRORS:
-            return None
-
-    return find_or_none

@@ -9,20 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from ... import conf
 from ..._internal import clock
 from ...audit import db_privileges, outbox, spool, throttling, triggers
-from ...audit.events import Action, Origin, parse_detail, serialize_event
+from ...audit.events import Action, parse_detail, serialize_event
 from ...audit.log import archive as archives
 from ...audit.log import bundle, copies, proofs, recovery, sequencer, signing_keys
 from ...audit.log.findings import FindingKind, LogFinding, VerificationSummary
 from ...audit.log.verifier import UNSEALED_AFTER, verify_log
 from ...audit.models import AuditCheckpoint, AuditEvent, AuditOutbox
 from ...audit.recorder import record
+from ...audit.request_context import current_origin
 from ...audit.search import EventFilters, iterate_events
 from ...audit.storage import has_valid_row_mac, parse_event_row
 from ...errors import AuditUnavailable, CheckpointInvalid
@@ -114,7 +114,9 @@ def _drain(options: Options, output: Output) -> None:
 
 def _seal(options: Options, output: Output) -> None:
     progress, events, refused = ProgressLine(output, "sealed"), 0, 0
-    for batch in sequencer.append_all_to_log(key=_get_signing_key(), clock=clock.now, retry_refused=options["again"]):
+    for batch in sequencer.append_all_to_log(
+        key=signing_keys.get_signing_key(), clock=clock.now, retry_refused=options["again"]
+    ):
         events, refused = events + batch.event_count, refused + batch.refused_count
         progress(events)
     progress.end()
@@ -198,7 +200,7 @@ def _repair(options: Options, output: Output) -> None:
 
 
 def _record(action: Action, **fields: Any) -> None:
-    record(action, origin=Origin(), now=clock.now(), **fields)
+    record(action, origin=current_origin(), now=clock.now(), **fields)
 
 
 def _prove(options: Options, output: Output) -> None:
@@ -264,7 +266,9 @@ def _get_first_unarchived_leaf() -> int:
 
 def _resume(options: Options, output: Output) -> None:
     note, reason = options["checkpoint"].read_text("utf-8"), options["reason"]
-    output.write(recovery.resume_log(witnessed_note=note, reason=reason, key=_get_signing_key(), now=clock.now()))
+    output.write(
+        recovery.resume_log(witnessed_note=note, reason=reason, key=signing_keys.get_signing_key(), now=clock.now())
+    )
 
 
 def _grants(options: Options, output: Output) -> None:
@@ -273,13 +277,6 @@ def _grants(options: Options, output: Output) -> None:
             output.write(statement)
     except ValueError as error:
         raise CommandError(str(error)) from error
-
-
-def _get_signing_key() -> Ed25519PrivateKey:
-    key = signing_keys.find_signing_key()
-    if key is None:
-        raise CommandError("PHI_OIDC['KEYS']['audit_signing'] is not configured here, so nothing can be signed.")
-    return key
 
 
 def _read_witnessed_checkpoint(path: Path) -> Checkpoint:

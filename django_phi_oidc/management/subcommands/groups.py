@@ -1,4 +1,4 @@
-"""Creates the groups of the officers' dashboard, each with exactly the permissions it needs."""
+"""Creates the groups of the officers and of the claim categories, each with exactly the permissions it needs."""
 
 from argparse import ArgumentParser
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from django.contrib.auth.models import Group, Permission
 from django.core.management.base import CommandError
 from django.db import transaction
 
+from ...claims.categories import get_category_permission, list_categories
 from ._arguments import Options
 from ._output import Output
 
@@ -22,7 +23,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("view_oidcsession", "end_oidcsession"),
         *("view_storedclaim", "reveal_storedclaim", "scrub_storedclaim"),
         *("view_legalhold", "add_legalhold", "change_legalhold", "disclose_legalhold"),
-        *("view_emergencyaccess", "review_emergencyaccess"),
+        *("view_emergencyaccess", "review_emergencyaccess", "view_accountingcopy"),
         *("view_auditevent", "export_auditevent", "view_auditcheckpoint", "view_securityalert"),
     ),
     "Security officer": (
@@ -50,7 +51,7 @@ def handle(options: Options, output: Output) -> None:
     """Create or correct the groups and print the changes. Raises: CommandError if a permission is missing."""
     is_changed = False
     with transaction.atomic():
-        for name in GROUPS:
+        for name in list_group_names():
             change = _sync_group(name, dry_run=options["check"])
             is_changed |= change["made"] or bool(change["added"] or change["removed"])
             output.write_row(change, _format_change)
@@ -58,11 +59,23 @@ def handle(options: Options, output: Output) -> None:
         raise CommandError("The groups differ from what `phi_oidc groups` would create.")
 
 
+def list_group_names() -> list[str]:
+    """Return the officers' groups, then one for each category of claims: the users who may reveal these claims."""
+    return [*GROUPS, *map(_get_category_group, list_categories())]
+
+
 def get_required_permissions(group_name: str) -> set[str]:
     """Return the permissions of the group, as `app_label.codename`."""
+    for category in list_categories():
+        if group_name == _get_category_group(category):
+            return {get_category_permission(category)}
     user_model = get_user_model()._meta
     view_user = f"{user_model.app_label}.view_{user_model.model_name}"
     return {view_user if name == VIEW_USER else f"{_APP_LABEL}.{name}" for name in GROUPS[group_name]}
+
+
+def _get_category_group(category: str) -> str:
+    return f"Claims: {category}"
 
 
 def _sync_group(group_name: str, *, dry_run: bool) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.core.management.base import CommandError
 
 from ..._internal import clock
-from ...audit.events import Origin
+from ...audit.request_context import current_origin
+from ...claims.accounting_suspensions import SUSPENDABLE_PURPOSES, AccountingSuspension
 from ...claims.legal_holds import list_active_holds, place_hold, release_hold
 from ...claims.models import LegalHold
 from ._arguments import Options, add_command, parse_time
@@ -25,6 +26,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     reason_help = "a reference to the legal matter; not written to the audit log"
     place.add_argument("--reason", required=True, type=_parse_reason, help=reason_help)
     place.add_argument("--until", type=parse_time, metavar="TIME", help="when the hold ends (default: never)")
+    suspend_help = "when the accounting stops leaving out disclosures to an agency (45 CFR 164.528(a)(2))"
+    place.add_argument("--suspend-accounting-until", type=parse_time, metavar="TIME", help=suspend_help)
+    place.add_argument("--agency", default="", metavar="NAME", help="the agency or official who requires this")
+    purpose_help = "of the disclosures to the agency; may be repeated (default: HLEGAL)"
+    place.add_argument("--purpose", action="append", choices=SUSPENDABLE_PURPOSES, help=purpose_help)
+    oral_help = "when the agency stated this orally (default: in writing); then 30 days at most"
+    place.add_argument("--oral-statement", type=parse_time, metavar="TIME", help=oral_help)
     release = add_command(commands, "release", _release, "end a hold; the next scrub erases what is overdue")
     release.add_argument("hold", type=uuid.UUID, metavar="HOLD_ID", help="as shown by `list`")
     listing = add_command(commands, "list", _list, "list the active holds")
@@ -35,8 +43,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def _place(options: Options, output: Output) -> None:
     try:
-        reason, until = options["reason"], options["until"]
-        hold = place_hold(options["uuid"], reason=reason, until=until, origin=Origin(), now=clock.now())
+        fields = {"reason": options["reason"], "until": options["until"], "suspension": _find_suspension(options)}
+        hold = place_hold(options["uuid"], **fields, origin=current_origin(), now=clock.now())
     except ObjectDoesNotExist as error:
         raise CommandError(f"There is no subject {options['uuid']}.") from error
     except ValueError as error:
@@ -44,9 +52,20 @@ def _place(options: Options, output: Output) -> None:
     output.write(f"Hold {hold.pk} keeps the data of subject {options['uuid']}.")
 
 
+def _find_suspension(options: Options) -> AccountingSuspension | None:
+    """Raises: CommandError if the time is missing."""
+    purposes, stated_at, until = options["purpose"], options["oral_statement"], options["suspend_accounting_until"]
+    if until is None:
+        if options["agency"] or purposes or stated_at:
+            raise CommandError("A suspension of the accounting needs --suspend-accounting-until.")
+        return None
+    fields = {"purposes": purposes or ["HLEGAL"], "oral_statement_at": stated_at}
+    return AccountingSuspension(until=until, agency=options["agency"], **fields)
+
+
 def _release(options: Options, output: Output) -> None:
     try:
-        released = release_hold(options["hold"], origin=Origin(), now=clock.now())
+        released = release_hold(options["hold"], origin=current_origin(), now=clock.now())
     except ObjectDoesNotExist as error:
         raise CommandError(f"There is no hold {options['hold']}.") from error
     if not released:
@@ -59,10 +78,14 @@ def _list(options: Options, output: Output) -> None:
     holds = LegalHold.objects.order_by("placed_at", "pk") if options["all"] else list_active_holds(now=now)
     if options["subject"] is not None:
         holds = holds.filter(subject__uuid=options["subject"])
-    names = ("reason", "placed_at", "placed_by", "until", "released_at", "released_by")
+    names = (
+        *("reason", "placed_at", "placed_by", "until", "released_at", "released_by"),
+        *("suspended_until", "agency", "oral_statement_at"),
+    )
     for hold in holds.select_related("subject").iterator():
         row = {"id": str(hold.pk), "subject": str(hold.subject.uuid) if hold.subject else ""}
         row |= {name: format_value(getattr(hold, name)) for name in names}
+        row |= {"suspended_purposes": hold.suspended_purposes}
         lasts = hold.released_at is None and (hold.until is None or hold.until > now)
         output.write_row({**row, "lasts": lasts}, _format_hold)
     if not holds.exists() and not output.as_json:
@@ -75,6 +98,10 @@ def _format_hold(hold: Mapping[str, Any]) -> str:
     else:
         end = f"released {hold['released_at']}" if hold["released_at"] else "ended"
     subject = hold["subject"] or "(erased)"
+    if hold["suspended_until"]:
+        agency = format_untrusted(hold["agency"])
+        end += f", accounting of {' '.join(hold['suspended_purposes'])} suspended until {hold['suspended_until']}"
+        end += f" ({'oral' if hold['oral_statement_at'] else 'written'} statement of {agency})"
     return f"{hold['id']}  {subject}  placed {hold['placed_at']}, {end}: {format_untrusted(hold['reason'])}"
 
 

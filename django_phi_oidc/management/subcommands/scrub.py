@@ -6,7 +6,7 @@ from dataclasses import asdict
 from django.core.management.base import CommandError
 
 from ..._internal import clock
-from ...audit.events import Origin
+from ...audit.request_context import current_origin
 from ...claims.retention import destroy_unused_keys, scrub_due_claims, scrub_past_limit, scrub_user
 from ...claims.retention_report import RetentionKeySummary as KeySummary
 from ...claims.retention_report import RetentionReport, StoredClaimSummary, create_retention_report, find_key_summary
@@ -39,18 +39,22 @@ def handle(options: Options, output: Output) -> None:
 
 def _scrub_user(pk: str, output: Output) -> None:
     try:
-        count = scrub_user(get_user_by_pk(pk), origin=Origin(), now=clock.now())
+        count = scrub_user(get_user_by_pk(pk), origin=current_origin(), now=clock.now())
     except HeldForLegalReasons as refusal:
         raise CommandError(f"Nothing was erased. {refusal}") from refusal
-    output.write(f"{count} claims were erased.")
+    _destroy_unused_keys(count, output)
 
 
 def _scrub_due(output: Output) -> None:
     now = clock.now()
-    text = f"{scrub_due_claims(now=now) + scrub_past_limit(now=now)} claims were erased."
+    _destroy_unused_keys(scrub_due_claims(now=now) + scrub_past_limit(now=now), output)
+
+
+def _destroy_unused_keys(erased_count: int, output: Output) -> None:
+    text = f"{erased_count} claims were erased."
     if retention_keys.is_enabled():
         try:
-            text += f" {len(destroy_unused_keys(now=now))} retention keys were destroyed."
+            text += f" {len(destroy_unused_keys(now=clock.now()))} retention keys were destroyed."
         except (KeyMissing, AuditUnavailable) as error:
             raise CommandError(f"{text} Unused retention keys could not be destroyed: {error}") from error
     output.write(text)
@@ -97,4 +101,7 @@ def _format_keys(keys: KeySummary | None) -> list[str]:
     if keys is None:
         return []
     oldest = f", the oldest of {keys.oldest}" if keys.oldest else ""
-    return [f"{keys.count} retention keys exist{oldest}; {keys.of_holds} of them belong to legal holds."]
+    days_and_holds = (
+        f"{keys.count} retention keys of days and holds exist{oldest}; {keys.of_holds} belong to legal holds."
+    )
+    return [days_and_holds, f"{keys.of_erased_persons} retention keys of erased persons are not destroyed yet."]

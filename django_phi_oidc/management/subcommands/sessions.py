@@ -13,7 +13,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from ... import conf
 from ..._internal import clock
-from ...audit.events import Origin
+from ...audit.request_context import current_origin
 from ...sessions import token_revocation
 from ...sessions.lifecycle import end_sessions
 from ...sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
@@ -100,7 +100,7 @@ def _end(options: Options, output: Output) -> None:
     # The sessions of one batch have ended before the next one is read.
     session_ids = _filter_sessions(options, live).order_by("pk").values_list("pk", flat=True)
     while batch := list(session_ids[:BATCH_SIZE]):
-        ended_sessions = end_sessions(batch, EndReason.ADMINISTRATOR, origin=Origin(), now=clock.now())
+        ended_sessions = end_sessions(batch, EndReason.ADMINISTRATOR, origin=current_origin(), now=clock.now())
         ended += len(ended_sessions)
         revocation_ids += [pk for session in ended_sessions for pk in session.revocation_ids]
         progress(ended)

@@ -18,9 +18,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ..._internal import clock
-from ...audit.events import Origin
+from ...audit.request_context import current_origin
+from ...claims.retention import destroy_unused_keys
 from ...crypto import keyring
-from ...errors import AuditUnavailable, HeldForLegalReasons, PhiOidcError
+from ...errors import AuditUnavailable, HeldForLegalReasons, KeyMissing, PhiOidcError
 from ...individual_rights.erasure import erase_person
 from ...individual_rights.export import export_person
 from ...subjects.linking import link_existing_user
@@ -61,7 +62,12 @@ def _link(options: Options, output: Output) -> None:
     sub = getpass("Subject (sub), not shown: ") if sys.stdin.isatty() else sys.stdin.read()
     try:
         subject = link_existing_user(
-            user, sub=sub.strip(), provider=provider, keys=keyring.get_keys("subject"), origin=Origin(), now=clock.now()
+            user,
+            sub=sub.strip(),
+            provider=provider,
+            keys=keyring.get_keys("subject"),
+            origin=current_origin(),
+            now=clock.now(),
         )
     except ObjectDoesNotExist as error:
         raise CommandError(str(error)) from error
@@ -95,7 +101,9 @@ def _export(options: Options, output: Output) -> None:
     path = options["output"]
     try:
         with create_private_file(path) if path else nullcontext() as file:
-            export = export_person(user, subjects, claim_declarations=conf.claims(), origin=Origin(), now=clock.now())
+            export = export_person(
+                user, subjects, claim_declarations=conf.claims(), origin=current_origin(), now=clock.now()
+            )
             # Escaped on a terminal, because values sent by a provider may hold control sequences.
             text = json.dumps(export.document, indent=2, ensure_ascii=file is None)
             if file is not None:
@@ -105,6 +113,9 @@ def _export(options: Options, output: Output) -> None:
     except OSError as error:
         raise CommandError(f"{path} cannot be created: {error.strerror}.") from error
     output.write(text if path is None else f"The data of user {user.pk} is in {path}.")
+    if export.withheld_count:
+        text = "events and claims are withheld, because a legal hold suspends the accounting."
+        output.stderr.write(f"For staff only: {export.withheld_count} {text}")
     if export.unreadable_items:
         raise CommandError(f"Some data could not be read: {', '.join(export.unreadable_items)}.")
 
@@ -118,7 +129,7 @@ def _erase(options: Options, output: Output) -> None:
     if not options["yes"] and input(f"{message} Type yes: ").strip() != "yes":
         raise CommandError("Nothing was erased.")
     try:
-        erased = erase_person(user, subjects, origin=Origin(), now=clock.now())
+        erased = erase_person(user, subjects, origin=current_origin(), now=clock.now())
     except PhiOidcError as refusal:
         raise CommandError(f"Nothing was erased. {refusal}") from refusal
     output.write(
@@ -126,6 +137,10 @@ def _erase(options: Options, output: Output) -> None:
         f"{erased.session_count} sessions, {erased.identifier_count} pairwise identifiers and "
         f"{erased.invitation_count} invitations were erased. The account was not deleted."
     )
+    try:
+        destroy_unused_keys(now=clock.now())
+    except (KeyMissing, AuditUnavailable) as error:
+        raise CommandError(f"Retention keys could not be destroyed yet; phi_oidc.scrub tries again: {error}") from error
 
 
 def _get_person(options: Options) -> tuple[AbstractBaseUser, list[PairwiseSubject]]:

@@ -13,23 +13,23 @@ from django.core.management.base import CommandError
 from ... import conf
 from ..._internal import clock
 from ..._internal.csv_safety import escape_formulas
-from ...audit.events import Action, Origin
+from ...audit.events import Action
+from ...audit.operators import OPERATOR_PREFIX
+from ...audit.request_context import current_origin
 from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable
 from ...individual_rights.accounting import (
     Disclosure,
     DisclosureAccounting,
     create_accounting,
-    find_actor_accounts,
     get_accounting_start,
-    get_display_name,
 )
 from ._arguments import Options, get_user_by_pk, parse_time
 from ._output import Output, format_untrusted, format_value
 
 _MAX_DIGITS = 5
 _COLUMNS = (
-    *("occurred_at", "actor", "name", "own", "purpose", "purpose_name", "action", "resource", "claims"),
+    *("occurred_at", "actor", "name", "roles", "own", "purpose", "purpose_name", "action", "resource", "claims"),
     *("emergency", "event"),
 )
 _ACTION_PREFIXES = {Action.CLAIM_REVEALED: "", Action.ACCESS_GRANTED: "", Action.SUBJECT_EXPORTED: "export: "}
@@ -49,39 +49,43 @@ def add_arguments(parser: ArgumentParser) -> None:
 def handle(options: Options, output: Output) -> None:
     """Print the disclosures. Raises: CommandError if there is no such user, or the list is incomplete."""
     user, now = get_user_by_pk(options["user"]), clock.now()
-    accounting = _create_accounting(user, options, now=now)
-    write = _create_row_writer(options, output)
     try:
-        for disclosures in accounting.iter_pages():
-            accounts = find_actor_accounts(disclosures)
-            for disclosure in disclosures:
-                write(_build_row(disclosure, accounts.get(disclosure.actor)))
-        available_since = accounting.find_available_since()
-    except (AuditUnavailable, RowUnreadable) as fault:
-        raise CommandError(f"The list is incomplete. {fault}") from fault
+        accounting = _create_accounting(user, options, now=now)
+        disclosures = accounting.list_all()
+        withheld_count, available_since = accounting.count_withheld(), accounting.find_available_since()
+    except (AuditUnavailable, ImproperlyConfigured, RowUnreadable) as refusal:
+        raise CommandError(f"Nothing was listed. {refusal}") from refusal
+    write = _create_row_writer(options, output)
+    for disclosure in disclosures:
+        write(_build_row(disclosure))
+    if accounting.suspended_purposes:
+        # On standard error: the output is for the person, who must not learn of it.
+        until = format_value(max(accounting.suspended_purposes.values()))
+        output.stderr.write(
+            f"For staff only: {withheld_count} disclosures for {', '.join(sorted(accounting.suspended_purposes))} are "
+            f"withheld, because a legal hold suspends the accounting until {until}."
+        )
     if available_since is not None:
         raise CommandError(f"Events before {format_value(available_since)} are in archives and not listed here.")
 
 
 def _create_accounting(user: AbstractBaseUser, options: Options, *, now: datetime) -> DisclosureAccounting:
     since: datetime | timedelta = get_accounting_start(now) if options["since"] is None else options["since"]
-    try:
-        get_resources = conf.patient_resources()
-        return create_accounting(
-            user,
-            resources=get_resources(user) if get_resources else (),
-            since=now - since if isinstance(since, timedelta) else since,
-            include_own=options["all"],
-            origin=Origin(),
-            now=now,
-        )
-    except (AuditUnavailable, ImproperlyConfigured) as refusal:
-        raise CommandError(f"Nothing was listed. {refusal}") from refusal
+    get_resources = conf.patient_resources()
+    return create_accounting(
+        user,
+        resources=get_resources(user) if get_resources else (),
+        since=now - since if isinstance(since, timedelta) else since,
+        include_own=options["all"],
+        origin=current_origin(),
+        now=now,
+    )
 
 
-def _build_row(disclosure: Disclosure, actor_account: AbstractBaseUser | None) -> AccountingRow:
+def _build_row(disclosure: Disclosure) -> AccountingRow:
     row = {name: getattr(disclosure, name, None) for name in _COLUMNS}
-    row |= {"occurred_at": format_value(disclosure.occurred_at), "name": get_display_name(actor_account)}
+    row |= {"occurred_at": format_value(disclosure.occurred_at), "name": disclosure.recipient.name}
+    row["roles"] = list(disclosure.recipient.roles)
     return row | {"own": disclosure.is_own, "claims": list(disclosure.claims), "event": str(disclosure.id)}
 
 
@@ -101,7 +105,9 @@ def _format_cell(value: Any) -> str:
 
 def _format_line(row: AccountingRow) -> str:
     actor, name = row["actor"], format_untrusted(row["name"])
-    who = f"{name or 'a member of staff'} ({actor})" if actor else "a command on the server"
+    nameless = "a command on the server" if actor.startswith(OPERATOR_PREFIX) else "a member of staff"
+    roles = "".join(f", {format_untrusted(role)}" for role in row["roles"])
+    who = f"{name or nameless}{roles} ({actor})" if actor else "the system"
     data = " ".join(row["claims"]) or row["resource"]
     parts = [
         row["occurred_at"],

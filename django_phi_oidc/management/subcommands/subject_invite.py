@@ -22,7 +22,7 @@ from django.views.decorators.debug import sensitive_variables
 from ... import conf
 from ..._internal import clock
 from ..._internal.csv_safety import escape_formulas
-from ...audit.events import Origin
+from ...audit.request_context import current_origin
 from ...config.providers import ProviderDeclaration
 from ...crypto import keyring
 from ...errors import InvitationRefused
@@ -90,7 +90,7 @@ def _revoke(options: Options, output: Output) -> None:
     codes = ActivationCode.objects.filter(user=user)
     if options["provider"] is not None:
         codes = codes.filter(provider=options["provider"])
-    count = revoke_activation_codes(codes, reason="withdrawn", origin=Origin(), now=clock.now())
+    count = revoke_activation_codes(codes, reason="withdrawn", origin=current_origin(), now=clock.now())
     output.write(f"User {user.pk}: {count} codes were revoked.")
 
 
@@ -124,7 +124,9 @@ def _invite_many(options: Options, output: Output) -> None:
 
 def _create_invitations(user_pks: Sequence[Any], *, provider: ProviderDeclaration) -> list[Invitation]:
     key, lifetime = keyring.get_keys("subject")[0], conf.activation_lifetime()
-    return create_invitations(user_pks, provider=provider, key=key, lifetime=lifetime, origin=Origin(), now=clock.now())
+    return create_invitations(
+        user_pks, provider=provider, key=key, lifetime=lifetime, origin=current_origin(), now=clock.now()
+    )
 
 
 def _get_provider(name: str | None) -> ProviderDeclaration:

@@ -29,7 +29,7 @@ HANG_SECONDS = 60.0
 
 def flood_break_glass_page(environment: AttackEnvironment) -> None:
     """One address sends empty forms of the break-glass account, and the person signs in from another address."""
-    username, url = conf.break_glass_account(), reverse("oidc_local_login")
+    username, url = next(iter(conf.break_glass_accounts()), ""), reverse("oidc_local_login")
     if not username:
         environment.skip_attack("there is no break-glass account")
     with environment.override_declaration(), advance_clock(timedelta()):

@@ -239,7 +239,7 @@ def create_step_up_link(browser: Browser) -> str:
 
 def guess_local_account_password(environment: AttackEnvironment) -> None:
     """An attacker guesses the password of the break-glass account. Without one, its page must not exist."""
-    username, url = conf.break_glass_account(), reverse("oidc_local_login")
+    username, url = next(iter(conf.break_glass_accounts()), ""), reverse("oidc_local_login")
     with environment.override_declaration():
         page = environment.create_browser().get(url)
         if not username:

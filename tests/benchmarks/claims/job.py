@@ -30,8 +30,8 @@ def fill(count: int) -> dict[str, Any]:
         f"INSERT INTO {USER} (id, password, is_superuser, username, first_name, last_name, email, is_staff, is_active,"
         f" date_joined) SELECT n, '', false, 'person ' || n, '', '', '', false, true, now()"
         f" FROM generate_series(1, {persons:d}) AS n",
-        f"INSERT INTO {SUBJECT} (id, uuid, user_id, issuer, first_seen_at, last_seen_at)"
-        f" SELECT n, gen_random_uuid(), n, 'https://op.example.test', now(), now()"
+        f"INSERT INTO {SUBJECT} (id, uuid, user_id, issuer, first_seen_at, last_seen_at, retention_key_id)"
+        f" SELECT n, gen_random_uuid(), n, 'https://op.example.test', now(), now(), gen_random_uuid()"
         f" FROM generate_series(1, {persons:d}) AS n",
         f"INSERT INTO {CLAIM} (subject_id, session, name, bucket, value, purpose, obtained_at, expires_at,"
         " owner, retained_until)"

@@ -16,7 +16,7 @@ PHI_OIDC = {
     "PROVIDERS": {
         "default": {**sign_in_settings.PHI_OIDC["PROVIDERS"]["default"], "ca_bundle": "", "allow_loopback_http": True}
     },
-    "BREAK_GLASS_ACCOUNT": "night-desk",
+    "BREAK_GLASS_ACCOUNTS": ["night-desk"],
 }
 SILENCED_SYSTEM_CHECKS = ["django_phi_oidc.E006"]
 """The provider is reached by http on loopback."""

@@ -2,6 +2,7 @@
 
 import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import dj_database_url
@@ -62,6 +63,8 @@ if CONTENDER == "phi_oidc":
             "encryption": [key("bench encryption key")],
             "subject": [key("bench subject key")],
             "audit_mac": [key("bench audit mac key")],
+            # A folder prepared by `phi_oidc keys generate`, to measure what retention keys cost.
+            **({"retention": Path(folder)} if (folder := os.environ.get("BENCH_RETENTION_KEYS")) else {}),
         },
     }
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.urls import path
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.access.recipients import remember_recipient
 from django_phi_oidc.audit.events import Action
 from tests.support.claims_fixtures import NOW
 from tests.support.disclosure_events import DAY, look, reveal
@@ -60,6 +62,8 @@ def person(sign_in: Callable[[], SignedIn]) -> SignedIn:
 def test_command_prints_the_disclosures_of_the_page(person: SignedIn) -> None:
     users, pk = get_user_model()._default_manager, person.user.pk
     ada, nameless = users.create_user("ada", first_name="Ada", last_name="Berg"), users.create_user("nameless")
+    ada.groups.add(Group.objects.create(name="nurses"))
+    remember_recipient(ada, now=NOW - DAY)
     look(by=ada.pk, resource=f"Patient/{pk}", at=datetime(2026, 11, 24, 9, 30, tzinfo=UTC))
     look(
         by=nameless.pk,
@@ -69,6 +73,7 @@ def test_command_prints_the_disclosures_of_the_page(person: SignedIn) -> None:
         at=datetime(2026, 11, 23, 22, 10, tzinfo=UTC),
     )
     look(
+        by="os:amina@portal-1",
         action=Action.SUBJECT_EXPORTED,
         subject=str(person.subject.uuid),
         purpose="PATRQT",
@@ -87,11 +92,13 @@ def test_command_prints_the_disclosures_of_the_page(person: SignedIn) -> None:
 def test_documented_page_displays_disclosures(person: SignedIn) -> None:
     client = person.client()
     assert "No disclosures since Nov. 24, 2020." in client.get("/looked/").content.decode()
-    ada = get_user_model()._default_manager.create_user("ada", first_name="Ada")
+    ada: Any = get_user_model()._default_manager.create_user("ada", first_name="Ada")
+    ada.groups.add(Group.objects.create(name="nurses"))
+    remember_recipient(ada, now=NOW)
     reveal(person.subject.uuid, by=ada.pk)
     look(resource=f"Patient/{person.user.pk}", at=NOW - DAY)
     page = unescape(client.get("/looked/").content.decode())
     assert page.count("<li>") == 2
-    assert "Ada, a member of staff, for treatment: birthdate" in page
+    assert "Ada, nurses, for treatment: birthdate" in page
     assert f"a member of staff, for treatment:  Patient/{person.user.pk}" in page
     assert page.count("<a ") == 1

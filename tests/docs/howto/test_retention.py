@@ -11,7 +11,7 @@ import pytest
 
 from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.claims.retention import destroy_unused_keys
+from django_phi_oidc.claims.retention import destroy_unused_keys, scrub_user
 from django_phi_oidc.crypto import retention_keys
 from django_phi_oidc.errors import KeyMissing, Undecryptable
 from tests.support.claims_fixtures import DAY, NOW, Person, _declared, make_person  # noqa: F401 -- fixtures
@@ -47,7 +47,9 @@ class Vault(BaseHTTPRequestHandler):
                 self.secrets.pop(name, None)
                 return self.send_json(204)
             case "LIST", "metadata", _ if self.secrets:
-                return self.send_json(200, {"data": {"keys": sorted(self.secrets)}})
+                # Like a folder: a name with a slash is listed as its first part.
+                names = {first + slash for first, slash, _ in (secret.partition("/") for secret in self.secrets)}
+                return self.send_json(200, {"data": {"keys": sorted(names)}})
         return self.send_json(404, {"errors": []})
 
     def __getattr__(self, name: str) -> Any:
@@ -117,3 +119,27 @@ def test_claims_are_undecryptable_after_key_destruction_in_vault(
     copy.save(force_insert=True)
     with pytest.raises(Undecryptable):
         reveal(person.actor(), person.user, "birthdate", purpose="TREAT")
+
+
+def test_g7_erasure_destroys_the_key_of_the_person_in_vault(
+    vault: str,
+    client: Callable[..., retention_keys.RetentionKeyStore],
+    settings: Any,
+    make_person: Callable[..., Person],
+) -> None:
+    keys = client(vault, "a token")
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": keys})
+    erased, other = make_person(), make_person()
+    names = []
+    for person in (erased, other):
+        person.store({"birthdate": "1990-05-17"})
+        names.append(retention_keys.person_key_name(person.subject.retention_key_id))
+    assert sorted(keys.names()) == ["20261124-session", "person/"]
+    copies = list(StoredClaim.objects.filter(subject=erased.subject))
+    scrub_user(erased.user, origin=erased.origin(), now=NOW)
+    assert destroy_unused_keys(now=NOW) == names[:1]
+    assert [keys.get(name) is None for name in names] == [True, False]
+    StoredClaim.objects.bulk_create(copies)
+    with pytest.raises(Undecryptable):
+        reveal(erased.actor(), erased.user, "birthdate", purpose="PATRQT")
+    assert reveal(other.actor(), other.user, "birthdate", purpose="PATRQT") == "1990-05-17"

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,9 @@ from django.urls import path
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.claims.categories import get_category_permission
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.config.claims import parse_claim
 from django_phi_oidc.fields import MASK
 from tests.support.claims_fixtures import DAY, NOW, Person, _declared, make_person, person  # noqa: F401 -- fixtures
 from tests.support.session_fixtures import SignedIn, sign_in  # noqa: F401 -- a fixture
@@ -29,6 +32,15 @@ def get_code_block(name: str) -> str:
     match = re.search(rf"<!-- tested: {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
     assert match, name
     return match[1]
+
+
+def test_g8_categories_on_the_page_are_valid_and_have_these_permissions() -> None:
+    declared: dict[str, Any] = {}
+    exec(get_code_block("categories"), {"PHI_OIDC": declared, "timedelta": timedelta})
+    claims = [parse_claim(name, raw) for name, raw in declared["CLAIMS"].items()]
+    permissions = [get_category_permission(claim.category).partition(".")[2] for claim in claims]
+    assert permissions == ["reveal_storedclaim_contact", "reveal_storedclaim_billing", "reveal_storedclaim"]
+    assert all(f"`{permission}`" in PAGE for permission in permissions)
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,12 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.management.subcommands.groups import GROUPS
 from django_phi_oidc.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.sessions.models import EndReason
+from django_phi_oidc.subjects.notices import find_notice_address
 from django_phi_oidc.testing.attack.throwaway_ca import create_certificate_authority
 from tests.support.audit_log import KEY, PEM, events
 from tests.support.client_keys import create_private_key_pem
@@ -161,7 +163,7 @@ SETTINGS = [
     ("client-keys", "settings", "PROVIDERS"),
     ("deploy", "proxy", "TRUSTED_PROXIES"),
     ("seal-the-trail", "keys", "KEYS"),
-    ("local-accounts", "settings", "BREAK_GLASS_ACCOUNT"),
+    ("local-accounts", "settings", "BREAK_GLASS_ACCOUNTS"),
 ]
 
 
@@ -191,8 +193,21 @@ def test_settings_of_a_page_are_no_error(page: str, name: str, option: str, tmp_
     others = {key: value for key, value in names.items() if key.isupper()}
     with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **declared), **others):
         assert errors() == set()
-    with override_settings(PHI_OIDC={**settings.PHI_OIDC, **declared, option: ["no such thing"]}, **others):
+    with override_settings(PHI_OIDC={**settings.PHI_OIDC, **declared, option: [None]}, **others):
         assert errors() != set()
+
+
+def test_documented_function_finds_the_address_for_notices(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = executed("account-notices", "option", PHI_OIDC={})["PHI_OIDC"]
+    module, _, name = declared["ACCOUNT_NOTICES"].rpartition(".")
+    clinic = ModuleType(module)
+    vars(clinic)[name] = executed("account-notices", "address")["notice_address"]
+    monkeypatch.setitem(sys.modules, "clinic", ModuleType("clinic"))
+    monkeypatch.setitem(sys.modules, module, clinic)
+    with override_settings(PHI_OIDC={**settings.PHI_OIDC, **declared}):
+        contacts = [SimpleNamespace(email="ada@example.org", is_verified=verified) for verified in (True, False)]
+        found = [find_notice_address(SimpleNamespace(contact=contact)) for contact in contacts]
+    assert found == ["ada@example.org", ""]
 
 
 def test_resource_scopes_of_a_page_are_a_declaration() -> None:
@@ -309,6 +324,10 @@ def test_hold_of_the_page_is_placed_listed_and_released(
     call_command(*(str(hold.pk) if word == "0b7a…" else word for word in releasing[2:]))
     hold.refresh_from_db()
     assert hold.released_at is not None
+    (suspending,) = commands("retention", "suspend")
+    call_command(*(subject if word == "6f1e0c1e-…" else word for word in suspending[2:]))
+    (hold,) = LegalHold.objects.filter(released_at=None)
+    assert (hold.agency, hold.suspended_purposes) == ("Board of Health", ["HLEGAL"])
 
 
 @pytest.mark.django_db(**EVERYTHING)

@@ -1,9 +1,8 @@
 """The reference pages written by hand name exactly what is in the code."""
 
 import re
-from argparse import ArgumentParser, _SubParsersAction
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import EnumMeta
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from django_phi_oidc.audit.log.findings import FindingKind
 from django_phi_oidc.contrib.rest_framework.exceptions import SCOPE_MISSING, TOKEN_MISPLACED
 from django_phi_oidc.errors import Code
 from django_phi_oidc.login import break_glass
+from django_phi_oidc.management.commands.phi_oidc import list_subcommands
 from tests.support.manual_blocks import PAGES
 
 PACKAGE = Path(django_phi_oidc.__file__).parent
@@ -35,17 +35,9 @@ def names(page: str, heading: str = "") -> set[str]:
     return {name for cell in first_cells(page, heading) for name in re.findall(r"`([^`]+)`", cell)}
 
 
-def leaves(parser: ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ArgumentParser]]:
-    """Yield each command without subcommands, with its argument parser."""
-    below = [action for action in parser._actions if isinstance(action, _SubParsersAction)]
-    if not below:
-        yield " ".join(words), parser
-    for action in below:
-        for word, each in action.choices.items():
-            yield from leaves(each, (*words, word))
-
-
-COMMANDS = dict(leaves(load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage.py", "phi_oidc")))
+COMMANDS = dict(
+    list_subcommands(load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage.py", "phi_oidc"))
+)
 
 
 def rows_of_commands() -> Mapping[str, list[str]]:
@@ -68,9 +60,14 @@ def test_commands_are_documented() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_arguments_of_a_command_are_documented(command: str) -> None:
     row, arguments = " ".join(ROWS[command]), COMMANDS[command]._actions
-    options = {option for action in arguments for option in action.option_strings} - {"-h", "--help"}
+    # The page documents --as once, because most subcommands have it.
+    options = {option for action in arguments for option in action.option_strings} - {"-h", "--help", "--as"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", row)) == options
-    places = [str(action.metavar or action.dest).upper() for action in arguments if not action.option_strings]
+    places = [
+        str(action.metavar or action.dest).upper()
+        for action in arguments
+        if not (action.option_strings or action.choices)
+    ]
     shown = " ".join(each.split("`")[1] for each in ROWS[command])
     assert set(places) <= set(re.findall(r"[A-Z_]+", shown))
 

@@ -119,6 +119,18 @@ def fill_in_forms(found: Found, client: Any, patient: SignedIn, settings: Any) -
     held = {"subject": str(subject.uuid), "reason": WORD, "until_0": "2020-01-01", "until_1": "00:00"}
     look(found, client, of_model(LegalHold, "add"), held)
     look(found, client, of_model(LegalHold, "add"), {**held, "until_0": "", "until_1": ""})
+    suspending = {**held, "until_0": "2026-12-01", "suspended_until_0": "2026-11-30", "suspended_until_1": "00:00"}
+    suspending |= {"suspended_purposes": "HLEGAL", "agency": WORD, "oral_statement_at_1": "00:00"}
+    for changed in (
+        {"agency": ""},
+        {"suspended_purposes": ""},
+        {"suspended_until_0": "2020-01-01"},
+        {"suspended_until_0": "2026-12-31"},
+        {"oral_statement_at_0": "2026-11-25"},
+        {"oral_statement_at_0": "2026-10-01"},
+        {"suspended_until_0": "", "suspended_until_1": "", "oral_statement_at_1": ""},
+    ):
+        look(found, client, of_model(LegalHold, "add"), {"oral_statement_at_0": "2026-11-01", **suspending, **changed})
     muted = {"kind": "token_forged", "key": "9", "until_0": "2020-01-01", "until_1": "00:00", "note": WORD}
     look(found, client, of_model(AlertMute, "add"), muted)
     look(found, client, of_model(AlertMute, "add"), {**muted, "until_0": "2026-11-25"})

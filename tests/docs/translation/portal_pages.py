@@ -22,6 +22,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
         *("is_open", "is_wrong", "is_guessing", "is_unavailable", "label", "authenticated_at", "reference"),
     ),
     f"{OURS}/end_session.html": ("url", "needs_click", "is_unavailable"),
+    f"{OURS}/local_account.html": ("emergency_url",),
     f"{OURS}/logged_out.html": ("signed_in", "expired", "at_provider"),
     **dict.fromkeys((f"{OURS}/{name}.html" for name in ("leak_blocked", "trail_unavailable", "step_up")), ()),
 }

@@ -20,6 +20,7 @@ from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import prepare_folder
+from django_phi_oidc.individual_rights.accounting import create_accounting
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode
@@ -50,7 +51,7 @@ def declare(settings: Any, retention_keys: Path) -> None:
         ROLES={"1": [{"claim": NAME, "values": [WORD], "groups": [WORD]}]},
         EMERGENCY={"permissions": {PERMISSION: WORD}, "mail_to": [OFFICER]},
         KEYS={"audit_signing": PEM, "retention": retention_keys},
-        BREAK_GLASS_ACCOUNT="777",
+        BREAK_GLASS_ACCOUNTS=["777"],
         PATIENT_RESOURCES=RESOURCES,
     )
 
@@ -66,6 +67,7 @@ def fill(patient: SignedIn) -> None:
     _of_codes(user)
     _of_emergencies(user)
     _of_alerts()
+    create_accounting(user, since=NOW - DAY, include_own=True, origin=Origin(), now=NOW).list_all()
     _of_the_trail(patient)
 
 
@@ -122,9 +124,10 @@ def invited(user: Any) -> str:
 
 def _of_emergencies(user: Any) -> None:
     over: dict[str, Any] = {"closed_at": NOW, "close_reason": CloseReason.EXPIRED}
-    reviewed = {**over, "reviewed_at": NOW, "reviewed_by": "8", "note": WORD}
+    # Not the primary key of an account: none reviews its own emergency access.
+    reviewed = {**over, "reviewed_at": NOW, "reviewed_by": "0", "note": WORD}
     for given in (
-        {},
+        {"is_local": True},
         *({**over, "close_reason": reason} for reason in CloseReason.values),
         *({**reviewed, "verdict": verdict} for verdict in ReviewVerdict.values),
     ):

@@ -9,7 +9,7 @@ import pytest
 from django.core.handlers.wsgi import WSGIHandler
 
 from tests.integration.interop.browser_user import Person, chromium_arguments
-from tests.support.certified_provider import SECRET, CertifiedProvider, certified_provider
+from tests.support.certified_provider import SECRET, CertifiedProvider, ProviderProcess, certified_provider
 from tests.support.example_portal import EXAMPLE, TLSPortal, tls_portal
 from tests.support.external_tools import PARTS
 from tests.support.log_capture import capture_all_logs
@@ -89,7 +89,7 @@ def op(_op: CertifiedProvider, portal: str) -> CertifiedProvider:
 
 
 @pytest.fixture(autouse=True)
-def _logs_hold_no_secret(op: CertifiedProvider) -> Iterator[None]:
+def _logs_hold_no_secret(op: ProviderProcess) -> Iterator[None]:
     """Search every line that a test logs for secrets."""
     with capture_all_logs() as log:
         yield
@@ -100,7 +100,7 @@ def _logs_hold_no_secret(op: CertifiedProvider) -> Iterator[None]:
 
 
 @pytest.fixture
-def declare(op: CertifiedProvider, settings: Any) -> Declare:
+def declare(op: ProviderProcess, settings: Any) -> Declare:
     """Declare the provider under each name with its options: declare(default={"max_age": 60})."""
 
     def declare(**named: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def person(new_person: Callable[[], Person], declare: Declare) -> Person:
     return new_person()
 
 
-def declaration(op: CertifiedProvider) -> dict[str, Any]:
+def declaration(op: ProviderProcess) -> dict[str, Any]:
     """Return the provider's declaration for PHI_OIDC."""
     return {
         "issuer": op.issuer,

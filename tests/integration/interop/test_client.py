@@ -1,5 +1,6 @@
 """Client features with the npm oidc-provider: PAR, private_key_jwt, signed UserInfo and refresh."""
 
+import json
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -10,7 +11,6 @@ from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.errors import TokenError
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
-from django_phi_oidc.oidc.jose import parse_compact_jws
 from django_phi_oidc.oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
 from django_phi_oidc.oidc.token import TokenResponse
 from django_phi_oidc.provider.registry import get_provider
@@ -132,7 +132,7 @@ def refresh(session: OIDCSession, refresh_token: str) -> TokenResponse:
     tokens = process_refresh_response(response, declaration=provider.declaration)
     verify_refreshed_id_token(
         tokens.id_token,
-        original_claims=parse_compact_jws(opened(session, "id_token")).payload,
+        original_claims=json.loads(opened(session, "id_token_claims")),
         keys=provider.get_key_set(timeout_seconds=8),
         declaration=provider.declaration,
         access_token=tokens.access_token,

@@ -1,11 +1,11 @@
 """Each end of a session, with each session store: the provider's tokens are revoked and the session is deleted.
 
+At the npm oidc-provider if it is installed, and at the mock provider in any case.
+
 A test fails for an end reason without a row.
 """
 
-import base64
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from importlib import import_module
@@ -23,7 +23,6 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.errors import TokenExpired
-from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions import tasks
 from django_phi_oidc.sessions.access_tokens import get_access_token
@@ -31,14 +30,16 @@ from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from django_phi_oidc.sessions.tasks import end_expired_sessions, sweep_revocations
 from django_phi_oidc.sessions.token_revocation import revoke_at_provider
 from tests.integration.interop.conftest import REFRESHING, Declare, client
-from tests.integration.interop.form_login import FormPerson
+from tests.integration.interop.form_login import FormPerson, MockProviderPerson
 from tests.integration.journeys.test_transactions import audit_database_away
-from tests.support.certified_provider import CertifiedProvider
+from tests.support.certified_provider import ProviderProcess
 from tests.support.example_portal import TLSPortal
+from tests.support.mock_provider_process import MockProvider, mock_provider
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
+from tests.support.tls import CertificateAuthority
 
-pytestmark = [pytest.mark.node, pytest.mark.django_db(**EVERYTHING)]
+pytestmark = pytest.mark.django_db(**EVERYTHING)
 STORES = ("db", "cached_db", "cache")
 IDLE, ABSOLUTE, MINUTE = timedelta(minutes=15), timedelta(hours=8), timedelta(minutes=1)
 
@@ -46,7 +47,7 @@ IDLE, ABSOLUTE, MINUTE = timedelta(minutes=15), timedelta(hours=8), timedelta(mi
 class Case:
     """A signed-in user, the provider, and the elapsed time, which a row may change."""
 
-    def __init__(self, person: FormPerson, op: CertifiedProvider, settings: Any) -> None:
+    def __init__(self, person: FormPerson, op: ProviderProcess, settings: Any) -> None:
         self.person = person
         self.op = op
         self.settings = settings
@@ -64,10 +65,23 @@ class Case:
         self.settings.PHI_OIDC = override_phi_oidc(self.settings.PHI_OIDC, **options)
 
 
+@pytest.fixture(scope="module")
+def _mock_provider(authority: CertificateAuthority, certificate: Path) -> Iterator[MockProvider]:
+    with mock_provider(certificate=certificate, ca_bundle=authority.certificate_path) as op:
+        yield op
+
+
+@pytest.fixture(params=[pytest.param("_op", marks=pytest.mark.node), "_mock_provider"], ids=["certified", "mock"])
+def op(request: pytest.FixtureRequest, portal: str) -> ProviderProcess:
+    op: ProviderProcess = request.getfixturevalue(request.param)
+    op.configure(client(portal))
+    return op
+
+
 @pytest.fixture(params=STORES)
 def case(
     request: pytest.FixtureRequest,
-    op: CertifiedProvider,
+    op: ProviderProcess,
     declare: Declare,
     portal: str,
     _portal: TLSPortal,
@@ -86,11 +100,16 @@ def case(
         "backchannel_logout_session_required": True,
     }
     op.configure(client(portal, **REFRESHING, **backchannel), refresh_unasked=True)
-    case = Case(FormPerson(portal, op.issuer, op.ca_bundle), op, settings)
+    case = Case(create_person(portal, op), op, settings)
     system = clock.now
     started = system()
     with clock.override_clock(lambda: started + case.elapsed), case.person.web:
         yield case
+
+
+def create_person(portal: str, op: ProviderProcess) -> FormPerson:
+    kind = MockProviderPerson if isinstance(op, MockProvider) else FormPerson
+    return kind(portal, op.issuer, op.ca_bundle)
 
 
 def sign_out(case: Case) -> None:
@@ -149,17 +168,12 @@ def end_by_command(case: Case) -> None:
 
 def sign_out_at_the_provider(case: Case) -> None:
     """The provider calls our back-channel endpoint before it responds."""
-    web = case.person.web
-    page = web.get(f"{case.op.issuer}/session/end", timeout=20)
-    xsrf = re.search(r'name="xsrf" value="([^"]+)"', page.text)
-    assert xsrf, page.text
-    form = {"xsrf": xsrf[1], "logout": "yes"}
-    assert web.post(f"{case.op.issuer}/session/end/confirm", data=form, timeout=20).status_code == 200
+    assert case.person.sign_out_at_the_provider().status_code == 200
 
 
 def load_the_front_channel(case: Case) -> None:
     """The provider does not support front-channel logout, so the test requests the URL itself."""
-    sid = parse_compact_jws(opened(case.session, "id_token")).payload["sid"]
+    sid = json.loads(opened(case.session, "id_token_claims"))["sid"]
     url = f"{case.person.portal}/oidc/frontchannel-logout/"
     answer = case.person.web.get(url, params={"iss": case.op.issuer, "sid": sid}, timeout=20)
     assert (answer.status_code, answer.content) == (200, b"")
@@ -184,13 +198,11 @@ def refresh(case: Case) -> None:
 
 
 def refresh_for_another(case: Case) -> None:
-    """Change the sub of the stored ID Token, so that the refreshed one does not match."""
+    """Change the stored sub, so that the refreshed ID Token does not match."""
     session = case.session
-    header, payload, signature = opened(session, "id_token").split(".")
-    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    altered = encode_b64url(json.dumps({**claims, "sub": "another"}).encode())
-    session.id_token = f"{header}.{altered}.{signature}"
-    session.save(update_fields=["id_token"])
+    claims = json.loads(opened(session, "id_token_claims"))
+    session.id_token_claims = json.dumps({**claims, "sub": "another"})
+    session.save(update_fields=["id_token_claims"])
     refresh(case)
 
 
@@ -267,7 +279,7 @@ def test_sign_in_that_cannot_be_logged_leaves_no_token_and_no_session(case: Case
     outbox.flush()
     (event,) = events(action="session.ended")
     assert (event.session, event.reason) == (str(session.pk), "audit_unavailable")
-    another = FormPerson(case.person.portal, case.op.issuer, case.op.ca_bundle)
+    another = create_person(case.person.portal, case.op)
     with another.web:
         assert "data-user" in another.sign_in().text
     engine = case.settings.SESSION_ENGINE.rpartition(".")[2]

@@ -15,6 +15,7 @@ from django_phi_oidc.audit.request_context import SESSION_KEY
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.oidc.token import TokenResponse
 from django_phi_oidc.sessions.activity import TIMES_KEY, create_times_entry
+from django_phi_oidc.sessions.kept_id_token import KeptIDToken
 from django_phi_oidc.sessions.lifecycle import start_session
 from django_phi_oidc.subjects.models import PairwiseSubject
 from django_phi_oidc.testing.mock_provider import DemoProvider, Grant
@@ -81,6 +82,7 @@ def _sign_in(op: DemoProvider, base: str, number: int) -> Person:
             expires_in=timedelta(minutes=5),
             lifetime_alert=False,
         ),
+        id_token=KeptIDToken(claims={}, token="an.id.token"),
         django_session_key=str(store.session_key),
         auth_time=now,
         acr="",

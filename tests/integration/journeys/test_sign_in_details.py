@@ -134,6 +134,29 @@ def test_unrequested_acr_is_stored_if_it_fits(acr: Any, stored: str, op: DemoPro
     assert json.loads(event.detail)["acr"] == stored
 
 
+@pytest.mark.parametrize(
+    ("amr", "recorded"),
+    [
+        (["pwd", "otp"], ["pwd", "otp"]),
+        (["a" * 64] * 16, ["a" * 64] * 16),
+        (["pwd"] * 17, None),
+        (["a" * 65], None),
+        (["by password"], None),
+        (["pwd", 2], None),
+        ("pwd", None),
+        ([], None),
+        (OMITTED, None),
+    ],
+)
+def test_g14_methods_of_the_authentication_are_recorded(
+    amr: Any, recorded: list[str] | None, op: DemoProvider, browser: Browser
+) -> None:
+    set_member(op, "id_token", "amr", amr)
+    assert browser.sign_in(op).status == 302
+    (event,) = events(action="login.succeeded")
+    assert json.loads(event.detail).get("amr") == recorded
+
+
 def test_backend_hooks_receive_only_declared_claims(
     op: DemoProvider, settings: Any, browser: Browser, portal: str
 ) -> None:

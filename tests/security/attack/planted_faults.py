@@ -238,7 +238,7 @@ def one_limit_for_all_forms() -> Iterator[None]:
     backends = [*settings.AUTHENTICATION_BACKENDS, f"{PACKAGE}login.backend.BreakGlassBackend"]
     with (
         overridden_settings(
-            PHI_OIDC={**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": "glass"}, AUTHENTICATION_BACKENDS=backends
+            PHI_OIDC={**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": ["glass"]}, AUTHENTICATION_BACKENDS=backends
         ),
         replaced("login.break_glass:BreakGlassLoginView:post", create_post),
     ):

@@ -10,7 +10,7 @@ from django.db import DataError, IntegrityError, connections, transaction
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc._internal.sql import count_rows, delete, durable, insert, insert_autocommit, update
+from django_phi_oidc._internal.sql import count_rows, delete, durable, has_row, insert, insert_autocommit, update
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.subjects.models import PairwiseSubject
@@ -69,6 +69,16 @@ def test_insert_of_a_row_that_exists_raises_and_keeps_it() -> None:
     assert list(UsedIdentifier.objects.values_list("digest", "kind")) == [("a", "state")]
 
 
+@pytest.mark.django_db
+def test_insert_with_unique_columns_replaces_only_the_named_values_of_a_row_that_exists() -> None:
+    later = NOW + timedelta(seconds=1)
+    insert([spent("a")], using="default")
+    rows = [spent("b"), spent("a", kind="nonce", until=later)]
+    insert(rows, using="default", unique=["digest"], replaced=["until"])
+    kept = UsedIdentifier.objects.order_by("digest").values_list("digest", "kind", "until")
+    assert list(kept) == [("a", "state", later), ("b", "state", NOW)]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_insert_of_too_many_parameters_inserts_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections["default"], "features", SevenParameters(connections["default"].features))
@@ -78,6 +88,17 @@ def test_insert_of_too_many_parameters_inserts_all_or_none(monkeypatch: pytest.M
     with pytest.raises(IntegrityError):
         insert([spent(str(number)) for number in (5, 6, 7, 0)], using="default")
     assert sorted(UsedIdentifier.objects.values_list("digest", flat=True)) == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_has_row_is_one_statement_and_compares_key_and_value() -> None:
+    insert([spent("a"), spent("b", until=NOW + timedelta(microseconds=1))], using="default")
+    with CaptureQueriesContext(connections["default"]) as queries:
+        assert has_row(UsedIdentifier, ["a", "c"], using="default", until=NOW) is True
+        assert has_row(UsedIdentifier, ["c"], using="default", until=NOW) is False
+        assert has_row(UsedIdentifier, ["a", "c"], using="default", until=NOW + timedelta(microseconds=1)) is False
+        assert has_row(UsedIdentifier, ["a", "b"], using="default", until=NOW + timedelta(microseconds=1)) is True
+    assert statements(queries) == ["SELECT"] * 4
 
 
 @pytest.mark.django_db(transaction=True)

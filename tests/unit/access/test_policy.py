@@ -23,6 +23,7 @@ PATIENT = {
     "is_self": True,
     "is_permitted": False,
     "has_session": True,
+    "lacks_consent": False,
 }
 CLINICIAN = {**PATIENT, "stated_purpose": "TREAT", "is_self": False, "is_permitted": True}
 
@@ -47,11 +48,13 @@ REFUSED = {
     ),
     "a code in lower case": (CLINICIAN, {"stated_purpose": "treat"}, "purpose_unknown"),
     "a claim without a purpose": (CLINICIAN, {"declared_purpose": ""}, "purpose_not_declared"),
+    "the clinician without a consent": (CLINICIAN, {"lacks_consent": True}, "consent_missing"),
 }
 ALLOWED = {
     "the patient at their own request": PATIENT,
     "the patient for the declared purpose": {**PATIENT, "stated_purpose": "TREAT"},
     "the patient for a claim without a purpose": {**PATIENT, "declared_purpose": ""},
+    "the patient without a consent": {**PATIENT, "lacks_consent": True},
     "the clinician for the declared purpose": CLINICIAN,
     "the clinician for a declared request": {
         **CLINICIAN,
@@ -99,6 +102,11 @@ DENIED = {
     "no purpose": ({"stated_purpose": ""}, "purpose_unknown"),
     "an unknown purpose": ({"stated_purpose": "treat"}, "purpose_unknown"),
     "a purpose that is not the policy's": ({"stated_purpose": "HOPERAT"}, "purpose_not_declared"),
+    "no consent": ({"lacks_consent": True}, "consent_missing"),
+    "no consent, and a weak sign-in": (
+        {"lacks_consent": True, "assurance_refusal": "acr_insufficient"},
+        "consent_missing",
+    ),
     "an empty policy": ({"policy": AccessPolicy()}, "permission_missing"),
     "a policy without a permission": ({"policy": AccessPolicy(purposes=POLICY.purposes)}, "permission_missing"),
     "a policy without a purpose": ({"policy": AccessPolicy(permission=POLICY.permission)}, "purpose_not_declared"),
@@ -139,6 +147,9 @@ INVALID_DECLARATIONS = {
     "a purpose that is no string": ({"purpose": 7, "purposes": []}, r"code: 7\.$"),
     "an invalid acr": ({"acr": "a string"}, "acr is a list"),
     "an invalid max_age": ({"max_age": 300}, "max_age is a timedelta"),
+    "an unknown label": ({"label": "part3", "has_consent": True}, "label must be 'part2'"),
+    "a label without a function for the consent": ({"label": "part2"}, "label and consent require each other"),
+    "a function for the consent without a label": ({"has_consent": True}, "label and consent require each other"),
 }
 
 
@@ -154,6 +165,7 @@ def test_valid_declaration_is_parsed() -> None:
         permission=permission, purposes=several, assurance=assurance
     )
     assert parse_required_assurance(acr=["a", "b"], max_age=timedelta(minutes=1)) == assurance
+    assert parse_access_policy(**VALID_DECLARATION, label="part2", has_consent=True).label == "part2"
 
 
 @pytest.mark.parametrize(("difference", "message"), INVALID_DECLARATIONS.values(), ids=INVALID_DECLARATIONS)

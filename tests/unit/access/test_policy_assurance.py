@@ -24,6 +24,7 @@ from django_phi_oidc.access.policy import (
 from django_phi_oidc.access.responses import format_step_up_challenge
 from django_phi_oidc.access.step_up import MAX_RETURN_PATH_LENGTH, get_return_path
 from django_phi_oidc.audit.request_context import ASSURANCE_KEY, SESSION_KEY, Actor, build_assurance_entry
+from django_phi_oidc.config import options
 from django_phi_oidc.decorators import phi_access, require_assurance
 from django_phi_oidc.errors import DeclarationInvalid
 
@@ -191,8 +192,11 @@ def test_return_path_is_always_on_this_host(path: str, referer: str, is_shown: b
 
 def test_views_of_the_page_require_a_sign_in(rf: Any) -> None:
     portal = ModuleType("portal_with_assurance")
+    portal.PHI_OIDC = {}
     exec("\n".join(re.findall(r"<!-- tested: \w+ -->\n```python\n(.*?)```", HOW_TO, re.DOTALL)), vars(portal))
     request = rf.get("/", headers={"Accept": "text/html"}, secure=True)
     request.user, request.session = AnonymousUser(), {}
     for view, kwargs in ((portal.prescribe, {}), (portal.Settings.as_view(), {}), (portal.chart, {"pk": 7})):
         assert view(request, **kwargs)["Location"].startswith("/oidc/authenticate/")
+    declared = options.parse_one(portal.PHI_OIDC, "ADMIN_ASSURANCE")
+    assert (declared.acr, declared.privilege_max_age) == (("urn:example:loa:3",), timedelta(minutes=10))

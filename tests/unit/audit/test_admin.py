@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any
 
 import pytest
-from django.contrib.auth import get_user_model
 from django.db import connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -20,7 +19,7 @@ from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsea
 from django_phi_oidc.audit.router import AUDIT_ALIAS
 from tests.support.audit_log import KEY, NOW, events, sealed
 from tests.support.audit_tampering import EVENT, LEAF, is_postgresql, sql, without_triggers
-from tests.support.officers import sign_in_officer
+from tests.support.officers import create_account, sign_in_officer
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 EVENTS, CHECKPOINTS = (f"/admin/django_phi_oidc/audit{name}/" for name in ("event", "checkpoint"))
@@ -140,9 +139,8 @@ def test_pages_return_503_if_the_view_cannot_be_recorded(officer: Officer, setti
 
 def test_no_request_changes_anything(officer: Officer) -> None:
     (one,) = sealed(1)
-    get_user_model().objects.create_superuser("root")
     root = Client()
-    root.force_login(get_user_model().objects.get(username="root"))
+    root.force_login(create_account("root", is_staff=True, is_superuser=True))
     before = list(AuditEvent.objects.values_list()), list(AuditCheckpoint.objects.values_list())
     for client in (root, officer("auditevent", "auditcheckpoint")):
         for url in chain(*pages(one).values()):

@@ -3,31 +3,45 @@
 import base64
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import django
 import pytest
 from django.apps import apps
 from django.conf import settings
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.core.checks import Tags, run_checks
 from django.db import connections
+from django.http import HttpResponse
 from django.test import override_settings
+from django.urls import include, path
+from django.views.decorators.cache import never_cache
+from django.views.generic import View
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.views import APIView
 
 from django_phi_oidc._internal import clock, randomness
+from django_phi_oidc.access.mixins import PHIAccessMixin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
-from django_phi_oidc.checks import core, databases
+from django_phi_oidc.checks import core, databases, transmission
 from django_phi_oidc.checks import roles as role_checks
+from django_phi_oidc.claims.categories import create_category_permissions
+from django_phi_oidc.contrib.rest_framework.permissions import PHIAccess
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.crypto.retention_keys import prepare_folder
+from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
+from django_phi_oidc.decorators import phi_access, require_assurance
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.claims_fixtures import Person
 from tests.support.client_keys import create_private_key_pem
+from tests.support.disclosure_events import RESOURCES
 from tests.support.mail_settings import mailer
 from tests.support.phi_oidc_settings import override_phi_oidc
 
@@ -67,9 +81,9 @@ def option(**changes: Any) -> Change:
     return lambda: {"PHI_OIDC": override_phi_oidc(settings.PHI_OIDC, **changes)}
 
 
-def with_break_glass(account: str) -> Change:
+def with_break_glass(*accounts: str) -> Change:
     backends = [*settings.AUTHENTICATION_BACKENDS, "django_phi_oidc.backends.BreakGlassBackend"]
-    return lambda: {"AUTHENTICATION_BACKENDS": backends, **option(BREAK_GLASS_ACCOUNT=account)()}
+    return lambda: {"AUTHENTICATION_BACKENDS": backends, **option(BREAK_GLASS_ACCOUNTS=accounts)()}
 
 
 def provider(**changes: Any) -> Change:
@@ -163,7 +177,8 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(SESSIONS={"end_on": ["email"]}), option(SESSIONS={"end_on": ["roles", "password"]})),
     ("E002", option(CLEAR_ALL_COOKIES="on"), option(CLEAR_ALL_COOKIES=True)),
     ("E002", option(KEEP_OFFLINE=1), option(KEEP_OFFLINE=True)),
-    ("E002", option(BREAK_GLASS_ACCOUNT=True), option(BREAK_GLASS_ACCOUNT="")),
+    ("E002", option(BREAK_GLASS_ACCOUNTS="night-desk"), option(BREAK_GLASS_ACCOUNTS=[])),
+    ("E002", with_break_glass("amina", "amina"), with_break_glass("amina", "basil")),
     ("E002", option(CLAIMS={"birthdate": {**CLAIM, "purpose": ""}}), option(CLAIMS={"birthdate": CLAIM})),
     ("E002", option(CLAIMS={"birthdate": {"purpose": "TREAT", "basis": "why"}}), option(CLAIMS={"birthdate": CLAIM})),
     ("E002", option(CLAIMS={"_claim_names": CLAIM}), option(CLAIMS={"claim_names": CLAIM})),
@@ -285,8 +300,8 @@ CASES: list[tuple[str, Change, Change]] = [
         setting("AUTHENTICATION_BACKENDS", lambda old: [*old, "django.contrib.auth.backends.ModelBackend"]),
         option(),
     ),
-    ("E024", option(BREAK_GLASS_ACCOUNT="night-desk"), with_break_glass("night-desk")),
-    ("E024", with_break_glass(""), option()),
+    ("E024", option(BREAK_GLASS_ACCOUNTS=["night-desk"]), with_break_glass("night-desk")),
+    ("E024", with_break_glass(), option()),
     ("W023", with_break_glass("night-desk"), option()),
     ("E002", roles(values=[]), roles()),
     ("E002", option(ROLES=[]), option(ROLES={})),
@@ -304,6 +319,11 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W028", mailers(default={}), mailers(default=mailer_of(1))),
     ("W028", mailing(60), mailing(59)),
     ("W028", mailing(None), option()),
+    ("E002", option(ACCOUNT_NOTICES="notices"), option(ACCOUNT_NOTICES=RESOURCES)),
+    ("E002", option(ACCOUNT_NOTICES=None), option(ACCOUNT_NOTICES=True)),
+    ("E002", option(ACCOUNT_NOTICES="tests.accounting.nowhere"), option(ACCOUNT_NOTICES=True)),
+    ("W076", option(ACCOUNT_NOTICES=False), option(ACCOUNT_NOTICES=True)),
+    ("W075", emergency(), both(emergency(), option(PATIENT_RESOURCES=RESOURCES))),
     ("E002", option(LEAKAGE_GUARD="mask"), option(LEAKAGE_GUARD="block")),
     ("E002", option(METRICS=["statsd"]), option(METRICS=["prometheus", "opentelemetry"])),
     ("E002", option(METRICS="prometheus"), option(METRICS=[])),
@@ -333,6 +353,42 @@ def test_check_reports_wrong_settings_and_no_valid_ones(check_id: str, wrong: Ch
         assert check_id not in find_ids()
 
 
+class GuardedChart(PHIAccessMixin, View):
+    permission, purpose = "portal.view_chart", "TREAT"
+
+    def get_resource(self) -> str:
+        return "Patient/7"
+
+
+class GuardedApi(APIView):
+    permission_classes = (IsAuthenticated, PHIAccess)
+
+
+@phi_access(permission="portal.view_chart", purpose="TREAT", resource=lambda request: "Patient/7")
+def guarded_function(request: Any) -> HttpResponse:
+    return HttpResponse()
+
+
+@require_assurance(acr=["gold"])
+def unguarded_function(request: Any) -> HttpResponse:
+    return HttpResponse()
+
+
+@pytest.mark.parametrize(
+    "view", [guarded_function, never_cache(guarded_function), GuardedChart.as_view(), GuardedApi.as_view()]
+)
+def test_g9_guarded_view_without_patient_resources_is_reported(view: Any) -> None:
+    """W075."""
+    urls = ModuleType("urls")
+    for callback, expected in ((view, True), (unguarded_function, False)):
+        urls = ModuleType("urls")
+        vars(urls)["urlpatterns"] = [path("records/", include([path("chart/", callback)]))]
+        with override_settings(ROOT_URLCONF=urls):
+            assert ("W075" in find_ids()) is expected
+            with override_settings(**option(PATIENT_RESOURCES=RESOURCES)()):
+                assert "W075" not in find_ids()
+
+
 def test_c3_each_override_is_named_by_a_warning() -> None:
     names = ["revocation_endpoint", "introspection_endpoint"]
     overrides = {name: f"https://op.example.test/{name}" for name in names}
@@ -354,6 +410,26 @@ def test_audit_alias_and_its_options_are_checked() -> None:
             (message,) = databases._check_sqlite_options("default", options)
             assert message.id == "django_phi_oidc.E016"
             assert name in message.msg
+
+
+@pytest.mark.filterwarnings("ignore:The EMAIL_")
+@pytest.mark.parametrize(
+    ("mail", "expected"),
+    [
+        (mailer("smtp", timeout=59), set()),
+        (mailer("smtp", timeout=60), {"W078"}),
+        (mailer("smtp"), {"W078"}),
+        (mailer("console"), {"W077"}),
+    ],
+)
+def test_g12_mail_that_delays_or_loses_notices_is_reported_on_deployment(
+    mail: dict[str, Any], expected: set[str]
+) -> None:
+    """W077, W078."""
+    with override_settings(**{"EMAIL_TIMEOUT": None, **mail}):
+        assert find_ids(include_deployment_checks=True) & {"W077", "W078"} == expected
+        with override_settings(**option(ACCOUNT_NOTICES=False)()):
+            assert find_ids(include_deployment_checks=True) & {"W077", "W078"} == set()
 
 
 @pytest.mark.postgresql
@@ -423,19 +499,35 @@ CONNECTIONS = [
     ({"HOST": "db.example.test"}, {"HOST": "/run/postgresql"}),
     ({"HOST": "db.example.test"}, {"HOST": ""}),
     ({"HOST": "127.0.0.1,192.0.2.1"}, {"HOST": "127.0.0.1,localhost"}),
+    ({"HOST": "", "OPTIONS": {"service": "records"}}, {"HOST": ""}),
     ({"HOST": "", "OPTIONS": {"host": "192.0.2.1"}}, {"HOST": "", "OPTIONS": {"host": "127.0.0.1"}}),
     ({"HOST": "localhost", "OPTIONS": {"hostaddr": "192.0.2.1"}}, {**FAR, "OPTIONS": {"hostaddr": "127.0.0.1"}}),
     *(
-        ({**FAR, "OPTIONS": {"sslmode": wrong}}, {**FAR, "OPTIONS": {"sslmode": right}})
-        for wrong in ("disable", "allow", "prefer")
-        for right in ("require", "verify-ca", "verify-full")
+        ({**FAR, "OPTIONS": {"sslmode": wrong}}, {**FAR, "OPTIONS": {"sslmode": "verify-full"}})
+        for wrong in ("disable", "allow", "prefer", "require", "verify-ca")
     ),
 ]
 
 
 def find_deployment_ids() -> set[str]:
+    """Return the ids without those of other warnings that the settings of the tests cause."""
     own = [message for message in run_checks(include_deployment_checks=True) if "phi_oidc" in str(message.id)]
-    return {message.id.rpartition(".")[2] for message in own if message.id}
+    return {message.id.rpartition(".")[2] for message in own if message.id} - {"W057", "W065", "W077", "W078"}
+
+
+@pytest.mark.parametrize(
+    "outside", [{"witness_file": "/mnt/witness"}, {"sinks": {"siem": {"type": "file", "path": "/mnt/log"}}}], ids=str
+)
+def test_g10_audit_log_without_a_copy_outside_of_its_database_is_reported_on_deployment(outside: Any) -> None:
+    """W065."""
+
+    def find_in_deployment() -> set[str]:
+        return {str(message.id) for message in run_checks(include_deployment_checks=True)}
+
+    assert "W065" not in find_ids()
+    assert "django_phi_oidc.W065" in find_in_deployment()
+    with override_settings(**option(AUDIT=outside)()):
+        assert "django_phi_oidc.W065" not in find_in_deployment()
 
 
 @pytest.mark.postgresql
@@ -497,6 +589,130 @@ def test_unencrypted_broker_connection_is_reported_on_deployment(wrong: Any, rig
         assert find_deployment_ids() == set()
 
 
+FAR_REDIS, FAR_REDIS_TLS = "redis://:secret@192.0.2.1:6379/0", "rediss://:secret@192.0.2.1:6379/0"
+
+
+def test_g13_unencrypted_result_backend_is_reported_on_deployment() -> None:
+    """W018, without the URL."""
+    with override_settings(CELERY_RESULT_BACKEND=FAR_REDIS):
+        assert (find_deployment_ids(), find_ids()) == ({"W018"}, set())
+        text = str(run_checks(include_deployment_checks=True))
+        assert ("result backend" in text, "secret" in text) == (True, False)
+    with override_settings(CELERY_RESULT_BACKEND=FAR_REDIS, CELERY_REDIS_BACKEND_USE_SSL={"ssl_cert_reqs": 2}):
+        assert find_deployment_ids() == set()
+    for right in (FAR_REDIS_TLS, "redis://127.0.0.1", "django-db", None):
+        with override_settings(CELERY_RESULT_BACKEND=right):
+            assert find_deployment_ids() == set()
+
+
+@pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"])
+def test_g13_unencrypted_connection_of_the_celery_app_is_reported_on_deployment(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W018: the app may be configured without Django's settings, here by Celery's environment variables."""
+    monkeypatch.setenv(variable, FAR_REDIS)
+    assert find_deployment_ids() == {"W018"}
+    monkeypatch.setenv(variable, FAR_REDIS_TLS)
+    assert find_deployment_ids() == set()
+
+
+REDIS_CACHE = "django.core.cache.backends.redis.RedisCache"
+MEMCACHED = "django.core.cache.backends.memcached.PyMemcacheCache"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ((REDIS_CACHE, FAR_REDIS), (REDIS_CACHE, FAR_REDIS_TLS)),
+        ((REDIS_CACHE, FAR_REDIS), (REDIS_CACHE, "redis://127.0.0.1:6379")),
+        ((REDIS_CACHE, "redis://cache.example.test"), (REDIS_CACHE, "unix:///run/redis.sock")),
+        ((REDIS_CACHE, [FAR_REDIS_TLS, FAR_REDIS]), (REDIS_CACHE, [FAR_REDIS_TLS, FAR_REDIS_TLS])),
+        ((REDIS_CACHE, f"redis://localhost,{FAR_REDIS}"), (REDIS_CACHE, f"redis://localhost;{FAR_REDIS_TLS}")),
+        (("django_redis.cache.RedisCache", FAR_REDIS), ("django_redis.cache.RedisCache", FAR_REDIS_TLS)),
+        ((MEMCACHED, "192.0.2.1:11211"), (MEMCACHED, "127.0.0.1:11211")),
+        ((MEMCACHED, ["cache.example.test:11211"]), (MEMCACHED, ["unix:/run/memcached.sock", "/run/memcached.sock"])),
+    ],
+)
+@pytest.mark.parametrize("engine", ["cache", "cached_db"])
+@pytest.mark.filterwarnings("ignore:Overriding setting CACHES")
+def test_g13_sessions_in_a_cache_without_encryption_are_reported_on_deployment(
+    engine: str, wrong: tuple[str, Any], right: tuple[str, Any]
+) -> None:
+    """W051, without the URL. Called directly: other checks load the backends, which are not installed here."""
+
+    def changed(backend: str, location: Any) -> dict[str, Any]:
+        cache = {"BACKEND": backend, "LOCATION": location}
+        return {
+            "SESSION_ENGINE": f"django.contrib.sessions.backends.{engine}",
+            "SESSION_CACHE_ALIAS": "sessions",
+            "CACHES": {**settings.CACHES, "sessions": cache},
+        }
+
+    with override_settings(**changed(*wrong)):
+        (message,) = transmission.check_transmission(None)
+        assert (str(message.id).endswith(".W051"), "secret" in str(message)) == (True, False)
+    with override_settings(**{**changed(*wrong), "SESSION_CACHE_ALIAS": "default"}):
+        assert transmission.check_transmission(None) == [], "it is not the cache of the sessions"
+    with override_settings(**{**changed(*wrong), "SESSION_ENGINE": "django.contrib.sessions.backends.db"}):
+        assert transmission.check_transmission(None) == []
+    with override_settings(**changed(*right)):
+        assert transmission.check_transmission(None) == []
+
+
+@pytest.mark.filterwarnings("ignore:Overriding setting CACHES")
+def test_g13_sessions_in_memcached_with_tls_are_not_reported() -> None:
+    """W051."""
+    changed = {"SESSION_ENGINE": "django.contrib.sessions.backends.cache"}
+    cache = {"BACKEND": MEMCACHED, "LOCATION": "192.0.2.1:11211"}
+    for options, expected in (({}, 1), ({"tls_context": ssl.create_default_context()}, 0)):
+        with override_settings(**changed, CACHES={"default": {**cache, "OPTIONS": options}}):
+            assert len(transmission.check_transmission(None)) == expected
+
+
+@pytest.mark.filterwarnings("ignore:Overriding setting CACHES")
+def test_g13_sessions_in_a_cache_are_only_reported_on_deployment() -> None:
+    """W051."""
+    cache = {"default": {"BACKEND": REDIS_CACHE, "LOCATION": FAR_REDIS}}
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cache", CACHES=cache):
+        assert (find_deployment_ids(), find_ids()) == ({"W051"}, set())
+
+
+FAR_MAIL = {"EMAIL_BACKEND": f"{MAIL}.smtp.EmailBackend", "EMAIL_HOST": "mail.example.test"}
+
+
+@pytest.mark.skipif(django.VERSION >= (6, 1), reason="MAILERS of the tests' settings replaces these settings")
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"EMAIL_USE_TLS": True},
+        {"EMAIL_USE_SSL": True},
+        {"EMAIL_HOST": "localhost"},
+        {"EMAIL_HOST": "127.0.0.1"},
+        {"EMAIL_BACKEND": f"{MAIL}.locmem.EmailBackend"},
+    ],
+    ids=str,
+)
+def test_g13_mail_without_encryption_is_reported_on_deployment(right: dict[str, Any]) -> None:
+    """W052."""
+    with override_settings(**FAR_MAIL):
+        assert (find_deployment_ids(), find_ids()) == ({"W052"}, set())
+    with override_settings(**{**FAR_MAIL, **right}):
+        assert find_deployment_ids() == set()
+
+
+@pytest.mark.parametrize("right", [{"use_tls": True}, {"use_ssl": True}, {"host": "localhost"}], ids=str)
+def test_g13_mail_of_mailers_without_encryption_is_reported_on_deployment(right: dict[str, Any]) -> None:
+    """W052: MAILERS of Django 6.1, which the check reads with every version; SMTP is its default."""
+    near = {"OPTIONS": {"host": "127.0.0.1"}}
+    for wrong in ({}, {"BACKEND": f"{MAIL}.smtp.EmailBackend"}):
+        far = {**wrong, "OPTIONS": {"host": "mail.example.test"}}
+        with override_settings(MAILERS={"default": near, "alerts": far}):
+            assert (find_deployment_ids(), find_ids()) == ({"W052"}, set())
+        far["OPTIONS"] |= right
+        with override_settings(MAILERS={"default": near, "alerts": far}):
+            assert find_deployment_ids() == set()
+
+
 def test_other_audit_apps_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """W008: an app of that label is enough."""
     installed = apps.is_installed
@@ -551,6 +767,35 @@ def test_digest_of_an_unconfigured_key_is_reported(django_user_model: Any) -> No
     assert find_ids(tags=[Tags.database], databases=["default"]) == set()
     with override_settings(**option(KEYS={"subject": settings.PHI_OIDC["KEYS"]["subject"][:1]})()):
         assert find_ids(tags=[Tags.database], databases=["default"]) == {"E018"}
+
+
+def test_g8_category_without_its_permission_is_reported() -> None:
+    """W080."""
+    claim = {"purpose": "TREAT", "basis": "calls", "retention": None, "category": "contact"}
+    with override_settings(**option(CLAIMS={"phone": claim})()):
+        assert find_ids(tags=[Tags.database], databases=["default"]) == {"W080"}
+        create_category_permissions(using="default")
+        assert find_ids(tags=[Tags.database], databases=["default"]) == set()
+
+
+def test_g3_local_account_that_is_of_no_use_is_reported(django_user_model: Any) -> None:
+    """W061, W062."""
+
+    def find_local_ids() -> set[str]:
+        ids = find_ids(tags=[Tags.database], include_deployment_checks=True, databases=["default"])
+        return ids & {"W061", "W062"}
+
+    with override_settings(**emergency()()), override_settings(**with_break_glass("amina")()):
+        assert find_local_ids() == {"W061"}
+        account = django_user_model.objects.create_user("amina", password=None)
+        assert find_local_ids() == {"W061"}
+        account.set_password("correct horse battery staple")
+        account.save()
+        assert find_local_ids() == {"W062"}
+        account.user_permissions.add(Permission.objects.get(codename="open_emergencyaccess"))
+        assert find_local_ids() == set()
+        django_user_model.objects.filter(pk=account.pk).update(is_active=False)
+        assert find_local_ids() == {"W061"}
 
 
 def test_user_model_without_required_fields_is_reported() -> None:
@@ -640,6 +885,19 @@ def test_a4_store_without_the_retention_keys_of_claims_is_reported(tmp_path: Pat
             assert find_ids(tags=[Tags.database], databases=["phi_audit"]) == set()
 
 
+def test_g7_folder_of_another_portal_is_reported_although_it_has_keys_of_the_same_days(tmp_path: Path) -> None:
+    """W048."""
+    keys, mounted = tmp_path / "keys", tmp_path / "mounted"
+    for folder in (keys, mounted):
+        prepare_folder(folder)
+        RetentionKeyFolder(folder).create("20261124-86400")
+    with override_settings(**option(KEYS={"retention": keys})()):
+        Person().store({"address": "Bern"})
+        assert find_ids(tags=[Tags.database], databases=["default"]) == set()
+    with override_settings(**option(KEYS={"retention": mounted})()):
+        assert find_ids(tags=[Tags.database], databases=["default"]) == {"W048"}
+
+
 def test_a4_retention_folder_without_its_marker_is_reported(tmp_path: Path) -> None:
     """E004."""
     (tmp_path / "empty").mkdir(mode=0o700)
@@ -655,6 +913,7 @@ ELSEWHERE = {
     **dict.fromkeys(("E026", "W026"), "config/test_apis.py"),
     **dict.fromkeys(("W020", "W021"), "audit/test_db_privileges.py"),
     **dict.fromkeys(("E036", "W036"), "subjects/test_account_fields.py"),
+    **dict.fromkeys(("E055", "W055", "W057"), "checks/test_admin_assurance.py"),
     "E040": "audit/test_triggers.py",
     "W046": "checks/test_logout.py",
 }

@@ -329,6 +329,29 @@ def test_refused_hold_shows_the_error_and_is_not_placed(
     assert LegalHold.objects.count() == 1
 
 
+def test_g5_officer_suspends_the_accounting(person: Person, officer: Officer, outbox_events: Events) -> None:
+    client = officer("view_legalhold", "add_legalhold")
+    page = client.get(f"{HOLDS}add/").content.decode()
+    assert "TREAT" not in page
+    assert 'value="HLEGAL"' in page
+    form = {"subject": str(person.subject.uuid), "reason": "Docket 26-117", "suspended_purposes": ["HLEGAL", "GOV"]}
+    form |= {"suspended_until_0": "2026-12-20", "suspended_until_1": "00:00"}
+    for changed in (
+        {"agency": ""},
+        {"agency": "Board", "oral_statement_at_0": "2026-11-01"},
+        {"suspended_until_0": ""},
+    ):
+        whole = {**form, "agency": "Board", "oral_statement_at_1": "00:00", **changed}
+        assert client.post(f"{HOLDS}add/", whole).status_code == 200, changed
+    assert not LegalHold.objects.exists()
+    client.post(f"{HOLDS}add/", {**form, "agency": "Board"})
+    hold = LegalHold.objects.get()
+    assert (hold.agency, hold.suspended_purposes, hold.oral_statement_at) == ("Board", ["GOV", "HLEGAL"], None)
+    ((_, detail),) = outbox_events("hold.placed")
+    assert (detail["suspended_until"], detail["statement"]) == ("2026-12-20T00:00:00+00:00", "written")
+    assert "Board" in client.get(f"{HOLDS}{hold.pk}/change/").content.decode()
+
+
 def test_hold_without_retention_keys_shows_the_error_and_is_not_placed(
     person: Person, officer: Officer, settings: Any, tmp_path: Path
 ) -> None:

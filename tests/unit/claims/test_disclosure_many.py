@@ -15,8 +15,10 @@ from django.db import OperationalError, connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.access.recipients import remember_recipient
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.claims import disclosure
+from django_phi_oidc.claims.categories import REVEAL_PERMISSION
 from django_phi_oidc.claims.disclosure import RevealResult
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
@@ -121,7 +123,8 @@ def test_reveal_many_is_two_selects_and_one_insert_at_most(
     names: Any, selects: int, clinician: Person, patients: list[Person]
 ) -> None:
     users, actor = [patient.user for patient in patients], clinician.actor()
-    assert actor.user.has_perm(disclosure.REVEAL_PERMISSION), "Django has cached the permissions"
+    assert actor.user.has_perm(REVEAL_PERMISSION), "Django has cached the permissions"
+    remember_recipient(actor.user, now=NOW)
     with (
         CaptureQueriesContext(connection) as default_queries,
         CaptureQueriesContext(connections["phi_audit"]) as audit_queries,
@@ -139,6 +142,7 @@ def test_all_batches_are_recorded_before_decryption(
     clinician: Person, patients: list[Person], monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     monkeypatch.setattr(disclosure, "REVEAL_BATCH_SIZE", 4)
+    remember_recipient(clinician.user, now=NOW)
     before, used = settings.PHI_OIDC, []
 
     def source() -> Any:

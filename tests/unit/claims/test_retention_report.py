@@ -16,7 +16,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.claims.retention import scrub_sessions
+from django_phi_oidc.claims.retention import scrub_sessions, scrub_user
 from django_phi_oidc.claims.retention_report import RetentionKeySummary, create_retention_report, find_key_summary
 from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -125,10 +125,12 @@ def test_report_takes_two_selects_and_reads_no_value(
 
 @pytest.mark.usefixtures("_retention_keys")
 def test_key_summary_counts_keys_and_has_the_oldest_day(make_person: Callable[..., Person]) -> None:
-    assert find_key_summary() == RetentionKeySummary(count=0, oldest=None, of_holds=0)
-    populate(make_person)
-    # Two days with a session key and a day key person, and the key of the hold.
-    assert find_key_summary() == RetentionKeySummary(count=5, oldest=date(2026, 11, 24), of_holds=1)
+    assert find_key_summary() == RetentionKeySummary(count=0, oldest=None, of_holds=0, of_erased_persons=0)
+    first, _ = populate(make_person)
+    scrub_user(first.user, origin=Origin(), now=NOW)
+    # Two days with a key for sessions and a key for a day, and the key of the hold.
+    expected = RetentionKeySummary(count=5, oldest=date(2026, 11, 24), of_holds=1, of_erased_persons=1)
+    assert find_key_summary() == expected
 
 
 def test_key_summary_is_none_if_retention_keys_are_disabled(person: Person) -> None:
@@ -154,7 +156,8 @@ def test_command_reports_and_erases_nothing(make_person: Callable[..., Person]) 
         " a legal hold, 0 of them past their time",
         "4 claims are stored: 2 of live sessions, 1 overdue, 2 kept by a legal hold.",
         "1 legal holds are active.",
-        "5 retention keys exist, the oldest of 2026-11-24; 1 of them belong to legal holds.",
+        "5 retention keys of days and holds exist, the oldest of 2026-11-24; 1 belong to legal holds.",
+        "0 retention keys of erased persons are not destroyed yet.",
     ]
     assert report["claims"][1] == {
         "name": "birthdate",
@@ -169,7 +172,12 @@ def test_command_reports_and_erases_nothing(make_person: Callable[..., Person]) 
         "held_past_their_time": 0,
     }
     assert (report["at"], report["holds"]) == ("2026-11-25T12:00:00+00:00", 1)
-    assert report["retention_keys"] == {"count": 5, "oldest": "2026-11-24", "of_holds": 1}
+    assert report["retention_keys"] == {
+        "count": 5,
+        "oldest": "2026-11-24",
+        "of_holds": 1,
+        "of_erased_persons": 0,
+    }
     assert StoredClaim.objects.count() == 4
 
 

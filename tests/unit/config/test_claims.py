@@ -18,6 +18,11 @@ VALID_CLAIMS: dict[str, tuple[dict[str, Any], Any]] = {
     "essential": ({"essential": True}, "session"),
     "two members": ({"members": ("postal_code", "country")}, "session"),
     "members as JSON has them": ({"members": ["postal_code"]}, "session"),
+    "a category": ({"category": "contact"}, "session"),
+    "the longest category": ({"category": "c" * 32}, "session"),
+    "a category with a digit": ({"category": "tier_2"}, "session"),
+    "a label": ({"label": "part2"}, "session"),
+    "no label": ({"label": None}, "session"),
 }
 INVALID_CLAIMS: dict[str, dict[str, Any]] = {
     "no purpose": {"purpose": ""},
@@ -43,6 +48,16 @@ INVALID_CLAIMS: dict[str, dict[str, Any]] = {
     "a member with a line break": {"members": ["coun\ntry"]},
     "a member twice": {"members": ["country", "region", "country"]},
     "members as a dictionary": {"members": {"country": True}},
+    "an empty category": {"category": ""},
+    "a category with a capital letter": {"category": "Contact"},
+    "a category with a blank": {"category": "contact data"},
+    "a category with a line break": {"category": "contact\n"},
+    "a category that begins with a digit": {"category": "2nd"},
+    "a too long category": {"category": "c" * 33},
+    "a category that is no string": {"category": ["contact"]},
+    "an unknown label": {"label": "part3"},
+    "an empty label": {"label": ""},
+    "a label that is no string": {"label": ["part2"]},
 }
 
 
@@ -51,6 +66,7 @@ def test_valid_claim_is_parsed(options: dict[str, Any], retention: Any) -> None:
     claim = parse_claim("birthdate", {**CLAIM, **options})
     assert (claim.name, claim.retention, claim.essential) == ("birthdate", retention, options.get("essential", False))
     assert claim.members == tuple(options.get("members", ()))
+    assert (claim.category, claim.label) == (options.get("category", ""), options.get("label"))
 
 
 @pytest.mark.parametrize("options", INVALID_CLAIMS.values(), ids=INVALID_CLAIMS)

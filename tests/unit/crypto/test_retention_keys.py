@@ -13,12 +13,13 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_phi_oidc.crypto import keyring, retention_keys
 from django_phi_oidc.crypto.retention_keys import MARKER_NAME, RetentionKeyFolder, prepare_folder
-from django_phi_oidc.errors import KeyMissing, Undecryptable
+from django_phi_oidc.errors import KeyMissing, KeyUnknown, Undecryptable
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.retention_key_folder import use_retention_keys
 
 NAME = "20261124-86400"
 HOLD = "hold-" + "0123456789abcdef" * 2
+PERSON = "person/01/23456789abcdef0123456789abcdef"
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
@@ -55,24 +56,85 @@ def make(folder: Path, name: str) -> bytes:
 def test_concurrent_processes_create_one_key(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
     names = [f"202611{day:02}-{kind}" for day in range(1, 21) for kind in ("session", "60")]
+    names += [f"person/{number % 4:02x}/{number:030x}" for number in range(20)]
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         created = pool.starmap(make, [(tmp_path, name) for name in names for _ in range(8)], chunksize=1)
     by_name = {name: set(created[8 * at : 8 * at + 8]) for at, name in enumerate(names)}
     assert [len(keys) for keys in by_name.values()] == [1] * len(names)
     assert len(set.union(*by_name.values())) == len(names)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, MARKER_NAME])
+    files = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(files) == sorted([*names, MARKER_NAME])
 
 
 @pytest.mark.parametrize(
-    "name", ["", "..", "../20261124-60", "20261124-", "20261124-60\n", "hold-1", "0123abcd", "20261399-60"]
+    "name",
+    [
+        *("", "..", "../20261124-60", "20261124-", "20261124-60\n", "hold-1", "0123abcd", "20261399-60"),
+        *("person", "person/01", f"{PERSON}0", PERSON.replace("/01/", "/../"), f"{NAME}+{PERSON}"),
+    ],
 )
 def test_invalid_key_name_is_refused(folder: RetentionKeyFolder, name: str) -> None:
     for act in (folder.get, folder.create, folder.destroy):
         with pytest.raises(ValueError, match="not the name of a retention key"):
             act(name)
     assert not retention_keys.is_retention_key_name(name)
-    assert retention_keys.is_retention_key_name(NAME)
-    assert retention_keys.is_retention_key_name(HOLD)
+    assert all(retention_keys.is_retention_key_name(valid) for valid in (NAME, HOLD, PERSON))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "",
+        "0123abcd",
+        PERSON,
+        f"{HOLD}+{PERSON}",
+        f"{PERSON}+{NAME}",
+        f"{NAME}+{NAME}",
+        f"{NAME}+",
+        f"20261399-60+{PERSON}",
+    ],
+)
+def test_g7_text_names_the_key_of_a_day_and_a_person_or_one_key(names: str) -> None:
+    assert not retention_keys.are_retention_key_names(names)
+    assert all(retention_keys.are_retention_key_names(valid) for valid in (NAME, HOLD, f"{NAME}+{PERSON}"))
+
+
+def test_g7_folder_has_the_key_of_a_person_in_a_part_of_its_own_and_does_not_list_it(
+    folder: RetentionKeyFolder, tmp_path: Path
+) -> None:
+    key = folder.create(PERSON)
+    folder.create(NAME)
+    assert (len(key), folder.create(PERSON), folder.get(PERSON)) == (32, key, key)
+    path = tmp_path / "person" / "01" / PERSON.rpartition("/")[2]
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent, path.parent.parent)] == [
+        0o600,
+        0o700,
+        0o700,
+    ]
+    assert folder.names() == [NAME]
+    folder.destroy(PERSON)
+    folder.destroy(PERSON)
+    assert (folder.get(PERSON), path.exists()) == (None, False)
+    assert folder.create(PERSON) != key
+
+
+def test_g7_text_under_two_keys_needs_both(folder: RetentionKeyFolder) -> None:
+    names, other = f"{NAME}+{PERSON}", PERSON.replace("/01/", "/02/")
+    text = keyring.encrypt("Bern", context=["a place"], retention_key_names=names)
+    neighbor = keyring.encrypt("Thun", context=["a place"], retention_key_names=f"{NAME}+{other}")
+    token = text.partition(":")[2]
+    for wrong in (NAME, f"{NAME}+{other}", f"20261125-60+{PERSON}"):
+        retention_keys.get_or_create_key(wrong)
+        with pytest.raises(Undecryptable):
+            keyring.decrypt(f"{wrong}:{token}", context=["a place"])
+    assert keyring.decrypt(text, context=["a place"]) == "Bern"
+    folder.destroy(PERSON)
+    with pytest.raises(KeyUnknown):
+        keyring.decrypt(text, context=["a place"])
+    assert keyring.decrypt(neighbor, context=["a place"]) == "Thun"
+    folder.destroy(NAME)
+    with pytest.raises(KeyUnknown):
+        keyring.decrypt(neighbor, context=["a place"])
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"A" * 44 + b"=" * 8])
@@ -134,13 +196,13 @@ def test_a4_ciphertext_is_not_undecryptable_while_an_empty_folder_is_in_place_of
 ) -> None:
     path, away = tmp_path / "keys", tmp_path / "away"
     use_retention_keys(settings, path)
-    ciphertext = keyring.encrypt("Bern", context=["a place"], retention_key_name=NAME)
+    ciphertext = keyring.encrypt("Bern", context=["a place"], retention_key_names=NAME)
     path.rename(away)
     path.mkdir()
     with pytest.raises(KeyMissing):
         keyring.decrypt(ciphertext, context=["a place"])
     with pytest.raises(KeyMissing):
-        keyring.encrypt("Bern", context=["a place"], retention_key_name=HOLD)
+        keyring.encrypt("Bern", context=["a place"], retention_key_names=HOLD)
     path.rmdir()
     away.rename(path)
     assert keyring.decrypt(ciphertext, context=["a place"]) == "Bern"
@@ -223,12 +285,12 @@ def test_a2_invalid_key_of_a_project_store_is_key_missing(settings: Any, key: An
 def test_ciphertext_is_decrypted_only_in_its_context_and_while_the_key_exists(
     folder: RetentionKeyFolder,
 ) -> None:
-    sealed = keyring.encrypt("Bern", context=["a place"], retention_key_name=NAME)
+    sealed = keyring.encrypt("Bern", context=["a place"], retention_key_names=NAME)
     assert sealed.startswith(f"{NAME}:")
     assert keyring.decrypt(sealed, context=["a place"]) == "Bern"
     with pytest.raises(Undecryptable):
         keyring.decrypt(sealed, context=["another place"])
-    other = keyring.encrypt("Bern", context=["a place"], retention_key_name=HOLD)
+    other = keyring.encrypt("Bern", context=["a place"], retention_key_names=HOLD)
     with pytest.raises(Undecryptable):
         keyring.decrypt(f"{HOLD}:{sealed.partition(':')[2]}", context=["a place"])
     folder.destroy(NAME)

@@ -2,14 +2,16 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
+from django_phi_oidc.config.claims import ClaimDeclaration
 from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
 from django_phi_oidc.doctor import diagnostics
 from django_phi_oidc.doctor.diagnostics import ProviderFinding, TLSPeer
@@ -74,7 +76,14 @@ def test_failures_match_the_reasons_for_which_a_sign_in_is_refused(name: str) ->
         assert codes <= doctor_only or code, value
 
 
-def run_checks(members: dict[str, Any], declared: ProviderDeclaration) -> Iterator[ProviderFinding]:
+def run_checks(
+    members: dict[str, Any],
+    declared: ProviderDeclaration,
+    *,
+    is_only_provider: bool = True,
+    claims: Mapping[str, ClaimDeclaration] = MappingProxyType({}),
+    acr_values: tuple[str, ...] = ("x",),
+) -> Iterator[ProviderFinding]:
     yield diagnostics.check_issuer(members, issuer=declared.issuer)
     yield from diagnostics.check_members(members, allow_loopback_http=False)
     yield diagnostics.check_algorithms(members, allowed=declared.id_token_signed_response_alg)
@@ -85,10 +94,93 @@ def run_checks(members: dict[str, Any], declared: ProviderDeclaration) -> Iterat
     yield diagnostics.check_revocation(members, declaration=declared)
     yield from diagnostics.check_logout(members, declaration=declared)
     yield from diagnostics.check_logout_sub(members, declaration=declared)
-    yield diagnostics.check_response_issuer(members, is_only_provider=True)
-    yield diagnostics.check_requested_claims(members, declaration=declared, claims={})
-    yield diagnostics.check_acr_values(members, requested=("x",))
+    yield diagnostics.check_response_issuer(members, is_only_provider=is_only_provider)
+    yield diagnostics.check_requested_claims(members, declaration=declared, claims=claims)
+    yield diagnostics.check_acr_values(members, requested=acr_values)
     yield from diagnostics.check_reauthentication(members, declaration=declared)
+
+
+COMPLETE = {**METADATA, "scopes_supported": ["openid", "email"], "claims_supported": ["sub", "email", "auth_time"]}
+FAULTS: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str]]] = [
+    # check, other members (None: missing), options of the declaration, level and code of the finding
+    ("issuer", {"issuer": f"{ISSUER}/"}, {}, ("failure", "issuer_mismatch")),
+    ("metadata", {"token_endpoint": None}, {}, ("failure", "metadata_invalid")),
+    ("metadata", {"userinfo_endpoint": 7}, {}, ("failure", "metadata_invalid")),
+    ("metadata", {"prompt_values_supported": "login"}, {}, ("failure", "metadata_invalid")),
+    ("metadata", {"require_pushed_authorization_requests": "no"}, {}, ("failure", "metadata_invalid")),
+    ("metadata", {"jwks_uri": "http://op.example/jwks"}, {}, ("failure", "transport_not_https")),
+    ("algorithms", {"id_token_signing_alg_values_supported": ["HS256"]}, {}, ("failure", "alg_unsupported")),
+    ("pairwise", {"subject_types_supported": ["public"]}, {}, ("failure", "pairwise_unsupported")),
+    ("pairwise", {}, {"subject_type": "public"}, ("warning", "django_phi_oidc.W001")),
+    ("pkce", {"code_challenge_methods_supported": ["plain"]}, {}, ("failure", "pkce_unsupported")),
+    ("pkce", {"code_challenge_methods_supported": None}, {}, ("warning", "pkce_untold")),
+    ("par", {"pushed_authorization_request_endpoint": None}, {"par": "require"}, ("failure", "par_unsupported")),
+    ("par", {"require_pushed_authorization_requests": True}, {"par": "never"}, ("failure", "par_unsupported")),
+    ("par", {}, {"par": "never"}, ("warning", "django_phi_oidc.W013")),
+    ("client", {"token_endpoint_auth_methods_supported": ["none"]}, {}, ("failure", "client_auth_unsupported")),
+    (
+        "client",
+        {"token_endpoint_auth_methods_supported": None, "revocation_endpoint_auth_methods_supported": None},
+        {"token_endpoint_auth_method": "client_secret_post"},
+        ("failure", "client_auth_unsupported"),
+    ),
+    ("revocation", {"revocation_endpoint": None}, {}, ("failure", "revocation_unsupported")),
+    ("revocation", {"revocation_endpoint": None}, {"revocation": "best_effort"}, ("warning", "django_phi_oidc.W002")),
+    ("revocation", {"revocation_endpoint_auth_methods_supported": []}, {}, ("failure", "client_auth_unsupported")),
+    ("logout", {"end_session_endpoint": None}, {}, ("warning", "end_session_absent")),
+    ("logout", {"backchannel_logout_supported": None}, {}, ("warning", "backchannel_absent")),
+    ("logout", {"backchannel_logout_session_supported": False}, {}, ("warning", "backchannel_without_sid")),
+    ("mix-up", {"authorization_response_iss_parameter_supported": False}, {}, ("warning", "iss_missing")),
+    ("claims", {"scopes_supported": ["openid"]}, {}, ("warning", "claim_untold")),
+    ("claims", {"claims_supported": ["sub", "auth_time"]}, {}, ("warning", "claim_untold")),
+    ("claims", {}, {"claims_request": "parameter"}, ("warning", "claims_parameter_unsupported")),
+    ("assurance", {"acr_values_supported": ["silver"]}, {}, ("warning", "acr_insufficient")),
+    ("assurance", {"claims_supported": ["sub", "email"]}, {}, ("warning", "auth_time_missing")),
+    ("assurance", {}, {"reauthentication": "request"}, ("warning", "django_phi_oidc.W034")),
+]
+
+
+@pytest.mark.parametrize(("check", "changes", "options", "expected"), FAULTS)
+def test_each_fault_has_a_finding_and_a_complete_provider_has_none(
+    check: str, changes: dict[str, Any], options: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    email = ClaimDeclaration(name="email", purpose="TREAT", basis="contact", retention="session")
+
+    def find_problems(members: dict[str, Any], declared: ProviderDeclaration) -> set[tuple[str, str, str]]:
+        findings = run_checks(
+            members, declared, is_only_provider=False, claims={"email": email}, acr_values=("gold", "platinum")
+        )
+        return {(finding.check, finding.level, finding.code) for finding in findings if finding.level != "ok"}
+
+    assert find_problems(COMPLETE, DECLARED) == set()
+    members = {name: value for name, value in (COMPLETE | changes).items() if value is not None}
+    declared = parse_provider("default", {"issuer": ISSUER, "client_id": "portal", "client_secret": "s", **options})
+    assert find_problems(members, declared) == {(check, *expected)}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "level"), [(200, b"{}", "ok"), (404, b"{}", "failure"), (200, b"<html>", "failure")]
+)
+def test_response_without_metadata_is_a_failure(status: int, body: bytes, level: str) -> None:
+    response = TransportResponse(status=status, headers={}, body=body)
+    finding = diagnostics.check_discovery(response)
+    assert (finding.level, finding.code) == (level, "" if level == "ok" else "metadata_invalid")
+    assert (diagnostics.find_metadata_members(response) is None) is (level == "failure")
+
+
+def test_declared_introspection_without_an_endpoint_is_a_failure() -> None:
+    assert diagnostics.check_introspection(METADATA).level == "ok"
+    finding = diagnostics.check_introspection({**METADATA, "introspection_endpoint": 7})
+    assert (finding.level, finding.code) == ("failure", "introspection_failed")
+
+
+@pytest.mark.parametrize(
+    ("status", "level", "code"),
+    [(200, "ok", ""), (401, "failure", "invalid_client"), (503, "warning", "revocation_failed")],
+)
+def test_client_that_the_provider_does_not_know_is_a_failure(status: int, level: str, code: str) -> None:
+    finding = diagnostics.check_client_is_known(TransportResponse(status=status, headers={}, body=b""))
+    assert (finding.level, finding.code) == (level, code)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +323,8 @@ REQUIRED = "id_token_hint_required"
         (OKTA, {"id_token_hint": "never"}, REQUIRED),
         (OKTA, {"id_token_hint": "never", "end_session_method": "post"}, REQUIRED),
         (OKTA, {"id_token_hint": "always"}, ""),
-        (OKTA, {"end_session_method": "post"}, ""),
+        (OKTA, {"end_session_method": "post"}, REQUIRED),
+        (OKTA, {"end_session_method": "post", "id_token_hint": "always"}, ""),
         ({"issuer": "https://okta.com.example"}, {}, ""),
         (GLEWLWYD, {}, REQUIRED),
         (GLEWLWYD, {"id_token_hint": "always"}, ""),

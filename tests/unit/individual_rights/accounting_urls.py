@@ -8,6 +8,7 @@ from django.urls import include, path
 from django.views.generic import TemplateView
 
 from django_phi_oidc.access.mixins import AssuranceMixin
+from django_phi_oidc.access.recipients import Recipient
 from django_phi_oidc.individual_rights.views import AccountingMixin
 
 
@@ -26,8 +27,14 @@ class Strong(AssuranceMixin, AccountingMixin, TemplateView):
 
 
 class Named(Record):
-    def get_actor_name(self, actor: Any) -> str:
-        return f"Dr. {actor.last_name}" if actor else "a former colleague"
+    def get_recipient_name(self, recipient: Recipient) -> str:
+        return f"Dr. {recipient.name}" if recipient.name else "a former colleague"
+
+
+class Failing(Record):
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        super().get_context_data(**kwargs)
+        raise RuntimeError("after the accounting")
 
 
 def anybody(request: HttpRequest) -> HttpResponse:
@@ -52,6 +59,7 @@ urlpatterns = [
     path("mixed/", MixedOrder.as_view()),
     path("strong/", Strong.as_view()),
     path("named/", Named.as_view()),
+    path("failing/", Failing.as_view()),
     path("anybody/", anybody),
     path("oidc/", include("django_phi_oidc.urls")),
 ]

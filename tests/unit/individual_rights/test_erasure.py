@@ -21,6 +21,7 @@ from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.claims.retention import destroy_unused_keys
 from django_phi_oidc.crypto import keyring
+from django_phi_oidc.crypto.retention_keys import person_key_name
 from django_phi_oidc.errors import HeldForLegalReasons
 from django_phi_oidc.individual_rights.erasure import ErasureResult, erase_person
 from django_phi_oidc.sessions.lifecycle import end_session
@@ -232,8 +233,11 @@ def test_retention_keys_of_erased_claims_are_destroyed_by_the_schedule(
     claim = StoredClaim.objects.get(name="address")
     claim.bucket, claim.value = "20261124-86400", '"Bern"'
     claim.save()
+    key_name = person_key_name(person.subject.retention_key_id)
+    assert keys.get(key_name)
     erase(person)
-    assert destroy_unused_keys(now=NOW) == [], "somebody may still be sealing under today's key"
+    assert destroy_unused_keys(now=NOW) == [key_name], "another sign-in may use today's key"
+    assert keys.get(key_name) is None
     assert destroy_unused_keys(now=NOW + DAY) == ["20261124-86400"]
     assert keys.names() == []
 

@@ -1,5 +1,6 @@
 """The export of a person's data: complete, only of that person, and after its event."""
 
+import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
+from django_phi_oidc.access.recipients import remember_recipient
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush
@@ -19,10 +21,13 @@ from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.errors import AuditUnavailable
+from django_phi_oidc.individual_rights.accounting import create_accounting
 from django_phi_oidc.individual_rights.export import PersonExport, export_person
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
-from django_phi_oidc.subjects.models import PairwiseSubject
+from django_phi_oidc.subjects.devices import register_device
+from django_phi_oidc.subjects.models import NoticeKind, PairwiseSubject
+from django_phi_oidc.subjects.notices import write_notice
 from django_phi_oidc.subjects.pairwise import get_pairwise_id
 from tests.settings import key
 from tests.support.audit_outage import audit_database_fails
@@ -69,11 +74,11 @@ def test_export_contains_all_data_of_the_person_and_none_of_others(
     document = export(person).document
     (subject,) = document["subjects"]
     at, until = "2026-11-24T12:00:00+00:00", "2026-11-26T12:00:00+00:00"
-    assert document["exported_at"] == at
+    assert (document["exported_at"], document["redisclosure_notice"]) == (at, None)
     assert document["account"] == {"id": str(person.user.pk), "username": person.user.get_username()}
     assert (subject["uuid"], subject["issuer"]) == (str(person.subject.uuid), "https://op")
     assert (subject["first_seen_at"], subject["last_seen_at"]) == (at, at)
-    held = {"purpose": "TREAT", "obtained_at": at, "held_until": until, "value": "a value"}
+    held = {"purpose": "TREAT", "label": None, "obtained_at": at, "held_until": until, "value": "a value"}
     assert subject["claims"] == [
         # Declared for another purpose today, whose legal basis does not apply to this claim.
         {"name": "address", "basis": None, "expires_at": "2026-11-25T12:00:00+00:00", **held},
@@ -92,6 +97,9 @@ def test_export_contains_all_data_of_the_person_and_none_of_others(
             "end_reason": "logout",
             "auth_time": at,
             "acr": None,
+            "id_token": {},
+            "tokens": [],
+            "to_revoke": ["access token (may contain claims)", "refresh token"],
         }
     ]
     assert document["identifiers"] == [{"sector": "billing.example.test", "value": value}]
@@ -133,15 +141,17 @@ def test_export_records_the_claim_names_before_it_decrypts_a_claim(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
     person = sign_in()
-    keys, recorded = settings.PHI_OIDC["KEYS"]["encryption"], []
+    keys, requested_at, recorded = settings.PHI_OIDC["KEYS"]["encryption"], [], []
 
     def source() -> Any:
+        requested_at.append(clock.now())
         recorded.append(AuditEvent.objects.filter(action="subject.exported").count())
         return keys
 
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": source})
     export(person)
-    assert recorded == [1, 1]
+    # The ID Tokens are opened before, for the names of their claims.
+    assert recorded == [0, 1, 1]
     (event,) = AuditEvent.objects.filter(action="subject.exported")
     assert (event.subject, event.actor, event.purpose) == (str(person.subject.uuid), "7", "PATRQT")
     assert (event.resource, json.loads(event.detail)) == (
@@ -150,7 +160,7 @@ def test_export_records_the_claim_names_before_it_decrypts_a_claim(
     )
     with audit_database_fails(), pytest.raises(AuditUnavailable):
         export(person)
-    assert recorded == [1, 1], "nothing was opened"
+    assert len(requested_at) == 4, "no stored claim was opened"
 
 
 def test_export_records_all_of_many_claim_names(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
@@ -218,8 +228,38 @@ def test_export_executes_as_many_selects_for_three_subjects_as_for_one(
         with CaptureQueriesContext(connection) as asked:
             export(person, *subjects)
         counts.append(len([query for query in asked if query["sql"].startswith("SELECT")]))
-    # Claims, holds, sessions, identifiers, invitations, emergencies.
-    assert counts == [6, 6]
+    # Suspensions, claims, holds, sessions, revocations, browsers, identifiers, invitations, emergencies, names,
+    # accountings and notices.
+    assert counts == [12, 12]
+
+
+def test_g12_export_contains_notices_and_known_browsers(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
+) -> None:
+    person, other = sign_in(), sign_in()
+    for each, name in ((person, "ada"), (other, "bea")):
+        each.user.email = f"{name}@example.org"  # type: ignore[attr-defined]
+        register_device(each.user, name, now=NOW)
+        write_notice(each.user, NoticeKind.NEW_DEVICE, provider="default", now=NOW)
+    document, at = export(person).document, "2026-11-24T12:00:00+00:00"
+    notice = {"kind": "new_device", "provider": "default", "occurred_at": at, "sent_at": None}
+    assert document["notices"] == [{**notice, "address": "ada@example.org"}]
+    assert document["devices"] == [{"first_used_at": at, "last_used_at": at}]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [key("another key")]})
+    assert export(person).document["notices"] == [notice]
+    assert any(item.startswith("address of notice") for item in export(person).unreadable_items)
+
+
+def test_g9_export_contains_stored_names_and_accountings(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    person, other = sign_in(), sign_in()
+    for each, name in ((person, "Ada"), (other, "Bea")):
+        each.user.first_name = name  # type: ignore[attr-defined]
+        remember_recipient(each.user, now=NOW)
+        create_accounting(each.user, since=NOW, include_own=False, origin=Origin(), now=NOW).list_all()
+    document, at = export(person).document, "2026-11-24T12:00:00+00:00"
+    assert document["recipient_names"] == [{"since": at, "name": "Ada", "roles": []}]
+    digest = hashlib.sha256(b"").hexdigest()
+    assert document["accountings"] == [{"first_given_at": at, "last_given_at": at, "count": 0, "sha256": digest}]
 
 
 def test_export_contains_emergency_accesses_without_the_patient(
@@ -235,6 +275,7 @@ def test_export_contains_emergency_accesses_without_the_patient(
     assert document["emergencies"] == [
         {
             "id": str(row.pk),
+            "is_local": False,
             "permissions": row.permissions,
             "purpose": "ETREAT",
             "opened_at": "2026-11-24T12:00:00+00:00",

@@ -1,8 +1,10 @@
 """The page on which users see who accessed their own record, over requests."""
 
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from html import unescape
 from typing import Any
 
@@ -11,9 +13,14 @@ from django.contrib.auth import get_user_model
 from django.db import OperationalError, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import resolve
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
+from django_phi_oidc.claims.accounting_suspensions import AccountingSuspension
+from django_phi_oidc.claims.legal_holds import place_hold
+from django_phi_oidc.individual_rights.models import AccountingCopy
 from tests.support.audit_log import seal_now
 from tests.support.audit_outage import audit_database_fails
 from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
@@ -91,7 +98,7 @@ def test_project_overrides_the_names_of_actors(person: SignedIn) -> None:
     for by in (ada.pk, STAFF, person.user.pk):
         reveal(person.subject.uuid, by=by)
     displayed = {line.split("|")[1] for line in lines(person.client().get("/named/?all=1"))}
-    assert displayed == {"Dr. Berg", "a former colleague", "you"}
+    assert displayed == {"Dr. Ada Berg", "a former colleague", "you"}
 
 
 def test_page_never_displays_another_person(sign_in: Callable[[], SignedIn]) -> None:
@@ -108,6 +115,21 @@ def test_page_never_displays_another_person(sign_in: Callable[[], SignedIn]) -> 
     assert lines(client.get(f"/record/?before={other_events[0]}"))[0].startswith("2026-11-23")
     assert lines(client.get(f"/record/?after={own}")) == []
     assert {event.subject for event in accounted()} == {str(person.subject.uuid), str(uuid_)}
+
+
+def test_g5_page_does_not_show_that_disclosures_are_withheld(person: SignedIn) -> None:
+    resource = f"Patient/{person.user.pk}"
+    look(by=STAFF, resource=resource, at=NOW - DAY)
+    without = person.client().get("/record/").content
+    look(by=STAFF, count=5, resource=resource, purpose="HLEGAL")
+    assert person.client().get("/record/").content != without
+    suspension = AccountingSuspension(until=NOW + DAY, agency="Board of Health")
+    fields: Any = {"reason": "Docket 26-117", "until": None, "suspension": suspension}
+    place_hold(person.subject.uuid, **fields, origin=Origin(), now=NOW)
+    assert person.client().get("/record/").content == without
+    with clock.override_clock(lambda: NOW + timedelta(minutes=1)):
+        assert person.client().get("/record/?all=1").content.count(b"<li>") == 1
+    assert json.loads(accounted()[-1].detail)["withheld"] == 5
 
 
 def test_cookie_of_one_user_with_the_token_of_another_is_refused(sign_in: Callable[[], SignedIn]) -> None:
@@ -235,5 +257,22 @@ def test_page_executes_as_many_queries_for_many_disclosures_as_for_few(person: S
             client.get("/record/")
         counts.append((len(here), len(there)))
     assert counts[0] == counts[1]
-    # The session and its user; the subjects; the actors; the event; the page.
-    assert counts[0] == (4, 2)
+    # The session and its user; the subjects; suspensions of the accounting; the names at that time and those of today;
+    # the copy, in a transaction. The page; the event.
+    assert counts[0] == (9, 2)
+
+
+@pytest.mark.parametrize("url", ["record", "mixed", "strong", "named"])
+def test_view_of_the_accounting_is_in_no_transaction_of_the_request(url: str) -> None:
+    """A copy in that transaction could be rolled back after its event is committed."""
+    view: Any = resolve(f"/{url}/").func
+    assert view._non_atomic_requests == {"default"}
+
+
+def test_copy_remains_if_the_response_of_an_atomic_request_fails(
+    person: SignedIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    with pytest.raises(RuntimeError, match="after the accounting"):
+        person.client().get("/failing/")
+    assert (len(accounted()), AccountingCopy.objects.count()) == (1, 1)

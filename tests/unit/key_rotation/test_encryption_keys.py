@@ -29,6 +29,9 @@ from tests.unit.key_rotation.conftest import NEW, OLD
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 PACKAGE_COLUMNS = {
+    "django_phi_oidc_accountingcopy.lines",
+    "django_phi_oidc_accountnotice.address",
+    "django_phi_oidc_disclosurerecipient.identity",
     "django_phi_oidc_emergencyaccess.reason",
     "django_phi_oidc_emergencyaccess.note",
     "django_phi_oidc_storedclaim.value",
@@ -36,11 +39,17 @@ PACKAGE_COLUMNS = {
     "django_phi_oidc_oidcsession.access_token",
     "django_phi_oidc_oidcsession.refresh_token",
     "django_phi_oidc_oidcsession.id_token",
+    "django_phi_oidc_oidcsession.id_token_claims",
     "django_phi_oidc_pendingrevocation.token",
     "django_phi_oidc_pendingrevocation.session_token",
 }
 HOST_COLUMNS = {"ward_chart.text", "ward_chart.remark", "ward_bed.The Note", "ward_visit.note", "ward_patient.history"}
-RETENTION = ("20261125-86400", "20261125-session", "hold-0123456789abcdef0123456789abcdef")
+RETENTION = (
+    "20261125-86400",
+    "20261125-session",
+    "20261125-86400+person/01/23456789abcdef0123456789abcdef",
+    "hold-0123456789abcdef0123456789abcdef",
+)
 
 
 def column_of(model: Any, name: str) -> EncryptedColumn:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from django.test import RequestFactory
@@ -14,8 +15,10 @@ from django_phi_oidc.config.client_keys import parse_client_keys
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.login.authorization_request import prepare_authorization_url
 from django_phi_oidc.login.code_exchange import PROVIDER_TIMEOUT_SECONDS
+from django_phi_oidc.login.state_cookie import create_authorization_state
 from django_phi_oidc.login.views import start_sign_in
 from django_phi_oidc.oidc.authorization import AuthorizationRequest
+from django_phi_oidc.oidc.jose import decode_b64url
 from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
 from django_phi_oidc.provider.registry import Provider
 from tests.support.client_keys import create_private_key_pem
@@ -93,6 +96,18 @@ def test_sign_in_uses_its_timeout_for_each_provider_call() -> None:
         ("/par", PROVIDER_TIMEOUT_SECONDS),
     ]
     assert PROVIDER_TIMEOUT_SECONDS == 8.0
+
+
+def test_state_nonce_and_verifier_have_256_bits_and_are_new() -> None:
+    op = PARProvider()
+    for _ in range(2):
+        start_sign_in(RequestFactory().get("/oidc/authenticate/"), provider(op), provider_in_url=False)
+    first, second = (dict(parse_qsl(body.decode())) for body in op.pushed)
+    assert len(decode_b64url(first["state"])) == 32
+    assert len(decode_b64url(first["nonce"])) == 32 + 16, "random bytes and a MAC"
+    pending = create_authorization_state(provider="default", redirect_uri="", next_url="", now=clock.now())
+    assert len(decode_b64url(pending.code_verifier)) == 32
+    assert all(first[name] != second[name] for name in ("state", "nonce", "code_challenge", "client_assertion"))
 
 
 def test_error_report_hides_the_pushed_request() -> None:

@@ -10,6 +10,8 @@ from django.core.checks import run_checks
 from django.test import RequestFactory
 
 from django_phi_oidc.audit.events import Origin
+from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.audit.request_context import use_origin
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.errors import NotProvisioned
 from django_phi_oidc.login.code_exchange import VerifiedSignIn
@@ -41,6 +43,36 @@ def test_password_is_not_accepted(path: str) -> None:
 def test_password_is_not_accepted_in_an_event_loop() -> None:
     get_user_model().objects.create_user("amina", password="right")
     assert async_to_sync(aauthenticate)(None, username="amina", password="right") is None
+
+
+class Promoting(OIDCAuthenticationBackend):
+    """Changes the roles of the user at each sign-in."""
+
+    def create_user(self, claims: Any) -> Any:
+        user: Any = super().create_user(claims)
+        user.is_staff = True
+        user.save()
+        return user
+
+    def update_user(self, user: Any, claims: Any) -> Any:
+        user.is_superuser = True
+        user.save()
+        return user
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+def test_g2_roles_that_hooks_change_are_recorded_without_the_previous_user_of_the_browser(settings: Any) -> None:
+    settings.AUTHENTICATION_BACKENDS = [f"{__name__}.Promoting"]
+    origin = Origin(actor="4711", session="of another person", client_ip="192.0.2.7", request_id="r")
+    with use_origin(lambda: origin):
+        for _ in range(2):
+            user = authenticate(sign_in=sign_in(origin=origin))
+    assert user is not None
+    created, updated = AuditEvent.objects.filter(action="role.changed").order_by("id")
+    assert (created.detail, updated.detail) == ('{"granted":["is_staff"]}', '{"granted":["is_superuser"]}')
+    assert (created.actor, updated.actor) == ("", str(user.pk))
+    for event in (created, updated):
+        assert (event.resource, event.session, event.client_ip) == (f"user/{user.pk}", "", "192.0.2.7")
 
 
 def test_repr_hides_sub_and_claims() -> None:

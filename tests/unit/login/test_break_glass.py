@@ -1,6 +1,7 @@
 """The break-glass account: its page, its events, and the end of its session."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -26,6 +27,7 @@ from django_phi_oidc.login.admin_site import use_oidc_login
 from django_phi_oidc.login.backend import BreakGlassCredentials
 from django_phi_oidc.login.break_glass import MAX_GUESSES_PER_ADDRESS
 from django_phi_oidc.sessions.models import OIDCSession
+from tests.support.officers import create_account
 from tests.support.session_fixtures import NOW, ScriptedOP, SecureClient, SignedIn, op, sign_in
 from tests.unit.audit.test_throttling import at_once
 
@@ -54,11 +56,10 @@ def moment() -> Iterator[type[Moment]]:
 def account(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(PBKDF2PasswordHasher, "iterations", 1000)  # a million would be slow
     settings.AUTHENTICATION_BACKENDS = [OIDC, BREAK_GLASS]
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": "night-desk"}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": ["night-desk", "day-desk"]}
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]
-    users: Any = get_user_model()._default_manager
-    users.create_user(username="other-admin", password=PASSWORD, is_staff=True, is_superuser=True)
-    return users.create_user(username="night-desk", password=PASSWORD, is_staff=True, is_superuser=True)
+    create_account("other-admin", password=PASSWORD, is_staff=True, is_superuser=True)
+    return create_account("night-desk", password=PASSWORD, is_staff=True, is_superuser=True)
 
 
 @pytest.fixture
@@ -109,8 +110,23 @@ def test_other_credentials_are_refused_with_an_event(wrong: dict[str, str]) -> N
     assert PASSWORD not in page.content.decode()
 
 
+def test_password_field_is_masked_and_open_to_password_managers() -> None:
+    page = SecureClient().get(URL).content.decode()
+    (field,) = re.findall('<input[^>]*name="password"[^>]*>', page)
+    assert 'type="password"' in field
+    assert 'autocomplete="current-password"' in field
+    assert "<script" not in page
+
+
+@pytest.mark.parametrize(("entered", "status"), [(" Pässwörd  ", 302), ("Pässwörd", 403), (" pässwörd  ", 403)])
+def test_password_is_verified_as_it_was_entered(entered: str, status: int, account: Any) -> None:
+    account.set_password(" Pässwörd  ")
+    account.save()
+    assert enter(SecureClient(), password=entered).status_code == status
+
+
 def test_page_does_not_exist_without_the_setting(settings: Any) -> None:
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": ""}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": []}
     client = SecureClient()
     assert (client.get(URL).status_code, enter(client).status_code) == (404, 404)
 
@@ -125,7 +141,7 @@ def test_session_ends_when_the_setting_changes(settings: Any) -> None:
     client = SecureClient()
     enter(client)
     assert client.get("/admin/").status_code == 200
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": "other-admin"}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": ["other-admin"]}
     assert client.get("/admin/").status_code == 302
 
 
@@ -135,7 +151,7 @@ def test_session_ends_when_the_setting_changes_in_an_event_loop(settings: Any, r
     request = rf.get("/")
     request.session = client.session
     assert async_to_sync(auth.aget_user)(request).is_authenticated
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNT": "other-admin"}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": ["other-admin"]}
     assert not async_to_sync(auth.aget_user)(request).is_authenticated
 
 

@@ -155,7 +155,7 @@ def test_d3_cookie_under_an_existing_retention_key_is_an_unknown_state(settings:
     (name, value) = next(iter(cookies_of(store("a-state")).items()))
     plaintext = keyring.decrypt_external(value, context=["pending sign-in", name])
     assert plaintext is not None
-    text = keyring.encrypt(plaintext, context=["pending sign-in", name], retention_key_name="20260101-session")
+    text = keyring.encrypt(plaintext, context=["pending sign-in", name], retention_key_names="20260101-session")
     with raises(errors.Code.STATE_UNKNOWN):
         consume_state(build_request(cookies={name: text}), "a-state", now=clock.now())
 

@@ -18,7 +18,9 @@ from django_phi_oidc.merkle.checkpoint import (
     parse_checkpoint,
     parse_verifier_key,
     sign_checkpoint,
+    sign_statement,
     verify_checkpoint,
+    verify_statement,
 )
 from tests.unit.merkle import published_vectors as published
 from tests.unit.merkle.example_trees import some_examples
@@ -340,3 +342,60 @@ def test_verify_checkpoint_one_flipped_bit_is_refused(bit: int) -> None:
     damaged = bytearray(NOTE.encode())
     damaged[bit // 8] ^= 1 << bit % 8
     assert not accepts(damaged.decode(errors="surrogateescape"), origin=None)
+
+
+# Statements: notes of other texts
+
+STATEMENT = "an-example/1\nsha256 0a1b\n"
+
+
+def accepts_statement(note: str, *keys: Ed25519PrivateKey, name: str = ORIGIN) -> bool:
+    """Whether the note is verified as STATEMENT. Any other result than CheckpointInvalid is an error."""
+    try:
+        return verify_statement(note, [key.public_key() for key in keys or [KEY]], name=name) == STATEMENT
+    except CheckpointInvalid:
+        return False
+
+
+def test_sign_statement_is_verified_under_its_key_and_name() -> None:
+    note = sign_statement(STATEMENT, name=ORIGIN, key=KEY)
+    assert note == f"{STATEMENT}\n{signature_line(STATEMENT, KEY)}"
+    assert accepts_statement(note)
+    assert accepts_statement(note, OTHER_KEY, KEY)
+    assert not accepts_statement(note, OTHER_KEY)
+    assert not accepts_statement(note, name="other.example/audit")
+    with pytest.raises(CheckpointInvalid):
+        verify_statement(note, [], name=ORIGIN)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda note: note.replace("0a1b", "0a1c"),
+        lambda note: f"{note}{COSIGNATURE}",
+        lambda note: f"{note}{signature_line(STATEMENT, KEY)}",
+        lambda note: note.replace(signature_line(STATEMENT, KEY), signature_line("x", KEY)),
+        lambda note: note.replace(signature_line(STATEMENT, KEY), signature_line(STATEMENT, OTHER_KEY)),
+        lambda note: note[:-1],
+        lambda note: f"{note}\n",
+    ],
+    ids=["text", "a witness", "a second signature", "of another text", "by another key", "truncated", "longer"],
+)
+def test_verify_statement_of_a_damaged_note_is_refused(damage: Damage) -> None:
+    note = sign_statement(STATEMENT, name=ORIGIN, key=KEY)
+    assert accepts_statement(note)
+    assert damage(note) != note
+    assert not accepts_statement(damage(note))
+
+
+def test_statement_may_have_blank_lines() -> None:
+    body = f"{STATEMENT}\n{STATEMENT}"
+    assert verify_statement(sign_statement(body, name=ORIGIN, key=KEY), [KEY.public_key()], name=ORIGIN) == body
+
+
+def test_statement_is_no_checkpoint_and_a_checkpoint_is_not_signed_as_a_statement() -> None:
+    with pytest.raises(CheckpointInvalid, match="Not the lines of a signed checkpoint"):
+        verify_checkpoint(sign_statement(STATEMENT, name=ORIGIN, key=KEY), [KEY.public_key()])
+    for body, name in ((BODY, ORIGIN), (f"{BODY}more\n", ORIGIN), (STATEMENT, "a name")):
+        with pytest.raises(ValueError, match="Not a key name, or the text of a checkpoint"):
+            sign_statement(body, name=name, key=KEY)

@@ -132,6 +132,7 @@ def test_verify_refreshed_id_token_one_changed_claim_is_refresh_mismatch(
     ("error", "refused"),
     [
         (Code.ISS_INVALID, {"iss": "https://evil.example"}),
+        (Code.AUD_INVALID, {"aud": "another client"}),
         (Code.EXP_INVALID, {"exp": NOW - 60}),
         (Code.AT_HASH_INVALID, {"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"}),
     ],

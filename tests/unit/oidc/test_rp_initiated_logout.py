@@ -4,7 +4,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from django_phi_oidc.oidc.jose import encode_b64url
+from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.rp_initiated_logout import (
     MAX_HINT_LENGTH,
     build_end_session_url,
@@ -22,8 +22,9 @@ def token(**claims: object) -> str:
 
 
 def hints(id_token: str, **changed: Any) -> dict[str, str]:
-    arguments = {"issuer": ISSUER, "policy": "minimal", "in_url": True, "protocol_claims": PROTOCOL, **changed}
-    return build_hint_parameters(id_token, **arguments)
+    claims = parse_compact_jws(id_token).payload if "." in id_token else {"iss": ISSUER}
+    arguments = {"issuer": ISSUER, "policy": "minimal", "in_url": True, "protocol_claims": PROTOCOL, "claims": claims}
+    return build_hint_parameters(id_token, **{**arguments, **changed})
 
 
 def test_build_end_session_url_contains_the_parameters() -> None:
@@ -50,11 +51,15 @@ def test_hint_with_only_protocol_claims_is_the_id_token(claims: dict[str, Any]) 
     assert hints(token(**claims)) == {"id_token_hint": token(**claims)}
 
 
+@pytest.mark.parametrize("in_url", [True, False])
 @pytest.mark.parametrize("claims", [{"email": "a@b"}, {"email": None}])
-def test_hint_with_a_personal_claim_is_sent_in_a_form_but_not_in_a_url(claims: dict[str, Any]) -> None:
-    assert hints(token(**claims)) == {}
-    assert hints(token(sid="sid-1", **claims)) == {"logout_hint": "sid-1"}
-    assert hints(token(sid="sid-1", **claims), in_url=False) == {"id_token_hint": token(sid="sid-1", **claims)}
+def test_g1_hint_with_a_personal_claim_is_only_sent_with_the_policy_always(
+    claims: dict[str, Any], in_url: bool
+) -> None:
+    assert hints(token(**claims), in_url=in_url) == {}
+    personal = token(sid="sid-1", **claims)
+    assert hints(personal, in_url=in_url) == {"logout_hint": "sid-1"}
+    assert hints(personal, in_url=in_url, policy="always") == {"id_token_hint": personal}
 
 
 def test_hint_too_long_for_a_url_is_sent_in_a_form() -> None:
@@ -86,9 +91,18 @@ def test_hint_of_another_issuer_is_not_sent(in_url: bool) -> None:
 
 
 @pytest.mark.parametrize("in_url", [True, False])
-@pytest.mark.parametrize("id_token", ["", "not a token"])
-def test_hint_without_an_id_token_is_empty(id_token: str, in_url: bool) -> None:
-    assert hints(id_token, in_url=in_url) == {}
+@pytest.mark.parametrize("policy", ["minimal", "always"])
+def test_g1_hint_without_an_id_token_is_the_sid(policy: str, in_url: bool) -> None:
+    kept = {"policy": policy, "in_url": in_url, "claims": {"iss": ISSUER, "sid": "sid-1"}}
+    assert hints("", **kept) == {"logout_hint": "sid-1"}
+    assert hints(token(), **kept) == {"id_token_hint": token()}
+
+
+@pytest.mark.parametrize("in_url", [True, False])
+def test_hint_without_anything_is_empty(in_url: bool) -> None:
+    assert hints("", in_url=in_url) == {}
+    assert hints("", in_url=in_url, claims={}) == {}
+    assert hints("not a token", in_url=in_url) == {}
 
 
 @pytest.mark.parametrize("sid", ["", None, 7, ["a"], {"a": 1}])

@@ -295,6 +295,38 @@ def test_tls_1_1_is_refused(transport: HTTPTransport, authority: CertificateAuth
                     fetch(transport, server)
 
 
+@pytest.mark.parametrize(
+    ("refused", "accepted"),
+    [
+        ("ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        ("ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        ("ECDHE-ECDSA-AES128-CCM8", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+    ],
+)
+def test_g13_tls_1_2_with_a_suite_that_bcp_195_does_not_recommend_is_refused(
+    refused: str, accepted: str, transport: HTTPTransport, authority: CertificateAuthority
+) -> None:
+    for suite in (refused, accepted):
+        context = authority.create_server_context("127.0.0.1")
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        # CCM8 needs the level 0. The context's own suite is the only one.
+        context.set_ciphers(f"{suite}@SECLEVEL=0")
+        assert [cipher["name"] for cipher in context.get_ciphers() if cipher["protocol"] != "TLSv1.3"] == [suite]
+        with serving(answering(reply()), tls=context) as server:
+            if suite == accepted:
+                assert fetch(transport, server).status == 200
+            else:
+                with raises(Code.TRANSPORT_TLS):
+                    fetch(transport, server)
+
+
+def test_g13_tls_1_3_is_accepted(transport: HTTPTransport, authority: CertificateAuthority) -> None:
+    context = authority.create_server_context("127.0.0.1")
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    with serving(answering(reply()), tls=context) as server:
+        assert fetch(transport, server).status == 200
+
+
 def test_server_without_tls_is_refused(transport: HTTPTransport, tls: ssl.SSLContext) -> None:
     with (
         serving(lambda peer: peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server,

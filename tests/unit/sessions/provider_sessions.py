@@ -10,6 +10,7 @@ from django.conf import settings
 from django_phi_oidc._internal import clock
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.oidc.token import TokenResponse
+from django_phi_oidc.sessions.kept_id_token import KeptIDToken
 from django_phi_oidc.sessions.lifecycle import start_session
 from django_phi_oidc.sessions.models import OIDCSession, sha256_hex
 from django_phi_oidc.subjects.identifiers import compute_subject_digest
@@ -52,6 +53,7 @@ def sign_in_again(signed_in: SignedIn, *, sid: str = "", issuer: str = ISSUER) -
             expires_in=timedelta(minutes=5),
             lifetime_alert=False,
         ),
+        id_token=KeptIDToken(claims={}, token="an.id.token"),
         django_session_key=store.session_key,
         auth_time=None,
         acr="",

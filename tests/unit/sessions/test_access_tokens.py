@@ -223,6 +223,27 @@ def test_refresh_without_new_refresh_and_id_token_keeps_the_old_ones(op: DemoPro
     assert (opened("refresh_token"), opened("id_token")) == before
 
 
+@pytest.mark.parametrize("personal", [{}, {"email": "amina@example.test"}])
+@pytest.mark.parametrize("nonce", ["of the sign-in", "another"])
+def test_g1_each_refreshed_id_token_is_compared_with_that_of_the_sign_in(
+    nonce: str, personal: dict[str, str], op: DemoProvider, session: uuid.UUID
+) -> None:
+    """A refreshed ID Token may lack the nonce, and may have claims about the person, so that it is not kept."""
+    original = json.loads(opened("id_token_claims"))
+    op.mutate = at_refresh("id_token", lambda exchange: exchange.claims.update(personal))
+    assert get_access_token(session) == opened("access_token")
+    age(EXPIRED)
+    sent = {**personal, "nonce": original["nonce"] if nonce == "of the sign-in" else nonce}
+    op.mutate = at_refresh("id_token", lambda exchange: exchange.claims.update(sent))
+    if nonce == "another":
+        with pytest.raises(TokenExpired):
+            get_access_token(session)
+        assert row().end_reason == "refresh_mismatch"
+    else:
+        assert get_access_token(session) == opened("access_token")
+        assert json.loads(opened("id_token_claims")) == original
+
+
 def test_access_token_of_a_request_is_the_one_of_its_session(session: uuid.UUID) -> None:
     request = RequestFactory().get("/")
     request.user = AnonymousUser()

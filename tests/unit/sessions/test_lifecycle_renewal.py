@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.oidc.token import TokenResponse
 from django_phi_oidc.sessions.lifecycle import renew_session
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from tests.support.phi_oidc_settings import override_phi_oidc
-from tests.support.session_fixtures import ACCESS_TOKEN, NOW, REFRESH_TOKEN, SignedIn, events, id_token
+from tests.support.session_fixtures import ACCESS_TOKEN, NOW, REFRESH_TOKEN, SignedIn, events, id_token, keep
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
@@ -31,10 +31,12 @@ def renew(signed_in: SignedIn, *, refresh_token: str = "new refresh token") -> t
             expires_in=timedelta(minutes=5),
             lifetime_alert=False,
         ),
+        id_token=keep(id_token()),
         sid="sid-2",
         acr="mfa",
         auth_time=NOW,
         persist_tokens=True,
+        origin=Origin(),
         now=NOW,
     )
 

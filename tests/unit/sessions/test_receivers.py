@@ -259,6 +259,11 @@ ROLES: dict[str, Callable[[Any, Group], object]] = {
     "groups.clear": lambda user, group: user.groups.clear(),
     "group.user_set.add": lambda user, group: group.user_set.add(user),
     "group.user_set.clear": lambda user, group: group.user_set.clear(),
+    "row of a group": lambda user, group: user.groups.through.objects.create(user=user, group=group),
+    "row of a group deleted": lambda user, group: user.groups.through.objects.get().delete(),
+    "row of a permission": lambda user, group: user.user_permissions.through.objects.create(
+        user=user, permission=Permission.objects.all()[0]
+    ),
     "permissions.add": lambda user, group: user.user_permissions.add(Permission.objects.all()[0]),
 }
 
@@ -293,7 +298,8 @@ def test_change_of_roles_ends_the_sessions_if_configured(
     changed, other = sign_in(), sign_in()
     group = Group.objects.create(name="clinicians")
     user: Any = changed.user
-    if change in (ROLES["groups.remove"], ROLES["groups.clear"], ROLES["group.user_set.clear"]):
+    removals = ("groups.remove", "groups.clear", "group.user_set.clear", "row of a group deleted")
+    if change in [ROLES[name] for name in removals]:
         user.groups.add(group)
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"end_on": ["roles"]})
     change(user, group)
@@ -301,9 +307,19 @@ def test_change_of_roles_ends_the_sessions_if_configured(
     assert OIDCSession.objects.get(pk=other.session.pk).ended_at is None
 
 
+def test_g2_row_that_is_rolled_back_ends_no_session(sign_in: Callable[..., SignedIn], settings: Any) -> None:
+    user: Any = sign_in().user
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"end_on": ["roles"]})
+    with transaction.atomic():
+        user.groups.through.objects.create(user=user, group=Group.objects.create(name="clinicians"))
+        transaction.set_rollback(True)
+    assert OIDCSession.objects.get().ended_at is None
+
+
 def test_change_of_roles_ends_no_session_by_default(sign_in: Callable[..., SignedIn]) -> None:
     user: Any = sign_in().user
     user.groups.add(Group.objects.create(name="clinicians"))
+    user.groups.through.objects.create(user=user, group=Group.objects.create(name="officers"))
     assert OIDCSession.objects.get().ended_at is None
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import TokenError, Undecryptable
 from django_phi_oidc.oidc.token import ReceivedToken, TokenResponse
+from django_phi_oidc.sessions.kept_id_token import KeptIDToken
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from django_phi_oidc.sessions.token_refresh import (
@@ -75,7 +76,12 @@ def refreshed(refresh_token: str = "new-refresh-token", new_id_token: str = "") 
         expires_in=timedelta(minutes=5),
         lifetime_alert=False,
     )
-    return RefreshResult(tokens=tokens, access_token_expires_at=NOW + timedelta(minutes=5))
+    kept = KeptIDToken(claims={}, token=new_id_token)
+    return RefreshResult(tokens=tokens, access_token_expires_at=NOW + timedelta(minutes=5), id_token=kept)
+
+
+def store(lease: RefreshLease, result: RefreshResult, *, new_tokens: Sequence[ReceivedToken]) -> list[ReceivedToken]:
+    return store_tokens(lease, result, new_tokens=new_tokens, origin=Origin(), now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,7 @@ def test_acquire_lease_of_an_ended_session_is_none(session: OIDCSession) -> None
 
 
 def test_acquire_lease_of_refreshed_tokens_is_none(session: OIDCSession) -> None:
-    assert store_tokens(lease_of(session), refreshed(), new_tokens=NEW) == []
+    assert store(lease_of(session), refreshed(), new_tokens=NEW) == []
     assert acquire_lease(session, now=NOW + LEASE_DURATION) is None
     assert acquire_lease(row(), now=NOW + LEASE_DURATION) is not None
 
@@ -192,7 +198,7 @@ def test_acquire_lease_of_a_locked_row_does_not_wait(session: OIDCSession) -> No
 
 
 def test_store_tokens_stores_the_tokens_and_releases_the_lease(session: OIDCSession) -> None:
-    assert store_tokens(lease_of(session), refreshed(new_id_token="a.new.one"), new_tokens=NEW) == []
+    assert store(lease_of(session), refreshed(new_id_token="a.new.one"), new_tokens=NEW) == []
     assert opened("refresh_token", "access_token", "id_token") == ["new-refresh-token", "new-access-token", "a.new.one"]
     assert (row().access_token_expires_at, row().refresh_lease_until) == (NOW + timedelta(minutes=5), None)
     with connection.cursor() as cursor:
@@ -201,7 +207,7 @@ def test_store_tokens_stores_the_tokens_and_releases_the_lease(session: OIDCSess
 
 
 def test_store_tokens_with_only_an_access_token_keeps_the_others(session: OIDCSession) -> None:
-    assert store_tokens(lease_of(session), refreshed(refresh_token=""), new_tokens=NEW[1:]) == []
+    assert store(lease_of(session), refreshed(refresh_token=""), new_tokens=NEW[1:]) == []
     assert opened("refresh_token", "access_token", "id_token") == [REFRESH_TOKEN, "new-access-token", id_token()]
 
 
@@ -211,28 +217,28 @@ def test_store_tokens_of_an_ended_session_returns_all_for_revocation(with_lease:
     end(session)
     if with_lease:
         OIDCSession.objects.update(refresh_lease_until=lease.expires_at)
-    assert store_tokens(lease, refreshed(), new_tokens=NEW) == list(NEW)
+    assert store(lease, refreshed(), new_tokens=NEW) == list(NEW)
     assert opened("refresh_token", "access_token", "id_token") == [None, None, None]
 
 
 def test_store_tokens_after_another_caller_acquired_the_lease_stores_nothing(session: OIDCSession) -> None:
     late = lease_of(session)
     lease_of(session, NOW + LEASE_DURATION)
-    assert store_tokens(late, refreshed(), new_tokens=NEW) == list(NEW)
+    assert store(late, refreshed(), new_tokens=NEW) == list(NEW)
     assert opened("refresh_token", "access_token") == [REFRESH_TOKEN, ACCESS_TOKEN]
     assert row().refresh_lease_until == NOW + 2 * LEASE_DURATION, "the other's lease is the other's"
 
 
 def test_store_tokens_after_another_caller_stored_the_same_tokens_revokes_none(session: OIDCSession) -> None:
     late = lease_of(session)
-    store_tokens(lease_of(session, NOW + LEASE_DURATION), refreshed(), new_tokens=NEW)
+    store(lease_of(session, NOW + LEASE_DURATION), refreshed(), new_tokens=NEW)
     third = ReceivedToken(token_type_hint="access_token", value="a third one")
-    assert store_tokens(late, refreshed(), new_tokens=[*NEW, third]) == [third]
+    assert store(late, refreshed(), new_tokens=[*NEW, third]) == [third]
 
 
 def test_store_tokens_after_an_expired_lease_that_is_free_stores_them(session: OIDCSession) -> None:
     lease = lease_of(session, NOW - 10 * LEASE_DURATION)
-    assert store_tokens(lease, refreshed(), new_tokens=NEW) == []
+    assert store(lease, refreshed(), new_tokens=NEW) == []
     assert opened("access_token") == ["new-access-token"]
 
 

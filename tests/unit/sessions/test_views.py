@@ -280,23 +280,24 @@ def test_b7_logout_redirects_if_the_provider_has_answered_the_revocation(
     assert (response.status_code, response["Location"].partition("?")[0]) == (302, f"{op.issuer}/end-session")
 
 
-def test_logout_by_post_sends_any_id_token_in_a_form(
+def test_g1_logout_by_post_sends_an_id_token_with_claims_only_if_it_was_kept(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
-    declare(settings, op, end_session_method="post")
     claims = {"iss": op.issuer, "birthdate": "1970-01-01"}
-    signed_in = sign_in(claims=claims)
-    with clock.override_clock(lambda: NOW):
-        page = signed_in.client().post("/oidc/logout/").content.decode()
-    assert not django_session_exists(signed_in.django_key)
-    assert f'method="post" action="{op.issuer}/end-session"' in page
-    sent = dict(FIELD.findall(page))
-    assert is_valid_logout_state(sent.pop("state"), now=NOW)
-    assert sent == {
-        "client_id": "portal",
-        "post_logout_redirect_uri": "https://testserver/oidc/logged-out/",
-        "id_token_hint": id_token(**claims),
-    }
+    for policy, hint in (("minimal", {}), ("always", {"id_token_hint": id_token(**claims)})):
+        declare(settings, op, end_session_method="post", id_token_hint=policy)
+        signed_in = sign_in(claims=claims)
+        with clock.override_clock(lambda: NOW):
+            page = signed_in.client().post("/oidc/logout/").content.decode()
+        assert not django_session_exists(signed_in.django_key)
+        assert f'method="post" action="{op.issuer}/end-session"' in page
+        sent = dict(FIELD.findall(page))
+        assert is_valid_logout_state(sent.pop("state"), now=NOW)
+        assert sent == {
+            "client_id": "portal",
+            "post_logout_redirect_uri": "https://testserver/oidc/logged-out/",
+            **hint,
+        }
 
 
 def test_logout_by_post_has_a_strict_content_security_policy(

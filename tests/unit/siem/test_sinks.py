@@ -135,6 +135,19 @@ def test_sink_refuses_old_tls_versions(kind: str, authority: CertificateAuthorit
 
 
 @kinds
+def test_g13_sink_refuses_a_suite_of_tls_1_2_in_cbc_mode(
+    kind: str, authority: CertificateAuthority, items: list[LogItem]
+) -> None:
+    for suite, accepted in (("ECDHE-ECDSA-AES128-SHA256", 0), ("ECDHE-ECDSA-AES128-GCM-SHA256", 4)):
+        context = authority.create_server_context("127.0.0.1")
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(suite)
+        with listening(kind, context) as (server, raw):
+            assert send({**raw, "ca_bundle": authority.certificate_path}, items).accepted == accepted
+            assert bool(taken(server)) is bool(accepted)
+
+
+@kinds
 def test_invalid_certificate_file_accepts_nothing(kind: str, items: list[LogItem], file: Path) -> None:
     file.write_text("no PEM")
     raw = {"syslog": {"host": "127.0.0.1"}, "https": {"url": "https://127.0.0.1:9/"}}[kind]

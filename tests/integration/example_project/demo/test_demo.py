@@ -1,5 +1,6 @@
 """The complete demo, started as by `make demo`."""
 
+import json
 import os
 import re
 import signal
@@ -73,7 +74,37 @@ def read_logs(output: str) -> str:
     return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-25:]) for log in logs)
 
 
-def test_demo_without_a_terminal_runs_all_steps_and_stops_all_processes() -> None:
+def run_command(*words: object, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT.parent), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def assert_evidence_is_verified_elsewhere(var: Path, folder: Path) -> None:
+    """Write the evidence of a demo that has ended; verify it without the portal's settings, keys and databases."""
+    portal = {"PORTAL_VAR_DIR": str(var), "DJANGO_DEBUG": "1", "PHI_CLAIMS_JSON": json.dumps(services.CLAIMS)}
+    manage, file = (ROOT / "manage.py", "phi_oidc"), folder / "evidence.json"
+    written = run_command(*manage, "evidence", "--output", file, **portal)
+    assert written.returncode == 0, written.stderr
+    key = run_command(*manage, "audit", "checkpoint", "--public-key", **portal).stdout.strip()
+    apps = ["django.contrib.auth", "django.contrib.contenttypes", "django_phi_oidc"]
+    (folder / "auditor_settings.py").write_text(f"INSTALLED_APPS = {apps}\n")
+    verify = ("-m", "django", "phi_oidc", "evidence", "verify", file, "--public-key", key)
+    auditor = {"DJANGO_SETTINGS_MODULE": "auditor_settings", "PYTHONPATH": f"{folder}:{ROOT.parent}"}
+    accepted = run_command(*verify, **auditor)
+    assert accepted.returncode == 0, accepted.stderr
+    assert "events, its signature is valid" in accepted.stdout
+    file.write_text(file.read_text().replace("phi_oidc", "phi-oidc", 1))
+    refused = run_command(*verify, **auditor)
+    assert (refused.returncode, refused.stdout) == (1, "")
+
+
+def test_demo_without_a_terminal_runs_all_steps_and_stops_all_processes(tmp_path: Path) -> None:
     with start_demo() as demo:
         output = demo.communicate(timeout=180)[0]
     assert demo.returncode == 0, output + read_logs(output)
@@ -82,6 +113,7 @@ def test_demo_without_a_terminal_runs_all_steps_and_stops_all_processes() -> Non
     assert "login.refused    failure signature_invalid" in output
     assert not TOKEN.search(output)
     assert list_processes(parse_directory(output)) == []
+    assert_evidence_is_verified_elsewhere(parse_directory(output), tmp_path)
 
 
 def test_demo_with_a_failed_step_reports_it_and_exits_with_1() -> None:

@@ -103,7 +103,7 @@ def test_logout_without_the_hint_ends_on_a_page_of_the_portal_and_not_on_an_empt
 def test_back_channel_logout_ends_the_session_at_the_portal(
     glewlwyd_server: Glewlwyd, visitor: Visitor, declare: Declare
 ) -> None:
-    declare(glewlwyd_server, allow_logout_token_without_exp=True)
+    declare(glewlwyd_server, allow_logout_token_without_exp=True, id_token_hint="always")
     session = sign_in(visitor, glewlwyd_server)
     # As another application that the person uses in this browser.
     hint = urlencode({"id_token_hint": str(session.decrypt("id_token"))})

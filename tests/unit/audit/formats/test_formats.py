@@ -256,6 +256,31 @@ def test_event_to_fhir_of_a_reveal_meets_the_balp_patient_read_profile() -> None
 
 
 @pytest.mark.parametrize(
+    ("fields", "patient"),
+    [
+        ({"resource": "Patient/42"}, "Patient/42"),
+        ({"resource": "Patient/0f1e2d3c4b5a69788796a5b4c3d2e1f0", "subject": "p-1"}, "p-1"),
+        ({"resource": "Chart/42"}, None),
+        ({"resource": "Patient/"}, None),
+        ({"resource": "user/42"}, None),
+        ({"resource": "user/42", "action": Action.SUBJECT_EXPORTED}, "user/42"),
+        ({"resource": "user/42", "action": Action.ROLE_CHANGED}, None),
+    ],
+)
+def test_g9_event_to_fhir_names_the_patient_if_the_event_knows_it(fields: dict[str, Any], patient: str | None) -> None:
+    event = {"action": Action.ACCESS_GRANTED, "purpose": "TREAT", **fields}
+    resource = event_to_fhir(sealed(**event), hostname="portal-1")
+    AuditEvent.model_validate(resource)
+    patients = [entity for entity in resource["entity"] if entity.get("role", {}).get("code") == "1"]
+    assert [entity["what"]["identifier"]["value"] for entity in patients] == ([] if patient is None else [patient])
+    assert [(entity["type"]["code"], entity["what"]["type"]) for entity in patients] == [("1", "Patient")] * len(
+        patients
+    )
+    is_read = event["action"] == Action.ACCESS_GRANTED and patient is not None
+    assert resource.get("meta", {}).get("profile", []) == ([PATIENT_READ_PROFILE] if is_read else [])
+
+
+@pytest.mark.parametrize(
     "missing",
     [{"subject": ""}, {"origin": Origin(actor="7")}, {"outcome": "failure"}, {"action": Action.ACCESS_DENIED}],
     ids=["no patient", "no client", "not a success", "not a read"],
@@ -290,3 +315,13 @@ def test_item_to_line_of_a_host_project_action_matches_the_schema(log_format: An
         ocsf_validator(3004).validate(json.loads(line))
     elif log_format == "fhir":
         AuditEvent.model_validate_json(line)
+
+
+def test_g6_operator_of_a_command_is_the_same_actor_in_each_format() -> None:
+    operator = "os:root@portal-1;sudo=amina;as=7"
+    item = sealed(Action.SUBJECT_EXPORTED, origin=Origin(actor=operator))
+    assert event_to_json(item)["actor"] == operator
+    assert event_to_ocsf(item)["actor"] == {"user": {"uid": operator}}
+    assert r" suid=os:root@portal-1;sudo\=amina;as\=7 " in event_to_cef(item)
+    agents = event_to_fhir(item, hostname="portal-1")["agent"]
+    assert [agent["who"]["identifier"]["value"] for agent in agents if agent["requestor"]] == [operator]

@@ -11,7 +11,15 @@ from django.conf import settings
 from django.db import connections
 from django.test import override_settings
 
-from django_phi_oidc.audit.events import EVENT_FIELDS, AuthenticatedEvent, Event, NewEvent, Origin, compute_mac
+from django_phi_oidc.audit.events import (
+    EVENT_FIELDS,
+    AuthenticatedEvent,
+    Event,
+    NewEvent,
+    Origin,
+    compute_mac,
+    parse_event,
+)
 from django_phi_oidc.audit.log.findings import FindingKind, LogFinding, VerificationSummary
 from django_phi_oidc.audit.log.reader import find_raw_event
 from django_phi_oidc.audit.log.recovery import resume_log
@@ -290,6 +298,32 @@ def test_event_deleted_before_sealing_is_found(ids: list[uuid.UUID]) -> None:
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", victim)
     assert kinds() == {("event_missing", str(victim))}
+
+
+def test_g10_limit_event_deleted_with_its_queue_row_before_sealing_is_not_found(ids: list[uuid.UUID]) -> None:
+    """Until it is sealed, only the application log shows that the event was there."""
+    (victim,) = events(1, at=LATER)
+    with without_triggers():
+        sql(f"DELETE FROM {EVENT} WHERE id = %s", victim)
+        sql(f"DELETE FROM {QUEUE} WHERE event_id = %s", victim)
+    seal_now(at=LATER)
+    assert kinds() == set()
+
+
+def test_g10_event_deleted_after_sealing_is_found(ids: list[uuid.UUID]) -> None:
+    (victim,) = sealed(1, at=LATER)
+    with without_triggers():
+        sql(f"DELETE FROM {EVENT} WHERE id = %s", victim)
+        sql(f"DELETE FROM {QUEUE} WHERE event_id = %s", victim)
+    seal_now(at=LATER)
+    assert kinds() == {("event_missing", str(victim))}
+
+
+def test_g10_application_log_has_an_event_before_it_is_sealed(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "phi_oidc.audit"):
+        (victim,) = events(1, at=LATER)
+    (line,) = [record.getMessage() for record in caplog.records if str(victim) in record.getMessage()]
+    assert parse_event(line) == parse_event_row(AuditEvent.objects.get(pk=victim))
 
 
 def test_event_altered_before_sealing_is_found_and_not_sealed(ids: list[uuid.UUID]) -> None:

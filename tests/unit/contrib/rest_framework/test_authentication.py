@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,9 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, RefusalCount
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.audit.throttling import MAX_EVENTS_PER_SENDER, flush_refusal_counts
+from django_phi_oidc.oidc.jose import decode_b64url, encode_b64url
+from django_phi_oidc.oidc.token import TokenResponse
+from django_phi_oidc.sessions.kept_id_token import KeptIDToken
+from django_phi_oidc.sessions.lifecycle import end_session, renew_session
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.models import PairwiseSubject
 from django_phi_oidc.testing.mock_provider import (
     DemoProvider,
@@ -40,6 +46,8 @@ INVALID = (
     'error_description="The access token is expired, revoked, malformed or not for this API"'
 )
 METHODS = ("jwt", "introspection")
+ORDER_OF_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""Spec: FIPS 186-5, SP 800-186 3.2.1.3."""
 
 
 def is_accepted(response: Any, app: App) -> bool:
@@ -430,8 +438,98 @@ def test_jwt_costs_one_select(app: App) -> None:
     assert is_accepted(app.get("/whoami/", token), app)
     with CaptureQueriesContext(connections["default"]) as own, CaptureQueriesContext(connections["phi_audit"]) as audit:
         assert is_accepted(app.get("/whoami/", token), app)
-    assert [query["sql"][:6] for query in own.captured_queries] == ["SELECT"]
+    assert [query["sql"][:6] for query in own.captured_queries] == ["SELECT"] * 2, "revoked or not, and the account"
     assert len(audit) == 0
+
+
+def revoke_with_session(person: SignedIn, token: str, *, at: datetime | None = None) -> None:
+    """End the person's session, which has that access token."""
+    OIDCSession(pk=person.session.pk, access_token=token).save(update_fields=["access_token"])
+    assert end_session(person.session.pk, EndReason.LOGOUT, origin=Origin(), now=at or clock.now()) is not None
+
+
+@pytest.mark.parametrize("is_provider_up", [True, False], ids=["up", "down"])
+@pytest.mark.parametrize("jwt", [True, False], ids=["JWT", "opaque"])
+@pytest.mark.parametrize("method", METHODS)
+def test_g11_token_that_the_portal_revoked_is_refused(
+    method: str,
+    jwt: bool,
+    is_provider_up: bool,
+    op: DemoProvider,
+    app: App,
+    declare: Declare,
+    sign_in: Callable[[], SignedIn],
+) -> None:
+    """Before the provider is asked to revoke it, and from the cache of introspection too."""
+    if method == "jwt" and not jwt:
+        return
+    op.register_resource(Resource(API, ["chart.read"], issues_jwt=jwt))
+    declare(method=method)
+    token, other = app.token(), app.token()
+    assert is_accepted(app.get("/whoami/", token), app)
+    assert is_accepted(app.get("/whoami/", other), app)
+    revoke_with_session(sign_in(), token)
+    if not is_provider_up:
+        op.stop()
+    assert is_invalid(app.get("/whoami/", token))
+    assert refusals() == [("token_revoked", "default", "failure")]
+    assert is_accepted(app.get("/whoami/", other), app)
+
+
+def test_g11_revoked_jwt_with_the_other_valid_signature_is_refused(app: App, sign_in: Callable[[], SignedIn]) -> None:
+    """The holder of a token makes it of the first one: (r, s) becomes (r, n - s)."""
+    token = app.token()
+    signing_input, _, encoded = token.rpartition(".")
+    signature = decode_b64url(encoded)
+    s = ORDER_OF_P256 - int.from_bytes(signature[32:])
+    twin = f"{signing_input}.{encode_b64url(signature[:32] + s.to_bytes(32))}"
+    assert is_accepted(app.get("/whoami/", twin), app)
+    revoke_with_session(sign_in(), token)
+    assert [is_invalid(app.get("/whoami/", each)) for each in (token, twin)] == [True, True]
+
+
+def test_g11_replaced_token_of_a_renewed_session_is_refused_when_the_session_ends(
+    app: App, sign_in: Callable[[], SignedIn]
+) -> None:
+    person, replaced, token = sign_in(), app.token(), app.token()
+    OIDCSession(pk=person.session.pk, access_token=replaced).save(update_fields=["access_token"])
+    renewed = renew_session(
+        person.session.pk,
+        subject_id=person.subject.pk,
+        tokens=TokenResponse(
+            access_token=token, refresh_token="", id_token="", expires_in=timedelta(minutes=5), lifetime_alert=False
+        ),
+        id_token=KeptIDToken(claims={}),
+        sid="",
+        acr="",
+        auth_time=None,
+        persist_tokens=True,
+        origin=Origin(),
+        now=clock.now(),
+    )
+    assert renewed == ()
+    assert [is_accepted(app.get("/whoami/", each), app) for each in (replaced, token)] == [True, True]
+    revoke_with_session(person, token)
+    assert [is_invalid(app.get("/whoami/", each)) for each in (replaced, token)] == [True, True]
+
+
+def test_g11_revocation_of_another_server_whose_clock_is_ahead_counts(
+    app: App, sign_in: Callable[[], SignedIn]
+) -> None:
+    token = app.token()
+    revoke_with_session(sign_in(), token, at=clock.now() + timedelta(seconds=50))
+    assert is_invalid(app.get("/whoami/", token))
+
+
+def test_g11_revoked_token_is_found_by_the_index() -> None:
+    connection = connections["default"]
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET enable_seqscan = off")
+        plan = PendingRevocation.objects.filter(token_digest="0" * 64, created_at__lte=clock.now()).explain()
+        if connection.vendor == "postgresql":
+            cursor.execute("RESET enable_seqscan")
+    assert "phi_oidc_revocation_token" in plan
 
 
 def test_token_takes_precedence_over_a_session_cookie(

@@ -13,6 +13,7 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request_context import Actor, build_assurance_entry
 from django_phi_oidc.claims.disclosure import reveal
@@ -21,12 +22,19 @@ from django_phi_oidc.oidc.access_token import AccessToken
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.support import api_views as hospital
 from tests.support.api_fixtures import EVERYTHING, App, decisions, refusals
+from tests.support.audit_outage import audit_database_fails
+from tests.support.emergency_access import allow, declared, opened
 from tests.support.guarded_views import ASKED, HELD, RAN
 from tests.support.session_fixtures import SecureClient, SignedIn, sign_in  # noqa: F401 -- a fixture
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
 BY_APP = '{"client_id":"app"}'
+PASSWORD = "correct horse battery staple"
 SCOPE = 'Bearer error="insufficient_scope", error_description="The access token lacks the required scope", scope='
+
+
+def by_app_on(view: str) -> str:
+    return f'{{"client_id":"app","page":"tests.support.api_views.{view}"}}'
 
 
 @pytest.fixture
@@ -58,6 +66,63 @@ def test_oidc_session_needs_no_scope(
     request = Request(RequestFactory().get("/"))
     request.user, request.auth = app.user, "a token of another kind"
     assert not hospital.HasScope().has_permission(request, hospital.Scoped())
+
+
+def test_g11_request_that_has_the_scopes_is_one_event(app: App, sign_in: Callable[[], SignedIn]) -> None:
+    token = app.token(scope="openid chart.read chart.write")
+    assert app.get("/scoped/", token).status_code == 200
+    assert decisions() == [("access.granted", "", "", by_app_on("Scoped"))]
+    assert AuditEvent.objects.get(action="access.granted").actor == str(app.user.pk)
+    assert app.get("/scoped/", app.token()).status_code == 403
+    person = sign_in()
+    assert person.client().get("/scoped/").status_code == 200
+    assert decisions()[1:] == [("access.granted", "", "", '{"page":"tests.support.api_views.Scoped"}')]
+    assert app.client.options("/scoped/", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    assert len(decisions()) == 3
+
+
+def test_g11_view_with_scopes_does_not_run_without_its_event(app: App, sign_in: Callable[[], SignedIn]) -> None:
+    token, client = app.token(scope="openid chart.read chart.write"), sign_in().client()
+    for path in ("/scoped/", "/sure/", "/either/"):
+        with audit_database_fails():
+            assert app.get(path, token).status_code == 503
+    with audit_database_fails():
+        assert client.get("/scoped/").status_code == 503
+    assert RAN == []
+    assert app.get("/scoped/", token).status_code == client.get("/scoped/").status_code == 200
+
+
+def test_g11_grant_is_recorded_once_by_the_guard_that_says_most(app: App, patient: Any) -> None:
+    HELD.add((app.user.pk, patient.pk))
+    token = app.token(scope="openid chart.read chart.write")
+    of_patient = ("access.granted", "", f"Patient/{patient.pk}", BY_APP)
+    for path, event in {
+        f"/chart/{patient.pk}/": of_patient,
+        f"/both/{patient.pk}/": of_patient,
+        "/scopedandsure/": ("access.granted", "", "", by_app_on("ScopedAndSure")),
+        "/either/": ("access.granted", "", "", by_app_on("Either")),
+    }.items():
+        before = len(decisions())
+        assert app.get(path, token).status_code == 200
+        assert decisions()[before:] == [event]
+
+
+def test_g3_local_account_uses_an_api_of_records_in_an_emergency(settings: Any, app: App, patient: Any) -> None:
+    settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, "django_phi_oidc.backends.BreakGlassBackend"]
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": ["night-desk"], "EMERGENCY": declared()}
+    user = allow(
+        get_user_model()._default_manager.create_user(username="night-desk", password=PASSWORD), "open_emergencyaccess"
+    )
+    client = SecureClient()
+    client.post("/oidc/local-login/", {"username": "night-desk", "password": PASSWORD})
+    charts = [f"/{view}/{patient.pk}/?purpose=ETREAT" for view in ("chart", "both", "unscoped")]
+    assert [client.get(chart).status_code for chart in charts] == [403] * 3
+    assert {reason for _, reason, *_ in decisions()} == {"emergency_missing"}
+    opened(user, f"Patient/{patient.pk}", duration=timedelta(minutes=30))
+    EmergencyAccess.objects.update(is_local=True)
+    assert [client.get(chart).status_code for chart in charts] == [200] * 3
+    assert [client.get(f"/{view}/").status_code for view in ("scoped", "sure")] == [403, 401]
 
 
 def test_refusal_is_not_overridden_by_another_permission(app: App) -> None:
@@ -250,8 +315,9 @@ def test_insufficient_authentication_gets_a_step_up_challenge(op: DemoProvider, 
     assert (old.status_code, old["WWW-Authenticate"]) == (401, challenge("urn:example:loa:3 urn:example:loa:2"))
     assert SecureClient().get("/sure/")["WWW-Authenticate"] == 'Bearer realm="api"'
     assert decisions() == [
-        ("access.denied", "acr_insufficient", "", BY_APP),
-        ("access.denied", "auth_time_stale", "", BY_APP),
+        ("access.granted", "", "", by_app_on("Sure")),
+        ("access.denied", "acr_insufficient", "", by_app_on("Surer")),
+        ("access.denied", "auth_time_stale", "", by_app_on("Sure")),
     ]
 
 

@@ -12,6 +12,7 @@ from django.core.management import CommandError, call_command
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditOutbox
+from django_phi_oidc.audit.operators import find_operator_actor
 from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.claims.retention import scrub_due_claims
@@ -48,7 +49,12 @@ def test_hold_keeps_claims_until_release_and_its_reason_is_not_in_the_audit_log(
     placed = run("place", person.subject.uuid, "--reason", REASON)
     hold = LegalHold.objects.get()
     assert placed == f"Hold {hold.pk} keeps the data of subject {person.subject.uuid}.\n"
-    assert (hold.subject, hold.reason, hold.placed_at, hold.placed_by) == (person.subject, REASON, NOW, "")
+    assert (hold.subject, hold.reason, hold.placed_at, hold.placed_by) == (
+        person.subject,
+        REASON,
+        NOW,
+        find_operator_actor(),
+    )
     assert scrub_due_claims(now=NOW + 2 * DAY) == 0
     assert run("release", hold.pk) == f"Hold {hold.pk} was released.\n"
     assert scrub_due_claims(now=NOW + 2 * DAY) == 1
@@ -71,6 +77,54 @@ def test_hold_with_an_end_time_ends_then(until: str, expected: str) -> None:
     with clock.override_clock(lambda: ends):
         assert listed() == []
         assert [(hold["until"], hold["lasts"]) for hold in listed("--all")] == [(expected, False)]
+
+
+SUSPENDING = ["--reason", REASON, "--suspend-accounting-until", "2026-12-20", "--agency", "Board of Health"]
+
+
+def test_g5_hold_suspends_the_accounting() -> None:
+    person = Person()
+    purposes = ["--purpose", "HLEGAL", "--purpose", "FRAUD"]
+    run("place", person.subject.uuid, *SUSPENDING, *purposes, "--oral-statement", "2026-11-24T11:00Z")
+    (hold,) = listed()
+    assert (hold["suspended_until"], hold["suspended_purposes"]) == ("2026-12-20T00:00:00+00:00", ["FRAUD", "HLEGAL"])
+    assert (hold["agency"], hold["oral_statement_at"]) == ("Board of Health", "2026-11-24T11:00:00+00:00")
+    assert (
+        "accounting of FRAUD HLEGAL suspended until 2026-12-20T00:00:00+00:00 (oral statement of Board of Health): "
+        in run("list")
+    )
+    ((_, _, detail),) = recorded("hold.placed")
+    assert json.loads(detail) == {
+        "until": "",
+        "suspended_until": "2026-12-20T00:00:00+00:00",
+        "purposes": ["FRAUD", "HLEGAL"],
+        "statement": "oral",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["--agency", " "], "Name the agency"),
+        (["--purpose", "TREAT"], "invalid choice"),
+        (["--oral-statement", "2026-11-19T23:59Z"], "at most 30 days"),
+        (["--until", "2026-12-19"], "ends after the hold"),
+    ],
+)
+def test_g5_invalid_suspension_is_refused(words: list[str], fault: str) -> None:
+    person = Person()
+    with pytest.raises(CommandError, match=fault):
+        run("place", person.subject.uuid, *SUSPENDING, *words)
+    assert not LegalHold.objects.exists()
+    run("place", person.subject.uuid, *SUSPENDING)
+    assert [hold["suspended_purposes"] for hold in listed()] == [["HLEGAL"]]
+
+
+@pytest.mark.parametrize("word", ["--agency=Board of Health", "--purpose=HLEGAL", "--oral-statement=2026-11-24"])
+def test_g5_suspension_without_an_end_is_refused(word: str) -> None:
+    person = Person()
+    with pytest.raises(CommandError, match="needs --suspend-accounting-until"):
+        run("place", person.subject.uuid, "--reason", REASON, word)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +195,11 @@ def test_list_shows_person_reason_and_end() -> None:
         "placed_by": "7",
         "until": "",
         "released_at": "2026-11-24T12:00:00+00:00",
-        "released_by": "",
+        "released_by": find_operator_actor(),
+        "suspended_until": "",
+        "suspended_purposes": [],
+        "agency": "",
+        "oral_statement_at": "",
         "lasts": False,
     }
     assert run("list", "--all").splitlines()[2].endswith("released 2026-11-24T12:00:00+00:00: another")

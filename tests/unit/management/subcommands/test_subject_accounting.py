@@ -5,6 +5,7 @@ import io
 import json
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -51,17 +52,25 @@ def test_table_shows_who_accessed_what_when_and_why(person: Person) -> None:
     pk, ada, nameless = person.user.pk, named(first_name="Ada", last_name="Berg"), named()
     look(by=ada.pk, resource=f"Patient/{pk}", at=NOW - 3 * DAY)
     reveal(person.subject.uuid, by=nameless.pk, at=NOW - 2 * DAY, purpose="HPAYMT")
-    look(
-        action=Action.SUBJECT_EXPORTED,
-        subject=str(person.subject.uuid),
-        resource=f"user/{pk}",
-        purpose="PATRQT",
-        detail={"claims": ["address", "birthdate"]},
-        at=NOW - DAY,
-    )
+    export = {
+        "action": Action.SUBJECT_EXPORTED,
+        "subject": str(person.subject.uuid),
+        "resource": f"user/{pk}",
+        "purpose": "PATRQT",
+        "detail": {"claims": ["address", "birthdate"]},
+    }
+    # A command may name the person's account, and is still not the person.
+    for hours, by in enumerate(
+        ("", "os:amina@portal-1", f"os:amina@portal-1;as={ada.pk}", f"os:amina@portal-1;as={pk}")
+    ):
+        look(by=by, at=NOW - DAY + timedelta(hours=hours), **export)
     reveal(person.subject.uuid, by=pk, purpose="PATRQT")
+    exported = "  patient requested (PATRQT)  export: address birthdate"
     assert run(pk).splitlines() == [
-        "2026-11-23T12:00:00+00:00  a command on the server  patient requested (PATRQT)  export: address birthdate",
+        f"2026-11-23T15:00:00+00:00  a command on the server (os:amina@portal-1;as={pk}){exported}",
+        f"2026-11-23T14:00:00+00:00  Ada Berg (os:amina@portal-1;as={ada.pk}){exported}",
+        f"2026-11-23T13:00:00+00:00  a command on the server (os:amina@portal-1){exported}",
+        f"2026-11-23T12:00:00+00:00  the system{exported}",
         f"2026-11-22T12:00:00+00:00  a member of staff ({nameless.pk})  healthcare payment (HPAYMT)  birthdate",
         f"2026-11-21T12:00:00+00:00  Ada Berg ({ada.pk})  treatment (TREAT)  Patient/{pk}",
     ]
@@ -94,6 +103,7 @@ def test_json_is_one_object_per_line(person: Person) -> None:
         "occurred_at": "2026-11-24T12:00:00+00:00",
         "actor": STAFF,
         "name": "",
+        "roles": [],
         "own": False,
         "purpose": "TREAT",
         "purpose_name": "treatment",
@@ -125,7 +135,7 @@ def test_csv_has_no_formulas(sign: str, person: Person) -> None:
 
 def test_empty_csv_has_its_header(person: Person) -> None:
     assert run(person.user.pk, "--csv").strip() == (
-        "occurred_at,actor,name,own,purpose,purpose_name,action,resource,claims,emergency,event"
+        "occurred_at,actor,name,roles,own,purpose,purpose_name,action,resource,claims,emergency,event"
     )
     assert run(person.user.pk) == run(person.user.pk, "--json") == ""
 
@@ -209,5 +219,5 @@ def test_status_is_1_if_a_row_is_no_longer_a_valid_event(person: Person) -> None
     with without_triggers():
         wrong = "infinity" if is_postgresql() else "2026-13-01 00:00:00"
         sql(f"UPDATE {EVENT} SET occurred_at = %s", wrong)
-    with pytest.raises(CommandError, match="The list is incomplete"):
+    with pytest.raises(CommandError, match="Nothing was listed"):
         run(person.user.pk)

@@ -21,6 +21,7 @@ from django_phi_oidc import conf
 from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.audit.operators import find_operator_actor
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.login.activation_redemption import redeem_code
 from django_phi_oidc.management.subcommands import subject_invite
@@ -138,7 +139,7 @@ def test_user_is_invited_by_primary_key_and_the_code_is_valid() -> None:
     assert (invitation["user"], invitation["expires_at"]) == (str(user.pk), "2026-12-08T12:00:00+00:00")
     assert redeem(invitation["code"])
     (event,) = AuditEvent.objects.filter(action="activation.issued")
-    assert (event.actor, event.resource) == ("", f"user/{user.pk}")
+    assert (event.actor, event.resource) == (find_operator_actor(), f"user/{user.pk}")
 
 
 @pytest.mark.parametrize("pk", ["0", "unknown", ""])

@@ -1,0 +1,176 @@
+"""Who saw the data of a person: the name and the roles at that time, for the accounting of disclosures.
+
+Spec: 45 CFR 164.528(b)(2)(ii).
+"""
+
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db import router, transaction
+
+from .. import conf
+from .._internal import randomness
+from .._internal.sql import insert, savepoint
+from ..audit.operators import find_stated_account_pk
+from ..errors import KeyMissing, Undecryptable
+from .models import DisclosureRecipient
+
+logger = logging.getLogger("django_phi_oidc.access")
+RECHECK_SECONDS = 60.0
+"""How long this process relies on what it knows of an account. A new name is noticed at once, new roles after it."""
+_MAX_REMEMBERED = 10_000
+_remembered: dict[tuple[str, str], tuple[str, float]] = {}
+"""By account and resource: the name that needs no query, and the monotonic time until which that is so. Without a
+resource, it is stored; with one, it need not be, because the resource is the account's own."""
+_reported_errors: set[str] = set()
+"""The exceptions of the project's function that this process has logged: it may fail at each request of staff."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipient:
+    """An account as it was at the time of a disclosure."""
+
+    name: str = ""
+    roles: tuple[str, ...] = ()
+    """The names of its groups."""
+
+
+UNKNOWN_RECIPIENT = Recipient()
+
+
+def remember_recipient(user: Any, *, now: datetime, resource: str = "") -> None:
+    """Store the name and the roles of user, unless the last stored ones are the same.
+
+    Call it before the event of a disclosure to user is recorded. resource: what is disclosed, if it is a `Type/id`;
+    nothing is stored for persons who look at resources of their own. It takes two SELECTs, and an INSERT after a
+    change, at most once in RECHECK_SECONDS for each account and process. Without encryption keys nothing is stored, and
+    the disclosure is not refused for that.
+    """
+    account, name = str(user.pk), _get_name(user)
+    if any(_is_remembered(key, name) for key in ((account, ""), (account, resource))):
+        return
+    if resource and is_own_resource(user, resource):
+        _remember((account, resource), name)
+        return
+    identity = json.dumps({"name": name, "roles": _list_roles(user)}, ensure_ascii=False)
+    try:
+        latest = DisclosureRecipient.objects.filter(account=account).order_by("recorded_at", "id").last()
+        if latest is None or _find_identity(latest) != identity:
+            row = DisclosureRecipient(id=randomness.uuid7(now), account=account, recorded_at=now, identity=identity)
+            # Not save(), after whose errors a transaction of the caller cannot be committed.
+            insert([row], using=router.db_for_write(DisclosureRecipient))
+    except KeyMissing as error:
+        logger.error("The name of a recipient was not stored: %s", error)  # noqa: TRY400 -- the traceback may contain credentials of a key service
+        return
+    # A rollback of the caller's transaction removes the row.
+    transaction.on_commit(lambda: _remember((account, ""), name))
+
+
+def is_own_resource(user: Any, resource: str) -> bool:
+    """Return whether resource is about user, by PATIENT_RESOURCES. It is not if the project's function fails."""
+    if (get_resources := conf.patient_resources()) is None:
+        return False
+    try:
+        with savepoint():
+            return resource in get_resources(user)
+    except Exception as error:  # noqa: BLE001 -- the project's function must not prevent a decision and its event
+        if (name := type(error).__name__) not in _reported_errors:
+            _reported_errors.add(name)
+            logger.error("PATIENT_RESOURCES: the function failed: %s.", name)  # noqa: TRY400 -- the message may name a person
+        return False
+
+
+def find_recipients(looks: Iterable[tuple[str, datetime]]) -> Mapping[tuple[str, datetime], Recipient]:
+    """Return the recipient of each look, which is an `AuditEvent.actor` and a time, as it was then, by one SELECT.
+
+    That is the last row before the look; or the first one after it, if the clocks of two servers differ. Accounts
+    without a row are missing. Raises: KeyMissing.
+    """
+    wanted = set(looks)
+    rows: dict[str, list[DisclosureRecipient]] = defaultdict(list)
+    accounts = {account for account, _ in wanted} - {""}
+    for row in DisclosureRecipient.objects.filter(account__in=accounts).order_by("recorded_at", "id"):
+        rows[row.account].append(row)
+    chosen = {
+        (account, moment): next((row for row in reversed(rows[account]) if row.recorded_at <= moment), rows[account][0])
+        for account, moment in wanted
+        if account in rows
+    }
+    recipients = {row.pk: _parse_identity(_find_identity(row)) for row in chosen.values()}
+    return {look: recipients[row.pk] for look, row in chosen.items()}
+
+
+def list_stored_names(user: Any) -> list[tuple[datetime, Recipient]]:
+    """Return what is stored of user as a recipient, and since when. Raises: KeyMissing."""
+    rows = DisclosureRecipient.objects.filter(account=str(user.pk)).order_by("recorded_at", "id")
+    return [(row.recorded_at, _parse_identity(_find_identity(row))) for row in rows]
+
+
+def find_current_recipients(accounts: Iterable[str]) -> dict[str, Recipient]:
+    """Return these actors of events with the names that their accounts have today; deleted ones are missing.
+
+    The account of a command is the one that its operator named.
+    """
+    model = get_user_model()
+    keys = {}
+    for account in accounts:
+        try:
+            key = model._meta.pk.to_python(find_stated_account_pk(account) or account)
+            model._meta.pk.run_validators(key)
+        except ValidationError:
+            continue
+        keys[account] = key
+    users = model._default_manager.in_bulk(set(keys.values())) if keys else {}
+    return {account: Recipient(name=_get_name(users[key])) for account, key in keys.items() if key in users}
+
+
+def forget_remembered() -> None:
+    """Read the database again at the next disclosure: for tests."""
+    _remembered.clear()
+    _reported_errors.clear()
+
+
+def _is_remembered(key: tuple[str, str], name: str) -> bool:
+    known_name, until = _remembered.get(key, ("", 0.0))
+    return known_name == name and time.monotonic() < until
+
+
+def _remember(key: tuple[str, str], name: str) -> None:
+    if len(_remembered) >= _MAX_REMEMBERED:
+        _remembered.clear()
+    _remembered[key] = name, time.monotonic() + RECHECK_SECONDS
+
+
+def _get_name(user: Any) -> str:
+    """Return the full name; a custom user model may have none."""
+    full_name = getattr(user, "get_full_name", None)
+    return str(full_name()).strip() if full_name else ""
+
+
+def _list_roles(user: Any) -> list[str]:
+    # A custom user model may have no groups.
+    return sorted(user.groups.values_list("name", flat=True)) if hasattr(user, "groups") else []
+
+
+def _find_identity(row: DisclosureRecipient) -> str | None:
+    """Return the stored JSON text; None if no key decrypts it. Raises: KeyMissing."""
+    field: Any = DisclosureRecipient._meta.get_field("identity")
+    try:
+        return str(field.decrypt(row))
+    except Undecryptable:
+        return None
+
+
+def _parse_identity(identity: str | None) -> Recipient:
+    if identity is None:
+        return UNKNOWN_RECIPIENT
+    members = json.loads(identity)
+    return Recipient(name=members["name"], roles=tuple(members["roles"]))

@@ -1,0 +1,29 @@
+"""System checks of `ACCOUNT_NOTICES`."""
+
+from typing import Any
+
+from django.core.checks import Tags
+
+from .. import conf
+from ..subjects.notices import RETRY_DELAY
+from ._mail import does_mail_deliver, get_mail_timeout_seconds
+from ._messages import Messages, register_check, warning
+
+
+@register_check(Tags.security)
+def check_account_notices(**kwargs: Any) -> Messages:
+    """W076: persons get no notice when an identity is linked to their account."""
+    if conf.account_notices() is None:
+        yield warning(76, "ACCOUNT_NOTICES is off: persons do not learn of a sign-in that is added to their account.")
+
+
+@register_check(Tags.security, deploy=True)
+def check_mail_of_account_notices(**kwargs: Any) -> Messages:
+    """W077, W078: notices are not delivered, or block the worker."""
+    if conf.account_notices() is None:
+        return
+    timeout, limit = get_mail_timeout_seconds(), int(RETRY_DELAY.total_seconds())
+    if not does_mail_deliver():
+        yield warning(77, "The mail backend does not deliver, so persons get no notices about their accounts.")
+    elif not timeout or limit <= timeout:
+        yield warning(78, f"The mail timeout must be less than {limit} s: a slow mail server delays all notices.")

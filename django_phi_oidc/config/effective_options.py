@@ -1,0 +1,78 @@
+"""The options of `PHI_OIDC` in effect, with their defaults, and without secrets. No Django."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import DeclarationInvalid
+from .options import Options, parse_one
+
+INVALID = "invalid"
+_URL_OPTIONS = frozenset({"url", "proxy"})
+"""They may contain a password or a token: only scheme, host and port are listed."""
+
+
+def iter_effective_options(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the path and the value of each option but KEYS, such as `SESSIONS.idle_timeout`.
+
+    Secrets are left out: fields of a declaration that its repr does not show. The value of an option that cannot be
+    parsed is INVALID.
+    """
+    for field in fields(Options):
+        if field.name != "KEYS":
+            try:
+                value = parse_one(raw, field.name)
+            except DeclarationInvalid:
+                value = INVALID
+            yield from _flatten(field.name, value)
+
+
+def describe_value(value: Any) -> str:
+    """Return a text that is equal in all processes for equal values, and different for different ones."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return repr(value)
+    if isinstance(value, frozenset | set):
+        return f"{{{', '.join(sorted(map(describe_value, value)))}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(describe_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {describe_value(value[key])}' for key in sorted(value, key=str))}}}"
+    if isinstance(value, PurePath | timedelta | IPv4Network | IPv6Network):
+        return str(value)
+    # The name: the text of a function or of a key store may contain its address in memory.
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _reduce_url(url: str) -> str:
+    """Return scheme, host and port; INVALID if the URL cannot be parsed, because then a password may be anywhere."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return INVALID
+    if not parts.hostname or "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return INVALID
+    return f"{parts.scheme}://{parts.hostname}{port}"
+
+
+def _flatten(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            member = getattr(value, field.name)
+            if field.name in _URL_OPTIONS:
+                yield f"{path}.{field.name}", _reduce_url(member) if member else ""
+            elif field.repr and field.compare:
+                yield from _flatten(f"{path}.{field.name}", member)
+    elif isinstance(value, Mapping):
+        for name in sorted(value):
+            yield from _flatten(f"{path}.{name}", value[name])
+    elif isinstance(value, tuple) and any(map(is_dataclass, value)):
+        for number, item in enumerate(value):
+            yield from _flatten(f"{path}.{number}", item)
+    else:
+        yield path, value

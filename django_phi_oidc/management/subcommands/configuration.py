@@ -1,0 +1,57 @@
+"""Shows the configuration in effect without secrets, or records it in the audit log."""
+
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.management.base import CommandError
+from django.db import DatabaseError
+
+from ..._internal import clock
+from ...audit.configuration import WORKER_COMPONENT, EffectiveConfiguration, read_configuration, record_configuration
+from ...config._parsing import parse_name
+from ...errors import DeclarationInvalid
+from ._arguments import Options, add_command
+from ._output import Output
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="configuration_command", required=True)
+    add_command(commands, "show", _show, "print its digest, the warnings of the checks and the silenced checks")
+    record = add_command(commands, "record", _record, "record it, with an event if it has changed; then as show")
+    help_text = "a name for the processes that share this configuration, such as web"
+    record.add_argument("component", type=_parse_component, metavar="COMPONENT", help=help_text)
+    for command in commands.choices.values():
+        command.add_argument("--json", action="store_true", help="one object")
+
+
+def _show(options: Options, output: Output) -> None:
+    _write(read_configuration(), output)
+
+
+def _record(options: Options, output: Output) -> None:
+    """Raises: CommandError if it is not recorded."""
+    try:
+        _write(record_configuration(options["component"], now=clock.now()), output)
+    except DatabaseError as error:
+        raise CommandError(f"The configuration is not recorded: {type(error).__name__}.") from error
+
+
+def _parse_component(text: str) -> str:
+    try:
+        name = parse_name("COMPONENT", text)
+    except DeclarationInvalid as error:
+        raise ArgumentTypeError(str(error)) from error
+    if name == WORKER_COMPONENT:
+        raise ArgumentTypeError(f"{name} is the name of the Celery workers, which record their own configuration")
+    return name
+
+
+def _write(configuration: EffectiveConfiguration, output: Output) -> None:
+    row = {name: getattr(configuration, name) for name in ("digest", "warnings", "silenced")}
+    output.write_row(row, _format_configuration)
+
+
+def _format_configuration(row: Mapping[str, Any]) -> str:
+    lists = [f"{name}: {', '.join(row[name]) or 'none'}" for name in ("warnings", "silenced")]
+    return "\n".join([f"digest: {row['digest']}", *lists])

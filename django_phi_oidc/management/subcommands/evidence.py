@@ -1,0 +1,101 @@
+"""Writes what an auditor asks for as one signed file, and verifies such a file."""
+
+from argparse import ArgumentParser
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from django.core.management.base import CommandError
+from django.db import DatabaseError
+
+from ..._internal import clock
+from ...audit.events import Action
+from ...audit.log.bundle import read_public_keys
+from ...audit.log.signing_keys import get_signing_key
+from ...audit.recorder import record
+from ...audit.request_context import current_origin
+from ...errors import CheckpointInvalid
+from ...evidence.collector import collect_evidence
+from ...evidence.pack import MAX_PACK_BYTES, build_pack, hash_evidence, verify_pack
+from ...merkle.checkpoint import verify_checkpoint
+from ._arguments import Options, add_command
+from ._files import create_private_file
+from ._output import Output, format_untrusted
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the new file")
+    parser.set_defaults(handler=_write)
+    commands = parser.add_subparsers(dest="evidence_command")
+    verify = add_command(commands, "verify", _verify, "verify a file without the portal; status 1 if it was altered")
+    verify.add_argument("file", type=Path)
+    verify.add_argument("--public-key", action="append", required=True, metavar="KEY")
+
+
+def _write(options: Options, output: Output) -> None:
+    """The event is committed before the file has any content. Raises: CommandError."""
+    path = options["output"]
+    if path is None:
+        raise CommandError("Name the new file: --output FILE.")
+    key, now = get_signing_key(), clock.now()
+    try:
+        evidence = collect_evidence(key=key, now=now)
+        text, digest = build_pack(evidence, key=key), hash_evidence(evidence)
+        with create_private_file(path) as file:
+            detail = {"format": "evidence", "sha256": digest}
+            record(Action.AUDIT_EXPORTED, origin=current_origin(), now=now, detail=detail)
+            file.write(text)
+    except (DatabaseError, OSError, ValueError) as error:
+        raise CommandError(f"The evidence was not written: {error}") from error
+    output.write(f"{path}: evidence of {evidence['log']}, SHA-256 {digest}.")
+
+
+def _verify(options: Options, output: Output) -> None:
+    """Raises: CommandError, also if the checkpoint in the file is not valid; PhiOidcError if the file was altered."""
+    if options["output"] is not None:
+        raise CommandError("--output writes a file, and verify reads one.")
+    keys = read_public_keys(options["public_key"])
+    try:
+        with options["file"].open("rb") as file:
+            evidence = verify_pack(file.read(MAX_PACK_BYTES + 1), keys)
+    except OSError as error:
+        raise CommandError(str(error)) from error
+    checkpoint = _verify_checkpoint(evidence, keys)
+    for name, text in _describe(evidence):
+        output.write(f"{name}: {format_untrusted(text)}")
+    output.write(f"checkpoint: {checkpoint}")
+    output.write("The signature is valid.")
+
+
+def _describe(evidence: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    versions, configuration = evidence["versions"], evidence["configuration"]
+    states = Counter(control["state"] for control_set in evidence["controls"] for control in control_set["controls"])
+    warnings = sorted(check["id"] for check in configuration["checks"] if not check["silenced"])
+    verified = evidence["last_verification"]
+    yield "log", evidence["log"]
+    yield "time", evidence["created_at"]
+    yield "version", f"{versions['django_phi_oidc']} (Python {versions['python']}, Django {versions['django']})"
+    yield "controls", ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    yield "configuration", configuration["digest"]
+    yield "warnings", ", ".join(warnings) or "none"
+    yield "silenced", ", ".join(configuration["silenced"]) or "none"
+    yield "components", str(len(evidence["sbom"]["components"]))
+    yield (
+        "last verification",
+        f"{verified['occurred_at']}, {verified['tree_size']} events, {verified['findings']} findings"
+        if verified
+        else "none",
+    )
+
+
+def _verify_checkpoint(evidence: Mapping[str, Any], keys: list[Ed25519PublicKey]) -> str:
+    if evidence["checkpoint"] is None:
+        return "none"
+    try:
+        checkpoint = verify_checkpoint(evidence["checkpoint"], keys, expected_origin=evidence["log"])
+    except CheckpointInvalid as error:
+        text = "The pack is signed, but its checkpoint is not valid with these keys. Was the key changed? Name both."
+        raise CommandError(text) from error
+    return f"{checkpoint.tree_size} events, its signature is valid"

@@ -1,0 +1,3 @@
+"""Fixtures of this folder."""
+
+from tests.support.claims_fixtures import make_person, person  # noqa: F401 -- fixtures
