@@ -89,16 +89,8 @@ def authorize(
     )
     if emergency and not refusal:
         purpose = emergency.purpose
-    event = NewEvent(
-        action=Action.ACCESS_DENIED if refusal else Action.ACCESS_GRANTED,
-        origin=actor.origin,
-        now=now,
-        outcome="failure" if refusal else "success",
-        purpose=purpose if purpose in PURPOSES else "",
-        resource=resource if is_resource_reference(resource) else "",
-        reason=refusal or "",
-        detail={**_get_sign_in_detail(actor), **_get_emergency_detail(emergency)},
-    )
+    detail = {**_get_sign_in_detail(actor), **_get_emergency_detail(emergency)}
+    event = _build_decision_event(actor, refusal, resource=resource, purpose=purpose, detail=detail, now=now)
     if not refusal:
         remember_recipient(actor.user, now=now, resource=resource)
     if is_labelled and not refusal:
@@ -108,6 +100,21 @@ def authorize(
     if _record_decision(event, emergency=emergency, find_emergency=find_emergency):
         _flush_spool(now=now)
     return refusal
+
+
+def _build_decision_event(
+    actor: Actor, refusal: str | None, *, resource: str, purpose: str, detail: dict[str, Any], now: datetime
+) -> NewEvent:
+    return NewEvent(
+        action=Action.ACCESS_DENIED if refusal else Action.ACCESS_GRANTED,
+        origin=actor.origin,
+        now=now,
+        outcome="failure" if refusal else "success",
+        purpose=purpose if purpose in PURPOSES else "",
+        resource=resource if is_resource_reference(resource) else "",
+        reason=refusal or "",
+        detail=detail,
+    )
 
 
 def has_permission(user: Any, permission: str, obj: Any = None) -> bool:

@@ -93,9 +93,7 @@ def export_person(
     Raises: AuditUnavailable, and then no stored claim was decrypted, and the kept ID Tokens only for the names of their
     claims; RevealRefused, after the events of the refused claims: a document without them would be incomplete.
     """
-    suspended = find_suspended_purposes(user.pk, now=now)
-    suspended = {} if purpose in suspended else suspended
-    until = max(suspended.values()).isoformat(timespec="seconds") if suspended else ""
+    suspended, until = _find_suspension(user, purpose=purpose, now=now)
     claims = list(
         StoredClaim.objects.filter(subject__in=subjects).select_related("subject").order_by("name", "obtained_at")
     )
@@ -110,20 +108,15 @@ def export_person(
     _refuse_claims(user, names, claim_declarations, actor_user=actor_user, **fields)
     fields |= {"reason": reason_code, "labelled": labelled, "suspended_until": until}
     record_many(list(_build_export_events(user, names, **fields)))
-    unreadable: list[str] = []
-    withheld: list[uuid.UUID] = []
+    unreadable, withheld = list[str](), list[uuid.UUID]()
     document = {
         "exported_at": _format_datetime(now),
         "redisclosure_notice": NOTICE if any(not labelled.isdisjoint(each) for each in names.values()) else None,
         "account": {"id": str(user.pk), "username": user.get_username()},
         "subjects": [
             {
-                "uuid": str(subject.uuid),
-                **_serialize(subject, "issuer", "first_seen_at", "last_seen_at"),
+                **_serialize_subject(subject, holds),
                 "claims": list(_iter_claims(subject, claims, claim_declarations, user.pk, unreadable)),
-                "holds": [
-                    _serialize(h, "placed_at", "until", "released_at") for h in holds if h.subject_id == subject.pk
-                ],
                 "events": list(_iter_events(subject, unreadable, withheld, suspended_purposes=suspended)),
             }
             for subject in subjects
@@ -135,6 +128,23 @@ def export_person(
     }
     withheld_count = len(withheld) + claim_count - len(claims)
     return PersonExport(document=document, unreadable_items=tuple(unreadable), withheld_count=withheld_count)
+
+
+def _find_suspension(user: AbstractBaseUser, *, purpose: str, now: datetime) -> tuple[Mapping[str, datetime], str]:
+    """Return the purposes whose events the export leaves out, each with its end, and the last end for the events."""
+    suspended = find_suspended_purposes(user.pk, now=now)
+    if not suspended or purpose in suspended:
+        return {}, ""
+    return suspended, max(suspended.values()).isoformat(timespec="seconds")
+
+
+def _serialize_subject(subject: PairwiseSubject, holds: Sequence[LegalHold]) -> dict[str, Any]:
+    own = [hold for hold in holds if hold.subject_id == subject.pk]
+    return {
+        "uuid": str(subject.uuid),
+        **_serialize(subject, "issuer", "first_seen_at", "last_seen_at"),
+        "holds": [_serialize(hold, "placed_at", "until", "released_at") for hold in own],
+    }
 
 
 def _serialize_account_data(user: AbstractBaseUser) -> dict[str, Any]:
