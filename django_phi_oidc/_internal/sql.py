@@ -36,7 +36,7 @@ def durable(using: str) -> AbstractContextManager[None]:
 def savepoint() -> AbstractContextManager[None]:
     """Return a block after whose DatabaseError an open transaction of the default database can be committed.
 
-    PostgreSQL aborts a transaction after an error, except back to a savepoint. Without a transaction, it is nothing.
+    PostgreSQL aborts a transaction after an error, except back to a savepoint. Outside a transaction, nothing is done.
     """
     return transaction.atomic() if transaction.get_connection().in_atomic_block else nullcontext()
 

@@ -28,7 +28,7 @@ from .responses import format_step_up_challenge, get_sign_in_url, is_navigation,
 from .step_up import create_step_up_url, get_return_path
 
 GUARD_MARK = "phi_oidc_guards_resource"
-"""The attribute of views and permission classes that enforce an access policy: for the system checks."""
+"""The attribute that marks views and permission classes that enforce an access policy, for the system checks."""
 logger = logging.getLogger("django_phi_oidc.access")
 NOT_FOUND_ERRORS = (Http404, ObjectDoesNotExist, PermissionDenied)
 """The ways in which a view reports a missing object. Each must lead to a refusal with an event."""
@@ -72,7 +72,7 @@ def enforce_access_policy(
 def suppress_not_found(
     find: Callable[[], Found], *, missing: Found, errors: tuple[type[Exception], ...] = NOT_FOUND_ERRORS
 ) -> Callable[[], Found]:
-    """Return find, with missing in the place of its errors, which must not bypass the audit log."""
+    """Return find, but with the result missing instead of its errors, which must not bypass the audit log."""
 
     def find_or_missing() -> Found:
         try:
@@ -86,7 +86,7 @@ def suppress_not_found(
 def enforce_assurance(
     request: HttpRequest, assurance: Assurance, *, records_grant: bool = False
 ) -> HttpResponse | None:
-    """Return None if the sign-in meets the assurance; otherwise the response in the view's place.
+    """Return None if the sign-in meets the assurance; otherwise the response that replaces that of the view.
 
     records_grant: a grant is recorded, unless an outer guard has recorded one for this request. No response may be
     stored, because a stored one would be shown without an event.
@@ -188,9 +188,10 @@ def _enforce(
 
 
 def _render_local_refusal(request: HttpRequest, actor: Actor, refusal: str, *, resource: str) -> HttpResponse:
-    """Return what a local account may do. It is not sent to the provider, which is unavailable when it is in use.
+    """Return the response that shows a local account what it may do.
 
-    resource: of the emergency that would admit it; "": none would.
+    A local account is not redirected to the provider, because it is used while the provider is unavailable.
+    resource: of the emergency access that would admit the account; "": none would.
     """
     is_page = is_navigation(request)
     emergency_url = ""

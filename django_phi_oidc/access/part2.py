@@ -27,12 +27,12 @@ SHORT_NOTICE = "42 CFR part 2 prohibits unauthorized use or disclosure of these 
 """For the response header. Spec: 42 CFR 2.32(a)(2)."""
 NOTICE_SECTION, SHORT_NOTICE_SECTION = "42 CFR 2.32(a)(1)", "42 CFR 2.32(a)(2)"
 """The `notice` of events: the statement that accompanies the disclosure."""
-# A key, no words: no blank, no "@", only ASCII, and short enough to be recorded in full.
+# A key and not a text: only ASCII, without blanks and "@", and short enough to be recorded in full.
 _CONSENT_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
 def lacks_consent(label: str | None, consent: object) -> bool:
-    """Return whether a disclosure with this label needs a reference to a consent, and consent is none."""
+    """Return whether a disclosure with this label needs a reference to a consent, and `consent` is not a reference."""
     return label == PART2 and not (isinstance(consent, str) and _CONSENT_PATTERN.fullmatch(consent))
 
 

@@ -64,7 +64,7 @@ class _Assignments:
         return rows.values_list(*self._columns).first()
 
     def describe(self, values: tuple[Any, ...], *, is_added: bool) -> RoleChange:
-        """Return the change that adds or removes a row with these values."""
+        """Return the change that corresponds to a row with these values that is added or removed."""
         holder_pk, *names = values
         return RoleChange(f"{self.holder}/{holder_pk}", self._keys[is_added], ".".join(names))
 
@@ -149,7 +149,7 @@ def _record_row_changes_of(assignments: _Assignments, after_change: Callable[[Co
 
 
 def record_deletion(*, instance: Model, using: str, **kwargs: Any) -> None:
-    """Record what is lost with an account, group or permission. Django sends no signal for the rows that it deletes."""
+    """Record the rows that are deleted with an account, group or permission: Django sends no signal for them."""
     lost: list[Iterator[RoleChange]] = []
     if isinstance(instance, get_user_model()):
         lost.append(_list_lost_flags(instance, using))
@@ -164,7 +164,7 @@ def record_deletion(*, instance: Model, using: str, **kwargs: Any) -> None:
 def observe_deletions(*, sender: type[Model], **kwargs: Any) -> None:
     """Connect `record_deletion` for accounts, groups, permissions, and their proxies, which are senders of their own.
 
-    Not for all senders: Django deletes rows one by one for a receiver.
+    A receiver for all senders would make Django delete the rows of every model one by one.
     """
     if sender._meta.concrete_model in {get_user_model(), *_ITEM_MODELS}:
         pre_delete.connect(record_deletion, sender=sender, dispatch_uid=f"django_phi_oidc.access.{sender._meta.label}")
@@ -233,7 +233,7 @@ def _read_flags(
 
 
 def _list_lost_flags(account: Model, using: str) -> Iterator[RoleChange]:
-    """Yield the flags that are withdrawn if the account is deleted. `is_active` is the normal case, and no loss."""
+    """Yield the flags that are withdrawn if the account is deleted, without `is_active`, which every account has."""
     names = [name for name in _list_flags(get_user_model(), None) if not _FLAGS_OF_A_NEW_ACCOUNT[name]]
     flags = _read_flags(get_user_model(), account.pk, names, using, lock=True)
     return _list_flag_changes(account.pk, flags, dict.fromkeys(names, False))

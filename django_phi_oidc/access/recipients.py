@@ -25,13 +25,13 @@ from .models import DisclosureRecipient
 
 logger = logging.getLogger("django_phi_oidc.access")
 RECHECK_SECONDS = 60.0
-"""How long this process relies on what it knows of an account. A new name is noticed at once, new roles after it."""
+"""How long this process does not read the roles of an account again. A new name is noticed at once."""
 _MAX_REMEMBERED = 10_000
 _remembered: dict[tuple[str, str], tuple[str, float]] = {}
-"""By account and resource: the name that needs no query, and the monotonic time until which that is so. Without a
-resource, it is stored; with one, it need not be, because the resource is the account's own."""
+"""By account and resource: the name, and the monotonic time until which no query is needed. An entry without a resource
+says that the name is stored; one with a resource says that nothing is stored, because the resource is the account's."""
 _reported_errors: set[str] = set()
-"""The exceptions of the project's function that this process has logged: it may fail at each request of staff."""
+"""The exceptions of the project's function that this process has logged: the function may fail at each request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def remember_recipient(user: Any, *, now: datetime, resource: str = "") -> None:
 
 
 def is_own_resource(user: Any, resource: str) -> bool:
-    """Return whether resource is about user, by PATIENT_RESOURCES. It is not if the project's function fails."""
+    """Return whether resource is about user, by PATIENT_RESOURCES. False if the project's function fails."""
     if (get_resources := conf.patient_resources()) is None:
         return False
     try:
@@ -89,7 +89,7 @@ def is_own_resource(user: Any, resource: str) -> bool:
 
 
 def find_recipients(looks: Iterable[tuple[str, datetime]]) -> Mapping[tuple[str, datetime], Recipient]:
-    """Return the recipient of each look, which is an `AuditEvent.actor` and a time, as it was then, by one SELECT.
+    """Return the recipient of each look (an `AuditEvent.actor` and a time), as it was at that time, by one SELECT.
 
     That is the last row before the look; or the first one after it, if the clocks of two servers differ. Accounts
     without a row are missing. Raises: KeyMissing.
@@ -109,7 +109,7 @@ def find_recipients(looks: Iterable[tuple[str, datetime]]) -> Mapping[tuple[str,
 
 
 def list_stored_names(user: Any) -> list[tuple[datetime, Recipient]]:
-    """Return what is stored of user as a recipient, and since when. Raises: KeyMissing."""
+    """Return the stored recipients of user with their times, the oldest first. Raises: KeyMissing."""
     rows = DisclosureRecipient.objects.filter(account=str(user.pk)).order_by("recorded_at", "id")
     return [(row.recorded_at, _parse_identity(_find_identity(row))) for row in rows]
 

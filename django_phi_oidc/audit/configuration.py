@@ -1,9 +1,9 @@
-"""The configuration in effect, and the event `configuration.changed` when it is another one than before.
+"""The configuration in effect, and the event `configuration.changed` when it differs from the previous one.
 
-A process records its own configuration under the name of a component: all workers are one, and a deployment may record
-its web processes as another. During a rolling deployment, processes with different configurations take turns. So an
-event is written for a configuration that no process of the component has had in the last ACTIVE_PERIOD, and for one
-that is left over when the newest has not been seen for as long; not for each turn.
+A process records its own configuration under the name of a component: all workers are one component, and a deployment
+may record its web processes as another. During a rolling deployment, processes with different configurations record by
+turns. These turns write no events. An event is written for a configuration that no process of the component has had in
+the last ACTIVE_PERIOD, and for an older one that is still recorded when the newest was not seen for as long.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ from .request_context import current_origin
 
 WORKER_COMPONENT = "worker"
 ACTIVE_PERIOD = timedelta(hours=1)
-"""Longer than many runs of the task, because each run happens in one of the workers."""
+"""As long as many runs of the task, because each run takes place in only one of the workers."""
 DJANGO_SETTINGS = ("AUTHENTICATION_BACKENDS", "DATABASE_ROUTERS", "DEBUG", "MIDDLEWARE", "SESSION_ENGINE")
 PROCESS_WARNINGS = frozenset({"django_phi_oidc.W019"})
-"""Warnings that depend on the process: only the sealer has the signing key. So has no option of KEYS below."""
+"""Left out, because they depend on the process: only the sealer has the signing key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ def read_configuration() -> EffectiveConfiguration:
 
 
 def record_configuration(component: str, *, now: datetime) -> EffectiveConfiguration:
-    """Record the configuration of this process, with an event if it is another one. Return it.
+    """Record the configuration of this process, with an event if it has changed, and return it.
 
     Of concurrent processes with the same configuration, one writes the event. Raises: KeyMissing, DatabaseError.
     """
@@ -111,7 +111,7 @@ def _serialize(configuration: EffectiveConfiguration) -> dict[str, Any]:
 
 
 def _compare(configuration: EffectiveConfiguration, previous: RecordedConfiguration | None) -> Iterator[dict[str, Any]]:
-    """Yield the detail of the event, or of several if a list does not fit into one: an event has MAX_ITEMS of a list.
+    """Yield the detail of each event: there are several if a list has more than MAX_ITEMS.
 
     previous: None for the first one, which lists no option.
     """

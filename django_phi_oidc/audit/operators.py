@@ -1,7 +1,7 @@
 """The actor of a command: the user of the operating system who ran it, and never the primary key of an account.
 
 `os:NAME@HOST`, where NAME is the real user of the process. Further parts follow, each after a semicolon: `sudo=NAME`
-(SUDO_USER, which that user may have set), `login=NAME` (the login that the kernel of Linux keeps across `su` and
+(SUDO_USER, which root can set to any name), `login=NAME` (the login that the kernel of Linux keeps across `su` and
 `sudo`), and `as=PK` (the account that the operator named by `--as`). Names are percent-encoded, so that a name cannot
 imitate another part. `uid=NUMBER` stands for a user without a name.
 """

@@ -65,7 +65,7 @@ def authenticate_event(
 def authenticate_changes(new_events: Sequence[NewEvent]) -> list[AuthenticatedEvent]:
     """Return the events of a change as `authenticate_event` does; without MACs if the keys are missing.
 
-    Only events that are withdrawals can do without: what ends or withdraws something must not depend on a key.
+    Only events of withdrawals may lack a MAC: a change that ends or withdraws something must not depend on a key.
     Raises: as `authenticate_event`.
     """
     try:

@@ -140,7 +140,7 @@ def check_local_accounts(databases: Sequence[str] | None = None, **kwargs: Any) 
         for name in names:
             account = accounts.get(name)
             if account is None or not account.is_active or not account.has_usable_password():
-                yield warning(61, f"The local account {name!r} can't sign in: it must be active, with a password.")
+                yield warning(61, f"The local account {name!r} does not exist, is inactive or has no password.")
             elif conf.emergency() and not can_open_any(account):
                 text = f"The local account {name!r} has no permission to open emergency access, so it sees no record."
                 yield warning(62, text)
@@ -175,7 +175,7 @@ def _check_category_permissions() -> Messages:
     try:
         if Permission._meta.db_table in connections["default"].introspection.table_names():
             for category in list_missing_categories(using="default"):
-                text = f"There is no permission for claims of the category {category!r}: they are refused."
+                text = f"There is no permission for the category {category!r}: only superusers can reveal its claims."
                 yield warning(80, text, "manage.py migrate creates it.")
     except DatabaseError:
         # E018 reports it.

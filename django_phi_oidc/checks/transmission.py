@@ -50,7 +50,7 @@ def _check_databases() -> Messages:
         # Other modes encrypt without TLS being required, or accept the certificate of another server.
         if connections[alias].vendor == "postgresql" and not is_local and options.get("sslmode") != "verify-full":
             hint = f"DATABASES[{alias!r}]['OPTIONS']: sslmode verify-full, with sslrootcert."
-            yield warning(17, f"The connection to {alias!r} may be unencrypted, or lead to another server.", hint)
+            yield warning(17, f"The connection to {alias!r} may be unencrypted, or reach another server.", hint)
 
 
 def _iter_celery_urls() -> Iterator[tuple[str, list[str]]]:

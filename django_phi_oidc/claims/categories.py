@@ -34,10 +34,10 @@ def can_reveal(user: Any, declaration: ClaimDeclaration, subject: PairwiseSubjec
 def find_declared_refusal(
     user: Any, declaration: ClaimDeclaration | None, subject: PairwiseSubject | None, *, consent: str
 ) -> str | None:
-    """Return the code that refuses a claim by its category or label, or None. user: None: a command on the server.
+    """Return the code that refuses a claim by its category or label, or None. user: None for a command on the server.
 
-    For disclosures that have a permission of their own. The category of a claim that is not declared, or not any more,
-    is unknown: only a superuser has the permission for each one.
+    It is for disclosures that have their own permission. The category of a claim that is not declared, or no longer
+    declared, is unknown, so only superusers are permitted.
     """
     if declaration is None:
         is_permitted = user is None or (user.is_active and getattr(user, "is_superuser", False))

@@ -75,7 +75,7 @@ class _RevealDecision:
     refusal: str | None
     is_expired: bool
     is_labelled: bool
-    """It has a label, and is not the actor's own claim."""
+    """Whether the claim has a label, and is not the actor's own."""
     consent: str
 
     @property

@@ -1,7 +1,7 @@
-"""Legal holds: while one is active, no claim of the person that is stored is erased by any path, nor its key destroyed.
+"""Legal holds: while one is active, no path erases a stored claim of the person, or destroys the key of that claim.
 
-The deactivation of an account destroys the key of the person: what is held has a key of its own, and claims in older
-backups have not.
+The deactivation of an account destroys the key of the person. Held claims have the key of the hold, so they remain; the
+claims in backups that were made before the hold become undecryptable.
 """
 
 import uuid
@@ -76,7 +76,7 @@ def release_hold(hold_id: uuid.UUID, *, origin: Origin, now: datetime) -> bool:
             return False
         hold.released_at, hold.released_by = now, origin.actor
         hold.save(update_fields=["released_at", "released_by"])
-        # Also of a suspension that has ended: while another one runs, the export must not show this event.
+        # Also if the suspension has ended: while another one is active, the export must not show this event.
         detail = {"suspended_until": hold.suspended_until.isoformat()} if hold.suspended_until else {}
         _enqueue_event(Action.HOLD_RELEASED, hold, subject, detail, origin=origin, now=now)
         _apply_holds(subject, now=now)
@@ -90,7 +90,7 @@ def list_active_holds(*, now: datetime) -> QuerySet[LegalHold]:
 
 
 def find_suspended_purposes(user_pk: Any, *, now: datetime) -> dict[str, datetime]:
-    """Return the purposes whose disclosures the accounting of the user leaves out now, each with the end of that."""
+    """Return the purposes whose disclosures the accounting of the user leaves out now, with the end of each."""
     holds = list_active_holds(now=now).filter(subject__user=user_pk, suspended_until__gt=now)
     suspended: dict[str, datetime] = {}
     for until, purposes in holds.order_by("suspended_until").values_list("suspended_until", "suspended_purposes"):

@@ -132,7 +132,7 @@ def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetim
     rows, held = _lock_subject_claims(subjects, now=now)
     _mark_expired(held, now=now)
     count = _delete_claims(rows, subjects, cause="user_inactive", origin=origin, now=now)
-    # What a hold preserves has the key of the hold, except what could not be decrypted when the hold was placed.
+    # Held claims have the key of the hold, except claims that could not be decrypted when the hold was placed.
     preserved = StoredClaim.objects.filter(pk__in=held).exclude(bucket__startswith=retention_keys.HOLD_PREFIX)
     kept = set(preserved.values_list("subject", flat=True))
     _replace_person_keys([subject for subject in subjects if subject.pk not in kept])
@@ -251,7 +251,7 @@ def _iter_unused_keys(
     batch = list(rows[:PERSON_KEY_BATCH_SIZE])
     while batch:
         yield {str(person_key): person_key for person_key in batch}
-        # Also past the keys that can't be destroyed, so that these do not prevent the destruction of the others.
+        # By primary key and not from the start: keys that can't be destroyed stay, and must not block the others.
         batch = list(rows.filter(pk__gt=batch[-1].pk)[:PERSON_KEY_BATCH_SIZE])
 
 
@@ -313,7 +313,7 @@ def _delete_due_claims(
 
 def _scrub_subjects(subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime) -> int:
     rows, held = _lock_subject_claims(subjects, now=now)
-    # Also without held claims: a backup may have claims that the hold preserves, under the keys of these persons.
+    # A hold also counts without held claims: a backup may have claims that it preserves, under the keys of the persons.
     if held or any(is_on_legal_hold(subject, now=now) for subject in subjects):
         raise HeldForLegalReasons
     _replace_person_keys(subjects)
@@ -323,7 +323,7 @@ def _scrub_subjects(subjects: Sequence[PairwiseSubject], *, cause: str, origin: 
 def _replace_person_keys(subjects: Sequence[PairwiseSubject]) -> None:
     """Mark the keys of these subjects as unused. A later sign-in uses a new one. Requires: the subjects are locked.
 
-    Also without claims: a backup may have claims of the person that were erased for another reason.
+    This is also done without claims: a backup may have claims of the person that were erased for another reason.
     """
     if not retention_keys.is_enabled():
         return

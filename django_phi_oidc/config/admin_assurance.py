@@ -20,4 +20,4 @@ class AdminAssuranceDeclaration:
     """timedelta or seconds, at least a minute: the longest time since the user authenticated at the provider, for each
     page. Default: unlimited."""
     privilege_max_age: Annotated[timedelta, _parse_max_age] | None = None
-    """The same, for the pages that add, change or delete accounts, groups and permissions. Default: `max_age`."""
+    """As `max_age`, for the pages that add, change or delete accounts, groups and permissions. Default: `max_age`."""

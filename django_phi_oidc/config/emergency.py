@@ -47,7 +47,7 @@ class EmergencyDeclaration:
     """timedelta or seconds, from a minute to 24 hours: the maximum duration."""
     local_longest: Annotated[timedelta, _parse_longest] = timedelta(minutes=30)
     """timedelta or seconds, from a minute to 24 hours: the maximum duration for a
-    [local account](../how-to/local-accounts.md#see-records), if `longest` is not shorter."""
+    [local account](../how-to/local-accounts.md#see-records); a shorter `longest` applies to it, too."""
     max_unreviewed: Annotated[int, _parse_max_unreviewed] = 10
     """From 1 to 1,000: how many emergency accesses without [a review](../how-to/emergency-access.md#the-review) a user
     may have opened within 24 hours. A further one is refused, with an alert."""

@@ -184,8 +184,8 @@ class Options:
     """timedelta or seconds, at most 366 days: how long an [activation code](../how-to/activation-codes.md) is valid."""
     ACCOUNT_NOTICES: Annotated[bool | str, _parse_account_notices] = True
     """Persons get [a mail](../how-to/account-notices.md) when an identity is linked to their account or unlinked from
-    it, and after a sign-in with a new browser. On: to the e-mail address of the account; or the dotted path of a
-    function from a user to the address, which is empty for no mail."""
+    it, and after a sign-in with a new browser. On: the mail goes to the e-mail address of the account. Or the dotted
+    path of a function that takes a user, and returns the address, or an empty text for no mail."""
     EMERGENCY: EmergencyDeclaration | None = None
     """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default: none: no emergency
     access."""

@@ -208,8 +208,8 @@ class ProviderDeclaration:
     """How the browser is sent to the provider's end_session_endpoint: `get`, or `post`, a form, which keeps the
     `id_token_hint` out of URLs."""
     id_token_hint: IDTokenHint = "minimal"
-    """Whether the ID Token is stored and sent at the logout: `minimal` if it has no claims about the person; with
-    warning W040, `always`; `never` for a provider that needs no hint.
+    """When the ID Token is stored, and sent at the logout: `minimal`, only if it has no claims about the person;
+    `always`, with warning W040; `never`, for a provider that needs no hint.
     [What each one means](../how-to/logout.md#the-hint)."""
     end_session_parameters: Annotated[tuple[tuple[str, str], ...], _parse_end_session_parameters] = ()
     """Further parameters of each logout request, name → string, such as `logout_uri` at Amazon Cognito. Parameters that

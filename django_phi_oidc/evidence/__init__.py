@@ -1,4 +1,4 @@
-"""Evidence packs: what an auditor asks for in one signed file, for `phi_oidc evidence`.
+"""Evidence packs: one signed file for an auditor, for `phi_oidc evidence`.
 
 collector      reads the settings, the checks, the audit log and the installed packages
 sbom, oscal    the same in the formats of CycloneDX and OSCAL

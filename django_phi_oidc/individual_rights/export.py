@@ -177,7 +177,7 @@ def _hide_suspending_holds(
     *,
     now: datetime,
 ) -> tuple[list[LegalHold], list[StoredClaim]]:
-    """Return the other holds, and the claims that would be stored without the suspending ones, held by the others."""
+    """Return what would be stored without the holds that suspend the accounting: the other holds, and the claims."""
     others = [hold for hold in holds if not hold.suspended_until]
     ends = [
         (hold.subject_id, hold.until or FOREVER)
@@ -286,7 +286,7 @@ def _serialize_claim(
 
 
 def _serialize_notice(notice: AccountNotice, unreadable: list[str]) -> dict[str, Any]:
-    """Return the notice with its address; if it can't be decrypted, it is missing, and listed in unreadable."""
+    """Return the notice with its address. An address that can't be decrypted is left out, and added to unreadable."""
     sealed: Any = AccountNotice._meta.get_field("address")
     fields = _serialize(notice, "kind", "provider", "occurred_at", "sent_at")
     try:

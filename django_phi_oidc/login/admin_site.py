@@ -99,9 +99,9 @@ def _enforce_admin_assurance(request: HttpRequest, *, changes_privileges: bool) 
 
 
 def _changes_privileges(request: HttpRequest, view: Callable[..., Any], object_id: str | None) -> bool:
-    """Return whether the view is a page on which the user may change accounts, groups or permissions, or by an inline.
+    """Return whether the user may change accounts, groups or permissions on the page, directly or by an inline.
 
-    Lists and histories count if they are sent a form; pages on which the user may only look do not.
+    Lists and histories count only if a form is submitted to them. Pages that the user may only view do not count.
     """
     model_admin = getattr(view, "__self__", None)
     if not isinstance(model_admin, ModelAdmin):
@@ -117,7 +117,7 @@ def _changes_privileges(request: HttpRequest, view: Callable[..., Any], object_i
 def _has_privilege_inline(request: HttpRequest, model_admin: "ModelAdmin[Any]", object_id: str | None) -> bool:
     rows = [None]
     defaults = ModelAdmin.get_inlines, ModelAdmin.get_inline_instances
-    # Own methods may depend on the object.
+    # Overridden methods may depend on the object.
     if object_id is not None and (type(model_admin).get_inlines, type(model_admin).get_inline_instances) != defaults:
         to_field = request.POST.get(TO_FIELD_VAR, request.GET.get(TO_FIELD_VAR))
         rows.append(model_admin.get_object(request, unquote(object_id), to_field))

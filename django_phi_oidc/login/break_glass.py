@@ -93,7 +93,7 @@ class BreakGlassLoginView(View):
         # Ends the previous user's session. RevocationMiddleware then queues the revocation of its tokens.
         request.session.flush()
         auth.login(request, user)
-        # Another sign-in of the user in this Django session replaces the backend, and so ends what this entry permits.
+        # Another sign-in of the user in this Django session changes the backend, so this entry then permits nothing.
         request.session[LOCAL_SIGN_IN_KEY] = request.session[auth.BACKEND_SESSION_KEY]
         request.session[ENDS_AT_KEY] = int((now + SESSION_LIFETIME).timestamp())
         request.session.set_expiry(int(SESSION_LIFETIME.total_seconds()))

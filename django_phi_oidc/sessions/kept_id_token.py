@@ -1,7 +1,7 @@
 """What a session keeps of an ID Token: the claims that a later step compares, and the token only as a logout hint.
 
-Providers put claims about the person into ID Tokens, even such as minimization drops. So the token is only stored if it
-has protocol claims alone, or if `id_token_hint: "always"` requires it for each logout.
+Providers put claims about the person into ID Tokens, even claims that minimization drops. So the token is stored only
+if all its claims are protocol claims, or if `id_token_hint: "always"` requires it for each logout.
 """
 
 import json
@@ -39,7 +39,7 @@ class KeptIDToken:
     def build_events(
         self, *, origin: Origin, now: datetime, provider: str, subject: str, known: tuple[str, ...] = ()
     ) -> list[NewEvent]:
-        """Return the event that names the claims about the person in the token. known: those that have their event."""
+        """Return the events that name the claims about the person in the token. known: those that have an event."""
         if set(self.personal_claims) <= set(known):
             return []
         event = NewEvent(Action.CLAIM_STORED, origin, now, provider=provider, subject=subject)

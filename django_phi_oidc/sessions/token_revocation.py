@@ -27,7 +27,7 @@ from .models import REVOCATION_LEASE, PendingRevocation, RevocationStatus, Token
 
 _MIN_CALL_SECONDS = 0.05
 _CLOCK_DIFFERENCE = timedelta(minutes=1)
-"""Of two servers of the portal."""
+"""Between two servers of the portal."""
 LEASE_DURATION = REVOCATION_LEASE
 MIN_ATTEMPTS = 10
 """Before a revocation is abandoned. The time alone decides nothing: the workers may have been down for most of it."""

@@ -14,7 +14,7 @@ DEVICE_LIFETIME = timedelta(days=400)
 
 
 def register_device(user: Any, device: str, *, now: datetime) -> bool:
-    """Store that user signs in with the browser of that random id, and return whether it is new.
+    """Record a sign-in of user with the browser that has this random id, and return whether the browser is new.
 
     One UPDATE for a known browser.
     """

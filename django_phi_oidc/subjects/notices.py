@@ -59,9 +59,10 @@ def find_notice_address(user: Any) -> str:
 
 
 def write_notice(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -> None:
-    """Write a notice to user. Requires: the transaction of the change, which does not depend on the encryption keys.
+    """Write a notice to user. Requires: the transaction of the change.
 
-    If a link is replaced, its notice also goes to the addresses that the account had when a former one was removed.
+    Without encryption keys, no notice is written, and the change is not prevented. The notice about a new link also
+    goes to the addresses that the account had when former links were removed.
     Spec: NIST SP 800-63C-4 3.7.1.
     """
     addresses = {address} if (address := find_notice_address(user)) else set()

@@ -42,7 +42,7 @@ READING_COMMANDS = {
     *("keys generate", "keys retire", "keys rotate", "keys status"),
     *("configuration show", "delivery status", "evidence verify", "hold list", "sessions list", "subject list"),
 }
-"""They record no event. All others are refused without an actor for their events."""
+"""Subcommands that record no event. All others are refused if there is no actor for their events."""
 READING_OPTIONS = {"audit verify": "copy", "groups": "check", "scrub": "report"}
 """With this option, the subcommand records no event."""
 COMMANDS_WITHOUT_CHECKS = {"init", "keys generate", "audit check-proof", "evidence verify"}

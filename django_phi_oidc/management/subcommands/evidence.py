@@ -1,4 +1,4 @@
-"""Writes what an auditor asks for as one signed file, and verifies such a file."""
+"""Writes evidence for an auditor as one signed file, and verifies such a file."""
 
 from argparse import ArgumentParser
 from collections import Counter
@@ -96,6 +96,6 @@ def _verify_checkpoint(evidence: Mapping[str, Any], keys: list[Ed25519PublicKey]
     try:
         checkpoint = verify_checkpoint(evidence["checkpoint"], keys, expected_origin=evidence["log"])
     except CheckpointInvalid as error:
-        text = "The pack is signed, but its checkpoint is not valid with these keys. Was the key changed? Name both."
+        text = "The pack is signed, but its checkpoint is not valid with these keys. If the key was changed, name both."
         raise CommandError(text) from error
     return f"{checkpoint.tree_size} events, its signature is valid"
