@@ -28,7 +28,7 @@ EXCLUSIVE := $(addprefix tests/integration/journeys/test_session_end_,faults.py 
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs reference links test test-slow test-postgresql test-all bench mutate evidence screenshots lint lock audit sbom clean
+.PHONY: help demo docs reference messages links test test-slow test-postgresql test-all bench adoption mutate evidence screenshots lint lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test-all: test test-slow test-postgresql ## run all tests, on SQLite and on Post
 bench: $(VENV)/.bench ## measure ratios to a floor or to other libraries, and fail where one misses its aim
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
+adoption: $(VENV)/.dev ## adopt the app in new projects beside two other libraries, and print what that takes
+	@$(BIN)/python -m tests.integration.adoption
+
 mutate: $(VENV)/.mutate ## make small changes to the protocol code, and fail where no test notices (20 minutes)
 	@nice -n 10 $(BIN)/python -m tests.mutation $(MUTANTS)
 
@@ -61,9 +64,14 @@ evidence: $(VENV)/.dev ## break each claim of the manual in a copy of the code, 
 docs: $(VENV)/.dev ## build the manual to build/docs/index.html; a warning is an error
 	$(BIN)/sphinx-build --builder html --nitpicky --fail-on-warning --keep-going --quiet docs build/docs
 
-reference: $(VENV)/.dev ## write the tables of docs/reference/settings.md from the code, and controls.json from the manual
+reference: $(VENV)/.dev ## write docs/reference/settings.md and python.md from the code, and controls.json from the manual
 	@$(BIN)/python -m tests.docs.manual.settings_reference
+	@DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python -m tests.docs.manual.python_reference
 	@$(BIN)/python -m tests.docs.manual.requirement_tables
+	@$(BIN)/python -m tests.docs.manual.interop_table
+
+messages: $(VENV)/.dev ## add new texts to the catalogues of translations, and compile them: needs GNU gettext
+	@$(BIN)/python -m tests.docs.translation.catalogues
 
 links: $(VENV)/.dev ## check the external links of the manual: needs the network
 	$(BIN)/sphinx-build --builder linkcheck --quiet docs build/links

@@ -3,23 +3,29 @@
 # ruff: noqa: PLC0414 -- explicit re-exports
 from django.contrib import admin
 
-from .access.emergency.admin import EmergencyAccessAdmin as EmergencyAccessAdmin
+from ._internal.admin_theme import install_theme_styles
 from .anomalies.admin import AlertMuteAdmin as AlertMuteAdmin
 from .anomalies.admin import SecurityAlertAdmin as SecurityAlertAdmin
-from .audit.admin import AuditCheckpointAdmin as AuditCheckpointAdmin
-from .audit.admin import AuditEventAdmin as AuditEventAdmin
-from .audit_exports.admin import TrailJobAdmin as TrailJobAdmin
 from .claims.admin import LegalHoldAdmin as LegalHoldAdmin
 from .claims.admin import StoredClaimAdmin as StoredClaimAdmin
 from .individual_rights.admin import AccountingCopyAdmin as AccountingCopyAdmin
 from .login.admin_site import use_oidc_login
+from .officer_admin.audit_log import AuditCheckpointAdmin as AuditCheckpointAdmin
+from .officer_admin.audit_log import AuditEventAdmin as AuditEventAdmin
+from .officer_admin.emergency_reviews import EmergencyAccessAdmin as EmergencyAccessAdmin
 from .officer_admin.person_views import install_person_pages
+from .officer_admin.reference_views import install_reference_page
+from .officer_admin.session_end_admin import SessionEndJobAdmin as SessionEndJobAdmin
 from .officer_admin.site import install_dashboard
+from .officer_admin.trail_jobs import TrailJobAdmin as TrailJobAdmin
 from .sessions.admin import OIDCSessionAdmin as OIDCSessionAdmin
 from .sessions.admin import PendingRevocationAdmin as PendingRevocationAdmin
+from .siem.admin import SinkCursorAdmin as SinkCursorAdmin
 from .subjects.admin import ActivationCodeAdmin as ActivationCodeAdmin
 from .subjects.admin import PairwiseSubjectAdmin as PairwiseSubjectAdmin
 
 install_dashboard(admin.site)
 use_oidc_login(admin.site)
 install_person_pages(admin.site)
+install_reference_page(admin.site)
+install_theme_styles(admin.site)

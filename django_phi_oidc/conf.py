@@ -6,7 +6,7 @@
         "KEYS": {"encryption": …, "subject": …, "audit_mac": …},
     }
 
-Every function raises ImproperlyConfigured if its option is wrong. The message lists all mistakes of the setting, by the
+Every function raises SettingInvalid if its option is wrong. The message lists all mistakes of the setting, by the
 names of the options and without their values. A mistake in another option does not matter.
 """
 
@@ -34,21 +34,21 @@ from .config.options import Network as Network  # noqa: PLC0414 -- the type of t
 from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
 from .config.sinks import SinkDeclaration
-from .errors import DeclarationInvalid
+from .errors import Code, DeclarationInvalid
+from .project_settings import KEY_RINGS as KEY_RINGS  # noqa: PLC0414 -- read here by the rest of the package
+from .project_settings import KEY_VARIABLES as KEY_VARIABLES  # noqa: PLC0414
 
-KEY_VARIABLES = {
-    "encryption": "PHI_ENCRYPTION_KEYS",
-    "subject": "PHI_SUBJECT_KEYS",
-    "audit_mac": "PHI_AUDIT_MAC_KEYS",
-    "pairwise": "PHI_PAIRWISE_KEY",
-}
-"""The environment variables under which `phi_oidc init` and `keys generate` write the keys of each ring."""
-KEY_RINGS = ("encryption", "subject", "audit_mac")
-"""The rings that every project needs."""
 PAIRWISE_KEY_RING = "pairwise"
 """Needed by pairwise_id only."""
 
 Label.register(Promise)
+
+
+class SettingInvalid(ImproperlyConfigured):
+    """An option is wrong. The message names it, and all other mistakes of the setting, without values."""
+
+    code = Code.DECLARATION_INVALID
+    is_provider_fault = False
 
 
 @lru_cache(maxsize=64)
@@ -57,7 +57,7 @@ def _read(option: str, member: str = "") -> Any:
     try:
         return options.parse_one(_get_declared(), option, member)
     except DeclarationInvalid as error:
-        raise ImproperlyConfigured("\n".join([*list_unknown_options(), *list_mistakes()])) from error
+        raise SettingInvalid("\n".join([*list_unknown_options(), *list_mistakes()])) from error
 
 
 def list_unknown_options() -> list[str]:
@@ -97,6 +97,8 @@ idle_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "idle_timeout
 absolute_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "absolute_timeout")
 session_recheck: Callable[[], timedelta] = partial(_read, "SESSIONS", "recheck")
 end_sessions_on: Callable[[], tuple[str, ...]] = partial(_read, "SESSIONS", "end_on")
+max_parallel_sessions: Callable[[], int | None] = partial(_read, "SESSIONS", "max_parallel")
+"""Return how many sessions a user may have at the same time; None: any number."""
 revocation_give_up_after: Callable[[], timedelta] = partial(_read, "REVOCATION_GIVE_UP_AFTER")
 operational_retention: Callable[[], timedelta] = partial(_read, "OPERATIONAL_RETENTION")
 activation_lifetime: Callable[[], timedelta] = partial(_read, "ACTIVATION_LIFETIME")
@@ -119,7 +121,7 @@ def emergency() -> EmergencyDeclaration | None:
     if declared is None or declared.mail_to:
         return declared
     if not security_contacts():
-        raise ImproperlyConfigured("PHI_OIDC['EMERGENCY'] needs SECURITY_CONTACTS, or its own mail_to.")
+        raise SettingInvalid("PHI_OIDC['EMERGENCY'] needs SECURITY_CONTACTS, or its own mail_to.")
     return replace(declared, mail_to=security_contacts())
 
 
@@ -128,6 +130,20 @@ def patient_resources() -> Callable[[Any], Iterable[str]] | None:
     """Return the project's function from a user to the resources about the user (`Type/id`); None: there is none."""
     path = _read("PATIENT_RESOURCES")
     return None if path is None else _import_function("PATIENT_RESOURCES", path)
+
+
+@lru_cache(maxsize=1)
+def person_label() -> Callable[[Any], Any]:
+    """Return the function from a user to the name that the pages of the admin show."""
+    path = _read("PERSON_LABEL")
+    return get_full_name if path is None else _import_function("PERSON_LABEL", path)
+
+
+def get_full_name(user: Any) -> Any:
+    """Return the full name, or the user name without one: the default of PERSON_LABEL."""
+    # A custom user model may have no such method.
+    full_name = getattr(user, "get_full_name", None)
+    return (str(full_name()).strip() if full_name else "") or user.get_username()
 
 
 @lru_cache(maxsize=1)
@@ -149,21 +165,21 @@ def _import_function(option: str, path: str) -> Callable[[Any], Any]:
     try:
         function = import_string(path)
     except (ImportError, AttributeError) as error:
-        raise ImproperlyConfigured(f"PHI_OIDC[{option!r}] can't be imported: {error}") from error
+        raise SettingInvalid(f"PHI_OIDC[{option!r}] can't be imported: {error}") from error
     if not callable(function):
-        raise ImproperlyConfigured(f"PHI_OIDC[{option!r}] must be the dotted path of a function.")
+        raise SettingInvalid(f"PHI_OIDC[{option!r}] must be the dotted path of a function.")
     return function  # type: ignore[no-any-return]  # the project's own
 
 
 def _get_declared() -> Mapping[str, Any]:
     declared = getattr(settings, "PHI_OIDC", {})
     if not isinstance(declared, Mapping):
-        raise ImproperlyConfigured("PHI_OIDC must be a dictionary.")
+        raise SettingInvalid("PHI_OIDC must be a dictionary.")
     return declared
 
 
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.conf")
 def _clear_caches(*, setting: str, **kwargs: Any) -> None:
     if setting == "PHI_OIDC":
-        for function in (_read, account_notices, emergency, patient_resources):
+        for function in (_read, account_notices, emergency, patient_resources, person_label):
             function.cache_clear()

@@ -5,6 +5,8 @@ A sign-in error is one of eight classes, one for each step of a sign-in (R1 to R
 account); callers that treat one rule differently compare `error.code`. Host projects catch the other errors by class.
 """
 
+from collections.abc import Iterable
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -36,6 +38,7 @@ class Code(StrEnum):
     TRANSPORT_ENCODING = "transport_encoding", "R1", "The body is encoded although identity was requested.", True
     TRANSPORT_TIMEOUT = "transport_timeout", "R1", "The exchange exceeded its deadline.", True
     TRANSPORT_TLS = "transport_tls", "R1", "The provider's certificate could not be verified.", True
+    PROVIDER_UNAVAILABLE = "provider_unavailable", "R1", "The provider answers 429 or 5xx (RFC 9110 15.6).", True
     # R2: metadata and keys
     ISSUER_MISMATCH = "issuer_mismatch", "R2", "The metadata names another issuer (Discovery 4.3).", True
     METADATA_INVALID = "metadata_invalid", "R2", "The metadata or key set does not conform to Discovery 3.", True
@@ -43,6 +46,11 @@ class Code(StrEnum):
     ALG_UNSUPPORTED = "alg_unsupported", "R2", "The provider signs with none of the allowed algorithms."
     REVOCATION_UNSUPPORTED = "revocation_unsupported", "R2", "The provider lacks the required revocation endpoint."
     PAR_UNSUPPORTED = "par_unsupported", "R2", "The declaration and the metadata disagree about pushed requests."
+    DPOP_UNSUPPORTED = "dpop_unsupported", "R2", "The provider does not accept DPoP proofs with ES256 (RFC 9449 5.1)."
+    PROFILE_UNSUPPORTED = "profile_unsupported", "R2", "The metadata lacks what the declared profile requires."
+    ENTITY_STATEMENT_INVALID = "entity_statement_invalid", "R2", "An entity statement is invalid or expired.", True
+    TRUST_CHAIN_INVALID = "trust_chain_invalid", "R2", "No valid trust chain leads to the trust anchor.", True
+    METADATA_POLICY_ERROR = "metadata_policy_error", "R2", "The metadata violate the policies of the federation.", True
     KEY_NOT_FOUND = "key_not_found", "R2", "No published key fits the token (Core 10.1.1).", True
     # R3: pushed authorization request
     PAR_ERROR = "par_error", "R3", "The pushed authorization request endpoint answered with an error (RFC 9126 2.3)."
@@ -60,13 +68,16 @@ class Code(StrEnum):
     # R5: token response
     TOKEN_ERROR = "token_error", "R5", "The token endpoint answered with an error (RFC 6749 5.2)."
     TOKEN_RESPONSE_INVALID = "token_response_invalid", "R5", "The response is not the JSON of RFC 6749 5.1.", True
-    TOKEN_TYPE_UNSUPPORTED = "token_type_unsupported", "R5", "token_type is not Bearer."
+    TOKEN_TYPE_UNSUPPORTED = "token_type_unsupported", "R5", "token_type is not Bearer, or not DPoP where required."
     ID_TOKEN_MISSING = "id_token_missing", "R5", "The token response has no ID Token."
     ACCESS_TOKEN_MISSING = "access_token_missing", "R5", "The token response has no access token."
     ACCESS_TOKEN_LIFETIME = "access_token_lifetime", "R5", "expires_in is no positive integer, or is too long."
     # R6: ID Token
     TOKEN_MALFORMED = "token_malformed", "R6", "Not a compact JWS that contains a JSON object (RFC 7515 7.1)."
     ALG_NOT_ALLOWED = "alg_not_allowed", "R6", "The alg of the token is not an allowed one."
+    ENCRYPTION_UNDECLARED = "encryption_undeclared", "R6", "The token is encrypted, and no encryption is declared."
+    ENCRYPTION_MISSING = "encryption_missing", "R6", "The token is not encrypted, and encryption is declared."
+    DECRYPTION_FAILED = "decryption_failed", "R6", "The token is not encrypted with a key of this client."
     SIGNATURE_INVALID = "signature_invalid", "R6", "The signature is not valid."
     TYP_INVALID = "typ_invalid", "R6", "typ is that of another kind of token, such as logout+jwt."
     ISS_INVALID = "iss_invalid", "R6", "iss is not the issuer."
@@ -81,7 +92,10 @@ class Code(StrEnum):
     SUB_NOT_PAIRWISE = "sub_not_pairwise", "R6", "sub is an identifier that other clients receive too."
     AUTH_TIME_MISSING = "auth_time_missing", "R6", "max_age was requested, and auth_time is missing."
     AUTH_TIME_STALE = "auth_time_stale", "R6", "The user's authentication is older than max_age."
-    ACR_INSUFFICIENT = "acr_insufficient", "R6", "acr is not among the requested acr_values."
+    ACR_INSUFFICIENT = "acr_insufficient", "R6", "acr is not among the accepted values."
+    VTM_INVALID = "vtm_invalid", "R6", "vtm is not the declared trust mark (RFC 8485 5)."
+    VOT_INSUFFICIENT = "vot_insufficient", "R6", "vot lacks a component of each vector in vtr (RFC 8485 4)."
+    AMR_INSUFFICIENT = "amr_insufficient", "R6", "amr has none of the required methods (RFC 8176)."
     AT_HASH_INVALID = "at_hash_invalid", "R6", "at_hash does not match the access token."
     ID_TOKEN_LIFETIME = "id_token_lifetime", "R6", "The ID Token is valid for longer than the profile allows."
     # R7: UserInfo
@@ -92,6 +106,7 @@ class Code(StrEnum):
     CLAIM_MISSING = "claim_missing", "account", "An essential claim is missing."
     SUBJECT_KEY_MISSING = "subject_key_missing", "account", "A subject key that made stored digests is missing."
     NOT_PROVISIONED = "not_provisioned", "account", "The subject is new, and this provider does not create accounts."
+    EMAIL_MATCH_REFUSED = "email_match_refused", "account", "The verified e-mail address must not link to its account."
     SUBJECT_ALTERED = "subject_altered", "account", "The link of the subject was changed outside of this app."
     ACCOUNT_NOT_SAVED = "account_not_saved", "account", "The database or a hook of the project refused the account."
     SUBJECT_CHANGED = "subject_changed", "account", "The session to renew has another subject, or has ended."
@@ -114,7 +129,7 @@ class Code(StrEnum):
     HELD_FOR_LEGAL_REASONS = (
         "held_for_legal_reasons",
         "",
-        _("A legal hold keeps what is stored about this person: release it first."),
+        _("A legal hold protects the data of this person. Release it first."),
     )
     SUBJECT_TAKEN = "subject_taken", "", "The subject is linked to a user already."
     INVITATION_REFUSED = "invitation_refused", "", "No activation code can be created for this account."
@@ -127,6 +142,11 @@ class Code(StrEnum):
     KEY_MISSING = "key_missing", "", "A key ring is empty, or a key in it is not 32 bytes of base64url."
     KEY_IN_USE = "key_in_use", "", "Something made with the key is still needed."
     UNDECRYPTABLE = "undecryptable", "", "The ciphertext is damaged, or belongs to another row or a missing key."
+
+
+def is_outage_status(status: int) -> bool:
+    """Return whether an HTTP status asks to try again later: 429 or 5xx (RFC 6585 4, RFC 9110 15.6)."""
+    return status == 429 or status >= 500
 
 
 class PhiOidcError(Exception):
@@ -152,8 +172,12 @@ class PhiOidcError(Exception):
 class SignInRefused(PhiOidcError):
     """The sign-in was refused. `code` goes to the audit log, never to the browser."""
 
-    def __init__(self, code: Code = Code.SIGN_IN_REFUSED, message: str = "", **details: object) -> None:
-        self.code = code
+    code = Code.SIGN_IN_REFUSED
+    retry_after: timedelta | None = None
+    """How long the provider asks to wait."""
+
+    def __init__(self, code: Code | None = None, message: str = "", **details: object) -> None:
+        self.code = code or self.code
         super().__init__(message, **details)
 
 
@@ -195,29 +219,32 @@ class TokenResponseError(SignInRefused):
     """R5: the token response was refused."""
 
 
-class TokenError(TokenResponseError):
+class _ErrorResponse(SignInRefused):
+    """An endpoint answered with an error. `answer`: the code, the name of the endpoint, and the specification."""
+
+    answer: tuple[Code, str, str]
+
+    def __init__(self, *, status: int, error: str = "other", retry_after: timedelta | None = None) -> None:
+        """error: a registered code, or `other`."""
+        code, endpoint, section = self.answer
+        super().__init__(code, f"The {endpoint} endpoint answered {status}, error {error} ({section}).")
+        self.status, self.error, self.retry_after = status, error, retry_after
+
+    @property
+    def is_provider_fault(self) -> bool:
+        return is_outage_status(self.status)
+
+
+class TokenError(_ErrorResponse, TokenResponseError):
     """The token endpoint answered with an error (RFC 6749 5.2)."""
 
-    def __init__(self, message: str = "", *, status: int, error: str = "other") -> None:
-        """error: a registered code, or `other`."""
-        super().__init__(Code.TOKEN_ERROR, message)
-        self.status, self.error = status, error
-
-    @property
-    def is_provider_fault(self) -> bool:
-        return self.status >= 500
+    answer = Code.TOKEN_ERROR, "token", "RFC 6749 5.2"
 
 
-class PARError(PushedRequestError):
+class PARError(_ErrorResponse, PushedRequestError):
     """The pushed authorization request endpoint answered with an error (RFC 9126 2.3)."""
 
-    def __init__(self, message: str = "", *, status: int) -> None:
-        super().__init__(Code.PAR_ERROR, message)
-        self.status = status
-
-    @property
-    def is_provider_fault(self) -> bool:
-        return self.status >= 500
+    answer = Code.PAR_ERROR, "PAR", "RFC 9126 2.3"
 
 
 class IDTokenError(SignInRefused):
@@ -232,32 +259,44 @@ class AccountError(SignInRefused):
     """The provider knows the subject, but the subject has no access here."""
 
 
+class ClaimMissing(AccountError):
+    """Essential claims are missing. `claims` are their names, as they are declared."""
+
+    def __init__(self, claims: Iterable[str]) -> None:
+        self.claims = tuple(claims)
+        super().__init__(Code.CLAIM_MISSING, f"Essential claims are missing: {', '.join(self.claims)}.")
+
+
 class SubjectKeyMissing(AccountError):
     """Stored digests were made with a subject key that is not configured, so a new subject cannot be recognized."""
 
-    def __init__(self) -> None:
-        super().__init__(Code.SUBJECT_KEY_MISSING)
+    code = Code.SUBJECT_KEY_MISSING
 
 
 class NotProvisioned(AccountError):
     """The subject is new, and this provider does not create accounts."""
 
-    def __init__(self) -> None:
-        super().__init__(Code.NOT_PROVISIONED)
+    code = Code.NOT_PROVISIONED
+
+
+class EmailMatchRefused(NotProvisioned):
+    """The verified e-mail address must not link the new subject; `match` names the rule, for the audit log only."""
+
+    def __init__(self, match: str) -> None:
+        super().__init__(Code.EMAIL_MATCH_REFUSED)
+        self.match = match
 
 
 class SubjectAltered(AccountError):
     """The link from the subject to its account was changed in the database, so it is not trusted."""
 
-    def __init__(self) -> None:
-        super().__init__(Code.SUBJECT_ALTERED)
+    code = Code.SUBJECT_ALTERED
 
 
 class AccountNotSaved(AccountError):
     """The account could not be created or updated; `__cause__` is the exception of the hook or of the database."""
 
-    def __init__(self) -> None:
-        super().__init__(Code.ACCOUNT_NOT_SAVED)
+    code = Code.ACCOUNT_NOT_SAVED
 
 
 class RefreshMismatch(PhiOidcError):
@@ -301,6 +340,10 @@ class AccessTokenInvalid(_TokenRefused):
     """The access token is not valid at this API now (RFC 9068 4; RFC 7662 2.2), or its subject has no account."""
 
     code = Code.ACCESS_TOKEN_INVALID
+
+
+class DPoPProofInvalid(AccessTokenInvalid):
+    """The DPoP proof of a request does not fit it (RFC 9449 4.3); `rule` names the check that failed."""
 
 
 class IntrospectionFailed(PhiOidcError):
@@ -448,10 +491,7 @@ class KeySourceUnavailable(KeyMissing):
 
 
 class KeyUnknown(Undecryptable):
-    """The ciphertext names a key that is not in the key list or the retention key store.
-
-    During a deployment, a server that still has the old key list does not know the newest key.
-    """
+    """The ciphertext names a key that this server does not have: a lost one, or during a deployment the newest one."""
 
     is_key_missing = True
 

@@ -176,7 +176,7 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         `claims.disclosure`                         in all three: returns `Undecryptable` as the result of the claim
         `claims.legal_holds`                        raises                  keeps the value     keeps the value
         `claims.legal_hold_disclosure`              raises                  is_undecryptable    is_undecryptable
-        `access.emergency.admin`                    in all three: shows that the text can't be decrypted
+        `officer_admin.emergency_reviews`           in all three: shows that the text can't be decrypted
         `access.recipients`                         raises, or logs it      the name is unknown; a new row is stored
         `individual_rights.admin`                   in all three: 404
         `subjects.notices`                          in all three: retries the mail, then abandons it

@@ -20,9 +20,11 @@ from .audit_exports.models import TrailJob as TrailJob
 from .claims.models import LegalHold as LegalHold
 from .claims.models import StoredClaim as StoredClaim
 from .individual_rights.models import AccountingCopy as AccountingCopy
+from .officer_admin.models import HourlyCount as HourlyCount
 from .replay.models import UsedIdentifier as UsedIdentifier
 from .sessions.models import OIDCSession as OIDCSession
 from .sessions.models import PendingRevocation as PendingRevocation
+from .sessions.models import SessionEndJob as SessionEndJob
 from .siem.models import SinkCursor as SinkCursor
 from .subjects.models import AccountNotice as AccountNotice
 from .subjects.models import ActivationCode as ActivationCode

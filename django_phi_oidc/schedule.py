@@ -9,6 +9,7 @@ def beat_schedule(*, interval_seconds: float = 10.0) -> dict[str, dict[str, Any]
         "phi_oidc.sweep_revocations": interval_seconds,
         # Twice a minute: an abandoned session must not stay valid for more than a minute.
         "phi_oidc.end_overdue": 3 * interval_seconds,
+        "phi_oidc.run_session_end_jobs": interval_seconds,
         "phi_oidc.tend_emergencies": interval_seconds,
         "phi_oidc.send_notices": interval_seconds,
         "phi_oidc.drain_outbox": interval_seconds,
@@ -18,6 +19,7 @@ def beat_schedule(*, interval_seconds: float = 10.0) -> dict[str, dict[str, Any]
         "phi_oidc.work_trail_jobs": interval_seconds,
         "phi_oidc.watch": interval_seconds,
         "phi_oidc.record_configuration": 6 * interval_seconds,
+        "phi_oidc.update_overview": 6 * interval_seconds,
         "phi_oidc.watch_providers": 60 * interval_seconds,
         "phi_oidc.apply_retention": 60 * interval_seconds,
         "phi_oidc.prune": 60 * interval_seconds,

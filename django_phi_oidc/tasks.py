@@ -16,9 +16,12 @@ from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub
 from .individual_rights.accounting import get_accounting_start
 from .individual_rights.accounting_copies import delete_old_copies
+from .officer_admin.tasks import update_overview as update_overview
 from .replay.cache import delete_expired
+from .sessions.end_jobs import delete_old_jobs
 from .sessions.lifecycle import delete_ended_sessions
 from .sessions.tasks import end_expired_sessions as end_expired_sessions
+from .sessions.tasks import run_session_end_jobs as run_session_end_jobs
 from .sessions.tasks import sweep_revocations as sweep_revocations
 from .sessions.token_revocation import delete_finished_revocations
 from .siem.tasks import deliver as deliver
@@ -35,6 +38,7 @@ def prune() -> None:
     delete_expired(now=now)
     delete_ended_sessions(before=before, now=now)
     delete_finished_revocations(before=before, now=now)
+    delete_old_jobs(before=before)
     delete_acknowledged_alerts(before=before)
     delete_finished_notices(before=before)
     delete_unused_devices(now=now)

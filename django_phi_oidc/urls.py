@@ -4,9 +4,17 @@ from django.urls import path
 
 from ._internal.view_decorators import public_view
 from .access.emergency.views import EmergencyCloseView, EmergencyView
+from .individual_rights.account_views import (
+    AccountView,
+    EndOtherSessionsView,
+    EndSessionView,
+    OwnDisclosuresView,
+    OwnExportView,
+)
 from .login.activation import ActivationView
 from .login.break_glass import BreakGlassLoginView
-from .login.client_metadata import ClientKeysView, SectorIdentifierView
+from .login.client_metadata import ClientKeysView, EntityConfigurationView, SectorIdentifierView
+from .login.redirect_url import SignedInView
 from .login.step_up import StepUpView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
 from .metrics.health import HealthView
@@ -17,10 +25,16 @@ from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
     path("callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
+    path("signed-in/", SignedInView.as_view(), name="oidc_signed_in"),
     path("activate/", ActivationView.as_view(), name="oidc_activate"),
     path("step-up/", StepUpView.as_view(), name="oidc_step_up"),
     path("emergency/", public_view(EmergencyView.as_view()), name="oidc_emergency"),
     path("emergency/<uuid:emergency>/close/", public_view(EmergencyCloseView.as_view()), name="oidc_emergency_close"),
+    path("account/", AccountView.as_view(), name="oidc_account"),
+    path("account/disclosures/", OwnDisclosuresView.as_view(), name="oidc_account_disclosures"),
+    path("account/export/", OwnExportView.as_view(), name="oidc_account_export"),
+    path("account/sessions/end/", EndOtherSessionsView.as_view(), name="oidc_account_end_others"),
+    path("account/sessions/<uuid:session>/end/", EndSessionView.as_view(), name="oidc_account_end_session"),
     path("logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
     path("logged-out/", LoggedOutView.as_view(), name="oidc_logged_out"),
     path("session/", SessionTimeLeftView.as_view(), name="oidc_session"),
@@ -30,6 +44,7 @@ urlpatterns = [
     path("health/", HealthView.as_view(), name="oidc_health"),
     path("jwks.json", ClientKeysView.as_view(), name="oidc_jwks"),
     path("sector-identifier.json", SectorIdentifierView.as_view(), name="oidc_sector_identifier"),
+    path(".well-known/openid-federation", EntityConfigurationView.as_view(), name="oidc_entity_configuration"),
     path("<str:provider>/authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
     path("<str:provider>/callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
     path("<str:provider>/logout/", OIDCLogoutView.as_view(), name="oidc_logout"),

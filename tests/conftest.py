@@ -1,7 +1,7 @@
 """Select the tests of a run by database and by duration, and report what was not run.
 
-A test that needs an external program has a marker: `browser`, `gettext`, `glewlwyd`, `lemonldap`, `node`, `openssl`,
-`redis` or `rabbitmq`.
+A test that needs an external program has a marker: `allauth`, `browser`, `compose`, `gettext`, `glewlwyd`,
+`kustomize`, `lemonldap`, `nginx`, `node`, `openssl`, `pgbouncer`, `redis`, `rabbitmq` or `systemd`.
 Without the program the test is skipped, and the run ends with a list of the skipped tests and reasons; with CI=true the
 test fails. The markers `postgresql` and `sqlite` limit a test to that database. A test that requests no database runs
 once, on SQLite, unless the marker `each_database` says that it creates databases itself. Browser tests only run on
@@ -32,13 +32,15 @@ ON_ONE_DATABASE = {
     "integration/interop": "postgresql",
     "docs/manual": "sqlite",
     "docs/translation": "sqlite",
+    "unit/checks": "sqlite",
+    "unit/doctor": "sqlite",
 }
 """Folders of tests that only run on one database, because the database makes no difference there."""
 DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
 """Fixtures by which a test requests the databases without a marker."""
 SLOW = (
     *("tests/benchmarks/", "tests/browser/", "tests/integration/", "tests/security/attack/"),
-    *("tests/docs/manual/test_build.py", "tests/docs/manual/test_tutorial.py"),
+    *("tests/docs/manual/test_build.py", "tests/docs/manual/test_install.py", "tests/docs/manual/test_tutorial.py"),
 )
 """Scenarios with real processes: `make test` leaves them out, `make test-all` runs them. They start first, so that
 none of them is still running after all other processes have finished."""
@@ -173,6 +175,18 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 def chromium_path() -> str:
     """Return the path of a Chromium; the test needs the marker `browser`."""
     return PARTS["browser"]().where
+
+
+@pytest.fixture
+def nginx_path() -> str:
+    """Return the path of nginx; the test needs the marker `nginx`."""
+    return PARTS["nginx"]().where
+
+
+@pytest.fixture
+def pgbouncer_path() -> str:
+    """Return the path of PgBouncer; the test needs the marker `pgbouncer`."""
+    return PARTS["pgbouncer"]().where
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ SECRET_KEY = "a key for tests only, long enough to please the deployment checks:
 DEBUG = False
 ALLOWED_HOSTS = ["testserver", "127.0.0.1", "localhost"]
 USE_TZ = True
+LANGUAGE_CODE = os.environ.get("PHI_TEST_LANGUAGE") or "en-us"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ROOT_URLCONF = "tests.urls"
 STATIC_URL = "static/"
@@ -33,6 +34,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django_phi_oidc",
 ]
+# The theme has to come before the admin.
+INSTALLED_APPS = [*filter(None, [os.environ.get("PHI_TEST_THEME")]), *INSTALLED_APPS]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -1,29 +1,52 @@
 """Filters of change lists, without the boilerplate of a `SimpleListFilter` class each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
+from django.utils.translation import gettext_lazy
 
 ListChoices = Callable[[], list[tuple[str, str]]]
 Condition = Callable[[QuerySet[Any]], QuerySet[Any]]
 
 
-def create_choice_filter(title: Any, column: str, list_choices: ListChoices) -> type[admin.SimpleListFilter]:
+def create_choice_filter(title: Any, lookup: str, list_choices: ListChoices) -> type[admin.SimpleListFilter]:
     """Return a filter that offers declared values: the distinct values of a large table would need a full scan."""
-    return _create_filter(title, column, list_choices, lambda rows, value: rows.filter(**{column: value}))
+    return _create_filter(title, lookup, list_choices, lambda rows, value: rows.filter(**{lookup: value}))
 
 
 def create_state_filter(
-    title: Any, parameter: str, states: Mapping[str, tuple[Any, Condition]]
+    title: Any, parameter: str, states: Mapping[str, tuple[Any, Condition]], *, default: str = ""
 ) -> type[admin.SimpleListFilter]:
-    """Return a filter by state. states: for each value its label, and the condition on the rows."""
+    """Return a filter by state. states: for each value its label, and the condition on the rows.
+
+    default: the state of a list without the parameter; then `all` is the value for all rows.
+    """
 
     def apply(rows: QuerySet[Any], value: str) -> QuerySet[Any]:
         return states[value][1](rows) if value in states else rows
 
-    return _create_filter(title, parameter, lambda: [(value, label) for value, (label, _) in states.items()], apply)
+    labels = [(value, label) for value, (label, _) in states.items()]
+    list_filter = _create_filter(title, parameter, lambda: labels, apply)
+    return _add_default(list_filter, default) if default else list_filter
+
+
+def _add_default(list_filter: type[admin.SimpleListFilter], default: str) -> type[admin.SimpleListFilter]:
+    class DefaultListFilter(list_filter):  # type: ignore[misc, valid-type]  # a class from a function
+        def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, Any]]:
+            return [*super().lookups(request, model_admin), ("all", gettext_lazy("All"))]
+
+        def value(self) -> str:
+            return super().value() or default
+
+        def choices(self, changelist: Any) -> Iterator[dict[str, Any]]:
+            for value, label in self.lookup_choices:
+                # None removes the parameter.
+                query = changelist.get_query_string({self.parameter_name: None if value == default else value})
+                yield {"selected": self.value() == str(value), "query_string": query, "display": label}
+
+    return DefaultListFilter
 
 
 def _create_filter(

@@ -26,7 +26,7 @@ class Secret:
     """One exact value. Its repr does not show it."""
 
     kind: str
-    """`code`, `state`, `access_token`, `refresh_token`, `id_token` or `claim`."""
+    """`code`, `state`, `access_token`, `refresh_token`, `id_token`, `dpop_seed` or `claim`."""
     value: str = field(repr=False)
     location: SecretLocation | Literal["anywhere"] | None = None
     """Where in the response the value is expected; `anywhere`: it is masked in logs only."""

@@ -1,5 +1,6 @@
 """Single SQL statements without the overhead of query sets: no signals, no key read back, no extra transaction."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import lru_cache, partial
@@ -8,6 +9,8 @@ from weakref import WeakKeyDictionary
 
 from django.db import IntegrityError, OperationalError, connections, models, transaction
 
+SUPPORTED_VENDORS = ("postgresql", "sqlite")
+"""Only for these there are triggers that refuse changes of the audit log."""
 _IDLE = 0
 """psycopg's transaction status of a connection without an open transaction."""
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -15,6 +18,8 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _ASYNC_COMMIT_CLAUSE = " USING (SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
 """PostgreSQL commits this one statement before it is on disk, if it is a transaction by itself."""
 
+_compiled: dict[Any, tuple[models.QuerySet[Any], Any, str]] = {}
+"""The query sets of `fetch` with their compilers, which have no connection, and SQL."""
 _cursors: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 """The driver's cursor for `insert_autocommit` by connection: a new cursor has to look up each type again."""
 
@@ -112,15 +117,15 @@ def insert(
     in replaced; without unique, it is an IntegrityError. The database assigns an automatic key.
     Raises: RowNotStored, and then, outside a transaction, some may be stored.
     """
-    connection = connections[using]
-    fields = [field for field in rows[0]._meta.concrete_fields if not isinstance(field, models.AutoField)]
+    connection, model = connections[using], type(rows[0])
+    fields, columns = _list_inserted_fields(model), (tuple(unique), tuple(replaced))
     most = (connection.features.max_query_params or len(rows) * len(fields)) // len(fields)
     parts = [rows[start : start + most] for start in range(0, len(rows), most)]
     frame = transaction.atomic(using=using, savepoint=False) if len(parts) > 1 else nullcontext()
     with frame, connection.cursor() as cursor:
         for part in parts:
             values = [field.get_db_prep_save(field.pre_save(row, True), connection) for row in part for field in fields]
-            cursor.execute(_build_insert(connection, fields, len(part), unique, replaced), values)
+            cursor.execute(_build_insert(model, using, len(part), *columns), values)
             require_rows(cursor.rowcount, len(part))
     for row in rows:
         row._state.adding, row._state.db = False, using
@@ -184,6 +189,30 @@ def has_row(model: type[models.Model], keys: Sequence[Any], *, using: str, **lea
         return cursor.fetchone() is not None
 
 
+def fetch(build: Callable[..., models.QuerySet[Any]], parameters: Sequence[str], *, using: str) -> list[Any]:
+    """Return the rows of build(*parameters), which Django compiles to SQL once for each number of parameters.
+
+    build: a function that always returns the same query set of instances, with all parameters in this order.
+    Raises: ValueError if the query set has other parameters.
+    """
+    connection = connections[using]
+    key = build, len(parameters), using, connection.vendor
+    if key not in _compiled:
+        queryset = build(*parameters).using(using)
+        compiler = queryset.query.get_compiler(connection=connection)
+        statement, compiled_parameters = compiler.as_sql()
+        if list(compiled_parameters) != list(parameters):
+            raise ValueError("The parameters of a compiled query set are not its own.")
+        compiler.connection = None
+        _compiled[key] = queryset, compiler, statement
+    queryset, compiler, statement = _compiled[key]
+    # Copies, because other threads use them with their own connections.
+    compiler, rows = copy.copy(compiler), queryset.all()
+    compiler.connection, compiler.as_sql = connection, lambda: (statement, tuple(parameters))
+    rows.query.get_compiler = lambda **_: compiler  # type: ignore[method-assign]  # of this copy only
+    return list(rows)
+
+
 def delete(model: type[models.Model], keys: Sequence[Any], *, using: str) -> None:
     """Delete the rows with these primary keys, at least one. Requires: a crash may restore them.
 
@@ -225,11 +254,17 @@ def count_rows(querysets: Sequence[models.QuerySet[Any]], *, limit: int, using: 
         return list(cursor.fetchone())
 
 
+@lru_cache(maxsize=64)
+def _list_inserted_fields(model: type[models.Model]) -> Sequence[Any]:
+    return [field for field in model._meta.concrete_fields if not isinstance(field, models.AutoField)]
+
+
+@lru_cache(maxsize=64)
 def _build_insert(
-    connection: Any, fields: Sequence[Any], row_count: int, unique: Sequence[str], replaced: Sequence[str]
+    model: type[models.Model], using: str, row_count: int, unique: Sequence[str], replaced: Sequence[str]
 ) -> str:
-    quote = connection.ops.quote_name
-    table, columns = quote(fields[0].model._meta.db_table), ", ".join(quote(field.column) for field in fields)
+    quote, fields = connections[using].ops.quote_name, _list_inserted_fields(model)
+    table, columns = quote(model._meta.db_table), ", ".join(quote(field.column) for field in fields)
     places = ", ".join([f"({_build_placeholders(len(fields))})"] * row_count)
     statement = f"INSERT INTO {table} ({columns}) VALUES {places}"  # noqa: S608 -- the model's names
     if not unique:

@@ -10,7 +10,7 @@ from .. import conf
 from ..audit.events import Action, NewEvent
 from ..audit.outbox import MOVE_TIMEOUT_SECONDS
 from ..audit.recorder import record, record_many
-from ..audit.request_context import Actor
+from ..audit.request_context import Actor, keep_reference
 from ..audit.spool import flush_spool, has_spooled_events, record_or_spool, spool_event
 from ..errors import AuditUnavailable, KeyMissing
 from .emergency.models import EmergencyAccess
@@ -83,7 +83,7 @@ def authorize(
         is_permitted=is_permitted or emergency is not None,
         stated_purpose=purpose,
         lacks_consent=needs_consent and emergency is None,
-        assurance_refusal=find_assurance_refusal(assurance, acr=actor.acr, auth_time=actor.auth_time, now=now),
+        assurance_refusal=_find_assurance_refusal(actor, assurance, now=now),
         emergency_purpose=emergency.purpose if emergency else "",
         needs_emergency=actor.is_local,
     )
@@ -97,9 +97,13 @@ def authorize(
         add_notice(actor.request)
         label_detail = get_disclosure_detail(consent, has_response=actor.request is not None)
         event = event._replace(detail={**(event.detail or {}), **label_detail})
-    if _record_decision(event, emergency=emergency, find_emergency=find_emergency):
+    if _record_decision(event, actor, emergency=emergency, find_emergency=find_emergency):
         _flush_spool(now=now)
     return refusal
+
+
+def _find_assurance_refusal(actor: Actor, assurance: Assurance, *, now: datetime) -> str | None:
+    return find_assurance_refusal(assurance, acr=actor.acr, vot=actor.vot, auth_time=actor.auth_time, now=now)
 
 
 def _build_decision_event(
@@ -137,10 +141,13 @@ def authorize_assurance(
     """
     refusal: str | None = SESSION_MISSING
     if actor.is_authenticated_by_provider:
-        refusal = find_assurance_refusal(assurance, acr=actor.acr, auth_time=actor.auth_time, now=now)
+        refusal = _find_assurance_refusal(actor, assurance, now=now)
     if refusal:
         detail, origin = _get_page_detail(actor, page), actor.origin
-        record(Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", reason=refusal, detail=detail)
+        event_id = record(
+            Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", reason=refusal, detail=detail
+        )
+        keep_reference(actor.request, event_id)
     elif records_grant:
         record_page_grant(actor, page=page, now=now)
     return refusal
@@ -155,20 +162,26 @@ def record_page_grant(actor: Actor, *, page: str, now: datetime) -> None:
 
 
 def _record_decision(
-    event: NewEvent, *, emergency: EmergencyAccess | None, find_emergency: Callable[[], EmergencyAccess | None]
+    event: NewEvent,
+    actor: Actor,
+    *,
+    emergency: EmergencyAccess | None,
+    find_emergency: Callable[[], EmergencyAccess | None],
 ) -> bool:
     """Return whether the event is in the audit log; if not, it is spooled. Raises: AuditUnavailable if in neither."""
     path = _find_spool_path() if event.outcome == "success" else None
     if path is not None and emergency is not None:
         return record_or_spool(event, path=path, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     try:
-        record_many([event])
+        (event_id,) = record_many([event])
     except AuditUnavailable:
         # An actor with the permission may still have opened an emergency because the audit log is unavailable.
         if path is None or (emergency := find_emergency()) is None:
             raise
         spool_event(event._replace(detail={**(event.detail or {}), **_get_emergency_detail(emergency)}), path=path)
         return False
+    if event.action == Action.ACCESS_DENIED:
+        keep_reference(actor.request, event_id)
     return True
 
 

@@ -23,6 +23,7 @@ def phi_access(
     purposes: Collection[str] = (),
     obj: Callable[..., Any] | None = None,
     acr: Collection[str] = (),
+    vot: Collection[str] = (),
     max_age: timedelta | None = None,
     label: str | None = None,
     consent: Callable[..., str] | None = None,
@@ -32,8 +33,8 @@ def phi_access(
     resource: returns `Type/id`. purpose: an HL7 PurposeOfUse code, or a function that returns one of `purposes`.
     obj: returns the object that the permission is checked for; without it, no object is passed. These functions take
     the request and the URL's captured values, as the view does, and are not coroutines: with an async view they run in
-    a thread. acr, max_age: as in require_assurance; checked last, and recorded in the same event. label: `part2` for
-    substance use disorder records. consent: returns the reference to the patient's consent, or "".
+    a thread. acr, vot, max_age: as in require_assurance; checked last, and recorded in the same event. label: `part2`
+    for substance use disorder records. consent: returns the reference to the patient's consent, or "".
     Raises: DeclarationInvalid when the view is decorated.
     """
     is_stated = callable(purpose)
@@ -42,6 +43,7 @@ def phi_access(
         purpose=None if is_stated else purpose,
         purposes=purposes,
         acr=acr,
+        vot=vot,
         max_age=max_age,
         label=label,
         has_consent=consent is not None,
@@ -72,17 +74,18 @@ def phi_access(
 
 
 def require_assurance(
-    *, acr: Collection[str] = (), max_age: timedelta | None = None
+    *, acr: Collection[str] = (), vot: Collection[str] = (), max_age: timedelta | None = None
 ) -> Callable[[ViewFunction], ViewFunction]:
     """Guard a view function, sync or async: require a strong enough and recent enough sign-in.
 
     acr: accepted values of the sign-in, the weaker first: the authorization request asks for them in this order.
+    vot: accepted vectors of trust, in the same way; the sign-in has all components of one of them.
     max_age: the longest time since the person authenticated, at least one minute. Otherwise the person signs in again
     and returns to the page; a request body is not sent again. Each decision is recorded as one event, and the view does
     not run without it; if `phi_access` guards the view too, only its event records a grant.
-    Raises: DeclarationInvalid when the view is decorated. Spec: OIDC Core 3.1.2.1; RFC 9470.
+    Raises: DeclarationInvalid when the view is decorated. Spec: OIDC Core 3.1.2.1; RFC 8485; RFC 9470.
     """
-    assurance = parse_required_assurance(acr=acr, max_age=max_age)
+    assurance = parse_required_assurance(acr=acr, vot=vot, max_age=max_age)
 
     def enforce(request: HttpRequest, args: Any, kwargs: Any, *, records_grant: bool) -> HttpResponse | None:
         return enforce_assurance(request, assurance, records_grant=records_grant)

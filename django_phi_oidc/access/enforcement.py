@@ -5,7 +5,6 @@ A sign-in that is too weak or too old leads to a stronger sign-in and back. Spec
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from django.contrib.auth.views import redirect_to_login
@@ -18,13 +17,29 @@ from django.utils.http import urlencode
 
 from .. import conf
 from .._internal import clock
-from ..audit.request_context import Actor
+from ..audit.refusals import RecordedRefusal
+from ..audit.request_context import Actor, get_reference
 from ..errors import AuditUnavailable, Code
 from .decisions import FindObject, authorize, authorize_assurance
 from .emergency.queries import can_open_any
 from .no_store import mark_response_private
-from .policy import EMERGENCY_MISSING, SESSION_MISSING, STEP_UP_CODES, AccessPolicy, Assurance
-from .responses import format_step_up_challenge, get_sign_in_url, is_navigation, render_problem, set_private_headers
+from .policy import (
+    EMERGENCY_MISSING,
+    SESSION_MISSING,
+    STEP_UP_CODES,
+    AccessPolicy,
+    Assurance,
+    is_resource_reference,
+)
+from .responses import (
+    RETRY_AFTER_SECONDS,
+    find_start_url,
+    format_step_up_challenge,
+    get_sign_in_url,
+    is_navigation,
+    render_problem,
+    set_private_headers,
+)
 from .step_up import create_step_up_url, get_return_path
 
 GUARD_MARK = "phi_oidc_guards_resource"
@@ -51,7 +66,7 @@ def enforce_access_policy(
     No response to the request may be stored, not even a refusal. The functions are called only for a signed-in user; an
     anonymous request is redirected to the sign-in, and is not recorded. A local account without an open emergency for
     the resource gets a page that says how to open one.
-    Raises: PermissionDenied if a browser is refused, so that the host's page is shown.
+    Raises: RecordedRefusal if a browser is refused, so that the page of the project or of the app is shown.
     """
     mark_response_private(request)
 
@@ -66,7 +81,8 @@ def enforce_access_policy(
             find_consent=consent and suppress_not_found(consent, missing=""),
         )
 
-    return _mark_grant(request, _enforce(request, policy.assurance, decide, resource=resource))
+    refusal = _enforce(request, policy.assurance, decide, resource=resource, permission=policy.permission)
+    return _mark_grant(request, refusal)
 
 
 def suppress_not_found(
@@ -148,18 +164,30 @@ def redirect_to_sign_in(request: HttpRequest) -> HttpResponse:
     return render_problem(401, title, code=SESSION_MISSING, sign_in=get_sign_in_url())
 
 
-def deny(request: HttpRequest) -> HttpResponse:
-    """Return a problem to a script. Raises: PermissionDenied for a browser, so that the host's page is shown."""
+def deny(request: HttpRequest, *, permission: str = "", emergency_url: str = "") -> HttpResponse:
+    """Return a problem to a script. permission, emergency_url: as in RecordedRefusal.
+
+    Raises: RecordedRefusal for a browser, so that the page of the project or of the app is shown.
+    """
     if is_navigation(request):
-        raise PermissionDenied
+        raise RecordedRefusal(reference=get_reference(request), permission=permission, emergency_url=emergency_url)
     return render_problem(403, "Access is denied.", code="access_denied")
 
 
 def render_unavailable(request: HttpRequest) -> HttpResponse:
     """Return the page, or the problem for a script, for an unavailable audit log."""
     if is_navigation(request):
-        return set_private_headers(render(request, "django_phi_oidc/trail_unavailable.html", status=503))
-    return render_problem(503, "Nothing can be shown at the moment.", code=Code.AUDIT_UNAVAILABLE)
+        context = {
+            "reference": get_reference(request),
+            "retry_url": request.get_full_path() if request.method == "GET" else "",
+            "home_url": find_start_url(),
+        }
+        response = render(request, "django_phi_oidc/trail_unavailable.html", context, status=503)
+        set_private_headers(response)
+    else:
+        response = render_problem(503, "Nothing can be shown at the moment.", code=Code.AUDIT_UNAVAILABLE)
+    response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
 
 
 def _enforce(
@@ -168,15 +196,17 @@ def _enforce(
     decide: Callable[[Actor], str | None],
     *,
     resource: Callable[[], str] | None = None,
+    permission: str = "",
 ) -> HttpResponse | None:
-    """Raises: PermissionDenied for a browser, if another sign-in does not help."""
+    """Raises: RecordedRefusal for a browser, if another sign-in does not help."""
     actor = Actor.from_request(request)
     if not actor.user.is_authenticated:
         return redirect_to_sign_in(request)
     try:
         refusal = decide(actor)
     except AuditUnavailable as error:
-        logger.error("A view was not run: the audit log is unavailable.", exc_info=error)  # noqa: TRY400 -- its cause
+        message = "A view was not run: the audit log is unavailable. reference=%s"
+        logger.error(message, get_reference(request), exc_info=error)  # noqa: TRY400 -- with its cause
         return render_unavailable(request)
     if refusal is None:
         return None
@@ -184,7 +214,23 @@ def _enforce(
         return _render_local_refusal(request, actor, refusal, resource=resource() if resource else "")
     if refusal == SESSION_MISSING:
         return redirect_to_sign_in(request)
-    return _redirect_to_step_up(request, actor, assurance) if refusal in STEP_UP_CODES else deny(request)
+    is_step_up = refusal in STEP_UP_CODES
+    return (
+        _redirect_to_step_up(request, actor, assurance)
+        if is_step_up
+        else _deny_access(request, actor, resource=resource, permission=permission)
+    )
+
+
+def _deny_access(
+    request: HttpRequest, actor: Actor, *, resource: Callable[[], str] | None, permission: str
+) -> HttpResponse:
+    """Raises: RecordedRefusal for a browser."""
+    # The same link for every rule: it must not show whether the object exists.
+    declaration, emergency_url = conf.emergency(), ""
+    if resource and declaration and permission in declaration.permissions and is_navigation(request):
+        emergency_url = _find_emergency_url(request, actor, resource())
+    return deny(request, permission=permission, emergency_url=emergency_url)
 
 
 def _render_local_refusal(request: HttpRequest, actor: Actor, refusal: str, *, resource: str) -> HttpResponse:
@@ -193,17 +239,28 @@ def _render_local_refusal(request: HttpRequest, actor: Actor, refusal: str, *, r
     A local account is not redirected to the provider, because it is used while the provider is unavailable.
     resource: of the emergency access that would admit the account; "": none would.
     """
-    is_page = is_navigation(request)
-    emergency_url = ""
-    if resource and conf.emergency() is not None and can_open_any(actor.user):
-        next_url = get_return_path(request, is_safe_navigation=is_page and request.method in ("GET", "HEAD"))
-        with suppress(NoReverseMatch):
-            emergency_url = f"{reverse('oidc_emergency')}?{urlencode({'resource': resource, 'next': next_url})}"
-    if not is_page:
+    emergency_url = _find_emergency_url(request, actor, resource)
+    if not is_navigation(request):
         links = {"emergency": emergency_url} if emergency_url else {}
         return render_problem(403, "A local account is not admitted here.", code=refusal, **links)
-    context = {"emergency_url": emergency_url, "sign_in_url": get_sign_in_url()}
+    context = {
+        "emergency_url": emergency_url,
+        "sign_in_url": get_sign_in_url(),
+        "reference": get_reference(request),
+    }
     return set_private_headers(render(request, "django_phi_oidc/local_account.html", context, status=403))
+
+
+def _find_emergency_url(request: HttpRequest, actor: Actor, resource: str) -> str:
+    """Return the form that opens emergency access to the resource; "" if the user may not open it."""
+    if not is_resource_reference(resource) or conf.emergency() is None or not can_open_any(actor.user):
+        return ""
+    is_safe_navigation = is_navigation(request) and request.method in ("GET", "HEAD")
+    next_url = get_return_path(request, is_safe_navigation=is_safe_navigation)
+    try:
+        return f"{reverse('oidc_emergency')}?{urlencode({'resource': resource, 'next': next_url})}"
+    except NoReverseMatch:
+        return ""
 
 
 def _redirect_to_step_up(request: HttpRequest, actor: Actor, assurance: Assurance) -> HttpResponse:
@@ -218,4 +275,5 @@ def _redirect_to_step_up(request: HttpRequest, actor: Actor, assurance: Assuranc
         return render_problem(401, "A stronger sign-in is needed.", code=code, challenge=challenge, step_up=url)
     if is_safe:
         return set_private_headers(HttpResponseRedirect(url))
-    return set_private_headers(render(request, "django_phi_oidc/step_up.html", {"step_up_url": url}, status=403))
+    context = {"step_up_url": url, "reference": get_reference(request), "home_url": find_start_url()}
+    return set_private_headers(render(request, "django_phi_oidc/step_up.html", context, status=403))

@@ -23,6 +23,8 @@ class _GuardedView(View):
 
     acr: Collection[str] = ()
     """Accepted values of the sign-in, the weaker first; empty: any. Spec: OIDC Core 3.1.2.1."""
+    vot: Collection[str] = ()
+    """Accepted vectors of trust, the weaker first; empty: any. Spec: RFC 8485."""
     max_age: timedelta | None = None
     """The longest time since the person authenticated, at least one minute; None: unlimited."""
 
@@ -30,7 +32,7 @@ class _GuardedView(View):
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:  # noqa: N805 -- as in Django's View
         """Return the view. Raises: DeclarationInvalid."""
         if issubclass(cls, AssuranceMixin) and issubclass(cls, PHIAccessMixin):
-            raise DeclarationInvalid(f"{cls.__name__}: PHIAccessMixin has acr and max_age of its own.")
+            raise DeclarationInvalid(f"{cls.__name__}: PHIAccessMixin has acr, vot and max_age of its own.")
         cls._validate_declaration(**initkwargs)
         return super().as_view(**initkwargs)
 
@@ -59,14 +61,15 @@ class _GuardedView(View):
 
 
 class AssuranceMixin(_GuardedView):
-    """Guard every method of a view as `require_assurance` guards a function: `acr`, `max_age`."""
+    """Guard every method of a view as `require_assurance` guards a function: `acr`, `vot`, `max_age`."""
 
     @classmethod
     def _validate_declaration(cls, **overrides: Any) -> Any:
-        parse_required_assurance(acr=overrides.get("acr", cls.acr), max_age=overrides.get("max_age", cls.max_age))
+        names = ("acr", "vot", "max_age")
+        parse_required_assurance(**{name: overrides.get(name, getattr(cls, name)) for name in names})
 
     def _enforce(self, request: HttpRequest) -> HttpResponse | None:
-        assurance = parse_required_assurance(acr=self.acr, max_age=self.max_age)
+        assurance = parse_required_assurance(acr=self.acr, vot=self.vot, max_age=self.max_age)
         handler = getattr(self, str(request.method).lower(), None)
         return enforce_assurance(request, assurance, records_grant=not is_guarded(handler))
 
@@ -74,7 +77,7 @@ class AssuranceMixin(_GuardedView):
 class PHIAccessMixin(_GuardedView):
     """Guard every method of a view, sync or async: check session, permission and purpose, commit the event, run it.
 
-    `acr` and `max_age` are checked last, and recorded in the same event.
+    `acr`, `vot` and `max_age` are checked last, and recorded in the same event.
     """
 
     phi_oidc_guards_resource = True
@@ -120,6 +123,7 @@ class PHIAccessMixin(_GuardedView):
             purpose=None if _is_overridden(cls, "get_purpose") else overrides.get("purpose", cls.purpose),
             purposes=overrides.get("purposes", cls.purposes),
             acr=overrides.get("acr", cls.acr),
+            vot=overrides.get("vot", cls.vot),
             max_age=overrides.get("max_age", cls.max_age),
             label=overrides.get("label", cls.label),
             has_consent=_is_overridden(cls, "get_consent"),
@@ -129,7 +133,7 @@ class PHIAccessMixin(_GuardedView):
         return set_no_store(response)
 
     def _enforce(self, request: HttpRequest) -> HttpResponse | None:
-        names = ("permission", "purpose", "purposes", "acr", "max_age", "label")
+        names = ("permission", "purpose", "purposes", "acr", "vot", "max_age", "label")
         return enforce_access_policy(
             request,
             self.get_access_policy(**{name: getattr(self, name) for name in names}),

@@ -10,7 +10,9 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import DeclarationInvalid
+from ..config.assurance_levels import VECTOR_PATTERN
+from ..errors import Code, DeclarationInvalid
+from ..oidc.vectors_of_trust import is_vector_sufficient
 from . import part2
 
 _ = str  # Marks a text for makemessages; the code that displays it translates it.
@@ -77,7 +79,7 @@ PURPOSES: Mapping[str, str] = MappingProxyType(
         "POPHLTH": _("population health"),
     }
 )
-"""HL7 codes with their English labels; `get_purpose_label` translates them."""
+"""HL7 codes with their English labels; `purposes.get_purpose_label` translates them."""
 
 PATIENT_REQUEST = "PATRQT"
 """The purpose for which persons may see their own claims, in addition to the declared one."""
@@ -92,7 +94,10 @@ EMERGENCY_MISSING = "emergency_missing"
 """A local account has no open emergency for the resource, or the object does not exist."""
 RESOURCE_INVALID = "resource_invalid"
 ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE = "acr_insufficient", "auth_time_missing", "auth_time_stale"
-STEP_UP_CODES = frozenset({ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE})
+VOT_INSUFFICIENT = "vot_insufficient"
+STEP_UP_CODES = frozenset(
+    {ACR_INSUFFICIENT, VOT_INSUFFICIENT, Code.AMR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE}
+)
 """Refusals that another sign-in of the same person can resolve."""
 CONSENT_MISSING = "consent_missing"
 CLAIM_NOT_DECLARED = "claim_not_declared"
@@ -113,6 +118,8 @@ class Assurance:
 
     acr: tuple[str, ...] = ()
     """Accepted values. Spec: OIDC Core 2 (acr)."""
+    vot: tuple[str, ...] = ()
+    """Accepted vectors of trust: the sign-in has all components of one of them. Spec: RFC 8485."""
     max_age: timedelta | None = None
     """The longest time since the person authenticated. Spec: OIDC Core 2 (auth_time)."""
 
@@ -156,35 +163,44 @@ def find_reveal_refusal(
     return CONSENT_MISSING if lacks_consent and not is_self else None
 
 
-def parse_assurance(*, acr: object, max_age: object) -> Assurance:
+def parse_assurance(*, acr: object, max_age: object, vot: object = ()) -> Assurance:
     """Return the assurance that a view declares; without arguments, the empty one.
 
-    Raises: DeclarationInvalid if acr is not a list of values, or max_age not a timedelta of at least one minute.
+    Raises: DeclarationInvalid if acr is not a list of values, vot not one of vectors, or max_age not a timedelta of at
+    least one minute.
     """
     values: Any = acr if isinstance(acr, list | tuple) else [None]
     if not all(isinstance(value, str) and _ACR_PATTERN.fullmatch(value) for value in values):
         raise DeclarationInvalid("acr is a list of values without blanks, such as those of acr_values.")
+    vectors: Any = vot if isinstance(vot, list | tuple) else [None]
+    if not all(isinstance(vector, str) and VECTOR_PATTERN.fullmatch(vector) for vector in vectors):
+        raise DeclarationInvalid("vot is a list of vectors of trust such as P9.Cp.Cd.")
     if max_age is not None and (not isinstance(max_age, timedelta) or max_age < MIN_MAX_AGE):
         raise DeclarationInvalid("max_age is a timedelta of a minute or more.")
-    return Assurance(acr=tuple(values), max_age=max_age)
+    return Assurance(acr=tuple(values), vot=tuple(vectors), max_age=max_age)
 
 
-def parse_required_assurance(*, acr: object, max_age: object) -> Assurance:
+def parse_required_assurance(*, acr: object, max_age: object, vot: object = ()) -> Assurance:
     """Return the assurance that a view declares. Raises: DeclarationInvalid, also for the empty one."""
-    assurance = parse_assurance(acr=acr, max_age=max_age)
+    assurance = parse_assurance(acr=acr, vot=vot, max_age=max_age)
     if assurance == Assurance():
-        raise DeclarationInvalid("require_assurance: acr or max_age is missing.")
+        raise DeclarationInvalid("require_assurance: acr, vot or max_age is missing.")
     return assurance
 
 
-def find_assurance_refusal(assurance: Assurance, *, acr: str, auth_time: datetime | None, now: datetime) -> str | None:
+def find_assurance_refusal(
+    assurance: Assurance, *, acr: str, vot: str = "", auth_time: datetime | None, now: datetime
+) -> str | None:
     """Return the code of the rule that refuses a sign-in as too weak or too old, or None.
 
-    acr, auth_time: of the ID Token; "" and None if missing. An auth_time in the future does not show how recent the
-    authentication is, and counts as stale. Spec: OIDC Core 2; RFC 9470 3.
+    acr, vot, auth_time: of the ID Token; "" and None if missing. vot: under the declared trust mark. An auth_time in
+    the future does not show how recent the authentication is, and counts as stale.
+    Spec: OIDC Core 2; RFC 8485 4; RFC 9470 3.
     """
     if assurance.acr and acr not in assurance.acr:
         return ACR_INSUFFICIENT
+    if assurance.vot and not is_vector_sufficient(vot, accepted=assurance.vot):
+        return VOT_INSUFFICIENT
     if assurance.max_age is None:
         return None
     if auth_time is None:
@@ -198,6 +214,7 @@ def parse_access_policy(
     purpose: object,
     purposes: Collection[object],
     acr: object = (),
+    vot: object = (),
     max_age: object = None,
     label: object = None,
     has_consent: bool = False,
@@ -226,7 +243,7 @@ def parse_access_policy(
     return AccessPolicy(
         permission=permission,
         purposes=frozenset(map(str, allowed)),
-        assurance=parse_assurance(acr=acr, max_age=max_age),
+        assurance=parse_assurance(acr=acr, vot=vot, max_age=max_age),
         label=part2.PART2 if label else None,
     )
 

@@ -175,13 +175,19 @@ for _model in apps.get_models():
 
 
 def record_flag_changes(
-    user_model: type[Model], *, lock_before: Callable[[Model, Collection[str] | None], None]
+    user_model: type[Model],
+    *,
+    lock_before: Callable[[Model, Collection[str] | None], None],
+    watched: Collection[str] = (),
+    after_change: Callable[[Model, Mapping[str, Any], Mapping[str, Any]], None],
 ) -> None:
     """Record the changes of `is_active`, `is_staff` and `is_superuser` by each save of an account.
 
     In autocommit, Django sends no signal inside the transaction of a save. So methods of the class are replaced: a save
-    that writes a flag is in a transaction, and takes one SELECT, others no query.
+    that writes a flag or a watched field is in a transaction, and takes one SELECT, others no query.
     lock_before: locks what has to be locked before the row of the account; called with the account and update_fields.
+    watched: further fields. after_change: called in the transaction with the account, and the old and new values of the
+    flags and watched fields, if some of them have changed; not for a new account.
     """
     save_base, save_table = user_model.save_base, user_model._save_table  # type: ignore[attr-defined]
     save_signature = signature(save_table)
@@ -190,7 +196,8 @@ def record_flag_changes(
     def save_base_in_transaction(self: Model, *args: Any, **kwargs: Any) -> None:
         update_fields = kwargs.get("update_fields")
         using = kwargs.get("using") or router.db_for_write(type(self), instance=self)
-        is_transaction_needed = _list_flags(user_model, update_fields) and not connections[using].in_atomic_block
+        is_written = bool(_list_flags(user_model, update_fields, watched=watched))
+        is_transaction_needed = is_written and not connections[using].in_atomic_block
         with transaction.atomic(using=using) if is_transaction_needed else nullcontext():
             lock_before(self, update_fields)
             save_base(self, *args, **kwargs)
@@ -200,46 +207,57 @@ def record_flag_changes(
     def save_table_with_event(self: Any, *args: Any, **kwargs: Any) -> Any:
         call = save_signature.bind(self, *args, **kwargs).arguments
         model, using = call["cls"], call["using"]
-        names = [] if call.get("raw") else _list_flags(model, call.get("update_fields"), local=True)
+        fields = call.get("update_fields")
+        names = [] if call.get("raw") else _list_flags(model, fields, watched=watched, local=True)
+        if not names:
+            return save_table(self, *args, **kwargs)
         new = {name: getattr(self, name) for name in names}
-        old = _read_flags(model, self._get_pk_val(model._meta), names, using, lock=True)
+        row = _find_flags(model, self._get_pk_val(model._meta), names, using, lock=True)
+        old = row or {name: _FLAGS_OF_A_NEW_ACCOUNT.get(name) for name in names}
         result = save_table(self, *args, **kwargs)
         if old != new:
             # Read again: an attribute may be an expression.
             pk = self._get_pk_val(model._meta)
-            record_role_changes(_list_flag_changes(pk, old, _read_flags(model, pk, names, using)))
+            new = _find_flags(model, pk, names, using) or old
+            record_role_changes(_list_flag_changes(pk, old, new))
+            if row and old != new:
+                after_change(self, old, new)
         return result
 
     user_model.save_base = save_base_in_transaction  # type: ignore[method-assign]  # of this one class
     user_model._save_table = save_table_with_event  # type: ignore[attr-defined]
 
 
-def _list_flags(model: type[Model], update_fields: Collection[str] | None, *, local: bool = False) -> list[str]:
-    """Return the flags that a save of these fields writes. local: to the table of this model, without its parents."""
+def _list_flags(
+    model: type[Model], update_fields: Collection[str] | None, *, watched: Collection[str] = (), local: bool = False
+) -> list[str]:
+    """Return the flags and watched fields that a save of these fields writes.
+
+    local: to the table of this model, without its parents.
+    """
     fields = model._meta.local_concrete_fields if local else model._meta.concrete_fields
-    names = [field.name for field in fields if field.name in _FLAGS_OF_A_NEW_ACCOUNT]
+    names = [field.name for field in fields if field.name in _FLAGS_OF_A_NEW_ACCOUNT or field.name in watched]
     return [name for name in names if update_fields is None or name in update_fields]
 
 
-def _read_flags(
+def _find_flags(
     model: type[Model], pk: Any, names: Collection[str], using: str, *, lock: bool = False
-) -> dict[str, bool]:
-    """Return the stored flags, or those of a new account if there is no row."""
+) -> dict[str, Any] | None:
+    """Return the stored values, or None if there is no row."""
     rows = model._base_manager.using(using).filter(pk=pk)
     if lock:
         rows = rows.select_for_update(no_key=True)
-    stored = rows.values(*names).first() if names and pk is not None else None
-    return {name: _FLAGS_OF_A_NEW_ACCOUNT[name] for name in names} if stored is None else dict(stored)
+    return rows.values(*names).first() if pk is not None else None
 
 
 def _list_lost_flags(account: Model, using: str) -> Iterator[RoleChange]:
     """Yield the flags that are withdrawn if the account is deleted, without `is_active`, which every account has."""
     names = [name for name in _list_flags(get_user_model(), None) if not _FLAGS_OF_A_NEW_ACCOUNT[name]]
-    flags = _read_flags(get_user_model(), account.pk, names, using, lock=True)
-    return _list_flag_changes(account.pk, flags, dict.fromkeys(names, False))
+    flags = _find_flags(get_user_model(), account.pk, names, using, lock=True) or {}
+    return _list_flag_changes(account.pk, flags, dict.fromkeys(flags, False))
 
 
-def _list_flag_changes(pk: Any, old: Mapping[str, bool], new: Mapping[str, bool]) -> Iterator[RoleChange]:
+def _list_flag_changes(pk: Any, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[RoleChange]:
     for name, is_set in new.items():
-        if old[name] != is_set:
+        if name in _FLAGS_OF_A_NEW_ACCOUNT and old[name] != is_set:
             yield RoleChange(f"user/{pk}", "granted" if is_set else "withdrawn", name)

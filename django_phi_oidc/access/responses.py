@@ -5,9 +5,13 @@ import re
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import resolve_url
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, is_valid_path, reverse
+from django.utils.translation import get_language
 
 from .policy import Assurance
+
+RETRY_AFTER_SECONDS = 60
+"""For responses that an unavailable audit log causes. Spec: RFC 9110 10.2.3."""
 
 
 def is_navigation(request: HttpRequest) -> bool:
@@ -39,9 +43,14 @@ def format_step_up_challenge(assurance: Assurance) -> str:
 
 
 def format_bearer_challenge(**parameters: str) -> str:
-    """Return the challenge, without empty parameters. Spec: RFC 6750 3; RFC 9110 5.6.4 (quoted-string)."""
+    """Return the challenge, without empty parameters. Spec: RFC 6750 3."""
+    return format_challenge("Bearer", **parameters)
+
+
+def format_challenge(scheme: str, **parameters: str) -> str:
+    """Return the challenge of a scheme, without empty parameters. Spec: RFC 9110 5.6.4 (quoted-string), 11.6.1."""
     escaped = {name: re.sub(r'["\\]', r"\\\g<0>", value) for name, value in parameters.items() if value}
-    return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in escaped.items())
+    return f"{scheme} " + ", ".join(f'{name}="{value}"' for name, value in escaped.items())
 
 
 def get_sign_in_url() -> str:
@@ -50,6 +59,29 @@ def get_sign_in_url() -> str:
         return reverse("oidc_authentication_init")
     except NoReverseMatch:
         return resolve_url(settings.LOGIN_URL)
+
+
+def find_url(name_or_url: str) -> str:
+    """Return the URL that a setting such as LOGIN_REDIRECT_URL contains or names; empty if no URL has that name."""
+    try:
+        return resolve_url(name_or_url)
+    except NoReverseMatch:
+        return ""
+
+
+def find_start_url() -> str:
+    """Return the URL of LOGOUT_REDIRECT_URL, or of the project's root if that has a page; otherwise an empty text."""
+    if settings.LOGOUT_REDIRECT_URL:
+        return find_url(settings.LOGOUT_REDIRECT_URL)
+    return get_script_prefix() if has_page(get_script_prefix()) else ""
+
+
+def has_page(path: str) -> bool:
+    """Return whether a URL of this project matches the path, directly or with the prefix of the language."""
+    if not path.startswith(get_script_prefix()):
+        return False
+    path_info = f"/{path.removeprefix(get_script_prefix())}"
+    return bool(is_valid_path(path_info) or is_valid_path(f"/{get_language()}{path_info}"))
 
 
 def set_private_headers(response: HttpResponse) -> HttpResponse:

@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import groupby, islice
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from django.db import transaction
-
 from .._internal import clock
+from .._internal.batches import split_into_batches
 from ..audit.events import MAX_ITEMS, Action, NewEvent
 from ..audit.outbox import enqueue_many
 from ..audit.request_context import current_origin
@@ -44,19 +43,19 @@ def collect_role_changes() -> Iterator[list[RoleChange]]:
 def record_role_changes(changes: Iterable[RoleChange]) -> None:
     """Write the events of the changes in the open transaction, with the origin of the current request or command.
 
-    Raises: KeyMissing, DatabaseError; the transaction is then rolled back, even if the caller handles the error.
+    Requires: the caller, or Django, marks the transaction for rollback after an error. Raises: KeyMissing,
+    DatabaseError.
     """
     if (collected := _collected_changes.get()) is not None:
         collected.extend(changes)
         return
-    with transaction.atomic(savepoint=False):
-        enqueue_many(list(build_role_events(changes, origin=current_origin(), now=clock.now())))
+    enqueue_many(list(build_role_events(changes, origin=current_origin(), now=clock.now())))
 
 
 def build_role_events(changes: Iterable[RoleChange], **event_fields: Any) -> Iterator[NewEvent]:
     """Yield an event for each resource, or several if its names do not fit into the lists of one event."""
     for resource, own in groupby(sorted(changes), attrgetter("resource")):
-        while batch := list(islice(own, MAX_ITEMS)):
+        for batch in split_into_batches(own, MAX_ITEMS):
             detail: dict[str, list[str]] = {}
             for _, key, name in batch:
                 detail.setdefault(key, []).append(name)

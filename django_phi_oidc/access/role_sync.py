@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.db import router, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.views.decorators.debug import sensitive_variables
 
@@ -58,6 +59,41 @@ def sync_roles(
     return plan
 
 
+def grant_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
+    """Give the account these roles and record the changes, in one transaction. Return the roles that it did not have.
+
+    Raises: KeyMissing, DatabaseError, and then nothing is granted.
+    """
+    return _change_roles(user, roles, RoleOutcome.ADDED)
+
+
+def withdraw_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
+    """Remove these roles from the account and record the changes, in one transaction. Return the roles that it had."""
+    return _change_roles(user, roles, RoleOutcome.REMOVED)
+
+
+def list_held_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
+    """Return those of the roles that the account has."""
+    return [role for role in roles if _has_role(user, role)]
+
+
+def _change_roles(user: Any, roles: Sequence[Role], outcome: RoleOutcome) -> list[Role]:
+    users = get_user_model()
+    with transaction.atomic(using=router.db_for_write(users)):
+        locked = users._base_manager.select_for_update(no_key=True).get(pk=user.pk)
+        held = list_held_roles(locked, roles)
+        changed = held if outcome is RoleOutcome.REMOVED else [role for role in roles if role not in held]
+        _apply_plan(locked, dict.fromkeys(changed, outcome))
+    return changed
+
+
+def list_missing_groups(roles: Sequence[Role]) -> list[str]:
+    """Return the names of those roles that are groups which do not exist."""
+    names = [role.name for role in roles if role.kind == "group"]
+    existing = set(_filter_groups(names).values_list("name", flat=True)) if names else set()
+    return [name for name in names if name not in existing]
+
+
 @sensitive_variables("claims")
 def plan_roles(user: Any, *, rules: Sequence[RoleRule], claims: Mapping[str, Any]) -> RolePlan:
     """Return what `sync_roles` would do, without writing. user: None for a person without an account."""
@@ -97,6 +133,10 @@ def _find_last_administrator_roles(user: Any, rules: Sequence[RoleRule], removed
     for role in get_administrative_groups(rules).intersection(removed):
         if not others.filter(groups__name=role.name).exists():
             yield role
+
+
+def _has_role(user: Any, role: Role) -> bool:
+    return bool(user.groups.filter(name=role.name).exists() if role.kind == "group" else getattr(user, role.name))
 
 
 def _filter_groups(names: Sequence[str]) -> Any:

@@ -28,6 +28,7 @@ class StepUpRequest:
 
     session_id: str
     acr: tuple[str, ...]
+    vot: tuple[str, ...] = ()
     max_age_seconds: int | None
     next_url: str = field(repr=False)
     created_timestamp: float
@@ -43,6 +44,7 @@ def create_step_up_url(assurance: Assurance, *, session_id: str, next_url: str, 
     step_up_request = StepUpRequest(
         session_id=session_id,
         acr=assurance.acr,
+        vot=assurance.vot,
         max_age_seconds=None if assurance.max_age is None else int(assurance.max_age.total_seconds()),
         next_url=next_url,
         created_timestamp=now.timestamp(),
@@ -57,7 +59,7 @@ def parse_step_up_request(encrypted_request: str, *, session_id: str, now: datet
         return None
     try:
         fields = json.loads(value)
-        step_up_request = StepUpRequest(**{**fields, "acr": tuple(fields["acr"])})
+        step_up_request = StepUpRequest(**{**fields, "acr": tuple(fields["acr"]), "vot": tuple(fields.get("vot", ()))})
     except (TypeError, KeyError):
         # TypeError and KeyError: another release of this package has encrypted it.
         return None

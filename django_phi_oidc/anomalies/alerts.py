@@ -14,6 +14,7 @@ from django.db.models import Q
 from django.utils.translation import gettext, ngettext, override
 
 from .._internal.sql import delete_in_batches
+from ..audit.descriptions import get_alert_label
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..signals import security_alert
@@ -157,7 +158,8 @@ def _send_alert_mail(alerts: Sequence[SecurityAlert], recipients: Sequence[str])
 
 
 def _format_alert_line(alert: SecurityAlert) -> str:
-    values = {"severity": alert.get_severity_display(), "kind": alert.kind, "count": alert.count, "alert": alert.pk}
+    label = get_alert_label(alert.kind)
+    values = {"severity": alert.get_severity_display(), "kind": label, "count": alert.count, "alert": alert.pk}
     text = ngettext(
         "%(severity)s: %(kind)s, seen %(count)d time; alert %(alert)d",
         "%(severity)s: %(kind)s, seen %(count)d times; alert %(alert)d",

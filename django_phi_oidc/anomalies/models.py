@@ -3,6 +3,7 @@
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 
 from .rules import Severity
 
@@ -73,7 +74,7 @@ class SecurityAlert(models.Model):
     class Meta:
         verbose_name, verbose_name_plural = _("security alert"), _("security alerts")
         default_permissions = ("view",)
-        permissions = (("acknowledge_securityalert", "Can acknowledge security alerts"),)
+        permissions = (("acknowledge_securityalert", gettext_noop("Can acknowledge security alerts")),)
         constraints = (
             models.UniqueConstraint(
                 fields=["kind", "key"], condition=Q(acknowledged_at=None), name="phi_oidc_securityalert_open"

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..audit.actions import DISCLOSURE_ACTIONS
 from ..audit.events import Action, Event, get_registered_disclosure_actions
+from ..errors import is_outage_status
 
 RuleMemory = dict[str, Any]
 
@@ -130,6 +131,8 @@ FORGERY_REASONS = frozenset(
         "userinfo_sub_mismatch",
     }
 )
+OUTAGE_REASONS = frozenset({"provider_unavailable", "provider_suspended", "transport_unreachable", "transport_timeout"})
+"""While a provider is away, users try again: such refusals say nothing about the address or the person."""
 EXPIRY_REASONS = frozenset({"exp_invalid", "token_expired"})
 ALERT_SEVERITIES: Mapping[str, Severity] = {
     "access_token_lifetime": Severity.INFO,
@@ -193,11 +196,14 @@ def _refusal_rules() -> tuple[Rule, ...]:
         return Rule(kind=kind, key=key, **{"actions": REFUSAL_ACTIONS, **options})
 
     return (
-        burst("refusals_by_address", lambda event: event.client_ip or None, 15, five_minutes),
+        burst("refusals_by_address", lambda event: _unless_outage(event, event.client_ip), 15, five_minutes),
         burst("refusals_by_provider", lambda event: event.provider or None, 60, five_minutes),
         # By the pseudonym, the user of a code, or the signed-in user.
         burst(
-            "refusals_by_person", lambda event: event.subject or event.resource or event.actor or None, 5, ten_minutes
+            "refusals_by_person",
+            lambda event: _unless_outage(event, event.subject or event.resource or event.actor),
+            5,
+            ten_minutes,
         ),
         refusal("replay", REPLAY_REASONS),
         Rule(kind="logout_token_refused", actions={Action.LOGOUT_REFUSED}, key=_logout_refusal_key),
@@ -212,6 +218,12 @@ def _refusal_rules() -> tuple[Rule, ...]:
             memory_lifetime=ten_minutes,
         ),
     )
+
+
+def _unless_outage(event: Event, key: str) -> str | None:
+    """Return the key, or None if the provider was away, so that neither the address nor the person is the reason."""
+    status = json.loads(event.detail).get("provider_status", 0) if event.reason in ("token_error", "par_error") else 0
+    return None if event.reason in OUTAGE_REASONS or is_outage_status(status) else key or None
 
 
 def _logout_refusal_key(event: Event) -> str | None:

@@ -14,6 +14,7 @@ class Action(StrEnum):
     LOGOUT_REFUSED = "logout.refused"
     SESSION_RENEWED = "session.renewed"
     SESSION_ENDED = "session.ended"
+    SESSION_END_REQUESTED = "session.end_requested"
     TOKEN_REVOKED = "token.revoked"
     TOKEN_REVOCATION_FAILED = "token.revocation_failed"
     CLAIM_STORED = "claim.stored"
@@ -51,24 +52,26 @@ class Action(StrEnum):
     ALERT_ACKNOWLEDGED = "alert.acknowledged"
     ALERT_MUTED = "alert.muted"
     ALERT_UNMUTED = "alert.unmuted"
+    DELIVERY_REQUESTED = "delivery.requested"
     CONFIGURATION_CHANGED = "configuration.changed"
 
 
 DETAIL_KEYS: Mapping[str, frozenset[str]] = {
-    Action.LOGIN_SUCCEEDED: frozenset({"acr", "amr", "claims"}),
-    Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "count"}),
+    Action.LOGIN_SUCCEEDED: frozenset({"acr", "amr", "claims", "vot"}),
+    Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "provider_status", "claims", "count", "match"}),
     Action.LOGOUT_COMPLETED: frozenset(),
     Action.LOGOUT_RECEIVED: frozenset({"sessions"}),
     Action.LOGOUT_REFUSED: frozenset({"count", "rule"}),
-    Action.SESSION_RENEWED: frozenset({"acr", "amr"}),
+    Action.SESSION_RENEWED: frozenset({"acr", "amr", "vot"}),
     Action.SESSION_ENDED: frozenset({"tokens"}),
+    Action.SESSION_END_REQUESTED: frozenset({"job", "scope", "sessions"}),
     Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
-    Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status"}),
+    Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status", "provider_error"}),
     Action.CLAIM_STORED: frozenset({"claims", "place"}),
     Action.CLAIM_REVEALED: frozenset({"claim", "consent", "notice"}),
     Action.CLAIM_OVERFETCHED: frozenset({"claims"}),
     Action.CLAIM_SCRUBBED: frozenset({"claims", "counts", "cause", "place"}),
-    Action.SUBJECT_LINKED: frozenset({"created"}),
+    Action.SUBJECT_LINKED: frozenset({"created", "method"}),
     Action.SUBJECT_UNLINKED: frozenset(),
     Action.SUBJECT_EXPORTED: frozenset({"claims", "consent", "notice", "suspended_until"}),
     Action.SUBJECT_ACCOUNTED: frozenset({"since", "count", "sha256", "withheld", "suspended_until"}),
@@ -97,10 +100,13 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "kinds"}),
     Action.AUDIT_ARCHIVED: frozenset({"first", "tree_size", "sha256"}),
     Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
-    Action.ALERT_RAISED: frozenset({"rule", "count", "claims", "emergency", "roles", "hint", "attempts", "status"}),
+    Action.ALERT_RAISED: frozenset(
+        {"rule", "count", "claims", "emergency", "roles", "hint", "attempts", "status", "provider_error"}
+    ),
     Action.ALERT_ACKNOWLEDGED: frozenset({"rule"}),
     Action.ALERT_MUTED: frozenset({"rule", "until"}),
     Action.ALERT_UNMUTED: frozenset({"rule"}),
+    Action.DELIVERY_REQUESTED: frozenset(),
     Action.CONFIGURATION_CHANGED: frozenset(
         {"digest", "previous", "options", "warnings_added", "warnings_removed", "silenced"}
     ),
@@ -108,7 +114,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
 """The allowed keys of `detail` for each action. `sanitized` and `signed_late` are only set by this package."""
 WITHDRAWAL_ACTIONS = frozenset(
     {
-        *(Action.LOGOUT_COMPLETED, Action.LOGOUT_RECEIVED, Action.SESSION_ENDED),
+        *(Action.LOGOUT_COMPLETED, Action.LOGOUT_RECEIVED, Action.SESSION_ENDED, Action.SESSION_END_REQUESTED),
         *(Action.TOKEN_REVOKED, Action.TOKEN_REVOCATION_FAILED),
         *(Action.CLAIM_SCRUBBED, Action.SUBJECT_UNLINKED, Action.ACTIVATION_REVOKED),
         *(Action.EMERGENCY_CLOSED, Action.EMERGENCY_EXPIRED, Action.ALERT_RAISED),
@@ -120,6 +126,10 @@ ROLE_WITHDRAWAL_KEYS = frozenset({"removed", "withdrawn", "permissions_removed"}
 """An event `role.changed` with no other keys in its detail withdraws something, too."""
 DISCLOSURE_ACTIONS = frozenset({Action.CLAIM_REVEALED, Action.ACCESS_GRANTED, Action.SUBJECT_EXPORTED})
 """Actions that disclose a person's data; a host project registers its own by `register_actions`."""
+SHOWN_REFUSAL_ACTIONS = frozenset(
+    {Action.LOGIN_REFUSED, Action.ACTIVATION_REFUSED, Action.ACCESS_DENIED, Action.EMERGENCY_REFUSED}
+)
+"""Refusals that a user sees as a page: its reference is the id of the event."""
 RESERVED_PREFIXES = frozenset(
     {
         *(action.partition(".")[0] for action in Action),

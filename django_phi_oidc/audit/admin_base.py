@@ -1,42 +1,59 @@
 """Base classes of the package's admin pages.
 
-They have fast lists with a million rows, forms that show errors as messages, and audit events for refusals.
+They have fast lists with a million rows, forms that show errors as messages, and audit events for refusals. The pages
+of the audit log (`TrailAdminMixin`) are read-only, and each view is an event that is committed before the response.
 """
 
 import logging
+import uuid
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.admin.utils import unquote
-from django.contrib.admin.widgets import AdminSplitDateTime
+from django.contrib.auth import get_permission_codename
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import DateTimeField
 from django.forms import SplitDateTimeField
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
+from .._internal import clock
+from .._internal.admin_theme import ThemedModelAdmin, ThemedSplitDateTime
 from ..errors import AuditUnavailable, PhiOidcError
-from .admin import record_access_denied, render_trail_unavailable
+from .events import OUTCOMES, Action, EventOutcome
+from .recorder import record
+from .refusals import RecordedRefusal
+from .request_context import Actor, get_request_id
+from .storage import translate_database_errors
 
 logger = logging.getLogger("django_phi_oidc.admin")
+TrailView = Callable[..., HttpResponseBase]
+_APP_LABEL = "django_phi_oidc"
 MAX_COUNTED_ROWS = 10_000
+_ADD_PAGES = ("add", "import", "template", "codes")
+"""Pages that add rows, by the end of their URL names: the form, and those of an import."""
 _MESSAGES_BY_CODE = {
-    "held_for_legal_reasons": gettext_noop("A legal hold keeps what is stored about this person: release it first."),
-    "sub_invalid": gettext_noop("sub is not 1 to 255 ASCII characters."),
-    "sub_not_pairwise": gettext_noop("sub is an identifier that other clients see too."),
+    "held_for_legal_reasons": gettext_noop("A legal hold protects the data of this person. Release it first."),
+    "sub_invalid": gettext_noop("The subject (sub) must have 1 to 255 ASCII characters."),
+    "sub_not_pairwise": gettext_noop(
+        "This subject (sub) is the same for all clients of the provider. Enter the pairwise one."
+    ),
 }
 """Messages of refusals that staff can resolve, by code."""
 
 if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[Any]
     BasePaginator = Paginator[Any]
 else:
-    ModelAdmin, BasePaginator = admin.ModelAdmin, Paginator
+    BasePaginator = Paginator
 
 
 def get_error_message(error: PhiOidcError | ObjectDoesNotExist) -> str:
@@ -45,7 +62,7 @@ def get_error_message(error: PhiOidcError | ObjectDoesNotExist) -> str:
     For an error that only operators can resolve it has only the code; the details are in the application log.
     """
     if isinstance(error, ObjectDoesNotExist):
-        return _("The object does not exist any more.")
+        return _("This record does not exist any more.")
     if error.details:
         return _(error.message) % error.details
     if error.code in _MESSAGES_BY_CODE:
@@ -71,8 +88,27 @@ class CappedPaginator(BasePaginator):
         return int(rows[:MAX_COUNTED_ROWS].count())
 
 
-class AuditedAdmin(ModelAdmin):
+class NamedRow:
+    """A row for the templates, with the text of its heading and breadcrumb instead of its id."""
+
+    def __init__(self, row: Any, text: str) -> None:
+        self._row, self._text = row, text
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._row, name)
+
+
+class AuditedAdmin(ThemedModelAdmin):
     """Records `access.denied` for refused pages and actions, committed before the response."""
+
+    operation_permissions: tuple[tuple[str, str], ...] = ()
+    """Operations with the codename of their permission, if it is not Django's: the page of a refusal names it."""
+
+    class Media:
+        css = {"all": ("django_phi_oidc/lists.css",)}  # noqa: RUF012 -- the type that Django expects
 
     @property
     def urls(self) -> list[Any]:
@@ -103,7 +139,15 @@ class AuditedAdmin(ModelAdmin):
         """Show Django's history of a row. Without this check Django discloses whether the row exists."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        return super().history_view(request, object_id, extra_context)
+        context = dict(extra_context or {})
+        if (row := self.get_object(request, unquote(object_id))) is not None:
+            context["title"] = self.name_row(request, row)
+            context["object"] = NamedRow(row, context["title"])
+        return super().history_view(request, object_id, context)
+
+    def name_row(self, request: HttpRequest, row: Any) -> str:
+        """Return the row in words, for a heading."""
+        return str(capfirst(self.opts.verbose_name))
 
     def _list_denied_actions(self, request: HttpRequest) -> list[str]:
         """Return the requested list actions that exist but are not permitted. Popups have no actions."""
@@ -112,6 +156,26 @@ class AuditedAdmin(ModelAdmin):
         existing = {*(self.actions or ()), *(name for name, _ in self.admin_site.actions)}
         return sorted({*request.POST.getlist("action")} & existing - self.get_actions(request).keys())
 
+    def _find_missing_permission(self, request: HttpRequest, page: str, action: str) -> str:
+        """Return the first permission for the page or action that the user lacks; "" if none would permit it."""
+        operations = ["view"]
+        if action:
+            of_site = [function for name, function in self.admin_site.actions if name == action]
+            function = of_site[0] if of_site else getattr(self, action)
+            operations = list(getattr(function, "allowed_permissions", []))
+        elif page == "delete":
+            operations = ["delete"]
+        elif page in _ADD_PAGES:
+            operations = ["add"]
+        elif request.method == "POST":
+            operations.append("change")
+        codenames = {name: get_permission_codename(name, self.opts) for name in operations}
+        codenames |= {name: codename for name, codename in self.operation_permissions if name in codenames}
+        existing = {get_permission_codename(name, self.opts) for name in self.opts.default_permissions}
+        existing |= {codename for codename, _ in self.opts.permissions}
+        permissions = [f"{self.opts.app_label}.{name}" for name in codenames.values() if name in existing]
+        return next((name for name in permissions if not request.user.has_perm(name)), "")
+
     def _log_denied_access(self, pattern: URLPattern) -> URLPattern:
         view = pattern.callback
 
@@ -119,18 +183,25 @@ class AuditedAdmin(ModelAdmin):
         def audited_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             try:
                 return view(request, *args, **kwargs)
+            except RecordedRefusal:
+                # Of ADMIN_ASSURANCE, for example.
+                raise
             except PermissionDenied as refusal:
                 # Keys without a row come from the URL, and are not written to the event.
                 row = self.get_object(request, unquote(kwargs.get("object_id", "")))
                 row_keys = [row.pk] if row else []
                 resource = getattr(refusal, "resource", "")
-                is_list = str(pattern.name).endswith("_changelist")
+                page = str(pattern.name).rpartition("_")[2]
+                actions = (self._list_denied_actions(request) if page == "changelist" else []) or [""]
                 try:
-                    for action in (is_list and self._list_denied_actions(request)) or [""]:
+                    event_ids = [
                         record_access_denied(request, self.opts, *row_keys, operation=action, resource=resource)
+                        for action in actions
+                    ]
                 except AuditUnavailable:
                     return render_trail_unavailable(request, self.admin_site)
-                raise
+                permission = self._find_missing_permission(request, page, actions[0])
+                raise RecordedRefusal(reference=str(event_ids[0]), permission=permission) from refusal
 
         pattern.callback = audited_view
         return pattern
@@ -173,7 +244,7 @@ class CascadeOnlyAdmin(ReadOnlyAdmin):
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), "show_delete": False})
 
 
-class LabelledSplitDateTimeWidget(AdminSplitDateTime):
+class LabelledSplitDateTimeWidget(ThemedSplitDateTime):
     """Labels its two inputs for screen readers, which Django does not before 6.1."""
 
     def __init__(self, attrs: Any = None) -> None:
@@ -189,6 +260,14 @@ class ErrorMessageAdmin(AuditedAdmin):
         DateTimeField: {"form_class": SplitDateTimeField, "widget": LabelledSplitDateTimeWidget}
     }
 
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Name the time zone of times: the pages show times in UTC."""
+        field: Any = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None and isinstance(db_field, DateTimeField):
+            zone = _("Time zone: %(zone)s.") % {"zone": timezone.get_current_timezone_name()}
+            field.help_text = f"{field.help_text} {zone}".strip()
+        return field
+
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -200,3 +279,117 @@ class ErrorMessageAdmin(AuditedAdmin):
 
     def get_retry_url(self, request: HttpRequest) -> str:
         return request.path
+
+
+def require_trail_permission(
+    view: TrailView,
+    *,
+    methods: Collection[str],
+    has_permission: Callable[[Any, HttpRequest], bool],
+    permission: str = "",
+) -> TrailView:
+    """Check a permission before the view. Refusals are events too; without the audit log nothing is permitted.
+
+    permission: the one that a refusal names; "": that to view the model.
+    """
+
+    @wraps(view)
+    def guarded_view(self: Any, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
+        try:
+            if not has_permission(self, request):
+                self.deny(request, *kwargs.values(), permission=permission)
+            if request.method not in methods:
+                return HttpResponseNotAllowed(methods)
+            return view(self, request, **kwargs)
+        except AuditUnavailable:
+            return render_trail_unavailable(request, self.admin_site)
+
+    return guarded_view
+
+
+def require_view_permission(view: TrailView) -> TrailView:
+    """Check the view permission before a view for GET and HEAD."""
+    return require_trail_permission(
+        view, methods=("GET", "HEAD"), has_permission=lambda page, request: page.has_view_permission(request)
+    )
+
+
+class TrailAdminMixin:
+    """What the audit pages use of Django's admin: layout and sign-in, but no way to change anything."""
+
+    opts: Any
+    model: Any
+    admin_site: admin.AdminSite
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    has_change_permission = has_delete_permission = has_add_permission
+
+    def get_view_permission(self) -> str:
+        """Return the permission that the pages require."""
+        return f"{_APP_LABEL}.view_{self.opts.model_name}"
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm(self.get_view_permission()))
+
+    def deny(self, request: HttpRequest, *row_keys: Any, permission: str = "") -> NoReturn:
+        """Refuse the request, after its event is committed. Raises: RecordedRefusal, AuditUnavailable."""
+        # Keys without a row come from the URL, and are not written to the event. PostgreSQL refuses a NUL.
+        keys = [key for key in row_keys if "\0" not in str(key)]
+        with translate_database_errors():
+            rows = [key for key in keys if self.model._base_manager.filter(pk=key).exists()]
+        event_id = record_access_denied(request, self.opts, *rows)
+        required = [name for name in (self.get_view_permission(), permission) if name]
+        missing = next((name for name in required if not request.user.has_perm(name)), "")
+        raise RecordedRefusal(reference=str(event_id), permission=missing)
+
+    def build_urls(self, views: Mapping[str, tuple[str, TrailView]]) -> list[Any]:
+        """Return the URLs of these views only: the admin's own views would read without an event."""
+        prefix = f"{_APP_LABEL}_{self.opts.model_name}"
+        wrap = self.admin_site.admin_view
+        return [path(route, wrap(view), name=f"{prefix}_{name}") for name, (route, view) in views.items()]
+
+    def render_page(self, request: HttpRequest, template_name: str, **context: Any) -> HttpResponseBase:
+        """Render an admin page. Its data must be loaded already: templates make no queries."""
+        frame = {**self.admin_site.each_context(request), "opts": self.opts, **context}
+        return TemplateResponse(request, f"admin/{_APP_LABEL}/{self.opts.model_name}/{template_name}.html", frame)
+
+
+def record_request_event(
+    request: HttpRequest, action: Action, *, outcome: EventOutcome = OUTCOMES[0], **event_fields: Any
+) -> uuid.UUID:
+    """Commit an event with the request's user as its actor, and return its id. Raises: AuditUnavailable."""
+    return record(action, origin=Actor.from_request(request).origin, now=clock.now(), outcome=outcome, **event_fields)
+
+
+def record_access_denied(
+    request: HttpRequest, opts: Any, *row_keys: Any, operation: str = "", resource: str = ""
+) -> uuid.UUID:
+    """Commit that a page of a model, or an operation, was refused, and return the event's id. Raises: AuditUnavailable.
+
+    row_keys: the row concerned, if any. operation: by default the page. resource: replaces the model and row.
+    """
+    page = operation or str(getattr(request.resolver_match, "url_name", "")).rpartition("_")[2]
+    resource, detail = (
+        resource or "/".join([opts.object_name, *map(str, row_keys)]),
+        {"page": f"{opts.model_name}/{page}"},
+    )
+    fields: dict[str, Any] = {"reason": "permission_missing", "resource": resource, "detail": detail}
+    return record_request_event(request, Action.ACCESS_DENIED, outcome="failure", **fields)
+
+
+def render_trail_unavailable(request: HttpRequest, site: admin.AdminSite) -> HttpResponse:
+    """Return the page, with status 503, for requests whose event cannot be written."""
+    reference = get_request_id(request)
+    logger.error("A page of the admin was not shown: the audit log is unavailable. reference=%s", reference)
+    context = {
+        **site.each_context(request),
+        "title": _("The audit log is not available"),
+        "reference": reference,
+        "retry_url": request.get_full_path() if request.method == "GET" else "",
+        "home_url": reverse("admin:index", current_app=site.name) if site.has_permission(request) else "",
+    }
+    response = TemplateResponse(request, f"admin/{_APP_LABEL}/trail_unavailable.html", context, status=503)
+    response["Retry-After"] = "60"
+    return response

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from .._internal.overrides import override_global
@@ -59,6 +60,7 @@ _MEMBER_PATTERNS = {
     "v": "1",
 }
 _registered_actions: dict[str, frozenset[str]] = {}
+_registered_labels: dict[str, Any] = {}
 _registered_disclosures: set[str] = set()
 
 
@@ -154,12 +156,18 @@ _PLAIN_EVENT_PATTERN = re.compile(
 Its detail and its time are still to be checked."""
 
 
-def register_actions(actions: Mapping[str, Collection[str]], *, disclosures: Collection[str] = ()) -> None:
+def register_actions(
+    actions: Mapping[str, Collection[str]],
+    *,
+    disclosures: Collection[str] = (),
+    labels: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Allow this process to write actions of the host project; each name maps to the keys that its `detail` may have.
 
     A name is `prefix.name`, of a-z, 0-9 and _, whose prefix this package does not reserve. A key is an ASCII identifier
     that is not a field of an event. disclosures: those of the actions that disclose a person's data, which the person
-    may have accounted. Registers all or none; repeating a registration with the same keys changes nothing.
+    may have accounted. labels: what the admin shows instead of an action's name, such as a result of `gettext_lazy`.
+    Registers all or none; repeating a registration with the same keys changes nothing.
     Raises: ValueError, also for an action that is already registered with other keys.
     """
     new = {name: _validate_detail_keys(name, keys) for name, keys in actions.items()}
@@ -168,8 +176,21 @@ def register_actions(actions: Mapping[str, Collection[str]], *, disclosures: Col
             raise ValueError(f"{name} is registered with other detail keys.")
     if isinstance(disclosures, str) or not new.keys() >= set(disclosures):
         raise ValueError("disclosures must be a list of actions that are registered in the same call.")
+    if not new.keys() >= labels.keys():
+        raise ValueError("labels must be those of actions that are registered in the same call.")
     _registered_actions.update(new)
     _registered_disclosures.update(disclosures)
+    _registered_labels.update(labels)
+
+
+def list_actions() -> list[str]:
+    """Return the actions of this package and those that the host project registered in this process, sorted."""
+    return sorted([*(action.value for action in Action), *_registered_actions])
+
+
+def find_registered_label(action: str) -> str:
+    """Return the host project's label of its action; empty if it has none."""
+    return str(_registered_labels.get(action, ""))
 
 
 def get_registered_disclosure_actions() -> frozenset[str]:

@@ -9,13 +9,14 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from .actions import RESERVED_PREFIXES, Action
-from .events import MAX_CHARACTERS
+from .events import MAX_CHARACTERS, OUTCOMES
 from .search import EventFilters
 
 _EARLIEST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """No event id has an earlier time."""
 _MAX_TREE_SIZE = 2**63 - 1
-_OUTCOME_LABELS = {"success": _("success"), "failure": _("failure"), "error": _("error")}
+_MAX_LIST_CHARACTERS = 2_000
+SHOW_ROUTINE = "show"
 
 
 class UTCDateTimeField(forms.DateTimeField):
@@ -32,37 +33,50 @@ class UTCDateTimeField(forms.DateTimeField):
         return time
 
 
-def _create_text_field(label: Any, **options: Any) -> forms.CharField:
+def _create_text_field(max_length: int = MAX_CHARACTERS) -> forms.CharField:
     """Return a field for the value of an event column. Django refuses NUL."""
-    return forms.CharField(label=label, required=False, max_length=MAX_CHARACTERS, **options)
+    return forms.CharField(required=False, max_length=max_length)
 
 
 class EventFiltersForm(forms.Form):
-    """Filters for events. Texts must match completely."""
+    """Filters for events, without labels: only the query string is parsed. Texts must match completely."""
 
-    search = _create_text_field(
-        _("Search"),
-        help_text=_("A UUID, in full: of an event, a session or a subject. Anything else: an actor."),
-        widget=forms.SearchInput,
-    )
-    action = _create_text_field(_("Action"), widget=forms.TextInput(attrs={"list": "trail-actions"}))
-    outcome = forms.ChoiceField(label=_("Outcome"), required=False, choices=[("", _("any")), *_OUTCOME_LABELS.items()])
-    actor = _create_text_field(_("Actor"), help_text=_("The primary key of a user, or os:name@host of a command."))
-    subject = _create_text_field(_("Subject"), help_text=_("The UUID of the person whose data was used."))
-    since = UTCDateTimeField(label=_("From (UTC)"), required=False)
-    until = UTCDateTimeField(label=_("Before (UTC)"), required=False)
+    search = _create_text_field()
+    action = _create_text_field(_MAX_LIST_CHARACTERS)
+    outcome = forms.ChoiceField(required=False, choices=[(name, name) for name in OUTCOMES])
+    actor = _create_text_field()
+    subject = _create_text_field()
+    purpose = _create_text_field()
+    person = _create_text_field(_MAX_LIST_CHARACTERS)
+    since = UTCDateTimeField(required=False)
+    until = UTCDateTimeField(required=False)
+    routine = forms.ChoiceField(required=False, choices=[(SHOW_ROUTINE, SHOW_ROUTINE)])
+    """Whether the page shows routine events. It is no filter: an export has them in any case."""
 
     def clean_action(self) -> str:
         """Refuse actions that no event can have. Actions of host projects, even former ones, have other prefixes."""
-        action = str(self.cleaned_data["action"])
-        prefix, dot, name = action.partition(".")
-        if action and action not in set(Action) and (prefix in RESERVED_PREFIXES or not (prefix and dot and name)):
-            raise ValidationError(_("There is no such action."))
-        return action
+        actions = str(self.cleaned_data["action"])
+        for action in actions.split(",") if actions else ():
+            prefix, dot, name = action.partition(".")
+            if action not in set(Action) and (prefix in RESERVED_PREFIXES or not (prefix and dot and name)):
+                raise ValidationError(_("There is no such action."))
+        return actions
+
+    def clean_person(self) -> str:
+        """Refuse subjects that are no UUIDs: each becomes part of the query, and the subject of an event."""
+        account, *subjects = [part for part in str(self.cleaned_data["person"]).split(",") if part] or [""]
+        parse = forms.UUIDField().to_python
+        return ",".join(dict.fromkeys([account, *(str(parse(subject)) for subject in subjects)]))
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = self.cleaned_data
+        if cleaned.get("search") and cleaned.get("person"):
+            raise ValidationError(_("Search for an ID, or select a person, not both."))
+        return cleaned
 
     def get_filters(self) -> EventFilters:
         """Requires: is_valid()."""
-        return EventFilters(**self.cleaned_data)
+        return EventFilters(**{name: value for name, value in self.cleaned_data.items() if name != "routine"})
 
     def build_query_parameters(self) -> dict[str, str]:
         """Return the used filters as they are in a URL, and as the browser's input for a time accepts them."""

@@ -6,6 +6,7 @@ from django.core.exceptions import FieldError
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 
 
 class AppendOnlyError(FieldError):
@@ -68,7 +69,10 @@ class AuditEvent(AppendOnlyModel):
         verbose_name, verbose_name_plural = _("audit event"), _("audit events")
         ordering = ("id",)
         default_permissions = ("view",)
-        permissions = (("export_auditevent", "Can export audit events"),)
+        permissions = (
+            ("export_auditevent", gettext_noop("Can export audit events")),
+            ("lookup_auditevent", gettext_noop("Can look up the reference of a refusal")),
+        )
         # Every event pays for each index, so the indexes leave out empty values and the most frequent outcome.
         indexes = (
             models.Index(fields=["action", "id"], name="phi_oidc_audit_action"),

@@ -21,7 +21,7 @@ from .._internal.randomness import lowest_uuid7
 from .._internal.sql import delete, insert
 from ..crypto import keyring
 from ..errors import AuditUnavailable, KeyMissing
-from .events import Action, AuthenticatedEvent, EventFields, NewEvent, Origin, parse_event, serialize_event
+from .events import Action, AuthenticatedEvent, Event, EventFields, NewEvent, Origin, parse_event, serialize_event
 from .models import AuditOutbox
 from .recorder import ALERT_INTERVAL, raise_audit_alert
 from .storage import (
@@ -165,6 +165,13 @@ def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
         moved += len(stored)
     reset_cooldown()
     return moved
+
+
+def list_waiting_events(action: Action) -> list[Event]:
+    """Return the events of that action that are not in the audit log yet. One that is being moved may be in both."""
+    rows = AuditOutbox.objects.filter(event__contains=f'"{action}"').order_by("id")
+    events = [waiting.event for row in rows if (waiting := _parse_row(row))]
+    return [event for event in events if event.action == action]
 
 
 def raise_or_enqueue_alert(rule: str, *, now: datetime, count: int, reason: str) -> None:

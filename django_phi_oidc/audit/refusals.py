@@ -5,11 +5,28 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from django.core.exceptions import PermissionDenied
+
 from .._internal import randomness
 from ..errors import AuditUnavailable
 from .events import Action, Origin
 from .recorder import record
 from .throttling import allow_event
+
+
+class RecordedRefusal(PermissionDenied):
+    """A refusal whose event is committed. RevocationMiddleware shows its page, unless the project has its own.
+
+    reference: the id of the event. permission: `app.codename`, which the page names; "": none. reason: the code of the
+    event, unless only the audit log may have it. emergency_url: the form that opens emergency access to the resource;
+    "": the user may not open it.
+    """
+
+    def __init__(self, *, reference: str, permission: str = "", reason: str = "", emergency_url: str = "") -> None:
+        # No arguments: Django's default page shows them.
+        super().__init__()
+        self.reference, self.permission, self.reason = reference, permission, reason
+        self.emergency_url = emergency_url
 
 
 class RefusalLog(NamedTuple):

@@ -28,10 +28,13 @@ LOCAL_SIGN_IN_KEY = "phi_oidc_local"
 """The Django session key of the authentication backend that verified the password of a local account."""
 ASSURANCE_KEY = "phi_oidc_assurance"
 """The Django session key of the ID Token's acr, and its auth_time in seconds since the epoch or None."""
+VECTOR_OF_TRUST_KEY = "phi_oidc_vot"
+"""The Django session key of the ID Token's vot, under the declared trust mark; empty if it has none."""
 # A client can only set META entries whose names begin with HTTP_.
 _REQUEST_ID_KEY = "phi_oidc.request_id"
 _UNIX_SOCKET_PEER_IP = "127.0.0.1"
 _CACHE_ATTRIBUTE = "_phi_oidc_actor"
+_REFERENCE_ATTRIBUTE = "_phi_oidc_reference"
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Session = Mapping[str, Any] | SessionBase
 User = AbstractBaseUser | AnonymousUser
@@ -50,6 +53,8 @@ class Actor:
     """The client that acts for the person with an access token, and so without a session."""
     acr: str = ""
     """Of the session's ID Token, or of the access token; empty if it had none."""
+    vot: str = ""
+    """The vector of trust of the session's ID Token; empty for an access token."""
     auth_time: datetime | None = None
     """When the person authenticated at the provider, according to the provider."""
     is_local: bool = False
@@ -77,6 +82,7 @@ class Actor:
         session: Session = {} if bearer else getattr(request, "session", {})
         sources = (
             *(bearer, user.pk, session.get(SIGNED_IN), session.get(SESSION_KEY), session.get(ASSURANCE_KEY)),
+            session.get(VECTOR_OF_TRUST_KEY),
             *(session.get(LOCAL_SIGN_IN_KEY), session.get(BACKEND_SESSION_KEY)),
             *(request.META.get("REMOTE_ADDR"), request.META.get("HTTP_X_FORWARDED_FOR"), conf.trusted_proxies()),
         )
@@ -106,6 +112,7 @@ class Actor:
             request=request,
             client_id=bearer.client_id if bearer else "",
             acr=acr,
+            vot=session.get(VECTOR_OF_TRUST_KEY, "") if session_id else "",
             auth_time=auth_time,
             is_local=user.is_authenticated and not is_foreign and session_id is None and _is_local_sign_in(session),
         )
@@ -175,11 +182,28 @@ def get_client_ip(request: HttpRequest, *, trusted_proxies: Sequence[conf.Networ
     return str(hop)
 
 
+def is_from_trusted_proxy(request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]) -> bool:
+    """Say whether the peer of the connection is a trusted proxy. A Unix socket peer is 127.0.0.1."""
+    peer = _parse_address(request.META.get("REMOTE_ADDR", "") or _UNIX_SOCKET_PEER_IP)
+    return peer is not None and _is_trusted(peer, trusted_proxies)
+
+
 def get_request_id(request: HttpRequest) -> str:
     """Return the request's id: created once per request and never taken from the client."""
     request_id: str = request.META.setdefault(_REQUEST_ID_KEY, "") or randomness.token_b64url(12)
     request.META[_REQUEST_ID_KEY] = request_id
     return request_id
+
+
+def keep_reference(request: HttpRequest | None, event_id: uuid.UUID) -> None:
+    """Keep the id of the event of a refusal on the request, for the page."""
+    if request is not None:
+        setattr(request, _REFERENCE_ATTRIBUTE, str(event_id))
+
+
+def get_reference(request: HttpRequest) -> str:
+    """Return the id of the event that refused the request; without an event, the request id, which the log has."""
+    return str(getattr(request, _REFERENCE_ATTRIBUTE, "") or get_request_id(request))
 
 
 def _is_trusted(address: IPAddress, trusted_proxies: Sequence[conf.Network]) -> bool:

@@ -4,7 +4,8 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, models
 
-AUDIT_ALIAS = "phi_audit"
+from ..project_settings import AUDIT_ALIAS as AUDIT_ALIAS  # noqa: PLC0414 -- read here by the rest of the package
+
 _APP_LABEL = "django_phi_oidc"
 TRAIL_MODELS = frozenset({"auditevent", "auditunsealed", "auditleaf", "auditnode", "auditcheckpoint"})
 """Model names of the tables in the audit database."""

@@ -6,23 +6,25 @@ A late page costs as much as the first one, and new events do not shift pages: a
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from itertools import pairwise
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from django.db import connections
-from django.db.models import F, Func, QuerySet, TextField, UUIDField, Value
+from django.db.models import Count, F, Func, QuerySet, TextField, UUIDField, Value
 from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
 
 from .._internal.randomness import lowest_uuid7
 from ..errors import AuditUnavailable, KeyMissing
+from .actions import SHOWN_REFUSAL_ACTIONS
 from .events import Action
 from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditUnsealed
 from .router import AUDIT_ALIAS
 from .storage import UNLOADABLE_ROW_ERRORS, has_valid_row_mac, translate_database_errors
 
 PAGE_SIZE = 100
+MAX_SCANNED_EVENTS = 5_000
+"""Events that `scan_events` checks for one page: a filter without an index then takes a bounded time."""
 _LARGE_PAGE_SIZE = 1_000
 _MAX_CHECKED_EVENTS = 20
 _PARTS_PER_QUERY = 100
@@ -32,6 +34,9 @@ _PARTIAL_INDEX_CONDITIONS = {"action": {}, "outcome": {"outcome__lt": "success"}
 _IdRange = tuple[uuid.UUID, uuid.UUID]
 _QueryPart = tuple[QuerySet[AuditEvent], tuple[str, ...]]
 """Rows, and the order of the index that finds them."""
+_Conditions = dict[str, tuple[str, ...]]
+"""Columns, and the values of which they must have one."""
+_ROUTINE_CONDITION = "((action = %s AND actor = %s) OR (action = %s AND outcome = 'success'))"
 Row = TypeVar("Row")
 Key = TypeVar("Key", uuid.UUID, int)
 
@@ -45,18 +50,28 @@ class EventFilters:
     """Conditions that an event must meet; empty ones are ignored."""
 
     action: str = ""
+    """One action, or several, separated by commas."""
     outcome: str = ""
     actor: str = ""
     subject: str = ""
+    purpose: str = ""
     since: datetime | None = None
     until: datetime | None = None
     """Exclusive."""
     search: str = ""
     """A UUID of an event, a session, a subject or an actor; any other text is an actor."""
+    person: str = ""
+    """The ids of a person, separated by commas: the primary key of the account, then the UUIDs of its subjects. The
+    person is the actor or the subject. Not together with `search`."""
 
     def list_used_names(self) -> tuple[str, ...]:
         """Return the names of the non-empty filters."""
         return tuple(field.name for field in fields(self) if getattr(self, field.name))
+
+    def list_subjects(self) -> tuple[str, ...]:
+        """Return the subjects that the filters name."""
+        named = [self.subject, *_split(self.person)[1:]]
+        return tuple(dict.fromkeys(subject for subject in named if subject))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +97,17 @@ class KeysetPage(Generic[Row, Key]):
     rows: tuple[Row, ...] = ()
     newer_key: Key | None = None
     older_key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScannedPage:
+    """A page of events from a scan of limited length."""
+
+    page: KeysetPage[AuditEvent, uuid.UUID] = KeysetPage()
+    hidden_count: int = 0
+    """Routine events between the first and the last event of the page that are not in it."""
+    end: uuid.UUID | None = None
+    """The last id that was checked, if the scan ended before the page was full; None: there are no more matches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +137,53 @@ def list_events(
     return _fetch_event_page(_build_query_parts(filters, id_range), before, after, page_size)
 
 
+def scan_events(
+    filters: EventFilters,
+    *,
+    viewer: str | None = None,
+    before: uuid.UUID | None = None,
+    after: uuid.UUID | None = None,
+    page_size: int = PAGE_SIZE,
+    max_scanned: int = MAX_SCANNED_EVENTS,
+) -> ScannedPage:
+    """Return a page of events by at most two queries, which check at most max_scanned events that an index finds.
+
+    A page with few matches may end early; the next one begins where the scan ended. viewer: leave out routine events,
+    which are views of the audit log by this actor, and successful revocations of tokens.
+    Requires: not both before and after. Raises: AuditUnavailable, RowUnreadable.
+    """
+    id_range, newest_first = _find_id_range(filters, before, after), after is None
+    if id_range is None:
+        return ScannedPage()
+    routine = [] if viewer is None else [Action.AUDIT_VIEWED.value, viewer, Action.TOKEN_REVOKED.value]
+    parts, conditions = _plan_query(filters, id_range)
+    where, values = _compile_conditions(conditions)
+    limit = page_size + 1
+    if conditions or routine:
+        limit = max(limit, max_scanned // len(parts))
+    window, window_values = _compile_window(parts, limit, newest_first=newest_first)
+    shown = f"{where} AND NOT {_ROUTINE_CONDITION}" if routine else where
+    order = "DESC" if newest_first else "ASC"
+    statement = f"SELECT * FROM ({window}) AS scanned WHERE {shown} ORDER BY id {order} LIMIT {page_size + 1:d}"  # noqa: S608
+    with _translate_row_errors():
+        rows = list(AuditEvent.objects.using(AUDIT_ALIAS).raw(statement, [*window_values, *values, *routine]))
+    page, is_full = _build_page(rows, lambda row: row.id, before, after, page_size), len(rows) > page_size
+    if is_full and not routine:
+        return ScannedPage(page=page)
+    if is_full:
+        # Count only up to the last event of the page.
+        last = rows[page_size - 1].id
+        parts, _ = _plan_query(filters, (last, id_range[1]) if newest_first else (id_range[0], last))
+        window, window_values = _compile_window(parts, limit, newest_first=newest_first)
+    hidden = f"{where} AND {_ROUTINE_CONDITION}" if routine else "1 = 0"
+    parameters = [*values, *routine, *window_values] if routine else window_values
+    count, hidden_count, end = _summarize_window(window, hidden, parameters, newest_first=newest_first)
+    if is_full or count < limit:
+        return ScannedPage(page=page, hidden_count=hidden_count)
+    page = replace(page, older_key=end) if newest_first else replace(page, newer_key=end)
+    return ScannedPage(page=page, hidden_count=hidden_count, end=end)
+
+
 def list_events_of_query(
     query: EventQuery, *, before: uuid.UUID | None = None, after: uuid.UUID | None = None, page_size: int = PAGE_SIZE
 ) -> KeysetPage[AuditEvent, uuid.UUID]:
@@ -129,7 +202,7 @@ def list_events_of_query(
     if query.excluded_purposes:
         events = events.exclude(purpose__in=query.excluded_purposes)
     values = [*(("subject", value) for value in query.subjects), *(("resource", value) for value in query.resources)]
-    parts = [_filter_by_index(*value, events, id_range) for value in values]
+    parts = [_filter_by_index(*value, id_range, events) for value in values]
     return _fetch_event_page(parts, before, after, page_size)
 
 
@@ -175,6 +248,16 @@ def find_event(event_id: uuid.UUID) -> AuditEvent | None:
         return AuditEvent.objects.filter(id=event_id).first()
 
 
+def list_refusals(first: uuid.UUID, last: uuid.UUID) -> list[AuditEvent]:
+    """Return the events of refusals that users see, with ids from first to last, at most `_MAX_CHECKED_EVENTS` read.
+
+    The MACs are NOT checked. Raises: AuditUnavailable, RowUnreadable.
+    """
+    with _translate_row_errors():
+        rows = list(AuditEvent.objects.filter(id__range=(first, last)).order_by("id")[:_MAX_CHECKED_EVENTS])
+    return [row for row in rows if row.action in SHOWN_REFUSAL_ACTIONS]
+
+
 def find_checkpoint(tree_size: int) -> AuditCheckpoint | None:
     """Return the checkpoint with that size, if any. The signature is NOT checked. Raises: as `find_event`."""
     with _translate_row_errors():
@@ -192,27 +275,29 @@ def get_log_position(event_id: uuid.UUID) -> LogPosition:
         return LogPosition(leaf_index=leaf.leaf_index, tree_size=checkpoint.tree_size if checkpoint else None)
 
 
-def count_events(column: str, value: str, times: Sequence[datetime], *, max_count: int) -> list[int]:
-    """Return how many events have the value between each time and the next one, at most max_count each, by one query.
+def count_sign_ins(since: datetime, until: datetime) -> int:
+    """Return the number of sign-ins from since until before until. Raises: AuditUnavailable."""
+    with translate_database_errors():
+        return _filter_by_time(since, until).filter(action=Action.LOGIN_SUCCEEDED).count()
 
-    column: action, or outcome with a value other than success. Their indexes answer it without reading events.
-    Requires: ascending times that event ids can have. Raises: AuditUnavailable.
-    """
-    own = {"action": "", "outcome": "AND outcome < 'success'"}[column]
-    spans = ", ".join(["(%s, %s, %s)"] * (len(times) - 1))
-    sql = f"""
-        WITH span (place, begins, ends) AS (VALUES {spans})
-        SELECT (SELECT COUNT(*) FROM (
-            SELECT 1 FROM {AuditEvent._meta.db_table}
-            WHERE {column} = %s {own} AND id >= begins AND id < ends LIMIT {max_count:d}
-        ) AS part) FROM span ORDER BY place
-    """  # noqa: S608 -- one of two names, and a number
-    with translate_database_errors(), connections[AUDIT_ALIAS].cursor() as cursor:
-        adapt = AuditEvent._meta.pk.get_db_prep_value
-        ids = [adapt(lowest_uuid7(time), cursor.db) for time in times]
-        values = [part for place, pair in enumerate(pairwise(ids)) for part in (place, *pair)]
-        cursor.execute(sql, [*values, value])
-        return [count for (count,) in cursor.fetchall()]
+
+def count_failures_by_reason(since: datetime, until: datetime) -> dict[str, int]:
+    """Return the number of events with the outcome `failure`, by reason, in that time. Raises: AuditUnavailable."""
+    # The condition of the partial index is repeated, because SQLite would not use the index otherwise.
+    failures = _filter_by_time(since, until).filter(outcome="failure", **_PARTIAL_INDEX_CONDITIONS["outcome"])
+    with translate_database_errors():
+        return dict(failures.order_by().values_list("reason").annotate(count=Count("pk")))
+
+
+def find_oldest_event_id() -> uuid.UUID | None:
+    """Return the lowest id of an event in the table, which begins with its time. Raises: AuditUnavailable."""
+    with translate_database_errors():
+        return AuditEvent.objects.order_by("id").values_list("id", flat=True).first()
+
+
+def _filter_by_time(since: datetime, until: datetime) -> QuerySet[AuditEvent]:
+    """Return the events of that time. An id begins with its time."""
+    return AuditEvent.objects.filter(id__gte=lowest_uuid7(since), id__lt=lowest_uuid7(until))
 
 
 def count_unsealed(*, max_count: int) -> int:
@@ -246,24 +331,47 @@ def _validate_single_bound(before: object, after: object) -> None:
 
 def _build_query_parts(filters: EventFilters, id_range: _IdRange) -> list[_QueryPart]:
     """Return a query for each meaning of the search, with the order of the index that it uses."""
-    exact = {name: getattr(filters, name) for name in ("subject", "actor", "action", "outcome")}
-    values = {name: value for name, value in exact.items() if value}
-    rows = AuditEvent.objects.filter(**values)
-    if not filters.search:
-        lead = next((name for name, value in values.items() if (name, value) != ("outcome", "success")), None)
-        if lead is None:
-            return [(rows.filter(id__range=id_range), ("id",))]
-        rest = AuditEvent.objects.filter(**{name: value for name, value in values.items() if name != lead})
-        return [_filter_by_index(lead, values[lead], rest, id_range)]
+    parts, conditions = _plan_query(filters, id_range)
+    rest = {f"{name}__in": values for name, values in conditions.items()}
+    return [(rows.filter(**rest), order) for rows, order in parts]
+
+
+def _plan_query(filters: EventFilters, id_range: _IdRange) -> tuple[list[_QueryPart], _Conditions]:
+    """Return the rows that an index finds, in parts, and the conditions that they must also meet."""
+    values: _Conditions = {
+        name: (value,) for name in ("subject", "actor", "outcome", "purpose") if (value := getattr(filters, name))
+    }
+    if actions := _split(filters.action):
+        values["action"] = actions
+    if filters.search and filters.person:
+        raise ValueError("The filters are a search or a person, not both.")
+    if filters.person:
+        account, *subjects = _split(filters.person)
+        pairs = [("actor", account), *(("subject", subject) for subject in subjects)]
+        return [_filter_by_index(name, value, id_range) for name, value in pairs], values
+    if filters.search:
+        return _build_search_parts(filters.search, id_range), values
+    leads = (name for name in ("subject", "actor", "action", "outcome") if name in values)
+    lead = next((name for name in leads if (name, values[name]) != ("outcome", ("success",))), None)
+    if lead is None:
+        return [(AuditEvent.objects.filter(id__range=id_range), ("id",))], values
+    return [_filter_by_index(lead, value, id_range) for value in values.pop(lead)], values
+
+
+def _build_search_parts(term: str, id_range: _IdRange) -> list[_QueryPart]:
     try:
-        id_ = uuid.UUID(filters.search)
+        id_ = uuid.UUID(term)
     except ValueError:
-        return [_filter_by_index("actor", filters.search, rows, id_range)]
-    by_id = rows.filter(id=id_, id__range=id_range), ("id",)
-    return [by_id, *(_filter_by_index(name, str(id_), rows, id_range) for name in ("session", "subject", "actor"))]
+        return [_filter_by_index("actor", term, id_range)]
+    by_id = AuditEvent.objects.filter(id=id_, id__range=id_range), ("id",)
+    return [by_id, *(_filter_by_index(name, str(id_), id_range) for name in ("session", "subject", "actor"))]
 
 
-def _filter_by_index(name: str, value: str, rows: QuerySet[AuditEvent], id_range: _IdRange) -> _QueryPart:
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)
+
+
+def _filter_by_index(name: str, value: str, id_range: _IdRange, rows: QuerySet[AuditEvent] | None = None) -> _QueryPart:
     """Return the rows with the value in the id range, and the order of the index (name, id), which nothing else has.
 
     For `name = value ORDER BY id` PostgreSQL may scan the primary key instead, expecting to find the value soon. A user
@@ -273,6 +381,7 @@ def _filter_by_index(name: str, value: str, rows: QuerySet[AuditEvent], id_range
     pair = _RowValue(F(name), F("id"))
     first, last = (_RowValue(Value(value), Value(bound, output_field=UUIDField())) for bound in id_range)
     bounds = GreaterThanOrEqual(pair, first), LessThanOrEqual(pair, last)
+    rows = AuditEvent.objects.all() if rows is None else rows
     return rows.filter(*bounds, **_PARTIAL_INDEX_CONDITIONS.get(name, {f"{name}__gt": ""})), (name, "id")
 
 
@@ -289,29 +398,51 @@ class _RowValue(Func):
     output_field = TextField()
 
 
-def _union_parts(parts: Iterable[QuerySet[AuditEvent]], *, newest_first: bool, limit: int) -> Iterable[AuditEvent]:
-    """Return the distinct rows of all parts by one query. With OR, the database might choose to scan the table.
+def _compile_window(parts: Sequence[_QueryPart], limit: int, *, newest_first: bool) -> tuple[str, list[Any]]:
+    """Return the SQL, and its parameters, of the first `limit` distinct rows of all parts.
 
-    Django does not support limits in the parts of a union on SQLite. As subqueries they work everywhere.
+    With OR, the database might choose to scan the table. Django does not support limits in the parts of a union on
+    SQLite. As subqueries they work everywhere.
     """
-    compiled = [part.query.get_compiler(AUDIT_ALIAS).as_sql() for part in parts]
+    querysets = [_limit_rows(limit, *part, newest_first=newest_first) for part in parts]
+    compiled = [queryset.query.get_compiler(AUDIT_ALIAS).as_sql() for queryset in querysets]
+    if len(compiled) == 1:
+        return compiled[0][0], list(compiled[0][1])
     union = " UNION ".join(f"SELECT * FROM ({sql}) AS part" for sql, _ in compiled)  # noqa: S608 -- Django's own
     order = f"ORDER BY id {'DESC' if newest_first else 'ASC'} LIMIT {limit:d}"
-    values = [value for _, parameters in compiled for value in parameters]
-    return AuditEvent.objects.using(AUDIT_ALIAS).raw(f"{union} {order}", values)
+    return f"{union} {order}", [value for _, parameters in compiled for value in parameters]
+
+
+def _compile_conditions(conditions: _Conditions) -> tuple[str, list[str]]:
+    texts = [f"{name} IN ({', '.join(['%s'] * len(values))})" for name, values in conditions.items()]
+    return " AND ".join(texts) or "1 = 1", [value for values in conditions.values() for value in values]
+
+
+def _summarize_window(
+    window: str, hidden: str, parameters: Sequence[Any], *, newest_first: bool
+) -> tuple[int, int, uuid.UUID | None]:
+    """Return the number of rows of the window, how many of them the condition `hidden` meet, and the id at its end."""
+    statement = f"""
+        SELECT total, hidden, id FROM (
+            SELECT id, COUNT(*) OVER () AS total, SUM(CASE WHEN {hidden} THEN 1 ELSE 0 END) OVER () AS hidden
+            FROM ({window}) AS scanned
+        ) AS counted ORDER BY id {"ASC" if newest_first else "DESC"} LIMIT 1
+    """  # noqa: S608 -- names of columns, and Django's own
+    with translate_database_errors(), connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(statement, parameters)
+        row = cursor.fetchone()
+    return (row[0], row[1], AuditEvent._meta.pk.to_python(row[2])) if row else (0, 0, None)
 
 
 def _fetch_event_page(
     parts: Sequence[_QueryPart], before: uuid.UUID | None, after: uuid.UUID | None, page_size: int
 ) -> KeysetPage[AuditEvent, uuid.UUID]:
     newest_first, limit = after is None, page_size + 1
-    querysets = [_limit_rows(limit, *part, newest_first=newest_first) for part in parts]
     rows: dict[uuid.UUID, AuditEvent] = {}
     with _translate_row_errors():
-        for start in range(0, len(querysets), _PARTS_PER_QUERY):
-            batch = querysets[start : start + _PARTS_PER_QUERY]
-            found = batch[0] if len(batch) == 1 else _union_parts(batch, newest_first=newest_first, limit=limit)
-            rows |= {row.id: row for row in found}
+        for start in range(0, len(parts), _PARTS_PER_QUERY):
+            window = _compile_window(parts[start : start + _PARTS_PER_QUERY], limit, newest_first=newest_first)
+            rows |= {row.id: row for row in AuditEvent.objects.using(AUDIT_ALIAS).raw(*window)}
     newest = sorted(rows.values(), key=lambda row: row.id, reverse=newest_first)[:limit]
     return _build_page(newest, lambda row: row.id, before, after, page_size)
 

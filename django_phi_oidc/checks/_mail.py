@@ -21,6 +21,20 @@ def get_mail_timeout_seconds() -> float | None:
     return _get_mail_backend()[1]
 
 
+def get_mail_backend_line() -> str:
+    """Return the line for the settings that selects a backend that delivers."""
+    if getattr(settings, "MAILERS", None) is None:
+        return f'EMAIL_BACKEND = "{_SMTP_BACKEND}"'
+    return f'MAILERS["default"] = {{"BACKEND": "{_SMTP_BACKEND}", "OPTIONS": {{"host": "…", "timeout": 10}}}}'
+
+
+def get_mail_timeout_line() -> str:
+    """Return the line for the settings that limits how long a mail server may take."""
+    if getattr(settings, "MAILERS", None) is None:
+        return "EMAIL_TIMEOUT = 10"
+    return 'MAILERS["default"].setdefault("OPTIONS", {})["timeout"] = 10'
+
+
 def _get_mail_backend() -> tuple[str, float | None]:
     """Return the mail backend, empty if there is none, and its timeout in seconds.
 

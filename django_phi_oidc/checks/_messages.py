@@ -28,6 +28,11 @@ def register_check(tag: str, *, deploy: bool = False) -> Callable[[Callable[...,
     return decorate
 
 
+def in_settings(*lines: str) -> str:
+    """Return a hint with lines that can be pasted at the end of the settings."""
+    return f"In your settings: {lines[0]}" if len(lines) == 1 else "\n\t\t".join(["In your settings:", *lines])
+
+
 def error(number: int, message: str, hint: str | None = None) -> checks.Error:
     """Return E<number>: something is wrong or unsafe."""
     return checks.Error(message, hint=hint, id=f"django_phi_oidc.E{number:03}")
@@ -36,3 +41,7 @@ def error(number: int, message: str, hint: str | None = None) -> checks.Error:
 def warning(number: int, message: str, hint: str | None = None) -> checks.Warning:
     """Return W<number>: a setting weakens a rule."""
     return checks.Warning(message, hint=hint, id=f"django_phi_oidc.W{number:03}")
+
+
+SET_WITNESS_FILE = in_settings('PHI_OIDC["AUDIT"]["witness_file"] = "/mnt/another-machine/phi-oidc-witness"')
+"""The hint of W021 and W065."""

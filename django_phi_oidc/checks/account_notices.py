@@ -6,15 +6,16 @@ from django.core.checks import Tags
 
 from .. import conf
 from ..subjects.notices import RETRY_DELAY
-from ._mail import does_mail_deliver, get_mail_timeout_seconds
-from ._messages import Messages, register_check, warning
+from ._mail import does_mail_deliver, get_mail_backend_line, get_mail_timeout_line, get_mail_timeout_seconds
+from ._messages import Messages, in_settings, register_check, warning
 
 
 @register_check(Tags.security)
 def check_account_notices(**kwargs: Any) -> Messages:
     """W076: persons get no notice when an identity is linked to their account."""
     if conf.account_notices() is None:
-        yield warning(76, "ACCOUNT_NOTICES is off: persons do not learn of a sign-in that is added to their account.")
+        text = "ACCOUNT_NOTICES is off: persons do not learn of a sign-in that is added to their account."
+        yield warning(76, text, in_settings('PHI_OIDC["ACCOUNT_NOTICES"] = True'))
 
 
 @register_check(Tags.security, deploy=True)
@@ -24,6 +25,8 @@ def check_mail_of_account_notices(**kwargs: Any) -> Messages:
         return
     timeout, limit = get_mail_timeout_seconds(), int(RETRY_DELAY.total_seconds())
     if not does_mail_deliver():
-        yield warning(77, "The mail backend does not deliver, so persons get no notices about their accounts.")
+        text = "The mail backend does not deliver, so persons get no notices about their accounts."
+        yield warning(77, text, in_settings(get_mail_backend_line()))
     elif not timeout or limit <= timeout:
-        yield warning(78, f"The mail timeout must be less than {limit} s: a slow mail server delays all notices.")
+        text = f"The mail timeout must be less than {limit} s: a slow mail server delays all notices."
+        yield warning(78, text, in_settings(get_mail_timeout_line()))

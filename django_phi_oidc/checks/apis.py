@@ -7,15 +7,25 @@ from django.core.checks import Tags
 
 from .. import conf
 from ..config.apis import list_api_faults
-from ._messages import Messages, error, register_check, warning
+from ._messages import Messages, error, in_settings, register_check, warning
 
 
 @register_check(Tags.security)
 def check_apis(**kwargs: Any) -> Messages:
-    """E026: useless or unsafe declarations; W026: requests to the provider inside transactions."""
+    """E026: useless or unsafe declarations; W026: requests to the provider inside transactions; E107, W107: headers."""
     apis = conf.apis()
     client_ids = {name: provider.client_id for name, provider in conf.providers().items()}
     yield from (error(26, f"PHI_OIDC: {fault}") for fault in list_api_faults(apis, client_ids=client_ids))
+    for name, api in apis.items():
+        if not api.allow_client_cert_header:
+            continue
+        line = in_settings(f'del PHI_OIDC["API"]["{name}"]["allow_client_cert_header"]')
+        if not conf.trusted_proxies():
+            text = f"API[{name!r}]['allow_client_cert_header']: TRUSTED_PROXIES is empty, so the header is never read."
+            yield error(107, f"PHI_OIDC: {text}", line)
+        else:
+            text = f"API[{name!r}]: the proxy must remove Client-Cert from requests, or clients can forge certificates."
+            yield warning(107, f"PHI_OIDC: {text}", line)
     if apis and settings.DATABASES["default"].get("ATOMIC_REQUESTS"):
         message = "PHI_OIDC['API']: with ATOMIC_REQUESTS, a transaction is open during requests to the provider, and"
         hint = "Mark views that accept access tokens with transaction.non_atomic_requests."

@@ -15,4 +15,5 @@ def check_export_folder(**kwargs: Any) -> Messages:
     folder = conf.export_folder()
     if folder and not (os.access(folder, os.W_OK | os.X_OK) and not folder.stat().st_mode & 0o077):
         message = "PHI_OIDC['AUDIT']['exports'] must be a folder that only this account can read and write."
-        yield error(31, message, hint="mkdir -m 700, as the account that runs the portal and its workers.")
+        command = f"chmod 700 {folder}" if folder.exists() else f"mkdir -p -m 700 {folder}"
+        yield error(31, message, hint=f"As the account that runs the portal and its workers: {command}")

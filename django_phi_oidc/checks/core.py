@@ -16,41 +16,80 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .. import conf
+from .._internal import clock
 from ..access.policy import PURPOSES
 from ..anomalies.tasks import get_declared_rules
 from ..audit.log import signing_keys
+from ..config.client_keys import ClientKey
 from ..config.providers import ProviderDeclaration, is_loopback_http
 from ..crypto import keyring, retention_keys
 from ..errors import KeyMissing
 from ..login.backend import BreakGlassBackend, OIDCAuthenticationBackend
 from ..subjects.account_fields import list_missing_fields
-from ._messages import Messages, error, register_check, warning
+from ..subjects.email_match import CREATION_FIELD, has_required_fields
+from ._messages import SET_WITNESS_FILE, Messages, error, in_settings, register_check, warning
 
-UNUSED_BACKEND_HOOKS = ("filter_users_by_claims", "verify_claims", "get_token", "verify_token", "store_tokens")
-METRICS_PACKAGES = {"prometheus": "prometheus_client", "opentelemetry": "opentelemetry.metrics"}
-_PROVIDER_WARNINGS: tuple[tuple[int, Callable[[ProviderDeclaration], bool], str], ...] = (
-    (1, lambda p: p.subject_type == "public", "other clients see the same public subject identifiers."),
-    (2, lambda p: p.revocation == "best_effort", "without a revocation endpoint, tokens stay valid after a logout."),
-    (3, lambda p: bool(p.trusted_audiences), "ID Tokens for other audiences too are accepted."),
-    (4, lambda p: p.leeway > timedelta(seconds=30), "the accepted clock difference is more than 30 s."),
-    (5, lambda p: p.max_access_token_lifetime > timedelta(hours=24), "access tokens may be valid for more than a day."),
-    (6, lambda p: p.allow_loopback_http and settings.DEBUG, "http is accepted on loopback addresses."),
-    (11, lambda p: p.token_endpoint_auth_signing_alg == "RS256", "client assertions are signed with RS256."),
-    (12, lambda p: p.client_assertion_audience != "issuer", "client assertions name an endpoint from the metadata."),
-    (13, lambda p: p.par == "never", "authorization requests go through the browser, even if they could be pushed."),
-    (14, lambda p: p.allow_auth_time_zero, "an auth_time of 0 passes max_age: the time of authentication is unknown."),
-    (22, lambda p: p.allow_logout_token_without_exp, "logout tokens without exp are valid for two minutes."),
-    (34, lambda p: p.reauthentication != "verify", "after a timeout, single sign-on may suffice to sign in again."),
-    (40, lambda p: p.id_token_hint == "always", "ID Tokens are stored with their claims about the person."),
+UNUSED_BACKEND_HOOKS = (
+    *("filter_users_by_claims", "describe_user_by_claims", "get_or_create_user", "verify_claims", "get_userinfo"),
+    *("get_token", "verify_token", "get_payload_data", "retrieve_matching_jwk", "store_tokens"),
 )
-"""Number, condition and text of the warnings about a provider's options."""
+METRICS_PACKAGES = {"prometheus": "prometheus_client", "opentelemetry": "opentelemetry.metrics"}
+_DEBUG_AT_START = settings.DEBUG
+"""DEBUG as the project sets it: Django's test runner turns it off before it runs the checks."""
+
+
+_PROVIDER_WARNINGS: tuple[tuple[int, str, Callable[[Any], bool], str], ...] = (
+    (1, "subject_type", lambda v: v == "public", "other clients see the same public subject identifiers."),
+    (2, "revocation", lambda v: v == "best_effort", "without a revocation endpoint, tokens stay valid after a logout."),
+    (3, "trusted_audiences", bool, "ID Tokens for other audiences too are accepted."),
+    (4, "leeway", lambda v: v > timedelta(seconds=30), "the accepted clock difference is more than 30 s."),
+    (
+        5,
+        "max_access_token_lifetime",
+        lambda v: v > timedelta(days=1),
+        "access tokens may be valid for more than a day.",
+    ),
+    (6, "allow_loopback_http", lambda v: v and _is_development(), "http is accepted on loopback addresses."),
+    (
+        11,
+        "token_endpoint_auth_signing_alg",
+        lambda v: v.startswith("RS"),
+        "client assertions are signed with PKCS #1 v1.5.",
+    ),
+    (12, "client_assertion_audience", lambda v: v != "issuer", "client assertions name an endpoint from the metadata."),
+    (13, "par", lambda v: v == "never", "authorization requests go through the browser, even if they could be pushed."),
+    (14, "allow_auth_time_zero", bool, "an auth_time of 0 passes max_age: the time of authentication is unknown."),
+    (22, "allow_logout_token_without_exp", bool, "logout tokens without exp are valid for two minutes."),
+    (34, "reauthentication", lambda v: v != "verify", "after a timeout, single sign-on may suffice to sign in again."),
+    (40, "id_token_hint", lambda v: v == "always", "ID Tokens are stored with their claims about the person."),
+    (
+        108,
+        "request_object_signing_alg",
+        lambda v: v.startswith("RS"),
+        "authorization requests are signed by PKCS #1 v1.5.",
+    ),
+    (120, "metadata_issuer", bool, "endpoints and keys come from metadata that name another issuer."),
+    (
+        91,
+        "link_verified_email",
+        lambda v: v and not v.is_over(clock.now()),
+        "e-mail addresses link persons to existing accounts.",
+    ),
+    (
+        92,
+        "link_verified_email",
+        lambda v: v and v.is_over(clock.now()),
+        "link_verified_email is over: delete this option.",
+    ),
+)
+"""Number, option, condition of its value, and text. The default of each of these options weakens nothing."""
 
 
 @register_check(Tags.security)
 def check_declarations(**kwargs: Any) -> Messages:
     """PHI_OIDC, its providers, claims, sinks and keys.
 
-    E001 to E007, E021; W001 to W006, W011 to W015, W022, W034, W040, W045.
+    E001 to E007, E021, E100; W001 to W006, W011 to W015, W022, W034, W040, W045, W091, W092, W108, W120.
     """
     try:
         unknown, mistakes = conf.list_unknown_options(), conf.list_mistakes()
@@ -63,6 +102,7 @@ def check_declarations(**kwargs: Any) -> Messages:
     for get in (
         conf.account_notices,
         conf.patient_resources,
+        conf.person_label,
         get_declared_rules,
         conf.emergency,
         _get_retention_key_stores,
@@ -77,16 +117,24 @@ def check_declarations(**kwargs: Any) -> Messages:
         return
     providers = conf.providers().values()
     if not providers:
-        yield error(3, "PHI_OIDC['PROVIDERS'] is empty: sign-in is impossible.")
+        hint = in_settings(
+            "from django_phi_oidc.project_settings import read_provider",
+            'PHI_OIDC["PROVIDERS"] = {"default": read_provider()}',
+        )
+        yield error(3, "PHI_OIDC['PROVIDERS'] is empty: sign-in is impossible.", hint)
     yield from _check_keys(_get_retention_key_stores())
     for provider in providers:
         yield from _check_provider(provider)
     yield from _check_shared_issuers(providers)
-    purposes = [(claim.name, claim.purpose) for claim in conf.claims().values()]
-    purposes += [(scope.name, scope.purpose) for provider in providers for scope in provider.resource_scopes]
-    for name, purpose in purposes:
+    yield from _check_client_key_ids(providers)
+    purposes = [(f'["CLAIMS"]["{claim.name}"]', claim.name, claim.purpose) for claim in conf.claims().values()]
+    for provider in providers:
+        path = f'["PROVIDERS"]["{provider.name}"]["resource_scopes"]'
+        purposes += [(f'{path}["{scope.name}"]', scope.name, scope.purpose) for scope in provider.resource_scopes]
+    for path, name, purpose in purposes:
         if purpose not in PURPOSES:
-            yield error(7, f"PHI_OIDC: the purpose of {name!r} is not a known HL7 PurposeOfUse code.")
+            hint = f"One of {', '.join(PURPOSES)}. " + in_settings(f'PHI_OIDC{path}["purpose"] = "TREAT"')
+            yield error(7, f"PHI_OIDC: the purpose of {name!r} is not a known HL7 PurposeOfUse code.", hint)
 
 
 def _get_retention_key_stores() -> list[retention_keys.RetentionKeyStore]:
@@ -99,12 +147,12 @@ def _check_keys(stores: Iterable[retention_keys.RetentionKeyStore]) -> Messages:
             try:
                 keyring.get_keys(ring)
             except KeyMissing as fault:
-                yield error(4, str(fault), "manage.py phi_oidc keys generate makes keys.")
+                yield error(4, str(fault), "Make keys: manage.py phi_oidc keys generate")
     for store in stores:
         try:
             store.names()
         except KeyMissing as fault:
-            yield error(4, str(fault))
+            yield error(4, str(fault), "Prepare an empty folder: manage.py phi_oidc keys generate")
 
 
 def _check_shared_issuers(providers: Iterable[ProviderDeclaration]) -> Messages:
@@ -115,33 +163,52 @@ def _check_shared_issuers(providers: Iterable[ProviderDeclaration]) -> Messages:
     for names in names_by_issuer.values():
         if len(names) > 1:
             text = f"Providers {', '.join(names)} have one issuer: a sign-in by one gives access to accounts of all."
-            yield warning(15, text)
+            hint = "Keep one of them, if that is not wanted. " + in_settings(f'del PHI_OIDC["PROVIDERS"][{names[-1]}]')
+            yield warning(15, text, hint)
+
+
+def _check_client_key_ids(providers: Iterable[ProviderDeclaration]) -> Messages:
+    """All keys are in one jwks.json, where a provider finds them by kid. Spec: RFC 7517 4.5."""
+    keys_by_kid: dict[str, set[ClientKey]] = {}
+    for provider in providers:
+        for key in provider.client_keys:
+            keys_by_kid.setdefault(key.kid, set()).add(key)
+    if any(len(keys) > 1 for keys in keys_by_kid.values()):
+        yield error(100, "Client keys of two providers have the same kid.", "Set another 'kid' in client_keys.")
 
 
 def _check_provider(provider: ProviderDeclaration) -> Messages:
-    subject = f"Provider {provider.name!r}:"
-    allows_http = provider.allow_loopback_http and is_loopback_http(provider.issuer)
-    if not provider.issuer.startswith("https:") and not allows_http:
-        yield error(5, f"{subject} the issuer is not https.")
-    if provider.allow_loopback_http and not settings.DEBUG:
-        yield error(6, f"{subject} allow_loopback_http is for development; DEBUG is off.")
+    subject, path = f"Provider {provider.name!r}:", f'PHI_OIDC["PROVIDERS"]["{provider.name}"]'
+    is_loopback = is_loopback_http(provider.issuer)
+    if not provider.issuer.startswith("https:") and not (provider.allow_loopback_http and is_loopback):
+        is_allowable = is_loopback and _is_development()
+        line = '["allow_loopback_http"] = DEBUG' if is_allowable else f'["issuer"] = "https{provider.issuer[4:]}"'
+        yield error(5, f"{subject} the issuer is not https.", in_settings(f"{path}{line}"))
+    if provider.allow_loopback_http and not _is_development():
+        hint = in_settings(f'{path}["allow_loopback_http"] = DEBUG')
+        yield error(6, f"{subject} allow_loopback_http is for development; DEBUG is off.", hint)
     for name, _ in provider.metadata_overrides:
-        yield warning(45, f"{subject} metadata_overrides replaces {name} of the metadata.")
-    for number, applies, text in _PROVIDER_WARNINGS:
-        if applies(provider):
-            yield warning(number, f"{subject} {text}")
+        hint = "When the metadata is correct. " + in_settings(f'del {path}["metadata_overrides"]["{name}"]')
+        yield warning(45, f"{subject} metadata_overrides replaces {name} of the metadata.", hint)
+    for number, option, applies, text in _PROVIDER_WARNINGS:
+        if applies(getattr(provider, option)):
+            yield warning(number, f"{subject} {text}", in_settings(f'del {path}["{option}"]'))
+
+
+def _is_development() -> bool:
+    return bool(settings.DEBUG or _DEBUG_AT_START)
 
 
 @register_check(Tags.security)
 def check_session_engine(**kwargs: Any) -> Messages:
     """E008, E009: session engines whose sessions the server can't end."""
-    engine = settings.SESSION_ENGINE
+    engine, hint = settings.SESSION_ENGINE, in_settings('SESSION_ENGINE = "django.contrib.sessions.backends.db"')
     if engine == "django.contrib.sessions.backends.signed_cookies":
-        yield error(8, "signed_cookies sessions can't be ended: a copied cookie stays valid.")
+        yield error(8, "signed_cookies sessions can't be ended: a copied cookie stays valid.", hint)
     if engine in ("django.contrib.sessions.backends.cache", "django.contrib.sessions.backends.cached_db"):
         backend = settings.CACHES.get(settings.SESSION_CACHE_ALIAS, {}).get("BACKEND", "")
         if backend.rpartition(".")[2] in ("LocMemCache", "DummyCache"):
-            yield error(9, "With a per-process cache, a session that was ended stays valid in other processes.")
+            yield error(9, "With a per-process cache, a session that was ended stays valid in other processes.", hint)
 
 
 @register_check(Tags.security)
@@ -150,19 +217,25 @@ def check_backends(**kwargs: Any) -> Messages:
     backends = [import_string(path) for path in settings.AUTHENTICATION_BACKENDS]
     oidc_backends = [backend for backend in backends if issubclass(backend, OIDCAuthenticationBackend)]
     if not oidc_backends:
-        yield error(11, "AUTHENTICATION_BACKENDS lacks django_phi_oidc.backends.OIDCAuthenticationBackend.")
+        path = "django_phi_oidc.backends.OIDCAuthenticationBackend"
+        yield error(11, f"AUTHENTICATION_BACKENDS lacks {path}.", in_settings(f'AUTHENTICATION_BACKENDS = ["{path}"]'))
     hint = "Hooks: create_user, update_user, get_username."
     for backend, hook in product(oidc_backends, UNUSED_BACKEND_HOOKS):
         if getattr(backend, hook) is not getattr(OIDCAuthenticationBackend, hook):
             yield error(12, f"{backend.__name__}.{hook} is never called.", hint)
-    if "django.contrib.auth.backends.ModelBackend" in settings.AUTHENTICATION_BACKENDS:
-        yield warning(7, "ModelBackend permits sign-in by password, without the provider.")
+    if (path := "django.contrib.auth.backends.ModelBackend") in settings.AUTHENTICATION_BACKENDS:
+        hint = in_settings(f'AUTHENTICATION_BACKENDS.remove("{path}")')
+        yield warning(7, "ModelBackend permits sign-in by password, without the provider.", hint)
     accounts = conf.break_glass_accounts()
     if bool(accounts) != any(issubclass(backend, BreakGlassBackend) for backend in backends):
-        yield error(24, "BREAK_GLASS_ACCOUNTS and django_phi_oidc.backends.BreakGlassBackend require each other.")
+        path = "django_phi_oidc.backends.BreakGlassBackend"
+        line = f'AUTHENTICATION_BACKENDS += ["{path}"]' if accounts else 'PHI_OIDC["BREAK_GLASS_ACCOUNTS"] = ["…"]'
+        yield error(24, f"BREAK_GLASS_ACCOUNTS and {path} require each other.", in_settings(line))
     elif accounts:
-        hint = "" if conf.emergency() else "Without EMERGENCY, they see no record while the provider is unavailable."
-        yield warning(23, "Local accounts may sign in by password, without the provider.", hint)
+        text = "Local accounts may sign in by password, without the provider"
+        text += "." if conf.emergency() else ". Without EMERGENCY, they see no record while it is unavailable."
+        hint = "To end that, remove their backend, too. " + in_settings('del PHI_OIDC["BREAK_GLASS_ACCOUNTS"]')
+        yield warning(23, text, hint)
 
 
 @register_check(Tags.security)
@@ -170,7 +243,9 @@ def check_new_accounts(**kwargs: Any) -> Messages:
     """E036: a first sign-in can't create an account; W036: only if the manager sets a field that it is not given."""
     if all(provider.provisioning != "create" for provider in conf.providers().values()):
         return
-    base, hint = OIDCAuthenticationBackend, "Override create_user in a subclass of OIDCAuthenticationBackend."
+    base = OIDCAuthenticationBackend
+    line = in_settings('AUTHENTICATION_BACKENDS = ["portal.backends.PortalBackend"]')
+    hint = f"Override create_user in a subclass of OIDCAuthenticationBackend. {line}"
     for backend in map(import_string, settings.AUTHENTICATION_BACKENDS):
         if not issubclass(backend, base) or backend.create_user is not base.create_user:
             continue
@@ -180,12 +255,26 @@ def check_new_accounts(**kwargs: Any) -> Messages:
 
 
 @register_check(Tags.security)
+def check_email_linking(**kwargs: Any) -> Messages:
+    """E091: accounts have no e-mail address or time of creation, so link_verified_email links none."""
+    user_model, hint = get_user_model(), "Link the persons by `phi_oidc subject link --csv`."
+    is_usable = has_required_fields(user_model)
+    for provider in conf.providers().values():
+        if provider.link_verified_email is not None and not is_usable:
+            fields = f"{getattr(user_model, 'EMAIL_FIELD', 'email')} and {CREATION_FIELD}"
+            text = f"Provider {provider.name!r}: link_verified_email requires the fields {fields} of the user model."
+            yield error(91, text, hint)
+
+
+@register_check(Tags.security)
 def check_sinks(**kwargs: Any) -> Messages:
     """W016: a sink without TLS, on a loopback address."""
     text = "has no TLS: the receiver on this machine must not forward events in clear."
     for sink in conf.sinks().values():
         if sink.is_plaintext and not settings.DEBUG:
-            yield warning(16, f"Sink {sink.name!r} {text}")
+            line = '["tls"] = True' if sink.type == "syslog" else '["url"] = "https://…"'
+            hint = in_settings(f'PHI_OIDC["AUDIT"]["sinks"]["{sink.name}"]{line}')
+            yield warning(16, f"Sink {sink.name!r} {text}", hint)
 
 
 @register_check(Tags.security, deploy=True)
@@ -193,7 +282,8 @@ def check_outside_copy(**kwargs: Any) -> Messages:
     """W065: no checkpoint outside of the audit database shows that its newest events were deleted."""
     if not conf.sinks() and not conf.witness_file():
         text = "Nothing outside of the audit database would show that its newest events and checkpoints were deleted."
-        yield warning(65, text, "Declare a sink in PHI_OIDC['AUDIT']['sinks'], or set 'witness_file'.")
+        hint = f"Declare a sink in AUDIT['sinks'], or a file on another machine. {SET_WITNESS_FILE}"
+        yield warning(65, text, hint)
 
 
 @register_check(Tags.security)
@@ -204,27 +294,31 @@ def check_audit_log_keys(**kwargs: Any) -> Messages:
         if signing_keys.find_signing_key() is not None or conf.get_key_source("audit_public"):
             signing_keys.get_public_keys()
     except KeyMissing as fault:
-        yield error(22, str(fault), "manage.py phi_oidc keys generate makes a signing key.")
+        yield error(22, str(fault), "Make a signing key: manage.py phi_oidc keys generate")
 
 
 @register_check(Tags.security, deploy=True)
 def check_signing_key(**kwargs: Any) -> Messages:
     """W019: this process can sign checkpoints."""
     if conf.get_key_source("audit_signing"):
-        hint = "Omit PHI_OIDC['KEYS']['audit_signing'] in web processes, and set 'audit_public' there."
+        hint = "Unset PHI_AUDIT_SIGNING_KEY for web processes, and set KEYS['audit_public'] there."
         yield warning(19, "This process has the key that signs the audit log; only the sealer needs it.", hint)
 
 
 @register_check(Tags.security, deploy=True)
 def check_key_permissions(**kwargs: Any) -> Messages:
     """W047: every user of the server can open a key file, or the folder of the retention keys."""
-    for ring in (*conf.KEY_VARIABLES, "audit_signing", "retention"):
-        path = conf.get_key_source(ring)
+    rings = (*conf.KEY_VARIABLES, "audit_signing", "retention")
+    paths = {f"['KEYS'][{ring!r}]": conf.get_key_source(ring) for ring in rings}
+    for name, provider in conf.providers().items():
+        key_file = provider.client_certificate_key or provider.client_certificate
+        paths[f"['PROVIDERS'][{name!r}]: the file of the client certificate's key"] = key_file
+    for option, path in paths.items():
         with suppress(OSError):
             if isinstance(path, Path) and (mode := stat.S_IMODE(path.stat().st_mode)) & stat.S_IRWXO:
-                wanted = "0700" if ring == "retention" else "0600"
-                text = f"PHI_OIDC['KEYS'][{ring!r}] has mode {mode:04o}: every user of this server can open it."
-                yield warning(47, text, f"chmod {wanted}")
+                wanted = "0700" if path.is_dir() else "0600"
+                text = f"PHI_OIDC{option} has mode {mode:04o}: every user of this server can open it."
+                yield warning(47, text, f"chmod {wanted} {path}")
 
 
 @register_check(Tags.security)
@@ -232,7 +326,8 @@ def check_trusted_proxies(**kwargs: Any) -> Messages:
     """W041: the portal is behind a proxy, and takes the proxy's address for that of each client."""
     if getattr(settings, "SECURE_PROXY_SSL_HEADER", None) and not conf.trusted_proxies():
         text = "SECURE_PROXY_SSL_HEADER is set, but TRUSTED_PROXIES is empty: events have the address of the proxy."
-        yield warning(41, text, "All clients then also share the limits for one address.")
+        text += " All clients share the limits for one address."
+        yield warning(41, text, in_settings('PHI_OIDC["TRUSTED_PROXIES"] = ["10.0.0.0/24"]'))
 
 
 @register_check(Tags.security)

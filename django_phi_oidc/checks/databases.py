@@ -12,6 +12,7 @@ from django.db import DatabaseError, connections
 from django.utils.module_loading import import_string
 
 from .. import conf
+from .._internal.sql import SUPPORTED_VENDORS
 from ..access.emergency.queries import can_open_any
 from ..audit import db_privileges, triggers
 from ..audit.models import AuditEvent
@@ -21,14 +22,22 @@ from ..claims.models import StoredClaim
 from ..claims.retention import list_keys_in_use
 from ..crypto import keyring, retention_keys
 from ..errors import KeyMissing
+from ..project_settings import MIN_SQLITE_TIMEOUT_SECONDS, add_audit_database
 from ..subjects.models import SubjectDigest
-from ._messages import Messages, error, register_check, warning
+from ._messages import SET_WITNESS_FILE, Messages, error, in_settings, register_check, warning
 
 REQUIRED_SQLITE_OPTIONS = {
     "transaction_mode": ("IMMEDIATE", "without it, simultaneous writers fail"),
-    "timeout": (5, "seconds at least, otherwise writers fail while they wait for each other"),
+    "timeout": (MIN_SQLITE_TIMEOUT_SECONDS, "seconds at least, otherwise writers fail while they wait for each other"),
     "init_command": (("journal_mode=wal", "secure_delete=on"), "these PRAGMAs are required"),
 }
+SQLITE_OPTIONS = add_audit_database({"default": {"ENGINE": "sqlite3"}})["default"]["OPTIONS"]
+ADD_AUDIT_DATABASE = (
+    "from django_phi_oidc.project_settings import add_audit_database",
+    "DATABASES = add_audit_database(DATABASES)",
+)
+DEFAULT_CONNECT_HINT = "The reason: manage.py dbshell"
+CONNECT_HINT = f"{DEFAULT_CONNECT_HINT} --database {AUDIT_ALIAS}"
 PERSON_KEY_SAMPLE_SIZE = 10
 
 
@@ -37,26 +46,42 @@ def check_audit_database(**kwargs: Any) -> Messages:
     """E013 to E016, E019, E020: the audit log has its own connection, and aware times; W008, W009."""
     audit = settings.DATABASES.get(AUDIT_ALIAS)
     if audit is None:
-        yield error(13, f"DATABASES has no {AUDIT_ALIAS!r}: events would share a request's transaction.")
+        text = f"DATABASES has no {AUDIT_ALIAS!r}: events would share a request's transaction."
+        yield error(13, text, in_settings(*ADD_AUDIT_DATABASE))
         audit = {}
     elif audit.get("ATOMIC_REQUESTS"):
-        yield error(15, f"ATOMIC_REQUESTS on {AUDIT_ALIAS!r} would roll events back with the request.")
+        hint = in_settings(f'DATABASES["{AUDIT_ALIAS}"]["ATOMIC_REQUESTS"] = False')
+        yield error(15, f"ATOMIC_REQUESTS on {AUDIT_ALIAS!r} would roll events back with the request.", hint)
     declared: list[Any] = list(settings.DATABASE_ROUTERS)
     routers = [import_string(router) if isinstance(router, str) else type(router) for router in declared]
     if not any(issubclass(router, AuditRouter) for router in routers):
-        yield error(14, "DATABASE_ROUTERS lacks django_phi_oidc.audit.router.AuditRouter.")
+        path, others = "django_phi_oidc.audit.router.AuditRouter", ", *DATABASE_ROUTERS" if declared else ""
+        hint = in_settings(f'DATABASE_ROUTERS = ["{path}"{others}]')
+        yield error(14, f"DATABASE_ROUTERS lacks {path}.", hint)
     for alias in {"default", AUDIT_ALIAS} & set(settings.DATABASES):
-        if connections[alias].vendor == "sqlite":
+        if (vendor := connections[alias].vendor) not in SUPPORTED_VENDORS:
+            text = f"DATABASES[{alias!r}] is {vendor}: the app needs PostgreSQL, or SQLite"
+            hint = in_settings(f'DATABASES["{alias}"] = {{"ENGINE": "django.db.backends.postgresql", "NAME": "…"}}')
+            yield error(71, f"{text} for development.", hint)
+        elif vendor == "sqlite":
             yield from _check_sqlite_options(alias, settings.DATABASES[alias].get("OPTIONS", {}))
     if not settings.USE_TZ:
-        yield error(20, "USE_TZ is off: the times of events, tokens and retentions are aware.")
+        hint = in_settings("USE_TZ = True")
+        yield error(20, "USE_TZ is off: the times of events, tokens and retentions are aware.", hint)
     if "sqlite3" in audit.get("ENGINE", "") and audit.get("NAME") == settings.DATABASES["default"].get("NAME"):
-        yield error(19, f"'default' and {AUDIT_ALIAS!r} are one SQLite file, and block each other.")
-    if "postgresql" in audit.get("ENGINE", "") and not audit.get("OPTIONS", {}).get("connect_timeout"):
-        yield warning(9, f"{AUDIT_ALIAS!r} has no connect_timeout: an unreachable server blocks tasks and admin pages.")
-    for label in ("auditlog", "easyaudit"):
+        hint = in_settings(f'DATABASES["{AUDIT_ALIAS}"]["NAME"] = BASE_DIR / "audit.sqlite3"')
+        yield error(19, f"'default' and {AUDIT_ALIAS!r} are one SQLite file, and block each other.", hint)
+    is_postgresql = audit and connections[AUDIT_ALIAS].vendor == "postgresql"
+    if is_postgresql and not audit.get("OPTIONS", {}).get("connect_timeout"):
+        text = f"{AUDIT_ALIAS!r} has no connect_timeout: an unreachable server blocks tasks and admin pages."
+        yield warning(9, text, in_settings(_set_database_option(AUDIT_ALIAS, "connect_timeout", 2)))
+    for label, setting in (
+        ("auditlog", 'AUDITLOG_EXCLUDE_TRACKING_MODELS = ["django_phi_oidc"]'),
+        ("easyaudit", "DJANGO_EASY_AUDIT_UNREGISTERED_CLASSES_EXTRA = " + _list_own_models()),
+    ):
         if apps.is_installed(label):
-            yield warning(8, f"{label} copies changed fields: exclude the models of this app there.")
+            text = f"{label} copies changed fields: exclude the models of this app there."
+            yield warning(8, text, in_settings(setting))
 
 
 def _check_sqlite_options(alias: str, options: dict[str, Any]) -> Messages:
@@ -70,7 +95,18 @@ def _check_sqlite_options(alias: str, options: dict[str, Any]) -> Messages:
         else:
             is_valid = str(value).upper() == required
         if not is_valid:
-            yield error(16, f"DATABASES[{alias!r}]['OPTIONS'][{option!r}] must be {required}: {reason}.")
+            hint = in_settings(_set_database_option(alias, option, SQLITE_OPTIONS[option]))
+            yield error(16, f"DATABASES[{alias!r}]['OPTIONS'][{option!r}] must be {required}: {reason}.", hint)
+
+
+def _set_database_option(alias: str, option: str, value: Any) -> str:
+    """Return the line that sets an option of a database."""
+    text = f'"{value}"' if isinstance(value, str) else value
+    return f'DATABASES["{alias}"].setdefault("OPTIONS", {{}})["{option}"] = {text}'
+
+
+def _list_own_models() -> str:
+    return str([model._meta.label for model in apps.get_app_config("django_phi_oidc").get_models()])
 
 
 @register_check(Tags.database, deploy=True)
@@ -79,7 +115,7 @@ def check_database_role(databases: Sequence[str] | None = None, **kwargs: Any) -
     aliases = [alias for alias in (AUDIT_ALIAS, "default") if alias in (databases or ()) and alias in connections]
     if "default" in aliases and db_privileges.is_single_database() and not conf.witness_file():
         text = "A restore of this one database also restores what sinks confirmed: a fork of the log stays unnoticed."
-        yield warning(21, text, "Set PHI_OIDC['AUDIT']['witness_file'], outside of the database.")
+        yield warning(21, text, SET_WITNESS_FILE)
     is_sealer = bool(conf.get_key_source("audit_signing"))
     for alias in aliases:
         if alias == "default" and not db_privileges.is_single_database():
@@ -89,10 +125,10 @@ def check_database_role(databases: Sequence[str] | None = None, **kwargs: Any) -
                 continue
             excess = db_privileges.list_excess_privileges(alias, is_sealer=is_sealer)
         except DatabaseError as fault:
-            yield error(17, f"The audit database can't be read: {type(fault).__name__}.")
+            yield error(17, f"The audit database can't be read: {type(fault).__name__}.", CONNECT_HINT)
             return
         if excess:
-            hint = "manage.py phi_oidc audit grants ROLE prints the SQL of a role that can only read and insert."
+            hint = "The SQL for a role that can only read and insert: manage.py phi_oidc audit grants ROLE"
             yield warning(20, f"The role of {alias!r} could change the log: it {', '.join(excess)}.", hint)
 
 
@@ -103,11 +139,11 @@ def check_audit_triggers(databases: Sequence[str] | None = None, **kwargs: Any) 
         return
     try:
         if AuditEvent._meta.db_table in connections[AUDIT_ALIAS].introspection.table_names():
-            hint = "manage.py phi_oidc audit repair, as the owner of the tables; then audit verify."
+            hint = "As the owner of the tables: manage.py phi_oidc audit repair && manage.py phi_oidc audit verify"
             for text in triggers.list_deviations():
                 yield error(40, f"The audit log is not append-only: {text}.", hint)
     except DatabaseError as fault:
-        yield error(17, f"The audit database can't be read: {type(fault).__name__}.")
+        yield error(17, f"The audit database can't be read: {type(fault).__name__}.", CONNECT_HINT)
 
 
 @register_check(Tags.database, deploy=True)
@@ -124,7 +160,8 @@ def check_idle_transactions(databases: Sequence[str] | None = None, **kwargs: An
             # E017 reports it.
             continue
         if timeout == ("0",):
-            hint = "ALTER ROLE … SET idle_in_transaction_session_timeout = '60s'"
+            user = settings.DATABASES[alias].get("USER") or "…"
+            hint = f"In SQL: ALTER ROLE {user} SET idle_in_transaction_session_timeout = '60s'"
             yield warning(42, f"A process that is stopped in a transaction on {alias!r} keeps its locks forever.", hint)
 
 
@@ -140,12 +177,14 @@ def check_local_accounts(databases: Sequence[str] | None = None, **kwargs: Any) 
         for name in names:
             account = accounts.get(name)
             if account is None or not account.is_active or not account.has_usable_password():
-                yield warning(61, f"The local account {name!r} does not exist, is inactive or has no password.")
+                command = "createsuperuser --username" if account is None else "changepassword"
+                hint = f"manage.py {command} {name}"
+                yield warning(61, f"The local account {name!r} does not exist, is inactive or has no password.", hint)
             elif conf.emergency() and not can_open_any(account):
                 text = f"The local account {name!r} has no permission to open emergency access, so it sees no record."
-                yield warning(62, text)
+                yield warning(62, text, "In the admin, give it the permission django_phi_oidc.open_emergencyaccess.")
     except DatabaseError as fault:
-        yield warning(61, f"The local accounts can't be checked: {type(fault).__name__}.")
+        yield warning(61, f"The local accounts can't be checked: {type(fault).__name__}.", DEFAULT_CONNECT_HINT)
 
 
 @register_check(Tags.database)
@@ -159,11 +198,11 @@ def check_audit_tables(databases: Sequence[str] | None = None, **kwargs: Any) ->
         try:
             exists = AuditEvent._meta.db_table in connections[AUDIT_ALIAS].introspection.table_names()
         except DatabaseError as fault:
-            yield error(17, f"The audit database can't be read: {type(fault).__name__}.")
+            yield error(17, f"The audit database can't be read: {type(fault).__name__}.", CONNECT_HINT)
             return
         if not exists:
             # A warning, because an error would prevent migrate from creating the table.
-            hint = f"manage.py migrate --database {AUDIT_ALIAS}"
+            hint = f"Create it: manage.py migrate --database {AUDIT_ALIAS}"
             yield warning(10, f"{AUDIT_ALIAS!r} has no audit log.", hint)
     if "default" in (databases or ()):
         yield from _check_subject_digest_keys()
@@ -176,7 +215,7 @@ def _check_category_permissions() -> Messages:
         if Permission._meta.db_table in connections["default"].introspection.table_names():
             for category in list_missing_categories(using="default"):
                 text = f"There is no permission for the category {category!r}: only superusers can reveal its claims."
-                yield warning(80, text, "manage.py migrate creates it.")
+                yield warning(80, text, "Create it: manage.py migrate")
     except DatabaseError:
         # E018 reports it.
         return
@@ -189,9 +228,10 @@ def _check_subject_digest_keys() -> Messages:
         configured = [key.id for key in keyring.get_keys("subject")]
         orphaned = SubjectDigest.objects.exclude(key_id__in=configured).values_list("key_id", flat=True).distinct()
         for key_id in orphaned:
-            yield error(18, f"Subject digests were made with key {key_id}, which is not configured.")
+            hint = "Append that key, from a copy of your keys, to the list PHI_SUBJECT_KEYS."
+            yield error(18, f"Subject digests were made with key {key_id}, which is not configured.", hint)
     except (DatabaseError, KeyMissing) as fault:
-        yield error(18, f"The subject digests can't be checked: {type(fault).__name__}.")
+        yield error(18, f"The subject digests can't be checked: {type(fault).__name__}.", DEFAULT_CONNECT_HINT)
 
 
 def _check_retention_keys() -> Messages:
@@ -211,7 +251,7 @@ def _check_retention_keys() -> Messages:
             hint = "If it is another folder or vault, correct that before the next sign-in creates other keys in it."
             yield warning(48, text, hint)
     except (DatabaseError, KeyMissing) as fault:
-        yield warning(48, f"The retention keys can't be checked: {type(fault).__name__}.")
+        yield warning(48, f"The retention keys can't be checked: {type(fault).__name__}.", DEFAULT_CONNECT_HINT)
 
 
 def _select_person_keys(names_in_use: Iterable[str]) -> set[str]:

@@ -7,8 +7,8 @@ from django.core.checks import Tags
 
 from .. import conf
 from ..access.emergency.notifications import RETRY_DELAY
-from ._mail import does_mail_deliver, get_mail_timeout_seconds
-from ._messages import Messages, error, register_check, warning
+from ._mail import does_mail_deliver, get_mail_backend_line, get_mail_timeout_line, get_mail_timeout_seconds
+from ._messages import Messages, error, in_settings, register_check, warning
 
 
 @register_check(Tags.security)
@@ -19,11 +19,12 @@ def check_emergency(**kwargs: Any) -> Messages:
         return
     if declared.spool and not os.access(declared.spool.parent, os.W_OK | os.X_OK):
         text = "PHI_OIDC['EMERGENCY']: the folder of the spool does not exist, or this account can't write to it."
-        yield error(27, text)
+        hint = f"As the account that runs the portal: mkdir -p -m 700 {declared.spool.parent}"
+        yield error(27, text, hint)
     timeout, limit = get_mail_timeout_seconds(), int(RETRY_DELAY.total_seconds())
     if not does_mail_deliver():
         text = "PHI_OIDC['EMERGENCY']: the mail backend does not deliver, so the privacy officer gets no mail."
-        yield warning(27, text)
+        yield warning(27, text, in_settings(get_mail_backend_line()))
     elif not timeout or limit <= timeout:
         text = f"PHI_OIDC['EMERGENCY']: the mail timeout must be less than {limit} s; a slow mail server blocks all."
-        yield warning(28, text)
+        yield warning(28, text, in_settings(get_mail_timeout_line()))

@@ -9,7 +9,7 @@ from django.core.checks import Tags
 
 from ..sessions.views import is_logout_routed
 from ._messages import Messages, register_check, warning
-from ._urls import iterate_url_patterns
+from ._urls import is_shadowed, iterate_routes
 
 
 @register_check(Tags.security)
@@ -18,13 +18,14 @@ def check_logout_views(**kwargs: Any) -> Messages:
     if not is_logout_routed():
         return
     text = "is Django's logout: the provider's session stays, and signs in again without a password."
-    for pattern in iterate_url_patterns():
+    for route, pattern in iterate_routes():
         site = getattr(pattern.callback, "admin_site", None)
         if isinstance(site, AdminSite) and pattern.name == "logout" and "logout" not in vars(site):
-            hint = "Call django_phi_oidc.login.admin_site.use_oidc_login(site)."
+            hint = "Before the URLs of the site: django_phi_oidc.login.admin_site.use_oidc_login(site)"
             yield warning(46, f"The URL logout of the admin site {site.name!r} {text}", hint)
-        elif _is_django_logout(pattern.callback):
-            hint = "Use django_phi_oidc.sessions.views.OIDCLogoutView there."
+        elif _is_django_logout(pattern.callback) and not is_shadowed(route, pattern):
+            view = "django_phi_oidc.sessions.views.OIDCLogoutView.as_view()"
+            hint = f'Before it in your URLs: path("{route}", {view}, name="{pattern.name or "logout"}")'
             yield warning(46, f"The URL {pattern.name or str(pattern.pattern)!r} {text}", hint)
 
 

@@ -9,7 +9,7 @@ from django.core.checks import Tags
 from django.middleware.gzip import GZipMiddleware
 from django.utils.module_loading import import_string
 
-from ._messages import Messages, error, register_check, warning
+from ._messages import Messages, error, in_settings, register_check, warning
 
 REVOCATION_MIDDLEWARE = "django_phi_oidc.middleware.RevocationMiddleware"
 LEAKAGE_GUARD_MIDDLEWARE = "django_phi_oidc.middleware.LeakageGuardMiddleware"
@@ -20,12 +20,15 @@ def check_middleware(**kwargs: Any) -> Messages:
     """E010: RevocationMiddleware is missing, or comes before the session and the user are known."""
     if REVOCATION_MIDDLEWARE not in settings.MIDDLEWARE:
         text = f"{REVOCATION_MIDDLEWARE} is not in MIDDLEWARE: the tokens of a lost session would not be revoked."
-        yield error(10, text)
+        yield error(10, text, in_settings(f'MIDDLEWARE = [*MIDDLEWARE, "{REVOCATION_MIDDLEWARE}"]'))
         return
     before, _ = _split_classes(REVOCATION_MIDDLEWARE)
     for required in (SessionMiddleware, AuthenticationMiddleware):
         if not any(issubclass(middleware, required) for middleware in before):
-            yield error(10, f"{REVOCATION_MIDDLEWARE} must come after {required.__name__}.")
+            own = [path for path in settings.MIDDLEWARE if _is_subclass(path, required)]
+            first = own or [f"{required.__module__}.{required.__name__}"]
+            names = ", ".join(f'"{path}"' for path in (*first, REVOCATION_MIDDLEWARE))
+            yield error(10, f"{REVOCATION_MIDDLEWARE} must come after {required.__name__}.", f"In this order: {names}")
 
 
 @register_check(Tags.security)
@@ -48,3 +51,8 @@ def _split_classes(path: str) -> tuple[list[type], list[type]]:
     classes = ([import_string(name) for name in names] for names in (before, after))
     before_classes, after_classes = ([cls for cls in group if isinstance(cls, type)] for group in classes)
     return before_classes, after_classes
+
+
+def _is_subclass(path: str, base: type) -> bool:
+    middleware = import_string(path)
+    return isinstance(middleware, type) and issubclass(middleware, base)

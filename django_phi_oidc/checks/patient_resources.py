@@ -7,7 +7,7 @@ from django.core.checks import Tags
 
 from .. import conf
 from ..access.enforcement import GUARD_MARK
-from ._messages import Messages, register_check, warning
+from ._messages import Messages, in_settings, register_check, warning
 from ._urls import iterate_url_patterns
 
 
@@ -18,7 +18,8 @@ def check_patient_resources(**kwargs: Any) -> Messages:
         return
     if conf.emergency() is not None or any(_is_guarded(pattern.callback) for pattern in iterate_url_patterns()):
         text = "PATIENT_RESOURCES is not set: the accounting of disclosures lacks the access to guarded resources."
-        yield warning(75, text, "Name a function from a user to the resources about this user.")
+        hint = "Name a function from a user to the resources about this user. "
+        yield warning(75, text, hint + in_settings('PHI_OIDC["PATIENT_RESOURCES"] = "portal.records.resources_of"'))
 
 
 def _is_guarded(view: Callable[..., Any]) -> bool:

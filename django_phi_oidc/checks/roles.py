@@ -45,4 +45,5 @@ def check_role_groups(databases: Sequence[str] | None = None, **kwargs: Any) -> 
             return
         existing = Group.objects.using("default").filter(name__in=names).values_list("name", flat=True)
         for name in sorted(names - set(existing)):
-            yield warning(25, f"PHI_OIDC['ROLES']: the group {name!r} does not exist.")
+            code = f"from django.contrib.auth.models import Group; Group.objects.create(name={name!r})"
+            yield warning(25, f"PHI_OIDC['ROLES']: the group {name!r} does not exist.", f'manage.py shell -c "{code}"')

@@ -17,10 +17,14 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from ..audit.router import AUDIT_ALIAS
-from ._messages import Messages, register_check, warning
+from ._messages import Messages, in_settings, register_check, warning
 
 PLAINTEXT_SCHEMES = ("amqp", "pyamqp", "redis", "sentinel", "memcached")
 """Of Celery and of caches. Their TLS has a scheme of its own, or an option."""
+_CELERY_LINES = {
+    "broker": 'CELERY_BROKER_URL = "amqps://…"  # or rediss://',
+    "result backend": 'CELERY_RESULT_BACKEND = "rediss://…"',
+}
 
 
 @register_check(Tags.security, deploy=True)
@@ -29,14 +33,19 @@ def check_transmission(**kwargs: Any) -> Messages:
     yield from _check_databases()
     # A project may have configured its Celery app without the settings, or may not have loaded the app here.
     for name in sorted({name for name, urls in _iter_celery_urls() if any(map(_is_plaintext, urls))}):
-        yield warning(18, f"The connection to the Celery {name} is not encrypted.", "amqps:// or rediss://")
+        yield warning(18, f"The connection to the Celery {name} is not encrypted.", in_settings(_CELERY_LINES[name]))
     alias = _find_session_cache_alias()
     if any(map(_is_plaintext, _list_cache_urls(settings.CACHES.get(alias, {})))):
         text = f"SESSION_ENGINE: sessions are sent unencrypted to the cache {alias!r}."
-        yield warning(51, text, "A LOCATION with rediss://, or the socket of a server on this machine.")
+        hint = "Or the socket of a server on this machine. " + in_settings(
+            f'CACHES["{alias}"]["LOCATION"] = "rediss://…"'
+        )
+        yield warning(51, text, hint)
     if any(_is_plaintext_mailer(path, options) for path, options in _iter_mailers()):
         text = "Mail, such as error reports and notifications, is sent unencrypted to another machine."
-        yield warning(52, text, "EMAIL_USE_TLS or EMAIL_USE_SSL; in MAILERS, use_tls or use_ssl.")
+        has_mailers = getattr(settings, "MAILERS", None) is not None
+        line = 'MAILERS["default"]["OPTIONS"]["use_tls"] = True' if has_mailers else "EMAIL_USE_TLS = True"
+        yield warning(52, text, in_settings(line))
 
 
 def _check_databases() -> Messages:
@@ -49,7 +58,8 @@ def _check_databases() -> Messages:
         is_local = all(map(_is_this_machine, str(hosts).split(","))) and not options.get("service")
         # Other modes encrypt without TLS being required, or accept the certificate of another server.
         if connections[alias].vendor == "postgresql" and not is_local and options.get("sslmode") != "verify-full":
-            hint = f"DATABASES[{alias!r}]['OPTIONS']: sslmode verify-full, with sslrootcert."
+            value = '{"sslmode": "verify-full", "sslrootcert": "/etc/ssl/…"}'
+            hint = in_settings(f'DATABASES["{alias}"].setdefault("OPTIONS", {{}}).update({value})')
             yield warning(17, f"The connection to {alias!r} may be unencrypted, or reach another server.", hint)
 
 

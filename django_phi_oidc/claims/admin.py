@@ -3,8 +3,8 @@
 No value is shown, decrypted, or read from the database.
 """
 
-from contextlib import suppress
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import MAXYEAR, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -16,29 +16,36 @@ from django.db.models import ForeignKey, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import path
+from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import conf
 from .._internal import clock
+from .._internal.admin_columns import (
+    build_technical_fieldset,
+    create_code_column,
+    create_time_column,
+    format_utc,
+    keep_dates_together,
+)
 from .._internal.admin_filters import create_choice_filter, create_state_filter
 from .._internal.visible_text import validate_visible_text
-from ..access.emergency.forms import get_purpose_label
+from ..access.purposes import get_purpose_label
+from ..audit.admin_actions import RowActionsAdmin, confirmed_action
 from ..audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, get_error_message
 from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
 from ..errors import HeldForLegalReasons, KeyMissing, PhiOidcError
 from ..fields import MASK
 from ..subjects.models import PairwiseSubject
+from ..subjects.people_admin import PeopleAdmin
 from .accounting_suspensions import SUSPENDABLE_PURPOSES, AccountingSuspension, find_suspension_fault
 from .categories import list_hidden_names
 from .legal_holds import list_active_holds, place_hold, release_hold
-from .models import NO_SESSION, LegalHold, StoredClaim
+from .models import NO_SESSION, LegalHold, StoredClaim, get_claim_label, get_session_claim_condition
 from .retention import scrub_user
 from .retention_report import create_retention_report, find_key_summary, get_overdue_condition
-
-MAX_PERSONS = 1_000
-"""Persons whose claims one request may erase."""
 
 if TYPE_CHECKING:
     HoldModelForm = forms.ModelForm[LegalHold]
@@ -49,7 +56,7 @@ else:
 
 def _list_purposes() -> list[tuple[str, str]]:
     purposes = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
-    return [(purpose, f"{purpose}: {get_purpose_label(purpose)}") for purpose in purposes]
+    return [(purpose, get_purpose_label(purpose)) for purpose in purposes]
 
 
 def _filter_held(rows: QuerySet[Any]) -> QuerySet[Any]:
@@ -61,50 +68,78 @@ def _filter_held(rows: QuerySet[Any]) -> QuerySet[Any]:
 ClaimNameFilter = create_choice_filter(
     gettext_lazy("name"),
     "name",
-    lambda: [(name, name) for name, claim in sorted(conf.claims().items()) if claim.retention is not None],
+    lambda: [
+        (name, get_claim_label(name)) for name, claim in sorted(conf.claims().items()) if claim.retention is not None
+    ],
 )
 ClaimPurposeFilter = create_choice_filter(gettext_lazy("purpose"), "purpose", _list_purposes)
 ClaimEndFilter = create_state_filter(
     gettext_lazy("end"),
     "end",
     {
-        "overdue": (gettext_lazy("overdue"), lambda rows: rows.filter(get_overdue_condition(now=clock.now()))),
-        "held": (gettext_lazy("on legal hold"), _filter_held),
-        "session": (gettext_lazy("with its session"), lambda rows: rows.filter(expires_at=None)),
+        "overdue": (gettext_lazy("Overdue"), lambda rows: rows.filter(get_overdue_condition(now=clock.now()))),
+        "held": (gettext_lazy("On legal hold"), _filter_held),
+        "session": (gettext_lazy("With its session"), lambda rows: rows.filter(expires_at=None)),
     },
 )
 
 
-class _PersonSearchAdmin(CascadeOnlyAdmin):
-    list_select_related = ("subject",)
-    search_fields = ("subject",)
-    search_help_text = gettext_lazy("Search by a complete subject UUID or user name.")
+class SubjectRowsAdmin(PeopleAdmin, RowActionsAdmin, CascadeOnlyAdmin):
+    """Rows of subjects, with the name of the person."""
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        """Return the rows of the person with that subject UUID or user name; all rows for an empty term."""
-        if not (term := search_term.strip()):
-            return queryset, False
-        # Two queries, because no index serves an OR over two tables. A user name may look like a UUID.
-        subjects = PairwiseSubject.objects.filter(**{f"user__{get_user_model().USERNAME_FIELD}": term})
-        with suppress(ValueError):
-            subjects = PairwiseSubject.objects.filter(uuid=UUID(term)) or subjects
-        return queryset.filter(subject__in=[subject.pk for subject in subjects]), False
+    account_lookup = "subject__user"
+    uuid_lookups: tuple[str, ...] = ("subject__uuid",)
+    list_select_related = ("subject",)
+
+    def list_actors(self, row: Any) -> Iterable[str]:
+        return (str(row.subject.user_id),) if row.subject else ()
+
+    @admin.display(description=gettext_lazy("Person"))
+    def person(self, row: Any) -> str:
+        return self.show_actor(row, str(row.subject.user_id)) if row.subject else _("Erased")
+
+    @admin.display(description=gettext_lazy("Subject"))
+    def subject_uuid(self, row: Any) -> str:
+        return str(row.subject or self.get_empty_value_display())
+
+    def describe_person(self, row: Any) -> str:
+        """Return the name without a link. Requires: the people are attached."""
+        return self.get_name(row, str(row.subject.user_id)) if row.subject else _("Erased")
 
 
 @admin.register(StoredClaim)
-class StoredClaimAdmin(_PersonSearchAdmin):
-    list_display = ("name", "subject", "purpose", "expires_at", "held_until", "obtained_at", "masked")
+class StoredClaimAdmin(SubjectRowsAdmin):
+    list_display = ("person", "claim", "purpose_label", "retention", "obtained")
+    list_display_links = ("claim",)
     list_filter = (ClaimNameFilter, ClaimPurposeFilter, ClaimEndFilter)
-    fields = (*list_display, "session_display", "bucket")
+    fieldsets = (
+        (None, {"fields": ("person", "claim", "masked", "purpose_label", "retention")}),
+        (gettext_lazy("Times"), {"fields": ("obtained", "expires", "held")}),
+        build_technical_fieldset("name_code", "subject_uuid", "session_display", "purpose_code", "bucket"),
+    )
     # Columns with an index.
     ordering = ("-id",)
-    sortable_by = ("expires_at",)
+    sortable_by = ("retention",)
     actions = ("erase_now",)
+
+    name_code = create_code_column("name", gettext_lazy("Name"))
+    purpose_code = create_code_column("purpose", gettext_lazy("Purpose (code)"))
+    obtained = create_time_column("obtained_at", gettext_lazy("Obtained (UTC)"))
+    expires = create_time_column("expires_at", gettext_lazy("Expires (UTC)"))
+    held = create_time_column("held_until", gettext_lazy("On legal hold until (UTC)"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[StoredClaim]:
         return super().get_queryset(request).defer("value")
+
+    def attach_people(self, request: HttpRequest, rows: Iterable[Any]) -> None:
+        """Look up also which sessions of claims are gone; as an annotation, the count of rows would compute it too."""
+        rows = list(rows)
+        pks = [row.pk for row in rows if row.expires_at is None]
+        orphaned = StoredClaim.objects.filter(get_session_claim_condition(is_session_live=False), pk__in=pks)
+        orphaned_pks = set(orphaned.values_list("pk", flat=True))
+        for row in rows:
+            row.is_orphaned = row.pk in orphaned_pks
+        super().attach_people(request, rows)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -117,14 +152,35 @@ class StoredClaimAdmin(_PersonSearchAdmin):
         can_view = super().has_view_permission(request, obj)
         return can_view and (obj is None or obj.name not in list_hidden_names(request.user, obj.subject))
 
-    @admin.display(description=gettext_lazy("session"))
+    @admin.display(description=gettext_lazy("Name"))
+    def claim(self, row: StoredClaim) -> str:
+        return get_claim_label(row.name)
+
+    @admin.display(description=gettext_lazy("Purpose"), ordering="purpose")
+    def purpose_label(self, claim: StoredClaim) -> str:
+        return get_purpose_label(claim.purpose)
+
+    @admin.display(description=gettext_lazy("Retention"), ordering="expires_at")
+    def retention(self, claim: Any) -> str:
+        return keep_dates_together(describe_retention(claim, is_orphaned=claim.is_orphaned, now=clock.now()))
+
+    @admin.display(description=gettext_lazy("Session"))
     def session_display(self, claim: StoredClaim) -> str:
         """Return the session that it expires with, or the empty value for a claim that outlives sessions."""
         return self.get_empty_value_display() if claim.session == NO_SESSION else str(claim.session)
 
-    @admin.display(description=gettext_lazy("value"))
+    @admin.display(description=gettext_lazy("Value"))
     def masked(self, claim: StoredClaim) -> str:
         return MASK
+
+    def describe_rows(self, request: HttpRequest, rows: Sequence[Any]) -> list[str]:
+        """Return the persons, because all of their claims are erased."""
+        self.attach_people(request, rows)
+        return sorted({self.describe_person(row) for row in rows})
+
+    def describe_row(self, row: StoredClaim) -> str:
+        """Return person and name."""
+        return f"{self.describe_person(row)}: {get_claim_label(row.name)}"
 
     def get_urls(self) -> list[Any]:
         """Put the report's URL first; Django's own patterns would match it as a primary key."""
@@ -135,6 +191,7 @@ class StoredClaimAdmin(_PersonSearchAdmin):
         """Show the retention report."""
         if not self.has_view_permission(request):
             raise PermissionDenied
+        report = create_retention_report(now=clock.now())
         keys, is_unavailable = None, False
         try:
             keys = find_key_summary()
@@ -144,7 +201,8 @@ class StoredClaimAdmin(_PersonSearchAdmin):
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": _("Retention report"),
-            "report": create_retention_report(now=clock.now()),
+            "report": report,
+            "claims": [(row, get_claim_label(row.name), get_purpose_label(row.purpose)) for row in report.claims],
             "keys": keys,
             "keys_are_away": is_unavailable,
             "sees_holds": request.user.has_perm("django_phi_oidc.view_legalhold"),
@@ -154,24 +212,36 @@ class StoredClaimAdmin(_PersonSearchAdmin):
     def has_scrub_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_phi_oidc.scrub_storedclaim")
 
-    @admin.action(description=gettext_lazy("Erase all claims of these persons now"), permissions=["scrub"])
-    def erase_now(self, request: HttpRequest, queryset: QuerySet[StoredClaim]) -> None:
+    @confirmed_action(
+        description=gettext_lazy("Erase all claims of these persons now"),
+        permissions=["scrub"],
+        can_apply=lambda claim: not _is_held(claim),
+        ask=lambda count: _("Erase all claims of these persons now?"),
+        consequence=gettext_lazy(
+            "All claims of these persons are permanently erased now, also those that you did not select."
+        ),
+        describe_skipped=lambda count: (
+            ngettext(
+                "%(count)d claim is on legal hold and was skipped.",
+                "%(count)d claims are on legal hold and were skipped.",
+                count,
+            )
+            % {"count": count}
+        ),
+    )
+    def erase_now(self, request: HttpRequest, rows: Sequence[StoredClaim]) -> None:
         """Erase all claims of each person with a selected claim, except on legal hold; one transaction per person."""
-        user_ids = queryset.order_by().values_list("subject__user", flat=True).distinct()
-        users = get_user_model()._base_manager.filter(pk__in=user_ids)[: MAX_PERSONS + 1]
-        if len(users) > MAX_PERSONS:
-            message = _("Nothing was erased, because more than %(most)d persons were selected. Select fewer.")
-            self.message_user(request, message % {"most": MAX_PERSONS}, messages.ERROR)
-            return
-        origin, erased, held = Actor.from_request(request).origin, 0, 0
+        users = get_user_model()._base_manager.filter(pk__in={row.subject.user_id for row in rows})
+        origin, erased, persons, held = Actor.from_request(request).origin, 0, 0, 0
         with batch_delivery():
             for user in users:
                 try:
                     erased += scrub_user(user, origin=origin, now=clock.now())
+                    persons += 1
                 except HeldForLegalReasons:
                     held += 1
         message = _("Erased claims: %(claims)d, of persons: %(persons)d.")
-        self.message_user(request, message % {"claims": erased, "persons": len(users) - held}, messages.SUCCESS)
+        self.message_user(request, message % {"claims": erased, "persons": persons}, messages.SUCCESS)
         if held:
             message = ngettext(
                 "%(held)d person is on legal hold, so none of their claims were erased.",
@@ -179,6 +249,25 @@ class StoredClaimAdmin(_PersonSearchAdmin):
                 held,
             )
             self.message_user(request, message % {"held": held}, messages.WARNING)
+
+
+def describe_retention(claim: StoredClaim, *, is_orphaned: bool, now: datetime) -> str:
+    """Return when the claim is erased. is_orphaned: it was to end with a session, which is gone."""
+    if claim.held_until is not None and claim.held_until > now:
+        if claim.held_until.year == MAXYEAR:
+            return _("On legal hold until it is released")
+        return _("On legal hold until %(time)s UTC") % {"time": format_utc(claim.held_until)}
+    if is_orphaned:
+        return _("Overdue: its session has ended")
+    if claim.expires_at is None and claim.retained_until > now:
+        return _("Until the end of the session")
+    if claim.ends_at <= now:
+        return _("Overdue for %(duration)s") % {"duration": timesince(claim.ends_at, now, depth=1)}
+    return _("%(duration)s left") % {"duration": timeuntil(claim.ends_at, now, depth=1)}
+
+
+def _is_held(claim: StoredClaim) -> bool:
+    return claim.held_until is not None and claim.held_until > clock.now()
 
 
 class SubjectField(SubjectChoiceField):
@@ -210,7 +299,7 @@ class FutureUntilMixin:
 class LegalHoldForm(FutureUntilMixin, HoldModelForm):
     suspended_purposes = forms.MultipleChoiceField(
         label=gettext_lazy("Purposes of these disclosures"),
-        choices=lambda: [(code, f"{code}: {get_purpose_label(code)}") for code in SUSPENDABLE_PURPOSES],
+        choices=lambda: [(code, get_purpose_label(code)) for code in SUSPENDABLE_PURPOSES],
         initial=["HLEGAL"],
         required=False,
         widget=forms.CheckboxSelectMultiple,
@@ -269,37 +358,93 @@ LegalHoldStateFilter = create_state_filter(
     gettext_lazy("state"),
     "state",
     {
-        "active": (gettext_lazy("active"), lambda rows: rows.filter(pk__in=_active_holds())),
-        "over": (gettext_lazy("ended"), lambda rows: rows.exclude(pk__in=_active_holds())),
+        "active": (gettext_lazy("Active"), lambda rows: rows.filter(pk__in=_active_holds())),
+        "over": (gettext_lazy("Ended"), lambda rows: rows.exclude(pk__in=_active_holds())),
     },
 )
 
 
+def _is_active(hold: LegalHold) -> bool:
+    return hold.released_at is None and (hold.until is None or hold.until > clock.now())
+
+
 @admin.register(LegalHold)
-class LegalHoldAdmin(ErrorMessageAdmin, _PersonSearchAdmin):
+class LegalHoldAdmin(SubjectRowsAdmin, ErrorMessageAdmin):
     """Holds are placed here and released by an action. They are never changed or deleted."""
 
     form = LegalHoldForm
     raw_id_fields = ("subject",)
-    list_display = ("reason", "subject", "is_active", "until", "placed_at", "placed_by")
+    uuid_lookups = ("subject__uuid", "pk")
+    search_help_text = gettext_lazy(
+        "The beginning of a name, user name or reason, or a complete account, subject or hold ID."
+    )
+    list_display = ("person", "reason", "state", "placed", "placed_by_person")
+    list_display_links = ("reason",)
     list_filter = (LegalHoldStateFilter,)
+    sortable_by = ("placed",)
     ordering = ("-placed_at",)
     actions = ("release",)
+    operation_permissions = (("release", "change_legalhold"),)
 
-    def get_fields(self, request: HttpRequest, obj: LegalHold | None = None) -> Any:
-        suspension = LegalHoldForm.Meta.fields[3:]
-        shown = ("id", *self.list_display, "released_at", "released_by", *suspension)
-        return shown if obj else LegalHoldForm.Meta.fields
+    placed = create_time_column("placed_at", gettext_lazy("Placed (UTC)"))
+    ends = create_time_column("until", gettext_lazy("Ends (UTC)"))
+    released = create_time_column("released_at", gettext_lazy("Released (UTC)"))
+    suspended = create_time_column("suspended_until", gettext_lazy("Accounting suspended until (UTC)"))
+    stated_orally = create_time_column("oral_statement_at", gettext_lazy("Oral statement of (UTC)"))
+
+    def get_fieldsets(self, request: HttpRequest, obj: LegalHold | None = None) -> Any:
+        suspension = gettext_lazy("Suspension of the accounting of disclosures")
+        if obj is None:
+            form_fields = LegalHoldForm.Meta.fields
+            return [(None, {"fields": form_fields[:3]}), (suspension, {"fields": form_fields[3:]})]
+        suspended = ("suspended", "suspended_purpose_labels", "agency", "stated_orally")
+        placed = ("placed", "placed_by_person", "ends", "released", "released_by_person")
+        return [
+            (None, {"fields": ("person", "reason", "state", *placed)}),
+            *([(suspension, {"fields": suspended})] if obj.suspended_until else []),
+            build_technical_fieldset("id", "subject_uuid"),
+        ]
+
+    def list_actors(self, row: LegalHold) -> Iterable[str]:
+        return *super().list_actors(row), row.placed_by, row.released_by
+
+    @admin.display(description=gettext_lazy("Placed by"))
+    def placed_by_person(self, row: LegalHold) -> str:
+        return self.show_actor(row, row.placed_by)
+
+    @admin.display(description=gettext_lazy("Released by"))
+    def released_by_person(self, row: LegalHold) -> str:
+        return self.show_actor(row, row.released_by)
+
+    @admin.display(description=gettext_lazy("Purposes of these disclosures"))
+    def suspended_purpose_labels(self, row: LegalHold) -> str:
+        labels = map(get_purpose_label, row.suspended_purposes if row.suspended_until else ())
+        return ", ".join(labels) or str(self.get_empty_value_display())
+
+    @admin.display(description=gettext_lazy("State"))
+    def state(self, hold: LegalHold) -> str:
+        if hold.released_at is not None:
+            return _("Released")
+        if not _is_active(hold):
+            return _("Ended")
+        return _("Active until it is released") if hold.until is None else _("Active for a time")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Include the reason, which is often a case number. No index has it, but there are few holds."""
+        rows, has_duplicates = super().get_search_results(request, queryset, search_term)
+        return rows | queryset.filter(reason__istartswith=search_term.strip()), has_duplicates
+
+    def describe_row(self, row: LegalHold) -> str:
+        """Return person and reason."""
+        return f"{self.describe_person(row)}: {row.reason}"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_phi_oidc.add_legalhold")
 
     def has_release_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_phi_oidc.change_legalhold")
-
-    @admin.display(boolean=True, description=gettext_lazy("active"))
-    def is_active(self, hold: LegalHold) -> bool:
-        return hold.released_at is None and (hold.until is None or hold.until > clock.now())
 
     def formfield_for_foreignkey(self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_foreignkey(db_field, request, **{**kwargs, "form_class": SubjectField})
@@ -316,13 +461,27 @@ class LegalHoldAdmin(ErrorMessageAdmin, _PersonSearchAdmin):
         obj.pk = hold.pk
         obj.refresh_from_db()
 
-    @admin.action(description=gettext_lazy("Release"), permissions=["release"])
-    def release(self, request: HttpRequest, queryset: QuerySet[LegalHold]) -> None:
+    @confirmed_action(
+        description=gettext_lazy("Release"),
+        permissions=["release"],
+        can_apply=_is_active,
+        ask=lambda count: ngettext("Release %(count)d hold?", "Release %(count)d holds?", count) % {"count": count},
+        consequence=gettext_lazy("The next scrub erases claims past their retention that no other hold keeps."),
+        describe_skipped=lambda count: (
+            ngettext(
+                "%(count)d hold had already ended and was skipped.",
+                "%(count)d holds had already ended and were skipped.",
+                count,
+            )
+            % {"count": count}
+        ),
+    )
+    def release(self, request: HttpRequest, rows: Sequence[LegalHold]) -> None:
         """Release the selected holds, each in its own transaction."""
         origin, released = Actor.from_request(request).origin, 0
         try:
-            for pk in queryset.order_by("placed_at").values_list("pk", flat=True):
-                released += release_hold(pk, origin=origin, now=clock.now())
+            for hold in sorted(rows, key=lambda row: row.placed_at):
+                released += release_hold(hold.pk, origin=origin, now=clock.now())
         except PhiOidcError as refusal:
             self.message_user(request, get_error_message(refusal), messages.ERROR)
         message = ngettext("%(count)d hold was released.", "%(count)d holds were released.", released)

@@ -1,18 +1,18 @@
 """Which claims to request, keep and drop, according to the project's declaration. No Django."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from ..config.claims import ClaimDeclaration
 from ..config.providers import ProviderDeclaration
-from ..errors import AccountError, Code
+from ..errors import ClaimMissing
 
 PROTOCOL_CLAIMS = frozenset(
     {
         *("iss", "sub", "aud", "exp", "iat", "nbf", "auth_time", "nonce", "acr", "amr", "azp"),
-        *("at_hash", "c_hash", "s_hash", "sid", "jti"),
+        *("at_hash", "c_hash", "s_hash", "sid", "jti", "vot", "vtm"),
     }
 )
 """Claims about the token and the sign-in, not about the person: never stored, never reported as undeclared."""
@@ -31,6 +31,8 @@ SCOPE_CLAIMS: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 """Scope → the claims that it requests. Spec: OIDC Core 5.4."""
+VERIFIED_EMAIL_CLAIMS = ("email", "email_verified")
+"""Requested while `link_verified_email` is in force, and neither kept nor reported unless they are declared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +54,14 @@ class MinimizedClaims:
 
 
 def build_claims_request(
-    declared_claims: Mapping[str, ClaimDeclaration], *, provider_declaration: ProviderDeclaration
+    declared_claims: Mapping[str, ClaimDeclaration],
+    *,
+    provider_declaration: ProviderDeclaration,
+    transient_claims: Collection[str] = (),
 ) -> ClaimsRequest:
     """Return what to request from this provider: its resource scopes, and the declared claims by the declared method.
+
+    transient_claims: names of claims that are requested, too, but not kept.
 
     The claims parameter requests them in UserInfo, not in the ID Token, which is stored as the hint of a logout only if
     it has no claims about the person. A provider that follows Core 5.4 requires UserInfo anyway, so this costs no
@@ -64,12 +71,13 @@ def build_claims_request(
     Spec: OIDC Core 5.4, 5.5, 5.5.1; 3.1.2.1.
     """
     is_by_scope = provider_declaration.claims_request == "scopes"
-    scopes = get_minimal_scope(declared_claims).split() if is_by_scope else ["openid"]
+    scopes = get_minimal_scope([*declared_claims, *transient_claims]).split() if is_by_scope else ["openid"]
     scope = " ".join(dict.fromkeys([*scopes, *(scope.name for scope in provider_declaration.resource_scopes)]))
     if is_by_scope:
         return ClaimsRequest(scope=scope, claims=None)
     is_marked = provider_declaration.claims_request == "parameter"
-    requested = {
+    requested: dict[str, dict[str, bool] | None] = dict.fromkeys(transient_claims)
+    requested |= {
         name: {"essential": True} if claim.essential and is_marked else None
         for name, claim in declared_claims.items()
         if name not in PROTOCOL_CLAIMS
@@ -77,12 +85,12 @@ def build_claims_request(
     return ClaimsRequest(scope=scope, claims={"userinfo": requested} if requested else None)
 
 
-def get_minimal_scope(declared_claims: Mapping[str, ClaimDeclaration]) -> str:
-    """Return the smallest `scope` that requests the declared claims. A claim outside the standard scopes needs none.
+def get_minimal_scope(claim_names: Iterable[str]) -> str:
+    """Return the smallest `scope` that requests these claims. A claim outside the standard scopes needs none.
 
     Spec: OIDC Core 3.1.2.1, 5.4; 5.2: `name#de` is `name` in a language.
     """
-    names = {name.partition("#")[0] for name in declared_claims}
+    names = {name.partition("#")[0] for name in claim_names}
     return " ".join(["openid", *(scope for scope, claims in SCOPE_CLAIMS.items() if claims & names)])
 
 
@@ -127,12 +135,28 @@ def validate_essential_claims(claims: Mapping[str, Any], declared_claims: Mappin
     """Refuse a sign-in that lacks an essential claim. Raises: ClaimMissing. Spec: OIDC Core 5.5.1."""
     missing = sorted(name for name, claim in declared_claims.items() if claim.essential and is_empty(claims.get(name)))
     if missing:
-        raise AccountError(Code.CLAIM_MISSING, f"Essential claims are missing: {', '.join(missing)}.")
+        raise ClaimMissing(missing)
 
 
-def needs_userinfo(received: Mapping[str, Any], declared_claims: Mapping[str, ClaimDeclaration]) -> bool:
-    """Return whether a declared claim is missing in received, so that UserInfo must be fetched. Spec: OIDC Core 5.3."""
-    return any(is_empty(received.get(name)) for name in declared_claims if name not in PROTOCOL_CLAIMS)
+def needs_userinfo(received: Mapping[str, Any], claim_names: Iterable[str]) -> bool:
+    """Return whether one of these claims is missing, so that UserInfo must be fetched. Spec: OIDC Core 5.3."""
+    return any(is_empty(received.get(name)) for name in claim_names if name not in PROTOCOL_CLAIMS)
+
+
+def find_verified_email(*sources: Mapping[str, Any]) -> str:
+    """Return the e-mail address that the provider has verified; empty if there is none, or the sources disagree.
+
+    sources: ID Token and UserInfo, not merged: the statement of one about its address must not verify the address of
+    the other. `email_verified` must be the JSON boolean true: a text is not accepted, because "false" is one, too.
+    Spec: OIDC Core 5.1.
+    """
+    addresses = [source["email"] for source in sources if not is_empty(source.get("email"))]
+    statements = [source["email_verified"] for source in sources if not is_empty(source.get("email_verified"))]
+    verified = [
+        source["email"] for source in sources if source.get("email") in addresses and source.get("email_verified")
+    ]
+    is_agreed = all(address == addresses[0] for address in addresses) and all(value is True for value in statements)
+    return verified[0] if verified and is_agreed and isinstance(verified[0], str) else ""
 
 
 def is_empty(value: Any) -> bool:

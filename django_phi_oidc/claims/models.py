@@ -8,6 +8,7 @@ from django.apps import apps
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 
 from .._internal import clock
 from ..crypto.retention_keys import join_names, person_key_name
@@ -21,6 +22,11 @@ NO_SESSION = uuid.UUID(int=0)
 """The `StoredClaim.session` of a claim that outlives its session, so that one unique index covers both kinds."""
 
 
+def get_claim_label(name: str) -> str:
+    """Return the name of a claim in words, for example “Phone number”."""
+    return name.replace("_", " ").capitalize()
+
+
 def get_session_claim_condition(*, is_session_live: bool) -> Q:
     """Return the condition of a claim that expires with a session, which is live; or which is gone: an orphaned claim.
 
@@ -29,7 +35,8 @@ def get_session_claim_condition(*, is_session_live: bool) -> Q:
     # By name, because sessions are a layer above claims.
     sessions = apps.get_model("django_phi_oidc", "OIDCSession")._default_manager
     live = Exists(sessions.filter(pk=OuterRef("session"), ended_at=None))
-    return Q(Q(live) if is_session_live else ~Q(live), expires_at=None)
+    # In this order, so that the database looks for a session only if the claim has no time of its own.
+    return Q(("expires_at", None), Q(live) if is_session_live else ~Q(live))
 
 
 class StoredClaim(models.Model):
@@ -60,7 +67,7 @@ class StoredClaim(models.Model):
     class Meta:
         verbose_name, verbose_name_plural = _("stored claim"), _("stored claims")
         default_permissions = ("view",)
-        permissions = (("scrub_storedclaim", "Can erase claims of other persons"),)
+        permissions = (("scrub_storedclaim", gettext_noop("Can erase claims of other persons")),)
         indexes = (models.Index(fields=["bucket"], condition=~models.Q(bucket=""), name="phi_oidc_claim_bucket"),)
         constraints = (
             models.UniqueConstraint(fields=["subject", "session", "name"], name="phi_oidc_stored_claim_unique"),
@@ -168,7 +175,7 @@ class LegalHold(models.Model):
     class Meta:
         verbose_name, verbose_name_plural = _("legal hold"), _("legal holds")
         default_permissions = ("view", "add", "change")
-        permissions = (("disclose_legalhold", "Can see what a legal hold keeps"),)
+        permissions = (("disclose_legalhold", gettext_noop("Can see what a legal hold keeps")),)
 
     def __str__(self) -> str:
         return str(self.id)

@@ -7,7 +7,7 @@ of a day is destroyed when no claim of that day is left, the key of a person whe
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
@@ -139,11 +139,27 @@ def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetim
     return count
 
 
-def scrub_due_claims(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> int:
+def count_claims_of_user(user: AbstractBaseUser, *, now: datetime) -> int:
+    """Return how many claims `scrub_user` would erase. Raises: HeldForLegalReasons."""
+    subjects = list(PairwiseSubject.objects.filter(user=user.pk))
+    claims = StoredClaim.objects.filter(subject__in=subjects)
+    if claims.filter(held_until__gt=now).exists() or any(is_on_legal_hold(subject, now=now) for subject in subjects):
+        raise HeldForLegalReasons
+    tokens = apps.get_model("django_phi_oidc", "OIDCSession")._default_manager.list_personal_id_tokens(subjects)
+    return claims.count() + sum(len(names) for _, names in tokens.values())
+
+
+def scrub_due_claims(
+    *,
+    now: datetime,
+    batch_size: int = SCRUB_BATCH_SIZE,
+    report_progress: Callable[[int], None] = lambda erased: None,
+) -> int:
     """Erase the expired and orphaned claims that no legal hold preserves; return how many this run erased.
 
     Each batch and its event is one transaction, so a killed worker leaves nothing half done. Several workers share the
     work: on PostgreSQL they start at both ends and skip rows that another worker has locked, on SQLite they wait.
+    report_progress: called after each batch with the number of erased claims.
     """
     last_due_at, newest_first = None, None
     with batch_delivery():
@@ -157,11 +173,17 @@ def scrub_due_claims(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> in
                 )
                 enqueue_many(_create_scrub_events(counts, cause="due", subject="", origin=Origin(), now=now))
             erased += counts.total()
+            report_progress(erased)
             if counts.total() != batch_size:
                 return erased
 
 
-def scrub_past_limit(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> int:
+def scrub_past_limit(
+    *,
+    now: datetime,
+    batch_size: int = SCRUB_BATCH_SIZE,
+    report_progress: Callable[[int], None] = lambda erased: None,
+) -> int:
     """Erase the claims that the current declarations no longer permit to store, except those on legal hold.
 
     That is after the retention in CLAIMS was shortened, or a claim removed. Returns their number. Each batch and its
@@ -180,8 +202,21 @@ def scrub_past_limit(*, now: datetime, batch_size: int = SCRUB_BATCH_SIZE) -> in
                 names = names_by_id.values()
                 enqueue_many(_create_scrub_events(names, cause="declaration", subject="", origin=Origin(), now=now))
             erased += len(names_by_id)
+            report_progress(erased)
             if len(names_by_id) != batch_size:
                 return erased
+
+
+def count_unused_keys(*, now: datetime, due: Q) -> int:
+    """Return how many keys `destroy_unused_keys` would destroy after the erasure of the claims that meet the condition.
+
+    Raises: KeyMissing.
+    """
+    if not retention_keys.is_enabled():
+        return 0
+    in_use = set(StoredClaim.objects.exclude(due).values_list("bucket", flat=True).distinct())
+    names = [name for name in retention_keys.get_store().names() if name not in in_use]
+    return sum(not _can_be_in_use(name, now=now) for name in names) + UnusedPersonKey.objects.count()
 
 
 def destroy_unused_keys(*, now: datetime) -> list[str]:

@@ -7,7 +7,7 @@ message names options, never values.
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from difflib import get_close_matches
 from functools import lru_cache, partial
 from pathlib import Path
@@ -157,6 +157,18 @@ def parse_duration(
     return value
 
 
+def parse_date(path: str, value: Any) -> date:
+    """Return a date from one, or from an ISO 8601 text such as 2026-12-31."""
+    if isinstance(value, str):
+        try:
+            value = date.fromisoformat(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, date) or isinstance(value, datetime):
+        fail(path, "must be a date such as 2026-12-31")
+    return value
+
+
 def parse_absolute_path(path: str, value: Any) -> Path:
     if not isinstance(value, str | Path) or not Path(value).is_absolute():
         fail(path, "must be an absolute path")
@@ -182,12 +194,6 @@ parse_email_addresses = checked(
     partial(parse_strings, items="mail addresses"),
     lambda addresses: all(map(_EMAIL_ADDRESS_PATTERN.fullmatch, addresses)),
     "must be a list of mail addresses such as privacy@example.org",
-)
-
-parse_acr_values = checked(
-    parse_strings,
-    lambda values: all(value.split() == [value] for value in values),
-    "must be a list of values without blanks",
 )
 
 
@@ -234,6 +240,7 @@ def parse_bool(path: str, value: Any) -> bool:
 _PARSERS: Mapping[Any, Parser] = {
     str: parse_string,
     bool: parse_bool,
+    date: parse_date,
     timedelta: parse_duration,
     Path: parse_absolute_path,
     tuple[str, ...]: parse_strings,

@@ -5,7 +5,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
-from ._parsing import parse_acr_values, parse_duration
+from ._parsing import parse_duration
+from .assurance_levels import parse_acr_values, parse_vectors
 
 _parse_max_age = partial(parse_duration, minimum=timedelta(minutes=1))
 
@@ -16,6 +17,9 @@ class AdminAssuranceDeclaration:
 
     acr: Annotated[tuple[str, ...], parse_acr_values] = ()
     """List of `acr` values, the weakest first: the sign-in must have one of them. Default: none is required."""
+    vot: Annotated[tuple[str, ...], parse_vectors] = ()
+    """List of [vectors of trust](../how-to/require-assurance.md#vectors-of-trust), the weakest first: the sign-in must
+    have all components of one of them. Default: none is required."""
     max_age: Annotated[timedelta, _parse_max_age] | None = None
     """timedelta or seconds, at least a minute: the longest time since the user authenticated at the provider, for each
     page. Default: unlimited."""

@@ -53,6 +53,12 @@ class APIDeclaration:
     """timedelta or seconds, at most 60: how long a process caches a positive introspection response."""
     clients: Annotated[frozenset[str], _parse_clients] | None = None
     """List of the clients whose tokens are accepted. Default: none: all clients of the provider."""
+    allow_client_cert_header: bool = False
+    """With warning W107: a token that is [bound to a certificate](../how-to/client-certificates.md#at-your-own-apis)
+    is accepted if a proxy of `TRUSTED_PROXIES` sends that certificate in `Client-Cert` (RFC 9440)."""
+    dpop_nonce: bool = False
+    """Each [DPoP proof](../how-to/sender-constrained-tokens.md#at-your-own-apis) must have a nonce of this server,
+    valid for five minutes, so that no proof can be made long before its use."""
 
     def get_permissions(self, scopes: Iterable[str]) -> frozenset[str]:
         """Return the permissions of these scopes together; undeclared scopes have none."""

@@ -1,100 +1,140 @@
-"""The client's own keys for `private_key_jwt`: the first signs, all are published. Spec: RFC 7517, 7518, 7638.
+"""The client's own keys: the first signs client assertions, others decrypt tokens, all are published.
 
-A key is unencrypted PEM, as text or as a file. Its kid is its thumbprint, so the setting does not name it.
+A key is unencrypted PEM, as text or as a file. Its kid is its thumbprint, unless the setting names another one.
+Spec: RFC 7517, 7518, 7638.
 """
 
-import base64
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Annotated, Any, Literal, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509 import Certificate, load_pem_x509_certificates
 
-from ._parsing import fail
+from ._parsing import fail, parse_declaration, parse_printable
+from .certificates import encode_certificate_chain
+from .rsa_moduli import ALLOWED_RSA_KEY_BITS, is_allowed_modulus
+from .signature_algorithms import (
+    ED25519,
+    PrivateKey,
+    create_signature,
+    find_key_type,
+    import_key,
+    list_signing_algs,
+)
 
-PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
-
-MIN_RSA_KEY_BITS = 2048
-"""Spec: RFC 7518 3.5."""
-ALGS_BY_KTY = {"RSA": ("PS256", "RS256"), "EC": ("ES256",), "OKP": ("EdDSA",)}
-"""The signature algorithms of each key type, the default first."""
-_THUMBPRINT_MEMBERS = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
-_ALGORITHMS: Mapping[str, Any] = {
-    "PS256": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256),
-    "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
-    "ES256": ECAlgorithm(ECAlgorithm.SHA256),
-    "EdDSA": OKPAlgorithm(),
-}
+KeyUse = Literal["sig", "enc"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientKey:
-    """A private key. Keys are equal if their kid is."""
+    """A private key. Keys are equal if kid, use and the public key are."""
 
     kid: str
-    kty: str
+    use: KeyUse
+    thumbprint: str
+    """Spec: RFC 7638, with SHA-256."""
+    certificate: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+    """The certificate of this key in DER, followed by those that issued it. NOT checked: validity and signatures."""
     private_key: PrivateKey = field(repr=False, compare=False)
 
+    def list_algs(self) -> tuple[str, ...]:
+        """Return the signature algorithms of the key, the default first."""
+        key_type = find_key_type(self.private_key)
+        return () if key_type is None or self.use == "enc" else list_signing_algs(key_type)
+
     def sign(self, alg: str, signing_input: bytes) -> bytes:
-        """Return the signature of signing_input by alg, one of ALGS_BY_KTY[kty]. Spec: RFC 7518 3, 8037 3.1."""
-        if alg not in ALGS_BY_KTY[self.kty]:
-            raise ValueError(f"A key of type {self.kty} does not sign with that algorithm.")
-        return bytes(_ALGORITHMS[alg].sign(signing_input, self.private_key))
+        """Return the signature of signing_input by alg, one of list_algs(). Spec: RFC 7518 3, 8037 3.1."""
+        if alg not in self.list_algs():
+            raise ValueError("The key does not sign with that algorithm.")
+        return create_signature(alg, self.private_key, signing_input=signing_input)
 
     def build_public_jwk(self, alg: str = "") -> dict[str, Any]:
-        """Return the public key, for use with alg only if it is given. Spec: RFC 7517 4."""
-        jwk = {**_get_public_members(self.private_key), "kid": self.kid, "use": "sig"}
+        """Return the public key with its certificates, for use with alg only if it is given. Spec: RFC 7517 4."""
+        members = import_key(self.private_key.public_key()).as_dict()
+        jwk = {**members, "kid": self.kid, "use": self.use}
+        if self.certificate:
+            jwk["x5c"] = encode_certificate_chain(self.certificate)
         return {**jwk, "alg": alg} if alg else jwk
 
 
 def parse_client_keys(path: str, value: Any) -> tuple[ClientKey, ...]:
-    """Return the keys of value: a PEM text or the Path of a PEM file, or a list of these.
+    """Return the keys of value: an entry, or a list of entries.
 
+    An entry is a PEM text, the Path of a PEM file, or a dictionary with one as `key`.
     Raises: DeclarationInvalid, without the content of a key.
     """
-    sources = list(value) if isinstance(value, list | tuple) else [value]
-    if not all(isinstance(source, str | Path) for source in sources):
-        fail(path, "must be a PEM text, a pathlib.Path of one, or a list of these")
-    keys = tuple(_load_client_key(path, source) for source in sources)
-    return keys if len(set(keys)) == len(keys) else fail(path, "names one key twice")
+    entries = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(entry, str | Path | Mapping) for entry in entries):
+        fail(path, "must be a PEM text, a pathlib.Path of one, a dictionary with 'key', or a list of these")
+    keys = tuple(_parse_entry(path, entry if isinstance(entry, Mapping) else {"key": entry}) for entry in entries)
+    if len({key.thumbprint for key in keys}) < len(keys):
+        fail(path, "names one key twice")
+    return keys if len({key.kid for key in keys}) == len(keys) else fail(path, "gives one kid to two keys")
 
 
-def _load_client_key(path: str, source: str | Path) -> ClientKey:
-    private_key = None
+def _parse_private_key(path: str, source: Any) -> PrivateKey:
+    key: Any = None
+    with suppress(ValueError, TypeError, UnsupportedAlgorithm):
+        key = load_pem_private_key(_read_pem(path, source), password=None)
+    rule = (
+        f"must be unencrypted PEM of RSA with at least {ALLOWED_RSA_KEY_BITS[0]} bits, P-256, P-384, P-521 or Ed25519"
+    )
+    if find_key_type(key) is None:
+        fail(path, rule)
+    if isinstance(key, RSAPrivateKey) and not is_allowed_modulus(key.public_key().public_numbers().n):
+        fail(path, f"{rule}; not an RSA key from a faulty generator (ROCA)")
+    return cast(PrivateKey, key)
+
+
+def _parse_certificates(path: str, source: Any) -> tuple[Certificate, ...]:
+    with suppress(ValueError, UnsupportedAlgorithm):
+        return tuple(load_pem_x509_certificates(_read_pem(path, source)))
+    return fail(path, "must be PEM of a certificate, followed by those that issued it")
+
+
+def _read_pem(path: str, source: Any) -> bytes:
+    """Return the content of a file, or a text; empty if source is neither."""
     try:
-        pem = source.read_bytes() if isinstance(source, Path) else source.encode("ascii")
-        private_key = load_pem_private_key(pem, password=None)
+        return source.read_bytes() if isinstance(source, Path) else source.encode("ascii")
     except OSError:
         fail(path, "names a file that can't be read")
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        pass
-    if not _is_allowed(private_key):
-        fail(path, f"must be unencrypted PEM of RSA with at least {MIN_RSA_KEY_BITS} bits, P-256 or Ed25519")
-    public = _get_public_members(private_key)
-    digest = hashlib.sha256(json.dumps(public, sort_keys=True, separators=(",", ":")).encode("ascii")).digest()
-    kid = base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
-    return ClientKey(kid=kid, kty=public["kty"], private_key=private_key)
+    except (AttributeError, UnicodeEncodeError):
+        return b""
 
 
-def _is_allowed(key: Any) -> TypeGuard[PrivateKey]:
-    if isinstance(key, RSAPrivateKey):
-        return key.key_size >= MIN_RSA_KEY_BITS
-    is_p256 = isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
-    return is_p256 or isinstance(key, Ed25519PrivateKey)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientKeyDeclaration:
+    """An entry of `client_keys` as a dictionary."""
+
+    key: Annotated[PrivateKey, _parse_private_key] = field(repr=False)
+    """PEM text, or the `pathlib.Path` of a PEM file."""
+    kid: Annotated[str, parse_printable] = ""
+    """The key identifier that is registered at the provider. Default: the thumbprint of RFC 7638."""
+    use: KeyUse = "sig"
+    """`sig`, or `enc`: the key only decrypts tokens; RSA, P-256, P-384 or P-521."""
+    certificate: Annotated[tuple[Certificate, ...], _parse_certificates] = ()
+    """PEM text, or the `pathlib.Path` of a PEM file: the certificate of the key, followed by those that issued it."""
 
 
-def _get_public_members(private_key: PrivateKey) -> dict[str, Any]:
-    """Return the members of the public JWK, which are those of the thumbprint. Spec: RFC 7638 3."""
-    algorithm: Any = OKPAlgorithm
-    if not isinstance(private_key, Ed25519PrivateKey):
-        algorithm = RSAAlgorithm if isinstance(private_key, RSAPrivateKey) else ECAlgorithm
-    members = algorithm.to_jwk(private_key.public_key(), as_dict=True)
-    return {name: value for name, value in members.items() if name in _THUMBPRINT_MEMBERS[members["kty"]]}
+def _parse_entry(path: str, raw: Mapping[Any, Any]) -> ClientKey:
+    entry = parse_declaration(ClientKeyDeclaration, path, raw, list_faults=_list_entry_faults)
+    thumbprint = import_key(entry.key.public_key()).thumbprint()
+    return ClientKey(
+        kid=entry.kid or thumbprint,
+        use=entry.use,
+        thumbprint=thumbprint,
+        certificate=tuple(certificate.public_bytes(Encoding.DER) for certificate in entry.certificate),
+        private_key=entry.key,
+    )
+
+
+def _list_entry_faults(entry: ClientKeyDeclaration) -> Iterator[str]:
+    if entry.use == "enc" and find_key_type(entry.key) == ED25519:
+        yield "['use'] enc requires RSA, P-256, P-384 or P-521."
+    if entry.certificate and entry.certificate[0].public_key() != entry.key.public_key():
+        yield "['certificate'] is that of another key."

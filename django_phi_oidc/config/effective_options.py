@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import PurePath
 from typing import Any
@@ -41,7 +41,7 @@ def describe_value(value: Any) -> str:
         return f"[{', '.join(map(describe_value, value))}]"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key!r}: {describe_value(value[key])}' for key in sorted(value, key=str))}}}"
-    if isinstance(value, PurePath | timedelta | IPv4Network | IPv6Network):
+    if isinstance(value, PurePath | date | timedelta | IPv4Network | IPv6Network):
         return str(value)
     # The name: the text of a function or of a key store may contain its address in memory.
     named = value if hasattr(value, "__qualname__") else type(value)

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from ._parsing import checked, fail, parse_acr_values, parse_duration, parse_email_addresses, parse_mapping
+from ._parsing import checked, fail, parse_duration, parse_email_addresses, parse_mapping
+from .assurance_levels import parse_acr_values
 
 PACKAGE_PERMISSION_PREFIX = "django_phi_oidc."
 """This app's own permissions open and review emergencies and disclose claims: no emergency grants them."""
@@ -16,6 +17,7 @@ MAX_DURATION = timedelta(hours=24)
 MAX_UNREVIEWED = 1_000
 MIN_DURATION = timedelta(minutes=1)
 _parse_longest = partial(parse_duration, minimum=MIN_DURATION, maximum=MAX_DURATION)
+_parse_review_period = partial(parse_duration, minimum=timedelta(hours=1), maximum=timedelta(days=90))
 _PERMISSION_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -51,6 +53,9 @@ class EmergencyDeclaration:
     max_unreviewed: Annotated[int, _parse_max_unreviewed] = 10
     """From 1 to 1,000: how many emergency accesses without [a review](../how-to/emergency-access.md#the-review) a user
     may have opened within 24 hours. A further one is refused, with an alert."""
+    review_within: Annotated[timedelta, _parse_review_period] = timedelta(days=3)
+    """timedelta or seconds, from an hour to 90 days: how long after its end an emergency access must be reviewed.
+    Then the [review queue](../how-to/emergency-access.md#the-review) shows it as overdue, and `mail_to` gets a mail."""
     acr: Annotated[tuple[str, ...], parse_acr_values] | None = None
     """List of `acr` values, the weakest first: the sign-in at the provider must have one of them, otherwise the page
     asks for a [stronger sign-in](../how-to/require-assurance.md). Empty: none is required. Default:

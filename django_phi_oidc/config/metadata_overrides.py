@@ -40,7 +40,11 @@ _PARSERS: Mapping[str, Parser] = {
         _parse_endpoint,
     ),
     **dict.fromkeys(
-        ("prompt_values_supported", "subject_types_supported", "id_token_signing_alg_values_supported"), parse_strings
+        (
+            *("prompt_values_supported", "subject_types_supported", "id_token_signing_alg_values_supported"),
+            "dpop_signing_alg_values_supported",
+        ),
+        parse_strings,
     ),
     "require_pushed_authorization_requests": parse_bool,
     "authorization_response_iss_parameter_supported": _parse_response_issuer,

@@ -67,6 +67,12 @@ _parse_user_names = checked(
 _parse_dotted_path = checked(parse_string, lambda path: "." in path, "must be a dotted path")
 
 
+def _parse_session_count(path: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        fail(path, "must be a number of sessions, from 1")
+    return value
+
+
 def _parse_account_notices(path: str, value: Any) -> bool | str:
     return value if isinstance(value, bool) else str(_parse_dotted_path(path, value))
 
@@ -95,8 +101,8 @@ class KeysDeclaration:
     `destroy` and `names`: [retention keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction
     erases claims, in backups too. Default: none: claims are encrypted under `encryption`."""
     audit_signing: Annotated[Path | str | Callable[[], Any] | None, parse_raw] = None
-    """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-trail.md): `pathlib.Path`, text, or a
-    callable. Only for the process that seals the log. Default: none: this process does not seal."""
+    """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-audit-log.md): `pathlib.Path`, text, or
+    a callable. Only for the process that seals the log. Default: none: this process does not seal."""
     audit_public: Annotated[Sequence[Path | str | Mapping[str, Any]], parse_raw] = ()
     """Keys that verify checkpoints, in addition to that of `audit_signing`: verifier keys (`name+id+key`), PEM, base64
     of 32 bytes, or a `pathlib.Path`. A key that [was replaced](../how-to/rotate-keys.md#the-signing-key) is
@@ -117,7 +123,7 @@ class AuditDeclaration:
     """Name → [sink](#a-sink): where the audit log is delivered to."""
     exports: Annotated[Path, parse_absolute_path] | None = None
     """Absolute path of a folder, mode 0700, that the portal and its workers share:
-    [exports of many events](../how-to/read-the-trail.md#export-events) are stored there, for a day at most.
+    [exports of many events](../how-to/read-the-audit-log.md#export-events) are stored there, for a day at most.
     Default: none: no export of more than 10,000 events."""
 
 
@@ -136,6 +142,9 @@ class SessionsDeclaration:
     """List of account changes that end its sessions: `password`, `roles`. Roles are groups and permissions of the user.
     Django sends no signal when a group's own permissions change, a group is deleted, or `is_staff` or `is_superuser`
     change: [end those sessions](../how-to/end-sessions.md) yourself."""
+    max_parallel: Annotated[int, _parse_session_count] | None = None
+    """How many sessions a user may have at the same time: a further sign-in
+    [ends the oldest ones](../how-to/end-sessions.md#limit-the-parallel-sessions-of-a-user). Default: not limited."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,13 +188,16 @@ class Options:
     the provider is unavailable. One for each person."""
     PATIENT_RESOURCES: Annotated[str, _parse_dotted_path] | None = None
     """Dotted path of a function from a user to a list of `Type/id`: the resources about this user, for
-    [who looked at it](../how-to/answer-a-request-of-a-person.md#list-the-disclosures)."""
+    [who looked at it](../how-to/privacy-requests.md#list-the-disclosures)."""
+    PERSON_LABEL: Annotated[str, _parse_dotted_path] | None = None
+    """Dotted path of a function from a user to the [name](../how-to/read-the-audit-log.md#names-of-people) that the
+    pages of the admin show. It must not query the database. Default: the full name, or the user name without one."""
     ACTIVATION_LIFETIME: Annotated[timedelta, _parse_activation_lifetime] = timedelta(days=14)
     """timedelta or seconds, at most 366 days: how long an [activation code](../how-to/activation-codes.md) is valid."""
     ACCOUNT_NOTICES: Annotated[bool | str, _parse_account_notices] = True
-    """Persons get [a mail](../how-to/account-notices.md) when an identity is linked to their account or unlinked from
-    it, and after a sign-in with a new browser. On: the mail goes to the e-mail address of the account. Or the dotted
-    path of a function that takes a user, and returns the address, or an empty text for no mail."""
+    """Persons get [a mail](../how-to/account-notices.md) about changes of their account, new browsers and suspicious
+    attempts. On: the mail goes to the e-mail address of the account. Or the dotted path of a function that takes a
+    user, and returns the address, or an empty text for no mail."""
     EMERGENCY: EmergencyDeclaration | None = None
     """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default: none: no emergency
     access."""
@@ -193,13 +205,13 @@ class Options:
     """How strong and how recent [the sign-in of a user of the admin](../how-to/require-assurance.md#the-admin) must be,
     [below](#admin_assurance). Default: nothing is required."""
     SECURITY_CONTACTS: Annotated[tuple[str, ...], parse_email_addresses] = ()
-    """Mail addresses that get [security alerts](../how-to/watch-for-anomalies.md), and the mails about emergencies
+    """Mail addresses that get [security alerts](../how-to/detect-anomalies.md), and the mails about emergencies
     unless `EMERGENCY` has others."""
     ANOMALY_RULES: Annotated[tuple[str, ...], _parse_dotted_paths] = ()
-    """Dotted paths of [your own rules](../how-to/watch-for-anomalies.md#custom-rules); a rule replaces the
+    """Dotted paths of [your own rules](../how-to/detect-anomalies.md#custom-rules); a rule replaces the
     built-in rule of the same kind."""
     LEAKAGE_GUARD: Literal["report", "block"] = "report"
-    """What `LeakageGuardMiddleware` does with a response that [leaks](../how-to/leakage-guard.md): `report`, or
+    """What `LeakageGuardMiddleware` does with a response that [leaks](../how-to/detect-leaked-secrets.md): `report`, or
     `block`."""
     METRICS: Annotated[tuple[str, ...], partial(parse_choices, choices=METRIC_EXPORTERS)] = ()
     """List of `prometheus`, `opentelemetry`: where [metrics](../how-to/metrics-and-health.md) are sent."""

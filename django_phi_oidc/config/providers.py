@@ -3,10 +3,11 @@
 import ipaddress
 import re
 from abc import ABC
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -14,37 +15,51 @@ from ._parsing import (
     checked,
     fail,
     is_url,
+    parse_choices,
     parse_declaration,
     parse_duration,
-    parse_each,
-    parse_mapping,
     parse_name,
     parse_nonempty,
-    parse_printable,
     parse_raw,
     parse_string,
     parse_strings,
 )
-from .claims import parse_basis, parse_purpose
-from .client_keys import ALGS_BY_KTY, ClientKey, parse_client_keys
+from .assurance_levels import parse_acr_values, parse_vectors
+from .client_keys import ClientKey, KeyUse, parse_client_keys
+from .encryption_algorithms import (
+    CONTENT_ENCRYPTION_ALGS,
+    DEFAULT_CONTENT_ENCRYPTION_ALGS,
+    KTY_BY_KEY_MANAGEMENT_ALG,
+    ResponseEncryption,
+)
+from .federation import FederationDeclaration, is_entity_identifier
 from .metadata_overrides import MetadataOverrides, parse_metadata_overrides
+from .request_parameters import REQUEST_OBJECT_CLAIMS, parse_authorization_parameters, parse_end_session_parameters
+from .resource_scopes import ScopeDeclaration, parse_scopes
+from .signature_algorithms import DEFAULT_SIGNING_ALGS, SIGNATURE_ALGORITHMS, find_key_type
 
-SIGNING_ALGS = ("PS256", "ES256", "EdDSA", "RS256")
-"""Algorithms that an ID Token may be signed with. `none` and HS* can't be allowed."""
+FAPI2_ALGS = frozenset({"PS256", "ES256", "EdDSA", "Ed25519"})
+"""Spec: FAPI 2.0 Security Profile 5.4.1."""
 MAX_ISSUER_LENGTH = 255
 MAX_LEEWAY = timedelta(seconds=120)
-PROTOCOL_PARAMETERS = frozenset(
-    {"response_type", "response_mode", "redirect_uri", "scope", "state", "nonce", "acr_values", "max_age", "claims"}
-    | {"registration", "id_token_hint"}
-)
-"""Authorization request parameters that the package sets, or that would change how the response must be processed."""
-PROTOCOL_PARAMETER_PREFIXES = ("client_", "code_challenge", "request")
-END_SESSION_PROTOCOL_PARAMETERS = frozenset({"id_token_hint", "logout_hint", "post_logout_redirect_uri", "state"})
-"""Logout request parameters that the package sets; and those that begin with `client_`."""
-_PARAMETER_NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+MAX_EMAIL_LINKING = timedelta(days=90)
+"""From `accounts_created_before` to `until`."""
+AMR_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+"""The name of an authentication method. RFC 8176 registers short ones; providers add longer ones."""
+_ABSOLUTE_URI_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-\[\]_a-z~]{1,512}")
+"""RFC 3986 4.3."""
 
-ClientAuthMethod = Literal["client_secret_basic", "client_secret_post", "private_key_jwt"]
-AssertionAudience = Literal["issuer", "token_endpoint"]
+ClientAuthMethod = Literal[
+    "client_secret_basic",
+    "client_secret_post",
+    "private_key_jwt",
+    "tls_client_auth",
+    "self_signed_tls_client_auth",
+]
+MTLS_METHODS = ("tls_client_auth", "self_signed_tls_client_auth")
+"""Methods by which the TLS certificate authenticates the client. Spec: RFC 8705 2."""
+ClientKeyHeader = Literal["kid", "x5t#S256", "x5c"]
+AssertionAudience = Literal["issuer", "token_endpoint", "endpoint"]
 SubjectType = Literal["pairwise", "public"]
 RevocationRequirement = Literal["required", "best_effort"]
 TokenHandling = Literal["keep", "discard"]
@@ -52,9 +67,10 @@ EndSessionMethod = Literal["get", "post"]
 IDTokenHint = Literal["minimal", "always", "never"]
 ProvisioningMode = Literal["create", "existing", "invitation"]
 PARMode = Literal["auto", "require", "never"]
+DPoPMode = Literal["never", "auto", "require"]
 ClaimsRequestMode = Literal["scopes", "parameter", "parameter_null"]
 ReauthenticationMode = Literal["verify", "request", "never"]
-SecurityProfile = Literal["baseline", "heart"]
+SecurityProfile = Literal["baseline", "heart", "fapi2"]
 
 
 class Label(ABC):  # noqa: B024 -- a register of types
@@ -72,33 +88,35 @@ _parse_proxy = checked(
     parse_string, lambda url: not url or url.startswith(("http://", "https://")), "must be an http or https URL"
 )
 _parse_leeway = partial(parse_duration, minimum=timedelta(0), maximum=MAX_LEEWAY)
+_parse_encryption_algs = partial(parse_choices, choices=tuple(KTY_BY_KEY_MANAGEMENT_ALG))
+_parse_encs = checked(partial(parse_choices, choices=CONTENT_ENCRYPTION_ALGS), bool, "is empty")
 _parse_label = checked(parse_raw, lambda label: isinstance(label, Label), "must be a string")
-_parse_algs = checked(parse_strings, set(SIGNING_ALGS).issuperset, f"may contain only {', '.join(SIGNING_ALGS)}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScopeDeclaration:
-    """A scope that the project requests in addition to those of its claims, and why."""
-
-    name: str
-    purpose: Annotated[str, parse_purpose]
-    """HL7 v3 PurposeOfUse code."""
-    basis: Annotated[str, parse_basis]
-
-
-def _parse_scopes(path: str, value: Any) -> tuple[ScopeDeclaration, ...]:
-    scopes = parse_mapping(path, value).items()
-    return tuple(parse_each(lambda name, raw: _parse_scope(f"{path}[{name!r}]", name, raw), scopes).values())
-
-
-def _parse_scope(path: str, name: Any, raw: Any) -> ScopeDeclaration:
-    """Spec: RFC 6749 3.3 (scope-token)."""
-    parse_printable(path, name)
-    if not name.isascii() or set(name) & set(' "\\'):
-        fail(path, "must be visible ASCII without quotation mark and backslash")
-    if name == "openid":
-        fail(path, "is always requested: leave it out")
-    return parse_declaration(ScopeDeclaration, path, raw, name=name)
+_parse_algs = checked(
+    parse_strings, set(SIGNATURE_ALGORITHMS).issuperset, f"may contain only {', '.join(SIGNATURE_ALGORITHMS)}"
+)
+_parse_metadata_url = checked(
+    parse_string,
+    lambda url: not url or (is_url(url, forbidden=" #@") and (url.startswith("https:") or is_loopback_http(url))),
+    "must be an https URL without fragment",
+)
+_parse_metadata_issuer = checked(
+    parse_string, lambda url: not url or is_url(url, forbidden=" ?#@"), "must be a URL without query or fragment"
+)
+_parse_resource = checked(
+    parse_string,
+    lambda uri: not uri or _ABSOLUTE_URI_PATTERN.fullmatch(uri),
+    "must be an absolute URI without fragment (RFC 8707 2)",
+)
+_parse_trust_mark = checked(
+    parse_string,
+    lambda url: not url or (is_url(url, forbidden=" #@") and url.startswith("https:")),
+    "must be an https URL (RFC 8485 5)",
+)
+_parse_methods = checked(
+    parse_strings,
+    lambda names: all(map(AMR_PATTERN.fullmatch, names)),
+    "must be a list of authentication methods such as mfa or hwk",
+)
 
 
 def _parse_max_age(path: str, value: Any) -> int:
@@ -111,24 +129,20 @@ def _parse_call_count(path: str, value: Any) -> int:
     return value if type(value) is int and value >= 1 else fail(path, "must be a whole number, at least 1")
 
 
-def _parse_parameters(
-    path: str, value: Any, *, protocol_names: Collection[str], protocol_prefixes: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    for name, parameter in parse_mapping(path, value).items():
-        if not isinstance(name, str) or not _PARAMETER_NAME_PATTERN.fullmatch(name):
-            fail(path, "has a name that no parameter can have")
-        if name in protocol_names or name.startswith(protocol_prefixes):
-            fail(f"{path}[{name!r}]", "is set by the protocol code")
-        parse_printable(f"{path}[{name!r}]", parameter, max_length=1024)
-    return tuple(value.items())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmailLinking:
+    """The time in which a verified e-mail address links a first sign-in to an existing account."""
 
+    accounts_created_before: date
+    """The first day. Accounts that were created on this day (UTC) or later are not linked."""
+    until: date
+    """The last day (UTC), at most 90 days later. After it, the option has no effect."""
 
-_parse_authorization_parameters = partial(
-    _parse_parameters, protocol_names=PROTOCOL_PARAMETERS, protocol_prefixes=PROTOCOL_PARAMETER_PREFIXES
-)
-_parse_end_session_parameters = partial(
-    _parse_parameters, protocol_names=END_SESSION_PROTOCOL_PARAMETERS, protocol_prefixes=("client_",)
-)
+    def is_in_force(self, now: datetime) -> bool:
+        return self.accounts_created_before <= now.astimezone(UTC).date() and not self.is_over(now)
+
+    def is_over(self, now: datetime) -> bool:
+        return now.astimezone(UTC).date() > self.until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,55 +151,122 @@ class ProviderDeclaration:
 
     name: str
     issuer: Annotated[str, _parse_issuer]
-    """As in the provider's metadata, byte for byte."""
+    """As in the provider's metadata and ID Tokens, byte for byte."""
+    federation: FederationDeclaration | None = None
+    """With [OpenID Federation](../how-to/federation.md), a dictionary: the metadata come from the trust chain of the
+    issuer, `client_id` is the entity identifier of the portal, and the provider registers the portal automatically.
+    [Its options](#federation). Default: none, so the metadata come from discovery."""
+    metadata_url: Annotated[str, _parse_metadata_url] = ""
+    """URL of the metadata, if it is elsewhere: a document of OpenID Connect Discovery, of RFC 8414, or SMART's
+    `.well-known/smart-configuration`. It must name the issuer.
+    Default: `.well-known/openid-configuration` below the issuer."""
+    metadata_issuer: Annotated[str, _parse_metadata_issuer] = ""
+    """With warning W120 and `metadata_url`: the issuer that this document names, byte for byte, if the provider's ID
+    Tokens name another one. ID Tokens must name `issuer` in any case, and `iss` of authorization responses (RFC 9207)
+    this one. Default: `issuer`."""
     metadata_overrides: Annotated[MetadataOverrides, parse_metadata_overrides] = ()
     """With warning W045: members of the provider's metadata that are missing or wrong there, name → value, such as
     `revocation_endpoint`; [which ones](#metadata_overrides)."""
     client_id: Annotated[str, parse_nonempty]
     """The client identifier that the provider issued to the portal."""
     client_secret: str = field(default="", repr=False)
-    """Not with `private_key_jwt`. Default: required otherwise."""
+    """With `client_secret_basic` and `client_secret_post` only. Default: required with them."""
     label: Annotated[str, _parse_label] = field(default="", compare=False)  # a lazy translation has no fixed value
     """Text for the choice among several providers; may be [a lazy translation](../how-to/translate.md).
     Default: the name."""
     profile: SecurityProfile = "baseline"
-    """`baseline`, or `heart`: the HEART profiles of OAuth 2.0 and OpenID Connect, [below](#the-profile-heart)."""
+    """`baseline`; `heart`: the HEART profiles of OAuth 2.0 and OpenID Connect, [below](#the-profile-heart); `fapi2`:
+    the FAPI 2.0 Security Profile, [below](#the-profile-fapi2)."""
     token_endpoint_auth_method: ClientAuthMethod = "client_secret_basic"
-    """`client_secret_basic`, `client_secret_post`, `private_key_jwt`."""
+    """`client_secret_basic`, `client_secret_post`, `private_key_jwt`; with mutual TLS `tls_client_auth` or
+    `self_signed_tls_client_auth`."""
+    client_certificate: Path | None = None
+    """Absolute path of a PEM file: the [client certificate](../how-to/client-certificates.md) and its intermediate
+    CAs. It is presented to the endpoints of this provider that authenticate the client, and to UserInfo, and is read
+    again when the file changes. Default: none; required for mutual TLS."""
+    client_certificate_key: Path | None = None
+    """Absolute path of a PEM file: the unencrypted private key of `client_certificate`. Default: that is in the same
+    file."""
     client_keys: Annotated[tuple[ClientKey, ...], parse_client_keys] = ()
-    """For `private_key_jwt`: PEM text, `pathlib.Path` of a PEM file, or a list; the first key signs, all are published
-    in `oidc/jwks.json`. Default: required with it."""
+    """The portal's private keys, published in `oidc/jwks.json`: [an entry, or a list](#client_keys). The first one with
+    `use` `sig` signs, those with `enc` decrypt tokens. Default: required with `private_key_jwt`."""
     token_endpoint_auth_signing_alg: str = ""
-    """Client assertions: PS256, ES256, EdDSA, or, with warning W011, RS256. Default: fits the key."""
+    """Client assertions: an algorithm of the key that signs; RS256, RS384 and RS512 with warning W011. Default: PS256,
+    ES256, ES384, ES512 or EdDSA, as the key."""
+    client_key_header: ClientKeyHeader = "kid"
+    """How client assertions and signed requests name the key: `kid`; `x5t#S256`, the thumbprint of
+    [its certificate](../how-to/client-certificates.md#of-a-key-that-signs), as Entra ID requires; or `x5c`, the
+    certificates, as UDAP requires."""
+    udap: bool = False
+    """Client assertions are those of [UDAP](../how-to/client-certificates.md#udap), and come with `udap=1`. Requires
+    `client_key_header` `x5c`."""
     client_assertion_audience: AssertionAudience = "issuer"
-    """`issuer` or, with warning W012, `token_endpoint`."""
+    """`issuer` or, with warning W012, `token_endpoint`, or `endpoint`: the URL that the assertion is sent to."""
+    request_object_signing_alg: str = ""
+    """Authorization requests are [signed](../how-to/client-keys.md#signed-requests) with this algorithm by the first of
+    `client_keys`, which must fit it; RS256 with warning W108. Default: not signed."""
     par: PARMode = "auto"
     """Pushed authorization requests: `auto` if the provider supports them, `require`, or, with warning W013, `never`,
     which fails with a provider that requires them (`par_unsupported`)."""
+    dpop: DPoPMode = "never"
+    """[Tokens that are bound to a key of the session](../how-to/sender-constrained-tokens.md) (RFC 9449): `never`;
+    `auto`, if the provider supports it, which also accepts tokens that are not bound; or `require`."""
     claims_request: ClaimsRequestMode = "scopes"
     """`scopes`, or `parameter`: the `claims` parameter; `parameter_null` for providers that accept only null there."""
-    resource_scopes: Annotated[tuple[ScopeDeclaration, ...], _parse_scopes] = ()
+    resource_scopes: Annotated[tuple[ScopeDeclaration, ...], parse_scopes] = ()
     """Further scopes, name → `{"purpose": …, "basis": …}`, including `offline_access`."""
-    id_token_signed_response_alg: Annotated[tuple[str, ...], checked(_parse_algs, bool, "is empty")] = SIGNING_ALGS
-    """Allowed algorithms; `none` and HS* are never allowed."""
+    id_token_signed_response_alg: Annotated[tuple[str, ...], checked(_parse_algs, bool, "is empty")] = (
+        DEFAULT_SIGNING_ALGS
+    )
+    """Allowed algorithms: these, PS384, PS512, ES384, ES512, RS384, RS512; `none` and HS* are never allowed."""
     userinfo_signed_response_alg: Annotated[tuple[str, ...], _parse_algs] = ()
     """If set, UserInfo must be signed with one of these; otherwise it may be signed. Default: not set."""
+    id_token_encrypted_response_alg: Annotated[tuple[str, ...], _parse_encryption_algs] = ()
+    """If set, ID Tokens and logout tokens must be encrypted with one of these: RSA-OAEP-256, ECDH-ES, ECDH-ES+A128KW,
+    ECDH-ES+A256KW; otherwise they must not be encrypted. Requires a key with `use` `enc` in `client_keys`:
+    [Encrypted tokens](../how-to/encrypted-tokens.md). Default: not set."""
+    id_token_encrypted_response_enc: Annotated[tuple[str, ...], _parse_encs] = DEFAULT_CONTENT_ENCRYPTION_ALGS
+    """Allowed encryption of their content: these, and A256CBC-HS512."""
+    userinfo_encrypted_response_alg: Annotated[tuple[str, ...], _parse_encryption_algs] = ()
+    """As `id_token_encrypted_response_alg`, for UserInfo; requires `userinfo_signed_response_alg`. Default: not set."""
+    userinfo_encrypted_response_enc: Annotated[tuple[str, ...], _parse_encs] = DEFAULT_CONTENT_ENCRYPTION_ALGS
+    """Allowed encryption of the content of UserInfo: these, and A256CBC-HS512."""
     subject_type: SubjectType = "pairwise"
     """`pairwise` or, with warning W001, `public`."""
     acr_values: tuple[str, ...] = ()
     """Sent with the authorization request, and verified on return. Default: not sent."""
+    acr_accepted: Annotated[tuple[str, ...], parse_acr_values] = ()
+    """The values of `acr` that are accepted on return, for a provider that answers with other values than requested,
+    or without a request. Default: `acr_values`."""
+    vtr: Annotated[tuple[str, ...], parse_vectors] = ()
+    """[Vectors of trust](../how-to/require-assurance.md#vectors-of-trust) such as `P9.Cp.Cd`, the most wanted first:
+    sent with the authorization request. On return, `vot` must have all components of one of them. Requires `vtm`.
+    Default: not sent."""
+    vtm: Annotated[str, _parse_trust_mark] = ""
+    """URL of the trust mark that defines the vectors: `vtm` of ID Tokens must be equal to it."""
+    amr_required: Annotated[tuple[str, ...], _parse_methods] = ()
+    """Authentication methods (`amr`) of which the ID Token must name **at least one**, as `["hwk", "fido"]` for
+    alternatives. Several factors are one name, `mfa`, at the providers that send it. Default: not checked."""
+    provider_requires_mfa: bool = False
+    """The provider requires several factors of each user, as a rule that was set there. Nothing is verified. The
+    warnings W055 and W057 are not reported, and the evidence contains the option."""
     max_age: Annotated[int, _parse_max_age] | None = None
     """Seconds or timedelta: sent with the authorization request, and verified on return. Default: not sent."""
     allow_auth_time_zero: bool = False
     """With warning W014: an `auth_time` of 0 means "unknown", and passes `max_age`."""
     reauthentication: ReauthenticationMode = "verify"
-    """`verify`: [after a timeout](../how-to/time-out-in-the-browser.md#sign-in-after-a-timeout), the next sign-in of
+    """`verify`: [after a timeout](../how-to/session-timeout-warning.md#sign-in-after-a-timeout), the next sign-in of
     the browser requests `prompt=login` and `max_age`, and verifies `auth_time`; or, with warning W034, `request`:
-    without `max_age` and verification, or `never`."""
-    authorization_parameters: Annotated[tuple[tuple[str, str], ...], _parse_authorization_parameters] = ()
+    without `max_age` and verification, or `never`, for providers that refuse `prompt=login`: it is not sent for a
+    [step-up](../how-to/require-assurance.md) either."""
+    authorization_parameters: Annotated[tuple[tuple[str, str], ...], parse_authorization_parameters] = ()
     """Further parameters of each authorization request, name → string: `prompt`, `ui_locales`, `login_hint` (the same
     for all users, such as a domain: never about a person), or one that the provider defines. Parameters that the
     protocol sets, such as `scope` and `max_age`, are refused."""
+    resource: Annotated[str, _parse_resource] = ""
+    """URI of the API that access tokens are for (RFC 8707): sent with the authorization request, the token request and
+    each refresh. Many providers refuse such a token at UserInfo, so request claims in the ID Token.
+    Default: not sent."""
     leeway: Annotated[timedelta, _parse_leeway] = timedelta(seconds=30)
     """Accepted clock difference: timedelta or seconds, at most 120."""
     ca_bundle: str = ""
@@ -194,8 +275,8 @@ class ProviderDeclaration:
     """URL of a proxy; no environment variable is read."""
     max_concurrent_calls: Annotated[int, _parse_call_count] = 2
     """Calls to the provider that run at once in a process, [at most half of its
-    threads](../how-to/deploy.md#a-provider-that-hangs). Others wait for their turn while calls finish, and are refused
-    while all of them hang."""
+    threads](../how-to/deploy-servers.md#a-provider-that-hangs). Others wait for their turn while calls finish, and are
+    refused while all of them hang."""
     allow_loopback_http: bool = False
     """Accept http on loopback addresses, for development."""
     max_access_token_lifetime: timedelta = timedelta(hours=24)
@@ -211,7 +292,7 @@ class ProviderDeclaration:
     """When the ID Token is stored, and sent at the logout: `minimal`, only if it has no claims about the person;
     `always`, with warning W040; `never`, for a provider that needs no hint.
     [What each one means](../how-to/logout.md#the-hint)."""
-    end_session_parameters: Annotated[tuple[tuple[str, str], ...], _parse_end_session_parameters] = ()
+    end_session_parameters: Annotated[tuple[tuple[str, str], ...], parse_end_session_parameters] = ()
     """Further parameters of each logout request, name → string, such as `logout_uri` at Amazon Cognito. Parameters that
     the protocol sets, such as `post_logout_redirect_uri`, are refused."""
     allow_logout_token_without_exp: bool = False
@@ -224,11 +305,52 @@ class ProviderDeclaration:
     """At a first sign-in: `create` an account, `existing`: an administrator must
     [link the subject](../how-to/link-subjects.md) first, or `invitation`: the user enters an
     [activation code](../how-to/activation-codes.md)."""
+    link_verified_email: EmailLinking | None = None
+    """With warning W091: for a limited time, a verified e-mail address
+    [links a first sign-in to an existing account](../how-to/migrate-existing-users.md#by-verified-e-mail-address):
+    `{"accounts_created_before": …, "until": …}`, two dates such as `"2026-12-31"`. Default: off."""
+
+    @property
+    def accepted_acr_values(self) -> tuple[str, ...]:
+        """The values that `acr` of an ID Token may have; empty: any, or none."""
+        return self.acr_accepted or self.acr_values
+
+    @property
+    def requires_assurance(self) -> bool:
+        """Whether each sign-in must have a declared level."""
+        return bool(self.accepted_acr_values or self.vtr or self.amr_required)
+
+    def links_verified_email(self, now: datetime) -> bool:
+        """Return whether a verified e-mail address may link a first sign-in now."""
+        return self.link_verified_email is not None and self.link_verified_email.is_in_force(now)
+
+    def list_keys(self, use: KeyUse) -> tuple[ClientKey, ...]:
+        """Return the client keys of that use. The first one of `sig` signs."""
+        return tuple(key for key in self.client_keys if key.use == use)
+
+    @property
+    def id_token_encryption(self) -> ResponseEncryption:
+        """How ID Tokens and logout tokens must be encrypted."""
+        return ResponseEncryption(
+            self.id_token_encrypted_response_alg, self.id_token_encrypted_response_enc, self.list_keys("enc")
+        )
+
+    @property
+    def userinfo_encryption(self) -> ResponseEncryption:
+        """How UserInfo responses must be encrypted."""
+        return ResponseEncryption(
+            self.userinfo_encrypted_response_alg, self.userinfo_encrypted_response_enc, self.list_keys("enc")
+        )
 
     def get_assertion_alg(self, key: ClientKey) -> str:
-        """Return the algorithm of client assertions for a key: the declared one if it fits the key type."""
-        fitting = ALGS_BY_KTY[key.kty]
+        """Return the algorithm of client assertions for a key: the declared one if it fits. Requires: use sig."""
+        fitting = key.list_algs()
         return self.token_endpoint_auth_signing_alg if self.token_endpoint_auth_signing_alg in fitting else fitting[0]
+
+    def list_signing_algs(self, key: ClientKey) -> set[str]:
+        """Return the algorithms by which the key signs, or would sign if it were the first one. Requires: use sig."""
+        algs = {self.request_object_signing_alg} & set(key.list_algs())
+        return algs | {self.get_assertion_alg(key)} if self.token_endpoint_auth_method == "private_key_jwt" else algs
 
 
 def parse_provider(name: str, raw: Mapping[str, Any]) -> ProviderDeclaration:
@@ -257,20 +379,92 @@ def is_loopback(host: str) -> bool:
 
 
 def _list_provider_faults(provider: ProviderDeclaration) -> Iterator[str]:
-    if provider.token_endpoint_auth_method != "private_key_jwt":
-        if not provider.client_secret:
-            yield "['client_secret'] is empty."
-        if provider.client_keys or provider.token_endpoint_auth_signing_alg:
-            yield "['client_keys'] and ['token_endpoint_auth_signing_alg'] require private_key_jwt."
-    else:
-        if provider.client_secret:
-            yield "['client_secret'] is not used with private_key_jwt: leave it out."
-        if not provider.client_keys:
-            yield "['client_keys'] is empty."
-        elif provider.token_endpoint_auth_signing_alg not in ("", *(algs := ALGS_BY_KTY[provider.client_keys[0].kty])):
-            yield f"['token_endpoint_auth_signing_alg']: the first key signs {', '.join(algs)}."
+    yield from _list_authentication_faults(provider)
+    yield from _list_signing_faults(provider)
+    yield from _list_encryption_faults(provider)
+    if provider.metadata_issuer and not provider.metadata_url:
+        yield "['metadata_issuer'] requires metadata_url: the document below the issuer must name the issuer."
+    if provider.vtr and not provider.vtm:
+        yield "['vtm'] is missing: only the trust mark says what the vectors of vtr mean (RFC 8485 5)."
+    linking, days = provider.link_verified_email, MAX_EMAIL_LINKING.days
+    if linking and not timedelta(0) < linking.until - linking.accounts_created_before <= MAX_EMAIL_LINKING:
+        yield f"['link_verified_email']: until must be 1 to {days} days after accounts_created_before."
     if provider.profile == "heart":
         yield from _list_heart_faults(provider)
+    elif provider.profile == "fapi2":
+        yield from _list_fapi2_faults(provider)
+    if provider.federation is not None:
+        yield from _list_federation_faults(provider, provider.federation)
+
+
+def _list_authentication_faults(provider: ProviderDeclaration) -> Iterator[str]:
+    method = provider.token_endpoint_auth_method
+    if method in ("client_secret_basic", "client_secret_post"):
+        if not provider.client_secret:
+            yield "['client_secret'] is empty."
+    elif provider.client_secret:
+        yield f"['client_secret'] is not used with {method}: leave it out."
+    if provider.client_certificate is None:
+        if method in MTLS_METHODS:
+            yield f"['client_certificate'] is required with {method}."
+        if provider.client_certificate_key is not None:
+            yield "['client_certificate_key'] requires client_certificate."
+
+
+def _list_fapi2_faults(provider: ProviderDeclaration) -> Iterator[str]:
+    """Yield the options that the FAPI 2.0 Security Profile does not permit.
+
+    The metadata is checked when it is processed, and the tokens at the sign-in and at the APIs.
+    Spec: FAPI 2.0 Security Profile 5.3.3.1, 5.3.3.2, 5.4.1.
+    """
+    algs = [*provider.id_token_signed_response_alg, *provider.userinfo_signed_response_alg]
+    client_algs = {alg for key in provider.list_keys("sig")[:1] for alg in provider.list_signing_algs(key)}
+    conditions = {
+        "token_endpoint_auth_method": provider.token_endpoint_auth_method in ("private_key_jwt", *MTLS_METHODS),
+        "token_endpoint_auth_signing_alg or request_object_signing_alg": client_algs <= FAPI2_ALGS,
+        "client_assertion_audience": provider.client_assertion_audience == "issuer",
+        "metadata_overrides or metadata_issuer": not (provider.metadata_overrides or provider.metadata_issuer),
+        "par": provider.par == "require",
+        "dpop or client_certificate": provider.dpop == "require" or provider.client_certificate is not None,
+        "id_token_signed_response_alg or userinfo_signed_response_alg": set(algs) <= FAPI2_ALGS,
+    }
+    if violated := [name for name, holds in conditions.items() if not holds]:
+        yield f"['profile'] fapi2 does not permit this value of {', '.join(violated)}."
+
+
+def _list_signing_faults(provider: ProviderDeclaration) -> Iterator[str]:
+    """Yield mistakes in the use of the client key that signs assertions and requests."""
+    signs_assertions = provider.token_endpoint_auth_method == "private_key_jwt"
+    signs_requests, keys = bool(provider.request_object_signing_alg), provider.list_keys("sig")
+    if provider.token_endpoint_auth_signing_alg and not signs_assertions:
+        yield "['token_endpoint_auth_signing_alg'] requires private_key_jwt."
+    if not (signs_assertions or signs_requests):
+        # The next certificate is published before it is presented.
+        is_published_only = provider.token_endpoint_auth_method == "self_signed_tls_client_auth"
+        if (keys and not is_published_only) or provider.client_key_header != "kid" or provider.udap:
+            yield "['client_keys'] to sign require private_key_jwt or request_object_signing_alg."
+    elif not keys:
+        yield "['client_keys'] has no key to sign."
+    else:
+        for option in ("token_endpoint_auth_signing_alg", "request_object_signing_alg"):
+            if getattr(provider, option) not in ("", *(algs := keys[0].list_algs())):
+                yield f"[{option!r}]: the first key signs {', '.join(algs)}."
+        if provider.udap and not (signs_assertions and provider.client_key_header == "x5c"):
+            yield "['udap'] requires private_key_jwt, and client_key_header x5c."
+        if signs_requests and (names := REQUEST_OBJECT_CLAIMS.intersection(dict(provider.authorization_parameters))):
+            yield f"['authorization_parameters'] {', '.join(sorted(names))}: a signed request has this claim itself."
+        if provider.client_key_header != "kid" and not keys[0].certificate:
+            yield f"['client_key_header'] {provider.client_key_header} requires a certificate of the first key."
+
+
+def _list_encryption_faults(provider: ProviderDeclaration) -> Iterator[str]:
+    kinds = {key_type.kty for key in provider.list_keys("enc") if (key_type := find_key_type(key.private_key))}
+    for name in ("id_token_encrypted_response_alg", "userinfo_encrypted_response_alg"):
+        for alg in getattr(provider, name):
+            if KTY_BY_KEY_MANAGEMENT_ALG[alg] not in kinds:
+                yield f"['{name}'] {alg} requires a client key of type {KTY_BY_KEY_MANAGEMENT_ALG[alg]} with use enc."
+    if provider.userinfo_encrypted_response_alg and not provider.userinfo_signed_response_alg:
+        yield "['userinfo_encrypted_response_alg'] requires userinfo_signed_response_alg."
 
 
 def _list_heart_faults(provider: ProviderDeclaration) -> Iterator[str]:
@@ -285,3 +479,21 @@ def _list_heart_faults(provider: ProviderDeclaration) -> Iterator[str]:
     }
     if violated := [name for name, holds in conditions.items() if not holds]:
         yield f"['profile'] heart does not permit this value of {', '.join(violated)}."
+
+
+def _list_federation_faults(provider: ProviderDeclaration, federation: FederationDeclaration) -> Iterator[str]:
+    """Yield what contradicts automatic registration, by which the provider knows only the portal's public keys.
+
+    Spec: OpenID Federation 1.0 12.1, 12.1.1.2; 3.1.1 (jwks), for the keys.
+    """
+    if not is_entity_identifier(provider.client_id):
+        yield "['client_id'] is the portal's entity identifier with federation: an https URL without query or fragment."
+    if provider.token_endpoint_auth_method not in ("private_key_jwt", "self_signed_tls_client_auth"):
+        yield "['token_endpoint_auth_method'] is private_key_jwt or self_signed_tls_client_auth with federation."
+    if not provider.request_object_signing_alg and provider.par != "require":
+        yield "['federation'] requires request_object_signing_alg, or par: require."
+    for option in ("metadata_overrides", "metadata_url", "metadata_issuer"):
+        if getattr(provider, option):
+            yield f"[{option!r}] would replace what the trust chain has verified: not with federation."
+    if {key.thumbprint for key in federation.keys} & {key.thumbprint for key in provider.client_keys}:
+        yield "['federation']['keys'] has a key of client_keys: use separate keys."

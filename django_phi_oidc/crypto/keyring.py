@@ -66,7 +66,8 @@ def find_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
 
 def log_key_missing(error: KeyMissing) -> None:
     """Log the fault without its traceback: the cause and its frames may contain credentials of a key service."""
-    logger.error("%s (%s)", error, type(error.__cause__).__name__)
+    cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
+    logger.error("%s%s", error, cause)
 
 
 def generate_key() -> str:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Literal, Protocol, cast
 
@@ -176,6 +177,7 @@ def parse_key_date(name: str) -> date | None:
     return None if name.startswith(HOLD_PREFIX) else datetime.strptime(name[:8], "%Y%m%d").replace(tzinfo=UTC).date()
 
 
+@lru_cache(maxsize=64)
 def _is_valid(names: str, pattern: re.Pattern[str]) -> bool:
     if not pattern.fullmatch(names):
         return False
@@ -217,7 +219,8 @@ class RetentionKeyFolder:
     def get(self, name: str) -> bytes | None:
         path = self._get_path(name)
         try:
-            key: bytes | None = base64.urlsafe_b64decode(path.read_bytes())
+            with path.open("rb", buffering=0) as file:
+                key: bytes | None = base64.urlsafe_b64decode(file.read())
         except FileNotFoundError:
             key = None
         except (OSError, ValueError) as error:
@@ -280,7 +283,7 @@ class RetentionKeyFolder:
                 _sync_folder((self._folder / parent).parent)
 
     def _check_marker(self) -> None:
-        if not os.path.isfile(self._folder / MARKER_NAME):
+        if not os.path.isfile(os.path.join(self._folder, MARKER_NAME)):
             raise KeyMissing(
                 f"The folder of the retention keys has no file {MARKER_NAME}: mount the folder that has the keys. "
                 "For a new folder, run manage.py phi_oidc keys generate."

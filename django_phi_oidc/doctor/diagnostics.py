@@ -10,19 +10,28 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from ..claims.minimization import PROTOCOL_CLAIMS, build_claims_request
+from ..claims.minimization import PROTOCOL_CLAIMS, VERIFIED_EMAIL_CLAIMS, build_claims_request
 from ..config.claims import ClaimDeclaration
 from ..config.providers import ProviderDeclaration
-from ..errors import Code, MetadataError, SignInRefused, TransportError
+from ..errors import Code, MetadataError, SignInRefused, TransportError, is_outage_status
+from ..oidc.dpop import CLIENT_PROOF_ALG
+from ..oidc.jwks import JSONWebKeySet
 from ..oidc.metadata import OPTIONAL_ENDPOINTS, REQUIRED_ENDPOINTS, process_jwks_response, validate_https_url
+from ..oidc.remedies import find_remedy
 from ..oidc.revocation import process_revocation_response
 from ..oidc.transport import TransportResponse, parse_json_body
 from .known_providers import find_known_provider
 
 FindingLevel = Literal["ok", "warning", "failure"]
 CERTIFICATE_EXPIRY_WARNING = timedelta(days=30)
-_LIST_MEMBERS = ("prompt_values_supported", "subject_types_supported", "id_token_signing_alg_values_supported")
-_BOOLEAN_MEMBERS = ("require_pushed_authorization_requests", "authorization_response_iss_parameter_supported")
+_LIST_MEMBERS = (
+    *("prompt_values_supported", "subject_types_supported", "id_token_signing_alg_values_supported"),
+    "dpop_signing_alg_values_supported",
+)
+_BOOLEAN_MEMBERS = (
+    *("require_pushed_authorization_requests", "authorization_response_iss_parameter_supported"),
+    "tls_client_certificate_bound_access_tokens",
+)
 _MAX_TEXT_LENGTH = 200
 
 
@@ -75,19 +84,10 @@ def check_peer(peer: TLSPeer, *, now: datetime) -> ProviderFinding:
     return _ok("tls", text)
 
 
-def diagnose_request_error(check: str, error: SignInRefused) -> ProviderFinding:
-    """Return the failure of a request."""
-    return _failure(check, error.code, str(error), _REMEDIES.get(error.code, "Ask the provider."))
-
-
-_REMEDIES = {
-    "transport_tls": "The provider must fix its certificate, or set ca_bundle to the file of its CA.",
-    "transport_unreachable": "Check the host name of the issuer, DNS, the firewall, and proxy.",
-    "transport_timeout": "Check the network, and the load of the provider.",
-    "transport_redirect": "Declare the issuer that the provider redirects to.",
-    "transport_not_https": "Declare an https issuer. allow_loopback_http is for development on loopback.",
-    "metadata_invalid": "Check the issuer: its /.well-known/openid-configuration must be a JSON object.",
-}
+def diagnose_request_error(check: str, error: SignInRefused, *, prefix: str = "") -> ProviderFinding:
+    """Return the failure of a request. prefix: of its text."""
+    remedy = find_remedy(error.code, getattr(error, "error", "")) or "Ask the provider."
+    return _failure(check, error.code, f"{prefix}{error}", remedy)
 
 
 def find_metadata_members(response: TransportResponse) -> Mapping[str, Any] | None:
@@ -95,28 +95,48 @@ def find_metadata_members(response: TransportResponse) -> Mapping[str, Any] | No
     return parse_json_body(response) if response.status == 200 else None
 
 
-def check_discovery(response: TransportResponse) -> ProviderFinding:
-    """Spec: Discovery 4.2."""
+def check_discovery(response: TransportResponse, *, url: str = "") -> ProviderFinding:
+    """url: the declared one, if the document is not below the issuer. Spec: Discovery 4.2."""
+    if is_outage_status(response.status):
+        text = f"status {response.status}: try again later"
+        return _failure("discovery", Code.PROVIDER_UNAVAILABLE, text, find_remedy(Code.PROVIDER_UNAVAILABLE))
     if find_metadata_members(response) is None:
         text = f"no metadata: status {response.status}, {len(response.body)} bytes"
-        return _failure("discovery", Code.METADATA_INVALID, text, _REMEDIES[Code.METADATA_INVALID])
-    return _ok("discovery", f"{len(response.body)} bytes of metadata")
+        return _failure("discovery", Code.METADATA_INVALID, text, find_remedy(Code.METADATA_INVALID))
+    return _ok("discovery", f"{len(response.body)} bytes of metadata{f' at {url}' if url else ''}")
 
 
 def check_issuer(members: Mapping[str, Any], *, issuer: str) -> ProviderFinding:
     """Spec: Discovery 4.3."""
     metadata_issuer = members.get("issuer")
     if metadata_issuer != issuer:
-        remedy = "Declare the issuer exactly as in the metadata, if this is the intended provider."
-        return _failure("issuer", Code.ISSUER_MISMATCH, f"the metadata names {metadata_issuer!r}", remedy)
+        text = f"the metadata names {metadata_issuer!r}"
+        if isinstance(metadata_issuer, str) and metadata_issuer.rstrip("/") == issuer.rstrip("/"):
+            text += f", and not {issuer!r}: they differ in the slash at the end"
+        return _failure("issuer", Code.ISSUER_MISMATCH, text, find_remedy(Code.ISSUER_MISMATCH))
     return _ok("issuer", issuer)
 
 
-def check_members(members: Mapping[str, Any], *, allow_loopback_http: bool) -> Iterator[ProviderFinding]:
-    """Check that the endpoints exist and use https, and the types of the members. Spec: Discovery 3."""
+def check_metadata_issuer(declaration: ProviderDeclaration) -> Iterator[ProviderFinding]:
+    """Report that the metadata may name another issuer than ID Tokens."""
+    if declaration.metadata_issuer:
+        text = f"the metadata are those of {declaration.metadata_issuer}; ID Tokens must name {declaration.issuer}"
+        yield _warning("issuer", "django_phi_oidc.W120", text, "Ask the provider to publish metadata of its issuer.")
+
+
+def check_members(
+    members: Mapping[str, Any], *, allow_loopback_http: bool, is_federated: bool = False
+) -> Iterator[ProviderFinding]:
+    """Check that the endpoints exist and use https, and the types of the members. Spec: Discovery 3.
+
+    is_federated: the members are from a trust chain, which may have the keys without a jwks_uri.
+    """
     wrong = [name for name in (*REQUIRED_ENDPOINTS, *OPTIONAL_ENDPOINTS) if not _is_valid_endpoint(members, name)]
+    if is_federated and "jwks_uri" not in members:
+        wrong.remove("jwks_uri")
     wrong += [name for name in _LIST_MEMBERS if _find_string_list(members, name) is None and name in members]
     wrong += [name for name in _BOOLEAN_MEMBERS if not isinstance(members.get(name, False), bool)]
+    wrong += [name for name in ("mtls_endpoint_aliases",) if not isinstance(members.get(name, {}), dict)]
     if wrong:
         text = f"missing or of the wrong type: {', '.join(wrong)}"
         yield _failure("metadata", Code.METADATA_INVALID, text, "The provider must fix its metadata.")
@@ -154,23 +174,47 @@ def check_algorithms(members: Mapping[str, Any], *, allowed: tuple[str, ...]) ->
     usable = list_usable_algs(members, allowed)
     if not usable:
         text = f"offered: {', '.join(offered) or 'none'}; allowed: {', '.join(allowed)}"
-        remedy = "Register the client with an allowed algorithm, or allow an offered one."
-        return _failure("algorithms", Code.ALG_UNSUPPORTED, text, remedy)
+        return _failure("algorithms", Code.ALG_UNSUPPORTED, text, find_remedy(Code.ALG_UNSUPPORTED))
     return _ok("algorithms", f"ID Tokens: {', '.join(usable)}")
+
+
+def check_encryption(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> Iterator[ProviderFinding]:
+    """Report the declared encryption of ID Tokens and UserInfo. Spec: Discovery 3."""
+    kinds = {"id_token": declaration.id_token_encryption, "userinfo": declaration.userinfo_encryption}
+    for kind, encryption in kinds.items():
+        if not encryption.algs:
+            continue
+        unusable = []
+        for parameter, declared in (("alg", encryption.algs), ("enc", encryption.encs)):
+            offered = _find_string_list(members, f"{kind}_encryption_{parameter}_values_supported") or ()
+            if not set(declared) & set(offered):
+                unusable.append(f"{parameter} offered: {', '.join(offered) or 'none'}, declared: {', '.join(declared)}")
+        if unusable:
+            remedy = f"Declare an offered {kind}_encrypted_response_alg and _enc, or ask the provider."
+            yield _failure("encryption", "encryption_unsupported", f"{kind}: {'; '.join(unusable)}", remedy)
+        else:
+            yield _ok("encryption", f"{kind}: {', '.join(encryption.algs)}")
 
 
 def check_keys(response: TransportResponse, *, algs: tuple[str, ...]) -> Iterator[ProviderFinding]:
     """Check that each algorithm has one key per kid. algs: offered and allowed. Spec: Core 10.1.1; RFC 7517 5."""
     try:
-        keys = process_jwks_response(response).keys
-    except MetadataError as error:
-        yield _failure("keys", error.code, "jwks_uri returns no key set", "The provider must fix it.")
+        keys = process_jwks_response(response)
+    except (MetadataError, TransportError) as error:
+        remedy = find_remedy(error.code) if isinstance(error, TransportError) else "The provider must fix it."
+        yield _failure("keys", error.code, "jwks_uri returns no key set", remedy)
         return
+    yield from check_key_set(keys, algs=algs)
+
+
+def check_key_set(key_set: JSONWebKeySet, *, algs: tuple[str, ...]) -> Iterator[ProviderFinding]:
+    """Check the keys themselves, as above."""
+    keys = key_set.keys
     kids_by_alg = {alg: [key.kid for key in keys if key.can_verify(alg)] for alg in algs}
     algs_without_key = [alg for alg, kids in kids_by_alg.items() if not kids]
     if len(algs_without_key) == len(algs):
         text = f"none of {len(keys)} keys is usable for {', '.join(algs) or 'an allowed algorithm'}"
-        remedy = "The provider must publish a key for it: RSA of 2048 bits or more, P-256, or Ed25519."
+        remedy = "The provider must publish a key for it: RSA of 2048 bits or more, P-256, P-384, P-521, or Ed25519."
         yield _failure("keys", Code.KEY_NOT_FOUND, text, remedy)
         return
     if algs_without_key:
@@ -191,8 +235,7 @@ def check_pairwise(members: Mapping[str, Any], *, declaration: ProviderDeclarati
         remedy = "Declare pairwise, and register the client so." if is_offered else "Ask the provider for it."
         return _warning("pairwise", "django_phi_oidc.W001", "public subjects are declared", remedy)
     if not is_offered:
-        remedy = "Ask the provider for pairwise subjects, or declare subject_type: public, which `check` reports."
-        return _failure("pairwise", Code.PAIRWISE_UNSUPPORTED, "not offered", remedy)
+        return _failure("pairwise", Code.PAIRWISE_UNSUPPORTED, "not offered", find_remedy(Code.PAIRWISE_UNSUPPORTED))
     return _ok("pairwise", "offered; the client must be registered with subject_type pairwise")
 
 
@@ -220,6 +263,39 @@ def check_par(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -
     return _ok("par", "requests are pushed" if is_offered else "not offered; requests are sent through the browser")
 
 
+def check_signed_requests(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> Iterator[ProviderFinding]:
+    """Spec: Discovery 3 (request_object_signing_alg_values_supported); RFC 9101 10.5."""
+    alg = declaration.request_object_signing_alg
+    if not alg:
+        if members.get("require_signed_request_object") is True:
+            text = "the provider requires signed requests"
+            yield _failure("request", "request_object_required", text, "Declare request_object_signing_alg.")
+        return
+    offered = _find_string_list(members, "request_object_signing_alg_values_supported") or ()
+    if alg in offered:
+        yield _ok("request", f"signed with {alg}")
+    else:
+        text = f"requests are signed with {alg}, but {', '.join(offered) or 'no algorithm'} is offered"
+        yield _failure("request", "request_object_unsupported", text, "Declare an offered request_object_signing_alg.")
+
+
+def check_proof_of_possession(
+    members: Mapping[str, Any], *, declaration: ProviderDeclaration
+) -> Iterator[ProviderFinding]:
+    """Check that the provider accepts DPoP proofs with ES256. NOT checked: whether it requires them of this client.
+
+    Spec: RFC 9449 5.1.
+    """
+    is_offered = CLIENT_PROOF_ALG in (_find_string_list(members, "dpop_signing_alg_values_supported") or ())
+    if declaration.dpop == "require" and not is_offered:
+        remedy = find_remedy(Code.DPOP_UNSUPPORTED)
+        yield _failure("dpop", Code.DPOP_UNSUPPORTED, f"required, but {CLIENT_PROOF_ALG} is not offered", remedy)
+    elif is_offered and declaration.dpop == "never":
+        yield _ok("dpop", "offered, but not used: declare dpop to bind the tokens to a key of each session")
+    elif is_offered:
+        yield _ok("dpop", "tokens are bound to a key of each session")
+
+
 def check_client_authentication(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> ProviderFinding:
     """Spec: Discovery 3 (without a list, only client_secret_basic is offered)."""
     method = declaration.token_endpoint_auth_method
@@ -229,7 +305,7 @@ def check_client_authentication(members: Mapping[str, Any], *, declaration: Prov
         return _failure("client", "client_auth_unsupported", text, "Declare an offered token_endpoint_auth_method.")
     algs = _find_string_list(members, "token_endpoint_auth_signing_alg_values_supported")
     if method == "private_key_jwt" and algs is not None:
-        alg = declaration.get_assertion_alg(declaration.client_keys[0])
+        alg = declaration.get_assertion_alg(declaration.list_keys("sig")[0])
         if alg not in algs:
             text = f"assertions are signed with {alg}, but {', '.join(algs)} are accepted"
             return _failure("client", "client_auth_unsupported", text, "Declare an accepted key or algorithm.")
@@ -242,7 +318,7 @@ def check_revocation(members: Mapping[str, Any], *, declaration: ProviderDeclara
         if declaration.revocation == "best_effort":
             text = "no endpoint: tokens stay valid after logout"
             return _warning("revocation", "django_phi_oidc.W002", text, "Ask the provider for RFC 7009.")
-        remedy = "Ask the provider for RFC 7009, or declare revocation: best_effort, which `check` reports."
+        remedy = find_remedy(Code.REVOCATION_UNSUPPORTED)
         return _failure("revocation", Code.REVOCATION_UNSUPPORTED, "no endpoint", remedy)
     methods = _find_string_list(members, "revocation_endpoint_auth_methods_supported")
     if methods is not None and declaration.token_endpoint_auth_method not in methods:
@@ -266,8 +342,7 @@ def check_client_is_known(response: TransportResponse) -> ProviderFinding:
     if outcome.result == "done":
         return _ok("client", "the provider knows the client: it accepted a revocation")
     if outcome.result == "retry_slowly":
-        remedy = "client_id, and client_secret or client_keys, must be those of the registration."
-        return _failure("client", "invalid_client", text, remedy)
+        return _failure("client", "invalid_client", text, find_remedy("invalid_client"))
     return _warning("client", "revocation_failed", text, "It must return 200 for unknown tokens too.")
 
 
@@ -282,18 +357,6 @@ def check_logout(members: Mapping[str, Any], *, declaration: ProviderDeclaration
         yield _warning("logout", "backchannel_without_sid", text, "Ask the provider for sid in logout tokens.")
     else:
         yield _ok("logout", "back-channel logout per session: register oidc/backchannel-logout/")
-
-
-def check_logout_sub(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> Iterator[ProviderFinding]:
-    """Warn of Keycloak up to 26.1: its logout tokens to pairwise clients have the user's id as sub.
-
-    The version is not in the metadata. Spec: Core 8; Back-Channel Logout 2.4.
-    """
-    known = find_known_provider(members)
-    if known and known.has_raw_logout_sub and declaration.subject_type == "pairwise":
-        text = "Keycloak up to 26.1: sub in logout tokens is not the pairwise one, so only sid finds a session"
-        remedy = "Update to 26.2, or switch on 'Backchannel logout session required' for the client."
-        yield _warning("logout", "logout_sub_mismatch", text, remedy)
 
 
 def _check_rp_initiated_logout(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> ProviderFinding:
@@ -338,22 +401,22 @@ def check_requested_claims(
         text = "the claims parameter is not offered"
         return _warning("claims", "claims_parameter_unsupported", text, "Declare claims_request: scopes.")
     scopes, offered = _find_string_list(members, "scopes_supported"), _find_string_list(members, "claims_supported")
-    requested_scopes = build_claims_request(claims, provider_declaration=declaration).scope.split()
-    missing = [scope for scope in requested_scopes if scopes and scope not in scopes]
-    missing += [name for name in claims if offered and name not in offered and name not in PROTOCOL_CLAIMS]
+    transient = VERIFIED_EMAIL_CLAIMS if declaration.link_verified_email else ()
+    request = build_claims_request(claims, provider_declaration=declaration, transient_claims=transient)
+    missing = [scope for scope in request.scope.split() if scopes and scope not in scopes]
+    names = dict.fromkeys([*claims, *transient])
+    missing += [name for name in names if offered and name not in offered and name not in PROTOCOL_CLAIMS]
     if missing:
         text = f"the metadata does not list the scope or claim {', '.join(missing)}"
-        return _warning("claims", "claim_untold", text, "Ask the provider, and register the client for it.")
+        return _warning("claims", "claim_untold", text, "Correct it in CLAIMS, or register the client for it.")
     return _ok("claims", "all requested claims are offered" if scopes or offered else "the metadata does not say")
 
 
-def check_acr_values(members: Mapping[str, Any], *, requested: tuple[str, ...]) -> ProviderFinding:
-    """Spec: Discovery 3 (acr_values_supported)."""
-    offered = _find_string_list(members, "acr_values_supported")
-    if requested and offered is not None and not set(requested) & set(offered):
-        text = f"none of {', '.join(requested)} is among {', '.join(offered) or 'none'}"
-        return _warning("assurance", Code.ACR_INSUFFICIENT, text, "Declare acr_values that the provider knows.")
-    return _ok("assurance", f"requested: {', '.join(requested)}" if requested else "no acr is requested")
+def check_resource(declaration: ProviderDeclaration, *, wants_claims: bool) -> Iterator[ProviderFinding]:
+    """Report the API that access tokens are for. NOT checked: whether it is registered. Spec: RFC 8707 2."""
+    if declaration.resource:
+        hint = "; UserInfo may refuse such a token" if wants_claims else ""
+        yield _ok("resource", f"access tokens are for {declaration.resource}{hint}")
 
 
 def check_reauthentication(
@@ -377,6 +440,13 @@ def check_access_token_lifetime(alert_count: int | None, *, limit: timedelta) ->
         text = f"{alert_count} sign-ins in 30 days had access tokens with a lifetime above an hour, or without one"
         return _warning("lifetimes", Code.ACCESS_TOKEN_LIFETIME, text, "Ask the provider for ten minutes.")
     return _ok("lifetimes", text if alert_count is None else f"{text}; no alert in 30 days")
+
+
+def check_token_type(refusal_count: int) -> Iterator[ProviderFinding]:
+    """refusal_count: recent sign-ins that were refused for their token_type or DPoP proof (RFC 9449 5, 8)."""
+    if refusal_count:
+        text = f"{refusal_count} sign-ins in 30 days were refused for the type of their tokens, or for their proof"
+        yield _warning("dpop", "dpop_required", text, find_remedy(Code.TOKEN_TYPE_UNSUPPORTED))
 
 
 def check_audit_log(deviations: Sequence[str]) -> Iterator[ProviderFinding]:

@@ -1,13 +1,22 @@
 """Register the portal at a provider as declared, and compare what the provider has registered."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from .._internal import clock, randomness
+from ..config.certificates import read_certificate_chain
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, MetadataError, RegistrationUnsupported
-from ..oidc.metadata import build_metadata_request, validate_https_url
+from ..oidc.client_auth import AssertionFreshness
+from ..oidc.metadata import (
+    build_metadata_request,
+    get_metadata_issuer,
+    merge_metadata,
+    validate_https_url,
+    validate_issuer,
+)
 from ..oidc.registration import (
     ClientURLs,
     build_client_metadata,
@@ -16,6 +25,7 @@ from ..oidc.registration import (
     process_registration_response,
 )
 from ..oidc.transport import Transport
+from ..oidc.udap import UDAPClientInformation, build_udap_metadata, build_udap_registration_request
 from . import diagnostics
 from .diagnostics import FindingLevel, ProviderFinding
 
@@ -35,19 +45,29 @@ class RegistrationResult:
 
 
 def register_client(
-    declaration: ProviderDeclaration, *, client_urls: ClientURLs, initial_access_token: str, transport: Transport
+    declaration: ProviderDeclaration,
+    *,
+    client_urls: ClientURLs,
+    initial_access_token: str,
+    transport: Transport,
+    udap: UDAPClientInformation | None = None,
+    clock: Callable[[], datetime] = clock.now,
 ) -> RegistrationResult:
-    """Register a new client at the provider. Each call creates another client.
+    """Register a new client at the provider. Each call creates another client, except with UDAP.
 
-    Raises: TransportError; RegistrationRefused; MetadataInvalid, IssuerMismatch, AlgUnsupported or
-    RegistrationUnsupported before anything was sent to the registration endpoint. Spec: RFC 7591 3.
+    udap: register by a software statement. Requires then: the option udap of the declaration.
+
+    Raises: TransportError; RegistrationRefused; DeclarationInvalid, MetadataInvalid, IssuerMismatch, AlgUnsupported or
+    RegistrationUnsupported before anything was sent to the registration endpoint. Spec: RFC 7591 3; UDAP Security 3.
     """
-    response = transport.send(build_metadata_request(issuer=declaration.issuer), timeout_seconds=TIMEOUT_SECONDS)
+    if declaration.federation is not None:
+        raise RegistrationUnsupported("A member of a federation is registered at the operator of the federation.")
+    response = transport.send(build_metadata_request(declaration), timeout_seconds=TIMEOUT_SECONDS)
     members = diagnostics.find_metadata_members(response)
     if members is None:
         raise MetadataError(Code.METADATA_INVALID)
-    if members.get("issuer") != declaration.issuer:
-        raise MetadataError(Code.ISSUER_MISMATCH)
+    validate_issuer(members, issuer=get_metadata_issuer(declaration))
+    members = merge_metadata(members, oauth_members={}, declaration=declaration)
     endpoint = members.get("registration_endpoint")
     if not isinstance(endpoint, str):
         raise RegistrationUnsupported
@@ -55,10 +75,22 @@ def register_client(
     algs = diagnostics.list_usable_algs(members, declaration.id_token_signed_response_alg)
     if not algs:
         raise MetadataError(Code.ALG_UNSUPPORTED)
+    path = declaration.client_certificate
     requested = build_client_metadata(
-        declaration, client_urls=client_urls, provider_metadata=members, id_token_alg=algs[0]
+        declaration,
+        client_urls=client_urls,
+        provider_metadata=members,
+        id_token_alg=algs[0],
+        certificate=read_certificate_chain(path)[0] if path else b"",
     )
-    request = build_registration_request(endpoint, metadata=requested, initial_access_token=initial_access_token)
+    if udap is None:
+        request = build_registration_request(endpoint, metadata=requested, initial_access_token=initial_access_token)
+    else:
+        requested = build_udap_metadata(requested, information=udap)
+        freshness = AssertionFreshness(now=clock(), jti=randomness.token_b64url(32))
+        request = build_udap_registration_request(
+            endpoint, metadata=requested, declaration=declaration, freshness=freshness
+        )
     registered = process_registration_response(transport.send(request, timeout_seconds=TIMEOUT_SECONDS))
     return RegistrationResult(members=registered, findings=tuple(_compare_registration(requested, registered)))
 

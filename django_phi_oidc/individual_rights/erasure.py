@@ -75,6 +75,26 @@ def erase_person(
     )
 
 
+def preview_erasure(user: AbstractBaseUser, subjects: Sequence[PairwiseSubject], *, now: datetime) -> ErasureResult:
+    """Return what `erase_person` would erase. Raises: HeldForLegalReasons."""
+    if any(is_on_legal_hold(subject, now=now) for subject in subjects):
+        raise HeldForLegalReasons
+    pks = [subject.pk for subject in subjects]
+    counted = [OIDCSession.objects.filter(subject__in=pks)]
+    identifiers, invitations = PairwiseIdentifier.objects.none(), ActivationCode.objects.none()
+    if not PairwiseSubject.objects.filter(user=user.pk).exclude(pk__in=pks).exists():
+        counted.append(OIDCSession.objects.filter(user=user.pk, subject=None, ended_at__isnull=False))
+        identifiers = PairwiseIdentifier.objects.filter(user=user.pk)
+        invitations = ActivationCode.objects.filter(user=user.pk)
+    return ErasureResult(
+        subject_uuids=tuple(subject.uuid for subject in subjects),
+        claim_count=StoredClaim.objects.filter(subject__in=pks).count(),
+        session_count=sum(sessions.count() for sessions in counted),
+        identifier_count=identifiers.count(),
+        invitation_count=invitations.count(),
+    )
+
+
 def _erase_account_data(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> tuple[int, int, int]:
     """Erase the rest of an account without a link; return the numbers of sessions, identifiers and codes."""
     if PairwiseSubject.objects.filter(user=user.pk).exists():

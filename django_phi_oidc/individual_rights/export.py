@@ -36,6 +36,7 @@ _HOLD_ACTIONS = frozenset({Action.HOLD_PLACED, Action.HOLD_RELEASED})
 
 _TOKEN_NAMES = {"access_token": "access token (may contain claims)", "refresh_token": "refresh token"}
 """Columns of a session, and hints of a revocation. The values are credentials, so they are not exported."""
+_PLACE = ("browser", "platform", "network")
 _CODE_TIMES = ("created_at", "expires_at", "redeemed_at", "revoked_at")
 _EMERGENCY_FIELDS = ("is_local", "permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
 
@@ -75,7 +76,8 @@ def export_person(
 
     purpose: the HL7 PurposeOfUse code of the export. reason_code: the `reason` of its events; contains nothing about a
     person. actor_user: the account that gets the document, which then needs the permission of the category of each
-    claim, stored or in a kept ID Token, and must be a superuser for an undeclared claim; None: a command on the server.
+    claim, stored or in a kept ID Token, and must be a superuser for an undeclared claim; None: a command on the server,
+    or the person.
     consent: the reference to the person's consent, for claims with a label; at the person's own request (PATRQT) none
     is needed (42 CFR 2.23).
 
@@ -100,7 +102,7 @@ def export_person(
     holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
     claim_count = len(claims)
     if suspended:
-        holds, claims = _hide_suspending_holds(holds, claims, claim_declarations, now=now)
+        holds, claims = hide_suspending_holds(holds, claims, claim_declarations, now=now)
     sessions = _open_sessions(user, subjects)
     names = _list_claim_names(subjects, claims, sessions)
     labelled = {name for name, declaration in claim_declarations.items() if declaration.label}
@@ -170,14 +172,17 @@ def _serialize_account_data(user: AbstractBaseUser) -> dict[str, Any]:
     }
 
 
-def _hide_suspending_holds(
+def hide_suspending_holds(
     holds: Sequence[LegalHold],
     claims: Sequence[StoredClaim],
     declarations: Mapping[str, ClaimDeclaration],
     *,
     now: datetime,
 ) -> tuple[list[LegalHold], list[StoredClaim]]:
-    """Return what would be stored without the holds that suspend the accounting: the other holds, and the claims."""
+    """Return what would be stored without the holds that suspend the accounting: the other holds, and the claims.
+
+    Requires: such a hold is active. It changes `held_until` of the claims to the end of the other holds.
+    """
     others = [hold for hold in holds if not hold.suspended_until]
     ends = [
         (hold.subject_id, hold.until or FOREVER)
@@ -339,7 +344,7 @@ def _serialize_sessions(sessions: Sequence[_OpenedSession], unreadable: list[str
             {
                 "id": str(row.pk),
                 "subject": None if row.subject is None else str(row.subject.uuid),
-                **_serialize(row, "provider", "issuer", *times, optional=("end_reason", "acr")),
+                **_serialize(row, "provider", "issuer", *times, optional=(*_PLACE, "end_reason", "acr")),
                 "id_token": {name: value for name, value in session.id_token.items() if name not in ("nonce", "sid")},
                 "tokens": [name for column, name in _TOKEN_NAMES.items() if getattr(row, column) is not None],
                 "to_revoke": names_to_revoke.get(row.pk, []),

@@ -4,10 +4,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
@@ -16,7 +15,6 @@ from django.utils.translation import gettext as _
 from django.views.generic import View
 from django.views.generic.base import ContextMixin
 
-from .. import conf
 from .._internal import clock
 from ..access.enforcement import enforce_assurance, render_unavailable, set_no_store
 from ..access.no_store import mark_response_private
@@ -25,8 +23,10 @@ from ..access.recipients import Recipient
 from ..audit.filters import EventCursorForm
 from ..audit.request_context import Actor
 from ..audit.search import RowUnreadable
+from ..claims.models import get_claim_label
 from ..errors import AuditUnavailable
-from .accounting import Disclosure, DisclosureAccounting, create_accounting, get_accounting_start
+from .accounting import Disclosure, get_accounting_start
+from .own_account import create_own_accounting, get_recipient_name
 
 logger = logging.getLogger("django_phi_oidc.individual_rights")
 
@@ -39,6 +39,11 @@ class DisplayedDisclosure:
     actor_name: str
     purpose: str
     """HL7's name in the reader's language, or empty."""
+
+    @property
+    def claims(self) -> list[str]:
+        """The names of the disclosed claims in words."""
+        return [get_claim_label(name) for name in self.disclosure.claims]
 
 
 class AccountingMixin(ContextMixin, View):
@@ -68,7 +73,7 @@ class AccountingMixin(ContextMixin, View):
 
         Its name is empty for an account without one, for a command on the server, and if it is unknown.
         """
-        return recipient.name or _("a member of staff")
+        return get_recipient_name(recipient)
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         mark_response_private(request)
@@ -87,7 +92,8 @@ class AccountingMixin(ContextMixin, View):
         if not cursor.is_valid():
             raise Http404
         shows_own = self.request.GET.get("all") == "1"
-        accounting = self._create_accounting(include_own=shows_own, now=clock.now())
+        actor, now = Actor.from_request(self.request), clock.now()
+        accounting = create_own_accounting(actor, since=self.get_since(now), include_own=shows_own, now=now)
         page = accounting.get_page(**cursor.cleaned_data, size=self.page_size)
         context = {
             "disclosures": [
@@ -105,18 +111,6 @@ class AccountingMixin(ContextMixin, View):
             "begins_at": accounting.find_available_since() if page.older_key is None else None,
         }
         return super().get_context_data(**context, **kwargs)
-
-    def _create_accounting(self, *, include_own: bool, now: datetime) -> DisclosureAccounting:
-        # Always for the current user: no parameter selects another one.
-        user, get_resources = cast(AbstractBaseUser, self.request.user), conf.patient_resources()
-        return create_accounting(
-            user,
-            resources=get_resources(user) if get_resources else (),
-            since=self.get_since(now),
-            include_own=include_own,
-            origin=Actor.from_request(self.request).origin,
-            now=now,
-        )
 
 
 def _encode_query(shows_own: bool, **cursor: object) -> str:

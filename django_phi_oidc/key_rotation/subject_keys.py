@@ -76,12 +76,7 @@ def retire_subject_key(
     Raises: KeyInUse: before any deletion, if the key is configured or persons depend on it; at the end, if such persons
     were added meanwhile.
     """
-    if key_id in configured_key_ids:
-        raise KeyInUse(f"Key {key_id} is configured: remove it from KEYS['subject'] on every server first.")
-    _validate_no_dependent_persons(key_id, configured_key_ids)
-    covered = Exists(SubjectDigest.objects.filter(subject=OuterRef("subject"), key_id__in=configured_key_ids))
-    done = 0
-    deletable = SubjectDigest.objects.filter(covered, key_id=key_id).order_by("pk")
+    deletable, done = find_deletable_digests(key_id, configured_key_ids=configured_key_ids), 0
     while batch := dict(deletable.values_list("pk", "subject")[:batch_size]):
         with transaction.atomic():
             # Locked and checked again: a server with another list may be retiring the key that covers them here.
@@ -91,6 +86,15 @@ def retire_subject_key(
         progress(done)
     _validate_no_dependent_persons(key_id, configured_key_ids)
     return done
+
+
+def find_deletable_digests(key_id: str, *, configured_key_ids: Sequence[str]) -> QuerySet[SubjectDigest]:
+    """Return the digests that `retire_subject_key` deletes. Raises: KeyInUse, as it does before any deletion."""
+    if key_id in configured_key_ids:
+        raise KeyInUse(f"Key {key_id} is configured: remove it from KEYS['subject'] on every server first.")
+    _validate_no_dependent_persons(key_id, configured_key_ids)
+    covered = Exists(SubjectDigest.objects.filter(subject=OuterRef("subject"), key_id__in=configured_key_ids))
+    return SubjectDigest.objects.filter(covered, key_id=key_id).order_by("pk")
 
 
 def _exclude_with_keys(subjects: QuerySet[PairwiseSubject], key_ids: Sequence[str]) -> QuerySet[PairwiseSubject]:

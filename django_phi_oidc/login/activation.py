@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import render, resolve_url
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_protect
@@ -32,10 +33,13 @@ from ..crypto.keyring import SymmetricKey
 from ..errors import ActivationRefused, Code, NotProvisioned, SubjectAltered, SubjectKeyMissing
 from ..subjects.identifiers import compute_subject_digest
 from ..subjects.linking import find_linked_subject
+from ..subjects.models import NoticeKind
+from ..subjects.notices import warn_user
 from .activation_redemption import redeem_code
 from .code_exchange import VerifiedSignIn
 from .failures import LoginError, SignInAttempt, report_failure
 from .provider_selection import build_sign_in_url, parse_next_url
+from .redirect_url import get_landing_url
 from .state_cookie import get_encrypted_cookie_name, read_encrypted_cookie, set_encrypted_cookie
 
 logger = logging.getLogger("django_phi_oidc.login")
@@ -109,7 +113,7 @@ class ActivationView(View):
         if unlinked := _find_unlinked_sign_in(request, now=clock.now()):
             return _render_page(request, unlinked, status=200)
         # The letter with the code may contain this URL.
-        home = resolve_url(settings.LOGIN_REDIRECT_URL) if request.user.is_authenticated else ""
+        home = get_landing_url() if request.user.is_authenticated else ""
         url = home or build_sign_in_url(None, next_url=parse_next_url(request))
         return set_private_headers(HttpResponseRedirect(url))
 
@@ -162,6 +166,9 @@ def _deny_activation(
         # The form was submitted twice, and the first request created the link.
         if find_linked_subject(issuer=unlinked.issuer, sub=unlinked.sub, keys=keys):
             return _redirect_to_sign_in(request, unlinked)
+    pk: Any = user
+    if pk and (account := get_user_model()._default_manager.filter(pk=pk).first()):
+        warn_user(account, NoticeKind.CODE_REFUSED, provider=unlinked.provider, now=now)
     status = 503 if audit_error else 429 if reason == TOO_MANY_GUESSES else 403
     return _render_page(request, unlinked, status=status, reference=reference)
 

@@ -62,10 +62,11 @@ def redeem_code(
         if have_privileges_grown(user, activation):
             raise ActivationRefused(PRIVILEGES_GROWN, user=user.pk)
         try:
-            subject = link_existing_user(user, sub=sub, provider=provider, keys=keys, origin=origin, now=now)
+            fields: Any = {"provider": provider, "keys": keys, "origin": origin, "now": now}
+            subject = link_existing_user(user, sub=sub, is_code_locked=True, **fields)
         except SubjectTaken as error:
             raise ActivationRefused(error.code, user=user.pk) from error
-        fields: Any = {"subject": str(subject.uuid), "provider": provider.name, "resource": f"user/{user.pk}"}
+        fields = {"subject": str(subject.uuid), "provider": provider.name, "resource": f"user/{user.pk}"}
         enqueue(Action.ACTIVATION_REDEEMED, origin=origin, now=now, **fields)
     return subject
 

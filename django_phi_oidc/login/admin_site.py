@@ -11,7 +11,6 @@ from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.options import TO_FIELD_VAR
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.decorators import login_not_required
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
@@ -20,8 +19,9 @@ from .. import conf
 from ..access.enforcement import enforce_assurance
 from ..access.policy import PERMISSION_MISSING, Assurance
 from ..access.receivers import ROLE_MODELS
-from ..audit.admin import record_request_event, render_trail_unavailable
+from ..audit.admin_base import record_request_event, render_trail_unavailable
 from ..audit.events import Action
+from ..audit.refusals import RecordedRefusal
 from ..audit.request_context import Actor, find_oidc_session_id
 from ..errors import AuditUnavailable
 from ..sessions.views import OIDCLogoutView, is_logout_routed
@@ -50,10 +50,10 @@ def use_oidc_login(site: AdminSite) -> None:
         if request.user.is_authenticated:
             try:
                 fields: Any = {"reason": PERMISSION_MISSING, "detail": {"page": "login"}}
-                record_request_event(request, Action.ACCESS_DENIED, outcome="failure", **fields)
+                event_id = record_request_event(request, Action.ACCESS_DENIED, outcome="failure", **fields)
             except AuditUnavailable:
                 return render_trail_unavailable(request, site)
-            raise PermissionDenied
+            raise RecordedRefusal(reference=str(event_id))
         # The sign-in validates `next`.
         return HttpResponseRedirect(f"{sign_in_url}?{urlencode({'next': request.GET.get('next') or index_url})}")
 
@@ -92,7 +92,7 @@ def _enforce_admin_assurance(request: HttpRequest, *, changes_privileges: bool) 
     declared = conf.admin_assurance()
     ages = [declared.max_age, declared.privilege_max_age if changes_privileges else None]
     max_age = min((age for age in ages if age is not None), default=None)
-    assurance = Assurance(acr=declared.acr, max_age=max_age)
+    assurance = Assurance(acr=declared.acr, vot=declared.vot, max_age=max_age)
     if assurance == Assurance() or Actor.from_request(request).is_local:
         return None
     return enforce_assurance(request, assurance)

@@ -9,10 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
-from django.conf import settings
 from django.contrib import auth
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import render, resolve_url
+from django.shortcuts import render
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
@@ -29,9 +28,12 @@ from ..audit.request_context import LOCAL_SIGN_IN_KEY, Actor
 from ..audit.throttling import add_attempt, get_sender_network, remove_attempt
 from ..errors import AuditUnavailable
 from ..sessions.activity import ENDS_AT_KEY
+from ..subjects.models import NoticeKind
+from ..subjects.notices import warn_user
 from .backend import BreakGlassCredentials, find_local_account
 from .failures import TEMPLATES_BY_PAGE
 from .provider_selection import parse_next_url
+from .redirect_url import get_landing_url
 
 SESSION_LIFETIME = timedelta(hours=1)
 REFUSAL_CODE = "break_glass_refused"
@@ -75,11 +77,13 @@ class BreakGlassLoginView(View):
             user = auth.authenticate(request, break_glass=BreakGlassCredentials(**form.cleaned_data))
         if user is None:
             # The page is the same whether the name, the password or the limit was the reason.
-            fields: dict[str, Any] = {
-                "detail": {"stage": "local"},
-                "resource": _find_guessed_account(form) if counter_keys else "",
-            }
+            guessed = find_local_account(form.cleaned_data.get("username", "")) if counter_keys else None
+            # The account as a resource, so that guesses at one account can be found.
+            resource = "" if guessed is None else f"user/{guessed.pk}"
+            fields: dict[str, Any] = {"detail": {"stage": "local"}, "resource": resource}
             refusal = report_refusal(Action.LOGIN_REFUSED, REFUSAL_CODE, origin=origin, now=now, **fields)
+            if guessed is not None:
+                warn_user(guessed, NoticeKind.PASSWORD_REFUSED, provider="", now=now)
             return _render_page(request, status=503 if refusal.audit_error else 403)
         for counter_key in counter_keys:
             remove_attempt(_THROTTLE_KIND, counter_key, now=now)
@@ -97,7 +101,7 @@ class BreakGlassLoginView(View):
         request.session[LOCAL_SIGN_IN_KEY] = request.session[auth.BACKEND_SESSION_KEY]
         request.session[ENDS_AT_KEY] = int((now + SESSION_LIFETIME).timestamp())
         request.session.set_expiry(int(SESSION_LIFETIME.total_seconds()))
-        url = parse_next_url(request) or resolve_url(settings.LOGIN_REDIRECT_URL)
+        url = parse_next_url(request) or get_landing_url()
         return set_private_headers(HttpResponseRedirect(url))
 
 
@@ -112,12 +116,6 @@ def _count_guess(network: str, *, now: datetime) -> Sequence[str]:
     # A network is an address, a prefix or "unknown".
     share, limit = ("first", MAX_FIRST_GUESSES) if guesses_of_network == 1 else ("repeated", MAX_REPEATED_GUESSES)
     return (network, share) if add_attempt(_THROTTLE_KIND, share, now=now) <= limit else ()
-
-
-def _find_guessed_account(form: BreakGlassLoginForm) -> str:
-    """Return the listed account that the form names, as a resource, so that guesses at one account can be found."""
-    user = find_local_account(form.cleaned_data.get("username", ""))
-    return "" if user is None else f"user/{user.pk}"
 
 
 def _render_page(request: HttpRequest, *, status: int) -> HttpResponse:

@@ -1,27 +1,41 @@
 """The token exchange of a sign-in, after its authorization response, in the order of Core 3.1.3."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from .._internal import randomness, request_secrets
+from ..access.policy import STEP_UP_CODES
 from ..audit.events import Origin
 from ..claims import minimization
 from ..config.claims import ClaimDeclaration
+from ..config.providers import AMR_PATTERN
+from ..errors import Code, IDTokenError
 from ..oidc.client_auth import AssertionFreshness
-from ..oidc.id_token import VerifiedClaims, find_auth_time, validate_pairwise_sub, verify_id_token
+from ..oidc.dpop import ProofKey, create_proof_key
+from ..oidc.id_token import (
+    VerifiedClaims,
+    find_auth_time,
+    find_vector_of_trust,
+    validate_pairwise_sub,
+    verify_id_token,
+)
+from ..oidc.jose import parse_compact_jws
+from ..oidc.jwks import KeySet
 from ..oidc.token import (
     ReceivedToken,
     TokenResponse,
     build_token_request,
     extract_received_tokens,
+    list_accepted_token_types,
     process_token_response,
 )
+from ..oidc.transport import TransportRequest
 from ..oidc.userinfo import build_userinfo_request, process_userinfo_response
 from ..provider.call_limit import limit_total_time
+from ..provider.dpop_requests import send_with_proof
 from ..provider.registry import Provider
 from ..sessions.tasks import INLINE_SECONDS, revoke_received_tokens
 from .state_cookie import AuthorizationState, is_issued_nonce
@@ -31,7 +45,14 @@ PROVIDER_TIMEOUT_SECONDS = 8.0
 CALLBACK_SECONDS = 16.0
 """For all calls of a callback together. With the revocation of refused tokens, the user waits for less than 20 s."""
 MAX_AMR_VALUES = 16
-_AMR_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+
+
+class IdentifiedSignInRefused(IDTokenError):
+    """A valid ID Token names the person, whose authentication is too weak or too old."""
+
+    def __init__(self, code: Code, *, sub: str) -> None:
+        super().__init__(code)
+        self.sub = sub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +65,8 @@ class VerifiedSignIn:
     claims: Mapping[str, Any] = field(repr=False)
     """The declared claims. Host code gets no others."""
     origin: Origin = field(repr=False)
+    verified_email: str = field(repr=False, default="")
+    """Only for the link of a first sign-in: host code does not get it, and it is not stored."""
     auth_time: datetime | None = None
     """When the person authenticated at the provider; None if the ID Token does not say."""
 
@@ -56,9 +79,15 @@ class TokenExchangeResult:
     tokens: TokenResponse
     claims: Mapping[str, Any] = field(repr=False)
     undeclared_claims: tuple[str, ...]
-    """Names of received claims that are not declared."""
+    """Names of received claims that are neither declared nor requested."""
+    verified_email: str = field(repr=False, default="")
+    """Empty unless it was requested."""
+    vot: str = ""
+    """The vector of trust under the declared trust mark; empty if there is none."""
     offered_acr_values: tuple[str, ...] = ()
     """`acr_values_supported` of the provider."""
+    dpop_seed: str = field(repr=False, default="")
+    """Of the key that the tokens are bound to; empty for Bearer tokens."""
 
     @property
     def sid(self) -> str:
@@ -76,7 +105,13 @@ class TokenExchangeResult:
         amr = self.id_token_claims.get("amr")
         if not isinstance(amr, list) or len(amr) > MAX_AMR_VALUES:
             return []
-        return amr if all(isinstance(value, str) and _AMR_PATTERN.fullmatch(value) for value in amr) else []
+        return amr if all(isinstance(value, str) and AMR_PATTERN.fullmatch(value) for value in amr) else []
+
+    @property
+    def assurance_detail(self) -> dict[str, Any]:
+        """What events say about the level of the sign-in."""
+        further = {"amr": self.amr, "vot": self.vot}
+        return {"acr": self.acr, **{name: value for name, value in further.items() if value}}
 
     @property
     def auth_time(self) -> datetime | None:
@@ -102,60 +137,129 @@ def exchange_code(
     provider: Provider,
     pending: AuthorizationState,
     declared_claims: Mapping[str, ClaimDeclaration],
+    transient_claims: Collection[str] = (),
     issued_tokens: list[ReceivedToken],
     clock: Callable[[], datetime],
 ) -> TokenExchangeResult:
     """Exchange the code, verify the tokens, and return them with the minimized claims. The code is sent once.
 
+    transient_claims: names of claims that are used here, and neither kept nor reported unless they are declared.
     issued_tokens: gets every received token, whether or not the response is accepted. Requires: no open transaction.
-    Raises: SignInRefused. Spec: OIDC Core 3.1.3, 5.3.
+    Raises: SignInRefused. Spec: OIDC Core 3.1.3, 5.3; RFC 9449 5.
     """
     declaration = provider.declaration
     metadata = provider.get_metadata(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
-    request = build_token_request(
-        metadata=metadata,
-        declaration=declaration,
-        code=code,
-        redirect_uri=pending.redirect_uri,
-        code_verifier=pending.code_verifier,
-        freshness=AssertionFreshness(now=clock(), jti=randomness.token_b64url(32)),
+    proof_key = create_proof_key(pending.dpop_seed) if pending.dpop_seed else None
+    tokens = _request_tokens(
+        code, provider=provider, pending=pending, proof_key=proof_key, issued_tokens=issued_tokens, clock=clock
     )
-    response = provider.transport.send(request, timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
-    issued_tokens.extend(extract_received_tokens(response))
-    for token in issued_tokens:
-        request_secrets.register_secret(token.value, token.token_type_hint)
-    tokens = process_token_response(response, declaration=declaration)
-    request_secrets.register_secret(tokens.id_token, "id_token")
     keys = provider.get_key_set(timeout_seconds=PROVIDER_TIMEOUT_SECONDS, source="provider")
-    id_claims = verify_id_token(
-        tokens.id_token,
-        keys=keys,
-        declaration=declaration,
-        expected_nonce=pending.nonce,
-        is_issued_nonce=is_issued_nonce,
-        access_token=tokens.access_token,
-        now=clock(),
-    )
-    claims = dict(id_claims)
-    if minimization.needs_userinfo(id_claims, declared_claims) and metadata.userinfo_endpoint:
-        access_token = tokens.access_token
-        request = build_userinfo_request(metadata=metadata, declaration=declaration, access_token=access_token)
-        response = provider.transport.send(request, timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
-        userinfo = process_userinfo_response(
-            response, expected_sub=id_claims["sub"], keys=keys, declaration=declaration, now=clock()
+    try:
+        id_claims = verify_id_token(
+            tokens.id_token,
+            keys=keys,
+            declaration=declaration,
+            expected_nonce=pending.nonce,
+            is_issued_nonce=is_issued_nonce,
+            access_token=tokens.access_token,
+            now=clock(),
         )
-        claims = {**userinfo, **{name: value for name, value in id_claims.items() if not minimization.is_empty(value)}}
-        if declaration.subject_type == "pairwise":
-            validate_pairwise_sub(claims)
+    except IDTokenError as error:
+        if error.code not in STEP_UP_CODES:
+            raise
+        # Everything before the level of the authentication was verified, the person too.
+        raise IdentifiedSignInRefused(error.code, sub=parse_compact_jws(tokens.id_token).payload["sub"]) from None
+    userinfo: Mapping[str, Any] = {}
+    wanted = [*declared_claims, *transient_claims]
+    if minimization.needs_userinfo(id_claims, wanted) and metadata.userinfo_endpoint:
+        userinfo = _request_userinfo(
+            tokens, provider=provider, proof_key=proof_key, expected_sub=id_claims["sub"], keys=keys, clock=clock
+        )
+    claims = {**userinfo, **{name: value for name, value in id_claims.items() if not minimization.is_empty(value)}}
+    if userinfo and declaration.subject_type == "pairwise":
+        validate_pairwise_sub(claims)
     minimized = minimization.minimize(claims, declared_claims)
+    verified_email = minimization.find_verified_email(id_claims, userinfo) if transient_claims else ""
     # Masked wherever they occur, but not searched for in redirects: a role such as "nurse" may be part of a URL.
-    secrets = [minimized.kept, id_claims["sub"], id_claims.get("sid")]
+    secrets = [minimized.kept, id_claims["sub"], id_claims.get("sid"), verified_email]
     request_secrets.register_secret(secrets, "claim", location="anywhere")
     minimization.validate_essential_claims(minimized.kept, declared_claims)
     return TokenExchangeResult(
         id_token_claims=id_claims,
         tokens=tokens,
         claims=minimized.kept,
-        undeclared_claims=minimized.undeclared_claims,
+        undeclared_claims=tuple(name for name in minimized.undeclared_claims if name not in transient_claims),
+        verified_email=verified_email,
+        vot=find_vector_of_trust(id_claims, vtm=declaration.vtm),
         offered_acr_values=metadata.acr_values_supported,
+        dpop_seed=pending.dpop_seed if tokens.token_type == "DPoP" else "",
+    )
+
+
+def _request_tokens(
+    code: str,
+    *,
+    provider: Provider,
+    pending: AuthorizationState,
+    proof_key: ProofKey | None,
+    issued_tokens: list[ReceivedToken],
+    clock: Callable[[], datetime],
+) -> TokenResponse:
+    """Send the code, and once more if the provider requires its nonce in the proof."""
+    declaration = provider.declaration
+    metadata = provider.get_metadata(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
+
+    def build_request() -> TransportRequest:
+        return build_token_request(
+            metadata=metadata,
+            declaration=declaration,
+            code=code,
+            redirect_uri=pending.redirect_uri,
+            code_verifier=pending.code_verifier,
+            freshness=AssertionFreshness(now=clock(), jti=randomness.token_b64url(32)),
+        )
+
+    request_secrets.register_secret(pending.dpop_seed, "dpop_seed")
+    response = send_with_proof(
+        build_request,
+        transport=provider.transport,
+        key=proof_key,
+        clock=clock,
+        timeout_seconds=PROVIDER_TIMEOUT_SECONDS,
+    )
+    issued_tokens.extend(extract_received_tokens(response))
+    for token in issued_tokens:
+        request_secrets.register_secret(token.value, token.token_type_hint)
+    token_types = list_accepted_token_types(declaration, has_proof=proof_key is not None)
+    tokens = process_token_response(response, declaration=declaration, token_types=token_types)
+    request_secrets.register_secret(tokens.id_token, "id_token")
+    return tokens
+
+
+def _request_userinfo(
+    tokens: TokenResponse,
+    *,
+    provider: Provider,
+    proof_key: ProofKey | None,
+    expected_sub: str,
+    keys: KeySet,
+    clock: Callable[[], datetime],
+) -> Mapping[str, Any]:
+    declaration = provider.declaration
+    request = build_userinfo_request(
+        metadata=provider.get_metadata(timeout_seconds=PROVIDER_TIMEOUT_SECONDS),
+        declaration=declaration,
+        access_token=tokens.access_token,
+        token_type=tokens.token_type,
+    )
+    response = send_with_proof(
+        lambda: request,
+        transport=provider.transport,
+        key=proof_key if tokens.token_type == "DPoP" else None,
+        clock=clock,
+        timeout_seconds=PROVIDER_TIMEOUT_SECONDS,
+        access_token=tokens.access_token,
+    )
+    return process_userinfo_response(
+        response, expected_sub=expected_sub, keys=keys, declaration=declaration, now=clock()
     )

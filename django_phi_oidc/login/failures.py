@@ -8,14 +8,15 @@ throttled: a `state` that is used or expired can be sent any number of times.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render, resolve_url
+from django.shortcuts import render
 from django.views.generic import View
 
 from .. import conf
@@ -24,18 +25,33 @@ from ..access.responses import set_private_headers
 from ..audit.events import Action, EventOutcome
 from ..audit.refusals import RefusalLog, report_refusal
 from ..audit.request_context import Actor
+from ..conf import SettingInvalid
 from ..crypto import keyring
-from ..errors import AuditUnavailable, KeyMissing, ProviderError, SignInRefused
+from ..errors import (
+    AuditUnavailable,
+    ClaimMissing,
+    EmailMatchRefused,
+    KeyMissing,
+    PARError,
+    ProviderError,
+    SignInRefused,
+    TokenError,
+)
+from ..oidc.remedies import get_remedy
 from ..signals import sign_in_refused
 from .failure_texts import FAILURE_TEXTS
 from .provider_selection import build_sign_in_url, needs_provider_selection
+from .redirect_url import get_landing_url
 
 logger = logging.getLogger("django_phi_oidc.login")
-LOG_MESSAGE = "A sign-in was refused: reason=%(code)s provider=%(provider)s stage=%(stage)s reference=%(reference)s"
+LOG_MESSAGE = (
+    "A sign-in was refused: reason=%(code)s provider=%(provider)s stage=%(stage)s reference=%(reference)s%(detail)s."
+    " %(remedy)s"
+)
 INTERNAL_ERROR = "internal_error"
 
-LoginError = SignInRefused | AuditUnavailable | KeyMissing
-LOGIN_ERRORS = (SignInRefused, AuditUnavailable, KeyMissing)
+LoginError = SignInRefused | AuditUnavailable | KeyMissing | SettingInvalid
+LOGIN_ERRORS = (SignInRefused, AuditUnavailable, KeyMissing, SettingInvalid)
 """The failures that have a page. Any other exception is an internal error."""
 SignInStage = Literal["request", "callback", "step_up"]
 FailurePage = Literal[
@@ -54,11 +70,13 @@ TEMPLATES_BY_PAGE: Mapping[FailurePage, str] = {
 PAGES_BY_CODE: Mapping[str, FailurePage] = {
     **dict.fromkeys(("state_missing", "state_unknown", "state_expired", "state_replayed"), "restart"),
     **dict.fromkeys(("parameter_repeated", "code_missing", "provider_unknown", "logged_out"), "restart"),
-    **dict.fromkeys(("acr_insufficient", "auth_time_missing", "auth_time_stale"), "stronger"),
-    **dict.fromkeys(("not_provisioned", "user_inactive", "account_not_saved", "subject_altered"), "no_account"),
+    **dict.fromkeys(("acr_insufficient", "vot_insufficient", "amr_insufficient"), "stronger"),
+    **dict.fromkeys(("auth_time_missing", "auth_time_stale"), "stronger"),
+    **dict.fromkeys(("not_provisioned", "email_match_refused", "user_inactive"), "no_account"),
+    **dict.fromkeys(("account_not_saved", "subject_altered"), "no_account"),
     "subject_changed": "other_person",
     "claim_missing": "not_shared",
-    **dict.fromkeys(("audit_unavailable", "key_missing"), "unavailable"),
+    **dict.fromkeys(("audit_unavailable", "key_missing", "declaration_invalid"), "unavailable"),
 }
 """By rule code. Other codes: `unavailable` for a fault of the provider, else `failed`."""
 PAGES_BY_PROVIDER_ERROR: Mapping[str, FailurePage] = {
@@ -86,7 +104,11 @@ class SignInAttempt:
 
 def create_sign_in_attempt(view: View, provider: str | None, *, stage: SignInStage) -> SignInAttempt:
     """Return the attempt. provider: from the URL; None: the first declared provider."""
-    providers = conf.providers()
+    try:
+        providers = conf.providers()
+    except SettingInvalid:
+        # The view reads the providers, too, and reports the error.
+        providers = {}
     name = next(iter(providers), "") if provider is None else provider if provider in providers else ""
     in_url = bool(name) and provider is not None
     return SignInAttempt(view=type(view), stage=stage, provider=name, provider_in_url=in_url)
@@ -110,20 +132,26 @@ def render_login_failure(
         # After a failed step-up, retry through the page that required it: a new sign-in would end the session.
         "restart_url": next_url if attempt.stage == "step_up" and next_url else sign_in_url,
         "choose_url": choose_url if can_choose else "",
-        "home_url": resolve_url(settings.LOGIN_REDIRECT_URL) if request.user.is_authenticated else "",
+        "home_url": get_landing_url() if request.user.is_authenticated else "",
+        "wait_minutes": math.ceil(wait / timedelta(minutes=1)) if (wait := _find_retry_after(error)) else None,
     }
     templates = [TEMPLATES_BY_PAGE[page], TEMPLATES_BY_PAGE["failed"]]
-    return set_private_headers(render(request, templates, context, status=_get_http_status(error)))
+    response = render(request, templates, context, status=_get_http_status(error))
+    if wait:
+        response["Retry-After"] = str(math.ceil(wait.total_seconds()))
+    return set_private_headers(response)
 
 
 def report_failure(request: HttpRequest, error: LoginError, attempt: SignInAttempt) -> str:
     """Report a failed sign-in everywhere but on a page, and return the reference."""
     level = logging.ERROR if _get_http_status(error) == 503 else logging.WARNING
-    detail = {"provider_error": error.error} if isinstance(error, ProviderError) else {}
     audit_error = error if isinstance(error, AuditUnavailable) else None
     if isinstance(error, KeyMissing):
         # The line of the refusal does not say which keys.
         keyring.log_key_missing(error)
+    elif isinstance(error, SettingInvalid):
+        logger.error("%s", error)
+    detail = _describe_error(error)
     return _report(request, error.code, attempt, level, outcome="failure", detail=detail, audit_error=audit_error)
 
 
@@ -132,8 +160,25 @@ def report_internal_error(request: HttpRequest, attempt: SignInAttempt) -> None:
     _report(request, INTERNAL_ERROR, attempt, logging.ERROR, outcome="error")
 
 
+def _describe_error(error: LoginError) -> dict[str, Any]:
+    """Return what the event says about the error, such as the provider's own error code."""
+    if isinstance(error, ClaimMissing):
+        return {"claims": list(error.claims)}
+    if isinstance(error, EmailMatchRefused):
+        return {"match": error.match}
+    if isinstance(error, PARError | TokenError):
+        return {"provider_error": error.error, "provider_status": error.status}
+    return {"provider_error": error.error} if isinstance(error, ProviderError) else {}
+
+
+def _find_retry_after(error: LoginError) -> timedelta | None:
+    """Return how long a provider that is overloaded or away asks to wait. Spec: RFC 9110 10.2.3."""
+    return error.retry_after if isinstance(error, SignInRefused) and error.is_provider_fault else None
+
+
 def _get_http_status(error: LoginError) -> int:
-    return 503 if error.is_provider_fault or isinstance(error, AuditUnavailable | KeyMissing) else 403
+    is_fault_here = isinstance(error, AuditUnavailable | KeyMissing | SettingInvalid)
+    return 503 if error.is_provider_fault or is_fault_here else 403
 
 
 def get_failure_page(error: LoginError) -> FailurePage:
@@ -150,18 +195,23 @@ def _report(
     log_level: int,
     *,
     outcome: EventOutcome,
-    detail: Mapping[str, str] = MappingProxyType({}),
+    detail: Mapping[str, Any] = MappingProxyType({}),
     audit_error: AuditUnavailable | None = None,
 ) -> str:
     provider, stage = attempt.provider, attempt.stage
     metrics.increment(metrics.COMPLETED_SIGN_INS, provider=provider, stage=stage, outcome=outcome, reason=code)
     fields = {"code": code, "provider": provider, "stage": stage}
+    log_fields = {
+        **fields,
+        "detail": "".join(f" {name}={_format_log_value(value)}" for name, value in detail.items()),
+        "remedy": get_remedy(code, str(detail.get("provider_error", ""))),
+    }
     reference = report_refusal(
         Action.LOGIN_REFUSED,
         code,
         origin=Actor.from_request(request).origin,
         now=clock.now(),
-        log=RefusalLog(logger, LOG_MESSAGE, fields, log_level),
+        log=RefusalLog(logger, LOG_MESSAGE, log_fields, log_level),
         is_event_allowed=attempt.is_state_known or None,
         audit_error=audit_error,
         outcome=outcome,
@@ -170,3 +220,7 @@ def _report(
     ).reference
     sign_in_refused.send_robust(sender=attempt.view, request=request, reference=reference, **fields)
     return reference
+
+
+def _format_log_value(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)

@@ -1,5 +1,7 @@
 """Authentication at the provider after a timeout, because single sign-on alone would undo the automatic logoff.
 
+The same after the user has ended the session from another device.
+
 A cookie names the last session of the browser. Unlike the session cookie, it remains when that session is gone.
 Spec: OIDC Core 3.1.2.1 (prompt, max_age), 3.1.3.7 (13); 45 CFR 164.312(a)(2)(iii).
 """
@@ -34,6 +36,10 @@ MAX_AGE_SECONDS = 60
 """Sent so that the provider returns auth_time. Not 0, which some providers treat as absent. The response is checked
 against the time of the request, see `validate_reauthentication`."""
 _CONTEXT = "last session"
+_REASONS_TO_AUTHENTICATE = (
+    *(EndReason.IDLE_TIMEOUT, EndReason.ABSOLUTE_TIMEOUT),
+    *(EndReason.ACCOUNT_OWNER, EndReason.ADMINISTRATOR),
+)
 _DEVICE_ATTRIBUTE = "phi_oidc_device"
 
 
@@ -71,7 +77,11 @@ def _find_device(request: HttpRequest) -> str:
 
 
 def is_reauthentication_due(request: HttpRequest, *, declaration: ProviderDeclaration, now: datetime) -> bool:
-    """Say whether the last session of this browser has timed out, or is unknown, unless the provider is exempt."""
+    """Return whether the last session of this browser has timed out, was ended elsewhere, or is unknown.
+
+    Elsewhere: by its user on another device, or by an administrator. The session at the provider may still be live on a
+    device that its user has lost. Not if the provider is exempt.
+    """
     name = get_encrypted_cookie_name(request, COOKIE_NAME)
     if declaration.reauthentication == "never" or name not in request.COOKIES:
         return False
@@ -81,7 +91,7 @@ def is_reauthentication_due(request: HttpRequest, *, declaration: ProviderDeclar
         last = None
     rows = OIDCSession.objects.only("started_at", "last_seen_at", "end_reason")
     row = rows.filter(pk=last.session).first() if last else None
-    return row is None or _has_timed_out(row, now=now)
+    return row is None or _needs_authentication(row, now=now)
 
 
 def request_reauthentication(provider: Provider) -> Provider:
@@ -109,12 +119,12 @@ def validate_reauthentication(
     validate_auth_time(claims, max_age=max_age, now=now, leeway=declaration.leeway)
 
 
-def _has_timed_out(row: OIDCSession, *, now: datetime) -> bool:
-    if row.end_reason in (EndReason.IDLE_TIMEOUT, EndReason.ABSOLUTE_TIMEOUT):
+def _needs_authentication(row: OIDCSession, *, now: datetime) -> bool:
+    if row.end_reason in _REASONS_TO_AUTHENTICATE:
         return True
-    if row.end_reason not in ("", EndReason.SESSION_LOST):
+    if row.end_reason not in ("", EndReason.SESSION_LOST, EndReason.PARALLEL_LIMIT):
         return False
-    # No worker has ended it yet, or its Django session expired first.
+    # No worker has ended it yet, or its Django session expired first, or a sign-in in another browser ended it.
     return bool(
         find_timeout_reason(
             SessionTimes(row.started_at.timestamp(), row.last_seen_at.timestamp(), 0.0),

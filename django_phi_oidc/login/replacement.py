@@ -1,13 +1,13 @@
 """Consent to a sign-in that would replace a live session: any site can send a browser to the sign-in URL."""
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render, resolve_url
+from django.shortcuts import render
 from django.utils.crypto import constant_time_compare, salted_hmac
 from django.utils.http import urlencode
 
 from ..access.responses import set_private_headers
 from .provider_selection import is_login_prompt_requested
+from .redirect_url import get_landing_url
 
 CONSENT_PARAMETER = "replace"
 _SALT = "django_phi_oidc.login.replacement"
@@ -32,7 +32,7 @@ def render_consent_page(request: HttpRequest, *, next_url: str) -> HttpResponse:
     }
     context = {
         "sign_in_url": f"{request.path}?{urlencode(query)}",
-        "continue_url": next_url or resolve_url(settings.LOGIN_REDIRECT_URL),
+        "continue_url": next_url or get_landing_url(),
     }
     response = set_private_headers(render(request, "django_phi_oidc/replace_session.html", context))
     # Another site must not show the link in a frame of its own page.

@@ -15,31 +15,44 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.contrib.sessions.models import Session
 from django.db import router, transaction
+from django.db.models.signals import post_save, pre_save
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import clock, randomness
+from .._internal.sql import insert
 from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import defer_delivery, enqueue_many, record_with_deferred
-from ..audit.request_context import ASSURANCE_KEY, SESSION_KEY, Actor, build_assurance_entry, find_oidc_session_id
+from ..audit.request_context import (
+    ASSURANCE_KEY,
+    SESSION_KEY,
+    VECTOR_OF_TRUST_KEY,
+    Actor,
+    build_assurance_entry,
+    find_oidc_session_id,
+)
+from ..claims.account_columns import build_account_claim_events
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
 from ..crypto import keyring
 from ..errors import AccountError, Code, NotProvisioned
 from ..oidc.token import ReceivedToken
 from ..sessions.activity import TIMES_KEY, create_times_entry
+from ..sessions.foreign_sessions import queue_foreign_tokens
 from ..sessions.kept_id_token import reduce_id_token
 from ..sessions.lifecycle import end_session, start_session
 from ..sessions.models import EndReason, PendingRevocation, TokenToRevoke
+from ..sessions.parallel_limit import end_surplus_sessions
 from ..sessions.recent_logouts import was_logged_out
+from ..sessions.sign_in_places import create_sign_in_place
 from ..sessions.tasks import retry_on_lost_connection, revoke_after_commit
 from ..subjects.devices import register_device
 from ..subjects.linking import mark_seen
 from ..subjects.models import NoticeKind, PairwiseSubject
-from ..subjects.notices import find_notice_address, write_notice
+from ..subjects.notices import LONG_ABSENCE, find_notice_address, write_notice
 from .code_exchange import TokenExchangeResult
 from .reauthentication import get_device
 
@@ -63,6 +76,7 @@ def establish_session(
     new = _NewSession(request=request, user=user, result=result, provider=provider, now=clock.now())
     with _replace_django_session(request) as previous_session:
         with defer_delivery() as change_events, transaction.atomic():
+            last_seen_at = new.subject.last_seen_at
             try:
                 mark_seen(new.subject, now=new.now)
             except PairwiseSubject.DoesNotExist as error:
@@ -71,7 +85,7 @@ def establish_session(
             # account's row is written: the check for the last administrator locks several account rows in order.
             new.sync_roles()
             new.log_in()
-            new.register_device()
+            new.write_notices(last_seen_at=last_seen_at)
             origin = Actor.from_request(request).origin
             stored_claims = new.create_oidc_session(origin)
             discarded = new.queue_discarded_tokens(issued_tokens)
@@ -83,8 +97,11 @@ def establish_session(
             record_with_deferred(change_events, new.build_events(stored_claims, origin))
             if previous_id := find_oidc_session_id(previous_session):
                 _end_oidc_session(previous_id, EndReason.REPLACED, origin=origin, now=new.now)
+            else:
+                revoke_after_commit(queue_foreign_tokens(previous_session, now=new.now))
             if previous_session.session_key:
                 previous_session.delete()
+            end_surplus_sessions(user.pk, origin=origin)
         except BaseException as error:
             is_logout = isinstance(error, AccountError)
             reason = EndReason.BACKCHANNEL_LOGOUT if is_logout else EndReason.AUDIT_UNAVAILABLE
@@ -150,17 +167,24 @@ class _NewSession:
         )
         if offered := select_offered_acr_values(result.offered_acr_values):
             session[OFFERED_ACR_KEY] = offered
+        if result.vot:
+            session[VECTOR_OF_TRUST_KEY] = result.vot
         _insert_session(session)
         _save_only_when_changed(session)
         auth.login(self.request, self.user)
 
-    def register_device(self) -> None:
-        """Register the browser of users who get notices, and write the notice about a new one."""
+    def write_notices(self, *, last_seen_at: datetime) -> None:
+        """Register the browser of users who get notices, and write the notice about a new one or a long absence.
+
+        last_seen_at: before this sign-in.
+        """
         if not find_notice_address(self.user):
             return
         is_new = register_device(self.user, get_device(self.request), now=self.now)
-        if is_new and not self.user.pairwise_link.created:
-            write_notice(self.user, NoticeKind.NEW_DEVICE, provider=self.provider.name, now=self.now)
+        is_absence_long = self.now - last_seen_at >= LONG_ABSENCE
+        if (is_new or is_absence_long) and not self.user.pairwise_link.created:
+            kind = NoticeKind.NEW_DEVICE if is_new else NoticeKind.LONG_ABSENCE
+            write_notice(self.user, kind, provider=self.provider.name, now=self.now)
 
     def create_oidc_session(self, origin: Origin) -> Sequence[str]:
         """Insert the OIDC session and its claims, and return the names of the stored claims."""
@@ -174,15 +198,21 @@ class _NewSession:
             issuer=self.provider.issuer,
             sid=self.result.sid,
             tokens=self.result.tokens,
+            dpop_seed=self.result.dpop_seed,
             id_token=id_token,
             django_session_key=str(self.request.session.session_key),
             auth_time=self.result.auth_time,
             acr=self.result.acr,
             now=self.now,
             persist_tokens=self.provider.tokens == "keep",
+            place=create_sign_in_place(
+                user_agent=self.request.headers.get("User-Agent", ""), client_ip=origin.client_ip
+            ),
         )
         subject = str(self.subject.uuid)
-        enqueue_many(id_token.build_events(origin=origin, now=self.now, provider=provider, subject=subject))
+        fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
+        copied = build_account_claim_events(self.user.claims_in_account, **fields)
+        enqueue_many([*id_token.build_events(**fields), *copied])
         return store_claims(
             self.result.claims,
             declared_claims=conf.claims(),
@@ -206,9 +236,8 @@ class _NewSession:
 
     def build_events(self, stored_claims: Sequence[str], origin: Origin) -> list[NewEvent]:
         """Return the event that permits the sign-in, and further events about it."""
-        details: dict[Action, Any] = {Action.LOGIN_SUCCEEDED: {"acr": self.result.acr, "claims": list(stored_claims)}}
-        if amr := self.result.amr:
-            details[Action.LOGIN_SUCCEEDED]["amr"] = amr
+        login_detail = {**self.result.assurance_detail, "claims": list(stored_claims)}
+        details: dict[Action, Any] = {Action.LOGIN_SUCCEEDED: login_detail}
         if self.result.undeclared_claims:
             details[Action.CLAIM_OVERFETCHED] = {"claims": list(self.result.undeclared_claims)}
         if self.result.tokens.lifetime_alert:
@@ -221,10 +250,14 @@ class _NewSession:
 def _insert_session(session: SessionBase) -> None:
     """Insert a new session, without create()'s query for its key, which has 160 random bits."""
     session._session_key = base64.b32encode(randomness.token_bytes(20)).decode("ascii").lower()
-    if isinstance(session, DatabaseStore) and type(session).save is DatabaseStore.save and session.model is Session:
+    if (
+        isinstance(session, DatabaseStore)
+        and type(session).save is DatabaseStore.save
+        and session.model is Session
+        and not any(signal.has_listeners(Session) for signal in (pre_save, post_save))
+    ):
         # The same row as save() inserts, without its savepoint.
-        row = session.create_model_instance(dict(session.items()))
-        row.save(force_insert=True, using=router.db_for_write(type(row), instance=row))
+        insert([session.create_model_instance(dict(session.items()))], using=router.db_for_write(Session))
     else:
         session.save(must_create=True)
 

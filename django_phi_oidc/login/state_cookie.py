@@ -48,9 +48,12 @@ class AuthorizationState:
     session_to_renew: str = ""
     """The id of the OIDC session that a step-up renews; empty for a new sign-in."""
     acr: Sequence[str] = ()
+    vot: Sequence[str] = ()
     max_age: int | None = None
     """Seconds."""
     attempt_number: int = 1
+    dpop_seed: str = field(default="", repr=False)
+    """Of the key that the tokens will be bound to (`oidc.dpop.create_proof_key`); empty without DPoP."""
     reauthenticates: bool = False
     """The person must authenticate after this request, because the last session of the browser has timed out."""
 

@@ -21,10 +21,11 @@ from ..access.policy import STEP_UP_CODES, Assurance, find_assurance_refusal
 from ..access.step_up import parse_step_up_request
 from ..audit.events import Action
 from ..audit.recorder import record
-from ..audit.request_context import ASSURANCE_KEY, Actor, build_assurance_entry
+from ..audit.request_context import ASSURANCE_KEY, VECTOR_OF_TRUST_KEY, Actor, build_assurance_entry
 from ..crypto import keyring
 from ..errors import AccountError, CallbackError, Code, IDTokenError
 from ..oidc.token import ReceivedToken
+from ..oidc.vectors_of_trust import complete_vectors, is_vector_sufficient
 from ..provider.registry import Provider, get_provider
 from ..sessions.kept_id_token import reduce_id_token
 from ..sessions.lifecycle import find_live_session_with_subject, renew_session
@@ -77,6 +78,7 @@ class StepUpView(View):
                 now=clock.now(),
                 session_to_renew=step_up.session_id,
                 acr=step_up.acr,
+                vot=step_up.vot,
                 max_age=step_up.max_age_seconds,
             )
             return _redirect_to_provider(request, pending)
@@ -98,7 +100,8 @@ def complete_step_up(request: HttpRequest, provider: Provider, *, pending: Autho
         result = exchange(code, provider=_apply_step_up_requirements(provider, pending), pending=pending)
         # Without R6's leeway: pages allow none, and would require another step-up.
         assurance = Assurance(max_age=None if pending.max_age is None else timedelta(seconds=pending.max_age))
-        if find_assurance_refusal(assurance, acr=result.acr, auth_time=result.auth_time, now=clock.now()):
+        levels = {"acr": result.acr, "vot": result.vot}
+        if find_assurance_refusal(assurance, **levels, auth_time=result.auth_time, now=clock.now()):
             raise IDTokenError(Code.AUTH_TIME_STALE)
         _renew_current_session(request, result, provider, pending, issued_tokens)
 
@@ -130,12 +133,19 @@ def _apply_step_up_requirements(provider: Provider, pending: AuthorizationState)
     """Return the provider with the page's requirements in addition to those of each sign-in."""
     declaration, max_age = provider.declaration, pending.max_age
     # Of the page's values, those that a sign-in may have. If there are none, the page requires a stronger one.
-    acr = [value for value in pending.acr if value in declaration.acr_values] or pending.acr
+    acr = [value for value in pending.acr if value in declaration.accepted_acr_values] or pending.acr
+    # A value that acr never names, such as one for several factors, is requested at each sign-in.
+    unnamed_acr = [value for value in declaration.acr_values if value not in declaration.accepted_acr_values]
+    # Likewise, the vectors of a sign-in that satisfy the page.
+    vtr = [vector for vector in declaration.vtr if is_vector_sufficient(vector, accepted=pending.vot)]
+    vtr = vtr or complete_vectors(pending.vot, required=declaration.vtr)
     ages = [age for age in (max_age, declaration.max_age) if age is not None]
     return provider.with_declaration(
         replace(
             declaration,
-            acr_values=tuple(acr) or declaration.acr_values,
+            acr_values=(*acr, *unnamed_acr) if acr else declaration.acr_values,
+            acr_accepted=tuple(acr) or declaration.acr_accepted,
+            vtr=tuple(vtr) or declaration.vtr,
             max_age=min(ages, default=None),
             # A page that limits the age of the authentication does not accept an unknown auth_time.
             allow_auth_time_zero=declaration.allow_auth_time_zero and max_age is None,
@@ -166,12 +176,13 @@ def _renew_current_session(
         now=now,
         provider=declaration.name,
         subject=str(session.subject.uuid) if session.subject else "",
-        detail={"acr": result.acr, **({"amr": result.amr} if result.amr else {})},
+        detail=result.assurance_detail,
     )
     revocation_ids = renew_session(
         session.pk,
         subject_id=session.subject_id,
         tokens=result.tokens,
+        dpop_seed=result.dpop_seed,
         id_token=reduce_id_token(result.tokens.id_token, result.id_token_claims, policy=declaration.id_token_hint),
         sid=result.sid,
         acr=result.acr,
@@ -192,6 +203,7 @@ def _renew_current_session(
         end_session_and_revoke(session.pk, reason, origin=actor.origin, now=clock.now())
         raise
     request.session[ASSURANCE_KEY] = build_assurance_entry(acr=result.acr, auth_time=result.auth_time)
+    request.session[VECTOR_OF_TRUST_KEY] = result.vot
     # The previous session cookie becomes invalid. RevocationMiddleware stores the new key in the row.
     request.session.cycle_key()
     revoke_after_commit(revocation_ids)

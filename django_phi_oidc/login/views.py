@@ -3,16 +3,15 @@
 The code of a refusal goes to the audit log, never to the browser.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from django.conf import settings
 from django.contrib import auth
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
-from django.shortcuts import resolve_url
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
@@ -22,6 +21,8 @@ from .._internal import clock, metrics, request_secrets
 from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.request_context import Actor
+from ..claims.minimization import VERIFIED_EMAIL_CLAIMS
+from ..config.providers import ProviderDeclaration
 from ..errors import CallbackError, Code, NotProvisioned
 from ..oidc.authorization import get_state, process_authorization_response
 from ..oidc.token import ReceivedToken
@@ -49,6 +50,8 @@ from .reauthentication import (
     request_reauthentication,
     validate_reauthentication,
 )
+from .redirect_url import get_landing_url
+from .refusal_notices import warn_of_refusal
 from .replacement import needs_consent, render_consent_page
 from .session_setup import establish_session
 from .state_cookie import AuthorizationState, consume_state, create_authorization_state, delete_state, find_next_url
@@ -109,23 +112,28 @@ class OIDCAuthenticationCallbackView(View):
             request_secrets.register_secret(state, "state")
             request_secrets.register_secret(parameters.get("code"), "code")
             attempt = replace(attempt, is_state_known=True, stage="step_up" if pending.session_to_renew else "callback")
-            response: HttpResponse = HttpResponseRedirect(pending.next_url or resolve_url(settings.LOGIN_REDIRECT_URL))
+            response: HttpResponse = HttpResponseRedirect(pending.next_url or get_landing_url())
             complete_sign_in(request, get_provider(provider), pending=pending, parameters=parameters)
+            # First: cookies that are deleted take no room.
+            delete_state(response, request, state)
             remember_session(response, request)
             labels = {"provider": attempt.provider, "stage": attempt.stage, "outcome": "success", "reason": ""}
             metrics.increment(metrics.COMPLETED_SIGN_INS, **labels)
         except LOGIN_ERRORS as error:
             next_url = find_next_url(request, state)
+            retry = retry_step_up(request, pending, error, attempt)
+            if retry is None:
+                warn_of_refusal(Actor.from_request(request), error, attempt, pending)
             response = (
-                retry_step_up(request, pending, error, attempt)
+                retry
                 or redirect_to_activation(request, error, attempt, next_url=next_url)
                 or render_login_failure(request, error, attempt, next_url=next_url)
             )
+            if state:
+                delete_state(response, request, state)
         except BaseException:
             report_internal_error(request, attempt)
             raise
-        if state:
-            delete_state(response, request, state)
         return set_private_headers(response)
 
 
@@ -141,7 +149,10 @@ def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: 
     pending = create_authorization_state(
         provider=name, redirect_uri=callback_url, next_url=next_url, now=now, reauthenticates=reauthenticates
     )
-    return redirect_to_provider(request, provider, pending, declared_claims=conf.claims())
+    transient_claims = _list_transient_claims(provider.declaration)
+    return redirect_to_provider(
+        request, provider, pending, declared_claims=conf.claims(), transient_claims=transient_claims
+    )
 
 
 def complete_sign_in(
@@ -163,16 +174,22 @@ def complete_sign_in(
     issued_tokens: list[ReceivedToken] = []
     with revoke_tokens_on_error(issued_tokens, provider=name):
         with measure_step(step="exchange"):
-            exchange = partial(
-                exchange_code, declared_claims=conf.claims(), issued_tokens=issued_tokens, clock=clock.now
+            result = exchange_code(
+                code,
+                provider=provider,
+                pending=pending,
+                declared_claims=conf.claims(),
+                transient_claims=_list_transient_claims(declaration),
+                issued_tokens=issued_tokens,
+                clock=clock.now,
             )
-            result = exchange(code, provider=provider, pending=pending)
         validate_reauthentication(result.id_token_claims, declaration=declaration, pending=pending, now=clock.now())
         sign_in = VerifiedSignIn(
             provider=name,
             issuer=declaration.issuer,
             sub=result.id_token_claims["sub"],
             claims=result.claims,
+            verified_email=result.verified_email,
             auth_time=result.auth_time,
             origin=Actor.from_request(request).origin,
         )
@@ -186,3 +203,7 @@ def complete_sign_in(
             raise NotProvisioned
         with measure_step(step="admit"):
             establish_session(request, user, result, declaration, issued_tokens, requested_at=pending.started_at)
+
+
+def _list_transient_claims(declaration: ProviderDeclaration) -> Collection[str]:
+    return VERIFIED_EMAIL_CLAIMS if declaration.links_verified_email(clock.now()) else ()

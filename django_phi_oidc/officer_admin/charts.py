@@ -1,64 +1,129 @@
-"""The geometry of bar charts, which a template draws. No Django."""
+"""The geometry of charts with stacked bars and a scale of round numbers, which a template draws. No Django."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Any
 
-CHART_HOURS = 24
-HOUR = timedelta(hours=1)
-CHART_WIDTH, CHART_HEIGHT, BAR_GAP = 480, 80, 4
-"""In units of the SVG view box."""
+CHART_HEIGHT, BAR_STEP, BAR_GAP = 120, 20, 4
+"""In units of the SVG view box. BAR_STEP: from one bar to the next."""
+MIN_HEIGHT, PART_GAP = 1, 1
+"""Of a part, so that the smallest number is visible; and between two parts of a bar."""
+MAX_GRID_STEPS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChartPart:
+    """The numbers of one part of the bars, oldest first. None: unknown, because nothing was counted in that time."""
+
+    label: Any
+    """Translatable; shown if a chart has several parts."""
+    counts: tuple[int | None, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(filter(None, self.counts))
 
 
 @dataclass(frozen=True, slots=True)
-class ChartBar:
-    """The count of the hour that begins at since, and the position of its bar."""
+class ChartRectangle:
+    """What a part adds to a bar. number: of the part, from 1, for its color."""
 
-    since: datetime
-    count: int
     x: int
-    y: int
+    y: float
     width: int
-    height: int
-    is_capped: bool
-    """Counting stopped at the maximum."""
+    height: float
+    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """The bars of some hours, the oldest first."""
+    """Bars of equal time, the oldest first."""
 
-    bars: tuple[ChartBar, ...]
+    starts: tuple[datetime, ...]
+    parts: tuple[ChartPart, ...]
+    bar_totals: tuple[int | None, ...]
+    rectangles: tuple[ChartRectangle, ...]
+    grid_values: tuple[int, ...]
+    """The labels of the vertical axis, from its highest value down to 0, in equal steps."""
 
     @property
-    def is_capped(self) -> bool:
-        return any(bar.is_capped for bar in self.bars)
+    def width(self) -> int:
+        return BAR_STEP * len(self.starts)
+
+    @property
+    def grid_heights(self) -> list[float]:
+        """The y of each grid value."""
+        steps = len(self.grid_values) - 1
+        return [CHART_HEIGHT * number / steps for number in range(steps + 1)]
 
     @property
     def total(self) -> int:
-        return sum(bar.count for bar in self.bars)
+        return sum(filter(None, self.bar_totals))
 
     @property
-    def highest(self) -> ChartBar:
-        """The first of the hours with the highest count."""
-        return max(self.bars, key=lambda bar: bar.count)
+    def is_counted(self) -> bool:
+        return any(total is not None for total in self.bar_totals)
+
+    @property
+    def highest(self) -> tuple[datetime, int]:
+        """The start and number of the first of the bars with the highest number."""
+        pairs = zip(self.starts, self.bar_totals, strict=True)
+        return max(((start, total or 0) for start, total in pairs), key=lambda pair: pair[1])
+
+    @property
+    def paths(self) -> list[tuple[int, str]]:
+        """The rectangles of each part as one SVG path, with the number of the part."""
+        shapes: dict[int, list[str]] = {}
+        for bar in self.rectangles:
+            shape = f"M{bar.x} {bar.y:g}h{bar.width}v{bar.height:g}h-{bar.width}z"
+            shapes.setdefault(bar.number, []).append(shape)
+        return [(number, "".join(parts)) for number, parts in sorted(shapes.items())]
+
+    @property
+    def grid_path(self) -> str:
+        """The horizontal lines of the grid as an SVG path."""
+        return "".join(f"M0 {y:g}h{self.width}" for y in self.grid_heights)
+
+    @property
+    def rows(self) -> list[tuple[datetime, list[int | None], int | None]]:
+        """The numbers as a table: the start of each bar, its parts, and their sum."""
+        columns = zip(*(part.counts for part in self.parts), strict=True)
+        return [
+            (start, list(counts), total)
+            for start, counts, total in zip(self.starts, columns, self.bar_totals, strict=True)
+        ]
 
 
-def get_hour_starts(now: datetime) -> list[datetime]:
-    """Return the starts of the last hours, oldest first; the last hour is not over."""
-    current = now.replace(minute=0, second=0, microsecond=0)
-    return [current - number * HOUR for number in reversed(range(CHART_HOURS))]
+def compute_grid(highest: int) -> tuple[int, ...]:
+    """Return at most MAX_GRID_STEPS equal steps of round numbers from 0 that include highest, in descending order."""
+    scale = 1
+    while True:
+        for step in (scale, 2 * scale, 5 * scale):
+            if step * MAX_GRID_STEPS >= highest:
+                return tuple(step * number for number in range(max(1, -(-highest // step)), -1, -1))
+        scale *= 10
 
 
-def create_chart(hours: Sequence[datetime], counts: Sequence[int], *, max_count: int) -> Chart:
-    """Return the chart of these counts per hour. max_count: where counting stopped.
-
-    The highest bar has the height of the chart, and each hour with a count has a visible bar.
-    """
-    step, highest = CHART_WIDTH // len(hours), max(1, *counts)
-    bars = []
-    for number, (since, count) in enumerate(zip(hours, counts, strict=True)):
-        height = max(2, round(CHART_HEIGHT * count / highest)) if count else 0
-        x, y, width = number * step + BAR_GAP // 2, CHART_HEIGHT - height, step - BAR_GAP
-        bars.append(ChartBar(since, count, x, y, width, height, is_capped=count >= max_count))
-    return Chart(bars=tuple(bars))
+def build_chart(starts: Sequence[datetime], parts: Sequence[ChartPart]) -> Chart:
+    """Return the chart of these parts, which have a number for each start. Requires: at least one of both."""
+    columns = list(zip(*(part.counts for part in parts), strict=True))
+    totals = [None if all(count is None for count in column) else sum(filter(None, column)) for column in columns]
+    grid_values = compute_grid(max(total or 0 for total in totals))
+    rectangles = []
+    for place, column in enumerate(columns):
+        y = float(CHART_HEIGHT)
+        for number, count in enumerate(column, start=1):
+            if count:
+                height = max(MIN_HEIGHT, round(CHART_HEIGHT * count / grid_values[0], 2))
+                y = round(y - height, 2)
+                gap = PART_GAP if height > 2 * (PART_GAP + MIN_HEIGHT) and len(column) > 1 else 0
+                x = place * BAR_STEP + BAR_GAP // 2
+                rectangles.append(ChartRectangle(x, y + gap, BAR_STEP - BAR_GAP, height - gap, number))
+    return Chart(
+        starts=tuple(starts),
+        parts=tuple(parts),
+        bar_totals=tuple(totals),
+        rectangles=tuple(rectangles),
+        grid_values=grid_values,
+    )

@@ -8,26 +8,26 @@ from django.utils.translation import gettext_lazy
 
 from .. import conf
 from .._internal.visible_text import validate_visible_text
-from ..access.emergency.forms import get_purpose_label
 from ..access.policy import PATIENT_REQUEST
+from ..access.purposes import get_purpose_label
 from ..claims.admin import FutureUntilMixin
 
 Choices = Sequence[tuple[str, str]]
 REVEAL_REASONS = (
-    ("identity_check", gettext_lazy("to make sure that this is the person")),
+    ("identity_check", gettext_lazy("the identity of the person is verified")),
     ("correction", gettext_lazy("the person asked for a correction")),
-    ("complaint", gettext_lazy("a complaint is looked into")),
-    ("incident", gettext_lazy("an incident is looked into")),
-    ("authority", gettext_lazy("an authority or a court asked for it")),
+    ("complaint", gettext_lazy("a complaint is investigated")),
+    ("incident", gettext_lazy("an incident is investigated")),
+    ("authority", gettext_lazy("an authority or a court requires it")),
 )
 """Why an officer reveals a claim: the `reason` of the event. A fixed list, because the audit log keeps typed text."""
 
 
 EXPORT_REASONS = (
     ("access_request", gettext_lazy("the person asked for a copy of their data")),
-    ("complaint", gettext_lazy("a complaint is looked into")),
-    ("incident", gettext_lazy("an incident is looked into")),
-    ("authority", gettext_lazy("an authority or a court asked for it")),
+    ("complaint", gettext_lazy("a complaint is investigated")),
+    ("incident", gettext_lazy("an incident is investigated")),
+    ("authority", gettext_lazy("an authority or a court requires it")),
 )
 """Why an officer exports all data of a person, as above."""
 EXPORT_PURPOSES = (PATIENT_REQUEST, "FAMRQT", "PWATRNY", "HLEGAL", "HCOMPL", "GOV")
@@ -120,10 +120,10 @@ class ExportForm(ConsentForm):
 
 class PlaceHoldForm(FutureUntilMixin, SingleChoiceForm):
     reason = forms.CharField(
-        label=gettext_lazy("Matter"),
+        label=gettext_lazy("Case reference"),
         max_length=255,
         validators=[validate_visible_text],
-        help_text=gettext_lazy("A reference of the matter. It is not in the audit log."),
+        help_text=gettext_lazy("For your own use. Not written to the audit log."),
     )
     until = forms.DateTimeField(
         label=gettext_lazy("Until"),

@@ -5,6 +5,7 @@ An action is confirmed on a page of its own. What it discloses is only in the re
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +18,6 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
-from ..access.emergency.admin import close_selected_emergencies
 from ..access.emergency.models import EmergencyAccess
 from ..access.emergency.queries import REVIEW_PERMISSION
 from ..access.no_store import add_notice
@@ -28,14 +28,17 @@ from ..audit.request_context import Actor
 from ..claims import disclosure, legal_hold_disclosure
 from ..claims.categories import REVEAL_PERMISSION, can_reveal, can_reveal_any
 from ..claims.legal_holds import list_active_holds, place_hold, release_hold
-from ..claims.models import NO_SESSION, StoredClaim
+from ..claims.models import NO_SESSION, StoredClaim, get_claim_label
 from ..claims.retention import scrub_user
 from ..individual_rights.export import export_person
+from ..provider.labels import get_provider_label
 from ..sessions.admin import end_selected_sessions
 from ..sessions.models import OIDCSession
+from ..sessions.sign_in_places import get_device_label
 from ..subjects.admin import invite_user, revoke_selected_codes
 from ..subjects.invitations import can_invite
 from ..subjects.models import ActivationCode, PairwiseSubject
+from .emergency_reviews import close_selected_emergencies
 from .forms import (
     ActionForm,
     Choices,
@@ -122,8 +125,16 @@ def _end_sessions(request: ActionRequest) -> str:
 
 def _live_session_choices(request: ActionRequest) -> Choices:
     rows = OIDCSession.objects.filter(user=request.person.pk, ended_at=None).order_by("-started_at")
-    rows = rows.only("id", "provider", "started_at")
-    return [(str(row.pk), f"{row.provider}, {row.started_at:%Y-%m-%d %H:%M} UTC") for row in rows]
+    rows = rows.only("id", "browser", "platform", "provider", "started_at")
+    return [(str(row.pk), _describe_session(row)) for row in rows]
+
+
+def _describe_session(row: OIDCSession) -> str:
+    return _("%(device)s, by %(provider)s, since %(time)s UTC") % {
+        "device": get_device_label(row.browser, row.platform),
+        "provider": get_provider_label(row.provider),
+        "time": f"{row.started_at:%Y-%m-%d %H:%M}",
+    }
 
 
 @sensitive_variables()
@@ -140,17 +151,17 @@ def _reveal_claims(request: ActionRequest) -> ActionResult:
 
 
 def _build_result(claims: Collection[disclosure.RevealResult | legal_hold_disclosure.HeldClaim]) -> ActionResult:
-    rows = tuple((claim.name, _describe_value(claim)) for claim in claims)
+    rows = tuple((get_claim_label(claim.name), _describe_value(claim)) for claim in claims)
     return ActionResult(rows=rows, notice=next((claim.notice for claim in claims if claim.notice), ""))
 
 
 def _describe_value(claim: Any) -> str:
     if getattr(claim, "is_refused", False):
-        return _("You may not open it, or not for that purpose, or its consent is missing.")
+        return _("Not shown: you do not have the permission for this purpose, or the consent is missing.")
     if getattr(claim, "is_scrubbed", False):
-        return _("Its time is over.")
+        return _("Its retention period has ended.")
     if claim.is_undecryptable:
-        return _("No key opens it.")
+        return _("It cannot be decrypted with the present keys.")
     return claim.value if isinstance(claim.value, str) else json.dumps(claim.value, ensure_ascii=False, indent=2)
 
 
@@ -160,7 +171,7 @@ def _claim_choices(request: ActionRequest) -> Choices:
     found = {(row.name, row.subject) for row in rows.defer("value")}
     declared, user = conf.claims(), request.actor.user
     names = {name for name, subject in found if name in declared and can_reveal(user, declared[name], subject)}
-    return [(name, name) for name in sorted(names)]
+    return [(name, get_claim_label(name)) for name in sorted(names)]
 
 
 def _scrub_claims(request: ActionRequest) -> str:
@@ -176,7 +187,10 @@ def _place_hold(request: ActionRequest) -> str:
 
 
 def _subject_choices(request: ActionRequest) -> Choices:
-    return [(str(subject.uuid), f"{subject.uuid} ({subject.issuer})") for subject in request.subjects]
+    subjects = request.subjects
+    issuers = Counter(subject.issuer for subject in subjects)
+    labels = (row.issuer if issuers[row.issuer] == 1 else f"{row.issuer} ({row.uuid})" for row in subjects)
+    return [(str(row.uuid), label) for row, label in zip(subjects, labels, strict=True)]
 
 
 def _release_holds(request: ActionRequest) -> str:
@@ -325,7 +339,7 @@ _ACTIONS = (
         section="holds",
         permission=legal_hold_disclosure.DISCLOSE_PERMISSION,
         title=gettext_lazy("View what a legal hold keeps"),
-        description=gettext_lazy("The audit log records that you viewed it, for the purpose HLEGAL."),
+        description=gettext_lazy("The audit log records that you viewed it, for the purpose “Legal”."),
         run=_disclose_held_claims,
         choices=_subject_choices,
         form_class=DiscloseForm,
@@ -335,7 +349,7 @@ _ACTIONS = (
         section="emergencies",
         permission=REVIEW_PERMISSION,
         title=gettext_lazy("Close emergency accesses"),
-        description=gettext_lazy("They permit nothing more. Each is reviewed on its own page."),
+        description=gettext_lazy("They end now. Each must still be reviewed on its own page."),
         run=lambda request: close_selected_emergencies(request.chosen_ids, origin=request.origin, now=request.now),
         choices=_open_emergency_choices,
         form_class=MultipleChoiceForm,

@@ -1,5 +1,6 @@
 """The page of a person and its actions, linked from the change page of any user model and admin."""
 
+import uuid
 from functools import wraps
 from typing import Any
 
@@ -8,7 +9,7 @@ from django.contrib.admin import AdminSite
 from django.contrib.admin.utils import quote, unquote
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, ValidationError
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.loader import select_template
 from django.template.response import TemplateResponse
@@ -19,15 +20,17 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from .._internal import clock
 from ..access.no_store import mark_response_private
 from ..access.policy import PERMISSION_MISSING, SESSION_MISSING
-from ..audit.admin import render_trail_unavailable
-from ..audit.admin_base import get_error_message
+from ..audit.admin_base import get_error_message, render_trail_unavailable
 from ..audit.events import Action
 from ..audit.recorder import record
+from ..audit.refusals import RecordedRefusal
 from ..audit.request_context import Actor
 from ..errors import AuditUnavailable, PhiOidcError, RevealRefused
 from ..subjects.models import PairwiseSubject
+from ..subjects.people import get_label, get_person
 from .person_actions import PERSON_ACTIONS, ActionRequest, ActionResult, PersonAction
-from .person_sections import APP_LABEL, get_sections, list_viewable_sections
+from .person_search import AccountMatches, find_accounts, find_people_by_id
+from .person_sections import APP_LABEL, MAX_ROWS, get_sections, list_viewable_sections
 
 _TEMPLATE_DIRECTORY = f"admin/{APP_LABEL}/person"
 
@@ -45,7 +48,9 @@ def install_person_pages(site: AdminSite) -> None:
         if users is not None and not hasattr(users, "phi_oidc_linked"):
             _add_person_link(users)
         view = site.admin_view(_create_person_view(site))
+        search_view = site.admin_view(_create_search_view(site))
         return [
+            path(f"{APP_LABEL}/person/", search_view, name="phi_oidc_person_search"),
             path(f"{APP_LABEL}/person/<str:quoted>/", view, name="phi_oidc_person"),
             path(f"{APP_LABEL}/person/<str:quoted>/<str:act>/", view, name="phi_oidc_person_act"),
             *get_other_urls(),
@@ -82,7 +87,7 @@ def _create_person_view(site: AdminSite) -> Any:
     @sensitive_variables()
     def person_view(request: HttpRequest, quoted: str, act: str = "") -> HttpResponseBase:
         """Show the page of a person, or confirm and run an action. A refusal is recorded."""
-        base_context = {**site.each_context(request), "opts": PairwiseSubject._meta}
+        base_context = {**site.each_context(request), "page_opts": PairwiseSubject._meta}
         mark_response_private(request)
         try:
             person = _get_person(request, unquote(quoted), act)
@@ -95,15 +100,58 @@ def _create_person_view(site: AdminSite) -> Any:
     return person_view
 
 
+def _create_search_view(site: AdminSite) -> Any:
+    def search_view(request: HttpRequest) -> HttpResponseBase:
+        """Find a person by a name or an id: redirect to the person's page, or list the people that match.
+
+        A list shows names only, so it is not recorded; the page of the person and a view of an event are.
+        """
+        mark_response_private(request)
+        term = request.GET.get("q", "").strip()
+        try:
+            if not can_find_people(request.user):
+                raise _record_denial(request, None, "")
+            matches = _find_people(request, site, term) if term else AccountMatches()
+        except AuditUnavailable:
+            return render_trail_unavailable(request, site)
+        if matches.is_single:
+            return HttpResponseRedirect(get_person(matches.accounts[0]).url)
+        context = {
+            **site.each_context(request),
+            "page_opts": PairwiseSubject._meta,
+            "title": _("Find a person"),
+            "term": term,
+            "people": [(get_person(account), account.get_username()) for account in matches.accounts],
+            "has_more": matches.has_more,
+        }
+        return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_search.html", context)
+
+    return search_view
+
+
+def can_find_people(user: Any) -> bool:
+    """Return whether user may open the page of some person."""
+    return _can_open_page(user, get_user_model()())
+
+
+def _find_people(request: HttpRequest, site: AdminSite, term: str) -> AccountMatches:
+    try:
+        matches = find_people_by_id(request, uuid.UUID(term))
+    except ValueError:
+        return find_accounts(request, site, term)
+    return matches if matches.accounts else find_accounts(request, site, term)
+
+
 def _get_person(request: HttpRequest, pk: str, action_name: str) -> AbstractBaseUser:
-    """Return the person. Without any permission, the response does not show who exists. Raises: PermissionDenied."""
+    """Return the person. Without any permission, the response does not show who exists. Raises: RecordedRefusal."""
     users = get_user_model()
     try:
         person: AbstractBaseUser | None = users._base_manager.get(pk=pk)
     except (ObjectDoesNotExist, ValidationError, ValueError, OverflowError):
         person = None
     if not _can_open_page(request.user, person or users()):
-        raise _record_denial(request, person, action_name)
+        permission = f"{APP_LABEL}.view_pairwisesubject"
+        raise _record_denial(request, person, action_name, permission=permission)
     if person is None:
         raise Http404
     return person
@@ -119,7 +167,7 @@ def _get_permitted_action(request: HttpRequest, person: AbstractBaseUser, action
     if action is None:
         raise Http404
     if not action.is_permitted(request.user, person):
-        raise _record_denial(request, person, action_name)
+        raise _record_denial(request, person, action_name, permission=action.permission)
     if action_name == "export" and not Actor.from_request(request).is_authenticated_by_provider:
         # The same rule as for revealing a single claim.
         raise _record_denial(request, person, action_name, SESSION_MISSING)
@@ -127,10 +175,18 @@ def _get_permitted_action(request: HttpRequest, person: AbstractBaseUser, action
 
 
 def _record_denial(
-    request: HttpRequest, person: AbstractBaseUser | None, action_name: str, reason: str = PERMISSION_MISSING
-) -> PermissionDenied:
-    """Return the refusal, after its event, which has no unknown key or action of the URL. Raises: AuditUnavailable."""
-    record(
+    request: HttpRequest,
+    person: AbstractBaseUser | None,
+    action_name: str,
+    reason: str = PERMISSION_MISSING,
+    *,
+    permission: str = "",
+) -> RecordedRefusal:
+    """Return the refusal, after its event, which has no unknown key or action of the URL. Raises: AuditUnavailable.
+
+    permission: the one that the page names.
+    """
+    event_id = record(
         Action.ACCESS_DENIED,
         origin=Actor.from_request(request).origin,
         now=clock.now(),
@@ -139,17 +195,25 @@ def _record_denial(
         resource=f"user/{person.pk}" if person else "",
         detail={"page": f"person/{action_name}" if action_name in PERSON_ACTIONS else "person"},
     )
-    return PermissionDenied()
+    return RecordedRefusal(reference=str(event_id), permission=permission, reason=reason)
 
 
 def _render_person_page(request: HttpRequest, person: AbstractBaseUser, base: dict[str, Any]) -> HttpResponseBase:
-    actions = [action for action in PERSON_ACTIONS.values() if action.is_permitted(request.user, person)]
     sections = list(get_sections(Actor.from_request(request), person, now=clock.now()))
+    unavailable = {name for section in sections for name in section.unavailable_actions}
+    actions = [
+        action
+        for action in PERSON_ACTIONS.values()
+        if action.name not in unavailable and action.is_permitted(request.user, person)
+    ]
     section_names = {section.name for section in sections}
     context = {
-        "title": _("Person"),
+        "title": get_label(person),
         "person": person,
         "quoted": quote(person.pk),
+        "last_login": getattr(person, "last_login", None) if "roles" in section_names else None,
+        "live_sessions": next((section.live_count for section in sections if section.name == "sessions"), None),
+        "max_rows": MAX_ROWS,
         "sections": [(each, [action for action in actions if action.section == each.name]) for each in sections],
         "other_acts": [action for action in actions if action.section not in section_names],
     }
@@ -162,7 +226,10 @@ def _process_action(
     action_request = ActionRequest(actor=Actor.from_request(request), person=person, now=clock.now())
     data = request.POST if request.method == "POST" else None
     form = action.form_class(data, choices=action.choices(action_request))
-    fields = {"title": action.title, "act": action, "person": person, "quoted": quote(person.pk), "form": form}
+    fields = {
+        **{"title": action.title, "act": action, "form": form},
+        **{"person": person, "label": get_label(person), "quoted": quote(person.pk)},
+    }
     context = {**base_context, **fields}
     status = 400 if request.method == "POST" else 200
     if form.is_valid():
@@ -172,7 +239,10 @@ def _process_action(
         except AuditUnavailable:
             raise
         except RevealRefused:
-            form.add_error(None, _("You may not open this, or not for that purpose, or the consent is missing."))
+            form.add_error(
+                None,
+                _("Nothing was shown: you do not have the permission for this purpose, or the consent is missing."),
+            )
             status = 403
         except (PhiOidcError, ObjectDoesNotExist) as refusal:
             form.add_error(None, get_error_message(refusal))

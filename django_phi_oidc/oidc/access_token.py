@@ -3,7 +3,7 @@
 Spec: RFC 9068; RFC 6749 3.3 (scope). A UserInfo response is no proof of validity, because it omits the audience.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from ..config.apis import APIDeclaration, is_scope_token
 from ..config.providers import ProviderDeclaration
 from ..errors import AccessTokenInvalid, Code, IDTokenError
 from . import id_token
+from .confirmation import Confirmation, parse_confirmation, validate_confirmation
 from .id_token import Claims
 from .jose import JWS, parse_compact_jws
 from .jwks import KeySet
@@ -19,6 +20,8 @@ from .token import HEART_MAX_ACCESS_TOKEN_LIFETIME
 
 ACCESS_TOKEN_TYP = "at+jwt"
 BEARER_TOKEN_TYPE = "bearer"
+DPOP_TOKEN_TYPE = "dpop"
+"""In lower case, as schemes of Authorization. Spec: RFC 9110 11.1; RFC 9449 7.1."""
 
 
 class ResourceServer(NamedTuple):
@@ -42,6 +45,8 @@ class AccessToken:
     acr: str = ""
     auth_time: datetime | None = None
     """When the person authenticated, if known."""
+    confirmation: Confirmation = ()
+    """The keys that the token is bound to: method (`x5t#S256` or `jkt`) and thumbprint. Empty for a bearer token."""
 
 
 def get_resource_server(token: str, resource_servers: Iterable[ResourceServer]) -> ResourceServer:
@@ -64,8 +69,12 @@ def get_resource_server(token: str, resource_servers: Iterable[ResourceServer]) 
     return matching[0]
 
 
-def verify_access_token(token: str, *, keys: KeySet, resource_server: ResourceServer, now: datetime) -> AccessToken:
+def verify_access_token(
+    token: str, *, keys: KeySet, resource_server: ResourceServer, proofs: Mapping[str, str], now: datetime
+) -> AccessToken:
     """Return a JWT access token that the declared issuer signed for this API.
+
+    proofs: as of validate_confirmation.
 
     Order, as in verify_id_token: structure, alg, signature, then typ and claims. Times have the declared leeway. A
     lifetime over max_access_token_lifetime is refused, because a JWT cannot be ended earlier. NOT checked: whether it
@@ -87,15 +96,16 @@ def verify_access_token(token: str, *, keys: KeySet, resource_server: ResourceSe
         raise AccessTokenInvalid(error.code) from error
     if not _is_visible_ascii(claims.get("jti")):
         raise AccessTokenInvalid("jti_invalid")
+    validate_confirmation(access_token.confirmation, proofs=proofs)
     return access_token
 
 
 def parse_access_token_claims(claims: Claims, *, resource_server: ResourceServer, now: datetime) -> AccessToken:
     """Return the access token of authentic claims that are valid now for this API.
 
-    A token bound to a key (`cnf`) is refused, because the presenter has not proven possession of the key.
-    Raises: AccessTokenInvalid, IDTokenError.
-    Spec: RFC 9068 2.2; RFC 7662 2.2; RFC 7800 3.1, RFC 8705 3, RFC 9449 6 (cnf).
+    NOT checked: that the presenter has the key that the token is bound to; validate_confirmation does that.
+    Raises: AccessTokenInvalid, IDTokenError. Spec: RFC 9068 2.2; RFC 7662 2.2; RFC 8705 3.1, 3.2, RFC 9449 6.1,
+    6.2 (cnf); FAPI 2.0 Security Profile 5.3.4.
     """
     declaration = resource_server.provider
     validate_audience(claims, audience=resource_server.api.audience)
@@ -103,8 +113,9 @@ def parse_access_token_claims(claims: Claims, *, resource_server: ResourceServer
     id_token.validate_nbf(claims, now=now, leeway=declaration.leeway)
     id_token.validate_sub(claims)
     validate_client(claims, clients=resource_server.api.clients)
-    if "cnf" in claims:
-        raise AccessTokenInvalid("cnf_unsupported")
+    confirmation = parse_confirmation(claims)
+    if declaration.profile == "fapi2" and not confirmation:
+        raise AccessTokenInvalid("cnf_missing")
     scopes = parse_scope(claims.get("scope", ""))
     if scopes is None:
         raise AccessTokenInvalid("scope_invalid")
@@ -118,6 +129,7 @@ def parse_access_token_claims(claims: Claims, *, resource_server: ResourceServer
         expires_at=datetime.fromtimestamp(claims["exp"], UTC),
         acr=acr if isinstance(acr, str) and len(acr) <= 255 else "",
         auth_time=_parse_auth_time(claims.get("auth_time"), now=now, leeway=declaration.leeway),
+        confirmation=confirmation,
     )
 
 

@@ -8,28 +8,16 @@ from typing import Any
 
 from ..config.providers import ProviderDeclaration
 from ..errors import CallbackError, Code, ProviderError
+from .error_codes import get_error_code
 from .jose import encode_b64url
 from .metadata import ProviderMetadata
 from .transport import add_query
+from .vectors_of_trust import format_vector_request
 
 CallbackParameters = Mapping[str, Sequence[str]]
 
 OFFLINE_ACCESS = "offline_access"
 SINGLE_VALUE_PARAMETERS = ("code", "state", "iss", "error")
-
-AUTHORIZATION_ERROR_CODES = frozenset(
-    {
-        # RFC 6749 4.1.2.1
-        *("invalid_request", "unauthorized_client", "access_denied", "unsupported_response_type"),
-        *("invalid_scope", "server_error", "temporarily_unavailable"),
-        # OIDC Core 3.1.2.6
-        *("interaction_required", "login_required", "account_selection_required", "consent_required"),
-        *("invalid_request_uri", "invalid_request_object", "request_not_supported"),
-        *("request_uri_not_supported", "registration_not_supported"),
-        # OIDC Core Unmet Authentication Requirements 1.0 2
-        "unmet_authentication_requirements",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -40,6 +28,8 @@ class AuthorizationRequest:
     nonce: str
     code_verifier: str
     redirect_uri: str
+    dpop_jkt: str = ""
+    """The thumbprint of the key that the code must be bound to. Spec: RFC 9449 10."""
     prompts_login: bool = False
     """The person must authenticate again, even with a session at the provider. Spec: Core 3.1.2.1 (prompt)."""
 
@@ -59,7 +49,8 @@ def build_authorization_parameters(
 
     scope: space-separated. claims: the claims parameter, sent if not None. `prompt=consent` is added for offline_access
     if no prompt is declared, unless the provider does not support it. `prompt=login` is added if the request prompts
-    for a login, and replaces `none`. Spec: Core 3.1.2.1, 5.5, 11; RFC 7636 4.3.
+    for a login, and replaces `none`. Spec: Core 3.1.2.1, 5.5, 11; RFC 7636 4.3; RFC 8485 4; RFC 8707 2.1;
+    RFC 9449 10.
     """
     parameters = {
         "response_type": "code",
@@ -71,17 +62,24 @@ def build_authorization_parameters(
         "code_challenge": compute_code_challenge(request.code_verifier),
         "code_challenge_method": "S256",
     }
+    if request.dpop_jkt:
+        parameters["dpop_jkt"] = request.dpop_jkt
     if declaration.acr_values:
         parameters["acr_values"] = " ".join(declaration.acr_values)
+    if declaration.vtr:
+        parameters["vtr"] = format_vector_request(declaration.vtr)
     if declaration.max_age is not None:
         parameters["max_age"] = str(declaration.max_age)
+    if declaration.resource:
+        parameters["resource"] = declaration.resource
     further = dict(declaration.authorization_parameters)
     prompts = further.pop("prompt", "").split()
     supported = metadata.prompt_values_supported or ("consent",)
     if not prompts and OFFLINE_ACCESS in scope.split() and "consent" in supported:
         prompts = ["consent"]
     if request.prompts_login:
-        prompts = ["login", *(prompt for prompt in prompts if prompt not in ("login", "none"))]
+        # The rules of SPID and CIE have `consent login` in this order only.
+        prompts = [*(prompt for prompt in prompts if prompt not in ("login", "none")), "login"]
     if prompts:
         parameters["prompt"] = " ".join(prompts)
     parameters |= further
@@ -136,12 +134,12 @@ def validate_single_values(parameters: CallbackParameters) -> None:
 
 
 def validate_response_iss(parameters: CallbackParameters, *, metadata: ProviderMetadata) -> None:
-    """`iss_mismatch`, `iss_missing`: iss is exactly the issuer, and present if the provider advertises it.
+    """`iss_mismatch`, `iss_missing`: iss is exactly the issuer of the metadata, and present if they advertise it.
 
     An empty iss is a mismatch. Spec: RFC 9207 2.4.
     """
     values = parameters.get("iss", ())
-    if values and values[0] != metadata.issuer:
+    if values and values[0] != (metadata.metadata_issuer or metadata.issuer):
         raise CallbackError(Code.ISS_MISMATCH)
     if not values and metadata.authorization_response_iss_parameter_supported:
         raise CallbackError(Code.ISS_MISSING)
@@ -154,7 +152,7 @@ def raise_for_error(parameters: CallbackParameters) -> None:
     """
     error = _get_single_value(parameters, "error")
     if error:
-        raise ProviderError(error if error in AUTHORIZATION_ERROR_CODES else "other")
+        raise ProviderError(get_error_code(error))
 
 
 def get_code(parameters: CallbackParameters) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NewType
 
-from ..config.providers import SIGNING_ALGS, ProviderDeclaration
+from ..config.providers import ProviderDeclaration
+from ..config.signature_algorithms import SIGNATURE_ALGORITHMS
 from ..errors import Code, IDTokenError
 from .jose import JWS, encode_b64url, parse_compact_jws
 from .jwks import KeySet
+from .vectors_of_trust import is_vector_sufficient, parse_vector
 
 VerifiedClaims = NewType("VerifiedClaims", Mapping[str, Any])
 """Claims of a verified ID Token. Only verify_id_token (R6) and verify_refreshed_id_token (R8) create them."""
@@ -20,9 +22,6 @@ MAX_IAT_AGE = timedelta(minutes=10)
 HEART_MAX_ID_TOKEN_LIFETIME = timedelta(minutes=5)
 _MAX_TIMESTAMP = 253402300799 - 24 * 60 * 60
 """A day before the year 10000; later times cannot be converted to every time zone."""
-
-_HASH_BY_ALG = {"PS256": "sha256", "ES256": "sha256", "RS256": "sha256", "EdDSA": "sha512"}
-"""Core defines at_hash by the hash of alg. For EdDSA providers use that of Ed25519 (RFC 8032 5.1)."""
 
 _EMAIL_PATTERN = re.compile(r"\S+@\S+")
 
@@ -45,7 +44,8 @@ def verify_id_token(
     the signature, so that a forger does not learn which claim was wrong.
 
     is_issued_nonce: whether we issued a nonce for any sign-in. Times have the declared leeway. NOT checked: sid, the
-    types of other claims, and auth_time and acr unless they were requested (see parse_numeric_date).
+    types of other claims, and auth_time, acr, vot and amr unless the declaration requires them (see
+    parse_numeric_date).
     Raises: IDTokenError; what keys raises (KeyNotFound, TransportError, MetadataError).
     Spec: Core 3.1.3.7, 3.1.3.8; RFC 7519 4.1; RFC 8725 3.
     """
@@ -55,8 +55,7 @@ def verify_id_token(
     validate_sub(claims)
     if declaration.subject_type == "pairwise":
         validate_pairwise_sub(claims)
-    if declaration.acr_values:
-        validate_acr(claims, acr_values=declaration.acr_values)
+    validate_assurance(claims, declaration=declaration)
     if declaration.max_age is not None and not (declaration.allow_auth_time_zero and is_zero(claims.get("auth_time"))):
         validate_auth_time(claims, max_age=declaration.max_age, now=now, leeway=declaration.leeway)
     validate_at_hash(claims, alg=jws.alg, access_token=access_token)
@@ -104,7 +103,7 @@ def is_zero(value: object) -> bool:
 
 def validate_alg(jws: JWS, *, allowed: tuple[str, ...]) -> None:
     """`alg_not_allowed`: alg is declared and supported, so never `none` or HS*. Spec: Core 3.1.3.7 (6-8)."""
-    if jws.alg not in allowed or jws.alg not in SIGNING_ALGS:
+    if jws.alg not in allowed or jws.alg not in SIGNATURE_ALGORITHMS:
         raise IDTokenError(Code.ALG_NOT_ALLOWED)
 
 
@@ -207,11 +206,55 @@ def validate_pairwise_sub(claims: Claims) -> None:
         raise IDTokenError(Code.SUB_NOT_PAIRWISE)
 
 
-def validate_acr(claims: Claims, *, acr_values: tuple[str, ...]) -> None:
-    """`acr_insufficient`: acr is one of the requested values. Spec: Core 3.1.3.7 (12), 5.5.1.1."""
+def validate_assurance(claims: Claims, *, declaration: ProviderDeclaration) -> None:
+    """Check the levels that the declaration requires. Spec: Core 3.1.3.7 (12); RFC 8485 4; RFC 8176."""
+    if declaration.accepted_acr_values:
+        validate_acr(claims, accepted=declaration.accepted_acr_values)
+    if declaration.vtr:
+        validate_vtm(claims, vtm=declaration.vtm)
+        validate_vot(claims, vtr=declaration.vtr)
+    if declaration.amr_required:
+        validate_amr(claims, required=declaration.amr_required)
+
+
+def validate_acr(claims: Claims, *, accepted: tuple[str, ...]) -> None:
+    """`acr_insufficient`: acr is one of the accepted values. Spec: Core 3.1.3.7 (12), 5.5.1.1."""
     acr = claims.get("acr")
-    if not isinstance(acr, str) or acr not in acr_values:
+    if not isinstance(acr, str) or acr not in accepted:
         raise IDTokenError(Code.ACR_INSUFFICIENT)
+
+
+def validate_vtm(claims: Claims, *, vtm: str) -> None:
+    """`vtm_invalid`: vtm is exactly the declared trust mark. Another one may define the same letters otherwise.
+
+    Spec: RFC 8485 5.
+    """
+    if not vtm or claims.get("vtm") != vtm:
+        raise IDTokenError(Code.VTM_INVALID)
+
+
+def validate_vot(claims: Claims, *, vtr: tuple[str, ...]) -> None:
+    """`vot_insufficient`: vot has all components of one of the vectors. Spec: RFC 8485 3, 4."""
+    if not is_vector_sufficient(claims.get("vot"), accepted=vtr):
+        raise IDTokenError(Code.VOT_INSUFFICIENT)
+
+
+def validate_amr(claims: Claims, *, required: tuple[str, ...]) -> None:
+    """`amr_insufficient`: amr is a list of strings, and at least one of the methods is in it.
+
+    Not all: providers list the method that was used among alternatives, such as a smart card or a passkey, and name
+    several factors by `mfa`. Spec: Core 2 (amr); RFC 8176 1, 2.
+    """
+    amr = claims.get("amr")
+    if not isinstance(amr, list) or not all(isinstance(name, str) for name in amr) or not set(required) & set(amr):
+        raise IDTokenError(Code.AMR_INSUFFICIENT)
+
+
+def find_vector_of_trust(claims: Claims, *, vtm: str) -> str:
+    """Return vot if it is a vector under the declared trust mark, otherwise an empty string. Spec: RFC 8485 3, 5."""
+    vot = claims.get("vot")
+    is_trusted = bool(vtm) and claims.get("vtm") == vtm and bool(parse_vector(vot))
+    return str(vot) if is_trusted else ""
 
 
 def validate_auth_time(claims: Claims, *, max_age: int, now: datetime, leeway: timedelta) -> None:
@@ -231,7 +274,7 @@ def validate_at_hash(claims: Claims, *, alg: str, access_token: str) -> None:
     if "at_hash" not in claims:
         return
     at_hash = claims["at_hash"]
-    digest = hashlib.new(_HASH_BY_ALG[alg], access_token.encode()).digest()
+    digest = hashlib.new(SIGNATURE_ALGORITHMS[alg].hash_name, access_token.encode()).digest()
     expected = encode_b64url(digest[: len(digest) // 2])
     if not isinstance(at_hash, str) or not hmac.compare_digest(at_hash.encode(), expected.encode()):
         raise IDTokenError(Code.AT_HASH_INVALID)

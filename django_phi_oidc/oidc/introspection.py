@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Unpack
 
 from ..errors import AccessTokenInvalid, IDTokenError, IntrospectionFailed
-from .access_token import BEARER_TOKEN_TYPE, AccessToken, ResourceServer, parse_access_token_claims
+from .access_token import BEARER_TOKEN_TYPE, DPOP_TOKEN_TYPE, AccessToken, ResourceServer, parse_access_token_claims
 from .client_auth import ClientContext, build_client_request
 from .id_token import validate_iss
 from .transport import TransportRequest, TransportResponse, parse_json_body
@@ -27,10 +27,11 @@ def process_introspection_response(
 ) -> AccessToken:
     """Return an active access token for this API.
 
+    NOT checked: that the presenter has the key that the token is bound to; validate_confirmation does that.
     aud, exp, sub and client_id are optional in the specification but required here. iss and token_type are checked if
     present.
     Raises: AccessTokenInvalid; IntrospectionFailed if the response is not one, for example if the client is refused.
-    Spec: RFC 7662 2.2, 2.3.
+    Spec: RFC 7662 2.2, 2.3; RFC 9449 6.2.
     """
     members = parse_json_body(response)
     # Some providers answer this for an ID Token, or for a JWT if they only introspect opaque tokens.
@@ -41,11 +42,15 @@ def process_introspection_response(
     if not members["active"]:
         raise AccessTokenInvalid("token_inactive")
     token_type = members.get("token_type", BEARER_TOKEN_TYPE)
-    if not isinstance(token_type, str) or token_type.lower() != BEARER_TOKEN_TYPE:
+    if not isinstance(token_type, str) or token_type.lower() not in (BEARER_TOKEN_TYPE, DPOP_TOKEN_TYPE):
         raise AccessTokenInvalid("token_type_unsupported")
     try:
         if "iss" in members:
             validate_iss(members, issuer=resource_server.provider.issuer)
-        return parse_access_token_claims(members, resource_server=resource_server, now=now)
+        access_token = parse_access_token_claims(members, resource_server=resource_server, now=now)
     except IDTokenError as error:
         raise AccessTokenInvalid(error.code) from error
+    if token_type.lower() == DPOP_TOKEN_TYPE and "jkt" not in dict(access_token.confirmation):
+        # Without the thumbprint, the proof of any key would do.
+        raise AccessTokenInvalid("cnf_missing")
+    return access_token

@@ -5,24 +5,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey, EllipticCurvePublicNumbers
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    SECP384R1,
+    SECP521R1,
+    EllipticCurve,
+    EllipticCurvePublicKey,
+    EllipticCurvePublicNumbers,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
+from ..config.rsa_moduli import is_allowed_modulus
+from ..config.signature_algorithms import (
+    ED25519_NAMES,
+    SIGNATURE_ALGORITHMS,
+    PublicKey,
+    find_key_type,
+    verify_signature,
+)
 from ..errors import Code, KeyNotFound, MetadataError
 from .jose import decode_b64url, parse_json_object
 
-ALLOWED_RSA_KEY_BITS = range(2048, 16384 + 1)
-"""The minimum is that of RFC 7518 3.3 and 3.5, the maximum that of OpenSSL."""
-
-PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
-
-_RS256 = RSAAlgorithm(RSAAlgorithm.SHA256)
-_PS256 = RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256)
-_ES256 = ECAlgorithm(ECAlgorithm.SHA256)
-_EDDSA = OKPAlgorithm()
-_KTY_BY_ALG = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
+_CURVES: Mapping[str, EllipticCurve] = {"P-256": SECP256R1(), "P-384": SECP384R1(), "P-521": SECP521R1()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +35,22 @@ class VerificationKey:
     """A public key for at least one supported algorithm. Contains no private member of its JWK."""
 
     kid: str | None
-    kty: str
     alg: str | None
     use: str | None
     key_ops: tuple[str, ...] | None
     public_key: PublicKey = field(repr=False)
 
     def can_verify(self, alg: str) -> bool:
-        """Return whether kty, alg, use and key_ops allow this key to verify alg. Spec: RFC 7517 4.1 to 4.4."""
+        """Return whether key type, alg, use and key_ops allow this key to verify alg.
+
+        An `alg` of EdDSA permits Ed25519 and the reverse: for an Ed25519 key they are one algorithm.
+        Spec: RFC 7517 4.1 to 4.4; RFC 7518 3.4 (one curve for each algorithm); RFC 9864 2.2.
+        """
+        algorithm = SIGNATURE_ALGORITHMS.get(alg)
         return (
-            _KTY_BY_ALG.get(alg) == self.kty
-            and self.alg in (None, alg)
+            algorithm is not None
+            and algorithm.key_type == find_key_type(self.public_key)
+            and (self.alg in (None, alg) or {self.alg, alg} == ED25519_NAMES)
             and self.use in (None, "sig")
             and (self.key_ops is None or "verify" in self.key_ops)
         )
@@ -48,20 +58,11 @@ class VerificationKey:
     def verify(self, alg: str, signing_input: bytes, signature: bytes) -> bool:
         """Return whether the signature is valid; False if the key cannot be used with alg.
 
-        Spec: RFC 7518 3.3, 3.4, 3.5; RFC 8037 3.1.
+        Spec: RFC 7518 3.3, 3.4, 3.5; RFC 8037 3.1; RFC 9864 2.2.
         """
-        if not self.can_verify(alg):
-            return False
-        match alg, self.public_key:
-            case "RS256", RSAPublicKey() as rsa:
-                return _RS256.verify(signing_input, rsa, signature)
-            case "PS256", RSAPublicKey() as rsa:
-                return _PS256.verify(signing_input, rsa, signature)
-            case "ES256", EllipticCurvePublicKey() as ec:
-                return _ES256.verify(signing_input, ec, signature)
-            case "EdDSA", Ed25519PublicKey() as ed25519:
-                return _EDDSA.verify(signing_input, ed25519, signature)
-        return False
+        return self.can_verify(alg) and verify_signature(
+            alg, self.public_key, signing_input=signing_input, signature=signature
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,7 @@ class JSONWebKeySet:
 
     def has_usable_key(self) -> bool:
         """Return whether any key can verify a signature."""
-        return any(key.can_verify(alg) for key in self.keys for alg in _KTY_BY_ALG)
+        return any(key.can_verify(alg) for key in self.keys for alg in SIGNATURE_ALGORITHMS)
 
 
 class KeySet(Protocol):
@@ -105,11 +106,11 @@ def parse_jwks(body: bytes) -> JSONWebKeySet:
     members = jwks.get("keys")
     if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
         raise MetadataError(Code.METADATA_INVALID)
-    return JSONWebKeySet(keys=tuple(key for key in map(_parse_key, members) if key is not None))
+    return JSONWebKeySet(keys=tuple(key for key in map(parse_key, members) if key is not None))
 
 
-def _parse_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
-    """Return None for an unsupported key, which RFC 7517 5 says to ignore."""
+def parse_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
+    """Return the public key; None for an unsupported one, which RFC 7517 5 says to ignore."""
     kty, key_ops = jwk.get("kty"), jwk.get("key_ops")
     parse = _KEY_PARSERS.get(kty) if isinstance(kty, str) else None
     if parse is None or any(name in jwk and not isinstance(jwk[name], str) for name in ("kid", "alg", "use")):
@@ -122,7 +123,6 @@ def _parse_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
         return None
     return VerificationKey(
         kid=jwk.get("kid"),
-        kty=str(kty),
         alg=jwk.get("alg"),
         use=jwk.get("use"),
         key_ops=None if key_ops is None else tuple(key_ops),
@@ -133,19 +133,20 @@ def _parse_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
 def _parse_rsa_key(jwk: Mapping[str, Any]) -> PublicKey:
     """Spec: RFC 7518 6.3.1."""
     n, e = (int.from_bytes(_decode_member(jwk, name), "big") for name in ("n", "e"))
-    if n.bit_length() not in ALLOWED_RSA_KEY_BITS or n % 2 == 0:
-        raise ValueError("The modulus is too short, too long or even.")
+    if not is_allowed_modulus(n):
+        raise ValueError("The modulus is too short, too long, even or weak.")
     if e.bit_length() > 64:
         raise ValueError("The exponent is longer than OpenSSL accepts.")
     return RSAPublicNumbers(e, n).public_key()
 
 
-def _parse_ec_key(jwk: Mapping[str, Any]) -> PublicKey:
-    """Only P-256, the curve of ES256. Spec: RFC 7518 6.2.1."""
+def parse_ec_key(jwk: Mapping[str, Any]) -> EllipticCurvePublicKey:
+    """Return the key, which is on P-256, P-384 or P-521. Raises: ValueError. Spec: RFC 7518 6.2.1."""
     x, y = _decode_member(jwk, "x"), _decode_member(jwk, "y")
-    if jwk.get("crv") != "P-256" or len(x) != 32 or len(y) != 32:
-        raise ValueError("Not a point on P-256.")
-    return EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), SECP256R1()).public_key()
+    curve = _CURVES.get(crv) if isinstance(crv := jwk.get("crv"), str) else None
+    if curve is None or not len(x) == len(y) == (curve.key_size + 7) // 8:
+        raise ValueError("Not a point on a supported curve.")
+    return EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), curve).public_key()
 
 
 def _parse_okp_key(jwk: Mapping[str, Any]) -> PublicKey:
@@ -156,7 +157,7 @@ def _parse_okp_key(jwk: Mapping[str, Any]) -> PublicKey:
 
 
 _KeyParser = Callable[[Mapping[str, Any]], PublicKey]
-_KEY_PARSERS: Mapping[str, _KeyParser] = {"RSA": _parse_rsa_key, "EC": _parse_ec_key, "OKP": _parse_okp_key}
+_KEY_PARSERS: Mapping[str, _KeyParser] = {"RSA": _parse_rsa_key, "EC": parse_ec_key, "OKP": _parse_okp_key}
 
 
 def _decode_member(jwk: Mapping[str, Any], name: str) -> bytes:

@@ -3,12 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, IDTokenError, LogoutTokenInvalid
 from . import id_token
 from .id_token import Claims
 from .jose import JWS, parse_compact_jws
+from .jwe import get_signed_token
 from .jwks import KeySet
 
 BACKCHANNEL_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -30,11 +32,36 @@ class LogoutToken:
     """After this time the token is too old."""
 
 
-def get_logout_token_declaration(token: str, declarations: Iterable[ProviderDeclaration]) -> ProviderDeclaration:
-    """Return the declaration of the issuer and client in the token, whose keys must verify it. NOTHING is verified.
+class AddressedLogoutToken(NamedTuple):
+    """A logout token, decrypted, and the declaration whose keys must verify it."""
 
-    Raises: LogoutTokenInvalid.
+    signed_token: str
+    declaration: ProviderDeclaration
+
+
+def address_logout_token(token: str, declarations: Iterable[ProviderDeclaration]) -> AddressedLogoutToken:
+    """Return the token with the declaration of its issuer and client. NOTHING is verified.
+
+    An encrypted token shows neither, so the keys of each provider that encrypts ID Tokens are tried.
+    Raises: LogoutTokenInvalid. Spec: Back-Channel Logout 2.4, 2.6 (1).
     """
+    if token.count(".") != 4:
+        declaration = _get_declaration(token, declarations)
+        if declaration.id_token_encryption.algs:
+            raise LogoutTokenInvalid(Code.ENCRYPTION_MISSING)
+        return AddressedLogoutToken(token, declaration)
+    rule: str = Code.ENCRYPTION_UNDECLARED
+    for declaration in declarations:
+        if declaration.id_token_encryption.algs:
+            try:
+                signed_token = get_signed_token(token, encryption=declaration.id_token_encryption)
+                return AddressedLogoutToken(signed_token, _get_declaration(signed_token, [declaration]))
+            except (IDTokenError, LogoutTokenInvalid) as error:
+                rule = error.rule if isinstance(error, LogoutTokenInvalid) else error.code
+    raise LogoutTokenInvalid(rule)
+
+
+def _get_declaration(token: str, declarations: Iterable[ProviderDeclaration]) -> ProviderDeclaration:
     claims = _parse_logout_token(token).payload
     rule = "iss_invalid"
     for declaration in declarations:

@@ -6,10 +6,10 @@ from typing import Unpack
 
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, PARError, PushedRequestError
-from .authorization import AUTHORIZATION_ERROR_CODES
 from .client_auth import ClientContext, build_client_request
+from .error_codes import get_error_code
 from .metadata import ProviderMetadata
-from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body
+from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body, parse_retry_after
 
 _REQUEST_URI_PATTERN = re.compile(r"[!-~]{1,512}")
 """Visible ASCII, short enough for a URL that all browsers and proxies accept."""
@@ -37,7 +37,7 @@ def process_par_response(response: TransportResponse, *, declaration: ProviderDe
     Raises: PushedRequestError. Spec: RFC 9126 2.2, 2.3, 4.
     """
     members = parse_json_body(response) or {}
-    raise_for_par_error(members, status=response.status)
+    raise_for_par_error(members, response=response)
     if response.status != 201 or get_media_type(response) != "application/json":
         raise PushedRequestError(Code.PAR_RESPONSE_INVALID)
     request_uri, expires_in = members.get("request_uri"), members.get("expires_in")
@@ -48,9 +48,8 @@ def process_par_response(response: TransportResponse, *, declaration: ProviderDe
     return {"client_id": declaration.client_id, "request_uri": request_uri}
 
 
-def raise_for_par_error(members: Mapping[str, object], *, status: int) -> None:
+def raise_for_par_error(members: Mapping[str, object], *, response: TransportResponse) -> None:
     """`par_error`: the status is 2xx and the body has no `error`. error_description is not read. Spec: RFC 9126 2.3."""
-    error = members.get("error")
-    if not 200 <= status < 300 or "error" in members:
-        code = error if isinstance(error, str) and error in {*AUTHORIZATION_ERROR_CODES, "invalid_client"} else "other"
-        raise PARError(f"The PAR endpoint answered {status}, error {code} (RFC 9126 2.3).", status=status)
+    if not 200 <= response.status < 300 or "error" in members:
+        error = get_error_code(members.get("error"))
+        raise PARError(status=response.status, error=error, retry_after=parse_retry_after(response))

@@ -1,10 +1,11 @@
 """Registration of the client at a provider. Spec: RFC 7591; OIDC Dynamic Client Registration 1.0."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..config.certificates import get_subject_dn
 from ..config.providers import ProviderDeclaration
 from ..errors import RegistrationRefused
 from .transport import TransportRequest, TransportResponse, parse_json_body
@@ -29,7 +30,9 @@ REGISTRATION_DEFAULTS: Mapping[str, Any] = {
 _CRITICAL_MEMBERS = frozenset(
     {
         *("redirect_uris", "subject_type", "token_endpoint_auth_method", "id_token_signed_response_alg"),
-        *("response_types", "jwks_uri", "userinfo_signed_response_alg"),
+        *("response_types", "jwks_uri", "userinfo_signed_response_alg", "tls_client_auth_subject_dn"),
+        *("id_token_encrypted_response_alg", "id_token_encrypted_response_enc"),
+        *("userinfo_encrypted_response_alg", "userinfo_encrypted_response_enc"),
     }
 )
 _UNORDERED_MEMBERS = frozenset({"redirect_uris", "post_logout_redirect_uris", "grant_types", "response_types"})
@@ -61,11 +64,13 @@ def build_client_metadata(
     client_urls: ClientURLs,
     provider_metadata: Mapping[str, Any],
     id_token_alg: str,
+    certificate: bytes = b"",
 ) -> dict[str, Any]:
     """Return the client metadata of the declaration.
 
-    id_token_alg: the algorithm for ID Tokens, which both sides support.
-    Spec: RFC 7591 2; Dynamic Client Registration 2; RP-Initiated Logout 3.1; Back-Channel Logout 2.2; RFC 9126 6.
+    id_token_alg: the algorithm for ID Tokens, which both sides support. certificate: that of client_certificate in DER.
+    Spec: RFC 7591 2; Dynamic Client Registration 2; RP-Initiated Logout 3.1; Back-Channel Logout 2.2; RFC 8705 2.1.2,
+    2.2, 3.4; RFC 9101 10.5; RFC 9126 6; RFC 9449 5.2.
     """
     members: dict[str, Any] = {
         "application_type": "web",
@@ -76,10 +81,9 @@ def build_client_metadata(
         "token_endpoint_auth_method": declaration.token_endpoint_auth_method,
         "id_token_signed_response_alg": id_token_alg,
         "post_logout_redirect_uris": [client_urls.logged_out],
+        **_build_encryption_members(declaration, provider_metadata),
     }
-    if declaration.token_endpoint_auth_method == "private_key_jwt":
-        members["jwks_uri"] = client_urls.jwks
-        members["token_endpoint_auth_signing_alg"] = declaration.get_assertion_alg(declaration.client_keys[0])
+    members |= _build_key_members(declaration, jwks_uri=client_urls.jwks, certificate=certificate)
     if declaration.userinfo_signed_response_alg:
         members["userinfo_signed_response_alg"] = declaration.userinfo_signed_response_alg[0]
     logout_urls = {"backchannel": client_urls.backchannel_logout, "frontchannel": client_urls.frontchannel_logout}
@@ -91,8 +95,39 @@ def build_client_metadata(
             break
     if declaration.max_age is not None:
         members["require_auth_time"] = True
+    if declaration.dpop == "require":
+        members["dpop_bound_access_tokens"] = True
     if declaration.par == "require":
         members["require_pushed_authorization_requests"] = True
+    return members
+
+
+def _build_encryption_members(declaration: ProviderDeclaration, provider_metadata: Mapping[str, Any]) -> dict[str, str]:
+    members = {}
+    kinds = {"id_token": declaration.id_token_encryption, "userinfo": declaration.userinfo_encryption}
+    for kind, encryption in kinds.items():
+        for parameter, declared in (("alg", encryption.algs), ("enc", encryption.encs)):
+            if encryption.algs:
+                offered = provider_metadata.get(f"{kind}_encryption_{parameter}_values_supported")
+                members[f"{kind}_encrypted_response_{parameter}"] = _choose(declared, offered)
+    return members
+
+
+def _build_key_members(declaration: ProviderDeclaration, *, jwks_uri: str, certificate: bytes) -> dict[str, Any]:
+    """Return what the provider has to know about the keys and the certificate of the client."""
+    members: dict[str, Any] = {}
+    method, request_alg = declaration.token_endpoint_auth_method, declaration.request_object_signing_alg
+    is_published = method in ("private_key_jwt", "self_signed_tls_client_auth") or declaration.list_keys("enc")
+    if is_published or request_alg:
+        members["jwks_uri"] = jwks_uri
+    if method == "private_key_jwt":
+        members["token_endpoint_auth_signing_alg"] = declaration.get_assertion_alg(declaration.list_keys("sig")[0])
+    if request_alg:
+        members |= {"request_object_signing_alg": request_alg, "require_signed_request_object": True}
+    if method == "tls_client_auth":
+        members["tls_client_auth_subject_dn"] = get_subject_dn(certificate)
+    if declaration.client_certificate is not None:
+        members["tls_client_certificate_bound_access_tokens"] = True
     return members
 
 
@@ -131,6 +166,11 @@ def compare_registration(requested: Mapping[str, Any], registered: Mapping[str, 
         registered_value = registered.get(name, REGISTRATION_DEFAULTS.get(name))
         if _normalize_for_comparison(name, registered_value) != _normalize_for_comparison(name, value):
             yield Deviation(name=name, level="failure" if name in _CRITICAL_MEMBERS else "warning")
+
+
+def _choose(declared: Sequence[str], offered: object) -> str:
+    """Return the first declared value that the provider offers; the first one if it offers none of them."""
+    return next((value for value in declared if isinstance(offered, list) and value in offered), declared[0])
 
 
 def _normalize_for_comparison(name: str, value: Any) -> Any:

@@ -1,17 +1,15 @@
 """Revocation of a token at the provider. Spec: RFC 7009."""
 
-import re
 from dataclasses import dataclass
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
 from typing import Literal, Unpack
 
 from ..errors import Code, MetadataError
 from .client_auth import ClientContext, build_client_request
+from .error_codes import get_error_code
 from .token import TokenTypeHint
-from .transport import TransportRequest, TransportResponse, parse_json_body
+from .transport import TransportRequest, TransportResponse, parse_json_body, parse_retry_after
 
-MAX_RETRY_AFTER = timedelta(days=1)
 RevocationResult = Literal["done", "unsupported", "retry", "unexpected", "retry_slowly", "refused"]
 
 _TEMPORARY_STATUSES = (408, 421, 425, 429)
@@ -27,8 +25,6 @@ _RESULTS: dict[tuple[int, str], RevocationResult] = {
     (400, "unsupported_grant_type"): "refused",
 }
 """The final results by status and error: a repetition gets the same answer. Spec: RFC 7009 2.2.1; RFC 6749 5.2."""
-_DELAY_SECONDS_PATTERN = re.compile(r"[0-9]{1,9}")
-_IMF_FIXDATE_PATTERN = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +38,8 @@ class RevocationOutcome:
     """
 
     result: RevocationResult
+    error: str = ""
+    """The registered code of the provider's error, or `other`; empty if the response has none."""
     retry_after: timedelta | None = None
     """From Retry-After, at most a day."""
 
@@ -72,30 +70,12 @@ def process_revocation_response(response: TransportResponse) -> RevocationOutcom
     status = response.status
     if status == 200:
         return RevocationOutcome(result="done")
+    members = parse_json_body(response) or {}
+    error = get_error_code(members["error"]) if "error" in members else ""
     if not 400 <= status < 500 or status in _TEMPORARY_STATUSES:
-        return RevocationOutcome(result="retry", retry_after=parse_retry_after(response))
-    error = (parse_json_body(response) or {}).get("error")
-    if isinstance(error, str) and (result := _RESULTS.get((status, error))):
-        return RevocationOutcome(result=result)
+        return RevocationOutcome(result="retry", error=error, retry_after=parse_retry_after(response))
+    if result := _RESULTS.get((status, error)):
+        return RevocationOutcome(result=result, error="" if result == "done" else error)
     is_rejected_client = status == 401 or (status, error) == (400, "invalid_client")
     result = "retry_slowly" if is_rejected_client else "unexpected"
-    return RevocationOutcome(result=result, retry_after=parse_retry_after(response))
-
-
-def parse_retry_after(response: TransportResponse) -> timedelta | None:
-    """Return the delay of Retry-After, between zero and a day; None if it is missing or malformed.
-
-    A date is compared with the Date of the response, so the clocks need not agree. Spec: RFC 9110 10.2.3, 5.6.7.
-    """
-    value = response.headers.get("retry-after", "").strip()
-    if _DELAY_SECONDS_PATTERN.fullmatch(value):
-        wait = timedelta(seconds=int(value))
-    else:
-        sent = response.headers.get("date", "").strip()
-        if not _IMF_FIXDATE_PATTERN.fullmatch(value) or not _IMF_FIXDATE_PATTERN.fullmatch(sent):
-            return None
-        try:
-            wait = parsedate_to_datetime(value) - parsedate_to_datetime(sent)
-        except ValueError:
-            return None
-    return min(max(wait, timedelta(0)), MAX_RETRY_AFTER)
+    return RevocationOutcome(result=result, error=error, retry_after=parse_retry_after(response))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
@@ -12,7 +12,9 @@ from urllib.parse import unquote_plus
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, TokenError, TokenResponseError
 from .client_auth import ClientContext, build_client_request
-from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body
+from .error_codes import get_error_code
+from .jwe import get_signed_token
+from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body, parse_retry_after
 
 LIFETIME_ALERT_THRESHOLD = timedelta(hours=1)
 HEART_MAX_ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
@@ -20,31 +22,27 @@ MAX_RECEIVED_TOKENS = 16
 """Tokens extracted from one refused response, so that a provider cannot fill the table of revocations."""
 
 TokenTypeHint = Literal["refresh_token", "access_token"]
+TokenType = Literal["Bearer", "DPoP"]
 
-_TOKEN_ERROR_CODES = frozenset(
-    {
-        # RFC 6749 5.2
-        *("invalid_request", "invalid_client", "invalid_grant"),
-        *("unauthorized_client", "unsupported_grant_type", "invalid_scope"),
-    }
-)
 _FORM_FIELD = re.compile(r"(?<![^&])(access_token|refresh_token)=([^&]*)")
 _JSON_STRING_LITERAL = re.compile(r'"((?:[^"\\]++|\\.)*+)"?(\s*:\s*)?', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenResponse:
-    """A checked token response (R5). The ID Token in it is not verified."""
+    """A checked token response (R5). The ID Token in it is decrypted, but not verified."""
 
     access_token: str = field(repr=False)
     id_token: str = field(repr=False)
-    """Empty if there is none, which only a refresh allows."""
+    """The JWS. Empty if there is none, which only a refresh allows."""
     refresh_token: str = field(repr=False)
     """Empty if there is none."""
     expires_in: timedelta | None
     """None if the response omits it."""
     lifetime_alert: bool
     """The access token is valid for more than an hour, or for an unknown time."""
+    token_type: TokenType = "Bearer"
+    """`DPoP`: the access token is bound to the key of the proof."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,25 +58,46 @@ def build_token_request(
 ) -> TransportRequest:
     """Return the request that redeems code. It must be sent only once, and not be retried after a timeout.
 
-    Spec: RFC 6749 4.1.3, RFC 7636 4.5, Core 3.1.3.1.
+    Spec: RFC 6749 4.1.3, RFC 7636 4.5, Core 3.1.3.1, RFC 8707 2.2.
     """
     redirect = {"redirect_uri": redirect_uri, "code_verifier": code_verifier}
+    resource = build_resource_parameter(client["declaration"])
     return build_client_request(
         operation="token",
         url=client["metadata"].token_endpoint,
-        parameters={"grant_type": "authorization_code", "code": code, **redirect},
+        parameters={"grant_type": "authorization_code", "code": code, **redirect, **resource},
         **client,
     )
 
 
-def process_token_response(response: TransportResponse, *, declaration: ProviderDeclaration) -> TokenResponse:
+def build_resource_parameter(declaration: ProviderDeclaration) -> dict[str, str]:
+    """Return the `resource` of a request for tokens: each one limits the access token again. Spec: RFC 8707 2.2."""
+    return {"resource": declaration.resource} if declaration.resource else {}
+
+
+def list_accepted_token_types(declaration: ProviderDeclaration, *, has_proof: bool) -> tuple[TokenType, ...]:
+    """Return the token types that the response to a code may have. has_proof: the request has a DPoP proof.
+
+    With `auto`, a provider may ignore the proof. Spec: RFC 9449 5.
+    """
+    if declaration.dpop == "require":
+        return ("DPoP",)
+    return ("DPoP", "Bearer") if has_proof else ("Bearer",)
+
+
+def process_token_response(
+    response: TransportResponse, *, declaration: ProviderDeclaration, token_types: Sequence[TokenType] = ("Bearer",)
+) -> TokenResponse:
     """Return the tokens of a response that satisfies RFC 6749 5.1 and Core 3.1.3.3.
 
     Requires: if this raises, the caller queues extract_received_tokens(response) for revocation. NOT checked: the ID
     Token and scope.
-    Raises: TokenResponseError. Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5.
+    Raises: TokenResponseError; IDTokenError if the ID Token is not encrypted as declared.
+    Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5, 3.1.3.7 (1).
     """
-    return process_grant_response(response, declaration=declaration, id_token_getter=get_id_token)
+    return process_grant_response(
+        response, declaration=declaration, id_token_getter=get_id_token, token_types=token_types
+    )
 
 
 def process_grant_response(
@@ -86,29 +105,30 @@ def process_grant_response(
     *,
     declaration: ProviderDeclaration,
     id_token_getter: Callable[[Mapping[str, Any]], str],
+    token_types: Sequence[TokenType] = ("Bearer",),
 ) -> TokenResponse:
     """Process a token response. id_token_getter returns the ID Token or raises, depending on the grant."""
     body = parse_json_body(response)
-    raise_for_token_error(body or {}, status=response.status)
+    raise_for_token_error(body or {}, response=response)
     members = validate_json_response(body, response=response)
-    validate_token_type(members)
+    token_type = get_token_type(members, accepted=token_types)
     expires_in = get_expires_in(members, declaration=declaration)
+    access_token, id_token = get_access_token(members), id_token_getter(members)
     return TokenResponse(
-        access_token=get_access_token(members),
-        id_token=id_token_getter(members),
+        access_token=access_token,
+        id_token=id_token and get_signed_token(id_token, encryption=declaration.id_token_encryption),
         refresh_token=get_refresh_token(members),
         expires_in=expires_in,
         lifetime_alert=expires_in is None or expires_in > LIFETIME_ALERT_THRESHOLD,
+        token_type=token_type,
     )
 
 
-def raise_for_token_error(members: Mapping[str, Any], *, status: int) -> None:
+def raise_for_token_error(members: Mapping[str, Any], *, response: TransportResponse) -> None:
     """`token_error`: the status is 200 and there is no `error`. error_description is not read. Spec: RFC 6749 5.2."""
-    error = members.get("error")
-    if status != 200 or "error" in members:
-        code = error if isinstance(error, str) and error in _TOKEN_ERROR_CODES else "other"
-        message = f"The token endpoint answered {status}, error {code} (RFC 6749 5.2)."
-        raise TokenError(message, status=status, error=code)
+    if response.status != 200 or "error" in members:
+        error = get_error_code(members.get("error"))
+        raise TokenError(status=response.status, error=error, retry_after=parse_retry_after(response))
 
 
 def validate_json_response(body: Mapping[str, Any] | None, *, response: TransportResponse) -> Mapping[str, Any]:
@@ -118,11 +138,16 @@ def validate_json_response(body: Mapping[str, Any] | None, *, response: Transpor
     return body
 
 
-def validate_token_type(members: Mapping[str, Any]) -> None:
-    """`token_type_unsupported`: token_type is Bearer, in any case. Spec: RFC 6749 5.1, 7.1; Core 3.1.3.3."""
-    token_type = members.get("token_type")
-    if not isinstance(token_type, str) or token_type.lower() != "bearer":
-        raise TokenResponseError(Code.TOKEN_TYPE_UNSUPPORTED)
+def get_token_type(members: Mapping[str, Any], *, accepted: Sequence[TokenType]) -> TokenType:
+    """`token_type_unsupported`: token_type is an accepted one, in any case.
+
+    Spec: RFC 6749 5.1, 7.1; Core 3.1.3.3; RFC 9449 5.
+    """
+    value = members.get("token_type")
+    for token_type in accepted:
+        if isinstance(value, str) and value.lower() == token_type.lower():
+            return token_type
+    raise TokenResponseError(Code.TOKEN_TYPE_UNSUPPORTED)
 
 
 def get_access_token(members: Mapping[str, Any]) -> str:

@@ -9,23 +9,36 @@ from ..config.providers import ProviderDeclaration
 from ..errors import Code, IDTokenError, UserInfoError
 from .id_token import validate_alg, validate_aud, validate_exp, validate_iss, validate_nbf, validate_signature
 from .jose import parse_compact_jws
+from .jwe import get_signed_token
 from .jwks import KeySet
 from .metadata import ProviderMetadata
+from .token import TokenType
 from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body
 
 
 def build_userinfo_request(
-    *, metadata: ProviderMetadata, declaration: ProviderDeclaration, access_token: str
+    *,
+    metadata: ProviderMetadata,
+    declaration: ProviderDeclaration,
+    access_token: str,
+    token_type: TokenType = "Bearer",
 ) -> TransportRequest:
-    """Return the request, with the access token in the header. Spec: Core 5.3.1, RFC 6750 2.1.
+    """Return the request, with the access token in the header. Spec: Core 5.3.1, RFC 6750 2.1, RFC 8705 3,
+    RFC 9449 7.1.
 
-    Raises: UserInfoError if the provider has no UserInfo endpoint.
+    Requires: a proof is added for a token of type DPoP. Raises: UserInfoError if the provider has no UserInfo endpoint.
     """
     if not metadata.userinfo_endpoint:
         raise UserInfoError(Code.USERINFO_INVALID, "The provider has no UserInfo endpoint.")
     accepted = "application/jwt" if declaration.userinfo_signed_response_alg else "application/json"
-    headers = {"Accept": accepted, "Authorization": f"Bearer {access_token}"}
-    return TransportRequest(method="GET", url=metadata.userinfo_endpoint, headers=headers, operation="userinfo")
+    headers = {"Accept": accepted, "Authorization": f"{token_type} {access_token}"}
+    return TransportRequest(
+        method="GET",
+        url=metadata.userinfo_endpoint,
+        headers=headers,
+        operation="userinfo",
+        presents_certificate=True,
+    )
 
 
 def process_userinfo_response(
@@ -57,12 +70,13 @@ def verify_signed_userinfo(
 ) -> Mapping[str, Any]:
     """`userinfo_invalid`: the response is a JWS of at most 64 KiB that the issuer signed for this client.
 
-    iss and aud are checked as in an ID Token, exp and nbf if present, also if no signature was declared.
-    Spec: Core 5.3.2, 5.3.4 (4).
+    It must be encrypted if that is declared. iss and aud are checked as in an ID Token, exp and nbf if present, also if
+    no signature was declared. Spec: Core 5.3.2, 5.3.4 (2, 4).
     """
     failed_rule = ""
     try:
-        jws = parse_compact_jws(response.body.decode("ascii", errors="replace"))
+        token = response.body.decode("ascii", errors="replace")
+        jws = parse_compact_jws(get_signed_token(token, encryption=declaration.userinfo_encryption))
         validate_alg(jws, allowed=declaration.userinfo_signed_response_alg or declaration.id_token_signed_response_alg)
         validate_signature(jws, keys=keys)
         claims = jws.payload

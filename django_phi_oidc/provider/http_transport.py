@@ -3,6 +3,7 @@
 import http.client
 import os
 import ssl
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ from ..oidc.metadata import validate_https_url
 from ..oidc.transport import TransportRequest, TransportResponse
 from .call_limit import CallLimit, limit_timeout
 from .connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool, translate_error
+from .mutual_tls import CertificateVersion, load_client_certificate, read_certificate_version
 
 MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
@@ -35,19 +37,24 @@ MAX_POOLED_CONNECTIONS = 32
 class HTTPTransport:
     """Sends requests to one provider within the limits of R1. Threads and forked children may share it.
 
-    Certificates are always verified, and TLS is 1.2 with the suites of BCP 195, or newer. It follows no redirect,
-    decodes no encoded response and reads no environment variable and no .netrc: the proxy comes from the declaration.
+    The provider's certificates are always verified. The client certificate is presented only to endpoints that
+    authenticate the client, and to UserInfo; a renewed file is used from the next request on. TLS is 1.2 with the
+    suites of BCP 195, or newer. It follows no redirect, decodes no encoded response and reads no environment variable
+    and no .netrc: the proxy comes from the declaration.
     NOT covered by the timeout: name resolution, which the system's resolver limits.
     """
 
     def __init__(self, declaration: ProviderDeclaration) -> None:
         self._declaration = declaration
-        # Keyed by process id. A child does not close inherited pools: a thread that it lacks may hold their locks.
-        self._pool_managers: dict[int, urllib3.PoolManager] = {}
+        # Keyed by process id, and by the version of the client certificate that the connections present, if any. A
+        # child does not close inherited pools: a thread that it lacks may hold their locks.
+        self._pool_managers: dict[tuple[int, CertificateVersion], urllib3.PoolManager] = {}
         self._call_limits: dict[int, CallLimit] = {}
 
     def send(self, request: TransportRequest, *, timeout_seconds: float) -> TransportResponse:
-        """Return the response, of any status but 3xx. timeout_seconds: for the whole exchange, and for its turn.
+        """Return the response, of any status but 3xx unless the request accepts it. Follows no redirect.
+
+        timeout_seconds: for the whole exchange, and for its turn.
 
         A request is sent once. Only a GET is sent again, on a new connection and within the same time, when a pooled
         connection failed under it. A pooled connection that the provider has already closed is not used.
@@ -80,13 +87,32 @@ class HTTPTransport:
 
     def close(self) -> None:
         """Close the pooled connections of this process."""
-        if manager := self._pool_managers.pop(os.getpid(), None):
-            manager.clear()
+        self._close_pools(kept_versions=())
 
     def _send_once(self, request: TransportRequest, exchange: TimedExchange) -> TransportResponse:
-        pid, managers = os.getpid(), self._pool_managers
-        manager = managers.get(pid) or managers.setdefault(pid, _create_pool_manager(self._declaration))
+        manager = self._get_pool_manager(presents_certificate=request.presents_certificate)
         return send_once(request, manager=manager, exchange=exchange, max_body_bytes=MAX_BODY_BYTES)
+
+    def _get_pool_manager(self, *, presents_certificate: bool) -> urllib3.PoolManager:
+        """Return the pools whose connections present the client certificate as its files are now, or none.
+
+        A connection that presents it is never used for other requests. Raises: TransportTLS.
+        """
+        version = read_certificate_version(self._declaration) if presents_certificate else ()
+        key, managers = (os.getpid(), version), self._pool_managers
+        if manager := managers.get(key):
+            return manager
+        manager = managers.setdefault(key, _create_pool_manager(self._declaration, presents_certificate=bool(version)))
+        if version:
+            self._close_pools(kept_versions=((), version))
+        return manager
+
+    def _close_pools(self, *, kept_versions: Collection[CertificateVersion]) -> None:
+        """Close the pools of this process, but those. Requests in progress keep their connection to the end."""
+        for pid, version in list(self._pool_managers):
+            is_closed = pid == os.getpid() and version not in kept_versions
+            if is_closed and (manager := self._pool_managers.pop((pid, version), None)):
+                manager.clear()
 
 
 def send_once(
@@ -97,7 +123,7 @@ def send_once(
     max_body_bytes: int,
     allow_encoded_body: bool = False,
 ) -> TransportResponse:
-    """Return the response, of any status but 3xx, within the time of the exchange. The request is sent once.
+    """Return the response within the time of the exchange; a redirect only if the request accepts it. It is sent once.
 
     allow_encoded_body: accept a content or transfer coding, and return the body without decoding it.
     Raises: TransportError.
@@ -117,6 +143,9 @@ def send_once(
             decode_content=False,
         )
         try:
+            if 300 <= raw_response.status < 400 and request.accepts_redirect:
+                headers = {name.lower(): value for name, value in raw_response.headers.itermerged()}
+                return TransportResponse(status=raw_response.status, headers=headers, body=b"")
             response = _read_response(
                 raw_response, max_body_bytes=max_body_bytes, allow_encoded_body=allow_encoded_body
             )
@@ -131,14 +160,18 @@ def send_once(
     return response
 
 
-def _create_pool_manager(declaration: ProviderDeclaration) -> urllib3.PoolManager:
+def _create_pool_manager(declaration: ProviderDeclaration, *, presents_certificate: bool) -> urllib3.PoolManager:
     context = create_ssl_context(declaration.ca_bundle)
+    if presents_certificate:
+        load_client_certificate(context, declaration)
     limits: dict[str, Any] = {"ssl_context": context, "cert_reqs": ssl.CERT_REQUIRED, "maxsize": MAX_POOLED_CONNECTIONS}
     if declaration.proxy:
         proxy = parse_url(declaration.proxy)
+        # The proxy must not get the client certificate.
+        proxy_context = create_ssl_context(declaration.ca_bundle)
         headers = make_headers(proxy_basic_auth=unquote(proxy.auth)) if proxy.auth else {}
         manager: urllib3.PoolManager = urllib3.ProxyManager(
-            proxy._replace(auth=None).url, proxy_headers=headers, proxy_ssl_context=context, **limits
+            proxy._replace(auth=None).url, proxy_headers=headers, proxy_ssl_context=proxy_context, **limits
         )
     else:
         manager = urllib3.PoolManager(**limits)

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from django.views.decorators.debug import sensitive_variables
@@ -18,6 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 from .._internal import randomness
 from ..oidc.access_token import AccessToken, ResourceServer
 from ..oidc.client_auth import AssertionFreshness
+from ..oidc.confirmation import validate_confirmation
 from ..oidc.introspection import build_introspection_request, process_introspection_response
 from .registry import Provider
 
@@ -73,29 +74,33 @@ def introspect_token(
     *,
     audience: ResourceServer,
     provider: Provider,
+    proofs: Mapping[str, str],
     now: datetime,
     timeout_seconds: float,
     cache: IntrospectionCache | None = None,
 ) -> AccessToken:
     """Return what the provider says of a token for that API, from the cache or by introspection.
 
-    provider: that of the audience. timeout_seconds: for the metadata, and again for the introspection request.
-    cache: that of the process if None. Raises: AccessTokenInvalid; IntrospectionFailed, TransportError, MetadataError.
+    provider: that of the audience. proofs: of this request, as of validate_confirmation. timeout_seconds: for the
+    metadata, and again for the introspection request. cache: that of the process if None.
+    Raises: AccessTokenInvalid; IntrospectionFailed, TransportError, MetadataError.
     """
     cache = cache or _caches_by_pid.get(os.getpid()) or _caches_by_pid.setdefault(os.getpid(), IntrospectionCache())
     key = cache.compute_key(token, audience)
-    if cached := cache.find_token(key, now=now):
-        return cached
-    request = build_introspection_request(
-        metadata=provider.get_metadata(timeout_seconds=timeout_seconds),
-        declaration=audience.provider,
-        token=token,
-        freshness=AssertionFreshness(now=now, jti=randomness.token_b64url(32)),
-    )
-    # Read the clock before the request: a token revoked while the response is in transit must not be cached longer.
-    started_at = cache.monotonic()
-    response = provider.transport.send(request, timeout_seconds=timeout_seconds)
-    access_token = process_introspection_response(response, resource_server=audience, now=now)
-    if audience.api.introspection_cache > timedelta(0):
-        cache.store_token(key, access_token, valid_until=started_at + audience.api.introspection_cache.total_seconds())
+    access_token = cache.find_token(key, now=now)
+    if access_token is None:
+        request = build_introspection_request(
+            metadata=provider.get_metadata(timeout_seconds=timeout_seconds),
+            declaration=audience.provider,
+            token=token,
+            freshness=AssertionFreshness(now=now, jti=randomness.token_b64url(32)),
+        )
+        # Read the clock before the request: a token revoked while the response is in transit must not be cached longer.
+        valid_until = cache.monotonic() + audience.api.introspection_cache.total_seconds()
+        response = provider.transport.send(request, timeout_seconds=timeout_seconds)
+        access_token = process_introspection_response(response, resource_server=audience, now=now)
+        if audience.api.introspection_cache > timedelta(0):
+            cache.store_token(key, access_token, valid_until=valid_until)
+    # For each request: another sender may have stolen a token that is cached.
+    validate_confirmation(access_token.confirmation, proofs=proofs)
     return access_token

@@ -53,6 +53,17 @@ def parse_freshness_seconds(headers: Mapping[str, str]) -> float:
 class _CachedCopy(Generic[T]):
     value: T
     fresh_until: float
+    valid_until: float
+    """The end of use, even while the provider is unreachable."""
+
+    def is_usable(self, now: float, error: SignInRefused | None) -> bool:
+        """Return whether the copy may be used after that error of the latest fetch.
+
+        A document that states its own expiry is used until then while no other one can be fetched, but only for
+        STALE_IF_ERROR_SECONDS while an invalid one is published: the former may be revoked.
+        """
+        is_recent = now < self.fresh_until + STALE_IF_ERROR_SECONDS
+        return now < self.valid_until and (is_recent or not isinstance(error, MetadataError))
 
 
 class _FetchInProgress(Generic[T]):
@@ -68,9 +79,20 @@ class _FetchInProgress(Generic[T]):
 class CachedDocument(Generic[T]):
     """One document of a provider. Only a valid copy replaces a valid copy, and one thread at a time fetches."""
 
-    def __init__(self, fetch: Fetch[T], *, monotonic: Callable[[], float]) -> None:
-        """monotonic: a clock in seconds that never goes back."""
+    def __init__(
+        self,
+        fetch: Fetch[T],
+        *,
+        monotonic: Callable[[], float],
+        find_validity_seconds: Callable[[T], float | None] = lambda value: None,
+    ) -> None:
+        """monotonic: a clock in seconds that never goes back.
+
+        find_validity_seconds: how much longer a document is valid; None if it does not state that: it is used for
+        STALE_IF_ERROR_SECONDS after it is no longer fresh.
+        """
         self._fetch = fetch
+        self._find_validity_seconds = find_validity_seconds
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._copy: _CachedCopy[T] | None = None
@@ -81,7 +103,7 @@ class CachedDocument(Generic[T]):
         self._last_refetch_at: dict[TokenSource, float] = {}
 
     def get(self, *, timeout_seconds: float) -> T:
-        """Return the document: fresh, or up to an hour stale while the provider is unreachable or its answer invalid.
+        """Return the document: fresh, or stale but usable while the provider is unreachable or its answer invalid.
 
         timeout_seconds: for the fetch, or for the wait for another thread's fetch. When that thread had a shorter
         timeout and failed with it, this one tries again with its remaining time. Nothing waits for a fetch that hangs.
@@ -91,7 +113,7 @@ class CachedDocument(Generic[T]):
         ends_at = now + timeout_seconds
         with self._lock:
             cached, pending = self._copy, self._fetch_in_progress
-            usable = cached is not None and now < cached.fresh_until + STALE_IF_ERROR_SECONDS
+            usable = cached is not None and cached.is_usable(now, self._invalid)
             is_cooling_down = now < self._cooldown_until
             if cached is not None and (now < cached.fresh_until or (usable and (pending or is_cooling_down))):
                 return cached.value
@@ -115,7 +137,7 @@ class CachedDocument(Generic[T]):
             with self._lock:
                 self._invalid = error if isinstance(error, MetadataError) else None
                 self._cooldown_until = self._monotonic() + REFETCH_COOLDOWN_SECONDS
-            if not usable:
+            if not cached.is_usable(now, error):
                 raise
             return cached.value
 
@@ -145,13 +167,21 @@ class CachedDocument(Generic[T]):
             fetch_in_progress.error = error
             raise
         else:
-            fetch_in_progress.fetched_copy = _CachedCopy(value=value, fresh_until=self._monotonic() + fresh_seconds)
+            fetch_in_progress.fetched_copy = self._create_copy(value, fresh_seconds)
             return value
         finally:
             with self._lock:
                 self._copy = fetch_in_progress.fetched_copy or self._copy
                 self._fetch_in_progress = None
             fetch_in_progress.finished.set()
+
+    def _create_copy(self, value: T, fresh_seconds: float) -> _CachedCopy[T]:
+        now, validity_seconds = self._monotonic(), self._find_validity_seconds(value)
+        fresh_until = now + fresh_seconds
+        if validity_seconds is None:
+            return _CachedCopy(value=value, fresh_until=fresh_until, valid_until=fresh_until + STALE_IF_ERROR_SECONDS)
+        valid_until = now + validity_seconds
+        return _CachedCopy(value=value, fresh_until=min(fresh_until, valid_until), valid_until=valid_until)
 
     def _wait_for_fetch(self, fetch_in_progress: _FetchInProgress[T], timeout_seconds: float) -> T:
         seconds_to_stall = fetch_in_progress.started_at + STALLED_SECONDS - self._monotonic()
@@ -167,12 +197,19 @@ class CachedDocument(Generic[T]):
         return fetch_in_progress.fetched_copy.value
 
 
-class RemoteKeySet:
+class RemoteKeySet(Generic[T]):
     """The provider's current keys. A token that matches none of them triggers a refetch."""
 
-    def __init__(self, cached: CachedDocument[JSONWebKeySet], *, source: TokenSource, timeout_seconds: float) -> None:
-        """source: of the tokens. timeout_seconds: for each fetch."""
-        self._cached, self._source = cached, source
+    def __init__(
+        self,
+        cached: CachedDocument[T],
+        *,
+        read_keys: Callable[[T], JSONWebKeySet],
+        source: TokenSource,
+        timeout_seconds: float,
+    ) -> None:
+        """read_keys: from the document. source: of the tokens. timeout_seconds: for each fetch."""
+        self._cached, self._read_keys, self._source = cached, read_keys, source
         self._timeout_seconds = timeout_seconds
 
     def get_key(self, *, kid: str | None, alg: str) -> VerificationKey:
@@ -181,14 +218,16 @@ class RemoteKeySet:
         Raises: KeyNotFound; TransportError or MetadataInvalid, when there is not even an old copy of the keys.
         Spec: OIDC Core 10.1.1.
         """
-        keys = self._cached.get(timeout_seconds=self._timeout_seconds)
+        document = self._cached.get(timeout_seconds=self._timeout_seconds)
         with suppress(KeyNotFound):
-            return keys.get_key(kid=kid, alg=alg)
+            return self._read_keys(document).get_key(kid=kid, alg=alg)
         try:
-            fetched = self._cached.refetch(outdated=keys, source=self._source, timeout_seconds=self._timeout_seconds)
+            fetched = self._cached.refetch(
+                outdated=document, source=self._source, timeout_seconds=self._timeout_seconds
+            )
         except SignInRefused as error:
             message = f"No published key matches, and the refetch failed: {error.code}."
             raise KeyNotFound(message, is_certain=False) from error
-        if fetched is keys:
+        if fetched is document:
             raise KeyNotFound("No key matches, and it is too early to fetch the keys again.", is_certain=False)
-        return fetched.get_key(kid=kid, alg=alg)
+        return self._read_keys(fetched).get_key(kid=kid, alg=alg)

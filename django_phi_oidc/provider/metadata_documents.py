@@ -1,16 +1,22 @@
-"""Fetch the metadata of a provider: the document of OIDC Discovery, and that of RFC 8414 for what it lacks."""
+"""Fetch the metadata and keys of a provider: OIDC Discovery, and RFC 8414 or SMART for what it lacks."""
 
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from .. import conf
 from ..config.providers import ProviderDeclaration
-from ..errors import Code, MetadataError, TransportError
+from ..errors import Code, MetadataError, TransportError, is_outage_status
+from ..oidc.federation.provider_metadata import build_signed_jwks_request, process_signed_jwks_response
+from ..oidc.jwks import JSONWebKeySet
 from ..oidc.metadata import (
     ProviderMetadata,
+    build_jwks_request,
     build_metadata_request,
     build_oauth_metadata_requests,
+    get_metadata_issuer,
+    process_jwks_response,
     process_metadata_response,
     process_oauth_metadata_response,
 )
@@ -22,6 +28,10 @@ _TEMPORARY_FAULTS = (
     *(Code.TRANSPORT_TIMEOUT, Code.TRANSPORT_UNREACHABLE, Code.TRANSPORT_TLS),
     Code.PROVIDER_SUSPENDED,
 )
+_ABSENT_MEMBERS = (
+    *(Code.REVOCATION_UNSUPPORTED, Code.PAR_UNSUPPORTED),
+    *(Code.DPOP_UNSUPPORTED, Code.PROFILE_UNSUPPORTED),
+)
 
 
 def fetch_metadata(
@@ -32,30 +42,59 @@ def fetch_metadata(
     Raises: TransportError, MetadataError. Spec: OIDC Discovery 4, RFC 8414 3.
     """
     ends_at = time.monotonic() + timeout_seconds
-    response = transport.send(build_metadata_request(issuer=declaration.issuer), timeout_seconds=timeout_seconds)
+    response = transport.send(build_metadata_request(declaration), timeout_seconds=timeout_seconds)
     members = fetch_oauth_members(
         response, declaration=declaration, transport=transport, timeout_seconds=ends_at - time.monotonic()
     )
     try:
         metadata = process_metadata_response(response, declaration=declaration, oauth_members=members)
     except MetadataError as error:
-        if members is None and error.code in (Code.REVOCATION_UNSUPPORTED, Code.PAR_UNSUPPORTED):
-            # The missing document may have the endpoint: this is an outage, and no property of the provider.
-            raise MetadataError(Code.METADATA_INVALID) from None
+        if members is None and error.code in _ABSENT_MEMBERS:
+            # The missing document may have the member: this is an outage, and no property of the provider.
+            raise TransportError(Code.PROVIDER_UNAVAILABLE) from None
         raise
     return metadata, response, members
+
+
+def fetch_keys(
+    metadata: ProviderMetadata,
+    *,
+    declaration: ProviderDeclaration,
+    transport: Transport,
+    timeout_seconds: float,
+    now: datetime,
+) -> tuple[JSONWebKeySet, Mapping[str, str]]:
+    """Return the provider's keys for tokens, and the headers of the response, which has none if no request is needed.
+
+    From a trust chain, the keys in the chain itself precede the signed JWKS, and this the `jwks_uri`, which only TLS
+    protects. Raises: TransportError, MetadataError.
+    Spec: OIDC Discovery 3 (jwks_uri); OpenID Federation 1.0 5.2.1.
+    """
+    federation = metadata.federation
+    if federation is not None and federation.jwks is not None:
+        return federation.jwks, {}
+    if federation is not None and federation.signed_jwks_uri:
+        request = build_signed_jwks_request(federation.signed_jwks_uri)
+        response = transport.send(request, timeout_seconds=timeout_seconds)
+        federation_keys = federation.federation_keys
+        keys = process_signed_jwks_response(response, federation_keys=federation_keys, declaration=declaration, now=now)
+        return keys, response.headers
+    response = transport.send(build_jwks_request(metadata), timeout_seconds=timeout_seconds)
+    return process_jwks_response(response), response.headers
 
 
 def fetch_oauth_members(
     response: TransportResponse, *, declaration: ProviderDeclaration, transport: Transport, timeout_seconds: float
 ) -> Mapping[str, Any] | None:
-    """Return the members of RFC 8414 if the response of OIDC Discovery lacks a needed endpoint, or else none.
+    """Return the members of RFC 8414 if the response of OIDC Discovery lacks a needed member, or else none.
 
     None: the document could not be fetched for now.
     """
     members = parse_json_body(response) if response.status == 200 else None
     known = {*(members or {}), *(name for name, _ in declaration.metadata_overrides)}
-    if members is None or members.get("issuer") != declaration.issuer or known >= _list_needed_endpoints(declaration):
+    needed = _list_needed_members(declaration)
+    is_issuer = members is not None and members.get("issuer") == get_metadata_issuer(declaration)
+    if not is_issuer or known >= needed:
         return {}
     ends_at = time.monotonic() + min(timeout_seconds, OAUTH_METADATA_SECONDS)
     is_complete = True
@@ -66,16 +105,22 @@ def fetch_oauth_members(
             is_complete = is_complete and error.code not in _TEMPORARY_FAULTS
             continue
         found = process_oauth_metadata_response(oauth_response, issuer=declaration.issuer)
-        if found is not None:
+        if found is not None and (is_complete or known | found.keys() >= needed):
             return found
-        is_complete = is_complete and oauth_response.status < 500 and oauth_response.status != 429
+        is_complete = is_complete and not is_outage_status(oauth_response.status)
     return {} if is_complete else None
 
 
-def _list_needed_endpoints(declaration: ProviderDeclaration) -> set[str]:
-    needed = {"revocation_endpoint"}
-    if declaration.par == "require":
-        needed.add("pushed_authorization_request_endpoint")
+def _list_needed_members(declaration: ProviderDeclaration) -> set[str]:
+    is_fapi2, is_key_bound = declaration.profile == "fapi2", declaration.dpop == "require"
+    conditions = {
+        "revocation_endpoint": True,
+        "pushed_authorization_request_endpoint": declaration.par == "require",
+        "dpop_signing_alg_values_supported": is_key_bound,
+        "authorization_response_iss_parameter_supported": is_fapi2,
+        "tls_client_certificate_bound_access_tokens": is_fapi2 and not is_key_bound,
+    }
+    needed = {name for name, is_needed in conditions.items() if is_needed}
     api = conf.apis().get(declaration.name)
     if api is not None and api.method == "introspection":
         needed.add("introspection_endpoint")

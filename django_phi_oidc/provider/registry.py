@@ -10,14 +10,20 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from .. import conf
+from .._internal import clock
 from ..config.providers import ProviderDeclaration
 from ..errors import AccountError, Code, KeyNotFound
+from ..oidc.federation.provider_metadata import process_trust_chain
 from ..oidc.jwks import JSONWebKeySet, KeySet
-from ..oidc.metadata import ProviderMetadata, build_jwks_request, process_jwks_response
+from ..oidc.metadata import ProviderMetadata
 from ..oidc.transport import Transport
+from .entity_statements import fetch_trust_chain
 from .http_transport import HTTPTransport
 from .metadata_cache import MIN_FRESH_SECONDS, CachedDocument, RemoteKeySet, TokenSource, parse_freshness_seconds
-from .metadata_documents import fetch_metadata
+from .metadata_documents import fetch_keys, fetch_metadata
+
+FRESH_CHAIN_SECONDS = 60 * 60
+"""How long a trust chain is used before it is fetched again. OpenID Federation has no other revocation."""
 
 
 class Provider:
@@ -29,11 +35,16 @@ class Provider:
         self.declaration = declaration
         self.transport = transport
         self._monotonic = monotonic
-        self._metadata = CachedDocument(self._fetch_metadata, monotonic=monotonic)
+        self._metadata = CachedDocument(
+            self._fetch_metadata, monotonic=monotonic, find_validity_seconds=_find_validity_seconds
+        )
         self._keys = CachedDocument(self._fetch_keys, monotonic=monotonic)
 
     def get_metadata(self, *, timeout_seconds: float) -> ProviderMetadata:
-        """Return the validated metadata. Raises: TransportError, MetadataError. Spec: OIDC Discovery 4."""
+        """Return the validated metadata, of discovery or, if a federation is declared, of the trust chain only.
+
+        Raises: TransportError, MetadataError. Spec: OIDC Discovery 4; OpenID Federation 1.0 10.
+        """
         return self._metadata.get(timeout_seconds=timeout_seconds)
 
     def get_key_set(self, *, timeout_seconds: float, source: TokenSource = "anyone") -> KeySet:
@@ -41,8 +52,15 @@ class Provider:
 
         Raises: TransportError, MetadataError.
         """
+        if self.declaration.federation is not None:
+            # An expired trust chain makes the keys unusable, too.
+            federation = self.get_metadata(timeout_seconds=timeout_seconds).federation
+            if federation is not None and federation.jwks is not None:
+                return RemoteKeySet(
+                    self._metadata, read_keys=_read_keys_by_value, source=source, timeout_seconds=timeout_seconds
+                )
         self._keys.get(timeout_seconds=timeout_seconds)
-        return RemoteKeySet(self._keys, source=source, timeout_seconds=timeout_seconds)
+        return RemoteKeySet(self._keys, read_keys=lambda keys: keys, source=source, timeout_seconds=timeout_seconds)
 
     def with_declaration(self, declaration: ProviderDeclaration) -> "Provider":
         """Return the same provider, sharing connections and caches, for a request with stricter requirements.
@@ -54,6 +72,11 @@ class Provider:
         return other
 
     def _fetch_metadata(self, timeout_seconds: float) -> tuple[ProviderMetadata, float]:
+        if self.declaration.federation is not None:
+            chain = fetch_trust_chain(
+                self.declaration, transport=self.transport, timeout_seconds=timeout_seconds, now=clock.now()
+            )
+            return process_trust_chain(chain, declaration=self.declaration), FRESH_CHAIN_SECONDS
         metadata, response, _ = fetch_metadata(
             self.declaration, transport=self.transport, timeout_seconds=timeout_seconds
         )
@@ -61,13 +84,30 @@ class Provider:
 
     def _fetch_keys(self, timeout_seconds: float) -> tuple[JSONWebKeySet, float]:
         ends_at = self._monotonic() + timeout_seconds
-        request = build_jwks_request(self.get_metadata(timeout_seconds=timeout_seconds))
-        response = self.transport.send(request, timeout_seconds=ends_at - self._monotonic())
-        keys = process_jwks_response(response)
+        metadata = self.get_metadata(timeout_seconds=timeout_seconds)
+        keys, headers = fetch_keys(
+            metadata,
+            declaration=self.declaration,
+            transport=self.transport,
+            timeout_seconds=ends_at - self._monotonic(),
+            now=clock.now(),
+        )
         if not keys.has_usable_key():
             # Not certain: a set that is published by mistake must not make a logout token invalid for good.
             raise KeyNotFound("No published key can verify a signature.", is_certain=False)
-        return keys, parse_freshness_seconds(response.headers)
+        return keys, parse_freshness_seconds(headers)
+
+
+def _find_validity_seconds(metadata: ProviderMetadata) -> float | None:
+    """Return how much longer the trust chain is valid. Spec: OpenID Federation 1.0 10.4."""
+    return None if metadata.federation is None else (metadata.federation.expires_at - clock.now()).total_seconds()
+
+
+def _read_keys_by_value(metadata: ProviderMetadata) -> JSONWebKeySet:
+    keys = metadata.federation.jwks if metadata.federation is not None else None
+    if keys is None:
+        raise KeyNotFound("The provider publishes its keys otherwise now.", is_certain=False)
+    return keys
 
 
 # Keyed by process id: the sockets and locks of an inherited client belong to the parent process.

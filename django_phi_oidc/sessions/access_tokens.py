@@ -17,8 +17,11 @@ from .._internal import clock
 from .._internal.lease import is_lease_active
 from ..audit.events import Origin
 from ..audit.request_context import Actor, find_oidc_session_id
-from ..errors import RefreshInsideTransaction, RefreshMismatch, SignInRefused, TokenExpired
+from ..errors import RefreshInsideTransaction, RefreshMismatch, SignInRefused, TokenError, TokenExpired
+from ..oidc.dpop import create_proof_key
+from ..oidc.remedies import get_remedy
 from ..oidc.token import ReceivedToken
+from ..provider.dpop_requests import create_request_proof
 from . import token_refresh
 from .lifecycle import end_session
 from .models import EndReason, OIDCSession
@@ -38,8 +41,29 @@ def get_access_token(session: OIDCSession | uuid.UUID | HttpRequest) -> str:
     A token that expires within 30 s is refreshed first, by one caller at a time across all processes; the others wait
     up to 8 s for the result. While the provider is unavailable, the old token is returned until it expires. New tokens
     are committed independently of the caller's transaction. The provider's response may end the session (R8).
+    With DPoP, an API accepts it only with a proof: use `get_api_headers`.
     Raises: TokenExpired; RefreshInsideTransaction, on SQLite, when a refresh is due; KeyRingError. Spec: OIDC Core 12.
     """
+    return _get_live_token(session)[1]
+
+
+@sensitive_variables()
+def get_api_headers(session: OIDCSession | uuid.UUID | HttpRequest, *, method: str, url: str) -> dict[str, str]:
+    """Return the headers that authorize one request to an API: `Authorization`, and `DPoP` if the token is bound.
+
+    method, url: of the request, exactly as it is sent; a redirect needs new headers. session and Raises: as of
+    `get_access_token`. Pass the response to `remember_dpop_nonce`. Spec: RFC 6750 2.1; RFC 9449 7.1.
+    """
+    row, token = _get_live_token(session)
+    if not (seed := row.decrypt("dpop_seed")):
+        return {"Authorization": f"Bearer {token}"}
+    proof = create_request_proof(create_proof_key(seed), method=method, url=url, access_token=token, now=clock.now())
+    return {"Authorization": f"DPoP {token}", "DPoP": proof}
+
+
+@sensitive_variables()
+def _get_live_token(session: OIDCSession | uuid.UUID | HttpRequest) -> tuple[OIDCSession, str]:
+    """Return the row and its access token, as `get_access_token`."""
     if isinstance(session, OIDCSession):
         session = session.pk
     row = _get_live_session(session if isinstance(session, uuid.UUID) else find_oidc_session_id(session.session))
@@ -49,7 +73,7 @@ def get_access_token(session: OIDCSession | uuid.UUID | HttpRequest) -> str:
     token = token_refresh.get_live_access_token(row, now=clock.now())
     if not token:
         raise TokenExpired
-    return token
+    return row, token
 
 
 def _get_live_session(session_id: uuid.UUID | None) -> OIDCSession:
@@ -133,7 +157,9 @@ def _use_refresh_token(lease: RefreshLease, received: list[ReceivedToken], *, or
     try:
         result = token_refresh.request_tokens(lease, new_tokens=received, clock=clock.now, timeout_seconds=CALL_SECONDS)
     except (SignInRefused, RefreshMismatch) as refusal:
-        logger.warning("Session %s was not refreshed: %s: %s", lease.session_id, refusal.code, refusal)
+        provider_error = refusal.error if isinstance(refusal, TokenError) else ""
+        remedy = get_remedy(refusal.code, provider_error)
+        logger.warning("Session %s was not refreshed: %s: %s %s", lease.session_id, refusal.code, refusal, remedy)
         reason = token_refresh.find_end_reason(refusal)
         if reason is None:
             retry_on_lost_connection(partial(token_refresh.release_lease, lease))

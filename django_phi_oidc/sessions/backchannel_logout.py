@@ -41,7 +41,7 @@ from ..errors import (
     SubjectKeyMissing,
     TransportError,
 )
-from ..oidc.logout_token import LogoutToken, get_logout_token_declaration, verify_logout_token
+from ..oidc.logout_token import LogoutToken, address_logout_token, verify_logout_token
 from ..provider.registry import Provider, get_provider
 from ..replay.cache import mark_used_in_transaction, was_used
 from ..subjects.linking import list_subject_ids
@@ -176,9 +176,9 @@ class BackchannelLogoutView(ProviderLogoutView):
         provider_name = ""
         try:
             token = _get_logout_token(request)
-            declaration = get_logout_token_declaration(token, conf.providers().values())
-            provider_name = declaration.name
-            logout_token = _verify_with_provider_keys(token, get_provider(provider_name))
+            addressed = address_logout_token(token, conf.providers().values())
+            provider_name = addressed.declaration.name
+            logout_token = _verify_with_provider_keys(addressed.signed_token, get_provider(provider_name))
             _end_sessions(logout_token, provider=provider_name, origin=get_request_origin(request))
         except (LogoutTokenInvalid, LogoutTokenReplayed) as refusal:
             origin = get_request_origin(request)

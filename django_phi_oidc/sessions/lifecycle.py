@@ -44,6 +44,7 @@ from .models import (
     TokenToRevoke,
     sha256_hex,
 )
+from .sign_in_places import SignInPlace
 from .token_revocation import queue_revocations
 
 KEY_ALERT_RULE = "encryption_key_missing"
@@ -109,7 +110,7 @@ def end_sessions(
             ended_at=now, end_reason=reason, **dict.fromkeys(ENCRYPTED_COLUMNS)
         )
         plaintexts = [item.columns.plaintexts for item in ending]
-        _delete_django_sessions([values["session_key"] for values in plaintexts if "session_key" in values])
+        delete_django_sessions([values["session_key"] for values in plaintexts if "session_key" in values])
         return [
             EndedSession(
                 provider=item.session.provider,
@@ -199,7 +200,7 @@ def _iter_tokens_to_revoke(session: OIDCSession, columns: DecryptedColumns) -> I
         )
 
 
-def _delete_django_sessions(session_keys: Sequence[str]) -> None:
+def delete_django_sessions(session_keys: Sequence[str]) -> None:
     """Delete Django sessions with the open transaction, or after it if the session engine has no transactions."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, DatabaseStore):
@@ -240,6 +241,7 @@ def renew_session(
     acr: str,
     auth_time: datetime | None,
     persist_tokens: bool,
+    dpop_seed: str = "",
     origin: Origin,
     now: datetime,
 ) -> tuple[uuid.UUID, ...] | None:
@@ -253,7 +255,8 @@ def renew_session(
 
     A replaced token whose key is missing is queued as the ciphertext. It raises an alert, as a damaged token does.
 
-    persist_tokens: False: access and refresh token are not stored, but revoked now. Raises: KeyMissing. Spec: R9.
+    persist_tokens: False: access and refresh token are not stored, but revoked now. dpop_seed: of the key that the new
+    tokens are bound to, or empty. Raises: KeyMissing. Spec: R9.
     """
     with transaction.atomic():
         live = OIDCSession.objects.live().filter(pk=session_id, subject_id=subject_id)
@@ -274,6 +277,7 @@ def renew_session(
         values: dict[str, Any] = {
             **{hint: (new[hint] or None) if persist_tokens else None for hint in TOKEN_HINTS},
             "access_token_expires_at": now + tokens.expires_in if persist_tokens and tokens.expires_in else None,
+            "dpop_seed": (dpop_seed or None) if persist_tokens else None,
             **id_token.columns,
             "sid_digest": sha256_hex(sid) if sid else "",
             "acr": acr,
@@ -299,12 +303,15 @@ def start_session(
     acr: str,
     now: datetime,
     persist_tokens: bool = True,
+    dpop_seed: str = "",
+    place: SignInPlace = SignInPlace(),  # noqa: B008 -- immutable
 ) -> OIDCSession:
     """Create the session with one INSERT inside the caller's transaction and return it.
 
     sid: of the ID Token, or empty; only its digest has a column. The caller stores str(id) in the Django session, and
-    the events of id_token in the outbox.
-    persist_tokens: False: access and refresh token are not stored.
+    the events of id_token in the outbox. place: of the sign-in.
+    persist_tokens: False: access and refresh token are not stored. dpop_seed: of the key that they are bound to, or
+    empty.
     """
     expires_at = now + tokens.expires_in if persist_tokens and tokens.expires_in is not None else None
     row = OIDCSession(
@@ -318,12 +325,14 @@ def start_session(
         session_key_digest=sha256_hex(django_session_key),
         access_token=tokens.access_token if persist_tokens else None,
         refresh_token=tokens.refresh_token or None if persist_tokens else None,
+        dpop_seed=dpop_seed or None if persist_tokens else None,
         **id_token.columns,
         access_token_expires_at=expires_at,
         auth_time=auth_time,
         acr=acr,
         started_at=now,
         last_seen_at=now,
+        **place._asdict(),
     )
     insert([row], using=router.db_for_write(OIDCSession))
     return row

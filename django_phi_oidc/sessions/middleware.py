@@ -7,6 +7,7 @@ from typing import cast
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
 from django.contrib import auth
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
@@ -16,17 +17,22 @@ from ..access.no_store import apply_no_store, apply_notice
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id, use_origin
 from .activity import TIMES_KEY, SessionActivity, find_live_session, update_last_seen, update_session_key
 from .models import EndReason
+from .refusal_pages import find_refusal_page
 from .tasks import end_session_and_revoke
 from .timeout_responses import is_passive_request, render_session_ended_response, set_refresh_header
 
+MISPLACED_MESSAGE = (
+    "django_phi_oidc.middleware.RevocationMiddleware must come after SessionMiddleware and AuthenticationMiddleware in"
+    " MIDDLEWARE: move it to the end."
+)
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
 
 class RevocationMiddleware:
     """End a timed-out session before the view runs, and a lost session after the view.
 
-    It also marks responses in which a claim was revealed as not to be stored, adds the notice of 42 CFR 2.32, and
-    attributes changes of roles to the user of the request.
+    It also marks responses in which a claim was revealed as not to be stored, adds the notice of 42 CFR 2.32,
+    attributes changes of roles to the user of the request, and shows the pages of refusals.
 
     Place it inside SessionMiddleware and AuthenticationMiddleware, and outside of everything that may respond. Under
     ASGI it runs in the event loop and uses a thread only for database access. Requests without the session cookie are
@@ -43,6 +49,8 @@ class RevocationMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if not hasattr(request, "session") or not hasattr(request, "user"):
+            raise ImproperlyConfigured(MISPLACED_MESSAGE)
         # A cookie can contain NUL (`"\000"`), which PostgreSQL text can't: Django's look-up would be an error 500.
         if "\0" in (request.session.session_key or ""):
             request.session = type(request.session)()
@@ -58,6 +66,10 @@ class RevocationMiddleware:
         apply_no_store(request, response)
         apply_notice(request, response)
         return response
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
+        """Return the page for a refusal of this app; None: Django's or the project's page is shown."""
+        return find_refusal_page(request, exception)
 
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
         activity = None

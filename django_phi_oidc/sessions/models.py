@@ -5,12 +5,13 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, Self, cast
+from typing import ClassVar, Literal, Self, cast
 
 from django.conf import settings
 from django.db import models
 from django.db.models.functions import Least
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
@@ -20,14 +21,19 @@ from ..crypto.keyring import SymmetricKey
 from ..errors import IDTokenError, KeyRingError, Undecryptable
 from ..fields import EncryptedText, SealedTextField
 from ..oidc.jose import parse_compact_jws
-from ..oidc.revocation import MAX_RETRY_AFTER
 from ..oidc.token import ReceivedToken, TokenTypeHint
+from ..oidc.transport import MAX_RETRY_AFTER
 from ..subjects.models import PairwiseSubject
 
-EncryptedColumnName = Literal["refresh_token", "access_token", "id_token", "id_token_claims", "session_key"]
+EncryptedColumnName = Literal[
+    "refresh_token", "access_token", "dpop_seed", "id_token", "id_token_claims", "session_key"
+]
 TOKEN_HINTS: tuple[TokenTypeHint, ...] = ("refresh_token", "access_token")
 """In the order of revocation: a valid refresh token could be used for new access tokens."""
-ENCRYPTED_COLUMNS: tuple[EncryptedColumnName, ...] = (*TOKEN_HINTS, "id_token", "id_token_claims", "session_key")
+ENCRYPTED_COLUMNS: tuple[EncryptedColumnName, ...] = (
+    *TOKEN_HINTS,
+    *("dpop_seed", "id_token", "id_token_claims", "session_key"),
+)
 
 
 class EndReason(models.TextChoices):
@@ -46,6 +52,8 @@ class EndReason(models.TextChoices):
     PASSWORD_CHANGED = "password_changed", _("the account's password was changed")
     ROLES_CHANGED = "roles_changed", _("the account's groups or permissions were changed")
     ADMINISTRATOR = "administrator", _("an administrator ended it")
+    ACCOUNT_OWNER = "account_owner", _("the user ended it from another device")
+    PARALLEL_LIMIT = "parallel_limit", _("limit of parallel sessions")
     BACKCHANNEL_LOGOUT = "backchannel_logout", _("back-channel logout by the provider")
     FRONTCHANNEL_LOGOUT = "frontchannel_logout", _("front-channel logout by the provider")
     INVALID_GRANT = "invalid_grant", _("the provider refused the refresh token")
@@ -65,22 +73,32 @@ class OIDCSessionQuerySet(LeasedQuerySet["OIDCSession"]):
     def discard_personal_id_tokens(self, subjects: Sequence[PairwiseSubject]) -> list[tuple[int, tuple[str, ...]]]:
         """Delete the ID Tokens of live sessions that have claims about these persons, in the caller's transaction.
 
-        Returns the subject's key and the names of the claims for each. Tokens that can't be decrypted here and now are
-        deleted as well; their names are empty.
+        Returns the same as list_personal_id_tokens.
         """
-        rows = self.live().filter(subject__in=subjects, id_token__isnull=False).order_by("pk").select_for_update()
-        discarded: dict[uuid.UUID, tuple[int, tuple[str, ...]]] = {}
-        for row in rows:
+        discarded = self.select_for_update().list_personal_id_tokens(subjects)
+        if discarded:
+            self.filter(pk__in=discarded).update(id_token=None)
+        return list(discarded.values())
+
+    @sensitive_variables()
+    def list_personal_id_tokens(
+        self, subjects: Sequence[PairwiseSubject]
+    ) -> dict[uuid.UUID, tuple[int, tuple[str, ...]]]:
+        """Return which live sessions have an ID Token with claims about these persons.
+
+        For each session: the key of its subject, and the names of the claims. Tokens that can't be decrypted here and
+        now count as well; their names are empty.
+        """
+        personal: dict[uuid.UUID, tuple[int, tuple[str, ...]]] = {}
+        for row in self.live().filter(subject__in=subjects, id_token__isnull=False).order_by("pk"):
             try:
                 names = list_personal_claims(parse_compact_jws(row.decrypt("id_token")).payload)
                 is_personal = bool(names)
             except (KeyRingError, IDTokenError):
                 names, is_personal = (), True
             if is_personal:
-                discarded[row.pk] = cast(int, row.subject_id), names
-        if discarded:
-            self.filter(pk__in=discarded).update(id_token=None)
-        return list(discarded.values())
+                personal[row.pk] = cast(int, row.subject_id), names
+        return personal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +128,8 @@ class OIDCSession(models.Model):
     """SHA-256 of the Django session key, hexadecimal."""
     access_token = SealedTextField(bind=("id",), null=True)
     refresh_token = SealedTextField(bind=("id",), null=True)
+    dpop_seed = SealedTextField(bind=("id",), null=True)
+    """Of the key that the tokens are bound to (`oidc.dpop.create_proof_key`). None: they are Bearer tokens."""
     id_token = SealedTextField(bind=("id",), null=True)
     """Only as the hint of a logout, and only if its provider's `id_token_hint` permits to store it."""
     id_token_claims = SealedTextField(bind=("id",), null=True)
@@ -122,6 +142,11 @@ class OIDCSession(models.Model):
     ended_at = models.DateTimeField(_("ended at"), null=True, db_index=True)
     end_reason = models.CharField(_("end reason"), max_length=32, choices=EndReason, blank=True)
     refresh_lease_until = models.DateTimeField(null=True)
+    # Defaults of the database: during an update, servers with the former release insert rows without these columns.
+    browser = models.CharField(max_length=32, blank=True, default="", db_default="")
+    platform = models.CharField(max_length=32, blank=True, default="", db_default="")
+    network = models.CharField(max_length=64, blank=True, default="", db_default="")
+    """These three: the place of the sign-in, as `sign_in_places` stores it, so that the user recognizes the session."""
 
     objects = OIDCSessionQuerySet.as_manager()
 
@@ -132,7 +157,7 @@ class OIDCSession(models.Model):
             models.Index(fields=["started_at"], name="phi_oidc_session_started"),
         )
         default_permissions = ("view",)
-        permissions = (("end_oidcsession", "Can end sessions"),)
+        permissions = (("end_oidcsession", gettext_noop("Can end sessions")),)
 
     def __str__(self) -> str:
         return str(self.pk)
@@ -145,7 +170,7 @@ class OIDCSession(models.Model):
         keys, Raises: as `SealedTextField.decrypt`.
         """
         value = cast(SealedTextField, self._meta.get_field(column)).decrypt(self, keys=keys) or ""
-        if column in ("id_token", *TOKEN_HINTS):
+        if column in ("dpop_seed", "id_token", *TOKEN_HINTS):
             request_secrets.register_secret(value, column)
         return value
 
@@ -302,6 +327,8 @@ class PendingRevocation(models.Model):
     first_attempt_at = models.DateTimeField(_("first attempt at"), null=True)
     """`REVOCATION_GIVE_UP_AFTER` counts from it: without workers or keys, no revocation is abandoned."""
     finished_at = models.DateTimeField(_("finished at"), null=True)
+    end_job = models.UUIDField(null=True, editable=False)
+    """The SessionEndJob that ended the session, for its progress page."""
 
     objects = PendingRevocationQuerySet.as_manager()
 
@@ -315,9 +342,12 @@ class PendingRevocation(models.Model):
                 condition=models.Q(token_digest__isnull=False),
                 name="phi_oidc_revocation_token",
             ),
+            models.Index(
+                fields=["end_job"], condition=models.Q(end_job__isnull=False), name="phi_oidc_revocation_end_job"
+            ),
         )
         default_permissions = ("view",)
-        permissions = (("retry_pendingrevocation", "Can have revocations tried again"),)
+        permissions = (("retry_pendingrevocation", gettext_noop("Can have revocations tried again")),)
 
     def __str__(self) -> str:
         return f"{self.token_type_hint} {self.pk}"
@@ -333,3 +363,49 @@ class PendingRevocation(models.Model):
             raise Undecryptable
         request_secrets.register_secret(value, self.token_type_hint)
         return value
+
+
+class SessionEndJob(models.Model):
+    """A request to end many sessions. A worker, or the page of the job, ends them in batches under a lease."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting", _("waiting for a worker")
+        RUNNING = "running", _("running")
+        DONE = "done", _("done")
+        FAILED = "failed", _("failed")
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    """UUIDv7: sorts by the time of the request."""
+    selection = models.JSONField(default=dict)
+    """The fields of a SessionSelection."""
+    requested_by = models.CharField(_("requested by"), max_length=256)
+    """The actor of the events."""
+    requested_at = models.DateTimeField(_("requested at"))
+    client_ip = models.CharField(max_length=64, blank=True)
+    """Of the request, for the events."""
+    state = models.CharField(_("state"), max_length=8, choices=State, default=State.WAITING)
+    attempts = models.PositiveIntegerField(default=0)
+    """Also the fencing token: a worker with an older number writes nothing."""
+    failures = models.PositiveSmallIntegerField(default=0)
+    """The attempts that failed. Those of killed workers do not count."""
+    lease_until = models.DateTimeField(null=True)
+    total = models.PositiveIntegerField(default=0)
+    """The live sessions at the time of the request."""
+    done = models.PositiveIntegerField(default=0)
+    fault = models.CharField(max_length=64, blank=True)
+    """The code of the last failure; empty if the last attempt did not fail."""
+
+    objects: ClassVar[models.Manager["SessionEndJob"]] = LeasedQuerySet.as_manager()
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("request to end sessions"), _("requests to end sessions")
+        default_permissions = ()
+        indexes = (models.Index(fields=["requested_at"], name="phi_oidc_end_job_requested"),)
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def is_open(self) -> bool:
+        """True while sessions remain to be ended."""
+        return self.state in (self.State.WAITING, self.State.RUNNING)

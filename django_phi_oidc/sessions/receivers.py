@@ -1,7 +1,7 @@
 """End OIDC sessions on Django's logout and on changes of accounts and links."""
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -22,8 +22,9 @@ from ..claims.legal_holds import is_on_legal_hold
 from ..claims.retention import lock_subjects_of_users, scrub_inactive_users, scrub_subject
 from ..errors import HeldForLegalReasons
 from ..subjects.models import NoticeKind, PairwiseSubject
-from ..subjects.notices import find_provider_name, write_notice
+from ..subjects.notices import find_provider_name, write_address_notice, write_notice
 from .activity import TIMES_KEY, create_times_entry
+from .foreign_sessions import queue_foreign_tokens
 from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession
 from .tasks import end_session_and_revoke, revoke_after_commit
@@ -31,11 +32,14 @@ from .tasks import end_session_and_revoke, revoke_after_commit
 
 @receiver(user_logged_out, dispatch_uid="django_phi_oidc.sessions")
 def end_on_django_logout(*, request: HttpRequest | None, **kwargs: Any) -> None:
-    """End the OIDC session of the request before Django flushes the Django session."""
-    session_id = find_oidc_session_id(request.session) if request is not None else None
-    if request is not None and session_id is not None:
+    """End the OIDC session of the request, or revoke what another backend stored, before Django flushes the session."""
+    if request is None:
+        return
+    if session_id := find_oidc_session_id(request.session):
         origin = Actor.from_request(request).origin
         end_session_and_revoke(session_id, EndReason.DJANGO_LOGOUT, origin=origin, now=clock.now())
+    else:
+        revoke_after_commit(queue_foreign_tokens(request.session, now=clock.now()))
 
 
 @receiver(pre_delete, sender=PairwiseSubject, dispatch_uid="django_phi_oidc.sessions.unlinking")
@@ -97,7 +101,23 @@ def _lock_subjects_before_account(account: Model, update_fields: Collection[str]
         lock_subjects_of_users([account.pk])
 
 
-record_flag_changes(get_user_model(), lock_before=_lock_subjects_before_account)
+def _write_notices_after_change(account: Model, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Write the notices about another e-mail address, and about a local account that may or may not be used now."""
+    user, now = cast(Any, account), clock.now()
+    address_field = user.get_email_field_name()
+    if old.get(address_field) != new.get(address_field):
+        write_address_notice(user, str(old[address_field] or ""), now=now)
+    if old.get("is_active") != new.get("is_active") and user.get_username() in conf.break_glass_accounts():
+        kind = NoticeKind.ACTIVATED if new["is_active"] else NoticeKind.DEACTIVATED
+        write_notice(user, kind, provider="", now=now)
+
+
+record_flag_changes(
+    get_user_model(),
+    lock_before=_lock_subjects_before_account,
+    watched=[cast(Any, get_user_model()).get_email_field_name()],
+    after_change=_write_notices_after_change,
+)
 
 
 @receiver(post_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.sessions.account")
@@ -107,6 +127,8 @@ def end_sessions_on_account_change(
     """End the sessions, and erase all claims, of a deactivated account; end those of one with a new password."""
     if created:
         return
+    if _has_new_password(instance):
+        write_notice(instance, NoticeKind.PASSWORD_CHANGED, provider="", now=clock.now())
     if _is_deactivation(instance, update_fields):
         with transaction.atomic():
             lock_subjects_of_users([instance.pk])
@@ -148,8 +170,12 @@ def _is_deactivation(user: Model, update_fields: Collection[str] | None) -> bool
 
 def _is_password_change(user: Model) -> bool:
     """Return whether a new password ends the user's sessions."""
+    return _has_new_password(user) and "password" in conf.end_sessions_on()
+
+
+def _has_new_password(user: Model) -> bool:
     # set_password() sets it, and save() clears it at its end.
-    return getattr(user, "_password", None) is not None and "password" in conf.end_sessions_on()
+    return getattr(user, "_password", None) is not None
 
 
 def _end_sessions_of_users(user_ids: Collection[Any], reason: EndReason) -> None:

@@ -20,11 +20,23 @@ from .._internal import randomness, request_secrets
 from ..audit.events import Origin
 from ..audit.outbox import enqueue_many
 from ..claims.minimization import list_personal_claims
-from ..errors import IDTokenError, KeyMissing, KeyNotFound, RefreshMismatch, SignInRefused, TokenError
+from ..errors import (
+    Code,
+    IDTokenError,
+    KeyMissing,
+    KeyNotFound,
+    RefreshMismatch,
+    SignInRefused,
+    TokenError,
+    TokenResponseError,
+)
 from ..oidc.client_auth import AssertionFreshness
+from ..oidc.dpop import create_proof_key
 from ..oidc.jose import parse_compact_jws
 from ..oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
-from ..oidc.token import ReceivedToken, TokenResponse, extract_received_tokens
+from ..oidc.token import ReceivedToken, TokenResponse, TokenType, extract_received_tokens
+from ..oidc.transport import TransportRequest
+from ..provider.dpop_requests import send_with_proof
 from ..provider.registry import get_provider
 from .kept_id_token import KeptIDToken, reduce_id_token
 from .models import TOKEN_HINTS, EndReason, OIDCSession
@@ -46,6 +58,8 @@ class RefreshLease:
     """Identifies the lease: the row has this value until another caller acquires it."""
     refresh_token: str = field(repr=False)
     access_token: str = field(repr=False)
+    dpop_seed: str = field(repr=False)
+    """Of the key that the tokens are bound to; empty for Bearer tokens."""
     id_token: str = field(repr=False)
     """Empty if the session does not keep it."""
     id_token_claims: Mapping[str, Any] = field(repr=False)
@@ -100,6 +114,7 @@ def acquire_lease(session: OIDCSession, *, now: datetime) -> RefreshLease | None
             expires_at=now + LEASE_DURATION,
             refresh_token=row.decrypt("refresh_token"),
             access_token=row.decrypt("access_token"),
+            dpop_seed=row.decrypt("dpop_seed"),
             id_token=row.decrypt("id_token"),
             id_token_claims=json.loads(row.decrypt("id_token_claims") or "{}"),
         )
@@ -113,28 +128,40 @@ def request_tokens(
 
     new_tokens: gets every new token as soon as it is received, even if the response is refused later.
     timeout_seconds: for metadata and keys together, again for the refresh, and again for keys that the response needs.
-    Requires: no open transaction. Raises: SignInRefused; RefreshMismatch. Spec: OIDC Core 12.
+    A session whose tokens are bound to a key stays bound. One without a key is not refreshed if `dpop` is `require`.
+    Requires: no open transaction. Raises: SignInRefused; RefreshMismatch. Spec: OIDC Core 12; RFC 9449 5.
     """
     ends_at = time.monotonic() + timeout_seconds
     provider = get_provider(lease.provider)
     declaration = provider.declaration
+    proof_key = create_proof_key(lease.dpop_seed) if lease.dpop_seed else None
+    token_types: tuple[TokenType, ...] = ("DPoP",) if proof_key else ("Bearer",)
+    if declaration.dpop == "require" and proof_key is None:
+        # Before the refresh token is used: the provider's tokens would be refused.
+        message = "The session is from before dpop was required: its tokens are bound to no key."
+        raise TokenResponseError(Code.TOKEN_TYPE_UNSUPPORTED, message)
     metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
     # Fetched before the refresh token is used: without keys the response could not be verified.
     keys = provider.get_key_set(timeout_seconds=max(ends_at - time.monotonic(), _MIN_CALL_SECONDS), source="provider")
     sent_at = clock()
-    request = build_refresh_request(
-        metadata=metadata,
-        declaration=declaration,
-        refresh_token=lease.refresh_token,
-        freshness=AssertionFreshness(now=sent_at, jti=randomness.token_b64url(32)),
-    )
+
+    def build_request() -> TransportRequest:
+        return build_refresh_request(
+            metadata=metadata,
+            declaration=declaration,
+            refresh_token=lease.refresh_token,
+            freshness=AssertionFreshness(now=clock(), jti=randomness.token_b64url(32)),
+        )
+
     # With the full time-out: an interrupted call may lose the only refresh token that the provider still accepts.
-    response = provider.transport.send(request, timeout_seconds=timeout_seconds)
+    response = send_with_proof(
+        build_request, transport=provider.transport, key=proof_key, clock=clock, timeout_seconds=timeout_seconds
+    )
     known = (lease.refresh_token, lease.access_token)
     new_tokens.extend(token for token in extract_received_tokens(response) if token.value not in known)
     for token in new_tokens:
         request_secrets.register_secret(token.value, token.token_type_hint)
-    tokens = process_refresh_response(response, declaration=declaration)
+    tokens = process_refresh_response(response, declaration=declaration, token_types=token_types)
     request_secrets.register_secret(tokens.id_token, "id_token")
     id_token = None
     if tokens.id_token:

@@ -1,5 +1,6 @@
 """Revoke tokens at the provider. Attempts, due times and results are stored in `PendingRevocation`. Spec: RFC 7009."""
 
+import logging
 import time
 import uuid
 from collections import Counter
@@ -20,11 +21,13 @@ from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..errors import AccountError, Code, KeyRingError, MetadataError, TransportError
 from ..oidc.client_auth import AssertionFreshness
+from ..oidc.remedies import get_remedy
 from ..oidc.revocation import build_revocation_request, process_revocation_response
 from ..oidc.token import ReceivedToken, TokenTypeHint
 from ..provider.registry import get_provider
 from .models import REVOCATION_LEASE, PendingRevocation, RevocationStatus, TokenToRevoke, compute_token_digest
 
+logger = logging.getLogger("django_phi_oidc.sessions")
 _MIN_CALL_SECONDS = 0.05
 _CLOCK_DIFFERENCE = timedelta(minutes=1)
 """Between two servers of the portal."""
@@ -42,6 +45,8 @@ class RevocationAttemptResult:
     status: RevocationStatus
     error_code: str = ""
     """Empty when the token is revoked."""
+    provider_error: str = ""
+    """The provider's own error code, if it is registered, or `other`; empty if it sent none."""
     needs_operator: bool = False
     """Further attempts fail until an operator fixes something."""
     is_unexpected: bool = False
@@ -52,6 +57,11 @@ class RevocationAttemptResult:
     """The token could not be decrypted, because its key was missing. It is not abandoned."""
     retry_after: timedelta | None = None
     """The provider's Retry-After."""
+
+    @property
+    def fault(self) -> str:
+        """The error code, and the provider's own if it is another one."""
+        return " ".join(dict.fromkeys(filter(None, (self.error_code, self.provider_error))))
 
 
 @sensitive_variables()
@@ -269,8 +279,8 @@ def revoke_at_provider(
     outcome = process_revocation_response(response)
     return RevocationAttemptResult(
         status=RevocationStatus(outcome.result if outcome.result in _FINAL_RESULTS else "pending"),
-        # The provider's own text is not stored.
         error_code=_ERROR_CODES.get(outcome.result, f"http_{response.status}"),
+        provider_error=outcome.error,
         needs_operator=outcome.result == "retry_slowly",
         is_unexpected=outcome.result == "unexpected",
         # Retry-After applies to all requests of a client.
@@ -306,6 +316,9 @@ def _save_results(
             if leased.update(**_build_changes(row, result, status=status, now=now)):
                 events += _build_attempt_events(row, result, status=status, now=now)
         enqueue_many(events)
+    for event in events:
+        if event.action == Action.ALERT_RAISED:
+            _log_alert(event)
     return statuses
 
 
@@ -317,7 +330,7 @@ def _is_abandoned(row: PendingRevocation, *, now: datetime, give_up_after: timed
 def _build_changes(
     row: PendingRevocation, result: RevocationAttemptResult, *, status: RevocationStatus, now: datetime
 ) -> dict[str, Any]:
-    changes: dict[str, Any] = {"status": status, "last_fault": result.error_code, "lease_until": None}
+    changes: dict[str, Any] = {"status": status, "last_fault": result.fault, "lease_until": None}
     if status is not RevocationStatus.PENDING:
         return {**changes, "finished_at": now, "token": None, "session_token": None}
     if result.is_key_missing:
@@ -342,14 +355,29 @@ def _build_attempt_events(
         "provider": row.provider,
         "reason": result.error_code,
     }
-    detail = {"hint": row.token_type_hint, "attempts": row.attempts, "status": status}
+    provider_answer = {"provider_error": result.provider_error} if result.provider_error else {}
+    detail = {"hint": row.token_type_hint, "attempts": row.attempts, "status": status, **provider_answer}
     if status is RevocationStatus.DONE:
         return [NewEvent(action=Action.TOKEN_REVOKED, detail=detail, **fields)]
     events = [NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **fields)]
     rules = {RevocationStatus.ABANDONED: "revocation_abandoned", RevocationStatus.REFUSED: "revocation_refused"}
     # A repeated error raises no further alert.
     is_blocked = result.needs_operator or result.is_unexpected
-    is_newly_blocked = is_blocked and row.last_fault != result.error_code
+    is_newly_blocked = is_blocked and row.last_fault != result.fault
     if rule := rules.get(status, "revocation_blocked" if is_newly_blocked else ""):
-        events.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule}, **fields))
+        events.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule, **provider_answer}, **fields))
     return events
+
+
+def _log_alert(event: NewEvent) -> None:
+    """Log why a token was not revoked, and what to do."""
+    detail = event.detail or {}
+    provider_error = str(detail.get("provider_error", ""))
+    logger.warning(
+        "A token was not revoked: rule=%s reason=%s%s provider=%s. %s",
+        detail["rule"],
+        event.reason,
+        f" provider_error={provider_error}" if provider_error else "",
+        event.provider,
+        get_remedy(event.reason, provider_error),
+    )

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.contrib import auth
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import get_token
-from django.shortcuts import render, resolve_url
+from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_protect
@@ -20,7 +20,7 @@ from django.views.generic import View
 from .. import conf
 from .._internal import clock, randomness, request_secrets
 from .._internal.view_decorators import public_view
-from ..access.responses import set_private_headers
+from ..access.responses import find_start_url, set_private_headers
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
 from .lifecycle import EndedSession
 from .models import EndReason
@@ -91,7 +91,7 @@ class LoggedOutView(View):
             "at_provider": is_valid_logout_state(request.GET.get("state", ""), now=clock.now()),
             "expired": request.GET.get("expired") == "1",
             "signed_in": request.user.is_authenticated,
-            "home_url": resolve_url(settings.LOGOUT_REDIRECT_URL or "/"),
+            "home_url": find_start_url(),
         }
         response = set_private_headers(render(request, "django_phi_oidc/logged_out.html", context))
         # With `no-referrer`, browsers would send this page's form with the origin "null", which Django refuses.
@@ -153,7 +153,7 @@ def _render_provider_redirect(
         "parameters": parameters,
         "needs_click": needs_click,
         "is_unavailable": is_unavailable,
-        "home_url": resolve_url(settings.LOGOUT_REDIRECT_URL or "/"),
+        "home_url": find_start_url(),
         "csp_nonce": nonce,
     }
     response = render(request, "django_phi_oidc/end_session.html", context)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from django.db import DEFAULT_DB_ALIAS, models, transaction
 
 from .._internal import randomness
+from .._internal.lease import is_lease_active
 from .._internal.retry import compute_backoff
 from ..audit.events import Action, Origin
 from ..audit.formats.items import LogItem, SealedCheckpoint, SealedEvent
@@ -26,7 +27,7 @@ LEASE_DURATION = timedelta(seconds=90)
 """Lease of a cursor: longer than reading a batch and any timeout of sending it."""
 SEND_SECONDS = 20.0
 BATCH_SIZE = 500
-_STOPPING_FAULTS = frozenset({"log_behind_sink", "log_forked", "event_missing", "event_unreadable"})
+STOPPING_FAULTS = frozenset({"log_behind_sink", "log_forked", "event_missing", "event_unreadable"})
 """Faults that an operator must look at before this sink gets more items."""
 
 
@@ -119,6 +120,17 @@ def get_cursors(names: Sequence[str], *, now: datetime) -> dict[str, SinkCursor]
     return {cursor.name: cursor for cursor in sorted(cursors, key=lambda cursor: cursor.attempts)}
 
 
+def find_cursors(names: Sequence[str], *, now: datetime) -> dict[str, SinkCursor]:
+    """Return the cursors of these sinks as they are; an unsaved one for a sink that no worker has delivered to."""
+    stored = SinkCursor.objects.in_bulk(names)
+    return {name: stored.get(name) or SinkCursor(name=name, due_at=now) for name in names}
+
+
+def is_leased(cursor: SinkCursor, *, now: datetime) -> bool:
+    """Say whether a worker delivers to this sink at the moment."""
+    return is_lease_active(cursor.lease_until, now=now, lease=LEASE_DURATION)
+
+
 def _get_cursor(name: str, *, now: datetime) -> SinkCursor:
     return SinkCursor.objects.get_or_create(name=name, defaults={"due_at": now})[0]
 
@@ -150,13 +162,13 @@ def _record_delivery(cursor: SinkCursor, batch: ItemBatch, result: SendResult, *
         attempts = 1 if delivered or fault == Code.AUDIT_UNAVAILABLE else cursor.attempts
         wait = compute_backoff(
             attempts=attempts,
-            needs_operator=result.needs_operator or fault in _STOPPING_FAULTS,
+            needs_operator=result.needs_operator or fault in STOPPING_FAULTS,
             retry_after=result.retry_after,
             jitter_fraction=int.from_bytes(randomness.token_bytes(4)) / 2**32,
         )
-        changes |= {"due_at": now + wait, "attempts": attempts}
+        changes |= {"due_at": now + wait, "attempts": attempts, "failing_since": cursor.failing_since or now}
     else:
-        changes |= {"due_at": now, "attempts": 0}
+        changes |= {"due_at": now, "attempts": 0, "failing_since": None}
     if not batch.items and not fault:
         changes["lagging"] = False
     with transaction.atomic(durable=True):
@@ -171,7 +183,7 @@ def _record_delivery(cursor: SinkCursor, batch: ItemBatch, result: SendResult, *
             return False
         _store_witnesses(delivered)
         # A repeated fault raises no second alert.
-        is_stopped = fault in _STOPPING_FAULTS
+        is_stopped = fault in STOPPING_FAULTS
         if fault and cursor.last_fault != fault and (is_stopped or result.needs_operator):
             rule = "delivery_stopped" if is_stopped else "delivery_refused"
             _enqueue_alert(rule, cursor, reason=fault, now=now)

@@ -11,8 +11,7 @@ from datetime import timedelta
 from ..audit.formats import compact_json, item_to_fhir, item_to_line
 from ..audit.formats.items import LogItem, SealedEvent
 from ..config.sinks import LogFormat
-from ..oidc.revocation import parse_retry_after
-from ..oidc.transport import TransportRequest, TransportResponse, parse_json_body
+from ..oidc.transport import TransportRequest, TransportResponse, parse_json_body, parse_retry_after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

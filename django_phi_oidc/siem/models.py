@@ -36,13 +36,16 @@ class SinkCursor(models.Model):
     lease_until = models.DateTimeField(null=True)
     last_fault = models.CharField(max_length=64, blank=True)
     """A code; empty after a success."""
+    failing_since = models.DateTimeField(null=True)
+    """When the first attempt after the last success failed; None after a success."""
     delivered_at = models.DateTimeField(null=True)
     lagging = models.BooleanField(default=False)
     """True from the alert until the sink has caught up."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("sink cursor"), _("sink cursors")
-        default_permissions = ()
+        verbose_name, verbose_name_plural = _("delivery of the audit log"), _("deliveries of the audit log")
+        default_permissions = ("view",)
+        permissions = (("deliver_sinkcursor", "Can request deliveries of the audit log"),)
 
     def __str__(self) -> str:
         return self.name

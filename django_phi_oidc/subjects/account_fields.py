@@ -1,7 +1,7 @@
 """The values with which a first sign-in creates an account: opaque, empty or null, never data about the person."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,7 @@ def _plan_fields(user_model: Any) -> dict[str, Any]:
     required, accepted = _list_parameters(create_user)
     is_django = getattr(create_user, "__func__", None) is UserManager.create_user
     fields = {field.name: field for field in user_model._meta.concrete_fields}
+    unique = _find_unique_fields(user_model, accepted)
     planned: dict[str, Any] = {}
     for name in sorted(required - fields.keys()):
         planned[name] = MissingField(f"create_user of the manager requires {name!r}, which is no field.")
@@ -64,23 +65,25 @@ def _plan_fields(user_model: Any) -> dict[str, Any]:
         is_required = name in required
         if name == user_model.USERNAME_FIELD or not (accepted is None or name in accepted):
             continue
-        value = _find_value(user_model, field, is_required=is_required, is_certain=is_django or is_required)
+        # A conditional constraint may not apply to a new account.
+        is_certain = (is_django or is_required) and unique.get(name, True)
+        value = _find_value(user_model, field, is_unique=name in unique, is_required=is_required, is_certain=is_certain)
         if value is not _OMITTED:
             planned[name] = value
     return planned
 
 
-def _find_value(user_model: Any, field: Any, *, is_required: bool, is_certain: bool) -> Any:
+def _find_value(user_model: Any, field: Any, *, is_unique: bool, is_required: bool, is_certain: bool) -> Any:
     """Return the value of a field, _OMITTED if the model needs none, or a MissingField."""
     if field.name == _PASSWORD:
         # None is an unusable password; an empty text would be a usable one.
         return None if is_required else _OMITTED
-    is_unique = _is_unique(user_model, field)
-    if is_unique and (field.name == _NAME_FIELD or isinstance(field, EmailField)):
+    if is_unique and _has_opaque_value(user_model, field):
         # Also if it may be null: Django's UserManager stores an empty text for None, which two accounts cannot share.
         return _fit(field, _create_opaque_text(field))
     is_parent_link = getattr(field.remote_field, "parent_link", False)
-    if is_parent_link or field.generated or isinstance(field, AutoFieldMixin):
+    is_time = getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False)
+    if is_parent_link or is_time or field.generated or isinstance(field, AutoFieldMixin):
         return _OMITTED
     is_constant = field.has_default() and not callable(field.default)
     if (field.has_default() or field.has_db_default()) and not (is_unique and is_constant):
@@ -92,9 +95,18 @@ def _find_value(user_model: Any, field: Any, *, is_required: bool, is_certain: b
     return MissingField(f"The field {field.name!r} of the user model needs a value for each account.", is_certain)
 
 
+def _has_opaque_value(user_model: Any, field: Any) -> bool:
+    return field.name == _NAME_FIELD or _is_address(user_model, field)
+
+
+def _is_address(user_model: Any, field: Any) -> bool:
+    is_named = field.name == getattr(user_model, "EMAIL_FIELD", None) and field.empty_strings_allowed
+    return is_named or isinstance(field, EmailField)
+
+
 def _create_opaque_text(field: Any) -> str:
     name = create_opaque_username()
-    return f"{name}@{UNROUTABLE_DOMAIN}" if isinstance(field, EmailField) else name
+    return f"{name}@{UNROUTABLE_DOMAIN}" if _is_address(field.model, field) else name
 
 
 def _fit(field: Any, text: str) -> Any:
@@ -103,14 +115,49 @@ def _fit(field: Any, text: str) -> Any:
     return MissingField(f"The field {field.name!r} has room for {field.max_length} of the {len(text)} characters.")
 
 
-def _is_unique(user_model: Any, field: Any) -> bool:
-    """Return whether no two accounts may have the same value of this field alone."""
-    return field.unique or any(
-        isinstance(constraint, UniqueConstraint)
-        and constraint.condition is None
-        and _list_constrained(constraint) == {field.name}
-        for constraint in user_model._meta.constraints
-    )
+def _find_unique_fields(user_model: Any, accepted: set[str] | None) -> dict[str, bool]:
+    """Return the fields that need another value in each account, and whether that is certain.
+
+    Of fields that are unique together, one needs it if no other differs anyway: the address or the name if it can.
+    accepted: the parameters of `create_user`; the project's own code sets all other fields.
+    """
+    fields = {field.name: field for field in user_model._meta.concrete_fields}
+    found: dict[str, bool] = {}
+    for names, is_certain in _list_unique_sets(user_model):
+        together = [field for name, field in fields.items() if name in names]
+        if len(together) > 1:
+            if any(_differs(user_model, field) or field.name in found for field in together):
+                continue
+            if accepted is not None and not names <= accepted:
+                continue
+            together = sorted(together, key=lambda field: not _has_opaque_value(user_model, field))[:1]
+        for field in together:
+            found[field.name] = found.get(field.name, False) or is_certain
+    return found
+
+
+def _list_unique_sets(user_model: Any) -> Iterator[tuple[set[str], bool]]:
+    """Yield the names of fields that are unique, alone first, or together, and whether for all rows."""
+    sets: list[tuple[set[str], bool]] = []
+    for model in (user_model, *user_model._meta.get_parent_list()):
+        sets += [({field.name}, True) for field in model._meta.local_concrete_fields if field.unique]
+        sets += [(set(names), True) for names in model._meta.unique_together]
+        for constraint in model._meta.constraints:
+            if isinstance(constraint, UniqueConstraint):
+                names, condition = _list_constrained(constraint), constraint.condition
+                # "Unless it is empty": a new account may have the empty value.
+                if condition is None or not condition.referenced_base_fields <= names:
+                    sets.append((names, condition is None))
+    yield from sorted(sets, key=lambda item: len(item[0]))
+
+
+def _differs(user_model: Any, field: Any) -> bool:
+    """Return whether each new account has another value, or null, or none that this package can know."""
+    if field.name == user_model.USERNAME_FIELD:
+        return True
+    if field.has_default():
+        return callable(field.default) or field.default is None
+    return field.null or field.generated or field.has_db_default() or not field.empty_strings_allowed
 
 
 def _list_constrained(constraint: UniqueConstraint) -> set[str]:

@@ -1,6 +1,6 @@
 """Invitations: activation codes for users. A code is shown once, redeemed once, and revoked by the next one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
@@ -148,6 +148,15 @@ def has_more_privileges(user: Any, actor: Any) -> bool:
     if getattr(actor, "is_superuser", False):
         return False
     return not {*list_privileges(user)} - {STAFF} <= getattr(actor, "get_all_permissions", frozenset)()
+
+
+def find_more_privileged(users_by_id: Mapping[Any, Any], actor: Any) -> set[Any]:
+    """Return the keys of the users for which `has_more_privileges` is true, with a few statements for all."""
+    if getattr(actor, "is_superuser", False):
+        return set()
+    own: Collection[str] = getattr(actor, "get_all_permissions", frozenset)()
+    privileges_by_id = _list_privileges_of_all(users_by_id)
+    return {pk for pk, privileges in privileges_by_id.items() if not {*privileges} - {STAFF} <= {*own}}
 
 
 def _list_privileges_of_all(users_by_id: Mapping[Any, Any]) -> dict[Any, list[str]]:

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from django.conf import settings
 from django.db import models
-from django.utils.translation import gettext
+from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
 from ..audit.events import Origin
@@ -36,8 +36,8 @@ class PairwiseSubject(models.Model):
     class Meta:
         verbose_name, verbose_name_plural = _("pairwise subject"), _("pairwise subjects")
         permissions = (
-            ("export_pairwisesubject", "Can export all that is held of persons"),
-            ("reveal_storedclaim", "Can reveal claims of other persons"),
+            ("export_pairwisesubject", gettext_noop("Can export all that is held of persons")),
+            ("reveal_storedclaim", gettext_noop("Can reveal claims of other persons")),
         )
 
     def __str__(self) -> str:
@@ -118,7 +118,7 @@ class ActivationCode(models.Model):
     class Meta:
         verbose_name, verbose_name_plural = _("activation code"), _("activation codes")
         default_permissions = ("view",)
-        permissions = (("issue_activationcode", "Can make and revoke activation codes"),)
+        permissions = (("issue_activationcode", gettext_noop("Can make and revoke activation codes")),)
         constraints = (
             models.UniqueConstraint(fields=["digest"], name="phi_oidc_activation_code_digest_unique"),
             # Of two concurrent creations, one fails, so that a user never has two valid codes.
@@ -139,6 +139,16 @@ class NoticeKind(StrEnum):
     LINKED = "linked"
     UNLINKED = "unlinked"
     NEW_DEVICE = "new_device"
+    LONG_ABSENCE = "long_absence"
+    SIGN_IN_REFUSED = "sign_in_refused"
+    STEP_UP_REFUSED = "step_up_refused"
+    CODE_REFUSED = "code_refused"
+    PASSWORD_REFUSED = "password_refused"
+    EMAIL_CHANGED = "email_changed"
+    PASSWORD_CHANGED = "password_changed"
+    ACTIVATED = "activated"
+    DEACTIVATED = "deactivated"
+    SESSIONS_ENDED = "sessions_ended"
 
 
 class AccountNotice(models.Model):

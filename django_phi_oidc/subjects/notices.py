@@ -1,21 +1,24 @@
-"""Mails to a person when an identity is linked or unlinked, and after a sign-in with a new browser.
+"""Mails to a person about changes of the account, unusual sign-ins and suspicious attempts.
 
 A notice is written in the transaction of the change, and sent by the periodic task, at least once. A mail server that
 is unavailable delays it, and blocks no sign-in. It contains no name, no claim and no address of a client.
+Spec: ASVS 5.0 6.3.5, 6.3.7.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from smtplib import SMTPRecipientsRefused, SMTPResponseException
 from typing import Any
+from uuid import UUID, uuid5
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
 from django.core.validators import validate_email
-from django.db import router, transaction
+from django.db import DatabaseError, router, transaction
 from django.template.loader import render_to_string
 from django.utils.translation import gettext, gettext_noop, override
 
@@ -34,10 +37,24 @@ of the mail server, or the mail may be sent twice."""
 MAX_DOUBLINGS = 8
 GIVE_UP_AFTER = timedelta(days=3)
 MAIL_BATCH_SIZE = 100
+LONG_ABSENCE = timedelta(days=90)
+"""A sign-in after so long without one is unusual."""
+_DAILY_NOTICES = UUID("6f0e8d5c-3c52-5b0f-9a7d-0f2f1f6f7a11")
+"""The namespace of the ids of notices that are written once a day."""
 _MAIL_SUBJECTS = {
     NoticeKind.LINKED: gettext_noop("A sign-in was added to your account"),
     NoticeKind.UNLINKED: gettext_noop("A sign-in was removed from your account"),
     NoticeKind.NEW_DEVICE: gettext_noop("Your account was used with a new browser"),
+    NoticeKind.LONG_ABSENCE: gettext_noop("Your account was used after a long time"),
+    NoticeKind.SIGN_IN_REFUSED: gettext_noop("A sign-in to your account was refused"),
+    NoticeKind.STEP_UP_REFUSED: gettext_noop("A confirmation of your identity failed"),
+    NoticeKind.CODE_REFUSED: gettext_noop("An activation code for your account was refused"),
+    NoticeKind.PASSWORD_REFUSED: gettext_noop("A wrong password was entered for your account"),
+    NoticeKind.EMAIL_CHANGED: gettext_noop("The e-mail address of your account was changed"),
+    NoticeKind.PASSWORD_CHANGED: gettext_noop("The password of your account was changed"),
+    NoticeKind.ACTIVATED: gettext_noop("Your account was activated"),
+    NoticeKind.DEACTIVATED: gettext_noop("Your account was deactivated"),
+    NoticeKind.SESSIONS_ENDED: gettext_noop("Your account was signed out on other devices"),
 }
 
 
@@ -49,13 +66,18 @@ def find_notice_address(user: Any) -> str:
         # A query of the project's function may fail in the transaction of a sign-in; the default makes none.
         with nullcontext() if get_address is conf.get_email_address else savepoint():
             address = str(get_address(user) or "").strip()
-        validate_email(address)
-    except ValidationError:
-        return ""
     except Exception as error:  # noqa: BLE001 -- the project's function must not prevent a sign-in
         logger.error("ACCOUNT_NOTICES: the function failed: %s.", type(error).__name__)  # noqa: TRY400 -- the message may contain the address
         return ""
-    return "" if address.lower().endswith(UNDELIVERABLE_DOMAIN) else address
+    return address if _is_deliverable(address) else ""
+
+
+def _is_deliverable(address: str) -> bool:
+    try:
+        validate_email(address)
+    except ValidationError:
+        return False
+    return not address.lower().endswith(UNDELIVERABLE_DOMAIN)
 
 
 def write_notice(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -> None:
@@ -65,17 +87,64 @@ def write_notice(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -
     goes to the addresses that the account had when former links were removed.
     Spec: NIST SP 800-63C-4 3.7.1.
     """
-    addresses = {address} if (address := find_notice_address(user)) else set()
+    write_notices([user], kind, provider=provider, now=now)
+
+
+def write_notices(users: Sequence[Any], kind: NoticeKind, *, provider: str, now: datetime) -> None:
+    """Write a notice to each of these users, as `write_notice` does, by one statement for all."""
+    addresses = {user.pk: {address} if (address := find_notice_address(user)) else set() for user in users}
     if kind == NoticeKind.LINKED and conf.account_notices() is not None:
-        addresses.update(_iterate_former_addresses(user))
-    for address in sorted(addresses):
-        fields: dict[str, Any] = {"kind": kind, "provider": provider, "address": address}
-        notice = AccountNotice(id=randomness.uuid7(now), user_id=user.pk, occurred_at=now, due_at=now, **fields)
-        try:
-            # Not save(), after whose errors the transaction cannot be committed.
-            insert([notice], using=router.db_for_write(AccountNotice))
-        except KeyMissing as error:
-            logger.error("A notice was not written: %s", error)  # noqa: TRY400 -- the traceback may contain the address
+        for user_pk, address in _iterate_former_addresses(list(addresses)):
+            addresses[user_pk].add(address)
+    notices = [
+        _build_notice(pk, kind, provider=provider, address=address, now=now)
+        for pk in addresses
+        for address in sorted(addresses[pk])
+    ]
+    _insert_notices(notices)
+
+
+def write_address_notice(user: Any, former_address: str, *, now: datetime) -> None:
+    """Write the notice about a changed e-mail address to the address for notices that the account had with the former.
+
+    The function of the project decides: it may not use an address that is not verified.
+    """
+    former = copy(user)
+    setattr(former, user.get_email_field_name(), former_address)
+    if address := find_notice_address(former):
+        _insert_notices([_build_notice(user.pk, NoticeKind.EMAIL_CHANGED, provider="", address=address, now=now)])
+
+
+def warn_user(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -> None:
+    """Write a notice about a suspicious attempt, at most one a day (UTC) of each kind, so that no mailbox is flooded.
+
+    The refusal that it is about must not fail: an error of the database is logged.
+    """
+    if not (address := find_notice_address(user)):
+        return
+    notice = _build_notice(user.pk, kind, provider=provider, address=address, now=now)
+    notice.id = uuid5(_DAILY_NOTICES, f"{user.pk} {kind} {now.astimezone(UTC).date().isoformat()}")
+    try:
+        with savepoint():
+            # A stored notice with that id stays as it is.
+            _insert_notices([notice], unique=("id",), replaced=("kind",))
+    except DatabaseError as error:
+        logger.error("A notice was not written: %s.", type(error).__name__)  # noqa: TRY400 -- the message may contain the row
+
+
+def _build_notice(user_pk: Any, kind: NoticeKind, *, provider: str, address: str, now: datetime) -> AccountNotice:
+    fields: dict[str, Any] = {"kind": kind, "provider": provider, "address": address}
+    return AccountNotice(id=randomness.uuid7(now), user_id=user_pk, occurred_at=now, due_at=now, **fields)
+
+
+def _insert_notices(notices: Sequence[AccountNotice], **conflict: Any) -> None:
+    if not notices:
+        return
+    try:
+        # Not save(), after whose errors the transaction cannot be committed.
+        insert(notices, using=router.db_for_write(AccountNotice), **conflict)
+    except KeyMissing as error:
+        logger.error("A notice was not written: %s", error)  # noqa: TRY400 -- the traceback may contain the address
 
 
 def find_provider_name(issuer: str) -> str:
@@ -137,10 +206,10 @@ def _report_failure(notice: AccountNotice, error: Exception, *, now: datetime) -
         logger.error("Notice %s is abandoned.", notice.pk)
 
 
-def _iterate_former_addresses(user: Any) -> Iterator[str]:
-    for notice in AccountNotice.objects.filter(user=user.pk, kind=NoticeKind.UNLINKED):
+def _iterate_former_addresses(user_pks: Sequence[Any]) -> Iterator[tuple[Any, str]]:
+    for notice in AccountNotice.objects.filter(user__in=user_pks, kind=NoticeKind.UNLINKED):
         try:
-            yield _decrypt_address(notice)
+            yield notice.user_id, _decrypt_address(notice)
         except KeyRingError as error:
             logger.error("The address of notice %s can't be decrypted: %s.", notice.pk, type(error).__name__)  # noqa: TRY400 -- as above
 

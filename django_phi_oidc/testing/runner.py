@@ -90,10 +90,13 @@ class PHIAuditTestRunnerMixin(_RunnerBase):
         restore_process()
         super().teardown_test_environment(**kwargs)
 
+    def run_suite(self, *args: Any, **kwargs: Any) -> Any:
+        # The processes of a parallel run must not share the connections of a pool.
+        _close_connections()
+        return super().run_suite(*args, **kwargs)
+
     def teardown_databases(self, *args: Any, **kwargs: Any) -> None:
-        # Django closes only one alias before it drops a database, but PostgreSQL does not drop a database with open
-        # connections of the other alias.
-        connections.close_all()
+        _close_connections()
         super().teardown_databases(*args, **kwargs)
 
     def build_suite(self, *args: Any, **kwargs: Any) -> TestSuite:
@@ -135,16 +138,29 @@ def pytest_collection_modifyitems(items: "list[pytest.Item]") -> None:
 def pytest_runtest_call(item: "pytest.Item") -> None:
     if _pytest_sessions_to_finalize and _uses_database(item):
         # As in teardown_databases. A finalizer runs before those that the fixtures of the session added earlier.
-        _pytest_sessions_to_finalize.pop().addfinalizer(connections.close_all)
+        _pytest_sessions_to_finalize.pop().addfinalizer(_close_connections)
 
 
 def pytest_unconfigure() -> None:
     restore_process()
 
 
+def _close_connections() -> None:
+    """Close the connections of all aliases, and their pools.
+
+    Django does this for one alias before it drops a database, but PostgreSQL does not drop a database with open
+    connections of the other alias.
+    """
+    connections.close_all()
+    for connection in connections.all(initialized_only=True):
+        if hasattr(connection, "close_pool"):
+            connection.close_pool()
+
+
 def _uses_database(item: "pytest.Item") -> bool:
     uses_fixture = not _DATABASE_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
-    return uses_fixture or item.get_closest_marker("django_db") is not None
+    is_test_case = bool(getattr(getattr(item, "cls", None), "databases", ()))
+    return uses_fixture or is_test_case or item.get_closest_marker("django_db") is not None
 
 
 def _allow_audit_database_for_item(item: "pytest.Item") -> None:

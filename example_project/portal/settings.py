@@ -50,6 +50,12 @@ def signing_key() -> Path | None:
     return Path(path) if path else KEY_FILES / "audit-signing-key.pem" if DEBUG else None
 
 
+def emergency_spool() -> Path | None:
+    """Return the file for emergency events during an outage of the audit log; in production only with the variable."""
+    path = env.text("PHI_EMERGENCY_SPOOL")
+    return Path(path) if path else VAR / "emergency.spool" if DEBUG else None
+
+
 def client_authentication() -> dict[str, Any]:
     """Return the client authentication: the secret, or the keys for private_key_jwt."""
     method = env.text("OIDC_TOKEN_AUTH_METHOD", "client_secret_basic")
@@ -120,7 +126,7 @@ PHI_OIDC = {
     "EMERGENCY": {
         "permissions": {"portal.view_chart": "See the patient’s chart"},
         "mail_to": env.items("PHI_EMERGENCY_MAIL_TO", "privacy@clinic.example"),
-        "spool": VAR / "emergency.spool",
+        **({"spool": spool} if (spool := emergency_spool()) else {}),
     },
     "SESSIONS": {
         "idle_timeout": timeout("PHI_IDLE_TIMEOUT", 15 * 60),
@@ -173,7 +179,9 @@ if "roles" in PHI_OIDC["CLAIMS"]:
     PHI_OIDC["ROLES"] = {
         "default": [
             {"claim": "roles", "values": ["clinician"], "groups": ["Clinicians"]},
-            {"claim": "roles", "values": ["privacy-officer"], "groups": ["Privacy officers"], "is_staff": True},
+            {"claim": "roles", "values": ["privacy-officer"], "groups": ["Privacy officer"], "is_staff": True},
+            {"claim": "roles", "values": ["security-officer"], "groups": ["Security officer"], "is_staff": True},
+            {"claim": "roles", "values": ["help-desk"], "groups": ["Help desk"], "is_staff": True},
         ],
     }
 
@@ -188,10 +196,13 @@ LOGOUT_REDIRECT_URL = "home"
 DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
 DATABASE_URL = env.text("DATABASE_URL")
 AUDIT_URL = env.text("PHI_AUDIT_DATABASE_URL") or ("" if DATABASE_URL.startswith("sqlite") else DATABASE_URL)
+CONNECTIONS = {"is_pooled": env.flag("DATABASE_POOLER"), "max_age": env.seconds("DATABASE_CONN_MAX_AGE")}
 DATABASES = {
-    "default": stores.database(DATABASE_URL, file=VAR / "portal.sqlite3", synchronous="NORMAL"),
-    "phi_audit": stores.database(AUDIT_URL, file=VAR / "audit.sqlite3", synchronous="FULL"),
+    "default": stores.database(DATABASE_URL, file=VAR / "portal.sqlite3", synchronous="NORMAL", **CONNECTIONS),
+    "phi_audit": stores.database(AUDIT_URL, file=VAR / "audit.sqlite3", synchronous="FULL", **CONNECTIONS),
 }
+# For `manage.py create_roles` only.
+ROLE_PASSWORDS = env.json("DATABASE_ROLES_JSON", {})
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {"default": stores.cache(env.text("CACHE_URL"))}
 
@@ -205,7 +216,7 @@ CSRF_FAILURE_VIEW = "portal.views.form_expired"
 X_FRAME_OPTIONS = "DENY"
 
 SECURE_REFERRER_POLICY = "same-origin"
-SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^oidc/health/$"]
 if env.flag("DJANGO_SECURE_PROXY"):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = True
@@ -218,6 +229,8 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TIMEZONE = "UTC"
+# In a queue of its own, so that only one worker needs the signing key.
+CELERY_TASK_ROUTES = {"phi_oidc.seal": {"queue": "seal"}}
 CELERY_BEAT_SCHEDULE = beat_schedule(interval_seconds=float(env.seconds("CELERY_BEAT_SECONDS") or 10))
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
 

@@ -7,16 +7,23 @@ import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
 SQLITE = "django.db.backends.sqlite3"
+DEFAULT_MAX_AGE_SECONDS = 60
 
 
-def database(url: str, *, file: Path, synchronous: str) -> dict[str, Any]:
+def database(
+    url: str, *, file: Path, synchronous: str, is_pooled: bool = False, max_age: int | None = None
+) -> dict[str, Any]:
     """Return the settings of the database at url, or of the SQLite file if url is empty.
 
     synchronous: with FULL, a commit survives a power failure; with NORMAL, the last commits may be lost.
+    is_pooled: the URL leads to a pooler that assigns a connection for each transaction.
+    max_age: how many seconds a connection is kept for later requests; default: 60.
     """
     database: dict[str, Any] = {"ENGINE": SQLITE, "NAME": file}
     if url:
-        database = dict(dj_database_url.parse(url, conn_max_age=60, conn_health_checks=True))
+        age = DEFAULT_MAX_AGE_SECONDS if max_age is None else max_age
+        options = {"conn_health_checks": True, "disable_server_side_cursors": is_pooled}
+        database = dict(dj_database_url.parse(url, conn_max_age=age, **options))
     if database["ENGINE"] != SQLITE:
         return database
     # IMMEDIATE: a transaction that starts as a reader and then writes may fail at once, regardless of the timeout.

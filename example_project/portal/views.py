@@ -186,7 +186,9 @@ def denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     match, emergency = request.resolver_match, ""
     if match and match.url_name == "chart" and can_open(request.user, resource := f"Patient/{match.kwargs['pk']}"):
         emergency = f"{reverse('oidc_emergency')}?{urlencode({'resource': resource, 'next': request.path})}"
-    return render(request, "portal/denied.html", {"emergency": emergency}, status=403)
+    # The refusals of the guards have the id of their event; those of Django have none.
+    context = {"emergency": emergency, "reference": getattr(exception, "reference", "")}
+    return render(request, "portal/denied.html", context, status=403)
 
 
 @login_not_required

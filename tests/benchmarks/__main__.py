@@ -49,7 +49,7 @@ PACKAGES = {
     "guard": ("django",),
     "sealing": ("django", "cryptography", "psycopg"),
     "watching": ("django", "psycopg"),
-    "desk": ("django", "psycopg"),
+    "dashboard": ("django", "psycopg"),
     "outage": ("django", "gunicorn", "psycopg", "urllib3"),
     "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
 }
@@ -165,7 +165,7 @@ def _watching(url: str, options: Namespace) -> PartReport:
     return PartReport.create(anomaly_report, results, "Evaluation of an audit log by the anomaly rules.")
 
 
-def _desk(url: str, options: Namespace) -> PartReport:
+def _dashboard(url: str, options: Namespace) -> PartReport:
     results = measure_pages(url=url, events=options.looked, rounds=20, log=_log)
     return PartReport.create(dashboard_report, results, f"Admin pages for an audit log of {options.looked:,} events.")
 
@@ -200,7 +200,7 @@ PARTS: Mapping[str, Callable[[str, Namespace], PartReport]] = {
     "guard": _guard,
     "sealing": _sealing,
     "watching": _watching,
-    "desk": _desk,
+    "dashboard": _dashboard,
     "outage": _outage,
     "audit": _audit,
 }

@@ -1,6 +1,9 @@
 """Fixtures of this folder: the admin in Chromium, under the content security policy of the example project."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import make_server
@@ -22,16 +25,26 @@ from tests.support.person_page_fixtures import officer, patient  # noqa: F401 --
 from tests.support.portal_process import Quiet, Server
 from tests.support.session_fixtures import op, sign_in  # noqa: F401 -- fixtures
 
+THEME = os.environ.get("PHI_TEST_THEME", "")
+
+
+def _link_once(source: str, target: str) -> None:
+    if not os.path.lexists(target):
+        Path(target).symlink_to(source)
+
 
 @pytest.fixture
 def site(settings: Any, tmp_path: Path) -> Iterator[str]:
     """Serve the admin and its static files, and yield the base URL."""
-    for package in (django_admin, django_phi_oidc):
+    # The first app wins, as in INSTALLED_APPS.
+    theme = [import_module(THEME)] if THEME else []
+    for package in (*theme, django_admin, django_phi_oidc):
         folder = Path(str(package.__file__)).parent / "static"
-        for entry in folder.iterdir():
-            (tmp_path / entry.name).symlink_to(entry)
-    settings.STATIC_ROOT = str(tmp_path)
+        shutil.copytree(folder, tmp_path / "static", copy_function=_link_once, dirs_exist_ok=True)
+    settings.STATIC_ROOT = str(tmp_path / "static")
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
+    if THEME == "unfold":
+        settings.MIDDLEWARE = ["tests.support.page_policies.content_security_policy", *settings.MIDDLEWARE]
     settings.MIDDLEWARE = ["portal.headers.content_security_policy", *settings.MIDDLEWARE]
     server = make_server("127.0.0.1", 0, _StaticFilesHandler(WSGIHandler()), Server, Quiet)  # type: ignore[arg-type]
     with serving(server) as url:

@@ -14,7 +14,7 @@ from django_phi_oidc.sessions.models import OIDCSession
 from tests.browser.pages import Browse, submit
 from tests.support.accessibility import faults
 from tests.support.person_page_fixtures import CANARY, _at_noon, held, in_an_emergency  # noqa: F401 -- a fixture
-from tests.unit.officer_admin.test_person_views import DOES, EVERY, url
+from tests.unit.officer_admin.test_person_views import DOES, EVERY, FIND, invited, url
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
@@ -51,7 +51,7 @@ def assert_accessible(page: Any, name: str) -> None:
 
 @pytest.mark.parametrize("group", sorted(EVERY))
 def test_page_offers_a_group_only_its_permitted_actions(group: str, open_as: OpenAs, patient: Any) -> None:
-    held(patient), in_an_emergency(patient)
+    held(patient), in_an_emergency(patient), invited(patient)
     page = open_as(group)
     assert_accessible(page, group.split(maxsplit=1)[0])
     offered = {
@@ -76,7 +76,7 @@ def test_privacy_officer_reveals_a_claim_and_cannot_erase_claims_under_a_hold(op
     page.click("text=Reveal claims")
     page.get_by_label("address").check()
     page.get_by_label("Purpose").select_option("HOPERAT")
-    page.get_by_label("a complaint is looked into").check()
+    page.get_by_label("a complaint is investigated").check()
     submit(page)
     page.wait_for_selector("text=Shown only once")
     assert CANARY in page.inner_text("pre")
@@ -86,10 +86,10 @@ def test_privacy_officer_reveals_a_claim_and_cannot_erase_claims_under_a_hold(op
     assert (event.purpose, event.reason) == ("HOPERAT", "complaint")
     page.click("text=Done")
     assert CANARY not in page.content()
-    assert "claim.revealed" in page.inner_text("section:has(#timeline)")
+    assert "Personal data disclosed" in page.inner_text("section:has(#timeline)")
 
     page.click("text=Place a legal hold")
-    page.get_by_label("Matter").fill("Docket 26-117")
+    page.get_by_label("Case reference").fill("Docket 26-117")
     submit(page, url(patient))
     assert "Docket 26-117" in page.inner_text("section:has(#holds)")
     page.click("text=Erase all claims")
@@ -128,3 +128,21 @@ def test_help_desk_creates_a_code_and_ends_a_session_by_keyboard(open_as: OpenAs
     page.wait_for_url(f"**{url(patient)}")
     assert "1 session was ended." in page.inner_text(".messagelist")
     assert OIDCSession.objects.get(user=patient.user).ended_at is not None
+
+
+def test_person_is_found_from_the_index_of_the_admin(open_as: OpenAs, patient: Any) -> None:
+    patient.user.first_name, patient.user.last_name = "Amina", "Keller"
+    patient.user.save()
+    get_user_model()._default_manager.create_user(username="keller-2", last_name="Keller")
+    page = open_as("Help desk")
+    page.goto("/admin/")
+    page.get_by_label("Find a person").fill("keller")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{FIND}?q=keller")
+    assert_accessible(page, "find-a-person")
+    page.click("a:text-is('Amina Keller')")
+    page.wait_for_url(f"**{url(patient)}")
+    assert page.inner_text("h1") == "Amina Keller"
+    page.get_by_label("Find a person").fill(str(patient.subject.uuid))
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{url(patient)}")

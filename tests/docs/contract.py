@@ -3,6 +3,7 @@
 import json
 import re
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def read_contract() -> dict[str, Any]:
     return {
         "actions": sorted(action.value for action in events.Action),
         "beat": {name: entry["task"] for name, entry in sorted(schedule.beat_schedule().items())},
-        "checks": sorted(set(re.findall(r"\b[EW]0\d\d\b", (ROOT / "docs/reference/checks.md").read_text()))),
+        "checks": sorted(set(re.findall(r"\b[EW]\d\d\d\b", (ROOT / "docs/reference/checks.md").read_text()))),
         "codes": sorted(code.value for code in errors.Code),
         "commands": _list_options(
             load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage.py", "phi_oidc")
@@ -40,16 +41,26 @@ def read_contract() -> dict[str, Any]:
     }
 
 
-def _list_options(parser: ArgumentParser, prefix: str = "phi_oidc") -> dict[str, list[str]]:
-    options, commands = [], {}
+def list_django_options(parser: ArgumentParser) -> set[str]:
+    """Return the options of every command of Django, which each subcommand has as well."""
+    return {option for action in parser._actions for option in action.option_strings if action.dest != "help"}
+
+
+def _list_options(parser: ArgumentParser) -> dict[str, list[str]]:
+    """Return the options of each subcommand without those of Django."""
+    return {f"phi_oidc{name}": options for name, options in _walk(parser, "", list_django_options(parser)) if name}
+
+
+def _walk(parser: ArgumentParser, prefix: str, omitted: set[str]) -> Iterator[tuple[str, list[str]]]:
+    options, subparsers = [], dict[str, ArgumentParser]()
     for action in parser._actions:
         if isinstance(action.choices, dict):
-            for name, subparser in action.choices.items():
-                commands |= _list_options(subparser, f"{prefix} {name}")
-        else:
+            subparsers |= action.choices
+        elif not omitted.issuperset(action.option_strings) or not action.option_strings:
             options.append("/".join(action.option_strings) or f"<{action.dest}>")
-    # Those of the command itself are Django's own.
-    return commands if prefix == "phi_oidc" else {prefix: sorted(options), **commands}
+    yield prefix, sorted(options)
+    for name, subparser in subparsers.items():
+        yield from _walk(subparser, f"{prefix} {name}", omitted)
 
 
 if __name__ == "__main__":

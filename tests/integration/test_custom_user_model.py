@@ -62,7 +62,11 @@ def sign_in_persons(tmp_path: Path, model: str, **environment_variables: str) ->
 
 @pytest.mark.each_database
 @pytest.mark.parametrize(
-    "model", ["UniqueEmail", "UniqueOptionalEmail", "UniqueLowerEmail", "EmailAsUserName", "EmailOnly"]
+    "model",
+    [
+        *("UniqueEmail", "UniqueOptionalEmail", "UniqueLowerEmail", "UniqueWhileActive"),
+        *("EmailAsUserName", "EmailOnly", "Bare"),
+    ],
 )
 def test_f1_second_person_can_sign_in_with_each_user_model(tmp_path: Path, model: str) -> None:
     result = sign_in_persons(tmp_path, model)
@@ -75,7 +79,7 @@ def test_f1_second_person_can_sign_in_with_each_user_model(tmp_path: Path, model
     for account in result["accounts"]:
         assert re.fullmatch(r"phi_[a-z2-7]{26}@account\.invalid", account["email"])
         assert account["password"].startswith("!"), "no password is usable"
-        assert re.fullmatch(r"phi_[a-z2-7]{26}", account.get("username", "phi_" + "a" * 26))
+        assert account["username"] is None or re.fullmatch(r"phi_[a-z2-7]{26}", account["username"])
     assert len({account["email"] for account in result["accounts"]}) == 2
 
 
@@ -103,6 +107,15 @@ def test_f1_hook_of_the_project_fills_what_cannot_be_derived(tmp_path: Path) -> 
     result = sign_in_persons(tmp_path, "RequiredNumber", TEST_BACKEND=backend)
     assert result["statuses"] == [302, 302, 302]
     assert result["checks"] == []
+
+
+@pytest.mark.each_database
+def test_f1_manager_that_cannot_create_an_account_is_reported_with_the_hook(tmp_path: Path) -> None:
+    result = sign_in_persons(tmp_path, "NoUserName")
+    assert result["statuses"] == [403, 403, 403]
+    assert {reason for reason, _ in result["refusals"]} == {"account_not_saved"}
+    ((check, message, hint),) = result["checks"]
+    assert (check, "'username'" in message, "create_user" in hint) == ("django_phi_oidc.E036", True, True)
 
 
 @pytest.mark.each_database

@@ -1,10 +1,7 @@
 """The OSCAL documents and the SBOM of an evidence pack are valid for compliance-trestle and for CycloneDX's schema."""
 
-import fcntl
 import json
 import subprocess
-import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,9 @@ from django.test import override_settings
 
 from tests.support.audit_log import PEM, sealed
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.validators import validators_python  # noqa: F401 -- a fixture
 
 pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]), pytest.mark.sqlite]
-ROOT = Path(__file__).resolve().parents[2]
 VALIDATE = """
 import sys
 from pathlib import Path
@@ -37,23 +34,6 @@ for model, name in ((ComponentDefinition, "component-definition"), (AssessmentRe
     if not document or not validators or not all(found.model_is_valid(document, True, folder) for found in validators):
         sys.exit(f"OSCAL: {name}")
 """
-
-
-@pytest.fixture(scope="session")
-def python() -> Path:
-    """Return the Python of an environment with the validators. It is created once, and again for other versions."""
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["validators"]
-    folder = ROOT / "build" / f"validators-{sys.version_info.major}.{sys.version_info.minor}"
-    folder.mkdir(parents=True, exist_ok=True)
-    program, installed = folder / "bin" / "python", folder / "installed.json"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not installed.exists() or json.loads(installed.read_text()) != wanted:
-            subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
-            pip = (program, "-m", "pip", "--disable-pip-version-check", "--quiet", "install")
-            subprocess.run([*pip, *wanted], check=True, timeout=400)
-            installed.write_text(json.dumps(wanted))
-    return program
 
 
 def write_evidence(file: Path) -> dict[str, Any]:
@@ -94,12 +74,12 @@ FAULTS: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
-def test_documents_are_valid_and_each_fault_is_found(python: Path, tmp_path: Path) -> None:
+def test_documents_are_valid_and_each_fault_is_found(validators_python: Path, tmp_path: Path) -> None:
     """One test: the validators take seconds to start, and the file is the same."""
     evidence = write_evidence(tmp_path / "evidence.json")
     assert len(evidence["oscal"]["assessment-results"]["results"][0]["observations"]) > 2
-    assert validate(python, tmp_path, evidence) == ""
+    assert validate(validators_python, tmp_path, evidence) == ""
     for name, break_document in FAULTS.items():
         broken = json.loads(json.dumps(evidence))
         break_document(broken)
-        assert validate(python, tmp_path, broken), name
+        assert validate(validators_python, tmp_path, broken), name

@@ -104,6 +104,29 @@ def test_manage_test_without_the_documented_line_fails(environment: dict[str, st
     assert_databases_unchanged(environment)
 
 
+@pytest.mark.each_database
+def test_own_runner_with_the_documented_mixin_passes(environment: dict[str, str], tmp_path: Path) -> None:
+    own = "from django.test.runner import DiscoverRunner as OwnTestRunner\n"
+    (tmp_path / "own_runner.py").write_text(own + block("testing", "mixin"))
+    environment["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
+    environment["HOST_TEST_RUNNER"] = "own_runner.PortalTestRunner"
+    output = run(environment, "manage.py", "test", "--pattern=hosttests_django.py", "hospital")
+    assert "Ran 13 tests" in output
+    assert_databases_unchanged(environment)
+
+
+@pytest.mark.each_database
+def test_documented_sign_in_at_the_mock_provider_passes(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "sign_in_tests.py").write_text(block("testing", "sign-in"))
+    (tmp_path / "conftest.py").write_text(block("testing", "plugins"))
+    output = run(environment, "manage.py", "test", "--pattern=sign_in_tests.py", str(tmp_path))
+    assert re.search(r"Ran 1 test\b", output)
+    (tmp_path / "fixture_tests.py").write_text(block("testing", "fixture"))
+    for file in ("sign_in_tests.py", "fixture_tests.py"):
+        assert "1 passed" in run(environment, "-m", "pytest", "--rootdir", str(tmp_path), str(tmp_path / file))
+    assert_databases_unchanged(environment)
+
+
 def test_serialized_rollback_in_a_host_project_passes(environment: dict[str, str]) -> None:
     assert "Ran 2 tests" in run(environment, "manage.py", "test", "--pattern=serialized_django.py", "hospital")
     assert "2 passed" in run(environment, "-m", "pytest", "hospital/serialized_pytest.py")

@@ -23,7 +23,8 @@ from django_phi_oidc.conf import providers
 from django_phi_oidc.crypto.keyring import get_keys
 from django_phi_oidc.individual_rights.accounting_copies import store_copy
 from django_phi_oidc.individual_rights.models import AccountingCopy
-from django_phi_oidc.sessions.models import PendingRevocation
+from django_phi_oidc.sessions.models import PendingRevocation, SessionEndJob
+from django_phi_oidc.siem.models import SinkCursor
 from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from tests.support.audit_log import events, sealed
@@ -32,8 +33,8 @@ from tests.support.person_page_fixtures import NOW, held, in_an_emergency
 
 APP = "django_phi_oidc"
 HOUR = timedelta(hours=1)
-PERSON = {"phi_oidc_person", "phi_oidc_person_act"}
-"""Pages without a model; they are tested with the person page."""
+PERSON = {"phi_oidc_person", "phi_oidc_person_act", "phi_oidc_person_search", "phi_oidc_reference"}
+"""Pages without a model; they are tested with the person page and the look-up of references."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,12 @@ class Page:
     @property
     def is_posted(self) -> bool:
         """Whether it accepts only POST."""
-        return self.model_admin.opts.model_name == "trailjob" and self.name in {"export", "verify", "download"}
+        names = {
+            "trailjob": {"export", "verify", "download"},
+            "activationcode": {"codes"},
+            "sessionendjob": {"continue"},
+        }
+        return self.name in names.get(self.model_admin.opts.model_name, ())
 
     def url(self, rows: dict[str, Any]) -> str:
         """Return the URL, with the row of the model if it needs one."""
@@ -170,6 +176,7 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
         "pairwisesubject": other.pk,
         "activationcode": ActivationCode.objects.get(user=invited).pk,
         "oidcsession": patient.session.pk,
+        "sessionendjob": _end_job(patient, asked_by).pk,
         "pendingrevocation": revocations[0].pk,
         "storedclaim": unheld.pk,
         "accountingcopy": AccountingCopy.objects.get().pk,
@@ -181,6 +188,7 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
         "auditevent": event,
         "auditcheckpoint": AuditCheckpoint.objects.latest("tree_size").pk,
         "trailjob": _jobs(asked_by),
+        "sinkcursor": SinkCursor.objects.update_or_create(name="siem", defaults={"due_at": NOW + HOUR})[0].pk,
         "subject": subject.uuid,
         "newcomer": invited.pk,
     }
@@ -199,6 +207,12 @@ def _trail(subject: Any, user: Any) -> list[uuid.UUID]:
     sealed(2, **refused, at=NOW - HOUR / 2, subject="")
     events(1, action=Action.AUDIT_VERIFIED, detail={"tree_size": 8, "findings": 0}, at=NOW)
     return ids
+
+
+def _end_job(patient: Any, asked_by: Any) -> SessionEndJob:
+    selection = {"user": str(patient.user.pk), "provider": "default"}
+    fields = {"requested_by": str(asked_by.pk), "requested_at": NOW - HOUR / 4, "done": 120, "total": 402}
+    return SessionEndJob.objects.create(id=uuid7(NOW), selection=selection, **fields)
 
 
 def _jobs(asked_by: Any) -> uuid.UUID:

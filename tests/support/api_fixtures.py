@@ -25,6 +25,9 @@ SCOPES = {"chart.read": [PERMISSION], "chart.write": ["portal.change_chart"]}
 APP = "https://portal.example/app/cb"
 EVERYTHING = {"databases": ["default", "phi_audit"], "transaction": True}
 
+CHALLENGES = 'Bearer realm="api", DPoP realm="api", algs="ES256 PS256 EdDSA Ed25519"'
+"""To a request without credentials."""
+
 Declare = Callable[..., None]
 
 

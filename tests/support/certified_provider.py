@@ -37,6 +37,7 @@ class ProviderProcess:
         self.ca_bundle = ca_bundle
         started = self._read_answer()
         self.issuer: str = started["issuer"]
+        self.origin = self.issuer
         self.code: str = started["code"]
         """The code of the second factor."""
 
@@ -56,7 +57,7 @@ class ProviderProcess:
         """Introspect a token over TLS, without code of this package. Spec: RFC 7662."""
         basic = base64.b64encode(f"{self.introspecting_client}:{urlencode({'': SECRET})[1:]}".encode()).decode()
         request = urllib.request.Request(
-            f"{self.issuer}{self.introspection_path}",
+            f"{self.issuer.rstrip('/')}{self.introspection_path}",
             data=urlencode({"token": token}).encode(),
             headers={"Authorization": f"Basic {basic}"},
         )
@@ -82,6 +83,10 @@ class ProviderProcess:
 
 class CertifiedProvider(ProviderProcess):
     """The npm oidc-provider."""
+
+    def configure(self, *clients: Mapping[str, Any], issuer_path: str = "", **options: Any) -> None:
+        super().configure(*clients, issuer_path=issuer_path, **options)
+        self.issuer = f"{self.origin}{issuer_path}"
 
     def rotate(self) -> None:
         """Replace the signing keys."""

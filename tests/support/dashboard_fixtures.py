@@ -13,6 +13,8 @@ from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.anomalies.models import SecurityAlert
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.officer_admin.hourly_counts import update_counts
+from django_phi_oidc.officer_admin.models import HourlyCount
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
@@ -78,6 +80,40 @@ def fill(now: datetime = NOW) -> None:
     sealed(3, action=Action.LOGIN_SUCCEEDED, detail={}, at=now - 2 * HOUR)
     events(2, action=Action.LOGIN_REFUSED, outcome="failure", reason="state_unknown", detail={}, at=now - HOUR)
     events(1, action=Action.AUDIT_VERIFIED, detail={"tree_size": 3, "findings": 0}, at=now)
+    update_counts(now=now)
+
+
+def fill_month(now: datetime = NOW) -> None:
+    """Create hourly counts of 35 days up to now, the newest of which are not usual."""
+    current = now.replace(minute=0, second=0, microsecond=0)
+    rows = []
+    for number in range(35 * 24):
+        hour = current - number * HOUR
+        by_day = 6 <= hour.hour < 18
+        is_attack = 20 <= number < 26
+        claims = {"day": 40, "week": 260, "month": 700, "quarter": 420, "older": 90}
+        numbers = {
+            ("sign_ins", ""): (22 + number % 7) if by_day else 3,
+            ("refusals", ""): 0,
+            ("refusals", "state_unknown"): 2 if by_day else 0,
+            ("refusals", "permission_missing"): number % 3,
+            ("refusals", "id_token_expired"): 90 if is_attack else 1,
+            ("refusals", "invalid_grant"): number % 2,
+            ("refusals", "acr_insufficient"): int(number % 9 == 0),
+            ("refusals", "nonce_mismatch"): int(number % 11 == 0),
+            ("live_sessions", ""): 80 + number % 40 if by_day else 20,
+            ("revocations", ""): 14 if is_attack else number % 3,
+            ("overdue", ""): 0,
+            ("alerts", ""): 2 if number < 26 else 0,
+            ("unsealed", ""): number % 5,
+            **{("claims", group): count + number % 30 for group, count in claims.items()},
+        }
+        rows += [
+            HourlyCount(day=hour.date(), hour=hour.hour, series=series, label=label, count=count)
+            for (series, label), count in numbers.items()
+        ]
+    HourlyCount.objects.all().delete()
+    HourlyCount.objects.bulk_create(rows)
 
 
 @pytest.fixture

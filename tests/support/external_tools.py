@@ -113,15 +113,74 @@ def lemonldap() -> Found:
     return Found(missing="Debian's packages of LemonLDAP::NG and Starman are not installed: .ci/run lists them")
 
 
+@cache
+def compose() -> Found:
+    """Return the path of Docker Compose, which reads a compose file without an engine."""
+    path = shutil.which("docker-compose")
+    return Found(where=path) if path else Found(missing="the Debian package docker-compose is not installed")
+
+
+@cache
+def kustomize() -> Found:
+    """Return the path of kustomize."""
+    path = shutil.which("kustomize")
+    return Found(where=path) if path else Found(missing="the Debian package kustomize is not installed")
+
+
+@cache
+def nginx() -> Found:
+    """Return the path of nginx."""
+    # Debian installs it where the search path of some users does not lead.
+    path = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    return Found(where=path) if path else Found(missing="the Debian package nginx is not installed")
+
+
+@cache
+def pgbouncer() -> Found:
+    """Return the path of PgBouncer."""
+    path = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    return Found(where=path) if path else Found(missing="the Debian package pgbouncer is not installed")
+
+
+@cache
+def systemd() -> Found:
+    """Return the path of systemd-analyze."""
+    path = shutil.which("systemd-analyze")
+    return Found(where=path) if path else Found(missing="the Debian package systemd is not installed")
+
+
+@cache
+def allauth() -> Found:
+    """Return the folder of django-allauth."""
+    spec = importlib.util.find_spec("allauth")
+    return Found(where=str(spec.origin)) if spec else Found(missing="django-allauth is not installed")
+
+
+@cache
+def spid_cie() -> Found:
+    """Return the path of a Python with the federation software of the Italian government, spid_cie_oidc."""
+    path = INTEROP / "spid_cie" / ".venv" / "bin" / "python"
+    if path.is_file() and subprocess.run([path, "-c", "import spid_cie_oidc"], check=False).returncode == 0:
+        return Found(where=str(path))
+    return Found(missing="tests/integration/interop/spid_cie/requirements.txt is not installed in its .venv")
+
+
 PARTS: dict[str, Callable[[], Found]] = {
+    "allauth": allauth,
     "browser": browser,
+    "compose": compose,
     "gettext": gettext,
     "glewlwyd": glewlwyd,
+    "kustomize": kustomize,
     "lemonldap": lemonldap,
+    "nginx": nginx,
     "node": node,
     "openssl": openssl,
+    "pgbouncer": pgbouncer,
     "redis": redis,
     "rabbitmq": rabbitmq,
+    "spid_cie": spid_cie,
+    "systemd": systemd,
 }
 
 

@@ -2,6 +2,7 @@
 
 import re
 from http.client import HTTPConnection
+from ssl import SSLSocket
 from urllib.parse import urlsplit
 
 from django_phi_oidc.testing.attack import browser
@@ -29,7 +30,7 @@ class Browser(InProcessBrowser):
 
     def _dispatch(self, method: str, url: str, body: bytes | None) -> PortalResponse:
         parts = urlsplit(url)
-        connection = HTTPConnection(urlsplit(self.base_url).netloc, timeout=60)
+        connection = self._connect()
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         headers = {"Cookie": cookies, "Connection": "close", **self.headers}
         if body is not None:
@@ -38,18 +39,23 @@ class Browser(InProcessBrowser):
             target = parts._replace(scheme="", netloc="", fragment="").geturl()
             connection.request(method, target, body=body, headers=headers)
             assert connection.sock is not None
-            sock = connection.sock.dup()
+            # Only a proxy uses TLS here, and it does not wait for the end of the request.
+            sock = None if isinstance(connection.sock, SSLSocket) else connection.sock.dup()
             response = connection.getresponse()
             page = PortalResponse(response.status, response.headers.get("Location", ""), "", response.getheaders())
             page.body = response.read().decode()
             # The server closes the connection after the request is finished and its database connections are closed.
-            with sock:
-                while sock.recv(4096):
-                    pass
+            if sock is not None:
+                with sock:
+                    while sock.recv(4096):
+                        pass
         finally:
             connection.close()
         self._store_cookies(response.headers.get_all("Set-Cookie", []))
         return page
+
+    def _connect(self) -> HTTPConnection:
+        return HTTPConnection(urlsplit(self.base_url).netloc, timeout=60)
 
 
 def state_cookies(browser: InProcessBrowser) -> list[str]:

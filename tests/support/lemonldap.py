@@ -32,15 +32,16 @@ class LemonLDAP:
         self.issuer = f"{url}/"
 
     def introspect(self, token: str) -> dict[str, Any]:
-        """Introspect a token as the client, without code of this package. Spec: RFC 7662."""
-        answer = requests.post(
-            f"{self.url}/oauth2/introspect",
-            data={"token": token},
-            auth=("portal", SECRET),
-            verify=self.ca_bundle,
-            timeout=20,
-        )
-        return dict(answer.json())
+        """Introspect an access token as the client, without code of this package. Spec: RFC 7662."""
+        return dict(self._send("introspect", token=token).json())
+
+    def refresh(self, token: str) -> requests.Response:
+        """Use a refresh token as the client, without code of this package."""
+        return self._send("token", grant_type="refresh_token", refresh_token=token)
+
+    def _send(self, path: str, **fields: str) -> requests.Response:
+        url = f"{self.url}/oauth2/{path}"
+        return requests.post(url, data=fields, auth=("portal", SECRET), verify=self.ca_bundle, timeout=20)
 
 
 @contextmanager

@@ -11,3 +11,9 @@ def override_phi_oidc(base: Mapping[str, Any], **options: Any) -> dict[str, Any]
     """Return base with other options; a group is merged, all else is replaced."""
     merged = {name: {**base.get(name, {}), **value} for name, value in options.items() if name in GROUPS}
     return {**base, **options, **merged}
+
+
+def remove_phi_oidc(settings: Any) -> None:
+    """Delete the setting until the end of the test. Deletion sends no signal, so drop the parsed setting first."""
+    settings.PHI_OIDC = {}
+    del settings.PHI_OIDC

@@ -88,6 +88,7 @@ def _unmodified(op: DemoProvider, portal: str) -> Iterator[DemoProvider]:
         op.state.scope_claims_in_id_token = False
         op.state.heart_claims = False
         op.par = "off"
+        op.state.dpop, op.state.dpop_nonce = "off", ""
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from django.test import Client
 from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.audit.request_context import SESSION_KEY
+from django_phi_oidc.audit.request_context import ASSURANCE_KEY, SESSION_KEY, build_assurance_entry
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.token import TokenResponse
@@ -32,6 +32,7 @@ from django_phi_oidc.sessions.activity import TIMES_KEY, create_times_entry
 from django_phi_oidc.sessions.kept_id_token import KeptIDToken, reduce_id_token
 from django_phi_oidc.sessions.lifecycle import start_session
 from django_phi_oidc.sessions.models import OIDCSession
+from django_phi_oidc.sessions.sign_in_places import SignInPlace
 from django_phi_oidc.subjects.models import PairwiseSubject
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -199,12 +200,23 @@ def keep(token: str) -> KeptIDToken:
 
 @pytest.fixture
 def sign_in() -> Callable[..., SignedIn]:
-    """Return a function that signs a new user in; the test needs the marker django_db."""
+    """Return a function that signs a new user in, or that of `again`; the test needs the marker django_db."""
 
-    def make(*, refresh_token: str = REFRESH_TOKEN, claims: dict[str, Any] | None = None) -> SignedIn:
-        user = get_user_model()._default_manager.create_user(username=uuid.uuid4().hex)
-        subject = PairwiseSubject.objects.create(
-            uuid=uuid.uuid4(), user=user, issuer="https://op", first_seen_at=NOW, last_seen_at=NOW
+    def make(
+        *,
+        refresh_token: str = REFRESH_TOKEN,
+        claims: dict[str, Any] | None = None,
+        again: SignedIn | None = None,
+        place: SignInPlace = SignInPlace(),  # noqa: B008 -- immutable
+        auth_time: datetime | None = None,
+    ) -> SignedIn:
+        user = again.user if again else get_user_model()._default_manager.create_user(username=uuid.uuid4().hex)
+        subject = (
+            again.subject
+            if again
+            else PairwiseSubject.objects.create(
+                uuid=uuid.uuid4(), user=user, issuer="https://op", first_seen_at=NOW, last_seen_at=NOW
+            )
         )
         session_id = uuid.uuid4()
         store = import_module(django_settings.SESSION_ENGINE).SessionStore()
@@ -213,6 +225,8 @@ def sign_in() -> Callable[..., SignedIn]:
         store[HASH_SESSION_KEY] = user.get_session_auth_hash()
         store[SESSION_KEY] = str(session_id)
         store[TIMES_KEY] = create_times_entry(clock.now())
+        if auth_time:
+            store[ASSURANCE_KEY] = build_assurance_entry(acr="", auth_time=auth_time)
         store.create()
         store.save()
         session = start_session(
@@ -234,8 +248,9 @@ def sign_in() -> Callable[..., SignedIn]:
             auth_time=NOW,
             acr="",
             now=clock.now(),
+            place=place,
         )
-        for name, retention in (("birthdate", None), ("address", NOW + timedelta(days=1))):
+        for name, retention in () if again else (("birthdate", None), ("address", NOW + timedelta(days=1))):
             StoredClaim.objects.create(
                 subject=subject,
                 name=name,

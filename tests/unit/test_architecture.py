@@ -31,7 +31,8 @@ MIRRORED_NAMES = {
     # What Django, Celery and pytest load, in the root and in each feature.
     *("admin", "decorators", "forms", "middleware", "models", "receivers", "tasks", "views", "phi_oidc"),
     # The pure declaration in config/, the check in checks/, the subcommand, and the feature that acts on it.
-    *("admin_assurance", "apis", "claims", "configuration", "delivery", "emergency", "roles", "sinks", "keys"),
+    *("admin_assurance", "apis", "claims", "configuration", "delivery", "emergency", "federation", "roles", "sinks"),
+    "keys",
     # The specification in oidc/, the client's use of it, and the mock provider's endpoint.
     *("authorization_request", "client_auth", "introspection", "registration", "revocation", "rp_initiated_logout"),
     *("token", "userinfo"),
@@ -43,10 +44,10 @@ PLANTED_VIOLATIONS = {
     "a module without a layer": ("utils.py", ""),
     "an import that points up": ("oidc/__init__.py", "from django_phi_oidc import conf\n"),
     "a framework in the pure core": ("oidc/__init__.py", "import django.conf\n"),
-    "an import between neighbours": ("access/__init__.py", "from django_phi_oidc import subjects\n"),
+    "an import between neighbours": ("anomalies/__init__.py", "from django_phi_oidc import evidence\n"),
     "a feature in the core": ("sessions/__init__.py", "from django_phi_oidc import anomalies\n"),
 }
-PURE_MODULES = ("access.policy", "audit.formats", "config", "errors", "merkle", "oidc")
+PURE_MODULES = ("access.policy", "audit.formats", "config", "errors", "merkle", "oidc", "project_settings")
 WRITE_OF_AN_END = re.compile(
     r"""\b(ended_at|end_reason)\b["']?\s*(=(?!=)|:)(?!\s*(None\b|models\.|.*[."](ended_at|end_reason)\b))"""
 )

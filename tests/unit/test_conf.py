@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy
 
 from django_phi_oidc import conf
 from django_phi_oidc.config.options import Options
-from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.phi_oidc_settings import override_phi_oidc, remove_phi_oidc
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.django_db(databases=["default", "phi_audit"])]
 WRONG: dict[str, Any] = {
@@ -72,7 +72,7 @@ def test_setting_that_is_no_dictionary_is_refused(settings: Any, declared: Any) 
 
 
 def test_missing_setting_has_defaults(settings: Any) -> None:
-    del settings.PHI_OIDC
+    remove_phi_oidc(settings)
     assert (conf.providers(), conf.emergency(), conf.get_key_source("encryption")) == ({}, None, None)
     assert conf.list_mistakes() == []
 
@@ -108,4 +108,4 @@ def test_emergency_without_any_mail_address_is_refused(settings: Any) -> None:
 
 
 def test_top_level_options_are_few() -> None:
-    assert len(Options.__dataclass_fields__) == 23
+    assert len(Options.__dataclass_fields__) == 24

@@ -28,7 +28,7 @@ def test_default_message_is_the_description_of_the_code() -> None:
     assert str(errors.CallbackError(Code.STATE_MISSING, "No state.")) == "No state."
 
 
-@pytest.mark.parametrize(("status", "is_provider_fault"), [(400, False), (503, True)])
+@pytest.mark.parametrize(("status", "is_provider_fault"), [(400, False), (429, True), (499, False), (500, True)])
 def test_error_of_an_endpoint_is_the_providers_fault_by_its_status(status: int, is_provider_fault: bool) -> None:
     assert errors.TokenError(status=status).is_provider_fault is is_provider_fault
     assert errors.PARError(status=status).is_provider_fault is is_provider_fault

@@ -6,20 +6,14 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.utils.text import capfirst
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from ..._internal.visible_text import validate_visible_text
-from ..policy import EMERGENCY_PURPOSES, PURPOSES, is_resource_reference
+from ..policy import EMERGENCY_PURPOSES, is_resource_reference
+from ..purposes import get_purpose_label
 from .models import ALL_RESOURCES, ReviewVerdict
 
 MAX_TEXT_LENGTH = 2000
-
-
-def get_purpose_label(code: str) -> str:
-    """Return the translated HL7 label of a purpose, or the code itself if HL7 does not define it."""
-    return capfirst(gettext(PURPOSES[code])) if code in PURPOSES else code
 
 
 class EmergencyForm(forms.Form):
@@ -69,5 +63,9 @@ class EmergencyReviewForm(forms.Form):
 
     verdict = forms.ChoiceField(label=_("Verdict"), choices=ReviewVerdict.choices, widget=forms.RadioSelect)
     note = forms.CharField(
-        label=_("Note"), max_length=MAX_TEXT_LENGTH, required=False, widget=forms.Textarea(attrs={"rows": 4})
+        label=_("Note"),
+        max_length=MAX_TEXT_LENGTH,
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 4}),
+        help_text=_("Optional. Stored encrypted, and not written to the audit log."),
     )

@@ -45,7 +45,8 @@ COUNTING_PERIOD = timedelta(hours=24)
 """How long an opening counts towards `max_unreviewed`."""
 OWN_EMERGENCY, STILL_OPEN, ALREADY_REVIEWED = "own_emergency", "still_open", "already_reviewed"
 EXPIRY_BATCH_SIZE = 500
-_LATE_EVENT_MARGIN = timedelta(minutes=1)
+LATE_EVENT_MARGIN = timedelta(minutes=1)
+"""A request that began before the end of an emergency may be decided a moment later."""
 
 
 @sensitive_variables("reason")
@@ -113,8 +114,11 @@ def open_emergency(
     return emergency
 
 
-def record_emergency_refusal(actor: Actor, code: str, *, now: datetime, resource: str = "", purpose: str = "") -> None:
-    """Commit the event of a refusal, without values of an invalid form, and its alert. Raises: AuditUnavailable."""
+def record_emergency_refusal(actor: Actor, code: str, *, now: datetime, resource: str = "", purpose: str = "") -> UUID:
+    """Commit the event of a refusal, without values of an invalid form, and its alert, and return its id.
+
+    Raises: AuditUnavailable.
+    """
     refusal = NewEvent(
         action=Action.EMERGENCY_REFUSED,
         origin=actor.origin,
@@ -126,7 +130,7 @@ def record_emergency_refusal(actor: Actor, code: str, *, now: datetime, resource
         detail={},
     )
     alert = NewEvent(action=Action.ALERT_RAISED, origin=actor.origin, now=now, detail={"rule": "emergency_limit"})
-    record_many([refusal, alert] if code == TOO_MANY_UNREVIEWED else [refusal])
+    return record_many([refusal, alert] if code == TOO_MANY_UNREVIEWED else [refusal])[0]
 
 
 def close_emergencies(
@@ -168,6 +172,9 @@ def review_emergency(pk: UUID, *, actor: Actor, verdict: ReviewVerdict, note: st
         if not refusal:
             row.reviewed_by, row.reviewed_at, row.verdict = str(actor.user.pk), now, verdict
             row.note = note.strip() or None  # type: ignore[assignment]  # plain text is assigned, see fields.py
+            if row.alerted_at is not None:
+                # The reminder is not needed any more.
+                row.alert_due_at = None
             row.save(force_update=True)
             detail = {"verdict": str(verdict)}
             enqueue_many([_create_event(Action.EMERGENCY_REVIEWED, row, detail, origin=actor.origin, now=now)])
@@ -183,8 +190,7 @@ def list_emergency_events(emergency: EmergencyAccess) -> Iterator[AuditEvent]:
 
     Raises: AuditUnavailable; RowUnreadable if an event of that person and time was altered and cannot be parsed.
     """
-    # A request that began before the end may be decided a moment later.
-    until = (emergency.closed_at or emergency.expires_at) + _LATE_EVENT_MARGIN
+    until = emergency.get_end() + LATE_EVENT_MARGIN
     for event in iterate_events(EventFilters(actor=emergency.actor, since=emergency.opened_at, until=until)):
         if str(emergency.pk) in event.detail:
             yield event

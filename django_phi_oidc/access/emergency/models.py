@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 
 from ...fields import SealedTextField
 
@@ -34,6 +35,9 @@ class EmergencyQuerySet(models.QuerySet["EmergencyAccess"]):
 
     def awaiting_review(self, *, now: datetime) -> Self:
         return self.filter(reviewed_at=None).exclude(closed_at=None, expires_at__gt=now)
+
+    def ended_before(self, time: datetime) -> Self:
+        return self.filter(Q(closed_at__lte=time) | Q(closed_at=None, expires_at__lte=time))
 
 
 class EmergencyAccess(models.Model):
@@ -76,9 +80,9 @@ class EmergencyAccess(models.Model):
         verbose_name, verbose_name_plural = _("emergency access"), _("emergency accesses")
         default_permissions = ("view",)
         permissions = (
-            ("open_emergencyaccess", "Can open emergency access to one resource"),
-            ("open_emergencyaccess_everywhere", "Can open emergency access to every resource"),
-            ("review_emergencyaccess", "Can review emergency access of other persons, and close it"),
+            ("open_emergencyaccess", gettext_noop("Can open emergency access to one resource")),
+            ("open_emergencyaccess_everywhere", gettext_noop("Can open emergency access to every resource")),
+            ("review_emergencyaccess", gettext_noop("Can review emergency access of other persons, and close it")),
         )
         indexes = (
             models.Index(fields=["expires_at"], condition=Q(closed_at=None), name="phi_oidc_emergency_open"),
@@ -105,3 +109,7 @@ class EmergencyAccess(models.Model):
     def has_ended(self, *, now: datetime) -> bool:
         """Return whether it is closed or expired, and so grants nothing."""
         return self.closed_at is not None or self.expires_at <= now
+
+    def get_end(self) -> datetime:
+        """Return when it ended, or will end at the latest."""
+        return self.closed_at or self.expires_at

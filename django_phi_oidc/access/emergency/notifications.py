@@ -1,7 +1,8 @@
-"""Mail the privacy officer about each emergency, at least once.
+"""Mail the privacy officer about each emergency, at least once, and once more if its review is overdue.
 
-The row stores when its mail is due. A sender leases the row first: a killed worker or an unavailable mail server delays
-the mail, and a worker killed after the mail server accepted it sends it twice. The mail names no patient and no reason.
+The row stores when its next mail is due. A sender leases the row first: a killed worker or an unavailable mail server
+delays the mail, and a worker killed after the mail server accepted it sends it twice. The mail names no patient and no
+reason.
 """
 
 import logging
@@ -14,6 +15,7 @@ from django.core.mail import send_mail
 from django.db import transaction
 from django.utils.translation import gettext, gettext_noop, override
 
+from ..purposes import get_purpose_label
 from .models import EmergencyAccess
 
 logger = logging.getLogger("django_phi_oidc.access")
@@ -31,17 +33,35 @@ Purpose: %(purpose)s
 Opened: %(opened_at)s (UTC)
 Ends: %(expires_at)s (UTC), unless it is closed before
 
-It is waiting for your review in the admin, under "Emergency accesses". The resource and the reason are shown there.
+Review it in the admin, under "Emergency accesses", after it has ended. The record and the reason are shown there.
+""")
+_REMINDER_SUBJECT = gettext_noop("The review of an emergency access is overdue")
+_REMINDER_BODY = gettext_noop("""\
+An emergency access has not been reviewed in time.
+
+Emergency: %(id)s
+Account: %(actor)s
+Purpose: %(purpose)s
+Opened: %(opened_at)s (UTC)
+
+Review it in the admin, under "Emergency accesses". The record and the reason are shown there.
 """)
 
 
-def send_due_alerts(*, mail_to: Sequence[str], now: datetime) -> int:
-    """Send the due mails, and return how many a mail server accepted. A failed mail is due again after RETRY_DELAY."""
+def send_due_alerts(*, mail_to: Sequence[str], now: datetime, review_within: timedelta | None = None) -> int:
+    """Send the due mails, and return how many a mail server accepted. A failed mail is due again after RETRY_DELAY.
+
+    review_within: how long after its end a review is due; None: no reminders.
+    """
     due = EmergencyAccess.objects.filter(alert_due_at__lte=now).order_by("alert_due_at", "pk")
-    return sum(_send_alert(row, mail_to=mail_to, now=now) for row in due.defer("reason", "note")[:MAIL_BATCH_SIZE])
+    rows = due.defer("reason", "note")[:MAIL_BATCH_SIZE]
+    return sum(_send_alert(row, mail_to=mail_to, now=now, review_within=review_within) for row in rows)
 
 
-def _send_alert(emergency: EmergencyAccess, *, mail_to: Sequence[str], now: datetime) -> bool:
+def _send_alert(
+    emergency: EmergencyAccess, *, mail_to: Sequence[str], now: datetime, review_within: timedelta | None
+) -> bool:
+    is_reminder = emergency.alerted_at is not None
     row = EmergencyAccess.objects.filter(pk=emergency.pk)
     with transaction.atomic():
         # A stopped process that locks one row must not hold up the mails of the others.
@@ -53,18 +73,26 @@ def _send_alert(emergency: EmergencyAccess, *, mail_to: Sequence[str], now: date
     except Exception as error:  # noqa: BLE001 -- of any mail backend: the other mails must be sent
         logger.error("The mail of emergency %s was not sent: %s.", emergency.pk, type(error).__name__)  # noqa: TRY400
         return False
-    row.update(alert_due_at=None, alerted_at=now)
+    if is_reminder:
+        row.update(alert_due_at=None)
+        return True
+    row.update(alerted_at=now, alert_due_at=emergency.expires_at + review_within if review_within else None)
+    # It may have been reviewed in the meantime: after an outage of the mail server, for example.
+    row.exclude(reviewed_at=None).update(alert_due_at=None)
     return True
 
 
 def _send_mail(emergency: EmergencyAccess, mail_to: Sequence[str]) -> None:
-    parameters: dict[str, Any] = {"id": emergency.pk, "actor": emergency.actor, "purpose": emergency.purpose}
+    parameters: dict[str, Any] = {"id": emergency.pk, "actor": emergency.actor, "purpose": ""}
     for name in ("opened_at", "expires_at"):
         parameters[name] = getattr(emergency, name).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
     # In the language of the site, not of the current request.
     with override(settings.LANGUAGE_CODE):
+        parameters["purpose"] = get_purpose_label(emergency.purpose)
         if emergency.is_local:
             parameters["actor"] = gettext(_LOCAL_ACCOUNT) % parameters
-        subject, body = gettext(_SUBJECT), gettext(_BODY) % parameters
+        is_reminder = emergency.alerted_at is not None
+        subject, body = (_REMINDER_SUBJECT, _REMINDER_BODY) if is_reminder else (_SUBJECT, _BODY)
+        subject, body = gettext(subject), gettext(body) % parameters
     # One mail to all recipients: only the mail server knows which of them it reached.
     send_mail(subject, body, None, list(mail_to))

@@ -8,9 +8,10 @@ from . import lifecycle, notifications
 
 @periodic_task("phi_oidc.tend_emergencies")
 def tend_emergencies() -> None:
-    """Record expired emergencies, and mail the privacy officer about new ones. Idempotent."""
+    """Record expired emergencies, and mail the privacy officer about new and overdue ones. Idempotent."""
     try:
         lifecycle.mark_expired_emergencies(now=clock.now())
     finally:
         if (declaration := conf.emergency()) is not None:
-            notifications.send_due_alerts(mail_to=declaration.mail_to, now=clock.now())
+            recipients, period = declaration.mail_to, declaration.review_within
+            notifications.send_due_alerts(mail_to=recipients, now=clock.now(), review_within=period)

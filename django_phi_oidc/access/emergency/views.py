@@ -16,7 +16,7 @@ from django.views.generic import View
 
 from ... import conf
 from ..._internal import clock
-from ...audit.request_context import Actor
+from ...audit.request_context import Actor, keep_reference
 from ...config.emergency import EmergencyDeclaration
 from ...errors import AuditUnavailable, EmergencyRefused
 from ..enforcement import deny, enforce_assurance, redirect_to_sign_in, render_unavailable
@@ -27,7 +27,7 @@ from .assurance import get_emergency_assurance
 from .forms import EmergencyForm
 from .lifecycle import TOO_MANY_UNREVIEWED, close_emergencies, open_emergency, record_emergency_refusal
 from .models import ALL_RESOURCES, CloseReason
-from .queries import can_open, can_open_any, has_session, list_open_emergencies
+from .queries import OPEN_PERMISSION, can_open, can_open_any, has_session, list_open_emergencies
 
 
 @method_decorator([csrf_protect, sensitive_post_parameters("reason"), sensitive_variables()], name="dispatch")
@@ -50,8 +50,8 @@ class EmergencyView(View):
             # A person who has lost the permission may still see and close open emergencies.
             can_see = request.method != "POST" and list_open_emergencies(self.actor.user, now=clock.now())
             if not (self.can_open_any or can_see):
-                record_emergency_refusal(self.actor, PERMISSION_MISSING, now=clock.now())
-                return deny(request)
+                keep_reference(request, record_emergency_refusal(self.actor, PERMISSION_MISSING, now=clock.now()))
+                return deny(request, permission=OPEN_PERMISSION)
             # A person who may only see and close emergencies needs no stronger sign-in. A local account has none.
             assurance = get_emergency_assurance(request.session) if self.can_open_any else Assurance()
             if not self.actor.is_local and (refusal := enforce_assurance(request, assurance)):
@@ -73,9 +73,9 @@ class EmergencyView(View):
         try:
             open_emergency(self.actor, **fields, duration=duration, now=clock.now())
         except EmergencyRefused as refusal:
-            text = _("You are not allowed to open this.")
+            text = _("You do not have the permission to open emergency access to this record.")
             if refusal.reason == TOO_MANY_UNREVIEWED:
-                text = _("Too many of your emergency accesses were not reviewed yet. Call the privacy officer.")
+                text = _("Too many of your emergency accesses still wait for a review. Call the privacy officer.")
             form.add_error(None, text)
             return self._render_page(request, form, status=403)
         return set_private_headers(HttpResponseRedirect(_get_next_url(request) or reverse("oidc_emergency")))

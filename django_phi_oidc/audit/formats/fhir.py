@@ -66,6 +66,7 @@ ACTION_MAPPING: Mapping[str, AuditEventType] = {
     Action.LOGOUT_REFUSED: AuditEventType(_AUTHENTICATION, (_LOGOUT,), "E"),
     Action.SESSION_RENEWED: AuditEventType(_AUTHENTICATION, (_LOGIN,), "E"),
     Action.SESSION_ENDED: AuditEventType(_AUTHENTICATION, (_LOGOUT,), "E"),
+    Action.SESSION_END_REQUESTED: AuditEventType(_AUTHENTICATION, (_LOGOUT,), "E"),
     Action.TOKEN_REVOKED: AuditEventType(_AUTHENTICATION, (), "D"),
     Action.TOKEN_REVOCATION_FAILED: AuditEventType(_AUTHENTICATION, (), "D"),
     Action.CLAIM_STORED: _rest_event_type("create", "C"),
@@ -103,6 +104,7 @@ ACTION_MAPPING: Mapping[str, AuditEventType] = {
     Action.ALERT_ACKNOWLEDGED: AuditEventType(_SECURITY_ALERT, (), "U"),
     Action.ALERT_MUTED: AuditEventType(_SECURITY_ALERT, (), "C"),
     Action.ALERT_UNMUTED: AuditEventType(_SECURITY_ALERT, (), "U"),
+    Action.DELIVERY_REQUESTED: AuditEventType(_LOG_USED, (), "U"),
     Action.CONFIGURATION_CHANGED: AuditEventType(_SECURITY_ALERT, (_SECURITY_CONFIGURATION,), "U"),
 }
 _UNKNOWN_ACTION = AuditEventType(_coding(DCM, "110100", "Application Activity"), (), "E")

@@ -35,6 +35,7 @@ ACTION_MAPPING: Mapping[str, tuple[int, tuple[int, str], str]] = {
     Action.LOGOUT_REFUSED: (AUTHENTICATION, _LOGOFF, ""),
     Action.SESSION_RENEWED: (AUTHENTICATION, _LOGON, ""),
     Action.SESSION_ENDED: (AUTHENTICATION, _LOGOFF, ""),
+    Action.SESSION_END_REQUESTED: (ENTITY_MANAGEMENT, _UPDATE, "SessionEndJob"),
     Action.TOKEN_REVOKED: (ENTITY_MANAGEMENT, _DELETE, "Token"),
     Action.TOKEN_REVOCATION_FAILED: (ENTITY_MANAGEMENT, _DELETE, "Token"),
     Action.CLAIM_STORED: (ENTITY_MANAGEMENT, _CREATE, "Claim"),
@@ -72,6 +73,7 @@ ACTION_MAPPING: Mapping[str, tuple[int, tuple[int, str], str]] = {
     Action.ALERT_ACKNOWLEDGED: (ENTITY_MANAGEMENT, _UPDATE, "SecurityAlert"),
     Action.ALERT_MUTED: (ENTITY_MANAGEMENT, _CREATE, "AlertMute"),
     Action.ALERT_UNMUTED: (ENTITY_MANAGEMENT, _UPDATE, "AlertMute"),
+    Action.DELIVERY_REQUESTED: (ENTITY_MANAGEMENT, _UPDATE, "Sink"),
     Action.CONFIGURATION_CHANGED: (ENTITY_MANAGEMENT, _UPDATE, "Configuration"),
 }
 """For each action: the class, the activity, and the type of the entity."""

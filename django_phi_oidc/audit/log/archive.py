@@ -13,10 +13,10 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from ..._internal.batches import split_into_batches
 from ...errors import ProofInvalid
 from ...merkle.checkpoint import LogKey, verify_checkpoint
 from ...merkle.compact import CompactRange
@@ -93,7 +93,7 @@ def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
             raise ProofInvalid("The header of the archive is not valid.") from error
         restore_events: list[tuple[int, bytes]] = []
         events = enumerate(_read_events(file), start=header["first"])
-        while batch := list(islice(events, BATCH_SIZE)):
+        for batch in split_into_batches(events, BATCH_SIZE):
             restore_events += [event for event in batch if is_restore_event(event[1])]
             tree.extend([hash_leaf(canonical) for _, canonical in batch])
             if tree.size > checkpoint.tree_size:

@@ -1,14 +1,16 @@
-"""Authentication by an access token of a provider, for the user on whose behalf it is used. It writes nothing.
+"""Authentication by an access token of a provider, for the user on whose behalf it is used.
 
-UserInfo is not used, because it does not say for which audience a token was issued.
-Spec: RFC 6750, RFC 9068, RFC 7662.
+It writes nothing but that a DPoP proof was used. UserInfo is not used, because it does not say for which audience a
+token was issued. Spec: RFC 6750, RFC 9068, RFC 7662, RFC 8705 3, RFC 9440, RFC 9449.
 """
 
 import re
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.http import QueryDict
+from django.http import HttpRequest, QueryDict
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -18,11 +20,13 @@ from ..._internal import clock
 from ...access.no_store import mark_response_private
 from ...access.responses import format_bearer_challenge
 from ...audit.events import Origin
-from ...audit.request_context import get_client_ip, get_request_id
+from ...audit.request_context import get_client_ip, get_request_id, is_from_trusted_proxy
+from ...config.certificates import compute_certificate_thumbprint
 from ...crypto import keyring
 from ...errors import (
     AccessTokenInvalid,
     Code,
+    DPoPProofInvalid,
     IntrospectionFailed,
     KeyNotFound,
     KeyRingError,
@@ -33,16 +37,28 @@ from ...errors import (
 )
 from ...oidc.access_token import (
     BEARER_TOKEN_TYPE,
+    DPOP_TOKEN_TYPE,
     AccessToken,
     ResourceServer,
     get_resource_server,
     verify_access_token,
 )
+from ...oidc.dpop import VerifiedProof, verify_proof
 from ...provider.introspection_cache import introspect_token
 from ...provider.registry import get_provider
 from ...sessions.token_revocation import is_revoked
 from ...subjects.linking import find_linked_subject
-from .exceptions import REALM, TOKEN_MISPLACED, invalid_request, invalid_token, report_api_refusal, service_unavailable
+from .dpop_proof import NONCE_REQUIRED, accept_proof, create_nonce, format_dpop_challenge
+from .exceptions import (
+    REALM,
+    TOKEN_MISPLACED,
+    invalid_proof,
+    invalid_request,
+    invalid_token,
+    nonce_required,
+    report_api_refusal,
+    service_unavailable,
+)
 from .scoped_user import ScopedUser
 
 PROVIDER_TIMEOUT_SECONDS = 2.0
@@ -50,21 +66,28 @@ PROVIDER_TIMEOUT_SECONDS = 2.0
 FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"
 TOKEN_PARAMETER = "access_token"
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_BYTE_SEQUENCE = re.compile(r":((?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?):")
+"""Spec: RFC 8941 3.3.5. Servers join repeated headers by a comma, which no byte sequence contains."""
 
 
 @sensitive_variables("token")
-def verify_bearer_token(token: str, *, audience: ResourceServer, now: datetime) -> AccessToken:
+def verify_bearer_token(
+    token: str, *, audience: ResourceServer, proofs: Mapping[str, str], now: datetime
+) -> AccessToken:
     """Return the verified access token, by its signature or by introspection, as the API is declared.
 
+    proofs: of this request, as of validate_confirmation.
     Raises: AccessTokenInvalid; TransportError, MetadataError, IntrospectionFailed, if it could not be verified.
-    Spec: RFC 9068 4; RFC 7662 2.
+    Spec: RFC 9068 4; RFC 7662 2; RFC 8705 3.
     """
     provider, timeout = get_provider(audience.provider.name), PROVIDER_TIMEOUT_SECONDS
     if audience.api.method == "introspection":
-        return introspect_token(token, audience=audience, provider=provider, now=now, timeout_seconds=timeout)
+        return introspect_token(
+            token, audience=audience, provider=provider, proofs=proofs, now=now, timeout_seconds=timeout
+        )
     try:
         keys = provider.get_key_set(timeout_seconds=timeout)
-        return verify_access_token(token, keys=keys, resource_server=audience, now=now)
+        return verify_access_token(token, keys=keys, resource_server=audience, proofs=proofs, now=now)
     except KeyNotFound as error:
         # Not certain: the keys could not be fetched again now, so the provider may have a newer key.
         if not error.is_certain:
@@ -73,7 +96,9 @@ def verify_bearer_token(token: str, *, audience: ResourceServer, now: datetime) 
 
 
 class BearerAuthentication(BaseAuthentication):
-    """Authenticates `Authorization: Bearer` with an access token of a provider that `API` declares.
+    """Authenticates `Authorization: Bearer` or `DPoP` with an access token of a provider that `API` declares.
+
+    A token that is bound to a key is accepted only with a proof of that key, and a proof only with such a token.
 
     `request.user` is the linked user, limited to the permissions that the token's scopes map to. `request.auth` is an
     AccessToken. If another authentication class precedes this one, a request without credentials gets its challenge, or
@@ -95,7 +120,8 @@ class BearerAuthentication(BaseAuthentication):
             report_api_refusal(TOKEN_MISPLACED, origin=origin)
             raise invalid_request()
         scheme, _, credentials = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
-        if scheme.lower() != BEARER_TOKEN_TYPE:
+        is_dpop = scheme.lower() == DPOP_TOKEN_TYPE
+        if scheme.lower() != BEARER_TOKEN_TYPE and not is_dpop:
             return None
         # Django's cache middleware looks pages up by URL, and would serve them to requests without a token.
         mark_response_private(request._request)
@@ -109,7 +135,8 @@ class BearerAuthentication(BaseAuthentication):
             audience = get_resource_server(token, apis)
             provider = audience.provider.name
             now = clock.now()
-            access_token = verify_bearer_token(token, audience=audience, now=now)
+            proof = _verify_request_proof(request._request, token=token, now=now) if is_dpop else None
+            access_token = _verify_token(request._request, token=token, audience=audience, proof=proof, now=now)
             if is_revoked(token, now=now):
                 raise AccessTokenInvalid("token_revoked")
             keys = keyring.get_keys("subject")
@@ -118,18 +145,68 @@ class BearerAuthentication(BaseAuthentication):
                 raise AccessTokenInvalid(Code.NOT_PROVISIONED)
             if not subject.user.is_active:
                 raise AccessTokenInvalid(Code.USER_INACTIVE)
+            if proof:
+                # Last: only the request that is accepted uses the proof up.
+                accept_proof(proof, api=audience.api, now=now)
+                self._send_nonce(request, audience, now=now)
         except (AccessTokenInvalid, SubjectAltered) as error:
             rule = error.rule if isinstance(error, AccessTokenInvalid) else error.code
+            if rule == NONCE_REQUIRED:
+                # The first request of each client, and no attack: it is neither recorded nor logged.
+                self._send_nonce(request, audience, now=now)
+                raise nonce_required() from None
             report_api_refusal(rule, origin=origin, provider=provider)
-            raise invalid_token() from None
+            if isinstance(error, DPoPProofInvalid):
+                raise invalid_proof() from None
+            raise invalid_token(is_dpop=is_dpop) from None
         except (TransportError, MetadataError, IntrospectionFailed, SubjectKeyMissing, KeyRingError) as error:
             report_api_refusal(error.code, origin=origin, provider=provider, is_server_error=True)
             raise service_unavailable() from error
         return ScopedUser(subject.user, audience.api.get_permissions(access_token.scopes)), access_token
 
     def authenticate_header(self, request: Request) -> str:
-        """Return the challenge to a request without credentials. Spec: RFC 6750 3."""
-        return format_bearer_challenge(realm=REALM)
+        """Return the challenges to a request without credentials. Spec: RFC 6750 3; RFC 9449 7.1."""
+        return f"{format_bearer_challenge(realm=REALM)}, {format_dpop_challenge(realm=REALM)}"
+
+    def _send_nonce(self, request: Request, audience: ResourceServer, *, now: datetime) -> None:
+        """Add the nonce for the next proof to the response, if the API requires nonces. Spec: RFC 9449 8.2, 9."""
+        view: Any = getattr(request, "parser_context", {}).get("view")
+        if audience.api.dpop_nonce and view is not None:
+            view.headers["DPoP-Nonce"] = create_nonce(now)
+
+
+def _verify_token(
+    request: HttpRequest, *, token: str, audience: ResourceServer, proof: VerifiedProof | None, now: datetime
+) -> AccessToken:
+    """Return the token, if the request proves possession of each key that it is bound to."""
+    proofs: dict[str, str] = {}
+    if audience.api.allow_client_cert_header:
+        proofs = get_certificate_proofs(request, trusted_proxies=conf.trusted_proxies())
+    if proof:
+        proofs["jkt"] = proof.thumbprint
+    access_token = verify_bearer_token(token, audience=audience, proofs=proofs, now=now)
+    if proof and "jkt" not in dict(access_token.confirmation):
+        raise AccessTokenInvalid("cnf_missing")
+    return access_token
+
+
+def _verify_request_proof(request: HttpRequest, *, token: str, now: datetime) -> VerifiedProof:
+    """Return the proof of a request for the URL by which the portal is reached. Spec: RFC 9449 4.3, 7.1."""
+    # Servers join repeated headers by a comma, which no proof contains.
+    proof, url = request.META.get("HTTP_DPOP", ""), request.build_absolute_uri()
+    return verify_proof(proof, method=str(request.method), url=url, now=now, access_token=token)
+
+
+def get_certificate_proofs(request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]) -> dict[str, str]:
+    """Return the thumbprint of the certificate in `Client-Cert`, by its member of `cnf`; empty if there is none.
+
+    The header of another sender than a trusted proxy is not read. Requires: the proxy has verified that the client has
+    the private key, and removes the header from requests of clients. Spec: RFC 9440 2.2, 4; RFC 8705 3.1.
+    """
+    header = _BYTE_SEQUENCE.fullmatch(request.META.get("HTTP_CLIENT_CERT", "").strip())
+    if header is None or not is_from_trusted_proxy(request, trusted_proxies=trusted_proxies):
+        return {}
+    return {"x5t#S256": compute_certificate_thumbprint(b64decode(header[1]))}
 
 
 def _has_misplaced_token(request: Request) -> bool:

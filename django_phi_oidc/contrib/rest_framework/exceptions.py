@@ -1,7 +1,7 @@
 """Refusals of API requests: an event, a log line and a response with a challenge.
 
 The rule that failed is in the first two. The response is the same for every invalid token.
-Spec: RFC 6750 3, RFC 9470 3.
+Spec: RFC 6750 3, RFC 9449 7.1, RFC 9470 3.
 """
 
 import logging
@@ -15,6 +15,7 @@ from ...access.responses import format_bearer_challenge, format_step_up_challeng
 from ...audit.events import Action, Origin
 from ...audit.refusals import RefusalLog, report_refusal
 from ...audit.throttling import API_REASON_PREFIX
+from .dpop_proof import format_dpop_challenge
 
 logger = logging.getLogger("django_phi_oidc.api")
 LOG_MESSAGE = "An API request was refused: reason=%(reason)s provider=%(provider)s request=%(request)s"
@@ -36,8 +37,22 @@ class APIRequestRefused(APIException):
         self.wait = wait
 
 
-def invalid_token() -> APIRequestRefused:
-    return _create_refusal(401, "invalid_token", "The access token is expired, revoked, malformed or not for this API")
+def invalid_token(*, is_dpop: bool = False) -> APIRequestRefused:
+    """is_dpop: the request has that scheme."""
+    description = "The access token is expired, revoked, malformed or not for this API"
+    return (
+        _create_dpop_refusal("invalid_token", description)
+        if is_dpop
+        else _create_refusal(401, "invalid_token", description)
+    )
+
+
+def invalid_proof() -> APIRequestRefused:
+    return _create_dpop_refusal("invalid_dpop_proof", "The DPoP proof does not fit the request, or was used before")
+
+
+def nonce_required() -> APIRequestRefused:
+    return _create_dpop_refusal("use_dpop_nonce", "The DPoP proof needs the nonce of DPoP-Nonce")
 
 
 def invalid_request() -> APIRequestRefused:
@@ -77,6 +92,12 @@ def report_api_refusal(
         provider=provider,
         detail={"client_id": client_id} if client_id else {},
     )
+
+
+def _create_dpop_refusal(error: str, description: str) -> APIRequestRefused:
+    """Spec: RFC 9449 7.1, 9."""
+    challenge = format_dpop_challenge(error=error, error_description=description)
+    return APIRequestRefused(401, f"{description}.", code=error, challenge=challenge)
 
 
 def _create_refusal(status: int, error: str, description: str, *, scope: str = "") -> APIRequestRefused:

@@ -80,9 +80,9 @@ class HasScope(BasePermission):
 class PHIAccess(BasePermission):
     """Enforces the view's access policy for each method, as PHIAccessMixin does, and records the event first.
 
-    The view has `permission`, `purpose` or `purposes`, `acr`, `max_age`, `label`, and the methods `get_resource`,
-    `get_purpose`, `get_permission_object`, `get_consent`. Use it as the last permission class: its event says that
-    access was permitted.
+    The view has `permission`, `purpose` or `purposes`, `acr`, `vot`, `max_age`, `label`, and the methods
+    `get_resource`, `get_purpose`, `get_permission_object`, `get_consent`. Use it as the last permission class: its
+    event says that access was permitted.
     """
 
     phi_oidc_guards_resource = True
@@ -97,6 +97,7 @@ class PHIAccess(BasePermission):
             purpose=None if hasattr(view, "get_purpose") else getattr(view, "purpose", None),
             purposes=getattr(view, "purposes", ()),
             acr=getattr(view, "acr", ()),
+            vot=getattr(view, "vot", ()),
             max_age=getattr(view, "max_age", None),
             label=getattr(view, "label", None),
             has_consent=hasattr(view, "get_consent"),
@@ -115,12 +116,16 @@ class PHIAccess(BasePermission):
 
 @mark_guarded
 class RequireAssurance(BasePermission):
-    """Requires the authentication that the view's `acr` and `max_age` demand, and records each decision."""
+    """Requires the authentication that the view's `acr`, `vot` and `max_age` demand, and records each decision.
+
+    An access token has no `vot`, so it does not meet one.
+    """
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises: APIRequestRefused, 401 with the requirements, after an event; NotAuthenticated."""
         mark_response_private(request._request)
-        assurance = parse_required_assurance(acr=getattr(view, "acr", ()), max_age=getattr(view, "max_age", None))
+        options = {name: getattr(view, name, ()) for name in ("acr", "vot")}
+        assurance = parse_required_assurance(**options, max_age=getattr(view, "max_age", None))
         if not getattr(request.user, "is_authenticated", False):
             return False
 

@@ -1,17 +1,21 @@
 """`manage.py phi_oidc SUBCOMMAND`: parse the arguments and call the handler of the subcommand."""
 
-from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping
+import copy
+import time
+from argparse import SUPPRESS, Action, ArgumentParser
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 
 from ...audit.events import Origin
 from ...audit.operators import find_operator_actor
 from ...audit.request_context import use_origin
 from ...errors import PhiOidcError
 from ..subcommands import (
+    admin,
     attack,
     audit,
     configuration,
@@ -22,47 +26,69 @@ from ..subcommands import (
     hold,
     init,
     keys,
+    migrate_from,
     register,
     roles,
     scrub,
     sessions,
     subject,
 )
-from ..subcommands._arguments import Options, get_user_by_pk
+from ..subcommands._arguments import USER_FORMS, Options, get_user
 from ..subcommands._output import Output
 
 _MODULES = (
-    *(attack, audit, configuration, delivery, doctor, evidence, groups, hold, init, keys, register, roles, scrub),
-    *(sessions, subject),
+    *(admin, attack, audit, configuration, delivery, doctor, evidence, groups, hold, init, keys, migrate_from),
+    *(register, roles, scrub, sessions, subject),
 )
-SUBCOMMANDS = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
+SUBCOMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in _MODULES}
 READING_COMMANDS = {
-    *("attack", "doctor", "init", "register", "roles explain"),
+    *("attack", "doctor", "init", "migrate-from mozilla", "register", "roles explain"),
     *("audit check-proof", "audit checkpoint", "audit consistency", "audit grants", "audit repair"),
     *("keys generate", "keys retire", "keys rotate", "keys status"),
     *("configuration show", "delivery status", "evidence verify", "hold list", "sessions list", "subject list"),
 }
 """Subcommands that record no event. All others are refused if there is no actor for their events."""
 READING_OPTIONS = {"audit verify": "copy", "groups": "check", "scrub": "report"}
-"""With this option, the subcommand records no event."""
-COMMANDS_WITHOUT_CHECKS = {"init", "keys generate", "audit check-proof", "evidence verify"}
+"""With this option, the subcommand records no event; nor does any with `--dry-run`."""
+COMMANDS_WITHOUT_CHECKS = {
+    *("init", "keys generate", "audit check-proof", "evidence verify", "migrate-from mozilla", "migrate-from allauth"),
+}
+EXIT_STATUSES = "Exit status: 0 if it succeeds; 1 if it fails, or finds a fault; 2 for wrong arguments."
+
+
+class SubcommandParser(CommandParser):
+    """Prints one sentence about wrong arguments, without the usage, which has all options of Django."""
+
+    def error(self, message: str) -> Any:
+        if self.called_from_command_line:
+            self.exit(2, f"{self.prog}: error: {message}\n")
+        return super().error(message)
 
 
 class Command(BaseCommand):
-    """Operates django_phi_oidc."""
+    """Operate django_phi_oidc."""
 
-    help = "Operates django_phi_oidc."
+    help = "Operate django_phi_oidc."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        subparsers = parser.add_subparsers(dest="subcommand", required=True)
+        django_options = [action for action in parser._actions if action.dest != "help"]
+        subparsers = parser.add_subparsers(
+            dest="subcommand", required=True, metavar="SUBCOMMAND", parser_class=SubcommandParser
+        )
         for name, module in SUBCOMMANDS.items():
             summary = (module.__doc__ or "").partition("\n")[0]
             module.add_arguments(subparsers.add_parser(name, help=summary, description=summary))
         for name, subparser in list_subcommands(parser):
             subparser.set_defaults(full_name=name)
+            subparser.epilog = EXIT_STATUSES
+            # No default: `evidence --json verify` has its value before the second subcommand is parsed.
+            json_help = "Write JSON, one object per line."
+            subparser.add_argument("--json", action="store_true", default=SUPPRESS, help=json_help)
             if name not in READING_COMMANDS:
-                help_text = "primary key of your account, recorded in the events with your name on this system"
+                help_text = f"Your account, recorded in the events with your name on this system: {USER_FORMS}."
                 subparser.add_argument("--as", dest="as_user", metavar="USER", help=help_text)
+        for subparser in subparsers.choices.values():
+            _add_django_options(subparser, django_options)
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Skip the checks where the subcommand corrects what they report, or needs no portal."""
@@ -71,13 +97,23 @@ class Command(BaseCommand):
         return super().execute(*args, **options)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        output = Output(self.stdout, self.stderr, as_json=options.get("json", False))
+        as_json, verbosity = options.get("json", False), options["verbosity"]
+        output = Output(self.stdout, self.stderr, as_json=as_json, verbosity=verbosity, style=self.style)
+        started = time.monotonic()
         try:
             origin = _get_origin(options)
+            if verbosity > 1 and origin.actor:
+                output.note(f"The actor of the events is {origin.actor}.")
             with use_origin(lambda: origin):
                 options["handler"](options, output)
-        except (PhiOidcError, ImproperlyConfigured) as error:
+        except (PhiOidcError, ImproperlyConfigured, OSError) as error:
             raise CommandError(str(error) or type(error).__name__) from error
+        except DatabaseError as error:
+            # The further lines of a message may have values of a row.
+            raise CommandError(f"Database error: {str(error).partition(chr(10))[0]}") from error
+        finally:
+            if verbosity > 1:
+                output.note(f"{options['full_name']} took {time.monotonic() - started:.1f} s.")
 
 
 def list_subcommands(parser: ArgumentParser, prefix: str = "") -> Iterator[tuple[str, ArgumentParser]]:
@@ -92,15 +128,29 @@ def list_subcommands(parser: ArgumentParser, prefix: str = "") -> Iterator[tuple
             yield from list_subcommands(subparser, f"{prefix} {name}")
 
 
+def _add_django_options(parser: ArgumentParser, options: Sequence[Action]) -> None:
+    """Let the options of all commands of Django come after the subcommand, too. The last value counts."""
+    group = parser.add_argument_group("options of every command of Django")
+    for option in options:
+        later = copy.copy(option)
+        # Without a default, an option that comes before the subcommand keeps its value.
+        later.default = SUPPRESS
+        group._add_action(later)
+    for action in parser._actions:
+        if isinstance(action.choices, Mapping):
+            for subparser in action.choices.values():
+                _add_django_options(subparser, options)
+
+
 def _get_origin(options: Options) -> Origin:
     """Return the origin of the events of the subcommand; empty if it records none.
 
     Raises: CommandError without a name of the operating system or `--as`, and if there is no such active user.
     """
     name = options["full_name"]
-    if name in READING_COMMANDS or options.get(READING_OPTIONS.get(name, "")):
+    if name in READING_COMMANDS or options.get("dry_run") or options.get(READING_OPTIONS.get(name, "")):
         return Origin()
-    user = None if options["as_user"] is None else get_user_by_pk(options["as_user"])
+    user = None if options["as_user"] is None else get_user(options["as_user"])
     if not getattr(user, "is_active", True):
         raise CommandError(f"User {options['as_user']} is not active.")
     actor = find_operator_actor(account_pk="" if user is None else str(user.pk))

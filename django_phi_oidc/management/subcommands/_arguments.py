@@ -1,44 +1,160 @@
 """Arguments that several subcommands share."""
 
+import sys
+import uuid
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.core.exceptions import MultipleObjectsReturned, ObjectDoesNotExist, ValidationError
 from django.core.management.base import CommandError
+from django.urls import NoReverseMatch, reverse
 
 from ... import conf
+from ..._internal.suggestions import suggest
 from ...config.providers import ProviderDeclaration
-from ._output import Output
+from ._output import Output, format_untrusted
 
 Options = Mapping[str, Any]
 Handler = Callable[[Options, Output], None]
+PUBLIC_KEY_HELP = "A verifier key of the audit log, PEM, base64, or their file; may be repeated."
+USER_FORMS = "user name, pk:VALUE or uuid:SUBJECT_UUID"
+_USER_LOOKUPS = {"pk:": "pk", "uuid:": "pairwise_subjects__uuid"}
 _MAX_DIGITS = 9
+_MAX_SHOWN_LENGTH = 64
+
+
+def build_argument_error(message: str) -> CommandError:
+    """Return the error of wrong arguments, with the status of those that argparse refuses: nothing was done."""
+    return CommandError(message, returncode=2)
 
 
 def add_command(commands: Any, name: str, handler: Handler, help_text: str) -> ArgumentParser:
-    """Add a subcommand that handler handles to the subparsers in commands."""
-    parser: ArgumentParser = commands.add_parser(name, help=help_text)
+    """Add a subcommand that handler handles to the subparsers in commands. help_text: an imperative sentence."""
+    parser: ArgumentParser = commands.add_parser(name, help=help_text, description=help_text)
     parser.set_defaults(handler=handler)
     return parser
 
 
-def get_user_by_pk(pk: str) -> Any:
-    """Return the user with that primary key. Raises: CommandError."""
+def add_dry_run(parser: ArgumentParser) -> None:
+    """Add `--dry-run` to a subcommand that deletes or ends something. With it, the subcommand records no event."""
+    parser.add_argument("--dry-run", action="store_true", help="Print what would be affected, and change nothing.")
+
+
+def add_confirmation(parser: ArgumentParser) -> None:
+    """Add `--yes` to a subcommand that calls require_confirmation."""
+    parser.add_argument("--yes", action="store_true", help="Do not ask for confirmation.")
+
+
+def require_confirmation(question: str, options: Options, *, refusal: str) -> None:
+    """Raises: CommandError, with refusal if the operator declines, and if there are neither `--yes` nor a terminal."""
+    if options["yes"]:
+        return
+    if not sys.stdin.isatty():
+        raise build_argument_error(f"{question} Add --yes to confirm.")
+    if input(f"{question} Type yes: ").strip() != "yes":
+        raise CommandError(refusal)
+
+
+def get_user(reference: str) -> Any:
+    """Return the user with that user name, with the primary key in `pk:VALUE`, or with the subject in `uuid:UUID`.
+
+    A text without such a prefix is a user name, even if it looks like a primary key. A text that names two users is
+    refused: in projects where users choose their names, one could be `pk:1`.
+    Raises: CommandError.
+    """
+    shown = format_untrusted(reference[:_MAX_SHOWN_LENGTH])
+    named = _find_user_by_name(reference)
+    prefix, colon, value = reference.partition(":")
+    lookup = _USER_LOOKUPS.get(prefix + colon)
+    if lookup is None:
+        if named is None:
+            raise CommandError(f"There is no user {shown}.{_suggest_user_forms(reference)}")
+        return named
     try:
-        return get_user_model()._default_manager.get(pk=pk)
+        user = get_user_model()._default_manager.get(**{lookup: value})
     except (ObjectDoesNotExist, ValidationError, ValueError) as error:
-        raise CommandError(f"There is no user {pk}.") from error
+        raise CommandError(f"There is no user {shown}.") from error
+    if named is not None and named != user:
+        raise CommandError(f"{shown} is also the user name of another user, so it is ambiguous.")
+    return user
+
+
+def format_user(name: str | None, pk: Any) -> str:
+    """Return what names this user as an argument of a subcommand: the user name if possible, otherwise `pk:VALUE`."""
+    is_name = name and name.isprintable() and not name.startswith(tuple(_USER_LOOKUPS))
+    return str(name) if is_name else f"pk:{pk}"
+
+
+def describe_user(user: Any) -> str:
+    """Return what names this user as an argument of a subcommand."""
+    return format_user(user.get_username(), user.pk)
+
+
+def build_user_row(user: Any) -> dict[str, Any]:
+    """Return the members of a JSON object that name the user."""
+    return {"user": describe_user(user), "user_pk": str(user.pk)}
+
+
+def _find_user_by_name(name: str) -> Any:
+    """Raises: CommandError if several users have that name."""
+    model = get_user_model()
+    try:
+        return model._default_manager.get(**{model.USERNAME_FIELD: name}) if name.isprintable() else None
+    except (ObjectDoesNotExist, ValidationError, ValueError):
+        return None
+    except MultipleObjectsReturned as error:
+        raise CommandError(f"Several users have the name {name}: write pk:VALUE for one of them.") from error
+
+
+def _suggest_user_forms(reference: str) -> str:
+    if reference.isascii() and reference.isdigit():
+        return f" If this is a primary key, write pk:{reference[:_MAX_SHOWN_LENGTH]}."
+    try:
+        uuid.UUID(reference)
+    except ValueError:
+        return ""
+    return f" If this is a subject in the audit log, write uuid:{reference}; if it is a primary key, pk:{reference}."
 
 
 def get_provider(name: str) -> ProviderDeclaration:
     """Return the declared provider with that name. Raises: CommandError."""
-    provider = conf.providers().get(name)
-    if provider is None:
-        raise CommandError(f"There is no provider {name}.")
-    return provider
+    providers = conf.providers()
+    if name not in providers:
+        raise build_argument_error(f"There is no provider {format_untrusted(name)}.{suggest(name, providers)}")
+    return providers[name]
+
+
+def create_choice_parser(kind: str, names: Collection[str]) -> Callable[[str], str]:
+    """Return a type of an argument that accepts only these names, and suggests the nearest ones for another one."""
+
+    def parse_choice(text: str) -> str:
+        if text not in names:
+            raise ArgumentTypeError(f"there is no {kind} {format_untrusted(text)}.{suggest(text, names)}")
+        return text
+
+    return parse_choice
+
+
+def parse_portal_origin(text: str) -> str:
+    """Return the origin of the portal. Raises: CommandError."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("https", "http") or not parts.netloc or parts.path.strip("/") or parts.query:
+        raise build_argument_error("--portal must be an origin, such as https://your.host.")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def build_callback_path(provider: str) -> str:
+    """Return the path of the redirect URI, which names the provider unless it is the only one. Raises: CommandError."""
+    kwargs = None if len(conf.providers()) == 1 else {"provider": provider}
+    try:
+        return reverse("oidc_authentication_callback", kwargs=kwargs)
+    except NoReverseMatch as error:
+        line = 'path("oidc/", include("django_phi_oidc.urls"))'
+        raise CommandError(f"The URLs of the portal have no callback: add {line} to urlpatterns.") from error
 
 
 def parse_time(text: str) -> datetime:

@@ -1,54 +1,130 @@
-"""Output of a subcommand: text or JSON lines on standard output, progress on standard error."""
+"""Output of a subcommand: text or JSON lines on standard output, notes and progress on standard error."""
 
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, Self, TypeVar
 
-from django.core.management.base import OutputWrapper
+from django.core.management.base import CommandError, OutputWrapper
+from django.core.management.color import Style, no_style
+
+SECONDS_BETWEEN_DRAWINGS = 0.25
+Level = Literal["failure", "warning", "ok"]
+Row = Mapping[str, Any]
+T = TypeVar("T")
+_STYLES: Mapping[str, str] = {"failure": "ERROR", "warning": "WARNING", "ok": "SUCCESS"}
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The streams of a subcommand, and whether `--json` was given."""
+    """The streams of a subcommand, and its options `--json`, `--verbosity` and `--no-color`."""
 
     stdout: OutputWrapper
     stderr: OutputWrapper
     as_json: bool = False
+    verbosity: int = 1
+    style: Style = no_style()  # noqa: RUF009 -- immutable
 
     def write(self, text: str) -> None:
-        """Print a line of text."""
-        self.stdout.write(text)
+        """Print a line of text, unless `--json` was given."""
+        if not self.as_json:
+            self.stdout.write(text)
 
-    def write_row(self, row: Mapping[str, Any], format_row: Callable[[Mapping[str, Any]], str]) -> None:
-        """Print row as one line of JSON if `--json` was given, otherwise as text."""
-        self.stdout.write(json.dumps(row, default=format_value) if self.as_json else format_row(row))
+    def write_row(self, row: Row, text: str | Callable[[Row], str]) -> None:
+        """Print row as one line of JSON if `--json` was given, otherwise its text, or what the function returns."""
+        if self.as_json:
+            self.stdout.write(json.dumps(row, default=format_value))
+        else:
+            self.stdout.write(text if isinstance(text, str) else text(row))
+
+    def confirm(self, row: Row, text: str, *, fault: str = "") -> None:
+        """Print what was done as write_row does, but with `-v 0` no text.
+
+        Raises: CommandError if there is a fault; then the text is part of the error.
+        """
+        if self.as_json or (self.verbosity > 0 and not fault):
+            self.write_row(row, text)
+        if fault:
+            raise CommandError(f"{text} {fault}")
+
+    def preview(self, row: Row, text: str) -> None:
+        """Print what a run without `--dry-run` would do."""
+        self.write_row({**row, "dry_run": True}, f"Dry run: {text}")
+
+    def note(self, text: str) -> None:
+        """Print a line on standard error, unless `-v 0` was given."""
+        if self.verbosity > 0:
+            self.stderr.write(text, style_func=str)
+
+    def warn(self, text: str) -> None:
+        """Print a line on standard error that must not be missed: with `-v 0`, too."""
+        self.stderr.write(text, style_func=self.style.WARNING if self.stderr.isatty() else str)
+
+    def colour(self, text: str, level: Level | str) -> str:
+        """Return the text in the colour of the level, if standard output has colours."""
+        return getattr(self.style, _STYLES[level])(text) if level in _STYLES else text
 
 
 class ProgressLine:
-    """A progress line on standard error that overwrites itself. Prints nothing unless that is a terminal."""
+    """A line on standard error with a count, total and percentage, which is rewritten at most four times a second.
 
-    def __init__(self, output: Output, label: str) -> None:
-        self._stderr = output.stderr if output.stderr.isatty() else None
-        self._label = label
+    It is shown only if standard error is a terminal, and not with `-v 0`. prints_rows: neither if standard output is a
+    terminal, because the rows on it would be mixed with the line.
+    """
+
+    def __init__(self, output: Output, label: str, total: int = 0, *, prints_rows: bool = False) -> None:
+        is_shown = output.verbosity > 0 and output.stderr.isatty() and not (prints_rows and output.stdout.isatty())
+        self._stderr = output.stderr if is_shown else None
+        self._label, self._total = label, total
+        self._undrawn: tuple[int, int] | None = None
+        self._next_at = 0.0
         self._is_open = False
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is worth to find out the total."""
+        return self._stderr is not None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
     def __call__(self, done: int, total: int = 0) -> None:
-        """Show how many of total are done, with a bar unless total is 0 (unknown)."""
+        """Show how many of total are done; 0: of the total of this line, if it is known."""
         if self._stderr is None:
             return
-        share = done / total if total else 0
-        bar = f"[{'#' * round(share * 30):.<30}] {share:4.0%} " if total else ""
-        self._stderr.write(f"\r\x1b[K{bar}{done:,} {self._label}", ending="")
-        self._stderr.flush()
-        self._is_open = True
+        self._undrawn = done, total or self._total
+        if time.monotonic() >= self._next_at:
+            self._draw()
+
+    def track(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items, and show how many there were."""
+        for number, item in enumerate(items, start=1):
+            yield item
+            self(number)
 
     def end(self) -> None:
-        """Start a new line after the last progress shown, if any."""
+        """Show the last progress, if it was not shown yet, and start a new line if anything was shown."""
+        if self._undrawn is not None:
+            self._draw()
         if self._is_open and self._stderr is not None:
-            self._stderr.write("")
+            self._stderr.write("", style_func=str)
             self._is_open = False
+
+    def _draw(self) -> None:
+        if self._stderr is None or self._undrawn is None:
+            return
+        (done, total), self._undrawn = self._undrawn, None
+        share = min(done / total, 1) if total else 0
+        bar = f"[{'#' * round(share * 30):.<30}] {share:4.0%} " if total else ""
+        of_total = f" of {total:,}" if total else ""
+        self._stderr.write(f"\r\x1b[K{bar}{done:,}{of_total} {self._label}", style_func=str, ending="")
+        self._stderr.flush()
+        self._is_open, self._next_at = True, time.monotonic() + SECONDS_BETWEEN_DRAWINGS
 
 
 def format_value(value: object) -> str:

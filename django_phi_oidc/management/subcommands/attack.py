@@ -1,4 +1,4 @@
-"""Attacks this project's settings, middleware and URLs, and reports which attacks succeed."""
+"""Attack this project's settings, middleware and URLs, and report which attacks succeed."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -13,12 +13,14 @@ from ...testing.attack.suite import get_default_provider, run_attacks, select_at
 from ._arguments import Options
 from ._output import Output
 
+_LEVELS = {"held": "ok", "failed": "failure", "accepted by choice": "warning"}
+
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--provider", metavar="NAME", help="whose declaration to attack (default: the first)")
-    parser.add_argument("--only", metavar="CODE", action="append", default=[], help="only this rule; may be repeated")
-    parser.add_argument("--json", action="store_true", help="one object per line for each attack")
-    parser.add_argument("--junit", metavar="FILE", type=Path, help="also write a JUnit XML report")
+    parser.add_argument("--provider", metavar="NAME", help="Whose declaration to attack (default: the first).")
+    only_help = "Run only the attacks on this rule; may be repeated."
+    parser.add_argument("--only", metavar="CODE", action="append", default=[], help=only_help)
+    parser.add_argument("--junit", metavar="FILE", type=Path, help="Also write a JUnit XML report.")
     parser.set_defaults(handler=handle)
 
 
@@ -30,11 +32,11 @@ def handle(options: Options, output: Output) -> None:
     with set_up_attack_environment(Portal.from_settings(name), conf.claims()) as environment:
         for outcome in run_attacks(attacks, environment):
             outcomes.append(outcome)
-            output.write(render_json(outcome) if output.as_json else render_line(outcome))
+            text = output.colour(render_line(outcome), _LEVELS.get(outcome.result, ""))
+            output.stdout.write(render_json(outcome) if output.as_json else text)
             output.stdout.flush()
     if options["junit"]:
         options["junit"].write_bytes(render_junit(outcomes))
     if any(outcome.result == "failed" for outcome in outcomes):
         raise CommandError(render_total(outcomes))
-    if not output.as_json:
-        output.write(render_total(outcomes))
+    output.write(render_total(outcomes))

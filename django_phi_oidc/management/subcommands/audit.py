@@ -1,5 +1,6 @@
-"""Operates the audit log: seals, verifies, proves, exports and archives it."""
+"""Operate the audit log: seal, verify, prove, export and archive it."""
 
+import json
 import uuid
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from django.db import DatabaseError
 from ... import conf
 from ..._internal import clock
 from ...audit import db_privileges, outbox, spool, throttling, triggers
-from ...audit.events import Action, parse_detail, serialize_event
+from ...audit.events import OUTCOMES, Action, list_actions, parse_detail, serialize_event
 from ...audit.log import archive as archives
 from ...audit.log import bundle, copies, proofs, recovery, sequencer, signing_keys
 from ...audit.log.findings import FindingKind, LogFinding, VerificationSummary
@@ -25,9 +26,19 @@ from ...audit.recorder import record
 from ...audit.request_context import current_origin
 from ...audit.search import EventFilters, iterate_events
 from ...audit.storage import has_valid_row_mac, parse_event_row
+from ...audit_exports.file_verification import verify_exported_file
 from ...errors import AuditUnavailable, CheckpointInvalid
 from ...merkle.checkpoint import Checkpoint, LogKey, RetiredKey, encode_verifier_key, verify_checkpoint
-from ._arguments import Handler, Options, add_command, parse_number, parse_time
+from ._arguments import (
+    PUBLIC_KEY_HELP,
+    Handler,
+    Options,
+    add_command,
+    build_argument_error,
+    create_choice_parser,
+    parse_number,
+    parse_time,
+)
 from ._output import Output, ProgressLine
 
 _EARLIEST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
@@ -35,52 +46,73 @@ _SUMMARY = (
     "{events} sealed events ({archived} of them from archives), {checkpoints} checkpoints, {waiting} events wait to be "
     "sealed; {total} faults."
 )
+_EXPORT_SUMMARY = (
+    "{line_count} events, SHA-256 {sha256}: {sealed_count} are as sealed under the checkpoint of {tree_size} events, "
+    "{waiting_count} wait to be sealed, {unlisted_count} do not match the filters; {faults} faults."
+)
 _FILTER_OPTIONS = ("action", "outcome", "actor", "subject", "since", "until")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="audit_command", required=True)
+    commands = parser.add_subparsers(dest="audit_command", required=True, metavar="SUBCOMMAND")
 
     def add(name: str, handler: Handler, help_text: str) -> ArgumentParser:
         return add_command(commands, name, partial(_run, handler), help_text)
 
-    add("drain", _drain, "move the events in the outbox to the audit log")
-    seal = add("seal", _seal, "seal the new events, until none is left")
-    seal.add_argument("--again", action="store_true", help="also retry refused events, such as after a missing MAC key")
-    verify = add("verify", _verify, "recompute the whole log and report each fault; status 1 if there is one")
-    for option, text in (("--checkpoint", "a checkpoint kept elsewhere"), ("--archive", "an archive of events")):
-        verify.add_argument(option, action="append", type=Path, default=[], metavar="FILE", help=text)
-    text = "verify these files instead of the database: JSON lines of a sink, or archives, in their order"
+    add("drain", _drain, "Move the events in the outbox to the audit log.")
+    seal = add("seal", _seal, "Seal the new events, until none is left.")
+    again_help = "Also retry refused events, such as after a missing MAC key."
+    seal.add_argument("--again", action="store_true", help=again_help)
+    verify = add("verify", _verify, "Recompute the whole log and report each fault.")
+    files = {"--checkpoint": "A checkpoint kept elsewhere", "--archive": "An archive of events"}
+    for option, text in files.items():
+        help_text = f"{text}; may be repeated."
+        verify.add_argument(option, action="append", type=Path, default=[], metavar="FILE", help=help_text)
+    text = "Verify these files instead of the database: JSON lines of a sink, or archives, in their order."
     verify.add_argument("--copy", action="append", type=Path, default=[], metavar="FILE", help=text)
-    text = "the size that a restore lost, which is then no fault"
+    text = "The size that a restore lost, which is then no fault; may be repeated."
     verify.add_argument("--lost-size", action="append", type=int, default=[], metavar="N", help=text)
     delay = UNSEALED_AFTER // timedelta(seconds=1)
-    verify.add_argument("--unsealed-after", type=parse_number, default=delay, metavar="SECONDS")
-    verify.add_argument("--json", action="store_true", help="one object per finding, then one for the summary")
-    prove = add("prove", _prove, "print the proof that an event is in the log")
-    prove.add_argument("event_id", type=uuid.UUID, metavar="EVENT_ID")
-    check = add("check-proof", _check_proof, "check a proof, like python -m django_phi_oidc.audit.log.bundle")
-    check.add_argument("file", type=Path)
-    check.add_argument("--public-key", action="append", required=True, metavar="KEY")
-    consistency = add("consistency", _consistency, "print the proof that one checkpoint continues another")
-    consistency.add_argument("old", type=Path)
-    consistency.add_argument("new", type=Path)
-    checkpoint = add("checkpoint", _checkpoint, "print the newest checkpoint, to be kept elsewhere")
-    checkpoint.add_argument("--public-key", action="store_true", help="print the verifier key instead")
-    export = add("export", _export, "print events as lines of JSON")
-    for name in _FILTER_OPTIONS:
-        export.add_argument(f"--{name}", type=_parse_time if name in ("since", "until") else str)
-    archive = add("archive", _archive, "write sealed events to a file that verify accepts")
-    archive.add_argument("file", type=Path, help="a new file; compressed if its name ends with .gz")
-    archive.add_argument("--first", type=int, metavar="N", help="the first leaf (default: after the last archive)")
-    archive.add_argument("--before", type=_parse_time, metavar="TIME", help="only events sealed before that time")
-    resume = add("resume", _resume, "continue a log that was restored from a backup")
-    resume.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the largest one kept elsewhere")
-    resume.add_argument("--reason", required=True, help="why it was restored; recorded in the audit log")
-    add("repair", _repair, "create the triggers again as the migrations made them; as the owner of the tables")
-    grants = add("grants", _grants, "print the SQL for a PostgreSQL role that cannot change the audit log")
-    grants.add_argument("role")
-    grants.add_argument("--sealer", action="store_true", help="for the process that holds the signing key")
+    text = f"Report events that have waited for longer to be sealed (default: {delay})."
+    verify.add_argument("--unsealed-after", type=parse_number, default=delay, metavar="SECONDS", help=text)
+    prove = add("prove", _prove, "Print the proof that an event is in the log.")
+    prove.add_argument("event_id", type=uuid.UUID, metavar="EVENT_ID", help="Its UUID.")
+    check = add("check-proof", _check_proof, "Check a proof, like python -m django_phi_oidc.audit.log.bundle.")
+    check.add_argument("file", type=Path, help="The proof.")
+    check.add_argument("--public-key", action="append", required=True, metavar="KEY", help=PUBLIC_KEY_HELP)
+    consistency = add("consistency", _consistency, "Print the proof that one checkpoint continues another.")
+    consistency.add_argument("old", type=Path, help="The file of the smaller checkpoint.")
+    consistency.add_argument("new", type=Path, help="The file of the larger checkpoint.")
+    checkpoint = add("checkpoint", _checkpoint, "Print the newest checkpoint, to be kept elsewhere.")
+    checkpoint.add_argument("--public-key", action="store_true", help="Print the verifier key instead.")
+    _add_filters(add("export", _export, "Print events as lines of JSON."))
+    check_export = add("check-export", _check_export, "Check an exported file of JSON lines against the sealed log.")
+    check_export.add_argument("file", type=Path, help="The export; decompressed if its name ends with .gz.")
+    _add_filters(check_export)
+    archive = add("archive", _archive, "Write sealed events to a file that verify accepts.")
+    archive.add_argument("file", type=Path, help="A new file; compressed if its name ends with .gz.")
+    archive.add_argument("--first", type=int, metavar="N", help="The first leaf (default: after the last archive).")
+    archive.add_argument("--before", type=_parse_time, metavar="TIME", help="Only events sealed before that time.")
+    resume = add("resume", _resume, "Continue a log that was restored from a backup.")
+    text = "The largest one kept elsewhere."
+    resume.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help=text)
+    resume.add_argument("--reason", required=True, help="Why it was restored; recorded in the audit log.")
+    add("repair", _repair, "Create the triggers again as the migrations made them, as the owner of the tables.")
+    grants = add("grants", _grants, "Print the SQL for a PostgreSQL role that cannot change the audit log.")
+    grants.add_argument("role", help="Its name.")
+    grants.add_argument("--sealer", action="store_true", help="For the process that has the signing key.")
+
+
+def _add_filters(export: ArgumentParser) -> None:
+    parse_action = create_choice_parser("action", list_actions())
+    export.add_argument("--action", type=parse_action, help="Only events of this action, such as claim.revealed.")
+    parse_outcome = create_choice_parser("outcome", OUTCOMES)
+    export.add_argument("--outcome", type=parse_outcome, help=f"Only events of this outcome: {', '.join(OUTCOMES)}.")
+    actor_help = "Only events of this actor: the primary key of a user, or the operator of a command (os:…)."
+    export.add_argument("--actor", help=actor_help)
+    export.add_argument("--subject", help="Only events about this subject: its UUID.")
+    export.add_argument("--since", type=_parse_time, metavar="TIME", help="Only events of this time or later.")
+    export.add_argument("--until", type=_parse_time, metavar="TIME", help="Only events before this time.")
 
 
 def _run(handler: Handler, options: Options, output: Output) -> None:
@@ -98,8 +130,10 @@ def _drain(options: Options, output: Output) -> None:
         throttling.flush_refusal_counts(now=clock.now())
     finally:
         try:
-            while step := outbox.flush():
-                moved += step
+            with ProgressLine(output, "events moved") as progress:
+                while step := outbox.flush():
+                    moved += step
+                    progress(moved)
         except AuditUnavailable as error:
             raise CommandError(f"{error} Moved: {moved}; the other events stay in the outbox.") from error
     if left := AuditOutbox.objects.count():
@@ -109,21 +143,21 @@ def _drain(options: Options, output: Output) -> None:
             moved += spool.flush_spool(emergency.spool, now=clock.now())
         except OSError as error:
             raise CommandError(f"The spool cannot be read: {type(error).__name__}. Moved: {moved}.") from error
-    output.write(f"Moved: {moved}.")
+    output.confirm({"moved": moved}, f"Moved: {moved}.")
 
 
 def _seal(options: Options, output: Output) -> None:
-    progress, events, refused = ProgressLine(output, "sealed"), 0, 0
-    for batch in sequencer.append_all_to_log(
-        key=signing_keys.get_signing_key(), clock=clock.now, retry_refused=options["again"]
-    ):
-        events, refused = events + batch.event_count, refused + batch.refused_count
-        progress(events)
-    progress.end()
-    output.write(f"Sealed: {events}; refused: {refused}.")
+    events = refused = 0
+    with ProgressLine(output, "events sealed") as progress:
+        for batch in sequencer.append_all_to_log(
+            key=signing_keys.get_signing_key(), clock=clock.now, retry_refused=options["again"]
+        ):
+            events, refused = events + batch.event_count, refused + batch.refused_count
+            progress(events)
+    row, text, fault = {"sealed": events, "refused": refused}, f"Sealed: {events}; refused: {refused}.", ""
     if refused:
-        text = "Events were refused: their MAC is wrong or its key is missing, or they are no events."
-        raise CommandError(f"{text} See `audit verify`.")
+        fault = "Their MAC is wrong or its key is missing, or they are no events: see `audit verify`."
+    output.confirm(row, text, fault=fault)
 
 
 def _verify(options: Options, output: Output) -> None:
@@ -131,12 +165,15 @@ def _verify(options: Options, output: Output) -> None:
     witnessed = [_read_witnessed_checkpoint(path) for path in options["checkpoint"]]
     if options["copy"]:
         if options["archive"]:
-            raise CommandError("--copy reads archives, too: name them there.")
+            raise build_argument_error("--copy reads archives, too: name them there.")
         _verify_copy(options, output, keys, witnessed)
         return
     verified = [archives.verify_archive(path, keys) for path in options["archive"]]
-    summary, progress = VerificationSummary(), ProgressLine(output, "verified")
-    with archives.open_archives(verified) if verified else nullcontext(lambda index: None) as find_archived:
+    summary = VerificationSummary()
+    with (
+        archives.open_archives(verified) if verified else nullcontext(lambda index: None) as find_archived,
+        ProgressLine(output, "events verified") as progress,
+    ):
         for finding in verify_log(
             keys=keys,
             now=clock.now(),
@@ -150,7 +187,6 @@ def _verify(options: Options, output: Output) -> None:
         ):
             progress.end()
             _write_finding(finding, output)
-    progress.end()
     outcome = "failure" if summary.fault_count else "success"
     _record(Action.AUDIT_VERIFIED, outcome=outcome, detail=summary.build_event_detail())
     _write_totals(summary, output, lambda row: _SUMMARY.format(**row, total=row["faults"] or "no"))
@@ -163,14 +199,16 @@ def _verify(options: Options, output: Output) -> None:
 def _verify_copy(options: Options, output: Output, keys: Sequence[LogKey], witnessed: Sequence[Checkpoint]) -> None:
     """Verify files. The database is not used at all: it may be what the copy is compared with later."""
     summary = VerificationSummary()
-    for finding in copies.verify_copy(
-        copies.read_copy_lines(options["copy"]),
-        keys=keys,
-        summary=summary,
-        witnessed_checkpoints=witnessed,
-        known_lost_sizes=options["lost_size"],
-    ):
-        _write_finding(finding, output)
+    with ProgressLine(output, "lines verified") as progress:
+        for finding in copies.verify_copy(
+            progress.track(copies.read_copy_lines(options["copy"])),
+            keys=keys,
+            summary=summary,
+            witnessed_checkpoints=witnessed,
+            known_lost_sizes=options["lost_size"],
+        ):
+            progress.end()
+            _write_finding(finding, output)
     _write_totals(summary, output, lambda _: copies.render_summary(summary))
     if summary.fault_count:
         raise CommandError("The copy is not what was sealed, or not all of it.")
@@ -179,7 +217,7 @@ def _verify_copy(options: Options, output: Output, keys: Sequence[LogKey], witne
 def _write_finding(finding: LogFinding, output: Output) -> None:
     row = {"kind": finding.kind.value, "fault": finding.is_fault}
     row |= {name: getattr(finding, name) for name in ("event_id", "leaf_index", "tree_size", "text")}
-    output.write_row(row, lambda _: finding.render_line())
+    output.write_row(row, output.colour(finding.render_line(), "failure" if finding.is_fault else "warning"))
 
 
 def _write_totals(summary: VerificationSummary, output: Output, format_row: Callable[[Mapping[str, Any]], str]) -> None:
@@ -193,7 +231,8 @@ def _repair(options: Options, output: Output) -> None:
     triggers.repair()
     left = triggers.list_deviations()
     for text in before:
-        output.write(f"{'left' if text in left else 'repaired'}: {text}")
+        state = "left" if text in left else "repaired"
+        output.write_row({"deviation": text, "state": state}, f"{state}: {text}")
     if left:
         raise CommandError("Drop the triggers and rules that are left, and correct the settings of the server.")
     output.write("The audit log is append-only, as the migrations made it. Run `audit verify`.")
@@ -206,16 +245,18 @@ def _record(action: Action, **fields: Any) -> None:
 def _prove(options: Options, output: Output) -> None:
     proof = proofs.create_inclusion_proof(options["event_id"])
     _record(Action.AUDIT_EXPORTED, resource=f"AuditEvent/{options['event_id']}", detail={"format": "proof"})
-    output.write(proof)
+    output.write_row({"event": str(options["event_id"]), "proof": json.loads(proof)}, proof)
 
 
 def _check_proof(options: Options, output: Output) -> None:
-    output.write(bundle.verify_proof_file(options["file"], public_keys=options["public_key"]))
+    text = bundle.verify_proof_file(options["file"], public_keys=options["public_key"])
+    output.write_row({"holds": True, "text": text}, text)
 
 
 def _consistency(options: Options, output: Output) -> None:
     old, new = (options[name].read_text("utf-8") for name in ("old", "new"))
-    output.write(proofs.create_consistency_proof(old, new))
+    proof = proofs.create_consistency_proof(old, new)
+    output.write_row({"proof": json.loads(proof)}, proof)
 
 
 def _checkpoint(options: Options, output: Output) -> None:
@@ -223,22 +264,48 @@ def _checkpoint(options: Options, output: Output) -> None:
     if options["public_key"]:
         name = signing_keys.get_checkpoint_origin(newest.epoch if newest else 1)
         for key in signing_keys.get_public_keys():
-            if isinstance(key, RetiredKey):
-                output.write(f"{encode_verifier_key(name, key.public_key)} until {key.max_tree_size} events")
-            else:
-                output.write(encode_verifier_key(name, key))
+            size = key.max_tree_size if isinstance(key, RetiredKey) else None
+            text = encode_verifier_key(name, key.public_key if isinstance(key, RetiredKey) else key)
+            until = "" if size is None else f" until {size} events"
+            output.write_row({"public_key": text, "max_tree_size": size}, f"{text}{until}")
     elif newest is None:
         raise CommandError("The audit log has no checkpoint yet.")
     else:
-        output.write(newest.note)
+        output.write_row({"checkpoint": newest.note, "tree_size": newest.tree_size}, newest.note)
+
+
+def _build_filters(options: Options) -> EventFilters:
+    return EventFilters(**{name: options[name] or getattr(EventFilters(), name) for name in _FILTER_OPTIONS})
 
 
 def _export(options: Options, output: Output) -> None:
-    filters = EventFilters(**{name: options[name] or getattr(EventFilters(), name) for name in _FILTER_OPTIONS})
+    filters = _build_filters(options)
     detail = {"format": "json", "filters": list(filters.list_used_names())}
     _record(Action.AUDIT_EXPORTED, subject=filters.subject, detail=detail)
-    for row in iterate_events(filters):
-        output.write(serialize_event(parse_event_row(row)))
+    with ProgressLine(output, "events exported", prints_rows=True) as progress:
+        for row in progress.track(iterate_events(filters)):
+            # JSON, with or without `--json`.
+            output.stdout.write(serialize_event(parse_event_row(row)))
+
+
+def _check_export(options: Options, output: Output) -> None:
+    filters = _build_filters(options)
+    detail = {"page": "file", "filters": list(filters.list_used_names())}
+    _record(Action.AUDIT_VIEWED, subject=filters.subject, detail=detail)
+    with ProgressLine(output, "lines checked") as progress:
+        lines = progress.track(copies.read_copy_lines([options["file"]]))
+        result = verify_exported_file(lines, filters, keys=signing_keys.get_public_keys(), now=clock.now())
+    for fault in result.faults:
+        row = {"kind": fault.kind.value, "line": fault.line, "event_id": fault.event_id, "text": fault.describe()}
+        output.write_row(row, output.colour(fault.describe(), "failure"))
+    names = ("line_count", "sealed_count", "waiting_count", "unlisted_count", "fault_count", "has_later_events")
+    size = result.checkpoint.tree_size if result.checkpoint else 0
+    totals = {**{name: getattr(result, name) for name in names}, "sha256": result.sha256, "tree_size": size}
+    output.write_row(totals, lambda row: _EXPORT_SUMMARY.format(**row, faults=row["fault_count"] or "no"))
+    if result.fault_count:
+        raise CommandError("The file is not what was exported with these filters.")
+    if not result.is_verified:
+        raise CommandError("The file is not verified: it is empty, or some events are not sealed yet.")
 
 
 def _archive(options: Options, output: Output) -> None:
@@ -249,12 +316,12 @@ def _archive(options: Options, output: Output) -> None:
     if last is None:
         raise CommandError("There is no checkpoint from before that time.")
     first = _get_first_unarchived_leaf() if options["first"] is None else options["first"]
-    progress = ProgressLine(output, "archived")
-    size = last.tree_size
-    digest = archives.write_archive(options["file"], first_leaf_index=first, tree_size=size, progress=progress)
-    progress.end()
+    size, path = last.tree_size, options["file"]
+    with ProgressLine(output, "events archived") as progress:
+        digest = archives.write_archive(path, first_leaf_index=first, tree_size=size, progress=progress)
     _record(Action.AUDIT_ARCHIVED, detail={"first": first, "tree_size": size, "sha256": digest})
-    output.write(f"{options['file']}: leaves {first} to {size - 1}, SHA-256 {digest}.")
+    row = {"file": str(path), "first": first, "tree_size": size, "sha256": digest}
+    output.confirm(row, f"{path}: leaves {first} to {size - 1}, SHA-256 {digest}.")
 
 
 def _get_first_unarchived_leaf() -> int:
@@ -266,15 +333,15 @@ def _get_first_unarchived_leaf() -> int:
 
 def _resume(options: Options, output: Output) -> None:
     note, reason = options["checkpoint"].read_text("utf-8"), options["reason"]
-    output.write(
-        recovery.resume_log(witnessed_note=note, reason=reason, key=signing_keys.get_signing_key(), now=clock.now())
-    )
+    key = signing_keys.get_signing_key()
+    checkpoint = recovery.resume_log(witnessed_note=note, reason=reason, key=key, now=clock.now())
+    output.write_row({"checkpoint": checkpoint}, checkpoint)
 
 
 def _grants(options: Options, output: Output) -> None:
     try:
         for statement in db_privileges.grant_statements(options["role"], is_sealer=options["sealer"]):
-            output.write(statement)
+            output.write_row({"sql": statement}, statement)
     except ValueError as error:
         raise CommandError(str(error)) from error
 

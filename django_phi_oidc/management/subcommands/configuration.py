@@ -1,4 +1,4 @@
-"""Shows the configuration in effect without secrets, or records it in the audit log."""
+"""Show the configuration in effect without secrets, or record it in the audit log."""
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
@@ -16,13 +16,12 @@ from ._output import Output
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="configuration_command", required=True)
-    add_command(commands, "show", _show, "print its digest, the warnings of the checks and the silenced checks")
-    record = add_command(commands, "record", _record, "record it, with an event if it has changed; then as show")
-    help_text = "a name for the processes that share this configuration, such as web"
+    commands = parser.add_subparsers(dest="configuration_command", required=True, metavar="SUBCOMMAND")
+    add_command(commands, "show", _show, "Print its digest, the warnings of the checks and the silenced checks.")
+    record_help = "Record it, with an event if it has changed; then print the same as show."
+    record = add_command(commands, "record", _record, record_help)
+    help_text = "A name for the processes that share this configuration, such as web."
     record.add_argument("component", type=_parse_component, metavar="COMPONENT", help=help_text)
-    for command in commands.choices.values():
-        command.add_argument("--json", action="store_true", help="one object")
 
 
 def _show(options: Options, output: Output) -> None:

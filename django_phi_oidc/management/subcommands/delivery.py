@@ -1,57 +1,59 @@
-"""Shows the state of the SIEM sinks, and delivers to them now."""
+"""Show the state of the SIEM sinks, and deliver to them now."""
 
 from argparse import ArgumentParser
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError
 
 from ..._internal import clock
-from ...audit.log import cursor as log_cursor
-from ...config.sinks import SinkDeclaration
 from ...siem import delivery
-from ...siem.models import SinkCursor
+from ...siem.status import SinkStatus, list_sink_statuses
 from ...siem.tasks import deliver_to_due_sinks, get_declared_sinks
 from ._arguments import Options, add_command
 from ._output import Output
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="delivery_command", required=True)
-    status = add_command(commands, "status", _show_status, "show how many events each sink has received")
-    status.add_argument("--json", action="store_true", help="one object per line")
-    deliver = add_command(commands, "deliver", _deliver, "deliver to all sinks now, regardless of their back-off")
-    deliver.add_argument("--seconds", type=float, default=600.0, help="stop after this many seconds (default: 600)")
+    commands = parser.add_subparsers(dest="delivery_command", required=True, metavar="SUBCOMMAND")
+    help_text = "Show how many events each sink has received, and fail if one is broken."
+    add_command(commands, "status", _show_status, help_text)
+    deliver = add_command(commands, "deliver", _deliver, "Deliver to all sinks now, regardless of their back-off.")
+    deliver.add_argument("--seconds", type=float, default=600.0, help="Stop after this many seconds (default: 600).")
 
 
 def _show_status(options: Options, output: Output) -> None:
-    now, sinks = clock.now(), get_declared_sinks()
-    cursors = delivery.get_cursors(tuple(sinks), now=now)
-    log_size = log_cursor.get_newest_tree_size()
-    if not sinks and not output.as_json:
+    """Raises: CommandError if a sink is broken: its last attempt failed, or it lacks events for too long."""
+    statuses = list_sink_statuses(get_declared_sinks(), now=clock.now())
+    if not statuses:
         output.write("No sinks are declared.")
-    for name, declaration in sinks.items():
-        output.write_row(_build_status(declaration, cursors[name], log_size=log_size, now=now), _format_status)
+    broken = list[str]()
+    for status in statuses:
+        row = _build_row(status)
+        problems = row["problems"]
+        output.write_row(row, output.colour(_format_status(row), "failure" if problems else ""))
+        broken += [f"{row['sink']} ({', '.join(problems)})"] if problems else []
+    if broken:
+        raise CommandError(f"Broken sinks: {', '.join(broken)}.")
 
 
-def _build_status(
-    declaration: SinkDeclaration, sink_cursor: SinkCursor, *, log_size: int, now: datetime
-) -> dict[str, Any]:
-    since = log_cursor.find_oldest_sealing_time(sink_cursor.checkpoint_size)
+def _build_row(status: SinkStatus) -> dict[str, Any]:
+    declaration, cursor = status.declaration, status.cursor
+    problems = {"failing": bool(cursor.last_fault), "late": status.is_late}
     return {
-        "sink": sink_cursor.name,
+        "sink": cursor.name,
         "type": declaration.type,
         "format": declaration.format,
-        "tree_size": sink_cursor.tree_size,
-        "checkpoint_size": sink_cursor.checkpoint_size,
-        "behind": log_size - sink_cursor.tree_size,
-        "lag_seconds": int((now - since).total_seconds()) if since else 0,
-        "is_lagging": sink_cursor.lagging,
-        "attempts": sink_cursor.attempts,
-        "last_fault": sink_cursor.last_fault,
-        "due_at": sink_cursor.due_at.isoformat(),
-        "delivered_at": sink_cursor.delivered_at.isoformat() if sink_cursor.delivered_at else None,
+        "tree_size": cursor.tree_size,
+        "checkpoint_size": cursor.checkpoint_size,
+        "behind": status.missing_count,
+        "lag_seconds": int(status.lag.total_seconds()),
+        "is_lagging": status.is_late,
+        "problems": [name for name, is_present in problems.items() if is_present],
+        "attempts": cursor.attempts,
+        "last_fault": cursor.last_fault,
+        "due_at": cursor.due_at.isoformat(),
+        "delivered_at": cursor.delivered_at.isoformat() if cursor.delivered_at else None,
     }
 
 
@@ -66,6 +68,7 @@ def _deliver(options: Options, output: Output) -> None:
     delivery.make_due_now(tuple(get_declared_sinks()), now=clock.now())
     results = deliver_to_due_sinks(seconds=options["seconds"])
     for name, result in results.items():
-        output.write(f"{name}: {result.accepted} delivered{f', {result.fault}' if result.fault else ''}.")
+        row = {"sink": name, "delivered": result.accepted, "fault": result.fault, "is_caught_up": result.is_caught_up}
+        output.confirm(row, f"{name}: {result.accepted} delivered{f', {result.fault}' if result.fault else ''}.")
     if behind := sorted(name for name, result in results.items() if not result.is_caught_up):
         raise CommandError(f"Not all events were delivered to {', '.join(behind)}.")

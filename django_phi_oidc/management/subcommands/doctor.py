@@ -1,7 +1,7 @@
-"""Tests a live provider, and reports problems and how to fix them."""
+"""Test a live provider, and report problems and how to fix them."""
 
 from argparse import ArgumentParser
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from django.core.management.base import CommandError
 from django.db import DatabaseError
@@ -12,13 +12,17 @@ from ...audit.triggers import list_deviations
 from ...doctor.diagnostics import ProviderFinding, check_audit_log, sanitize_text
 from ...doctor.probe import ProbeContext, probe_provider
 from ...provider.http_transport import HTTPTransport
-from ._arguments import Options, get_provider
+from ._arguments import Options, build_callback_path, get_provider, parse_portal_origin
 from ._output import Output
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("provider", nargs="?", metavar="PROVIDER", help="its name (default: all declared providers)")
-    parser.add_argument("--json", action="store_true", help="one object per line for each finding")
+    parser.add_argument("provider", nargs="?", metavar="PROVIDER", help="Its name (default: all declared providers).")
+    parser.add_argument(
+        "--portal",
+        metavar="ORIGIN",
+        help="Origin of the portal, such as https://your.host: check how the client is registered.",
+    )
     parser.set_defaults(handler=handle)
 
 
@@ -29,6 +33,7 @@ def handle(options: Options, output: Output) -> None:
     """
     providers, name = conf.providers(), options["provider"]
     declarations = [*providers.values()] if name is None else [get_provider(name)]
+    portal_origin = "" if options["portal"] is None else parse_portal_origin(options["portal"])
     context = ProbeContext(
         claims=conf.claims(),
         is_only_provider=len(providers) == 1,
@@ -36,9 +41,10 @@ def handle(options: Options, output: Output) -> None:
     )
     failures = warnings = 0
     for declaration in declarations:
-        if not output.as_json:
-            output.write(f"{declaration.name}: {sanitize_text(declaration.issuer)}")
+        output.write(f"{declaration.name}: {sanitize_text(declaration.issuer)}")
         transport = HTTPTransport(declaration)
+        if portal_origin:
+            context = replace(context, callback_url=portal_origin + build_callback_path(declaration.name))
         try:
             for finding in probe_provider(declaration, context, transport=transport, clock=clock.now):
                 failures += finding.level == "failure"
@@ -53,8 +59,7 @@ def handle(options: Options, output: Output) -> None:
     total = f"{failures} failures, {warnings} warnings."
     if failures:
         raise CommandError(total)
-    if not output.as_json:
-        output.write(total)
+    output.write(total)
 
 
 def _list_audit_log_deviations() -> list[str]:
@@ -69,7 +74,6 @@ def write_finding(finding: ProviderFinding, provider: str, output: Output) -> No
     """Print a finding as an object or as a table row, followed by its remedy."""
     code = f" [{finding.code}]" if finding.code else ""
     remedy = f"\n{'':23}{finding.remedy}" if finding.remedy else ""
-    output.write_row(
-        {"provider": provider, **asdict(finding)},
-        lambda _: f"  {finding.level:<8} {finding.check:<11} {finding.text}{code}{remedy}",
-    )
+    level = output.colour(f"{finding.level:<8}", finding.level)
+    text = f"  {level} {finding.check:<11} {finding.text}{code}{remedy}"
+    output.write_row({"provider": provider, **asdict(finding)}, text)

@@ -1,4 +1,4 @@
-"""Writes evidence for an auditor as one signed file, and verifies such a file."""
+"""Write evidence for an auditor as one signed file, or verify such a file."""
 
 from argparse import ArgumentParser
 from collections import Counter
@@ -20,25 +20,25 @@ from ...errors import CheckpointInvalid
 from ...evidence.collector import collect_evidence
 from ...evidence.pack import MAX_PACK_BYTES, build_pack, hash_evidence, verify_pack
 from ...merkle.checkpoint import verify_checkpoint
-from ._arguments import Options, add_command
+from ._arguments import PUBLIC_KEY_HELP, Options, add_command, build_argument_error
 from ._files import create_private_file
 from ._output import Output, format_untrusted
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the new file")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="The new file.")
     parser.set_defaults(handler=_write)
-    commands = parser.add_subparsers(dest="evidence_command")
-    verify = add_command(commands, "verify", _verify, "verify a file without the portal; status 1 if it was altered")
-    verify.add_argument("file", type=Path)
-    verify.add_argument("--public-key", action="append", required=True, metavar="KEY")
+    commands = parser.add_subparsers(dest="evidence_command", metavar="SUBCOMMAND")
+    verify = add_command(commands, "verify", _verify, "Verify a file without the portal, and fail if it was altered.")
+    verify.add_argument("file", type=Path, help="The evidence.")
+    verify.add_argument("--public-key", action="append", required=True, metavar="KEY", help=PUBLIC_KEY_HELP)
 
 
 def _write(options: Options, output: Output) -> None:
     """The event is committed before the file has any content. Raises: CommandError."""
     path = options["output"]
     if path is None:
-        raise CommandError("Name the new file: --output FILE.")
+        raise build_argument_error("Name the new file: --output FILE.")
     key, now = get_signing_key(), clock.now()
     try:
         evidence = collect_evidence(key=key, now=now)
@@ -49,13 +49,14 @@ def _write(options: Options, output: Output) -> None:
             file.write(text)
     except (DatabaseError, OSError, ValueError) as error:
         raise CommandError(f"The evidence was not written: {error}") from error
-    output.write(f"{path}: evidence of {evidence['log']}, SHA-256 {digest}.")
+    row = {"file": str(path), "log": evidence["log"], "sha256": digest}
+    output.confirm(row, f"{path}: evidence of {evidence['log']}, SHA-256 {digest}.")
 
 
 def _verify(options: Options, output: Output) -> None:
     """Raises: CommandError, also if the checkpoint in the file is not valid; PhiOidcError if the file was altered."""
     if options["output"] is not None:
-        raise CommandError("--output writes a file, and verify reads one.")
+        raise build_argument_error("--output writes a file, and verify reads one.")
     keys = read_public_keys(options["public_key"])
     try:
         with options["file"].open("rb") as file:
@@ -63,10 +64,10 @@ def _verify(options: Options, output: Output) -> None:
     except OSError as error:
         raise CommandError(str(error)) from error
     checkpoint = _verify_checkpoint(evidence, keys)
-    for name, text in _describe(evidence):
-        output.write(f"{name}: {format_untrusted(text)}")
-    output.write(f"checkpoint: {checkpoint}")
-    output.write("The signature is valid.")
+    summary = {**dict(_describe(evidence)), "checkpoint": checkpoint}
+    lines = [f"{name}: {format_untrusted(text)}" for name, text in summary.items()]
+    row = {name.replace(" ", "_"): text for name, text in summary.items()}
+    output.write_row(row, "\n".join([*lines, "The signature is valid."]))
 
 
 def _describe(evidence: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

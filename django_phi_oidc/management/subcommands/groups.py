@@ -1,4 +1,4 @@
-"""Creates the groups of the officers and of the claim categories, each with exactly the permissions it needs."""
+"""Create the groups of the officers and of the claim categories, each with exactly the permissions it needs."""
 
 from argparse import ArgumentParser
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from django.core.management.base import CommandError
 from django.db import transaction
 
 from ...claims.categories import get_category_permission, list_categories
-from ._arguments import Options
+from ._arguments import Options, add_dry_run
 from ._output import Output
 
 _APP_LABEL = "django_phi_oidc"
@@ -24,37 +24,44 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("view_storedclaim", "reveal_storedclaim", "scrub_storedclaim"),
         *("view_legalhold", "add_legalhold", "change_legalhold", "disclose_legalhold"),
         *("view_emergencyaccess", "review_emergencyaccess", "view_accountingcopy"),
-        *("view_auditevent", "export_auditevent", "view_auditcheckpoint", "view_securityalert"),
+        *("view_auditevent", "export_auditevent", "lookup_auditevent", "view_auditcheckpoint", "view_securityalert"),
     ),
     "Security officer": (
         VIEW_USER,
         *("view_pairwisesubject", "view_activationcode"),
         *("view_oidcsession", "end_oidcsession", "view_pendingrevocation", "retry_pendingrevocation"),
-        *("view_emergencyaccess", "view_auditevent", "export_auditevent", "view_auditcheckpoint"),
+        *("view_emergencyaccess", "view_auditevent", "export_auditevent", "lookup_auditevent", "view_auditcheckpoint"),
         *("view_securityalert", "acknowledge_securityalert", "view_alertmute", "add_alertmute", "change_alertmute"),
+        *("view_sinkcursor", "deliver_sinkcursor"),
     ),
     "Help desk": (
         VIEW_USER,
         *("view_pairwisesubject", "view_activationcode", "issue_activationcode"),
-        *("view_oidcsession", "end_oidcsession"),
+        *("view_oidcsession", "end_oidcsession", "lookup_auditevent"),
     ),
 }
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--check", action="store_true", help="change nothing; status 1 if something would change")
-    parser.add_argument("--json", action="store_true", help="one object per line")
+    add_dry_run(parser)
+    check_help = "Change nothing, as with --dry-run; exit with status 1 if something would change."
+    parser.add_argument("--check", action="store_true", help=check_help)
     parser.set_defaults(handler=handle)
 
 
 def handle(options: Options, output: Output) -> None:
     """Create or correct the groups and print the changes. Raises: CommandError if a permission is missing."""
-    is_changed = False
+    is_changed, is_dry_run = False, options["check"] or options["dry_run"]
     with transaction.atomic():
         for name in list_group_names():
-            change = _sync_group(name, dry_run=options["check"])
+            change = _sync_group(name, dry_run=is_dry_run)
             is_changed |= change["made"] or bool(change["added"] or change["removed"])
-            output.write_row(change, _format_change)
+            if is_dry_run:
+                output.write_row({**change, "dry_run": True}, _format_change)
+            else:
+                output.confirm(change, _format_change(change))
+    if options["dry_run"]:
+        output.write("Dry run: nothing was changed.")
     if options["check"] and is_changed:
         raise CommandError("The groups differ from what `phi_oidc groups` would create.")
 

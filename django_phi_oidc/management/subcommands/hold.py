@@ -1,4 +1,4 @@
-"""Places, releases and lists legal holds, which keep the data of a person from being erased."""
+"""Place, release and list legal holds, which keep the data of a person from being erased."""
 
 import uuid
 from argparse import ArgumentParser, ArgumentTypeError
@@ -13,32 +13,34 @@ from ...audit.request_context import current_origin
 from ...claims.accounting_suspensions import SUSPENDABLE_PURPOSES, AccountingSuspension
 from ...claims.legal_holds import list_active_holds, place_hold, release_hold
 from ...claims.models import LegalHold
-from ._arguments import Options, add_command, parse_time
+from ._arguments import Options, add_command, add_dry_run, build_argument_error, create_choice_parser, parse_time
 from ._output import Output, format_untrusted, format_value
 
 MAX_REASON_LENGTH = 255
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="hold_command", required=True)
-    place = add_command(commands, "place", _place, "keep all stored and future data of a person")
-    place.add_argument("uuid", type=uuid.UUID, metavar="SUBJECT_UUID", help="as shown by `subject list`")
-    reason_help = "a reference to the legal matter; not written to the audit log"
+    commands = parser.add_subparsers(dest="hold_command", required=True, metavar="SUBCOMMAND")
+    place = add_command(commands, "place", _place, "Keep all stored and future data of a person.")
+    place.add_argument("uuid", type=uuid.UUID, metavar="SUBJECT_UUID", help="The UUID that `subject list` shows.")
+    reason_help = "A reference to the legal matter; not written to the audit log."
     place.add_argument("--reason", required=True, type=_parse_reason, help=reason_help)
-    place.add_argument("--until", type=parse_time, metavar="TIME", help="when the hold ends (default: never)")
-    suspend_help = "when the accounting stops leaving out disclosures to an agency (45 CFR 164.528(a)(2))"
+    place.add_argument("--until", type=parse_time, metavar="TIME", help="When the hold ends (default: never).")
+    suspend_help = "When the accounting stops leaving out disclosures to an agency (45 CFR 164.528(a)(2))."
     place.add_argument("--suspend-accounting-until", type=parse_time, metavar="TIME", help=suspend_help)
-    place.add_argument("--agency", default="", metavar="NAME", help="the agency or official who requires this")
-    purpose_help = "of the disclosures to the agency; may be repeated (default: HLEGAL)"
-    place.add_argument("--purpose", action="append", choices=SUSPENDABLE_PURPOSES, help=purpose_help)
-    oral_help = "when the agency stated this orally (default: in writing); then 30 days at most"
+    place.add_argument("--agency", default="", metavar="NAME", help="The agency or official who requires this.")
+    purposes = ", ".join(SUSPENDABLE_PURPOSES)
+    purpose_help = f"The purpose of the disclosures to the agency: {purposes}; may be repeated (default: HLEGAL)."
+    parse_purpose = create_choice_parser("suspendable purpose", SUSPENDABLE_PURPOSES)
+    place.add_argument("--purpose", action="append", type=parse_purpose, metavar="CODE", help=purpose_help)
+    oral_help = "When the agency stated this orally (default: in writing); then 30 days at most."
     place.add_argument("--oral-statement", type=parse_time, metavar="TIME", help=oral_help)
-    release = add_command(commands, "release", _release, "end a hold; the next scrub erases what is overdue")
-    release.add_argument("hold", type=uuid.UUID, metavar="HOLD_ID", help="as shown by `list`")
-    listing = add_command(commands, "list", _list, "list the active holds")
-    listing.add_argument("--subject", type=uuid.UUID, metavar="UUID", help="only holds of this person")
-    listing.add_argument("--all", action="store_true", help="also list holds that have ended")
-    listing.add_argument("--json", action="store_true", help="one object per line")
+    release = add_command(commands, "release", _release, "End a hold; the next scrub erases what is overdue.")
+    release.add_argument("hold", type=uuid.UUID, metavar="HOLD_ID", help="The id that `hold list` shows.")
+    add_dry_run(release)
+    listing = add_command(commands, "list", _list, "List the active holds.")
+    listing.add_argument("--subject", type=uuid.UUID, metavar="UUID", help="Only holds of this person.")
+    listing.add_argument("--all", action="store_true", help="Also list holds that have ended.")
 
 
 def _place(options: Options, output: Output) -> None:
@@ -49,7 +51,8 @@ def _place(options: Options, output: Output) -> None:
         raise CommandError(f"There is no subject {options['uuid']}.") from error
     except ValueError as error:
         raise CommandError(str(error)) from error
-    output.write(f"Hold {hold.pk} keeps the data of subject {options['uuid']}.")
+    row = {"id": str(hold.pk), "subject": str(options["uuid"])}
+    output.confirm(row, f"Hold {hold.pk} keeps the data of subject {options['uuid']}.")
 
 
 def _find_suspension(options: Options) -> AccountingSuspension | None:
@@ -57,20 +60,28 @@ def _find_suspension(options: Options) -> AccountingSuspension | None:
     purposes, stated_at, until = options["purpose"], options["oral_statement"], options["suspend_accounting_until"]
     if until is None:
         if options["agency"] or purposes or stated_at:
-            raise CommandError("A suspension of the accounting needs --suspend-accounting-until.")
+            raise build_argument_error("A suspension of the accounting needs --suspend-accounting-until.")
         return None
     fields = {"purposes": purposes or ["HLEGAL"], "oral_statement_at": stated_at}
     return AccountingSuspension(until=until, agency=options["agency"], **fields)
 
 
 def _release(options: Options, output: Output) -> None:
+    pk, is_dry_run = options["hold"], options["dry_run"]
     try:
-        released = release_hold(options["hold"], origin=current_origin(), now=clock.now())
+        if is_dry_run:
+            hold = LegalHold.objects.get(pk=pk)
+            can_be_released = hold.released_at is None and hold.subject_id is not None
+        else:
+            can_be_released = release_hold(pk, origin=current_origin(), now=clock.now())
     except ObjectDoesNotExist as error:
-        raise CommandError(f"There is no hold {options['hold']}.") from error
-    if not released:
-        raise CommandError(f"Hold {options['hold']} was released before.")
-    output.write(f"Hold {options['hold']} was released.")
+        raise CommandError(f"There is no hold {pk}.") from error
+    if not can_be_released:
+        raise CommandError(f"Hold {pk} was released before.")
+    if is_dry_run:
+        output.preview({"id": str(pk)}, f"Hold {pk} would be released.")
+    else:
+        output.confirm({"id": str(pk)}, f"Hold {pk} was released.")
 
 
 def _list(options: Options, output: Output) -> None:
@@ -88,7 +99,7 @@ def _list(options: Options, output: Output) -> None:
         row |= {"suspended_purposes": hold.suspended_purposes}
         lasts = hold.released_at is None and (hold.until is None or hold.until > now)
         output.write_row({**row, "lasts": lasts}, _format_hold)
-    if not holds.exists() and not output.as_json:
+    if not holds.exists():
         output.write("There are no holds.")
 
 

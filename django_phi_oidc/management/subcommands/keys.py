@@ -1,4 +1,4 @@
-"""Generates keys, shows what each key is needed for, rotates encryption keys and retires subject keys."""
+"""Generate keys, show what each key is needed for, rotate encryption keys and retire subject keys."""
 
 import os
 import re
@@ -13,9 +13,12 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.core.management.base import CommandError
+from django.db import connections
 
 from ... import conf
 from ..._internal import randomness
+from ...config.client_keys import ClientKey
+from ...config.providers import ProviderDeclaration
 from ...crypto import keyring, retention_keys
 from ...key_rotation.encryption_keys import (
     EncryptedColumn,
@@ -25,24 +28,30 @@ from ...key_rotation.encryption_keys import (
     list_encrypted_columns,
     reencrypt,
 )
-from ...key_rotation.subject_keys import SubjectKeyUsage, get_subject_key_usage, retire_subject_key
-from ._arguments import Options, add_command
+from ...key_rotation.subject_keys import (
+    SubjectKeyUsage,
+    find_deletable_digests,
+    get_subject_key_usage,
+    retire_subject_key,
+)
+from ._arguments import Options, add_command, add_dry_run, build_argument_error, create_choice_parser
 from ._output import Output, ProgressLine
 
 ColumnUsage = Sequence[tuple[EncryptedColumn, KeyUsage]]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="keys_command", required=True)
-    add_command(commands, "generate", _generate, "write the missing key files; print keys for the other key rings")
-    status = add_command(commands, "status", _show_status, "show what each key is needed for, and the client keys")
-    status.add_argument("--json", action="store_true", help="one object")
-    rotate = add_command(commands, "rotate", _rotate, "encrypt all texts again with the newest encryption key")
+    commands = parser.add_subparsers(dest="keys_command", required=True, metavar="SUBCOMMAND")
+    add_command(commands, "generate", _generate, "Write the missing key files; print keys for the other key rings.")
+    status = add_command(commands, "status", _show_status, "Show what each key is needed for, and the client keys.")
+    rotate = add_command(commands, "rotate", _rotate, "Encrypt all texts again with the newest encryption key.")
+    parse_alias = create_choice_parser("database", list(connections))
     for command in (status, rotate):
-        command.add_argument("--database", default="", metavar="ALIAS", help="use this database, not the router's")
-    rotate.add_argument("--json", action="store_true", help="one object per line, the result last")
-    retire = add_command(commands, "retire", _retire, "delete the digests of a subject key that was removed")
-    retire.add_argument("key_id", metavar="KEYID", help="as shown by `keys status`")
+        text = "Use this database, not that of the router."
+        command.add_argument("--database", type=parse_alias, metavar="ALIAS", help=text)
+    retire = add_command(commands, "retire", _retire, "Delete the digests of a subject key that was removed.")
+    retire.add_argument("key_id", metavar="KEYID", help="The id that `keys status` shows.")
+    add_dry_run(retire)
 
 
 def generate_key_files() -> list[Path]:
@@ -97,28 +106,35 @@ def _generate(options: Options, output: Output) -> None:
         source = conf.get_key_source(ring)
         if isinstance(source, Path):
             text = f"a new key was written to {source}" if source in written else f"{source} exists and was not changed"
-            output.stderr.write(f"KEYS['{ring}']: {text}.")
+            _report_file(output, ring, source, text, is_new=source in written)
         elif ring in conf.KEY_VARIABLES:
-            output.write(f"{conf.KEY_VARIABLES[ring]}={keyring.generate_key()}")
-            output.stderr.write(f"KEYS['{ring}']: a new key was printed, but not stored.")
+            name, key = conf.KEY_VARIABLES[ring], keyring.generate_key()
+            output.write_row({"ring": ring, "variable": name, "key": key}, f"{name}={key}")
+            output.note(f"KEYS['{ring}']: a new key was printed, but not stored.")
     folder = conf.get_key_source("retention")
     if isinstance(folder, Path):
         is_new = folder / retention_keys.MARKER_NAME in written
         text = f"the folder {folder} was prepared" if is_new else f"{folder} was prepared before and was not changed"
-        output.stderr.write(f"KEYS['retention']: {text}.")
+        _report_file(output, "retention", folder, text, is_new=is_new)
+
+
+def _report_file(output: Output, ring: str, path: Path, text: str, *, is_new: bool) -> None:
+    if output.as_json:
+        output.write_row({"ring": ring, "file": str(path), "is_new": is_new}, "")
+    else:
+        output.note(f"KEYS['{ring}']: {text}.")
 
 
 def _show_status(options: Options, output: Output) -> None:
     subject_keys = get_subject_key_usage([key.id for key in keyring.get_keys("subject")])
     ring = conf.PAIRWISE_KEY_RING
-    # Of client keys the first one signs, the others are only published for a rotation.
     status: dict[str, Any] = {
-        "encryption_keys": (keys := _get_encryption_key_usage(options["database"])),
+        "encryption_keys": (keys := _get_encryption_key_usage(options["database"] or "")),
         "subject_keys": asdict(subject_keys),
         "client_keys": [
-            {"provider": name, "kid": key.kid, "alg": provider.get_assertion_alg(key), "signs": position == 0}
-            for name, provider in conf.providers().items()
-            for position, key in enumerate(provider.client_keys)
+            _describe_client_key(key, provider)
+            for provider in conf.providers().values()
+            for key in provider.client_keys
         ],
         "pairwise_key": [key.id for key in keyring.get_keys(ring)] if conf.get_key_source(ring) else [],
     }
@@ -203,18 +219,26 @@ def _format_subject_key(key: SubjectKeyUsage) -> str:
     return f"{key.position or '-'}  {key.id}  {counts}: {use}"
 
 
+def _describe_client_key(key: ClientKey, provider: ProviderDeclaration) -> dict[str, Any]:
+    """Of the keys to sign the first one signs; the others are only published for a rotation."""
+    alg = provider.get_assertion_alg(key) if key.use == "sig" else None
+    signs = key.use == "sig" and key == provider.list_keys("sig")[0]
+    return {"provider": provider.name, "kid": key.kid, "use": key.use, "alg": alg, "signs": signs}
+
+
 def _format_client_key(key: Mapping[str, Any]) -> str:
-    use = "signs" if key["signs"] else "published, does not sign"
-    return f"client key of {key['provider']}: {key['kid']} ({key['alg']}): {use}"
+    use = "signs" if key["signs"] else "decrypts" if key["use"] == "enc" else "published, does not sign"
+    alg = f" ({key['alg']})" if key["alg"] else ""
+    return f"client key of {key['provider']}: {key['kid']}{alg}: {use}"
 
 
 def _rotate(options: Options, output: Output) -> None:
     """Encrypt again each text that is not under the newest key; report each row that cannot be decrypted."""
     ring = keyring.get_keys("encryption")
-    column_usage = _count_columns(options["database"])
+    column_usage = _count_columns(options["database"] or "")
     total, before = sum(usage.count_remaining(ring[0].id) for _, usage in column_usage), 0
     results: list[ReencryptionResult] = []
-    progress = ProgressLine(output, "texts")
+    progress = ProgressLine(output, "texts", total)
 
     def report_undecryptable(column: EncryptedColumn, pk: str) -> None:
         progress.end()
@@ -223,7 +247,7 @@ def _rotate(options: Options, output: Output) -> None:
 
     for column, usage in column_usage:
         report = partial(report_undecryptable, column)
-        report_progress = lambda done, before=before: progress(before + done, total)  # noqa: E731 -- binds `before`
+        report_progress = lambda done, before=before: progress(before + done)  # noqa: E731 -- binds `before`
         results.append(reencrypt(column, keys=ring, report_progress=report_progress, report_undecryptable=report))
         before += usage.count_remaining(ring[0].id)
     progress.end()
@@ -245,9 +269,13 @@ def _rotate(options: Options, output: Output) -> None:
 
 def _retire(options: Options, output: Output) -> None:
     if not re.fullmatch(r"[0-9a-f]{8}", options["key_id"]):
-        raise CommandError("A KEYID is eight hexadecimal digits, as shown by `keys status`.")
-    progress = ProgressLine(output, "digests")
-    configured = [key.id for key in keyring.get_keys("subject")]
-    deleted = retire_subject_key(options["key_id"], configured_key_ids=configured, progress=progress)
-    progress.end()
-    output.write(f"{deleted} digests of key {options['key_id']} were deleted.")
+        raise build_argument_error("A KEYID is eight hexadecimal digits, as shown by `keys status`.")
+    key_id, configured = options["key_id"], [key.id for key in keyring.get_keys("subject")]
+    if options["dry_run"]:
+        count = find_deletable_digests(key_id, configured_key_ids=configured).count()
+        output.preview({"key": key_id, "digests": count}, f"{count} digests of key {key_id} would be deleted.")
+        return
+    with ProgressLine(output, "digests deleted") as progress:
+        total = find_deletable_digests(key_id, configured_key_ids=configured).count() if progress.is_shown else 0
+        deleted = retire_subject_key(key_id, configured_key_ids=configured, progress=lambda done: progress(done, total))
+    output.confirm({"key": key_id, "digests": deleted}, f"{deleted} digests of key {key_id} were deleted.")

@@ -1,31 +1,36 @@
-"""Registers the portal at a provider as declared, and shows the registration (RFC 7591)."""
+"""Register the portal at a provider as declared, and show the registration (RFC 7591)."""
 
 import json
 from argparse import ArgumentParser
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from django.core.management.base import CommandError
 from django.urls import reverse
 from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
+from ...claims.minimization import build_claims_request
+from ...config.providers import ProviderDeclaration
 from ...doctor.registration import register_client
 from ...errors import PhiOidcError
 from ...oidc.registration import ClientURLs
+from ...oidc.udap import UDAPClientInformation
 from ...provider.http_transport import HTTPTransport
-from ._arguments import Options, get_provider
+from ._arguments import Options, build_argument_error, build_callback_path, get_provider, parse_portal_origin
 from ._files import create_private_file
 from ._output import Output
 from .doctor import write_finding
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("provider", metavar="PROVIDER", help="its name in PROVIDERS, declared with any client_id")
-    parser.add_argument("--portal", required=True, metavar="ORIGIN", help="origin of the portal: https://your.host")
-    parser.add_argument("--initial-access-token", type=Path, metavar="FILE", help="file with the initial access token")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="new file for id and secrets")
-    parser.add_argument("--json", action="store_true", help="one object per line for each member")
+    parser.add_argument("provider", metavar="PROVIDER", help="Its name in PROVIDERS, declared with any client_id.")
+    parser.add_argument("--portal", required=True, metavar="ORIGIN", help="Origin of the portal: https://your.host.")
+    parser.add_argument("--initial-access-token", type=Path, metavar="FILE", help="File with the initial access token.")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="New file for id and secrets.")
+    parser.add_argument("--udap", action="store_true", help="Register by a signed software statement, for UDAP.")
+    parser.add_argument("--client-name", default="", metavar="NAME", help="With --udap: name of the portal for users.")
+    parser.add_argument("--contact", action="append", metavar="URI", help="With --udap: mailto:privacy@example.org.")
+    parser.add_argument("--logo", default="", metavar="URL", help="With --udap: https URL of a PNG, JPG or GIF image.")
     parser.set_defaults(handler=handle)
 
 
@@ -36,7 +41,8 @@ def handle(options: Options, output: Output) -> None:
     Raises: CommandError if nothing was registered, or a critical member differs.
     """
     declaration = get_provider(options["provider"])
-    client_urls = _build_client_urls(options["portal"], None if len(conf.providers()) == 1 else declaration.name)
+    udap = _build_udap_information(options, declaration) if options["udap"] else None
+    client_urls = _build_client_urls(parse_portal_origin(options["portal"]), declaration.name)
     path: Path = options["output"]
     transport = HTTPTransport(declaration)
     try:
@@ -44,7 +50,7 @@ def handle(options: Options, output: Output) -> None:
         token = token_path.read_text(encoding="ascii").strip() if token_path else ""
         with create_private_file(path) as file:
             registered = register_client(
-                declaration, client_urls=client_urls, initial_access_token=token, transport=transport
+                declaration, client_urls=client_urls, initial_access_token=token, transport=transport, udap=udap
             )
             file.write(json.dumps(registered.members, indent=2) + "\n")
     except PhiOidcError as refusal:
@@ -55,18 +61,27 @@ def handle(options: Options, output: Output) -> None:
         transport.close()
     for finding in registered.findings:
         write_finding(finding, declaration.name, output)
-    output.stderr.write(f"The client_id and the secrets are in {path}.")
+    output.note(f"The client_id and the secrets are in {path}.")
     if any(finding.level == "failure" for finding in registered.findings):
         raise CommandError("The client is registered, but a critical member differs from the declaration.")
 
 
-def _build_client_urls(portal_origin: str, provider_name: str | None) -> ClientURLs:
-    """provider_name: None if it is the only provider, because its URLs do not contain the name then."""
-    parts = urlsplit(portal_origin)
-    if parts.scheme not in ("https", "http") or not parts.netloc or parts.path.strip("/") or parts.query:
-        raise CommandError("--portal must be an origin, such as https://your.host.")
-    origin = f"{parts.scheme}://{parts.netloc}"
-    kwargs = {"provider": provider_name} if provider_name else None
+def _build_udap_information(options: Options, declaration: ProviderDeclaration) -> UDAPClientInformation:
+    """Raises: CommandError for what UDAP Security 3.1 does not permit."""
+    contacts = tuple(options["contact"] or ())
+    if not declaration.udap:
+        raise CommandError(f"PROVIDERS[{declaration.name!r}]['udap'] must be True.")
+    if not options["client_name"] or not any(contact.startswith("mailto:") for contact in contacts):
+        raise build_argument_error("--udap requires --client-name, and --contact mailto:….")
+    if not options["logo"].startswith("https://"):
+        raise build_argument_error("--udap requires --logo https://….")
+    scope = build_claims_request(conf.claims(), provider_declaration=declaration).scope
+    return UDAPClientInformation(
+        client_name=options["client_name"], contacts=contacts, logo_uri=options["logo"], scope=scope
+    )
+
+
+def _build_client_urls(portal_origin: str, provider: str) -> ClientURLs:
     names = ("logged_out", "backchannel_logout", "frontchannel_logout", "jwks")
-    urls = {name: origin + reverse(f"oidc_{name}") for name in names}
-    return ClientURLs(callback=origin + reverse("oidc_authentication_callback", kwargs=kwargs), **urls)
+    urls = {name: portal_origin + reverse(f"oidc_{name}") for name in names}
+    return ClientURLs(callback=portal_origin + build_callback_path(provider), **urls)

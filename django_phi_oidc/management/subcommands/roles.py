@@ -1,4 +1,4 @@
-"""Explains which groups a sign-in with given claims would change, without changing them."""
+"""Explain which groups a sign-in with given claims would change, without changing them."""
 
 import json
 import sys
@@ -15,8 +15,8 @@ from ...access.role_mapping import has_matching_value
 from ...access.role_sync import get_existing_and_held_roles, plan_roles
 from ...claims.minimization import minimize
 from ...config.roles import RoleRule, get_managed_roles
-from ._arguments import Options, add_command, get_provider, get_user_by_pk
-from ._output import Output
+from ._arguments import USER_FORMS, Options, add_command, build_argument_error, describe_user, get_provider, get_user
+from ._output import Output, format_untrusted
 
 OUTCOME_TEXTS = {
     "added": "would be added",
@@ -31,26 +31,25 @@ OUTCOME_TEXTS = {
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="roles_command", required=True)
-    explain = add_command(commands, "explain", _explain, "show which rules match and what a sign-in would change")
-    explain.add_argument("--provider", metavar="NAME", help="whose rules to use (default: the first provider)")
-    explain.add_argument("--user", metavar="PK", help="primary key of the user (default: a new user)")
-    explain.add_argument("--claims", metavar="FILE", help="a JSON object with the claims of the sign-in, or -")
-    explain.add_argument("--json", action="store_true")
+    commands = parser.add_subparsers(dest="roles_command", required=True, metavar="SUBCOMMAND")
+    explain = add_command(commands, "explain", _explain, "Show which rules match and what a sign-in would change.")
+    explain.add_argument("--provider", metavar="NAME", help="Whose rules to use (default: the first provider).")
+    explain.add_argument("--user", metavar="USER", help=f"The user (default: a new one): {USER_FORMS}.")
+    explain.add_argument("--claims", metavar="FILE", help="A JSON object with the claims of the sign-in, or -.")
 
 
 @sensitive_variables()
 def _explain(options: Options, output: Output) -> None:
     if options["user"] is None and options["claims"] is None:
-        raise CommandError("Name a user, a file with claims, or both.")
+        raise build_argument_error("Name a user, a file with claims, or both.")
     provider = get_provider(options["provider"] or next(iter(conf.providers()), "")).name
     rules = conf.roles().get(provider, ())
-    user = None if options["user"] is None else get_user_by_pk(options["user"])
+    user = None if options["user"] is None else get_user(options["user"])
     minimized = None if options["claims"] is None else minimize(_read_claims(options["claims"]), conf.claims())
     claims = None if minimized is None else minimized.kept
     explanation = {
         "provider": provider,
-        "user": "" if user is None else str(user.pk),
+        "user": "" if user is None else describe_user(user),
         "undeclared": [] if minimized is None else list(minimized.undeclared_claims),
         "rules": [_describe_rule(number, rule, claims) for number, rule in enumerate(rules)],
         "roles": list(_list_role_outcomes(user, rules, claims)),
@@ -89,7 +88,7 @@ def _list_role_outcomes(
 
 
 def _format_lines(explanation: Mapping[str, Any]) -> Iterator[str]:
-    user = f"user {explanation['user']}" if explanation["user"] else "a new user"
+    user = f"user {format_untrusted(explanation['user'])}" if explanation["user"] else "a new user"
     yield f"Provider {explanation['provider']}, {user}."
     if not explanation["rules"]:
         yield "The provider has no rules, so groups are not changed."

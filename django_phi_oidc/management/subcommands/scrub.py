@@ -1,27 +1,46 @@
-"""Erases overdue claims or all claims of one person, or reports which claims are stored."""
+"""Erase overdue claims or all claims of one person, or report which claims are stored."""
 
 from argparse import ArgumentParser
+from collections import Counter
 from dataclasses import asdict
+from datetime import datetime
+from typing import Any
 
 from django.core.management.base import CommandError
+from django.db.models import Q
 
 from ..._internal import clock
 from ...audit.request_context import current_origin
-from ...claims.retention import destroy_unused_keys, scrub_due_claims, scrub_past_limit, scrub_user
+from ...claims.retention import (
+    count_claims_of_user,
+    count_unused_keys,
+    destroy_unused_keys,
+    scrub_due_claims,
+    scrub_past_limit,
+    scrub_user,
+)
 from ...claims.retention_report import RetentionKeySummary as KeySummary
-from ...claims.retention_report import RetentionReport, StoredClaimSummary, create_retention_report, find_key_summary
+from ...claims.retention_report import (
+    RetentionReport,
+    StoredClaimSummary,
+    create_retention_report,
+    find_key_summary,
+    get_overdue_condition,
+)
 from ...crypto import retention_keys
 from ...errors import AuditUnavailable, HeldForLegalReasons, KeyMissing
-from ._arguments import Options, get_user_by_pk
-from ._output import Output, format_value
+from ...subjects.models import PairwiseSubject
+from ._arguments import USER_FORMS, Options, add_dry_run, get_user
+from ._output import Output, ProgressLine, format_value
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--user", metavar="PK", help="erase all claims of this user, also those of live sessions")
-    report_help = "erase nothing and report the stored claims; status 1 if some are overdue by more than an hour"
+    user_help = f"Erase all claims of this user, also those of live sessions: {USER_FORMS}."
+    group.add_argument("--user", metavar="USER", help=user_help)
+    report_help = "Erase nothing and report the stored claims; fail if some are overdue by more than an hour."
     group.add_argument("--report", action="store_true", help=report_help)
-    parser.add_argument("--json", action="store_true", help="with --report: one object")
+    add_dry_run(parser)
     parser.set_defaults(handler=handle)
 
 
@@ -29,35 +48,71 @@ def handle(options: Options, output: Output) -> None:
     """Erase or report. Raises: CommandError if claims or keys could not be erased, or something is overdue."""
     if options["report"]:
         _print_report(output)
-    elif output.as_json:
-        raise CommandError("--json is for --report.")
     elif options["user"] is not None:
-        _scrub_user(options["user"], output)
+        _scrub_user(options["user"], output, is_dry_run=options["dry_run"])
+    elif options["dry_run"]:
+        _preview_due(output)
     else:
         _scrub_due(output)
 
 
-def _scrub_user(pk: str, output: Output) -> None:
+def _scrub_user(reference: str, output: Output, *, is_dry_run: bool) -> None:
+    user, now = get_user(reference), clock.now()
     try:
-        count = scrub_user(get_user_by_pk(pk), origin=current_origin(), now=clock.now())
+        if is_dry_run:
+            _preview_of_user(user, output, now=now)
+            return
+        count = scrub_user(user, origin=current_origin(), now=now)
     except HeldForLegalReasons as refusal:
         raise CommandError(f"Nothing was erased. {refusal}") from refusal
     _destroy_unused_keys(count, output)
 
 
+def _preview_of_user(user: Any, output: Output, *, now: datetime) -> None:
+    """Raises: HeldForLegalReasons."""
+    count = count_claims_of_user(user, now=now)
+    text, row = f"{count} claims would be erased.", {"claims": count, "retention_keys": 0}
+    if retention_keys.is_enabled():
+        subjects = PairwiseSubject.objects.filter(user=user.pk)
+        unused = count_unused_keys(now=now, due=Q(subject__in=subjects))
+        # Those of the person are replaced.
+        row["retention_keys"] = unused + subjects.count()
+        text += f" {row['retention_keys']} retention keys would be destroyed."
+    output.preview(row, text)
+
+
+def _preview_due(output: Output) -> None:
+    now = clock.now()
+    report = create_retention_report(now=now)
+    keys = count_unused_keys(now=now, due=get_overdue_condition(now=now))
+    counts = Counter[str]()
+    for summary in report.claims:
+        counts[summary.name] += summary.overdue
+    by_name = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    text = f"{report.overdue} claims would be erased{f': {by_name}' if by_name else ''}."
+    if retention_keys.is_enabled():
+        text += f" {keys} retention keys would be destroyed."
+    output.preview({"claims": report.overdue, "retention_keys": keys, "by_name": +counts}, text)
+
+
 def _scrub_due(output: Output) -> None:
     now = clock.now()
-    _destroy_unused_keys(scrub_due_claims(now=now) + scrub_past_limit(now=now), output)
+    with ProgressLine(output, "claims erased") as progress:
+        total = create_retention_report(now=now).overdue if progress.is_shown else 0
+        due = scrub_due_claims(now=now, report_progress=lambda done: progress(done, total))
+        past_limit = scrub_past_limit(now=now, report_progress=lambda done: progress(due + done, total))
+    _destroy_unused_keys(due + past_limit, output)
 
 
 def _destroy_unused_keys(erased_count: int, output: Output) -> None:
-    text = f"{erased_count} claims were erased."
+    text, row, fault = f"{erased_count} claims were erased.", {"claims": erased_count, "retention_keys": 0}, ""
     if retention_keys.is_enabled():
         try:
-            text += f" {len(destroy_unused_keys(now=clock.now()))} retention keys were destroyed."
+            row["retention_keys"] = len(destroy_unused_keys(now=clock.now()))
+            text += f" {row['retention_keys']} retention keys were destroyed."
         except (KeyMissing, AuditUnavailable) as error:
-            raise CommandError(f"{text} Unused retention keys could not be destroyed: {error}") from error
-    output.write(text)
+            fault = f"Unused retention keys could not be destroyed: {error}"
+    output.confirm(row, text, fault=fault)
 
 
 def _print_report(output: Output) -> None:

@@ -1,4 +1,4 @@
-"""Lists and ends sessions, and retries pending revocations."""
+"""List and end sessions, and retry pending revocations."""
 
 import time
 import uuid
@@ -8,73 +8,113 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.management.base import CommandError
+from django.contrib.auth.models import Group
 from django.db.models import Exists, OuterRef, QuerySet
 
 from ... import conf
 from ..._internal import clock
 from ...audit.request_context import current_origin
 from ...sessions import token_revocation
+from ...sessions.end_jobs import SessionSelection
 from ...sessions.lifecycle import end_sessions
-from ...sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
+from ...sessions.models import TOKEN_HINTS, EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from ...sessions.tasks import CALL_SECONDS
-from ._arguments import Options, add_command, parse_number
+from ._arguments import (
+    USER_FORMS,
+    Options,
+    add_command,
+    add_dry_run,
+    build_argument_error,
+    format_user,
+    get_provider,
+    get_user,
+    parse_number,
+)
 from ._output import Output, ProgressLine, format_untrusted, format_value
+from .sessions_foreign import EndedSessions, end_foreign, list_foreign
 
 BATCH_SIZE = 500
+MAX_LISTED = 1000
 PENDING_NOTICE = "The sweep retries pending revocations; see the audit log for the reasons."
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="sessions_command", required=True)
-    listing = add_command(commands, "list", _list, "list the live sessions and whether revocations are pending")
-    listing.add_argument("--pending", action="store_true", help="all sessions with pending revocations, even ended")
-    listing.add_argument("--limit", type=parse_number, default=1000, help="list at most this many (default: 1000)")
-    listing.add_argument("--json", action="store_true", help="one object per line")
-    end = add_command(commands, "end", _end, "end sessions and revoke their tokens")
-    end.add_argument("ids", nargs="*", type=uuid.UUID, metavar="ID", help="of a session, as shown by `list`")
-    end.add_argument("--all", action="store_true", help="all live sessions; requires --yes")
-    end.add_argument("--yes", action="store_true", help="confirm --all")
-    end.add_argument("--seconds", type=float, default=600.0, help="time for revocations in total (default: 600)")
+    commands = parser.add_subparsers(dest="sessions_command", required=True, metavar="SUBCOMMAND")
+    listing = add_command(commands, "list", _list, "List the live sessions and whether revocations are pending.")
+    pending_help = "List all sessions with pending revocations, even ended ones."
+    listing.add_argument("--pending", action="store_true", help=pending_help)
+    limit_help = f"List at most this many (default: {MAX_LISTED})."
+    listing.add_argument("--limit", type=parse_number, default=MAX_LISTED, help=limit_help)
+    end = add_command(commands, "end", _end, "End sessions and revoke their tokens.")
+    end.add_argument("ids", nargs="*", type=uuid.UUID, metavar="ID", help="The id of a session, as `list` shows it.")
+    end.add_argument("--all", action="store_true", help="End all live sessions; requires --yes.")
+    end.add_argument("--yes", action="store_true", help="Confirm --all, or --foreign if tokens cannot be revoked.")
+    end.add_argument("--seconds", type=float, default=600.0, help="Time for all revocations (default: 600).")
+    add_dry_run(end)
     for command in (listing, end):
-        command.add_argument("--user", metavar="NAME", help="only sessions of the account with this user name")
-        command.add_argument("--provider", metavar="NAME", help="only sessions of this provider")
-    retry = add_command(commands, "retry", _retry, "retry all pending revocations now, regardless of their back-off")
-    retry.add_argument("--seconds", type=float, default=600.0, help="stop after this many seconds (default: 600)")
+        command.add_argument("--user", metavar="USER", help=f"Only sessions of this user: {USER_FORMS}.")
+        provider_help = "Only sessions of this provider; with `end --foreign`, where to revoke their tokens."
+        command.add_argument("--provider", metavar="NAME", help=provider_help)
+        command.add_argument("--group", metavar="NAME", help="Only sessions of members of this group.")
+        foreign_help = "Instead, sessions that another authentication backend has begun."
+        command.add_argument("--foreign", action="store_true", help=foreign_help)
+    retry = add_command(commands, "retry", _retry, "Retry all pending revocations now, regardless of their back-off.")
+    retry.add_argument("--seconds", type=float, default=600.0, help="Stop after this many seconds (default: 600).")
+    add_dry_run(retry)
 
 
 def _filter_sessions(options: Options, sessions: QuerySet[OIDCSession]) -> QuerySet[OIDCSession]:
-    """Raises: CommandError for an unknown user or provider, so that a typing error does not silently end nothing."""
-    if options["user"] is not None:
-        users = get_user_model()._default_manager.filter(**{get_user_model().USERNAME_FIELD: options["user"]})
-        if not users:
-            raise CommandError(f"There is no user {options['user']}.")
-        sessions = sessions.filter(user__in=users)
-    if options["provider"] is not None:
-        sessions = sessions.filter(provider=options["provider"])
-        # A provider that is no longer declared may still have sessions.
-        if options["provider"] not in conf.providers() and not sessions.exists():
-            raise CommandError(f"There is no provider {options['provider']}.")
+    """Raises: CommandError for an unknown name, so that a typing error does not silently end nothing."""
+    selection = SessionSelection(
+        provider=options["provider"] or "",
+        group=_get_group(options["group"]).pk if options["group"] is not None else None,
+        user=str(get_user(options["user"]).pk) if options["user"] is not None else "",
+    )
+    sessions = selection.filter(sessions)
+    # A provider that is no longer declared may still have sessions.
+    if selection.provider and selection.provider not in conf.providers() and not sessions.exists():
+        get_provider(selection.provider)
     return sessions
 
 
+def _get_group(name: str) -> Group:
+    try:
+        return Group.objects.get(name=name)
+    except Group.DoesNotExist as error:
+        raise build_argument_error(f"There is no group {format_untrusted(name)}.") from error
+
+
 def _list(options: Options, output: Output) -> None:
-    revocations = PendingRevocation.objects.filter(session__isnull=False, status=RevocationStatus.PENDING)
-    sessions = OIDCSession.objects.annotate(pending=Exists(revocations.filter(session=OuterRef("pk"))))
+    if options["foreign"]:
+        list_foreign(options, output)
+        return
+    sessions = _annotate_pending(OIDCSession.objects.all())
     if options["pending"]:
         # Not filtered by `pending`: SQLite would search the revocations for every session ever stored.
-        sessions = sessions.filter(pk__in=revocations.values("session"))
+        sessions = sessions.filter(pk__in=_pending_revocations().values("session"))
     else:
         sessions = sessions.filter(ended_at=None)
+    _write_sessions(_filter_sessions(options, sessions), output, limit=options["limit"])
+
+
+def _pending_revocations() -> QuerySet[PendingRevocation]:
+    return PendingRevocation.objects.filter(session__isnull=False, status=RevocationStatus.PENDING)
+
+
+def _annotate_pending(sessions: QuerySet[OIDCSession]) -> QuerySet[OIDCSession]:
+    return sessions.annotate(pending=Exists(_pending_revocations().filter(session=OuterRef("pk"))))
+
+
+def _write_sessions(sessions: QuerySet[OIDCSession], output: Output, *, limit: int) -> None:
     fields = ("pk", "provider", "started_at", "last_seen_at", "ended_at", "end_reason", "pending")
-    username = f"user__{get_user_model().USERNAME_FIELD}"
-    rows = _filter_sessions(options, sessions).order_by("started_at", "pk").values_list(*fields, username)
-    limit = options["limit"]
-    for number, (*values, user) in enumerate(rows[: limit + 1].iterator()):
+    user_fields = ("user", f"user__{get_user_model().USERNAME_FIELD}")
+    rows = sessions.order_by("started_at", "pk").values_list(*fields, *user_fields)
+    for number, (*values, user_pk, name) in enumerate(rows[: limit + 1].iterator()):
         if number == limit:
-            output.stderr.write(f"There are more than {limit} sessions.")
+            output.warn(f"There are more than {limit} sessions.")
             break
-        output.write_row(dict(zip(("id", *fields[1:]), values, strict=True)) | {"user": user or ""}, _format_session)
+        user = "" if user_pk is None else format_user(name, user_pk)
+        output.write_row(dict(zip(("id", *fields[1:]), values, strict=True)) | {"user": user}, _format_session)
 
 
 def _format_session(session: Mapping[str, Any]) -> str:
@@ -87,34 +127,57 @@ def _format_session(session: Mapping[str, Any]) -> str:
 
 
 def _end(options: Options, output: Output) -> None:
-    live = OIDCSession.objects.filter(ended_at=None)
-    if options["ids"]:
-        live = live.filter(pk__in=options["ids"])
-    elif not (options["all"] or options["user"] or options["provider"]):
-        raise CommandError("Name sessions, --user, --provider, or --all.")
-    if options["all"] and not options["yes"]:
-        raise CommandError("--all ends every session that the other options select. Add --yes to confirm.")
-    started, ended = time.monotonic(), 0
-    revocation_ids: list[uuid.UUID] = []
-    progress = ProgressLine(output, "sessions ended")
-    # The sessions of one batch have ended before the next one is read.
-    session_ids = _filter_sessions(options, live).order_by("pk").values_list("pk", flat=True)
-    while batch := list(session_ids[:BATCH_SIZE]):
-        ended_sessions = end_sessions(batch, EndReason.ADMINISTRATOR, origin=current_origin(), now=clock.now())
-        ended += len(ended_sessions)
-        revocation_ids += [pk for session in ended_sessions for pk in session.revocation_ids]
-        progress(ended)
-    progress.end()
+    started = time.monotonic()
+    ended = (end_foreign if options["foreign"] else _end_selected)(options, output)
+    if ended is None:
+        return
+    count, revocation_ids = ended
     # All sessions are ended before the first request to a provider, which may be unreachable.
     _revoke_tokens(revocation_ids, ends_at=started + options["seconds"], output=output)
     statuses = _count_statuses(revocation_ids)
     revoked = statuses.pop(RevocationStatus.DONE, 0)
-    text = f"{ended} sessions ended, {revoked} of {len(revocation_ids)} tokens revoked."
+    text = f"{count} sessions ended, {revoked} of {len(revocation_ids)} tokens revoked."
+    row = {"sessions": count, "tokens": len(revocation_ids), "revoked": revoked, "others": statuses}
+    fault = ""
     if statuses:
-        raise CommandError(f"{text} The others: {_format_statuses(statuses)}. {PENDING_NOTICE}")
-    if options["ids"] and ended < len(set(options["ids"])):
-        raise CommandError(f"{text} The other sessions are not live.")
-    output.write(text)
+        fault = f"The others: {_format_statuses(statuses)}. {PENDING_NOTICE}"
+    elif options["ids"] and count < len(set(options["ids"])):
+        fault = "The other sessions are not live."
+    output.confirm(row, text, fault=fault)
+
+
+def _end_selected(options: Options, output: Output) -> EndedSessions | None:
+    """End the selected OIDC sessions. None: it was a dry run. Raises: CommandError."""
+    live: QuerySet[OIDCSession] = OIDCSession.objects.filter(ended_at=None)
+    if options["ids"]:
+        live = live.filter(pk__in=options["ids"])
+    elif not (options["all"] or options["user"] or options["provider"] or options["group"]):
+        raise build_argument_error("Name sessions, --user, --provider, --group, or --all.")
+    live = _filter_sessions(options, live)
+    if options["dry_run"]:
+        _preview_end(live, output)
+        return None
+    if options["all"] and not options["yes"]:
+        raise build_argument_error("--all ends every session that the other options select. Add --yes to confirm.")
+    ended, revocation_ids = 0, list[uuid.UUID]()
+    with ProgressLine(output, "sessions ended") as progress:
+        total = live.count() if progress.is_shown else 0
+        # The sessions of one batch have ended before the next one is read.
+        session_ids = live.order_by("pk").values_list("pk", flat=True)
+        while batch := list(session_ids[:BATCH_SIZE]):
+            ended_sessions = end_sessions(batch, EndReason.ADMINISTRATOR, origin=current_origin(), now=clock.now())
+            ended += len(ended_sessions)
+            revocation_ids += [pk for session in ended_sessions for pk in session.revocation_ids]
+            progress(ended, total)
+    return ended, revocation_ids
+
+
+def _preview_end(sessions: QuerySet[OIDCSession], output: Output) -> None:
+    count = sessions.count()
+    _write_sessions(_annotate_pending(sessions), output, limit=count)
+    tokens = sum(sessions.filter(**{f"{hint}__isnull": False}).count() for hint in TOKEN_HINTS)
+    text = f"{count} sessions would be ended, {tokens} tokens would be revoked."
+    output.preview({"sessions": count, "tokens": tokens}, text)
 
 
 def _revoke_tokens(revocation_ids: Sequence[uuid.UUID], *, ends_at: float, output: Output) -> None:
@@ -131,21 +194,23 @@ def _revoke_tokens(revocation_ids: Sequence[uuid.UUID], *, ends_at: float, outpu
         timeout_seconds=CALL_SECONDS,
         give_up_after=conf.revocation_give_up_after(),
     )
-    progress = ProgressLine(output, "tokens tried")
-    for number, _ in enumerate(statuses, start=1):
-        progress(number, len(revocation_ids))
-    progress.end()
+    with ProgressLine(output, "tokens tried", len(revocation_ids)) as progress:
+        for _ in progress.track(statuses):
+            pass
 
 
 def _retry(options: Options, output: Output) -> None:
+    if options["dry_run"]:
+        count = PendingRevocation.objects.filter(status=RevocationStatus.PENDING, created_at__lte=clock.now()).count()
+        output.preview({"tokens": count}, f"{count} revocations would be retried.")
+        return
     revocation_ids = token_revocation.reset_backoff(now=clock.now())
     limits: Any = {"timeout_seconds": CALL_SECONDS, "give_up_after": conf.revocation_give_up_after()}
     token_revocation.retry_due(clock=clock.now, budget_seconds=options["seconds"], **limits)
     statuses = _count_statuses(revocation_ids)
     text = f"{len(revocation_ids)} revocations were pending: {_format_statuses(statuses) or 'nothing to do'}."
-    if len(revocation_ids) > statuses[RevocationStatus.DONE]:
-        raise CommandError(f"{text} {PENDING_NOTICE}")
-    output.write(text)
+    fault = PENDING_NOTICE if len(revocation_ids) > statuses[RevocationStatus.DONE] else ""
+    output.confirm({"tokens": len(revocation_ids), "statuses": statuses}, text, fault=fault)
 
 
 def _count_statuses(revocation_ids: Sequence[uuid.UUID]) -> Counter[str]:

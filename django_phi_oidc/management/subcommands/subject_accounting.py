@@ -1,4 +1,4 @@
-"""Lists who accessed a person's record (`phi_oidc subject accounting`)."""
+"""List who accessed a person's record (`phi_oidc subject accounting`)."""
 
 import csv
 from argparse import ArgumentParser, ArgumentTypeError
@@ -24,7 +24,7 @@ from ...individual_rights.accounting import (
     create_accounting,
     get_accounting_start,
 )
-from ._arguments import Options, get_user_by_pk, parse_time
+from ._arguments import USER_FORMS, Options, build_argument_error, get_user, parse_time
 from ._output import Output, format_untrusted, format_value
 
 _MAX_DIGITS = 5
@@ -37,18 +37,18 @@ AccountingRow = Mapping[str, Any]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("user", metavar="USER", help="primary key of the person's account")
-    since_help = "a date or time, or a number of days ago (default: six years)"
+    parser.add_argument("user", metavar="USER", help=f"The account of the person: {USER_FORMS}.")
+    since_help = "A date or time, or a number of days ago (default: six years)."
     parser.add_argument("--since", type=_parse_since, metavar="DATE|DAYS", help=since_help)
-    parser.add_argument("--all", action="store_true", help="include the person's own access")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one object per line")
-    form.add_argument("--csv", action="store_true", help="CSV for a spreadsheet")
+    parser.add_argument("--all", action="store_true", help="Include the person's own access.")
+    parser.add_argument("--csv", action="store_true", help="Write CSV for a spreadsheet.")
 
 
 def handle(options: Options, output: Output) -> None:
     """Print the disclosures. Raises: CommandError if there is no such user, or the list is incomplete."""
-    user, now = get_user_by_pk(options["user"]), clock.now()
+    if options["csv"] and output.as_json:
+        raise build_argument_error("Choose --csv or --json.")
+    user, now = get_user(options["user"]), clock.now()
     try:
         accounting = _create_accounting(user, options, now=now)
         disclosures = accounting.list_all()
@@ -58,10 +58,12 @@ def handle(options: Options, output: Output) -> None:
     write = _create_row_writer(options, output)
     for disclosure in disclosures:
         write(_build_row(disclosure))
+    if conf.patient_resources() is None:
+        output.warn("PATIENT_RESOURCES is not set: the accesses that guarded views recorded are missing (W075).")
     if accounting.suspended_purposes:
         # On standard error: the output is for the person, who must not learn of it.
         until = format_value(max(accounting.suspended_purposes.values()))
-        output.stderr.write(
+        output.warn(
             f"For staff only: {withheld_count} disclosures for {', '.join(sorted(accounting.suspended_purposes))} are "
             f"withheld, because a legal hold suspends the accounting until {until}."
         )

@@ -1,26 +1,24 @@
-"""Creates activation codes for one user or a CSV file of users, and revokes them (`phi_oidc subject invite`).
+"""Create activation codes for one user or a CSV file of users, and revoke them (`phi_oidc subject invite`).
 
 Each code is shown once: on standard output, or in a new file that only its owner can read.
 """
 
 import csv
-import io
 import os
-import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ..._internal import clock
+from ..._internal.batches import split_into_batches
 from ..._internal.csv_safety import escape_formulas
 from ...audit.request_context import current_origin
 from ...config.providers import ProviderDeclaration
@@ -34,13 +32,22 @@ from ...subjects.invitations import (
     validate_users,
 )
 from ...subjects.models import ActivationCode
-from ._arguments import Options, get_provider, get_user_by_pk
+from ._arguments import (
+    USER_FORMS,
+    Options,
+    add_dry_run,
+    build_argument_error,
+    build_user_row,
+    describe_user,
+    get_provider,
+    get_user,
+)
+from ._files import read_csv_table
 from ._output import Output, ProgressLine, format_value
 
 BATCH_SIZE = 500
 """Users invited in one transaction."""
 USER_COLUMN, ADDED_COLUMNS = "user", ("code", "expires_at")
-_MAX_SHOWN_LENGTH = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +61,22 @@ class InvitationRow:
 
 def add_arguments(parser: ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument("user", nargs="?", metavar="USER", help="primary key of the user")
-    group.add_argument("--csv", metavar="FILE", help="primary keys of users in a column `user`; -: standard input")
-    group.add_argument("--revoke", metavar="USER", help="revoke the code of this user")
-    parser.add_argument("--provider", metavar="NAME", help="required if several providers accept activation codes")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="with --csv: a new file only its owner can read")
-    parser.add_argument("--json", action="store_true", help="for one user: one object")
+    group.add_argument("user", nargs="?", metavar="USER", help=f"The user to invite: {USER_FORMS}.")
+    csv_help = "A CSV file with the users in a column `user`; -: standard input."
+    group.add_argument("--csv", metavar="FILE", help=csv_help)
+    group.add_argument("--revoke", metavar="USER", help=f"Revoke the code of this user: {USER_FORMS}.")
+    parser.add_argument("--provider", metavar="NAME", help="Required if several providers accept activation codes.")
+    output_help = "With --csv: a new file that only its owner can read."
+    parser.add_argument("--output", type=Path, metavar="FILE", help=output_help)
+    add_dry_run(parser)
 
 
 def handle(options: Options, output: Output) -> None:
     """Create or revoke codes. Raises: CommandError, whose message says which codes were created before, if any."""
     if options["output"] is not None and options["csv"] is None:
-        raise CommandError("--output requires --csv.")
-    if output.as_json and options["user"] is None:
-        raise CommandError("--json requires one user.")
+        raise build_argument_error("--output requires --csv.")
+    if options["dry_run"] and options["revoke"] is None:
+        raise build_argument_error("--dry-run requires --revoke.")
     if options["revoke"] is not None:
         _revoke(options, output)
     elif options["csv"] is not None:
@@ -78,48 +87,54 @@ def handle(options: Options, output: Output) -> None:
 
 @sensitive_variables()
 def _invite_one(options: Options, output: Output) -> None:
-    user, provider = get_user_by_pk(options["user"]), _get_provider(options["provider"])
+    user, provider = get_user(options["user"]), _get_provider(options["provider"])
     (invitation,) = _create_invitations([user.pk], provider=provider)
     expires_at = format_value(invitation.expires_at)
-    row = {"user": str(invitation.user_id), "code": invitation.code, "expires_at": expires_at}
+    row = {**build_user_row(user), "code": invitation.code, "expires_at": expires_at}
     output.write_row(row, lambda row: "User {user} was invited: {code}, until {expires_at}.".format(**row))
 
 
 def _revoke(options: Options, output: Output) -> None:
-    user = get_user_by_pk(options["revoke"])
-    codes = ActivationCode.objects.filter(user=user)
-    if options["provider"] is not None:
-        codes = codes.filter(provider=options["provider"])
-    count = revoke_activation_codes(codes, reason="withdrawn", origin=current_origin(), now=clock.now())
-    output.write(f"User {user.pk}: {count} codes were revoked.")
+    user = get_user(options["revoke"])
+    codes, now = ActivationCode.objects.filter(user=user), clock.now()
+    if (provider := options["provider"]) is not None:
+        codes = codes.filter(provider=provider)
+        # A provider that is no longer declared may still have codes.
+        if provider not in conf.providers() and not codes.exists():
+            get_provider(provider)
+    row = build_user_row(user)
+    if options["dry_run"]:
+        row["codes"] = codes.redeemable(now=now).count()
+        output.preview(row, f"User {row['user']}: {row['codes']} codes would be revoked.")
+        return
+    row["codes"] = revoke_activation_codes(codes, reason="withdrawn", origin=current_origin(), now=now)
+    output.confirm(row, f"User {row['user']}: {row['codes']} codes were revoked.")
 
 
 @sensitive_variables()
 def _invite_many(options: Options, output: Output) -> None:
     provider = _get_provider(options["provider"])
     validate_accepts_codes(provider)
-    header, rows = _parse_csv(options["csv"])
+    header, rows = _parse_csv(options["csv"], output)
     _validate_users(rows)
-    progress, done = ProgressLine(output, "users were invited"), 0
-    # Progress must not be mixed with codes on the same terminal.
-    shows_progress = options["output"] is not None or not output.stdout.isatty()
-    with _open_output(options["output"], output) as write:
-        for batch in _split_into_batches(rows):
+    done, columns = 0, (*header, *ADDED_COLUMNS)
+    # The codes on standard output must not be mixed with progress on the same terminal.
+    with (
+        ProgressLine(output, "users invited", len(rows), prints_rows=options["output"] is None) as progress,
+        _open_output(options["output"], output, columns) as write,
+    ):
+        for batch in split_into_batches(rows, BATCH_SIZE):
             try:
                 invitations = _create_invitations([row.user_pk for row in batch], provider=provider)
             except InvitationRefused as refusal:
-                progress.end()
                 message = f"{refusal} The users before line {batch[0].line_number} were invited."
                 raise CommandError(message) from refusal
             pairs = zip(batch, invitations, strict=True)
-            lines = [(*row.cells, item.code, format_value(item.expires_at)) for row, item in pairs]
-            write(lines if done else [(*header, *ADDED_COLUMNS), *lines])
+            write([(*row.cells, item.code, format_value(item.expires_at)) for row, item in pairs])
             done += len(batch)
-            if shows_progress:
-                progress(done, len(rows))
-    progress.end()
-    if options["output"] is not None:
-        output.write(f"{done} users were invited; their codes are in {options['output']}.")
+            progress(done)
+    if (path := options["output"]) is not None:
+        output.confirm({"users": done, "file": str(path)}, f"{done} users were invited; their codes are in {path}.")
 
 
 def _create_invitations(user_pks: Sequence[Any], *, provider: ProviderDeclaration) -> list[Invitation]:
@@ -137,68 +152,38 @@ def _get_provider(name: str | None) -> ProviderDeclaration:
         raise CommandError('No provider accepts activation codes: none has the provisioning "invitation".')
     if len(providers) > 1:
         names = ", ".join(provider.name for provider in providers)
-        raise CommandError(f"Several providers accept activation codes. Add --provider: {names}.")
+        raise build_argument_error(f"Several providers accept activation codes. Add --provider: {names}.")
     return providers[0]
 
 
-def _parse_csv(path: str) -> tuple[Sequence[str], list[InvitationRow]]:
+def _parse_csv(path: str, output: Output) -> tuple[Sequence[str], list[InvitationRow]]:
     """Return the header and the rows. Raises: CommandError for the first fault, with its line number."""
-    lines = _read_csv_rows(path)
-    number, header = next(lines, (1, []))
-    if USER_COLUMN not in header:
-        raise CommandError(f"Line {number}: there is no column {USER_COLUMN}; columns are separated by commas.")
-    if len(set(header)) < len(header):
-        raise CommandError(f"Line {number}: two columns have the same name.")
-    if reserved := set(ADDED_COLUMNS).intersection(header):
-        raise CommandError(f"Line {number}: the column {min(reserved)} is reserved for the output.")
+    header, lines = read_csv_table(path, required=[USER_COLUMN], reserved=ADDED_COLUMNS)
     position, rows, line_by_user = header.index(USER_COLUMN), [], dict[Any, int]()
-    for number, cells in lines:
-        if len(cells) != len(header):
-            raise CommandError(f"Line {number}: {len(cells)} columns, but {len(header)} in the first line.")
-        user = _parse_user_pk(cells[position], number)
-        if user in line_by_user:
-            raise CommandError(f"Line {number}: user {user} is already in line {line_by_user[user]}.")
-        line_by_user[user] = number
-        rows.append(InvitationRow(line_number=number, user_pk=user, cells=cells))
+    with ProgressLine(output, "lines read") as progress:
+        for number, cells in progress.track(lines):
+            if len(cells) != len(header):
+                raise CommandError(f"Line {number}: {len(cells)} columns, but {len(header)} in the first line.")
+            user = _get_user(cells[position].strip(), number)
+            if first := line_by_user.get(user.pk):
+                raise CommandError(f"Line {number}: user {describe_user(user)} is already in line {first}.")
+            line_by_user[user.pk] = number
+            rows.append(InvitationRow(line_number=number, user_pk=user.pk, cells=cells))
     if not rows:
         raise CommandError("The file contains no users.")
     return header, rows
 
 
-def _read_csv_rows(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the first line number and the cells of each record. Empty lines are skipped."""
+def _get_user(reference: str, line_number: int) -> Any:
     try:
-        content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        raise CommandError(f"Line {number}: not valid UTF-8.") from error
-    number = 1
-    try:
-        for cells in reader:
-            if cells:
-                yield number, cells
-            number = reader.line_num + 1
-    except csv.Error as error:
-        raise CommandError(f"Line {number}: {error}.") from error
-
-
-def _parse_user_pk(text: str, line_number: int) -> Any:
-    pk: Any = get_user_model()._meta.pk
-    text = text.strip()
-    try:
-        if text and text.isprintable():
-            return pk.clean(text, None)
-    except ValidationError:
-        pass
-    raise CommandError(f"Line {line_number}: {ascii(text)[:_MAX_SHOWN_LENGTH]} is not a primary key of a user.")
+        return get_user(reference)
+    except CommandError as error:
+        raise CommandError(f"Line {line_number}: {error}") from error
 
 
 def _validate_users(rows: Sequence[InvitationRow]) -> None:
     """Raises: CommandError for the first user who cannot be invited."""
-    for batch in _split_into_batches(rows):
+    for batch in split_into_batches(rows, BATCH_SIZE):
         users = get_user_model()._base_manager.in_bulk([row.user_pk for row in batch])
         for row in batch:
             try:
@@ -208,13 +193,15 @@ def _validate_users(rows: Sequence[InvitationRow]) -> None:
 
 
 @contextmanager
-def _open_output(path: Path | None, output: Output) -> Iterator[Callable[[Iterable[Sequence[str]]], None]]:
-    """Return a function that writes and flushes rows, to standard output or to a new file.
+def _open_output(
+    path: Path | None, output: Output, columns: Sequence[str]
+) -> Iterator[Callable[[Sequence[Sequence[str]]], None]]:
+    """Return a function that writes and flushes rows: as CSV with a header, or to standard output with `--json`.
 
     If the block fails, an empty file is deleted. A file with codes is kept, because they cannot be shown again.
     """
     if path is None:
-        yield lambda rows: _write_rows(rows, output.stdout)
+        yield _create_json_writer(output, columns) if output.as_json else _create_csv_writer(output.stdout, columns)
         return
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -222,7 +209,7 @@ def _open_output(path: Path | None, output: Output) -> Iterator[Callable[[Iterab
         raise CommandError(f"{path} cannot be created: {error.strerror}.") from error
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            yield lambda rows: _write_rows(rows, file)
+            yield _create_csv_writer(file, columns)
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}. Invite the users who are not in it again.") from error
     finally:
@@ -230,10 +217,20 @@ def _open_output(path: Path | None, output: Output) -> Iterator[Callable[[Iterab
             path.unlink()
 
 
-def _write_rows(rows: Iterable[Sequence[str]], file: Any) -> None:
-    csv.writer(file).writerows([map(escape_formulas, cells) for cells in rows])
-    file.flush()
+def _create_csv_writer(file: Any, columns: Sequence[str]) -> Callable[[Sequence[Sequence[str]]], None]:
+    header = [columns]
+
+    def write(rows: Sequence[Sequence[str]]) -> None:
+        csv.writer(file).writerows([map(escape_formulas, cells) for cells in (*header, *rows)])
+        header.clear()
+        file.flush()
+
+    return write
 
 
-def _split_into_batches(rows: Sequence[InvitationRow]) -> Iterator[Sequence[InvitationRow]]:
-    return (rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE))
+def _create_json_writer(output: Output, columns: Sequence[str]) -> Callable[[Sequence[Sequence[str]]], None]:
+    def write(rows: Sequence[Sequence[str]]) -> None:
+        for cells in rows:
+            output.write_row(dict(zip(columns, cells, strict=True)), "")
+
+    return write

@@ -12,7 +12,14 @@ from typing import Any
 
 from ...config.client_keys import parse_client_keys
 from ...config.providers import ProviderDeclaration
-from ..mock_provider import MutableExchange, Reply, compute_half_hash, corrupt_signature, sign_jwt, stream_slowly
+from ..mock_provider import (
+    MutableExchange,
+    Reply,
+    compute_half_hash,
+    corrupt_signature,
+    sign_jwt,
+    stream_slowly,
+)
 from ..mock_provider.backchannel import BACKCHANNEL_LOGOUT_EVENT
 from .tampering import (
     OMITTED,
@@ -57,6 +64,8 @@ class TamperingCase:
     """Attributes to set on the provider's state."""
     client_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the portal's registration at the provider."""
+    is_federated: bool = False
+    """Whether the provider is declared as a member of its federation."""
     allowing_setting: str = ""
     """The option of the declaration with which a project accepts the invalid value."""
     sqlite_only: bool = False
@@ -105,11 +114,13 @@ PRIVATE_KEY_JWT_OPTIONS = {
     "token_endpoint_auth_signing_alg": "",
     "client_secret": "",
     "client_keys": CLIENT_KEY_PEM,
+    "id_token_encrypted_response_alg": [],
 }
 """Options of the declaration. The matching options of the client registration:"""
 PRIVATE_KEY_JWT_CLIENT = {
     "token_endpoint_auth_methods": ("private_key_jwt",),
     "jwks": {"keys": [CLIENT_KEY.build_public_jwk("ES256")]},
+    "id_token_encrypted_response_alg": "",
 }
 MAX_AGE_OPTIONS: dict[str, Any] = {"max_age": 60}
 HEART_FIELDS: dict[str, Any] = {
@@ -124,6 +135,9 @@ HEART_FIELDS: dict[str, Any] = {
     "provider_state": {"heart_claims": True},
     "sqlite_only": True,
 }
+TRUST_MARK = "https://op.example/trust-mark"
+VECTOR = {"vot": "Cd.P9.Cp", "vtm": TRUST_MARK}
+VECTOR_FIELDS: dict[str, Any] = {"options": {"vtr": ["P9.Cp.Cd", "P9.Cm"], "vtm": TRUST_MARK}, "sqlite_only": True}
 REQUEST_STAGE_FIELDS: dict[str, Any] = {"holds_tokens": False, "stage": "request"}
 PAR_FIELDS: dict[str, Any] = {"provider_state": {"par": "offered"}, "sqlite_only": True, **REQUEST_STAGE_FIELDS}
 HTML_HEADERS = {"headers": {"Content-Type": "text/html"}}
@@ -153,6 +167,8 @@ TRANSPORT_CASES = [
         {"raw": lambda reply: stream_slowly(reply, pause_seconds=0.05)},
         {"raw": lambda reply: stream_slowly(reply, pause_seconds=0)},
     ),
+    _discovery_case("provider_unavailable", tamper_reply, {"status": 503}, {"status": 200}),
+    create_case_factory("jwks")("provider_unavailable", tamper_reply, {"status": 429}, {"status": 200}, "keys"),
     _discovery_case(
         "transport_not_https",
         tamper_member("token_endpoint"),
@@ -233,8 +249,10 @@ _TOKEN_RESPONSE_CASES = [
         {"headers": {"Content-Type": "application/json;charset=UTF-8"}},
         "html",
     ),
-    _token_case("token_type_unsupported", tamper_member("token_type"), "DPoP", "bEARER"),
-    _token_case("token_type_unsupported", tamper_member("token_type"), OMITTED, "Bearer", "missing"),
+    _token_case("token_type_unsupported", tamper_member("token_type"), "DPoP", "bEARER", options={"dpop": "never"}),
+    _token_case(
+        "token_type_unsupported", tamper_member("token_type"), OMITTED, "Bearer", "missing", options={"dpop": "never"}
+    ),
     _token_case("id_token_missing", tamper_member("id_token"), OMITTED, unchanged("id_token")),
     _token_case("id_token_missing", tamper_member("id_token"), {}, unchanged("id_token"), "an object"),
     _token_case("access_token_missing", tamper_member("access_token"), OMITTED, unchanged("access_token")),
@@ -315,7 +333,27 @@ _ID_TOKEN_CASES = [
         options=MAX_AGE_OPTIONS,
         allowing_setting="allow_auth_time_zero",
     ),
-    _id_token_case("acr_insufficient", tamper_member("acr"), "1", "2", options={"acr_values": ["2", "3"]}),
+    _id_token_case(
+        "acr_insufficient", tamper_member("acr"), "1", "2", options={"acr_values": ["2", "3"], "acr_accepted": []}
+    ),
+    _id_token_case(
+        "acr_insufficient",
+        tamper_member("acr"),
+        "3",
+        "2",
+        "requested but not accepted",
+        options={"acr_values": ["3"], "acr_accepted": ["2"]},
+    ),
+    _id_token_case("vtm_invalid", tamper_members, {**VECTOR, "vtm": f"{TRUST_MARK}/"}, VECTOR, **VECTOR_FIELDS),
+    _id_token_case("vtm_invalid", tamper_members, {**VECTOR, "vtm": OMITTED}, VECTOR, "missing", **VECTOR_FIELDS),
+    _id_token_case("vot_insufficient", tamper_members, {**VECTOR, "vot": "P9.Cp"}, VECTOR, **VECTOR_FIELDS),
+    _id_token_case("vot_insufficient", tamper_members, {**VECTOR, "vot": OMITTED}, VECTOR, "missing", **VECTOR_FIELDS),
+    _id_token_case(
+        "amr_insufficient", tamper_member("amr"), ["pwd"], ["pwd", "mfa"], options={"amr_required": ["mfa", "hwk"]}
+    ),
+    _id_token_case(
+        "amr_insufficient", tamper_member("amr"), "mfa", ["mfa"], "a string", options={"amr_required": ["mfa"]}
+    ),
     _id_token_case("at_hash_invalid", set_foreign_at_hash, True, False),
     _id_token_case("id_token_lifetime", set_token_lifetime, 301, 300, **HEART_FIELDS),
 ]

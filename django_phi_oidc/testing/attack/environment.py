@@ -18,7 +18,7 @@ from ..._internal import clock
 from ...access.decorators import require_assurance
 from ...audit.events import Action
 from ...audit.models import AuditEvent, RefusalCount
-from ...config.providers import ProviderDeclaration
+from ...config.providers import MTLS_METHODS, ProviderDeclaration
 from ..mock_provider import Client, DemoProvider, MutableExchange, Reply
 from .browser import Browser, PortalResponse
 from .report import AttackEnded
@@ -29,6 +29,7 @@ WHOAMI_PATH = "/phi-oidc-attack/who/"
 GUARDED_PATH = "//evil.example/phi-oidc-attack/"
 """Of a page that requires a recent sign-in. As a URL, it names another host."""
 MAX_SIGN_IN_AGE = timedelta(minutes=1)
+SUBSTITUTE_SECRET = "secret instead of a certificate"
 
 
 def whoami_view(request: HttpRequest) -> HttpResponse:
@@ -75,7 +76,10 @@ class Portal:
         provider = {
             **self.raw_declaration,
             **{"issuer": op.issuer, "ca_bundle": ca_bundle, "proxy": "", "provisioning": "create"},
+            **{"metadata_url": "", "metadata_issuer": "", "resource": ""},
             "userinfo_signed_response_alg": [],
+            **_list_replaced_options(self.declaration),
+            "userinfo_encrypted_response_alg": [],
             **{name: value for name, value in options.items() if name != "CLAIMS"},
         }
         return {"PHI_OIDC": {**get_phi_oidc_setting(), "PROVIDERS": {self.name: provider}, "CLAIMS": claims}}
@@ -87,17 +91,23 @@ class Portal:
     def create_registration(self) -> Client:
         """Return the portal's registration at the provider."""
         declaration = self.declaration
-        keys = [key.build_public_jwk(declaration.get_assertion_alg(key)) for key in declaration.client_keys]
+        replaced = _list_replaced_options(declaration)
+        keys = [key.build_public_jwk() for key in declaration.client_keys]
+        encryption = declaration.id_token_encryption
         names = ("oidc_authentication_callback", "oidc_logged_out", "oidc_backchannel_logout")
         callback, logged_out, logout = (f"{PORTAL_URL}{reverse(name)}" for name in names)
         return Client(
             declaration.client_id,
-            declaration.client_secret,
+            replaced.get("client_secret", declaration.client_secret),
             [callback],
             post_logout_redirect_uris=[logged_out],
             backchannel_logout_uri=logout,
-            token_endpoint_auth_methods=(declaration.token_endpoint_auth_method,),
+            token_endpoint_auth_methods=(
+                replaced.get("token_endpoint_auth_method", declaration.token_endpoint_auth_method),
+            ),
             jwks={"keys": keys} if keys else None,
+            id_token_encrypted_response_alg=encryption.algs[0] if encryption.algs else "",
+            id_token_encrypted_response_enc=encryption.encs[0],
         )
 
     def mark_refusals_seen(self) -> None:
@@ -117,6 +127,22 @@ class Portal:
 
     def _list_new_refusals(self) -> QuerySet[AuditEvent]:
         return _list_refusals().exclude(pk__in=self._seen_event_ids)
+
+
+def _list_replaced_options(declaration: ProviderDeclaration) -> dict[str, Any]:
+    """Return options instead of those that the mock provider does not support, and of the project's federation."""
+    options: dict[str, Any] = {
+        "request_object_signing_alg": "",
+        "client_key_header": "kid",
+        "udap": False,
+        "federation": None,
+    }
+    if declaration.token_endpoint_auth_method != "private_key_jwt" and declaration.list_keys("sig"):
+        options["client_keys"] = []
+    if declaration.token_endpoint_auth_method in MTLS_METHODS:
+        options |= {"client_certificate": None, "client_certificate_key": None}
+        options |= {"token_endpoint_auth_method": "client_secret_basic", "client_secret": SUBSTITUTE_SECRET}
+    return options
 
 
 def _list_refusals() -> QuerySet[AuditEvent]:
@@ -164,6 +190,7 @@ class AttackEnvironment:
             op.signing_alg = next(iter(self.declaration.id_token_signed_response_alg))
             op.par = "offered" if self.declaration.par == "require" else "off"
             op.state.heart_claims = self.declaration.profile == "heart"
+            op.state.dpop, op.state.dpop_nonce = "off" if self.declaration.dpop == "never" else "offered", ""
             self.portal.mark_refusals_seen()
             yield
 

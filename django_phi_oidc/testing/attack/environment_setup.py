@@ -20,6 +20,7 @@ from django.urls import get_resolver, include, path
 
 from ..._internal import randomness
 from ...config.claims import ClaimDeclaration
+from ...config.providers import ProviderDeclaration
 from ...crypto import retention_keys
 from ..mock_provider import Account, DemoProvider, TLSFiles, demo_accounts
 from .environment import GUARDED_PATH, WHOAMI_PATH, AttackEnvironment, Portal, guarded_view, whoami_view
@@ -58,12 +59,21 @@ def run_attack_provider(directory: Path, portal: Portal, claims: Mapping[str, An
     """Run the mock provider over TLS. directory: for its certificates."""
     authority = create_certificate_authority(directory, "attack")
     certificate = authority.create_server_certificate("127.0.0.1")
-    acr = next(iter(portal.declaration.acr_values), DEMO_ACR)
-    accounts = [Account(account.username, account.password, acr=acr) for account in demo_accounts()]
-    op = DemoProvider(accounts=accounts, tls=TLSFiles(certificate, certificate))
+    op = DemoProvider(accounts=_create_accounts(portal.declaration), tls=TLSFiles(certificate, certificate))
+    op.state.trust_mark = portal.declaration.vtm
     untrusted = create_certificate_authority(directory, "untrusted")
     with op.running():
         yield AttackEnvironment(op, portal, authority.certificate_path, untrusted.certificate_path, claims)
+
+
+def _create_accounts(declaration: ProviderDeclaration) -> list[Account]:
+    """Return accounts whose sign-ins have the levels that the project requires."""
+    levels: dict[str, Any] = {
+        "acr": next(iter(declaration.accepted_acr_values), DEMO_ACR),
+        "vot": next(iter(declaration.vtr), ""),
+        "amr": declaration.amr_required,
+    }
+    return [Account(account.username, account.password, **levels) for account in demo_accounts()]
 
 
 @contextmanager

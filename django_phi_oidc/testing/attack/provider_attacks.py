@@ -1,6 +1,7 @@
 """Attacks on R4 and on accounts: replayed, late or altered callbacks, and users who must not get access."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -8,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
+from django.contrib.auth import get_backends, get_user_model
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import IntegrityError
 from django.db.models.signals import pre_save
@@ -24,6 +25,7 @@ from ...access.policy import Assurance
 from ...access.step_up import create_step_up_url
 from ...audit.request_context import SESSION_KEY
 from ...crypto import keyring
+from ...subjects.email_match import CREATION_FIELD, has_required_fields
 from ...subjects.models import PairwiseSubject
 from ..mock_provider import MutableExchange
 from .browser import Browser
@@ -153,6 +155,81 @@ def sign_in_without_account(environment: AttackEnvironment) -> None:
     with environment.override_declaration():
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op, "stranger"))
+
+
+def link_unverified_email(environment: AttackEnvironment) -> None:
+    """The e-mail address of an attacker at the provider is that of another user's account, and is not verified."""
+    for statement in (False, "true", OMITTED):
+        with _override_email_linking(environment):
+            address = _create_account_with_email(environment)
+            _send_email(environment, email=address, email_verified=statement)
+            browser = environment.create_browser()
+            environment.assert_refused(browser, browser.sign_in(environment.op, _OWNER), "not_provisioned")
+            _assert_linked_by_email(environment, address)
+
+
+def link_privileged_account(environment: AttackEnvironment) -> None:
+    """The verified e-mail address of a user is that of a superuser's account."""
+    with _override_email_linking(environment):
+        address = _create_account_with_email(environment)
+        accounts = get_user_model()._default_manager.filter(**{get_user_model().get_email_field_name(): address})
+        if not hasattr(get_user_model(), "is_superuser"):
+            environment.skip_attack("there are no superusers")
+        accounts.update(is_superuser=True)
+        _send_email(environment, email=address, email_verified=True)
+        browser = environment.create_browser()
+        environment.assert_refused(browser, browser.sign_in(environment.op, _OWNER), "email_match_refused")
+        accounts.update(is_superuser=False)
+        _assert_linked_by_email(environment, address)
+
+
+_OWNER = "owner of an address"
+
+
+@contextmanager
+def _override_email_linking(environment: AttackEnvironment) -> Iterator[None]:
+    """Declare e-mail linking from today, and a new account at the provider."""
+    if not has_required_fields(get_user_model()):
+        environment.skip_attack("accounts have no e-mail address or time of creation")
+    accounts, today = environment.op.state.accounts, clock.now().date()
+    accounts[_OWNER] = replace(accounts["amina"], username=f"{_OWNER} {randomness.token_b64url(8)}")
+    linking = {"accounts_created_before": today, "until": today + timedelta(days=1)}
+    with environment.override_declaration(provisioning="existing", link_verified_email=linking):
+        yield
+
+
+def _create_account_with_email(environment: AttackEnvironment) -> str:
+    """Create an account that is older than the option, as the project creates one, and return its new address."""
+    user_model: Any = get_user_model()
+    backend: Any = next(backend for backend in get_backends() if hasattr(backend, "create_user"))
+    user = backend.create_user(environment.claim_values)
+    address = f"{randomness.token_b64url(9)}@attack.example"
+    fields = {user_model.get_email_field_name(): address, CREATION_FIELD: clock.now() - timedelta(days=2)}
+    user_model._default_manager.filter(pk=user.pk).update(**fields)
+    return address
+
+
+def _send_email(environment: AttackEnvironment, **claims: Any) -> None:
+    """Make the provider send these claims in UserInfo, in addition to the declared ones."""
+    honest_hook = environment.create_honest_hook()
+
+    def add_email(endpoint: str, exchange: MutableExchange) -> None:
+        honest_hook(endpoint, exchange)
+        if endpoint == "userinfo" and isinstance(exchange.reply.json, dict):
+            known = {name: value for name, value in exchange.reply.json.items() if name not in claims}
+            exchange.reply.json = known | {name: value for name, value in claims.items() if value is not OMITTED}
+
+    environment.op.mutate = add_email
+
+
+def _assert_linked_by_email(environment: AttackEnvironment, address: str) -> None:
+    """Check the positive control: the account of that address is linked if the provider has verified it."""
+    user_model: Any = get_user_model()
+    account = user_model._default_manager.get(**{user_model.get_email_field_name(): address})
+    _send_email(environment, email=address, email_verified=True)
+    browser = environment.create_browser()
+    user = environment.assert_accepted(browser, browser.sign_in(environment.op, _OWNER))
+    environment.assert_control(user == str(account.pk), "the account is not linked")
 
 
 def sign_in_with_refused_account(environment: AttackEnvironment) -> None:
@@ -298,6 +375,8 @@ CALLBACK_AND_ACCOUNT_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {
     ("provider_unknown", ""): request_unknown_provider,
     ("subject_key_missing", ""): remove_subject_key,
     ("not_provisioned", ""): sign_in_without_account,
+    ("not_provisioned", "unverified e-mail"): link_unverified_email,
+    ("email_match_refused", ""): link_privileged_account,
     ("account_not_saved", ""): sign_in_with_refused_account,
     ("subject_altered", ""): sign_in_with_altered_link,
     ("user_inactive", ""): sign_in_with_deactivated_account,

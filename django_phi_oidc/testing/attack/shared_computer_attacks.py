@@ -95,6 +95,7 @@ def _create_auth_time_hook(environment: AttackEnvironment, seconds: int) -> Call
 
 def sign_in_again_after_refusal(environment: AttackEnvironment) -> None:
     """The provider still has the session of a person without an account: "Sign in again" must not repeat it."""
+    allowing_setting = "reauthentication" if environment.declaration.reauthentication == "never" else ""
     accounts = environment.op.state.accounts
     accounts["unlinked"] = replace(accounts["amina"], username="unlinked")
     for provisioning in ("invitation", "existing"):
@@ -108,8 +109,9 @@ def sign_in_again_after_refusal(environment: AttackEnvironment) -> None:
             environment.assert_control(urls, f"the page of {provisioning!r} has no link to sign in again")
             # Other links may be in the layout of the project.
             prompts = [get_authorization_parameters(environment, browser.get(url)).get("prompt", "") for url in urls]
-            is_asked = any("login" in prompt.split() for prompt in prompts)
-            environment.report_fault("" if is_asked else f"the page of {provisioning!r} repeats the sign-in")
+            is_asked = any({"login", "select_account"}.intersection(prompt.split()) for prompt in prompts)
+            fault = "" if is_asked else f"the page of {provisioning!r} repeats the sign-in"
+            environment.report_fault(fault, allowing_setting=allowing_setting)
 
 
 def return_from_step_up(environment: AttackEnvironment) -> None:

@@ -9,19 +9,24 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from ... import conf
+from ..._internal.suggestions import suggest
 from ...config.providers import ProviderDeclaration
 from ..canary.scan import CANARY_ATTACKS
 from ..mock_provider import MutableExchange, RedirectExpected, Reply
 from .availability_attacks import AVAILABILITY_ATTACKS
+from .bound_token_cases import BOUND_TOKEN_CASES
 from .browser import SignInNotStarted
 from .browser_attacks import BROWSER_ATTACKS
 from .cases import TamperingCase, list_cases
 from .ciphertext_attacks import CIPHERTEXT_ATTACKS
+from .encrypted_token_cases import ENCRYPTED_TOKEN_CASES
 from .environment import AttackEnvironment
+from .federation_cases import FEDERATION_CASES, build_federation_options
 from .logout_attacks import LOGOUT_CASES, run_logout_case
 from .provider_attacks import CALLBACK_AND_ACCOUNT_ATTACKS
 from .report import AttackEnded, AttackOutcome, format_attack_name
 from .shared_computer_attacks import SHARED_COMPUTER_ATTACKS
+from .token_theft_attacks import TOKEN_THEFT_ATTACKS
 
 DECLARATION_DEFAULTS = {field.name: field.default for field in fields(ProviderDeclaration)}
 
@@ -42,13 +47,20 @@ class Attack:
 
 def list_attacks(declaration: ProviderDeclaration, *, claim_names: Sequence[str]) -> list[Attack]:
     """Return all attacks on a project with that declaration that requests those claims."""
-    cases = [*list_cases(declaration, claim_name=claim_names[0] if claim_names else ""), *LOGOUT_CASES]
+    cases = [
+        *list_cases(declaration, claim_name=claim_names[0] if claim_names else ""),
+        *BOUND_TOKEN_CASES,
+        *ENCRYPTED_TOKEN_CASES,
+        *FEDERATION_CASES,
+        *LOGOUT_CASES,
+    ]
     other_attacks = {
         **CALLBACK_AND_ACCOUNT_ATTACKS,
         **BROWSER_ATTACKS,
         **SHARED_COMPUTER_ATTACKS,
         **CIPHERTEXT_ATTACKS,
         **AVAILABILITY_ATTACKS,
+        **TOKEN_THEFT_ATTACKS,
         **CANARY_ATTACKS,
     }
     return [
@@ -67,10 +79,13 @@ def get_default_provider() -> str:
 def select_attacks(provider_name: str, codes: Sequence[str] = ()) -> list[Attack]:
     """Return the attacks of those codes, or all. Raises: CommandError for an unknown code or provider."""
     if provider_name not in conf.providers():
-        raise CommandError(f"There is no provider {provider_name}.")
+        text = f"There is no provider {provider_name}.{suggest(provider_name, conf.providers())}"
+        raise CommandError(text, returncode=2)
     attacks = list_attacks(conf.providers()[provider_name], claim_names=list(conf.claims()))
-    if unknown := set(codes) - {attack.code for attack in attacks}:
-        raise CommandError(f"There is no attack for {', '.join(sorted(unknown))}.")
+    known = {attack.code for attack in attacks}
+    if unknown := sorted(set(codes) - known):
+        text = f"There is no attack for {', '.join(unknown)}.{suggest(unknown[0], known)}"
+        raise CommandError(text, returncode=2)
     return [attack for attack in attacks if not codes or attack.code in codes]
 
 
@@ -108,7 +123,7 @@ def run_case(case: TamperingCase, environment: AttackEnvironment) -> None:
     setting = case.allowing_setting
     is_loosened = getattr(environment.declaration, setting, None) != DECLARATION_DEFAULTS.get(setting)
     allowing_setting = setting if is_loosened else ""
-    options = dict(case.options)
+    options = {**case.options, **(build_federation_options(environment.op) if case.is_federated else {})}
     if case.is_claim_essential:
         options["CLAIMS"] = environment.portal.create_essential_claim(next(iter(environment.claim_values)))
     with environment.override_declaration(client_options=case.client_options, **options):

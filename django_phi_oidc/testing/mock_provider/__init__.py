@@ -12,7 +12,8 @@ Every reply passes `op.mutate(endpoint, exchange)`, which may change `exchange` 
 Endpoints: discovery, jwks, par, authorize, token, userinfo, revocation, introspection, end_session; `unknown` and
 `malformed` for all other requests. Four stages precede a signature: `id_token`, `access_token` (of an API),
 `logout_token` and `userinfo_jwt`. There the hook changes `exchange.header`, `exchange.claims`, `exchange.key` or
-`exchange.token` instead of `exchange.reply`.
+`exchange.token` instead of `exchange.reply`. Three stages precede the encryption of `exchange.signed_token`:
+`id_token_jwe`, `logout_token_jwe` and `userinfo_jwe`. There it changes `exchange.header` or `exchange.token`.
 
     def other_issuer(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
@@ -39,15 +40,19 @@ If a hook raises, the connection is dropped and the traceback is logged.
 Optional behaviour of a correct provider is set on the provider or on the client's registration:
 
     op.par = "required"                                                # or "offered"; default: "off"
+    op.state.dpop = "required"                                         # or "offered"; default: "off"
+    op.state.dpop_nonce = "n-1"                                        # each DPoP proof must have this nonce
     op.state.assertion_audiences = ("issuer",)                         # allowed `aud` of a client assertion
     op.state.heart_claims = True                                       # ID Tokens with jti and nbf, valid for 5 minutes
     Client("portal", "", [...], token_endpoint_auth_methods=["private_key_jwt"], jwks_uri="http://127.0.0.1:8000/jwks")
     Client("portal", "s", [...], require_pkce=False)                   # also accepts requests without PKCE
     Client("portal", "s", [...], userinfo_signed_response_alg="ES256")  # UserInfo is a signed JWT
+    Client("portal", "s", [...], id_token_encrypted_response_alg="ECDH-ES", jwks_uri="http://127.0.0.1:8000/jwks")
     op.register_resource(Resource("https://api.example", ["read"]))    # `resource=` at the token endpoint: a JWT
     op.requests[-1].auth_method, op.requests[-1].assertion["jti"]      # how a client authenticated
 """
 
+from .client_jwks import encrypt_jwt
 from .driver import RedirectExpected, sign_in
 from .messages import LoggedRequest, MutableExchange, ProviderHook, Reply, stream_slowly
 from .provider import DemoProvider
@@ -84,6 +89,7 @@ __all__ = [
     "demo_accounts",
     "demo_client",
     "demo_staff",
+    "encrypt_jwt",
     "sign_bytes",
     "sign_in",
     "sign_jwt",

@@ -14,6 +14,7 @@ from .authorization_request import (
     validate_authorization_request,
     validate_redirect_uri,
 )
+from .bound_tokens import find_proof_thumbprint
 from .claims import PROTOCOL_CLAIMS
 from .client_auth import CREDENTIAL_PARAMETERS, authenticate_client
 from .messages import NO_STORE_HEADERS, OAuthError, ParameterPairs, ReceivedRequest, Reply, parse_unique_parameters
@@ -59,7 +60,9 @@ def handle_authorization(state: ProviderState, request: ReceivedRequest) -> Repl
             client=client,
             redirect_uri=redirect_uri,
             parameters=parameters,
-            request=validate_authorization_request(parameters, client, extra_scopes=state.list_resource_scopes()),
+            request=validate_authorization_request(
+                parameters, client, extra_scopes=state.list_resource_scopes(), resources=state.resources
+            ),
             was_pushed=pushed is not None,
             session=state.find_session(request),
             now=state.clock(),
@@ -93,7 +96,9 @@ def _is_session_sufficient(state: ProviderState, attempt: _AuthorizationAttempt,
         (session.acr, request.essential_acr_values),
         (sub, request.allowed_subjects),
     )
-    return all(not allowed or value in allowed for value, allowed in requirements)
+    return request.accepts_vector(session.vot) and all(
+        not allowed or value in allowed for value, allowed in requirements
+    )
 
 
 def _process_form(
@@ -109,7 +114,8 @@ def _process_form(
         error, username = "User name and password don't match.", form.get("username")
         return _create_login_reply(state, request, attempt, error=error, username=username)
     acr = account.step_up_acr if account.step_up_acr in attempt.request.acr_values else account.acr
-    session = state.create_session(account, acr=acr, previous_session=attempt.session, now=attempt.now)
+    vot = account.vot if attempt.request.accepts_vector(account.vot) else account.step_up_vot or account.vot
+    session = state.create_session(account, acr=acr, vot=vot, previous_session=attempt.session, now=attempt.now)
     reply = _grant_code(state, attempt, session)
     reply.headers["Set-Cookie"] = state.build_cookie("session", session.cookie_value)
     return reply
@@ -132,8 +138,11 @@ def _grant_code(state: ProviderState, attempt: _AuthorizationAttempt, session: O
         nonce=request.nonce,
         auth_time=session.auth_time,
         acr=session.acr,
+        vot=session.vot,
+        resource=request.resource,
         redirect_uri=attempt.redirect_uri,
         code_challenge=request.code_challenge,
+        dpop_jkt=attempt.parameters.get("dpop_jkt", "") if state.dpop != "off" else "",
         code=f"code_{token_b64url(32)}",
         code_expires_at=attempt.now + state.code_lifetime,
     )
@@ -200,7 +209,10 @@ def handle_par(state: ProviderState, request: ReceivedRequest) -> Reply:
             raise OAuthError("invalid_request", "A pushed request must not contain a request_uri.")
         parameters = {name: value for name, value in form.items() if name not in CREDENTIAL_PARAMETERS}
         validate_redirect_uri(state, list(parameters.items()))
-        validate_authorization_request(parameters, client)
+        validate_authorization_request(parameters, client, resources=state.resources)
+        thumbprint = find_proof_thumbprint(state, request)
+        if thumbprint and parameters.setdefault("dpop_jkt", thumbprint) != thumbprint:
+            raise OAuthError("invalid_dpop_proof", "dpop_jkt is that of another key.")
     except UntrustedRedirectURI as error:
         return OAuthError("invalid_request", str(error)).to_reply()
     except OAuthError as error:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,14 @@ class ValidatedAuthorizationRequest:
     allowed_subjects: tuple[str, ...]
     """The only users who may sign in, if not empty. Spec: OIDC Core 3.1.2.2, 5.5.1."""
     claims: Mapping[str, Mapping[str, Any]]
+    vtr: tuple[str, ...]
+    """Acceptable vectors of trust. Spec: RFC 8485 4."""
+    resource: str
+    """Spec: RFC 8707 2.1."""
+
+    def accepts_vector(self, vot: str) -> bool:
+        """Return whether vot has all components of a requested vector, or none is requested."""
+        return not self.vtr or any({*vector.split(".")} <= {*vot.split(".")} for vector in self.vtr)
 
 
 class UntrustedRedirectURI(Exception):
@@ -55,9 +63,13 @@ def validate_redirect_uri(state: ProviderState, pairs: ParameterPairs) -> tuple[
 
 
 def validate_authorization_request(
-    parameters: Mapping[str, str], client: Client, *, extra_scopes: Iterable[str] = ()
+    parameters: Mapping[str, str],
+    client: Client,
+    *,
+    extra_scopes: Iterable[str] = (),
+    resources: Collection[str] = (),
 ) -> ValidatedAuthorizationRequest:
-    """Return the validated request. extra_scopes: scopes in addition to those of OpenID Connect.
+    """Return the validated request. extra_scopes: scopes in addition to those of OpenID Connect. resources: the APIs.
 
     Raises: OAuthError with the error code for the client.
     """
@@ -85,6 +97,8 @@ def validate_authorization_request(
         essential_acr_values=_list_requested_values(claims, "acr") if is_acr_essential else (),
         allowed_subjects=_list_requested_values(claims, "sub"),
         claims=claims,
+        vtr=_parse_vtr(parameters.get("vtr", "")),
+        resource=_parse_resource(parameters.get("resource", ""), resources),
     )
 
 
@@ -112,6 +126,22 @@ def _parse_max_age(value: str) -> int | None:
     if not re.fullmatch(r"[0-9]{1,9}", value):
         raise OAuthError("invalid_request", "max_age must be a number of seconds.")
     return int(value)
+
+
+def _parse_vtr(value: str) -> tuple[str, ...]:
+    try:
+        vectors = json.loads(value) if value else []
+    except (ValueError, RecursionError) as error:
+        raise OAuthError("invalid_request", "vtr is not JSON.") from error
+    if not isinstance(vectors, list) or not all(isinstance(vector, str) and vector for vector in vectors):
+        raise OAuthError("invalid_request", "vtr is not an array of vectors.")
+    return tuple(vectors)
+
+
+def _parse_resource(value: str, resources: Collection[str]) -> str:
+    if value and value not in resources:
+        raise OAuthError("invalid_target", "This resource is unknown.")
+    return value
 
 
 def _parse_claims(value: str) -> Mapping[str, Mapping[str, Any]]:

@@ -6,10 +6,11 @@ Outgoing connections ignore proxy variables, follow no redirects, and have a tim
 import ssl
 from dataclasses import dataclass, field
 from datetime import timedelta
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from urllib.parse import SplitResult, urlencode, urlsplit
+from http.client import HTTPException
+from urllib.parse import urlencode, urlsplit
 
 from ..._internal.randomness import token_b64url
+from .client_connections import build_request_target, create_connection
 from .messages import ReceivedRequest
 from .registrations import Client
 from .state import ProviderState
@@ -17,20 +18,6 @@ from .state import ProviderState
 BACKCHANNEL_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 LOGOUT_TOKEN_LIFETIME = timedelta(minutes=2)
 TIMEOUT_SECONDS = 10.0
-
-
-def create_connection(
-    url: SplitResult, *, timeout_seconds: float, ssl_context: ssl.SSLContext | None = None
-) -> HTTPConnection:
-    """Return an unopened connection to the origin of url. ssl_context is for https; None: the system's CAs."""
-    if url.scheme == "https":
-        return HTTPSConnection(url.netloc, timeout=timeout_seconds, context=ssl_context or ssl.create_default_context())
-    return HTTPConnection(url.netloc, timeout=timeout_seconds)
-
-
-def build_request_target(url: SplitResult) -> str:
-    """Return the request target for url: path and query."""
-    return url._replace(scheme="", netloc="", fragment="").geturl() or "/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +47,9 @@ def create_logout_token(state: ProviderState, client: Client, *, sub: str = "", 
         **({"sub": sub} if sub else {}),
         **({"sid": sid} if sid else {}),
     }
-    return state.sign_claims("logout_token", ReceivedRequest(method="", path=""), claims, typ="logout+jwt")
+    request = ReceivedRequest(method="", path="")
+    token = state.sign_claims("logout_token", request, claims, typ="logout+jwt")
+    return state.encrypt_token("logout_token_jwe", request, token, client)
 
 
 def send_logout_token(

@@ -1,26 +1,23 @@
 """Client authentication by `private_key_jwt`. Spec: RFC 7523 2.2, 3; OIDC Core 9."""
 
-import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from http.client import HTTPException
 from typing import Any
-from urllib.parse import urlsplit
 
-import jwt
+from joserfc import jwk
+from joserfc.errors import JoseError
 
-from ...config.providers import SIGNING_ALGS
-from .backchannel import build_request_target, create_connection
+from ...config.signature_algorithms import SIGNATURE_ALGORITHMS
+from .client_jwks import get_client_keys
 from .messages import create_invalid_client_error
 from .registrations import Client
-from .signing import parse_unverified
+from .signing import has_valid_signature, parse_unverified
 from .state import ProviderState
 
 CLIENT_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 MAX_ASSERTION_LIFETIME = timedelta(minutes=10)
 CLOCK_SKEW = timedelta(seconds=10)
 """The leeway of `iat` and `nbf`. `exp` has none."""
-TIMEOUT_SECONDS = 10.0
 
 
 def authenticate_by_assertion(state: ProviderState, parameters: Mapping[str, str]) -> Client:
@@ -53,43 +50,23 @@ def authenticate_by_assertion(state: ProviderState, parameters: Mapping[str, str
 def _validate_signature(client: Client, token: str, header: Mapping[str, Any]) -> None:
     alg, kid = header.get("alg"), header.get("kid")
     registered = client.token_endpoint_auth_signing_alg
-    if not isinstance(alg, str) or alg not in ((registered,) if registered else SIGNING_ALGS):
+    if not isinstance(alg, str) or alg not in ((registered,) if registered else SIGNATURE_ALGORITHMS):
         raise create_invalid_client_error("alg is not allowed for the client.")
     if "crit" in header:
         raise create_invalid_client_error("Critical header parameters are not supported.")
-    matching = [key for key in _get_keys(client) if isinstance(kid, str) and key.get("kid") == kid]
+    matching = [key for key in get_client_keys(client) if isinstance(kid, str) and key.get("kid") == kid]
     if not matching:
         raise create_invalid_client_error("No key of the client has this kid.")
     key = matching[0]
     if key.get("use", "sig") != "sig" or key.get("alg", alg) != alg:
         raise create_invalid_client_error("The key is for another use or alg.")
     try:
-        jwt.PyJWS().decode(token, jwt.PyJWK(key, alg).key, algorithms=[alg])
-    except (jwt.PyJWTError, ValueError, TypeError) as error:
-        raise create_invalid_client_error("The signature is invalid.") from error
-
-
-def _get_keys(client: Client) -> list[dict[str, Any]]:
-    """Fetch the key set each time, so that a withdrawn key is no longer accepted."""
-    try:
-        jwks = client.jwks if client.jwks is not None else _get_jwks(client.jwks_uri)
-        keys = jwks["keys"]
-    except (OSError, HTTPException, ValueError, RecursionError, LookupError, TypeError) as error:
-        raise create_invalid_client_error("The key set of the client cannot be read.") from error
-    return [key for key in keys if isinstance(key, dict)] if isinstance(keys, list) else []
-
-
-def _get_jwks(jwks_uri: str) -> Any:
-    url = urlsplit(jwks_uri)
-    connection = create_connection(url, timeout_seconds=TIMEOUT_SECONDS)
-    try:
-        connection.request("GET", build_request_target(url), headers={"Accept": "application/json"})
-        response = connection.getresponse()
-        if response.status != 200:
-            raise ValueError("The key set was not found.")
-        return json.loads(response.read())
-    finally:
-        connection.close()
+        public_key: Any = jwk.import_key(key).public_key
+        is_valid = has_valid_signature(token, public_key, alg=alg)
+    except (JoseError, ValueError, TypeError, LookupError) as error:
+        raise create_invalid_client_error("The key is malformed.") from error
+    if not is_valid:
+        raise create_invalid_client_error("The signature is invalid.")
 
 
 def _validate_claims(state: ProviderState, claims: Mapping[str, Any], *, now: datetime) -> None:

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from .backchannel import build_request_target, create_connection
+from .client_connections import build_request_target, create_connection
 
 TIMEOUT_SECONDS = 30.0
 

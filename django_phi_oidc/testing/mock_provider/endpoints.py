@@ -3,10 +3,17 @@
 from collections.abc import Callable
 from typing import NamedTuple, get_args
 
-from ...config.providers import SIGNING_ALGS
+from ...config.encryption_algorithms import CONTENT_ENCRYPTION_ALGS, KTY_BY_KEY_MANAGEMENT_ALG
+from ...config.signature_algorithms import SIGNATURE_ALGORITHMS
+from ...oidc.dpop import ACCEPTED_PROOF_ALGS
 from .authorization_endpoints import handle_authorization, handle_par
 from .claims import SCOPES, list_supported_claims
 from .end_session import handle_end_session
+from .federation_endpoints import (
+    create_entity_configuration,
+    handle_anchor_configuration,
+    handle_federation_fetch,
+)
 from .messages import ReceivedRequest, Reply, create_exchange, create_logged_request
 from .registrations import ClientAuthMethod
 from .state import ProviderState
@@ -50,6 +57,11 @@ def handle_discovery(state: ProviderState, request: ReceivedRequest) -> Reply:
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
         "id_token_signing_alg_values_supported": algs,
         "userinfo_signing_alg_values_supported": algs,
+        **{
+            f"{name}_encryption_{parameter}_values_supported": list(values)
+            for name in ("id_token", "userinfo")
+            for parameter, values in (("alg", KTY_BY_KEY_MANAGEMENT_ALG), ("enc", CONTENT_ENCRYPTION_ALGS))
+        },
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
         "backchannel_logout_supported": True,
@@ -57,11 +69,18 @@ def handle_discovery(state: ProviderState, request: ReceivedRequest) -> Reply:
     }
     for name in _CLIENT_AUTH_ENDPOINTS:
         metadata[f"{name}_endpoint_auth_methods_supported"] = list(get_args(ClientAuthMethod))
-        metadata[f"{name}_endpoint_auth_signing_alg_values_supported"] = list(SIGNING_ALGS)
+        metadata[f"{name}_endpoint_auth_signing_alg_values_supported"] = list(SIGNATURE_ALGORITHMS)
     if state.par != "off":
         metadata["pushed_authorization_request_endpoint"] = f"{issuer}/par"
         metadata["require_pushed_authorization_requests"] = state.par == "required"
+    if state.dpop != "off":
+        metadata["dpop_signing_alg_values_supported"] = list(ACCEPTED_PROOF_ALGS)
     return Reply(headers=dict(_CACHE_HEADERS), json=metadata)
+
+
+def handle_entity_configuration(state: ProviderState, request: ReceivedRequest) -> Reply:
+    """Return the provider's statement about itself. Spec: OpenID Federation 1.0 9.2."""
+    return create_entity_configuration(state, request, metadata=handle_discovery(state, request).json)
 
 
 class Endpoint(NamedTuple):
@@ -74,6 +93,9 @@ class Endpoint(NamedTuple):
 
 ENDPOINTS = {
     "/.well-known/openid-configuration": Endpoint("discovery", handle_discovery, ("GET",)),
+    "/.well-known/openid-federation": Endpoint("federation", handle_entity_configuration, ("GET",)),
+    "/trust-anchor/.well-known/openid-federation": Endpoint("trust_anchor", handle_anchor_configuration, ("GET",)),
+    "/trust-anchor/fetch": Endpoint("federation_fetch", handle_federation_fetch, ("GET",)),
     "/jwks": Endpoint("jwks", handle_jwks, ("GET",)),
     "/par": Endpoint("par", handle_par, ("POST",)),
     "/authorize": Endpoint("authorize", handle_authorization, ("GET", "POST")),

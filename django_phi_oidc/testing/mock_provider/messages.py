@@ -96,8 +96,11 @@ class Reply:
 class MutableExchange:
     """The data that a hook reads and changes. At an endpoint, it changes `reply`.
 
-    At the stages `id_token`, `access_token`, `logout_token` and `userinfo_jwt`, before the signature, it changes
-    `header`, `claims`, `key` (another SigningKey) or `token`, a string that is sent instead of the signed token.
+    At the stages `id_token`, `access_token`, `logout_token`, `userinfo_jwt`, `entity_configuration`,
+    `anchor_configuration` and `subordinate_statement`, before the signature, it changes `header`, `claims`, `key`
+    (another SigningKey) or `token`, a string that is sent instead of the signed token. At `id_token_jwe`,
+    `logout_token_jwe` and `userinfo_jwe`, before the encryption of `signed_token`, it changes `header` or `token`, a
+    string that is sent instead.
     """
 
     method: str = ""
@@ -109,6 +112,7 @@ class MutableExchange:
     claims: dict[str, Any] = field(default_factory=dict, repr=False)
     key: SigningKey | None = None
     token: str = field(default="", repr=False)
+    signed_token: str = field(default="", repr=False)
 
 
 ProviderHook = Callable[[str, MutableExchange], Reply | None]

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from ..._internal import clock as system_clock
 from ..._internal.randomness import token_bytes
@@ -90,6 +90,16 @@ class DemoProvider:
     @intercept.setter
     def intercept(self, hook: ProviderHook | None) -> None:
         self.state.intercept = hook
+
+    @property
+    def trust_anchor(self) -> str:
+        """The entity identifier of the trust anchor of its federation, which has only this provider."""
+        return self.state.trust_anchor
+
+    @property
+    def trust_anchor_keys(self) -> dict[str, Any]:
+        """The public keys of the trust anchor, a JWKS."""
+        return {"keys": [self.state.federation_keys[1].public_jwk()]}
 
     @property
     def signing_alg(self) -> str:

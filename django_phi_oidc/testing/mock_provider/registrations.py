@@ -26,13 +26,19 @@ class Client:
     """The host that identifies the sector in pairwise subjects; empty: the host of the redirect URIs."""
     token_endpoint_auth_methods: Sequence[ClientAuthMethod] = ("client_secret_basic", "client_secret_post")
     token_endpoint_auth_signing_alg: str = ""
-    """The algorithm of client assertions; empty: any of the four."""
+    """The algorithm of client assertions; empty: any that is supported."""
     jwks: Mapping[str, Any] | None = field(default=None, repr=False)
-    """The client's public keys for `private_key_jwt`; None: fetch them from jwks_uri."""
+    """The client's public keys for `private_key_jwt` and encryption; None: fetch them from jwks_uri."""
     jwks_uri: str = ""
     grant_types: Sequence[str] = ("authorization_code", "refresh_token")
     userinfo_signed_response_alg: str = ""
     """Empty: UserInfo is plain JSON."""
+    id_token_encrypted_response_alg: str = ""
+    """Empty: ID Tokens and logout tokens are not encrypted; otherwise with the first key of this client that fits."""
+    id_token_encrypted_response_enc: str = "A256GCM"
+    userinfo_encrypted_response_alg: str = ""
+    """Empty: UserInfo is not encrypted. Requires userinfo_signed_response_alg."""
+    userinfo_encrypted_response_enc: str = "A256GCM"
     require_pkce: bool = True
     """If false, a request without a challenge is accepted; a challenge is still verified."""
 
@@ -76,6 +82,12 @@ class Account:
     """The acr of a sign-in with this account."""
     step_up_acr: str = ""
     """The acr of a sign-in if acr_values request it, as if a second factor had been used."""
+    vot: str = ""
+    """The vector of trust of a sign-in with this account; empty: ID Tokens have no `vot`. Spec: RFC 8485."""
+    step_up_vot: str = ""
+    """The vector of trust of a sign-in if `vtr` requests it, and `vot` has not all its components."""
+    amr: Sequence[str] = ()
+    """The authentication methods that ID Tokens name. Spec: RFC 8176."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +157,21 @@ def demo_accounts() -> tuple[Account, ...]:
 
 
 def demo_staff() -> tuple[Account, ...]:
-    """Return the clinician and the privacy officer of the demo, with their `roles`; both are invented."""
-    return (
+    """Return the staff of the demo with their `roles`: a clinician, two officers, the help desk; all are invented."""
+    staff = (
+        ("lena", "Lena Haddad", "clinician"),
+        ("otto", "Otto Lindgren", "privacy-officer"),
+        ("sara", "Sara Moreau", "security-officer"),
+        ("hugo", "Hugo Silva", "help-desk"),
+    )
+    return tuple(
         Account(
-            "lena",
-            "lena-demo",
+            username,
+            f"{username}-demo",
             step_up_acr="urn:example:loa:3",
-            claims={"name": "Lena Haddad", "preferred_username": "lena", "roles": ["clinician"]},
-        ),
-        Account(
-            "otto",
-            "otto-demo",
-            step_up_acr="urn:example:loa:3",
-            claims={"name": "Otto Lindgren", "preferred_username": "otto", "roles": ["privacy-officer"]},
-        ),
+            claims={"name": name, "preferred_username": username, "roles": [role]},
+        )
+        for username, name, role in staff
     )
 
 

@@ -1,23 +1,32 @@
-"""Signing keys, valid signatures by PyJWT, and invalid signatures for tests."""
+"""Signing keys, valid signatures, and invalid signatures for tests."""
 
 import base64
 import hashlib
+import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from jwt.algorithms import get_default_algorithms
+from joserfc.errors import JoseError
+from joserfc.jws import extract_compact
 
 from ..._internal.randomness import token_b64url
-from ...config.providers import SIGNING_ALGS
+from ...config.signature_algorithms import (
+    SIGNATURE_ALGORITHMS,
+    KeyType,
+    PrivateKey,
+    PublicKey,
+    create_signature,
+    import_key,
+    verify_signature,
+)
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-
-_ALGORITHMS = get_default_algorithms()
+DEMO_ALGS = ("PS256", "ES256", "EdDSA", "RS256")
+"""The algorithms of the keys that a provider has by default."""
+_CURVES: Mapping[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +39,8 @@ class SigningKey:
 
     def public_jwk(self) -> dict[str, Any]:
         """Return the public key as a JWK. Spec: RFC 7517."""
-        jwk: dict[str, Any] = _ALGORITHMS[self.alg].to_jwk(self.private_key.public_key(), as_dict=True)
-        jwk.pop("key_ops", None)
-        return {**jwk, "kid": self.kid, "alg": self.alg, "use": "sig"}
+        members = import_key(self.private_key.public_key()).as_dict()
+        return {**members, "kid": self.kid, "alg": self.alg, "use": "sig"}
 
     def public_pem(self) -> bytes:
         """Return the public key as PEM: the HMAC secret of an HS256 confusion attack."""
@@ -44,21 +52,24 @@ def create_signing_key(alg: str, *, kid: str = "") -> SigningKey:
 
     Raises: ValueError if alg is not supported.
     """
-    if alg not in SIGNING_ALGS:
-        raise ValueError(f"The demo provider signs with {', '.join(SIGNING_ALGS)}.")
-    private_key: PrivateKey
-    if alg == "ES256":
-        private_key = ec.generate_private_key(ec.SECP256R1())
-    elif alg == "EdDSA":
-        private_key = ed25519.Ed25519PrivateKey.generate()
-    else:
-        private_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    if alg not in SIGNATURE_ALGORITHMS:
+        raise ValueError(f"The demo provider signs with {', '.join(SIGNATURE_ALGORITHMS)}.")
+    private_key = _generate_private_key(SIGNATURE_ALGORITHMS[alg].key_type)
     return SigningKey(kid=kid or f"{alg.lower()}-{token_b64url(6)}", alg=alg, private_key=private_key)
 
 
+def _generate_private_key(key_type: KeyType) -> PrivateKey:
+    match key_type:
+        case KeyType("EC", crv):
+            return ec.generate_private_key(_CURVES[crv])
+        case KeyType("OKP"):
+            return ed25519.Ed25519PrivateKey.generate()
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 def create_signing_keys() -> dict[str, SigningKey]:
-    """Return one new key for each algorithm."""
-    return {alg: create_signing_key(alg) for alg in SIGNING_ALGS}
+    """Return one new key for each algorithm of DEMO_ALGS."""
+    return {alg: create_signing_key(alg) for alg in DEMO_ALGS}
 
 
 def sign_jwt(header: Mapping[str, Any], claims: Mapping[str, Any], key: SigningKey) -> str:
@@ -80,9 +91,8 @@ def _compute_signature(signing_input: bytes, key: SigningKey, alg: object) -> by
     if alg == "none":
         return b""
     if alg == "HS256":
-        # PyJWT rejects a PEM as HMAC secret, so bypass its check.
-        return _ALGORITHMS["HS256"].sign(signing_input, key.public_pem())
-    return _ALGORITHMS[key.alg].sign(signing_input, key.private_key)
+        return hmac.digest(key.public_pem(), signing_input, "sha256")
+    return create_signature(key.alg, key.private_key, signing_input=signing_input)
 
 
 def parse_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -91,27 +101,41 @@ def parse_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises: ValueError if it is not a JWS, or its payload is not a JSON object.
     """
     try:
-        parts = jwt.decode_complete(token, options={"verify_signature": False})
-    except (jwt.PyJWTError, RecursionError) as error:
+        extracted = extract_compact(token.encode())
+        header: Any = extracted.protected
+        claims: Any = json.loads(extracted.payload)
+    except (JoseError, ValueError, RecursionError) as error:
         raise ValueError("Not a JWT.") from error
-    return parts["header"], parts["payload"]
+    if not isinstance(header, dict) or not isinstance(claims, dict):
+        raise ValueError("Not a JWT.")  # noqa: TRY004 -- one error for all faults
+    return header, claims
+
+
+def has_valid_signature(token: str, public_key: PublicKey, *, alg: str) -> bool:
+    """Return whether the key signed this compact JWS by alg. NOT checked: the alg of its header."""
+    signing_input, _, signature = token.rpartition(".")
+    return verify_signature(alg, public_key, signing_input=signing_input.encode(), signature=_decode_b64url(signature))
 
 
 def corrupt_signature(token: str) -> str:
-    """Return the token with one bit of its signature flipped."""
+    """Return the token with one bit of its last part flipped: the signature, or the authentication tag of a JWE."""
     signing_input, _, signature = token.rpartition(".")
-    raw = bytearray(base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4)))
+    raw = bytearray(_decode_b64url(signature))
     raw[len(raw) // 2] ^= 1
     return f"{signing_input}.{_encode_b64url(bytes(raw))}"
 
 
 def compute_half_hash(value: str, *, alg: str) -> str:
-    """Return the left half of the hash of an ASCII value as base64url; the hash for Ed25519 is SHA-512.
+    """Return the left half of the hash of an ASCII value as base64url.
 
     Spec: OIDC Core 3.1.3.6.
     """
-    digest = hashlib.sha512(value.encode("ascii")) if alg == "EdDSA" else hashlib.sha256(value.encode("ascii"))
+    digest = hashlib.new(SIGNATURE_ALGORITHMS[alg].hash_name, value.encode("ascii"))
     return _encode_b64url(digest.digest()[: digest.digest_size // 2])
+
+
+def _decode_b64url(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _encode_b64url(data: bytes) -> str:

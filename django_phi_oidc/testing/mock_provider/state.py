@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 from ..._internal.randomness import token_b64url
 from .claims import compute_session_id, compute_subject
+from .client_jwks import encrypt_jwt, get_encryption_key
 from .messages import LoggedRequest, ProviderHook, ReceivedRequest, Reply, create_exchange
 from .registrations import Account, Client, Resource
-from .signing import SigningKey, create_signing_keys, sign_jwt
+from .signing import SigningKey, create_signing_key, create_signing_keys, sign_jwt
 
 TokenKind = Literal["access_token", "refresh_token"]
 PARMode = Literal["off", "offered", "required"]
+DPoPSupport = Literal["off", "offered", "required"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class OPSession:
     account: Account
     auth_time: datetime
     acr: str
+    vot: str = ""
     client_ids: set[str] = field(default_factory=set)
 
 
@@ -42,10 +45,15 @@ class Grant:
     nonce: str = field(repr=False)
     auth_time: datetime
     acr: str
+    vot: str = ""
+    resource: str = ""
+    """The API that all access tokens are for; empty: the token request chooses."""
     redirect_uri: str
     code_challenge: str = field(repr=False)
     code: str = field(repr=False)
     code_expires_at: datetime
+    dpop_jkt: str = ""
+    """The thumbprint of the key that code and tokens are bound to; empty: any, or Bearer tokens."""
     code_used: bool = False
     revoked: bool = False
 
@@ -73,10 +81,15 @@ class Token:
     used: bool = False
     resource: str = ""
     """The API that an access token is for; empty: the UserInfo endpoint."""
+    dpop_jkt: str = ""
 
     def is_active(self, *, now: datetime) -> bool:
         """Return whether the provider accepts the token."""
         return not (self.revoked or self.used or self.grant.revoked) and now < self.expires_at
+
+
+def _create_federation_keys() -> tuple[SigningKey, SigningKey]:
+    return create_signing_key("ES256"), create_signing_key("ES256")
 
 
 @dataclass(kw_only=True)
@@ -97,13 +110,20 @@ class ProviderState:
     scope_claims_in_id_token: bool = False
     heart_claims: bool = False
     par: PARMode = "off"
+    dpop: DPoPSupport = "off"
+    dpop_nonce: str = ""
+    """The nonce that each proof must have; empty: none is required."""
     resources: dict[str, Resource] = field(default_factory=dict)
+    trust_mark: str = "https://op.example/trust-mark"
+    """The `vtm` of ID Tokens that have a `vot`."""
     assertion_audiences: Sequence[str] = ("issuer", "token_endpoint", "pushed_authorization_request_endpoint")
     issuer: str = ""
     mutate: ProviderHook | None = None
     intercept: ProviderHook | None = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     keys: dict[str, SigningKey] = field(default_factory=create_signing_keys)
+    federation_keys: tuple[SigningKey, SigningKey] = field(default_factory=_create_federation_keys)
+    """Of the provider, and of the trust anchor."""
     published_keys: list[SigningKey] = field(default_factory=list)
     retired_keys: list[SigningKey] = field(default_factory=list)
     sessions: dict[str, OPSession] = field(default_factory=dict, repr=False)
@@ -112,6 +132,7 @@ class ProviderState:
     id_tokens: list[str] = field(default_factory=list, repr=False)
     pushed_requests: dict[str, PushedAuthorizationRequest] = field(default_factory=dict, repr=False)
     used_assertion_jtis: set[tuple[str, str]] = field(default_factory=set, repr=False)
+    used_proof_jtis: set[tuple[str, str]] = field(default_factory=set, repr=False)
     requests: list[LoggedRequest] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +141,11 @@ class ProviderState:
             client.get_sector_identifier()
         if self.signing_alg not in self.keys:
             raise ValueError(f"No key signs with {self.signing_alg}.")
+
+    @property
+    def trust_anchor(self) -> str:
+        """The entity identifier of the trust anchor of this provider's federation."""
+        return f"{self.issuer}/trust-anchor"
 
     def list_assertion_audiences(self) -> set[str]:
         """Return the values that `aud` of a client assertion may have. Spec: RFC 7523 3, RFC 9126 2."""
@@ -156,10 +182,17 @@ class ProviderState:
         return self.mutate(endpoint, exchange) or exchange.reply
 
     def sign_claims(
-        self, stage: str, request: ReceivedRequest, claims: dict[str, Any], *, typ: str = "JWT", alg: str = ""
+        self,
+        stage: str,
+        request: ReceivedRequest,
+        claims: dict[str, Any],
+        *,
+        typ: str = "JWT",
+        alg: str = "",
+        key: SigningKey | None = None,
     ) -> str:
         """Return a signed token. Before the signature, the hook of that stage may change every part of it."""
-        key = self.keys[alg or self.signing_alg]
+        key = key or self.keys[alg or self.signing_alg]
         exchange = create_exchange(request)
         exchange.header, exchange.claims, exchange.key = {"alg": key.alg, "kid": key.kid, "typ": typ}, claims, key
         if self.mutate is not None and self.mutate(stage, exchange) is not None:
@@ -167,6 +200,20 @@ class ProviderState:
         if exchange.token:
             return exchange.token
         return sign_jwt(exchange.header, exchange.claims, exchange.key)
+
+    def encrypt_token(self, stage: str, request: ReceivedRequest, token: str, client: Client) -> str:
+        """Return the token, encrypted if the client registered that. Before, the hook of that stage may change it."""
+        prefix = "userinfo" if stage.startswith("userinfo") else "id_token"
+        alg = getattr(client, f"{prefix}_encrypted_response_alg")
+        if not alg:
+            return token
+        key, exchange = get_encryption_key(client, alg), create_exchange(request)
+        exchange.header = {"alg": alg, "enc": getattr(client, f"{prefix}_encrypted_response_enc"), "cty": "JWT"}
+        exchange.header |= {"kid": key["kid"]} if "kid" in key else {}
+        exchange.signed_token = token
+        if self.mutate is not None and self.mutate(stage, exchange) is not None:
+            raise TypeError(f"At stage {stage} the hook changes the exchange; it does not return a reply.")
+        return exchange.token or encrypt_jwt(exchange.header, token, key)
 
     def rotate_keys(self, *, withdraw_old_keys: bool) -> None:
         """Sign with new keys from now on."""
@@ -189,7 +236,7 @@ class ProviderState:
         return self.sessions.get(request.cookies.get(self.get_cookie_name("session"), ""))
 
     def create_session(
-        self, account: Account, *, acr: str, previous_session: OPSession | None, now: datetime
+        self, account: Account, *, acr: str, vot: str, previous_session: OPSession | None, now: datetime
     ) -> OPSession:
         """Create a session with a new cookie. It replaces the previous one, and keeps its id for the same user."""
         with self.lock:
@@ -201,6 +248,7 @@ class ProviderState:
                 account=account,
                 auth_time=now,
                 acr=acr,
+                vot=vot,
                 client_ids=renewed.client_ids if renewed else set(),
             )
             if previous_session is not None:
@@ -245,6 +293,7 @@ class ProviderState:
             issued_at=now,
             expires_at=now + lifetime,
             resource=resource,
+            dpop_jkt=grant.dpop_jkt,
         )
         with self.lock:
             self.tokens[token.value] = token

@@ -8,6 +8,7 @@ from hmac import compare_digest
 from typing import Any
 
 from ..._internal.randomness import token_b64url
+from .bound_tokens import find_proof_refusal, get_token_request_thumbprint, validate_binding
 from .claims import select_claims
 from .client_auth import authenticate_client
 from .messages import NO_STORE_HEADERS, OAuthError, ReceivedRequest, Reply
@@ -25,14 +26,15 @@ def handle_token(state: ProviderState, request: ReceivedRequest) -> Reply:
     """
     try:
         client, parameters = authenticate_client(state, request)
+        thumbprint = get_token_request_thumbprint(state, request)
         match parameters.get("grant_type", ""):
             case "authorization_code":
-                resource = _find_resource(state, parameters)
-                grant = _redeem_code(state, client, parameters)
+                grant = _redeem_code(state, client, parameters, thumbprint=thumbprint)
+                resource = _find_resource(state, parameters, grant)
                 scope, nonce = grant.scope, grant.nonce
             case "refresh_token":
-                resource = _find_resource(state, parameters)
-                grant = _consume_refresh_token(state, client, parameters).grant
+                grant = _consume_refresh_token(state, client, parameters, thumbprint=thumbprint).grant
+                resource = _find_resource(state, parameters, grant)
                 requested = parameters.get("scope", "").split()
                 scope = [value for value in grant.scope if not requested or value in requested]
                 # A refreshed ID Token has no nonce. Spec: OIDC Core 12.2.
@@ -63,14 +65,13 @@ def _create_token_reply(
         access_token = _issue_resource_token(state, request, grant, resource, scope=scope, now=now)
     body: dict[str, Any] = {
         "access_token": access_token.value,
-        "token_type": "Bearer",
+        "token_type": "DPoP" if grant.dpop_jkt else "Bearer",
         "expires_in": int(state.access_token_lifetime.total_seconds()),
         "scope": " ".join(access_token.scope),
     }
     if "refresh_token" in grant.client.grant_types:
         body["refresh_token"] = state.issue_token(grant, "refresh_token", scope=grant.scope, now=now).value
     body["id_token"] = _create_id_token(state, request, access_token, nonce=nonce, now=now)
-    state.id_tokens.append(body["id_token"])
     return Reply(headers=dict(NO_STORE_HEADERS), json=body)
 
 
@@ -89,6 +90,8 @@ def _create_id_token(
         "auth_time": int(grant.auth_time.timestamp()),
         "acr": grant.acr,
         "sid": grant.sid,
+        **({"vot": grant.vot, "vtm": state.trust_mark} if grant.vot else {}),
+        **({"amr": list(grant.account.amr)} if grant.account.amr else {}),
         "at_hash": compute_half_hash(access_token.value, alg=state.keys[state.signing_alg].alg),
         **({"nonce": nonce} if nonce else {}),
         **({"jti": token_b64url(16), "nbf": int(now.timestamp())} if state.heart_claims else {}),
@@ -98,7 +101,9 @@ def _create_id_token(
             claim_names=grant.claims.get("id_token", {}),
         ),
     }
-    return state.sign_claims("id_token", request, claims)
+    token = state.sign_claims("id_token", request, claims)
+    state.id_tokens.append(token)
+    return state.encrypt_token("id_token_jwe", request, token, grant.client)
 
 
 def _issue_resource_token(
@@ -125,20 +130,21 @@ def _issue_resource_token(
             "scope": " ".join(scope),
             "auth_time": int(grant.auth_time.timestamp()),
             "acr": grant.acr,
+            **({"cnf": {"jkt": grant.dpop_jkt}} if grant.dpop_jkt else {}),
         }
         value = state.sign_claims("access_token", request, claims, typ="at+jwt")
     return state.issue_token(grant, "access_token", scope=scope, now=now, value=value, resource=resource.identifier)
 
 
-def _find_resource(state: ProviderState, parameters: Mapping[str, str]) -> Resource | None:
+def _find_resource(state: ProviderState, parameters: Mapping[str, str], grant: Grant) -> Resource | None:
     """Return the API that the access token is for; None: UserInfo. Spec: RFC 8707 2.2."""
-    identifier = parameters.get("resource", "")
-    if identifier and identifier not in state.resources:
+    identifier = parameters.get("resource", grant.resource)
+    if (identifier and identifier not in state.resources) or (grant.resource and identifier != grant.resource):
         raise OAuthError("invalid_target", "This resource is unknown.")
     return state.resources.get(identifier)
 
 
-def _redeem_code(state: ProviderState, client: Client, parameters: Mapping[str, str]) -> Grant:
+def _redeem_code(state: ProviderState, client: Client, parameters: Mapping[str, str], *, thumbprint: str) -> Grant:
     for name in ("code", "redirect_uri", *(["code_verifier"] if client.require_pkce else [])):
         if not parameters.get(name):
             raise OAuthError("invalid_request", f"{name} is missing.")
@@ -151,6 +157,8 @@ def _redeem_code(state: ProviderState, client: Client, parameters: Mapping[str, 
             # first one, too. Spec: RFC 6749 4.1.2.
             grant.revoked = True
             raise OAuthError("invalid_grant", "The code was used before; all its tokens are revoked.")
+        validate_binding(grant, thumbprint)
+        grant.dpop_jkt = thumbprint
         grant.code_used = True
     if state.clock() >= grant.code_expires_at:
         raise OAuthError("invalid_grant", "The code has expired.")
@@ -164,7 +172,9 @@ def _redeem_code(state: ProviderState, client: Client, parameters: Mapping[str, 
     return grant
 
 
-def _consume_refresh_token(state: ProviderState, client: Client, parameters: Mapping[str, str]) -> Token:
+def _consume_refresh_token(
+    state: ProviderState, client: Client, parameters: Mapping[str, str], *, thumbprint: str
+) -> Token:
     if not parameters.get("refresh_token"):
         raise OAuthError("invalid_request", "refresh_token is missing.")
     with state.lock:
@@ -178,6 +188,7 @@ def _consume_refresh_token(state: ProviderState, client: Client, parameters: Map
             raise OAuthError("invalid_grant", "The refresh token was used before; all tokens of its grant are revoked.")
         if not token.is_active(now=state.clock()):
             raise OAuthError("invalid_grant", "The refresh token is revoked or expired.")
+        validate_binding(token.grant, thumbprint)
         if not set(parameters.get("scope", "").split()) <= set(token.grant.scope):
             raise OAuthError("invalid_scope", "The scope exceeds the granted scope.")
         token.used = True
@@ -188,18 +199,12 @@ def handle_userinfo(state: ProviderState, request: ReceivedRequest) -> Reply:
     """Return the claims that the scope and the claims parameter cover, for an active access token.
 
     The token is accepted only in the Authorization header, not in the form or URL. For a client that registered
-    `userinfo_signed_response_alg`, the response is a signed JWT. Spec: OIDC Core 5.3; RFC 6750 2.1, 3.
+    `userinfo_signed_response_alg`, the response is a signed JWT, and encrypted for one that registered that.
+    Spec: OIDC Core 5.3; RFC 6750 2.1, 3.
     """
-    if any(name == "access_token" for name, _ in [*request.query, *request.form]):
-        return _create_bearer_error(400, "invalid_request")
-    scheme, _, value = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        return _create_bearer_error(401, "")
-    token = state.find_token(value.strip())
-    if token is None or token.kind != "access_token" or token.resource or not token.is_active(now=state.clock()):
-        return _create_bearer_error(401, "invalid_token")
-    if "openid" not in token.scope:
-        return _create_bearer_error(403, "insufficient_scope")
+    token = _accept_userinfo_token(state, request)
+    if isinstance(token, Reply):
+        return token
     grant = token.grant
     claims = select_claims(grant.account, scope=token.scope, claim_names=grant.claims.get("userinfo", {}))
     claims["sub"] = grant.sub
@@ -208,7 +213,29 @@ def handle_userinfo(state: ProviderState, request: ReceivedRequest) -> Reply:
         return Reply(headers=dict(NO_STORE_HEADERS), json=claims)
     claims = {"iss": state.issuer, "aud": grant.client.client_id, **claims}
     signed = state.sign_claims("userinfo_jwt", request, claims, alg=alg)  # Spec: OIDC Core 5.3.2.
-    return Reply(headers={**NO_STORE_HEADERS, "Content-Type": "application/jwt"}, body=signed.encode())
+    body = state.encrypt_token("userinfo_jwe", request, signed, grant.client).encode()
+    return Reply(headers={**NO_STORE_HEADERS, "Content-Type": "application/jwt"}, body=body)
+
+
+def _accept_userinfo_token(state: ProviderState, request: ReceivedRequest) -> Token | Reply:
+    """Return the token of the request, or the refusal. Spec: RFC 6750 2.1, 3; RFC 9449 7.1, 7.2."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    token = state.find_token(value.strip())
+    is_valid = token and token.kind == "access_token" and not token.resource and token.is_active(now=state.clock())
+    error = ""
+    if any(name == "access_token" for name, _ in [*request.query, *request.form]):
+        error = "invalid_request"
+    elif token is None or not is_valid or scheme.lower() != ("dpop" if token.dpop_jkt else "bearer"):
+        error = "invalid_token"
+    elif token.dpop_jkt and (refusal := find_proof_refusal(state, request, token)):
+        return refusal
+    elif "openid" not in token.scope:
+        error = "insufficient_scope"
+    if token is not None and not error:
+        return token
+    if scheme.lower() not in ("bearer", "dpop") and error == "invalid_token":
+        return _create_bearer_error(401, "")
+    return _create_bearer_error({"invalid_request": 400, "insufficient_scope": 403}.get(error, 401), error)
 
 
 def _create_bearer_error(status: int, error: str) -> Reply:
@@ -255,13 +282,20 @@ def handle_introspection(state: ProviderState, request: ReceivedRequest) -> Repl
         "aud": token.resource or client.client_id,
         "client_id": token.grant.client.client_id,
         "scope": " ".join(token.scope),
-        "token_type": "Bearer" if token.kind == "access_token" else "refresh_token",
+        "token_type": _get_introspected_type(token),
+        **({"cnf": {"jkt": token.dpop_jkt}} if token.dpop_jkt else {}),
         "iat": int(token.issued_at.timestamp()),
         "exp": int(token.expires_at.timestamp()),
         "acr": token.grant.acr,
         "auth_time": int(token.grant.auth_time.timestamp()),
     }
     return Reply(headers=dict(NO_STORE_HEADERS), json=body)
+
+
+def _get_introspected_type(token: Token) -> str:
+    if token.kind == "refresh_token":
+        return "refresh_token"
+    return "DPoP" if token.dpop_jkt else "Bearer"
 
 
 def _parse_token_request(state: ProviderState, request: ReceivedRequest) -> tuple[Client, str]:

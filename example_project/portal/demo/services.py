@@ -25,13 +25,14 @@ _lock_files: list[IO[str]] = []
 def set_up_environment(environ: MutableMapping[str, str]) -> None:
     """Set the variables for the demo and its processes. PORT and the port of OIDC_ISSUER are kept.
 
-    Each running demo locks its own directory.
+    Each running demo locks its own directory, in PORTAL_VAR_DIR.
     """
+    parent = Path(environ.get("PORTAL_VAR_DIR") or ROOT / "var")
     provider_port = parse_loopback_port(environ.get("OIDC_ISSUER", "")) or find_free_port()
     portal_port = int(environ.get("PORT") or 0) or find_free_port()
     for name in [name for name in environ if name.startswith(VARIABLE_PREFIXES)]:
         del environ[name]
-    var = _lock_directory(ROOT / "var")
+    var = _lock_directory(parent)
     environ.update(
         DJANGO_SETTINGS_MODULE="portal.settings",
         DJANGO_DEBUG="1",

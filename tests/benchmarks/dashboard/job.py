@@ -1,5 +1,6 @@
 """A portal with a large audit log: `python -m tests.benchmarks.dashboard.job`, commands and JSON results."""
 
+import hashlib
 import statistics
 import time
 import uuid
@@ -23,15 +24,20 @@ _EVENTS = """
     INSERT INTO django_phi_oidc_auditevent ({columns})
     SELECT (lpad(to_hex(millis), 12, '0') || '70008000' || lpad(to_hex(number), 12, '0'))::uuid, 1, '0123abcd',
         to_timestamp(millis / 1000.0),
-        CASE WHEN number % 5 = 0 THEN 'login.succeeded' WHEN number % 50 = 1 THEN 'login.refused'
+        CASE WHEN number > {count} - {routine} THEN 'token.revoked'
+            WHEN number % 5 = 0 THEN 'login.succeeded' WHEN number % 50 = 1 THEN 'login.refused'
             ELSE 'claim.revealed' END,
         CASE WHEN number % 50 = 1 THEN 'failure' ELSE 'success' END,
         (number % {people})::text, md5((number % {people})::text), 'default', md5((number / 100)::text),
-        '198.51.100.1', 'TREAT', '', '', '', '{{}}', sha256('a MAC')
+        '198.51.100.1', CASE WHEN number % 100000 = 0 THEN 'HMARKT' ELSE 'TREAT' END, '',
+        CASE WHEN number % 50 = 1 THEN 'reason_' || number / 50 % 12 ELSE '' END, '', '{{}}',
+        sha256('a MAC')
     FROM (
         SELECT number, {begun} + number * {span} / {count} AS millis FROM generate_series(1::bigint, {count}) AS number
     ) AS times
 """
+_ROUTINE = 4_000
+"""The newest events, which a page leaves out: they are revocations of tokens."""
 _SESSIONS = """
     INSERT INTO django_phi_oidc_oidcsession
         (id, provider, issuer, sid_digest, session_key_digest, acr, started_at, last_seen_at, ended_at, end_reason)
@@ -61,12 +67,14 @@ def fill(count: int) -> dict[str, Any]:
     begun = int(now.timestamp() * 1000) - millis
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute("ALTER TABLE django_phi_oidc_auditevent DISABLE TRIGGER USER")
-        cursor.execute(_EVENTS.format(columns=", ".join(COLUMNS), people=PEOPLE, begun=begun, span=millis, count=count))
+        spans = {"begun": begun, "span": millis, "count": count, "routine": min(_ROUTINE, count // 10)}
+        cursor.execute(_EVENTS.format(columns=", ".join(COLUMNS), people=PEOPLE, **spans))
         cursor.execute("ALTER TABLE django_phi_oidc_auditevent ENABLE TRIGGER USER")
         cursor.execute(_SESSIONS.format(count=count // 4, ended=count // 4 * 99 // 100))
         cursor.execute(_CLAIMS.format(count=count // 4, subject=subject.pk))
     recorder, events = (_module(f"django_phi_oidc.audit.{name}") for name in ("recorder", "events"))
     detail = {"tree_size": count, "findings": 0}
+    _module("django_phi_oidc.officer_admin.hourly_counts").update_counts(now=now)
     recorder.record(events.Action.AUDIT_VERIFIED, origin=events.Origin(), now=now, detail=detail)
     with connections["phi_audit"].cursor() as cursor:
         # Otherwise the server would do this later, during the measurement.
@@ -111,10 +119,17 @@ def _urls() -> dict[str, str]:
         "three quarters down": f"{phi_oidc}?before={deep}",
         "by action": f"{phi_oidc}?action=login.refused",
         "by outcome": f"{phi_oidc}?outcome=failure",
+        "routine events shown": f"{phi_oidc}?routine=show",
+        "by two actions": f"{phi_oidc}?action=login.refused,login.succeeded",
+        "by rare purpose": f"{phi_oidc}?purpose=HMARKT",
         "by actor and time": f"{phi_oidc}?actor=7&until={day:%Y-%m-%dT%H:%M}",
+        "by person": f"{phi_oidc}?person=7,{hashlib.md5(b'7').hexdigest()}",
         "search for an actor": f"{phi_oidc}?search=7",
         "search for a UUID": f"{phi_oidc}?search={deep}",
-        "desk": "/admin/",
+        "overview": "/admin/",
+        "overview, 7 days": "/admin/?period=7d",
+        "overview, 30 days": "/admin/?period=30d",
+        "deliveries": "/admin/django_phi_oidc/sinkcursor/",
         "stock, first page": stock,
         "stock, search": f"{stock}?q=7",
     }

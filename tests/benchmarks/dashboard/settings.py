@@ -6,6 +6,10 @@ from tests.settings import AUTHENTICATION_BACKENDS, MIDDLEWARE, TEMPLATES
 
 __all__ = ["AUTHENTICATION_BACKENDS", "MIDDLEWARE", "TEMPLATES"]
 
+PHI_OIDC = {
+    **audit_settings.PHI_OIDC,
+    "AUDIT": {"sinks": {"siem": {"type": "syslog", "host": "siem.example.test"}}},
+}
 INSTALLED_APPS = ["django.contrib.admin", "django.contrib.messages", *audit_settings.INSTALLED_APPS]
 ALLOWED_HOSTS = ["testserver"]
 ROOT_URLCONF = "tests.benchmarks.dashboard.urls"

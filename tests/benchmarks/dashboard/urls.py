@@ -16,6 +16,8 @@ else:
 class StockAdmin(EventAdmin):
     """A plain ModelAdmin."""
 
+    change_list_template = "admin/change_list.html"
+    """Not that of this app, which Django would find by its name."""
     list_display = (
         "occurred_at",
         "action",

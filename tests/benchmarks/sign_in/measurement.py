@@ -32,6 +32,8 @@ def _begin_by_post(browser: Browser) -> PortalResponse:
 BEGIN: Mapping[str, Callable[[Browser], PortalResponse]] = {
     "bare": lambda browser: browser.get("/begin/"),
     "phi_oidc": lambda browser: browser.get("/oidc/authenticate/"),
+    "phi_oidc_dpop": lambda browser: browser.get("/oidc/authenticate/"),
+    "phi_oidc_jwe": lambda browser: browser.get("/oidc/authenticate/"),
     "mozilla": lambda browser: browser.get("/oidc/authenticate/"),
     "social": _begin_by_post,
 }

@@ -3,8 +3,8 @@
 The first port is for portals: TLS 1.3, persistent HTTP/1.1 connections, and a configurable round-trip time, applied
 once for TCP, once for the TLS handshake and once per request. The second port controls the measurement.
 
-ID Tokens are signed in the authorization request, not in the token request, so that only the portal is timed. Nothing
-is checked.
+ID Tokens are signed in the authorization request, and encrypted for one client, not in the token request, so that only
+the portal is timed. Nothing is checked.
 """
 
 import json
@@ -22,6 +22,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.benchmarks.sign_in.encryption import ENCRYPTED_CLIENT_ID, encrypt_id_token
 
 PERSON = {"sub": "5b1c9a52-6f9e-4a53-8c0e-2f6b8f0c8b1d", "email": "amina@example.org"}
 CLAIMS = {"birthdate": "1984-03-09", "address": {"formatted": "Storgatan 1\n111 22 Stockholm", "country": "SE"}}
@@ -83,6 +85,7 @@ class Provider:
             "id_token_signing_alg_values_supported": ["RS256"],
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
             "code_challenge_methods_supported": ["S256"],
+            "dpop_signing_alg_values_supported": ["ES256"],
         }
 
     def _tokens(self, query: Mapping[str, str]) -> bytes:
@@ -97,12 +100,13 @@ class Provider:
             "at_hash": urlsafe_b64encode(sha256(access_token.encode()).digest()[:16]).rstrip(b"=").decode(),
             **CLAIMS,
         }
+        id_token = jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": "bench"})
         tokens = {
             "access_token": access_token,
-            "token_type": "Bearer",
+            "token_type": "DPoP" if "dpop_jkt" in query else "Bearer",
             "expires_in": 300,
             "refresh_token": token_urlsafe(32),
-            "id_token": jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": "bench"}),
+            "id_token": encrypt_id_token(id_token) if query["client_id"] == ENCRYPTED_CLIENT_ID else id_token,
         }
         return json.dumps(tokens).encode()
 

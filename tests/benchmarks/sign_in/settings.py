@@ -7,6 +7,7 @@ from typing import Any
 
 import dj_database_url
 
+from tests.benchmarks.sign_in.encryption import DECRYPTION_KEY_PEM, ENCRYPTED_CLIENT_ID
 from tests.settings import key
 
 CONTENDER = os.environ["BENCH_CONTENDER"]
@@ -20,7 +21,7 @@ DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-ROOT_URLCONF = f"tests.benchmarks.sign_in.urls.{CONTENDER}"
+ROOT_URLCONF = f"tests.benchmarks.sign_in.urls.{CONTENDER.removesuffix('_dpop')}"
 LOGIN_REDIRECT_URL = "/home/"
 INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
 MIDDLEWARE = [
@@ -40,12 +41,17 @@ DATABASES: dict[str, dict[str, Any]] = {
 }
 CELERY_BROKER_URL = "memory://"
 
-if CONTENDER == "phi_oidc":
+if CONTENDER.startswith("phi_oidc"):
     INSTALLED_APPS += ["django_phi_oidc"]
     MIDDLEWARE += ["django_phi_oidc.middleware.RevocationMiddleware"]
     AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
     DATABASES["phi_audit"] = {**DATABASES["default"]}
     DATABASE_ROUTERS = ["django_phi_oidc.audit.router.AuditRouter"]
+    ENCRYPTION = {
+        "client_id": ENCRYPTED_CLIENT_ID,
+        "client_keys": {"key": DECRYPTION_KEY_PEM, "use": "enc"},
+        "id_token_encrypted_response_alg": ["ECDH-ES"],
+    }
     PHI_OIDC = {
         "PROVIDERS": {
             "default": {
@@ -53,6 +59,8 @@ if CONTENDER == "phi_oidc":
                 "client_id": CLIENT_ID,
                 "client_secret": CLIENT_SECRET,
                 "ca_bundle": CA_BUNDLE,
+                "dpop": "require" if CONTENDER == "phi_oidc_dpop" else "never",
+                **(ENCRYPTION if CONTENDER == "phi_oidc_jwe" else {}),
             }
         },
         "CLAIMS": {

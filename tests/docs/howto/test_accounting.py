@@ -28,7 +28,7 @@ from tests.support.session_fixtures import (
 )
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "answer-a-request-of-a-person.md").read_text()
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "privacy-requests.md").read_text()
 EMERGENCY = "5b0c3c52-9a8e-4f7d-8c61-2d5e7a9b1c34"
 
 
@@ -85,7 +85,7 @@ def test_command_prints_the_disclosures_of_the_page(person: SignedIn) -> None:
     for documented, actual in here.items():
         printed = printed.replace(documented, actual)
     out = io.StringIO()
-    call_command(*shlex.split(command.replace(" 42", f" {pk}"))[2:], stdout=out)
+    call_command(*shlex.split(command.replace("pk:42", f"pk:{pk}"))[2:], stdout=out)
     assert out.getvalue() == printed
 
 

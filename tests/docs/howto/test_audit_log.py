@@ -31,7 +31,10 @@ from tests.support.phi_oidc_settings import override_phi_oidc
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 ROOT = Path(__file__).resolve().parents[3]
 HOW_TO = ROOT / "docs" / "how-to"
-NAMES = [*(page.stem for page in HOW_TO.glob("*-the-trail.md")), "siem", "rotate-keys", "postgresql-role"]
+NAMES = (
+    *("read-the-audit-log", "seal-the-audit-log", "archive-the-audit-log", "restore-from-a-backup"),
+    *("siem", "rotate-keys", "postgresql-role"),
+)
 PAGES = {name: (HOW_TO / f"{name}.md").read_text() for name in NAMES}
 EXAMPLE_ID = "01990000-0000-7000-8000-000000000001"
 
@@ -95,17 +98,24 @@ def verifier_key(capsys: pytest.CaptureFixture[str]) -> str:
     return execute("python manage.py phi_oidc audit checkpoint --public-key", capsys).strip()
 
 
+def test_export_and_its_verification(run: Callable[..., None]) -> None:
+    sealed(3, at=NOW - timedelta(days=30))
+    sealed(4)
+    dates = {"2026-03-01": "2026-10-01", "2026-04-01": "2026-11-01"}
+    run("read-the-audit-log", "check-export", {**dates, "853": "3", "1763": "7", "a18a037c": ""})
+
+
 def test_commands_of_the_sealing_page(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     ids = events(312)
-    run("seal-the-trail", "seal", {})
+    run("seal-the-audit-log", "seal", {})
     replacements = {"portal.example/audit+1d5a4a4f+AQ…": verifier_key(capsys), EXAMPLE_ID: str(ids[0])}
     for name in ("checkpoint", "verify", "prove"):
-        run("seal-the-trail", name, replacements)
+        run("seal-the-audit-log", name, replacements)
     # The events of verifying and proving.
     seal_now()
     sealed(330 - 312 - AuditEvent.objects.filter(action__startswith="audit.").count())
     execute("python manage.py phi_oidc audit checkpoint > newer.txt", capsys)
-    run("seal-the-trail", "consistency", replacements)
+    run("seal-the-audit-log", "consistency", replacements)
 
 
 def test_commands_of_the_restore_page(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,19 +125,19 @@ def test_commands_of_the_restore_page(run: Callable[..., None], capsys: pytest.C
     with without_triggers():
         sql("DELETE FROM django_phi_oidc_auditleaf WHERE leaf_index >= 305")
         sql("DELETE FROM django_phi_oidc_auditcheckpoint WHERE tree_size > 305")
-    printed = execute(block("restore-the-trail", "resume").splitlines()[0][2:], capsys)
-    assert printed.splitlines()[:2] == block("restore-the-trail", "resume").splitlines()[1:3]
+    printed = execute(block("restore-from-a-backup", "resume").splitlines()[0][2:], capsys)
+    assert printed.splitlines()[:2] == block("restore-from-a-backup", "resume").splitlines()[1:3]
 
 
 def test_commands_of_the_archive_page(run: Callable[..., None]) -> None:
     sealed(312)
-    run("archive-the-trail", "archive", {})
+    run("archive-the-audit-log", "archive", {})
     if is_postgresql():
         # Test databases do not have this trigger.
         for statement in TRIGGERS.create_refusals_postgresql("auditevent"):
             if "refuse_delete" in statement:
                 sql(statement)
-        for statement in block("archive-the-trail", "removing").split(";\n"):
+        for statement in block("archive-the-audit-log", "removing").split(";\n"):
             if statement.strip():
                 sql(statement)
         with connections["phi_audit"].cursor() as cursor:
@@ -135,7 +145,7 @@ def test_commands_of_the_archive_page(run: Callable[..., None]) -> None:
             assert cursor.fetchone() == ("A",)
         sql("DROP TRIGGER phi_oidc_audit_refuse_delete ON django_phi_oidc_auditevent")
         assert AuditEvent.objects.filter(action="claim.revealed").count() == 0
-        run("archive-the-trail", "after", {})
+        run("archive-the-audit-log", "after", {})
 
 
 def test_commands_that_verify_a_copy(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:

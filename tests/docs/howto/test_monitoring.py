@@ -16,7 +16,7 @@ from tests.support.databases import child_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 GUARD, METRICS = (
-    (ROOT / "docs" / "how-to" / f"{name}.md").read_text() for name in ("leakage-guard", "metrics-and-health")
+    (ROOT / "docs" / "how-to" / f"{name}.md").read_text() for name in ("detect-leaked-secrets", "metrics-and-health")
 )
 
 

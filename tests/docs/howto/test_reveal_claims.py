@@ -104,7 +104,7 @@ def test_code_for_a_list_works(
     rows = StoredClaim.objects.filter(name="address")
     rows.filter(subject=others[1].subject).update(value=rows.get(subject=person.subject).value)
     page = clinician.client().get("/envelopes/")
-    assert page.content.decode().splitlines() == ["none", "SE", "over", "not to be opened"]
+    assert page.content.decode().splitlines() == ["none", "SE", "erased", "not permitted"]
     assert AuditEvent.objects.filter(action="claim.revealed").count() == 4
 
 
@@ -112,7 +112,7 @@ def test_code_for_a_template_works(sign_in: Callable[[], SignedIn]) -> None:
     patient = sign_in()
     client, path = patient.client(), f"/chart/{patient.user.pk}/"
     masked = client.get(path)
-    assert f"<p>Born on {MASK}, held for identity check</p>" in masked.content.decode()
+    assert f"<p>Born on {MASK}, stored for identity check</p>" in masked.content.decode()
     assert "no-store" not in masked.get("Cache-Control", "")
     assert "<p>Born on a value</p>" in client.post(path, {"purpose": "TREAT"}).content.decode()
     assert "<p>Not for this purpose</p>" in client.post(path, {"purpose": "HMARKT"}).content.decode()

@@ -15,8 +15,8 @@ def in_backticks(name: str) -> set[str]:
 
 
 def test_every_fault_that_stops_a_sink_is_documented() -> None:
-    assert in_backticks("how-to/siem.md") >= delivery._STOPPING_FAULTS
-    assert in_backticks("reference/events.md") >= delivery._STOPPING_FAULTS
+    assert in_backticks("how-to/siem.md") >= delivery.STOPPING_FAULTS
+    assert in_backticks("reference/events.md") >= delivery.STOPPING_FAULTS
 
 
 def test_every_alert_rule_is_documented() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.manual_blocks import FENCE, MARKED, PAGES, ROOT
 
-# Output of programs, and directives of Sphinx.
-NOT_CODE = {"text", "{toctree}", "{eval-rst}"}
+# Output of programs. Indexes are no pages here, and test_readability.py allows directives in them only.
+NOT_CODE = {"text"}
 TESTS = {path.relative_to(ROOT): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
 SHOWN = 2
 """The number of blocks that no test runs or compares; each gives the reason. Prefer a test to another one."""
@@ -27,9 +27,7 @@ def test_each_block_is_run_by_the_test_it_names(page: str) -> None:
 
     The tutorial is one script, of all its blocks: test_tutorial.py.
     """
-    reading = [
-        text for text in TESTS.values() if page in text or (page.endswith("-the-trail") and "-the-trail" in text)
-    ]
+    reading = [text for text in TESTS.values() if page in text]
     for hit in MARKED.finditer(PAGES[page].read_text()):
         name = re.escape(hit["what"])
         match hit["how"]:
@@ -50,7 +48,7 @@ def test_few_blocks_are_only_shown() -> None:
 
 
 def test_documented_make_targets_exist() -> None:
-    """Blocks named "make" in README and performance."""
+    """Blocks named "make" in README, performance and adoption."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shown = re.findall(r"^\$ make (\S+)", "".join(path.read_text() for path in PAGES.values()), re.MULTILINE)
     assert {"demo", "test", "bench"} <= set(shown) <= targets

@@ -1,6 +1,7 @@
 """The code blocks of the pages that no other test runs."""
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -33,17 +34,20 @@ from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import get_store, prepare_folder
 from django_phi_oidc.errors import KeyMissing
+from django_phi_oidc.login.client_metadata import EntityConfigurationView
 from django_phi_oidc.management.subcommands.groups import GROUPS
 from django_phi_oidc.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.sessions.models import EndReason
 from django_phi_oidc.subjects.notices import find_notice_address
 from django_phi_oidc.testing.attack.throwaway_ca import create_certificate_authority
+from django_phi_oidc.testing.mock_provider import create_signing_key
 from tests.support.audit_log import KEY, PEM, events
 from tests.support.client_keys import create_private_key_pem
 from tests.support.mail_settings import mailer
 from tests.support.manual_blocks import ROOT, block, commands
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import ScriptedOP, SignedIn
+from tests.support.tls import write_client_certificate
 
 EVERYTHING: dict[str, Any] = {"transaction": True, "databases": ["default", "phi_audit"]}
 Run = Callable[..., str]
@@ -95,17 +99,26 @@ def test_documented_celery_app_has_the_beat_schedule() -> None:
         app = executed("deploy", "celery")["app"]
         assert isinstance(app, Celery)
         assert app.conf.beat_schedule == schedule.beat_schedule()
+        queues = {task: app.amqp.router.route({}, task).get("queue") for task in schedule.beat_schedule()}
+        assert [task for task, queue in queues.items() if queue.name == "seal"] == ["phi_oidc.seal"]
         app.close()
     finally:
         before.set_current()
 
 
 def test_documented_route_sends_export_jobs_to_a_separate_queue() -> None:
-    app = Celery(set_as_current=False, task_routes=executed("read-the-trail", "route")["CELERY_TASK_ROUTES"])
+    app = Celery(set_as_current=False, task_routes=executed("read-the-audit-log", "route")["CELERY_TASK_ROUTES"])
     queues = {task: app.amqp.router.route({}, task).get("queue") for task in schedule.beat_schedule()}
     assert [task for task, queue in queues.items() if queue.name == "trail"] == ["phi_oidc.work_trail_jobs"]
     assert len(queues) > 1
     app.close()
+
+
+def test_documented_label_names_people_and_leaves_the_rest_to_the_user_name() -> None:
+    assert executed("read-the-audit-log", "label")["PHI_OIDC"] == {"PERSON_LABEL": "portal.people.get_label"}
+    label = executed("read-the-audit-log", "naming")["get_label"]
+    assert label(SimpleNamespace(first_name="Amina", last_name="Keller")) == "Keller, Amina"
+    assert label(SimpleNamespace(first_name="", last_name="")) == ""
 
 
 def offered(requirement: str) -> bool:
@@ -157,13 +170,23 @@ def test_databases_are_migrated_and_checked(run: Run) -> None:
 SETTINGS = [
     # page, block, an option that it declares
     ("activation-codes", "settings", "ACTIVATION_LIFETIME"),
+    ("migrate-existing-users", "email", "PROVIDERS"),
     ("several-providers", "settings", "PROVIDERS"),
     ("siem", "settings", "AUDIT"),
     ("retention", "folder", "KEYS"),
     ("client-keys", "settings", "PROVIDERS"),
+    ("client-certificates", "settings", "PROVIDERS"),
+    ("client-certificates", "key", "PROVIDERS"),
+    ("client-certificates", "udap", "PROVIDERS"),
+    ("client-certificates", "api", "API"),
+    ("sender-constrained-tokens", "settings", "PROVIDERS"),
+    ("sender-constrained-tokens", "fapi2", "PROVIDERS"),
+    ("sender-constrained-tokens", "nonce", "API"),
+    ("federation", "settings", "PROVIDERS"),
     ("deploy", "proxy", "TRUSTED_PROXIES"),
-    ("seal-the-trail", "keys", "KEYS"),
+    ("seal-the-audit-log", "keys", "KEYS"),
     ("local-accounts", "settings", "BREAK_GLASS_ACCOUNTS"),
+    ("end-sessions", "limit", "SESSIONS"),
 ]
 
 
@@ -175,6 +198,9 @@ def test_settings_of_a_page_are_no_error(page: str, name: str, option: str, tmp_
     create_certificate_authority(tmp_path, "siem-ca")
     for file, text in {
         "client-key.pem": create_private_key_pem("EC"),
+        "federation-key.pem": create_private_key_pem("EC"),
+        "trust-anchor.json": json.dumps({"keys": [create_signing_key("ES256").public_jwk()]}),
+        "client.pem": write_client_certificate(tmp_path / "client.pem").read_text(),
         "audit-signing-key.pem": PEM,
         "splunk-header": "Splunk x",
     }.items():
@@ -188,7 +214,7 @@ def test_settings_of_a_page_are_no_error(page: str, name: str, option: str, tmp_
     names: dict[str, Any] = {"Path": Path, "timedelta": timedelta, "PHI_OIDC": {"KEYS": {}, "AUDIT": {}}}
     exec(text, names)
     declared = names.pop("PHI_OIDC")
-    if page == "activation-codes":
+    if page in ("activation-codes", "migrate-existing-users"):
         declared["PROVIDERS"]["default"] |= settings.PHI_OIDC["PROVIDERS"]["default"]
     others = {key: value for key, value in names.items() if key.isupper()}
     with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **declared), **others):
@@ -221,6 +247,7 @@ def test_databases_of_the_page_about_roles(monkeypatch: pytest.MonkeyPatch) -> N
     names = executed("postgresql-role", "role", DATABASES=given)
     executed("postgresql-role", "patience", DATABASES=names["DATABASES"])
     assert names["DATABASES"]["phi_audit"]["USER"] == "portal_audit"
+    assert names["DATABASES"]["phi_audit"]["OPTIONS"] == {"connect_timeout": 2, "tcp_user_timeout": 5000}
     assert given["default"]["USER"] == "owner"
 
 
@@ -244,13 +271,44 @@ def test_documented_timeouts_of_the_role_are_set(name: str, setting: str) -> Non
             cursor.execute(f'ALTER ROLE "{role}" RESET {setting.partition("=")[0]}')
 
 
+def test_entity_configuration_of_the_page_is_routed() -> None:
+    (added,) = executed("federation", "urls", urlpatterns=[])["urlpatterns"]
+    assert added.callback.view_class is EntityConfigurationView
+    assert added.resolve(".well-known/openid-federation")
+
+
 @pytest.mark.openssl
 def test_client_key_of_the_page_signs(tmp_path: Path) -> None:
     for line in block("client-keys", "key").splitlines():
         subprocess.run(["bash", "-euo", "pipefail", "-c", line.removeprefix("$ ")], cwd=tmp_path, check=True)
     (key,) = client_keys.parse_client_keys("client_keys", tmp_path / "client-key.pem")
-    assert key.kty == "EC"
+    assert key.list_algs() == ("ES256",)
     assert (tmp_path / "client-key.pem").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.openssl
+def test_certificate_of_the_page_is_one_of_the_key(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    key_file, file = (tmp_path / "secrets" / name for name in ("client-key.pem", "client-certificate.pem"))
+    key_file.write_text(create_private_key_pem("EC"))
+    for line in block("gesundheitsid", "certificate").splitlines():
+        subprocess.run(["bash", "-euo", "pipefail", "-c", line.removeprefix("$ ")], cwd=tmp_path, check=True)
+    (key,) = client_keys.parse_client_keys("client_keys", {"key": key_file, "certificate": file})
+    assert len(key.certificate) == 1
+
+
+@pytest.mark.openssl
+def test_decryption_key_of_the_page_decrypts(tmp_path: Path) -> None:
+    for line in block("encrypted-tokens", "key").splitlines():
+        subprocess.run(["bash", "-euo", "pipefail", "-c", line.removeprefix("$ ")], cwd=tmp_path, check=True)
+    (tmp_path / "client-key.pem").write_text(create_private_key_pem("EC"))
+    declared = {"issuer": "https://op.example.test", "client_id": "c", "token_endpoint_auth_method": "private_key_jwt"}
+    phi_oidc: dict[str, Any] = {"PROVIDERS": {"default": declared}}
+    code = block("encrypted-tokens", "settings").replace("/etc/portal", str(tmp_path))
+    exec(code, {"PHI_OIDC": phi_oidc, "Path": Path})
+    provider = parse_provider("default", declared)
+    assert [key.use for key in provider.client_keys] == ["sig", "enc"]
+    assert provider.id_token_encryption.algs == ("ECDH-ES+A256KW",)
 
 
 def test_documented_command_generates_keys(run: Run) -> None:
@@ -272,6 +330,7 @@ def test_documented_command_prepares_the_folder_of_the_retention_keys(run: Run, 
 @pytest.mark.django_db(**EVERYTHING)
 def test_sessions_of_the_page_are_ended(op: ScriptedOP, run: Run, sign_in: Callable[..., SignedIn]) -> None:
     person = sign_in()
+    Group.objects.create(name="Help desk")
     given = {
         "6f1c2b1e-0d0c-4b43-9c5e-1f2f3b6a7c8d": str(person.session.pk),
         "phi_abcdefghijklmnopqrstuvwxyz": person.user.get_username(),
@@ -333,7 +392,7 @@ def test_hold_of_the_page_is_placed_listed_and_released(
 @pytest.mark.django_db(**EVERYTHING)
 def test_reference_of_a_refusal_leads_to_its_event() -> None:
     (event,) = events(1)
-    sql = block("when-a-sign-in-fails", "reference")
+    sql = block("troubleshooting", "reference")
     shown = "01a20f04-df0d-7d9d-af57-46f39850d3be"
     here = str(event) if connections["phi_audit"].vendor == "postgresql" else event.hex
     with connections["phi_audit"].cursor() as cursor:
@@ -352,7 +411,7 @@ def request() -> HttpRequest:
     [
         ("logout", "form", 'action="/oidc/logout/"'),
         ("several-providers", "link", 'href="/oidc/staff/authenticate/?next=/rota/"'),
-        ("time-out-in-the-browser", "tag", "<head>"),
+        ("session-timeout-warning", "tag", "<head>"),
     ],
 )
 def test_documented_template_renders(page: str, name: str, shown: str) -> None:
@@ -360,5 +419,5 @@ def test_documented_template_renders(page: str, name: str, shown: str) -> None:
 
 
 def test_documented_passive_view_works() -> None:
-    unread = executed("time-out-in-the-browser", "passive")["unread"]
+    unread = executed("session-timeout-warning", "passive")["unread"]
     assert unread(request()) is None

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGE = (ROOT / "docs" / "explanation" / "faults.md").read_text()
+PAGE = (ROOT / "docs" / "explanation" / "dependency-failures.md").read_text()
 DEPENDENCIES = (
     *("Encryption keys", "Subject keys", "MAC keys", "Signing key"),
     *("The provider's metadata", "The provider's keys", "Pushed authorization", "Token endpoint", "UserInfo"),
     *("Revocation", "Introspection", "End of session"),
     *("Audit database", "Main database", "Broker", "Cache", "Mail", "Clock"),
 )
-WAYS = {"away at start", "away in the middle", "hangs", "wrong", "slow", "back again"}
+WAYS = {"unavailable at start", "unavailable later", "hangs", "wrong", "slow", "back again"}
 HEADER = ["fault", "a user sees", "lost", "late", "reported by", "test"]
 TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 WITHOUT_ROW = re.compile(r"^Not possible: (\*\*[^.]*\*\*)\.", re.MULTILINE)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from inspect import signature
 from pkgutil import resolve_name
 from types import ModuleType
@@ -10,12 +11,18 @@ from typing import Any
 import pytest
 
 from django_phi_oidc import errors
+from tests.docs.manual.python_reference import (
+    convert_docstring,
+    format_signature,
+    list_entries,
+    read_members,
+    regenerate,
+    render_section,
+)
 from tests.support.manual_blocks import PAGES, ROOT
 
-LISTED = {
-    path: resolve_name(path)
-    for path in re.findall(r"^\.\. auto\w+:: (\S+)$", PAGES["python"].read_text(), re.MULTILINE)
-}
+PAGE = PAGES["python"].read_text()
+LISTED = {path: resolve_name(path) for path in list_entries(PAGE)}
 GUIDES = {
     name: path.read_text()
     for name, path in PAGES.items()
@@ -46,6 +53,49 @@ def used(text: str) -> Iterator[tuple[str, Any]]:
 
 def unlisted(text: str) -> list[str]:
     return [name for name, found in used(text) if all(found is not each for each in LISTED.values())]
+
+
+def test_sections_match_the_code_and_a_stale_one_is_found() -> None:
+    assert regenerate(PAGE) == PAGE, "make reference"
+    stale = PAGE.replace("max_age: timedelta | None = None,", "max_age: timedelta,")
+    assert stale != PAGE
+    assert regenerate(stale) == PAGE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    first: str
+    """The first. Spec: RFC 1."""
+    second: list[str] = field(default_factory=list)
+
+    def join(self, *, by: str = ",") -> str:
+        """Return both. Raises: nothing."""
+        return by.join([self.first, *self.second])
+
+    @property
+    def length(self) -> int:
+        """The length."""
+        return len(self.first)
+
+    def undocumented(self) -> None: ...
+
+
+def test_section_shows_signature_docstring_and_documented_members() -> None:
+    assert format_signature("Example", Example) == "Example(*, first: str, second: list[str] = list)"
+    # Members of a class outside of the package, as those of this test, are shown too.
+    assert list(read_members(Example)) == ["first", "join", "length"]
+    assert read_members(Example)["join"][0] == "join(*, by: str = ',') -> str"
+    assert read_members(Example)["length"][0] == "length: int"
+    shown = "\n".join(render_section("django_phi_oidc.errors.TokenExpired\n"))
+    assert shown.startswith("### TokenExpired\n\nIn `django_phi_oidc.errors`:\n\n    TokenExpired(")
+    assert "**Code:** `token_expired`" in shown
+
+
+def test_docstring_becomes_markdown() -> None:
+    text = "Return it. Raises: `A`, then `B`. Spec: RFC 1.\n\n== ==\na  b\n== ==\n\nMore."
+    assert convert_docstring(text) == (
+        "Return it.\n\n**Raises:** `A`, then `B`.\n\n**Spec:** RFC 1.\n\n    == ==\n    a  b\n    == ==\n\nMore."
+    )
 
 
 @pytest.mark.parametrize("page", GUIDES)

@@ -18,6 +18,7 @@ from django_phi_oidc.contrib.rest_framework.exceptions import SCOPE_MISSING, TOK
 from django_phi_oidc.errors import Code
 from django_phi_oidc.login import break_glass
 from django_phi_oidc.management.commands.phi_oidc import list_subcommands
+from tests.docs.contract import list_django_options
 from tests.support.manual_blocks import PAGES
 
 PACKAGE = Path(django_phi_oidc.__file__).parent
@@ -35,15 +36,14 @@ def names(page: str, heading: str = "") -> set[str]:
     return {name for cell in first_cells(page, heading) for name in re.findall(r"`([^`]+)`", cell)}
 
 
-COMMANDS = dict(
-    list_subcommands(load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage.py", "phi_oidc"))
-)
+PARSER = load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage.py", "phi_oidc")
+COMMANDS = dict(list_subcommands(PARSER))
 
 
 def rows_of_commands() -> Mapping[str, list[str]]:
     """Return the rows of each command; rows of no known command are under the empty name."""
     found = defaultdict(list)
-    for row in re.findall(r"^\| `.+$", PAGES["commands"].read_text().partition("## Celery")[0], re.MULTILINE):
+    for row in re.findall(r"^\| `.+$", PAGES["commands"].read_text().partition("\n## Options")[0], re.MULTILINE):
         shown = row.split("`")[1]
         found[max((name for name in COMMANDS if f"{shown} ".startswith(f"{name} ")), key=len, default="")].append(row)
     return found
@@ -60,8 +60,9 @@ def test_commands_are_documented() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_arguments_of_a_command_are_documented(command: str) -> None:
     row, arguments = " ".join(ROWS[command]), COMMANDS[command]._actions
-    # The page documents --as once, because most subcommands have it.
-    options = {option for action in arguments for option in action.option_strings} - {"-h", "--help", "--as"}
+    # The page documents these once, because all or most subcommands have them.
+    common = {"-h", "--help", "--as", "--json"} | list_django_options(PARSER)
+    options = {option for action in arguments for option in action.option_strings} - common
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", row)) == options
     places = [
         str(action.metavar or action.dest).upper()
@@ -93,6 +94,12 @@ def test_actions_and_findings_are_documented(page: str, kinds: EnumMeta) -> None
     assert found == values
 
 
+def test_checks_are_listed_by_number() -> None:
+    ids = [cell.strip("`") for cell in first_cells("checks")]
+    assert ids == sorted(ids)
+    assert len(ids) > 90
+
+
 def test_documented_codes_exist() -> None:
     assert names("codes") <= CODES | {break_glass.REFUSAL_CODE}
 
@@ -106,6 +113,6 @@ def test_reasons_of_guards_and_claims_are_those_of_the_policy() -> None:
 def test_reasons_of_refused_tokens_are_those_of_the_code() -> None:
     folders = (PACKAGE / "oidc", PACKAGE / "contrib" / "rest_framework")
     source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
-    raised = {*re.findall(r'AccessTokenInvalid\("(\w+)"\)', source), SCOPE_MISSING, TOKEN_MISPLACED}
+    raised = {*re.findall(r'(?:AccessToken|DPoPProof)Invalid\("(\w+)"\)', source), SCOPE_MISSING, TOKEN_MISPLACED}
     documented = names("api", "Why a token is refused")
     assert raised <= documented <= raised | CODES

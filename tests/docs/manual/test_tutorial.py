@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,7 @@ def test_tutorial_leads_from_an_empty_folder_to_a_sign_in(tmp_path: Path) -> Non
     (tmp_path / "script").write_text(script(folder, free_port(), free_port()))
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
         "HOME": str(tmp_path),
         "LANG": "C.UTF-8",
     }
@@ -108,7 +110,9 @@ def test_tutorial_leads_from_an_empty_folder_to_a_sign_in(tmp_path: Path) -> Non
         try:
             status = shell.wait(timeout=180)
         finally:
-            os.killpg(shell.pid, signal.SIGKILL)
+            # A shell that failed early has left no process.
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
             shell.wait()
     printed = (tmp_path / "output").read_text()
     assert status == 0, printed

@@ -1,27 +1,37 @@
 """Visits to each page of the package in the admin, and each form on it."""
 
 import re
+import uuid
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
+from django_phi_oidc._internal import clock
 from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.access.policy import PURPOSES
 from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
-from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
 from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.officer_admin.models import HourlyCount
 from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
-from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.officer_admin.trends import PERIODS
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, SessionEndJob
+from django_phi_oidc.siem.fault_texts import FAULT_TEXTS
+from django_phi_oidc.siem.models import SinkCursor
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from tests.docs.translation.portal_rows import NAME, PERMISSION, WORD, invited, store_claims
 from tests.docs.translation.pseudo_translation import untranslated
+from tests.support.audit_log import events
 from tests.support.audit_outage import audit_database_fails
 from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
 from tests.support.claims_fixtures import NOW
+from tests.support.dashboard_fixtures import fill_month
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import SignedIn
 
@@ -32,7 +42,8 @@ DATA = re.compile(
             r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b(?=[a-f]*\d)[0-9a-f]{8,64}\b",
             r"\d\d\d\d-\d\d-\d\dT[\d:.+]+Z?|https?://\S+",
             r"\b[A-Z]\w*/[\w*-]+|\buser/\d+|\b[a-z]+(?:_[a-z]+)+\b",
-            r"\bUTC\b|\bhold-[0-9a-f]{32}\b|\(csv\)|(?<=ｉｓ )create\b",
+            r"\bUTC\b|\bCST\b|\bJSON\b|\bhold-[0-9a-f]{32}\b|\(csv\)|(?<=ｉｓ )create\b",
+            r"(?<=ｃｏｌｕｍｎ )(?:code|sub|user)\b",
             *(
                 rf"(?<![\w.]){re.escape(code)}(?!\.?\w)"
                 for code in sorted([*Action, *PURPOSES, PERMISSION], reverse=True)
@@ -41,9 +52,13 @@ DATA = re.compile(
     )
 )
 LEFT = {
-    *(("td", code) for code in ("administrator", "complaint", "default", "undecryptable", "a-request", "r-1")),
+    *(
+        ("td", code)
+        for code in ("administrator", "complaint", "default", "undecryptable", "a-request", "a-session", "r-1")
+    ),
     ("a", "a-session"),
-    *((element, outcome) for element in ("td", "dd") for outcome in ("success", "failure", "error")),
+    *(("span", code) for code in ("administrator", "complaint")),
+    *((element, outcome) for element in ("td", "dd", "a", "span") for outcome in ("success", "failure", "error")),
     *(("@alt", text) for text in ("Search", "True", "False")),
 }
 """Codes of one word, where they stand alone in a cell of the trail; and what Django itself says in English."""
@@ -95,6 +110,8 @@ def look_at_rows(found: Found, client: Any) -> None:
         if model._meta.app_label != "django_phi_oidc":
             continue
         look(found, client, of_model(model))
+        if model is SinkCursor:
+            continue
         assert model._default_manager.exists(), model
         for row in model._default_manager.order_by("pk")[: 3 if model in ALIKE else None]:
             if model is not TrailJob or row.kind == TrailJob.VERIFICATION or row.asked_by == str(client.user.pk):
@@ -105,8 +122,10 @@ def look_at_rows(found: Found, client: Any) -> None:
 
 
 def act(found: Found, client: Any, model: Any, action: str, rows: Any, **given: Any) -> Any:
-    chosen = {"action": action, "_selected_action": [row.pk for row in rows]}
-    return look(found, client, of_model(model), {**chosen, **given})
+    """Look at the confirmation of the action, and at its result."""
+    chosen = {"action": action, "_selected_action": [row.pk for row in rows], **given}
+    look(found, client, of_model(model), chosen)
+    return look(found, client, of_model(model), {**chosen, "post": "yes"})
 
 
 def fill_in_forms(found: Found, client: Any, patient: SignedIn, settings: Any) -> None:
@@ -184,13 +203,58 @@ def fill_in_forms(found: Found, client: Any, patient: SignedIn, settings: Any) -
     look(found, client, url, {"verdict": "justified", "note": WORD})
 
 
+def import_files(found: Found, client: Any, patient: SignedIn) -> None:
+    """Upload files with each problem, and confirm."""
+    away = get_user_model().objects.create(username=f"{WORD}-1", is_active=False)
+    invited_user, linked = (get_user_model().objects.create(username=f"{WORD}-{number}") for number in (2, 3))
+    rows = [patient.user, away, invited_user, invited_user]
+    contents = {
+        ActivationCode: ["user", "ж", "user,code", "user", *("user" + "".join(f"\npk:{user.pk}" for user in rows),)],
+        PairwiseSubject: [
+            "user",
+            f"user,sub,provider\npk:{linked.pk},248289761009,1\npk:{linked.pk},248289761009,1\nж,1,1\n"
+            f"pk:{away.pk},ж,1\npk:{patient.user.pk},248289761009,9\n1,1,1,1\npk:{away.pk},248289761009,1",
+        ],
+    }
+    for model, files in contents.items():
+        url = of_model(model, "import")
+        look(found, client, url)
+        look(found, client, url, {}, status=400)
+        look(found, client, url, {"pending": "1"})
+        for text in files:
+            file = SimpleUploadedFile("1.csv", text.encode())
+            is_shown = "\n" in text
+            page = look(found, client, url, {"provider": "1", "file": file}, status=200 if is_shown else 400)
+            if pending := re.search(r'name="pending" value="([^"]+)"', page.content.decode()):
+                for _ in range(2):
+                    look(found, client, url, {"pending": pending[1]})
+    look(found, client, of_model(ActivationCode, "codes"), {"codes": "1"})
+
+
+def verify_files(found: Found, client: Any) -> None:
+    """Verify a file of other lines, and none."""
+    url = of_model(TrailJob, "file")
+    look(found, client, url)
+    look(found, client, url, {})
+    look(found, client, url, {"file": SimpleUploadedFile("1.jsonl", b"{}\n1\n")})
+
+
+def end_in_bulk(found: Found, client: Any, patient: SignedIn) -> None:
+    url = of_model(SessionEndJob, "add")
+    for query in ("", "?provider=", "?provider=9", f"?user={patient.user.pk}", f"?user={client.user.pk}"):
+        look(found, client, url + query)
+    look(found, client, url, {"user": patient.user.pk})
+
+
 def look_at_the_trail(found: Found, client: Any) -> None:
     """Ask the trail's pages for what they can't show, and for what they can."""
     trail, jobs = of_model(AuditEvent), of_model(TrailJob)
     wrong = "?action=x&outcome=9&since=9&until=9&actor=" + "9" * 300
     unsealed = AuditUnsealed.objects.latest("pk").pk
     both = f"?before={unsealed}&after={unsealed}"
-    for query in (wrong, "?before=9", both, "?actor=77", "?outcome=failure"):
+    person = f"{client.user.pk},{uuid.UUID(int=7)}"
+    queries = (f"?person={person}", f"?person={person}&search=7", "?routine=show", "?before=9", both)
+    for query in (wrong, *queries, "?actor=77", "?outcome=failure"):
         look(found, client, trail + query)
     look(found, client, of_model(AuditCheckpoint) + "?before=0")
     look(found, client, of_model(AuditEvent, "proof", unsealed))
@@ -199,13 +263,85 @@ def look_at_the_trail(found: Found, client: Any) -> None:
     look(found, client, f"{jobs}verify/", {})
     AuditUnsealed.objects.filter(event_id=unsealed).update(refused=True)
     look(found, client, of_model(AuditEvent, "change", unsealed))
+    reference = reverse("admin:phi_oidc_reference")
+    refused = AuditEvent.objects.filter(action="login.refused").latest("pk").pk
+    for entered in (refused, unsealed, "9hYp2cJq4bXw6TzA", "9", ""):
+        look(found, client, f"{reference}?reference={entered}")
+    look(found, client, reference)
     (done,) = TrailJob.objects.filter(kind=TrailJob.EXPORT, state=TrailJob.DONE, attempts=0)
     look(found, client, f"{jobs}{done.pk}/download/", {})
+
+
+def look_at_deliveries(found: Found, client: Any, settings: Any) -> None:
+    """Look at a sink in each state and with each fault, request a delivery, and look at the overview."""
+    before = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(before, AUDIT={"sinks": {"1": {"type": "file", "path": "/nowhere/1"}}})
+    page, old = of_model(SinkCursor), NOW - timedelta(days=2)
+    size = AuditCheckpoint.objects.latest("tree_size").tree_size
+    sealed_at = AuditCheckpoint.objects.earliest("tree_size").sealed_at
+    failed = {"attempts": 2, "due_at": NOW + timedelta(hours=1), "failing_since": old}
+    caught_up = {"due_at": NOW, "attempts": 0, "last_fault": "", "tree_size": size, "checkpoint_size": size}
+    states = [
+        *({**failed, "last_fault": fault} for fault in FAULT_TEXTS),
+        *({**failed, "last_fault": f"http_{status}"} for status in (302, 400, 401, 403, 404, 413, 429, 503)),
+        {**failed, "last_fault": "a_fault"},
+        {**failed, "due_at": old, "last_fault": "http_503"},
+        {"due_at": NOW, "attempts": 0, "last_fault": "", "tree_size": 0, "checkpoint_size": 0},
+        {**caught_up, "failing_since": None},
+        {**caught_up, "delivered_at": NOW},
+    ]
+    for fields in states:
+        SinkCursor.objects.update_or_create(name="1", defaults=fields)
+        look(found, client, page)
+        look(found, client, reverse("admin:index"))
+    for form in (None, {}):
+        look(found, client, of_model(SinkCursor, "deliver", "1"), form)
+    sinks = {
+        "1": {"type": "file", "path": "/nowhere/1", "lag_alert": timedelta(days=9)},
+        "2": {"type": "syslog", "host": "siem.example", "lag_alert": timedelta(days=9)},
+        "3": {"type": "https", "url": "https://siem.example/"},
+    }
+    settings.PHI_OIDC = override_phi_oidc(before, AUDIT={"sinks": sinks})
+    for name in sinks:
+        SinkCursor.objects.update_or_create(name=name, defaults={**caught_up, "failing_since": None})
+    SinkCursor.objects.filter(name="1").update(tree_size=0, checkpoint_size=0)
+    with clock.override_clock(lambda: sealed_at + timedelta(seconds=1)):
+        look(found, client, page)
+    look(found, client, page)
+    look(found, client, reverse("admin:index"))
+    settings.PHI_OIDC = before
+    SinkCursor.objects.all().delete()
+
+
+def look_at_overviews(found: Found, client: Any) -> None:
+    """Look at each period, before and after counting, and at each result of the comparison."""
+    HourlyCount.objects.all().delete()
+    look(found, client, reverse("admin:index"))
+    fill_month(NOW)
+    for outcome, detail in (("failure", {"findings": 1}), ("failure", {"findings": 2}), ("error", {})):
+        verified: dict[str, Any] = {"action": Action.AUDIT_VERIFIED, "outcome": outcome, "detail": detail}
+        events(1, **verified, origin=Origin(), subject="", purpose="", at=NOW)
+        look(found, client, reverse("admin:index"))
+    for period in PERIODS:
+        look(found, client, f"{reverse('admin:index')}?period={period}")
+    HourlyCount.objects.filter(series="refusals").update(count=1)
+    look(found, client, reverse("admin:index"))
+    yesterday = HourlyCount.objects.filter(day=NOW.date() - timedelta(days=1), label="")
+    for count in (0, 1000):
+        yesterday.update(count=count)
+        HourlyCount.objects.filter(day=yesterday[0].day).exclude(label="").update(count=count)
+        look(found, client, reverse("admin:index"))
+    HourlyCount.objects.filter(day=NOW.date() - timedelta(days=8)).update(count=100)
+    for weeks in (2, 3, 4):
+        HourlyCount.objects.filter(day=NOW.date() - timedelta(days=1 + 7 * weeks)).delete()
+    look(found, client, reverse("admin:index"))
 
 
 def look_at_the_person(found: Found, client: Any, patient: SignedIn) -> None:
     """Look at the person's page, and do all that may be done about them, with and without what it asks for."""
     url = reverse("admin:phi_oidc_person", args=[patient.user.pk])
+    look(found, client, reverse("admin:phi_oidc_person_search") + "?q=0")
+    look(found, client, reverse("admin:phi_oidc_person_search") + f"?q={uuid.UUID(int=7)}")
     invited(patient.user)
     hold = LegalHold.objects.filter(released_at=None).get()
     given: dict[str, Any] = {

@@ -21,7 +21,7 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import prepare_folder
 from django_phi_oidc.individual_rights.accounting import create_accounting
-from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus, SessionEndJob
 from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode
 from tests.support.audit_log import PEM, events, sealed
@@ -177,6 +177,11 @@ def _of_the_trail(patient: SignedIn) -> None:
         1, action=Action.LOGIN_REFUSED, outcome="failure", reason="state_unknown", detail={}, subject="", at=NOW - HOUR
     )
     result = {"tree_size": 3, "waiting": 0, "findings": 2, "kinds": ["event_altered"], "lines": ["1"], "events": 2}
+    for number, state in enumerate(SessionEndJob.State):
+        selection = {"session_ids": ["1"]} if number else {"user": "1", "provider": "1", "group": 1}
+        fault = ("", "lock_timeout", "event_altered")[number % 3]
+        fields = {"requested_by": "1", "requested_at": NOW - HOUR, "done": 1 + number, "total": 5, "fault": fault}
+        SessionEndJob.objects.create(id=uuid7(NOW), selection=selection, state=state, **fields)
     for kind in (TrailJob.EXPORT, TrailJob.VERIFICATION):
         for state in (TrailJob.WAITING, TrailJob.RUNNING, TrailJob.DONE, TrailJob.FAILED, TrailJob.TAKEN):
             for more in ({}, {"fault": "event_altered", "total": 5, "attempts": 1}):

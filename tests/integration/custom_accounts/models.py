@@ -76,6 +76,46 @@ class EmailOnly(AbstractBaseUser, PermissionsMixin):
         pass
 
 
+class UniqueWhileActive(AbstractUser):
+    """Compares the addresses of active users only."""
+
+    class Meta(_Swappable):
+        constraints = (
+            models.UniqueConstraint(fields=["email"], condition=models.Q(is_active=True), name="while_active"),
+        )
+
+
+class _PeopleManager(BaseUserManager[Any]):
+    def create_user(self, mail: str, password: str) -> Any:
+        return self.create(mail=mail, password=password or "!")
+
+
+class Bare(AbstractBaseUser):
+    """Has only what Django requires: no permissions, no `is_active`, no `objects`, and an address in a text field."""
+
+    key = models.CharField(primary_key=True, max_length=36, default=uuid.uuid4)
+    mail = models.CharField(max_length=200, unique=True)
+
+    USERNAME_FIELD = EMAIL_FIELD = "mail"
+    people = _PeopleManager()
+
+    class Meta(_Swappable):
+        pass
+
+
+class NoUserName(AbstractUser):
+    """Removes the user name and keeps Django's manager, which cannot create an account then."""
+
+    username = None
+    email = models.EmailField(unique=True)
+
+    USERNAME_FIELD = "email"
+    REQUIRED_FIELDS = ()
+
+    class Meta(_Swappable):
+        pass
+
+
 class RequiredNumber(AbstractUser):
     """Needs a value that nothing can derive."""
 

@@ -40,7 +40,11 @@ with op.running():
         results["checks"] = [(item.id, item.msg, item.hint) for item in run_checks() if item.id in ids]
         users = get_user_model()._default_manager.order_by("pk")
         results["accounts"] = [
-            {name: str(getattr(user, name)) for name in ("username", "email", "password") if hasattr(user, name)}
+            {
+                "email": getattr(user, user.get_email_field_name()),
+                "password": user.password,
+                "username": getattr(user, "username", None),
+            }
             for user in users
         ]
         refused = AuditEvent.objects.filter(action="login.refused").order_by("id")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from portal.demo.browser import Browser, Page
 
-PASSWORDS = {name: f"{name}-demo" for name in ("amina", "jonas", "lena", "otto")}
+PASSWORDS = {name: f"{name}-demo" for name in ("amina", "jonas", "lena", "otto", "sara", "hugo")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
+from django.contrib.staticfiles import finders
 from django.template.loader import render_to_string
 
 from django_phi_oidc.login.failure_texts import FAILURE_TEXTS
@@ -91,6 +93,14 @@ def own_disclosures(page: Any, site: Site) -> None:
     assert "You looked at your date of birth" in page.inner_text(".looks")
 
 
+def own_account(page: Any, site: Site) -> None:
+    with page.context.browser.new_context() as other:
+        sign_in(other.new_page(), site)
+    revealed(page, site)
+    page.goto(f"{site.portal}/oidc/account/")
+    assert page.locator("text=Sign out this device").count() >= 1
+
+
 def disclosures_unavailable(page: Any, site: Site) -> None:
     signed_in("/portal/access/")(page, site)
     with site.failing_audit_log():
@@ -152,6 +162,9 @@ PAGES: dict[str, tuple[Navigate, str]] = {
     "who looked": (signed_in("/portal/access/"), "Who looked at my record"),
     "who looked, with own accesses": (own_disclosures, "Who looked at my record"),
     "who looked, unavailable": (disclosures_unavailable, "This page is not available at the moment"),
+    "your access": (own_account, "Your access"),
+    "your access, question": (signed_in("/oidc/account/sessions/end/"), "Sign out all other devices?"),
+    "your access, who looked": (signed_in("/oidc/account/disclosures/?all=1"), "Who looked at your record"),
     "admin refused": (signed_in("/admin/"), "For the clinic’s staff"),
     "expired form": (expired_form, "This form has expired"),
     "sign-in refused": (anonymous("/oidc/callback/?state=none&code=none"), "Please start signing in again"),
@@ -159,6 +172,8 @@ PAGES: dict[str, tuple[Navigate, str]] = {
     "sign-in cancelled": (cancelled, "The sign-in was not finished"),
     "profile unavailable": (unavailable, "Your details are not available at the moment"),
     "signed out": (signed_out, "You are signed out"),
+    "sign-in confirmed": (signed_in("/oidc/signed-in/"), "You are signed in"),
+    "sign-in not kept": (anonymous("/oidc/signed-in/"), "You are not signed in"),
     "provider's login": (anonymous("/portal/"), "Sign in"),
 }
 ERROR_PAGES: dict[str, tuple[Navigate, str]] = {
@@ -168,6 +183,7 @@ ERROR_PAGES: dict[str, tuple[Navigate, str]] = {
     "sign-in unavailable": (anonymous("/oidc/region/authenticate/"), "Signing in is not possible at the moment"),
 }
 """Pages that only appear without DEBUG or without a provider."""
+EXAMPLE_ID = UUID("9a1c4e52-6a5e-4f5c-8a39-6b2c7d0e1f34")
 CONTEXT = {
     "page": "restart",
     "text": FAILURE_TEXTS["restart"],
@@ -177,9 +193,21 @@ CONTEXT = {
     "sign_in_url": "/oidc/authenticate/?replace=1",
     "continue_url": "/",
     "home_url": "/",
+    "start_url": "/",
+    "is_debug": True,
+    "is_unset": True,
+    "setting": "/accounts/profile/",
+    "account": "9a1c4e52-6a5e-4f5c-8a39-6b2c7d0e1f34",
     "expired": True,
+    "sessions": [{"id": EXAMPLE_ID, "device": "Firefox on Windows", "provider": "Staff", "is_current": True}] * 2,
+    "claims": [{"label": "Birthdate", "purpose_label": "Treatment"}],
+    "heading": "Sign out this device?",
+    "button": "Sign out",
     "ways": [{"label": "National identity of the northern region", "url": "/"}, {"label": "Staff", "url": "/"}],
 }
+
+
+DEFAULT_PAGES = ("choose", "login_failed", "logged_out", "replace_session", "signed_in")
 
 
 @pytest.fixture(scope="module")
@@ -224,10 +252,13 @@ def test_error_page_is_accessible_and_fits_in_all_themes(name: str, bare_site: S
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("name", ["choose", "login_failed", "logged_out", "replace_session"])
+@pytest.mark.parametrize("name", ["account", "account_confirm", "account_disclosures", *DEFAULT_PAGES])
 def test_default_page_of_the_app_is_accessible_and_fits(name: str, page: Any) -> None:
     """With all optional content. Pages for other kinds of refusals differ only in their texts."""
-    page.set_content(render_to_string(f"django_phi_oidc/{name}.html", CONTEXT))
+    context = CONTEXT | ({"signed_in": True} if name == "signed_in" else {})
+    page.set_content(render_to_string(f"django_phi_oidc/{name}.html", context))
+    # No server has the style sheet that the page links to.
+    page.add_style_tag(path=finders.find("django_phi_oidc/pages.css"))
     assert page.inner_text("h1") == page.title()
     assert faults(page, sure=True) == []
 

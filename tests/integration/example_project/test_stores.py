@@ -22,6 +22,19 @@ def test_database_url_with_a_socket_directory_keeps_it(tmp_path: Path) -> None:
     assert (settings["NAME"], settings["USER"], settings["OPTIONS"]) == ("portal", "me", {"host": "/run/pg"})
 
 
+@pytest.mark.parametrize("is_pooled", [False, True], ids=["database", "pooler"])
+def test_database_behind_a_pooler_gets_no_cursors_of_the_server(is_pooled: bool, tmp_path: Path) -> None:
+    settings = stores.database("postgresql:///portal", file=tmp_path / "a", synchronous="FULL", is_pooled=is_pooled)
+    assert settings["DISABLE_SERVER_SIDE_CURSORS"] is is_pooled
+    assert "prepare_threshold" not in settings.get("OPTIONS", {})
+
+
+@pytest.mark.parametrize(("max_age", "kept_seconds"), [(None, 60), (0, 0)], ids=["default", "asgi"])
+def test_database_connections_are_kept_for_that_time(max_age: int | None, kept_seconds: int, tmp_path: Path) -> None:
+    settings = stores.database("postgresql:///portal", file=tmp_path / "a", synchronous="FULL", max_age=max_age)
+    assert settings["CONN_MAX_AGE"] == kept_seconds
+
+
 def test_database_with_an_sqlite_url_has_the_same_options(tmp_path: Path) -> None:
     settings = stores.database(f"sqlite:///{tmp_path}/b.sqlite3", file=tmp_path / "a", synchronous="NORMAL")
     assert settings["NAME"] == f"{tmp_path}/b.sqlite3"

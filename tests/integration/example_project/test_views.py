@@ -19,6 +19,7 @@ SIGNED_IN_ONLY = [
     "/portal/patients/",
     "/portal/profile/",
     "/portal/access/",
+    "/oidc/account/",
     "/admin/",
 ]
 

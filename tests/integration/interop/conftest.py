@@ -1,7 +1,8 @@
-"""One Node process, one portal and one Chromium for all tests. Clients, declarations and cookies are per test."""
+"""One process of each provider, one portal and one Chromium for all tests. Declarations and cookies are per test."""
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ from django.core.handlers.wsgi import WSGIHandler
 
 from tests.integration.interop.browser_user import Person, chromium_arguments
 from tests.support.certified_provider import SECRET, CertifiedProvider, ProviderProcess, certified_provider
+from tests.support.django_provider import DjangoProvider, django_provider
 from tests.support.example_portal import EXAMPLE, TLSPortal, tls_portal
 from tests.support.external_tools import PARTS
+from tests.support.glewlwyd import SECRET as GLEWLWYD_SECRET
+from tests.support.glewlwyd import Glewlwyd, glewlwyd
+from tests.support.lemonldap import LemonLDAP, lemonldap
 from tests.support.log_capture import capture_all_logs
 from tests.support.portal_fixtures import events
 from tests.support.tls import CertificateAuthority, create_certificate_authority
@@ -44,6 +49,67 @@ def _portal(certificate: Path) -> Iterator[TLSPortal]:
 def _op(authority: CertificateAuthority, certificate: Path) -> Iterator[CertifiedProvider]:
     with certified_provider(PARTS["node"]().where, certificate=certificate, ca_bundle=authority.certificate_path) as op:
         yield op
+
+
+@pytest.fixture(scope="package")
+def glewlwyd_server(authority: CertificateAuthority, certificate: Path) -> Iterator[Glewlwyd]:
+    ca_bundle = str(authority.certificate_path)
+    with glewlwyd(PARTS["glewlwyd"]().where, certificate=certificate, ca_bundle=ca_bundle) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def lemonldap_server(authority: CertificateAuthority, certificate: Path, _portal: Any) -> Iterator[LemonLDAP]:
+    client = {
+        "ClientID": "portal",
+        "ClientSecret": GLEWLWYD_SECRET,
+        "RedirectUris": f"{_portal.url}/oidc/callback/",
+        "PostLogoutRedirectUris": f"{_portal.url}/oidc/logged-out/",
+        "LogoutType": "back",
+        "LogoutUrl": f"{_portal.url}/oidc/backchannel-logout/",
+        "LogoutSessionRequired": 1,
+        "IDTokenSignAlg": "RS256",
+        "AccessTokenSignAlg": "RS256",
+        "RequirePKCE": 1,
+        "RefreshToken": 1,
+        "BypassConsent": 1,
+    }
+    bundle = str(authority.certificate_path)
+    with lemonldap(PARTS["lemonldap"]().where, certificate=certificate, ca_bundle=bundle, client=client) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def start_django_provider(
+    authority: CertificateAuthority,
+    certificate: Path,
+    _portal: TLSPortal,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., DjangoProvider]]:
+    """Return a function that starts the provider of that name, which runs until the last test of the package."""
+    with ExitStack() as stack:
+
+        def start(name: str, **options: str) -> DjangoProvider:
+            folder, ca_bundle = tmp_path_factory.mktemp(name), authority.certificate_path
+            places = {"certificate": certificate, "ca_bundle": ca_bundle, "folder": folder}
+            return stack.enter_context(django_provider(name, portal=_portal.url, **places, **options))
+
+        yield start
+
+
+@pytest.fixture(scope="package")
+def toolkit(start_django_provider: Callable[..., DjangoProvider]) -> DjangoProvider:
+    return start_django_provider("oauth_toolkit", issuer_path="/o")
+
+
+@pytest.fixture(scope="package")
+def allauth_idp(start_django_provider: Callable[..., DjangoProvider]) -> DjangoProvider:
+    return start_django_provider("allauth_idp")
+
+
+@pytest.fixture(scope="package")
+def authlib_server(start_django_provider: Callable[..., DjangoProvider]) -> DjangoProvider:
+    return start_django_provider("authlib_server")
 
 
 @pytest.fixture(scope="package")
@@ -154,6 +220,26 @@ def client(portal: str, client_id: str = "portal", *, provider: str = "", **meta
         "subject_type": "pairwise",
         "id_token_signed_response_alg": "PS256",
         **metadata,
+    }
+
+
+def build_glewlwyd_client(portal: str) -> dict[str, Any]:
+    """Return the portal's registration at Glewlwyd."""
+    return {
+        "client_id": "portal",
+        "client_secret": GLEWLWYD_SECRET,
+        "name": "Portal",
+        "confidential": True,
+        "enabled": True,
+        "scope": [],
+        "redirect_uri": [f"{portal}/oidc/callback/"],
+        "authorization_type": ["code", "refresh_token"],
+        "token_endpoint_auth_method": ["client_secret_basic"],
+        # Without it, Glewlwyd makes a new pairwise subject for each token.
+        "sector_identifier_uri": f"{portal}/",
+        "post_logout_redirect_uris": [f"{portal}/oidc/logged-out/"],
+        "backchannel_logout_uri": f"{portal}/oidc/backchannel-logout/",
+        "backchannel_logout_session_required": "1",
     }
 
 

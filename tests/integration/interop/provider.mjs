@@ -2,7 +2,7 @@
 // certificate and key. Commands are JSON objects, one per line, on stdin. Each is answered by one line on stdout.
 // The first line on stdout has the issuer. The process ends at the end of stdin.
 
-import { createHmac, generateKeyPairSync, randomUUID } from 'node:crypto';
+import { createHmac, generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import { createInterface } from 'node:readline';
@@ -12,6 +12,9 @@ import Provider, { interactionPolicy } from 'oidc-provider';
 import { createMemoryAdapter } from 'oidc-provider/lib/adapters/memory_adapter.js';
 import htmlSafe from 'oidc-provider/lib/helpers/html_safe.js';
 
+import { checkAssertion, imitate, merge, revocationPolicy } from './imitation.mjs';
+import { MTLS, mtlsAliases } from './mutual_tls.mjs';
+
 console.info = () => {}; // hide notices about defaults: stdout is only for answers
 
 const ACCOUNTS = {
@@ -19,6 +22,8 @@ const ACCOUNTS = {
   jonas: { name: 'Jonas Weber', birthdate: '1990-11-30', address: { formatted: '8 Mill Lane\nHill Valley' } },
 };
 const CODE = '246810';
+const LEVELS = { weak: 'weak', strong: 'strong' };
+const NONCE_SECRET = randomBytes(32);
 const KINDS = [
   ['rsa', { modulusLength: 2048 }],
   ['ec', { namedCurve: 'P-256' }],
@@ -30,6 +35,7 @@ const LOGIN = page('Sign in', `
   <p><label>Name <input name="username" autocomplete="username"></label></p>
   <p>${button('step', 'password', 'Sign in')}</p>
   </form>`);
+const CHOOSE_ACCOUNT = page('Choose an account', `<form method="post">${button('step', 'continue', 'Continue')}</form>`);
 const SECOND_FACTOR = page('One more step', `
   <form method="post">
   <p><label>Code from your device <input name="code" autocomplete="one-time-code"></label></p>
@@ -49,12 +55,21 @@ const { promise: port, resolve: listening } = Promise.withResolvers();
 const certificate = readFileSync(process.argv[2]);
 const server = createServer({ key: certificate, cert: certificate }, serve);
 server.listen(0, '127.0.0.1', () => listening(server.address().port));
-const issuer = `https://localhost:${await port}`;
+const origin = `https://localhost:${await port}`;
+const aliases = await mtlsAliases(certificate, serve);
 
+const INTERACTIONS = {
+  select_account: { step: chooseAccount, form: () => CHOOSE_ACCOUNT },
+  login: { step: signIn, form: () => LOGIN },
+  consent: { step: consent, form: consentPage },
+};
 const COMMANDS = {
   // clients: metadata of RFC 7591. par: `offered`, `required` or `off`.
   // refresh_unasked: issue refresh tokens without offline_access.
+  // dpop_nonce: each DPoP proof needs a nonce. fapi2: enforce the FAPI 2.0 Security Profile.
   // initial_access_token: enables dynamic registration. apis: by `resource`, the oidc-provider options of an API.
+  // issuer_path: path of the issuer. levels: the acr of a sign-in without and with the second factor.
+  // trust_mark: `vtm` of ID Tokens, whose `vot` is then that acr. options: for oidc-provider. imitation: see imitation.mjs.
   configure(options) {
     configured = options;
     sessions = new Map();
@@ -79,7 +94,7 @@ const COMMANDS = {
 };
 
 COMMANDS.configure({ clients: [] });
-reply({ issuer, code: CODE });
+reply({ issuer: origin, code: CODE });
 for await (const line of createInterface({ input: process.stdin })) {
   const { command, ...options } = JSON.parse(line);
   try {
@@ -102,32 +117,49 @@ function newKeys() {
 
 function build() {
   const {
-    apis = {}, clients, initial_access_token: initialAccessToken, par = 'offered', refresh_unasked: refreshUnasked = false,
+    apis = {}, clients, imitation = {}, initial_access_token: initialAccessToken,
+    issuer_path: path = '', options = {}, par = 'offered', refresh_unasked: refreshUnasked = false,
+    trust_mark: vtm = '',
+    dpop_nonce: dpopNonce = false, fapi2 = false,
   } = configured;
-  provider = new Provider(issuer, {
+  provider = imitate(new Provider(`${origin}${path}`, merge({
     adapter,
     clients,
-    assertJwtClientAuthClaimsAndHeader(ctx, claims, { alg }) {
-      observed.assertions.push([ctx.path, alg]);
+    clientAuthMethods: [
+      'client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none', 'tls_client_auth', 'self_signed_tls_client_auth',
+    ],
+    assertJwtClientAuthClaimsAndHeader(ctx, claims, header) {
+      checkAssertion(imitation, claims, header);
+      observed.assertions.push([ctx.path, header.alg]);
     },
     jwks: { keys },
+    enabledJWA: {
+      idTokenSigningAlgValues: ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519', 'RS512', 'PS384'],
+      idTokenEncryptionAlgValues: ['RSA-OAEP-256', 'ECDH-ES', 'ECDH-ES+A256KW'],
+      userinfoEncryptionAlgValues: ['RSA-OAEP-256', 'ECDH-ES', 'ECDH-ES+A256KW'],
+    },
     cookies: { keys: ['cookie signing key of the tests'] },
-    acrValues: ['weak', 'strong'],
+    acrValues: Object.values(levels()),
     claims: { openid: ['sub'], profile: ['name', 'birthdate'], address: ['address'] },
     features: {
       backchannelLogout: { enabled: true },
       devInteractions: { enabled: false },
+      dPoP: { enabled: true, nonceSecret: NONCE_SECRET, requireNonce: () => dpopNonce },
+      fapi: { enabled: fapi2, profile: '2.0' },
       claimsParameter: { enabled: true },
+      encryption: { enabled: true },
       introspection: { enabled: true },
       jwtUserinfo: { enabled: true },
+      mTLS: MTLS,
       registration: { enabled: initialAccessToken !== undefined, initialAccessToken },
       pushedAuthorizationRequests: { enabled: par !== 'off', requirePushedAuthorizationRequests: par === 'required' },
+      requestObjects: { enabled: true },
       resourceIndicators: {
         enabled: Object.keys(apis).length > 0,
         defaultResource: () => undefined,
         getResourceServerInfo: (ctx, resource) => apis[resource],
       },
-      revocation: { enabled: true },
+      revocation: { enabled: true, allowedPolicy: revocationPolicy(imitation) },
       rpInitiatedLogout: { logoutSource },
     },
     // Without the dispatcher that blocks private networks in production.
@@ -135,7 +167,11 @@ function build() {
       observed.fetched.push(url);
       return fetch(url, options);
     },
-    findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id, ...ACCOUNTS[id] }) }),
+    discovery: { mtls_endpoint_aliases: aliases },
+    findAccount: (ctx, id, token) => ({
+      accountId: id,
+      claims: () => ({ sub: id, ...ACCOUNTS[id], ...(vtm && { vot: token?.acr, vtm }) }),
+    }),
     interactions: { policy: policy(), url: (ctx, interaction) => `/interaction/${interaction.uid}` },
     issueRefreshToken: (ctx, client, source) => client.grantTypeAllowed('refresh_token')
       && (refreshUnasked || source.scopes.has('offline_access')),
@@ -144,7 +180,7 @@ function build() {
     pkce: { required: () => true },
     rotateRefreshToken: true,
     subjectTypes: ['pairwise', 'public'],
-  });
+  }, options)), imitation);
   provider.on('session.saved', (session) => sessions.set(session.uid, session));
   for (const kind of ['access_token', 'refresh_token']) {
     provider.on(`${kind}.saved`, ({ jti }) => observed.tokens.push([kind, jti]));
@@ -153,38 +189,56 @@ function build() {
   listener = provider.callback();
 }
 
-// The base policy, plus: a session without acr `strong` has to sign in again if `strong` is requested.
+// The base policy, plus: the account can be chosen; a session without the strong acr has to sign in again if that is
+// requested.
 function policy() {
-  const { Check, base } = interactionPolicy;
+  const { Check, Prompt, base } = interactionPolicy;
   const prompts = base();
+  prompts.add(new Prompt({ name: 'select_account', requestable: true }), 1);
   prompts.get('login').checks.add(new Check('acr_values', 'a stronger sign-in was requested', ({ oidc }) => (
-    wantsStrong(oidc.params) && oidc.acr !== 'strong' && !oidc.result?.login
+    wantsStrong(oidc.params) && oidc.acr !== levels().strong && !oidc.result?.login
   )));
   return prompts;
 }
 
+function levels() {
+  return configured.levels ?? LEVELS;
+}
+
 function wantsStrong(params) {
-  return (params.acr_values ?? '').split(' ').includes('strong');
+  const vectors = JSON.parse(params.vtr ?? '[]');
+  return (params.acr_values ?? '').split(' ').includes(levels().strong)
+    || (vectors.includes(levels().strong) && !vectors.includes(levels().weak));
 }
 
 async function serve(req, res) {
-  const { pathname } = new URL(req.url, issuer);
+  const { pathname } = new URL(req.url, origin);
   observed.requests.push(`${req.method} ${pathname}`);
   if (!pathname.startsWith('/interaction/')) {
+    const mounted = new URL(provider.issuer).pathname.replace(/\/$/, '');
+    if (mounted && pathname.startsWith(`${mounted}/`)) {
+      req.originalUrl = req.url;
+      req.url = req.url.slice(mounted.length);
+    }
     listener(req, res);
     return;
   }
   try {
     const interaction = await provider.interactionDetails(req, res);
+    const { step, form } = INTERACTIONS[interaction.prompt.name];
     if (req.method === 'POST') {
-      await (interaction.prompt.name === 'login' ? signIn : consent)(req, res, interaction);
+      await step(req, res, interaction);
     } else {
-      send(res, interaction.prompt.name === 'login' ? LOGIN : consentPage(interaction));
+      send(res, form(interaction));
     }
   } catch (error) {
     console.error(error);
     send(res, page('An error occurred', `<p>${htmlSafe(error.message)}</p>`), 400);
   }
+}
+
+async function chooseAccount(req, res) {
+  await provider.interactionFinished(req, res, { select_account: {} });
 }
 
 async function signIn(req, res, { uid, params }) {
@@ -197,8 +251,8 @@ async function signIn(req, res, { uid, params }) {
     send(res, SECOND_FACTOR);
   } else {
     pendingUsernames.delete(uid);
-    const acr = form.get('code') === CODE ? 'strong' : 'weak';
-    await provider.interactionFinished(req, res, { login: { accountId: username, acr } });
+    const acr = levels()[form.get('code') === CODE ? 'strong' : 'weak'];
+    await provider.interactionFinished(req, res, { login: { accountId: username, acr }, select_account: {} });
   }
 }
 

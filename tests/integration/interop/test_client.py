@@ -1,6 +1,7 @@
 """Client features with the npm oidc-provider: PAR, private_key_jwt, signed UserInfo and refresh."""
 
 import json
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -12,13 +13,14 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.errors import TokenError
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
+from django_phi_oidc.oidc.remedies import find_remedy
 from django_phi_oidc.oidc.token import TokenResponse
 from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from tests.integration.interop.browser_user import Person
 from tests.integration.interop.conftest import REFRESHING, Declare, client, refused
-from tests.support.certified_provider import CertifiedProvider
-from tests.support.portal_fixtures import EVERYTHING
+from tests.support.certified_provider import SECRET, CertifiedProvider
+from tests.support.portal_fixtures import EVERYTHING, events
 
 pytestmark = [pytest.mark.node, pytest.mark.browser, pytest.mark.django_db(**EVERYTHING)]
 
@@ -94,6 +96,47 @@ def test_private_key_jwt_works_with_each_key_type_and_through_key_rotation(
     assert op.active_kinds() == ["access_token"], "of the current session"
 
 
+@pytest.mark.parametrize("par", ["required", "off"])
+def test_signed_request_is_accepted_and_an_unsigned_one_is_not(
+    par: str, op: CertifiedProvider, portal: str, person: Person, declare: Declare
+) -> None:
+    registered = {
+        "jwks_uri": f"{portal}/oidc/jwks.json",
+        "client_secret": SECRET,
+        "request_object_signing_alg": "ES256",
+        "require_signed_request_object": True,
+    }
+    op.configure(client(portal, **registered), par=par)
+    signing = {"request_object_signing_alg": "ES256", "client_keys": pem(ec.generate_private_key(ec.SECP256R1()))}
+    declare(default={**signing, "max_age": 60, "claims_request": "parameter"})
+    urls: list[str] = []
+    person.page.on("request", lambda request: urls.append(request.url))
+    person.begin()
+    person.sign_in()
+    person.allow()
+    assert person.is_signed_in()
+    (query,) = [parse_qs(urlsplit(url).query) for url in urls if url.startswith(f"{op.issuer}/auth?")]
+    sent = {"client_id", "request_uri"} if par == "required" else {"client_id", "response_type", "scope", "request"}
+    assert query.keys() == sent
+    declare(default={})
+    person.begin(AGAIN)
+    assert {person.reference(): "par_error" if par == "required" else "provider_error"} == refused()
+
+
+def test_client_that_is_bound_to_dpop_is_refused_and_the_cure_names_dpop(
+    op: CertifiedProvider, portal: str, person: Person
+) -> None:
+    op.configure(client(portal, dpop_bound_access_tokens=True))
+    person.begin()
+    person.sign_in()
+    person.allow()
+    assert person.reference() in refused()
+    (event,) = events(action="login.refused")
+    detail = json.loads(event.detail)
+    assert (event.reason, detail["provider_error"], detail["provider_status"]) == ("token_error", "invalid_grant", 400)
+    assert "DPoP" in find_remedy(event.reason, detail["provider_error"])
+
+
 @pytest.mark.parametrize("alg", ["ES256", "EdDSA"])
 def test_signed_userinfo_is_accepted(
     alg: str, op: CertifiedProvider, portal: str, person: Person, declare: Declare
@@ -106,6 +149,49 @@ def test_signed_userinfo_is_accepted(
     assert person.is_signed_in()
     assert {claim.name for claim in StoredClaim.objects.all()} == {"birthdate", "address"}
     assert op.active_kinds() == ["access_token"]
+
+
+@pytest.mark.parametrize("alg", ["RS512", "PS384", "Ed25519"])
+def test_id_token_by_a_declared_algorithm_is_accepted(
+    alg: str, op: CertifiedProvider, portal: str, person: Person, declare: Declare
+) -> None:
+    """NHS login signs with RS512."""
+    op.configure(client(portal, id_token_signed_response_alg=alg))
+    declare(default={"id_token_signed_response_alg": [alg]})
+    person.begin()
+    person.sign_in()
+    person.allow()
+    assert person.is_signed_in()
+
+
+@pytest.mark.parametrize(
+    ("alg", "enc", "key"),
+    [
+        ("ECDH-ES", "A256GCM", ec.generate_private_key(ec.SECP256R1())),
+        ("ECDH-ES+A256KW", "A128GCM", ec.generate_private_key(ec.SECP384R1())),
+        ("RSA-OAEP-256", "A256GCM", rsa.generate_private_key(65537, 2048)),
+    ],
+    ids=["ECDH-ES", "ECDH-ES+A256KW", "RSA-OAEP-256"],
+)
+def test_encrypted_id_token_and_userinfo_are_accepted(
+    alg: str, enc: str, key: Any, op: CertifiedProvider, portal: str, person: Person, declare: Declare
+) -> None:
+    names = ("id_token_encrypted_response", "userinfo_encrypted_response")
+    encryption = {f"{name}_{parameter}": value for name in names for parameter, value in (("alg", alg), ("enc", enc))}
+    jwks_uri = f"{portal}/oidc/jwks.json"
+    secret = {"client_secret": SECRET, "jwks_uri": jwks_uri}
+    op.configure(client(portal, userinfo_signed_response_alg="ES256", **secret, **encryption))
+    encrypted = {name: [value] for name, value in encryption.items()}
+    signed = {"userinfo_signed_response_alg": ["ES256"], "client_keys": {"key": pem(key), "use": "enc"}}
+    declare(default=encrypted | signed)
+    person.begin()
+    person.sign_in()
+    person.allow()
+    assert person.is_signed_in()
+    assert {claim.name for claim in StoredClaim.objects.all()} == {"birthdate", "address"}
+    declare(default={})
+    person.begin(AGAIN)
+    assert {person.reference(): "encryption_undeclared"} == refused()
 
 
 def test_unsigned_userinfo_is_refused_where_a_signature_is_declared(

@@ -21,8 +21,11 @@ from django.core.management import call_command
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit import outbox
+from django_phi_oidc.audit.events import Origin
+from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.errors import TokenExpired
+from django_phi_oidc.individual_rights.own_account import end_other_sessions
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions import tasks
 from django_phi_oidc.sessions.access_tokens import get_access_token
@@ -166,6 +169,19 @@ def end_by_command(case: Case) -> None:
     call_command("phi_oidc", "sessions", "end", str(case.session.pk))
 
 
+def end_from_another_device(case: Case) -> None:
+    actor = Actor(user=case.user, origin=Origin(actor=str(case.user.pk)))
+    assert end_other_sessions(actor, session_id=case.session.pk, now=clock.now()) == 1
+
+
+def exceed_the_limit(case: Case) -> None:
+    case.configure(SESSIONS={"max_parallel": 1})
+    other = create_person(case.person.portal, case.op)
+    later = clock.now() + timedelta(seconds=1)
+    with other.web, clock.override_clock(lambda: later):
+        assert "data-user" in other.sign_in().text
+
+
 def sign_out_at_the_provider(case: Case) -> None:
     """The provider calls our back-channel endpoint before it responds."""
     assert case.person.sign_out_at_the_provider().status_code == 200
@@ -225,6 +241,8 @@ SESSION_ENDS: Mapping[str, Callable[[Case], None]] = {
     "password_changed": change_password,
     "roles_changed": change_roles,
     "administrator": end_by_command,
+    "account_owner": end_from_another_device,
+    "parallel_limit": exceed_the_limit,
     "backchannel_logout": sign_out_at_the_provider,
     "frontchannel_logout": load_the_front_channel,
     "invalid_grant": refresh_revoked_grant,

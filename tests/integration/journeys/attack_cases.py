@@ -1,5 +1,6 @@
 """The attack kit's cases for the test project, which weakens no check."""
 
+from django_phi_oidc.testing.attack.bound_token_cases import BOUND_TOKEN_CASES
 from django_phi_oidc.testing.attack.cases import (
     METADATA_CASES,
     PAR_CASES,
@@ -12,6 +13,8 @@ from django_phi_oidc.testing.attack.cases import (
     list_token_response_cases,
     list_userinfo_cases,
 )
+from django_phi_oidc.testing.attack.encrypted_token_cases import ENCRYPTED_TOKEN_CASES
+from django_phi_oidc.testing.attack.federation_cases import FEDERATION_CASES, build_federation_options
 from django_phi_oidc.testing.attack.tampering import OMITTED, tamper_member
 
 __all__ = [
@@ -24,14 +27,18 @@ __all__ = [
     "TRANSPORT_CASES",
     "USERINFO_CASES",
     "TamperingCase",
+    "build_federation_options",
     "tamper_member",
 ]
 
 CLIENT = "portal"
 ID_TOKEN_CASES, USERINFO_CASES = list_id_token_cases(), list_userinfo_cases()
 TAMPERING_CASES = [
+    *BOUND_TOKEN_CASES,
+    *ENCRYPTED_TOKEN_CASES,
     *TRANSPORT_CASES,
     *METADATA_CASES,
+    *FEDERATION_CASES,
     *PAR_CASES,
     *list_token_response_cases(),
     *ID_TOKEN_CASES,

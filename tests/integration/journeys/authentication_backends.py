@@ -47,6 +47,32 @@ class BreakingTransaction(OIDCAuthenticationBackend):
             return user
 
 
+class HalfUpdating(OIDCAuthenticationBackend):
+    """Fails after it has saved a part."""
+
+    def update_user(self, user: Any, claims: Mapping[str, Any]) -> Any:
+        user.last_name = "half"
+        user.save()
+        raise RuntimeError
+
+
+class Forgetting(OIDCAuthenticationBackend):
+    """Does not return the user."""
+
+    def update_user(self, user: Any, claims: Mapping[str, Any]) -> None:
+        user.last_name = "half"
+        user.save()
+
+
+class Copying(OIDCAuthenticationBackend):
+    """Copies a claim into a column of the account at each sign-in, and adds nothing to it at the first one."""
+
+    def update_user(self, user: Any, claims: Mapping[str, Any]) -> Any:
+        user.last_name = f"born {claims['birthdate']}"
+        user.save()
+        return user
+
+
 class Refusing(OIDCAuthenticationBackend):
     """Refuses every sign-in."""
 

@@ -26,6 +26,11 @@ def strong(request: HttpRequest) -> HttpResponse:
     return _ran("strong", request)
 
 
+@require_assurance(vot=["P9.Cp", "P9.Cm"])
+def proofed(request: HttpRequest) -> HttpResponse:
+    return _ran("proofed", request)
+
+
 @require_assurance(max_age=timedelta(minutes=5))
 def fresh(request: HttpRequest) -> HttpResponse:
     return _ran("fresh", request)
@@ -57,6 +62,7 @@ def chart(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("strong/", strong),
+    path("proofed/", proofed),
     path("fresh/", fresh),
     path("astrong/", astrong),
     path("either/", either),

@@ -1,5 +1,6 @@
 """Accounts of sign-ins: creation, matching, refusals, pending sign-ins and redirect targets."""
 
+import json
 from typing import Any
 
 import pytest
@@ -149,6 +150,37 @@ def test_f1_hook_may_refuse_a_person_and_may_break_the_transaction(
     assert browser.sign_in(op).status == 403
     assert [event.reason for event in events(action="login.refused")] == [code]
     assert (get_user_model().objects.count(), op.active_tokens) == (0, [])
+
+
+@pytest.mark.parametrize("backend", ["HalfUpdating", "Forgetting"])
+def test_f1_refused_update_of_an_account_changes_nothing(
+    backend: str, op: DemoProvider, settings: Any, browser: Browser, portal: str
+) -> None:
+    browser.sign_in(op)
+    settings.AUTHENTICATION_BACKENDS = [f"{HOOKS}.{backend}"]
+    assert Browser(portal).sign_in(op).status == 403
+    assert [event.reason for event in events(action="login.refused")] == ["account_not_saved"]
+    assert get_user_model().objects.get().last_name == ""
+
+
+def claims_in_account() -> list[list[str]]:
+    """Return the claims of each event about claims in columns of an account."""
+    details = [json.loads(event.detail) for event in events(action="claim.stored")]
+    return [detail["claims"] for detail in details if detail.get("place") == "account"]
+
+
+def test_f1_claim_that_a_hook_copies_into_the_account_is_named_in_the_audit_log(
+    op: DemoProvider, settings: Any, browser: Browser, portal: str
+) -> None:
+    settings.AUTHENTICATION_BACKENDS = [f"{HOOKS}.Copying"]
+    browser.sign_in(op)
+    assert claims_in_account() == [], "the first sign-in does not update the account"
+    Browser(portal).sign_in(op)
+    assert claims_in_account() == [["birthdate"]]
+    assert get_user_model().objects.get().last_name == "born 1984-03-09"
+    settings.AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
+    Browser(portal).sign_in(op)
+    assert claims_in_account() == [["birthdate"]], "without a hook, nothing copies claims"
 
 
 @shows("subject_key_missing")

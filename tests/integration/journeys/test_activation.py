@@ -49,7 +49,7 @@ def create_account(name: str) -> Any:
 
 def invite(user: Any, *words: str) -> str:
     out = io.StringIO()
-    call_command("phi_oidc", "subject", "invite", str(user.pk), "--json", *words, stdout=out)
+    call_command("phi_oidc", "subject", "invite", user.get_username(), "--json", *words, stdout=out)
     return str(json.loads(out.getvalue())["code"])
 
 
@@ -263,7 +263,7 @@ def test_codes_are_not_stored_in_plain_text_after_they_were_shown(
         browser.sign_in(op)
         assert [enter(browser, code).status for code in (codes[0], codes[0].lower(), codes[1])] == [403, 403, 302]
         continue_sign_in(browser, browser.pages[-1], op)
-        call_command("phi_oidc", "subject", "invite", "--revoke", str(users[1].pk), stdout=io.StringIO())
+        call_command("phi_oidc", "subject", "invite", "--revoke", users[1].get_username(), stdout=io.StringIO())
         call_command("phi_oidc", "subject", "list", stdout=io.StringIO())
     assert browser.user() == str(users[0].pk)
     assert ActivationCode.objects.count() == len(set(codes)) == 4
@@ -285,7 +285,7 @@ FORMS = {"as shown": str, "lower case": str.lower, "without hyphens": lambda cod
 def invite_all(users: Iterable[Any], sheet: Path) -> list[str]:
     """Return the codes that the command wrote to the CSV file."""
     users_file = sheet.with_name("users.csv")
-    users_file.write_text("user\n" + "".join(f"{user.pk}\n" for user in users))
+    users_file.write_text("user\n" + "".join(f"{user.get_username()}\n" for user in users))
     call_command(
         "phi_oidc", "subject", "invite", "--csv", str(users_file), "--output", str(sheet), stdout=io.StringIO()
     )

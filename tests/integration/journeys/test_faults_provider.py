@@ -52,8 +52,8 @@ ANSWERS: dict[str, Answer] = {
 }
 TRANSPORT_CODES = {"away": "transport_unreachable", "hangs": "transport_timeout"}
 INVALID_CODES = {
-    "discovery": {"500": "metadata_invalid", "a page": "metadata_invalid"},
-    "jwks": {"500": "metadata_invalid", "a page": "metadata_invalid"},
+    "discovery": {"500": "provider_unavailable", "a page": "metadata_invalid"},
+    "jwks": {"500": "provider_unavailable", "a page": "metadata_invalid"},
     "par": {"500": "par_error", "a page": "par_response_invalid"},
     "token": {"500": "token_error", "a page": "token_response_invalid"},
     "userinfo": {"500": "userinfo_invalid", "a page": "userinfo_invalid"},

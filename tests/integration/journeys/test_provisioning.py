@@ -36,7 +36,7 @@ def link(op: DemoProvider, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(username: str) -> Any:
         user = get_user_model().objects.create_user(f"record of {username}")
         monkeypatch.setattr(sys, "stdin", io.StringIO(op.get_subject(username, "portal") + "\n"))
-        words = ["subject", "link", "--provider", "default", "--user", str(user.pk)]
+        words = ["subject", "link", "--provider", "default", "--user", user.get_username()]
         call_command("phi_oidc", *words, stdout=io.StringIO())
         return user
 

@@ -10,8 +10,10 @@ from django.contrib.sessions.models import Session
 
 from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.login.reauthentication import COOKIE_NAME, MAX_AGE_SECONDS
-from django_phi_oidc.sessions.models import OIDCSession
+from django_phi_oidc.sessions.lifecycle import end_sessions
+from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from django_phi_oidc.sessions.tasks import end_expired_sessions
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.integration.journeys.two_providers import Declare, sign_in_at, start_sign_in_at
@@ -197,6 +199,8 @@ def test_b6_option_says_what_is_requested(
     assert browser.sign_in(op).status == 302
     with past_idle_timeout():
         assert asked(browser.start_sign_in().location) == parameters
+    prompt = browser.get("/oidc/authenticate/?prompt=login").location
+    assert asked(prompt) == parameters, "as a page of a refused sign-in links to it"
 
 
 @pytest.mark.parametrize("max_age", [10, 3600])
@@ -226,6 +230,18 @@ def test_b6_sign_in_after_a_sign_out_is_an_ordinary_one(op: DemoProvider, browse
     assert browser.post("/oidc/logout/").status == 302
     with after(pause):
         assert asked(browser.start_sign_in().location) == NOT_ASKED
+
+
+def test_sign_in_after_an_administrator_ended_the_session_needs_a_new_authentication(
+    op: DemoProvider, browser: Browser
+) -> None:
+    assert browser.sign_in(op).status == 302
+    sessions = list(OIDCSession.objects.values_list("pk", flat=True))
+    end_sessions(sessions, EndReason.ADMINISTRATOR, origin=Origin(), now=clock.now())
+    location = browser.start_sign_in().location
+    assert asked(location) == ASKED
+    assert browser.get(op.authorize(location, "amina", cookies=browser.provider_cookies)).status == 302
+    assert browser.user() != ""
 
 
 def test_b6_browser_without_a_session_is_not_asked(op: DemoProvider, browser: Browser, portal: str) -> None:

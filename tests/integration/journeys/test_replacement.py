@@ -6,12 +6,20 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
 
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.testing.mock_provider import DemoProvider
+from tests.support.foreign_sessions import (
+    FORMER_BACKEND,
+    MODEL_BACKEND,
+    MOZILLA_TOKENS,
+    begin_foreign_session,
+    create_id_token,
+)
 from tests.support.http_browser import Browser
-from tests.support.portal_fixtures import EVERYTHING
+from tests.support.portal_fixtures import EVERYTHING, events
 from tests.support.session_fixtures import SecureClient
 
 pytestmark = pytest.mark.django_db(**EVERYTHING)
@@ -82,3 +90,20 @@ def test_f4_consent_keeps_the_request_for_an_authentication(op: DemoProvider, br
     assert browser.sign_in(op).status == 302
     location = browser.get(find_consent_link(browser.get(f"{SIGN_IN}{query}").body)).location
     assert ("prompt=login" in location) is bool(query)
+
+
+@pytest.mark.parametrize("backend", [FORMER_BACKEND, MODEL_BACKEND])
+def test_tokens_of_another_backend_are_revoked_when_its_session_is_replaced(
+    op: DemoProvider, portal: str, settings: Any, backend: str
+) -> None:
+    """The user of the former backend is anonymous, so no consent is needed."""
+    settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, MODEL_BACKEND]
+    key = begin_foreign_session(backend=backend, **MOZILLA_TOKENS, oidc_id_token=create_id_token(op.issuer))
+    browser = Browser(portal, cookies={settings.SESSION_COOKIE_NAME: key})
+    page = browser.get(SIGN_IN)
+    if backend == MODEL_BACKEND:
+        page = browser.get(find_consent_link(page.body))
+    assert browser.get(op.authorize(page.location, "amina")).status == 302
+    assert browser.user() != ""
+    assert not Session.objects.filter(pk=key).exists()
+    assert len(events(action="token.revoked", provider="default")) == 2

@@ -24,6 +24,7 @@ from tests.integration.journeys.attack_cases import (
     TRANSPORT_CASES,
     USERINFO_CASES,
     TamperingCase,
+    build_federation_options,
     tamper_member,
 )
 from tests.integration.journeys.rule_codes import ACCEPTED, REFUSED, accepts, refuses, shows
@@ -37,7 +38,8 @@ SIGN_IN_CODES = {code for code in errors.Code if code.rule}
 
 
 def declare(settings: Any, op: DemoProvider, case: TamperingCase) -> None:
-    provider = {**settings.PHI_OIDC["PROVIDERS"]["default"], **case.options}
+    federation = build_federation_options(op) if case.is_federated else {}
+    provider = {**settings.PHI_OIDC["PROVIDERS"]["default"], **case.options, **federation}
     claims = dict(settings.PHI_OIDC["CLAIMS"])
     claims["birthdate"] = {**claims["birthdate"], "essential": case.is_claim_essential}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": provider}, "CLAIMS": claims}

@@ -9,6 +9,7 @@ from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.contrib.sessions.models import Session
 from django.db import connection
+from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.audit.request_context import SESSION_KEY
@@ -151,3 +152,18 @@ def test_session_expiry_set_by_a_receiver_is_stored(
     add_receiver(lambda session: session.set_expiry(60))
     assert local_browser.sign_in(op).status == 302
     assert stored_session(local_browser, engine).get_expiry_age() == 60
+
+
+def test_receivers_of_saved_sessions_are_called(settings: Any, op: DemoProvider, local_browser: Browser) -> None:
+    settings.SESSION_COOKIE_SECURE = False
+    created: list[str] = []
+
+    def receive(instance: Session, **kwargs: Any) -> None:
+        created.append(instance.session_key)
+
+    post_save.connect(receive, sender=Session)
+    try:
+        assert local_browser.get(local_browser.get_callback_url(op)).status == 302
+    finally:
+        post_save.disconnect(receive, sender=Session)
+    assert created == [local_browser.cookies["sessionid"]]

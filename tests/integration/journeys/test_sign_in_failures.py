@@ -1,5 +1,6 @@
 """Failed sign-ins: the page that the user sees, and what audit log, logs and signal receivers get instead."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -9,15 +10,17 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
+from django.urls import path
 
 from django_phi_oidc import errors
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.login.failures import get_failure_page
 from django_phi_oidc.login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
-from django_phi_oidc.oidc.authorization import AUTHORIZATION_ERROR_CODES
+from django_phi_oidc.oidc.error_codes import REGISTERED_ERROR_CODES
+from django_phi_oidc.oidc.remedies import REMEDIES, SEE_MANUAL
 from django_phi_oidc.signals import sign_in_refused
-from django_phi_oidc.testing.mock_provider import DemoProvider
+from django_phi_oidc.testing.mock_provider import DemoProvider, Reply
 from tests.integration.journeys.attack_cases import TAMPERING_CASES, TamperingCase
 from tests.integration.journeys.test_rule_refusals import SIGN_IN_CODES, change_query, tamper_with
 from tests.integration.journeys.test_rule_refusals import declare as declare_case
@@ -28,7 +31,7 @@ from tests.support.portal_fixtures import EVERYTHING, declaration, events
 
 pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.sqlite]
 
-HOW_TO = (Path(__file__).parents[3] / "docs" / "how-to" / "when-a-sign-in-fails.md").read_text()
+HOW_TO = (Path(__file__).parents[3] / "docs" / "how-to" / "troubleshooting.md").read_text()
 NEXT = "/portal/charts-of-mrs-example/"
 RESTART = "/oidc/authenticate/?next=%2Fportal%2Fcharts-of-mrs-example%2F"
 SignalArguments = dict[str, Any]
@@ -54,7 +57,9 @@ def heading(page: PortalResponse) -> str:
 
 
 def links(page: PortalResponse) -> list[str]:
-    return [piece.partition('"')[0].replace("&amp;", "&") for piece in page.body.split('href="')[1:]]
+    return [
+        piece.partition('"')[0].replace("&amp;", "&") for piece in page.body.partition("</head>")[2].split('href="')[1:]
+    ]
 
 
 def words(page: PortalResponse) -> str:
@@ -220,8 +225,9 @@ def test_template_of_the_host_project_is_used_for_all_failures(
 
 
 def rows() -> dict[str, str]:
-    """Return the table of the how-to: heading → codes."""
-    table = [line.split("|") for line in HOW_TO.splitlines() if line.startswith("| ")]
+    """Return the table of the manual: heading → codes."""
+    section = HOW_TO.partition("\n## What the page says\n")[2].partition("\n## ")[0]
+    table = [line.split("|") for line in section.splitlines() if line.startswith("| ")]
     return {cells[1].strip(): cells[2] for cells in table[1:]}
 
 
@@ -253,7 +259,7 @@ def test_how_to_names_the_page_of_each_refusal() -> None:
             errors.SignInRefused(code)
             for code in sorted(SIGN_IN_CODES - {"provider_error", "token_error", "par_error"})
         ),
-        *(errors.ProviderError(error) for error in sorted({*AUTHORIZATION_ERROR_CODES, "other"})),
+        *(errors.ProviderError(error) for error in sorted({*REGISTERED_ERROR_CODES, "other"})),
         *(cls(status=status) for cls in (errors.TokenError, errors.PARError) for status in (400, 503)),
     ]
     assert {fault.code for fault in faults} == SIGN_IN_CODES
@@ -264,23 +270,35 @@ def test_how_to_names_the_page_of_each_refusal() -> None:
 def test_how_to_lists_each_page_and_only_existing_codes() -> None:
     assert set(rows()) == set(HEADINGS.values())
     named = set(re.findall(r"`([a-z_]+)`", " ".join(rows().values())))
-    assert named <= {*SIGN_IN_CODES, *AUTHORIZATION_ERROR_CODES}
+    assert named <= {*SIGN_IN_CODES, *REGISTERED_ERROR_CODES}
 
 
 # Signal and log
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "level"),
+    ("name", "code", "level", "answer", "cure"),
     [
-        ("too late", "state_expired", "WARNING"),
-        ("forged", "signature_invalid", "WARNING"),
-        ("provider broken", "token_error", "ERROR"),
-        ("trail away", "audit_unavailable", "ERROR"),
+        ("too late", "state_expired", "WARNING", "", REMEDIES["state_expired"]),
+        ("forged", "signature_invalid", "WARNING", "", SEE_MANUAL),
+        ("cancelled", "provider_error", "WARNING", " provider_error=access_denied", REMEDIES["access_denied"]),
+        (
+            *("provider broken", "token_error", "ERROR", " provider_error=other provider_status=500"),
+            REMEDIES["token_error"],
+        ),
+        ("trail away", "audit_unavailable", "ERROR", "", REMEDIES["audit_unavailable"]),
     ],
 )
 def test_refusal_sends_the_signal_and_is_logged(
-    name: str, code: str, level: str, op: DemoProvider, settings: Any, browser: Browser, signals: list[SignalArguments]
+    name: str,
+    code: str,
+    level: str,
+    answer: str,
+    cure: str,
+    op: DemoProvider,
+    settings: Any,
+    browser: Browser,
+    signals: list[SignalArguments],
 ) -> None:
     with capture_all_logs() as log:
         page = PAGES[name][0](op, settings, browser)
@@ -293,9 +311,34 @@ def test_refusal_sends_the_signal_and_is_logged(
     (line,) = [line for line in log.lines if "django_phi_oidc.login:" in line]
     assert line.splitlines()[0] == (
         f"{level} django_phi_oidc.login: A sign-in was refused: "
-        f"reason={code} provider=default stage=callback reference={arguments['reference']}"
+        f"reason={code} provider=default stage=callback reference={arguments['reference']}{answer}. {cure}"
     )
     assert NEXT not in "".join(log.lines)
+
+
+@pytest.mark.parametrize("endpoint", ["par", "token"])
+@pytest.mark.parametrize(
+    ("sent", "named"), [("invalid_client", "invalid_client"), ("unauthorized_client of Jane", "other")]
+)
+def test_error_of_the_provider_is_in_log_and_event_and_not_on_the_page(
+    endpoint: str, sent: str, named: str, op: DemoProvider, settings: Any, browser: Browser
+) -> None:
+    op.par = "offered"
+    body = {"error": sent, "error_description": "the secret of Jane"}
+    op.intercept = lambda at, exchange: Reply(status=401, json=body) if at == endpoint else None
+    with capture_all_logs() as log:
+        page = browser.sign_in(op) if endpoint == "token" else browser.start_sign_in()
+    (event,) = events(action="login.refused")
+    detail = json.loads(event.detail)
+    assert (event.reason, detail["provider_error"], detail["provider_status"]) == (f"{endpoint}_error", named, 401)
+    (line,) = [line for line in log.lines if "django_phi_oidc.login:" in line]
+    assert f" reason={endpoint}_error provider=default " in line
+    cure = REMEDIES.get(named) or REMEDIES[f"{endpoint}_error"]
+    assert line.endswith(f" reference={event.id} provider_error={named} provider_status=401. {cure}")
+    assert f"<code>{event.id}</code>" in page.body
+    assert (page.status, heading(page)) == (403, "We could not sign you in safely")
+    assert [word for word in ("Jane", "invalid_client", "401", "_error") if word in page.body] == []
+    assert "Jane" not in event.detail + "".join(log.lines)
 
 
 def test_refusal_without_the_audit_database_sends_the_signal_and_is_logged(
@@ -311,13 +354,63 @@ def test_refusal_without_the_audit_database_sends_the_signal_and_is_logged(
     assert "AuditUnavailable" in line
 
 
+urlpatterns = [path("oidc/authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init")]
+"""Without the callback, which is an unexpected exception."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "provider", "line"),
+    [
+        ({"CLAIMS": "not a mapping"}, "default", "PHI_OIDC['CLAIMS'] must be a dictionary."),
+        (
+            {"PROVIDERS": {"default": {"client_secrets": "s3cret"}}},
+            *("", "PHI_OIDC['PROVIDERS']['default']: no option client_secrets; did you mean client_secret?"),
+        ),
+    ],
+)
+def test_wrong_option_is_refused_with_a_page_and_the_log_names_it(
+    changes: dict[str, Any],
+    provider: str,
+    line: str,
+    op: DemoProvider,
+    settings: Any,
+    browser: Browser,
+    signals: list[SignalArguments],
+) -> None:
+    callback = browser.get_callback_url(op)
+    settings.PHI_OIDC = {**settings.PHI_OIDC, **changes}
+    with capture_all_logs() as log:
+        pages = [browser.start_sign_in(), browser.get(callback)]
+    assert [(page.status, heading(page)) for page in pages] == [(503, "Signing in is not possible at the moment")] * 2
+    refused = events(action="login.refused")
+    assert [(event.reason, event.provider) for event in refused] == [("declaration_invalid", provider)] * 2
+    assert all(f"<code>{event.id}</code>" in page.body for event, page in zip(refused, pages, strict=True))
+    assert all("PHI_OIDC" not in page.body for page in pages)
+    lines = [entry for entry in log.lines if "django_phi_oidc.login:" in entry]
+    assert line in lines[0]
+    assert lines[1].endswith(REMEDIES["declaration_invalid"])
+    assert "s3cret" not in "".join(log.lines)
+    assert [sent["code"] for sent in signals] == ["declaration_invalid"] * 2
+
+
+def test_missing_essential_claim_is_named_in_log_and_event(op: DemoProvider, settings: Any, browser: Browser) -> None:
+    with capture_all_logs() as log:
+        page = tampered_sign_in(case_of("claim_missing"), op, settings, browser)
+    (event,) = events(action="login.refused")
+    (name,) = json.loads(event.detail)["claims"]
+    assert name in settings.PHI_OIDC["CLAIMS"]
+    (line,) = [line for line in log.lines if "django_phi_oidc.login:" in line]
+    assert line.endswith(f" reference={event.id} claims={name}. {REMEDIES['claim_missing']}")
+    assert name not in page.body
+
+
 def test_unexpected_exception_in_either_view_is_reported_and_raised(
     op: DemoProvider, settings: Any, browser: Browser, signals: list[SignalArguments]
 ) -> None:
     callback = browser.get_callback_url(op)
     settings.AUTHENTICATION_BACKENDS = ["tests.integration.journeys.authentication_backends.Raising"]
     assert browser.get(callback).status == 500
-    settings.PHI_OIDC = {**settings.PHI_OIDC, "CLAIMS": "not a mapping"}
+    settings.ROOT_URLCONF = __name__
     assert browser.start_sign_in().status == 500
     views = [OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView]
     assert [(sent["sender"], sent["code"], sent["stage"], sent["written"]) for sent in signals] == [

@@ -65,6 +65,11 @@ def query_of(leaving: PortalResponse) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(leaving.location).query).items()}
 
 
+def with_reauthentication(phi_oidc: dict[str, Any], mode: str) -> dict[str, Any]:
+    provider = {**phi_oidc["PROVIDERS"]["default"], "reauthentication": mode}
+    return {**phi_oidc, "PROVIDERS": {"default": provider}}
+
+
 def rows() -> list[tuple[Any, ...]]:
     """Return the raw rows of the session table without last_seen_at."""
     columns = [field.column for field in OIDCSession._meta.fields if field.column != "last_seen_at"]
@@ -140,6 +145,34 @@ def test_insufficient_sign_in_is_stepped_up_and_leads_back_to_the_page(
     assert [event.reason for event in events(action="access.denied")] == [
         "auth_time_stale" if page == "/fresh/" else "acr_insufficient"
     ]
+
+
+@pytest.mark.parametrize(("mode", "prompt"), [("verify", "login"), ("request", "login"), ("never", None)])
+def test_step_up_requests_prompt_login_unless_the_provider_refuses_it(
+    mode: str, prompt: str | None, op: DemoProvider, amina: Browser, settings: Any
+) -> None:
+    settings.PHI_OIDC = with_reauthentication(settings.PHI_OIDC, mode)
+    leaving = to_provider(amina, "/strong/")
+    assert (query_of(leaving).get("prompt"), query_of(leaving)["acr_values"]) == (prompt, STRONG)
+    callback = amina.get(op.authorize(leaving.location, "amina", cookies=amina.provider_cookies))
+    assert callback.location == "/strong/", callback.body
+    assert amina.get("/strong/").body == "strong ran"
+
+
+def test_step_up_without_prompt_login_is_verified_all_the_same(op: DemoProvider, amina: Browser, settings: Any) -> None:
+    """The session at the provider does not suffice, neither for the level nor for the age of the authentication."""
+    settings.PHI_OIDC = with_reauthentication(settings.PHI_OIDC, "never")
+    later = clock.now() + timedelta(minutes=6)
+    with clock.override_clock(lambda: later):
+        for case in ("an old acr", "an old auth_time", "no auth_time"):
+            page, change, code = INSUFFICIENT[case]
+            op.mutate = lambda stage, exchange, change=change: change(exchange) if stage == "id_token" else None
+            again = step_up(amina, op, page)
+            assert "prompt" not in query_of(again)
+            assert amina.get(op.authorize(again.location, "amina", cookies=amina.provider_cookies)).status == 403
+            assert len(events(action="login.refused", reason=code)) == 2
+        op.mutate = None
+    assert (RAN, events(action="session.renewed")) == ([], [])
 
 
 def test_sufficient_sign_in_needs_no_step_up_and_is_recorded(op: DemoProvider, browser: Browser) -> None:

@@ -76,6 +76,16 @@ def get_parameter(name: str) -> Callable[..., Any]:
     return lambda parameters: next(iter(parameters.get(name, ())), "x")
 
 
+@contextmanager
+def bind_no_token() -> Iterator[None]:
+    """Send no proof, and accept Bearer tokens."""
+    with (
+        replaced("oidc.dpop:is_dpop_enabled", lambda original: lambda **kwargs: False),
+        replaced("oidc.token:list_accepted_token_types", lambda original: lambda *args, **kwargs: ("Bearer",)),
+    ):
+        yield
+
+
 def read_any_response(raw_response: Any) -> Any:
     from django_phi_oidc.oidc.transport import TransportResponse  # noqa: PLC0415
 
@@ -85,6 +95,19 @@ def read_any_response(raw_response: Any) -> Any:
 
 def parse_any_par_response(response: Any, *, declaration: Any) -> dict[str, str]:
     return {"client_id": declaration.client_id, "request_uri": str(json.loads(response.body).get("request_uri"))}
+
+
+def decrypt_any_token(token: str, **kwargs: Any) -> str:
+    """Return the signed token, whether or not it is encrypted, and with any kid."""
+    from joserfc.jwe import decrypt_compact  # noqa: PLC0415
+
+    from django_phi_oidc.config.signature_algorithms import import_key  # noqa: PLC0415
+    from django_phi_oidc.testing.attack.encrypted_token_cases import ENCRYPTION_KEY  # noqa: PLC0415
+
+    if token.count(".") != 4:
+        return token
+    plaintext = decrypt_compact(token, import_key(ENCRYPTION_KEY.private_key), ["ECDH-ES", "A256GCM"]).plaintext
+    return (plaintext or b"").decode()
 
 
 def parse_any_userinfo(response: Any, **kwargs: Any) -> dict[str, Any]:
@@ -106,7 +129,7 @@ def list_all_subject_ids(**kwargs: Any) -> Any:
     return import_module("django_phi_oidc.subjects.models").PairwiseSubject.objects.values_list("pk", flat=True)
 
 
-def create_pool_manager_without_verification(declaration: Any) -> Any:
+def create_pool_manager_without_verification(declaration: Any, *, presents_certificate: bool) -> Any:
     import urllib3  # noqa: PLC0415
 
     from django_phi_oidc.provider.connection_pool import TimedConnectionPool, TimedTLSConnectionPool  # noqa: PLC0415
@@ -366,6 +389,7 @@ def leak_to_response() -> Iterator[None]:
     leaked_claims.clear()
 
 
+FEDERATION = "oidc.federation."
 ID_TOKEN = "oidc.id_token:validate_"
 FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
     **{
@@ -385,6 +409,10 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
             ("sub", f"{ID_TOKEN}sub", ("sub_invalid",), {}),
             ("pairwise sub", f"{ID_TOKEN}pairwise_sub", ("sub_not_pairwise",), {}),
             ("acr", f"{ID_TOKEN}acr", ("acr_insufficient",), {}),
+            ("vtm", f"{ID_TOKEN}vtm", ("vtm_invalid",), {}),
+            ("vot", f"{ID_TOKEN}vot", ("vot_insufficient",), {}),
+            ("amr", f"{ID_TOKEN}amr", ("amr_insufficient",), {}),
+            ("outage", "oidc.metadata:raise_for_outage", ("provider_unavailable",), {}),
             ("auth_time", f"{ID_TOKEN}auth_time", ("auth_time_missing", "auth_time_stale"), {}),
             ("at_hash", f"{ID_TOKEN}at_hash", ("at_hash_invalid",), {}),
             ("https", "oidc.metadata:validate_https_url", ("transport_not_https",), {}),
@@ -393,6 +421,16 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
             ("algorithms offered", "oidc.metadata:validate_alg_supported", ("alg_unsupported",), {}),
             ("revocation offered", "oidc.metadata:validate_revocation_supported", ("revocation_unsupported",), {}),
             ("pushes offered", "oidc.metadata:validate_par_supported", ("par_unsupported",), {}),
+            ("DPoP offered", "oidc.metadata:validate_dpop_supported", ("dpop_unsupported",), {}),
+            ("profile offered", "oidc.metadata:validate_fapi2_supported", ("profile_unsupported",), {}),
+            ("statement", f"{FEDERATION}entity_statement:verify_entity_statement", ("entity_statement_invalid",), {}),
+            ("constraints", f"{FEDERATION}trust_chain:_validate_constraints", ("trust_chain_invalid",), {}),
+            (
+                "metadata policy",
+                f"{FEDERATION}metadata_policy:apply_policy",
+                ("metadata_policy_error",),
+                {"get_result": lambda metadata, policy: dict(metadata)},
+            ),
             ("state", "oidc.authorization:get_state", ("state_missing",), {"get_result": get_parameter("state")}),
             ("parameters once", "oidc.authorization:validate_single_values", ("parameter_repeated",), {}),
             ("iss of the answer", "oidc.authorization:validate_response_iss", ("iss_mismatch", "iss_missing"), {}),
@@ -405,7 +443,12 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
                 ("token_response_invalid",),
                 {"get_result": lambda parsed, **kwargs: parsed or {}},
             ),
-            ("token_type", "oidc.token:validate_token_type", ("token_type_unsupported",), {}),
+            (
+                "token_type",
+                "oidc.token:get_token_type",
+                ("token_type_unsupported",),
+                {"get_result": lambda *args, **kwargs: "Bearer"},
+            ),
             ("ID Token", "oidc.token:get_id_token", ("id_token_missing",), {"get_result": get_member("id_token")}),
             (
                 "access token",
@@ -427,6 +470,10 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
             ("typ of a logout token", "oidc.logout_token:validate_typ", ("logout_token_invalid",), {}),
         )
     },
+    "encryption": (
+        replace("oidc.token:get_signed_token", decrypt_any_token),
+        ("encryption_undeclared", "encryption_missing", "decryption_failed"),
+    ),
     "critical headers": (replace("oidc.jose:_is_valid_header", lambda header: True), ("token_malformed",)),
     "metadata": (
         lambda: replaced("oidc.transport:parse_json_body", lambda original: lambda response: original(response) or {}),
@@ -475,6 +522,10 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
     "known providers": (
         lambda: replaced("provider.registry:get_provider", lambda original: lambda name=None: original()),
         ("provider_unknown",),
+    ),
+    "privileges of an account": (
+        replace("subjects.email_match:list_privileges", lambda user: []),
+        ("email_match_refused",),
     ),
     "accounts for those who have one": (
         replace("subjects.linking:get_or_create_account", None),
@@ -553,6 +604,10 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
         lambda: replaced("provider.metadata_cache:CachedDocument:refetch", share_refetch_limit),
         {"flood (invented kid)"},
     ),
+    "binding of tokens": (
+        bind_no_token,
+        {f"stolen_bound_token{case}" for case in ("", " (proof)", " (refresh token)", " (code)")},
+    ),
     "limit of calls": (replace("provider.call_limit:CallLimit:call", call_without_limit), {"hanging_provider"}),
     "optional typ of a logout token": (
         lambda: replaced("oidc.logout_token:validate_typ", require_logout_typ),
@@ -586,6 +641,10 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
     "prompt after a refusal": (
         lambda: replaced("login.provider_selection:build_sign_in_url", build_sign_in_url_without_prompt),
         {"shared_computer (sign in again)"},
+    ),
+    "verification of an address": (
+        replace("claims.minimization:find_verified_email", lambda *sources: str(sources[-1].get("email", ""))),
+        {"not_provisioned (unverified e-mail)"},
     ),
     "path of the page": (
         lambda: replaced(

@@ -16,8 +16,10 @@ from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.testing.attack.suite import Attack, list_attacks
 from tests.security.attack.example_project import ROOT, Project, create_project, parse_json_lines
 from tests.support import databases
+from tests.support.encrypted_tokens import ENCRYPTION_KEY_ENTRY
+from tests.support.tls import write_client_certificate
 
-HOW_TO = (ROOT / "docs/how-to/attack-your-portal.md").read_text()
+HOW_TO = (ROOT / "docs/how-to/attack-kit.md").read_text()
 SIGN_IN_CODES = {code for code in errors.Code if code.rule}
 OTHER_CODES = {"logout_token_invalid", "logout_token_replayed", "break_glass_refused"}
 LOOSE_DECLARATION = {
@@ -37,6 +39,7 @@ ACCEPTED_BY_CHOICE = {
     "logout_token_invalid (no exp)": "allow_logout_token_without_exp",
     "ignored_logout (typ JWT)": "require_logout_typ",
     "shared_computer (after a timeout)": "reauthentication",
+    "shared_computer (sign in again)": "reauthentication",
     "auth_time_stale (after a timeout)": "reauthentication",
     **dict.fromkeys(("exp_invalid", "iat_invalid", "iat_invalid (future)", "nbf_invalid", "auth_time_stale"), "leeway"),
     **dict.fromkeys(("logout_token_invalid (iat)", "logout_token_invalid (exp)"), "leeway"),
@@ -142,6 +145,52 @@ def test_loosened_rules_are_accepted_by_choice_and_all_others_hold(portal: Proje
     assert {outcome["result"] for outcome in outcomes if format_name(outcome) in ACCEPTED_BY_CHOICE} == {
         "accepted by choice"
     }
+    assert process.returncode == 0
+
+
+def create_certified_declarations(folder: Path) -> list[dict[str, Any]]:
+    """Return declarations with certificates and signed requests, which the mock provider does not support."""
+    path = write_client_certificate(folder / "client.pem")
+    pem = path.read_text()
+    plain = {
+        "issuer": "https://clinic.example",
+        "client_id": "portal",
+        "client_keys": [{"key": pem, "certificate": pem}],
+    }
+    signing = {**plain, "request_object_signing_alg": "ES256", "client_key_header": "x5c"}
+    return [
+        {**signing, "token_endpoint_auth_method": "tls_client_auth", "client_certificate": str(path)},
+        {**signing, "token_endpoint_auth_method": "private_key_jwt"},
+        {**signing, "client_secret": "s3cret"},
+    ]
+
+
+def test_portal_with_certificates_is_attacked(portal: Project, tmp_path: Path) -> None:
+    variables = with_settings(portal, loose=SETTINGS)
+    only = ("--only", "iss_invalid", "--only", "par_error", "--only", "access_token_lifetime")
+    for declared in create_certified_declarations(tmp_path):
+        process = portal.attack("--json", "--provider", "clinic", *only, **variables, DECLARATION=json.dumps(declared))
+        outcomes = parse_json_lines(process.stdout)
+        assert {outcome["result"] for outcome in outcomes} == {"held"}, process.stderr
+        assert len(outcomes) > 5
+
+
+def test_project_whose_provider_encrypts_tokens_holds(portal: Project) -> None:
+    encrypting = {
+        **{"issuer": "https://clinic.example", "client_id": "portal", "client_secret": "s3cret"},
+        **{"client_keys": ENCRYPTION_KEY_ENTRY, "id_token_encrypted_response_alg": ["ECDH-ES+A256KW"]},
+        **{"userinfo_signed_response_alg": ["RS256"], "userinfo_encrypted_response_alg": ["ECDH-ES"]},
+    }
+    codes = {
+        *("encryption_undeclared", "encryption_missing", "decryption_failed", "token_malformed", "token_replayed"),
+        *("iss_invalid", "userinfo_invalid", "logout_token_invalid", "id_token_lifetime", "canary"),
+    }
+    only = [argument for code in sorted(codes) for argument in ("--only", code)]
+    variables = with_settings(portal, encrypting=SETTINGS)
+    process = portal.attack("--json", "--provider", "clinic", *only, **variables, DECLARATION=json.dumps(encrypting))
+    outcomes = parse_json_lines(process.stdout)
+    assert {outcome["code"] for outcome in outcomes} == codes
+    assert [outcome for outcome in outcomes if outcome["result"] != "held"] == []
     assert process.returncode == 0
 
 

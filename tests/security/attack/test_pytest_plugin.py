@@ -37,7 +37,7 @@ def run_pytest(portal: Project, *arguments: str, **variables: str) -> subprocess
 
 def test_each_attack_is_a_test_in_addition_to_those_of_the_project(tmp_path: Path) -> None:
     portal = create_project(tmp_path / "var")
-    ((program, *arguments),) = commands("attack-your-portal", "plugin")
+    ((program, *arguments),) = commands("attack-kit", "plugin")
     assert program == "pytest"
     process = run_pytest(portal, *arguments, "-k", f"{SELECTION[1]} or test_of_the_project")
     assert "3 passed, 1 skipped" in process.stdout, process.stdout + process.stderr

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.config.providers import SIGNING_ALGS
+from django_phi_oidc.config.signature_algorithms import SIGNATURE_ALGORITHMS
 from django_phi_oidc.errors import KeyNotFound, SignInRefused
 from django_phi_oidc.oidc.authorization import build_authorization_url, get_state, process_authorization_response
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
@@ -102,9 +102,9 @@ def test_damaged_keys_are_ignored_or_usable(body: bytes, kid: str, signature: by
         assert isinstance(keys, SignInRefused)
         return
     for key in keys.keys:
-        for alg in (*SIGNING_ALGS, "none", "HS256"):
+        for alg in (*SIGNATURE_ALGORITHMS, "none", "HS256"):
             assert key.verify(alg, b"signing input", signature if signature is not None else bytes(64)) is False
-    for alg in SIGNING_ALGS:
+    for alg in SIGNATURE_ALGORITHMS:
         key_or_error = run_within(lambda alg=alg: keys.get_key(kid=kid, alg=alg), SECONDS_FOR_64_KIB)
         assert isinstance(key_or_error, KeyNotFound) or (key_or_error.kid == kid and key_or_error.can_verify(alg))
 

@@ -1,16 +1,18 @@
 """Single statements: their effect, their number, and when they are committed."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import DataError, IntegrityError, connections, transaction
+from django.db.models import QuerySet
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc._internal.sql import count_rows, delete, durable, has_row, insert, insert_autocommit, update
+from django_phi_oidc._internal.sql import count_rows, delete, durable, fetch, has_row, insert, insert_autocommit, update
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.subjects.models import PairwiseSubject
@@ -101,7 +103,49 @@ def test_has_row_is_one_statement_and_compares_key_and_value() -> None:
     assert statements(queries) == ["SELECT"] * 4
 
 
+def _build_query(kind: str, *digests: str) -> QuerySet[UsedIdentifier]:
+    return UsedIdentifier.objects.filter(digest__in=digests, kind=kind).order_by("digest")
+
+
+def _build_query_in_order(*digests_and_kind: str) -> QuerySet[UsedIdentifier]:
+    *digests, kind = digests_and_kind
+    return _build_query(kind, *digests)
+
+
 @pytest.mark.django_db(transaction=True)
+def test_fetch_returns_the_rows_of_the_query_set_for_each_parameters_and_in_each_thread() -> None:
+    insert([UsedIdentifier(digest=f"{n:064}", kind="test", until=NOW) for n in range(3)], using="default")
+
+    def fetch_digests(*numbers: int) -> list[str]:
+        parameters = [*(f"{n:064}" for n in numbers), "test"]
+        with CaptureQueriesContext(connections["default"]) as queries:
+            rows = fetch(_build_query_in_order, parameters, using="default")
+        assert len(queries) == 1
+        assert [row.until for row in rows] == [NOW] * len(rows)
+        return [row.digest for row in rows]
+
+    def fetch_in_thread() -> list[str]:
+        try:
+            return fetch_digests(1)
+        finally:
+            connections.close_all()
+
+    assert fetch_digests(0) == [f"{0:064}"]
+    assert fetch_digests(1) == [f"{1:064}"]
+    assert fetch_digests(7) == []
+    assert fetch_digests(2, 1) == [f"{1:064}", f"{2:064}"]
+    if connections["default"].vendor == "postgresql":  # Other connections do not see an SQLite database in memory.
+        with ThreadPoolExecutor() as threads:
+            assert threads.submit(fetch_in_thread).result() == [f"{1:064}"]
+
+
+@pytest.mark.django_db
+def test_fetch_of_a_query_set_with_parameters_in_another_order_raises() -> None:
+    with pytest.raises(ValueError, match="parameters"):
+        fetch(_build_query, ["test", f"{1:064}"], using="default")
+
+
+@pytest.mark.django_db
 def test_update_is_one_statement_and_returns_whether_the_row_exists() -> None:
     insert([spent("a"), spent("b")], using="default")
     later = NOW + timedelta(microseconds=1)

@@ -23,7 +23,13 @@ from django_phi_oidc.access.policy import (
 )
 from django_phi_oidc.access.responses import format_step_up_challenge
 from django_phi_oidc.access.step_up import MAX_RETURN_PATH_LENGTH, get_return_path
-from django_phi_oidc.audit.request_context import ASSURANCE_KEY, SESSION_KEY, Actor, build_assurance_entry
+from django_phi_oidc.audit.request_context import (
+    ASSURANCE_KEY,
+    SESSION_KEY,
+    VECTOR_OF_TRUST_KEY,
+    Actor,
+    build_assurance_entry,
+)
 from django_phi_oidc.config import options
 from django_phi_oidc.decorators import phi_access, require_assurance
 from django_phi_oidc.errors import DeclarationInvalid
@@ -50,11 +56,27 @@ HOW_TO = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "require-ass
         (Assurance(acr=("b",), max_age=FIVE), "b", FIVE, None),
         (Assurance(acr=("b",), max_age=FIVE), "a", FIVE, "acr_insufficient"),
         (Assurance(acr=("b",), max_age=FIVE), "b", None, "auth_time_missing"),
+        (Assurance(vot=("P9",)), "", None, "vot_insufficient"),
     ],
 )
 def test_assurance_rule(assurance: Assurance, acr: str, age: timedelta | None, code: str | None) -> None:
     auth_time = None if age is None else NOW - age
     assert find_assurance_refusal(assurance, acr=acr, auth_time=auth_time, now=NOW) == code
+
+
+@pytest.mark.parametrize(
+    ("assurance", "vot", "code"),
+    [
+        (Assurance(vot=("P9.Cp", "P9.Cm")), "P9.Cp.Cd", None),
+        (Assurance(vot=("P9.Cp", "P9.Cm")), "P9.Cd", "vot_insufficient"),
+        (Assurance(vot=("P9",)), "P5.Cp", "vot_insufficient"),
+        (Assurance(vot=("P9",)), "gold", "vot_insufficient"),
+        (Assurance(acr=("b",), vot=("P9",)), "P9", "acr_insufficient"),
+        (Assurance(vot=("P9",), max_age=FIVE), "P9", "auth_time_missing"),
+    ],
+)
+def test_vector_of_trust_is_a_level_as_acr_is(assurance: Assurance, vot: str, code: str | None) -> None:
+    assert find_assurance_refusal(assurance, acr="a", vot=vot, auth_time=None, now=NOW) == code
 
 
 def test_assurance_is_the_last_rule_and_emergency_purpose_is_accepted() -> None:
@@ -88,12 +110,15 @@ INVALID: dict[str, dict[str, Any]] = {
     "less than a minute": {"max_age": timedelta(seconds=59)},
     "a zero max_age": {"max_age": timedelta(0)},
     "a string for max_age": {"max_age": "5m"},
+    "a string of vectors": {"vot": "P9.Cp"},
+    "a vector with a blank": {"vot": ["P9 Cp"]},
+    "null vectors": {"vot": None},
 }
 
 
 @pytest.mark.parametrize("changed", INVALID.values(), ids=INVALID)
 def test_invalid_declaration_is_refused_at_decoration(changed: dict[str, Any]) -> None:
-    good = {"acr": ["urn:example:loa:3"], "max_age": timedelta(minutes=1)}
+    good = {"acr": ["urn:example:loa:3"], "vot": ["P9.Cp"], "max_age": timedelta(minutes=1)}
     access = {"purpose": "TREAT", "resource": lambda request: "Patient/7", "permission": "portal.view"}
     require_assurance(**good)  # type: ignore[arg-type]
     phi_access(**access, **good)  # type: ignore[arg-type]
@@ -149,10 +174,13 @@ def test_actor_has_the_assurance_of_their_own_session(session_user: str, rf: Any
         SESSION_KEY: "1c9c1a0e-6b1c-4d3e-9a57-0a5f0c5d0e11",
         "_auth_user_id": "8" if session_user == "another" else "7",
         ASSURANCE_KEY: build_assurance_entry(acr="urn:example:loa:3", auth_time=NOW),
+        VECTOR_OF_TRUST_KEY: "P9.Cp",
     }
     actor = Actor.from_request(request)
-    known = ("", None) if session_user == "another" else ("urn:example:loa:3", NOW)
-    assert (actor.acr, actor.auth_time) == known
+    known = ("", "", None) if session_user == "another" else ("urn:example:loa:3", "P9.Cp", NOW)
+    assert (actor.acr, actor.vot, actor.auth_time) == known
+    request.session[VECTOR_OF_TRUST_KEY] = ""
+    assert Actor.from_request(request).vot == ""
 
 
 def test_challenge_contains_only_the_required_parameters() -> None:
@@ -192,11 +220,19 @@ def test_return_path_is_always_on_this_host(path: str, referer: str, is_shown: b
 
 def test_views_of_the_page_require_a_sign_in(rf: Any) -> None:
     portal = ModuleType("portal_with_assurance")
-    portal.PHI_OIDC = {}
+    client = {"issuer": "https://auth.login.nhs.uk", "client_id": "portal", "client_secret": "s3cret"}
+    portal.PHI_OIDC = {"PROVIDERS": {"default": client}}
     exec("\n".join(re.findall(r"<!-- tested: \w+ -->\n```python\n(.*?)```", HOW_TO, re.DOTALL)), vars(portal))
     request = rf.get("/", headers={"Accept": "text/html"}, secure=True)
     request.user, request.session = AnonymousUser(), {}
-    for view, kwargs in ((portal.prescribe, {}), (portal.Settings.as_view(), {}), (portal.chart, {"pk": 7})):
+    for view, kwargs in (
+        (portal.prescribe, {}),
+        (portal.record, {}),
+        (portal.Settings.as_view(), {}),
+        (portal.chart, {"pk": 7}),
+    ):
         assert view(request, **kwargs)["Location"].startswith("/oidc/authenticate/")
     declared = options.parse_one(portal.PHI_OIDC, "ADMIN_ASSURANCE")
+    provider = options.parse_one(portal.PHI_OIDC, "PROVIDERS")["default"]
+    assert (len(provider.vtr), provider.requires_assurance, provider.provider_requires_mfa) == (6, True, True)
     assert (declared.acr, declared.privilege_max_age) == (("urn:example:loa:3",), timedelta(minutes=10))

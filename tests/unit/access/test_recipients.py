@@ -231,7 +231,7 @@ def test_g9_command_and_page_show_roles(nurse: Any, person: Person, settings: An
     open_chart(nurse, person)
     look(by="", resource=f"Patient/{person.user.pk}", at=NOW + DAY)
     with clock.override_clock(lambda: NOW + DAY):
-        call_command("phi_oidc", "subject", "accounting", str(person.user.pk))
+        call_command("phi_oidc", "subject", "accounting", person.user.get_username())
     first, second = capsys.readouterr().out.splitlines()
     assert "  the system  " in first
     assert f"  Ada Berg, nurses ({nurse.pk})  " in second

@@ -119,7 +119,7 @@ def test_mute_is_created_from_an_alert_and_ended_by_permitted_users(officer: Off
     muted = AlertMute.objects.get()
     assert (muted.kind, muted.key, muted.muted_by, muted.muted_at) == ("replay", "192.0.2.77", str(acting.user.pk), NOW)
     assert SecurityAlert.objects.get().due_at is None
-    end = {"action": "end", "_selected_action": [str(muted.pk)]}
+    end = {"action": "end", "_selected_action": [str(muted.pk)], "post": "yes"}
     acting.post(MUTES, end)
     assert AlertMute.objects.get().lifted_at is None
     ending = officer("view_alertmute", "change_alertmute")

@@ -74,7 +74,7 @@ def test_repeated_alert_is_sent_once(received: list[SecurityAlert], caplog: pyte
     assert caplog.messages == [f"Security alert {alert.pk}: replay, seen 5 times."]
     assert received == [alert]
     assert [message.to for message in mail.outbox] == [TO]
-    assert f"warning: replay, seen 5 times; alert {alert.pk}" in mail.outbox[0].body
+    assert f"warning: Repeated use of a token or sign-in, seen 5 times; alert {alert.pk}" in mail.outbox[0].body
     assert ADDRESS not in mail.outbox[0].body + mail.outbox[0].subject + caplog.text
     alert = SecurityAlert.objects.get()
     assert (alert.count, alert.first_seen, alert.notified_at) == (6, NOW, NOW + HOUR)

@@ -159,12 +159,32 @@ def test_alert_event_raises_an_alert_of_its_kind(kind: str) -> None:
 
 
 def test_every_rule_is_documented_and_every_alert_event_has_a_rule() -> None:
-    page = (DOCS / "how-to" / "watch-for-anomalies.md").read_text()
+    page = (DOCS / "how-to" / "detect-anomalies.md").read_text()
     alerts = (DOCS / "reference" / "events.md").read_text().partition("## Alerts")[2].partition("\n## ")[0]
     kinds = {rule.kind for rule in get_builtin_rules()}
     assert kinds - set(ALERT_SEVERITIES) <= set(re.findall(r"^\| `(\w+)`", page, re.M))
     assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|[^|]+", alerts, re.M)))) == set(ALERT_SEVERITIES)
     assert len(kinds) == len(get_builtin_rules())
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "is_outage"),
+    [
+        ("provider_unavailable", {}, True),
+        ("transport_timeout", {}, True),
+        ("token_error", {"provider_status": 503}, True),
+        ("par_error", {"provider_status": 429}, True),
+        ("token_error", {"provider_status": 400}, False),
+        ("provider_error", {"provider_status": 503}, False),
+        ("state_unknown", {}, False),
+    ],
+)
+def test_outage_of_the_provider_is_no_burst_of_an_address_or_person(
+    reason: str, detail: dict[str, Any], is_outage: bool
+) -> None:
+    fields = {"reason": reason, "detail": detail, "client_ip": "192.0.2.1", "actor": "7", "provider": "default"}
+    kinds = {kind for kind, _ in raised(refusals(60, **fields)) if kind.startswith("refusals_by")}
+    assert kinds == {"refusals_by_provider", *(() if is_outage else ("refusals_by_address", "refusals_by_person"))}
 
 
 def test_burst_is_counted_within_its_window_only() -> None:

@@ -21,7 +21,7 @@ from django_phi_oidc.audit.recorder import raise_audit_alert
 from tests.support.audit_log import NOW, events, sealed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-HOW_TO = (Path(__file__).parents[3] / "docs" / "how-to" / "watch-for-anomalies.md").read_text()
+HOW_TO = (Path(__file__).parents[3] / "docs" / "how-to" / "detect-anomalies.md").read_text()
 A_RULE = "tests.unit.anomalies.test_tasks.A_RULE"
 
 

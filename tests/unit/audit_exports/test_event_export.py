@@ -15,7 +15,7 @@ from django_phi_oidc import conf, schedule
 from django_phi_oidc.audit.events import parse_event
 from django_phi_oidc.audit.search import EventFilters, RowUnreadable, has_more_events_than
 from django_phi_oidc.audit_exports import event_export
-from django_phi_oidc.audit_exports.admin import MAX_STREAMED_EVENTS
+from django_phi_oidc.officer_admin.trail_jobs import MAX_STREAMED_EVENTS
 from tests.support.audit_log import NOW, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -77,7 +77,7 @@ def test_incomplete_export_ends_with_a_line_that_is_no_event() -> None:
 
 
 def test_documented_line_and_settings_match_the_code(settings: Any) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "how-to" / "read-the-trail.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "read-the-audit-log.md").read_text()
     blocks = dict(re.findall(r"<!-- tested(?:: | by: \S+/)(\w+)(?:\.py)? -->\n```\w+\n(.*?)```", page, re.DOTALL))
     assert blocks.pop("incomplete").encode() == event_export.incomplete_marker("jsonl", "row_unreadable")
     shown: dict[str, Any] = {}

@@ -37,11 +37,46 @@ def test_g14_admin_without_a_level_of_assurance_is_reported(settings: Any) -> No
     assert find_ids(settings, EMERGENCY={**MONITORED, "acr": STRONG}) == {"W055"}
     assert find_ids(settings, ADMIN_ASSURANCE={"max_age": 600}) == {"W055"}
     assert find_ids(settings, ADMIN_ASSURANCE={"acr": STRONG}) == set()
+    assert find_ids(settings, ADMIN_ASSURANCE={"vot": ["P9"]}) == set()
 
 
 def test_g14_level_of_only_one_provider_does_not_cover_the_admin(settings: Any) -> None:
     assert find_ids(settings, PROVIDERS=providers(settings, STRONG, [])) == {"W055"}
     assert find_ids(settings, PROVIDERS=providers(settings, STRONG, STRONG)) == set()
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        {"acr_accepted": STRONG},
+        {"vtr": ["P9.Cp.Cd"], "vtm": "https://op.example.test/trustmark"},
+        {"amr_required": ["mfa"]},
+        {"provider_requires_mfa": True},
+    ],
+    ids=lambda level: next(iter(level)),
+)
+def test_g14_each_kind_of_level_answers_the_warnings(settings: Any, level: dict[str, Any]) -> None:
+    (declared,) = providers(settings, []).values()
+    assert find_ids(settings, PROVIDERS={"default": declared}) == {"W057"}
+    assert find_ids(settings, PROVIDERS={"default": {**declared, **level}}) == set()
+    assert find_ids(settings, PROVIDERS={"default": {**declared, **level}, "other": declared}) == {"W055"}
+
+
+def test_g14_warning_has_the_line_that_answers_it(settings: Any) -> None:
+    (message,) = [m for m in run_checks(include_deployment_checks=True) if m.id == "django_phi_oidc.W057"]
+    name = next(iter(settings.PHI_OIDC["PROVIDERS"]))
+    assert f'PHI_OIDC["PROVIDERS"]["{name}"]["provider_requires_mfa"] = True' in str(message.hint)
+
+
+def test_providers_with_different_trust_marks_are_an_error(settings: Any) -> None:
+    """E119: `P9` of one trust framework is not `P9` of another (RFC 8485 5)."""
+    (declared,) = providers(settings, []).values()
+    mark = "https://op.example.test/trustmark"
+    for other, ids in (("", set()), (mark, set()), (f"{mark}/", {"E119"})):
+        named = {"a": {**declared, "vtm": mark}, "b": {**declared, "vtm": other}, "c": declared}
+        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, PROVIDERS=named)
+        found = {str(message.id).rpartition(".")[2] for message in run_checks()}
+        assert found & {"E119"} == ids
 
 
 def test_g14_without_the_admin_no_level_is_required_for_it(settings: Any) -> None:
@@ -66,6 +101,7 @@ def test_g14_admin_site_that_does_not_enforce_the_assurance_is_an_error(settings
     [
         ({"acr": "urn:example:loa:3"}, {"acr": STRONG}),
         ({"acr": ["two words"]}, {"acr": ["two", "words"]}),
+        ({"vot": ["P9 Cp"]}, {"vot": ["P9.Cp"]}),
         ({"max_age": 59}, {"max_age": timedelta(minutes=1)}),
         ({"privilege_max_age": timedelta(seconds=59)}, {"privilege_max_age": 60}),
         ({"max_ages": 60}, {"max_age": 60}),

@@ -6,7 +6,7 @@ import re
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -16,12 +16,13 @@ import django
 import pytest
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.core.checks import Tags, run_checks
 from django.db import connections
 from django.http import HttpResponse
 from django.test import override_settings
-from django.urls import include, path
+from django.urls import clear_url_caches, include, path
 from django.views.decorators.cache import never_cache
 from django.views.generic import View
 from rest_framework.permissions import IsAuthenticated
@@ -95,10 +96,23 @@ def key_provider(**changes: Any) -> Change:
     return provider(**by_key, **changes)
 
 
+def api(proxies: Sequence[str] = (), **changes: Any) -> Change:
+    declared = {"audience": "https://portal.example/api", "method": "jwt", **changes}
+    return option(API={"default": declared}, TRUSTED_PROXIES=proxies)
+
+
 def second_provider(issuer: str) -> Change:
     """Declare a second provider with that issuer."""
     declared = settings.PHI_OIDC["PROVIDERS"]["default"]
     return option(PROVIDERS={"default": declared, "other": {**declared, "issuer": issuer}})
+
+
+def second_client_key(kid: str) -> Change:
+    """Declare a second provider with another client key of that kid; the key of the first has the kid "a"."""
+    declared = settings.PHI_OIDC["PROVIDERS"]["default"]
+    keys = [{"key": RSA_PEM, "kid": "a", "use": "enc"}, {"key": create_private_key_pem("EC"), "kid": kid, "use": "enc"}]
+    other = {**declared, "issuer": "https://other.example.test", "client_keys": keys[1]}
+    return option(PROVIDERS={"default": {**declared, "client_keys": keys[0]}, "other": other})
 
 
 def setting(name: str, value: Any) -> Change:
@@ -140,6 +154,12 @@ def mailer_of(timeout: int) -> dict[str, Any]:
 
 def mailing(timeout: int | None) -> Change:
     return both(emergency(), lambda: mailer("smtp", timeout=timeout))
+
+
+def email_linking(first_day: int, last_day: int) -> Change:
+    """Declare it from and until these days, relative to today."""
+    first, last = (clock.now().date() + timedelta(days=days) for days in (first_day, last_day))
+    return provider(link_verified_email={"accounts_created_before": first, "until": last})
 
 
 MAIL = "django.core.mail.backends"
@@ -217,6 +237,9 @@ CASES: list[tuple[str, Change, Change]] = [
     ),
     ("E002", option(PATIENT_RESOURCES="tests.support.disclosure_events.STAFF"), option()),
     ("E002", option(PATIENT_RESOURCES=len), option()),
+    ("E002", option(PERSON_LABEL="tests.people.nowhere"), option(PERSON_LABEL=None)),
+    ("E002", option(PERSON_LABEL="label"), option(PERSON_LABEL="tests.support.disclosure_events.resources_of")),
+    ("E002", option(PERSON_LABEL="tests.support.disclosure_events.STAFF"), option()),
     ("E002", option(KEYS={"retention": "keys"}), option(KEYS={"retention": None})),
     ("E004", option(KEYS={"pairwise": ["short"]}), option(KEYS={"pairwise": None})),
     ("E005", provider(issuer="http://op"), provider(issuer="https://op")),
@@ -276,6 +299,13 @@ CASES: list[tuple[str, Change, Change]] = [
     ("W005", provider(max_access_token_lifetime=86401), provider(max_access_token_lifetime=86400)),
     ("W006", both(provider(allow_loopback_http=True), setting("DEBUG", True)), setting("DEBUG", True)),
     ("W011", key_provider(token_endpoint_auth_signing_alg="RS256"), key_provider()),
+    ("W011", key_provider(token_endpoint_auth_signing_alg="RS512"), key_provider()),
+    ("E100", second_client_key("a"), second_client_key("b")),
+    (
+        "W108",
+        key_provider(request_object_signing_alg="RS256"),
+        key_provider(request_object_signing_alg="PS256"),
+    ),
     ("W012", key_provider(client_assertion_audience="token_endpoint"), key_provider()),
     ("W013", provider(par="never"), provider(par="auto")),
     ("W014", provider(allow_auth_time_zero=True), provider(allow_auth_time_zero=False)),
@@ -294,6 +324,23 @@ CASES: list[tuple[str, Change, Change]] = [
         option(OPERATIONAL_RETENTION=timedelta(days=1)),
     ),
     ("W040", provider(id_token_hint="always"), provider(id_token_hint="minimal")),
+    (
+        "W120",
+        provider(metadata_url="https://a.test/x", metadata_issuer="https://a.test/y"),
+        provider(metadata_url="https://a.test/x"),
+    ),
+    ("E002", email_linking(0, 91), email_linking(0, 90)),
+    ("E002", email_linking(0, 0), email_linking(0, 1)),
+    ("E002", provider(link_verified_email={"until": "2026-12-31"}), provider(link_verified_email=None)),
+    ("W091", email_linking(-90, 0), email_linking(-90, -1)),
+    ("W091", email_linking(1, 90), provider()),
+    ("W092", email_linking(-90, -1), email_linking(-90, 0)),
+    ("E107", api(allow_client_cert_header=True), api()),
+    (
+        "W107",
+        api(proxies=["10.0.0.0/24"], allow_client_cert_header=True),
+        api(proxies=["10.0.0.0/24"]),
+    ),
     ("W015", second_provider("https://op.example.test"), second_provider("https://op.example.test/")),
     (
         "W007",
@@ -322,6 +369,9 @@ CASES: list[tuple[str, Change, Change]] = [
     ("E002", option(ACCOUNT_NOTICES="notices"), option(ACCOUNT_NOTICES=RESOURCES)),
     ("E002", option(ACCOUNT_NOTICES=None), option(ACCOUNT_NOTICES=True)),
     ("E002", option(ACCOUNT_NOTICES="tests.accounting.nowhere"), option(ACCOUNT_NOTICES=True)),
+    ("W095", option(CLAIMS={"birth_date": CLAIM}), option(CLAIMS={"birthdate": CLAIM})),
+    ("W095", option(CLAIMS={"birthdat#de": CLAIM}), option(CLAIMS={"birthdate#de": CLAIM})),
+    ("W095", option(CLAIMS={"phonenumber": CLAIM}), option(CLAIMS={"phone": CLAIM, "mail": CLAIM, "emails": CLAIM})),
     ("W076", option(ACCOUNT_NOTICES=False), option(ACCOUNT_NOTICES=True)),
     ("W075", emergency(), both(emergency(), option(PATIENT_RESOURCES=RESOURCES))),
     ("E002", option(LEAKAGE_GUARD="mask"), option(LEAKAGE_GUARD="block")),
@@ -913,9 +963,14 @@ ELSEWHERE = {
     **dict.fromkeys(("E026", "W026"), "config/test_apis.py"),
     **dict.fromkeys(("W020", "W021"), "audit/test_db_privileges.py"),
     **dict.fromkeys(("E036", "W036"), "subjects/test_account_fields.py"),
-    **dict.fromkeys(("E055", "W055", "W057"), "checks/test_admin_assurance.py"),
+    **dict.fromkeys(("E055", "E119", "W055", "W057"), "checks/test_admin_assurance.py"),
+    **dict.fromkeys(("E086", "E087", "E088", "W086"), "checks/test_other_libraries.py"),
+    "W087": "../integration/adoption/test_allauth.py",
     "E040": "audit/test_triggers.py",
+    **dict.fromkeys(("E106", "W106"), "checks/test_client_certificates.py"),
+    **dict.fromkeys(("E131", "E132", "E133", "W131"), "checks/test_federation.py"),
     "W046": "checks/test_logout.py",
+    **dict.fromkeys(("E037", "W037"), "checks/test_redirects.py"),
 }
 """Ids whose tests need more than settings."""
 
@@ -929,6 +984,15 @@ def test_metrics_exporter_that_is_not_installed_is_reported(
     assert "E030" not in find_ids()
     monkeypatch.setitem(sys.modules, package, None)
     assert "E030" in find_ids()
+
+
+def test_email_linking_requires_an_address_and_a_time_of_creation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """E091."""
+    with override_settings(**email_linking(-1, 1)()):
+        assert "E091" not in find_ids()
+        monkeypatch.setattr(get_user_model(), "EMAIL_FIELD", "address")
+        assert "E091" in find_ids()
+    assert "E091" not in find_ids()
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o705, None])
@@ -945,11 +1009,37 @@ def test_export_folder_exists_and_is_private(mode: int | None, settings: Any, tm
     assert "E031" not in find_ids()
 
 
+@pytest.mark.parametrize(
+    "patterns", [[], [path("oidc/", include(("django_phi_oidc.urls", "oidc")))]], ids=["missing", "in a namespace"]
+)
+def test_missing_urls_are_reported_with_the_line_to_paste(patterns: list[Any]) -> None:
+    """E070."""
+    urls = ModuleType("portal.urls")
+    vars(urls).update(urlpatterns=patterns, path=path, include=include)
+    with override_settings(ROOT_URLCONF=urls):
+        (message,) = [message for message in run_checks() if message.id == "django_phi_oidc.E070"]
+        assert ("namespace" in message.msg) is bool(patterns)
+        exec(str(message.hint).partition(": ")[2], vars(urls))
+        clear_url_caches()
+        assert "E070" not in find_ids()
+    with override_settings(ROOT_URLCONF=None):
+        assert "E070" not in find_ids(tags=[Tags.urls]), "a worker needs no URLs"
+
+
+@pytest.mark.parametrize("alias", ["default", "phi_audit"])
+def test_database_without_triggers_is_reported(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """E071."""
+    assert "E071" not in find_ids()
+    monkeypatch.setattr(connections[alias], "vendor", "mysql")
+    (message,) = [message for message in databases.check_audit_database(None) if message.id.endswith("E071")]
+    assert f"DATABASES[{alias!r}] is mysql: the app needs PostgreSQL" in message.msg
+
+
 def test_every_id_is_tested_here() -> None:
     source = "".join(path.read_text() for path in Path(core.__file__).parent.glob("*.py"))
     ids = {f"E{int(n):03}" for n in re.findall(r"\berror\(\s*(\d+)", source)} | {"E021"}
     ids |= {f"W{int(n):03}" for n in re.findall(r"\bwarning\(\s*(\d+)", source)}
-    ids |= {f"W{number:03}" for number, _, _ in core._PROVIDER_WARNINGS}
+    ids |= {f"W{number:03}" for number, *_ in core._PROVIDER_WARNINGS}
     tested = set(re.findall(r"\b[EW]\d{3}\b", Path(__file__).read_text()))
     assert ids == tested
     assert all(name in (Path(__file__).parents[1] / file).read_text() for name, file in ELSEWHERE.items())

@@ -52,3 +52,14 @@ def test_b5_django_logout_beside_the_logout_of_this_app_is_reported(settings: An
     assert "is Django's logout" in message
     assert find_messages(settings, OURS, right) == []
     assert find_messages(settings, wrong) == [], "without the URLs of this app there is no other logout"
+
+
+def test_line_of_the_hint_resolves_the_message_of_an_included_url(settings: Any) -> None:
+    included = path("accounts/", include("django.contrib.auth.urls"))
+    settings.ROOT_URLCONF = ModuleType("urls")
+    settings.ROOT_URLCONF.urlpatterns = [OURS, included]
+    (hint,) = (str(message.hint) for message in run_checks() if message.id == "django_phi_oidc.W046")
+    assert 'path("accounts/logout/", ' in hint
+    line = path("accounts/logout/", OIDCLogoutView.as_view(), name="logout")
+    assert find_messages(settings, OURS, line, included) == []
+    assert len(find_messages(settings, OURS, included, line)) == 1, "the first of two URLs counts"

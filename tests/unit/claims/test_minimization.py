@@ -8,6 +8,7 @@ from django_phi_oidc.claims.minimization import (
     PROTOCOL_CLAIMS,
     ClaimsRequest,
     build_claims_request,
+    find_verified_email,
     get_minimal_scope,
     minimize,
     needs_userinfo,
@@ -225,7 +226,7 @@ def test_missing_essential_claim_raises_claim_missing(kept: dict[str, Any]) -> N
     validate_essential_claims({"address": {"locality": "Bern"}}, declared)
     with raises(Code.CLAIM_MISSING, match="address") as refused:
         validate_essential_claims(kept, declared)
-    assert refused.value.code == "claim_missing"
+    assert (refused.value.code, refused.value.claims) == ("claim_missing", ("address",))
     assert "1990" not in str(refused.value)
 
 
@@ -246,3 +247,48 @@ def test_userinfo_is_needed_if_a_declared_claim_is_missing(received: dict[str, A
 def test_userinfo_is_not_needed_without_declared_claims() -> None:
     assert needs_userinfo({}, {}) is False
     assert needs_userinfo({}, declare("acr")) is False
+
+
+@pytest.mark.parametrize("mode", ["parameter", "parameter_null"])
+def test_transient_claims_are_requested_as_voluntary_ones_in_userinfo(mode: str) -> None:
+    declared, names = declare("birthdate", "email", essential=True), ("email", "email_verified")
+    request = build_claims_request(declared, provider_declaration=provider(claims_request=mode), transient_claims=names)
+    essential = {"essential": True} if mode == "parameter" else None
+    userinfo = {"email": essential, "email_verified": None, "birthdate": essential}
+    assert request == ClaimsRequest(scope="openid", claims={"userinfo": userinfo})
+
+
+def test_transient_claims_add_their_scope_only() -> None:
+    request = build_claims_request({}, provider_declaration=provider(), transient_claims=("email", "email_verified"))
+    assert request == ClaimsRequest(scope="openid email", claims=None)
+
+
+A = "amina@example.org"
+
+
+@pytest.mark.parametrize(
+    ("id_token", "userinfo", "address"),
+    [
+        ({"email": A, "email_verified": True}, {}, A),
+        ({}, {"email": A, "email_verified": True}, A),
+        ({"email": A}, {"email": A, "email_verified": True}, A),
+        ({"email_verified": True}, {"email": A, "email_verified": True}, A),
+        ({"email": A}, {"email_verified": True}, ""),
+        ({"email": A}, {"email": "other@example.org", "email_verified": True}, ""),
+        ({"email": A, "email_verified": True}, {"email_verified": False}, ""),
+        ({"email": A, "email_verified": "true"}, {"email": A, "email_verified": True}, ""),
+        ({"email": A, "email_verified": "true"}, {}, ""),
+        ({"email": A, "email_verified": 1}, {}, ""),
+        ({"email": A, "email_verified": False}, {}, ""),
+        ({"email": A}, {}, ""),
+        ({"email": " ", "email_verified": True}, {}, ""),
+        ({"email": [A], "email_verified": True}, {}, ""),
+        ({"email_verified": True}, {}, ""),
+        ({}, {}, ""),
+    ],
+    ids=repr,
+)
+def test_address_is_verified_by_the_source_that_states_it_and_by_no_text(
+    id_token: dict[str, Any], userinfo: dict[str, Any], address: str
+) -> None:
+    assert find_verified_email(id_token, userinfo) == address

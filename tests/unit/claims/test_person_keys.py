@@ -193,12 +193,12 @@ def test_g7_command_destroys_the_key_at_once_or_fails(
     for person in (first, second):
         person.store(CLAIMS)
         names.append(key_name(person))
-    call_command("phi_oidc", *command, str(first.user.pk), stdout=StringIO())
+    call_command("phi_oidc", *command, first.user.get_username(), stdout=StringIO())
     assert [keys.get(name) is None for name in names] == [True, False]
     with_keys = settings.PHI_OIDC
     settings.PHI_OIDC = override_phi_oidc(with_keys, KEYS={"retention": tmp_path / "away"})
     with pytest.raises(CommandError, match="could not be destroyed"):
-        call_command("phi_oidc", *command, str(second.user.pk), stdout=StringIO())
+        call_command("phi_oidc", *command, second.user.get_username(), stdout=StringIO())
     assert not StoredClaim.objects.filter(subject=second.subject.pk).exists()
     settings.PHI_OIDC = with_keys
     tasks.scrub()

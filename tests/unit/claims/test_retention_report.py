@@ -201,7 +201,6 @@ def test_command_fails_without_the_retention_keys(person: Person, settings: Any,
     assert "1 claims are stored" in out.getvalue()
 
 
-@pytest.mark.parametrize("options", [["--json"], ["--report", "--user", "1"]])
-def test_command_refuses_conflicting_options(options: list[str]) -> None:
-    with pytest.raises(CommandError, match=r"--json is for --report|not allowed with"):
-        run(*options)
+def test_command_refuses_conflicting_options() -> None:
+    with pytest.raises(CommandError, match="not allowed with"):
+        run("--report", "--user", "1")

@@ -24,6 +24,8 @@ def test_defaults_and_values_from_json() -> None:
     declared = parse_emergency({**VALID, "longest": 600, "spool": "/var/spool/emergency"})
     assert (declared.longest, declared.spool) == (timedelta(minutes=10), Path("/var/spool/emergency"))
     assert parse_emergency({**VALID, "longest": timedelta(hours=24)}).longest == timedelta(days=1)
+    assert declared.review_within == timedelta(days=3)
+    assert parse_emergency({**VALID, "review_within": 3600}).review_within == timedelta(hours=1)
 
 
 def test_f8_limit_and_assurance_have_defaults() -> None:
@@ -56,6 +58,9 @@ INVALID: list[tuple[str, Any]] = [
     ("max_unreviewed", 1001),
     ("max_unreviewed", True),
     ("max_unreviewed", "10"),
+    ("review_within", timedelta(minutes=59)),
+    ("review_within", timedelta(days=90, seconds=1)),
+    ("review_within", "3d"),
     ("acr", "gold"),
     ("acr", [1]),
     ("acr", ["silver gold"]),

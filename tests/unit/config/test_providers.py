@@ -1,6 +1,6 @@
 """A provider of `PROVIDERS`: valid and invalid declarations."""
 
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,13 +8,32 @@ import pytest
 from django_phi_oidc.config.providers import is_loopback_http, parse_provider
 from django_phi_oidc.errors import DeclarationInvalid
 from tests.support.client_keys import create_private_key_pem
+from tests.support.tls import create_certificate_pem
 
 pytestmark = pytest.mark.sqlite
 PROVIDER = {"issuer": "https://op.example.test", "client_id": "portal", "client_secret": "s3cret"}
 PEMS = {kty: create_private_key_pem(kty) for kty in ("RSA", "EC", "OKP")}
+CERTIFIED = {"key": PEMS["RSA"], "certificate": create_certificate_pem(PEMS["RSA"])}
 WHY = {"purpose": "TREAT", "basis": "the record is shown"}
 
+
+def linking(first: Any, last: Any) -> dict[str, Any]:
+    return {"accounts_created_before": first, "until": last}
+
+
+ENCRYPTED = {
+    "client_keys": {"key": PEMS["EC"], "use": "enc"},
+    "id_token_encrypted_response_alg": ["ECDH-ES", "ECDH-ES+A128KW"],
+}
 VALID_PROVIDERS: dict[str, dict[str, Any]] = {
+    "encrypted ID Tokens": ENCRYPTED,
+    "a key to decrypt, before it is used": {"client_keys": ENCRYPTED["client_keys"]},
+    "encrypted UserInfo": {
+        "client_keys": ENCRYPTED["client_keys"],
+        "userinfo_signed_response_alg": ["ES512"],
+        "userinfo_encrypted_response_alg": ["ECDH-ES+A256KW"],
+        "userinfo_encrypted_response_enc": ["A128GCM"],
+    },
     "issuer with a path": {"issuer": "https://op.example.test/realms/a"},
     "issuer with a port": {"issuer": "https://op.example.test:8443"},
     "issuer on loopback": {"issuer": "http://127.0.0.1:9000", "allow_loopback_http": True},
@@ -37,8 +56,52 @@ VALID_PROVIDERS: dict[str, dict[str, Any]] = {
     "accounts by a code": {"provisioning": "invitation"},
     "resource scopes": {"resource_scopes": {"patient/*.read": WHY, "offline_access": WHY}},
     "no client keys": {"client_keys": []},
+    "e-mail linking for 90 days": {"link_verified_email": linking("2026-10-01", "2026-12-30")},
+    "e-mail linking for a day": {"link_verified_email": linking(date(2026, 10, 1), date(2026, 10, 2))},
+    "no e-mail linking": {"link_verified_email": None},
+    "metadata elsewhere": {"metadata_url": "https://meta.example.test/.well-known/wallet-openid-configuration?a=b"},
+    "metadata on loopback": {"metadata_url": "http://127.0.0.1:9000/x", "allow_loopback_http": True},
+    "metadata of another issuer": {"metadata_url": "https://a.test/x", "metadata_issuer": "https://a.test/fhir"},
+    "accepted acr values": {"acr_values": ["preferred"], "acr_accepted": ["a", "b"]},
+    "accepted acr values alone": {"acr_accepted": ["a"]},
+    "vectors": {"vtr": ["P9.Cp.Cd", "P9.Cm"], "vtm": "https://op.example.test/trustmark"},
+    "a trust mark alone": {"vtm": "https://op.example.test/trustmark"},
+    "required methods": {"amr_required": ["mfa", "N3_SMARTCARD"]},
+    "a rule of the provider": {"provider_requires_mfa": True},
+    "a resource": {"resource": "https://api.example.test/fhir?tenant=1"},
+    "a resource that is a URN": {"resource": "urn:example:records"},
 }
 INVALID_PROVIDERS: dict[str, dict[str, Any]] = {
+    "metadata over http": {"metadata_url": "http://meta.example.test/x"},
+    "metadata at a path": {"metadata_url": "/.well-known/x"},
+    "metadata with a fragment": {"metadata_url": "https://meta.example.test/x#a"},
+    "metadata with credentials": {"metadata_url": "https://user:pass@meta.example.test/x"},
+    "metadata as None": {"metadata_url": None},
+    "another issuer at the usual place": {"metadata_issuer": "https://a.test/fhir"},
+    "another issuer with a query": {"metadata_url": "https://a.test/x", "metadata_issuer": "https://a.test?b"},
+    "accepted acr values with a blank": {"acr_accepted": ["a b"]},
+    "accepted acr values as a string": {"acr_accepted": "a"},
+    "vectors without a trust mark": {"vtr": ["P9.Cp.Cd"]},
+    "a vector with a comma": {"vtr": ["P9,Cp"], "vtm": "https://op.example.test/trustmark"},
+    "an empty vector": {"vtr": [""], "vtm": "https://op.example.test/trustmark"},
+    "vectors as a string": {"vtr": "P9.Cp", "vtm": "https://op.example.test/trustmark"},
+    "a trust mark over http": {"vtm": "http://op.example.test/trustmark"},
+    "a trust mark that is no URL": {"vtm": "trustmark"},
+    "methods as a string": {"amr_required": "mfa"},
+    "a method with a blank": {"amr_required": ["two factors"]},
+    "a truthy rule of the provider": {"provider_requires_mfa": 1},
+    "a relative resource": {"resource": "/fhir"},
+    "a resource with a fragment": {"resource": "https://api.example.test/#a"},
+    "a resource with a blank": {"resource": "https://api.example.test/a b"},
+    "a list of resources": {"resource": ["https://api.example.test"]},
+    "vtr as a parameter": {"authorization_parameters": {"vtr": '["P9"]'}},
+    "resource as a parameter": {"authorization_parameters": {"resource": "https://api.example.test"}},
+    "e-mail linking for 91 days": {"link_verified_email": linking("2026-10-01", "2026-12-31")},
+    "e-mail linking that ends before it begins": {"link_verified_email": linking("2026-10-01", "2026-09-30")},
+    "e-mail linking without an end": {"link_verified_email": {"accounts_created_before": "2026-10-01"}},
+    "e-mail linking for everyone": {"link_verified_email": True},
+    "e-mail linking with a time": {"link_verified_email": linking("2026-10-01", datetime(2026, 10, 2, tzinfo=UTC))},
+    "e-mail linking with no date": {"link_verified_email": linking("2026-10-01", "in two weeks")},
     "issuer without scheme": {"issuer": "op.example.test"},
     "issuer of another scheme": {"issuer": "ftp://op.example.test"},
     "issuer without host": {"issuer": "https:///path"},
@@ -81,8 +144,14 @@ INVALID_PROVIDERS: dict[str, dict[str, Any]] = {
     "infinite lifetime": {"max_access_token_lifetime": 1e300},
     "a truthy switch": {"allow_loopback_http": 1},
     "another truthy switch": {"allow_auth_time_zero": 1},
-    "an unknown profile": {"profile": "fapi2"},
+    "an unknown profile": {"profile": "fapi1"},
     "heart with a secret": {"profile": "heart"},
+    "fapi2 with a secret": {
+        **{"profile": "fapi2", "par": "require", "dpop": "require"},
+        "id_token_signed_response_alg": ["PS256"],
+    },
+    "unknown dpop": {"dpop": True},
+    "dpop_jkt as a further parameter": {"authorization_parameters": {"dpop_jkt": "x"}},
     "par that is no choice": {"par": True},
     "unknown claims_request": {"claims_request": "userinfo"},
     "UserInfo by alg none": {"userinfo_signed_response_alg": ["none"]},
@@ -90,6 +159,17 @@ INVALID_PROVIDERS: dict[str, dict[str, Any]] = {
     "a label that is no string": {"label": 5},
     "unknown provisioning": {"provisioning": "invite"},
     "keys with a secret": {"client_keys": [PEMS["EC"]]},
+    "encryption without a key": {"id_token_encrypted_response_alg": ["ECDH-ES"]},
+    "encryption with a key of another type": {**ENCRYPTED, "id_token_encrypted_response_alg": ["RSA-OAEP-256"]},
+    "encryption with a key to sign": {
+        **{"token_endpoint_auth_method": "private_key_jwt", "client_secret": "", "client_keys": PEMS["EC"]},
+        "id_token_encrypted_response_alg": ["ECDH-ES"],
+    },
+    "RSA-OAEP with SHA-1": {**ENCRYPTED, "id_token_encrypted_response_alg": ["RSA-OAEP"]},
+    "dir": {**ENCRYPTED, "id_token_encrypted_response_alg": ["dir"]},
+    "A128CBC-HS256": {**ENCRYPTED, "id_token_encrypted_response_enc": ["A128CBC-HS256"]},
+    "no content encryption": {**ENCRYPTED, "id_token_encrypted_response_enc": []},
+    "encrypted UserInfo without a signature": {**ENCRYPTED, "userinfo_encrypted_response_alg": ["ECDH-ES"]},
     "a signing alg with a secret": {"token_endpoint_auth_signing_alg": "ES256"},
     "scopes as a list": {"resource_scopes": ["patient/*.read"]},
     "a scope without purpose": {"resource_scopes": {"patient/*.read": {"basis": "shown"}}},
@@ -102,18 +182,81 @@ INVALID_PROVIDERS: dict[str, dict[str, Any]] = {
     "the scope openid": {"resource_scopes": {"openid": WHY}},
     "a scope with an unknown option": {"resource_scopes": {"patient/*.read": {**WHY, "retention": 1}}},
 }
+BY_CERTIFICATE: dict[str, Any] = {
+    "client_secret": "",
+    "token_endpoint_auth_method": "tls_client_auth",
+    "client_certificate": "/etc/portal/client.pem",
+}
+VALID_PROVIDERS |= {
+    "tls_client_auth": BY_CERTIFICATE,
+    "self_signed_tls_client_auth": {**BY_CERTIFICATE, "token_endpoint_auth_method": "self_signed_tls_client_auth"},
+    "certificate key": {**BY_CERTIFICATE, "client_certificate_key": "/etc/portal/client.key"},
+    "a certificate with a secret": {"client_certificate": "/etc/portal/client.pem"},
+    "the next self-signed certificate": {
+        **BY_CERTIFICATE,
+        "token_endpoint_auth_method": "self_signed_tls_client_auth",
+        "client_keys": [CERTIFIED],
+    },
+    "signed requests": {"request_object_signing_alg": "ES256", "client_keys": [PEMS["EC"]]},
+    "signed requests with tls_client_auth": {
+        **BY_CERTIFICATE,
+        "request_object_signing_alg": "PS256",
+        "client_keys": [CERTIFIED],
+        "client_key_header": "x5c",
+    },
+}
+INVALID_PROVIDERS |= {
+    "tls_client_auth without a certificate": {**BY_CERTIFICATE, "client_certificate": None},
+    "tls_client_auth with a secret": {**BY_CERTIFICATE, "client_secret": "s3cret"},
+    "a relative path": {**BY_CERTIFICATE, "client_certificate": "client.pem"},
+    "PEM for a path": {**BY_CERTIFICATE, "client_certificate": "-----BEGIN CERTIFICATE-----"},
+    "a certificate key alone": {"client_certificate_key": "/etc/portal/client.key"},
+    "keys with tls_client_auth": {**BY_CERTIFICATE, "client_keys": [CERTIFIED]},
+    "signed requests without a key": {"request_object_signing_alg": "ES256"},
+    "signed requests by an alg of another key": {"request_object_signing_alg": "PS256", "client_keys": [PEMS["EC"]]},
+    "unsigned requests": {"request_object_signing_alg": "none", "client_keys": [PEMS["EC"]]},
+    "UDAP with a secret": {"udap": True},
+    "a key header without a key": {"client_key_header": "x5c"},
+}
 BY_KEY = {
     **{key: value for key, value in PROVIDER.items() if key != "client_secret"},
     "token_endpoint_auth_method": "private_key_jwt",
     "client_keys": [PEMS["RSA"], PEMS["EC"]],
 }
 HEART = {**BY_KEY, "profile": "heart"}
+FAPI2 = {
+    **BY_KEY,
+    "profile": "fapi2",
+    "par": "require",
+    "dpop": "require",
+    "id_token_signed_response_alg": ["PS256", "ES256", "EdDSA", "Ed25519"],
+}
 VALID_KEYS: dict[str, dict[str, Any]] = {
     "by key": BY_KEY,
     "one key, no list": {**BY_KEY, "client_keys": PEMS["OKP"]},
     "RS256": {**BY_KEY, "token_endpoint_auth_signing_alg": "RS256"},
     "the token endpoint as audience": {**BY_KEY, "client_assertion_audience": "token_endpoint"},
+    "the called endpoint as audience": {**BY_KEY, "client_assertion_audience": "endpoint"},
     "heart": HEART,
+    "x5t#S256": {**BY_KEY, "client_keys": [CERTIFIED], "client_key_header": "x5t#S256"},
+    "x5c": {**BY_KEY, "client_keys": [CERTIFIED], "client_key_header": "x5c"},
+    "UDAP": {**BY_KEY, "client_keys": [CERTIFIED], "client_key_header": "x5c", "udap": True},
+    "fapi2": FAPI2,
+    "fapi2 with a client certificate": {**FAPI2, "dpop": "never", "client_certificate": "/etc/portal/client.pem"},
+    "fapi2 with a client certificate for a key": {
+        **{name: value for name, value in FAPI2.items() if name != "client_keys"},
+        **{"token_endpoint_auth_method": "tls_client_auth", "client_certificate": "/etc/portal/client.pem"},
+        **{"dpop": "never", "client_keys": []},
+    },
+    "signed requests with a further parameter": {
+        **BY_KEY,
+        **{"request_object_signing_alg": "PS256", "authorization_parameters": {"launch": "x"}},
+    },
+    "the parameter aud of SMART": {**BY_KEY, "authorization_parameters": {"aud": "https://fhir.example.test"}},
+    "fapi2 with signed requests": {**FAPI2, "request_object_signing_alg": "PS256"},
+    "fapi2 with metadata elsewhere": {**FAPI2, "metadata_url": "https://op.example.test/m"},
+    "fapi2 with signed UserInfo": {**FAPI2, "userinfo_signed_response_alg": ["ES256"]},
+    "fapi2 with Ed25519": {**FAPI2, "client_keys": PEMS["OKP"], "token_endpoint_auth_signing_alg": "EdDSA"},
 }
 INVALID_KEYS: dict[str, dict[str, Any]] = {
     "no key": {**BY_KEY, "client_keys": []},
@@ -122,9 +265,38 @@ INVALID_KEYS: dict[str, dict[str, Any]] = {
     "an alg of another key": {**BY_KEY, "token_endpoint_auth_signing_alg": "ES256"},
     "an unknown alg": {**BY_KEY, "token_endpoint_auth_signing_alg": "none"},
     "an unknown audience": {**BY_KEY, "client_assertion_audience": "https://op.example.test"},
+    "UDAP without x5c": {**BY_KEY, "client_keys": [CERTIFIED], "udap": True},
+    "x5c without a certificate": {**BY_KEY, "client_key_header": "x5c"},
+    "x5t#S256 with the certificate of another key": {
+        **BY_KEY,
+        "client_keys": [PEMS["RSA"], {"key": PEMS["EC"], "certificate": create_certificate_pem(PEMS["EC"])}],
+        "client_key_header": "x5t#S256",
+    },
+    "x5t, which is SHA-1": {**BY_KEY, "client_keys": [CERTIFIED], "client_key_header": "x5t"},
     "no PEM": {**BY_KEY, "client_keys": ["s3cret"]},
     "heart without required revocation": {**HEART, "revocation": "best_effort"},
     "heart with allow_auth_time_zero": {**HEART, "allow_auth_time_zero": True},
+    "fapi2 without required PAR": {**FAPI2, "par": "auto"},
+    "fapi2 without required DPoP": {**FAPI2, "dpop": "auto"},
+    "fapi2 with RS256": {**FAPI2, "id_token_signed_response_alg": ["PS256", "RS256"]},
+    "fapi2 with UserInfo by RS256": {**FAPI2, "userinfo_signed_response_alg": ["RS256"]},
+    "fapi2 with assertions by RS256": {**FAPI2, "token_endpoint_auth_signing_alg": "RS256"},
+    "fapi2 with the token endpoint as audience": {**FAPI2, "client_assertion_audience": "token_endpoint"},
+    "signed requests with the claim aud as a parameter": {
+        **BY_KEY,
+        **{"request_object_signing_alg": "PS256", "authorization_parameters": {"aud": "https://fhir.example.test"}},
+    },
+    "signed requests with the claim sub as a parameter": {
+        **BY_KEY,
+        **{"request_object_signing_alg": "PS256", "authorization_parameters": {"sub": "portal"}},
+    },
+    "fapi2 with requests by RS256": {**FAPI2, "request_object_signing_alg": "RS256"},
+    "fapi2 with requests by PS512": {**FAPI2, "request_object_signing_alg": "PS512"},
+    "fapi2 with metadata of another issuer": {
+        **FAPI2,
+        **{"metadata_url": "https://op.example.test/m", "metadata_issuer": "https://other.example.test"},
+    },
+    "fapi2 with an override": {**FAPI2, "metadata_overrides": {"token_endpoint": "https://op.example.test/t"}},
 }
 
 

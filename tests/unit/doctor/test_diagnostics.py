@@ -14,11 +14,15 @@ import pytest
 from django_phi_oidc.config.claims import ClaimDeclaration
 from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
 from django_phi_oidc.doctor import diagnostics
+from django_phi_oidc.doctor.assurance_diagnostics import check_assurance
 from django_phi_oidc.doctor.diagnostics import ProviderFinding, TLSPeer
+from django_phi_oidc.doctor.recipe_diagnostics import check_known_provider
 from django_phi_oidc.errors import PhiOidcError
 from django_phi_oidc.oidc.metadata import process_metadata_response
 from django_phi_oidc.oidc.transport import TransportResponse
 from django_phi_oidc.testing.mock_provider import create_signing_key
+from tests.support.client_keys import create_private_key_pem
+from tests.support.encrypted_tokens import ENCRYPTION_KEY_ENTRY
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -85,31 +89,51 @@ def run_checks(
     acr_values: tuple[str, ...] = ("x",),
 ) -> Iterator[ProviderFinding]:
     yield diagnostics.check_issuer(members, issuer=declared.issuer)
+    yield from diagnostics.check_metadata_issuer(declared)
     yield from diagnostics.check_members(members, allow_loopback_http=False)
     yield diagnostics.check_algorithms(members, allowed=declared.id_token_signed_response_alg)
+    yield from diagnostics.check_encryption(members, declaration=declared)
     yield diagnostics.check_pairwise(members, declaration=declared)
     yield diagnostics.check_pkce(members)
     yield diagnostics.check_par(members, declaration=declared)
+    yield from diagnostics.check_signed_requests(members, declaration=declared)
     yield diagnostics.check_client_authentication(members, declaration=declared)
     yield diagnostics.check_revocation(members, declaration=declared)
     yield from diagnostics.check_logout(members, declaration=declared)
-    yield from diagnostics.check_logout_sub(members, declaration=declared)
+    yield from check_known_provider(members, declaration=declared)
     yield diagnostics.check_response_issuer(members, is_only_provider=is_only_provider)
     yield diagnostics.check_requested_claims(members, declaration=declared, claims=claims)
-    yield diagnostics.check_acr_values(members, requested=acr_values)
+    yield check_assurance(members, declaration=replace(declared, acr_values=acr_values))
     yield from diagnostics.check_reauthentication(members, declaration=declared)
 
 
 COMPLETE = {**METADATA, "scopes_supported": ["openid", "email"], "claims_supported": ["sub", "email", "auth_time"]}
+EMAIL_LINKING = {"link_verified_email": {"accounts_created_before": "2026-10-01", "until": "2026-12-30"}}
+"""Requests `email_verified`, too."""
+ALG_MEMBER, ENC_MEMBER = (f"id_token_encryption_{name}_values_supported" for name in ("alg", "enc"))
+ENCRYPTION_OFFER = {ALG_MEMBER: ["ECDH-ES", "RSA-OAEP"], ENC_MEMBER: ["A128CBC-HS256", "A256GCM"]}
+ENCRYPTED = {"client_keys": ENCRYPTION_KEY_ENTRY, "id_token_encrypted_response_alg": ["ECDH-ES"]}
+SIGNED_REQUESTS = {"request_object_signing_alg": "ES256", "client_keys": create_private_key_pem("EC")}
 FAULTS: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str]]] = [
     # check, other members (None: missing), options of the declaration, level and code of the finding
     ("issuer", {"issuer": f"{ISSUER}/"}, {}, ("failure", "issuer_mismatch")),
+    (
+        "issuer",
+        {},
+        {"metadata_url": "https://op.example/x", "metadata_issuer": "https://fhir.example"},
+        ("warning", "django_phi_oidc.W120"),
+    ),
     ("metadata", {"token_endpoint": None}, {}, ("failure", "metadata_invalid")),
     ("metadata", {"userinfo_endpoint": 7}, {}, ("failure", "metadata_invalid")),
     ("metadata", {"prompt_values_supported": "login"}, {}, ("failure", "metadata_invalid")),
     ("metadata", {"require_pushed_authorization_requests": "no"}, {}, ("failure", "metadata_invalid")),
+    ("metadata", {"dpop_signing_alg_values_supported": "ES256"}, {}, ("failure", "metadata_invalid")),
+    ("metadata", {"tls_client_certificate_bound_access_tokens": "yes"}, {}, ("failure", "metadata_invalid")),
     ("metadata", {"jwks_uri": "http://op.example/jwks"}, {}, ("failure", "transport_not_https")),
     ("algorithms", {"id_token_signing_alg_values_supported": ["HS256"]}, {}, ("failure", "alg_unsupported")),
+    ("encryption", {}, ENCRYPTED, ("failure", "encryption_unsupported")),
+    ("encryption", ENCRYPTION_OFFER | {ALG_MEMBER: ["RSA-OAEP"]}, ENCRYPTED, ("failure", "encryption_unsupported")),
+    ("encryption", ENCRYPTION_OFFER | {ENC_MEMBER: "A256GCM"}, ENCRYPTED, ("failure", "encryption_unsupported")),
     ("pairwise", {"subject_types_supported": ["public"]}, {}, ("failure", "pairwise_unsupported")),
     ("pairwise", {}, {"subject_type": "public"}, ("warning", "django_phi_oidc.W001")),
     ("pkce", {"code_challenge_methods_supported": ["plain"]}, {}, ("failure", "pkce_unsupported")),
@@ -117,6 +141,14 @@ FAULTS: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str]]] = [
     ("par", {"pushed_authorization_request_endpoint": None}, {"par": "require"}, ("failure", "par_unsupported")),
     ("par", {"require_pushed_authorization_requests": True}, {"par": "never"}, ("failure", "par_unsupported")),
     ("par", {}, {"par": "never"}, ("warning", "django_phi_oidc.W013")),
+    ("request", {"require_signed_request_object": True}, {}, ("failure", "request_object_required")),
+    ("request", {}, SIGNED_REQUESTS, ("failure", "request_object_unsupported")),
+    (
+        "request",
+        {"request_object_signing_alg_values_supported": ["RS256"]},
+        SIGNED_REQUESTS,
+        ("failure", "request_object_unsupported"),
+    ),
     ("client", {"token_endpoint_auth_methods_supported": ["none"]}, {}, ("failure", "client_auth_unsupported")),
     (
         "client",
@@ -133,8 +165,10 @@ FAULTS: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str, str]]] = [
     ("mix-up", {"authorization_response_iss_parameter_supported": False}, {}, ("warning", "iss_missing")),
     ("claims", {"scopes_supported": ["openid"]}, {}, ("warning", "claim_untold")),
     ("claims", {"claims_supported": ["sub", "auth_time"]}, {}, ("warning", "claim_untold")),
+    ("claims", {}, EMAIL_LINKING, ("warning", "claim_untold")),
     ("claims", {}, {"claims_request": "parameter"}, ("warning", "claims_parameter_unsupported")),
     ("assurance", {"acr_values_supported": ["silver"]}, {}, ("warning", "acr_insufficient")),
+    ("assurance", {"acr_values_supported": ["gold"]}, {"acr_accepted": ["silver"]}, ("warning", "acr_insufficient")),
     ("assurance", {"claims_supported": ["sub", "email"]}, {}, ("warning", "auth_time_missing")),
     ("assurance", {}, {"reauthentication": "request"}, ("warning", "django_phi_oidc.W034")),
 ]
@@ -158,6 +192,19 @@ def test_each_fault_has_a_finding_and_a_complete_provider_has_none(
     assert find_problems(members, declared) == {(check, *expected)}
 
 
+def test_offered_encryption_is_named() -> None:
+    declared = parse_provider("default", {"issuer": ISSUER, "client_id": "portal", "client_secret": "s", **ENCRYPTED})
+    (finding,) = diagnostics.check_encryption(ENCRYPTION_OFFER, declaration=declared)
+    assert (finding.level, finding.text) == ("ok", "id_token: ECDH-ES")
+
+
+@pytest.mark.parametrize(("issuer", "is_named"), [(f"{ISSUER}/", True), ("https://other.example", False)])
+def test_slash_at_the_end_of_the_issuer_is_named(issuer: str, is_named: bool) -> None:
+    finding = diagnostics.check_issuer({"issuer": issuer}, issuer=ISSUER)
+    assert (finding.level, finding.code) == ("failure", "issuer_mismatch")
+    assert ("differ in the slash at the end" in finding.text) is is_named
+
+
 @pytest.mark.parametrize(
     ("status", "body", "level"), [(200, b"{}", "ok"), (404, b"{}", "failure"), (200, b"<html>", "failure")]
 )
@@ -166,6 +213,38 @@ def test_response_without_metadata_is_a_failure(status: int, body: bytes, level:
     finding = diagnostics.check_discovery(response)
     assert (finding.level, finding.code) == (level, "" if level == "ok" else "metadata_invalid")
     assert (diagnostics.find_metadata_members(response) is None) is (level == "failure")
+
+
+def test_outage_at_discovery_is_not_taken_for_missing_metadata() -> None:
+    finding = diagnostics.check_discovery(TransportResponse(status=503, headers={}, body=b""))
+    assert (finding.level, finding.code) == ("failure", "provider_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "no level is required"),
+        ({"provider_requires_mfa": True}, "several factors are a rule of the provider, which is not verified"),
+        ({"acr_values": ["a"], "acr_accepted": ["b", "c"]}, "each sign-in needs acr b, c"),
+        (
+            {"vtr": ["P9.Cp.Cd"], "vtm": "https://op.example/mark", "amr_required": ["mfa", "hwk"]},
+            "each sign-in needs vot P9.Cp.Cd; one amr of mfa, hwk",
+        ),
+    ],
+)
+def test_levels_that_each_sign_in_needs_are_named(options: dict[str, Any], text: str) -> None:
+    declared = parse_provider("default", {"issuer": ISSUER, "client_id": "portal", "client_secret": "s", **options})
+    finding = check_assurance({}, declaration=declared)
+    assert (finding.level, finding.text) == ("ok", text)
+
+
+def test_resource_is_named_with_its_effect_on_userinfo() -> None:
+    assert list(diagnostics.check_resource(DECLARED, wants_claims=True)) == []
+    declared = replace(DECLARED, resource="https://api.example")
+    checks = (diagnostics.check_resource(declared, wants_claims=wants) for wants in (False, True))
+    texts = [finding.text for findings in checks for finding in findings]
+    assert texts[0] == "access tokens are for https://api.example"
+    assert texts[1] == f"{texts[0]}; UserInfo may refuse such a token"
 
 
 def test_declared_introspection_without_an_endpoint_is_a_failure() -> None:
@@ -181,21 +260,6 @@ def test_declared_introspection_without_an_endpoint_is_a_failure() -> None:
 def test_client_that_the_provider_does_not_know_is_a_failure(status: int, level: str, code: str) -> None:
     finding = diagnostics.check_client_is_known(TransportResponse(status=status, headers={}, body=b""))
     assert (finding.level, finding.code) == (level, code)
-
-
-@pytest.mark.parametrize(
-    ("path", "subject_type", "codes"),
-    [
-        ("/realms/patients/protocol/openid-connect/auth", "pairwise", ["logout_sub_mismatch"]),
-        ("/realms/patients/protocol/openid-connect/auth", "public", []),
-        ("/authorize", "pairwise", []),
-    ],
-)
-def test_b1_keycloak_with_pairwise_subjects_is_a_warning(path: str, subject_type: Any, codes: list[str]) -> None:
-    declaration = replace(DECLARED, subject_type=subject_type)
-    members = {**METADATA, "authorization_endpoint": f"{ISSUER}{path}"}
-    findings = list(diagnostics.check_logout_sub(members, declaration=declaration))
-    assert [(finding.level, finding.code) for finding in findings] == [("warning", code) for code in codes]
 
 
 @pytest.mark.parametrize(

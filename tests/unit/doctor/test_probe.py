@@ -4,8 +4,10 @@ import io
 import json
 import re
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,15 @@ from django_phi_oidc.testing.mock_provider import Client, DemoProvider, Reply, T
 from tests.support.audit_outage import audit_database_fails
 from tests.support.certified_provider import SECRET, certified_provider
 from tests.support.client_keys import create_private_key_pem
+from tests.support.http_server import served_by
 from tests.support.manual_blocks import block
-from tests.support.tls import CertificateAuthority, create_certificate_authority
+from tests.support.scripted_server import once, reply, serving
+from tests.support.tls import CertificateAuthority, create_certificate_authority, write_client_certificate
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 SECOND = timedelta(seconds=1)
 Findings = list[tuple[str, str, str]]
+UNDECLARED = ("warning", "provider", "federation_undeclared")
 SOUND = [
     *(
         "discovery",
@@ -143,12 +148,46 @@ def test_manual_shows_the_printed_report(authority: CertificateAuthority, settin
     assert varying.sub("", shown) == varying.sub("", report)
 
 
+def test_end_of_the_client_certificate_is_reported(
+    op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "client.pem"
+    for days, finding in ((31, None), (29, ("warning", "client", "client_certificate_expires"))):
+        expires_at = clock.now() + timedelta(days=days, hours=1)
+        write_client_certificate(path, expires_at=expires_at)
+        declare(settings, op.issuer, authority, client_certificate=path)
+        assert find_problems() == ([finding] if finding else [])
+        text = f"client_certificate: certificate until {expires_at:%Y-%m-%d} ({days} days)"
+        assert any(text in line for line in run())
+    path.write_text("")
+    assert ("failure", "client", "django_phi_oidc.E106") in find_problems()
+
+
+def test_host_that_requires_the_client_certificate_gets_it(
+    op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
+) -> None:
+    context = authority.create_server_context("127.0.0.1")
+    context.load_verify_locations(authority.certificate_path)
+    context.verify_mode, context.maximum_version = ssl.CERT_REQUIRED, ssl.TLSVersion.TLSv1_2
+    path = write_client_certificate(tmp_path / "client.pem", authority=authority)
+    with serving(once(reply()), tls=context) as server:
+        op.mutate = with_metadata(mtls_endpoint_aliases={"userinfo_endpoint": f"{server.url}userinfo"})
+        declare(settings, op.issuer, authority, client_certificate=path)
+        lines = [line for line in run() if f"127.0.0.1:{server.port}" in line]
+    assert len(lines) == 1
+    assert "TLSv1.2, certificate until" in lines[0]
+
+
 DEFECTS: dict[str, tuple[Any, Findings]] = {
     "another issuer": (with_metadata(issuer="https://op.example"), [("failure", "issuer", "issuer_mismatch")]),
     "no issuer": (with_metadata(issuer=None), [("failure", "issuer", "issuer_mismatch")]),
     "no token endpoint": (with_metadata(token_endpoint=None), [("failure", "metadata", "metadata_invalid")]),
     "an endpoint of the wrong type": (
         with_metadata(userinfo_endpoint=7),
+        [("failure", "metadata", "metadata_invalid")],
+    ),
+    "aliases of the wrong type": (
+        with_metadata(mtls_endpoint_aliases=["token_endpoint"]),
         [("failure", "metadata", "metadata_invalid")],
     ),
     "an endpoint without TLS": (
@@ -199,13 +238,21 @@ DEFECTS: dict[str, tuple[Any, Findings]] = {
         [("warning", "claims", "claim_untold")],
     ),
     "a scope that is not listed": (with_metadata(scopes_supported=["openid"]), [("warning", "claims", "claim_untold")]),
-    "no metadata": (answering("discovery", status=404, json={}), [("failure", "discovery", "metadata_invalid")]),
-    "metadata that is no object": (answering("discovery", json=[]), [("failure", "discovery", "metadata_invalid")]),
+    "no metadata": (
+        answering("discovery", status=404, json={}),
+        [("failure", "discovery", "metadata_invalid"), UNDECLARED],
+    ),
+    "metadata that is no object": (
+        answering("discovery", json=[]),
+        [("failure", "discovery", "metadata_invalid"), UNDECLARED],
+    ),
     "a redirect": (
         answering("discovery", status=302, headers={"Location": "https://op.example/"}),
         [("failure", "discovery", "transport_redirect")],
     ),
-    "no key set": (answering("jwks", status=500), [("failure", "keys", "metadata_invalid")]),
+    "no key set": (answering("jwks", status=404), [("failure", "keys", "metadata_invalid")]),
+    "keys out of order": (answering("jwks", status=503), [("failure", "keys", "provider_unavailable")]),
+    "metadata out of order": (answering("discovery", status=429), [("failure", "discovery", "provider_unavailable")]),
     "an empty key set": (answering("jwks", json={"keys": []}), [("failure", "keys", "key_not_found")]),
     "keys elsewhere": (
         answering("jwks", status=302, headers={"Location": "/"}),
@@ -318,7 +365,7 @@ def test_missing_response_issuer_is_reported_with_several_providers(
         *(("one", "iss_missing"), ("two", "django_phi_oidc.W013"), ("two", "iss_missing")),
     ]
     assert {json.loads(line)["provider"] for line in run("two", "--json")} == {"two"}
-    assert run("three") == ["CommandError: There is no provider three."]
+    assert run("three") == ["CommandError: There is no provider three. Did you mean one or two?"]
 
 
 # TLS
@@ -440,6 +487,46 @@ def test_certified_provider_is_sound(node_path: str, authority: CertificateAutho
         options = {"client_secret": SECRET, "id_token_signed_response_alg": ["PS256"]}
         declare(settings, certified.issuer, authority, **options)
         assert find_problems() == []
-        assert [check for _, check, _ in list_findings()] == SOUND
+        assert [check for _, check, _ in list_findings() if check != "dpop"] == SOUND
         declare(settings, certified.issuer, authority, **{**options, "client_secret": "another"})
         assert find_problems() == [("failure", "client", "invalid_client")]
+
+
+class EntityConfigurationHandler(BaseHTTPRequestHandler):
+    """A member of a federation, without metadata of OpenID Connect Discovery."""
+
+    media_type = "application/entity-statement+jwt"
+
+    def do_GET(self) -> None:
+        is_found = self.path == "/.well-known/openid-federation"
+        self.send_response(200 if is_found else 404)
+        self.send_header("Content-Type", self.media_type if is_found else "text/plain")
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"a.b.c")
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+class OtherDocumentHandler(EntityConfigurationHandler):
+    media_type = "text/html"
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected"),
+    [
+        (EntityConfigurationHandler, [UNDECLARED]),
+        (OtherDocumentHandler, []),
+    ],
+)
+def test_entity_configuration_in_place_of_metadata_is_a_warning_to_declare_the_federation(
+    handler: type[BaseHTTPRequestHandler],
+    expected: Findings,
+    authority: CertificateAuthority,
+    settings: Any,
+) -> None:
+    with served_by(handler) as url:
+        declare(settings, url, authority, allow_loopback_http=True)
+        problems = [line for line in find_problems() if line[1] not in ("tls", "clock")]
+        assert problems == [("failure", "discovery", "metadata_invalid"), *expected]

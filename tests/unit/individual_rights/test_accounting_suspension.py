@@ -110,7 +110,7 @@ def test_g5_event_of_an_accounting_names_what_was_withheld(looked_at: Person) ->
 def run_accounting(person: Person, *words: str) -> tuple[str, str]:
     out, err = io.StringIO(), io.StringIO()
     with clock.override_clock(lambda: NOW):
-        call_command("phi_oidc", "subject", "accounting", str(person.user.pk), *words, stdout=out, stderr=err)
+        call_command("phi_oidc", "subject", "accounting", person.user.get_username(), *words, stdout=out, stderr=err)
     return out.getvalue(), err.getvalue()
 
 

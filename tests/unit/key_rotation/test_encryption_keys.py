@@ -39,6 +39,7 @@ PACKAGE_COLUMNS = {
     "django_phi_oidc_oidcsession.access_token",
     "django_phi_oidc_oidcsession.refresh_token",
     "django_phi_oidc_oidcsession.id_token",
+    "django_phi_oidc_oidcsession.dpop_seed",
     "django_phi_oidc_oidcsession.id_token_claims",
     "django_phi_oidc_pendingrevocation.token",
     "django_phi_oidc_pendingrevocation.session_token",

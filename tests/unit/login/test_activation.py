@@ -40,7 +40,7 @@ from django_phi_oidc.login.activation import (
 from django_phi_oidc.login.code_exchange import VerifiedSignIn
 from django_phi_oidc.login.failures import create_sign_in_attempt
 from django_phi_oidc.subjects.invitations import create_invitations, revoke_activation_codes
-from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
+from django_phi_oidc.subjects.models import AccountNotice, ActivationCode, PairwiseSubject
 from tests.support import databases
 from tests.support.audit_outage import audit_database_fails
 from tests.support.log_capture import capture_all_logs
@@ -132,7 +132,7 @@ def refusals() -> list[str]:
 def body_of(response: Any) -> str:
     """Return the page without its CSRF token and reference."""
     page = re.sub(r'name="csrfmiddlewaretoken" value="\w+"', "", response.content.decode())
-    return re.sub(r"<code>[-0-9a-f]{36}</code>", "", page)
+    return re.sub(r"<code>[-0-9a-f]{18,36}</code>", "", page)
 
 
 def linked() -> list[Any]:
@@ -592,3 +592,16 @@ def test_limits_are_per_minute_of_the_server_clock(arrive: Callable[..., SecureC
     assert enter(client).status_code == 429
     moment.now += timedelta(seconds=1)
     assert enter(client).status_code == 403
+
+
+def test_asvs_6_3_5_invalid_code_is_notified_to_its_account(arrive: Callable[..., SecureClient]) -> None:
+    user = make_user()
+    user.email = "ada@example.org"
+    user.save()
+    code = invited(user)
+    assert enter(arrive()).status_code == 403
+    assert not AccountNotice.objects.exists(), "a code that is unknown is of no account"
+    revoke_activation_codes(ActivationCode.objects.all(), reason="issued", origin=Origin(), now=NOW)
+    for _ in range(2):
+        assert enter(arrive(), code).status_code == 403
+    assert list(AccountNotice.objects.values_list("kind", "user")) == [("code_refused", user.pk)]

@@ -79,6 +79,20 @@ def test_g14_page_of_the_admin_needs_the_acr(officer: Officer, settings: Any, pa
     assert list_refusals() == ["acr_insufficient"]
 
 
+@pytest.mark.parametrize(
+    "page", ["/admin/", "/admin/django_phi_oidc/oidcsession/", "/admin/django_phi_oidc/auditevent/"]
+)
+def test_g14_refusal_is_recorded_once_if_no_step_up_is_possible(officer: Officer, settings: Any, page: str) -> None:
+    require(settings, acr=[STRONG])
+    urls = ModuleType("urls")
+    urls.urlpatterns = [path("admin/", admin.site.urls)]  # type: ignore[attr-defined]  # without the app's own URLs
+    settings.ROOT_URLCONF = urls
+    response = officer(acr=WEAK).get(page, headers=HTML)
+    (event,) = AuditEvent.objects.filter(action="access.denied")
+    assert (response.status_code, event.reason) == (403, "acr_insufficient")
+    assert str(event.pk) in response.content.decode()
+
+
 def test_g14_page_of_the_admin_needs_a_recent_authentication(officer: Officer, settings: Any) -> None:
     require(settings, max_age=10 * MINUTE)
     ages = (9 * MINUTE, 11 * MINUTE, None)

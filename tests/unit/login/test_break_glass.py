@@ -27,6 +27,7 @@ from django_phi_oidc.login.admin_site import use_oidc_login
 from django_phi_oidc.login.backend import BreakGlassCredentials
 from django_phi_oidc.login.break_glass import MAX_GUESSES_PER_ADDRESS
 from django_phi_oidc.sessions.models import OIDCSession
+from django_phi_oidc.subjects.models import AccountNotice
 from tests.support.officers import create_account
 from tests.support.session_fixtures import NOW, ScriptedOP, SecureClient, SignedIn, op, sign_in
 from tests.unit.audit.test_throttling import at_once
@@ -367,3 +368,24 @@ def test_cookie_of_a_local_session_expires_with_it() -> None:
     client = SecureClient()
     enter(client)
     assert client.cookies[django_settings.SESSION_COOKIE_NAME]["max-age"] == 3600
+
+
+def test_asvs_6_3_5_wrong_password_is_notified_to_the_account(account: Any) -> None:
+    account.email = "desk@example.org"
+    account.save(update_fields=["email"])
+    AccountNotice.objects.all().delete()
+    assert enter(SecureClient(), "day-desk", "wrong").status_code == 403
+    assert enter(SecureClient()).status_code == 302
+    assert list(AccountNotice.objects.values_list("kind", flat=True)) == []
+    for _ in range(3):
+        assert enter(SecureClient(), password="wrong").status_code == 403
+    assert list(AccountNotice.objects.values_list("kind", "user")) == [("password_refused", account.pk)]
+
+
+def test_local_account_is_not_admitted_to_the_own_account_pages(account: Any) -> None:
+    client = SecureClient()
+    assert enter(client).status_code == 302
+    for path in ("", "sessions/end/", "export/", "disclosures/"):
+        refused = client.get(f"/oidc/account/{path}", headers={"Accept": "text/html"})
+        assert (refused.status_code, "local account" in refused.content.decode()) == (403, True)
+    assert {event.reason for event in AuditEvent.objects.filter(action="access.denied")} == {"session_missing"}

@@ -1,5 +1,8 @@
 """The documents for providers: the client's public keys, and its sector's redirect URIs. They need no database."""
 
+import base64
+import ssl
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -11,10 +14,17 @@ from django.urls import reverse
 
 from django_phi_oidc import conf
 from tests.support.client_keys import create_private_key_pem
+from tests.support.tls import create_certificate_pem, write_client_certificate
 
 pytestmark = pytest.mark.sqlite
 PEMS = {kty: create_private_key_pem(kty) for kty in ("RSA", "EC", "OKP")}
 SECRET = {"issuer": "https://op.example.test", "client_id": "portal", "client_secret": "s3cret"}
+
+
+def encode_der(pem: str) -> str:
+    """Return the certificate at the start of pem as in x5c."""
+    der = ssl.PEM_cert_to_DER_cert(pem.partition("-----BEGIN PRIVATE KEY-----")[0])
+    return base64.b64encode(der).decode()
 
 
 def by_key(*ktys: str, **options: Any) -> dict[str, Any]:
@@ -61,6 +71,52 @@ def test_jwks_lists_a_shared_key_once_without_alg_if_it_differs() -> None:
     (differing,) = published(a=by_key("RSA"), b=by_key("RSA", token_endpoint_auth_signing_alg="RS256"))
     assert "alg" not in differing
     assert {**differing, "alg": "PS256"} == same
+
+
+def test_jwks_has_keys_for_encryption_with_their_kid() -> None:
+    encryption = {"key": create_private_key_pem("EC"), "kid": "decryption", "use": "enc"}
+    _, key = published(default=by_key("EC", client_keys=[create_private_key_pem("EC"), encryption]))
+    assert (key["kid"], key["use"]) == ("decryption", "enc")
+    assert published(default={**SECRET, "client_keys": [encryption]}) == [key]
+
+
+def test_jwks_has_the_alg_of_signed_requests() -> None:
+    (key,) = published(default={**SECRET, "client_keys": PEMS["RSA"], "request_object_signing_alg": "PS384"})
+    assert key["alg"] == "PS384"
+    (key,) = published(default=by_key("RSA", request_object_signing_alg="PS384"))
+    assert "alg" not in key, "assertions are signed with PS256"
+
+
+def test_jwks_has_the_certificate_of_a_client_key() -> None:
+    certificate = create_certificate_pem(PEMS["EC"])
+    (key,) = published(default=by_key(client_keys={"key": PEMS["EC"], "certificate": certificate}))
+    assert key["x5c"] == [encode_der(certificate)]
+
+
+def test_jwks_has_self_signed_certificates_and_no_others(tmp_path: Path) -> None:
+    """RFC 8705 2.2.2."""
+    first, second = (write_client_certificate(tmp_path / f"{number}.pem") for number in range(2))
+    options = {"issuer": "https://op.example.test", "client_id": "portal"}
+    by_tls = {**options, "token_endpoint_auth_method": "tls_client_auth", "client_certificate": first}
+    self_signed = {**by_tls, "token_endpoint_auth_method": "self_signed_tls_client_auth"}
+    assert published(default=by_tls, other={**SECRET, "client_certificate": first}) == []
+    (key,) = published(default=self_signed, other=self_signed)
+    assert key["x5c"] == [encode_der(first.read_text())]
+    assert (key["use"], "d" in key) == ("sig", False)
+    assert jwt.PyJWK({**key, "alg": "ES256"}).key_id == key["kid"]
+    # The next certificate is published before it is presented.
+    pem = second.read_text()
+    keys = published(default={**self_signed, "client_keys": {"key": pem, "certificate": pem}})
+    assert [key["x5c"] for key in keys] == [[encode_der(pem)], [encode_der(first.read_text())]]
+
+
+def test_jwks_keeps_other_keys_if_a_certificate_cannot_be_read(tmp_path: Path) -> None:
+    missing = {
+        **{"issuer": "https://op.example.test", "client_id": "portal"},
+        "token_endpoint_auth_method": "self_signed_tls_client_auth",
+        "client_certificate": tmp_path / "missing.pem",
+    }
+    assert [key["kty"] for key in published(default=missing, other=by_key("EC"))] == ["EC"]
 
 
 def test_jwks_is_empty_with_a_client_secret() -> None:

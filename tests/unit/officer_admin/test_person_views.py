@@ -10,6 +10,7 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.template import engines
 from django.test import override_settings
@@ -24,7 +25,7 @@ from django_phi_oidc.conf import providers
 from django_phi_oidc.crypto.keyring import get_keys
 from django_phi_oidc.officer_admin.forms import REVEAL_REASONS
 from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
-from django_phi_oidc.officer_admin.person_sections import MAX_ROWS
+from django_phi_oidc.officer_admin.person_sections import MAX_EVENTS
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
@@ -79,9 +80,7 @@ def fields(patient: Any, act: str) -> dict[str, Any]:
             PairwiseSubject.objects.filter(user=patient.user).delete()
             return {"chosen": "default"}
         case "withdraw":
-            data = {"provider": providers()["default"], "key": get_keys("subject")[0], "lifetime": DAY}
-            create_invitations([patient.user.pk], **data, origin=Origin(), now=NOW)
-            return {"chosen": str(ActivationCode.objects.get().pk)}
+            return {"chosen": str(invited(patient).pk)}
         case "end":
             return {"chosen": str(patient.session.pk)}
         case "reveal":
@@ -96,6 +95,17 @@ def fields(patient: Any, act: str) -> dict[str, Any]:
         case "close":
             return {"chosen": str(in_an_emergency(patient).pk)}
     return {}
+
+
+def invited(patient: Any) -> ActivationCode:
+    data = {"provider": providers()["default"], "key": get_keys("subject")[0], "lifetime": DAY}
+    create_invitations([patient.user.pk], **data, origin=Origin(), now=NOW)
+    return ActivationCode.objects.get()
+
+
+def offered(body: str, patient: Any) -> set[str]:
+    """Return the actions that the page has buttons for."""
+    return set(re.findall(rf'href="{url(patient)}(\w+)/"', body))
 
 
 def recorded(action: str, actor: Any) -> list[Any]:
@@ -117,36 +127,131 @@ def state(patient: Any) -> Any:
 
 @pytest.mark.parametrize("group", sorted(EVERY))
 def test_page_shows_permitted_sections_and_actions_of_each_group(group: str, patient: Any, officer: Officer) -> None:
-    held(patient), in_an_emergency(patient)
+    held(patient), in_an_emergency(patient), invited(patient)
     client = officer(group)
     page = client.get(url(patient))
     assert page.status_code == 200
     assert page["Cache-Control"] == "no-store"
     body = page.content.decode()
     assert set(re.findall(r'<h2 id="(\w+)">', body)) == {name for name, groups in SEES.items() if group in groups}
-    offered = set(re.findall(rf'href="{url(patient)}(\w+)/"', body))
     # The person is linked, and the help desk may not link.
-    assert offered == {name for name, (groups, _) in DOES.items() if group in groups} - {"invite"}
+    assert offered(body, patient) == {name for name, (groups, _) in DOES.items() if group in groups} - {"invite"}
     assert CANARY not in body
     looks = recorded("audit.viewed", client.user)
     assert [event.subject for event in looks] == ([str(patient.subject.uuid)] if group in SEES["timeline"] else [])
     assert DOES.keys() == PERSON_ACTIONS.keys()
 
 
-def test_timeline_has_the_newest_events_and_links_to_all(patient: Any, officer: Officer) -> None:
+def test_timeline_separates_events_by_the_person_from_events_about_them(patient: Any, officer: Officer) -> None:
     about, by = str(patient.subject.uuid), Origin(actor=str(patient.user.pk))
-    events(MAX_ROWS + 1, subject=about)
+    events(MAX_EVENTS + 1, subject=about)
     events(3, origin=by, subject="")
     client = officer(SECURITY)
     page = client.get(url(patient)).content.decode()
-    timeline = page.partition('<h2 id="timeline">')[2]
-    assert timeline.count('<th scope="row">') == MAX_ROWS
-    by_them, about_them = re.findall(r'<a href="([^"]+)">All events', timeline)
-    assert {event.actor for event in client.get(unescape(by_them)).context["rows"]} == {by.actor}
+    by_list, about_list = page.partition('<h2 id="timeline">')[2].split("<h3>About this person</h3>")
+    assert by_list.count('<th scope="row">') == len(AuditEvent.objects.filter(actor=by.actor)[:MAX_EVENTS])
+    assert about_list.count('<th scope="row">') == MAX_EVENTS
+    by_them, about_them = re.findall(r'<a href="([^"]+)">All events', page)
+    shown = client.get(unescape(by_them) + "&routine=show").context["rows"]
+    assert {row.event.actor for row in shown} == {by.actor}
     found = client.get(unescape(about_them)).context["rows"]
-    assert {event.subject for event in found} == {about}
-    assert len(found) > MAX_ROWS
+    assert {row.event.subject for row in found} == {about}
+    assert len(found) > MAX_EVENTS
     assert "All events" not in officer(HELP).get(url(patient)).content.decode()
+
+
+def test_actions_without_anything_to_do_are_not_offered(patient: Any, officer: Officer) -> None:
+    StoredClaim.objects.all().delete()
+    OIDCSession.objects.filter(user=patient.user).update(ended_at=NOW, end_reason="logout")
+    privacy, help_desk = officer(PRIVACY), officer(HELP)
+    assert offered(privacy.get(url(patient)).content.decode(), patient) == {"export", "hold"}
+    assert offered(help_desk.get(url(patient)).content.decode(), patient) == set()
+    in_an_emergency(patient), held(patient), invited(patient)
+    offers = {"export", "hold", "release", "disclose", "close"}
+    assert offered(privacy.get(url(patient)).content.decode(), patient) == offers
+    assert offered(help_desk.get(url(patient)).content.decode(), patient) == {"withdraw"}
+    # The page of an action without a button still says that there is nothing to select.
+    assert "There is nothing to select" in privacy.get(url(patient, "end")).content.decode()
+
+
+def test_heading_is_the_name_and_the_facts_are_those_the_viewer_may_see(patient: Any, officer: Officer) -> None:
+    patient.user.first_name, patient.user.last_name = "Amina", "Keller"
+    patient.user.is_active, patient.user.last_login = False, NOW
+    patient.user.save()
+    page = officer(HELP).get(url(patient)).content.decode()
+    assert "<h1>Amina Keller</h1>" in page
+    facts = re.sub(r"<[^>]+>|\s+", " ", page.partition('<dl class="person-facts">')[2].partition("</dl>")[0])
+    for fact in (patient.user.username, f"ID {patient.user.pk}", "deactivated", "2026-11-24 12:00:00"):
+        assert fact in re.sub(" +", " ", facts)
+    without = officer("")
+    without.user.user_permissions.set(Permission.objects.filter(codename="view_legalhold"))
+    page = without.get(url(patient)).content.decode()
+    assert "<h1>Amina Keller</h1>" in page
+    assert "2026-11-24 12:00:00" not in page
+    assert "Live sessions" not in page
+
+
+FIND = "/admin/django_phi_oidc/person/"
+
+
+def test_person_is_found_by_a_name_or_an_id(patient: Any, officer: Officer) -> None:
+    patient.user.last_name = "Keller"
+    patient.user.save()
+    (event,) = events(1, subject=str(patient.subject.uuid))
+    (by,) = events(1, subject="", origin=Origin(actor=str(patient.user.pk)))
+    client = officer(SECURITY)
+    ids = (patient.user.pk, patient.subject.uuid, patient.session.pk, event, by)
+    for term in ("keller", patient.user.username, *map(str, ids)):
+        answer = client.get(FIND, {"q": term})
+        assert (answer.status_code, answer.get("Location")) == (302, url(patient)), term
+    assert "no-store" in client.get(FIND)["Cache-Control"]
+    # Only the events were looked at; names and ids of sessions are no audit data.
+    looks = recorded("audit.viewed", client.user)
+    # Events of the same instant have no order.
+    assert {(look.subject, look.resource) for look in looks} == {
+        (str(patient.subject.uuid), f"AuditEvent/{event}"),
+        ("", f"AuditEvent/{by}"),
+    }
+    assert len(looks) == 2
+    assert "Nothing matches." in client.get(FIND, {"q": "nobody"}).content.decode()
+
+
+def test_people_who_share_a_name_are_listed(patient: Any, officer: Officer) -> None:
+    users = get_user_model()._default_manager
+    for number in range(21):
+        users.create_user(username=f"keller-{number:02}", last_name="Keller", first_name=f"No. {number}")
+    page = officer(HELP).get(FIND, {"q": "Keller"}).content.decode()
+    people = page.partition('<ul class="person-more">')[2]
+    assert people.count("<li>") == 20
+    assert "No. 3 Keller</a> (keller-03)" in people
+    assert "There are more." in people
+
+
+def test_person_is_found_only_by_what_the_viewer_may_see(patient: Any, officer: Officer) -> None:
+    (event,) = events(1, subject=str(patient.subject.uuid))
+    refused = officer("")
+    assert refused.get(FIND, {"q": patient.user.username}).status_code == 403
+    assert [(row.reason, row.resource) for row in recorded("access.denied", refused.user)] == [
+        ("permission_missing", "")
+    ]
+    refused.user.user_permissions.set(Permission.objects.filter(codename="view_oidcsession"))
+    for term in (patient.user.username, str(patient.subject.uuid), str(event)):
+        assert "Nothing matches." in refused.get(FIND, {"q": term}).content.decode()
+    assert refused.get(FIND, {"q": str(patient.session.pk)}).status_code == 302
+    assert officer(HELP).get(FIND, {"q": patient.user.username}).status_code == 302
+
+
+def test_box_to_find_a_person_is_on_the_index_of_those_who_may_use_it(patient: Any, officer: Officer) -> None:
+    assert f'action="{FIND}"' in officer(HELP).get("/admin/").content.decode()
+    assert f'action="{FIND}"' not in officer("").get("/admin/").content.decode()
+
+
+def test_search_without_the_audit_log_finds_no_event(patient: Any, officer: Officer, audit_database_away: Any) -> None:
+    (event,) = events(1, subject=str(patient.subject.uuid))
+    client = officer(SECURITY)
+    with audit_database_away():
+        assert client.get(FIND, {"q": str(event)}).status_code == 503
+    assert client.get(FIND, {"q": str(event)}).status_code == 302
 
 
 def test_refusal_does_not_show_whether_the_person_exists(patient: Any, officer: Officer) -> None:

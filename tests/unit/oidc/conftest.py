@@ -25,12 +25,12 @@ settings.load_profile("oidc")
 
 ISSUER = "https://op.example"
 ALGORITHMS = {
-    "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
-    "PS256": RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256),
-    "ES256": ECAlgorithm(ECAlgorithm.SHA256),
-    "EdDSA": OKPAlgorithm(),
+    **{f"RS{bits}": RSAAlgorithm(getattr(RSAAlgorithm, f"SHA{bits}")) for bits in (256, 384, 512)},
+    **{f"PS{bits}": RSAPSSAlgorithm(getattr(RSAPSSAlgorithm, f"SHA{bits}")) for bits in (256, 384, 512)},
+    **{f"ES{bits}": ECAlgorithm(getattr(ECAlgorithm, f"SHA{bits}")) for bits in (256, 384, 512)},
+    **dict.fromkeys(("EdDSA", "Ed25519"), OKPAlgorithm()),
 }
-KIDS = {"RS256": "rsa", "PS256": "rsa", "ES256": "p256", "EdDSA": "ed25519"}
+KIDS = {"ES256": "p256", "ES384": "p384", "ES512": "p521", "EdDSA": "ed25519", "Ed25519": "ed25519"}
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +44,8 @@ def private_keys() -> dict[str, Any]:
     return {
         "rsa": rsa.generate_private_key(65537, 2048),
         "p256": ec.generate_private_key(ec.SECP256R1()),
+        "p384": ec.generate_private_key(ec.SECP384R1()),
+        "p521": ec.generate_private_key(ec.SECP521R1()),
         "ed25519": ed25519.Ed25519PrivateKey.generate(),
     }
 
@@ -64,11 +66,11 @@ def freshness(now: datetime) -> AssertionFreshness:
 
 @pytest.fixture(scope="session")
 def jwks(private_keys: dict[str, Any]) -> dict[str, Any]:
-    """Return a document with one public key for each kty."""
-    publishers = {"rsa": RSAAlgorithm, "p256": ECAlgorithm, "ed25519": OKPAlgorithm}
+    """Return a document with one public key for each type."""
+    publishers = {"rsa": RSAAlgorithm, "ed25519": OKPAlgorithm}
     keys = []
     for kid, key in private_keys.items():
-        jwk = publishers[kid].to_jwk(key.public_key(), as_dict=True)
+        jwk = publishers.get(kid, ECAlgorithm).to_jwk(key.public_key(), as_dict=True)
         jwk.pop("key_ops", None)
         keys.append({**jwk, "kid": kid, "use": "sig"})
     return {"keys": keys}
@@ -90,10 +92,10 @@ def sign(private_keys: dict[str, Any]) -> Callable[..., str]:
         header: Mapping[str, Any] | None = None,
         kid: str = "",
     ) -> str:
-        parts = {"alg": alg, "kid": kid or KIDS[alg], **(header or {})}
+        parts = {"alg": alg, "kid": kid or KIDS.get(alg, "rsa"), **(header or {})}
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         signing_input = f"{encode_b64url(json.dumps(parts).encode())}.{encode_b64url(body)}"
-        signature = ALGORITHMS[alg].sign(signing_input.encode(), private_keys[kid or KIDS[alg]])
+        signature = ALGORITHMS[alg].sign(signing_input.encode(), private_keys[kid or KIDS.get(alg, "rsa")])
         return f"{signing_input}.{encode_b64url(signature)}"
 
     return sign

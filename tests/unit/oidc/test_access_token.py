@@ -1,8 +1,9 @@
 """RFC 9068: each rule refuses, next to an accepted token that differs in one thing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ CLAIMS: dict[str, Any] = {
 TYP = {"typ": "at+jwt"}
 ABSENT = object()
 LEEWAY = 30
+PROOFS = {"x5t#S256": "A" * 43}
 
 Sign = Callable[..., str]
 Declare = Callable[..., ProviderDeclaration]
@@ -58,9 +60,9 @@ def api(provider: str = "default", *, method: Any = "jwt", audience: str = API) 
 def verify(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Verify:
     """verify(token, leeway=…): under the default declaration with these changes."""
 
-    def verify(token: str, **declared: Any) -> AccessToken:
+    def verify(token: str, *, proofs: Mapping[str, str] = MappingProxyType({}), **declared: Any) -> AccessToken:
         return verify_access_token(
-            token, keys=keys, resource_server=ResourceServer(api(), declare(**declared)), now=now
+            token, keys=keys, resource_server=ResourceServer(api(), declare(**declared)), proofs=proofs, now=now
         )
 
     return verify
@@ -123,8 +125,28 @@ TABLES: dict[str, list[Row]] = {
         ("a quotation mark", ONE, {"scope": "a'b"}, {"scope": 'a"b'}),
     ],
     "cnf_unsupported": [
-        ("bound to a certificate", ONE, {}, {"cnf": {"x5t#S256": "x"}}),
         ("null", ONE, {}, {"cnf": None}),
+        ("bound in another way", {"proofs": PROOFS}, {"cnf": PROOFS}, {"cnf": {**PROOFS, "kid": "A" * 43}}),
+    ],
+    "cnf_mismatch": [
+        ("another certificate", {"proofs": PROOFS}, {"cnf": PROOFS}, {"cnf": {"x5t#S256": "B" * 43}}),
+        ("no certificate", ONE, {}, {"cnf": PROOFS}),
+        ("another key", {"proofs": {"jkt": "A" * 43}}, {"cnf": {"jkt": "A" * 43}}, {"cnf": {"jkt": "B" * 43}}),
+        ("no proof", ONE, {}, {"cnf": {"jkt": "A" * 43}}),
+        (
+            "one of two keys",
+            {"proofs": {"jkt": "A" * 43}},
+            {"cnf": {"jkt": "A" * 43}},
+            {"cnf": {"jkt": "A" * 43, "x5t#S256": "A" * 43}},
+        ),
+    ],
+    "cnf_missing": [
+        (
+            "a Bearer token with profile fapi2",
+            {"profile": "fapi2", "proofs": PROOFS},
+            {"cnf": PROOFS},
+            {},
+        ),
     ],
 }
 ROWS = [(rule, *row) for rule, rows in TABLES.items() for row in rows]
@@ -154,10 +176,10 @@ def test_undeclared_client_is_refused(sign: Sign, keys: JSONWebKeySet, declare: 
     for clients, rule in ((["app", "other"], None), (["other"], "client_not_allowed"), (["APP"], "client_not_allowed")):
         meant = ResourceServer(replace(api(), clients=frozenset(clients)), declare())
         if rule is None:
-            assert verify_access_token(token, keys=keys, resource_server=meant, now=now).client_id == "app"
+            assert verify_access_token(token, keys=keys, resource_server=meant, proofs={}, now=now).client_id == "app"
             continue
         with pytest.raises(AccessTokenInvalid) as fault:
-            verify_access_token(token, keys=keys, resource_server=meant, now=now)
+            verify_access_token(token, keys=keys, resource_server=meant, proofs={}, now=now)
         assert fault.value.rule == rule
 
 

@@ -68,6 +68,11 @@ def test_build_authorization_url_plain_declaration_sends_the_code_flow_with_pkce
 def test_build_authorization_url_declared_options_are_sent(metadata: ProviderMetadata, declare: Declare) -> None:
     declaration = declare(
         acr_values=("urn:a", "urn:b"),
+        acr_accepted=("urn:c",),
+        vtr=("P9.Cp.Cd", "P9.Cm"),
+        vtm="https://op.example/mark",
+        amr_required=("mfa",),
+        resource="https://api.example/fhir?tenant=7",
         max_age=0,
         authorization_parameters=(("prompt", "login"), ("ui_locales", "de fr"), ("login_hint", "@clinic.example")),
     )
@@ -81,6 +86,8 @@ def test_build_authorization_url_declared_options_are_sent(metadata: ProviderMet
         "ui_locales": ["de fr"],
         "login_hint": ["@clinic.example"],
     }
+    assert (query["vtr"], query["resource"]) == (['["P9.Cp.Cd","P9.Cm"]'], ["https://api.example/fhir?tenant=7"])
+    assert not {"acr_accepted", "vtm", "amr", "amr_required"} & query.keys(), "verified on return only"
     assert query["claims"] == ['{"userinfo":{"birthdate":{"essential":true},"name":null}}']
 
 
@@ -116,8 +123,8 @@ def test_authorization_parameters_offline_access_asks_for_consent(
         pytest.param("openid", "", "login", id="alone"),
         pytest.param("openid", "login", "login", id="declared too"),
         pytest.param("openid", "none", "login", id="next to none"),
-        pytest.param("openid", "consent select_account", "login consent select_account", id="next to others"),
-        pytest.param("openid offline_access", "", "login consent", id="next to consent to offline access"),
+        pytest.param("openid", "consent select_account", "consent select_account login", id="next to others"),
+        pytest.param("openid offline_access", "", "consent login", id="next to consent to offline access"),
     ],
 )
 def test_authorization_parameters_login_prompt_comes_first(
@@ -218,6 +225,16 @@ RESPONSE_ROWS = [
     pytest.param(Code.CODE_MISSING, False, CODE, {"code": ["ç"]}, id="code_missing: not ASCII"),
     pytest.param(Code.CODE_MISSING, False, CODE, {"code": ["\ud800"]}, id="code_missing: lone surrogate"),
 ]
+
+
+def test_response_names_the_issuer_of_the_metadata(metadata: ProviderMetadata) -> None:
+    """RFC 9207 2.4: the issuer of the server that the request was sent to, also if ID Tokens name another one."""
+    server = "https://server.example"
+    changed = replace(metadata, metadata_issuer=server)
+    assert process_authorization_response({**CODE, "iss": [server]}, metadata=changed) == "c"
+    for issuer, other in ((OP, changed), (server, metadata)):
+        with raises(Code.ISS_MISMATCH):
+            process_authorization_response({**CODE, "iss": [issuer]}, metadata=other)
 
 
 @pytest.mark.parametrize(("error", "advertised", "accepted", "refused"), RESPONSE_ROWS)

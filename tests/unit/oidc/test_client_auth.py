@@ -1,6 +1,8 @@
 """How the client proves itself: never in the URL. Spec: RFC 6749 2.3.1, RFC 7523, OIDC Core 9."""
 
 import base64
+import hashlib
+import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -10,7 +12,7 @@ from urllib.parse import parse_qs
 import jwt
 import pytest
 
-from django_phi_oidc.config.client_keys import ClientKey
+from django_phi_oidc.config.client_keys import ClientKey, parse_client_keys
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.oidc.client_auth import AssertionFreshness, build_client_authentication, build_client_request
 from django_phi_oidc.oidc.introspection import build_introspection_request
@@ -21,10 +23,13 @@ from django_phi_oidc.oidc.refresh import build_refresh_request
 from django_phi_oidc.oidc.revocation import build_revocation_request
 from django_phi_oidc.oidc.token import build_token_request
 from django_phi_oidc.oidc.transport import TransportRequest
+from tests.support.client_keys import create_private_key_pem
+from tests.support.tls import create_certificate_pem
 
 Declare = Callable[..., ProviderDeclaration]
 Authenticate = Callable[..., tuple[dict[str, str], dict[str, str]]]
-METHODS = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
+MTLS_METHODS = ["tls_client_auth", "self_signed_tls_client_auth"]
+METHODS = ["client_secret_basic", "client_secret_post", "private_key_jwt", *MTLS_METHODS]
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +38,7 @@ def authenticate(metadata: ProviderMetadata, declare: Declare, freshness: Assert
 
     def authenticate(*, now: datetime | None = None, jti: str = "", **declared: Any) -> Any:
         return build_client_authentication(
+            url=metadata.revocation_endpoint,
             metadata=metadata,
             declaration=declare(**declared),
             parameters={"a": "b"},
@@ -65,6 +71,14 @@ def test_authenticate_client_post_puts_both_in_the_form_and_no_header(authentica
     headers, parameters = authenticate(token_endpoint_auth_method="client_secret_post")
     assert headers == {}
     assert parameters == {"a": "b", "client_id": "portal", "client_secret": "s3cret"}
+
+
+@pytest.mark.parametrize("method", MTLS_METHODS)
+def test_authenticate_client_by_certificate_names_the_client_in_the_form(
+    authenticate: Authenticate, method: str
+) -> None:
+    headers, parameters = authenticate(token_endpoint_auth_method=method, client_secret="")
+    assert (headers, parameters) == ({}, {"a": "b", "client_id": "portal"})
 
 
 def by_key(key: ClientKey, **declared: Any) -> dict[str, Any]:
@@ -121,12 +135,43 @@ def test_authenticate_client_assertion_is_signed_by_the_first_key(
         assert parse_compact_jws(parameters["client_assertion"]).kid == keys[0].kid
 
 
-def test_authenticate_client_audience_is_the_issuer_or_the_token_endpoint(
+def test_authenticate_client_audience_is_the_declared_one(
     authenticate: Authenticate, client_keys: dict[str, ClientKey], metadata: ProviderMetadata
 ) -> None:
-    for declared, audience in (("issuer", metadata.issuer), ("token_endpoint", metadata.token_endpoint)):
+    audiences = {
+        "issuer": metadata.issuer,
+        "token_endpoint": metadata.token_endpoint,
+        "endpoint": metadata.revocation_endpoint,
+    }
+    for declared, audience in audiences.items():
         _, parameters = authenticate(**by_key(client_keys["p256"], client_assertion_audience=declared))
         assert parse_compact_jws(parameters["client_assertion"]).payload["aud"] == audience
+
+
+@pytest.mark.parametrize("kty", ["RSA", "EC", "OKP"])
+def test_assertion_names_its_key_by_the_declared_header(authenticate: Authenticate, kty: str) -> None:
+    """RFC 7515 4.1.4, 4.1.6, 4.1.8: x5t#S256 is base64url, x5c is base64 with padding."""
+    pem = create_private_key_pem(kty)
+    chain = [create_certificate_pem(pem), create_certificate_pem(pem)]
+    (key,) = parse_client_keys("client_keys", {"key": pem, "certificate": "".join(chain)})
+    ders = [ssl.PEM_cert_to_DER_cert(certificate) for certificate in chain]
+    thumbprint = base64.urlsafe_b64encode(hashlib.sha256(ders[0]).digest()).decode().rstrip("=")
+    for header, expected in (
+        ("kid", {"kid": key.kid}),
+        ("x5t#S256", {"x5t#S256": thumbprint}),
+        ("x5c", {"x5c": [base64.b64encode(der).decode() for der in ders]}),
+    ):
+        _, parameters = authenticate(**by_key(key, client_key_header=header))
+        decoded = jwt.get_unverified_header(parameters["client_assertion"])
+        assert decoded == {"alg": key.list_algs()[0], "typ": "JWT", **expected}
+
+
+def test_assertion_of_udap_comes_with_its_parameter(
+    authenticate: Authenticate, client_keys: dict[str, ClientKey]
+) -> None:
+    for is_declared in (True, False):
+        _, parameters = authenticate(**by_key(client_keys["rsa"], udap=is_declared))
+        assert parameters.get("udap") == ("1" if is_declared else None)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -156,7 +201,8 @@ def test_build_client_request_any_method_keeps_url_and_repr_clean(
         "client_secret_post": form.get("client_secret") == ["a secret"],
         "private_key_jwt": "client_assertion" in form,
     }
-    assert [name for name, is_used in used.items() if is_used] == [method]
+    assert [name for name, is_used in used.items() if is_used] == [name for name in used if name == method]
+    assert request.presents_certificate
     assert form["code"] == ["c&d=é"]
     assert "secret" not in repr(request)
     assert "jti" not in repr(freshness)

@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.config.signature_algorithms import SIGNATURE_ALGORITHMS
 from django_phi_oidc.errors import Code, IDTokenError, KeyNotFound, SignInRefused
-from django_phi_oidc.oidc.id_token import find_auth_time, parse_numeric_date, verify_id_token
+from django_phi_oidc.oidc.id_token import (
+    find_auth_time,
+    find_vector_of_trust,
+    parse_numeric_date,
+    validate_vtm,
+    verify_id_token,
+)
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from tests.support.error_codes import raises
@@ -69,6 +76,11 @@ AGED = {"max_age": 60}
 UNTOLD = {"max_age": 60, "allow_auth_time_zero": True}
 HEART = {"profile": "heart"}
 STRONG = {"acr_values": ("urn:strong", "urn:stronger")}
+ANSWERED = {"acr_values": ("urn:preferred",), "acr_accepted": ("urn:answer", "urn:other")}
+MARK = "https://op.example/trust-mark"
+VECTORS = {"vtr": ("P9.Cp.Cd", "P9.Cm"), "vtm": MARK}
+P9 = {"vot": "P9.Cp.Cd", "vtm": MARK}
+METHODS = {"amr_required": ("mfa", "hwk")}
 HUGE = 10**60
 NOT_NUMERIC_DATES: list[tuple[str, Any]] = [
     ("text", str(NOW)),
@@ -201,6 +213,33 @@ TABLES: dict[Code, list[Row]] = {
         ("a list", STRONG, {"acr": "urn:strong"}, {"acr": ["urn:strong"]}),
         ("both in one string", STRONG, {"acr": "urn:strong"}, {"acr": "urn:strong urn:stronger"}),
         ("null", STRONG, {"acr": "urn:strong"}, {"acr": None}),
+        ("requested, not accepted", ANSWERED, {"acr": "urn:answer"}, {"acr": "urn:preferred"}),
+        ("accepted without a request", {"acr_accepted": ("urn:a",)}, {"acr": "urn:a"}, {"acr": "urn:b"}),
+    ],
+    Code.VTM_INVALID: [
+        ("another", VECTORS, P9, {**P9, "vtm": "https://evil.example/mark"}),
+        ("a slash more", VECTORS, P9, {**P9, "vtm": f"{MARK}/"}),
+        ("missing", VECTORS, P9, {"vot": "P9.Cp.Cd"}),
+        ("a list", VECTORS, P9, {**P9, "vtm": [MARK]}),
+        ("none declared, none sent", {"vtr": ("P9",), "vtm": MARK}, P9, {**P9, "vtm": ""}),
+    ],
+    Code.VOT_INSUFFICIENT: [
+        ("a component less", VECTORS, P9, {**P9, "vot": "P9.Cp"}),
+        ("another value", VECTORS, P9, {**P9, "vot": "P5.Cp.Cd"}),
+        ("components of two vectors", VECTORS, {**P9, "vot": "Cm.P9"}, {**P9, "vot": "P9.Cd"}),
+        ("missing", VECTORS, P9, {"vtm": MARK}),
+        ("a list", VECTORS, P9, {**P9, "vot": ["P9.Cp.Cd"]}),
+        ("a vector in a text", VECTORS, P9, {**P9, "vot": "P9.Cp.Cd "}),
+        ("lower case", VECTORS, P9, {**P9, "vot": "p9.cp.cd"}),
+    ],
+    Code.AMR_INSUFFICIENT: [
+        ("another method", METHODS, {"amr": ["pwd", "mfa"]}, {"amr": ["pwd", "otp"]}),
+        ("one of two is enough", METHODS, {"amr": ["hwk"]}, {"amr": ["HWK"]}),
+        ("missing", METHODS, {"amr": ["mfa"]}, {}),
+        ("empty", METHODS, {"amr": ["mfa"]}, {"amr": []}),
+        ("a string", METHODS, {"amr": ["mfa"]}, {"amr": "mfa"}),
+        ("an object", METHODS, {"amr": ["mfa"]}, {"amr": {"mfa": True}}),
+        ("a list in the list", METHODS, {"amr": ["mfa"]}, {"amr": ["mfa", ["pwd"]]}),
     ],
     Code.AUTH_TIME_MISSING: [
         ("missing", AGED, {"auth_time": NOW}, {}),
@@ -257,22 +296,59 @@ def test_verify_id_token_one_claim_wrong_is_refused(
     assert caught.value.__context__ is None
 
 
+def test_validate_vtm_without_a_declared_trust_mark_is_vtm_invalid() -> None:
+    validate_vtm({"vtm": MARK}, vtm=MARK)
+    for sent in ({}, {"vtm": ""}, {"vtm": MARK}):
+        with raises(Code.VTM_INVALID):
+            validate_vtm(sent, vtm="")
+
+
+@pytest.mark.parametrize(
+    ("sent", "vtm", "vot"),
+    [
+        (P9, MARK, "P9.Cp.Cd"),
+        (P9, "", ""),
+        (P9, f"{MARK}/", ""),
+        ({**P9, "vtm": None}, MARK, ""),
+        ({**P9, "vot": "gold"}, MARK, ""),
+        ({**P9, "vot": ["P9"]}, MARK, ""),
+        ({}, "", ""),
+    ],
+)
+def test_vector_of_trust_is_known_only_under_the_declared_trust_mark(sent: Any, vtm: str, vot: str) -> None:
+    assert find_vector_of_trust(sent, vtm=vtm) == vot
+
+
 def test_verify_id_token_every_code_of_r6_has_a_table() -> None:
     of_the_envelope = {Code.TOKEN_MALFORMED, Code.ALG_NOT_ALLOWED, Code.SIGNATURE_INVALID, Code.TYP_INVALID}
+    of_the_envelope |= {Code.ENCRYPTION_UNDECLARED, Code.ENCRYPTION_MISSING, Code.DECRYPTION_FAILED}
     assert {code for code in Code if code.rule == "R6"} == set(TABLES) | of_the_envelope
 
 
-@pytest.mark.parametrize("alg", ["PS256", "ES256", "EdDSA", "RS256"])
+@pytest.mark.parametrize("alg", SIGNATURE_ALGORITHMS)
 def test_verify_id_token_each_alg_passes_when_it_is_declared(verify: Verify, sign: Sign, alg: str) -> None:
-    others = tuple(other for other in ("PS256", "ES256", "EdDSA", "RS256") if other != alg)
+    others = tuple(other for other in SIGNATURE_ALGORITHMS if other != alg)
     token = sign(claims(), alg=alg)
-    assert verify(token) == verify(token, id_token_signed_response_alg=(alg,)) == claims()
+    assert verify(token, id_token_signed_response_alg=(alg,)) == claims()
     with raises(Code.ALG_NOT_ALLOWED) as caught:
         verify(token, id_token_signed_response_alg=others)
     assert caught.value.code == "alg_not_allowed"
 
 
-@pytest.mark.parametrize("alg", ["none", "None", "HS256", "HS512", "RS512", "ES256K", "es256", ""])
+@pytest.mark.parametrize("alg", ["PS256", "ES256", "EdDSA", "Ed25519", "RS256"])
+def test_verify_id_token_alg_of_the_default_passes(verify: Verify, sign: Sign, alg: str) -> None:
+    assert verify(sign(claims(), alg=alg)) == claims()
+
+
+@pytest.mark.parametrize("alg", ["PS384", "PS512", "ES384", "ES512", "RS384", "RS512"])
+def test_verify_id_token_other_alg_must_be_declared(verify: Verify, sign: Sign, alg: str) -> None:
+    token = sign(claims(), alg=alg)
+    assert verify(token, id_token_signed_response_alg=(alg,)) == claims()
+    with raises(Code.ALG_NOT_ALLOWED):
+        verify(token)
+
+
+@pytest.mark.parametrize("alg", ["none", "None", "HS256", "HS512", "RS1", "ES256K", "Ed448", "es256", ""])
 def test_verify_id_token_unsupported_alg_is_refused_even_when_declared(verify: Verify, sign: Sign, alg: str) -> None:
     token = sign(claims(), alg="RS256", header={"alg": alg})
     for declared in ({}, {"id_token_signed_response_alg": (alg,)}):
@@ -319,10 +395,19 @@ def test_verify_id_token_damaged_after_signing_is_signature_invalid(
 
 
 def test_verify_id_token_alg_swapped_between_rsa_paddings_is_signature_invalid(verify: Verify, sign: Sign) -> None:
-    for alg, claimed in (("PS256", "RS256"), ("RS256", "PS256")):
-        assert verify(sign(claims(), alg=alg)) == claims()
+    for alg, claimed in (("PS256", "RS256"), ("RS256", "PS256"), ("PS384", "PS256"), ("RS512", "RS256")):
+        assert verify(sign(claims(), alg=alg), id_token_signed_response_alg=(alg,)) == claims()
         with raises(Code.SIGNATURE_INVALID):
-            verify(sign(claims(), alg=alg, header={"alg": claimed}))
+            verify(sign(claims(), alg=alg, header={"alg": claimed}), id_token_signed_response_alg=(alg, claimed))
+
+
+@pytest.mark.parametrize(("alg", "kid"), [("ES256", "p384"), ("ES384", "p256"), ("ES512", "p384"), ("ES384", "p521")])
+def test_verify_id_token_key_on_another_curve_is_key_not_found(verify: Verify, sign: Sign, alg: str, kid: str) -> None:
+    """RFC 7518 3.4: ES256 is P-256 with SHA-256, ES384 is P-384 with SHA-384, ES512 is P-521 with SHA-512."""
+    declared = {"id_token_signed_response_alg": (alg,)}
+    assert verify(sign(claims(), alg=alg), **declared) == claims()
+    with raises(KeyNotFound):
+        verify(sign(claims(), alg=alg, header={"kid": kid}), **declared)
 
 
 def test_verify_id_token_unknown_kid_is_key_not_found(verify: Verify, sign: Sign) -> None:
@@ -405,18 +490,21 @@ def test_verify_id_token_unsigned_nonce_is_never_looked_up(
 
 
 @pytest.mark.parametrize(
-    ("alg", "name"), [("PS256", "sha256"), ("ES256", "sha256"), ("RS256", "sha256"), ("EdDSA", "sha512")]
+    ("alg", "name"),
+    [(f"{family}{bits}", f"sha{bits}") for family in ("PS", "ES", "RS") for bits in (256, 384, 512)]
+    + [("EdDSA", "sha512"), ("Ed25519", "sha512")],
 )
 def test_verify_id_token_at_hash_uses_the_hash_of_alg(verify: Verify, sign: Sign, alg: str, name: str) -> None:
     def at_hash(name: str) -> str:
         digest = hashlib.new(name, ACCESS_TOKEN.encode()).digest()
         return encode_b64url(digest[: len(digest) // 2])
 
-    other = {"sha256": "sha512", "sha512": "sha256"}[name]
+    declared = {"id_token_signed_response_alg": (alg,)}
     assert at_hash("sha256") == AT_HASH
-    assert verify(sign(claims(at_hash=at_hash(name)), alg=alg))["at_hash"] == at_hash(name)
-    with raises(Code.AT_HASH_INVALID):
-        verify(sign(claims(at_hash=at_hash(other)), alg=alg))
+    assert verify(sign(claims(at_hash=at_hash(name)), alg=alg), **declared)["at_hash"] == at_hash(name)
+    for other in {"sha256", "sha384", "sha512"} - {name}:
+        with raises(Code.AT_HASH_INVALID):
+            verify(sign(claims(at_hash=at_hash(other)), alg=alg), **declared)
 
 
 def test_verify_id_token_public_subject_may_look_like_an_address(verify: Verify, sign: Sign) -> None:
@@ -427,7 +515,7 @@ def test_verify_id_token_public_subject_may_look_like_an_address(verify: Verify,
 
 
 def test_verify_id_token_auth_time_and_acr_are_not_checked_unless_requested(verify: Verify, sign: Sign) -> None:
-    token = sign(claims(auth_time="never", acr=["x"]))
+    token = sign(claims(auth_time="never", acr=["x"], vot=7, vtm="", amr="pwd"))
     assert verify(token)["auth_time"] == "never"
     assert parse_numeric_date("never") is None
 

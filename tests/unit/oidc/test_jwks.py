@@ -14,6 +14,7 @@ from django_phi_oidc.errors import Code, KeyNotFound, MetadataError
 from django_phi_oidc.oidc.jose import decode_b64url, encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.jwks import JSONWebKeySet, VerificationKey, parse_jwks
 from tests.support.error_codes import raises
+from tests.support.roca import create_roca_key
 
 # RFC 7515 appendix A.3 and RFC 8037 appendix A.
 ES256_JWK = {
@@ -45,16 +46,19 @@ ANY_JSON = st.recursive(
 
 def jwk_of(kind: str) -> dict[str, Any]:
     """Return a new public JWK."""
-    if kind.startswith("RSA"):
-        key = rsa.generate_private_key(65537, int(kind.removeprefix("RSA-")))
-        jwk = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
-    elif kind.startswith("P-"):
-        curve = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}[kind]
-        jwk = ECAlgorithm.to_jwk(ec.generate_private_key(curve).public_key(), as_dict=True)
-    else:
-        jwk = OKPAlgorithm.to_jwk(ed448.Ed448PrivateKey.generate().public_key(), as_dict=True)
+    create: dict[str, Callable[[], Any]] = {
+        "RSA-2048": lambda: rsa.generate_private_key(65537, 2048),
+        "RSA-1024": lambda: rsa.generate_private_key(65537, 1024),
+        "RSA of ROCA": create_roca_key,
+        "P-256": lambda: ec.generate_private_key(ec.SECP256R1()),
+        "P-384": lambda: ec.generate_private_key(ec.SECP384R1()),
+        "P-521": lambda: ec.generate_private_key(ec.SECP521R1()),
+        "Ed448": ed448.Ed448PrivateKey.generate,
+    }
+    algorithm: Any = {"R": RSAAlgorithm, "P": ECAlgorithm, "E": OKPAlgorithm}[kind[0]]
+    jwk: dict[str, Any] = algorithm.to_jwk(create[kind]().public_key(), as_dict=True)
     jwk.pop("key_ops", None)
-    return dict(jwk)
+    return jwk
 
 
 def parsed(*jwks: Any) -> tuple[VerificationKey, ...]:
@@ -64,6 +68,7 @@ def parsed(*jwks: Any) -> tuple[VerificationKey, ...]:
 EC_X = ES256_JWK["x"]
 READ_PAIRS = [
     pytest.param(ES256_JWK, {**ES256_JWK, "crv": "P-384"}, id="another curve named"),
+    pytest.param(ES256_JWK, {**ES256_JWK, "crv": ["P-256"]}, id="crv is a list"),
     pytest.param(ES256_JWK, {**ES256_JWK, "crv": "secp256k1"}, id="secp256k1 named"),
     pytest.param(ES256_JWK, {**ES256_JWK, "y": EC_X}, id="a point off the curve"),
     pytest.param(ES256_JWK, {**ES256_JWK, "y": 7}, id="y is a number"),
@@ -89,7 +94,9 @@ READ_PAIRS = [
     pytest.param({**ES256_JWK, "key_ops": ["verify"]}, {**ES256_JWK, "key_ops": [{}]}, id="key_ops of objects"),
     pytest.param(ED25519_JWK, {**ED25519_JWK, "crv": "X25519"}, id="X25519"),
     pytest.param(ED25519_JWK, {**ED25519_JWK, "x": encode_b64url(b"\1" * 31)}, id="31 octets"),
-    pytest.param(jwk_of("P-256"), jwk_of("P-384"), id="P-384"),
+    pytest.param(jwk_of("P-384"), {**jwk_of("P-384"), "crv": "P-521"}, id="P-384 as P-521"),
+    pytest.param(jwk_of("P-521"), {**jwk_of("P-521"), "x": encode_b64url(b"\1" * 65)}, id="x of P-521 with 65 octets"),
+    pytest.param(jwk_of("RSA-2048"), jwk_of("RSA of ROCA"), id="RSA modulus with the ROCA fingerprint"),
     pytest.param(ED25519_JWK, jwk_of("Ed448"), id="Ed448"),
     pytest.param(jwk_of("RSA-2048"), jwk_of("RSA-1024"), id="RSA of 1024 bits"),
 ]
@@ -165,6 +172,7 @@ FITTING_PAIRS = [
     pytest.param([{**EC, "key_ops": ["verify"]}], "1", [{**EC, "key_ops": ["sign"]}], "1", id="key_ops"),
     pytest.param([{**EC, "key_ops": ["sign", "verify"]}], "1", [{**EC, "key_ops": []}], "1", id="key_ops empty"),
     pytest.param([EC], "1", [{**ED25519_JWK, "kid": "1"}], "1", id="kty"),
+    pytest.param([EC], "1", [{**jwk_of("P-384"), "kid": "1"}], "1", id="curve"),
     pytest.param([EC], None, [EC, {**EC, "kid": "2"}], None, id="two fit a token without kid"),
     pytest.param([EC, {**EC, "kid": "2", "use": "enc"}], None, [], None, id="none fits"),
     pytest.param([EC, {**EC, "kid": "2"}], "2", [EC, EC], "1", id="one kid, two keys"),
@@ -177,7 +185,7 @@ FITTING_PAIRS = [
 def test_get_key_one_mismatch_is_key_not_found(
     accepted: list[Any], kid: str | None, refused: list[Any], refused_kid: str | None
 ) -> None:
-    assert JSONWebKeySet(keys=parsed(*accepted)).get_key(kid=kid, alg="ES256").kty == "EC"
+    assert JSONWebKeySet(keys=parsed(*accepted)).get_key(kid=kid, alg="ES256").can_verify("ES256")
     with raises(KeyNotFound) as caught:
         JSONWebKeySet(keys=parsed(*refused)).get_key(kid=refused_kid, alg="ES256")
     assert caught.value.code == "key_not_found"
@@ -211,30 +219,47 @@ def test_verify_example_of_rfc_8037_a4_is_valid_only_for_its_bytes() -> None:
     assert not key.verify("ES256", ED25519_INPUT, signature)
 
 
-@pytest.mark.parametrize("alg", ["PS256", "RS256", "ES256", "EdDSA"])
+@pytest.mark.parametrize(
+    ("declared", "alg", "verifies"),
+    [
+        (None, "Ed25519", True),
+        (None, "EdDSA", True),
+        ("EdDSA", "Ed25519", True),
+        ("Ed25519", "EdDSA", True),
+        ("ES256", "Ed25519", False),
+        ("Ed448", "EdDSA", False),
+    ],
+)
+def test_key_of_either_name_of_ed25519_verifies_both(declared: str | None, alg: str, verifies: bool) -> None:
+    """RFC 9864 2.2."""
+    (key,) = parsed({**ED25519_JWK, **({"alg": declared} if declared else {})})
+    signature = parse_compact_jws(f"eyJhbGciOiJFZERTQSJ9.e30.{ED25519_SIGNATURE}").signature
+    assert key.verify(alg, ED25519_INPUT, signature) is verifies
+
+
+ALGS = ("PS256", "PS384", "PS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA")
+
+
+@pytest.mark.parametrize("alg", ALGS)
 def test_verify_signature_is_valid_only_for_its_alg(keys: JSONWebKeySet, sign: Callable[..., str], alg: str) -> None:
     jws = parse_compact_jws(sign({"sub": "x"}, alg=alg))
     key = keys.get_key(kid=jws.kid, alg=alg)
     assert key.verify(alg, jws.signing_input, jws.signature)
-    assert not any(
-        key.verify(other, jws.signing_input, jws.signature)
-        for other in ("PS256", "RS256", "ES256", "EdDSA")
-        if other != alg
-    )
+    assert not any(key.verify(other, jws.signing_input, jws.signature) for other in ALGS if other != alg)
     assert not key.verify(alg, jws.signing_input, b"")
     assert not key.verify(alg, jws.signing_input, jws.signature + b"\0")
 
 
-@pytest.mark.parametrize("kid", ["rsa", "p256", "ed25519"])
+@pytest.mark.parametrize("kid", ["rsa", "p256", "p384", "p521", "ed25519"])
 @settings(max_examples=30)
 @given(signature=st.binary(max_size=300), signing_input=st.binary(max_size=10))
 def test_verify_any_signature_is_false(keys: JSONWebKeySet, kid: str, signature: bytes, signing_input: bytes) -> None:
     (key,) = (key for key in keys.keys if key.kid == kid)
-    assert not any(key.verify(alg, signing_input, signature) for alg in ("PS256", "RS256", "ES256", "EdDSA"))
+    assert not any(key.verify(alg, signing_input, signature) for alg in ALGS)
 
 
 @given(
-    base=st.sampled_from([0, 1, 2]),
+    base=st.sampled_from([0, 1, 2, 3, 4]),
     name=st.sampled_from(["kty", "kid", "alg", "use", "key_ops", "crv", "x", "y", "n", "e"]),
     value=ANY_JSON | st.binary(min_size=1, max_size=300).map(encode_b64url),
 )
@@ -243,7 +268,7 @@ def test_parse_jwks_any_member_gives_a_usable_key_or_none(
 ) -> None:
     keys = parsed({**jwks["keys"][base], name: value})
     assert len(keys) <= 1
-    assert not any(key.verify(alg, b"x", b"y" * 64) for key in keys for alg in ("PS256", "RS256", "ES256", "EdDSA"))
+    assert not any(key.verify(alg, b"x", b"y" * 64) for key in keys for alg in ALGS)
 
 
 @given(ANY_JSON)

@@ -1,6 +1,7 @@
 """R9: each rule refuses, next to an accepted token that differs in one thing. Spec: Back-Channel Logout 2.4, 2.6."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,10 +15,11 @@ from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.logout_token import (
     BACKCHANNEL_LOGOUT_EVENT,
     LogoutToken,
-    get_logout_token_declaration,
+    address_logout_token,
     verify_logout_token,
 )
 from django_phi_oidc.oidc.refresh import verify_refreshed_id_token
+from tests.support.encrypted_tokens import ENCRYPTION_KEYS, encrypt_token
 from tests.support.error_codes import raises
 from tests.unit.oidc.conftest import ISSUER
 
@@ -379,7 +381,7 @@ def declared(declare: Declare) -> list[ProviderDeclaration]:
 def test_declaration_has_the_issuer_and_client_of_the_token(
     sign: Sign, declared: list[ProviderDeclaration], changes: dict[str, Any], name: str
 ) -> None:
-    assert get_logout_token_declaration(sign(claims(**changes)), declared).name == name
+    assert address_logout_token(sign(claims(**changes)), declared).declaration.name == name
 
 
 @pytest.mark.parametrize(
@@ -397,8 +399,45 @@ def test_unknown_issuer_or_audience_is_refused_before_a_key_is_selected(
     sign: Sign, declared: list[ProviderDeclaration], token: Callable[[Sign], str], rule: str
 ) -> None:
     with raises(LogoutTokenInvalid) as raised:
-        get_logout_token_declaration(token(sign), declared)
+        address_logout_token(token(sign), declared)
     assert raised.value.rule == rule
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        (lambda sign: encrypt_token(sign(claims())), "portal"),
+        (lambda sign: encrypt_token(sign(claims(aud="lab"))), "lab"),
+        (lambda sign: sign(claims(iss="https://other.example")), "other"),
+        (lambda sign: sign(claims()), "encryption_missing"),
+        (lambda sign: encrypt_token(sign(claims(iss="https://other.example"))), "iss_invalid"),
+        (lambda sign: encrypt_token(sign(claims(aud="unknown"))), "aud_invalid"),
+        (lambda sign: encrypt_token(sign(claims()), kid="x"), "decryption_failed"),
+        (lambda sign: encrypt_token("nonsense"), "token_malformed"),
+    ],
+)
+def test_logout_token_is_encrypted_exactly_if_id_tokens_are(
+    sign: Sign, declared: list[ProviderDeclaration], token: Callable[[Sign], str], expected: str
+) -> None:
+    """Back-Channel Logout 2.4, 2.6 (1)."""
+    encryption = {"client_keys": ENCRYPTION_KEYS, "id_token_encrypted_response_alg": ("ECDH-ES",)}
+    portal, lab, other = declared
+    declarations = [other, replace(portal, **encryption), replace(lab, **encryption)]
+    try:
+        addressed = address_logout_token(token(sign), declarations)
+        result = addressed.declaration.name
+        assert addressed.signed_token.count(".") == 2
+    except LogoutTokenInvalid as error:
+        result = error.rule
+    assert result == expected
+
+
+def test_encrypted_logout_token_is_refused_if_no_provider_encrypts(
+    sign: Sign, declared: list[ProviderDeclaration]
+) -> None:
+    with raises(LogoutTokenInvalid) as raised:
+        address_logout_token(encrypt_token(sign(claims())), declared)
+    assert raised.value.rule == "encryption_undeclared"
 
 
 def test_logout_token_invalid_message_contains_only_the_code(verify: Verify, sign: Sign) -> None:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +54,7 @@ def response(members: Any, status: int = 200) -> TransportResponse:
     return TransportResponse(status=status, headers={"content-type": "application/json"}, body=body)
 
 
+ES256_PROOFS = {"dpop_signing_alg_values_supported": ["ES256"]}
 ENDPOINTS = [name for name in DOCUMENT if name.endswith(("endpoint", "_uri"))]
 REQUIRED = ["authorization_endpoint", "token_endpoint", "jwks_uri"]
 TABLES: dict[Code, list[tuple[str, dict[str, Any], Any, dict[str, Any], Any]]] = {
@@ -74,6 +77,15 @@ TABLES: dict[Code, list[tuple[str, dict[str, Any], Any, dict[str, Any], Any]]] =
         ("algs as text", {}, document(), {}, document(id_token_signing_alg_values_supported="PS256")),
         ("PAR flag as text", {}, document(), {}, document(require_pushed_authorization_requests="true")),
         ("prompts as text", {}, document(), {}, document(prompt_values_supported="consent")),
+        ("aliases as a list", {}, document(mtls_endpoint_aliases={}), {}, document(mtls_endpoint_aliases=[])),
+        (
+            "an alias is a list",
+            {"client_certificate": Path("/client.pem")},
+            document(mtls_endpoint_aliases={"token_endpoint": f"{OP}/token"}),
+            {"client_certificate": Path("/client.pem")},
+            document(mtls_endpoint_aliases={"token_endpoint": [f"{OP}/token"]}),
+        ),
+        ("DPoP algs as text", {}, document(), {}, document(dpop_signing_alg_values_supported="ES256")),
         ("iss flag as text", {}, document(), {}, document(authorization_response_iss_parameter_supported="true")),
         ("a list", {}, document(), {}, [document()]),
         ("HTML", {}, document(), {}, b"<html></html>"),
@@ -96,6 +108,13 @@ TABLES: dict[Code, list[tuple[str, dict[str, Any], Any, dict[str, Any], Any]]] =
             document(token_endpoint="http://localhost/token"),
             {"allow_loopback_http": True},
             document(token_endpoint="http://localhost.example/token"),
+        ),
+        (
+            "an alias on http",
+            {"client_certificate": Path("/client.pem")},
+            document(mtls_endpoint_aliases={"token_endpoint": "https://mtls.example/token"}),
+            {"client_certificate": Path("/client.pem")},
+            document(mtls_endpoint_aliases={"token_endpoint": "http://mtls.example/token"}),
         ),
         (
             "issuer on http",
@@ -160,6 +179,54 @@ TABLES: dict[Code, list[tuple[str, dict[str, Any], Any, dict[str, Any], Any]]] =
             document(require_pushed_authorization_requests=True),
         ),
     ],
+    Code.PROFILE_UNSUPPORTED: [
+        (
+            "fapi2 without iss in responses",
+            {"profile": "fapi2", "dpop": "require"},
+            document(authorization_response_iss_parameter_supported=True, **ES256_PROOFS),
+            {"profile": "fapi2", "dpop": "require"},
+            document(authorization_response_iss_parameter_supported=False, **ES256_PROOFS),
+        ),
+        (
+            "fapi2 without tokens that are bound to the client certificate",
+            {"profile": "fapi2", "dpop": "never"},
+            document(
+                authorization_response_iss_parameter_supported=True, tls_client_certificate_bound_access_tokens=True
+            ),
+            {"profile": "fapi2", "dpop": "never"},
+            document(authorization_response_iss_parameter_supported=True),
+        ),
+        (
+            "fapi2 without tokens that are bound at all",
+            {"profile": "fapi2", "dpop": "require"},
+            document(authorization_response_iss_parameter_supported=True, **ES256_PROOFS),
+            {"profile": "fapi2", "dpop": "auto"},
+            document(authorization_response_iss_parameter_supported=True, **ES256_PROOFS),
+        ),
+        (
+            "another profile",
+            {"profile": "baseline"},
+            document(authorization_response_iss_parameter_supported=ABSENT),
+            {"profile": "fapi2"},
+            document(authorization_response_iss_parameter_supported=ABSENT),
+        ),
+    ],
+    Code.DPOP_UNSUPPORTED: [
+        (
+            "required, and absent",
+            {"dpop": "auto"},
+            document(),
+            {"dpop": "require"},
+            document(),
+        ),
+        (
+            "without ES256",
+            {"dpop": "require"},
+            document(dpop_signing_alg_values_supported=["RS256", "ES256"]),
+            {"dpop": "require"},
+            document(dpop_signing_alg_values_supported=["RS256"]),
+        ),
+    ],
 }
 ROWS = [pytest.param(error, *row[1:], id=f"{error}: {row[0]}") for error, rows in TABLES.items() for row in rows]
 
@@ -184,14 +251,55 @@ def test_process_metadata_response_one_fault_is_refused(
 
 def test_process_metadata_response_every_code_of_r2_has_a_table() -> None:
     of_keys = {"key_not_found"}  # in test_jwks.py
-    assert {code for code in Code if code.rule == "R2"} - of_keys <= set(TABLES)
+    of_federation = {"entity_statement_invalid", "trust_chain_invalid", "metadata_policy_error"}  # in federation/
+    assert {code for code in Code if code.rule == "R2"} - of_keys - of_federation <= set(TABLES)
 
 
-@pytest.mark.parametrize("status", [201, 204, 301, 404, 500, 503])
+@pytest.mark.parametrize("status", [201, 204, 301, 401, 404])
 def test_process_metadata_response_status_other_than_200_is_metadata_invalid(declare: Declare, status: int) -> None:
     assert process_metadata_response(response(DOCUMENT, 200), declaration=declare())
     with raises(Code.METADATA_INVALID):
         process_metadata_response(response(DOCUMENT, status), declaration=declare())
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 599])
+@pytest.mark.parametrize("process", ["metadata", "keys"])
+def test_process_response_of_an_outage_is_provider_unavailable(
+    declare: Declare, jwks: dict[str, Any], process: str, status: int
+) -> None:
+    def run(status: int) -> object:
+        if process == "metadata":
+            return process_metadata_response(response(DOCUMENT, status), declaration=declare())
+        return process_jwks_response(response(jwks, status))
+
+    assert run(200)
+    with raises(Code.PROVIDER_UNAVAILABLE) as caught:
+        run(status)
+    assert (caught.value.is_provider_fault, caught.value.retry_after) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("named", "declared_issuer", "is_accepted"),
+    [
+        (OP, "", True),
+        (f"{OP}/fhir", "", False),
+        (f"{OP}/fhir", f"{OP}/fhir", True),
+        (f"{OP}/fhir/", f"{OP}/fhir", False),
+        (OP, f"{OP}/fhir", False),
+        (ABSENT, f"{OP}/fhir", False),
+        (ABSENT, "", False),
+    ],
+)
+def test_process_metadata_response_names_exactly_the_declared_metadata_issuer(
+    declare: Declare, named: Any, declared_issuer: str, is_accepted: bool
+) -> None:
+    declared = declare(metadata_url="https://smart.example/x", metadata_issuer=declared_issuer)
+    if is_accepted:
+        metadata = process_metadata_response(response(document(issuer=named)), declaration=declared)
+        assert (metadata.issuer, metadata.metadata_issuer or OP) == (OP, named)
+    else:
+        with raises(Code.ISSUER_MISMATCH):
+            process_metadata_response(response(document(issuer=named)), declaration=declared)
 
 
 def test_process_metadata_response_full_document_is_returned(declare: Declare) -> None:
@@ -228,6 +336,44 @@ def test_process_metadata_response_absent_members_have_their_defaults(declare: D
     assert metadata.require_pushed_authorization_requests is False
     assert metadata.prompt_values_supported == ()
     assert metadata.authorization_response_iss_parameter_supported is False
+
+
+ALIASES = {
+    name: f"https://mtls.example/{name}"
+    for name in (
+        *("token_endpoint", "userinfo_endpoint", "revocation_endpoint", "introspection_endpoint"),
+        "pushed_authorization_request_endpoint",
+    )
+}
+
+
+def test_endpoint_aliases_are_used_with_a_client_certificate_and_no_others(declare: Declare) -> None:
+    """RFC 8705 5. The browser and the keys have no use for a client certificate."""
+    members = document(
+        introspection_endpoint=f"{OP}/introspect",
+        mtls_endpoint_aliases={
+            **ALIASES,
+            "authorization_endpoint": "https://mtls.example/",
+            "jwks_uri": "https://x.y/",
+        },
+    )
+    without = process_metadata_response(response(members), declaration=declare())
+    assert without == process_metadata_response(
+        response({**members, "mtls_endpoint_aliases": {}}), declaration=declare()
+    )
+    declaration = declare(client_certificate=Path("/client.pem"))
+    metadata = process_metadata_response(response(members), declaration=declaration)
+    assert metadata == replace(without, **ALIASES)
+    assert process_metadata_response(response(document()), declaration=declaration).token_endpoint == f"{OP}/token"
+
+
+def test_endpoint_alias_does_not_replace_an_override(declare: Declare) -> None:
+    overrides = (("token_endpoint", "https://other.example/token"),)
+    declaration = declare(client_certificate=Path("/client.pem"), metadata_overrides=overrides)
+    members = document(mtls_endpoint_aliases=ALIASES)
+    metadata = process_metadata_response(response(members), declaration=declaration)
+    assert metadata.token_endpoint == "https://other.example/token"
+    assert metadata.userinfo_endpoint == ALIASES["userinfo_endpoint"]
 
 
 @pytest.mark.parametrize(
@@ -303,11 +449,15 @@ def test_validate_https_url_any_text_is_accepted_or_transport_not_https(url: str
         ("https://op.example/tenant/", "https://op.example/tenant/.well-known/openid-configuration"),
     ],
 )
-def test_metadata_url_issuer_with_or_without_slash_is_that_of_discovery_4_1(issuer: str, url: str) -> None:
+def test_metadata_url_issuer_with_or_without_slash_is_that_of_discovery_4_1(
+    declare: Declare, issuer: str, url: str
+) -> None:
     assert build_metadata_url(issuer) == url
-    request = build_metadata_request(issuer=issuer)
+    request = build_metadata_request(declare(issuer=issuer))
     assert (request.method, request.url, request.body) == ("GET", url, None)
     assert request.headers == {"Accept": "application/json"}
+    elsewhere = "https://meta.example/.well-known/wallet-openid-configuration?v=1"
+    assert build_metadata_request(declare(issuer=issuer, metadata_url=elsewhere)).url == elsewhere
 
 
 def test_build_jwks_request_metadata_gives_a_get_of_jwks_uri(metadata: ProviderMetadata) -> None:
@@ -317,9 +467,9 @@ def test_build_jwks_request_metadata_gives_a_get_of_jwks_uri(metadata: ProviderM
 
 
 def test_process_jwks_response_status_other_than_200_is_metadata_invalid(jwks: dict[str, Any]) -> None:
-    assert len(process_jwks_response(response(jwks)).keys) == 3
+    assert len(process_jwks_response(response(jwks)).keys) == len(jwks["keys"])
     with raises(Code.METADATA_INVALID):
-        process_jwks_response(response(jwks, 500))
+        process_jwks_response(response(jwks, 404))
 
 
 ANY_JSON = st.recursive(
@@ -347,13 +497,22 @@ def test_process_metadata_response_any_response_is_processed_or_refused_by_our_e
 @pytest.mark.parametrize(
     ("issuer", "urls"),
     [
-        ("https://op.example", ["https://op.example/.well-known/oauth-authorization-server"]),
-        ("https://op.example/", ["https://op.example/.well-known/oauth-authorization-server"]),
+        *(
+            (
+                issuer,
+                [
+                    "https://op.example/.well-known/oauth-authorization-server",
+                    "https://op.example/.well-known/smart-configuration",
+                ],
+            )
+            for issuer in ("https://op.example", "https://op.example/")
+        ),
         (
             "https://op.example:8443/o/a",
             [
                 "https://op.example:8443/.well-known/oauth-authorization-server/o/a",
                 "https://op.example:8443/o/a/.well-known/oauth-authorization-server",
+                "https://op.example:8443/o/a/.well-known/smart-configuration",
             ],
         ),
         (
@@ -361,6 +520,7 @@ def test_process_metadata_response_any_response_is_processed_or_refused_by_our_e
             [
                 "https://op.example/.well-known/oauth-authorization-server/o",
                 "https://op.example/o/.well-known/oauth-authorization-server",
+                "https://op.example/o/.well-known/smart-configuration",
             ],
         ),
     ],

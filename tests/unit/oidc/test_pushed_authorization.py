@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -151,13 +152,15 @@ def test_process_par_response_longest_request_uri_is_accepted(make_response: Mak
     assert process_par_response(response, declaration=declare())["request_uri"] == longest
 
 
-@pytest.mark.parametrize(("status", "provider_fault"), [(400, False), (401, False), (429, False), (500, True)])
+@pytest.mark.parametrize(("status", "provider_fault"), [(400, False), (401, False), (429, True), (500, True)])
 def test_process_par_response_error_is_attributed_to_the_provider_or_client(
     make_response: MakeResponse, declare: Declare, status: int, provider_fault: bool
 ) -> None:
     with raises(PARError) as caught:
-        process_par_response(make_response({"error": "invalid_request"}, status=status), declaration=declare())
+        error, headers = {"error": "invalid_request"}, {"retry-after": "90"}
+        process_par_response(make_response(error, status=status, headers=headers), declaration=declare())
     assert caught.value.is_provider_fault is provider_fault
+    assert caught.value.retry_after == timedelta(seconds=90)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +180,7 @@ def test_process_par_response_error_message_contains_only_registered_codes(
     with raises(PARError) as caught:
         process_par_response(make_response(body, status=400), declaration=declare())
     assert str(caught.value) == f"The PAR endpoint answered 400, error {named} (RFC 9126 2.3)."
+    assert (caught.value.status, caught.value.error) == (400, named)
 
 
 @given(

@@ -66,6 +66,15 @@ def test_build_refresh_request_token_is_only_in_the_body(
     assert "secret" not in repr(request)
 
 
+def test_build_refresh_request_names_the_declared_resource(
+    metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
+) -> None:
+    """RFC 8707 2.2."""
+    declared = declare(resource="https://api.example/fhir")
+    request = build_refresh_request(metadata=metadata, declaration=declared, refresh_token="rt", freshness=freshness)
+    assert parse_qs((request.body or b"").decode())["resource"] == ["https://api.example/fhir"]
+
+
 def test_process_refresh_response_id_token_and_refresh_token_are_optional(
     make_response: MakeResponse, declare: Declare
 ) -> None:

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from django_phi_oidc.config.certificates import read_certificate_chain
 from django_phi_oidc.config.client_keys import parse_client_keys
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import RegistrationRefused
@@ -19,6 +21,8 @@ from django_phi_oidc.oidc.registration import (
 )
 from django_phi_oidc.oidc.transport import TransportResponse
 from tests.support.client_keys import create_private_key_pem
+from tests.support.encrypted_tokens import ENCRYPTION_KEYS
+from tests.support.tls import write_client_certificate
 
 ADDRESSES = ClientURLs(
     callback="https://your.host/callback",
@@ -51,6 +55,8 @@ def test_client_metadata_contains_only_what_is_declared() -> None:
     assert build(replace(DECLARED, subject_type="public"))["subject_type"] == "public"
     assert build(replace(DECLARED, par="require")) == {**PLAIN, "require_pushed_authorization_requests": True}
     assert build(replace(DECLARED, par="never")) == PLAIN
+    assert build(replace(DECLARED, dpop="require")) == {**PLAIN, "dpop_bound_access_tokens": True}
+    assert build(replace(DECLARED, dpop="auto")) == PLAIN
     assert build(replace(DECLARED, max_age=0)) == {**PLAIN, "require_auth_time": True}
     signed = replace(DECLARED, userinfo_signed_response_alg=("ES256", "PS256"))
     assert build(signed) == {**PLAIN, "userinfo_signed_response_alg": "ES256"}
@@ -70,6 +76,64 @@ def test_client_metadata_with_keys_contains_jwks_uri_and_algorithm() -> None:
         **PLAIN,
         "token_endpoint_auth_method": "client_secret_post",
     }
+
+
+def test_client_metadata_with_signed_requests_contains_jwks_uri_and_algorithm() -> None:
+    """RFC 9101 10.5."""
+    keys = parse_client_keys("client_keys", [create_private_key_pem("EC")])
+    assert build(replace(DECLARED, request_object_signing_alg="ES256", client_keys=keys)) == {
+        **PLAIN,
+        "jwks_uri": "https://your.host/jwks",
+        "request_object_signing_alg": "ES256",
+        "require_signed_request_object": True,
+    }
+
+
+def test_client_metadata_with_a_certificate_contains_its_subject_or_jwks_uri(tmp_path: Path) -> None:
+    """RFC 8705 2.1.2, 2.2, 3.4."""
+    path = write_client_certificate(tmp_path / "client.pem")
+    (certificate,) = read_certificate_chain(path)
+    bound = {"tls_client_certificate_bound_access_tokens": True}
+    for method, further in (
+        ("tls_client_auth", {"tls_client_auth_subject_dn": "CN=portal.example"}),
+        ("self_signed_tls_client_auth", {"jwks_uri": "https://your.host/jwks"}),
+        ("client_secret_basic", {}),
+    ):
+        declared = replace(DECLARED, token_endpoint_auth_method=method, client_certificate=path)  # type: ignore[arg-type]
+        metadata = build_client_metadata(
+            declared, client_urls=ADDRESSES, provider_metadata={}, id_token_alg="PS256", certificate=certificate
+        )
+        assert metadata == {**PLAIN, "token_endpoint_auth_method": method, **bound, **further}
+
+
+ENCRYPTION: dict[str, Any] = {
+    "client_keys": ENCRYPTION_KEYS,
+    "id_token_encrypted_response_alg": ("ECDH-ES+A256KW", "ECDH-ES"),
+}
+
+
+def test_client_metadata_with_encryption_has_what_the_provider_offers() -> None:
+    members = {**PLAIN, "jwks_uri": "https://your.host/jwks"}
+    encryption = {"id_token_encrypted_response_alg": "ECDH-ES+A256KW", "id_token_encrypted_response_enc": "A256GCM"}
+    assert build(replace(DECLARED, **ENCRYPTION)) == {**members, **encryption}
+    offered = {
+        "id_token_encryption_alg_values_supported": ["RSA-OAEP", "ECDH-ES"],
+        "id_token_encryption_enc_values_supported": ["A128GCM"],
+        "userinfo_encryption_enc_values_supported": "A128GCM",
+    }
+    encryption = {"id_token_encrypted_response_alg": "ECDH-ES", "id_token_encrypted_response_enc": "A128GCM"}
+    assert build(replace(DECLARED, **ENCRYPTION), **offered) == {**members, **encryption}
+    userinfo: dict[str, Any] = {
+        "userinfo_encrypted_response_alg": ("ECDH-ES",),
+        "userinfo_signed_response_alg": ("ES256",),
+    }
+    assert build(replace(DECLARED, client_keys=ENCRYPTION_KEYS, **userinfo), **offered) == {
+        **members,
+        "userinfo_signed_response_alg": "ES256",
+        "userinfo_encrypted_response_alg": "ECDH-ES",
+        "userinfo_encrypted_response_enc": "A256GCM",
+    }
+    assert build(replace(DECLARED, client_keys=ENCRYPTION_KEYS)) == members
 
 
 @pytest.mark.parametrize(
@@ -172,6 +236,8 @@ def test_member_registered_as_requested_is_not_a_deviation() -> None:
         ({}, {"token_endpoint_auth_method": "none"}, "failure"),
         ({}, {"id_token_signed_response_alg": None}, "failure"),
         ({"userinfo_signed_response_alg": "PS256"}, {"userinfo_signed_response_alg": None}, "failure"),
+        ({"id_token_encrypted_response_alg": "ECDH-ES"}, {"id_token_encrypted_response_alg": None}, "failure"),
+        ({"id_token_encrypted_response_enc": "A256GCM"}, {"id_token_encrypted_response_enc": None}, "failure"),
         ({"jwks_uri": "https://your.host/jwks"}, {"jwks_uri": "https://evil.example/jwks"}, "failure"),
         ({}, {"grant_types": None}, "warning"),
         ({}, {"post_logout_redirect_uris": []}, "warning"),

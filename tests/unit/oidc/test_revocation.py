@@ -17,10 +17,9 @@ from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.revocation import (
     RevocationOutcome,
     build_revocation_request,
-    parse_retry_after,
     process_revocation_response,
 )
-from django_phi_oidc.oidc.transport import TransportResponse
+from django_phi_oidc.oidc.transport import TransportResponse, parse_retry_after
 from tests.support.error_codes import raises
 
 MakeResponse = Callable[..., TransportResponse]
@@ -58,6 +57,28 @@ def test_build_revocation_request_without_endpoint_is_revocation_unsupported(
             freshness=freshness,
         )
     assert caught.value.code == "revocation_unsupported"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (200, {"error": "invalid_client"}, ""),
+        (400, {"error": "invalid_token"}, ""),
+        (400, {"error": "invalid_request"}, "invalid_request"),
+        (400, {"error": "unsupported_token_type"}, "unsupported_token_type"),
+        (401, {"error": "invalid_client"}, "invalid_client"),
+        (401, b"", ""),
+        (403, {"error": "access_denied"}, "access_denied"),
+        (403, {"error": "the token of Jane"}, "other"),
+        (403, {"error": None}, "other"),
+        (403, b"<html>", ""),
+        (503, {"error": "temporarily_unavailable"}, "temporarily_unavailable"),
+    ],
+)
+def test_process_revocation_response_only_registered_errors_are_named(
+    make_response: MakeResponse, status: int, body: Any, error: str
+) -> None:
+    assert process_revocation_response(make_response(body, status=status)).error == error
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,17 @@ from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code, TokenError, TokenResponseError
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata
+from django_phi_oidc.oidc.refresh import process_refresh_response
 from django_phi_oidc.oidc.token import (
     ReceivedToken,
     TokenResponse,
     build_token_request,
     extract_received_tokens,
+    list_accepted_token_types,
     process_token_response,
 )
 from django_phi_oidc.oidc.transport import TransportResponse
+from tests.support.encrypted_tokens import ENCRYPTION_KEYS, encrypt_token
 from tests.support.error_codes import raises
 
 MEMBERS = {"access_token": "at", "token_type": "Bearer", "id_token": "a.b.c", "expires_in": 300, "refresh_token": "rt"}
@@ -33,6 +36,24 @@ Declare = Callable[..., ProviderDeclaration]
 
 def members(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**MEMBERS, **changes}.items() if value is not ABSENT}
+
+
+def test_build_token_request_names_the_declared_resource(
+    metadata: ProviderMetadata, declare: Declare, freshness: AssertionFreshness
+) -> None:
+    """RFC 8707 2.2."""
+    sent = {}
+    for resource in ("", "https://api.example/fhir"):
+        request = build_token_request(
+            metadata=metadata,
+            declaration=declare(resource=resource),
+            code="c",
+            redirect_uri="https://rp.example/cb",
+            code_verifier="v",
+            freshness=freshness,
+        )
+        sent[resource] = parse_qs((request.body or b"").decode()).get("resource")
+    assert sent == {"": None, "https://api.example/fhir": ["https://api.example/fhir"]}
 
 
 def test_build_token_request_code_is_only_in_the_body(
@@ -147,7 +168,7 @@ def test_process_token_response_every_code_of_r5_has_a_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "provider_fault"), [(200, False), (400, False), (401, False), (500, True), (503, True)]
+    ("status", "provider_fault"), [(200, False), (400, False), (401, False), (429, True), (500, True), (503, True)]
 )
 def test_process_token_response_error_is_attributed_to_the_provider_or_client(
     make_response: MakeResponse, declare: Declare, status: int, provider_fault: bool
@@ -158,7 +179,11 @@ def test_process_token_response_error_is_attributed_to_the_provider_or_client(
 
 
 @pytest.mark.parametrize(
-    ("sent", "named"), [("invalid_grant", "invalid_grant"), ("code-8c2f", "other"), (["x"], "other"), (None, "other")]
+    ("sent", "named"),
+    [
+        *(("invalid_grant", "invalid_grant"), ("invalid_dpop_proof", "invalid_dpop_proof")),
+        *(("code-8c2f", "other"), (["x"], "other"), (None, "other")),
+    ],
 )
 def test_process_token_response_error_message_contains_only_registered_codes(
     make_response: MakeResponse, declare: Declare, sent: Any, named: str
@@ -343,3 +368,54 @@ def test_process_token_response_any_response_is_processed_or_refused_by_our_erro
         if isinstance(result, TokenResponse):
             values = {token.value for token in received}
             assert {result.access_token, result.refresh_token} - {""} <= values
+
+
+@pytest.mark.parametrize(
+    ("dpop", "has_proof", "token_type", "is_accepted"),
+    [
+        ("never", False, "Bearer", True),
+        ("never", False, "DPoP", False),
+        ("auto", False, "DPoP", False),
+        ("auto", True, "Bearer", True),
+        ("auto", True, "dpop", True),
+        ("require", True, "DPOP", True),
+        ("require", True, "Bearer", False),
+        ("require", False, "Bearer", False),
+        ("require", True, "mac", False),
+    ],
+)
+def test_token_type_is_accepted_as_declared(
+    dpop: Any, has_proof: bool, token_type: str, is_accepted: bool, declare: Declare, make_response: MakeResponse
+) -> None:
+    declaration = declare(dpop=dpop)
+    types = list_accepted_token_types(declaration, has_proof=has_proof)
+    response = make_response(members(token_type=token_type))
+    if is_accepted:
+        accepted = process_token_response(response, declaration=declaration, token_types=types).token_type
+        assert accepted.lower() == token_type.lower()
+        return
+    with raises(Code.TOKEN_TYPE_UNSUPPORTED):
+        process_token_response(response, declaration=declaration, token_types=types)
+
+
+@pytest.mark.parametrize("process", [process_token_response, process_refresh_response])
+def test_id_token_is_decrypted_exactly_if_that_is_declared(
+    make_response: MakeResponse, declare: Declare, process: Callable[..., TokenResponse]
+) -> None:
+    encrypted = declare(client_keys=ENCRYPTION_KEYS, id_token_encrypted_response_alg=("ECDH-ES",))
+    received = make_response(members(id_token=encrypt_token("a.b.c")))
+    assert process(received, declaration=encrypted).id_token == "a.b.c"
+    with raises(Code.ENCRYPTION_UNDECLARED):
+        process(received, declaration=declare(client_keys=ENCRYPTION_KEYS))
+    with raises(Code.ENCRYPTION_MISSING):
+        process(make_response(members()), declaration=encrypted)
+    with raises(Code.DECRYPTION_FAILED):
+        process(make_response(members(id_token=encrypt_token("a.b.c", kid="x"))), declaration=encrypted)
+
+
+def test_refresh_without_id_token_is_accepted_if_they_are_encrypted(
+    make_response: MakeResponse, declare: Declare
+) -> None:
+    encrypted = declare(client_keys=ENCRYPTION_KEYS, id_token_encrypted_response_alg=("ECDH-ES",))
+    response = make_response(members(id_token=ABSENT))
+    assert process_refresh_response(response, declaration=encrypted).id_token == ""

@@ -1,10 +1,32 @@
 """Requests and responses show no secrets; media types. Spec: RFC 9110 8.3.1."""
 
 import dataclasses
+from datetime import timedelta
 
 import pytest
 
-from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse, get_media_type
+from django_phi_oidc.errors import Code, TransportError
+from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse, get_media_type, raise_for_outage
+
+
+@pytest.mark.parametrize("status", [100, 200, 302, 400, 404, 428, 430, 499])
+def test_status_that_is_no_outage_raises_nothing(status: int) -> None:
+    response = TransportResponse(status=status, headers={"retry-after": "5"}, body=b"")
+    assert raise_for_outage(response) is None
+    with pytest.raises(TransportError):
+        raise_for_outage(dataclasses.replace(response, status=503))
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 599])
+@pytest.mark.parametrize(("header", "seconds"), [("5", 5), ("-5", None), ("soon", None), (None, None)])
+def test_outage_has_the_time_that_the_provider_asks_to_wait(
+    status: int, header: str | None, seconds: int | None
+) -> None:
+    headers = {} if header is None else {"retry-after": header}
+    with pytest.raises(TransportError) as caught:
+        raise_for_outage(TransportResponse(status=status, headers=headers, body=b""))
+    assert caught.value.code is Code.PROVIDER_UNAVAILABLE
+    assert caught.value.retry_after == (None if seconds is None else timedelta(seconds=seconds))
 
 
 def test_request_repr_shows_only_method_and_path() -> None:

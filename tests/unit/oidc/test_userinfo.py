@@ -16,6 +16,7 @@ from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.transport import TransportResponse
 from django_phi_oidc.oidc.userinfo import build_userinfo_request, process_userinfo_response
+from tests.support.encrypted_tokens import ENCRYPTION_KEYS, encrypt_token
 from tests.support.error_codes import raises
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
@@ -273,3 +274,47 @@ def test_process_userinfo_response_any_signed_claims_are_processed_or_refused_by
     except (UserInfoError, KeyNotFound) as error:
         result = error
     assert isinstance(result, dict | UserInfoError | KeyNotFound)
+
+
+ENCRYPTED: dict[str, Any] = {
+    **ES256,
+    "client_keys": ENCRYPTION_KEYS,
+    "userinfo_encrypted_response_alg": ("ECDH-ES",),
+    "userinfo_encrypted_response_enc": ("A256GCM",),
+}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "refused", "code"),
+    [
+        (encrypt_token, lambda token: token, "encryption_missing"),
+        (encrypt_token, lambda token: encrypt_token(token, enc="A128GCM"), "alg_not_allowed"),
+        (encrypt_token, lambda token: encrypt_token(token, kid="x"), "decryption_failed"),
+        (encrypt_token, lambda token: encrypt_token(token, cty="json"), "token_malformed"),
+        (encrypt_token, lambda token: encrypt_token(token.rpartition(".")[0] + ".AAAA"), "signature_invalid"),
+        (encrypt_token, lambda token: encrypt_token('{"sub":"x"}'), "token_malformed"),
+    ],
+)
+def test_process_userinfo_response_encrypted_with_one_fault_is_refused(
+    make_response: MakeResponse,
+    process: Process,
+    sign: Sign,
+    accepted: Callable[[str], str],
+    refused: Callable[[str], str],
+    code: str,
+) -> None:
+    """Core 5.3.2: signed, then encrypted."""
+    token = sign(SIGNED)
+    assert process(make_response(accepted(token).encode(), content_type="application/jwt"), **ENCRYPTED) == SIGNED
+    with raises(Code.USERINFO_INVALID, match=code):
+        process(make_response(refused(token).encode(), content_type="application/jwt"), **ENCRYPTED)
+
+
+def test_process_userinfo_response_encrypted_without_a_declaration_is_refused(
+    make_response: MakeResponse, process: Process, sign: Sign
+) -> None:
+    response = make_response(encrypt_token(sign(SIGNED)).encode(), content_type="application/jwt")
+    with raises(Code.USERINFO_INVALID, match="encryption_undeclared"):
+        process(response, **{**ENCRYPTED, "userinfo_encrypted_response_alg": ()})
+    with raises(Code.USERINFO_INVALID):
+        process(make_response(SIGNED), **ENCRYPTED)

@@ -6,6 +6,7 @@ import ssl
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,21 @@ def test_hostile_response_is_refused(
     assert response.body
     assert response.status >= 200
     assert not 300 <= response.status < 400
+
+
+@pytest.mark.parametrize("accepts_redirect", [False, True])
+def test_redirect_is_only_returned_to_a_request_that_accepts_it_and_never_followed(
+    transport: HTTPTransport, tls: ssl.SSLContext, accepts_redirect: bool
+) -> None:
+    with serving(once(reply(b"{}", "Location: /elsewhere", status="302 Found")), tls=tls) as server:
+        request = replace(get(server.url), accepts_redirect=accepts_redirect)
+        if accepts_redirect:
+            response = transport.send(request, timeout_seconds=5.0)
+            assert (response.status, response.headers["location"], response.body) == (302, "/elsewhere", b"")
+        else:
+            with raises(Code.TRANSPORT_REDIRECT):
+                transport.send(request, timeout_seconds=5.0)
+    assert len(server.requests) == 1
 
 
 def test_content_length_over_the_limit_is_refused_before_the_body(

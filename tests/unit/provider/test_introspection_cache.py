@@ -1,9 +1,11 @@
 """The introspection cache: how long a positive result is valid, and what is never stored."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -58,10 +60,21 @@ class IntrospectionStub:
         return json_response(self.answer)
 
     def introspect(
-        self, token: str = "t", *, audience: ResourceServer = AUDIENCE_API, now: datetime = NOW
+        self,
+        token: str = "t",
+        *,
+        audience: ResourceServer = AUDIENCE_API,
+        now: datetime = NOW,
+        proofs: Mapping[str, str] = MappingProxyType({}),
     ) -> AccessToken:
         return introspect_token(
-            token, audience=audience, provider=self.provider, now=now, timeout_seconds=2, cache=self.cache
+            token,
+            audience=audience,
+            provider=self.provider,
+            proofs=proofs,
+            now=now,
+            timeout_seconds=2,
+            cache=self.cache,
         )
 
 
@@ -78,6 +91,18 @@ def op() -> IntrospectionStub:
 
 def cached_for(cache: timedelta) -> ResourceServer:
     return AUDIENCE_API._replace(api=replace(AUDIENCE_API.api, introspection_cache=cache))
+
+
+def test_cached_token_is_refused_without_the_key_that_it_is_bound_to(op: IntrospectionStub) -> None:
+    proofs = {"x5t#S256": "A" * 43}
+    op.answer["cnf"] = proofs
+    refused: list[dict[str, str]] = [{}, {"x5t#S256": "B" * 43}]
+    for wrong in refused:
+        with pytest.raises(AccessTokenInvalid) as fault:
+            op.introspect(proofs=wrong)
+        assert (fault.value.rule, op.request_count) == ("cnf_mismatch", 1)
+        assert op.introspect(proofs=proofs).confirmation == (("x5t#S256", "A" * 43),)
+    assert op.request_count == 1
 
 
 def test_active_token_is_cached_from_the_start_of_the_request(op: IntrospectionStub) -> None:

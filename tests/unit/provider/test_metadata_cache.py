@@ -136,10 +136,11 @@ def test_key_fetch_gets_the_remaining_time(declare: Callable[..., ProviderDeclar
     [
         ({"metadata": {"issuer": "https://elsewhere.test"}}, Code.ISSUER_MISMATCH),
         ({"metadata": {"token_endpoint": 1}}, Code.METADATA_INVALID),
-        ({"status": 503}, Code.METADATA_INVALID),
+        ({"status": 404}, Code.METADATA_INVALID),
+        ({"status": 503}, Code.PROVIDER_UNAVAILABLE),
         ({"error": TransportError(Code.TRANSPORT_UNREACHABLE)}, Code.TRANSPORT_UNREACHABLE),
     ],
-    ids=["issuer", "invalid", "status", "unreachable"],
+    ids=["issuer", "invalid", "status", "outage", "unreachable"],
 )
 def test_refused_metadata_is_not_cached(
     provider: Provider, op: FakeOP, fault: dict[str, Any], error: type[PhiOidcError]
@@ -172,9 +173,9 @@ def test_stale_metadata_is_used_for_an_hour_while_the_provider_is_unreachable(
     assert provider.get_metadata(timeout_seconds=5).issuer == ISSUER
     assert find(provider, "a") == "a"
     clock.now += 2
-    with raises((Code.TRANSPORT_TIMEOUT, Code.METADATA_INVALID)):
+    with raises((Code.TRANSPORT_TIMEOUT, Code.PROVIDER_UNAVAILABLE)):
         provider.get_metadata(timeout_seconds=5)
-    with raises((Code.TRANSPORT_TIMEOUT, Code.METADATA_INVALID)):
+    with raises((Code.TRANSPORT_TIMEOUT, Code.PROVIDER_UNAVAILABLE)):
         find(provider, "a")
 
 

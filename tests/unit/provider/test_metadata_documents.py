@@ -24,6 +24,7 @@ pytestmark = pytest.mark.sqlite
 Declare = Callable[..., ProviderDeclaration]
 OIDC_PATH = "/o/.well-known/openid-configuration"
 INSERTED, APPENDED = "/.well-known/oauth-authorization-server/o", "/o/.well-known/oauth-authorization-server"
+SMART = "/o/.well-known/smart-configuration"
 NOT_FOUND, UNAVAILABLE = reply(status="404 Not Found"), reply(status="503 Service Unavailable")
 REDIRECT = reply(b"", "Location: /login", status="302 Found")
 
@@ -81,7 +82,9 @@ def fetch(op: TwoDocuments, declare: Declare, **options: Any) -> ProviderMetadat
 
 
 @pytest.mark.parametrize(
-    ("path", "paths"), [(INSERTED, [INSERTED]), (APPENDED, [INSERTED, APPENDED])], ids=["inserted", "appended"]
+    ("path", "paths"),
+    [(INSERTED, [INSERTED]), (APPENDED, [INSERTED, APPENDED]), (SMART, [INSERTED, APPENDED, SMART])],
+    ids=["inserted", "appended", "smart"],
 )
 def test_c3_missing_endpoint_is_taken_from_the_document_of_rfc_8414(
     op: TwoDocuments, declare: Declare, path: str, paths: list[str]
@@ -132,8 +135,41 @@ def test_c3_outage_of_the_document_is_no_property_of_the_provider(
     op.responses[INSERTED] = fault
     metadata = fetch(op, declare, revocation="best_effort")
     assert (metadata.revocation_endpoint, metadata.is_partial) == ("", True)
-    with raises(Code.METADATA_INVALID):
+    with raises(Code.PROVIDER_UNAVAILABLE):
         fetch(op, declare)
+
+
+FAPI2 = {
+    **{"profile": "fapi2", "par": "require", "dpop": "require", "id_token_signed_response_alg": ["ES256"]},
+    **{"token_endpoint_auth_method": "tls_client_auth", "client_secret": ""},
+    "client_certificate": "/etc/portal/client.pem",
+}
+BINDING_ROWS = {
+    "dpop": ({"dpop": "require"}, "dpop_signing_alg_values_supported", ["ES256"]),
+    "iss with fapi2": (FAPI2, "authorization_response_iss_parameter_supported", True),
+    "certificate with fapi2": ({**FAPI2, "dpop": "never"}, "tls_client_certificate_bound_access_tokens", True),
+}
+
+
+@pytest.mark.parametrize(("options", "member", "value"), BINDING_ROWS.values(), ids=BINDING_ROWS)
+def test_required_member_is_taken_from_the_document_of_rfc_8414(
+    op: TwoDocuments, declare: Declare, options: dict[str, Any], member: str, value: Any
+) -> None:
+    members = {
+        **{name: f"{op.issuer}/{name}" for name in ("revocation_endpoint", "pushed_authorization_request_endpoint")},
+        "dpop_signing_alg_values_supported": ["ES256"],
+        "authorization_response_iss_parameter_supported": True,
+        "tls_client_certificate_bound_access_tokens": True,
+    }
+    op.responses[OIDC_PATH] = op.document(**{name: members[name] for name in members if name != member})
+    op.responses[INSERTED] = op.document(**{member: value})
+    assert fetch(op, declare, **options).issuer == op.issuer
+    op.responses |= {INSERTED: UNAVAILABLE, APPENDED: UNAVAILABLE}
+    with raises(Code.PROVIDER_UNAVAILABLE):
+        fetch(op, declare, **options)
+    op.responses |= {INSERTED: NOT_FOUND, APPENDED: NOT_FOUND}
+    with raises(Code.DPOP_UNSUPPORTED if member.startswith("dpop") else Code.PROFILE_UNSUPPORTED):
+        fetch(op, declare, **options)
 
 
 class SuspendedAfterOneRequest:
@@ -173,3 +209,36 @@ def test_c3_partial_metadata_is_fresh_for_the_shortest_time(op: TwoDocuments, de
     now[0] = MIN_FRESH_SECONDS + 1
     assert provider.get_metadata(timeout_seconds=5).revocation_endpoint == f"{op.issuer}/revoke"
     transport.close()
+
+
+WALLET = "/auth/realms/wallet/.well-known/wallet-openid-configuration"
+
+
+def test_metadata_url_is_fetched_in_place_of_the_document_below_the_issuer(op: TwoDocuments, declare: Declare) -> None:
+    revocation = {"revocation_endpoint": "https://other.example.test/revoke"}
+    op.responses = {WALLET: op.document(token_endpoint="https://other.example.test/token", **revocation)}
+    url = op.issuer.removesuffix("/o") + WALLET
+    assert fetch(op, declare, metadata_url=url).token_endpoint == "https://other.example.test/token"
+    assert op.paths == [WALLET]
+    op.responses[WALLET] = op.document(issuer=f"{op.issuer}/", **revocation)
+    with raises(Code.ISSUER_MISMATCH):
+        fetch(op, declare, metadata_url=url)
+
+
+def test_smart_configuration_alone_needs_the_members_that_it_lacks(op: TwoDocuments, declare: Declare) -> None:
+    """As at Oracle Health: no OIDC Discovery, and an issuer other than that of ID Tokens."""
+    fhir = op.issuer.removesuffix("/o") + "/r4/tenant"
+    members = {"issuer": fhir, "revocation_endpoint": f"{op.issuer}/revoke", "capabilities": ["sso-openid-connect"]}
+    absent: dict[str, Any] = {"subject_types_supported": [], "id_token_signing_alg_values_supported": []}
+    op.responses = {"/r4/tenant/.well-known/smart-configuration": op.document(**members, **absent)}
+    options = {
+        "metadata_url": f"{fhir}/.well-known/smart-configuration",
+        "subject_type": "public",
+        "metadata_issuer": fhir,
+        "metadata_overrides": {"id_token_signing_alg_values_supported": ["RS256"]},
+    }
+    metadata = fetch(op, declare, **options)
+    assert (metadata.issuer, metadata.revocation_endpoint) == (op.issuer, f"{op.issuer}/revoke")
+    for name, code in (("metadata_issuer", Code.ISSUER_MISMATCH), ("metadata_overrides", Code.ALG_UNSUPPORTED)):
+        with raises(code):
+            fetch(op, declare, **{option: value for option, value in options.items() if option != name})

@@ -31,6 +31,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.request_context import SESSION_KEY
 from django_phi_oidc.errors import KeyMissing, RefreshInsideTransaction, TokenExpired
+from django_phi_oidc.oidc.remedies import REMEDIES
 from django_phi_oidc.sessions import access_tokens, token_refresh
 from django_phi_oidc.sessions.access_tokens import get_access_token
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
@@ -415,6 +416,28 @@ def test_refresh_with_a_faulty_provider_ends_no_session(
     assert revoked(op) == []
     op.intercept = None
     assert get_access_token(session) not in ("", old)
+
+
+@pytest.mark.parametrize(
+    ("sent", "named", "key"),
+    [
+        ("unauthorized_client", "unauthorized_client", "unauthorized_client"),
+        ("invalid_grant", "invalid_grant", "invalid_grant"),
+        ("the token of Jane", "other", "token_error"),
+    ],
+)
+def test_refused_refresh_is_logged_with_the_error_of_the_provider_and_the_cure(
+    sent: str, named: str, key: str, op: DemoProvider, session: uuid.UUID, caplog: pytest.LogCaptureFixture
+) -> None:
+    op.intercept = at_refresh("token", error(400, sent))
+    age(EXPIRED)
+    with pytest.raises(TokenExpired):
+        get_access_token(session)
+    (line,) = [record.getMessage() for record in caplog.records if "was not refreshed" in record.getMessage()]
+    answered = f"token_error: The token endpoint answered 400, error {named} (RFC 6749 5.2)."
+    assert line == f"Session {session} was not refreshed: {answered} {REMEDIES[key]}"
+    ended = [event.reason for event in events(action="session.ended")]
+    assert ended == ([named] if named == "invalid_grant" else [])
 
 
 def test_refresh_with_an_unavailable_provider_ends_no_session(op: DemoProvider, session: uuid.UUID) -> None:

@@ -1,6 +1,9 @@
 """Sessions in the admin: permissions to view and end them, and secrets that no page displays."""
 
+import html
+import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +15,12 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.admin_base import CappedPaginator
 from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.oidc.remedies import REMEDIES, SEE_MANUAL
+from django_phi_oidc.sessions import token_revocation
+from django_phi_oidc.sessions.end_jobs import build_job_url, run_due_jobs
 from django_phi_oidc.sessions.lifecycle import end_session
-from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, SessionEndJob
+from django_phi_oidc.sessions.revocation_descriptions import describe_revocation
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
     REFRESH_TOKEN,
@@ -70,14 +77,15 @@ def test_sessions_need_the_view_permission(admin_with: AdminOf) -> None:
     assert (client.get(SESSIONS).status_code, client.get(REVOCATIONS).status_code) == (403, 200)
 
 
-def test_search_finds_a_user_by_the_full_name(
+def test_search_finds_a_user_by_the_beginning_of_the_user_name(
     op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
 ) -> None:
     person = sign_in()
     _, client = admin_with("view_oidcsession")
     name = person.user.get_username()
     assert str(person.session.pk) in client.get(SESSIONS, {"q": name}).content.decode()
-    assert str(person.session.pk) not in client.get(SESSIONS, {"q": name[:-1]}).content.decode()
+    assert str(person.session.pk) in client.get(SESSIONS, {"q": name[:-1]}).content.decode()
+    assert str(person.session.pk) not in client.get(SESSIONS, {"q": name[1:]}).content.decode()
 
 
 def test_end_now_ends_the_selected_sessions_and_records_the_actor(
@@ -85,7 +93,7 @@ def test_end_now_ends_the_selected_sessions_and_records_the_actor(
 ) -> None:
     chosen, other = sign_in(), sign_in()
     admin, client = admin_with("view_oidcsession", "end_oidcsession")
-    form = {"action": "end_now", "_selected_action": [str(chosen.session.pk)]}
+    form = {"action": "end_now", "_selected_action": [str(chosen.session.pk)], "post": "yes"}
     assert "1 session was ended." in client.post(SESSIONS, form, follow=True).content.decode()
     assert OIDCSession.objects.get(pk=chosen.session.pk).end_reason == "administrator"
     assert {pk for (pk,) in OIDCSession.objects.filter(ended_at=None).values_list("pk")} == {
@@ -108,7 +116,7 @@ def test_end_now_of_many_leaves_their_tokens_to_the_sweep(
     monkeypatch.setattr("django_phi_oidc.sessions.admin.MAX_INLINE_REVOCATIONS", 6)
     chosen = [sign_in() for _ in range(3)]
     _, client = admin_with("view_oidcsession", "end_oidcsession")
-    form = {"_selected_action": [str(chosen[0].session.pk)], "select_across": "1", "action": "end_now"}
+    form = {"_selected_action": [str(chosen[0].session.pk)], "select_across": "1", "action": "end_now", "post": "yes"}
     client.post(f"{SESSIONS}?q={chosen[0].user.get_username()}", form)
     assert len(op.asked) == 2
     assert OIDCSession.objects.filter(ended_at=None).count() == 3
@@ -116,6 +124,30 @@ def test_end_now_of_many_leaves_their_tokens_to_the_sweep(
     client.post(f"{SESSIONS}?ended_at__isempty=1", form)
     assert (OIDCSession.objects.filter(ended_at=None).count(), len(op.asked)) == (0, 2)
     assert client.get(SESSIONS)["Location"].startswith("/admin/login/"), "the administrator's own was among them"
+
+
+def test_end_now_of_more_than_a_request_ends_leads_to_the_progress_page(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_phi_oidc.sessions.admin.MAX_INLINE_SESSIONS", 1)
+    chosen, other = [sign_in(), sign_in()], sign_in()
+    _, client = admin_with("view_oidcsession", "end_oidcsession")
+    form = {"_selected_action": [str(row.session.pk) for row in chosen], "action": "end_now", "post": "yes"}
+    response = client.post(SESSIONS, form)
+    job = SessionEndJob.objects.get()
+    assert (response.status_code, response["Location"]) == (302, build_job_url(job))
+    assert job.total == 2
+    run_due_jobs(clock=clock.now, budget_seconds=10)
+    ended = OIDCSession.objects.exclude(ended_at=None)
+    assert {row.pk for row in ended} == {row.session.pk for row in chosen}
+    assert OIDCSession.objects.get(pk=other.session.pk).ended_at is None
+
+
+def test_list_links_to_the_end_of_many_sessions_only_with_the_permission(admin_with: AdminOf) -> None:
+    link = "/admin/django_phi_oidc/sessionendjob/add/"
+    for permissions, is_shown in ((("view_oidcsession",), False), (("view_oidcsession", "end_oidcsession"), True)):
+        _, client = admin_with(*permissions)
+        assert (f'href="{link}"' in client.get(SESSIONS).content.decode()) == is_shown
 
 
 def test_filters_query_no_table_for_providers_or_row_counts(
@@ -151,7 +183,7 @@ def test_retry_ignores_the_back_off_of_pending_revocations(
     _, client = admin_with("view_pendingrevocation", "retry_pendingrevocation")
     end_session(ended.session.pk, EndReason.LOGOUT, origin=Origin(), now=clock.now())
     pks = [str(pk) for (pk,) in PendingRevocation.objects.values_list("pk")]
-    form = {"action": "retry", "_selected_action": pks}
+    form = {"action": "retry", "_selected_action": pks, "post": "yes"}
     op.answer = answering(500)
     assert "0 of 2 revocations are finished" in client.post(REVOCATIONS, form, follow=True).content.decode()
     op.answer = answering(200)
@@ -161,6 +193,32 @@ def test_retry_ignores_the_back_off_of_pending_revocations(
     assert "2 of 2 revocations are finished" in page
     assert ACCESS_TOKEN not in page
     assert set(PendingRevocation.objects.values_list("status", flat=True)) == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault", "cure"),
+    [
+        (answering(400, {"error": "invalid_request"}), "http_400 invalid_request", SEE_MANUAL),
+        (answering(401), "invalid_client", REMEDIES["invalid_client"]),
+        (answering(200), "", ""),
+    ],
+)
+def test_page_of_a_revocation_shows_the_error_of_the_provider_and_what_to_do(
+    answer: Any, fault: str, cure: str, op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
+) -> None:
+    ended = sign_in()
+    _, client = admin_with("view_pendingrevocation")
+    op.answer = answer
+    end_session(ended.session.pk, EndReason.LOGOUT, origin=Origin(), now=clock.now())
+    token_revocation.retry_due(clock=clock.now, budget_seconds=5, timeout_seconds=5, give_up_after=timedelta(days=3))
+    row = PendingRevocation.objects.first()
+    assert row is not None
+    body = client.get(f"{REVOCATIONS}{row.pk}/change/").content.decode()
+    assert row.last_fault == fault
+    assert describe_revocation(row) in html.unescape(client.get(f"{REVOCATIONS}?status__exact=all").content.decode())
+    shown = re.search(r'<div class="readonly">([^<]*)</div>', body.partition("What to do")[2])
+    assert shown is not None
+    assert html.unescape(shown[1]) == (cure or "-")
 
 
 def test_paginator_counts_up_to_its_limit(

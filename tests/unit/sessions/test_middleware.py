@@ -6,6 +6,7 @@ import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.conf import settings as django_settings
 from django.contrib.sessions.backends.db import SessionStore
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 from django.utils.decorators import sync_and_async_middleware
@@ -53,6 +54,19 @@ def test_middleware_ends_and_revokes_a_session_that_a_request_loses(
     assert OIDCSession.objects.get().end_reason == reason
     assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
     assert set(PendingRevocation.objects.values_list("status", flat=True)) == {RevocationStatus.DONE}
+
+
+@pytest.mark.parametrize("first", ["Session", "Authentication"])
+def test_misplaced_middleware_names_its_place(settings: Any, first: str) -> None:
+    assert Client().get("/public/", secure=True).status_code == 200
+    own = "django_phi_oidc.middleware.RevocationMiddleware"
+    order = [name for name in settings.MIDDLEWARE if name != own]
+    (at,) = [n for n, name in enumerate(order) if name.endswith(f"{first}Middleware")]
+    settings.MIDDLEWARE = [*order[:at], own, *order[at:]]
+    with pytest.raises(ImproperlyConfigured, match=r"must come after SessionMiddleware and AuthenticationMiddleware"):
+        Client().get("/public/", secure=True)
+    with pytest.raises(ImproperlyConfigured, match=r"must come after SessionMiddleware and AuthenticationMiddleware"):
+        get_async("/public/")
 
 
 @pytest.mark.parametrize("page", ["public", "cycle"])
@@ -121,7 +135,7 @@ def test_middleware_under_asgi_uses_a_thread_only_for_database_access(
     now = clock.now()
     request = RequestFactory().get("/")
     request.COOKIES[django_settings.SESSION_COOKIE_NAME] = signed_in.django_key
-    request.session = SessionStore(signed_in.django_key)
+    request.session, request.user = SessionStore(signed_in.django_key), signed_in.user
     # In memory from here on: threads of Django's own session engine are not counted.
     request.session[TIMES_KEY] = [now.timestamp(), now.timestamp(), now.timestamp() - looked_ago]
     hopped: list[Any] = []

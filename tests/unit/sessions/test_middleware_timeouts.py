@@ -24,6 +24,13 @@ from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
+from tests.support.foreign_sessions import (
+    FORMER_BACKEND,
+    MODEL_BACKEND,
+    MOZILLA_TOKENS,
+    begin_foreign_session,
+    create_id_token,
+)
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
@@ -354,3 +361,24 @@ def test_page_near_the_absolute_timeout_uses_that_time(
     response = ask(signed_in.django_key)
     assert response["Refresh"] == "180; url=/oidc/logged-out/?expired=1"
     assert moment.now == started + ABSOLUTE - timedelta(minutes=3)
+
+
+@pytest.mark.parametrize("backend", [FORMER_BACKEND, MODEL_BACKEND])
+@pytest.mark.parametrize("limit", [IDLE, ABSOLUTE])
+def test_session_of_another_backend_has_the_same_timeouts_from_its_first_request(
+    op: ScriptedOP, moment: Moment, ask: Ask, settings: Any, backend: str, limit: timedelta
+) -> None:
+    """The former backend may not exist any more: Django then takes the user for anonymous, and keeps the session."""
+    settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, MODEL_BACKEND]
+    key = begin_foreign_session(backend=backend, **MOZILLA_TOKENS, oidc_id_token=create_id_token(op.issuer))
+    assert ask(key).status_code == 200
+    started = moment.now
+    while limit == ABSOLUTE and moment.now + timedelta(minutes=10) < started + limit:
+        moment.now += timedelta(minutes=10)
+        assert ask(key).status_code == 200
+    moment.now = started + limit - SECOND
+    assert ask(key, "/poll/").status_code == 200
+    moment.now += SECOND
+    assert ask(key).status_code == 401
+    assert not django_session_exists(key)
+    assert {asked["token"] for asked in op.asked} == set(MOZILLA_TOKENS.values())

@@ -1,4 +1,6 @@
 import base64
+import json
+import logging
 import secrets
 import threading
 import time
@@ -105,8 +107,8 @@ FINAL = {
     "refused": (
         answering(400, {"error": "invalid_request"}),
         RevocationStatus.REFUSED,
-        "http_400",
-        ['{"rule":"revocation_refused"}'],
+        "http_400 invalid_request",
+        ['{"provider_error":"invalid_request","rule":"revocation_refused"}'],
     ),
 }
 
@@ -122,8 +124,50 @@ def test_attempt_with_a_final_response_is_not_repeated(
     assert (row.status, row.last_fault, row.token) == (status, fault, None)
     assert try_at(pk, NOW + timedelta(days=1)) is None
     (event,) = events(Action.TOKEN_REVOCATION_FAILED)
-    assert (event.reason, event.outcome) == (fault, "failure")
+    assert (event.reason, event.outcome) == (fault.partition(" ")[0], "failure")
+    assert json.loads(event.detail)["provider_error"] == fault.rsplit(maxsplit=1)[-1]
     assert alerts() == alerted
+
+
+LOGGED = {
+    "refused": (
+        answering(400, {"error": "unauthorized_client", "error_description": "Jane"}),
+        "rule=revocation_refused reason=http_400 provider_error=unauthorized_client provider=default."
+        " Allow the client the grant types authorization_code and refresh_token at the provider.",
+    ),
+    "not a registered error": (
+        answering(403, {"error": "jane@op.example"}),
+        'rule=revocation_blocked reason=http_403 provider_error=other provider=default. See "Troubleshooting" in the'
+        " manual.",
+    ),
+    "a rejected client": (
+        answering(401),
+        "rule=revocation_blocked reason=invalid_client provider=default. client_id, client_secret,"
+        " client_keys or client_certificate, and token_endpoint_auth_method must be those of the registration.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "line"), LOGGED.values(), ids=LOGGED)
+def test_alert_about_a_revocation_is_logged_with_the_error_of_the_provider_and_the_cure(
+    op: ScriptedOP, caplog: pytest.LogCaptureFixture, answer: Answer, line: str
+) -> None:
+    op.answer = answer
+    (pk,) = queue()
+    with caplog.at_level(logging.WARNING, "django_phi_oidc.sessions"):
+        try_at(pk)
+        PendingRevocation.objects.update(due_at=NOW)
+        try_at(pk)
+    assert [record.getMessage() for record in caplog.records] == [f"A token was not revoked: {line}"], "once"
+    assert "jane" not in "".join(event.detail for event in events(Action.TOKEN_REVOCATION_FAILED)).lower()
+
+
+def test_temporary_fault_is_not_logged(op: ScriptedOP, caplog: pytest.LogCaptureFixture) -> None:
+    op.answer = answering(503, {"error": "temporarily_unavailable"})
+    (pk,) = queue()
+    try_at(pk)
+    assert caplog.records == []
+    assert PendingRevocation.objects.get().last_fault == "http_503 temporarily_unavailable"
 
 
 RETRIED = {
@@ -163,12 +207,13 @@ def test_attempt_with_a_rejected_client_retries_slowly_and_alerts_once(op: Scrip
     (pk,) = queue()
     with randomness.override_randomness(without_jitter):
         assert try_at(pk) is RevocationStatus.PENDING
-        assert alerts() == ['{"rule":"revocation_blocked"}']
+        (alert,) = alerts()
+        assert json.loads(alert)["rule"] == "revocation_blocked"
         row = PendingRevocation.objects.get()
         assert row.last_fault == "invalid_client"
         assert timedelta(minutes=30) <= row.due_at - NOW < timedelta(minutes=31)
         try_at(pk, row.due_at)
-    assert alerts() == ['{"rule":"revocation_blocked"}']
+    assert alerts() == [alert]
     assert len(events(Action.TOKEN_REVOCATION_FAILED)) == 2
 
 

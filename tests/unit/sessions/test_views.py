@@ -409,7 +409,7 @@ def test_signed_out_page_loads_nothing_from_other_origins() -> None:
     assert "http:" not in page
     assert "https:" not in page
     assert 'lang="en' in page
-    assert "prefers-color-scheme: dark" in page
+    assert 'href="/static/django_phi_oidc/pages.css"' in page
 
 
 @pytest.mark.parametrize(("query", "is_stated"), [({}, False), ({"expired": "1"}, True), ({"expired": "x"}, False)])

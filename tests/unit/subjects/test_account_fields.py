@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,6 @@ from django.core.checks import Tags, run_checks
 from django.db import models
 from django.test.utils import isolate_apps
 
-from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.checks import core
 from django_phi_oidc.subjects.account_fields import build_account_fields, create_username, list_missing_fields
 from tests.support.manual_blocks import block
@@ -73,6 +73,8 @@ def reasons(model: Any, *, has_own_username: bool = False) -> list[tuple[str, bo
         (models.CharField(max_length=9, unique=True, null=True), None),
         (models.CharField(max_length=9), None),
         (models.DateField(null=True), None),
+        (models.DateTimeField(auto_now=True), None),
+        (models.DateTimeField(auto_now_add=True), None),
         (models.IntegerField(default=3), None),
         (models.UUIDField(default=None, null=True, unique=True), None),
     ],
@@ -124,15 +126,75 @@ def test_f1_user_name_is_an_address_if_the_field_is_one() -> None:
     assert reasons(make_model(username=models.IntegerField(unique=True))) == [("username", True)]
 
 
-def test_f1_constraint_of_one_field_makes_it_unique() -> None:
-    constraint = models.UniqueConstraint("email", name="of_one")
-    two = models.UniqueConstraint(fields=["email", "ward"], name="of_two")
-    partial = models.UniqueConstraint(fields=["email"], condition=~models.Q(email=""), name="unless_empty")
-    for constraints, is_filled in (((constraint,), True), ((two,), False), ((partial,), False)):
-        meta = type("Meta", (), {"app_label": "auth", "constraints": constraints})
-        fields = {"email": models.EmailField(), "ward": models.CharField(max_length=9)}
-        model = make_model(OwnManager, Meta=meta, **fields)
-        assert ("email" in build_account_fields(model, username="x")) is is_filled
+CONSTRAINTS = {
+    "of one field": [models.UniqueConstraint("email", name="of_one")],
+    "of a condition on another field": [
+        models.UniqueConstraint(fields=["email"], condition=models.Q(is_current=True), name="while_current")
+    ],
+    "of two fields": [models.UniqueConstraint(fields=["email", "ward"], name="of_two")],
+}
+NO_CONSTRAINTS = {
+    "unless it is empty": [
+        models.UniqueConstraint(fields=["email"], condition=~models.Q(email=""), name="unless_empty")
+    ],
+    "with a field that differs": [models.UniqueConstraint(fields=["email", "username"], name="with_name")],
+    "with a field that is null": [models.UniqueConstraint(fields=["email", "badge"], name="with_null")],
+    "with a field that has a new value": [models.UniqueConstraint(fields=["email", "token"], name="with_token")],
+}
+
+
+@pytest.mark.parametrize(
+    ("constraints", "is_filled"),
+    [(each, True) for each in CONSTRAINTS.values()] + [(each, False) for each in NO_CONSTRAINTS.values()],
+    ids=[*CONSTRAINTS, *NO_CONSTRAINTS],
+)
+def test_f1_address_is_filled_if_two_accounts_cannot_share_an_empty_one(constraints: Any, is_filled: bool) -> None:
+    fields = {
+        "email": models.EmailField(),
+        "ward": models.CharField(max_length=9),
+        "badge": models.CharField(max_length=9, null=True),
+        "token": models.UUIDField(default=uuid.uuid4),
+        "is_current": models.BooleanField(default=True),
+    }
+    meta = type("Meta", (), {"app_label": "auth", "constraints": constraints})
+    model = make_model(OwnManager, Meta=meta, **fields)
+    assert reasons(model) == []
+    assert ("email" in build_account_fields(model, username="x")) is is_filled
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"constraints": [models.UniqueConstraint(fields=["ward", "badge"], name="of_two")]}, [("ward", True)]),
+        ({"unique_together": [("ward", "badge")]}, [("ward", True)]),
+        (
+            {
+                "constraints": [
+                    models.UniqueConstraint(fields=["ward"], condition=models.Q(is_active=True), name="while_active")
+                ]
+            },
+            [("ward", False)],
+        ),
+        ({"constraints": [models.UniqueConstraint(fields=["ward", "key"], name="with_key")]}, []),
+    ],
+)
+def test_f1_fields_that_are_only_unique_together_are_reported(options: Any, found: list[Any]) -> None:
+    fields = {
+        "ward": models.CharField(max_length=9, blank=True),
+        "badge": models.CharField(max_length=9, default="none"),
+        "key": models.UUIDField(null=True),
+        "is_active": models.BooleanField(default=True),
+    }
+    meta = type("Meta", (), {"app_label": "auth", **options})
+    assert reasons(make_model(Meta=meta, **fields)) == found
+
+
+def test_f1_address_may_be_a_text_field_that_the_model_names() -> None:
+    field = models.CharField(max_length=100, unique=True)
+    model = make_model(OwnManager, mail=field, EMAIL_FIELD="mail")
+    assert reasons(model) == []
+    assert re.fullmatch(ADDRESS, build_account_fields(model, username="x")["mail"])
+    assert reasons(make_model(OwnManager, mail=field.clone())) == [("mail", False)], "without EMAIL_FIELD"
 
 
 def test_f1_manager_without_create_user_is_reported() -> None:
@@ -167,9 +229,9 @@ class UnsavedManager(BaseUserManager[Any]):
 
 
 def test_documented_hook_sets_the_field_of_the_project() -> None:
-    names = {"OIDCAuthenticationBackend": OIDCAuthenticationBackend, "issue_badge": lambda: "B-7"}
-    exec(block("link-subjects", "hook"), names)
-    backend: Any = names["PortalBackend"]()
+    names = {"issue_badge": lambda: "B-7"}
+    exec(block("custom-user-models", "hook"), names)
+    backend: Any = names["BadgeBackend"]()
     backend.UserModel = make_model(UnsavedManager, badge=models.CharField(max_length=20, unique=True))
     account = backend.create_user({})
     assert account.badge == "B-7"

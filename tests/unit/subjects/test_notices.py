@@ -183,7 +183,7 @@ def test_g12_replaced_link_is_also_notified_to_the_old_address(user: Any, mail_s
     user.email = "eve@example.org"
     user.save()
     link(user, sub="another", now=NOW + timedelta(minutes=1))
-    assert send_due_notices(now=NOW + timedelta(minutes=1)) == 3
+    assert send_due_notices(now=NOW + timedelta(minutes=1)) == 4
     added = [mail for mail in mail_server.mails if "was added" in mail]
     assert sorted(line for mail in added for line in mail.splitlines() if line.startswith("To:")) == [
         f"To: {ADDRESS}",

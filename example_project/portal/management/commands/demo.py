@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_phi_oidc import conf
 from django_phi_oidc.testing.mock_provider import demo_accounts, demo_staff
+from portal.demo.accounts import format_guide
 from portal.demo.narration import run_steps
 from portal.demo.processes import Processes, ProcessFailed
 from portal.demo.scene import Scene
@@ -69,7 +70,7 @@ class Command(BaseCommand):
         """Return the scene for the environment variables."""
         provider = conf.providers()["default"]
         amina, jonas = demo_accounts()
-        lena, otto = demo_staff()
+        lena, otto, *_ = demo_staff()
         return Scene(
             portal=f"http://127.0.0.1:{os.environ['PORT']}",
             provider=provider.issuer,
@@ -91,9 +92,8 @@ class Command(BaseCommand):
         processes.start("provider", "manage.py", "demo_provider", "--portal", scene.portal)
         address = scene.portal.removeprefix("http://")
         processes.start("portal", "manage.py", "runserver", "--noreload", "--no-color", address)
-        processes.start(
-            "worker", *CELERY, "worker", "--pool=solo", "--loglevel=INFO", "--without-gossip", "--without-mingle"
-        )
+        worker = ("worker", "--queues=celery,seal", "--pool=solo", "--loglevel=INFO")
+        processes.start("worker", *CELERY, *worker, "--without-gossip", "--without-mingle")
         processes.start("beat", *CELERY, "beat", "--loglevel=INFO", f"--pidfile={settings.VAR / 'beat.pid'}")
         processes.wait_for_url("provider", f"{scene.provider}/.well-known/openid-configuration")
         processes.wait_for_url("portal", f"{scene.portal}/healthz")
@@ -101,12 +101,10 @@ class Command(BaseCommand):
         self.stdout.write(" ready.\n\n")
 
     def serve(self, processes: Processes, scene: Scene) -> None:
-        """Print the URLs and accounts, and serve until Ctrl-C."""
-        self.stdout.write(f"\nPortal             {self.style.SUCCESS(scene.portal)}")
-        self.stdout.write(f"Identity provider  {scene.provider}")
-        for account in (scene.amina, scene.jonas):
-            self.stdout.write(f"Account            {account.username}, password {account.password}")
-        self.stdout.write("\nPress Ctrl-C to stop.")
+        """Print the URLs, the accounts and what to click first, and serve until Ctrl-C."""
+        accounts = (*demo_accounts(), *demo_staff())
+        guide = format_guide(portal=scene.portal, provider=scene.provider, accounts=accounts)
+        self.stdout.write(f"\n{guide}\n\nPress Ctrl-C to stop.")
         try:
             while not (exited := processes.list_exited()):
                 time.sleep(0.5)

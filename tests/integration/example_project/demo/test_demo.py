@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -9,31 +10,51 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from portal.demo import services
+from portal.demo.browser import Browser
 from portal.demo.story import STEPS
 
+from django_phi_oidc.testing.mock_provider import demo_accounts, demo_staff
 from tests.integration.example_project.conftest import ROOT
 
 pytestmark = pytest.mark.sqlite
 TOKEN = re.compile(r"eyJ[\w-]+\.|\b[ar]t_[\w-]{20,}|[?&](code|state)=")
 
 
-def start_demo(**variables: str) -> subprocess.Popen[str]:
-    prefixes = (*services.VARIABLE_PREFIXES, "PORT", "PYTHONUNBUFFERED")
+@pytest.fixture(autouse=True)
+def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the demo a directory that no other demo uses afterwards."""
+    monkeypatch.setenv("DEMO_PARENT", str(tmp_path))
+
+
+def start_demo(*, terminal: int | None = None, **variables: str) -> subprocess.Popen[str]:
+    """Start the demo. terminal: a file descriptor for its input and output, instead of a pipe."""
+    prefixes = (*services.VARIABLE_PREFIXES, "PORT", "PYTHONUNBUFFERED", "ONCE")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "manage.py"), "demo"],
-        env={**environ, **variables},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        env={**environ, "PORTAL_VAR_DIR": environ["DEMO_PARENT"], **variables},
+        stdin=subprocess.DEVNULL if terminal is None else terminal,
+        stdout=subprocess.PIPE if terminal is None else terminal,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
+
+
+def read_terminal(descriptor: int, until: str) -> str:
+    """Return the output of a process up to and including a text, or up to its end."""
+    output = b""
+    # On Linux, a terminal that no process has open any more is an error and not an end of file.
+    with suppress(OSError):
+        while until.encode() not in output and (part := os.read(descriptor, 4096)):
+            output += part
+    return output.decode()
 
 
 def list_processes(var: Path) -> list[str]:
@@ -69,7 +90,7 @@ def parse_directory(output: str) -> Path:
 
 
 def read_logs(output: str) -> str:
-    """Return the last log lines of each process. The next demo will reuse the directory."""
+    """Return the last log lines of each process."""
     logs = sorted((parse_directory(output) / "log").glob("*.log"))
     return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-25:]) for log in logs)
 
@@ -114,6 +135,24 @@ def test_demo_without_a_terminal_runs_all_steps_and_stops_all_processes(tmp_path
     assert not TOKEN.search(output)
     assert list_processes(parse_directory(output)) == []
     assert_evidence_is_verified_elsewhere(parse_directory(output), tmp_path)
+
+
+def test_demo_on_a_terminal_ends_with_addresses_accounts_and_first_clicks_and_serves() -> None:
+    terminal, inside = pty.openpty()
+    with start_demo(terminal=inside) as demo:
+        os.close(inside)
+        output = read_terminal(terminal, "Press Ctrl-C to stop.")
+        guide = output.partition("steps passed.")[2]
+        portal = re.search(r"^Portal +(http://\S+)\s*$", guide, re.MULTILINE)
+        assert portal, output
+        for account in (*demo_accounts(), *demo_staff()):
+            assert re.search(rf"{account.username} +password {account.password} +\w", guide), guide
+        assert "Click “See my details”" in guide
+        assert Browser().open(portal[1]).status == 200
+        demo.send_signal(signal.SIGINT)
+        read_terminal(terminal, "\0")
+        assert demo.wait(timeout=60) == 0
+    os.close(terminal)
 
 
 def test_demo_with_a_failed_step_reports_it_and_exits_with_1() -> None:

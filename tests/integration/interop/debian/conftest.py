@@ -1,18 +1,15 @@
-"""Glewlwyd and LemonLDAP::NG, one process each for all tests, with the portal as their client."""
+"""The portal as a client of Glewlwyd and LemonLDAP::NG."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.interop.conftest import JWT
 from tests.integration.interop.debian.pages import Visitor
-from tests.support.external_tools import PARTS
-from tests.support.glewlwyd import SECRET, Glewlwyd, glewlwyd
-from tests.support.lemonldap import LemonLDAP, lemonldap
+from tests.support.glewlwyd import SECRET, Glewlwyd
+from tests.support.lemonldap import LemonLDAP
 from tests.support.log_capture import capture_all_logs
-from tests.support.tls import CertificateAuthority
 
 Declare = Callable[..., None]
 
@@ -25,34 +22,6 @@ def _logs_hold_no_secret() -> Iterator[None]:
     lines = "\n".join(log.lines)
     assert [secret for secret in (SECRET, "1984-03-09") if secret in lines] == []
     assert JWT.findall(lines) == []
-
-
-@pytest.fixture(scope="package")
-def glewlwyd_server(authority: CertificateAuthority, certificate: Path) -> Iterator[Glewlwyd]:
-    ca_bundle = str(authority.certificate_path)
-    with glewlwyd(PARTS["glewlwyd"]().where, certificate=certificate, ca_bundle=ca_bundle) as server:
-        yield server
-
-
-@pytest.fixture(scope="package")
-def lemonldap_server(authority: CertificateAuthority, certificate: Path, _portal: Any) -> Iterator[LemonLDAP]:
-    client = {
-        "ClientID": "portal",
-        "ClientSecret": SECRET,
-        "RedirectUris": f"{_portal.url}/oidc/callback/",
-        "PostLogoutRedirectUris": f"{_portal.url}/oidc/logged-out/",
-        "LogoutType": "back",
-        "LogoutUrl": f"{_portal.url}/oidc/backchannel-logout/",
-        "LogoutSessionRequired": 1,
-        "IDTokenSignAlg": "RS256",
-        "AccessTokenSignAlg": "RS256",
-        "RequirePKCE": 1,
-        "RefreshToken": 1,
-        "BypassConsent": 1,
-    }
-    bundle = str(authority.certificate_path)
-    with lemonldap(PARTS["lemonldap"]().where, certificate=certificate, ca_bundle=bundle, client=client) as server:
-        yield server
 
 
 @pytest.fixture

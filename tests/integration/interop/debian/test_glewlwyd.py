@@ -12,9 +12,10 @@ from django_phi_oidc.doctor.probe import ProbeContext, probe_provider
 from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from django_phi_oidc.subjects.models import PairwiseSubject
+from tests.integration.interop.conftest import build_glewlwyd_client
 from tests.integration.interop.debian.conftest import Declare
 from tests.integration.interop.debian.pages import Visitor
-from tests.support.glewlwyd import SECRET, Glewlwyd
+from tests.support.glewlwyd import Glewlwyd
 from tests.support.portal_fixtures import EVERYTHING, events
 
 pytestmark = [pytest.mark.glewlwyd, pytest.mark.browser, pytest.mark.django_db(**EVERYTHING)]
@@ -25,22 +26,7 @@ BACKCHANNEL_SECONDS = 20.0
 @pytest.fixture(autouse=True)
 def client(glewlwyd_server: Glewlwyd, portal: str) -> dict[str, object]:
     """Register the portal, and return its client."""
-    client = {
-        "client_id": "portal",
-        "client_secret": SECRET,
-        "name": "Portal",
-        "confidential": True,
-        "enabled": True,
-        "scope": [],
-        "redirect_uri": [f"{portal}/oidc/callback/"],
-        "authorization_type": ["code", "refresh_token"],
-        "token_endpoint_auth_method": ["client_secret_basic"],
-        # Without it, Glewlwyd makes a new pairwise subject for each token.
-        "sector_identifier_uri": f"{portal}/",
-        "post_logout_redirect_uris": [f"{portal}/oidc/logged-out/"],
-        "backchannel_logout_uri": f"{portal}/oidc/backchannel-logout/",
-        "backchannel_logout_session_required": "1",
-    }
+    client = build_glewlwyd_client(portal)
     glewlwyd_server.register(client)
     return client
 
@@ -127,6 +113,9 @@ def test_doctor_knows_glewlwyd_and_its_logout(glewlwyd_server: Glewlwyd, portal:
         context = ProbeContext(claims={}, is_only_provider=True)
         findings = list(probe_provider(provider.declaration, context, transport=provider.transport, clock=clock.now))
         assert [finding.code for finding in findings if finding.level == "failure"] == []
+        assert [finding.text.partition(";")[0] for finding in findings if finding.check == "provider"] == [
+            "recognized as Glewlwyd"
+        ]
         found.append({finding.code for finding in findings if finding.check == "logout"})
     minimal, always = found
     assert minimal - always == {"id_token_hint_required"}

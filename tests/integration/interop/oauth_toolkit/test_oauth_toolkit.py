@@ -12,9 +12,9 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.doctor.probe import ProbeContext, probe_provider
 from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
+from tests.integration.interop.django_providers.server import PASSWORD
 from tests.integration.interop.form_login import FormPerson
-from tests.integration.interop.oauth_toolkit.conftest import OAuthToolkit
-from tests.integration.interop.oauth_toolkit.provider import PASSWORD
+from tests.support.django_provider import DjangoProvider
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.portal_fixtures import EVERYTHING, events
 
@@ -23,7 +23,7 @@ FIELD = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)"')
 
 
 @pytest.fixture
-def person(toolkit: OAuthToolkit, portal: str, options: dict[str, Any], settings: Any) -> FormPerson:
+def person(toolkit: DjangoProvider, portal: str, options: dict[str, Any], settings: Any) -> FormPerson:
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, PROVIDERS={"default": options})
     return FormPerson(portal, toolkit.issuer, toolkit.ca_bundle)
 
@@ -43,7 +43,7 @@ def sign_in(person: FormPerson) -> OIDCSession:
 
 
 def test_c3_logout_revokes_both_tokens_at_the_endpoint_of_the_rfc_8414_document(
-    toolkit: OAuthToolkit, person: FormPerson
+    toolkit: DjangoProvider, person: FormPerson
 ) -> None:
     endpoint = f"{toolkit.issuer}/revoke_token/"
     assert "revocation_endpoint" not in toolkit.fetch("/.well-known/openid-configuration")
@@ -78,7 +78,7 @@ def test_c3_logout_without_the_hint_ends_the_session_at_the_provider_after_a_con
 
 
 def test_c3_id_token_has_an_auth_time_that_the_metadata_do_not_list(
-    toolkit: OAuthToolkit, person: FormPerson, options: dict[str, Any], settings: Any
+    toolkit: DjangoProvider, person: FormPerson, options: dict[str, Any], settings: Any
 ) -> None:
     assert "auth_time" not in toolkit.fetch("/.well-known/openid-configuration")["claims_supported"]
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, PROVIDERS={"default": {**options, "max_age": 600}})
@@ -93,3 +93,33 @@ def test_c3_doctor_finds_what_the_metadata_lack_and_nothing_else() -> None:
     assert [finding.code for finding in findings if finding.level == "failure"] == []
     warnings = {finding.code for finding in findings if finding.level == "warning"}
     assert warnings - {"certificate_expires"} == {"django_phi_oidc.W001", "auth_time_missing", "backchannel_absent"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "path", "expected"),
+    [
+        ({}, "/oidc/callback/", []),
+        ({}, "/oidc/callback", ["redirect_uri_unregistered"]),
+        ({"client_id": "another"}, "/oidc/callback/", ["invalid_client"]),
+        ({"client_secret": "another"}, "/oidc/callback/", ["invalid_client"]),
+    ],
+)
+def test_doctor_finds_how_the_client_is_registered(
+    changed: dict[str, str],
+    path: str,
+    expected: list[str],
+    person: FormPerson,
+    options: dict[str, Any],
+    settings: Any,
+) -> None:
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, PROVIDERS={"default": {**options, **changed}})
+    provider = get_provider("default")
+    context = ProbeContext(claims={}, is_only_provider=True, callback_url=f"{person.portal}{path}")
+    findings = list(probe_provider(provider.declaration, context, transport=provider.transport, clock=clock.now))
+    assert "recognized as django-oauth-toolkit" in [finding.text.partition(";")[0] for finding in findings]
+    found = [finding for finding in findings if finding.level == "failure" and "revocation" not in finding.text]
+    assert [finding.code for finding in found] == expected
+    if "client_id" in changed:
+        assert "client_id must be that of the registration" in found[0].remedy
+    if "client_secret" in changed:
+        assert "the authorization endpoint knows the client_id" in found[0].text

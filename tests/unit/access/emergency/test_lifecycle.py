@@ -408,7 +408,34 @@ def test_mail_is_sent_once_and_names_no_patient(scene: SimpleNamespace, mail_ser
     assert "4711" not in mail
     assert REASON not in mail
     row.refresh_from_db()
-    assert (row.alert_due_at, row.alerted_at is not None) == (None, True)
+    assert (row.alert_due_at, row.alerted_at is not None) == (row.expires_at + timedelta(days=3), True)
+
+
+def test_overdue_review_is_mailed_once(scene: SimpleNamespace, mail_server: SimpleNamespace) -> None:
+    reviewed, overdue = opened(scene.user, "Patient/4711"), opened(scene.user, "Patient/4712")
+    tend_emergencies()
+    mail_server.mails.clear()
+    with clock.override_clock(lambda: overdue.expires_at + timedelta(days=3) - SECOND):
+        review(reviewed, create_user(REVIEW))
+        tend_emergencies()
+    assert mail_server.mails == []
+    with clock.override_clock(lambda: overdue.expires_at + timedelta(days=3)):
+        tend_emergencies()
+        tend_emergencies()
+    (mail,) = mail_server.mails
+    assert "Subject: The review of an emergency access is overdue" in mail
+    assert (str(overdue.pk) in mail, "Emergency treatment" in mail, "4712" in mail) == (True, True, False)
+    assert not EmergencyAccess.objects.exclude(alert_due_at=None).exists()
+
+
+def test_mail_of_an_emergency_that_is_already_reviewed_is_sent_without_a_reminder(
+    scene: SimpleNamespace, mail_server: SimpleNamespace
+) -> None:
+    row = open_and_close(scene)
+    review(row, create_user(REVIEW))
+    tend_emergencies()
+    row.refresh_from_db()
+    assert (len(mail_server.mails), row.alert_due_at) == (1, None)
 
 
 def test_refused_mail_is_retried_until_it_is_accepted(

@@ -21,7 +21,7 @@ from django_phi_oidc.errors import DeclarationInvalid, RevealRefused
 from django_phi_oidc.oidc.access_token import AccessToken
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.support import api_views as hospital
-from tests.support.api_fixtures import EVERYTHING, App, decisions, refusals
+from tests.support.api_fixtures import CHALLENGES, EVERYTHING, App, decisions, refusals
 from tests.support.audit_outage import audit_database_fails
 from tests.support.emergency_access import allow, declared, opened
 from tests.support.guarded_views import ASKED, HELD, RAN
@@ -58,7 +58,7 @@ def test_oidc_session_needs_no_scope(
     sign_in: Callable[[], SignedIn],
 ) -> None:
     assert sign_in().client().get("/scoped/").status_code == 200
-    assert SecureClient().get("/scoped/")["WWW-Authenticate"] == 'Bearer realm="api"'
+    assert SecureClient().get("/scoped/")["WWW-Authenticate"] == CHALLENGES
     by_password = SecureClient()
     by_password.force_login(app.user, backend="tests.support.guarded_views.Wards")
     assert by_password.get("/whoami/").status_code == 200
@@ -220,7 +220,7 @@ def test_oidc_session_is_checked_by_the_same_permission(
     assert AuditEvent.objects.get(action="access.granted").session == str(clinician.session.pk)
     response = SecureClient().get(f"/unscoped/{patient.pk}/")
     headers = response["WWW-Authenticate"], response["Cache-Control"]
-    assert (response.status_code, *headers) == (401, 'Bearer realm="api"', "no-store")
+    assert (response.status_code, *headers) == (401, CHALLENGES, "no-store")
     by_password = SecureClient()
     by_password.force_login(clinician.user, backend="tests.support.guarded_views.Wards")
     assert by_password.get(f"/unscoped/{patient.pk}/").status_code == 401
@@ -313,7 +313,7 @@ def test_insufficient_authentication_gets_a_step_up_challenge(op: DemoProvider, 
     with clock.override_clock(lambda: clock._get_system_time() + timedelta(seconds=301)):
         old = app.get("/sure/", token)
     assert (old.status_code, old["WWW-Authenticate"]) == (401, challenge("urn:example:loa:3 urn:example:loa:2"))
-    assert SecureClient().get("/sure/")["WWW-Authenticate"] == 'Bearer realm="api"'
+    assert SecureClient().get("/sure/")["WWW-Authenticate"] == CHALLENGES
     assert decisions() == [
         ("access.granted", "", "", by_app_on("Sure")),
         ("access.denied", "acr_insufficient", "", by_app_on("Surer")),

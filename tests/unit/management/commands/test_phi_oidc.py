@@ -53,7 +53,7 @@ def test_scrub_of_a_user_erases_all_their_claims() -> None:
     person, other = Person(), Person()
     for target in (person, other):
         target.store({"birthdate": "1984-03-09"})
-    assert run("scrub", "--user", str(person.user.pk)) == "1 claims were erased.\n"
+    assert run("scrub", "--user", person.user.get_username()) == "1 claims were erased.\n"
     assert [claim.subject for claim in StoredClaim.objects.all()] == [other.subject]
 
 
@@ -63,12 +63,12 @@ def test_scrub_of_a_user_under_a_hold_is_refused_until_the_hold_ends() -> None:
     place_hold(person.subject.uuid, reason="matter 7", until=NOW + DAY, origin=Origin(), now=NOW)
     with (
         clock.override_clock(lambda: NOW),
-        pytest.raises(CommandError, match=r"Nothing was erased\. A legal hold keeps"),
+        pytest.raises(CommandError, match=r"Nothing was erased\. A legal hold protects"),
     ):
-        run("scrub", "--user", str(person.user.pk))
+        run("scrub", "--user", person.user.get_username())
     assert StoredClaim.objects.count() == 1
     with clock.override_clock(lambda: NOW + DAY):
-        assert run("scrub", "--user", str(person.user.pk)) == "1 claims were erased.\n"
+        assert run("scrub", "--user", person.user.get_username()) == "1 claims were erased.\n"
 
 
 def test_scrub_destroys_unused_retention_keys_and_prints_their_number(settings: Any, tmp_path: Path) -> None:
@@ -76,10 +76,27 @@ def test_scrub_destroys_unused_retention_keys_and_prints_their_number(settings: 
     Person().store({"address": {"locality": "Stockholm"}, "birthdate": "1984-03-09"})
     assert keys.names() == ["20261124-86400", "20261124-session"]
     with clock.override_clock(lambda: NOW + DAY - timedelta(seconds=1)):
+        planned = "Dry run: 0 claims would be erased. 0 retention keys would be destroyed.\n"
+        assert run("scrub", "--dry-run") == planned
         assert run("scrub") == "0 claims were erased. 0 retention keys were destroyed.\n"
     with clock.override_clock(lambda: NOW + 2 * DAY):
+        planned = "Dry run: 1 claims would be erased: address 1. 1 retention keys would be destroyed.\n"
+        assert run("scrub", "--dry-run") == planned
+        assert keys.names() == ["20261124-86400", "20261124-session"]
         assert run("scrub") == "1 claims were erased. 1 retention keys were destroyed.\n"
     assert keys.names() == ["20261124-session"], "that claim's session lives"
+
+
+def test_scrub_of_a_user_destroys_the_key_and_its_dry_run_counts_it(settings: Any, tmp_path: Path) -> None:
+    use_retention_keys(settings, tmp_path)
+    person, other = Person(), Person()
+    for target in (person, other):
+        target.store({"birthdate": "1984-03-09"})
+    words = ("scrub", "--user", person.user.get_username())
+    with clock.override_clock(lambda: NOW + 2 * DAY):
+        assert run(*words, "--dry-run") == "Dry run: 1 claims would be erased. 1 retention keys would be destroyed.\n"
+        assert StoredClaim.objects.count() == 2
+        assert run(*words) == "1 claims were erased. 1 retention keys were destroyed.\n"
 
 
 def test_scrub_without_access_to_the_retention_keys_erases_and_fails(settings: Any, tmp_path: Path) -> None:

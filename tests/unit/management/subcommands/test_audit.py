@@ -1,5 +1,6 @@
 """`manage.py phi_oidc audit`: output, recorded events and exit status."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -285,6 +286,27 @@ def test_export_prints_matching_events_after_it_is_recorded(audit: Callable[...,
     assert len(audit("export", "--until", "2026-11-24").splitlines()) == 0
     with pytest.raises(CommandError, match="a time is written"):
         audit("export", "--since", "yesterday")
+
+
+def test_check_export_accepts_the_file_and_refuses_one_altered_byte(audit: Callable[..., str], tmp_path: Path) -> None:
+    sealed(5)
+    period = ("--until", (NOW + timedelta(seconds=2)).isoformat())
+    file, altered = tmp_path / "export.jsonl", tmp_path / "altered.jsonl"
+    file.write_text(audit("export", *period))
+    assert "5 are as sealed under the checkpoint of 5 events" in audit("check-export", file, *period)
+    assert detail_of("audit.viewed") == {"filters": ["until"], "page": "file"}
+    totals = json.loads(audit("check-export", file, *period, "--json"))
+    assert (totals["sealed_count"], totals["fault_count"], totals["tree_size"]) == (5, 0, 5)
+    assert totals["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    altered.write_bytes(file.read_bytes().replace(b"birthdate", b"birthdatf", 1))
+    with pytest.raises(CommandError, match="not what was exported"):
+        audit("check-export", altered, *period)
+    altered.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(CommandError, match="not what was exported"):
+        audit("check-export", altered, *period)
+    file.write_bytes(b"")
+    with pytest.raises(CommandError, match="not verified"):
+        audit("check-export", file, "--until", "2026-11-01")
 
 
 @pytest.mark.parametrize("name", ["archive.jsonl", "archive.jsonl.gz"])

@@ -1,5 +1,7 @@
 import json
 import re
+from collections.abc import Iterator
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,16 +12,30 @@ from django.core.management import CommandError, call_command
 from django_phi_oidc._internal import clock
 from django_phi_oidc.siem.models import SinkCursor
 from tests.support.manual_blocks import block, commands
-from tests.support.sealed_events import seal
+from tests.support.sealed_events import NOW, seal
 from tests.unit.siem.test_tasks import declare
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+
+
+@pytest.fixture(autouse=True)
+def _after_the_sealing() -> Iterator[None]:
+    with clock.override_clock(lambda: NOW + timedelta(minutes=1)):
+        yield
 
 
 def run(*arguments: str) -> str:
     stdout = StringIO()
     call_command("phi_oidc", "delivery", *arguments, stdout=stdout, skip_checks=True)
     return stdout.getvalue()
+
+
+def run_with_fault(*arguments: str) -> tuple[str, str]:
+    """Return output and error of a run that must fail."""
+    stdout = StringIO()
+    with pytest.raises(CommandError) as fault:
+        call_command("phi_oidc", "delivery", *arguments, stdout=stdout, skip_checks=True)
+    return stdout.getvalue(), str(fault.value)
 
 
 @pytest.fixture
@@ -39,8 +55,9 @@ def test_status_shows_the_lag_and_its_reason(missing_folder: Path) -> None:
     seal(3)
     with pytest.raises(CommandError, match="Not all events were delivered to archive"):
         run("deliver")
-    (line,) = run("status", "--json").splitlines()
-    status = json.loads(line)
+    output, fault = run_with_fault("status", "--json")
+    status = json.loads(output)
+    assert fault == "Broken sinks: archive (failing)."
     values = {
         name: status[name] for name in ("sink", "type", "format", "tree_size", "behind", "last_fault", "attempts")
     }
@@ -54,7 +71,24 @@ def test_status_shows_the_lag_and_its_reason(missing_folder: Path) -> None:
         "attempts": 1,
     }
     assert status["lag_seconds"] > 0 or status["behind"]
-    assert "3 behind" in run("status")
+    assert status["problems"] == ["failing"]
+    assert "3 behind" in run_with_fault("status")[0]
+    missing_folder.mkdir()
+    run("deliver")
+    assert json.loads(run("status", "--json"))["problems"] == []
+
+
+def test_status_fails_for_a_sink_that_lacks_events_for_too_long(missing_folder: Path) -> None:
+    missing_folder.mkdir()
+    seal(3)
+    # No worker runs, so nothing sets the flag of the cursor.
+    assert json.loads(run("status", "--json"))["problems"] == []
+    with clock.override_clock(lambda: NOW + timedelta(minutes=5, seconds=1)):
+        output, fault = run_with_fault("status", "--json")
+        assert json.loads(output)["problems"] == ["late"]
+        assert fault == "Broken sinks: archive (late)."
+        run("deliver")
+        assert json.loads(run("status", "--json"))["problems"] == []
 
 
 def test_page_shows_the_printed_status(settings: Any) -> None:
@@ -68,7 +102,8 @@ def test_page_shows_the_printed_status(settings: Any) -> None:
     SinkCursor.objects.create(name="splunk", due_at=clock.now(), attempts=4, last_fault="transport_unreachable")
     ((_, _, _, *words),) = commands("siem", "status")
     expected = block("siem", "status").partition("\n")[2]
-    assert re.sub(r"\d+", "N", run(*words[1:])) == re.sub(r"\d+", "N", expected)
+    output, fault = run_with_fault(*words[1:])
+    assert re.sub(r"\d+", "N", f"{output}CommandError: {fault}\n") == re.sub(r"\d+", "N", expected)
 
 
 def test_deliver_ignores_the_back_off(missing_folder: Path) -> None:

@@ -106,7 +106,7 @@ def test_g5_hold_suspends_the_accounting() -> None:
     ("words", "fault"),
     [
         (["--agency", " "], "Name the agency"),
-        (["--purpose", "TREAT"], "invalid choice"),
+        (["--purpose", "TREAT"], "there is no suspendable purpose"),
         (["--oral-statement", "2026-11-19T23:59Z"], "at most 30 days"),
         (["--until", "2026-12-19"], "ends after the hold"),
     ],

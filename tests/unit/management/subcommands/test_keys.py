@@ -197,7 +197,10 @@ def pem(kind: str) -> str:
 def test_keys_status_shows_subject_keys_client_keys_and_the_pairwise_key(settings: Any) -> None:
     texts = [keyring.generate_key() for _ in range(3)]
     declared = {"issuer": "https://op.example.test", "client_id": "portal"}
-    signing = {"token_endpoint_auth_method": "private_key_jwt", "client_keys": [pem("EC"), pem("OKP")]}
+    signing = {
+        "token_endpoint_auth_method": "private_key_jwt",
+        "client_keys": [pem("EC"), pem("OKP"), {"key": pem("RSA"), "kid": "decryption", "use": "enc"}],
+    }
     settings.PHI_OIDC = override_phi_oidc(
         settings.PHI_OIDC,
         KEYS={"subject": texts[:2]},
@@ -206,7 +209,7 @@ def test_keys_status_shows_subject_keys_client_keys_and_the_pairwise_key(setting
     new, old = keyring.get_keys("subject")
     sign_in([old], sub="dormant")
     sign_in([new, old])
-    first, second = conf.providers()["region"].client_keys
+    first, second, _ = conf.providers()["region"].client_keys
 
     status = json.loads(keys("status", "--json")[0])
     use = {"digests": 1, "persons_without_digest": 1, "dependent_persons": 0, "removable": True}
@@ -226,8 +229,9 @@ def test_keys_status_shows_subject_keys_client_keys_and_the_pairwise_key(setting
         ],
     }
     assert status["client_keys"] == [
-        {"provider": "region", "kid": first.kid, "alg": "ES256", "signs": True},
-        {"provider": "region", "kid": second.kid, "alg": "EdDSA", "signs": False},
+        {"provider": "region", "kid": first.kid, "use": "sig", "alg": "ES256", "signs": True},
+        {"provider": "region", "kid": second.kid, "use": "sig", "alg": "EdDSA", "signs": False},
+        {"provider": "region", "kid": "decryption", "use": "enc", "alg": None, "signs": False},
     ]
     assert status["pairwise_key"] == []
 
@@ -241,6 +245,7 @@ def test_keys_status_shows_subject_keys_client_keys_and_the_pairwise_key(setting
         f"2  {old.id}  2 digests, missing for 0 persons: needed for 1 persons",
         f"client key of region: {first.kid} (ES256): signs",
         f"client key of region: {second.kid} (EdDSA): published, does not sign",
+        "client key of region: decryption: decrypts",
         f"KEYS['pairwise']: {pairwise}",
     ]
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"subject": texts[:1]})

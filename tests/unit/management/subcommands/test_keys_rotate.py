@@ -177,7 +177,7 @@ def test_keys_rotate_shows_progress_only_on_a_terminal(settings: Any, kind: type
     configure(settings, NEW, OLD, OLDEST)
     out, err = io.StringIO(), kind()
     call_command("phi_oidc", "keys", "rotate", stdout=out, stderr=err)
-    assert ("[##############################] 100% 3 texts" in err.getvalue()) == err.isatty()
+    assert ("[##############################] 100% 3 of 3 texts" in err.getvalue()) == err.isatty()
     assert bool(err.getvalue()) == err.isatty()
 
 

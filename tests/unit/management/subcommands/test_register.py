@@ -8,13 +8,21 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from django.core.management import CommandError, call_command
 
+from django_phi_oidc.testing.attack.federation_cases import build_federation_options
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply, TLSFiles, demo_accounts
 from tests.support.certified_provider import CertifiedProvider, certified_provider
 from tests.support.client_keys import create_private_key_pem
-from tests.support.tls import CertificateAuthority, create_certificate_authority
+from tests.support.scripted_server import Peer, reply, serving
+from tests.support.tls import (
+    CertificateAuthority,
+    create_certificate_authority,
+    create_certificate_pem,
+    write_client_certificate,
+)
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.django_db(databases=["default", "phi_audit"])]
 TOKEN = "initial-access-token"
@@ -120,6 +128,91 @@ def test_certified_provider_registers_a_client_with_a_key(
     answer = json.loads((tmp_path / "client.json").read_text())
     assert answer["token_endpoint_auth_method"] == "private_key_jwt"
     assert "client_secret" not in answer
+
+
+@pytest.mark.node
+def test_certified_provider_registers_a_client_with_a_certificate(
+    certified: CertifiedProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path, token_file: Path
+) -> None:
+    path = write_client_certificate(tmp_path / "client.pem", authority=authority)
+    for method, member in (
+        ("tls_client_auth", "tls_client_auth_subject_dn: CN=portal.example"),
+        ("self_signed_tls_client_auth", "jwks_uri: https://your.host/oidc/jwks.json"),
+    ):
+        by_certificate = {"token_endpoint_auth_method": method, "client_certificate": path, "client_secret": None}
+        declare(settings, certified.issuer, authority, **by_certificate)
+        lines = run(tmp_path / f"{method}.json", "--initial-access-token", str(token_file))
+        assert f"  ok       registered  {member}" in lines
+        assert "  ok       registered  tls_client_certificate_bound_access_tokens: True" in lines
+        answer = json.loads((tmp_path / f"{method}.json").read_text())
+        assert (answer["token_endpoint_auth_method"], "client_secret" in answer) == (method, False)
+
+
+def test_unreadable_certificate_registers_nothing(
+    op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
+) -> None:
+    add_registration(op, Reply(status=201, json=REQUESTED))
+    by_certificate = {"token_endpoint_auth_method": "tls_client_auth", "client_secret": None}
+    declare(settings, op.issuer, authority, client_certificate=tmp_path / "missing.pem", **by_certificate)
+    (line,) = run(tmp_path / "client.json")
+    assert line.startswith("CommandError: Nothing was registered: client_certificate is no readable PEM file")
+
+
+UDAP_ARGUMENTS = {
+    "--client-name": "Portal",
+    "--contact": "mailto:privacy@your.host",
+    "--logo": "https://your.host/logo.png",
+}
+
+
+def answer_udap(peer: Peer) -> None:
+    """Answer as a provider that registers what the software statement says."""
+    issuer = peer.server.url
+    metadata = {
+        "issuer": issuer,
+        "registration_endpoint": f"{issuer}register",
+        "id_token_signing_alg_values_supported": ["RS256"],
+    }
+    while request := peer.read():
+        if request.startswith(b"GET "):
+            peer.send(reply(json.dumps(metadata).encode(), "Content-Type: application/json"))
+        else:
+            claims = decode_statement(request)
+            peer.send(reply(json.dumps({**claims, "client_id": "new"}).encode(), status="201 Created"))
+
+
+def decode_statement(request: bytes) -> dict[str, Any]:
+    """Return the claims. test_udap.py verifies the signature."""
+    body = json.loads(request.partition(b"\r\n\r\n")[2])
+    assert body.keys() == {"software_statement", "udap"}
+    return dict(jwt.decode(body["software_statement"], options={"verify_signature": False}))
+
+
+def test_udap_registers_by_a_signed_statement(authority: CertificateAuthority, settings: Any, tmp_path: Path) -> None:
+    pem = create_private_key_pem("RSA")
+    by_key = {
+        "client_secret": None,
+        "token_endpoint_auth_method": "private_key_jwt",
+        "client_keys": [{"key": pem, "certificate": create_certificate_pem(pem, uris=["https://your.host/app"])}],
+        "client_key_header": "x5c",
+    }
+    arguments = [word for pair in UDAP_ARGUMENTS.items() for word in pair]
+    with serving(answer_udap, tls=authority.create_server_context("127.0.0.1")) as server:
+        issuer = server.url
+        declare(settings, issuer, authority, **by_key)
+        (line,) = run(tmp_path / "client.json", "--udap", *arguments)
+        assert line == "CommandError: PROVIDERS['default']['udap'] must be True."
+        declare(settings, issuer, authority, **by_key, udap=True)
+        for missing in UDAP_ARGUMENTS:
+            words = [word for name, value in UDAP_ARGUMENTS.items() if name != missing for word in (name, value)]
+            assert "--udap requires" in run(tmp_path / "client.json", "--udap", *words)[0]
+        assert server.requests == []
+        lines = run(tmp_path / "client.json", "--udap", *arguments)
+    assert all(line.startswith("  ok ") for line in lines[:-1]), lines
+    claims = decode_statement(server.requests[-1])
+    assert (claims["iss"], claims["aud"]) == ("https://your.host/app", f"{issuer}register")
+    assert claims["redirect_uris"] == ["https://your.host/oidc/callback/"]
+    assert claims["contacts"] == ["mailto:privacy@your.host"]
 
 
 @pytest.mark.node
@@ -249,6 +342,38 @@ def test_nothing_is_sent_to_a_misconfigured_provider(
     assert line.startswith("CommandError: Nothing was registered: ")
     assert line.endswith(f"[{code}]")
     assert [request.path for request in op.requests] == ["/.well-known/openid-configuration"]
+
+
+def test_metadata_of_another_issuer_are_accepted_as_declared(
+    op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
+) -> None:
+    add_registration(op, Reply(status=201, json={**REQUESTED, "id_token_signed_response_alg": "RS256"}))
+    answer = op.mutate
+
+    def tamper(endpoint: str, exchange: MutableExchange) -> Any:
+        if endpoint == "discovery":
+            exchange.reply.json |= {"issuer": "https://fhir.example", "id_token_signing_alg_values_supported": []}
+        return answer(endpoint, exchange) if answer else None
+
+    op.mutate = tamper
+    options: dict[str, Any] = {
+        "metadata_url": f"{op.issuer}/.well-known/openid-configuration",
+        "metadata_overrides": {"id_token_signing_alg_values_supported": ["RS256"]},
+    }
+    declare(settings, op.issuer, authority, **options)
+    assert run(tmp_path / "client.json")[0].endswith("[issuer_mismatch]")
+    declare(settings, op.issuer, authority, **options, metadata_issuer="https://fhir.example")
+    assert "CommandError" not in "".join(run(tmp_path / "client.json"))
+
+
+def test_member_of_a_federation_is_not_registered_at_the_provider(
+    op: DemoProvider, authority: CertificateAuthority, settings: Any, tmp_path: Path
+) -> None:
+    op.requests.clear()
+    declare(settings, op.issuer, authority, **build_federation_options(op))
+    (line,) = run(tmp_path / "client.json")
+    assert line.endswith("[registration_unsupported]")
+    assert op.requests == []
 
 
 def test_existing_file_is_kept_and_nothing_is_sent(

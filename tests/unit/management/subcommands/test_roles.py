@@ -74,7 +74,7 @@ def test_page_shows_the_output_and_its_settings_are_valid(user: Any) -> None:
 def test_explain_changes_nothing(user: Any) -> None:
     before = list(user.groups.values_list("name", flat=True))
     with CaptureQueriesContext(connection) as queries:
-        explanation = explained({"roles": ["nurse"]}, "--user", 7)
+        explanation = explained({"roles": ["nurse"]}, "--user", "amina")
     assert outcomes(explanation)["clinicians"] == "added"
     assert outcomes(explanation)["privacy officers"] == "removed"
     assert {query["sql"][:6] for query in queries} == {"SELECT"}
@@ -82,7 +82,9 @@ def test_explain_changes_nothing(user: Any) -> None:
 
 
 def test_explain_lists_the_numbers_of_the_rules(user: Any) -> None:
-    explanation = explained({"roles": ["privacy", "physician"], "realm_access": {"roles": ["admin"]}}, "--user", 7)
+    explanation = explained(
+        {"roles": ["privacy", "physician"], "realm_access": {"roles": ["admin"]}}, "--user", "amina"
+    )
     assert [(rule["came"], rule["matches"]) for rule in explanation["rules"]] == [(True, True)] * 3
     roles = {role["name"]: (role["outcome"], role["rules"]) for role in explanation["roles"]}
     assert roles == {
@@ -91,7 +93,7 @@ def test_explain_lists_the_numbers_of_the_rules(user: Any) -> None:
         "is_staff": ("added", [2]),
         "is_superuser": ("added", [2]),
     }
-    explanation = explained({}, "--user", 7)
+    explanation = explained({}, "--user", "amina")
     assert [(rule["came"], rule["matches"]) for rule in explanation["rules"]] == [(False, False)] * 3
 
 
@@ -99,11 +101,11 @@ def test_explain_reports_a_missing_group_and_the_last_administrator(user: Any) -
     Group.objects.get(name="clinicians").delete()
     user.is_superuser = user.is_staff = True
     user.save()
-    explanation = outcomes(explained({"roles": "nurse"}, "--user", 7))
+    explanation = outcomes(explained({"roles": "nurse"}, "--user", "amina"))
     assert (explanation["clinicians"], explanation["is_superuser"]) == ("missing", "last")
     get_user_model().objects.create_superuser("another")  # type: ignore[attr-defined]
     Group.objects.create(name="clinicians")
-    explanation = outcomes(explained({"roles": "nurse"}, "--user", 7))
+    explanation = outcomes(explained({"roles": "nurse"}, "--user", "amina"))
     assert (explanation["clinicians"], explanation["is_superuser"]) == ("added", "removed")
 
 
@@ -114,10 +116,10 @@ def test_explain_without_a_user_is_for_a_new_one_and_without_claims_lists_held_r
         "is_staff": "not_given",
         "is_superuser": "not_given",
     }
-    explanation = json.loads(run("--user", 7, "--json"))
+    explanation = json.loads(run("--user", "amina", "--json"))
     assert (outcomes(explanation)["privacy officers"], outcomes(explanation)["clinicians"]) == ("held", "not_held")
     assert {role["name"]: role["rules"] for role in explanation["roles"]}["clinicians"] == [0]
-    assert "group privacy officers: is held (rule 1)\n" in run("--user", 7)
+    assert "group privacy officers: is held (rule 1)\n" in run("--user", "amina")
 
 
 def test_explain_reads_standard_input_and_prints_no_value_of_a_claim(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +142,8 @@ def test_explain_of_a_provider_without_rules() -> None:
 
 WRONG: dict[str, tuple[list[str], str]] = {
     "nothing": ([], "Name a user"),
-    "no such user": (["--user", "8"], "no user 8"),
-    "no such provider": (["--user", "7", "--provider", "other"], "no provider other"),
+    "no such user": (["--user", "8"], "no user 8. If this is a primary key, write pk:8."),
+    "no such provider": (["--user", "pk:7", "--provider", "other"], "no provider other"),
     "no such file": (["--claims", "missing.json"], "cannot be read"),
     "no JSON": (["--claims", "broken.json"], "cannot be read"),
     "no object": (["--claims", "list.json"], "not a JSON object"),
@@ -155,4 +157,4 @@ def test_explain_refuses_invalid_arguments(user: Any, words: list[str], fault: s
     with pytest.raises(CommandError, match=fault) as refused:
         run(*words)
     assert CANARY not in str(refused.value)
-    assert run("--user", "7") != ""
+    assert run("--user", "pk:7") != ""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
+from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import override_settings
@@ -34,7 +35,7 @@ from tests.unit.management.terminal import run_on_terminal
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 ROOT = Path(__file__).resolve().parents[4]
-PAGE = (ROOT / "docs" / "how-to" / "answer-a-request-of-a-person.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "privacy-requests.md").read_text()
 CANARY = "claim-canary-Bern-7c1f"
 
 
@@ -85,7 +86,8 @@ def page_commands(name: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("name", ["report", "export", "erase"])
 def test_page_shows_commands_and_their_output(name: str, person: Person) -> None:
     ((command, printed),) = page_commands(name)
-    assert run_line(command.replace("42", str(person.user.pk))) == printed.replace("42", str(person.user.pk))
+    get_user_model()._default_manager.filter(pk=person.user.pk).update(username="amina")
+    assert run_line(command) == printed
 
 
 def test_page_shows_how_a_hold_prevents_erasure(person: Person) -> None:
@@ -103,19 +105,19 @@ def test_page_shows_how_a_hold_prevents_erasure(person: Person) -> None:
     assert placed == adapt(place[1])
     for command, printed in further:
         assert run_line(adapt(command)) == adapt(printed)
-    assert run_line(adapt(further[0][0])).startswith(f"User {person.user.pk}: 1 subjects, 2 claims")
+    assert run_line(adapt(further[0][0])).startswith(f"User {person.user.get_username()}: 1 subjects, 2 claims")
 
 
 @pytest.mark.parametrize("by", ["uuid", "user"])
 def test_export_writes_a_new_file_only_its_owner_can_read(by: str, person: Person, tmp_path: Path) -> None:
-    selection = [person.subject.uuid] if by == "uuid" else ["--user", person.user.pk]
+    selection = [person.subject.uuid] if by == "uuid" else ["--user", person.user.get_username()]
     path = tmp_path / "person.json"
     before = os.umask(0)
     try:
         output = run("export", *selection, "--output", path)
     finally:
         os.umask(before)
-    assert output == f"The data of user {person.user.pk} is in {path}.\n"
+    assert output == f"The data of user {person.user.get_username()} is in {path}.\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     document = json.loads(path.read_text("utf-8"))
     (subject,) = document["subjects"]
@@ -125,6 +127,14 @@ def test_export_writes_a_new_file_only_its_owner_can_read(by: str, person: Perso
     }
     assert "Zoë" in path.read_text("utf-8"), "not escaped in a file"
     assert (len(document["sessions"]), len(document["identifiers"])) == (1, 1)
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_export_warns_if_no_person_is_linked(is_linked: bool, person: Person) -> None:
+    user = person.user if is_linked else get_user_model()._default_manager.create_user(username="unlinked")
+    err = io.StringIO()
+    call_command("phi_oidc", "subject", "export", "--user", f"pk:{user.pk}", stdout=io.StringIO(), stderr=err)
+    assert ("No person is linked to user unlinked" in err.getvalue()) is not is_linked
 
 
 def test_export_to_standard_output_is_escaped(person: Person) -> None:
@@ -171,7 +181,7 @@ def test_unknown_person_is_an_error(act: list[str], person: Person) -> None:
         ([uuid.uuid4()], "There is no subject"),
         (["--user", "0"], "There is no user 0"),
         ([], "required"),
-        ([person.subject.uuid, "--user", person.user.pk], "not allowed with"),
+        ([person.subject.uuid, "--user", "x"], "not allowed with"),
         (["amina"], "invalid UUID"),
     ):
         with pytest.raises(CommandError, match=fault):
@@ -183,7 +193,7 @@ def test_unknown_person_is_an_error(act: list[str], person: Person) -> None:
 def test_erase_keeps_the_audit_log_intact(person: Person) -> None:
     run("seal", command="audit")
     assert run("erase", person.subject.uuid, "--yes") == (
-        f"User {person.user.pk}: 1 subjects, 2 claims, 1 sessions, 1 pairwise identifiers and 0 invitations"
+        f"User {person.user.get_username()}: 1 subjects, 2 claims, 1 sessions, 1 pairwise identifiers and 0 invitations"
         " were erased. The account was not deleted.\n"
     )
     for model in (StoredClaim, PairwiseSubject, OIDCSession):
@@ -204,7 +214,7 @@ def test_erase_without_yes_is_refused_without_a_terminal(person: Person, monkeyp
 def test_unlink_of_a_held_person_is_refused(person: Person) -> None:
     place_hold(person.subject.uuid, reason="Docket 26-117", until=None, origin=Origin(), now=NOW)
     for act in (["unlink"], ["erase", "--yes"]):
-        with pytest.raises(CommandError, match=r"Nothing was erased.* A legal hold keeps"):
+        with pytest.raises(CommandError, match=r"Nothing was erased.* A legal hold protects"):
             run(*act, person.subject.uuid)
     assert (StoredClaim.objects.count(), OIDCSession.objects.filter(ended_at=None).count()) == (2, 1)
 

@@ -36,7 +36,8 @@ def _at_noon() -> Iterator[None]:
 
 def run(*words: object, out: io.StringIO | None = None) -> str:
     out = out or io.StringIO()
-    call_command("phi_oidc", "subject", "accounting", *map(str, words), stdout=out, stderr=io.StringIO())
+    named = [f"pk:{word}" if isinstance(word, int) else str(word) for word in words]
+    call_command("phi_oidc", "subject", "accounting", *named, stdout=out, stderr=io.StringIO())
     return out.getvalue()
 
 
@@ -169,10 +170,11 @@ def test_invalid_since_is_refused(since: str, person: Person) -> None:
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
-        (["0"], "There is no user 0"),
+        (["pk:0"], "There is no user pk:0"),
         (["x"], "no user x"),
+        (["42"], "no user 42. If this is a primary key, write pk:42."),
         ([], "required"),
-        (["1", "--csv", "--json"], "not allowed with"),
+        (["1", "--csv", "--json"], "Choose --csv or --json"),
     ],
 )
 def test_unknown_user_and_two_formats_are_errors(words: list[str], fault: str) -> None:
@@ -221,3 +223,15 @@ def test_status_is_1_if_a_row_is_no_longer_a_valid_event(person: Person) -> None
         sql(f"UPDATE {EVENT} SET occurred_at = %s", wrong)
     with pytest.raises(CommandError, match="Nothing was listed"):
         run(person.user.pk)
+
+
+def test_warning_says_if_the_resources_of_patients_are_not_declared(person: Person) -> None:
+    def warn() -> str:
+        err = io.StringIO()
+        call_command("phi_oidc", "subject", "accounting", f"pk:{person.user.pk}", stdout=io.StringIO(), stderr=err)
+        return err.getvalue()
+
+    assert "PATIENT_RESOURCES" not in warn()
+    options = {name: value for name, value in django_settings.PHI_OIDC.items() if name != "PATIENT_RESOURCES"}
+    with override_settings(PHI_OIDC=options):
+        assert "PATIENT_RESOURCES is not set" in warn()

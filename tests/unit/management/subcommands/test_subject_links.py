@@ -39,16 +39,19 @@ def link(user: object, provider: str = "default") -> str:
 def test_page_shows_link_list_and_unlink(type_in: Any) -> None:
     user = make_user()
     lines = [words[4:] for words in commands("link-subjects", "link")]
-    linking, listing, unlinking = ([word.replace("42", str(user.pk)) for word in words] for words in lines)
+    linking, listing, unlinking = ([word.replace("amina", user.get_username()) for word in words] for words in lines)
     type_in(SUB + "\n")
     output = run(*linking)
     (subject,) = PairwiseSubject.objects.all()
-    assert output == f"User {user.pk} was linked: subject {subject.uuid}.\n"
+    assert output == f"User {user.get_username()} was linked: subject {subject.uuid}.\n"
     expected = block("link-subjects", "link").splitlines()[2]
-    assert output.strip() == expected.replace("42", str(user.pk)).replace(unlinking[-1], str(subject.uuid))
-    assert run(*listing).startswith(f"{subject.uuid}  {user.pk}  {ISSUER}  20")
+    assert output.strip() == expected.replace("amina", user.get_username()).replace(unlinking[-1], str(subject.uuid))
+    assert run(*listing).startswith(f"{subject.uuid}  {user.get_username()}  {ISSUER}  20")
     assert len(run(*listing).splitlines()) == 1
-    assert run(*unlinking[:-1], subject.uuid) == f"User {user.pk} was unlinked: subject {subject.uuid} was deleted.\n"
+    assert (
+        run(*unlinking[:-1], subject.uuid)
+        == f"User {user.get_username()} was unlinked: subject {subject.uuid} was deleted.\n"
+    )
     assert run(*listing) == "There are no linked persons.\n"
     actions = list(AuditEvent.objects.order_by("id").values_list("action", "actor", "subject"))
     operator, uuid = find_operator_actor(), str(subject.uuid)
@@ -59,7 +62,7 @@ def test_page_shows_link_list_and_unlink(type_in: Any) -> None:
 def test_link_reads_the_sub_from_standard_input_and_sign_in_finds_it(type_in: Any, text: str) -> None:
     user = make_user()
     type_in(text.format(SUB))
-    assert SUB not in link(user.pk)
+    assert SUB not in link(user.get_username())
     assert sign_in(keyring.get_keys("subject"), create_user=None).user == user
 
 
@@ -78,7 +81,7 @@ def test_invalid_link_is_refused(text: str, user: Any, provider: str, fault: str
     someone = make_user()
     type_in(text)
     with pytest.raises(CommandError, match=fault) as refused:
-        link(someone.pk if user is None else user, provider)
+        link(someone.get_username() if user is None else user, provider)
     assert not PairwiseSubject.objects.exists()
     assert not text or text.strip() not in str(refused.value)
 
@@ -87,7 +90,7 @@ def test_link_of_a_linked_person_is_an_error_with_the_user(type_in: Any) -> None
     first = sign_in(keyring.get_keys("subject")).user
     type_in(SUB)
     with pytest.raises(CommandError, match=f"linked to user {first.pk} already"):
-        link(make_user().pk)
+        link(make_user().get_username())
 
 
 def test_unlink_of_an_unknown_subject_is_an_error() -> None:
@@ -103,11 +106,12 @@ def test_list_shows_links_without_digests() -> None:
     people = [sign_in(sub=sub) for sub in "abc"]
     listed = [json.loads(line) for line in run("list", "--json").splitlines()]
     assert [(row["uuid"], row["user"]) for row in listed] == [
-        (str(person.subject.uuid), str(person.user.pk)) for person in people
+        (str(person.subject.uuid), person.user.get_username()) for person in people
     ]
     assert listed[0] == {
         "uuid": str(people[0].subject.uuid),
-        "user": str(people[0].user.pk),
+        "user": people[0].user.get_username(),
+        "user_pk": str(people[0].user.pk),
         "issuer": ISSUER,
         "first_seen_at": "2026-11-24T12:00:00+00:00",
         "last_seen_at": "2026-11-24T12:00:00+00:00",
@@ -115,18 +119,18 @@ def test_list_shows_links_without_digests() -> None:
     output = run("list")
     assert len(output.splitlines()) == 3
     assert not any(digest in output for digest in SubjectDigest.objects.values_list("digest", flat=True))
-    (only,) = run("list", "--user", people[1].user.pk, "--json").splitlines()
+    (only,) = run("list", "--user", f"pk:{people[1].user.pk}", "--json").splitlines()
     assert json.loads(only) == listed[1]
     with pytest.raises(CommandError, match="no user"):
         run("list", "--user", "0")
-    assert run("list", "--user", make_user().pk, "--json") == ""
+    assert run("list", "--user", make_user().get_username(), "--json") == ""
 
 
 @pytest.mark.sqlite
 def test_link_on_a_terminal_prompts_without_echo() -> None:
     user = make_user()
-    arguments = ("subject", "link", "--provider", "default", "--user", str(user.pk))
+    arguments = ("subject", "link", "--provider", "default", "--user", f"pk:{user.pk}")
     status, output = run_on_terminal(*arguments, prompt=b"not shown: ", answer=SUB)
     assert (status, SUB.encode() in output) == (0, False), output
-    assert f"User {user.pk} was linked".encode() in output
+    assert f"User {user.get_username()} was linked".encode() in output
     assert sign_in(keyring.get_keys("subject"), create_user=None).user == user

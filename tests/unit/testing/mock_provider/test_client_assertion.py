@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from django_phi_oidc.config.signature_algorithms import SIGNATURE_ALGORITHMS
 from django_phi_oidc.testing.mock_provider import (
     Client,
     corrupt_signature,
@@ -341,4 +342,4 @@ def test_discovery_names_the_method_and_its_algorithms(op, rp):
     metadata = rp.send("GET", "/.well-known/openid-configuration").json
     for endpoint in ("token", "revocation", "introspection"):
         assert "private_key_jwt" in metadata[f"{endpoint}_endpoint_auth_methods_supported"]
-        assert metadata[f"{endpoint}_endpoint_auth_signing_alg_values_supported"] == ALGS
+        assert metadata[f"{endpoint}_endpoint_auth_signing_alg_values_supported"] == list(SIGNATURE_ALGORITHMS)

@@ -1,12 +1,16 @@
 """Discovery, key set, UserInfo, revocation, introspection and subjects."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import jwt
 import pytest
+from jwcrypto import jwe, jwk
 
+from django_phi_oidc.config.encryption_algorithms import KTY_BY_KEY_MANAGEMENT_ALG
 from django_phi_oidc.testing.mock_provider import Account, Client, DemoProvider
+from django_phi_oidc.testing.mock_provider.client_jwks import get_encryption_key
 
 
 def test_discovery_names_the_issuer_and_existing_endpoints(op, rp):
@@ -92,6 +96,30 @@ def test_userinfo_is_signed_if_the_client_registered_it(op, rp, alg):
     claims = jwt.decode(token, key, algorithms=[alg], audience="portal", issuer=op.issuer)
     assert set(claims) == {"iss", "aud", "sub", "address"}
     assert claims["sub"] == op.get_subject("amina", "portal")
+
+
+@pytest.mark.parametrize(("alg", "kty"), KTY_BY_KEY_MANAGEMENT_ALG.items())
+def test_tokens_are_encrypted_if_the_client_registered_it(op, rp, alg, kty):
+    key = jwk.JWK.generate(kty=kty, use="enc", kid="k", **({"size": 2048} if kty == "RSA" else {"crv": "P-384"}))
+    jwks = {"keys": [{"kty": kty, "use": "sig"}, key.export_public(as_dict=True)]}
+    encryption = {f"{name}_encrypted_response_alg": alg for name in ("id_token", "userinfo")}
+    registered = {"jwks": jwks, "userinfo_signed_response_alg": "ES256", **encryption}
+    op.register_client(Client("portal", rp.secret, [rp.redirect_uri], **registered))
+    tokens = rp.tokens(scope="openid address")
+    for token in (tokens["id_token"], userinfo(rp, tokens["access_token"]).body.decode()):
+        container = jwe.JWE(algs=[alg, "A256GCM"])
+        container.deserialize(token, key)
+        header = {name: value for name, value in container.jose_header.items() if name != "epk"}
+        assert header == {"alg": alg, "enc": "A256GCM", "cty": "JWT", "kid": "k"}
+        assert jwt.decode(container.payload.decode(), options={"verify_signature": False})["iss"] == op.issuer
+
+
+@pytest.mark.parametrize("key", [{"kty": "RSA", "use": "enc"}, {"kty": "EC", "use": "sig"}, {"kty": "EC"}])
+def test_encryption_to_a_client_without_a_key_is_an_error(rp, key):
+    client = Client("portal", rp.secret, [rp.redirect_uri], jwks={"keys": [key]})
+    assert get_encryption_key(replace(client, jwks={"keys": [{"kty": "EC", "use": "enc"}]}), "ECDH-ES")
+    with pytest.raises(ValueError, match="no key"):
+        get_encryption_key(client, "ECDH-ES")
 
 
 def test_userinfo_error_is_not_signed(op, rp):

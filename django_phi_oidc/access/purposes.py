@@ -1,0 +1,11 @@
+"""Labels of the purposes of use that `policy` lists."""
+
+from django.utils.text import capfirst
+from django.utils.translation import gettext
+
+from .policy import PURPOSES
+
+
+def get_purpose_label(code: str) -> str:
+    """Return the translated HL7 label of a purpose, or the code itself if HL7 does not define it."""
+    return capfirst(gettext(PURPOSES[code])) if code in PURPOSES else code

@@ -1,0 +1,194 @@
+"""What users see and do about their own account: sessions, what is held, who had access, a copy of all data.
+
+Each function takes the actor and returns or changes only rows of that user: no parameter selects another person.
+Spec: ASVS 5.0 7.5.2.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import transaction
+from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_variables
+
+from .. import conf
+from ..access.policy import Assurance
+from ..access.purposes import get_purpose_label
+from ..access.recipients import Recipient
+from ..audit.outbox import batch_delivery
+from ..audit.request_context import Actor
+from ..claims.legal_holds import find_suspended_purposes
+from ..claims.models import FOREVER, LegalHold, StoredClaim, get_claim_label
+from ..claims.retention_limits import get_expiry
+from ..sessions.lifecycle import end_sessions
+from ..sessions.models import EndReason, OIDCSession, OIDCSessionQuerySet
+from ..sessions.sign_in_places import get_device_label
+from ..sessions.tasks import revoke_after_commit
+from ..subjects.models import NoticeKind, PairwiseSubject
+from ..subjects.notices import write_notice
+from .accounting import DisclosureAccounting, create_accounting
+from .export import PersonExport, export_person, hide_suspending_holds
+
+RECENT_SIGN_IN = Assurance(max_age=timedelta(minutes=15))
+"""What ending sessions and the copy of all data require: an attacker at an open browser must not lock its user out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSession:
+    """A live session of the user."""
+
+    id: uuid.UUID
+    device: str
+    """In words, such as "Firefox on Windows"."""
+    network: str
+    """The address range of the sign-in; empty if it is unknown."""
+    provider: str
+    """The label of the provider, or its host without a label."""
+    started_at: datetime
+    last_seen_at: datetime
+    is_current: bool
+    """The session of this request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnClaim:
+    """A claim that is stored about the user, without its value."""
+
+    name: str
+    purpose: str
+    """HL7 PurposeOfUse code."""
+    kept_until: datetime | None
+    """None: until its session ends, or while a legal hold keeps it."""
+    is_held: bool
+    """A legal hold keeps it."""
+    is_expired: bool
+    """It is about to be erased."""
+
+    @property
+    def label(self) -> str:
+        """The name of the claim in words."""
+        return get_claim_label(self.name)
+
+    @property
+    def purpose_label(self) -> str:
+        return get_purpose_label(self.purpose)
+
+
+def list_own_sessions(actor: Actor) -> list[OwnSession]:
+    """Return the live sessions of the user, that of this request first, then by their last activity."""
+    sessions = [_create_own_session(row, actor) for row in _query_own_sessions(actor).order_by("-last_seen_at", "-pk")]
+    return sorted(sessions, key=lambda session: not session.is_current)
+
+
+def find_other_session(actor: Actor, session_id: uuid.UUID) -> OwnSession | None:
+    """Return that live session of the user; None for the current one, an ended one and that of another user."""
+    row = _query_other_sessions(actor).filter(pk=session_id).first()
+    return None if row is None else _create_own_session(row, actor)
+
+
+def end_other_sessions(actor: Actor, *, session_id: uuid.UUID | None = None, now: datetime) -> int:
+    """End that other session of the user, or all, and return the number. Requires: RECENT_SIGN_IN.
+
+    The sessions end with a mail to the user in one transaction; their tokens are revoked after it. The current session
+    ends by signing out.
+    """
+    others = _query_other_sessions(actor)
+    if session_id is not None:
+        others = others.filter(pk=session_id)
+    # Before the transaction: on SQLite, its first statement has to write.
+    ids = list(others.values_list("pk", flat=True))
+    with batch_delivery():
+        with transaction.atomic():
+            ended = end_sessions(ids, EndReason.ACCOUNT_OWNER, origin=actor.origin, now=now) if ids else []
+            if ended:
+                write_notice(actor.user, NoticeKind.SESSIONS_ENDED, provider="", now=now)
+        revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
+    return len(ended)
+
+
+def list_held_claims(user: AbstractBaseUser, *, now: datetime) -> list[OwnClaim]:
+    """Return which claims are stored about the user, by name. No value is read.
+
+    While a legal hold suspends the accounting, the list is as it would be without that hold (45 CFR 164.528(a)(2)).
+    """
+    declarations = conf.claims()
+    rows = StoredClaim.objects.filter(subject__user=user.pk).select_related("subject").defer("value").order_by("name")
+    claims: Sequence[StoredClaim] = list(rows)
+    if find_suspended_purposes(user.pk, now=now):
+        holds = list(LegalHold.objects.filter(subject__user=user.pk))
+        _holds, claims = hide_suspending_holds(holds, claims, declarations, now=now)
+    held: dict[OwnClaim, None] = {}
+    for claim in claims:
+        expiry = get_expiry(claim, declarations.get(claim.name))
+        is_held = claim.held_until is not None and claim.held_until > max(expiry, now)
+        kept_until = claim.held_until if claim.held_until and is_held else expiry
+        item = OwnClaim(
+            name=claim.name,
+            purpose=claim.purpose,
+            kept_until=None if kept_until == FOREVER else kept_until,
+            is_held=is_held,
+            is_expired=kept_until <= now,
+        )
+        # Several sessions may have brought the same claim.
+        held[item] = None
+    return list(held)
+
+
+@sensitive_variables()
+def export_own_data(actor: Actor, *, now: datetime) -> PersonExport:
+    """Return the copy of all data about the user, after its events. Requires: RECENT_SIGN_IN.
+
+    It is the user's own request, so claims of each category are included. Events do not name members of staff: the
+    accounting of disclosures does, as the project wants it. Raises: AuditUnavailable.
+    """
+    user, subjects = actor.user, list(PairwiseSubject.objects.filter(user=actor.user.pk).order_by("pk"))
+    exported = export_person(user, subjects, claim_declarations=conf.claims(), origin=actor.origin, now=now)  # type: ignore[arg-type]  # a user with a session
+    for subject in exported.document["subjects"]:
+        for event in subject["events"]:
+            if event["actor"] not in ("", str(user.pk)):
+                event["actor"] = "staff"
+    return exported
+
+
+def create_own_accounting(actor: Actor, *, since: datetime, include_own: bool, now: datetime) -> DisclosureAccounting:
+    """Return the accounting of the user's record. Each part of it that is read is recorded."""
+    user, get_resources = actor.user, conf.patient_resources()
+    return create_accounting(
+        user,  # type: ignore[arg-type]  # a user with a session
+        resources=get_resources(user) if get_resources else (),
+        since=since,
+        include_own=include_own,
+        origin=actor.origin,
+        now=now,
+    )
+
+
+def get_recipient_name(recipient: Recipient) -> str:
+    """Return the name for display of an account that had access. Without one: an account without a name, or unknown."""
+    return recipient.name or _("a member of staff")
+
+
+def _query_own_sessions(actor: Actor) -> OIDCSessionQuerySet:
+    return OIDCSession.objects.live().filter(user=actor.user.pk)
+
+
+def _query_other_sessions(actor: Actor) -> OIDCSessionQuerySet:
+    current = actor.origin.session
+    return _query_own_sessions(actor).exclude(pk=current) if current else _query_own_sessions(actor)
+
+
+def _create_own_session(row: OIDCSession, actor: Actor) -> OwnSession:
+    declaration = conf.providers().get(row.provider)
+    return OwnSession(
+        id=row.pk,
+        device=get_device_label(row.browser, row.platform),
+        network=row.network,
+        provider=str(declaration.label) if declaration and declaration.label else urlsplit(row.issuer).netloc,
+        started_at=row.started_at,
+        last_seen_at=row.last_seen_at,
+        is_current=str(row.pk) == actor.origin.session,
+    )

@@ -1,0 +1,13 @@
+"""The names of providers on pages."""
+
+from .. import conf
+
+
+def list_provider_choices() -> list[tuple[str, str]]:
+    """Return the declared name and the label of each provider."""
+    return [(name, declaration.label or name) for name, declaration in conf.providers().items()]
+
+
+def get_provider_label(name: str) -> str:
+    """Return the label of a provider; the name itself if it is not declared any more."""
+    return dict(list_provider_choices()).get(name, name)

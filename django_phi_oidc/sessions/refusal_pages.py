@@ -1,0 +1,169 @@
+"""Pages for refused requests: who the user is, what is missing, a reference for the help desk, and how to leave.
+
+A project with its own `handler403` or `403.html` keeps it for its own pages. The pages of this app in the admin have
+their own page always, in the layout of the admin.
+"""
+
+from typing import Any
+
+from django.contrib.admin.sites import AdminSite, all_sites, site
+from django.contrib.auth.models import Group, Permission
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.template import TemplateDoesNotExist
+from django.template.loader import get_template
+from django.urls import NoReverseMatch, get_resolver, reverse
+from django.utils.http import urlencode
+from django.utils.translation import gettext as _
+from django.views.defaults import permission_denied
+
+from ..access.policy import SESSION_MISSING
+from ..access.responses import find_start_url, is_navigation, set_private_headers
+from ..access.step_up import get_return_path
+from ..audit.refusals import RecordedRefusal
+from ..subjects.people import get_label
+
+_APP_LABEL = "django_phi_oidc"
+
+
+def find_refusal_page(request: HttpRequest, exception: Exception) -> HttpResponse | None:
+    """Return the page for an exception of a view; None: another page is shown."""
+    if isinstance(exception, RecordedRefusal):
+        request.phi_oidc_refusal = exception  # type: ignore[attr-defined]  # for a 403.html of the project
+        site = find_admin_site(request)
+        if site is not None:
+            return _render_admin_refusal(request, exception, site)
+        return None if _has_own_page(request) else _render_portal_refusal(request, exception)
+    if isinstance(exception, Http404) and _is_own_admin_page(request) and (site := find_admin_site(request)):
+        context = {"home_url": reverse("admin:index", current_app=site.name)}
+        return _render_admin_page(request, site, "missing", _("Page not found"), context, status=404)
+    return None
+
+
+def find_admin_site(request: HttpRequest) -> AdminSite | None:
+    """Return the admin site that the page belongs to."""
+    match = request.resolver_match
+    if match is None or "admin" not in match.app_names:
+        return None
+    name = match.namespaces[match.app_names.index("admin")]
+    # The default site first: others may have its name without being served.
+    sites: list[AdminSite] = [site, *all_sites]
+    return next((found for found in sites if found.name == name), None)
+
+
+def _is_own_admin_page(request: HttpRequest) -> bool:
+    url_name = request.resolver_match and request.resolver_match.url_name
+    return "phi_oidc_" in (url_name or "")
+
+
+def _has_own_page(request: HttpRequest) -> bool:
+    """Return whether the project has a page for status 403."""
+    handler: Any = get_resolver(getattr(request, "urlconf", None)).resolve_error_handler(403)
+    if handler is not permission_denied:
+        return True
+    try:
+        get_template("403.html")
+    except TemplateDoesNotExist:
+        return False
+    return True
+
+
+def _render_portal_refusal(request: HttpRequest, refusal: RecordedRefusal) -> HttpResponse:
+    """Return a page that does not depend on the rule that refused, nor on whether the resource exists."""
+    context = {
+        **_build_account_context(request, refusal),
+        "permission": find_permission_name(refusal.permission),
+        "emergency_url": refusal.emergency_url,
+        "home_url": find_start_url(),
+        "sign_out_url": _find_url("oidc_logout"),
+    }
+    return _set_headers(render(request, f"{_APP_LABEL}/refused.html", context, status=403))
+
+
+def _render_admin_refusal(request: HttpRequest, refusal: RecordedRefusal, site: AdminSite) -> HttpResponse:
+    """Return a page in the layout of the admin. Only members of staff see which groups have the permission."""
+    is_staff, permission = site.has_permission(request), refusal.permission
+    if not is_staff or request.user.has_perm(permission):
+        permission = ""
+    context = {
+        **_build_account_context(request, refusal),
+        "is_staff_member": is_staff,
+        "needs_provider_session": refusal.reason == SESSION_MISSING,
+        "permission": find_permission_name(permission),
+        "groups": _list_group_names(permission) if permission else [],
+        "home_url": reverse("admin:index", current_app=site.name) if is_staff else find_start_url(),
+        # Django's own logout of the admin redirects a user who is not staff back to the admin.
+        "sign_out_url": _find_url("oidc_logout") or (is_staff and reverse("admin:logout", current_app=site.name)),
+    }
+    title = _("You do not have access") if is_staff else _("Only for staff")
+    return _render_admin_page(request, site, "refused", title, context, status=403)
+
+
+def _render_admin_page(
+    request: HttpRequest, site: AdminSite, name: str, title: str, context: dict[str, Any], *, status: int
+) -> HttpResponse:
+    request.current_app = site.name
+    context = {**site.each_context(request), "title": title, **context}
+    if not site.has_permission(request):
+        context["is_nav_sidebar_enabled"] = False
+    return _set_headers(render(request, f"admin/{_APP_LABEL}/{name}.html", context, status=status))
+
+
+def _set_headers(response: HttpResponse) -> HttpResponse:
+    set_private_headers(response)
+    # With `no-referrer` the form that signs out is sent with the origin "null", which Django refuses.
+    response["Referrer-Policy"] = "same-origin"
+    return response
+
+
+def _build_account_context(request: HttpRequest, refusal: RecordedRefusal) -> dict[str, Any]:
+    user: Any = request.user
+    label, username = (get_label(user), user.get_username()) if user.is_authenticated else ("", "")
+    return {
+        "label": label,
+        "username": username if username != label else "",
+        "reference": refusal.reference,
+        "other_account_url": _build_other_account_url(request),
+    }
+
+
+def _build_other_account_url(request: HttpRequest) -> str:
+    """Return the URL that signs in another person and leads back here; "" if our URLs are not included."""
+    url = _find_url("oidc_authentication_init")
+    is_safe = is_navigation(request) and request.method in ("GET", "HEAD")
+    next_url = get_return_path(request, is_safe_navigation=is_safe)
+    return url and f"{url}?{urlencode({'prompt': 'login', **({'next': next_url} if next_url else {})})}"
+
+
+def _find_url(name: str) -> str:
+    try:
+        return reverse(name)
+    except NoReverseMatch:
+        return ""
+
+
+def find_permission_name(permission: str) -> str:
+    """Return the name of `app.codename` for people; "" if the database has no such permission."""
+    app_label, _dot, codename = permission.partition(".")
+    rows = Permission.objects.select_related("content_type").filter(content_type__app_label=app_label)
+    row = rows.filter(codename=codename).first() if codename else None
+    if row is None:
+        return ""
+    model = row.content_type.model_class()
+    operation = codename.partition("_")[0]
+    if model is None or codename != f"{operation}_{row.content_type.model}":
+        return _(row.name)
+    names = {
+        "view": _("View %(objects)s"),
+        "add": _("Add %(objects)s"),
+        "change": _("Change %(objects)s"),
+        "delete": _("Delete %(objects)s"),
+    }
+    text = names.get(operation)
+    return text % {"objects": model._meta.verbose_name_plural} if text else _(row.name)
+
+
+def _list_group_names(permission: str) -> list[str]:
+    app_label, _dot, codename = permission.partition(".")
+    groups = Group.objects.filter(permissions__codename=codename, permissions__content_type__app_label=app_label)
+    return list(groups.order_by("name").distinct().values_list("name", flat=True))

@@ -1,0 +1,274 @@
+"""Check and apply the rows of a CSV file. No text of a problem repeats a cell: a `sub` may be in the wrong column."""
+
+import csv
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.utils.translation import gettext, ngettext
+from django.views.decorators.debug import sensitive_variables
+
+from ... import conf
+from ..._internal.batches import split_into_batches
+from ..._internal.csv_safety import escape_formulas
+from ..._internal.csv_tables import CSVTable, parse_csv_table
+from ...audit.admin_base import get_error_message
+from ...audit.events import Origin
+from ...config.providers import ProviderDeclaration
+from ...crypto import keyring
+from ...errors import PhiOidcError
+from ..invitations import LINK_PERMISSION, create_invitations, find_more_privileged, validate_accepts_codes
+from ..linking import find_linked_subjects, link_existing_users, validate_linkable_sub
+from ..models import ActivationCode, PairwiseSubject
+from ..user_references import find_users
+
+MAX_ROWS = 5_000
+MAX_BYTES = 1_000_000
+BATCH_SIZE = 500
+"""Rows of one statement."""
+USER_COLUMN, SUB_COLUMN, PROVIDER_COLUMN = "user", "sub", "provider"
+CODE_COLUMNS = ("code", "expires_at")
+
+
+class ImportRefused(Exception):
+    """The whole file is refused; the message is translated."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ImportRow:
+    """A record of the file."""
+
+    line_number: int
+    cells: Sequence[str] = field(repr=False)
+    user: Any = None
+    """None: unknown."""
+    provider: Any = None
+    """A ProviderDeclaration; None: unknown."""
+    problem: str = ""
+    """Why the row is left out."""
+    note: str = ""
+    """What else the import does."""
+    is_done: bool = False
+    """There is nothing to do."""
+    is_forbidden: bool = False
+    """The administrator lacks a permission, which the audit log records."""
+
+    @property
+    def is_applicable(self) -> bool:
+        return not self.problem and not self.is_done
+
+    def refuse(self, problem: str, *, is_forbidden: bool = False) -> None:
+        self.problem, self.is_forbidden = problem, is_forbidden
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFile:
+    """The rows of a file, checked against the accounts, and what is needed to write a file of the same format."""
+
+    header: Sequence[str]
+    rows: Sequence[ImportRow]
+    delimiter: str
+    has_bom: bool
+
+    @property
+    def applicable(self) -> list[ImportRow]:
+        return [row for row in self.rows if row.is_applicable]
+
+    @property
+    def problems(self) -> list[ImportRow]:
+        return [row for row in self.rows if row.problem]
+
+    @property
+    def done(self) -> list[ImportRow]:
+        return [row for row in self.rows if row.is_done]
+
+
+@sensitive_variables()
+def check_invitations(content: bytes, *, provider: ProviderDeclaration, actor: Any, now: datetime) -> CheckedFile:
+    """Return the rows with the users that actor may invite. Raises: ImportRefused, CSVTableError, PhiOidcError."""
+    validate_accepts_codes(provider)
+    checked = _parse(content, required=(USER_COLUMN,), reserved=CODE_COLUMNS, provider=provider)
+    may_link = actor.has_perm(LINK_PERMISSION)
+    for batch in split_into_batches(_list_unrefused(checked), BATCH_SIZE):
+        users = {row.user.pk: row.user for row in batch}
+        more_privileged = find_more_privileged(users, actor)
+        links = list(PairwiseSubject.objects.filter(user__in=users).values_list("user", "issuer"))
+        linked, linked_here = {pk for pk, _ in links}, {pk for pk, issuer in links if issuer == provider.issuer}
+        codes = ActivationCode.objects.redeemable(now=now).filter(user__in=users, provider=provider.name)
+        invited = set(codes.values_list("user", flat=True))
+        for row in batch:
+            pk = row.user.pk
+            if not row.user.is_active:
+                row.refuse(gettext("The account is deactivated."))
+            elif pk in more_privileged:
+                row.refuse(gettext("This account has permissions that you do not have."), is_forbidden=True)
+            elif pk in linked_here:
+                row.refuse(gettext("A person is already linked to this account at this provider."))
+            elif pk in linked and not may_link:
+                text = gettext("A person is already linked to this account, and you may not link a second one.")
+                row.refuse(text, is_forbidden=True)
+            elif pk in invited:
+                row.note = gettext("Replaces the unused code of this account.")
+    return checked
+
+
+@sensitive_variables()
+def check_links(content: bytes, *, provider: ProviderDeclaration, actor: Any, now: datetime) -> CheckedFile:
+    """Return the rows with the persons that actor may link. Raises: ImportRefused, CSVTableError, PhiOidcError.
+
+    provider: of the rows without a provider of their own.
+    """
+    checked = _parse(content, required=(USER_COLUMN, SUB_COLUMN), reserved=(), provider=provider)
+    lines_by_sub: dict[tuple[str, str], int] = {}
+    for row in _list_unrefused(checked):
+        first = lines_by_sub.setdefault((row.provider.issuer, get_sub(checked, row)), row.line_number)
+        if first != row.line_number:
+            row.refuse(gettext("This sub is already in line %(line)d.") % {"line": first})
+            continue
+        try:
+            validate_linkable_sub(get_sub(checked, row), provider=row.provider)
+        except PhiOidcError as error:
+            row.refuse(get_error_message(error))
+    for declaration in {row.provider.name: row.provider for row in checked.rows if row.provider}.values():
+        rows = [row for row in _list_unrefused(checked) if row.provider == declaration]
+        for batch in split_into_batches(rows, BATCH_SIZE):
+            _check_links_of_provider(checked, batch, declaration, actor)
+    return checked
+
+
+@sensitive_variables()
+def _check_links_of_provider(
+    checked: CheckedFile, batch: Sequence[ImportRow], provider: ProviderDeclaration, actor: Any
+) -> None:
+    users = {row.user.pk: row.user for row in batch}
+    more_privileged = find_more_privileged(users, actor)
+    subs = {row.line_number: get_sub(checked, row) for row in batch}
+    subjects = find_linked_subjects(list(subs.values()), issuer=provider.issuer, keys=keyring.get_keys("subject"))
+    linked = PairwiseSubject.objects.filter(user__in=users, issuer=provider.issuer)
+    linked_users = set(linked.values_list("user", flat=True))
+    for row in batch:
+        subject = subjects.get(subs[row.line_number])
+        if row.user.pk in more_privileged:
+            row.refuse(gettext("This account has permissions that you do not have."), is_forbidden=True)
+        elif subject is not None and subject.user_id == row.user.pk:
+            row.is_done = True
+        elif subject is not None:
+            row.refuse(gettext("This person is already linked to another account."))
+        elif row.user.pk in linked_users:
+            row.refuse(gettext("Another person of this provider is already linked to this account."))
+
+
+@sensitive_variables()
+def get_sub(checked: CheckedFile, row: ImportRow) -> str:
+    """Return the sub in that row."""
+    return row.cells[list(checked.header).index(SUB_COLUMN)].strip()
+
+
+@sensitive_variables()
+def apply_invitations(
+    checked: CheckedFile, *, provider: ProviderDeclaration, origin: Origin, now: datetime
+) -> list[tuple[str, ...]]:
+    """Invite the users of the applicable rows; return each row with its code, in their order.
+
+    Requires: an open transaction, which an error must roll back. Raises: PhiOidcError.
+    """
+    key, lifetime = keyring.get_keys("subject")[0], conf.activation_lifetime()
+    invitations = {}
+    # In the order of the keys, as within each batch: two imports must not deadlock.
+    pks = sorted(row.user.pk for row in checked.applicable)
+    for batch in split_into_batches(pks, BATCH_SIZE):
+        for item in create_invitations(batch, provider=provider, key=key, lifetime=lifetime, origin=origin, now=now):
+            invitations[item.user_id] = item
+    found = [(row, invitations[row.user.pk]) for row in checked.applicable]
+    return [(*row.cells, item.code, item.expires_at.isoformat(timespec="seconds")) for row, item in found]
+
+
+@sensitive_variables()
+def apply_links(checked: CheckedFile, *, origin: Origin, now: datetime) -> None:
+    """Link the persons of the applicable rows.
+
+    Requires, Raises: as apply_invitations; IntegrityError if one of them was linked at the same time.
+    """
+    rows = sorted(checked.applicable, key=lambda row: row.user.pk)
+    for provider in {row.provider.name: row.provider for row in rows if row.provider}.values():
+        own = [row for row in rows if row.provider == provider]
+        for batch in split_into_batches(own, BATCH_SIZE):
+            users = {get_sub(checked, row): row.user for row in batch}
+            keys = keyring.get_keys("subject")
+            link_existing_users(users, provider=provider, keys=keys, origin=origin, now=now)
+
+
+@sensitive_variables()
+def render_csv(
+    columns: Sequence[str], rows: Collection[Sequence[str]], *, delimiter: str = ",", has_bom: bool = False
+) -> bytes:
+    """Return a CSV file in which no cell is a formula. delimiter, has_bom: those of the file that the rows are from."""
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows([map(escape_formulas, row) for row in (columns, *rows)])
+    return text.getvalue().encode("utf-8-sig" if has_bom else "utf-8")
+
+
+def _parse(
+    content: bytes, *, required: Sequence[str], reserved: Collection[str], provider: ProviderDeclaration
+) -> CheckedFile:
+    """Return the rows with their users. Raises: ImportRefused, CSVTableError."""
+    if not content.strip():
+        raise ImportRefused(gettext("The file is empty."))
+    table = parse_csv_table(content, required=required, reserved=reserved)
+    rows = list[ImportRow]()
+    for line_number, cells in table.rows:
+        if len(rows) == MAX_ROWS:
+            message = gettext("The file has more than %(count)d rows. Split it into several files.")
+            raise ImportRefused(message % {"count": MAX_ROWS})
+        rows.append(ImportRow(line_number=line_number, cells=cells, provider=provider))
+    if not rows:
+        raise ImportRefused(gettext("The file has no row below the column names."))
+    _find_users_of_rows(table, rows)
+    return CheckedFile(header=table.header, rows=rows, delimiter=table.delimiter, has_bom=table.has_bom)
+
+
+def _find_users_of_rows(table: CSVTable, rows: Sequence[ImportRow]) -> None:
+    """Set the user of each row, or why there is none."""
+    lines_by_user: dict[tuple[str, Any], int] = {}
+    for batch in split_into_batches(rows, BATCH_SIZE):
+        cells_by_line: dict[int, Mapping[str, str]] = {}
+        for row in batch:
+            if len(row.cells) == len(table.header):
+                cells_by_line[row.line_number] = table.get_cells(row.cells)
+                continue
+            count = len(row.cells)
+            text = ngettext(
+                "%(count)d cell, but %(columns)d columns in the first line.",
+                "%(count)d cells, but %(columns)d columns in the first line.",
+                count,
+            )
+            row.refuse(text % {"count": count, "columns": len(table.header)})
+        users = find_users({cells[USER_COLUMN] for cells in cells_by_line.values()})
+        for row in batch:
+            if cells := cells_by_line.get(row.line_number):
+                _set_user(row, cells, users, lines_by_user)
+
+
+def _set_user(
+    row: ImportRow,
+    cells: Mapping[str, str],
+    users: Mapping[str, Any],
+    lines_by_user: dict[tuple[str, Any], int],
+) -> None:
+    row.user = users.get(cells[USER_COLUMN])
+    if SUB_COLUMN in cells and (name := cells.get(PROVIDER_COLUMN)):
+        row.provider = conf.providers().get(name)
+    if row.user is None:
+        row.refuse(gettext("There is no such user. Write the user name, or “pk:” and the primary key."))
+    elif row.provider is None:
+        row.refuse(gettext("There is no such provider."))
+    else:
+        first = lines_by_user.setdefault((row.provider.issuer, row.user.pk), row.line_number)
+        if first != row.line_number:
+            row.refuse(gettext("This user is already in line %(line)d.") % {"line": first})
+
+
+def _list_unrefused(checked: CheckedFile) -> list[ImportRow]:
+    return [row for row in checked.rows if not row.problem]

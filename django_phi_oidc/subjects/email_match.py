@@ -1,0 +1,123 @@
+"""The existing account of a first sign-in, by its verified e-mail address, if the provider's declaration permits it.
+
+An e-mail address is a weak identifier: addresses are assigned again, and local accounts may have an address that their
+owner never proved. So each rule below refuses, and the link is made once for an account. Spec: OIDC Core 5.7.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import FieldDoesNotExist
+from django.db.models import DateTimeField
+from django.views.decorators.debug import sensitive_variables
+
+from .. import conf
+from ..audit.events import Action
+from ..audit.outbox import list_waiting_events
+from ..audit.search import EventQuery, list_events_of_query
+from ..audit.storage import get_resource_pseudonym
+from ..config.providers import ProviderDeclaration
+from ..errors import EmailMatchRefused
+from .invitations import list_privileges
+from .models import ActivationCode, PairwiseSubject
+
+CREATION_FIELD = "date_joined"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmailMatch:
+    """The verified e-mail address of a first sign-in. Only `find_verified_email` may have returned the address."""
+
+    address: str = field(repr=False)
+    provider: ProviderDeclaration
+    now: datetime
+
+    @sensitive_variables()
+    def find_user_id(self) -> Any:
+        """Return the primary key of the account with that address, which `get_locked_user` checks, or None.
+
+        Raises: EmailMatchRefused, if several accounts have it, or the audit log has an earlier link of the account;
+        AuditUnavailable.
+        """
+        if not self.provider.links_verified_email(self.now):
+            return None
+        user_ids = self._list_user_ids()
+        if len(user_ids) > 1:
+            raise EmailMatchRefused("ambiguous")
+        if user_ids and self._has_been_linked(user_ids[0]):
+            raise EmailMatchRefused("linked_before")
+        return user_ids[0] if user_ids else None
+
+    @sensitive_variables()
+    def get_locked_user(self, user_id: Any) -> Any:
+        """Return the account, locked until the end of the transaction, without its password.
+
+        The person who knows the password may be another one than the one who has proved to own the address, so it
+        becomes unusable. That also ends the sessions of the account, because Django compares the password's digest.
+        Raises: EmailMatchRefused, also if another transaction has changed the account or linked it in the meantime.
+        """
+        # A link by an administrator locks the account, too. A code that is being redeemed is still seen as unused.
+        users = get_user_model()._base_manager.select_for_update(no_key=True, of=("self",))
+        user = users.filter(pk=user_id).first()
+        if user is None or self._list_user_ids() != [user_id]:
+            raise EmailMatchRefused("ambiguous")
+        if refusal := next(self._iter_refusals(user), ""):
+            raise EmailMatchRefused(refusal)
+        user.set_unusable_password()
+        user.save(update_fields=["password"])
+        return user
+
+    def _list_user_ids(self) -> list[Any]:
+        """Return the accounts with that address, active or not. Case is ignored in ASCII addresses only.
+
+        Databases and Python fold other letters differently: to PostgreSQL, a dotless i may be an i.
+        """
+        user_model: Any = get_user_model()
+        is_comparable = self.address.isascii() and self.address.isprintable()
+        if not is_comparable or not has_required_fields(user_model):
+            return []
+        name = user_model.get_email_field_name()
+        rows = (
+            user_model._base_manager.filter(**{f"{name}__iexact": self.address}).order_by("pk").values_list("pk", name)
+        )
+        return [pk for pk, address in rows if address.isascii() and address.lower() == self.address.lower()]
+
+    def _iter_refusals(self, user: Any) -> Iterator[str]:
+        declared: Any = self.provider.link_verified_email
+        first_day = datetime.combine(declared.accounts_created_before, time(), UTC)
+        created_at = getattr(user, CREATION_FIELD)
+        if not getattr(user, "is_active", True):
+            yield "inactive"
+        if list_privileges(user) or user.get_username() in conf.break_glass_accounts():
+            yield "privileged"
+        if created_at is None or created_at >= first_day:
+            yield "created_later"
+        # A person of another provider could still sign in, and would share the account with the owner of the address.
+        issuers = {self.provider.issuer, *(provider.issuer for provider in conf.providers().values())}
+        if PairwiseSubject.objects.filter(user=user.pk, issuer__in=issuers).exists():
+            yield "linked"
+        # The code is the stronger proof, and its letter may have gone to another person than the owner of the address.
+        if ActivationCode.objects.redeemable(now=self.now).filter(user=user.pk, provider=self.provider.name).exists():
+            yield "invited"
+
+    def _has_been_linked(self, user_id: Any) -> bool:
+        """Return whether the account had a link at this provider that was removed since."""
+        resource = f"user/{user_id}"
+        resources = [resource, get_resource_pseudonym(resource)]
+        # First the outbox: an event that moves to the audit log in the meantime is found there.
+        waiting = [event for event in list_waiting_events(Action.SUBJECT_LINKED) if event.resource in resources]
+        query = EventQuery(actions=[Action.SUBJECT_LINKED], resources=resources)
+        providers = {event.provider for event in waiting} | {row.provider for row in list_events_of_query(query).rows}
+        return self.provider.name in providers
+
+
+def has_required_fields(user_model: Any) -> bool:
+    """Return whether accounts have an e-mail address and a time of creation."""
+    try:
+        user_model._meta.get_field(user_model.get_email_field_name())
+        return isinstance(user_model._meta.get_field(CREATION_FIELD), DateTimeField)
+    except (AttributeError, FieldDoesNotExist):
+        return False

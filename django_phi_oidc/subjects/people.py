@@ -1,0 +1,100 @@
+"""The names of people on the pages of the admin. They are computed when a page is shown, and stored nowhere."""
+
+import logging
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.contrib.admin.utils import quote
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db.models import F, UUIDField, Value
+from django.urls import NoReverseMatch, reverse
+
+from .. import conf
+from ..audit.operators import find_stated_account_pk
+
+logger = logging.getLogger("django_phi_oidc.subjects")
+_reported_errors: set[str] = set()
+"""The exceptions of the project's function that this process has logged: the function may fail at each row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person on a page: the name, and the address of the person's page, which is empty if the site has none."""
+
+    label: str
+    url: str
+
+    def __str__(self) -> str:
+        return self.label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class People:
+    """The persons of one page."""
+
+    _by_account: dict[str, Person] = field(default_factory=dict)
+    _by_subject: dict[str, Person] = field(default_factory=dict)
+
+    def find_actor(self, actor: str) -> Person | None:
+        """Return the person that an event names as its actor; None: the account is deleted, or it is no account."""
+        return self._by_account.get(find_stated_account_pk(actor) or actor)
+
+    def find_subject(self, subject: str) -> Person | None:
+        """Return the person of a subject's UUID; None: it is unlinked or unknown."""
+        return self._by_subject.get(subject)
+
+
+def get_person(user: Any) -> Person:
+    """Return the name and the page of a user."""
+    try:
+        url = reverse("admin:phi_oidc_person", args=[quote(user.pk)])
+    except NoReverseMatch:
+        # The project has no admin, or another one.
+        url = ""
+    return Person(label=get_label(user), url=url)
+
+
+def get_label(user: Any) -> str:
+    """Return the name by PERSON_LABEL; the user name if the project's function fails or returns nothing."""
+    try:
+        label = str(conf.person_label()(user) or "").strip()
+    except Exception as error:  # noqa: BLE001 -- the project's function must not prevent a page
+        if (name := type(error).__name__) not in _reported_errors:
+            _reported_errors.add(name)
+            logger.error("PERSON_LABEL: the function failed: %s.", name)  # noqa: TRY400 -- the message may name a person
+        label = ""
+    return label or str(user.get_username())
+
+
+def find_people(*, actors: Iterable[str] = (), subjects: Iterable[str] = ()) -> People:
+    """Return the people that these actors and subjects of events are, by one SELECT, or none without both."""
+    model = get_user_model()
+    keys, uuids = set(), set()
+    for actor in actors:
+        try:
+            key = model._meta.pk.to_python(find_stated_account_pk(actor) or actor or None)
+            model._meta.pk.run_validators(key)
+        except ValidationError:
+            continue
+        keys.add(key)
+    for subject in subjects:
+        try:
+            uuids.add(uuid.UUID(subject))
+        except ValueError:
+            continue
+    users = model._default_manager
+    no_subject: Any = Value(None, output_field=UUIDField())
+    by_subject = users.filter(pairwise_subjects__uuid__in=uuids)
+    by_key = users.filter(pk__in=keys - {None}).annotate(found_uuid=no_subject)
+    # With OR, the database would scan all accounts.
+    rows = by_key.union(by_subject.annotate(found_uuid=F("pairwise_subjects__uuid")), all=True)
+    people = People()
+    for user in rows if keys - {None} or uuids else ():
+        person = get_person(user)
+        people._by_account[str(user.pk)] = person
+        if user.found_uuid is not None:
+            people._by_subject[str(user.found_uuid)] = person
+    return people

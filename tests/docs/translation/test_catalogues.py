@@ -1,0 +1,63 @@
+"""The catalogues of the package have each text of the app, and nothing else."""
+
+import gettext
+import re
+
+import pytest
+from babel.messages.catalog import Message
+from django.utils import translation
+
+from tests.docs.translation.catalogues import LANGUAGES, extract_texts, get_path, is_translated, read_catalogue
+
+PLACEHOLDER = re.compile(r"%\(\w+\)[a-z]|%[a-z]|\{\w*\}|</?\w+[^>]*>")
+Key = tuple[str | tuple[str, ...], str | None]
+
+
+def list_messages(language: str) -> dict[Key, Message]:
+    return {(message.id, message.context): message for message in read_catalogue(language) if message.id}
+
+
+@pytest.mark.gettext
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_catalogue_has_the_texts_of_the_app(language: str) -> None:
+    texts = {(message.id, message.context) for message in extract_texts() if message.id}
+    assert texts == list_messages(language).keys(), "run `make messages`, and translate the new texts"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_text_is_translated(language: str) -> None:
+    messages = list_messages(language)
+    assert len(messages) > 700
+    assert not [key for key, message in messages.items() if message.fuzzy or not is_translated(message.string)]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translation_keeps_placeholders_tags_and_the_last_character(language: str) -> None:
+    for message in list_messages(language).values():
+        if isinstance(message.id, str):
+            pairs = [(message.id, str(message.string))]
+        else:
+            # A singular may spell the number out.
+            pairs = list(zip(message.id, message.string, strict=True))
+        for text, translated in pairs:
+            assert sorted(PLACEHOLDER.findall(text)) == sorted(PLACEHOLDER.findall(translated)), translated
+            assert text[:1].isspace() == translated[:1].isspace(), translated
+            assert (text[-1:] == ".") == (translated[-1:] == "."), translated
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_compiled_catalogue_is_the_text(language: str) -> None:
+    with get_path(language, ".mo").open("rb") as file:
+        compiled = gettext.GNUTranslations(file)
+    for message in list_messages(language).values():
+        if isinstance(message.id, str):
+            assert message.context or compiled.gettext(message.id) == message.string
+        else:
+            assert [compiled.ngettext(*message.id, number) for number in (1, 2)] == list(message.string)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_django_finds_the_catalogue(language: str) -> None:
+    message = list_messages(language)["This is your own emergency access. Another person must review it.", None]
+    with translation.override(language):
+        assert translation.gettext(str(message.id)) == message.string != message.id
