@@ -6,6 +6,8 @@ DJANGO ?=
 # A file of further constraints: `.ci/lowest` prints those of the lowest versions that we allow.
 CONSTRAINTS ?=
 PYTEST_ARGS ?=
+# `.ci/run` selects the tests that failed with it.
+RERUN ?=
 # Test processes: one more than the processors, because many tests wait for a socket or another process.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 # `slow-once` leaves out the tests that also run on PostgreSQL.
@@ -28,7 +30,7 @@ EXCLUSIVE := $(addprefix tests/integration/journeys/test_session_end_,faults.py 
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs reference messages links test test-slow test-postgresql test-all bench adoption mutate evidence screenshots lint lock audit sbom clean
+.PHONY: help demo docs reference messages links test test-slow test-postgresql test-postgresql-parallel test-postgresql-exclusive test-all bench adoption mutate evidence screenshots lint lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,14 +39,18 @@ demo: $(VENV)/.demo ## show a sign-in and what follows in the example portal, th
 	@$(BIN)/python example_project/manage.py demo
 
 test: $(VENV)/.dev ## run the tests that a change needs: on SQLite, in parallel, without the slow ones
-	$(SQLITE) $(PARALLEL) --scope quick $(PYTEST_ARGS)
+	$(SQLITE) $(PARALLEL) --scope quick $(PYTEST_ARGS) $(RERUN)
 
 test-slow: $(VENV)/.dev ## run the slow tests that `make test` leaves out, on SQLite
-	$(SQLITE) $(PARALLEL) --scope $(SLOW_SCOPE) $(PYTEST_ARGS)
+	$(SQLITE) $(PARALLEL) --scope $(SLOW_SCOPE) $(PYTEST_ARGS) $(RERUN)
 
-test-postgresql: $(VENV)/.dev ## run all tests on PostgreSQL: DATABASE_URL, or a temporary server
-	$(POSTGRESQL) $(PARALLEL) $(EXCLUSIVE:%=--ignore=%) $(PYTEST_ARGS)
-	$(if $(EXCLUSIVE),$(POSTGRESQL) $(EXCLUSIVE))
+test-postgresql: test-postgresql-parallel test-postgresql-exclusive ## run all tests on PostgreSQL: DATABASE_URL, or a temporary server
+
+test-postgresql-parallel: $(VENV)/.dev
+	$(POSTGRESQL) $(PARALLEL) $(EXCLUSIVE:%=--ignore=%) $(PYTEST_ARGS) $(RERUN)
+
+test-postgresql-exclusive: $(VENV)/.dev
+	$(POSTGRESQL) $(EXCLUSIVE) $(RERUN)
 
 test-all: test test-slow test-postgresql ## run all tests, on SQLite and on PostgreSQL, and a sample of `make evidence`
 	$(MAKE) evidence EVIDENCE_ARGS='--sample $(EVIDENCE_SAMPLE)'
