@@ -1,5 +1,6 @@
 """`make messages`: extract the texts of the app into the catalogues of its languages, and compile them."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,9 @@ def extract_texts() -> Catalog:
         shutil.copytree(APP, folder, ignore=shutil.ignore_patterns("locale", "__pycache__"))
         (folder / "locale").mkdir()
         command = [sys.executable, "-m", "django", "makemessages", "--locale", "en", "--add-location", "file"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        # The settings of a test run cannot be imported from this folder, and makemessages needs none.
+        environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
         with (folder / "locale" / "en" / "LC_MESSAGES" / "django.po").open("rb") as file:
             return read_po(file, locale="en")
 
