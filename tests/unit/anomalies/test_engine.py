@@ -160,15 +160,21 @@ def test_worker_killed_at_any_point_has_written_all_or_nothing() -> None:
     connections.close_all()
     environment = child_environment(os.environ, settings.DATABASES)
     environment["PYTHONPATH"] = str(Path(__file__).parents[3])
-    script = Path(__file__).with_name("killed_engine_process.py")
-    for number in range(1, 60):
-        ended = subprocess.run([sys.executable, script, str(number)], env=environment, check=False, timeout=60)
-        done = WatchCursor.objects.first()
-        size = done.tree_size if done else 0
-        assert alerts().get(("token_forged", "198.51.100.1"), 0) == size
-        if ended.returncode == 0:
-            break
-        assert ended.returncode == -signal.SIGKILL
+    command = [sys.executable, Path(__file__).with_name("killed_engine_process.py")]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as engine:
+        assert engine.stdin
+        assert engine.stdout
+        for number in range(1, 60):
+            engine.stdin.write(f"{number}\n")
+            exit_code = int(engine.stdout.readline())
+            done = WatchCursor.objects.first()
+            size = done.tree_size if done else 0
+            assert alerts().get(("token_forged", "198.51.100.1"), 0) == size
+            if exit_code == 0:
+                break
+            assert exit_code == -signal.SIGKILL
     assert number > 15
     assert 0 < size < 90, "some workers were killed before their COMMIT, and some after it"
     evaluate_all()
