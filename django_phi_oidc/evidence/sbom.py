@@ -37,8 +37,10 @@ def build_sbom(*, portal: str, now: datetime) -> dict[str, Any]:
 
 
 def _build_component(distribution: Distribution) -> dict[str, Any]:
-    # Without metadata, as a broken installation leaves it: both are None.
-    name, version = distribution.name or _find_folder_name(distribution), distribution.version or "unknown"
+    # A broken installation leaves a folder without metadata.
+    metadata = distribution.metadata.json
+    name = str(metadata.get("name") or _find_folder_name(distribution))
+    version = str(metadata.get("version") or "unknown")
     # The type `pypi` of the package URL: lower case, and dashes.
     purl = f"pkg:pypi/{quote(name.lower().replace('_', '-'), safe='')}@{quote(version, safe='')}"
     component = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}

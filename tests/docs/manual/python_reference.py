@@ -80,7 +80,7 @@ def read_members(found: type, *, inherited: bool = True) -> dict[str, tuple[str,
     """Return signature and text of each public member that has a text, in the order of the code."""
     members: dict[str, tuple[str, str]] = {}
     for base in reversed(found.__mro__) if inherited else [found]:
-        if base.__module__ != "builtins":
+        if base.__module__ not in {"builtins", "typing"}:
             tree = parse_class(base)
             members |= find_documented_values(tree) | find_documented_methods(tree)
     return members

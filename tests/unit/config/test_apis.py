@@ -80,6 +80,7 @@ def find_messages(settings: Any, apis: Any, **providers: Any) -> set[str]:
     return {f"{message.id}".rpartition(".")[2] + f" {message.msg}" for message in run_checks()}
 
 
+@pytest.mark.django_db
 def test_checks_report_declarations_that_can_not_work(settings: Any) -> None:
     other = {"issuer": "https://other.example", "client_id": "x", "client_secret": "s"}
 
@@ -95,6 +96,7 @@ def test_checks_report_declarations_that_can_not_work(settings: Any) -> None:
         conf.apis()
 
 
+@pytest.mark.django_db
 def test_check_warns_of_transactions_during_introspection(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = find_messages(settings, {"default": VALID})
     monkeypatch.setitem(settings.DATABASES["default"], "ATOMIC_REQUESTS", True)
