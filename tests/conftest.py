@@ -44,6 +44,24 @@ SLOW = (
 )
 """Scenarios with real processes: `make test` leaves them out, `make test-all` runs them. They start first, so that
 none of them is still running after all other processes have finished."""
+LONG = (
+    *("tests/benchmarks/", "tests/browser/test_admin_groups.py", "tests/browser/test_every_page.py"),
+    "tests/docs/manual/test_build.py::test_manual_is_built",
+    *("tests/docs/manual/test_build.py::test_search", "tests/docs/manual/test_install.py"),
+    "tests/integration/adoption/test_scripted_adoption.py",
+    "tests/integration/audit/test_killed_processes.py",
+    "tests/integration/deployment/test_schemas.py",
+    "tests/integration/example_project/demo/test_demo.py::test_demo_with",
+    "tests/integration/example_project/demo/test_demo.py::test_interrupted",
+    *("tests/integration/test_admin_themes.py", "tests/integration/test_evidence.py"),
+    *("tests/integration/test_evidence_formats.py", "tests/integration/test_hostproject.py"),
+    "tests/integration/test_misconfigurations.py",
+    "tests/security/attack/test_attack_command.py::test_loosened",
+    "tests/security/attack/test_attack_command.py::test_portal_with_certificates",
+    "tests/security/attack/test_attack_command.py::test_project_whose_provider_encrypts",
+    *("tests/security/attack/test_planted_faults.py", "tests/security/attack/test_pytest_plugin.py::test_each"),
+)
+"""Slow tests of which `.ci/run` has a shorter form, or that would take it another quarter of an hour."""
 SCOPES = {
     "all": "all tests",
     "quick": "without the slow tests",
@@ -56,6 +74,7 @@ DESELECTED = pytest.StashKey[int]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     texts = ", ".join(f"{scope}: {text}" for scope, text in SCOPES.items())
     parser.addoption("--scope", choices=list(SCOPES), default="all", help=texts)
+    parser.addoption("--without-long", action="store_true", help="leave out the tests that only `make test-all` runs")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -85,6 +104,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         is_in_scope = scope == "all" or (scope != "quick") == _is_slow(item)
         if scope == "slow-once" and not item.get_closest_marker(DATABASE):
+            is_in_scope = False
+        if config.getoption("without_long") and item.nodeid.startswith(LONG):
             is_in_scope = False
         (selected if is_in_scope and not _is_for_another_database(item) else deselected).append(item)
     config.stash[DESELECTED] = len(deselected)

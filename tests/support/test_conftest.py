@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG
+
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY_THERE = "redis://127.0.0.1:1/0"
 TESTS = """
@@ -93,3 +95,24 @@ def test_no_module_defines_a_test_twice() -> None:
     for path in (ROOT / "tests").rglob("test_*.py"):
         names = re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
         assert len(names) == len(set(names)), path
+
+
+@pytest.mark.parametrize("start", LONG)
+def test_each_start_of_the_long_tests_fits_a_test(start: str) -> None:
+    place, _, name = start.partition("::")
+    found = ROOT / place
+    assert found.exists()
+    assert not name or f"\ndef {name}" in found.read_text()
+
+
+def test_run_without_long_tests_has_all_others() -> None:
+    def collect(*arguments: str) -> set[str]:
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/security/attack", *arguments]
+        given = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+        listed = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, check=True, timeout=120)
+        return {line for line in listed.stdout.splitlines() if "::" in line}
+
+    left_out = collect() - collect("--without-long")
+    assert left_out == {test for test in collect() if test.startswith(LONG)}
+    assert left_out
+    assert collect("--without-long")
