@@ -1,6 +1,8 @@
 """The databases of the tests: two SQLite files, or one PostgreSQL database under both aliases, as PHI_TEST_DB says."""
 
+import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,9 @@ SQLITE_OPTIONS = {
     "timeout": 20,
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;",
 }
+
+MEMORY_NEEDED = 1 << 30
+"""Bytes of the databases of a run, and more."""
 
 
 def kind(environ: Mapping[str, str]) -> str:
@@ -46,13 +51,20 @@ def child_environment(environ: Mapping[str, str], databases: Mapping[str, Mappin
 
 
 def _sqlite(name: str, alias: str, run: str) -> dict[str, Any]:
-    file = Path(tempfile.gettempdir()) / f"phi_oidc_{run}_{alias}.sqlite3"
+    file = _folder() / f"phi_oidc_{run}_{alias}.sqlite3"
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": name or str(file.with_suffix(".never-opened")),
         "OPTIONS": SQLITE_OPTIONS,
         "TEST": {"NAME": str(file)},
     }
+
+
+def _folder() -> Path:
+    """Return a folder in memory if the system has one: SQLite waits for the disk when a connection is closed."""
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > MEMORY_NEEDED
+    return memory if has_room else Path(tempfile.gettempdir())
 
 
 def _postgresql(environ: Mapping[str, str], alias: str, run: str) -> dict[str, Any]:
