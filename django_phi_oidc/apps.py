@@ -14,5 +14,5 @@ class PHIOIDCConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        for module in ("checks", "receivers"):
-            import_module(f"{self.name}.{module}")
+        import_module(f"{self.name}.checks").register_checks()
+        import_module(f"{self.name}.receivers")
