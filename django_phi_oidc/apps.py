@@ -1,5 +1,6 @@
 """The app configuration."""
 
+import sys
 from importlib import import_module
 
 from django.apps import AppConfig
@@ -16,3 +17,6 @@ class PHIOIDCConfig(AppConfig):
     def ready(self) -> None:
         import_module(f"{self.name}.checks").register_checks()
         import_module(f"{self.name}.receivers")
+        # A worker has imported Celery before Django, also one that does not run the tasks of this app.
+        if "celery" in sys.modules:
+            import_module(f"{self.name}.leak_guard.task_receivers")
