@@ -1,5 +1,6 @@
 """The app configuration."""
 
+import sys
 from importlib import import_module
 
 from django.apps import AppConfig
@@ -14,5 +15,8 @@ class PHIOIDCConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        for module in ("checks", "receivers"):
-            import_module(f"{self.name}.{module}")
+        import_module(f"{self.name}.checks").register_checks()
+        import_module(f"{self.name}.receivers")
+        # A worker has imported Celery before Django, also one that does not run the tasks of this app.
+        if "celery" in sys.modules:
+            import_module(f"{self.name}.leak_guard.task_receivers")

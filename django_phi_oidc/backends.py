@@ -1,5 +1,5 @@
 """For AUTHENTICATION_BACKENDS."""
 
 # ruff: noqa: PLC0414 -- explicit re-exports
-from .login.backend import BreakGlassBackend as BreakGlassBackend
 from .login.backend import OIDCAuthenticationBackend as OIDCAuthenticationBackend
+from .login.local_accounts import BreakGlassBackend as BreakGlassBackend

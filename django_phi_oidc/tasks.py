@@ -1,9 +1,11 @@
-"""The tasks, where Celery looks for them."""
+"""The tasks, where Celery looks for them. Only workers and beat import this module."""
 
 # ruff: noqa: PLC0414 -- explicit re-exports
+from celery import shared_task
+
 from . import conf
 from ._internal import clock
-from ._internal.periodic_task import periodic_task
+from ._internal.periodic_task import PERIODIC_TASKS, periodic_task
 from .access.emergency.tasks import tend_emergencies as tend_emergencies
 from .anomalies.alerts import delete_acknowledged_alerts
 from .anomalies.tasks import watch as watch
@@ -16,6 +18,7 @@ from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub
 from .individual_rights.accounting import get_accounting_start
 from .individual_rights.accounting_copies import delete_old_copies
+from .leak_guard.task_receivers import track_task as track_task
 from .officer_admin.tasks import update_overview as update_overview
 from .replay.cache import delete_expired
 from .sessions.end_jobs import delete_old_jobs
@@ -44,3 +47,7 @@ def prune() -> None:
     delete_unused_devices(now=now)
     # What was given is documented for as long as the right to an accounting goes back.
     delete_old_copies(before=get_accounting_start(now))
+
+
+for _name, _function in PERIODIC_TASKS.items():
+    shared_task(name=_name, ignore_result=True, acks_late=True)(_function)

@@ -84,6 +84,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{marker}: only runs on {marker}.")
     config.addinivalue_line("markers", "each_database: creates databases itself, of the kind of the run.")
     celery_app.app.set_default()
+    # This process runs tasks by their names, as a worker does.
+    import_module("django_phi_oidc.tasks")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

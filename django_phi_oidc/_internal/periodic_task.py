@@ -1,30 +1,33 @@
-"""Declare the periodic Celery tasks: none of them waits for a lock without limit.
+"""Declare the periodic tasks: none of them waits for a lock without limit.
 
 A process that was stopped inside a transaction keeps its locks. Without a limit, each run of a task would wait for them
 and occupy a worker, until no worker is left for the other tasks.
+
+`tasks.py` in the root registers them with Celery: web processes import the functions, and never Celery.
 """
 
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from celery import shared_task
-
 from .sql import limit_lock_waits
 
 LOCK_WAIT_SECONDS = 5.0
 """For each statement. The task fails then, and its next run tries again."""
+PERIODIC_TASKS: dict[str, Callable[[], Any]] = {}
+"""The declared functions by the names of their tasks."""
 
 
 def periodic_task(name: str) -> Callable[[Callable[[], Any]], Any]:
-    """Return a decorator that registers a function without arguments as the Celery task of that name."""
+    """Return a decorator that declares a function without arguments as the task of that name."""
 
-    def register(function: Callable[[], Any]) -> Any:
+    def declare(function: Callable[[], Any]) -> Any:
         @wraps(function)
         def run() -> Any:
             with limit_lock_waits(LOCK_WAIT_SECONDS):
                 return function()
 
-        return shared_task(name=name, ignore_result=True, acks_late=True)(run)
+        PERIODIC_TASKS[name] = run
+        return run
 
-    return register
+    return declare

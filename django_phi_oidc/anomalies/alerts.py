@@ -19,7 +19,7 @@ from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..signals import security_alert
 from .models import AlertMute, SecurityAlert
-from .rules import Severity
+from .severity import Severity
 
 logger = logging.getLogger("phi_oidc.alerts")
 RENOTIFY_AFTER = timedelta(days=1)

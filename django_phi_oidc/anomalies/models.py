@@ -5,7 +5,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
 
-from .rules import Severity
+from .severity import Severity
 
 _SEVERITY_CHOICES = list(zip(map(str, Severity), (_("info"), _("warning"), _("critical")), strict=True))
 

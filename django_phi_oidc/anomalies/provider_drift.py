@@ -16,7 +16,7 @@ from ..oidc.transport import Transport
 from ..provider.metadata_documents import fetch_metadata
 from .alerts import AlertCandidate, raise_alert
 from .models import AnomalyMemory
-from .rules import Severity
+from .severity import Severity
 
 TIMEOUT_SECONDS = 10.0
 """For each of the two responses."""

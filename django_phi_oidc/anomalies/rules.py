@@ -8,23 +8,15 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from enum import StrEnum
 from statistics import median
 from typing import Any
 
 from ..audit.actions import DISCLOSURE_ACTIONS
 from ..audit.events import Action, Event, get_registered_disclosure_actions
 from ..errors import is_outage_status
+from .severity import Severity as Severity  # noqa: PLC0414 -- for rules of projects
 
 RuleMemory = dict[str, Any]
-
-
-class Severity(StrEnum):
-    """How urgent an alert is."""
-
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
 
 
 @dataclass(frozen=True, kw_only=True)

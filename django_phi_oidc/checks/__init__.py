@@ -1,20 +1,33 @@
-"""System checks, a module for each part of the settings."""
+"""System checks, a module for each part of the settings.
 
-from . import account_notices as account_notices
-from . import admin_assurance as admin_assurance
-from . import apis as apis
-from . import audit_exports as audit_exports
-from . import claims as claims
-from . import client_certificates as client_certificates
-from . import core as core
-from . import databases as databases
-from . import emergency as emergency
-from . import federation as federation
-from . import logout as logout
-from . import middleware as middleware
-from . import other_libraries as other_libraries
-from . import patient_resources as patient_resources
-from . import redirects as redirects
-from . import roles as roles
-from . import transmission as transmission
-from . import url_patterns as url_patterns
+The modules are imported when Django runs the checks. Web processes never do, and so import neither Celery nor other
+packages that only a check needs.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from itertools import product
+from pkgutil import iter_modules
+from typing import Any
+
+from django.core import checks
+
+from ._messages import REGISTERED_CHECKS
+
+
+def register_checks() -> None:
+    """Register a function with Django for each combination of tag and `deploy`, which runs the checks of that kind."""
+    for tag, deploy in product((checks.Tags.database, checks.Tags.security, checks.Tags.urls), (False, True)):
+        checks.register(_build_runner(tag, deploy), tag, deploy=deploy)
+
+
+# Cached, because ready() runs again when a test changes INSTALLED_APPS: Django ignores a function that it has.
+@cache
+def _build_runner(tag: str, deploy: bool) -> Callable[..., list[checks.CheckMessage]]:
+    def run_imported_checks(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+        for module in iter_modules(__path__, f"{__name__}."):
+            import_module(module.name)
+        return [message for check in REGISTERED_CHECKS[tag, deploy] for message in check(app_configs, **kwargs)]
+
+    return run_imported_checks

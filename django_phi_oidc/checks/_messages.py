@@ -1,5 +1,6 @@
 """Registration and messages of the checks. docs/reference/checks.md explains each id."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import wraps
@@ -9,13 +10,14 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
 Messages = Iterator[checks.CheckMessage]
+REGISTERED_CHECKS: defaultdict[tuple[str, bool], list[Callable[..., list[checks.CheckMessage]]]] = defaultdict(list)
+"""The checks by tag and `deploy`, of the modules that are imported."""
 
 
 def register_check(tag: str, *, deploy: bool = False) -> Callable[[Callable[..., Messages]], Callable[..., Any]]:
     """Register a generator of messages. It ends at an option that is wrong, which E002 or E021 reports."""
 
     def decorate(generate: Callable[..., Messages]) -> Callable[..., Any]:
-        @checks.register(tag, deploy=deploy)
         @wraps(generate)
         def check(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
             messages: list[checks.CheckMessage] = []
@@ -23,6 +25,7 @@ def register_check(tag: str, *, deploy: bool = False) -> Callable[[Callable[...,
                 messages.extend(generate(**kwargs))
             return messages
 
+        REGISTERED_CHECKS[tag, deploy].append(check)
         return check
 
     return decorate

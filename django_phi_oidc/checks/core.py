@@ -24,7 +24,8 @@ from ..config.client_keys import ClientKey
 from ..config.providers import ProviderDeclaration, is_loopback_http
 from ..crypto import keyring, retention_keys
 from ..errors import KeyMissing
-from ..login.backend import BreakGlassBackend, OIDCAuthenticationBackend
+from ..login.backend import OIDCAuthenticationBackend
+from ..login.local_accounts import BreakGlassBackend
 from ..subjects.account_fields import list_missing_fields
 from ..subjects.email_match import CREATION_FIELD, has_required_fields
 from ._messages import SET_WITNESS_FILE, Messages, error, in_settings, register_check, warning

@@ -1,8 +1,7 @@
-"""Track the secrets of each request and task, so that logs and error reports can be masked without the middleware."""
+"""Track the secrets of each request, so that logs and error reports can be masked without the middleware."""
 
 from typing import Any
 
-from celery.signals import task_postrun, task_prerun
 from django.core.signals import request_finished, request_started
 from django.dispatch import receiver
 
@@ -17,18 +16,3 @@ def track_request(**kwargs: Any) -> None:
 @receiver(request_finished, dispatch_uid="django_phi_oidc.leak_guard")
 def forget_request(**kwargs: Any) -> None:
     stop_tracking()
-
-
-def track_task(task: Any = None, **kwargs: Any) -> None:
-    # An eager task belongs to the request that calls it.
-    if not task.request.is_eager:
-        start_tracking()
-
-
-def forget_task(task: Any = None, **kwargs: Any) -> None:
-    if not task.request.is_eager:
-        stop_tracking()
-
-
-task_prerun.connect(track_task, dispatch_uid="django_phi_oidc.leak_guard")
-task_postrun.connect(forget_task, dispatch_uid="django_phi_oidc.leak_guard")

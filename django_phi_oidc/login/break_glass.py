@@ -30,8 +30,8 @@ from ..errors import AuditUnavailable
 from ..sessions.activity import ENDS_AT_KEY
 from ..subjects.models import NoticeKind
 from ..subjects.notices import warn_user
-from .backend import BreakGlassCredentials, find_local_account
 from .failures import TEMPLATES_BY_PAGE
+from .local_accounts import BreakGlassCredentials, find_local_account
 from .provider_selection import parse_next_url
 from .redirect_url import get_landing_url
 

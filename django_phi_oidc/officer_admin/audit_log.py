@@ -26,7 +26,7 @@ from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..audit.search import EventFilters, RowUnreadable
 from ..audit.storage import translate_database_errors
-from ..subjects.people import get_label
+from ..subjects.person_label import get_label
 from .event_list_filters import describe_filters, list_side_bar_filters
 from .event_page import build_event_context
 from .event_table import build_event_table, find_people_of_events

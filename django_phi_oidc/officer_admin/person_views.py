@@ -27,7 +27,8 @@ from ..audit.refusals import RecordedRefusal
 from ..audit.request_context import Actor
 from ..errors import AuditUnavailable, PhiOidcError, RevealRefused
 from ..subjects.models import PairwiseSubject
-from ..subjects.people import get_label, get_person
+from ..subjects.people import get_person
+from ..subjects.person_label import get_label
 from .person_actions import PERSON_ACTIONS, ActionRequest, ActionResult, PersonAction
 from .person_search import AccountMatches, find_accounts, find_people_by_id
 from .person_sections import APP_LABEL, MAX_ROWS, get_sections, list_viewable_sections

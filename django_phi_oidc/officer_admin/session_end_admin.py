@@ -28,7 +28,8 @@ from ..oidc.remedies import get_remedy
 from ..sessions import end_jobs
 from ..sessions.models import OIDCSession, PendingRevocation, RevocationStatus, SessionEndJob
 from ..sessions.tasks import INLINE_SECONDS, revoke_after_commit
-from ..subjects.people import People, Person, find_people, get_label
+from ..subjects.people import People, Person, find_people
+from ..subjects.person_label import get_label
 from .person_sections import APP_LABEL, list_viewable_sections
 
 LATE_AFTER = timedelta(seconds=40)

@@ -4,9 +4,8 @@ A project with its own `handler403` or `403.html` keeps it for its own pages. Th
 their own page always, in the layout of the admin.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from django.contrib.admin.sites import AdminSite, all_sites, site
 from django.contrib.auth.models import Group, Permission
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -21,7 +20,10 @@ from ..access.policy import SESSION_MISSING
 from ..access.responses import find_start_url, is_navigation, set_private_headers
 from ..access.step_up import get_return_path
 from ..audit.refusals import RecordedRefusal
-from ..subjects.people import get_label
+from ..subjects.person_label import get_label
+
+if TYPE_CHECKING:
+    from django.contrib.admin import AdminSite
 
 _APP_LABEL = "django_phi_oidc"
 
@@ -40,12 +42,14 @@ def find_refusal_page(request: HttpRequest, exception: Exception) -> HttpRespons
     return None
 
 
-def find_admin_site(request: HttpRequest) -> AdminSite | None:
+def find_admin_site(request: HttpRequest) -> "AdminSite | None":
     """Return the admin site that the page belongs to."""
     match = request.resolver_match
     if match is None or "admin" not in match.app_names:
         return None
     name = match.namespaces[match.app_names.index("admin")]
+    from django.contrib.admin.sites import all_sites, site  # noqa: PLC0415 -- projects without it do not import it
+
     # The default site first: others may have its name without being served.
     sites: list[AdminSite] = [site, *all_sites]
     return next((found for found in sites if found.name == name), None)
@@ -80,7 +84,7 @@ def _render_portal_refusal(request: HttpRequest, refusal: RecordedRefusal) -> Ht
     return _set_headers(render(request, f"{_APP_LABEL}/refused.html", context, status=403))
 
 
-def _render_admin_refusal(request: HttpRequest, refusal: RecordedRefusal, site: AdminSite) -> HttpResponse:
+def _render_admin_refusal(request: HttpRequest, refusal: RecordedRefusal, site: "AdminSite") -> HttpResponse:
     """Return a page in the layout of the admin. Only members of staff see which groups have the permission."""
     is_staff, permission = site.has_permission(request), refusal.permission
     if not is_staff or request.user.has_perm(permission):
@@ -100,7 +104,7 @@ def _render_admin_refusal(request: HttpRequest, refusal: RecordedRefusal, site: 
 
 
 def _render_admin_page(
-    request: HttpRequest, site: AdminSite, name: str, title: str, context: dict[str, Any], *, status: int
+    request: HttpRequest, site: "AdminSite", name: str, title: str, context: dict[str, Any], *, status: int
 ) -> HttpResponse:
     request.current_app = site.name
     context = {**site.each_context(request), "title": title, **context}

@@ -1,6 +1,5 @@
 """The names of people on the pages of the admin. They are computed when a page is shown, and stored nowhere."""
 
-import logging
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,12 +11,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import F, UUIDField, Value
 from django.urls import NoReverseMatch, reverse
 
-from .. import conf
 from ..audit.operators import find_stated_account_pk
-
-logger = logging.getLogger("django_phi_oidc.subjects")
-_reported_errors: set[str] = set()
-"""The exceptions of the project's function that this process has logged: the function may fail at each row."""
+from .person_label import get_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +50,6 @@ def get_person(user: Any) -> Person:
         # The project has no admin, or another one.
         url = ""
     return Person(label=get_label(user), url=url)
-
-
-def get_label(user: Any) -> str:
-    """Return the name by PERSON_LABEL; the user name if the project's function fails or returns nothing."""
-    try:
-        label = str(conf.person_label()(user) or "").strip()
-    except Exception as error:  # noqa: BLE001 -- the project's function must not prevent a page
-        if (name := type(error).__name__) not in _reported_errors:
-            _reported_errors.add(name)
-            logger.error("PERSON_LABEL: the function failed: %s.", name)  # noqa: TRY400 -- the message may name a person
-        label = ""
-    return label or str(user.get_username())
 
 
 def find_people(*, actors: Iterable[str] = (), subjects: Iterable[str] = ()) -> People:

@@ -4,8 +4,6 @@ from django.apps import AppConfig
 
 from django_phi_oidc import conf
 
-from . import celery  # noqa: F401 -- configures the broker of the app's tasks in every process
-
 
 class PortalConfig(AppConfig):
     """The pages and commands of the portal."""

@@ -36,6 +36,8 @@ from tests.benchmarks.sessions.logout_time import measure_logout
 from tests.benchmarks.sessions.request_overhead import measure_requests
 from tests.benchmarks.sign_in import report as sign_in_report
 from tests.benchmarks.sign_in.measurement import BEGIN, DURABLE, check_durable, measure
+from tests.benchmarks.startup import report as startup_report
+from tests.benchmarks.startup.process_costs import measure_startup
 from tests.support.postgresql import given_url, throw_away_server
 
 ROUND_TRIPS = (0.0, 0.02)
@@ -51,6 +53,7 @@ PACKAGES = {
     "watching": ("django", "psycopg"),
     "dashboard": ("django", "psycopg"),
     "outage": ("django", "gunicorn", "psycopg", "urllib3"),
+    "startup": ("django", "django-allauth", "gunicorn", "mozilla-django-oidc", "psycopg", "pyjwt", "urllib3"),
     "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
 }
 
@@ -93,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--watched", type=int, default=100_000, help="events for the anomaly rules")
     parser.add_argument("--looked", type=int, default=2_000_000, help="events of the audit log for the pages")
     parser.add_argument("--outage", type=int, default=40, help="seconds with a provider that hangs, and without")
+    parser.add_argument("--starts", type=int, default=15, help="starts of a web process of each contender")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
     if unknown := set(options.parts).difference(PARTS):
@@ -175,6 +179,11 @@ def _outage(url: str, options: Namespace) -> PartReport:
     return PartReport.create(outage_report, results, "Pages of a portal while its provider hangs, and before.")
 
 
+def _startup(url: str, options: Namespace) -> PartReport:
+    results = measure_startup(url=url, rounds=options.starts, sign_ins=options.rounds, log=_log)
+    return PartReport.create(startup_report, results, "The start of a web process, and the memory of a worker.")
+
+
 def _audit(url: str, options: Namespace) -> PartReport:
     load = os.getloadavg()[0]
     recorded, _ = measure_writes(
@@ -202,6 +211,7 @@ PARTS: Mapping[str, Callable[[str, Namespace], PartReport]] = {
     "watching": _watching,
     "dashboard": _dashboard,
     "outage": _outage,
+    "startup": _startup,
     "audit": _audit,
 }
 

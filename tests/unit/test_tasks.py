@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import conf, schedule
 from django_phi_oidc._internal import clock
+from django_phi_oidc._internal.periodic_task import PERIODIC_TASKS
 from django_phi_oidc._internal.sql import delete_in_batches
 from django_phi_oidc.anomalies.models import SecurityAlert
 from django_phi_oidc.audit.events import Origin
@@ -120,4 +121,4 @@ def test_c6_rows_are_deleted_in_batches() -> None:
 
 
 def test_c6_schedule_prunes() -> None:
-    assert schedule.beat_schedule()["phi_oidc.prune"]["task"] == prune.name
+    assert PERIODIC_TASKS[schedule.beat_schedule()["phi_oidc.prune"]["task"]] is prune

@@ -39,7 +39,7 @@ from ...config.providers import ProviderDeclaration
 from ...crypto import keyring
 from ...errors import AuditUnavailable, PhiOidcError
 from ...replay.cache import mark_used_in_transaction
-from ..people import get_label
+from ..person_label import get_label
 from . import rows as csv_rows
 
 LIFETIME = timedelta(hours=1)

@@ -70,6 +70,11 @@ def test_required_variables_pass_the_deployment_checks(tmp_path: Path) -> None:
     assert evaluate(tmp_path, secure, **PRODUCTION) == "[True, True, False]"
 
 
+def test_web_process_does_not_import_celery(tmp_path: Path) -> None:
+    loaded = "__import__('portal.urls') and 'celery' in __import__('sys').modules"
+    assert evaluate(tmp_path, loaded, **PRODUCTION) == "False"
+
+
 def test_missing_client_secret_is_named(tmp_path: Path) -> None:
     process = manage(tmp_path, "check", **{**PRODUCTION, "OIDC_CLIENT_SECRET": ""})
     assert process.returncode != 0
