@@ -21,7 +21,9 @@ _STATEMENTS = (
     """
     INSERT INTO django_phi_oidc_pairwisesubject
         (uuid, user_id, issuer, first_seen_at, last_seen_at, retention_key_id)
-    SELECT gen_random_uuid(), id, 'https://op.example.test', now(), now(), gen_random_uuid() FROM auth_user
+    SELECT gen_random_uuid(), {first_person} + number % {people}, 'https://op.example.test', {time}, {time},
+        gen_random_uuid()
+    FROM generate_series(1::bigint, {count}) AS number
     """,
     # The newest half is live, and one in a thousand of the others. Ended sessions have no tokens.
     """
@@ -52,33 +54,33 @@ _STATEMENTS = (
     """
     INSERT INTO django_phi_oidc_storedclaim
         (subject_id, session, name, bucket, value, purpose, obtained_at, expires_at, owner, retained_until)
-    SELECT {first_subject} + number % {people}, gen_random_uuid(), 'birthdate', '', repeat(md5(number::text), 8),
+    SELECT {first_subject} + number % {count}, gen_random_uuid(), 'birthdate', '', repeat(md5(number::text), 8),
         'TREAT', {time}, {time} + interval '40 days', '1', {time} + interval '40 days'
     FROM generate_series(1::bigint, {count}) AS number
     """,
     """
     INSERT INTO django_phi_oidc_activationcode
         (user_id, provider, key_id, digest, created_at, created_by, expires_at, redeemed_at, privileges, binding)
-    SELECT {first_person} + number - 1, 'default', '0123abcd', md5(number::text) || md5(number::text), {time}, '1',
-        {time} + interval '7 days', CASE WHEN number % 10 > 0 THEN {time} END, '[]', ''
-    FROM generate_series(1::bigint, {people}) AS number
+    SELECT {first_person} + number % {people}, 'default', '0123abcd', md5(number::text) || md5(number::text), {time},
+        '1', {time} + interval '7 days', CASE WHEN number > {people} / 2 THEN {time} END, '[]', ''
+    FROM generate_series(1::bigint, {count}) AS number
     """,
     """
     INSERT INTO django_phi_oidc_accountingcopy (id, account, sha256, count, lines, first_given_at, last_given_at)
     SELECT {uuid7}, number::text, repeat('ab', 32), 1, repeat(md5(number::text), 8), {time}, {time}
-    FROM generate_series(1::bigint, {people}) AS number
+    FROM generate_series(1::bigint, {count}) AS number
     """,
 )
 
 
 def create_rows(count: int) -> None:
-    """Create count sessions, revocations and claims, and half as many accounts, subjects, codes and accountings."""
+    """Create count rows of each list for a hundredth as many accounts, all of which a search by name reads."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT nextval(pg_get_serial_sequence('auth_user', 'id')) + 1")
         (first_person,) = cursor.fetchone()
         cursor.execute("SELECT nextval(pg_get_serial_sequence('django_phi_oidc_pairwisesubject', 'id')) + 1")
         (first_subject,) = cursor.fetchone()
-        values = {"count": count, "people": count // 2, "first_person": first_person, "first_subject": first_subject}
+        values = {"count": count, "people": count // 100, "first_person": first_person, "first_subject": first_subject}
         times = {"time": _TIME.format(**values), "uuid7": _UUID7.format(**values)}
         for statement in _STATEMENTS:
             cursor.execute(statement.format(**values, **times))
