@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.decorators import method_decorator
@@ -178,7 +178,9 @@ class PairwiseSubjectAdmin(CSVImportMixin, PeopleAdmin, ErrorMessageAdmin):
         return self.describe_rows(request, list(objs)), counts, missing_permissions, protected
 
     def render_delete_form(self, request: HttpRequest, context: Any) -> HttpResponse:
-        context["object"] = NamedRow(context["object"], self.name_row(request, context["object"]))
+        name = self.name_row(request, context["object"])
+        # Django 6.1 names the object by `escaped_object`.
+        context.update(object=NamedRow(context["object"], name), escaped_object=name)
         return super().render_delete_form(request, context)
 
     def delete_model(self, request: HttpRequest, obj: PairwiseSubject) -> None:
@@ -196,6 +198,10 @@ class InvitationForm(forms.ModelForm):  # type: ignore[type-arg]  # as above
     class Meta:
         model = ActivationCode
         fields = ("user",)
+
+
+def _filter_redeemable(codes: Any) -> QuerySet[Any]:
+    return codes.redeemable(now=clock.now())  # type: ignore[no-any-return]  # of an ActivationCodeQuerySet
 
 
 def _is_redeemable(code: ActivationCode) -> bool:
@@ -219,7 +225,7 @@ ActivationCodeStateFilter = create_state_filter(
     gettext_lazy("state"),
     "state",
     {
-        "waiting": (gettext_lazy("Waiting"), lambda rows: rows.redeemable(now=clock.now())),
+        "waiting": (gettext_lazy("Waiting"), _filter_redeemable),
         "redeemed": (gettext_lazy("Redeemed"), lambda rows: rows.exclude(redeemed_at=None)),
         "over": (
             gettext_lazy("Revoked or expired"),
