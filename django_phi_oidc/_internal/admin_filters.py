@@ -1,6 +1,6 @@
 """Filters of change lists, without the boilerplate of a `SimpleListFilter` class each."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from django.contrib import admin
@@ -13,22 +13,28 @@ Condition = Callable[[QuerySet[Any]], QuerySet[Any]]
 
 def create_choice_filter(title: Any, lookup: str, list_choices: ListChoices) -> type[admin.SimpleListFilter]:
     """Return a filter that offers declared values: the distinct values of a large table would need a full scan."""
-    return _create_filter(title, lookup, list_choices, lambda rows, value: rows.filter(**{lookup: value}))
+    return _create_filter(title, lookup, list_choices, lambda rows, value: rows.filter(**{lookup: value}), indexed=())
 
 
 def create_state_filter(
-    title: Any, parameter: str, states: Mapping[str, tuple[Any, Condition]], *, default: str = ""
+    title: Any,
+    parameter: str,
+    states: Mapping[str, tuple[Any, Condition]],
+    *,
+    default: str = "",
+    indexed: Collection[str] = (),
 ) -> type[admin.SimpleListFilter]:
     """Return a filter by state. states: for each value its label, and the condition on the rows.
 
     default: the state of a list without the parameter; then `all` is the value for all rows.
+    indexed: the states whose first rows an index finds, in the order of the list.
     """
 
     def apply(rows: QuerySet[Any], value: str) -> QuerySet[Any]:
         return states[value][1](rows) if value in states else rows
 
     labels = [(value, label) for value, (label, _) in states.items()]
-    list_filter = _create_filter(title, parameter, lambda: labels, apply)
+    list_filter = _create_filter(title, parameter, lambda: labels, apply, indexed=(*indexed, "all"))
     return _add_default(list_filter, default) if default else list_filter
 
 
@@ -50,11 +56,21 @@ def _add_default(list_filter: type[admin.SimpleListFilter], default: str) -> typ
 
 
 def _create_filter(
-    filter_title: Any, parameter: str, list_choices: ListChoices, apply: Callable[[QuerySet[Any], str], QuerySet[Any]]
+    filter_title: Any,
+    parameter: str,
+    list_choices: ListChoices,
+    apply: Callable[[QuerySet[Any], str], QuerySet[Any]],
+    *,
+    indexed: Collection[str],
 ) -> type[admin.SimpleListFilter]:
     class ListFilter(admin.SimpleListFilter):
         title = filter_title
         parameter_name = parameter
+
+        @property
+        def needs_scan(self) -> bool:
+            """Whether no index finds the rows of the selected value: a `BoundedChangeList` then searches few rows."""
+            return bool(self.value()) and self.value() not in indexed
 
         def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
             return list_choices()

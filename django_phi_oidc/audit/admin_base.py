@@ -7,15 +7,14 @@ of the audit log (`TrailAdminMixin`) are read-only, and each view is an event th
 import logging
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import wraps
+from typing import Any, NoReturn
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.admin.utils import unquote
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
-from django.core.paginator import Paginator
 from django.db.models import DateTimeField
 from django.forms import SplitDateTimeField
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
@@ -28,6 +27,7 @@ from django.utils.translation import gettext_noop
 
 from .._internal import clock
 from .._internal.admin_theme import ThemedModelAdmin, ThemedSplitDateTime
+from .._internal.bounded_lists import CappedPaginator
 from ..errors import AuditUnavailable, PhiOidcError
 from .events import OUTCOMES, Action, EventOutcome
 from .recorder import record
@@ -38,7 +38,6 @@ from .storage import translate_database_errors
 logger = logging.getLogger("django_phi_oidc.admin")
 TrailView = Callable[..., HttpResponseBase]
 _APP_LABEL = "django_phi_oidc"
-MAX_COUNTED_ROWS = 10_000
 _ADD_PAGES = ("add", "import", "template", "codes")
 """Pages that add rows, by the end of their URL names: the form, and those of an import."""
 _MESSAGES_BY_CODE = {
@@ -49,11 +48,6 @@ _MESSAGES_BY_CODE = {
     ),
 }
 """Messages of refusals that staff can resolve, by code."""
-
-if TYPE_CHECKING:
-    BasePaginator = Paginator[Any]
-else:
-    BasePaginator = Paginator
 
 
 def get_error_message(error: PhiOidcError | ObjectDoesNotExist) -> str:
@@ -77,15 +71,6 @@ class ResourcePermissionDenied(PermissionDenied):
     def __init__(self, resource: str) -> None:
         super().__init__(resource)
         self.resource = resource
-
-
-class CappedPaginator(BasePaginator):
-    """Counts at most MAX_COUNTED_ROWS rows."""
-
-    @cached_property
-    def count(self) -> int:
-        rows: Any = self.object_list
-        return int(rows[:MAX_COUNTED_ROWS].count())
 
 
 class NamedRow:

@@ -81,6 +81,7 @@ ClaimEndFilter = create_state_filter(
         "held": (gettext_lazy("On legal hold"), _filter_held),
         "session": (gettext_lazy("With its session"), lambda rows: rows.filter(expires_at=None)),
     },
+    indexed=("held", "session"),
 )
 
 
@@ -117,9 +118,7 @@ class StoredClaimAdmin(SubjectRowsAdmin):
         (gettext_lazy("Times"), {"fields": ("obtained", "expires", "held")}),
         build_technical_fieldset("name_code", "subject_uuid", "session_display", "purpose_code", "bucket"),
     )
-    # Columns with an index.
-    ordering = ("-id",)
-    sortable_by = ("retention",)
+    sortable_by = ()
     actions = ("erase_now",)
 
     name_code = create_code_column("name", gettext_lazy("Name"))
@@ -127,6 +126,10 @@ class StoredClaimAdmin(SubjectRowsAdmin):
     obtained = create_time_column("obtained_at", gettext_lazy("Obtained (UTC)"))
     expires = create_time_column("expires_at", gettext_lazy("Expires (UTC)"))
     held = create_time_column("held_until", gettext_lazy("On legal hold until (UTC)"))
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """Put the newest claim first, or the one that is overdue for the longest time."""
+        return ("expires_at",) if request.GET.get("end") == "overdue" else ("-id",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[StoredClaim]:
         return super().get_queryset(request).defer("value")
@@ -156,11 +159,11 @@ class StoredClaimAdmin(SubjectRowsAdmin):
     def claim(self, row: StoredClaim) -> str:
         return get_claim_label(row.name)
 
-    @admin.display(description=gettext_lazy("Purpose"), ordering="purpose")
+    @admin.display(description=gettext_lazy("Purpose"))
     def purpose_label(self, claim: StoredClaim) -> str:
         return get_purpose_label(claim.purpose)
 
-    @admin.display(description=gettext_lazy("Retention"), ordering="expires_at")
+    @admin.display(description=gettext_lazy("Retention"))
     def retention(self, claim: Any) -> str:
         return keep_dates_together(describe_retention(claim, is_orphaned=claim.is_orphaned, now=clock.now()))
 

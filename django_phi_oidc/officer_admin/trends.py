@@ -294,43 +294,23 @@ class DayComparison:
     @property
     def sentence(self) -> str:
         """The comparison in words."""
-        values: dict[str, Any] = {"day": date_format(self.day, "l"), "count": self.count, "weeks": len(self.compared)}
-        if self.compared:
-            values |= {"lowest": min(self.compared), "highest": max(self.compared)}
-        return str(_SENTENCES[self.series, self.verdict]) % values
+        count = _COUNT_SENTENCES[self.series] % {"day": date_format(self.day, "l"), "count": self.count}
+        if self.verdict is Verdict.UNKNOWN:
+            return f"{count} {_VERDICT_SENTENCES[self.verdict]}"
+        numbers = {"weeks": len(self.compared), "lowest": min(self.compared), "highest": max(self.compared)}
+        return f"{count} {_RANGE_SENTENCE % numbers} {_VERDICT_SENTENCES[self.verdict]}"
 
 
-_SENTENCES = {
-    (Series.SIGN_INS, Verdict.MORE): _(
-        "Sign-ins yesterday (%(day)s): %(count)d. On the same weekday of the last %(weeks)d weeks: %(lowest)d to"
-        " %(highest)d. Unusually many."
-    ),
-    (Series.SIGN_INS, Verdict.LESS): _(
-        "Sign-ins yesterday (%(day)s): %(count)d. On the same weekday of the last %(weeks)d weeks: %(lowest)d to"
-        " %(highest)d. Unusually few."
-    ),
-    (Series.SIGN_INS, Verdict.USUAL): _(
-        "Sign-ins yesterday (%(day)s): %(count)d. On the same weekday of the last %(weeks)d weeks: %(lowest)d to"
-        " %(highest)d. Not unusual."
-    ),
-    (Series.SIGN_INS, Verdict.UNKNOWN): _(
-        "Sign-ins yesterday (%(day)s): %(count)d. Two earlier weeks are needed for a comparison."
-    ),
-    (Series.REFUSALS, Verdict.MORE): _(
-        "Refusals yesterday (%(day)s): %(count)d. On the same weekday of the last %(weeks)d weeks: %(lowest)d to"
-        " %(highest)d. Unusually many."
-    ),
-    (Series.REFUSALS, Verdict.LESS): _(
-        "Refusals yesterday (%(day)s): %(count)d. On the same weekday of the last %(weeks)d weeks: %(lowest)d to"
-        " %(highest)d. Unusually few."
-    ),
-    (Series.REFUSALS, Verdict.USUAL): _(
-        "Refusals yesterday (%(day)s): %(count)d. On the same weekday of the last %(weeks)d weeks: %(lowest)d to"
-        " %(highest)d. Not unusual."
-    ),
-    (Series.REFUSALS, Verdict.UNKNOWN): _(
-        "Refusals yesterday (%(day)s): %(count)d. Two earlier weeks are needed for a comparison."
-    ),
+_COUNT_SENTENCES = {
+    Series.SIGN_INS: _("Sign-ins yesterday (%(day)s): %(count)d."),
+    Series.REFUSALS: _("Refusals yesterday (%(day)s): %(count)d."),
+}
+_RANGE_SENTENCE = _("On the same weekday of the last %(weeks)d weeks: %(lowest)d to %(highest)d.")
+_VERDICT_SENTENCES = {
+    Verdict.MORE: _("Unusually many."),
+    Verdict.LESS: _("Unusually few."),
+    Verdict.USUAL: _("Not unusual."),
+    Verdict.UNKNOWN: _("Two earlier weeks are needed for a comparison."),
 }
 
 

@@ -26,7 +26,7 @@ from ..subjects.people_admin import PeopleAdmin
 from . import token_revocation
 from .end_jobs import SessionSelection, build_job_url, start_bulk_end
 from .lifecycle import end_sessions
-from .models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
+from .models import ENCRYPTED_COLUMNS, EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from .revocation_descriptions import describe_revocation
 from .sign_in_places import get_device_label
 from .tasks import revoke_after_commit
@@ -44,8 +44,9 @@ SessionStateFilter = create_state_filter(
     "ended_at__isempty",
     {
         "1": (gettext_lazy("Live"), lambda rows: rows.filter(ended_at=None)),
-        "0": (gettext_lazy("Ended"), lambda rows: rows.exclude(ended_at=None)),
+        "0": (gettext_lazy("Ended"), lambda rows: rows.filter(ended_at__isnull=False)),
     },
+    indexed=("1", "0"),
 )
 EndReasonFilter = create_choice_filter(
     gettext_lazy("end reason"),
@@ -64,6 +65,7 @@ RevocationStateFilter = create_state_filter(
         "abandoned": (gettext_lazy("Finished: abandoned"), lambda rows: rows.filter(status="abandoned")),
     },
     default="pending",
+    indexed=("pending",),
 )
 
 
@@ -73,10 +75,9 @@ class OIDCSessionAdmin(PeopleAdmin, RowActionsAdmin):
 
     account_lookup = "user"
     uuid_lookups = ("pk",)
-    list_display = ("person", "started", "device", "provider_label", "last_seen", "state")
     list_display_links = ("started",)
     list_filter = (SessionStateFilter, ProviderFilter, EndReasonFilter)
-    sortable_by = ("started", "last_seen")
+    sortable_by = ()
     fieldsets = (
         (
             None,
@@ -96,7 +97,6 @@ class OIDCSessionAdmin(PeopleAdmin, RowActionsAdmin):
         (gettext_lazy("Sign-in"), {"fields": ("signed_in", "assurance", "access_token_expires")}),
         build_technical_fieldset("id", "issuer_url", "subject_uuid", "end_reason_code"),
     )
-    ordering = ("-started_at",)
     search_help_text = gettext_lazy(
         "The beginning of a name or user name, or a complete account, session or subject ID."
     )
@@ -109,6 +109,18 @@ class OIDCSessionAdmin(PeopleAdmin, RowActionsAdmin):
     end_reason_code = create_code_column("end_reason", gettext_lazy("End reason"))
     issuer_url = create_code_column("issuer", gettext_lazy("Issuer"))
     access_token_expires = create_time_column("access_token_expires_at", gettext_lazy("Access token expires (UTC)"))
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        last = "ended" if _is_list_of_ended(request) else "last_seen"
+        return "person", "started", "device", "provider_label", last, "state"
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """Put the session first that started last, or ended last. Other orders would need an index."""
+        return ("-ended_at",) if _is_list_of_ended(request) else ("-started_at",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[OIDCSession]:
+        rows: QuerySet[OIDCSession] = super().get_queryset(request).defer(*ENCRYPTED_COLUMNS)
+        return rows.filter(ended_at__isnull=False) if _is_list_of_ended(request) else rows
 
     def list_actors(self, row: OIDCSession) -> Iterable[str]:
         return (str(row.user_id),)
@@ -204,8 +216,6 @@ class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):
     search_help_text = gettext_lazy(
         "The beginning of a name or user name, or a complete account, session or revocation ID."
     )
-    # The id starts with the creation time and has an index.
-    ordering = ("-id",)
     actions = ("retry",)
 
     created = create_time_column("created_at", gettext_lazy("Since (UTC)"))
@@ -215,6 +225,13 @@ class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):
     status_code = create_code_column("status", gettext_lazy("Status"))
     last_fault_code = create_code_column("last_fault", gettext_lazy("Last fault"))
     token_expires = create_time_column("token_expires_at", gettext_lazy("Token expires (UTC)"))
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """Put the next attempt first, or the newest row: an id starts with the creation time. Both have an index."""
+        return ("due_at",) if request.GET.get("status__exact", "pending") == "pending" else ("-id",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[PendingRevocation]:
+        return super().get_queryset(request).defer("token", "session_token")
 
     def attach_people(self, request: HttpRequest, rows: Iterable[Any]) -> None:
         """Look up the accounts of the sessions first."""
@@ -302,6 +319,12 @@ class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):
         )
         level = messages.SUCCESS if done == len(pks) else messages.WARNING
         self.message_user(request, message % {"done": done, "count": len(pks)}, level)
+
+
+def _is_list_of_ended(request: HttpRequest) -> bool:
+    """Return whether the filters select ended sessions only."""
+    state = request.GET.get("ended_at__isempty", "0" if request.GET.get("end_reason__exact") else "")
+    return state == "0"
 
 
 def end_selected_sessions(session_ids: Sequence[uuid.UUID], *, origin: Origin, now: datetime) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.decorators import method_decorator
@@ -23,9 +23,9 @@ from .. import conf
 from .._internal import clock
 from .._internal.admin_columns import build_technical_fieldset, create_time_column, format_utc, keep_dates_together
 from .._internal.admin_filters import create_state_filter
+from .._internal.bounded_lists import CappedPaginator
 from ..audit.admin_actions import RowActionsAdmin, confirmed_action
 from ..audit.admin_base import (
-    CappedPaginator,
     CascadeOnlyAdmin,
     ErrorMessageAdmin,
     NamedRow,
@@ -178,7 +178,9 @@ class PairwiseSubjectAdmin(CSVImportMixin, PeopleAdmin, ErrorMessageAdmin):
         return self.describe_rows(request, list(objs)), counts, missing_permissions, protected
 
     def render_delete_form(self, request: HttpRequest, context: Any) -> HttpResponse:
-        context["object"] = NamedRow(context["object"], self.name_row(request, context["object"]))
+        name = self.name_row(request, context["object"])
+        # Django 6.1 names the object by `escaped_object`.
+        context.update(object=NamedRow(context["object"], name), escaped_object=name)
         return super().render_delete_form(request, context)
 
     def delete_model(self, request: HttpRequest, obj: PairwiseSubject) -> None:
@@ -198,8 +200,8 @@ class InvitationForm(forms.ModelForm):  # type: ignore[type-arg]  # as above
         fields = ("user",)
 
 
-def _redeemable_codes() -> QuerySet[Any]:
-    return ActivationCode.objects.redeemable(now=clock.now()).order_by().values("pk")
+def _filter_redeemable(codes: Any) -> QuerySet[Any]:
+    return codes.redeemable(now=clock.now())  # type: ignore[no-any-return]  # of an ActivationCodeQuerySet
 
 
 def _is_redeemable(code: ActivationCode) -> bool:
@@ -223,11 +225,11 @@ ActivationCodeStateFilter = create_state_filter(
     gettext_lazy("state"),
     "state",
     {
-        "waiting": (gettext_lazy("Waiting"), lambda rows: rows.filter(pk__in=_redeemable_codes())),
+        "waiting": (gettext_lazy("Waiting"), _filter_redeemable),
         "redeemed": (gettext_lazy("Redeemed"), lambda rows: rows.exclude(redeemed_at=None)),
         "over": (
             gettext_lazy("Revoked or expired"),
-            lambda rows: rows.filter(redeemed_at=None).exclude(pk__in=_redeemable_codes()),
+            lambda rows: rows.filter(Q(revoked_at__isnull=False) | Q(expires_at__lte=clock.now()), redeemed_at=None),
         ),
     },
 )

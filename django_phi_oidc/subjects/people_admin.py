@@ -15,6 +15,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from .._internal.bounded_lists import BoundedChangeList
 from ..audit.admin_base import AuditedAdmin, NamedRow
 from .people import find_people
 
@@ -86,7 +87,7 @@ def _build_name_condition(fields: Sequence[str], term: str) -> Q:
     return condition | whole
 
 
-class PeopleChangeList(ChangeList):
+class PeopleChangeList(BoundedChangeList):
     """Looks up the people of the page before it is rendered."""
 
     def get_results(self, request: HttpRequest) -> None:

@@ -95,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--texts", type=int, default=200_000, help="encrypted texts for the key rotation")
     parser.add_argument("--watched", type=int, default=100_000, help="events for the anomaly rules")
     parser.add_argument("--looked", type=int, default=2_000_000, help="events of the audit log for the pages")
+    parser.add_argument("--listed", type=int, default=2_000_000, help="sessions, revocations and claims of the lists")
     parser.add_argument("--outage", type=int, default=40, help="seconds with a provider that hangs, and without")
     parser.add_argument("--starts", type=int, default=15, help="starts of a web process of each contender")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -170,8 +171,9 @@ def _watching(url: str, options: Namespace) -> PartReport:
 
 
 def _dashboard(url: str, options: Namespace) -> PartReport:
-    results = measure_pages(url=url, events=options.looked, rounds=20, log=_log)
-    return PartReport.create(dashboard_report, results, f"Admin pages for an audit log of {options.looked:,} events.")
+    results = measure_pages(url=url, events=options.looked, sessions=options.listed, rounds=20, log=_log)
+    title = f"Admin pages with {options.looked:,} events and {options.listed:,} sessions."
+    return PartReport.create(dashboard_report, results, title)
 
 
 def _outage(url: str, options: Namespace) -> PartReport:

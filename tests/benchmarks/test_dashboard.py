@@ -20,7 +20,7 @@ MET = {
 
 @pytest.mark.postgresql
 def test_measurement_loads_every_page() -> None:
-    results = measure_pages(url=given_url(os.environ), events=20_000, rounds=2, log=print)
+    results = measure_pages(url=given_url(os.environ), events=20_000, sessions=12_000, rounds=2, log=print)
     assert set(MET) < set(results)
     assert all(cost.ms > 0 < cost.queries for cost in results.values())
 

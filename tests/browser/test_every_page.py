@@ -38,7 +38,7 @@ QUERIES = {
     "admin:django_phi_oidc_auditevent_changelist": ("outcome=failure", "actor=nobody", "until=2026-11-24T09:30:00"),
     "admin:django_phi_oidc_storedclaim_changelist": ("end=overdue",),
     "admin:django_phi_oidc_emergencyaccess_changelist": ("state=waiting",),
-    "admin:django_phi_oidc_oidcsession_changelist": ("state=ended",),
+    "admin:django_phi_oidc_oidcsession_changelist": ("ended_at__isempty=0",),
     "admin:django_phi_oidc_sessionendjob_add": ("provider=default",),
 }
 """Query strings of pages that look different with them."""

@@ -93,9 +93,9 @@ def _measure() -> Iterator[dict[str, Any]]:
     took["server_cpu"] = None if server is None or after is None else after - server
 
 
-def server_cpu() -> float | None:
+def server_cpu(alias: str = "phi_audit") -> float | None:
     """Return the CPU time of our PostgreSQL process so far; None if it runs on another machine. Spec: proc(5)."""
-    process = Path(f"/proc/{connections['phi_audit'].connection.info.backend_pid}")
+    process = Path(f"/proc/{connections[alias].connection.info.backend_pid}")
     try:
         if process.joinpath("comm").read_text().strip() != "postgres":
             return None

@@ -1,9 +1,8 @@
-"""A portal with a large audit log: `python -m tests.benchmarks.dashboard.job`, commands and JSON results."""
+"""A portal with many events and sessions: `python -m tests.benchmarks.dashboard.job`, commands and JSON results."""
 
 import hashlib
 import statistics
 import time
-import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -16,10 +15,9 @@ from django.db import connections
 
 from tests.benchmarks.audit.contenders import COLUMNS, PEOPLE
 from tests.benchmarks.audit.job import server_cpu
+from tests.benchmarks.dashboard.large_tables import SPAN, UNUSED_CLAIM, UNUSED_PROVIDER, create_rows
 from tests.benchmarks.worker_protocol import Command, run_commands
 
-SPAN = timedelta(days=30)
-"""The events cover this time until now."""
 _EVENTS = """
     INSERT INTO django_phi_oidc_auditevent ({columns})
     SELECT (lpad(to_hex(millis), 12, '0') || '70008000' || lpad(to_hex(number), 12, '0'))::uuid, 1, '0123abcd',
@@ -38,31 +36,16 @@ _EVENTS = """
 """
 _ROUTINE = 4_000
 """The newest events, which a page leaves out: they are revocations of tokens."""
-_SESSIONS = """
-    INSERT INTO django_phi_oidc_oidcsession
-        (id, provider, issuer, sid_digest, session_key_digest, acr, started_at, last_seen_at, ended_at, end_reason)
-    SELECT gen_random_uuid(), 'default', 'https://op.example.test', '', md5(number::text), '', now(), now(),
-        CASE WHEN number <= {ended} THEN now() END, CASE WHEN number <= {ended} THEN 'logout' ELSE '' END
-    FROM generate_series(1, {count}) AS number
-"""
-_CLAIMS = """
-    INSERT INTO django_phi_oidc_storedclaim
-        (subject_id, session, name, bucket, value, purpose, obtained_at, expires_at, owner, retained_until)
-    SELECT {subject}, gen_random_uuid(), 'birthdate', '', 'sealed', 'TREAT', now(), now() + interval '1 day', '1',
-        now() + interval '1 day'
-    FROM generate_series(1, {count})
-"""
 _module = import_module
 """Modules with models cannot be imported before django.setup()."""
 
 
-def fill(count: int) -> dict[str, Any]:
-    """Create the tables, that many events, a quarter as many sessions and claims, and a superuser."""
+def fill(count: int, sessions: int) -> dict[str, Any]:
+    """Create the tables, that many events, that many sessions and the rows of the other lists, and a superuser."""
     call_command("migrate", verbosity=0)
-    auth, now = _module("django.contrib.auth").get_user_model(), datetime.now(UTC)
-    subject = _module("django_phi_oidc.subjects.models").PairwiseSubject.objects.create(
-        user=auth.objects.create_superuser("officer"), uuid=uuid.uuid4(), first_seen_at=now, last_seen_at=now
-    )
+    now = datetime.now(UTC)
+    _module("django.contrib.auth").get_user_model().objects.create_superuser("officer")
+    create_rows(sessions)
     millis = SPAN // timedelta(milliseconds=1)
     begun = int(now.timestamp() * 1000) - millis
     with connections["phi_audit"].cursor() as cursor:
@@ -70,8 +53,6 @@ def fill(count: int) -> dict[str, Any]:
         spans = {"begun": begun, "span": millis, "count": count, "routine": min(_ROUTINE, count // 10)}
         cursor.execute(_EVENTS.format(columns=", ".join(COLUMNS), people=PEOPLE, **spans))
         cursor.execute("ALTER TABLE django_phi_oidc_auditevent ENABLE TRIGGER USER")
-        cursor.execute(_SESSIONS.format(count=count // 4, ended=count // 4 * 99 // 100))
-        cursor.execute(_CLAIMS.format(count=count // 4, subject=subject.pk))
     recorder, events = (_module(f"django_phi_oidc.audit.{name}") for name in ("recorder", "events"))
     detail = {"tree_size": count, "findings": 0}
     _module("django_phi_oidc.officer_admin.hourly_counts").update_counts(now=now)
@@ -85,7 +66,8 @@ def fill(count: int) -> dict[str, Any]:
 
 def look(rounds: int) -> dict[str, Any]:
     """Return for each page the milliseconds over that many rounds (three for stock pages), and its queries."""
-    return {name: _measure(url, 3 if url.startswith("/stock/") else rounds) for name, url in _urls().items()}
+    urls = {**_urls(), **_list_urls()}
+    return {name: _measure(url, 3 if url.startswith("/stock/") else rounds) for name, url in urls.items()}
 
 
 def _measure(url: str, rounds: int) -> dict[str, Any]:
@@ -104,8 +86,8 @@ def _measure(url: str, rounds: int) -> dict[str, Any]:
 
 
 def _cpu() -> float:
-    """Return the CPU seconds so far of this process, and of its PostgreSQL process if that is on this machine."""
-    return time.process_time() + (server_cpu() or 0.0)
+    """Return the CPU seconds so far of this process, and of its PostgreSQL processes if they are on this machine."""
+    return time.process_time() + sum(server_cpu(alias) or 0.0 for alias in ("default", "phi_audit"))
 
 
 def _urls() -> dict[str, str]:
@@ -124,7 +106,7 @@ def _urls() -> dict[str, str]:
         "by rare purpose": f"{phi_oidc}?purpose=HMARKT",
         "by actor and time": f"{phi_oidc}?actor=7&until={day:%Y-%m-%dT%H:%M}",
         "by person": f"{phi_oidc}?person=7,{hashlib.md5(b'7').hexdigest()}",
-        "search for an actor": f"{phi_oidc}?search=7",
+        "search for an actor": f"{phi_oidc}?search=0",
         "search for a UUID": f"{phi_oidc}?search={deep}",
         "overview": "/admin/",
         "overview, 7 days": "/admin/?period=7d",
@@ -135,10 +117,37 @@ def _urls() -> dict[str, str]:
     }
 
 
+def _list_urls() -> dict[str, str]:
+    """Return the pages of the large lists. A name with `filter` selects no rows."""
+    lists = {
+        "sessions": ("oidcsession", ""),
+        "sessions, page 100": ("oidcsession", "p=100"),
+        "live sessions, page 100": ("oidcsession", "ended_at__isempty=1&p=100"),
+        "ended sessions, page 100": ("oidcsession", "ended_at__isempty=0&p=100"),
+        "sessions, filter by provider": ("oidcsession", f"provider={UNUSED_PROVIDER}"),
+        "live sessions, filter by provider": ("oidcsession", f"ended_at__isempty=1&provider={UNUSED_PROVIDER}"),
+        "sessions, filter by end reason": ("oidcsession", "end_reason__exact=row_deleted"),
+        "sessions, sort by last seen": ("oidcsession", "o=-5"),
+        "sessions of a person": ("oidcsession", "q=person-7"),
+        "revocations": ("pendingrevocation", ""),
+        "revocations, page 100": ("pendingrevocation", "status__exact=all&p=100"),
+        "revocations, filter by provider": ("pendingrevocation", f"provider={UNUSED_PROVIDER}"),
+        "revocations, filter by state": ("pendingrevocation", "status__exact=refused"),
+        "subjects, page 100": ("pairwisesubject", "p=100"),
+        "claims, page 100": ("storedclaim", "p=100"),
+        "claims, filter by name": ("storedclaim", f"name={UNUSED_CLAIM}"),
+        "claims, filter by end": ("storedclaim", "end=overdue"),
+        "activation codes, page 100": ("activationcode", "p=100"),
+        "activation codes, filter by state": ("activationcode", "state=waiting"),
+        "accountings, page 100": ("accountingcopy", "p=100"),
+    }
+    return {name: f"/admin/django_phi_oidc/{model}/?{query}" for name, (model, query) in lists.items()}
+
+
 @cache
 def _client() -> Any:
     client = _module("django.test").Client()
-    client.force_login(_module("django.contrib.auth").get_user_model().objects.get())
+    client.force_login(_module("django.contrib.auth").get_user_model().objects.get(username="officer"))
     return client
 
 

@@ -18,14 +18,16 @@ class PageCost:
     queries: int
 
 
-def measure_pages(*, url: str, events: int, rounds: int, log: Callable[[str], None]) -> dict[str, PageCost]:
+def measure_pages(
+    *, url: str, events: int, sessions: int, rounds: int, log: Callable[[str], None]
+) -> dict[str, PageCost]:
     """Return the cost of each page. url: of the PostgreSQL server."""
     with database(url) as name:
         with process(
             "tests.benchmarks.dashboard.job", **{**environment_of("phi_oidc", url, name), **SETTINGS}
         ) as running:
-            command_runner(running)("fill", events)
-        log(f"{events:,} events built.")
+            command_runner(running)("fill", events, sessions)
+        log(f"{events:,} events and {sessions:,} sessions built.")
         # A new process without data from writing.
         with process(
             "tests.benchmarks.dashboard.job", **{**environment_of("phi_oidc", url, name), **SETTINGS}

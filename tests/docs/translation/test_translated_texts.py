@@ -83,6 +83,7 @@ RARE = {
     *("End %(count)d session now?", "End %(count)d sessions now?"),
     *("These people are signed out, and the tokens of their sessions are revoked.", "Replace this code by a new one?"),
     "More than %(most)d people match. Enter more of the name.",
+    "Only the first %(most)s rows were searched. Search for a person to find the others.",
     "and %(unnamed)s more",
     "The new code is shown once. An earlier code for the same provider becomes invalid.",
     *("There is no provider %(provider)s.", "User %(user)s is deactivated."),

@@ -13,7 +13,6 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.audit.admin_base import CappedPaginator
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.oidc.remedies import REMEDIES, SEE_MANUAL
 from django_phi_oidc.sessions import token_revocation
@@ -221,12 +220,74 @@ def test_page_of_a_revocation_shows_the_error_of_the_provider_and_what_to_do(
     assert html.unescape(shown[1]) == (cure or "-")
 
 
-def test_paginator_counts_up_to_its_limit(
-    sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+def list_session_rows(client: Client, **query: str) -> list[Any]:
+    """Return the keys of the sessions on the page of the list."""
+    changelist = client.get(SESSIONS, query).context["cl"]
+    return [row.pk for row in changelist.result_list]
+
+
+def test_newest_session_is_first_and_a_url_cannot_change_the_order(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
 ) -> None:
-    for _ in range(3):
-        sign_in()
-    monkeypatch.setattr("django_phi_oidc.audit.admin_base.MAX_COUNTED_ROWS", 2)
-    with django_assert_num_queries(1) as asked:
-        assert CappedPaginator(OIDCSession.objects.order_by("pk"), 50).count == 2
-    assert "LIMIT 2" in asked.captured_queries[0]["sql"]
+    older, newer = sign_in().session, sign_in().session
+    admin, client = admin_with("view_oidcsession")
+    now = clock.now()
+    for row, age in ((admin.session, 1), (newer, 2), (older, 3)):
+        OIDCSession.objects.filter(pk=row.pk).update(
+            started_at=now - timedelta(minutes=age), last_seen_at=now + timedelta(minutes=age)
+        )
+    expected = [admin.session.pk, newer.pk, older.pk]
+    assert list_session_rows(client) == expected
+    for order in ("2", "-2", "5", "-5"):
+        assert list_session_rows(client, o=order) == expected
+
+
+@pytest.mark.parametrize(
+    "query", [{"ended_at__isempty": "0"}, {"end_reason__exact": "logout"}], ids=["ended", "by end reason"]
+)
+def test_session_that_ended_last_is_first_in_a_list_of_ended_sessions(
+    query: dict[str, str], op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
+) -> None:
+    older, newer = sign_in().session, sign_in().session
+    _, client = admin_with("view_oidcsession")
+    for session in (newer, older):
+        end_session(session.pk, EndReason.LOGOUT, origin=Origin(), now=clock.now())
+    assert list_session_rows(client, **query) == [older.pk, newer.pk]
+    assert "Ended (UTC)" in client.get(SESSIONS, query).content.decode()
+    assert "Ended (UTC)" not in client.get(SESSIONS).content.decode()
+
+
+def test_end_reason_filter_with_the_live_state_lists_no_session(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
+) -> None:
+    ended = sign_in().session
+    _, client = admin_with("view_oidcsession")
+    end_session(ended.pk, EndReason.LOGOUT, origin=Origin(), now=clock.now())
+    assert list_session_rows(client, end_reason__exact="logout") == [ended.pk]
+    assert list_session_rows(client, end_reason__exact="logout", ended_at__isempty="1") == []
+
+
+def test_list_reads_no_encrypted_column(op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf) -> None:
+    sign_in()
+    _, client = admin_with("view_oidcsession", "view_pendingrevocation")
+    for page in (SESSIONS, REVOCATIONS):
+        with CaptureQueriesContext(connection) as asked:
+            client.get(page)
+        rows = [query["sql"] for query in asked if 'FROM "django_phi_oidc_' in query["sql"] and "device" not in query]
+        listed = [sql for sql in rows if "ORDER BY" in sql]
+        assert listed
+        assert not any(f'"{column}"' in sql for sql in listed for column in ("token", "access_token", "session_key"))
+
+
+def test_pending_revocations_are_listed_by_their_next_attempt_and_others_by_age(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], admin_with: AdminOf
+) -> None:
+    ended = sign_in()
+    _, client = admin_with("view_pendingrevocation")
+    end_session(ended.session.pk, EndReason.LOGOUT, origin=Origin(), now=clock.now())
+    older, newer = PendingRevocation.objects.order_by("pk")
+    PendingRevocation.objects.filter(pk=older.pk).update(due_at=clock.now() + timedelta(minutes=1))
+    for query, expected in (({}, [newer.pk, older.pk]), ({"status__exact": "all"}, [newer.pk, older.pk])):
+        assert [row.pk for row in client.get(REVOCATIONS, query).context["cl"].result_list] == expected
+    PendingRevocation.objects.filter(pk=newer.pk).update(due_at=clock.now() + timedelta(minutes=2))
+    assert [row.pk for row in client.get(REVOCATIONS).context["cl"].result_list] == [older.pk, newer.pk]
