@@ -127,7 +127,7 @@ def test_middleware_is_async_if_the_wrapped_one_is() -> None:
     assert not iscoroutinefunction(RevocationMiddleware(lambda request: HttpResponse()))
 
 
-@pytest.mark.parametrize(("looked_ago", "hops"), [(29, 0), (30, 2)], ids=["nothing due", "the row due"])
+@pytest.mark.parametrize(("looked_ago", "hops"), [(29, 0), (30, 1)], ids=["nothing due", "the row due"])
 def test_middleware_under_asgi_uses_a_thread_only_for_database_access(
     sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch, looked_ago: int, hops: int
 ) -> None:
