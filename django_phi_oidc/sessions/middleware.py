@@ -1,5 +1,6 @@
 """End sessions that have timed out, and sessions that a request has lost, and revoke their tokens."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -11,11 +12,12 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from .._internal import clock
+from .._internal.persistent_connections import list_leaking_aliases
 from ..access.no_store import apply_no_store, apply_notice
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id, use_origin
 from .activity import TIMES_KEY, SessionActivity, find_live_session, update_session_key, use_checked_user
 from .models import EndReason
-from .refusal_pages import find_refusal_page
+from .refusal_pages import DATABASE_ERRORS, find_outage_response, find_refusal_page
 from .tasks import end_session_and_revoke
 from .timeout_responses import is_passive_request, render_session_ended_response, set_refresh_header
 
@@ -23,6 +25,7 @@ MISPLACED_MESSAGE = (
     "django_phi_oidc.middleware.RevocationMiddleware must come after SessionMiddleware and AuthenticationMiddleware in"
     " MIDDLEWARE: move it to the end."
 )
+logger = logging.getLogger("django_phi_oidc.sessions")
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
 
@@ -45,6 +48,8 @@ class RevocationMiddleware:
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
             markcoroutinefunction(self)
+            for alias in list_leaking_aliases():
+                logger.warning("%r has CONN_MAX_AGE under ASGI: each request leaves a connection open (W043).", alias)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if not hasattr(request, "session") or not hasattr(request, "user"):
@@ -53,7 +58,13 @@ class RevocationMiddleware:
         if "\0" in (request.session.session_key or ""):
             request.session = type(request.session)()
         if self.is_async:
-            return self._respond_async(request)
+            return self._respond_async_or_fail(request)
+        try:
+            return self._respond(request)
+        except DATABASE_ERRORS as error:
+            return _respond_to_outage(request, error)
+
+    def _respond(self, request: HttpRequest) -> HttpResponseBase:
         activity = _attach_activity(request) if _has_session_cookie(request) else None
         if activity and activity.needs_check and (refusal := _check_session(request, activity)):
             return refusal
@@ -69,6 +80,12 @@ class RevocationMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Return the page for a refusal of this app; None: Django's or the project's page is shown."""
         return find_refusal_page(request, exception)
+
+    async def _respond_async_or_fail(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            return await self._respond_async(request)
+        except DATABASE_ERRORS as error:
+            return _respond_to_outage(request, error)
 
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
         activity = None
@@ -92,6 +109,12 @@ class RevocationMiddleware:
         apply_no_store(request, response)
         apply_notice(request, response)
         return response
+
+
+def _respond_to_outage(request: HttpRequest, error: Exception) -> HttpResponseBase:
+    if response := find_outage_response(request, error):
+        return response
+    raise error
 
 
 def _has_session_cookie(request: HttpRequest) -> bool:
