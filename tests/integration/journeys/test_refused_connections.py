@@ -94,7 +94,7 @@ def test_sign_ins_and_logouts_at_a_database_with_few_connections_are_never_a_500
 
     with ThreadPoolExecutor(BROWSERS) as threads:
         pages = [page for visited in threads.map(visit, range(2 * BROWSERS)) for page in visited]
-    assert {page.status for page in pages} == {302, 503}
+    assert {503} <= {page.status for page in pages} <= {302, 503}
     assert all("Retry-After" in dict(page.headers) for page in pages if page.status == 503)
     portal.limit_connections(-1)
     browser = portal.browser()
