@@ -19,6 +19,7 @@ from .claims.tasks import scrub as scrub
 from .individual_rights.accounting import get_accounting_start
 from .individual_rights.accounting_copies import delete_old_copies
 from .leak_guard.task_receivers import track_task as track_task
+from .login.interrupted_sign_ins import report_interrupted_sign_ins
 from .officer_admin.tasks import update_overview as update_overview
 from .replay.cache import delete_expired
 from .sessions.end_jobs import delete_old_jobs
@@ -38,6 +39,7 @@ def prune() -> None:
     """Delete the rows whose retention has ended: spent identifiers, sessions, revocations, alerts and others."""
     now = clock.now()
     before = now - conf.operational_retention()
+    report_interrupted_sign_ins(now=now)
     delete_expired(now=now)
     delete_ended_sessions(before=before, now=now)
     delete_finished_revocations(before=before, now=now)

@@ -15,7 +15,7 @@ _IDLE = 0
 """psycopg's transaction status of a connection without an open transaction."""
 _LOCK_NOT_AVAILABLE = "55P03"
 """The SQLSTATE of a statement that exceeded lock_timeout."""
-_ASYNC_COMMIT_CLAUSE = " USING (SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
+_ASYNC_COMMIT_SOURCE = "(SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
 """PostgreSQL commits this one statement before it is on disk, if it is a transaction by itself."""
 
 _compiled: dict[Any, tuple[models.QuerySet[Any], Any, str]] = {}
@@ -153,17 +153,32 @@ def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using
     return True
 
 
-def update(model: type[models.Model], key: Any, *, using: str, returning: str = "", **values: Any) -> Any:
+def update(
+    model: type[models.Model],
+    key: Any,
+    *,
+    using: str,
+    returning: str = "",
+    null: str = "",
+    is_durable: bool = True,
+    **values: Any,
+) -> Any:
     """Set fields of the row with this primary key by one statement; return whether there is such a row.
 
     returning: SQL expressions over the new row, whose values are returned instead; None if there is no such row.
+    null: a field that must be NULL, or there is no such row. is_durable: False: a crash may undo it, because on
+    PostgreSQL, outside a transaction, the update returns before it is on disk.
     """
     connection = connections[using]
     fields: list[Any] = [model._meta.get_field(name) for name in values]
     pk: Any = model._meta.pk
     quote = connection.ops.quote_name
     sets = ", ".join(f"{quote(field.column)} = %s" for field in fields)
-    statement = f"UPDATE {quote(model._meta.db_table)} SET {sets} WHERE {quote(pk.column)} = %s"  # noqa: S608 -- as above
+    source = "" if is_durable else _build_async_commit_clause("FROM", connection)
+    statement = f"UPDATE {quote(model._meta.db_table)} SET {sets}{source} WHERE {quote(pk.column)} = %s"  # noqa: S608 -- as above
+    if null:
+        null_field: Any = model._meta.get_field(null)
+        statement += f" AND {quote(null_field.column)} IS NULL"
     if returning:
         statement += f" RETURNING {returning}"
     parameters = zip((*fields, pk), (*values.values(), key), strict=True)
@@ -221,10 +236,15 @@ def delete(model: type[models.Model], keys: Sequence[Any], *, using: str) -> Non
     connection = connections[using]
     key: Any = model._meta.pk
     table, column = map(connection.ops.quote_name, (model._meta.db_table, key.column))
-    hint = _ASYNC_COMMIT_CLAUSE if connection.vendor == "postgresql" and connection.get_autocommit() else ""
+    hint = _build_async_commit_clause("USING", connection)
     statement = f"DELETE FROM {table}{hint} WHERE {column} IN ({_build_placeholders(len(keys))})"  # noqa: S608 -- the model's names
     with connection.cursor() as cursor:
         cursor.execute(statement, [key.get_db_prep_value(value, connection) for value in keys])
+
+
+def _build_async_commit_clause(keyword: str, connection: Any) -> str:
+    is_alone = connection.vendor == "postgresql" and connection.get_autocommit()
+    return f" {keyword} {_ASYNC_COMMIT_SOURCE}" if is_alone else ""
 
 
 def delete_in_batches(rows: models.QuerySet[Any], *, batch_size: int = 1000) -> int:

@@ -12,6 +12,7 @@ from django.db import DatabaseError, connections
 from django.utils.module_loading import import_string
 
 from .. import conf
+from .._internal.persistent_connections import list_leaking_aliases
 from .._internal.sql import SUPPORTED_VENDORS
 from ..access.emergency.queries import can_open_any
 from ..audit import db_privileges, triggers
@@ -82,6 +83,16 @@ def check_audit_database(**kwargs: Any) -> Messages:
         if apps.is_installed(label):
             text = f"{label} copies changed fields: exclude the models of this app there."
             yield warning(8, text, in_settings(setting))
+
+
+@register_check(Tags.security)
+def check_asgi_connections(**kwargs: Any) -> Messages:
+    """W043: under ASGI, each request would leave its connections open."""
+    if not getattr(settings, "ASGI_APPLICATION", None):
+        return
+    for alias in list_leaking_aliases():
+        text = f"Under ASGI, each request leaves its connection to {alias!r} open, until the server has no more."
+        yield warning(43, text, in_settings(f'DATABASES["{alias}"]["CONN_MAX_AGE"] = 0'))
 
 
 def _check_sqlite_options(alias: str, options: dict[str, Any]) -> Messages:

@@ -49,6 +49,7 @@ LOG_MESSAGE = (
     " %(remedy)s"
 )
 INTERNAL_ERROR = "internal_error"
+AUDIT_RETRY_AFTER = timedelta(seconds=10)
 
 LoginError = SignInRefused | AuditUnavailable | KeyMissing | SettingInvalid
 LOGIN_ERRORS = (SignInRefused, AuditUnavailable, KeyMissing, SettingInvalid)
@@ -172,7 +173,9 @@ def _describe_error(error: LoginError) -> dict[str, Any]:
 
 
 def _find_retry_after(error: LoginError) -> timedelta | None:
-    """Return how long a provider that is overloaded or away asks to wait. Spec: RFC 9110 10.2.3."""
+    """Return how long to wait: for the audit database, or for a provider that asks for it. Spec: RFC 9110 10.2.3."""
+    if isinstance(error, AuditUnavailable):
+        return AUDIT_RETRY_AFTER
     return error.retry_after if isinstance(error, SignInRefused) and error.is_provider_fault else None
 
 

@@ -4,7 +4,7 @@ import base64
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
 from typing import Any
@@ -64,6 +64,7 @@ def establish_session(
     provider: ProviderDeclaration,
     issued_tokens: list[ReceivedToken],
     *,
+    session_id: uuid.UUID,
     requested_at: datetime,
 ) -> None:
     """Create both sessions in one transaction and commit the event that permits them, or end them again.
@@ -73,7 +74,9 @@ def establish_session(
     issued_tokens: emptied once committed rows contain the tokens: those of a session that was ended again, or the
     revocations for a provider whose tokens are discarded. These revocations are tried last.
     """
-    new = _NewSession(request=request, user=user, result=result, provider=provider, now=clock.now())
+    new = _NewSession(
+        request=request, user=user, result=result, provider=provider, now=clock.now(), session_id=session_id
+    )
     with _replace_django_session(request) as previous_session:
         with defer_delivery() as change_events, transaction.atomic():
             last_seen_at = new.subject.last_seen_at
@@ -128,7 +131,7 @@ class _NewSession:
     result: TokenExchangeResult
     provider: ProviderDeclaration
     now: datetime
-    session_id: uuid.UUID = field(default_factory=randomness.uuid4)
+    session_id: uuid.UUID
 
     @property
     def subject(self) -> PairwiseSubject:

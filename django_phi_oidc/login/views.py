@@ -38,6 +38,7 @@ from .code_exchange import (
     revoke_tokens_on_error,
 )
 from .failures import LOGIN_ERRORS, create_sign_in_attempt, render_login_failure, report_internal_error
+from .interrupted_sign_ins import derive_session_id, mark_callback_ended
 from .provider_selection import (
     is_login_prompt_requested,
     needs_provider_selection,
@@ -101,7 +102,7 @@ class OIDCAuthenticationCallbackView(View):
         # Ignore the charset that the request declares: some of Python's codecs are not text encodings.
         request.encoding = "utf-8"
         attempt = create_sign_in_attempt(self, provider, stage="callback")
-        state, pending = "", None
+        state, pending, is_session_started = "", None, False
         # Outside the try block: too many parameters are Django's 400, and anyone can send those. A SuspiciousOperation
         # raised later, in a hook of the host project, is reported like any other failure of a sign-in.
         parameters = dict(request.GET.lists())
@@ -117,6 +118,7 @@ class OIDCAuthenticationCallbackView(View):
             # First: cookies that are deleted take no room.
             delete_state(response, request, state)
             remember_session(response, request)
+            is_session_started = not pending.session_to_renew
             labels = {"provider": attempt.provider, "stage": attempt.stage, "outcome": "success", "reason": ""}
             metrics.increment(metrics.COMPLETED_SIGN_INS, **labels)
         except LOGIN_ERRORS as error:
@@ -134,6 +136,9 @@ class OIDCAuthenticationCallbackView(View):
         except BaseException:
             report_internal_error(request, attempt)
             raise
+        finally:
+            if pending and not is_session_started:
+                mark_callback_ended(state)
         return set_private_headers(response)
 
 
@@ -202,7 +207,16 @@ def complete_sign_in(
         if user is None:
             raise NotProvisioned
         with measure_step(step="admit"):
-            establish_session(request, user, result, declaration, issued_tokens, requested_at=pending.started_at)
+            session_id = derive_session_id(get_state(parameters))
+            establish_session(
+                request,
+                user,
+                result,
+                declaration,
+                issued_tokens,
+                session_id=session_id,
+                requested_at=pending.started_at,
+            )
 
 
 def _list_transient_claims(declaration: ProviderDeclaration) -> Collection[str]:

@@ -35,7 +35,7 @@ def mark_used_in_transaction(kind: str, identifier: str, *, expires_at: datetime
 
 def was_used(kind: str, identifier: str) -> bool:
     """Say whether the identifier was used. Expired identifiers may be unknown."""
-    return UsedIdentifier.objects.filter(digest=_compute_digest(kind, identifier)).exists()
+    return UsedIdentifier.objects.filter(digest=compute_digest(kind, identifier)).exists()
 
 
 def remember(kind: str, identifiers: Collection[str], *, expires_at: datetime) -> None:
@@ -44,7 +44,7 @@ def remember(kind: str, identifiers: Collection[str], *, expires_at: datetime) -
     Requires: no open transaction (RuntimeError).
     """
     # Sorted, so that two calls with some of the same identifiers do not deadlock.
-    digests = sorted(_compute_digest(kind, identifier) for identifier in identifiers)
+    digests = sorted(compute_digest(kind, identifier) for identifier in identifiers)
     rows = [UsedIdentifier(digest=digest, kind=kind, until=expires_at) for digest in digests]
     with transaction.atomic(using=router.db_for_write(UsedIdentifier), durable=True):
         UsedIdentifier.objects.bulk_create(
@@ -54,7 +54,7 @@ def remember(kind: str, identifiers: Collection[str], *, expires_at: datetime) -
 
 def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -> bool:
     """Say whether any of the identifiers is remembered until that time or longer."""
-    digests = [_compute_digest(kind, identifier) for identifier in identifiers]
+    digests = [compute_digest(kind, identifier) for identifier in identifiers]
     # From the database that is written to: a replica may lack a row that was just committed.
     return has_row(UsedIdentifier, digests, using=router.db_for_write(UsedIdentifier), until=until)
 
@@ -65,7 +65,7 @@ def delete_expired(*, now: datetime) -> int:
 
 
 def _insert(kind: str, identifier: str, expires_at: datetime, *, frame: AbstractContextManager[None]) -> bool:
-    row = UsedIdentifier(digest=_compute_digest(kind, identifier), kind=kind, until=expires_at)
+    row = UsedIdentifier(digest=compute_digest(kind, identifier), kind=kind, until=expires_at)
     try:
         with frame:
             insert([row], using=router.db_for_write(UsedIdentifier))
@@ -74,6 +74,7 @@ def _insert(kind: str, identifier: str, expires_at: datetime, *, frame: Abstract
     return True
 
 
-def _compute_digest(kind: str, identifier: str) -> str:
+def compute_digest(kind: str, identifier: str) -> str:
+    """Return the digest that is stored of an identifier, hexadecimal."""
     # Kinds are constants of this package without a NUL, so two pairs never give the same text.
     return hashlib.sha256(f"{kind}\0{identifier}".encode()).hexdigest()

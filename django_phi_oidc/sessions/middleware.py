@@ -1,7 +1,7 @@
 """End sessions that have timed out, and sessions that a request has lost, and revoke their tokens."""
 
+import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -11,13 +11,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from .. import conf
 from .._internal import clock
+from .._internal.persistent_connections import list_leaking_aliases
 from ..access.no_store import apply_no_store, apply_notice
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id, use_origin
-from .activity import TIMES_KEY, SessionActivity, find_live_session, update_last_seen, update_session_key
+from .activity import TIMES_KEY, SessionActivity, find_live_session, update_session_key, use_checked_user
 from .models import EndReason
-from .refusal_pages import find_refusal_page
+from .refusal_pages import DATABASE_ERRORS, find_outage_response, find_refusal_page
 from .tasks import end_session_and_revoke
 from .timeout_responses import is_passive_request, render_session_ended_response, set_refresh_header
 
@@ -25,6 +25,7 @@ MISPLACED_MESSAGE = (
     "django_phi_oidc.middleware.RevocationMiddleware must come after SessionMiddleware and AuthenticationMiddleware in"
     " MIDDLEWARE: move it to the end."
 )
+logger = logging.getLogger("django_phi_oidc.sessions")
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
 
@@ -47,6 +48,8 @@ class RevocationMiddleware:
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
             markcoroutinefunction(self)
+            for alias in list_leaking_aliases():
+                logger.warning("%r has CONN_MAX_AGE under ASGI: each request leaves a connection open (W043).", alias)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if not hasattr(request, "session") or not hasattr(request, "user"):
@@ -55,11 +58,18 @@ class RevocationMiddleware:
         if "\0" in (request.session.session_key or ""):
             request.session = type(request.session)()
         if self.is_async:
-            return self._respond_async(request)
+            return self._respond_async_or_fail(request)
+        try:
+            return self._respond(request)
+        except DATABASE_ERRORS as error:
+            return _respond_to_outage(request, error)
+
+    def _respond(self, request: HttpRequest) -> HttpResponseBase:
         activity = _attach_activity(request) if _has_session_cookie(request) else None
         if activity and activity.needs_check and (refusal := _check_session(request, activity)):
             return refusal
-        with use_origin(lambda: Actor.from_request(request).origin):
+        checked_user = activity.checked_user if activity else None
+        with use_origin(lambda: Actor.from_request(request).origin), use_checked_user(checked_user):
             response = cast(HttpResponseBase, self.get_response(request))
         if activity:
             _finish_request(request, activity, response)
@@ -71,6 +81,12 @@ class RevocationMiddleware:
         """Return the page for a refusal of this app; None: Django's or the project's page is shown."""
         return find_refusal_page(request, exception)
 
+    async def _respond_async_or_fail(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            return await self._respond_async(request)
+        except DATABASE_ERRORS as error:
+            return _respond_to_outage(request, error)
+
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
         activity = None
         if _has_session_cookie(request):
@@ -79,7 +95,8 @@ class RevocationMiddleware:
             activity = _attach_activity(request)
         if activity and activity.needs_check and (refusal := await sync_to_async(_check_session)(request, activity)):
             return refusal
-        with use_origin(lambda: Actor.from_request(request).origin):
+        checked_user = activity.checked_user if activity else None
+        with use_origin(lambda: Actor.from_request(request).origin), use_checked_user(checked_user):
             response = await cast(Awaitable[HttpResponseBase], self.get_response(request))
         if activity:
             if not hasattr(request.session, "_session_cache"):
@@ -92,6 +109,12 @@ class RevocationMiddleware:
         apply_no_store(request, response)
         apply_notice(request, response)
         return response
+
+
+def _respond_to_outage(request: HttpRequest, error: Exception) -> HttpResponseBase:
+    if response := find_outage_response(request, error):
+        return response
+    raise error
 
 
 def _has_session_cookie(request: HttpRequest) -> bool:
@@ -111,10 +134,11 @@ def _attach_activity(request: HttpRequest) -> SessionActivity | None:
 def _check_session(request: HttpRequest, activity: SessionActivity) -> HttpResponseBase | None:
     """Read the row if that is due, and end a session that has timed out; return the response for that case."""
     reason = activity.timeout_reason
-    if not reason and activity.session_id is not None:
+    if activity.session_id is not None and reason != EndReason.ABSOLUTE_TIMEOUT:
+        # The row, because another process may have stored a later activity.
         row = find_live_session(activity.session_id)
         if row is None:
-            reason = EndReason.SESSION_LOST
+            reason = reason or EndReason.SESSION_LOST
         elif row.user is None or not row.user.is_active:
             reason = EndReason.USER_INACTIVE
         else:
@@ -137,7 +161,6 @@ def _has_changes(request: HttpRequest, activity: SessionActivity) -> bool:
         session.get(SESSION_KEY) != activity.stored_session_id
         or session.session_key != activity.session_key
         or activity.needs_activity_update
-        or session.get(TIMES_KEY) != list(activity.times)
     )
 
 
@@ -154,20 +177,15 @@ def _finish_request(request: HttpRequest, activity: SessionActivity, response: H
 
 
 def _store_changes(request: HttpRequest, activity: SessionActivity) -> None:
-    """Store a new key of the Django session, the last activity, and the last check."""
+    """Store a new key of the Django session, and the last activity."""
     session = request.session
     is_live = True
     if activity.session_id is not None and session.session_key != activity.session_key:
         is_live = update_session_key(activity.session_id, django_session_key=str(session.session_key))
     if activity.needs_activity_update and not is_passive_request(request):
-        activity.times = activity.times._replace(last_seen_timestamp=activity.now_timestamp)
-        if activity.session_id is not None:
-            now = datetime.fromtimestamp(activity.now_timestamp, UTC)
-            is_live = update_last_seen(activity.session_id, now=now) and is_live
+        is_live = activity.store(session) and is_live
+    elif activity.stored_times is None:
+        session[TIMES_KEY] = list(activity.times)
     if not is_live:
         # It ended while the view ran: this response is still sent, but it is the last one.
         session.flush()
-    elif session.get(TIMES_KEY) != list(activity.times) and (
-        conf.session_recheck() or activity.times.last_seen_timestamp == activity.now_timestamp
-    ):
-        session[TIMES_KEY] = list(activity.times)

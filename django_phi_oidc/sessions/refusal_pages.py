@@ -2,22 +2,27 @@
 
 A project with its own `handler403` or `403.html` keeps it for its own pages. The pages of this app in the admin have
 their own page always, in the layout of the admin.
+
+A database that refuses a connection, or closes it, is no fault of the request, which can be repeated: the URLs of this
+app answer with status 503. Other URLs keep the error page of the project.
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import Group, Permission
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template import TemplateDoesNotExist
-from django.template.loader import get_template
-from django.urls import NoReverseMatch, get_resolver, reverse
+from django.template.loader import get_template, render_to_string
+from django.urls import NoReverseMatch, Resolver404, get_resolver, resolve, reverse
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.views.defaults import permission_denied
 
 from ..access.policy import SESSION_MISSING
-from ..access.responses import find_start_url, is_navigation, set_private_headers
+from ..access.responses import find_start_url, is_navigation, render_problem, set_private_headers
 from ..access.step_up import get_return_path
 from ..audit.refusals import RecordedRefusal
 from ..subjects.person_label import get_label
@@ -25,11 +30,16 @@ from ..subjects.person_label import get_label
 if TYPE_CHECKING:
     from django.contrib.admin import AdminSite
 
+logger = logging.getLogger("django_phi_oidc.sessions")
 _APP_LABEL = "django_phi_oidc"
+DATABASE_ERRORS = (OperationalError, InterfaceError)
+DATABASE_RETRY_AFTER_SECONDS = 10
 
 
 def find_refusal_page(request: HttpRequest, exception: Exception) -> HttpResponse | None:
     """Return the page for an exception of a view; None: another page is shown."""
+    if isinstance(exception, DATABASE_ERRORS):
+        return find_outage_response(request, exception)
     if isinstance(exception, RecordedRefusal):
         request.phi_oidc_refusal = exception  # type: ignore[attr-defined]  # for a 403.html of the project
         site = find_admin_site(request)
@@ -40,6 +50,25 @@ def find_refusal_page(request: HttpRequest, exception: Exception) -> HttpRespons
         context = {"home_url": reverse("admin:index", current_app=site.name)}
         return _render_admin_page(request, site, "missing", _("Page not found"), context, status=404)
     return None
+
+
+def find_outage_response(request: HttpRequest, error: Exception) -> HttpResponse | None:
+    """Return the response if the database failed; None for a URL of the project. Spec: RFC 9110 15.6.4."""
+    try:
+        match = request.resolver_match or resolve(request.path_info, getattr(request, "urlconf", None))
+    except Resolver404:
+        return None
+    if not match.func.__module__.startswith(f"{_APP_LABEL}."):
+        return None
+    logger.error("The database failed during %s: %s", match.url_name, type(error).__name__)
+    if is_navigation(request):
+        # Without the request: a context processor of the project may need the database.
+        page = render_to_string(f"{_APP_LABEL}/database_unavailable.html")
+        response = set_private_headers(HttpResponse(page, status=503))
+    else:
+        response = render_problem(503, "The database is not available.", code="database_unavailable")
+    response["Retry-After"] = str(DATABASE_RETRY_AFTER_SECONDS)
+    return response
 
 
 def find_admin_site(request: HttpRequest) -> "AdminSite | None":

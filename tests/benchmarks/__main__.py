@@ -24,7 +24,7 @@ from tests.benchmarks.audit.write_throughput import measure_writes
 from tests.benchmarks.claims import report as claims_report
 from tests.benchmarks.claims.scrub_throughput import measure_scrub
 from tests.benchmarks.dashboard import report as dashboard_report
-from tests.benchmarks.dashboard.page_times import measure_pages
+from tests.benchmarks.dashboard.page_times import measure_pages as measure_admin_pages
 from tests.benchmarks.encryption import report as encryption_report
 from tests.benchmarks.encryption.rotation_throughput import measure_encryption
 from tests.benchmarks.leak_guard import report as leak_guard_report
@@ -33,6 +33,7 @@ from tests.benchmarks.outage import report as outage_report
 from tests.benchmarks.outage.page_load import measure_outage
 from tests.benchmarks.sessions import report as sessions_report
 from tests.benchmarks.sessions.logout_time import measure_logout
+from tests.benchmarks.sessions.page_cost import measure_pages
 from tests.benchmarks.sessions.request_overhead import measure_requests
 from tests.benchmarks.sign_in import report as sign_in_report
 from tests.benchmarks.sign_in.measurement import BEGIN, DURABLE, check_durable, measure
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help=f"parts to measure, of {', '.join(PARTS)}; default: all"
     )
-    parser.add_argument("--rounds", type=int, default=200, help="measured sign-ins and logouts at each portal")
+    parser.add_argument("--rounds", type=int, default=200, help="measured sign-ins, logouts and sessions of pages")
     parser.add_argument("--warm-up", type=int, default=50, help="sign-ins and logouts before the measurement")
     parser.add_argument("--batches", type=int, default=400, help="turns of each middleware stack, 20 requests each")
     parser.add_argument("--turns", type=int, default=6, help="turns of each contender that records events")
@@ -140,11 +141,16 @@ def _sign_in(url: str, options: Namespace) -> PartReport:
 def _sessions(url: str, options: Namespace) -> PartReport:
     results = sessions_report.Results(
         requests=measure_requests(batches=options.batches),
+        pages=measure_pages(url=url, rounds=options.rounds),
         leaving=measure_logout(
             url=url, round_trips=ROUND_TRIPS, warm_up=options.warm_up, rounds=options.rounds, log=_log
         ),
     )
-    return PartReport.create(sessions_report, results, "Overhead for a request of a signed-in user; and a logout.")
+    return PartReport.create(
+        sessions_report,
+        results,
+        "Overhead for a request of a signed-in user; a page after half a minute; and a logout.",
+    )
 
 
 def _claims(url: str, options: Namespace) -> PartReport:
@@ -171,7 +177,7 @@ def _watching(url: str, options: Namespace) -> PartReport:
 
 
 def _dashboard(url: str, options: Namespace) -> PartReport:
-    results = measure_pages(url=url, events=options.looked, sessions=options.listed, rounds=20, log=_log)
+    results = measure_admin_pages(url=url, events=options.looked, sessions=options.listed, rounds=20, log=_log)
     title = f"Admin pages with {options.looked:,} events and {options.listed:,} sessions."
     return PartReport.create(dashboard_report, results, title)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.benchmarks.sessions.logout_time import measure_logout
+from tests.benchmarks.sessions.page_cost import measure_pages
 from tests.benchmarks.sessions.report import Results, missed, rows, table
 from tests.benchmarks.sessions.request_overhead import measure_requests
 from tests.benchmarks.sign_in.measurement import Result, Sample
@@ -31,17 +32,37 @@ def test_measurement_serves_every_stack_without_queries_of_its_own() -> None:
     assert queries == {"bare": (1.0, 1.0), "phi_oidc": (1.0, 1.0), "mozilla": (1.0, 2.0)}
 
 
-def results_with(*, sync: float = 20, queries: float = 1, async_queries: float = 1, wall: float = 0.06) -> Results:
+@pytest.mark.postgresql
+def test_page_after_half_a_minute_waits_for_no_commit() -> None:
+    pages = measure_pages(url=given_url(os.environ), rounds=1)
+    counts = {stack: (took["statements"], took["commits"]) for stack, took in pages.items()}
+    # The session and the user, here with the row of the session; and the UPDATE each minute.
+    assert counts == {"bare": (2.0, 0.0), "phi_oidc": (2.5, 0.0), "mozilla": (2.0, 0.0)}
+    assert all(took["wall"] > 0 and took["cpu"] > 0 for took in pages.values())
+
+
+def results_with(
+    *,
+    sync: float = 20,
+    queries: float = 1,
+    async_queries: float = 1,
+    wall: float = 0.06,
+    page_wall: float = 1100,
+    commits: float = 0,
+) -> Results:
     floor = Sample(wall=0.045, cpu=0.004, requests=2, connections=0)
     bare = {"sync": 300.0, "async": 1000.0, "sync_queries": 1.0, "async_queries": 1.0}
     phi_oidc = {"sync": sync, "async": 25.0, "sync_queries": queries, "async_queries": async_queries}
     leaving = {"bare": Result(samples=[floor]), "phi_oidc": Result(samples=[replace(floor, wall=wall)])}
-    return Results(requests={"bare": bare, "phi_oidc": phi_oidc}, leaving={ROUND_TRIP: leaving})
+    page = {"wall": 1000.0, "cpu": 800.0, "statements": 2.0, "commits": 0.0, "wal": 0.0}
+    pages = {"bare": page, "phi_oidc": {**page, "wall": page_wall, "commits": commits}}
+    return Results(requests={"bare": bare, "phi_oidc": phi_oidc}, pages=pages, leaving={ROUND_TRIP: leaving})
 
 
 def test_met_goals_are_not_named() -> None:
     assert missed(results_with()) == []
     assert "| 20 ms | phi_oidc | 60.0 | 4.0 | × 1.33 |" in table(results_with())
+    assert "| phi_oidc | 1100 | 800 | × 0.91 | × 1.00 | 2.0 | 0.0 | 0 |" in table(results_with())
     assert rows(results_with())["logout"][1]["ratio"] == pytest.approx(1.333, abs=0.001)
 
 
@@ -51,6 +72,8 @@ def test_met_goals_are_not_named() -> None:
         (results_with(sync=31), "31 µs a request"),
         (results_with(queries=2), "a query when nothing was due (sync)"),
         (results_with(async_queries=2), "a query when nothing was due (async)"),
+        (results_with(page_wall=1200), "0.83 of the bare stack's pages"),
+        (results_with(commits=0.5), "0.50 durable commits"),
         (results_with(wall=0.07), "1.56 of the bare"),
     ],
 )

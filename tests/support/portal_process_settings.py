@@ -19,6 +19,9 @@ if "TEST_THREADS" in os.environ:
 for alias, variable in {"default": "TEST_MAIN_PORT", "phi_audit": "TEST_AUDIT_PORT"}.items():
     if variable in os.environ:
         DATABASES[alias] |= {"HOST": "127.0.0.1", "PORT": os.environ[variable]}
+if "TEST_DATABASE_USER" in os.environ:
+    for database in DATABASES.values():
+        database["USER"] = os.environ["TEST_DATABASE_USER"]
 AUTHENTICATION_BACKENDS = os.environ.get("TEST_BACKEND", "django_phi_oidc.backends.OIDCAuthenticationBackend").split()
 CELERY_BROKER_TRANSPORT_OPTIONS = json.loads(os.environ.get("TEST_BROKER_OPTIONS", "{}"))
 CELERY_TASK_DEFAULT_QUEUE = os.environ.get("TEST_QUEUE", "celery")

@@ -11,6 +11,7 @@ _ = str  # Marks a text for makemessages; the functions of the package translate
 _SIGN_IN_LABELS: Mapping[str, str] = {
     "sign_in_refused": _("the sign-in did not satisfy a rule"),
     "internal_error": _("an unexpected error in the portal"),
+    "interrupted": _("the portal stopped during the sign-in"),
     "provider_suspended": _("calls to the provider hang, so none is made now"),
     # R1, R2: the provider cannot be reached, or its metadata cannot be used
     "transport_not_https": _("an address of the provider is not https"),

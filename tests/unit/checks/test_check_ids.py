@@ -482,6 +482,31 @@ def test_g12_mail_that_delays_or_loses_notices_is_reported_on_deployment(
             assert find_ids(include_deployment_checks=True) & {"W077", "W078"} == set()
 
 
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, True),
+        ({"ASGI_APPLICATION": None}, False),
+        ({"CONN_MAX_AGE": None}, True),
+        ({"CONN_MAX_AGE": 0}, False),
+        ({"OPTIONS": {"pool": True}}, False),
+        ({"ENGINE": "django.db.backends.sqlite3"}, False),
+    ],
+    ids=str,
+)
+def test_persistent_connections_under_asgi_are_reported(
+    changed: dict[str, Any], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W043."""
+    database = {**settings.DATABASES["default"], "ENGINE": "django.db.backends.postgresql", "CONN_MAX_AGE": 60}
+    application = changed.get("ASGI_APPLICATION", "portal.asgi.application")
+    changed = {name: value for name, value in changed.items() if name != "ASGI_APPLICATION"}
+    monkeypatch.setitem(settings.DATABASES, "phi_audit", {**database, **changed})
+    with override_settings(ASGI_APPLICATION=application):
+        messages = [message for message in databases.check_asgi_connections(None) if message.id]
+    assert [message.id for message in messages] == (["django_phi_oidc.W043"] if expected else [])
+
+
 @pytest.mark.postgresql
 @pytest.mark.parametrize("alias", ["default", "phi_audit"])
 def test_d5_transactions_without_an_idle_timeout_are_reported(alias: str) -> None:

@@ -127,7 +127,20 @@ def test_middleware_is_async_if_the_wrapped_one_is() -> None:
     assert not iscoroutinefunction(RevocationMiddleware(lambda request: HttpResponse()))
 
 
-@pytest.mark.parametrize(("looked_ago", "hops"), [(29, 0), (30, 2)], ids=["nothing due", "the row due"])
+@pytest.mark.parametrize(("is_async", "age", "is_warned"), [(True, 60, True), (True, 0, False), (False, 60, False)])
+def test_persistent_connections_under_asgi_are_logged_at_the_start(
+    is_async: bool, age: int, is_warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def respond_async(request: HttpRequest) -> HttpResponse:
+        return HttpResponse()
+
+    database = {**django_settings.DATABASES["default"], "ENGINE": "django.db.backends.postgresql"}
+    monkeypatch.setitem(django_settings.DATABASES, "default", {**database, "CONN_MAX_AGE": age})
+    RevocationMiddleware(respond_async if is_async else lambda request: HttpResponse())
+    assert ("'default' has CONN_MAX_AGE under ASGI" in caplog.text) is is_warned
+
+
+@pytest.mark.parametrize(("looked_ago", "hops"), [(29, 0), (30, 1)], ids=["nothing due", "the row due"])
 def test_middleware_under_asgi_uses_a_thread_only_for_database_access(
     sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch, looked_ago: int, hops: int
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import UserManager
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.db import connection
@@ -22,6 +23,7 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.sessions import activity
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from tests.support.foreign_sessions import (
@@ -202,9 +204,87 @@ def test_request_without_a_due_check_reads_only_the_django_session(
     moment.after(timedelta(seconds=30))
     with CaptureQueriesContext(connection) as looked:
         assert ask(signed_in.django_key).status_code == 200
-    actual = [query["sql"] for query in looked if query["sql"].startswith(("SELECT", "UPDATE"))]
-    assert ["oidcsession" in sql for sql in actual] == [False, True, False]
-    assert "access_token" not in actual[1]
+    assert ["oidcsession" in query["sql"] for query in looked] == [False, True]
+    assert "access_token" not in looked[1]["sql"]
+    moment.after(timedelta(seconds=59))
+    with CaptureQueriesContext(connection) as looked_recently:
+        assert ask(signed_in.django_key).status_code == 200
+    assert ["oidcsession" in query["sql"] for query in looked_recently] == [False]
+
+
+def test_page_each_half_minute_waits_for_no_commit(sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask) -> None:
+    signed_in = sign_in()
+    store = Session.objects.get(pk=signed_in.django_key)
+    statements = []
+    for half_minutes in range(1, 21):
+        moment.after(timedelta(seconds=30 * half_minutes))
+        with CaptureQueriesContext(connection) as queries:
+            assert ask(signed_in.django_key).status_code == 200
+        statements.append([query["sql"] for query in queries])
+        assert moment.now - OIDCSession.objects.get().last_seen_at < timedelta(minutes=1)
+    kinds = [[sql.split()[0] for sql in page] for page in statements]
+    assert kinds == [["SELECT", "SELECT"], ["SELECT", "SELECT", "UPDATE"]] * 10
+    if connection.vendor == "postgresql":
+        assert all("synchronous_commit" in page[2] for page in statements[1::2])
+    assert Session.objects.get(pk=signed_in.django_key).session_data == store.session_data
+
+
+def forget_read_times() -> None:
+    """Make this process another one, or one that has started after a crash."""
+    activity._read_times.clear()
+
+
+def test_activity_in_another_process_counts(sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask) -> None:
+    signed_in = sign_in()
+    moment.after(IDLE - 2 * SECOND)
+    assert ask(signed_in.django_key, "/poll/").status_code == 200
+    moment.after(IDLE - SECOND)
+    OIDCSession.objects.update(last_seen_at=moment.now)
+    moment.after(IDLE)
+    assert ask(signed_in.django_key, "/poll/").status_code == 200
+    moment.after(2 * IDLE - 2 * SECOND)
+    assert ask(signed_in.django_key, "/poll/").status_code == 200
+    moment.after(2 * IDLE - SECOND)
+    assert ask(signed_in.django_key, "/poll/").status_code == 401
+
+
+@pytest.mark.parametrize(("is_lost", "status"), [(False, 200), (True, 401)])
+def test_activity_that_a_crash_has_undone_only_shortens_the_session(
+    sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask, is_lost: bool, status: int
+) -> None:
+    signed_in = sign_in()
+    moment.after(timedelta(minutes=10))
+    assert ask(signed_in.django_key).status_code == 200
+    if is_lost:
+        OIDCSession.objects.update(last_seen_at=NOW)
+    forget_read_times()
+    moment.after(IDLE)
+    assert ask(signed_in.django_key).status_code == status
+
+
+@pytest.mark.parametrize(("cookie_age", "is_saved"), [(timedelta(days=14), False), (IDLE, True)])
+def test_django_session_is_saved_if_django_would_let_it_expire_before_the_idle_timeout(
+    sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask, settings: Any, cookie_age: timedelta, is_saved: bool
+) -> None:
+    settings.SESSION_COOKIE_AGE = cookie_age.total_seconds()
+    signed_in = sign_in()
+    moment.after(timedelta(minutes=10))
+    response = ask(signed_in.django_key)
+    assert (django_settings.SESSION_COOKIE_NAME in response.cookies) is is_saved
+    store = Session.get_session_store_class()(signed_in.django_key)
+    assert store["phi_oidc_times"][1] == (moment.now if is_saved else NOW).timestamp()
+
+
+def test_row_is_read_by_a_process_whose_clock_was_ahead(
+    sign_in: Callable[..., SignedIn], moment: Moment, ask: Ask
+) -> None:
+    signed_in = sign_in()
+    moment.after(timedelta(minutes=10))
+    assert ask(signed_in.django_key).status_code == 200
+    moment.after(timedelta(minutes=1))
+    with CaptureQueriesContext(connection) as queries:
+        assert ask(signed_in.django_key).status_code == 200
+    assert ["oidcsession" in query["sql"] for query in queries] == [False, True]
 
 
 @dataclass
@@ -382,3 +462,41 @@ def test_session_of_another_backend_has_the_same_timeouts_from_its_first_request
     assert ask(key).status_code == 401
     assert not django_session_exists(key)
     assert {asked["token"] for asked in op.asked} == set(MOZILLA_TOKENS.values())
+
+
+class ActiveUsers(UserManager):  # type: ignore[type-arg]
+    """A manager of a host project that leaves users out."""
+
+    def get_queryset(self) -> Any:
+        return super().get_queryset().exclude(email="left@example.test")
+
+
+@pytest.mark.parametrize(("manager", "is_read_again"), [(UserManager, False), (ActiveUsers, True)])
+def test_user_that_was_read_with_the_row_is_not_read_again_unless_the_manager_may_leave_it_out(
+    sign_in: Callable[..., SignedIn],
+    moment: Moment,
+    monkeypatch: pytest.MonkeyPatch,
+    manager: Any,
+    is_read_again: bool,
+) -> None:
+    signed_in = sign_in()
+    moment.after(timedelta(seconds=30))
+    own = manager()
+    own.model = type(signed_in.user)
+    monkeypatch.setitem(vars(type(signed_in.user)._meta), "default_manager", own)
+    with CaptureQueriesContext(connection) as queries:
+        response = signed_in.client().get("/open_page/")
+    assert response.content.decode() == f"for {signed_in.user.get_username()}"
+    assert len(queries) == (3 if is_read_again else 2)
+    type(signed_in.user)._default_manager.filter(pk=signed_in.user.pk).update(email="left@example.test")
+    moment.after(timedelta(seconds=60))
+    is_anonymous = signed_in.client().get("/open_page/").content == b"for everybody"
+    assert is_anonymous is is_read_again
+
+
+@pytest.mark.parametrize("asked", ["own", "other"])
+def test_checked_user_is_given_for_its_own_id_only(sign_in: Callable[..., SignedIn], asked: str) -> None:
+    own, other = sign_in().user, sign_in().user
+    with activity.use_checked_user(own):
+        assert activity.find_checked_user((own if asked == "own" else other).pk) is (own if asked == "own" else None)
+    assert activity.find_checked_user(own.pk) is None
