@@ -35,6 +35,7 @@ from ..audit.request_context import (
     find_oidc_session_id,
 )
 from ..claims.account_columns import build_account_claim_events
+from ..claims.overfetched import record_overfetched
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
 from ..crypto import keyring
@@ -213,6 +214,7 @@ class _NewSession:
         fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
         copied = build_account_claim_events(self.user.claims_in_account, **fields)
         enqueue_many([*id_token.build_events(**fields), *copied])
+        record_overfetched(self.result.undeclared_claims, NewEvent(action=Action.CLAIM_OVERFETCHED, **fields))
         return store_claims(
             self.result.claims,
             declared_claims=conf.claims(),
@@ -238,8 +240,6 @@ class _NewSession:
         """Return the event that permits the sign-in, and further events about it."""
         login_detail = {**self.result.assurance_detail, "claims": list(stored_claims)}
         details: dict[Action, Any] = {Action.LOGIN_SUCCEEDED: login_detail}
-        if self.result.undeclared_claims:
-            details[Action.CLAIM_OVERFETCHED] = {"claims": list(self.result.undeclared_claims)}
         if self.result.tokens.lifetime_alert:
             details[Action.ALERT_RAISED] = {"rule": "access_token_lifetime"}
         subject, provider = str(self.subject.uuid), self.provider.name

@@ -84,6 +84,17 @@ def test_sign_in_is_refused_without_the_audit_database(op: DemoProvider, browser
     assert browser.sign_in(op).status == 302
 
 
+def test_first_event_about_undeclared_claims_is_not_lost_without_the_audit_database(
+    op: DemoProvider, browser: Browser
+) -> None:
+    with audit_database_away():
+        assert browser.sign_in(op).status == 503
+    outbox.flush()
+    assert [event.outcome for event in events(action="claim.overfetched")] == ["success"]
+    assert browser.sign_in(op).status == 302
+    assert len(events(action="claim.overfetched")) == 1
+
+
 def test_reveal_is_refused_without_the_audit_database(op: DemoProvider, browser: Browser) -> None:
     browser.sign_in(op)
     session = OIDCSession.objects.get()
