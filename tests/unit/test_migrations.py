@@ -130,17 +130,15 @@ def indexes():
             names += connections["default"].introspection.get_constraints(cursor, f"django_phi_oidc_{table}")
     return sorted(names)
 
-migrate("django_phi_oidc", "0007")
-former = indexes()
 migrate()
 latest, kept = indexes(), triggers("default")
 migrate("django_phi_oidc", "0007")
-again = indexes()
+former = indexes()
 migrate()
-print(json.dumps([former == again, latest == indexes(), len(former) - len(latest), kept == triggers("default")]))
+print(json.dumps([latest == indexes(), len(former) - len(latest), kept == triggers("default")]))
 """
     dropped = 5 if vendor(environment) == "postgresql" else 2
-    assert run(environment, script) == [True, True, dropped, True]
+    assert run(environment, script) == [True, dropped, True]
 
 
 @pytest.mark.parametrize("seals", [False, True])
