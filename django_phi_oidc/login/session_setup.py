@@ -24,7 +24,7 @@ from .._internal import clock, randomness
 from .._internal.sql import insert
 from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
-from ..audit.events import Action, NewEvent, Origin
+from ..audit.events import Action, AuthenticatedEvent, NewEvent, Origin
 from ..audit.outbox import defer_delivery, enqueue_many, record_with_deferred
 from ..audit.request_context import (
     ASSURANCE_KEY,
@@ -65,11 +65,13 @@ def establish_session(
     provider: ProviderDeclaration,
     issued_tokens: list[ReceivedToken],
     *,
+    committed_events: list[AuthenticatedEvent],
     requested_at: datetime,
 ) -> None:
     """Create both sessions in one transaction and commit the event that permits them, or end them again.
 
     The previous Django session is replaced only when all of this succeeded. On any failure, it and its user stay.
+    committed_events: events of this sign-in that wait in the outbox; emptied once the audit log has them.
     requested_at: the time of the authorization request. If a logout token has named the session since, it is refused.
     issued_tokens: emptied once committed rows contain the tokens: those of a session that was ended again, or the
     revocations for a provider whose tokens are discarded. These revocations are tried last.
@@ -95,7 +97,8 @@ def establish_session(
         try:
             # After the commit of the session, see `recent_logouts`.
             refuse_if_logged_out(result, issuer=provider.issuer, requested_at=requested_at)
-            record_with_deferred(change_events, new.build_events(stored_claims, origin))
+            record_with_deferred([*committed_events, *change_events], new.build_events(stored_claims, origin))
+            committed_events.clear()
             if previous_id := find_oidc_session_id(previous_session):
                 _end_oidc_session(previous_id, EndReason.REPLACED, origin=origin, now=new.now)
             else:

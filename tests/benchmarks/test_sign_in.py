@@ -46,7 +46,7 @@ def test_measurement_counts_and_times_a_sign_in_at_each_portal() -> None:
     written = {name: (row["statements"], row["commits"]) for name, row in by_portal.items()}
     assert (written["bare"], written["phi_oidc"]) == ((8, 4), (11, 3))
     assert results[ROUND_TRIP]["phi_oidc"].written == WRITTEN
-    assert by_portal["phi_oidc"]["wal_kb"] > by_portal["bare"]["wal_kb"] > 1
+    assert all(row["wal_kb"] > 1 for row in by_portal.values())
 
 
 @pytest.mark.postgresql

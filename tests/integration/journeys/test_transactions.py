@@ -143,6 +143,25 @@ class Statements:
         return execute(sql, params, many, context)
 
 
+def test_first_sign_in_of_a_person_executes_few_statements_and_moves_its_events_together(
+    op: DemoProvider, settings: Any, portal: str
+) -> None:
+    settings.SESSION_COOKIE_SECURE = False
+    statements = Statements()
+    for person in ("amina", "jonas"):
+        client = Client(headers={"host": urlsplit(portal).netloc})
+        callback = op.authorize(client.get("/oidc/authenticate/")["Location"], person)
+        statements.seen.clear()
+        with connection.execute_wrapper(statements), connections["phi_audit"].execute_wrapper(statements):
+            assert client.get(callback).status_code == 302
+    assert len(statements.seen) <= 19, statements.seen
+    assert [line[:50] for line in statements.seen if line.startswith("phi_audit")] == [
+        'phi_audit: INSERT INTO "django_phi_oidc_auditevent'
+    ]
+    moved = [event.action for event in events(session="") if event.action == "subject.linked"]
+    assert (moved, AuditOutbox.objects.count()) == (["subject.linked"] * 2, 0)
+
+
 @pytest.mark.parametrize(
     ("visited", "most"), [(False, 11), (True, 14)], ids=["no session before", "an anonymous session before"]
 )
