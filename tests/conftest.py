@@ -182,6 +182,12 @@ def _forget_recipients() -> None:
     import_module("django_phi_oidc.access.recipients").forget_remembered()
 
 
+@pytest.fixture(autouse=True)
+def _forget_overfetched_claims() -> None:
+    """Forget the undeclared claims whose event an earlier test has committed and flushed."""
+    import_module("django_phi_oidc.claims.overfetched").forget_remembered()
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """Use a faster flush. Before a drop, close all connections, because Django only closes those of one alias."""

@@ -107,15 +107,18 @@ def defer_delivery() -> Iterator[list[AuthenticatedEvent]]:
 
 
 @contextmanager
-def batch_delivery() -> Iterator[None]:
-    """Move all events that are committed in this block to the audit log together, at its end."""
-    if _deferred_events.get() is not None:
-        yield
+def batch_delivery() -> Iterator[list[AuthenticatedEvent]]:
+    """Move all events that are committed in this block to the audit log together, at its end; yield the list of them.
+
+    In another such block, or in one of `defer_delivery`, the outer block does that.
+    """
+    if (outer := _deferred_events.get()) is not None:
+        yield outer
         return
     events: list[AuthenticatedEvent] = []
     try:
         with defer_delivery() as events:
-            yield
+            yield events
     finally:
         if events:
             # As after a commit: a failure is logged, and the outbox keeps the events.

@@ -43,9 +43,9 @@ class StoredClaim(models.Model):
     """One claim of one person: JSON text, encrypted and bound to this subject, session, name, account and retention."""
 
     subject = models.ForeignKey(
-        PairwiseSubject, verbose_name=_("subject"), on_delete=models.CASCADE, related_name="claims"
+        PairwiseSubject, verbose_name=_("subject"), on_delete=models.CASCADE, related_name="claims", db_index=False
     )
-    session = models.UUIDField(_("session"), default=NO_SESSION, db_index=True)
+    session = models.UUIDField(_("session"), default=NO_SESSION)
     """The OIDC session whose end erases the claim, or NO_SESSION."""
     name = models.CharField(_("name"), max_length=255)
     bucket = models.CharField(_("bucket"), max_length=40, default="", editable=False)
@@ -68,8 +68,12 @@ class StoredClaim(models.Model):
         verbose_name, verbose_name_plural = _("stored claim"), _("stored claims")
         default_permissions = ("view",)
         permissions = (("scrub_storedclaim", gettext_noop("Can erase claims of other persons")),)
-        indexes = (models.Index(fields=["bucket"], condition=~models.Q(bucket=""), name="phi_oidc_claim_bucket"),)
+        indexes = (
+            models.Index(fields=["bucket"], condition=~Q(bucket=""), name="phi_oidc_claim_bucket"),
+            models.Index(fields=["session"], condition=~Q(session=NO_SESSION), name="phi_oidc_claim_session"),
+        )
         constraints = (
+            # Also the index of the foreign key.
             models.UniqueConstraint(fields=["subject", "session", "name"], name="phi_oidc_stored_claim_unique"),
             models.CheckConstraint(
                 condition=models.Q(expires_at__isnull=False) | ~models.Q(session=NO_SESSION),

@@ -54,7 +54,8 @@ def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: d
     # A subquery, because a join would lock the subject too, and block a sign-in of the same person.
     subject = PairwiseSubject.objects.filter(pk=OuterRef("subject")).values("uuid")
     # All code locks claims in this order, which prevents deadlocks.
-    claims = StoredClaim.objects.filter(session__in=session_ids).order_by("pk").select_for_update()
+    claims = StoredClaim.objects.filter(session__in=session_ids).exclude(session=NO_SESSION)
+    claims = claims.order_by("pk").select_for_update()
     claims = claims.annotate(subject_uuid=Subquery(subject))
     rows, held = _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject_uuid"), now=now)
     _mark_expired(held, now=now)

@@ -24,7 +24,7 @@ from .._internal import clock, randomness
 from .._internal.sql import insert
 from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
-from ..audit.events import Action, NewEvent, Origin
+from ..audit.events import Action, AuthenticatedEvent, NewEvent, Origin
 from ..audit.outbox import defer_delivery, enqueue_many, record_with_deferred
 from ..audit.request_context import (
     ASSURANCE_KEY,
@@ -35,6 +35,7 @@ from ..audit.request_context import (
     find_oidc_session_id,
 )
 from ..claims.account_columns import build_account_claim_events
+from ..claims.overfetched import record_overfetched
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
 from ..crypto import keyring
@@ -65,11 +66,13 @@ def establish_session(
     issued_tokens: list[ReceivedToken],
     *,
     session_id: uuid.UUID,
+    committed_events: list[AuthenticatedEvent],
     requested_at: datetime,
 ) -> None:
     """Create both sessions in one transaction and commit the event that permits them, or end them again.
 
     The previous Django session is replaced only when all of this succeeded. On any failure, it and its user stay.
+    committed_events: events of this sign-in that wait in the outbox; emptied once the audit log has them.
     requested_at: the time of the authorization request. If a logout token has named the session since, it is refused.
     issued_tokens: emptied once committed rows contain the tokens: those of a session that was ended again, or the
     revocations for a provider whose tokens are discarded. These revocations are tried last.
@@ -97,7 +100,8 @@ def establish_session(
         try:
             # After the commit of the session, see `recent_logouts`.
             refuse_if_logged_out(result, issuer=provider.issuer, requested_at=requested_at)
-            record_with_deferred(change_events, new.build_events(stored_claims, origin))
+            record_with_deferred([*committed_events, *change_events], new.build_events(stored_claims, origin))
+            committed_events.clear()
             if previous_id := find_oidc_session_id(previous_session):
                 _end_oidc_session(previous_id, EndReason.REPLACED, origin=origin, now=new.now)
             else:
@@ -216,6 +220,7 @@ class _NewSession:
         fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
         copied = build_account_claim_events(self.user.claims_in_account, **fields)
         enqueue_many([*id_token.build_events(**fields), *copied])
+        record_overfetched(self.result.undeclared_claims, NewEvent(action=Action.CLAIM_OVERFETCHED, **fields))
         return store_claims(
             self.result.claims,
             declared_claims=conf.claims(),
@@ -241,8 +246,6 @@ class _NewSession:
         """Return the event that permits the sign-in, and further events about it."""
         login_detail = {**self.result.assurance_detail, "claims": list(stored_claims)}
         details: dict[Action, Any] = {Action.LOGIN_SUCCEEDED: login_detail}
-        if self.result.undeclared_claims:
-            details[Action.CLAIM_OVERFETCHED] = {"claims": list(self.result.undeclared_claims)}
         if self.result.tokens.lifetime_alert:
             details[Action.ALERT_RAISED] = {"rule": "access_token_lifetime"}
         subject, provider = str(self.subject.uuid), self.provider.name

@@ -20,6 +20,7 @@ from .. import conf
 from .._internal import clock, metrics, request_secrets
 from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
+from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
 from ..claims.minimization import VERIFIED_EMAIL_CLAIMS
 from ..config.providers import ProviderDeclaration
@@ -198,25 +199,27 @@ def complete_sign_in(
             auth_time=result.auth_time,
             origin=Actor.from_request(request).origin,
         )
-        try:
-            with measure_step(step="authenticate"):
-                user = auth.authenticate(request, sign_in=sign_in)
-        except NotProvisioned:
-            attach_unlinked_sign_in(request, sign_in)
-            raise
-        if user is None:
-            raise NotProvisioned
-        with measure_step(step="admit"):
-            session_id = derive_session_id(get_state(parameters))
-            establish_session(
-                request,
-                user,
-                result,
-                declaration,
-                issued_tokens,
-                session_id=session_id,
-                requested_at=pending.started_at,
-            )
+        # The event of a new account moves to the audit log with those of the session.
+        with batch_delivery() as committed_events:
+            try:
+                with measure_step(step="authenticate"):
+                    user = auth.authenticate(request, sign_in=sign_in)
+            except NotProvisioned:
+                attach_unlinked_sign_in(request, sign_in)
+                raise
+            if user is None:
+                raise NotProvisioned
+            with measure_step(step="admit"):
+                establish_session(
+                    request,
+                    user,
+                    result,
+                    declaration,
+                    issued_tokens,
+                    session_id=derive_session_id(get_state(parameters)),
+                    committed_events=committed_events,
+                    requested_at=pending.started_at,
+                )
 
 
 def _list_transient_claims(declaration: ProviderDeclaration) -> Collection[str]:

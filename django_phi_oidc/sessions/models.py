@@ -124,7 +124,7 @@ class OIDCSession(models.Model):
     sid_digest = models.CharField(max_length=64, blank=True)
     """SHA-256 of the ID Token's `sid`, hexadecimal, or empty."""
     session_key = SealedTextField(bind=("id",), null=True)
-    session_key_digest = models.CharField(max_length=64, db_index=True)
+    session_key_digest = models.CharField(max_length=64)
     """SHA-256 of the Django session key, hexadecimal."""
     access_token = SealedTextField(bind=("id",), null=True)
     refresh_token = SealedTextField(bind=("id",), null=True)
@@ -153,7 +153,12 @@ class OIDCSession(models.Model):
     class Meta:
         verbose_name, verbose_name_plural = _("OIDC session"), _("OIDC sessions")
         indexes = (
-            models.Index(fields=["issuer", "sid_digest"], name="phi_oidc_session_sid"),
+            # Each sign-in pays for each index. Logouts by `sid` look for live sessions only.
+            models.Index(
+                fields=["sid_digest"],
+                condition=models.Q(sid_digest__gt="", ended_at=None),
+                name="phi_oidc_session_sid",
+            ),
             models.Index(fields=["started_at"], name="phi_oidc_session_started"),
         )
         default_permissions = ("view",)

@@ -49,7 +49,7 @@ class SubjectDigest(models.Model):
 
     subject = models.ForeignKey(PairwiseSubject, on_delete=models.CASCADE, related_name="digests")
     issuer = models.CharField(max_length=255)
-    key_id = models.CharField(max_length=8, db_index=True)
+    key_id = models.CharField(max_length=8)
     digest = models.CharField(max_length=64)
     """Hexadecimal."""
     binding = models.CharField(max_length=64)
@@ -57,6 +57,7 @@ class SubjectDigest(models.Model):
 
     class Meta:
         verbose_name, verbose_name_plural = _("subject digest"), _("subject digests")
+        indexes = (models.Index(fields=["key_id"], name="phi_oidc_subject_digest_key"),)
         constraints = (models.UniqueConstraint(fields=["issuer", "digest"], name="phi_oidc_subject_digest_unique"),)
 
     def __str__(self) -> str:

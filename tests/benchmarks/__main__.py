@@ -43,7 +43,10 @@ from tests.support.postgresql import given_url, throw_away_server
 
 ROUND_TRIPS = (0.0, 0.02)
 WRITERS = (8, 2)
-OPTIONS = {**DURABLE, "max_connections": "200", "shared_buffers": "1GB", "max_wal_size": "4GB"}
+OPTIONS = {
+    **DURABLE,
+    **{"max_connections": "200", "shared_buffers": "1GB", "max_wal_size": "4GB", "checkpoint_timeout": "1h"},
+}
 """Options of a temporary server: typical ones, and large enough to avoid checkpoints during a measurement."""
 PACKAGES = {
     "sign-in": ("django", "mozilla-django-oidc", "social-auth-app-django", "social-auth-core", "psycopg", "urllib3"),

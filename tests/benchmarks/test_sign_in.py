@@ -46,6 +46,7 @@ def test_measurement_counts_and_times_a_sign_in_at_each_portal() -> None:
     written = {name: (row["statements"], row["commits"]) for name, row in by_portal.items()}
     assert (written["bare"], written["phi_oidc"]) == ((8, 4), (11, 3))
     assert results[ROUND_TRIP]["phi_oidc"].written == WRITTEN
+    assert all(row["wal_kb"] > 1 for row in by_portal.values())
 
 
 @pytest.mark.postgresql
@@ -75,6 +76,20 @@ def results_with(portal: str = "phi_oidc", round_trip: float = 0.0, **costs: flo
 def test_missed_goals_are_named_only_beyond_the_limit(phi_oidc: dict[str, float], text: str) -> None:
     assert missed(results_with(wall=0.014)) == []
     (line,) = missed(results_with(**phi_oidc))
+    assert text in line
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [({"wal_bytes": 6100.0}, "6.1 KB of write-ahead log"), ({"kept_bytes": 4100.0}, "4.1 KB of tables and indexes")],
+)
+def test_storage_has_goals(sizes: dict[str, float], text: str) -> None:
+    results = results_with()
+    results[0.0]["phi_oidc"] = replace(results[0.0]["phi_oidc"], wal_bytes=6000.0, kept_bytes=4000.0)
+    assert missed(results) == []
+    results[0.0]["phi_oidc"] = replace(results[0.0]["phi_oidc"], **sizes)
+    (line,) = missed(results)
     assert text in line
 
 

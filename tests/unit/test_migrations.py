@@ -121,6 +121,26 @@ print(json.dumps([without, [name for name in tables if "phi_oidc" in name], trig
     assert run(environment, script) == [[], [], expected_triggers(environment, holds=is_shared)]
 
 
+def test_migrating_back_creates_the_indexes_that_were_dropped(environment: dict[str, str]) -> None:
+    script = """
+def indexes():
+    names = []
+    for table in ("oidcsession", "storedclaim", "subjectdigest", "usedidentifier"):
+        with connections["default"].cursor() as cursor:
+            names += connections["default"].introspection.get_constraints(cursor, f"django_phi_oidc_{table}")
+    return sorted(names)
+
+migrate()
+latest, kept = indexes(), triggers("default")
+migrate("django_phi_oidc", "0007")
+former = indexes()
+migrate()
+print(json.dumps([latest == indexes(), len(former) - len(latest), kept == triggers("default")]))
+"""
+    dropped = 5 if vendor(environment) == "postgresql" else 2
+    assert run(environment, script) == [True, dropped, True]
+
+
 @pytest.mark.parametrize("seals", [False, True])
 def test_migrating_an_audit_log_with_events_back_is_refused(environment: dict[str, str], *, seals: bool) -> None:
     script = f"""

@@ -63,6 +63,10 @@ class Result:
     """Commits of the same sign-in that waited for the disk."""
     written: list[str] = field(default_factory=list)
     """The tables written to."""
+    wal_bytes: float = 0.0
+    """Write-ahead log of a sign-in, including that of its start. Without a checkpoint, it has no images of pages."""
+    kept_bytes: float = 0.0
+    """Growth of the tables and their indexes by a sign-in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +107,7 @@ class Portal:
 
     contender: str
     base: str
+    database_name: str
 
     def sign_in(self, op: OP, *, counting: bool = False) -> dict[str, Any]:
         """Sign in with a new browser, and return the cost of the callback."""
@@ -121,6 +126,18 @@ class Portal:
             assert browser.get("/home/").body.isdecimal(), f"{self.contender} did not sign in"
         return measured
 
+    def measure_storage(self, op: OP, *, url: str, count: int) -> tuple[float, float]:
+        """Return the bytes of write-ahead log, and of tables and indexes, that each of so many sign-ins adds.
+
+        No other portal writes meanwhile. Tables grow by pages of 8 KB, so some hundred sign-ins are needed.
+        """
+        with psycopg.connect(url, dbname=self.database_name, autocommit=True) as server:
+            before = _read_sizes(server)
+            for _ in range(count):
+                self.sign_in(op)
+            after = _read_sizes(server)
+        return (after[0] - before[0]) / count, (after[1] - before[1]) / count
+
 
 def measure(
     *,
@@ -137,6 +154,7 @@ def measure(
     receives progress lines.
     """
     results: dict[float, dict[str, Result]] = {}
+    storage: dict[str, tuple[float, float]] = {}
     with racing(contenders, url=url) as (op, portals):
         for round_trip in round_trips:
             op.set_round_trip(round_trip)
@@ -151,8 +169,21 @@ def measure(
                 counted = portal.sign_in(op, counting=True)
                 for name in ("statements", "commits", "written"):
                     setattr(results[round_trip][portal.contender], name, counted[name])
+                if round_trip == round_trips[0]:
+                    storage[portal.contender] = portal.measure_storage(op, url=url, count=rounds)
+                result = results[round_trip][portal.contender]
+                result.wal_bytes, result.kept_bytes = storage[portal.contender]
             log(f"{rounds} sign-ins each at {round_trip * 1000:.0f} ms, after {warm_up}.")
     return results
+
+
+def _read_sizes(server: psycopg.Connection) -> tuple[int, int]:
+    row = server.execute(
+        "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, sum(pg_total_relation_size(oid))::bigint"
+        " FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    ).fetchone()
+    assert row is not None
+    return row
 
 
 def check_durable(url: str) -> None:
@@ -174,13 +205,14 @@ def racing(contenders: Sequence[str], *, url: str) -> Iterator[tuple[OP, list[Po
         provider = stack.enter_context(_process("tests.benchmarks.sign_in.provider", str(certificate)))
         for_portals, for_measuring = _first_line(provider).split()
         op = OP(f"https://127.0.0.1:{for_portals}", int(for_measuring))
+        names = [stack.enter_context(_database(url)) for _ in contenders]
         processes = []
-        for contender in contenders:
+        for contender, name in zip(contenders, names, strict=True):
             environment = {
                 "DJANGO_SETTINGS_MODULE": "tests.benchmarks.sign_in.settings",
                 "BENCH_CONTENDER": contender,
                 "BENCH_DATABASE_URL": url,
-                "BENCH_DATABASE_NAME": stack.enter_context(_database(url)),
+                "BENCH_DATABASE_NAME": name,
                 "BENCH_ISSUER": op.issuer,
                 "BENCH_CA_BUNDLE": authority.certificate_path,
             }
@@ -188,8 +220,8 @@ def racing(contenders: Sequence[str], *, url: str) -> Iterator[tuple[OP, list[Po
         yield (
             op,
             [
-                Portal(contender=contender, base=f"http://127.0.0.1:{int(_first_line(process))}")
-                for contender, process in zip(contenders, processes, strict=True)
+                Portal(contender=contender, base=f"http://127.0.0.1:{int(_first_line(process))}", database_name=name)
+                for contender, process, name in zip(contenders, processes, names, strict=True)
             ],
         )
 

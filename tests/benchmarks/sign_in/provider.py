@@ -97,6 +97,9 @@ class Provider:
             "iat": now,
             "exp": now + 300,
             "nonce": query["nonce"],
+            "sid": token_urlsafe(16),
+            # Not declared: dropped, and recorded once.
+            "locale": "sv",
             "at_hash": urlsafe_b64encode(sha256(access_token.encode()).digest()[:16]).rstrip(b"=").decode(),
             **CLAIMS,
         }

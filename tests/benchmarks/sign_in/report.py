@@ -12,12 +12,14 @@ MOST_WALL = 1.4
 MOST_WALL_BOUND = {0: 1.6, 20: 1.2}
 """With tokens that are bound to a key, by the round-trip time in milliseconds."""
 MOST_CPU = 2.0
+MOST_WAL_KB, MOST_KEPT_KB = 6.0, 4.0
+"""Written and kept by a sign-in. Kilobytes are 1,000 bytes."""
 ENCRYPTED = "phi_oidc_jwe"
 MOST_DECRYPTION_MS = 1.0
 """CPU time that an encrypted ID Token may add."""
 COLUMNS = (
     *("round trip", "portal", "wall ms", "p95 ms", "CPU ms", "wall", "CPU"),
-    *("requests", "connections", "statements", "commits"),
+    *("requests", "connections", "statements", "commits", "WAL KB", "kept KB"),
 )
 Results = Mapping[float, Mapping[str, Result]]
 
@@ -35,6 +37,8 @@ def rows(results: Results) -> list[dict[str, Any]]:
             "connections": max(sample.connections for sample in result.samples),
             "statements": result.statements,
             "commits": result.commits,
+            "wal_kb": result.wal_bytes / 1000,
+            "kept_kb": result.kept_bytes / 1000,
         }
         for round_trip, of in results.items()
         for contender, result in of.items()
@@ -61,6 +65,11 @@ def missed(results: Results) -> list[str]:
             lines.append(f"{row['wall_ratio']:.2f} of the bare view's wall time {condition}, the goal is {most_wall}")
         if row["cpu_ratio"] > MOST_CPU and not is_bound:
             lines.append(f"{row['cpu_ratio']:.2f} of the bare view's CPU time {condition}, the goal is {MOST_CPU}")
+        if not is_bound:
+            for name, most in (("wal_kb", MOST_WAL_KB), ("kept_kb", MOST_KEPT_KB)):
+                if row[name] > most:
+                    what = "write-ahead log" if name == "wal_kb" else "tables and indexes"
+                    lines.append(f"{row[name]:.1f} KB of {what} {condition}, the goal is {most}")
         if (row["requests"], row["connections"]) != (1, 0):
             lines.append(f"{row['requests']} requests on {row['connections']} new connections {condition}, not 1 on 0")
     return lines
@@ -73,7 +82,8 @@ def table(results: Results) -> str:
         times = [f"{row[name]:.1f}" for name in ("wall", "wall_p95", "cpu")]
         ratios = [f"× {row[name]:.2f}" for name in ("wall_ratio", "cpu_ratio")]
         counts = [str(row[name]) for name in ("requests", "connections", "statements", "commits")]
-        lines.append([f"{row['round_trip']} ms", row["portal"], *times, *ratios, *counts])
+        sizes = [f"{row[name]:.1f}" for name in ("wal_kb", "kept_kb")]
+        lines.append([f"{row['round_trip']} ms", row["portal"], *times, *ratios, *counts, *sizes])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -84,6 +84,17 @@ def test_sign_in_is_refused_without_the_audit_database(op: DemoProvider, browser
     assert browser.sign_in(op).status == 302
 
 
+def test_first_event_about_undeclared_claims_is_not_lost_without_the_audit_database(
+    op: DemoProvider, browser: Browser
+) -> None:
+    with audit_database_away():
+        assert browser.sign_in(op).status == 503
+    outbox.flush()
+    assert [event.outcome for event in events(action="claim.overfetched")] == ["success"]
+    assert browser.sign_in(op).status == 302
+    assert len(events(action="claim.overfetched")) == 1
+
+
 def test_reveal_is_refused_without_the_audit_database(op: DemoProvider, browser: Browser) -> None:
     browser.sign_in(op)
     session = OIDCSession.objects.get()
@@ -130,6 +141,25 @@ class Statements:
         if not sql.startswith(TRANSACTION_STATEMENTS):
             self.seen.append(f"{context['connection'].alias}: {sql[:80]}")
         return execute(sql, params, many, context)
+
+
+def test_first_sign_in_of_a_person_executes_few_statements_and_moves_its_events_together(
+    op: DemoProvider, settings: Any, portal: str
+) -> None:
+    settings.SESSION_COOKIE_SECURE = False
+    statements = Statements()
+    for person in ("amina", "jonas"):
+        client = Client(headers={"host": urlsplit(portal).netloc})
+        callback = op.authorize(client.get("/oidc/authenticate/")["Location"], person)
+        statements.seen.clear()
+        with connection.execute_wrapper(statements), connections["phi_audit"].execute_wrapper(statements):
+            assert client.get(callback).status_code == 302
+    assert len(statements.seen) <= 19, statements.seen
+    assert [line[:50] for line in statements.seen if line.startswith("phi_audit")] == [
+        'phi_audit: INSERT INTO "django_phi_oidc_auditevent'
+    ]
+    moved = [event.action for event in events(session="") if event.action == "subject.linked"]
+    assert (moved, AuditOutbox.objects.count()) == (["subject.linked"] * 2, 0)
 
 
 @pytest.mark.parametrize(
