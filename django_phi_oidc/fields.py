@@ -171,7 +171,7 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         `sessions.lifecycle.renew_session`          raises (can't encrypt)  queues it, alert    can't revoke, alert
         `sessions.token_refresh`                    in all three: raises to the caller of `get_access_token`
         `sessions.token_revocation`                 in both: retries slowly without end, alert  the same, then abandons
-        `sessions.expiry` (session key)             in both: skips the session, alert           ends it as orphaned
+        `sessions.expiry` (not database sessions)    in both: skips the session, alert           ends it as orphaned
         `individual_rights.export`                  in all three: exports no value, lists the claim as unreadable
         `claims.disclosure`                         in all three: returns `Undecryptable` as the result of the claim
         `claims.legal_holds`                        raises                  keeps the value     keeps the value

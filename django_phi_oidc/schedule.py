@@ -20,6 +20,8 @@ def beat_schedule(*, interval_seconds: float = 10.0) -> dict[str, dict[str, Any]
         "phi_oidc.watch": interval_seconds,
         "phi_oidc.record_configuration": 6 * interval_seconds,
         "phi_oidc.update_overview": 6 * interval_seconds,
+        # Reads all live sessions.
+        "phi_oidc.check_sessions": 30 * interval_seconds,
         "phi_oidc.watch_providers": 60 * interval_seconds,
         "phi_oidc.apply_retention": 60 * interval_seconds,
         "phi_oidc.prune": 60 * interval_seconds,

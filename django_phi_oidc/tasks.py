@@ -25,6 +25,7 @@ from .replay.cache import delete_expired
 from .sessions.end_jobs import delete_old_jobs
 from .sessions.lifecycle import delete_ended_sessions
 from .sessions.tasks import end_expired_sessions as end_expired_sessions
+from .sessions.tasks import end_orphaned_sessions as end_orphaned_sessions
 from .sessions.tasks import run_session_end_jobs as run_session_end_jobs
 from .sessions.tasks import sweep_revocations as sweep_revocations
 from .sessions.token_revocation import delete_finished_revocations

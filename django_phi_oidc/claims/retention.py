@@ -156,15 +156,14 @@ def scrub_due_claims(
     batch_size: int = SCRUB_BATCH_SIZE,
     report_progress: Callable[[int], None] = lambda erased: None,
 ) -> int:
-    """Erase the expired and orphaned claims that no legal hold preserves; return how many this run erased.
+    """Erase the expired claims that no legal hold preserves; return how many this run erased.
 
     Each batch and its event is one transaction, so a killed worker leaves nothing half done. Several workers share the
     work: on PostgreSQL they start at both ends and skip rows that another worker has locked, on SQLite they wait.
     report_progress: called after each batch with the number of erased claims.
     """
-    last_due_at, newest_first = None, None
+    erased, last_due_at, newest_first = 0, None, None
     with batch_delivery():
-        erased = _scrub_orphaned_claims(now=now)
         while True:
             # Each batch continues where the last one ended, to avoid reading the deleted rows again.
             with transaction.atomic():
@@ -185,14 +184,16 @@ def scrub_past_limit(
     batch_size: int = SCRUB_BATCH_SIZE,
     report_progress: Callable[[int], None] = lambda erased: None,
 ) -> int:
-    """Erase the claims that the current declarations no longer permit to store, except those on legal hold.
+    """Erase the claims of sessions that are gone, and those that the current declarations no longer permit to store.
 
-    That is after the retention in CLAIMS was shortened, or a claim removed. Returns their number. Each batch and its
-    event is one transaction; rows that another transaction has locked are left to the next run. Reads the whole table.
+    The latter are those after the retention in CLAIMS was shortened, or a claim removed. Claims on legal hold stay.
+    Returns their number. Each batch and its event is one transaction; rows that another transaction has locked are left
+    to the next run. Reads the whole table.
     """
-    erased, skip_locked = 0, connection.features.has_select_for_update_skip_locked
+    skip_locked = connection.features.has_select_for_update_skip_locked
     is_erasable = get_past_limit_condition(now=now) & (Q(held_until=None) | Q(held_until__lte=now))
     with batch_delivery():
+        erased = _scrub_orphaned_claims(now=now)
         while True:
             with transaction.atomic():
                 claims = (

@@ -61,7 +61,7 @@ def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -
 
 def delete_expired(*, now: datetime) -> int:
     """Delete the identifiers that are refused for their age at now; return how many there were."""
-    return delete_in_batches(UsedIdentifier.objects.filter(until__lt=now))
+    return delete_in_batches(UsedIdentifier.objects.filter(until__lt=now), order="until")
 
 
 def _insert(kind: str, identifier: str, expires_at: datetime, *, frame: AbstractContextManager[None]) -> bool:

@@ -222,7 +222,7 @@ def delete_django_sessions(session_keys: Sequence[str]) -> None:
 def delete_ended_sessions(*, before: datetime, now: datetime) -> int:
     """Delete the sessions that ended before that time; return their number. Those of persons on legal hold stay."""
     holds = list_active_holds(now=now).filter(subject=OuterRef("subject"))
-    return delete_in_batches(OIDCSession.objects.filter(~Exists(holds), ended_at__lt=before))
+    return delete_in_batches(OIDCSession.objects.filter(~Exists(holds), ended_at__lt=before), order="ended_at")
 
 
 def find_live_session_with_subject(session_id: uuid.UUID) -> OIDCSession | None:
@@ -332,6 +332,7 @@ def start_session(
         acr=acr,
         started_at=now,
         last_seen_at=now,
+        due_at=now + min(conf.idle_timeout(), conf.absolute_timeout()),
         **place._asdict(),
     )
     insert([row], using=router.db_for_write(OIDCSession))

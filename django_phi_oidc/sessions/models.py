@@ -4,7 +4,7 @@ import hashlib
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Literal, Self, cast
 
 from django.conf import settings
@@ -28,6 +28,7 @@ from ..subjects.models import PairwiseSubject
 EncryptedColumnName = Literal[
     "refresh_token", "access_token", "dpop_seed", "id_token", "id_token_claims", "session_key"
 ]
+DUE_AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 TOKEN_HINTS: tuple[TokenTypeHint, ...] = ("refresh_token", "access_token")
 """In the order of revocation: a valid refresh token could be used for new access tokens."""
 ENCRYPTED_COLUMNS: tuple[EncryptedColumnName, ...] = (
@@ -125,7 +126,7 @@ class OIDCSession(models.Model):
     """SHA-256 of the ID Token's `sid`, hexadecimal, or empty."""
     session_key = SealedTextField(bind=("id",), null=True)
     session_key_digest = models.CharField(max_length=64)
-    """SHA-256 of the Django session key, hexadecimal."""
+    """SHA-256 of the Django session key, hexadecimal. A key of at least 160 random bits cannot be guessed from it."""
     access_token = SealedTextField(bind=("id",), null=True)
     refresh_token = SealedTextField(bind=("id",), null=True)
     dpop_seed = SealedTextField(bind=("id",), null=True)
@@ -139,6 +140,11 @@ class OIDCSession(models.Model):
     acr = models.CharField(_("acr"), max_length=255, blank=True)
     started_at = models.DateTimeField(_("started at"))
     last_seen_at = models.DateTimeField(_("last seen at"))
+    due_at = models.DateTimeField(default=DUE_AT_ONCE, db_default=DUE_AT_ONCE, editable=False)
+    """When `phi_oidc.end_overdue` compares the other times with the timeouts; it does not time out earlier.
+
+    Only that task changes it, so that a later `last_seen_at` is written without a change of any index.
+    """
     ended_at = models.DateTimeField(_("ended at"), null=True, db_index=True)
     end_reason = models.CharField(_("end reason"), max_length=32, choices=EndReason, blank=True)
     refresh_lease_until = models.DateTimeField(null=True)
@@ -160,6 +166,7 @@ class OIDCSession(models.Model):
                 name="phi_oidc_session_sid",
             ),
             models.Index(fields=["started_at"], name="phi_oidc_session_started"),
+            models.Index(fields=["due_at"], condition=models.Q(ended_at=None), name="phi_oidc_session_due"),
         )
         default_permissions = ("view",)
         permissions = (("end_oidcsession", gettext_noop("Can end sessions")),)

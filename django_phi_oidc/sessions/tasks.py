@@ -56,17 +56,36 @@ def run_session_end_jobs() -> None:
 
 @periodic_task("phi_oidc.end_overdue")
 def end_expired_sessions() -> int:
-    """End and count sessions past a timeout, of an unusable account, or without a Django session. The sweep revokes.
+    """End and count the sessions past a timeout. The sweep revokes their tokens."""
+    timeouts = {"idle_timeout": conf.idle_timeout(), "absolute_timeout": conf.absolute_timeout()}
+    ended = 0
+    while True:
+        due = expiry.list_due_sessions(now=clock.now(), **timeouts)
+        is_complete = sum(map(len, due.values())) < expiry.DUE_BATCH_SIZE
+        postponed = expiry.update_due_times(due.pop("", ()), **timeouts)
+        ended_now = sum(_end_in_batches(pks, EndReason(reason)) for reason, pks in due.items())
+        ended += ended_now
+        # Without progress, another transaction locks all of them. The next run tries again.
+        if is_complete or not postponed + ended_now:
+            return ended
+
+
+@periodic_task("phi_oidc.check_sessions")
+def end_orphaned_sessions() -> int:
+    """End and count the live sessions of unusable accounts and without a Django session. The sweep revokes.
 
     A session whose key can't be decrypted because the encryption key is missing is not without a Django session.
+    This reads all live sessions. It also corrects times that would make them end too late.
     """
-    idle, absolute = conf.idle_timeout(), conf.absolute_timeout()
-    ended = 0
+    timeouts = {"idle_timeout": conf.idle_timeout(), "absolute_timeout": conf.absolute_timeout()}
     expiry.limit_future_times(now=clock.now())
-    while expired := expiry.list_expired_sessions(now=clock.now(), idle_timeout=idle, absolute_timeout=absolute):
-        ended_now = sum(_end_in_batches(pks, reason) for reason, pks in expired)
+    while late := expiry.list_sessions_with_late_due_time(**timeouts):
+        if not expiry.update_due_times(late, **timeouts):
+            break
+    ended = 0
+    while unusable := expiry.list_sessions_of_unusable_accounts():
+        ended_now = _end_in_batches(unusable, EndReason.USER_INACTIVE)
         if not ended_now:
-            # Another transaction locks all of them. The next run tries again.
             break
         ended += ended_now
     search = expiry.find_orphaned_sessions(wait=_wait_for_requests)

@@ -27,6 +27,8 @@ from tests.benchmarks.dashboard import report as dashboard_report
 from tests.benchmarks.dashboard.page_times import measure_pages as measure_admin_pages
 from tests.benchmarks.encryption import report as encryption_report
 from tests.benchmarks.encryption.rotation_throughput import measure_encryption
+from tests.benchmarks.growth import report as growth_report
+from tests.benchmarks.growth.work_times import measure_growth
 from tests.benchmarks.leak_guard import report as leak_guard_report
 from tests.benchmarks.leak_guard.middleware_cost import measure_leak_guard
 from tests.benchmarks.outage import report as outage_report
@@ -56,6 +58,7 @@ PACKAGES = {
     "sealing": ("django", "cryptography", "psycopg"),
     "watching": ("django", "psycopg"),
     "dashboard": ("django", "psycopg"),
+    "growth": ("django", "psycopg"),
     "outage": ("django", "gunicorn", "psycopg", "urllib3"),
     "startup": ("django", "django-allauth", "gunicorn", "mozilla-django-oidc", "psycopg", "pyjwt", "urllib3"),
     "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
@@ -100,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--watched", type=int, default=100_000, help="events for the anomaly rules")
     parser.add_argument("--looked", type=int, default=2_000_000, help="events of the audit log for the pages")
     parser.add_argument("--listed", type=int, default=2_000_000, help="sessions, revocations and claims of the lists")
+    parser.add_argument("--people", type=int, default=1_000_000, help="people; as many live and ended sessions each")
+    parser.add_argument("--many", type=int, default=10_000, help="sessions of a mass logout")
     parser.add_argument("--outage", type=int, default=40, help="seconds with a provider that hangs, and without")
     parser.add_argument("--starts", type=int, default=15, help="starts of a web process of each contender")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -185,6 +190,11 @@ def _dashboard(url: str, options: Namespace) -> PartReport:
     return PartReport.create(dashboard_report, results, title)
 
 
+def _growth(url: str, options: Namespace) -> PartReport:
+    results = measure_growth(url=url, people=options.people, sessions=options.people, many=options.many, log=_log)
+    return PartReport.create(growth_report, results, f"Work with {options.people:,} live and as many ended sessions.")
+
+
 def _outage(url: str, options: Namespace) -> PartReport:
     results = measure_outage(url=url, seconds=options.outage, log=_log)
     return PartReport.create(outage_report, results, "Pages of a portal while its provider hangs, and before.")
@@ -221,6 +231,7 @@ PARTS: Mapping[str, Callable[[str, Namespace], PartReport]] = {
     "sealing": _sealing,
     "watching": _watching,
     "dashboard": _dashboard,
+    "growth": _growth,
     "outage": _outage,
     "startup": _startup,
     "audit": _audit,

@@ -32,7 +32,7 @@ from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.claims.tasks import scrub
 from django_phi_oidc.errors import AuditUnavailable
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
-from django_phi_oidc.sessions.tasks import end_expired_sessions, sweep_revocations
+from django_phi_oidc.sessions.tasks import end_expired_sessions, end_orphaned_sessions, sweep_revocations
 from django_phi_oidc.siem.models import SinkCursor
 from django_phi_oidc.siem.tasks import deliver
 from tests.integration.audit.log_assertions import assert_log_is_whole
@@ -102,7 +102,8 @@ def expire(*sessions: SignedIn) -> None:
     """Make the sessions, and the claims of one day, expired."""
     now = clock.now()
     pks = [session.session.pk for session in sessions]
-    OIDCSession.objects.filter(pk__in=pks).update(started_at=now - timedelta(days=2), last_seen_at=now)
+    day_ago = now - timedelta(days=1)
+    OIDCSession.objects.filter(pk__in=pks).update(started_at=day_ago, last_seen_at=now, due_at=day_ago)
     StoredClaim.objects.exclude(expires_at=None).update(expires_at=now - timedelta(hours=1))
 
 
@@ -213,6 +214,18 @@ def test_d5_session_that_another_transaction_locks_does_not_keep_the_others_aliv
     assert end_expired_sessions() == 1
 
 
+def test_d5_locked_session_that_is_not_yet_over_does_not_keep_the_others_alive(
+    sink_file: Path, sign_in: Callable[..., SignedIn]
+) -> None:
+    active, idle = sign_in(), sign_in()
+    expire(idle)
+    OIDCSession.objects.filter(pk=active.session.pk).update(due_at=clock.now() - timedelta(days=2))
+    with transaction_beside(lambda: list(OIDCSession.objects.filter(pk=active.session.pk).select_for_update())):
+        assert end_expired_sessions() == 1
+    assert end_expired_sessions() == 0
+    assert OIDCSession.objects.live().get().due_at > clock.now()
+
+
 def test_d5_claim_of_an_inactive_account_that_was_locked_is_erased_by_the_next_run(
     sink_file: Path,
     sign_in: Callable[..., SignedIn],
@@ -222,9 +235,9 @@ def test_d5_claim_of_an_inactive_account_that_was_locked_is_erased_by_the_next_r
     # Without a signal.
     type(person.user)._default_manager.filter(pk=person.user.pk).update(is_active=False)
     with transaction_beside(lambda: StoredClaim.objects.select_for_update().get(pk=claim.pk)):
-        end_expired_sessions()
+        end_orphaned_sessions()
         assert StoredClaim.objects.filter(pk=claim.pk).exists()
-    end_expired_sessions()
+    end_orphaned_sessions()
     assert not StoredClaim.objects.exists()
     assert OIDCSession.objects.get(pk=person.session.pk).end_reason == "user_inactive"
 

@@ -30,7 +30,7 @@ from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions import tasks
 from django_phi_oidc.sessions.access_tokens import get_access_token
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
-from django_phi_oidc.sessions.tasks import end_expired_sessions, sweep_revocations
+from django_phi_oidc.sessions.tasks import end_expired_sessions, end_orphaned_sessions, sweep_revocations
 from django_phi_oidc.sessions.token_revocation import revoke_at_provider
 from tests.integration.interop.conftest import REFRESHING, Declare, client
 from tests.integration.interop.form_login import FormPerson, MockProviderPerson
@@ -151,7 +151,7 @@ def deactivate(case: Case) -> None:
 
 def deactivate_without_signal(case: Case) -> None:
     get_user_model()._default_manager.update(is_active=False)
-    assert end_expired_sessions() == 1
+    assert end_orphaned_sessions() == 1
 
 
 def change_password(case: Case) -> None:
@@ -229,7 +229,7 @@ SESSION_ENDS: Mapping[str, Callable[[Case], None]] = {
     "session_lost": lambda case: case.person.get("/flush/"),
     "session_lost, abandoned": lambda case: (
         import_module(case.settings.SESSION_ENGINE).SessionStore().delete(case.person.session_key),
-        end_expired_sessions(),
+        end_orphaned_sessions(),
     ),
     "subject_unlinked": lambda case: case.session.subject.delete(),
     "idle_timeout": come_back_after(IDLE),

@@ -87,13 +87,13 @@ def test_cache_that_is_away_ends_no_session_of_the_engine_cache(scene: Scene) ->
         user = other.user()
         with scene.cache_away():
             assert browser.get("/portal/home/").location.startswith("/oidc/authenticate/")
-            assert not scene.installation.run("phi_oidc.end_overdue"), "nothing is known about the Django sessions"
+            assert not scene.installation.run("phi_oidc.check_sessions"), "nothing is known about the Django sessions"
             assert OIDCSession.objects.filter(ended_at=None).count() == 2
             assert not PendingRevocation.objects.exists()
         assert other.user() == user
         assert browser.sign_in(scene.op).status == 302
         assert browser.user() == user
-        assert scene.installation.run("phi_oidc.end_overdue")
+        assert scene.installation.run("phi_oidc.check_sessions")
         assert OIDCSession.objects.filter(ended_at=None).count() == 3
         scene.installation.set_clock(clock.now() + IDLE)
         assert scene.installation.run("phi_oidc.end_overdue")
@@ -112,7 +112,7 @@ def test_user_of_the_engine_cached_db_is_still_signed_in_when_the_cache_is_back(
         user = browser.user()
         with scene.cache_away():
             assert browser.get("/portal/home/").status == 500
-            assert scene.installation.run("phi_oidc.end_overdue"), "it reads the database"
+            assert scene.installation.run("phi_oidc.check_sessions"), "it reads the database"
             assert OIDCSession.objects.get().ended_at is None
         assert browser.user() == user
         assert len(scene.op.active_tokens) == 2
@@ -144,7 +144,7 @@ def test_sessions_that_the_cache_has_forgotten_end_and_their_tokens_are_revoked(
         browser.sign_in(scene.op)
         scene.forget_everything()
         assert browser.user() == ""
-        assert scene.installation.run("phi_oidc.end_overdue")
+        assert scene.installation.run("phi_oidc.check_sessions")
         assert OIDCSession.objects.get().end_reason == "session_lost"
         assert scene.installation.run()
         assert scene.op.active_tokens == []

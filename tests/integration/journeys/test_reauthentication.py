@@ -14,7 +14,7 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.login.reauthentication import COOKIE_NAME, MAX_AGE_SECONDS
 from django_phi_oidc.sessions.lifecycle import end_sessions
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
-from django_phi_oidc.sessions.tasks import end_expired_sessions
+from django_phi_oidc.sessions.tasks import end_expired_sessions, end_orphaned_sessions
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.integration.journeys.two_providers import Declare, sign_in_at, start_sign_in_at
 from tests.support.http_browser import Browser
@@ -63,7 +63,7 @@ def end_by_worker(browser: Browser) -> None:
 
 def lose_django_session(browser: Browser) -> None:
     Session.objects.all().delete()
-    end_expired_sessions()
+    end_orphaned_sessions()
 
 
 def delete_row(browser: Browser) -> None:

@@ -28,7 +28,7 @@ from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims import tasks
 from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
-from django_phi_oidc.claims.retention import scrub_due_claims, scrub_sessions, scrub_user
+from django_phi_oidc.claims.retention import scrub_due_claims, scrub_past_limit, scrub_sessions, scrub_user
 from django_phi_oidc.claims.retention_report import create_retention_report
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.support import databases
@@ -366,12 +366,12 @@ def delete_session_by_sql(person: Person) -> None:
 @pytest.mark.django_db(databases=["default", "phi_audit"])
 def test_c6_claims_of_a_session_that_is_gone_are_overdue_and_erased(person: Person) -> None:
     person.store({"birthdate": "1990-05-17", "address": "Bern"})
-    assert scrub_due_claims(now=NOW) == 0
+    assert scrub_past_limit(now=NOW) == 0
     delete_session_by_sql(person)
     report = create_retention_report(now=NOW + DAY - SECOND)
     assert (report.overdue, report.overdue_since, report.is_late) == (1, NOW, True)
     assert sum(summary.of_sessions for summary in report.claims) == 0
-    assert scrub_due_claims(now=NOW) == 1
+    assert scrub_past_limit(now=NOW) == 1
     assert list(StoredClaim.objects.values_list("name", flat=True)) == ["address"]
     assert create_retention_report(now=NOW).overdue == 0
     flush()
@@ -395,6 +395,6 @@ def test_c6_held_claims_of_a_session_that_is_gone_are_kept_until_the_hold_ends(p
     place_hold(person.subject.uuid, reason="matter 7", until=NOW + DAY, origin=Origin(), now=NOW)
     delete_session_by_sql(person)
     assert create_retention_report(now=NOW).overdue == 0
-    assert scrub_due_claims(now=NOW) == 0
+    assert scrub_past_limit(now=NOW) == 0
     assert StoredClaim.objects.get().expires_at == NOW
     assert scrub_due_claims(now=NOW + DAY) == 1

@@ -1,0 +1,182 @@
+"""A process in the database of a hospital: `python -m tests.benchmarks.growth.job`, commands and JSON results."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.db import connection, transaction
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from tests.benchmarks.worker_protocol import Command, run_commands
+
+SESSION, REVOCATION = "django_phi_oidc_oidcsession", "django_phi_oidc_pendingrevocation"
+BULK_PROVIDER = "bulk"
+RUNS = 5
+LIST = "/admin/django_phi_oidc/oidcsession/"
+LISTS = {
+    "list, first page": LIST,
+    "list, page 100": f"{LIST}?p=100",
+    "list, filter without rows": f"{LIST}?end_reason__exact=invalid_grant",
+    "list, by last seen": f"{LIST}?o=-5",
+}
+_PERSON, _OTHER_PERSON = "person with many sessions", "person of the bulk end"
+
+
+def fill(people: int, live: int, ended: int) -> dict[str, Any]:
+    """Create the tables and that many rows."""
+    call_command("migrate", verbosity=0)
+    get_user_model()._default_manager.create_superuser("officer")
+    _population().fill(people=people, live=live, ended=ended)
+    return {}
+
+
+def add(count: int) -> dict[str, Any]:
+    """Create that many sessions of one person, and as many of another person at another provider."""
+    for name, provider in ((_PERSON, "default"), (_OTHER_PERSON, BULK_PROVIDER)):
+        person = _population().create_person(name)
+        with transaction.atomic():
+            for number in range(count):
+                _population().sign_in(person, number=number, now=_now(), provider=provider)
+    _execute(f"ANALYZE {SESSION}")
+    return {}
+
+
+def overdue() -> dict[str, Any]:
+    """Run `end_overdue` without a due session. The floor reads one row."""
+    return _measure(_tasks().end_expired_sessions, floor=f"SELECT 1 FROM {SESSION} LIMIT 1")
+
+
+def check() -> dict[str, Any]:
+    """Run `check_sessions` without a lost session. The floor reads the live sessions once."""
+    floor = f"SELECT count(session_key_digest) FROM {SESSION} WHERE ended_at IS NULL"
+    return _measure(_tasks().end_orphaned_sessions, floor=floor)
+
+
+def lost(count: int) -> dict[str, Any]:
+    """Delete that many Django sessions, and run `check_sessions`. The floor is one UPDATE of their OIDC sessions."""
+    keys = f"SELECT md5(n::text) FROM generate_series(1, {count:d}) AS n"
+    digests = f"SELECT encode(sha256(key::bytea), 'hex') FROM ({keys}) AS keys(key)"
+    _execute(f"DELETE FROM django_session WHERE session_key IN ({keys})")
+    floor = f"UPDATE {SESSION} SET ended_at = now(), access_token = NULL WHERE session_key_digest IN ({digests})"
+    return _measure_once(_tasks().end_orphaned_sessions, floor)
+
+
+def scrub() -> dict[str, Any]:
+    """Run `scrub` without a due claim. The floor reads one row."""
+    floor = "SELECT 1 FROM django_phi_oidc_storedclaim LIMIT 1"
+    return _measure(import_module("django_phi_oidc.claims.tasks").scrub, floor=floor)
+
+
+def prune() -> dict[str, Any]:
+    """Delete the ended sessions and revocations past their retention. The floor is a DELETE for each table."""
+    floor = [
+        f"DELETE FROM {table} WHERE {column} < now() - interval '90 days'"
+        for table, column in ((SESSION, "ended_at"), (REVOCATION, "finished_at"))
+    ]
+    return _measure_once(import_module("django_phi_oidc.tasks").prune, *floor)
+
+
+def backchannel() -> dict[str, Any]:
+    """End the sessions of one person by a logout token. The floor is one UPDATE of their rows."""
+    views, tokens = (
+        import_module(f"django_phi_oidc.{name}") for name in ("sessions.backchannel_logout", "oidc.logout_token")
+    )
+    keys = import_module("django_phi_oidc.crypto.keyring").get_keys("subject")
+    origin, issuer = import_module("django_phi_oidc.audit.events").Origin(), _population().ISSUER
+    token = tokens.LogoutToken(iss=issuer, sub=_PERSON, sid="", jti="1", valid_until=_now())
+    end = partial(views.process_logout_token, token, provider="default", origin=origin, now=_now())
+    user = get_user_model()._default_manager.get(username=_PERSON).pk
+    floor = f"UPDATE {SESSION} SET ended_at = now(), access_token = NULL WHERE user_id = {user:d}"
+    return _measure_once(partial(end, get_subject_keys=lambda: keys), floor)
+
+
+def bulk() -> dict[str, Any]:
+    """End all sessions of a provider by a job. The floor is one UPDATE of their rows."""
+    end_jobs, events = (import_module(f"django_phi_oidc.{name}") for name in ("sessions.end_jobs", "audit.events"))
+    selection = end_jobs.SessionSelection(provider=BULK_PROVIDER)
+    job = end_jobs.start_bulk_end(selection, origin=events.Origin(), now=_now())
+    floor = f"UPDATE {SESSION} SET ended_at = now(), access_token = NULL WHERE provider = '{BULK_PROVIDER}'"
+    return _measure_once(partial(end_jobs.run_job, job.pk, clock=_now, budget_seconds=3600), floor)
+
+
+def pages() -> dict[str, Any]:
+    """Return the median seconds and the statements of each list. The floor reads a hundred rows by an index."""
+    client = Client()
+    client.force_login(get_user_model()._default_manager.get(username="officer"))
+    floor = f"SELECT * FROM {SESSION} ORDER BY started_at DESC LIMIT 100"
+    return {name: _measure(partial(client.get, url), floor=floor) for name, url in LISTS.items()}
+
+
+def sign_ins(milliseconds: int) -> dict[str, Any]:
+    """Store sign-ins for that long, and return how many, and their median time in seconds.
+
+    Each one is the transaction that stores the Django session and the OIDC session, not the whole request.
+    """
+    person = get_user_model()._default_manager.get(username="template")
+    ends_at, took = time.perf_counter() + milliseconds / 1000, []
+    while time.perf_counter() < ends_at:
+        store = partial(_population().sign_in, person, number=len(took), now=_now())
+        took.append(_seconds(store))
+    return {"count": len(took), "seconds": statistics.median(took)}
+
+
+def _measure(function: Callable[[], Any], *, floor: str) -> dict[str, Any]:
+    """Return the median seconds of the function and of the floor, in turns, and the statements of one call."""
+    with CaptureQueriesContext(connection) as queries:
+        function()
+    took = [(_seconds(function), _seconds(partial(_execute, floor))) for _ in range(RUNS)]
+    seconds, floor_seconds = (statistics.median(column) for column in zip(*took, strict=True))
+    return {"seconds": seconds, "floor": floor_seconds, "statements": len(queries)}
+
+
+def _measure_once(function: Callable[[], Any], *floor: str) -> dict[str, Any]:
+    """Return the seconds of the function and of the floor, which is rolled back, and the rows of the floor."""
+    with transaction.atomic():
+        began = time.perf_counter()
+        count = sum(map(_execute, floor))
+        floor_seconds = time.perf_counter() - began
+        transaction.set_rollback(True)
+    return {"seconds": _seconds(function), "floor": floor_seconds, "count": count}
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def _execute(statement: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return int(cursor.rowcount)
+
+
+def _population() -> Any:
+    # Modules with models cannot be imported before django.setup().
+    return import_module("tests.benchmarks.growth.population")
+
+
+def _tasks() -> Any:
+    tasks = import_module("django_phi_oidc.sessions.tasks")
+    # The pause between the two look-ups of a candidate is no work.
+    tasks._MAX_REQUEST_SECONDS = 0.0
+    return tasks
+
+
+def _now() -> Any:
+    return import_module("django_phi_oidc._internal.clock").now()
+
+
+COMMANDS: Mapping[str, Command] = {
+    command.__name__: command
+    for command in (fill, add, overdue, check, lost, scrub, prune, backchannel, bulk, pages, sign_ins)
+}
+
+if __name__ == "__main__":
+    run_commands(COMMANDS)
