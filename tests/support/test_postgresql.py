@@ -7,7 +7,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.support.postgresql import given_url, run, throw_away_server
+from tests.support.celery_worker import eventually
+from tests.support.postgresql import (
+    DIRECT_URL,
+    given_url,
+    is_pooled,
+    restartable_server,
+    run,
+    throw_away_server,
+    transaction_pooler,
+)
 
 GIVEN = "postgresql://somebody@db.example.test/portal"
 
@@ -43,3 +52,31 @@ def test_run_with_a_command_returns_its_exit_status(status: int) -> None:
     script = f"import os, sys; sys.exit({status} if os.environ['TEST_DATABASE_URL'] == '{GIVEN}' else 99)"
     environ = {**os.environ, "TEST_DATABASE_URL": GIVEN}
     assert run([sys.executable, "-c", script], environ=environ) == status
+
+
+@pytest.mark.pgbouncer
+def test_pooler_lends_another_connection_for_each_transaction() -> None:
+    with restartable_server() as server, transaction_pooler(server) as url:
+        with psycopg.connect(url, autocommit=True, prepare_threshold=None) as client:
+            assert eventually(lambda: len({_server_process(client) for _ in range(4)}) > 1)
+            with client.transaction():
+                assert len({_server_process(client) for _ in range(4)}) == 1
+        with psycopg.connect(server.url, autocommit=True) as direct:
+            assert len({_server_process(direct) for _ in range(4)}) == 1
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(url)
+
+
+def _server_process(connection: psycopg.Connection) -> int:
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.pgbouncer
+def test_run_through_the_pooler_ignores_a_given_server_and_names_both_urls() -> None:
+    script = (
+        f"import os; a, b = os.environ['TEST_DATABASE_URL'], os.environ['{DIRECT_URL}']; assert a == b + '&port=6432'"
+    )
+    assert run([sys.executable, "-c", script], environ={**os.environ, "DATABASE_URL": GIVEN}, pooled=True) == 0
+    assert not is_pooled({"TEST_DATABASE_URL": GIVEN})
