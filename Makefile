@@ -23,8 +23,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARALLEL = -n $(WORKERS) --dist worksteal
 SQLITE = PHI_TEST_DB=sqlite $(BIN)/python -m pytest
 POSTGRESQL = PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql $(BIN)/python -m pytest
-# The databases are left to the temporary server: PgBouncer still has connections to them.
-PGBOUNCER = PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql --pgbouncer $(BIN)/python -m pytest --reuse-db
+# The databases are left to the temporary server, because PgBouncer still has connections to them. Benchmarks measure the
+# server itself.
+PGBOUNCER = PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql --pgbouncer \
+	$(BIN)/python -m pytest --reuse-db --ignore=tests/benchmarks
 # Tests that start many processes and assert response times: they need the machine alone.
 EXCLUSIVE := $(addprefix tests/integration/journeys/test_session_end_,faults.py outages.py)
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))

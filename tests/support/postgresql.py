@@ -97,6 +97,11 @@ class Server:
             self.process.wait(timeout=SECONDS_TO_STOP)
 
 
+def direct_url(environ: Mapping[str, str]) -> str:
+    """Return the URL of the server itself, for processes that create and drop databases."""
+    return environ.get(DIRECT_URL) or given_url(environ)
+
+
 def is_pooled(environ: Mapping[str, str]) -> bool:
     """Return whether the tests reach the server through PgBouncer."""
     return DIRECT_URL in environ
@@ -234,7 +239,9 @@ def run(command: Sequence[str], *, environ: Mapping[str, str], pooled: bool = Fa
         if not pooled:
             return _status_of(command, {**environ, "TEST_DATABASE_URL": server.url})
         with transaction_pooler(server) as url:
-            return _status_of(command, {**environ, "TEST_DATABASE_URL": url, DIRECT_URL: server.url})
+            # DATABASE_POOLER is a variable of the example project.
+            variables = {"TEST_DATABASE_URL": url, DIRECT_URL: server.url, "DATABASE_POOLER": "1"}
+            return _status_of(command, {**environ, **variables})
 
 
 def _status_of(command: Sequence[str], environ: Mapping[str, str]) -> int:
