@@ -25,12 +25,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARALLEL = -n $(WORKERS) --dist worksteal
 SQLITE = PHI_TEST_DB=sqlite $(BIN)/python -m pytest
 POSTGRESQL = PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql $(BIN)/python -m pytest
+# The databases are left to the temporary server, because PgBouncer still has connections to them. Benchmarks measure the
+# server itself.
+PGBOUNCER = PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql --pgbouncer \
+	$(BIN)/python -m pytest --reuse-db --ignore=tests/benchmarks
 # Tests that start many processes and assert response times: they need the machine alone.
 EXCLUSIVE := $(addprefix tests/integration/journeys/test_session_end_,faults.py outages.py)
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs reference messages links test test-slow test-postgresql test-postgresql-parallel test-postgresql-exclusive test-all bench adoption mutate evidence screenshots lint lock audit sbom clean
+.PHONY: help demo docs reference messages links test test-slow test-postgresql test-postgresql-parallel \
+	test-postgresql-exclusive test-pgbouncer test-all bench adoption mutate evidence screenshots lint lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,7 +57,11 @@ test-postgresql-parallel: $(VENV)/.dev
 test-postgresql-exclusive: $(VENV)/.dev
 	$(POSTGRESQL) $(EXCLUSIVE) $(RERUN)
 
-test-all: test test-slow test-postgresql ## run all tests, on SQLite and on PostgreSQL, and a sample of `make evidence`
+test-pgbouncer: $(VENV)/.dev ## run all tests of PostgreSQL through PgBouncer in transaction mode: needs pgbouncer
+	$(PGBOUNCER) $(PARALLEL) $(EXCLUSIVE:%=--ignore=%) $(PYTEST_ARGS)
+	$(if $(EXCLUSIVE),$(PGBOUNCER) $(EXCLUSIVE))
+
+test-all: test test-slow test-postgresql test-pgbouncer ## run all tests, on SQLite, PostgreSQL and PgBouncer, and a sample of `make evidence`
 	$(MAKE) evidence EVIDENCE_ARGS='--sample $(EVIDENCE_SAMPLE)'
 
 bench: $(VENV)/.bench ## measure ratios to a floor or to other libraries, and fail where one misses its aim

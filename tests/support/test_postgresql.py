@@ -7,7 +7,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.support.postgresql import given_url, run, throw_away_server
+from tests.support.postgresql import (
+    DIRECT_URL,
+    given_url,
+    is_pooled,
+    restartable_server,
+    run,
+    throw_away_server,
+    transaction_pooler,
+)
 
 GIVEN = "postgresql://somebody@db.example.test/portal"
 
@@ -43,3 +51,21 @@ def test_run_with_a_command_returns_its_exit_status(status: int) -> None:
     script = f"import os, sys; sys.exit({status} if os.environ['TEST_DATABASE_URL'] == '{GIVEN}' else 99)"
     environ = {**os.environ, "TEST_DATABASE_URL": GIVEN}
     assert run([sys.executable, "-c", script], environ=environ) == status
+
+
+@pytest.mark.pgbouncer
+def test_pooler_forgets_the_state_of_a_connection_after_each_transaction() -> None:
+    with restartable_server() as server, transaction_pooler(server) as url:
+        for address, left in ((server.url, ("on",)), (url, ("off",))):
+            with psycopg.connect(address, autocommit=True, prepare_threshold=None) as client:
+                client.execute("SET default_transaction_read_only = on")
+                assert client.execute("SHOW default_transaction_read_only").fetchone() == left
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(url)
+
+
+@pytest.mark.pgbouncer
+def test_run_through_the_pooler_ignores_a_given_server_and_names_both_urls() -> None:
+    script = f"import os; a, b = os.environ['TEST_DATABASE_URL'], os.environ['{DIRECT_URL}']; assert a == b + '/pool'"
+    assert run([sys.executable, "-c", script], environ={**os.environ, "DATABASE_URL": GIVEN}, pooled=True) == 0
+    assert not is_pooled({"TEST_DATABASE_URL": GIVEN})

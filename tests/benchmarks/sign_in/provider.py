@@ -27,6 +27,8 @@ from tests.benchmarks.sign_in.encryption import ENCRYPTED_CLIENT_ID, encrypt_id_
 
 PERSON = {"sub": "5b1c9a52-6f9e-4a53-8c0e-2f6b8f0c8b1d", "email": "amina@example.org"}
 CLAIMS = {"birthdate": "1984-03-09", "address": {"formatted": "Storgatan 1\n111 22 Stockholm", "country": "SE"}}
+Headers = Mapping[bytes, bytes]
+"""With names in lower case."""
 Response = tuple[int, Mapping[str, str], bytes]
 
 
@@ -42,7 +44,7 @@ class Provider:
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._token_responses: dict[str, bytes] = {}
 
-    def for_portals(self, path: str, query: Mapping[str, str], body: bytes) -> Response:
+    def for_portals(self, path: str, query: Mapping[str, str], headers: Headers, body: bytes) -> Response:
         """Return the response to a portal."""
         match path:
             case "/.well-known/openid-configuration":
@@ -55,10 +57,10 @@ class Provider:
             case "/revoke":
                 return 200, {}, b""
             case "/userinfo":
-                return _json(PERSON)
+                return _json(_person(headers[b"authorization"].split()[1].decode().partition(".")[0]))
         return 404, {}, b""
 
-    def for_measuring(self, path: str, query: Mapping[str, str], body: bytes) -> Response:
+    def for_measuring(self, path: str, query: Mapping[str, str], headers: Headers, body: bytes) -> Response:
         """Return the response to the measurement."""
         match path:
             case "/authorize":
@@ -89,14 +91,15 @@ class Provider:
         }
 
     def _tokens(self, query: Mapping[str, str]) -> bytes:
-        now, access_token = int(time.time()), token_urlsafe(32)
+        person = query.get("person", "")
+        now, access_token = int(time.time()), f"{person}.{token_urlsafe(32)}"
         claims = {
             "iss": self.issuer,
-            "sub": PERSON["sub"],
+            "sub": _person(person)["sub"],
             "aud": query["client_id"],
             "iat": now,
             "exp": now + 300,
-            "nonce": query["nonce"],
+            **({"nonce": query["nonce"]} if "nonce" in query else {}),
             "sid": token_urlsafe(16),
             # Not declared: dropped, and recorded once.
             "locale": "sv",
@@ -114,6 +117,11 @@ class Provider:
         return json.dumps(tokens).encode()
 
 
+def _person(number: str) -> dict[str, str]:
+    """Return the person of that number, which the measurement chooses; of "": the one of most measurements."""
+    return {"sub": f"person-{number}", "email": f"person-{number}@example.org"} if number else PERSON
+
+
 def _state(query: Mapping[str, str]) -> dict[str, str]:
     return {"state": query["state"]}
 
@@ -124,7 +132,7 @@ def _json(value: Any) -> Response:
 
 def listen() -> socket.socket:
     """Return a socket that listens on a free port of the loopback address."""
-    return socket.create_server(("127.0.0.1", 0), backlog=16)
+    return socket.create_server(("127.0.0.1", 0), backlog=64)
 
 
 def serve_portals(listener: socket.socket, provider: Provider, context: ssl.SSLContext) -> None:
@@ -136,10 +144,10 @@ def serve_portals(listener: socket.socket, provider: Provider, context: ssl.SSLC
         with context.wrap_socket(connection, server_side=True) as secured:
             _converse(secured, respond)
 
-    def respond(path: str, query: Mapping[str, str], body: bytes) -> Response:
+    def respond(path: str, query: Mapping[str, str], headers: Headers, body: bytes) -> Response:
         provider.requests += 1
         time.sleep(provider.round_trip)
-        return provider.for_portals(path, query, body)
+        return provider.for_portals(path, query, headers, body)
 
     while True:
         connection = listener.accept()[0]
@@ -148,33 +156,37 @@ def serve_portals(listener: socket.socket, provider: Provider, context: ssl.SSLC
 
 
 def serve_measuring(listener: socket.socket, provider: Provider) -> None:
-    """Serve the measurement, one connection at a time."""
-    while True:
-        with listener.accept()[0] as connection:
+    """Serve the measurement."""
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
             _converse(connection, provider.for_measuring)
 
+    while True:
+        threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 
-def _converse(connection: socket.socket, respond: Callable[[str, Mapping[str, str], bytes], Response]) -> None:
+
+def _converse(connection: socket.socket, respond: Callable[[str, Mapping[str, str], Headers, bytes], Response]) -> None:
     """Respond to requests until the client closes the connection."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with connection.makefile("rb") as stream:
         while line := stream.readline():
             target = urlsplit(line.split()[1].decode())
-            body = stream.read(_read_length(stream))
-            status, headers, content = respond(target.path, dict(parse_qsl(target.query)), body)
-            head = {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}
+            headers = _read_headers(stream)
+            body = stream.read(int(headers.get(b"content-length", 0)))
+            status, added, content = respond(target.path, dict(parse_qsl(target.query)), headers, body)
+            head = {"Content-Type": "application/json", "Content-Length": str(len(content)), **added}
             lines = [f"HTTP/1.1 {status} OK", *(f"{name}: {value}" for name, value in head.items()), "", ""]
             connection.sendall("\r\n".join(lines).encode() + content)
 
 
-def _read_length(stream: BinaryIO) -> int:
-    """Read the headers of a request, and return the length of the body."""
-    length = 0
+def _read_headers(stream: BinaryIO) -> Headers:
+    """Read the headers of a request."""
+    headers = {}
     while (line := stream.readline()).strip():
         name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            length = int(value)
-    return length
+        headers[name.lower()] = value.strip()
+    return headers
 
 
 def main() -> None:

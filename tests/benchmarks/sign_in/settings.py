@@ -95,3 +95,29 @@ if CONTENDER == "social":
     SOCIAL_AUTH_OIDC_KEY = CLIENT_ID
     SOCIAL_AUTH_OIDC_SECRET = CLIENT_SECRET
     SOCIAL_AUTH_VERIFY_SSL = CA_BUNDLE
+
+if CONTENDER == "allauth":
+    INSTALLED_APPS += [
+        "allauth",
+        "allauth.account",
+        "allauth.socialaccount",
+        "allauth.socialaccount.providers.openid_connect",
+    ]
+    MIDDLEWARE += ["allauth.account.middleware.AccountMiddleware"]
+    AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+    ACCOUNT_EMAIL_VERIFICATION = "none"
+    SOCIALACCOUNT_PROVIDERS = {
+        "openid_connect": {
+            "APPS": [
+                {
+                    "provider_id": "bench",
+                    "name": "Bench",
+                    "client_id": CLIENT_ID,
+                    "secret": CLIENT_SECRET,
+                    "settings": {"server_url": ISSUER},
+                }
+            ]
+        }
+    }
+    # It has no setting for the certificate.
+    os.environ["REQUESTS_CA_BUNDLE"] = CA_BUNDLE

@@ -230,6 +230,7 @@ def test_page_leads_from_an_existing_project_on_sqlite_to_a_sign_in(tmp_path: Pa
 
 
 @pytest.mark.postgresql
+@pytest.mark.without_pooler("the page leads to a project without the settings for a pooler")
 def test_page_leads_from_an_existing_project_on_postgresql_to_a_sign_in(tmp_path: Path) -> None:
     assert "0 failures" in run("postgresql", tmp_path)
 

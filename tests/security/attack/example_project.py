@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import databases
+from tests.support.postgresql import direct_url
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "example_project"
@@ -47,7 +48,7 @@ def create_project(var: Path) -> Project:
     shutil.copytree(_create_migrated_directory().name, var, dirs_exist_ok=True)
     project = _create_unmigrated_project(var)
     if databases.kind(os.environ) == "postgresql":
-        project.environ["DATABASE_URL"] = databases.given_url(os.environ)
+        project.environ["DATABASE_URL"] = direct_url(os.environ)
     return project
 
 

@@ -110,6 +110,7 @@ def test_d6_server_that_refuses_connections_fails_at_once(relay: Relay) -> None:
     assert query(20) == 7
 
 
+@pytest.mark.without_pooler("it counts the connections of the server")
 def test_d6_late_connection_is_closed(relay: Relay) -> None:
     with relay.hangs():
         assert_fails_in_time(0.2)

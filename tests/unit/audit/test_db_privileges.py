@@ -24,6 +24,7 @@ from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = [
     pytest.mark.postgresql,
+    pytest.mark.without_pooler("it sets the role of a connection"),
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
 ]
 AsRole = Callable[..., AbstractContextManager[None]]

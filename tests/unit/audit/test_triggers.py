@@ -24,6 +24,7 @@ from tests.support.audit_tampering import EVENT, LEAF, QUEUE, executed, is_postg
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 VENDOR = connections["phi_audit"].vendor
+OF_CONNECTION = pytest.mark.without_pooler("it sets an option of a connection")
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 
@@ -152,8 +153,14 @@ def test_e6_table_that_was_renamed_and_renamed_back_is_no_deviation(table: str) 
             f"DROP TRIGGER dropping ON {QUEUE}",
             f"{QUEUE} has the trigger dropping",
         ),
-        ("SET synchronous_commit = off", "RESET synchronous_commit", "synchronous_commit is off"),
-        ("SET search_path = public, pg_catalog", "RESET search_path", "search_path has public before pg_catalog"),
+        pytest.param(
+            *("SET synchronous_commit = off", "RESET synchronous_commit", "synchronous_commit is off"),
+            marks=OF_CONNECTION,
+        ),
+        pytest.param(
+            *("SET search_path = public, pg_catalog", "RESET search_path", "search_path has public before pg_catalog"),
+            marks=OF_CONNECTION,
+        ),
     ],
     ids=["rule", "trigger", "synchronous_commit", "search_path"],
 )

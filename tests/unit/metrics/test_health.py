@@ -120,7 +120,7 @@ def log_that_drops_rows() -> AbstractContextManager[None]:
 @pytest.mark.parametrize(
     "fault",
     [
-        read_only_log,
+        pytest.param(read_only_log, marks=pytest.mark.without_pooler("it sets an option of a connection")),
         full_log,
         pytest.param(audit_database_hangs, marks=pytest.mark.postgresql),
         pytest.param(log_that_drops_rows, marks=pytest.mark.postgresql),

@@ -1,4 +1,4 @@
-"""The baseline: the minimal Django view for a returning person who signs in with OpenID Connect.
+"""The baseline: the minimal Django view for a person who signs in with OpenID Connect.
 
 One token request on a persistent connection; signature, issuer, audience, times and nonce of the ID Token; the user by
 `sub`; `auth.login`. No PKCE, no single use of the state across processes, no separate subject, no stored claims or
@@ -55,7 +55,7 @@ def callback(request: HttpRequest) -> HttpResponse:
     )
     if not constant_time_compare(claims["nonce"], stored["nonce"]):
         raise PermissionDenied
-    auth.login(request, auth.get_user_model().objects.get(username=claims["sub"]))
+    auth.login(request, auth.get_user_model().objects.get_or_create(username=claims["sub"])[0])
     return HttpResponseRedirect(settings.LOGIN_REDIRECT_URL)
 
 

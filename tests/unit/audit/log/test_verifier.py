@@ -631,6 +631,7 @@ BLINDING_FUNCTIONS = {
 
 
 @pytest.mark.postgresql
+@pytest.mark.without_pooler("it sets an option of a connection")
 @pytest.mark.parametrize("function", BLINDING_FUNCTIONS.values(), ids=BLINDING_FUNCTIONS)
 def test_e5_function_in_a_schema_before_pg_catalog_hides_no_alteration(ids: list[uuid.UUID], function: str) -> None:
     sealed_text = find_raw_event(ids[150]).canonical.decode()
