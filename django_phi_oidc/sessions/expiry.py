@@ -12,6 +12,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.core.cache import caches
 from django.db import connection, router, transaction
 from django.db.models import Case, CharField, Exists, F, OuterRef, Q, QuerySet, Value, When
 from django.db.models.functions import SHA256, Least
@@ -193,7 +194,7 @@ def _find_existing_keys(session_keys: Sequence[str]) -> set[str]:
     if store is CacheStore:
         engine = store()
         keys: Mapping[str, str] = {engine.cache_key_prefix + key: key for key in session_keys}
-        return {keys[key] for key in engine._cache.get_many(keys)}
+        return {keys[key] for key in caches[settings.SESSION_CACHE_ALIAS].get_many(keys)}
     return {key for key in session_keys if store().exists(key)}
 
 

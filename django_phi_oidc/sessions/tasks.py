@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
@@ -57,7 +57,7 @@ def run_session_end_jobs() -> None:
 @periodic_task("phi_oidc.end_overdue")
 def end_expired_sessions() -> int:
     """End and count the sessions past a timeout. The sweep revokes their tokens."""
-    timeouts = {"idle_timeout": conf.idle_timeout(), "absolute_timeout": conf.absolute_timeout()}
+    timeouts: dict[str, Any] = {"idle_timeout": conf.idle_timeout(), "absolute_timeout": conf.absolute_timeout()}
     ended = 0
     while True:
         due = expiry.list_due_sessions(now=clock.now(), **timeouts)
@@ -77,7 +77,7 @@ def end_orphaned_sessions() -> int:
     A session whose key can't be decrypted because the encryption key is missing is not without a Django session.
     This reads all live sessions. It also corrects times that would make them end too late.
     """
-    timeouts = {"idle_timeout": conf.idle_timeout(), "absolute_timeout": conf.absolute_timeout()}
+    timeouts: dict[str, Any] = {"idle_timeout": conf.idle_timeout(), "absolute_timeout": conf.absolute_timeout()}
     expiry.limit_future_times(now=clock.now())
     while late := expiry.list_sessions_with_late_due_time(**timeouts):
         if not expiry.update_due_times(late, **timeouts):
