@@ -17,7 +17,7 @@ from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.schedule import beat_schedule
 from django_phi_oidc.sessions import tasks
-from django_phi_oidc.sessions.activity import update_last_seen, update_session_key
+from django_phi_oidc.sessions.activity import update_session_key
 from django_phi_oidc.sessions.expiry import BATCH_SIZE, MAX_CLOCK_DIFFERENCE
 from django_phi_oidc.sessions.models import DUE_AT_ONCE, OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.tasks import end_expired_sessions, end_orphaned_sessions
@@ -320,7 +320,7 @@ def test_active_session_is_next_due_when_it_would_time_out(
 ) -> None:
     row = OIDCSession.objects.filter(pk=sign_in().session.pk)
     for seen, due in ((timedelta(minutes=14), timedelta(minutes=29)), (ABSOLUTE - SECOND, ABSOLUTE)):
-        assert update_last_seen(row.get().pk, now=NOW + seen)
+        assert row.update(last_seen_at=NOW + seen)
         moment.now = row.get().due_at
         assert end_expired_sessions() == 0
         assert row.get().due_at == NOW + due
