@@ -19,7 +19,7 @@ from .claims.tasks import scrub as scrub
 from .individual_rights.accounting import get_accounting_start
 from .individual_rights.accounting_copies import delete_old_copies
 from .leak_guard.task_receivers import track_task as track_task
-from .login.interrupted_sign_ins import report_interrupted_sign_ins
+from .login.interrupted_sign_ins import STATE_KIND, report_interrupted_sign_ins
 from .officer_admin.tasks import update_overview as update_overview
 from .replay.cache import delete_expired
 from .sessions.end_jobs import delete_old_jobs
@@ -40,8 +40,7 @@ def prune() -> None:
     """Delete the rows whose retention has ended: spent identifiers, sessions, revocations, alerts and others."""
     now = clock.now()
     before = now - conf.operational_retention()
-    report_interrupted_sign_ins(now=now)
-    delete_expired(now=now)
+    delete_expired(now=now, kept_kind=STATE_KIND)
     delete_ended_sessions(before=before, now=now)
     delete_finished_revocations(before=before, now=now)
     delete_old_jobs(before=before)
@@ -50,6 +49,8 @@ def prune() -> None:
     delete_unused_devices(now=now)
     # What was given is documented for as long as the right to an accounting goes back.
     delete_old_copies(before=get_accounting_start(now))
+    # Last, because its event needs a key.
+    report_interrupted_sign_ins(now=now)
 
 
 for _name, _function in PERIODIC_TASKS.items():

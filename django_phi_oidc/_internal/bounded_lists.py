@@ -4,9 +4,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
@@ -37,6 +38,8 @@ class BoundedChangeList(ChangeList):
     index, and few rows belong to them.
     """
 
+    is_limit_stated = False
+
     def get_ordering_field(self, field_name: Any) -> Any:
         """Return the field of a sortable column. Django accepts the others in a URL, although they have no index."""
         return super().get_ordering_field(field_name) if field_name in (self.sortable_by or ()) else None
@@ -57,10 +60,18 @@ class BoundedChangeList(ChangeList):
         if request.method == "GET":
             text = _("Only the first %(most)s rows were searched. Search for a person to find the others.")
             self.model_admin.message_user(request, text % {"most": number_format(MAX_ROWS)}, messages.INFO)
-        return rows.filter(**{f"{name}__{'gte' if is_descending else 'lte'}": last_and_next[0]})
+        self.is_limit_stated = True
+        is_searched = Q(**{f"{name}__{'gte' if is_descending else 'lte'}": last_and_next[0]})
+        # An action may concern a row that the page showed, although newer ones have displaced it since.
+        return rows.filter(is_searched | Q(pk__in=request.POST.getlist(ACTION_CHECKBOX_NAME)))
 
     def get_results(self, request: Any) -> None:
         super().get_results(request)
+        if self.result_count == MAX_ROWS and request.method == "GET" and not self.is_limit_stated:
+            text = _(
+                "The list ends after the first %(most)s rows. Filter it, or search for a person, to find the others."
+            )
+            self.model_admin.message_user(request, text % {"most": number_format(MAX_ROWS)}, messages.INFO)
         if not self.result_count:
             # Otherwise the same search runs a second time.
             self.result_list = self.result_list.none()

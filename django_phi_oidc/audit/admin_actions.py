@@ -57,8 +57,8 @@ def confirmed_action(
                 return None
             rows = [row for row in selected if can_apply(row)]
             is_confirmed = request.POST.get("post") == "yes"
-            # After the confirmation, a row may have left the filter of the list.
-            chosen = len(request.POST.getlist(ACTION_CHECKBOX_NAME)) if is_confirmed else len(selected)
+            # Since the page was shown, a row may have left the filter of the list.
+            chosen = max(len(request.POST.getlist(ACTION_CHECKBOX_NAME)), len(selected))
             skipped = describe_skipped(chosen - len(rows)) if chosen > len(rows) else ""
             if rows and not is_confirmed:
                 texts = {"question": ask(len(rows)), "consequence": consequence, "skipped": skipped}

@@ -21,7 +21,7 @@ def record_overfetched(names: Sequence[str], event: NewEvent) -> None:
     """Write the event of a sign-in that dropped these claims in the caller's transaction, unless there was one before.
 
     names: sorted. event: a `claim.overfetched` with its provider, but without its detail. Takes no statement for names
-    that this process has seen committed, and one SELECT for others that are recorded.
+    that this process has seen committed, and one SELECT for others that are recorded. Spec: OpenID Connect Core 5.3.2.
     """
     identifier = json.dumps([event.provider, *names])
     if not names or identifier in _remembered:

@@ -21,7 +21,7 @@ from ..audit.request_context import use_origin
 from ..claims.account_columns import list_claims_in_account
 from ..crypto import keyring
 from ..errors import AccountError, AccountNotSaved, Code, PhiOidcError
-from ..sessions.activity import find_checked_user
+from ..sessions.activity import pop_checked_user
 from ..subjects.account_fields import build_account_fields, create_username
 from ..subjects.email_match import EmailMatch
 from ..subjects.linking import get_or_create_account
@@ -109,7 +109,7 @@ class OIDCAuthenticationBackend(MozillaBackend):
 
     def get_user(self, user_id: Any) -> Any:
         """Return the user if active: deactivation ends the user's sessions at their next request."""
-        user = find_checked_user(user_id)
+        user = pop_checked_user(user_id)
         if user is None:
             return ModelBackend.get_user(self, user_id)
         return user if self.user_can_authenticate(user) else None

@@ -23,18 +23,18 @@ from ..sessions.models import OIDCSession
 
 logger = logging.getLogger("django_phi_oidc.login")
 INTERRUPTED = "interrupted"
-_STATE_KIND, _ENDED_KIND = "state", "ended_state"
+STATE_KIND, _ENDED_KIND = "state", "ended_state"
 _BATCH_SIZE = 1000
 
 
 def derive_session_id(state: str) -> uuid.UUID:
     """Return the id of the session that the sign-in with this state starts."""
-    return _derive_session_id(compute_digest(_STATE_KIND, state))
+    return _derive_session_id(compute_digest(STATE_KIND, state))
 
 
 def mark_callback_ended(state: str) -> None:
     """State that a callback which started no session has ended. A failure is logged: then it counts as interrupted."""
-    using, digest = router.db_for_write(UsedIdentifier), compute_digest(_STATE_KIND, state)
+    using, digest = router.db_for_write(UsedIdentifier), compute_digest(STATE_KIND, state)
     try:
         # A crash that loses the mark makes it count as interrupted, too.
         update(UsedIdentifier, digest, using=using, is_durable=False, kind=_ENDED_KIND)
@@ -47,10 +47,10 @@ def report_interrupted_sign_ins(*, now: datetime) -> int:
 
     Each is reported once: several workers share the work, and the event is written with the deletion.
     """
-    expired = UsedIdentifier.objects.filter(kind=_STATE_KIND, until__lt=now).order_by("until")
+    expired = UsedIdentifier.objects.filter(kind=STATE_KIND, until__lt=now).order_by("until")
     interrupted_count, is_complete = 0, False
     while not is_complete:
-        with transaction.atomic(using=expired.db):
+        with transaction.atomic(using=router.db_for_write(UsedIdentifier)):
             digests = list(expired.select_for_update(skip_locked=True).values_list("digest", flat=True)[:_BATCH_SIZE])
             session_ids = {_derive_session_id(digest) for digest in digests}
             count = len(digests) - OIDCSession.objects.filter(pk__in=session_ids).count()

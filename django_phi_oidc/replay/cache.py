@@ -59,9 +59,9 @@ def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -
     return has_row(UsedIdentifier, digests, using=router.db_for_write(UsedIdentifier), until=until)
 
 
-def delete_expired(*, now: datetime) -> int:
-    """Delete the identifiers that are refused for their age at now; return how many there were."""
-    return delete_in_batches(UsedIdentifier.objects.filter(until__lt=now), order="until")
+def delete_expired(*, now: datetime, kept_kind: str = "") -> int:
+    """Delete the identifiers that are refused for their age at now, except those of a kind; return how many."""
+    return delete_in_batches(UsedIdentifier.objects.filter(until__lt=now).exclude(kind=kept_kind), order="until")
 
 
 def _insert(kind: str, identifier: str, expires_at: datetime, *, frame: AbstractContextManager[None]) -> bool:

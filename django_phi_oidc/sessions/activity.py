@@ -25,7 +25,7 @@ ENDS_AT_KEY = "phi_oidc_until"
 _MAX_READ_TIMES = 4096
 _read_times: dict[uuid.UUID, SessionTimes] = {}
 """The times of the rows that this process has read or updated, so that pages in quick succession need no statement."""
-_checked_user: ContextVar[Any] = ContextVar("phi_oidc_checked_user", default=None)
+_checked_users: ContextVar[list[Any]] = ContextVar("phi_oidc_checked_users")
 
 
 def create_times_entry(now: datetime) -> list[float]:
@@ -171,23 +171,26 @@ def _build_live_session_query(session_id: Any) -> models.QuerySet[OIDCSession]:
 
 @contextmanager
 def use_checked_user(user: Any) -> Iterator[None]:
-    """Give `find_checked_user` in this block the user that was read with the row of the session. user: may be None."""
-    token = _checked_user.set(user)
+    """Give `pop_checked_user` in this block the user that was read with the row of the session. user: may be None."""
+    users = [] if user is None else [user]
+    token = _checked_users.set(users)
     try:
         yield
     finally:
-        _checked_user.reset(token)
+        # A task that the view has started has a copy of the context.
+        users.clear()
+        _checked_users.reset(token)
 
 
-def find_checked_user(user_id: Any) -> Any:
-    """Return the user of this request, if the check of the session has just read it; otherwise None.
+def pop_checked_user(user_id: Any) -> Any:
+    """Return the user of this request if the check of the session has just read it, once; otherwise None.
 
     Only if the manager of the user model selects all users: another one may leave some out, or add to them.
     """
-    user = _checked_user.get()
+    users = _checked_users.get([])
     manager: Any = auth.get_user_model()._default_manager
     is_plain = type(manager).get_queryset is models.Manager.get_queryset
-    return user if user is not None and user.pk == user_id and is_plain else None
+    return users.pop() if users and users[0].pk == user_id and is_plain else None
 
 
 def _update_last_seen(session_id: uuid.UUID, *, now: datetime) -> bool:

@@ -8,6 +8,7 @@ app answer with status 503. Other URLs keep the error page of the project.
 """
 
 import logging
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import Group, Permission
@@ -53,14 +54,21 @@ def find_refusal_page(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def find_outage_response(request: HttpRequest, error: Exception) -> HttpResponse | None:
-    """Return the response if the database failed; None for a URL of the project. Spec: RFC 9110 15.6.4."""
+    """Return the response if the database is not available; None for another error, or a URL of the project.
+
+    Spec: RFC 9110 15.6.4.
+    """
+    # SQLite reports a missing table as an OperationalError, too.
+    if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        return None
     try:
         match = request.resolver_match or resolve(request.path_info, getattr(request, "urlconf", None))
     except Resolver404:
         return None
     if not match.func.__module__.startswith(f"{_APP_LABEL}."):
         return None
-    logger.error("The database failed during %s: %s", match.url_name, type(error).__name__)
+    state = getattr(error.__cause__, "sqlstate", None) or "no SQLSTATE"
+    logger.error("The database failed during %s: %s (%s)", match.url_name, type(error).__name__, state)
     if is_navigation(request):
         # Without the request: a context processor of the project may need the database.
         page = render_to_string(f"{_APP_LABEL}/database_unavailable.html")

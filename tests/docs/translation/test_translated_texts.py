@@ -66,6 +66,7 @@ RARE = {
     "Export as JSON lines",
     "Export as FHIR AuditEvent",
     "All events about %(subject)s",
+    "The list ends after the first %(most)s rows. Filter it, or search for a person, to find the others.",
     "Checked back to %(at)s UTC. Older events may match: continue with “Older”.",
     "None of the %(scan_limit)s newest events matches these filters. Checked back to %(at)s UTC.",
     "More than one person matches “%(searched)s”. Select a person:",

@@ -21,6 +21,7 @@ pytestmark = [
 ]
 SESSIONS = "/admin/django_phi_oidc/oidcsession/"
 NOTICE = "Only the first 2 rows were searched. Search for a person to find the others."
+END = "The list ends after the first 2 rows. Filter it, or search for a person, to find the others."
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +79,7 @@ def test_filter_with_an_index_and_a_search_for_a_person_have_no_limit(
 ) -> None:
     name = old_session.user.get_username()
     assert list_rows(client, provider="another", q=name) == ([old_session.session.pk], [])
-    assert list_rows(client, ended_at__isempty="1")[1] == []
+    assert list_rows(client, ended_at__isempty="1")[1] == [END]
 
 
 def test_second_filter_searches_the_first_rows_of_the_filter_with_an_index(
@@ -96,6 +97,37 @@ def test_filter_without_rows_reads_the_rows_once(old_session: SignedIn, client: 
     from_sessions = [query["sql"] for query in asked if "django_phi_oidc_oidcsession" in query["sql"]]
     assert len([sql for sql in from_sessions if "unused" in sql]) == 1
     assert all("LIMIT" in sql for sql in from_sessions if "ORDER BY" in sql)
+
+
+def test_list_that_ends_at_the_limit_says_so(
+    old_session: SignedIn,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert list_rows(client)[1] == [END]
+    monkeypatch.setattr("django_phi_oidc._internal.bounded_lists.MAX_ROWS", 4)
+    assert list_rows(client)[1] == []
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_action_finds_a_selected_row_that_newer_ones_have_displaced(
+    has_ended: bool,
+    old_session: SignedIn,
+    sign_in: Callable[..., SignedIn],
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("django_phi_oidc._internal.bounded_lists.MAX_ROWS", 3)
+    assert list_rows(client, provider="another")[0] == [old_session.session.pk]
+    sign_in()
+    form = {"action": "end_now", "_selected_action": [str(old_session.session.pk)], "post": "yes"}
+    row = OIDCSession.objects.filter(pk=old_session.session.pk)
+    if has_ended:
+        row.update(ended_at=clock.now(), end_reason="logout")
+    response = client.post(f"{SESSIONS}?provider=another", form, follow=True)
+    (message,) = [str(message) for message in response.context["messages"] if "the first" not in str(message)]
+    assert ("had already ended" in message) is has_ended
+    assert row.get().end_reason == ("logout" if has_ended else "administrator")
 
 
 def test_page_takes_the_same_queries_with_more_rows(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -498,5 +499,17 @@ def test_user_that_was_read_with_the_row_is_not_read_again_unless_the_manager_ma
 def test_checked_user_is_given_for_its_own_id_only(sign_in: Callable[..., SignedIn], asked: str) -> None:
     own, other = sign_in().user, sign_in().user
     with activity.use_checked_user(own):
-        assert activity.find_checked_user((own if asked == "own" else other).pk) is (own if asked == "own" else None)
-    assert activity.find_checked_user(own.pk) is None
+        assert activity.pop_checked_user((own if asked == "own" else other).pk) is (own if asked == "own" else None)
+    assert activity.pop_checked_user(own.pk) is None
+
+
+def test_checked_user_is_given_once_and_not_to_a_task_that_outlives_the_request(
+    sign_in: Callable[..., SignedIn],
+) -> None:
+    user = sign_in().user
+    with activity.use_checked_user(user):
+        assert activity.pop_checked_user(user.pk) is user
+        assert activity.pop_checked_user(user.pk) is None
+    with activity.use_checked_user(user):
+        context = copy_context()
+    assert context.run(activity.pop_checked_user, user.pk) is None
