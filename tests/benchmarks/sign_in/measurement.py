@@ -103,6 +103,8 @@ class Portal:
 
     contender: str
     base: str
+    database: str
+    """The name of its database."""
 
     def sign_in(self, op: OP, *, counting: bool = False) -> dict[str, Any]:
         """Sign in with a new browser, and return the cost of the callback."""
@@ -174,13 +176,13 @@ def racing(contenders: Sequence[str], *, url: str) -> Iterator[tuple[OP, list[Po
         provider = stack.enter_context(_process("tests.benchmarks.sign_in.provider", str(certificate)))
         for_portals, for_measuring = _first_line(provider).split()
         op = OP(f"https://127.0.0.1:{for_portals}", int(for_measuring))
-        processes = []
-        for contender in contenders:
+        processes, databases = [], [stack.enter_context(_database(url)) for _ in contenders]
+        for contender, database in zip(contenders, databases, strict=True):
             environment = {
                 "DJANGO_SETTINGS_MODULE": "tests.benchmarks.sign_in.settings",
                 "BENCH_CONTENDER": contender,
                 "BENCH_DATABASE_URL": url,
-                "BENCH_DATABASE_NAME": stack.enter_context(_database(url)),
+                "BENCH_DATABASE_NAME": database,
                 "BENCH_ISSUER": op.issuer,
                 "BENCH_CA_BUNDLE": authority.certificate_path,
             }
@@ -188,8 +190,8 @@ def racing(contenders: Sequence[str], *, url: str) -> Iterator[tuple[OP, list[Po
         yield (
             op,
             [
-                Portal(contender=contender, base=f"http://127.0.0.1:{int(_first_line(process))}")
-                for contender, process in zip(contenders, processes, strict=True)
+                Portal(contender=contender, base=f"http://127.0.0.1:{int(_first_line(process))}", database=database)
+                for contender, process, database in zip(contenders, processes, databases, strict=True)
             ],
         )
 
