@@ -43,10 +43,13 @@ UUID7_VERSION = 7
 """The version of a hold's id, which contains the time of its creation. Spec: RFC 9562 5.7."""
 
 
-def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: datetime) -> int:
+def scrub_sessions(
+    session_ids: Collection[uuid.UUID], *, origin: Origin, now: datetime, further_events: Sequence[NewEvent] = ()
+) -> int:
     """Erase the claims of sessions in the caller's transaction; return their number.
 
     Claims on legal hold are marked as expired instead, and erased when the hold ends.
+    further_events: of the same transaction, which are written to the outbox by the same statement.
     Requires: the caller has locked the sessions, so that nothing is stored into them meanwhile.
     """
     if NO_SESSION in session_ids:
@@ -58,10 +61,9 @@ def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: d
     claims = claims.annotate(subject_uuid=Subquery(subject))
     rows, held = _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject_uuid"), now=now)
     _mark_expired(held, now=now)
-    if not rows:
-        return 0
-    _delete_unheld_rows([pk for _, pk, _, _ in rows])
-    events: list[NewEvent] = []
+    if rows:
+        _delete_unheld_rows([pk for _, pk, _, _ in rows])
+    events: list[NewEvent] = [*further_events]
     for session, group in groupby(sorted(rows), key=itemgetter(0)):
         erased = list(group)
         names, subject_uuid = [name for *_, name, _ in erased], str(erased[0][3])
