@@ -16,9 +16,10 @@ from typing import Any
 from django.apps import apps
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import connection, transaction
-from django.db.models import OuterRef, Q, Subquery
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 
 from .._internal import randomness
+from .._internal.sql import fetch
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.recorder import is_recorded, record_many
@@ -54,12 +55,8 @@ def scrub_sessions(
     """
     if NO_SESSION in session_ids:
         raise ValueError("NO_SESSION is not a session: its claims outlive all sessions.")
-    # A subquery, because a join would lock the subject too, and block a sign-in of the same person.
-    subject = PairwiseSubject.objects.filter(pk=OuterRef("subject")).values("uuid")
-    # All code locks claims in this order, which prevents deadlocks.
-    claims = StoredClaim.objects.filter(session__in=session_ids).order_by("pk").select_for_update()
-    claims = claims.annotate(subject_uuid=Subquery(subject))
-    rows, held = _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject_uuid"), now=now)
+    claims = fetch(_build_session_claims_query, list(session_ids), using=connection.alias)
+    rows, held = _split_by_hold(claims, now=now)
     _mark_expired(held, now=now)
     if rows:
         _delete_unheld_rows([pk for _, pk, _, _ in rows])
@@ -71,6 +68,16 @@ def scrub_sessions(
         events += _create_scrub_events(names, cause="session_ended", subject=subject_uuid, origin=of_session, now=now)
     enqueue_many(events)
     return len(rows)
+
+
+def _build_session_claims_query(*session_ids: uuid.UUID) -> QuerySet[Any]:
+    """Return the query of the claims of these sessions: held until, session, key, name and UUID of the subject."""
+    # A subquery, because a join would lock the subject too, and block a sign-in of the same person.
+    subject = PairwiseSubject.objects.filter(pk=OuterRef("subject")).values("uuid")
+    # All code locks claims in this order, which prevents deadlocks.
+    claims = StoredClaim.objects.filter(session__in=session_ids).order_by("pk").select_for_update()
+    claims = claims.annotate(subject_uuid=Subquery(subject))
+    return claims.values_list("held_until", "session", "pk", "name", "subject_uuid")
 
 
 def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:

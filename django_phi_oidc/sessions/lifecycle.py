@@ -17,12 +17,12 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
-from django.db import connections, router, transaction
-from django.db.models import Exists, OuterRef
+from django.db import connection, connections, router, transaction
+from django.db.models import Exists, OuterRef, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
-from .._internal.sql import delete_in_batches, insert
+from .._internal.sql import delete_in_batches, fetch, insert, update
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.legal_holds import list_active_holds
@@ -113,9 +113,8 @@ def end_sessions(
         deferred = revocations.make_due_now(ids, keep_offline_session_ids=offline_ids, now=now)
         tokens = [token for item in ending for token in item.tokens_to_revoke]
         queued = iter(revocations.create_rows(tokens, now=now, is_leased=lease_revocations))
-        OIDCSession.objects.filter(pk__in=ids).update(
-            ended_at=now, end_reason=reason, refresh_lease_until=None, **dict.fromkeys(ENCRYPTED_COLUMNS)
-        )
+        changes = {"ended_at": now, "end_reason": reason.value, "refresh_lease_until": None}
+        update(OIDCSession, *ids, using=connection.alias, **changes, **dict.fromkeys(ENCRYPTED_COLUMNS))
         plaintexts = [item.columns.plaintexts for item in ending]
         delete_django_sessions([values["session_key"] for values in plaintexts if "session_key" in values])
         ended: list[EndedSession] = []
@@ -136,13 +135,18 @@ def end_sessions(
 
 def _lock_live_sessions(session_ids: Collection[uuid.UUID]) -> list[OIDCSession]:
     """Return those of the sessions that are live; no other transaction can end them until the commit."""
-    live = OIDCSession.objects.live().filter(pk__in=session_ids)
-    rows = live.select_related("subject").order_by("pk")
-    if connections[live.db].features.has_select_for_update:
-        # Ordered, so that two transactions that end some of the same sessions do not deadlock.
-        return list(rows.select_for_update(of=("self",), no_key=True))
+    using = router.db_for_write(OIDCSession)
+    if connections[using].features.has_select_for_update:
+        return fetch(_build_lock_query, list(dict.fromkeys(session_ids)), using=using)
     # SQLite locks at the first write, and may refuse that after a read.
-    return list(rows) if live.update(refresh_lease_until=None) else []
+    live = OIDCSession.objects.live().filter(pk__in=session_ids)
+    return list(live.select_related("subject").order_by("pk")) if live.update(refresh_lease_until=None) else []
+
+
+def _build_lock_query(*session_ids: uuid.UUID) -> QuerySet[OIDCSession]:
+    # Ordered, so that two transactions that end some of the same sessions do not deadlock.
+    rows = OIDCSession.objects.live().filter(pk__in=session_ids).select_related("subject").order_by("pk")
+    return rows.select_for_update(of=("self",), no_key=True)
 
 
 class _EndingSession:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal, Self, cast
 
 from django.conf import settings
-from django.db import models
+from django.db import models, router
 from django.db.models.functions import Least
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
@@ -287,7 +287,7 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
                 )
             )
         if rows:
-            insert(rows, using=self.db)
+            insert(rows, using=router.db_for_write(self.model))
         return rows
 
     def make_due_now(

@@ -23,7 +23,7 @@ def test_measurement_times_two_revocations_at_each_portal() -> None:
         assert all(wal > 0 for wal in result.wal)
     bare, phi_oidc = results[ROUND_TRIP]["bare"], results[ROUND_TRIP]["phi_oidc"]
     assert (bare.statements, bare.commits, bare.events) == (4, 1, 0)
-    assert (phi_oidc.statements, phi_oidc.commits, phi_oidc.events) == (22, 4, 5)
+    assert (phi_oidc.statements, phi_oidc.commits, phi_oidc.events) == (14, 3, 5)
 
 
 def test_measurement_serves_every_stack_without_queries_of_its_own() -> None:
