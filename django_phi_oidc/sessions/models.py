@@ -5,10 +5,10 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 from django.conf import settings
-from django.db import models
+from django.db import models, router
 from django.db.models.functions import Least
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
@@ -16,6 +16,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
 from .._internal.lease import LeasedQuerySet
+from .._internal.sql import insert
 from ..claims.minimization import list_personal_claims
 from ..crypto.keyring import SymmetricKey
 from ..errors import IDTokenError, KeyRingError, Undecryptable
@@ -263,7 +264,21 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         self, tokens: Iterable["TokenToRevoke"], *, now: datetime, due_at: datetime | None = None
     ) -> tuple[uuid.UUID, ...]:
         """Create a row for each token in one statement; return their ids in order. due_at: None means at once."""
-        rows = []
+        return tuple(row.id for row in self.create_rows(tokens, now=now, due_at=due_at))
+
+    def create_rows(
+        self,
+        tokens: Iterable["TokenToRevoke"],
+        *,
+        now: datetime,
+        due_at: datetime | None = None,
+        is_leased: bool = False,
+    ) -> list["PendingRevocation"]:
+        """Do what `queue` does, and return the rows. is_leased: the caller tries them first, after the commit."""
+        rows: list[PendingRevocation] = []
+        lease: dict[str, Any] = {}
+        if is_leased:
+            lease = {"attempts": 1, "first_attempt_at": now, "lease_until": now + REVOCATION_LEASE}
         for item in tokens:
             hint = item.token.token_type_hint
             is_encrypted = isinstance(item.token, EncryptedToken)
@@ -280,10 +295,12 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
                     token_expires_at=item.access_token_expires_at if hint == "access_token" else None,
                     due_at=due_at or now,
                     created_at=due_at or now,
+                    **lease,
                 )
             )
-        self.bulk_create(rows)
-        return tuple(row.id for row in rows)
+        if rows:
+            insert(rows, using=router.db_for_write(self.model))
+        return rows
 
     def make_due_now(
         self, session_ids: Collection[uuid.UUID], *, keep_offline_session_ids: Collection[uuid.UUID], now: datetime

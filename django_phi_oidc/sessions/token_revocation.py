@@ -80,17 +80,23 @@ def list_due(provider: str, *, now: datetime, limit: int) -> list[uuid.UUID]:
 
 
 def attempt_revocations(
-    revocation_ids: Sequence[uuid.UUID], *, now: datetime, budget_seconds: float, give_up_after: timedelta
+    revocation_ids: Sequence[uuid.UUID],
+    *,
+    leased: Sequence[PendingRevocation] = (),
+    now: datetime,
+    budget_seconds: float,
+    give_up_after: timedelta,
 ) -> dict[uuid.UUID, RevocationStatus | None]:
     """Try to revoke these tokens in this order, and store all results with their events together.
 
     Returns the status of each revocation that was leased, which it is not if it is unknown, finished, not due, or
     leased already; None: the budget was used up before. The leases are committed
     first, so two workers never try the same row, and the rows of a killed worker are due again when its leases end.
+    leased: those of the rows that were created with a lease of the caller.
     Requires: budget_seconds below LEASE_DURATION. Raises: RuntimeError inside an open transaction, because the calls
     would keep it open.
     """
-    attempts = _lease_and_call(revocation_ids, now=now, budget_seconds=budget_seconds)
+    attempts = _lease_and_call(revocation_ids, leased=leased, now=now, budget_seconds=budget_seconds)
     return _save_results(attempts, give_up_after=give_up_after)
 
 
@@ -181,14 +187,13 @@ def delete_finished_revocations(*, before: datetime, now: datetime) -> int:
     return delete_in_batches(created.filter(finished_at__lt=before))
 
 
-def has_provider_failed(revocation_ids: Sequence[uuid.UUID]) -> bool:
+def has_provider_failed(revocations: Sequence[PendingRevocation]) -> bool:
     """Return whether one of these revocations failed because the provider did not answer, or with a server error.
 
     A suspended provider has just not answered other calls.
     """
-    is_down = models.Q(last_fault__startswith="transport_") | models.Q(last_fault__startswith="http_5")
-    is_down |= models.Q(last_fault=Code.PROVIDER_SUSPENDED)
-    return bool(revocation_ids) and PendingRevocation.objects.filter(is_down, pk__in=revocation_ids).exists()
+    faults = [row.last_fault for row in revocations]
+    return any(fault == Code.PROVIDER_SUSPENDED or fault.startswith(("transport_", "http_5")) for fault in faults)
 
 
 def reset_backoff(*, now: datetime, revocation_ids: Sequence[uuid.UUID] | None = None) -> list[uuid.UUID]:
@@ -212,9 +217,30 @@ class _Attempt:
     done_at: datetime
 
 
-def _lease_and_call(revocation_ids: Sequence[uuid.UUID], *, now: datetime, budget_seconds: float) -> list[_Attempt]:
+def _lease_and_call(
+    revocation_ids: Sequence[uuid.UUID],
+    *,
+    leased: Sequence[PendingRevocation] = (),
+    now: datetime,
+    budget_seconds: float,
+) -> list[_Attempt]:
     """Lease these revocations, committed, and then call the provider for each; see `attempt_revocations`."""
     started = time.monotonic()
+    rows = {row.pk: row for row in leased}
+    if unleased := [pk for pk in revocation_ids if pk not in rows]:
+        rows |= _lease(unleased, now=now)
+    attempts: list[_Attempt] = []
+    for row in [rows[pk] for pk in revocation_ids if pk in rows]:
+        seconds_left = budget_seconds - (time.monotonic() - started)
+        has_time = not attempts or seconds_left >= _MIN_CALL_SECONDS
+        result = _revoke_row(row, now=now, timeout_seconds=seconds_left) if has_time else None
+        done_at = now + timedelta(seconds=time.monotonic() - started)
+        attempts.append(_Attempt(row=row, result=result, done_at=done_at))
+    return attempts
+
+
+def _lease(revocation_ids: Sequence[uuid.UUID], *, now: datetime) -> dict[uuid.UUID, PendingRevocation]:
+    """Lease those of these revocations that are due, committed, and return them."""
     changes = {
         "attempts": models.F("attempts") + 1,
         # Not later than now: the clock of the first attempt may have been ahead.
@@ -223,15 +249,7 @@ def _lease_and_call(revocation_ids: Sequence[uuid.UUID], *, now: datetime, budge
     with transaction.atomic(durable=True):
         due = PendingRevocation.objects.due(now)
         leased = [pk for pk in revocation_ids if due.acquire_lease(pk, now=now, lease=LEASE_DURATION, **changes)]
-        rows = PendingRevocation.objects.in_bulk(leased)
-    attempts: list[_Attempt] = []
-    for row in map(rows.__getitem__, leased):
-        seconds_left = budget_seconds - (time.monotonic() - started)
-        has_time = not attempts or seconds_left >= _MIN_CALL_SECONDS
-        result = _revoke_row(row, now=now, timeout_seconds=seconds_left) if has_time else None
-        done_at = now + timedelta(seconds=time.monotonic() - started)
-        attempts.append(_Attempt(row=row, result=result, done_at=done_at))
-    return attempts
+        return PendingRevocation.objects.in_bulk(leased)
 
 
 @sensitive_variables()
@@ -299,27 +317,44 @@ def _save_results(
     events: list[NewEvent] = []
     # All results are saved together, when the last attempt has ended.
     now = attempts[-1].done_at
+    equal: dict[Any, list[PendingRevocation]] = {}
+    for attempt in attempts:
+        row, result = attempt.row, attempt.result
+        status = statuses[row.pk] = result and _get_new_status(row, result, now=now, give_up_after=give_up_after)
+        equal.setdefault((result, status, row.attempts), []).append(row)
     with transaction.atomic(durable=True):
-        for attempt in attempts:
-            row, result = attempt.row, attempt.result
-            # The number of attempts identifies the lease: each lease increments it.
-            leased = PendingRevocation.objects.filter(pk=row.pk, attempts=row.attempts, status=RevocationStatus.PENDING)
+        for (result, status, _), rows in equal.items():
             if result is None:
-                leased.update(lease_until=None, attempts=models.F("attempts") - 1)
-                statuses[row.pk] = None
+                _update_leased(rows, lease_until=None, attempts=models.F("attempts") - 1)
                 continue
-            status = result.status
-            can_abandon = status is RevocationStatus.PENDING and not result.is_key_missing
-            if can_abandon and _is_abandoned(row, now=now, give_up_after=give_up_after):
-                status = RevocationStatus.ABANDONED
-            statuses[row.pk] = status
-            if leased.update(**_build_changes(row, result, status=status, now=now)):
+            saved = _update_leased(rows, **_build_changes(rows[0], result, status=status, now=now))
+            for row in saved:
                 events += _build_attempt_events(row, result, status=status, now=now)
+                row.last_fault = result.fault
         enqueue_many(events)
     for event in events:
         if event.action == Action.ALERT_RAISED:
             _log_alert(event)
     return statuses
+
+
+def _update_leased(rows: Sequence[PendingRevocation], **changes: Any) -> list[PendingRevocation]:
+    """Change rows of the same number of attempts; return them without those that another worker has leased since."""
+    # The number of attempts identifies the lease: each lease increments it.
+    leased = PendingRevocation.objects.filter(pk__in=[row.pk for row in rows], attempts=rows[0].attempts)
+    changed = leased.filter(status=RevocationStatus.PENDING).update(**changes)
+    if changed in (0, len(rows)):
+        return list(rows[:changed])
+    pks = set(leased.values_list("pk", flat=True))
+    return [row for row in rows if row.pk in pks]
+
+
+def _get_new_status(
+    row: PendingRevocation, result: RevocationAttemptResult, *, now: datetime, give_up_after: timedelta
+) -> RevocationStatus:
+    can_abandon = result.status is RevocationStatus.PENDING and not result.is_key_missing
+    is_abandoned = can_abandon and _is_abandoned(row, now=now, give_up_after=give_up_after)
+    return RevocationStatus.ABANDONED if is_abandoned else result.status
 
 
 def _is_abandoned(row: PendingRevocation, *, now: datetime, give_up_after: timedelta) -> bool:

@@ -96,7 +96,7 @@ def test_enqueue_outside_a_transaction_raises(count_events: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_enqueue_makes_three_statements_and_one_for_the_timeout() -> None:
+def test_enqueue_makes_three_statements() -> None:
     with (
         CaptureQueriesContext(connections["phi_audit"]) as audit_queries,
         CaptureQueriesContext(connections["default"]) as default_queries,
@@ -108,8 +108,7 @@ def test_enqueue_makes_three_statements_and_one_for_the_timeout() -> None:
         for query in (*default_queries, *audit_queries)
         if query["sql"].split()[0] not in ("BEGIN", "COMMIT")
     ]
-    bound = ["SELECT"] if connection.vendor == "postgresql" else []
-    assert statements == ["INSERT", "DELETE", *bound, "INSERT"]
+    assert statements == ["INSERT", "DELETE", "INSERT"]
 
 
 PERMIT = NewEvent(action=Action.LOGIN_SUCCEEDED, origin=ORIGIN, now=NOW)
@@ -233,13 +232,12 @@ def test_hanging_audit_database_delays_only_one_commit_and_briefly(count_events:
                 enqueue_session_ended(now=NOW + timedelta(seconds=seconds))
     took = time.monotonic() - started
     assert MOVE_TIMEOUT_SECONDS <= took < 3 * MOVE_TIMEOUT_SECONDS
-    assert count_events() == (3, 0)
+    # The database may store the first event afterwards.
+    assert AuditOutbox.objects.count() == 3
     assert flush() == 3
     with transaction.atomic():
         enqueue_session_ended()
     assert count_events() == (0, 4)
-    with connections["phi_audit"].cursor() as cursor:
-        assert cursor.execute("SHOW statement_timeout").fetchone() == ("0",), "the timeout is only set for the move"
 
 
 def test_flush_moves_at_most_limit_events_oldest_first(waiting: list[AuthenticatedEvent], count_events: Any) -> None:

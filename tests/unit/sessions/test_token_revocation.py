@@ -21,7 +21,7 @@ from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions.lifecycle import end_session
-from django_phi_oidc.sessions.models import EndReason, PendingRevocation, RevocationStatus
+from django_phi_oidc.sessions.models import EndReason, PendingRevocation, RevocationStatus, TokenToRevoke
 from django_phi_oidc.sessions.token_revocation import (
     LEASE_DURATION,
     MIN_ATTEMPTS,
@@ -90,6 +90,22 @@ def test_attempt_of_a_finished_row_sends_no_request(op: ScriptedOP) -> None:
     try_at(pk)
     assert try_at(pk) is None
     assert len(op.asked) == 1
+
+
+@pytest.mark.parametrize("is_leased_since", [False, True])
+def test_results_of_rows_created_with_a_lease_are_saved_unless_another_worker_has_leased_them(
+    op: ScriptedOP, *, is_leased_since: bool
+) -> None:
+    tokens = [TokenToRevoke(token=token, provider="default") for token in TOKENS]
+    rows = PendingRevocation.objects.create_rows(tokens, now=NOW, is_leased=True)
+    if is_leased_since:
+        PendingRevocation.objects.filter(pk=rows[0].pk).update(attempts=2)
+    pks = [row.pk for row in rows]
+    attempt_revocations(pks, leased=rows, now=NOW, budget_seconds=3.0, give_up_after=GIVE_UP)
+    assert [asked["token"] for asked in op.asked] == ["refresh-canary", "access-canary"]
+    saved = dict(PendingRevocation.objects.values_list("token_type_hint", "status"))
+    assert saved == {"refresh_token": "pending" if is_leased_since else "done", "access_token": "done"}
+    assert len(events(Action.TOKEN_REVOKED)) == (1 if is_leased_since else 2)
 
 
 def test_attempt_of_an_unknown_row_does_nothing(op: ScriptedOP) -> None:
