@@ -113,8 +113,9 @@ def end_sessions(
         deferred = revocations.make_due_now(ids, keep_offline_session_ids=offline_ids, now=now)
         tokens = [token for item in ending for token in item.tokens_to_revoke]
         queued = iter(revocations.create_rows(tokens, now=now, is_leased=lease_revocations))
-        changes = {"ended_at": now, "end_reason": reason.value, "refresh_lease_until": None}
-        update(OIDCSession, *ids, using=connection.alias, **changes, **dict.fromkeys(ENCRYPTED_COLUMNS))
+        changes: dict[str, Any] = {"ended_at": now, "end_reason": reason.value, "refresh_lease_until": None}
+        changes |= dict.fromkeys(ENCRYPTED_COLUMNS)
+        update(OIDCSession, *ids, using=connection.alias, **changes)
         plaintexts = [item.columns.plaintexts for item in ending]
         delete_django_sessions([values["session_key"] for values in plaintexts if "session_key" in values])
         ended: list[EndedSession] = []

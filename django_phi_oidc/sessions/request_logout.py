@@ -28,7 +28,7 @@ def log_out(request: HttpRequest, reason: EndReason) -> EndedSession | None:
     is_deleted = ended is not None and ended.django_session_key == session.session_key
     if is_deleted and type(session) is DatabaseStore:
         # The transaction of the end has deleted the row. Django would look for it.
-        session.delete = lambda session_key=None: None
+        session.delete = lambda session_key=None: None  # type: ignore[method-assign]  # of this object only
     try:
         auth.logout(request)
     finally:
