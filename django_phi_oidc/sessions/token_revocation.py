@@ -106,7 +106,9 @@ def attempt_revocations(
     would keep it open.
     """
     started = time.monotonic()
-    rows = {row.pk: row for row in leased}
+    # A lease that may end during the calls, because the caller's transaction took long, is acquired again.
+    ends_at = now + timedelta(seconds=budget_seconds)
+    rows = {row.pk: row for row in leased if row.lease_until and row.lease_until >= ends_at}
     if unleased := [pk for pk in revocation_ids if pk not in rows]:
         with transaction.atomic(durable=True):
             rows |= {row.pk: row for row in PendingRevocation.objects.filter(pk__in=unleased).lease_due(now=now)}

@@ -120,6 +120,21 @@ def test_results_of_rows_created_with_a_lease_are_saved_unless_another_worker_ha
     assert len(events(Action.TOKEN_REVOKED)) == (1 if is_leased_since else 2)
 
 
+@pytest.mark.parametrize(("seconds", "attempts", "is_tried"), [(0, 1, True), (28, 1, False), (30, 2, True)])
+def test_lease_that_the_transaction_of_the_caller_used_up_is_acquired_again(
+    op: ScriptedOP, seconds: int, attempts: int, *, is_tried: bool
+) -> None:
+    tokens = [TokenToRevoke(token=token, provider="default") for token in TOKENS]
+    rows = PendingRevocation.objects.create_rows(tokens, now=NOW, is_leased=True)
+    committed_at = NOW + timedelta(seconds=seconds)
+    pks = [row.pk for row in rows]
+    attempt_revocations(pks, leased=rows, now=committed_at, budget_seconds=3.0, give_up_after=GIVE_UP)
+    # In the last moments of the lease, the calls could take longer than it: they are left to the sweep.
+    assert len(op.asked) == (2 if is_tried else 0)
+    assert set(PendingRevocation.objects.values_list("attempts", flat=True)) == {attempts}
+    assert len(list_due(NOW + LEASE_DURATION)) == (0 if is_tried else 2)
+
+
 def test_attempt_of_an_unknown_row_does_nothing(op: ScriptedOP) -> None:
     assert try_at(uuid.uuid4()) is None
     assert op.asked == []
