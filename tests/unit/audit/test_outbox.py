@@ -240,6 +240,20 @@ def test_hanging_audit_database_delays_only_one_commit_and_briefly(count_events:
     assert count_events() == (0, 4)
 
 
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_event_that_the_database_stores_after_the_deadline_is_not_stored_again(count_events: Any) -> None:
+    with audit_database_hangs(), transaction.atomic():
+        enqueue_session_ended()
+    # The move after the commit has failed. The database executes its INSERT when it responds again.
+    ends_at = time.monotonic() + 10
+    while count_events() != (1, 1) and time.monotonic() < ends_at:
+        time.sleep(0.05)
+    assert count_events() == (1, 1)
+    assert flush() == 1
+    assert count_events() == (0, 1)
+
+
 def test_flush_moves_at_most_limit_events_oldest_first(waiting: list[AuthenticatedEvent], count_events: Any) -> None:
     assert flush(limit=3) == 3
     assert count_events() == (1, 3)
