@@ -18,6 +18,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _ASYNC_COMMIT_SOURCE = "(SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
 """PostgreSQL commits this one statement before it is on disk, if it is a transaction by itself."""
 
+_MAX_COMPILED_PARAMETERS = 8
 _compiled: dict[Any, tuple[models.QuerySet[Any], Any, str]] = {}
 """The query sets of `fetch` with their compilers, which have no connection, and SQL."""
 _cursors: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
@@ -155,15 +156,14 @@ def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using
 
 def update(
     model: type[models.Model],
-    key: Any,
-    *,
+    *keys: Any,
     using: str,
     returning: str = "",
     null: str = "",
     is_durable: bool = True,
     **values: Any,
 ) -> Any:
-    """Set fields of the row with this primary key by one statement; return whether there is such a row.
+    """Set fields of the rows with these primary keys by one statement; return whether there is such a row.
 
     returning: SQL expressions over the new row, whose values are returned instead; None if there is no such row.
     null: a field that must be NULL, or there is no such row. is_durable: False: a crash may undo it, because on
@@ -175,13 +175,14 @@ def update(
     quote = connection.ops.quote_name
     sets = ", ".join(f"{quote(field.column)} = %s" for field in fields)
     source = "" if is_durable else _build_async_commit_clause("FROM", connection)
-    statement = f"UPDATE {quote(model._meta.db_table)} SET {sets}{source} WHERE {quote(pk.column)} = %s"  # noqa: S608 -- as above
+    condition = f"{quote(pk.column)} IN ({_build_placeholders(len(keys))})"
+    statement = f"UPDATE {quote(model._meta.db_table)} SET {sets}{source} WHERE {condition}"  # noqa: S608 -- as above
     if null:
         null_field: Any = model._meta.get_field(null)
         statement += f" AND {quote(null_field.column)} IS NULL"
     if returning:
         statement += f" RETURNING {returning}"
-    parameters = zip((*fields, pk), (*values.values(), key), strict=True)
+    parameters = zip((*fields, *[pk] * len(keys)), (*values.values(), *keys), strict=True)
     with connection.cursor() as cursor:
         cursor.execute(statement, [field.get_db_prep_save(value, connection) for field, value in parameters])
         if returning:
@@ -204,13 +205,17 @@ def has_row(model: type[models.Model], keys: Sequence[Any], *, using: str, **lea
         return cursor.fetchone() is not None
 
 
-def fetch(build: Callable[..., models.QuerySet[Any]], parameters: Sequence[str], *, using: str) -> list[Any]:
-    """Return the rows of build(*parameters), which Django compiles to SQL once for each number of parameters.
+def fetch(build: Callable[..., models.QuerySet[Any]], parameters: Sequence[Any], *, using: str) -> list[Any]:
+    """Return the rows of build(*parameters), which Django compiles to SQL once for each small number of parameters.
 
-    build: a function that always returns the same query set of instances, with all parameters in this order.
+    On SQLite, only if all of them are texts: it stores other types as texts.
+    build: a function that always returns the same query set of instances or tuples, with all parameters in this order.
     Raises: ValueError if the query set has other parameters.
     """
     connection = connections[using]
+    has_other_types = connection.vendor == "sqlite" and not all(isinstance(value, str) for value in parameters)
+    if has_other_types or not 0 < len(parameters) <= _MAX_COMPILED_PARAMETERS:
+        return list(build(*parameters).using(using))
     key = build, len(parameters), using, connection.vendor
     if key not in _compiled:
         queryset = build(*parameters).using(using)
@@ -224,7 +229,7 @@ def fetch(build: Callable[..., models.QuerySet[Any]], parameters: Sequence[str],
     # Copies, because other threads use them with their own connections.
     compiler, rows = copy.copy(compiler), queryset.all()
     compiler.connection, compiler.as_sql = connection, lambda: (statement, tuple(parameters))
-    rows.query.get_compiler = lambda **_: compiler  # type: ignore[method-assign]  # of this copy only
+    rows.query.get_compiler = lambda *_, **__: compiler  # type: ignore[method-assign]  # of this copy only
     return list(rows)
 
 

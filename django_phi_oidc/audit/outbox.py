@@ -222,7 +222,8 @@ def _move_committed(events: Sequence[AuthenticatedEvent], *, using: str) -> None
         return
     try:
         with audit_deadline(MOVE_TIMEOUT_SECONDS):
-            stored = store_events(events, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+            # Without a statement timeout, which takes a transaction: an event that is stored later is not lost either.
+            stored = store_events(events)
     except AuditUnavailable:
         _start_cooldown()
         for item in events:

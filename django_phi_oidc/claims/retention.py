@@ -16,9 +16,10 @@ from typing import Any
 from django.apps import apps
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import connection, transaction
-from django.db.models import OuterRef, Q, Subquery
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 
 from .._internal import randomness
+from .._internal.sql import fetch
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.recorder import is_recorded, record_many
@@ -43,26 +44,23 @@ UUID7_VERSION = 7
 """The version of a hold's id, which contains the time of its creation. Spec: RFC 9562 5.7."""
 
 
-def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: datetime) -> int:
+def scrub_sessions(
+    session_ids: Collection[uuid.UUID], *, origin: Origin, now: datetime, further_events: Sequence[NewEvent] = ()
+) -> int:
     """Erase the claims of sessions in the caller's transaction; return their number.
 
     Claims on legal hold are marked as expired instead, and erased when the hold ends.
+    further_events: of the same transaction, which are written to the outbox by the same statement.
     Requires: the caller has locked the sessions, so that nothing is stored into them meanwhile.
     """
     if NO_SESSION in session_ids:
         raise ValueError("NO_SESSION is not a session: its claims outlive all sessions.")
-    # A subquery, because a join would lock the subject too, and block a sign-in of the same person.
-    subject = PairwiseSubject.objects.filter(pk=OuterRef("subject")).values("uuid")
-    # All code locks claims in this order, which prevents deadlocks.
-    claims = StoredClaim.objects.filter(session__in=session_ids).exclude(session=NO_SESSION)
-    claims = claims.order_by("pk").select_for_update()
-    claims = claims.annotate(subject_uuid=Subquery(subject))
-    rows, held = _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject_uuid"), now=now)
+    claims = fetch(_build_session_claims_query, [*session_ids, NO_SESSION], using=connection.alias)
+    rows, held = _split_by_hold(claims, now=now)
     _mark_expired(held, now=now)
-    if not rows:
-        return 0
-    _delete_unheld_rows([pk for _, pk, _, _ in rows])
-    events: list[NewEvent] = []
+    if rows:
+        _delete_unheld_rows([pk for _, pk, _, _ in rows])
+    events: list[NewEvent] = [*further_events]
     for session, group in groupby(sorted(rows), key=itemgetter(0)):
         erased = list(group)
         names, subject_uuid = [name for *_, name, _ in erased], str(erased[0][3])
@@ -70,6 +68,20 @@ def scrub_sessions(session_ids: Collection[uuid.UUID], *, origin: Origin, now: d
         events += _create_scrub_events(names, cause="session_ended", subject=subject_uuid, origin=of_session, now=now)
     enqueue_many(events)
     return len(rows)
+
+
+def _build_session_claims_query(*session_ids: uuid.UUID) -> QuerySet[Any]:
+    """Return the query of the claims of these sessions: held until, session, key, name and UUID of the subject.
+
+    session_ids: the last one is NO_SESSION, whose exclusion permits the use of the index.
+    """
+    # A subquery, because a join would lock the subject too, and block a sign-in of the same person.
+    subject = PairwiseSubject.objects.filter(pk=OuterRef("subject")).values("uuid")
+    # All code locks claims in this order, which prevents deadlocks.
+    claims = StoredClaim.objects.filter(session__in=session_ids[:-1]).exclude(session=session_ids[-1])
+    claims = claims.order_by("pk").select_for_update()
+    claims = claims.annotate(subject_uuid=Subquery(subject))
+    return claims.values_list("held_until", "session", "pk", "name", "subject_uuid")
 
 
 def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:

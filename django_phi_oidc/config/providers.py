@@ -276,7 +276,8 @@ class ProviderDeclaration:
     max_concurrent_calls: Annotated[int, _parse_call_count] = 2
     """Calls to the provider that run at once in a process, [at most half of its
     threads](../how-to/deploy-servers.md#a-provider-that-hangs). Others wait for their turn while calls finish, and are
-    refused while all of them hang."""
+    refused while all of them hang. A sweep, which has threads of its own, revokes 12 times as many tokens at once, but
+    at most 32."""
     allow_loopback_http: bool = False
     """Accept http on loopback addresses, for development."""
     max_access_token_lifetime: timedelta = timedelta(hours=24)

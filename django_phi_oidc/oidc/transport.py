@@ -28,6 +28,8 @@ class TransportRequest:
     """The name of the operation in metrics."""
     accepts_redirect: bool = False
     """Whether a redirect is a response, of which only the Location is read. It is never followed."""
+    is_background: bool = False
+    """Whether a sweep sends it: such requests have a limit of their own, and delay none of a user."""
     presents_certificate: bool = False
     """Whether the TLS connection presents the declared client certificate, if there is one."""
 

@@ -5,6 +5,8 @@ Three limits, for each provider and process:
   soon as each running call has waited for longer than STALLED_SECONDS.
 - After MAX_FAILURES calls in a row that failed that slowly, no call is made for SUSPENSION_SECONDS. Then one tries.
 - `limit_total_time` limits the calls of one request together.
+Calls of a sweep occupy its own threads and no thread of the portal. They are counted apart, BACKGROUND_FACTOR times as
+many may run at once, and the failures of both kinds count together.
 A call that is refused was not sent, so it can be repeated.
 """
 
@@ -20,6 +22,9 @@ STALLED_SECONDS = 1.0
 """A call that has waited for longer does not count as progress."""
 MAX_FAILURES = 2
 SUSPENSION_SECONDS = 20.0
+BACKGROUND_FACTOR = 12
+MAX_BACKGROUND_CALLS = 32
+"""As many as there are kept connections."""
 
 _total_ends_at: ContextVar[float | None] = ContextVar("django_phi_oidc.provider.call_limit", default=None)
 
@@ -38,6 +43,11 @@ def limit_timeout(timeout_seconds: float) -> float:
     """Return timeout_seconds, or what `limit_total_time` leaves of it: 0 or less if its time is over."""
     ends_at = _total_ends_at.get()
     return timeout_seconds if ends_at is None else min(timeout_seconds, ends_at - time.monotonic())
+
+
+def get_max_background_calls(max_concurrent_calls: int) -> int:
+    """Return how many calls of sweeps may run at once. max_concurrent_calls: of the provider's declaration."""
+    return min(BACKGROUND_FACTOR * max_concurrent_calls, MAX_BACKGROUND_CALLS)
 
 
 class CircuitBreaker:
@@ -75,22 +85,23 @@ class CallLimit:
 
     def __init__(self, max_calls: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """monotonic: a clock in seconds that never goes back."""
-        self._max_calls = max_calls
+        self._max_calls = {False: max_calls, True: get_max_background_calls(max_calls)}
         self._monotonic = monotonic
         self._breaker = CircuitBreaker()
         self._condition = threading.Condition()
-        self._start_times: list[float] = []
-        """Of the running calls, oldest first."""
+        self._start_times: dict[bool, list[float]] = {False: [], True: []}
+        """Of the running calls, oldest first: of requests, and of sweeps."""
 
     @contextmanager
-    def call(self, *, timeout_seconds: float) -> Iterator[float]:
+    def call(self, *, timeout_seconds: float, is_background: bool = False) -> Iterator[float]:
         """Run one call in the block, and yield the seconds that it has left of timeout_seconds.
 
         Raises: TransportError before the block runs: `provider_suspended`, or `transport_timeout` without time left. A
         TransportError of the block is the result of the call.
         """
         ends_at = self._monotonic() + timeout_seconds
-        started_at = self._wait_for_turn(ends_at)
+        start_times = self._start_times[is_background]
+        started_at = self._wait_for_turn(ends_at, start_times, max_calls=self._max_calls[is_background])
         error_code: Code | None = None
         try:
             yield ends_at - started_at
@@ -99,22 +110,22 @@ class CallLimit:
             raise
         finally:
             with self._condition:
-                self._start_times.remove(started_at)
+                start_times.remove(started_at)
                 self._breaker.record_end(self._monotonic(), started_at=started_at, error_code=error_code)
                 self._condition.notify_all()
 
-    def _wait_for_turn(self, ends_at: float) -> float:
+    def _wait_for_turn(self, ends_at: float, start_times: list[float], *, max_calls: int) -> float:
         """Return the time at which the call starts. Raises: TransportError."""
         with self._condition:
             while self._breaker.allows_call(now := self._monotonic()):
-                if len(self._start_times) < self._max_calls:
+                if len(start_times) < max_calls:
                     if now >= ends_at:
                         # Before it counts as a start: after a suspension, only one call tries.
                         raise TransportError(Code.TRANSPORT_TIMEOUT)
-                    self._start_times.append(now)
+                    start_times.append(now)
                     self._breaker.record_start(now)
                     return now
-                seconds_left = min(self._start_times[-1] + STALLED_SECONDS, ends_at) - now
+                seconds_left = min(start_times[-1] + STALLED_SECONDS, ends_at) - now
                 if seconds_left <= 0:
                     break
                 self._condition.wait(seconds_left)

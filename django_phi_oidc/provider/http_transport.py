@@ -66,7 +66,8 @@ class HTTPTransport:
         labels = {"provider": self._declaration.name, "call": request.operation, "outcome": "error"}
         with metrics.measure_duration(metrics.PROVIDER_CALL_DURATION, **labels) as final_labels:
             try:
-                with limit.call(timeout_seconds=limit_timeout(timeout_seconds)) as seconds_left:
+                seconds = limit_timeout(timeout_seconds)
+                with limit.call(timeout_seconds=seconds, is_background=request.is_background) as seconds_left:
                     response = self._send_with_retry(request, timeout_seconds=seconds_left)
             except TransportError as error:
                 final_labels["outcome"] = error.code

@@ -17,12 +17,12 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
-from django.db import connections, router, transaction
-from django.db.models import Exists, OuterRef
+from django.db import connection, connections, router, transaction
+from django.db.models import Exists, OuterRef, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
-from .._internal.sql import delete_in_batches, insert
+from .._internal.sql import delete_in_batches, fetch, insert, update
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.legal_holds import list_active_holds
@@ -62,6 +62,10 @@ class EndedSession:
     """Those that were kept of the ID Token; empty if they could not be decrypted."""
     revocation_ids: tuple[uuid.UUID, ...]
     """The revocations to try after the commit, most dangerous token first."""
+    leased_revocations: tuple[PendingRevocation, ...] = ()
+    """Those of them whose lease the caller has."""
+    django_session_key: str = field(repr=False)
+    """Of the Django session that was deleted with it; empty if its key could not be decrypted."""
 
 
 def end_session(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime) -> EndedSession | None:
@@ -77,6 +81,7 @@ def end_sessions(
     origin: Origin,
     now: datetime,
     keep_offline_providers: Collection[str] = (),
+    lease_revocations: bool = False,
 ) -> list[EndedSession]:
     """End those of the sessions that are live, each exactly once, and return them.
 
@@ -88,6 +93,7 @@ def end_sessions(
     The number of statements does not depend on the number of sessions.
 
     keep_offline_providers: names of providers whose refresh tokens are deleted here without being revoked.
+    lease_revocations: the caller tries the new revocations at once, after the commit.
     """
     with transaction.atomic():
         sessions = _lock_live_sessions(session_ids)
@@ -100,38 +106,48 @@ def end_sessions(
             _EndingSession(session, session.decrypt_columns(keys=keys), keep_refresh_token=session.pk in offline_ids)
             for session in sessions
         ]
-        scrub_sessions(ids, origin=origin, now=now)
+        events = [event for item in ending for event in item.build_events(reason, origin=origin, now=now)]
+        events += _build_key_alert([item.columns for item in ending], now=now)
+        scrub_sessions(ids, origin=origin, now=now, further_events=events)
         revocations = PendingRevocation.objects
         deferred = revocations.make_due_now(ids, keep_offline_session_ids=offline_ids, now=now)
-        queued = iter(revocations.queue([token for item in ending for token in item.tokens_to_revoke], now=now))
-        events = [event for item in ending for event in item.build_events(reason, origin=origin, now=now)]
-        enqueue_many([*events, *_build_key_alert([item.columns for item in ending], now=now)])
-        OIDCSession.objects.filter(pk__in=ids).update(
-            ended_at=now, end_reason=reason, **dict.fromkeys(ENCRYPTED_COLUMNS)
-        )
+        tokens = [token for item in ending for token in item.tokens_to_revoke]
+        queued = iter(revocations.create_rows(tokens, now=now, is_leased=lease_revocations))
+        changes: dict[str, Any] = {"ended_at": now, "end_reason": reason.value, "refresh_lease_until": None}
+        changes |= dict.fromkeys(ENCRYPTED_COLUMNS)
+        update(OIDCSession, *ids, using=connection.alias, **changes)
         plaintexts = [item.columns.plaintexts for item in ending]
         delete_django_sessions([values["session_key"] for values in plaintexts if "session_key" in values])
-        return [
-            EndedSession(
-                provider=item.session.provider,
-                id_token=item.columns.plaintexts.get("id_token", ""),
-                id_token_claims=json.loads(item.columns.plaintexts.get("id_token_claims", "{}")),
-                revocation_ids=(*islice(queued, len(item.tokens_to_revoke)), *deferred.get(item.session.pk, ())),
+        ended: list[EndedSession] = []
+        for item in ending:
+            rows = tuple(islice(queued, len(item.tokens_to_revoke)))
+            ended.append(
+                EndedSession(
+                    provider=item.session.provider,
+                    id_token=item.columns.plaintexts.get("id_token", ""),
+                    id_token_claims=json.loads(item.columns.plaintexts.get("id_token_claims", "{}")),
+                    revocation_ids=(*(row.pk for row in rows), *deferred.get(item.session.pk, ())),
+                    leased_revocations=rows if lease_revocations else (),
+                    django_session_key=item.columns.plaintexts.get("session_key", ""),
+                )
             )
-            for item in ending
-        ]
+        return ended
 
 
 def _lock_live_sessions(session_ids: Collection[uuid.UUID]) -> list[OIDCSession]:
     """Return those of the sessions that are live; no other transaction can end them until the commit."""
+    using = router.db_for_write(OIDCSession)
+    if connections[using].features.has_select_for_update:
+        return fetch(_build_lock_query, list(dict.fromkeys(session_ids)), using=using)
+    # SQLite locks at the first write, and may refuse that after a read.
     live = OIDCSession.objects.live().filter(pk__in=session_ids)
-    if len(session_ids) > 1 and connections[live.db].features.has_select_for_update:
-        # Ordered, so that two transactions that end some of the same sessions do not deadlock.
-        list(live.order_by("pk").select_for_update().values_list("pk"))
-    # On SQLite the first statement writes: it locks at the first write, and may refuse that after a read.
-    if not live.update(refresh_lease_until=None):
-        return []
-    return list(live.select_related("subject").order_by("pk"))
+    return list(live.select_related("subject").order_by("pk")) if live.update(refresh_lease_until=None) else []
+
+
+def _build_lock_query(*session_ids: uuid.UUID) -> QuerySet[OIDCSession]:
+    # Ordered, so that two transactions that end some of the same sessions do not deadlock.
+    rows = OIDCSession.objects.live().filter(pk__in=session_ids).select_related("subject").order_by("pk")
+    return rows.select_for_update(of=("self",), no_key=True)
 
 
 class _EndingSession:

@@ -18,6 +18,7 @@ from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id, us
 from .activity import TIMES_KEY, SessionActivity, find_live_session, update_session_key, use_checked_user
 from .models import EndReason
 from .refusal_pages import DATABASE_ERRORS, find_outage_response, find_refusal_page
+from .request_logout import log_out
 from .tasks import end_session_and_revoke
 from .timeout_responses import is_passive_request, render_session_ended_response, set_refresh_header
 
@@ -146,12 +147,8 @@ def _check_session(request: HttpRequest, activity: SessionActivity) -> HttpRespo
             reason = activity.timeout_reason
     if not reason:
         return None
-    if activity.session_id is not None:
-        origin = Actor.from_request(request).origin
-        end_session_and_revoke(activity.session_id, EndReason(reason), origin=origin, now=clock.now())
-    auth.logout(request)
+    log_out(request, EndReason(reason))
     request.phi_oidc_timing = None  # type: ignore[attr-defined]
-    activity.session_id, activity.is_ended = None, True
     return render_session_ended_response(request, reason)
 
 

@@ -5,17 +5,18 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 from django.conf import settings
-from django.db import models
-from django.db.models.functions import Least
+from django.db import connections, models, router
+from django.db.models.functions import Coalesce, Least
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
 from .._internal.lease import LeasedQuerySet
+from .._internal.sql import insert
 from ..claims.minimization import list_personal_claims
 from ..crypto.keyring import SymmetricKey
 from ..errors import IDTokenError, KeyRingError, Undecryptable
@@ -263,7 +264,21 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         self, tokens: Iterable["TokenToRevoke"], *, now: datetime, due_at: datetime | None = None
     ) -> tuple[uuid.UUID, ...]:
         """Create a row for each token in one statement; return their ids in order. due_at: None means at once."""
-        rows = []
+        return tuple(row.id for row in self.create_rows(tokens, now=now, due_at=due_at))
+
+    def create_rows(
+        self,
+        tokens: Iterable["TokenToRevoke"],
+        *,
+        now: datetime,
+        due_at: datetime | None = None,
+        is_leased: bool = False,
+    ) -> list["PendingRevocation"]:
+        """Do what `queue` does, and return the rows. is_leased: the caller tries them first, after the commit."""
+        rows: list[PendingRevocation] = []
+        lease: dict[str, Any] = {}
+        if is_leased:
+            lease = {"attempts": 1, "first_attempt_at": now, "lease_until": now + REVOCATION_LEASE}
         for item in tokens:
             hint = item.token.token_type_hint
             is_encrypted = isinstance(item.token, EncryptedToken)
@@ -280,10 +295,12 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
                     token_expires_at=item.access_token_expires_at if hint == "access_token" else None,
                     due_at=due_at or now,
                     created_at=due_at or now,
+                    **lease,
                 )
             )
-        self.bulk_create(rows)
-        return tuple(row.id for row in rows)
+        if rows:
+            insert(rows, using=router.db_for_write(self.model))
+        return rows
 
     def make_due_now(
         self, session_ids: Collection[uuid.UUID], *, keep_offline_session_ids: Collection[uuid.UUID], now: datetime
@@ -312,6 +329,42 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         is_due = models.Q(due_at__lte=now) | models.Q(attempts__gt=0, due_at__gt=now + _MAX_WAIT)
         return self.unleased(now, lease=REVOCATION_LEASE).filter(is_due, status=RevocationStatus.PENDING)
 
+    def at_ready_providers(self, now: datetime) -> Self:
+        """Leave out the providers that have asked for no request before a later time than now (Retry-After)."""
+        waiting = self.model._default_manager.filter(
+            status=RevocationStatus.PENDING, provider_busy_until__gt=now, provider_busy_until__lte=now + _MAX_WAIT
+        )
+        return self.exclude(provider__in=waiting.values("provider"))
+
+    def lease_due(self, *, now: datetime, limit: int | None = None) -> list["PendingRevocation"]:
+        """Acquire the leases of those of these rows that are due, and return them: longest due, then refresh tokens.
+
+        Two statements for any number of rows. Rows that another transaction locks are skipped. Requires: an open
+        transaction, which is committed before the work begins.
+        """
+        rows = list(self.due(now).order_by("due_at", "-token_type_hint", "id").lock(skip_locked=True)[:limit])
+        if rows:
+            first_attempt_at = Least(Coalesce("first_attempt_at", models.Value(now)), models.Value(now))
+            self.model._default_manager.filter(pk__in=[row.pk for row in rows]).update(
+                lease_until=now + REVOCATION_LEASE,
+                attempts=models.F("attempts") + 1,
+                # Not later than now: the clock of the first attempt may have been ahead.
+                first_attempt_at=first_attempt_at,
+            )
+        for row in rows:
+            row.attempts += 1
+            row.first_attempt_at = min(row.first_attempt_at or now, now)
+        return rows
+
+    def lock(self, *, skip_locked: bool = False) -> Self:
+        """Lock the rows until the commit, when they are read. On SQLite, lock the database at once."""
+        features = connections[self.db].features
+        if features.has_select_for_update:
+            return self.select_for_update(skip_locked=skip_locked and features.has_select_for_update_skip_locked)
+        # A write that changes nothing: after a read, SQLite may refuse the first write.
+        self.model._default_manager.filter(pk=uuid.UUID(int=0)).update(lease_until=None)
+        return self.all()
+
 
 class PendingRevocation(models.Model):
     """One token to revoke at the provider. A finished row has no token."""
@@ -339,6 +392,8 @@ class PendingRevocation(models.Model):
     first_attempt_at = models.DateTimeField(_("first attempt at"), null=True)
     """`REVOCATION_GIVE_UP_AFTER` counts from it: without workers or keys, no revocation is abandoned."""
     finished_at = models.DateTimeField(_("finished at"), null=True)
+    provider_busy_until = models.DateTimeField(null=True, editable=False)
+    """From a Retry-After: until then, sweeps send the provider no request for any token."""
     end_job = models.UUIDField(null=True, editable=False)
     """The SessionEndJob that ended the session, for its progress page."""
 
@@ -353,6 +408,11 @@ class PendingRevocation(models.Model):
                 fields=["token_digest"],
                 condition=models.Q(token_digest__isnull=False),
                 name="phi_oidc_revocation_token",
+            ),
+            models.Index(
+                fields=["provider_busy_until"],
+                condition=models.Q(provider_busy_until__isnull=False),
+                name="phi_oidc_revocation_busy",
             ),
             models.Index(
                 fields=["end_job"], condition=models.Q(end_job__isnull=False), name="phi_oidc_revocation_end_job"

@@ -23,7 +23,7 @@ from ..errors import Code, KeyRingError
 from ..oidc.token import ReceivedToken
 from . import end_jobs, expiry, token_revocation
 from .lifecycle import KEY_ALERT_RULE, EndedSession, end_sessions
-from .models import EndReason, OIDCSession
+from .models import EndReason, OIDCSession, PendingRevocation
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -115,7 +115,12 @@ def _end_batch(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
 
 
 def _end_sessions(
-    session_ids: Sequence[uuid.UUID], reason: EndReason, *, origin: Origin, now: datetime
+    session_ids: Sequence[uuid.UUID],
+    reason: EndReason,
+    *,
+    origin: Origin,
+    now: datetime,
+    lease_revocations: bool = False,
 ) -> list[EndedSession]:
     """End the sessions, and in the same transaction erase all claims of accounts that were found to be inactive.
 
@@ -123,11 +128,11 @@ def _end_sessions(
     If the end were committed before the erasure fails, no later run would find these users.
     """
     if reason is not EndReason.USER_INACTIVE:
-        return end_sessions(session_ids, reason, origin=origin, now=now)
+        return end_sessions(session_ids, reason, origin=origin, now=now, lease_revocations=lease_revocations)
     with transaction.atomic():
         users = set(OIDCSession.objects.filter(pk__in=session_ids, user__isnull=False).values_list("user", flat=True))
         lock_subjects_of_users(users)
-        ended = end_sessions(session_ids, reason, origin=origin, now=now)
+        ended = end_sessions(session_ids, reason, origin=origin, now=now, lease_revocations=lease_revocations)
         scrub_inactive_users(users, origin=origin, now=now)
     return ended
 
@@ -141,20 +146,29 @@ def end_session_and_revoke(
 ) -> EndedSession | None:
     """End the session, and revoke its tokens as `revoke_after_commit` does. None: it had already ended."""
     with batch_delivery():
-        ended = next(iter(_end_sessions([session_id], reason, origin=origin, now=now)), None)
-        revoke_after_commit(ended.revocation_ids if ended else ())
+        sessions = _end_sessions([session_id], reason, origin=origin, now=now, lease_revocations=True)
+        ended = sessions[0] if sessions else None
+        if ended:
+            revoke_after_commit(ended.revocation_ids, leased=ended.leased_revocations)
     return ended
 
 
-def revoke_after_commit(revocation_ids: Sequence[uuid.UUID]) -> None:
-    """After the open transaction, if any, try these revocations in order, for up to 2 s. The sweep tries the others."""
+def revoke_after_commit(revocation_ids: Sequence[uuid.UUID], *, leased: Sequence[PendingRevocation] = ()) -> None:
+    """After the open transaction, if any, try these revocations in order, for up to 2 s. The sweep tries the others.
+
+    leased: those of the rows that were created with a lease, in that transaction.
+    """
     if not revocation_ids:
         return
 
     def revoke_inline() -> None:
         give_up_after = conf.revocation_give_up_after()
         token_revocation.attempt_revocations(
-            revocation_ids, now=clock.now(), budget_seconds=INLINE_SECONDS, give_up_after=give_up_after
+            revocation_ids,
+            leased=leased,
+            now=clock.now(),
+            budget_seconds=INLINE_SECONDS,
+            give_up_after=give_up_after,
         )
 
     transaction.on_commit(revoke_inline, robust=True)

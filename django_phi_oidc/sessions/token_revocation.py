@@ -1,16 +1,19 @@
 """Revoke tokens at the provider. Attempts, due times and results are stored in `PendingRevocation`. Spec: RFC 7009."""
 
 import logging
+import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from contextvars import copy_context
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
 from django.db import models, transaction
-from django.db.models.functions import Coalesce, Least
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
@@ -24,16 +27,28 @@ from ..oidc.client_auth import AssertionFreshness
 from ..oidc.remedies import get_remedy
 from ..oidc.revocation import build_revocation_request, process_revocation_response
 from ..oidc.token import ReceivedToken, TokenTypeHint
+from ..provider.call_limit import get_max_background_calls
 from ..provider.registry import get_provider
-from .models import REVOCATION_LEASE, PendingRevocation, RevocationStatus, TokenToRevoke, compute_token_digest
+from .models import (
+    REVOCATION_LEASE,
+    PendingRevocation,
+    PendingRevocationQuerySet,
+    RevocationStatus,
+    TokenToRevoke,
+    compute_token_digest,
+)
 
 logger = logging.getLogger("django_phi_oidc.sessions")
 _MIN_CALL_SECONDS = 0.05
 _CLOCK_DIFFERENCE = timedelta(minutes=1)
 """Between two servers of the portal."""
 LEASE_DURATION = REVOCATION_LEASE
+BATCH_SIZE = 200
+"""Revocations that a sweep leases and saves together."""
+GROWTH = 8
 MIN_ATTEMPTS = 10
 """Before a revocation is abandoned. The time alone decides nothing: the workers may have been down for most of it."""
+_RETRY_FIELDS = ("last_fault", "lease_until", "due_at", "provider_busy_until", "first_attempt_at")
 _FINAL_RESULTS = ("done", "unsupported", "refused")
 _ERROR_CODES = {"done": "", "unsupported": "unsupported_token_type", "retry_slowly": "invalid_client"}
 
@@ -73,25 +88,37 @@ def queue_revocations(
     return PendingRevocation.objects.queue(to_revoke, now=now)
 
 
-def list_due(provider: str, *, now: datetime, limit: int) -> list[uuid.UUID]:
-    """Return the ids of a provider's due revocations, longest due first, a refresh token before its access token."""
-    rows = PendingRevocation.objects.due(now).filter(provider=provider).order_by("due_at", "-token_type_hint", "id")
-    return list(rows.values_list("id", flat=True)[:limit])
-
-
 def attempt_revocations(
-    revocation_ids: Sequence[uuid.UUID], *, now: datetime, budget_seconds: float, give_up_after: timedelta
+    revocation_ids: Sequence[uuid.UUID],
+    *,
+    leased: Sequence[PendingRevocation] = (),
+    now: datetime,
+    budget_seconds: float,
+    give_up_after: timedelta,
 ) -> dict[uuid.UUID, RevocationStatus | None]:
     """Try to revoke these tokens in this order, and store all results with their events together.
 
     Returns the status of each revocation that was leased, which it is not if it is unknown, finished, not due, or
     leased already; None: the budget was used up before. The leases are committed
     first, so two workers never try the same row, and the rows of a killed worker are due again when its leases end.
+    leased: those of the rows that were created with a lease of the caller.
     Requires: budget_seconds below LEASE_DURATION. Raises: RuntimeError inside an open transaction, because the calls
     would keep it open.
     """
-    attempts = _lease_and_call(revocation_ids, now=now, budget_seconds=budget_seconds)
-    return _save_results(attempts, give_up_after=give_up_after)
+    started = time.monotonic()
+    # A lease that may end during the calls, because the caller's transaction took long, is acquired again.
+    ends_at = now + timedelta(seconds=budget_seconds)
+    rows = {row.pk: row for row in leased if row.lease_until and row.lease_until >= ends_at}
+    if unleased := [pk for pk in revocation_ids if pk not in rows]:
+        with transaction.atomic(durable=True):
+            rows |= {row.pk: row for row in PendingRevocation.objects.filter(pk__in=unleased).lease_due(now=now)}
+    attempts: list[_Attempt] = []
+    for row in [rows[pk] for pk in revocation_ids if pk in rows]:
+        seconds_left = budget_seconds - (time.monotonic() - started)
+        has_time = not attempts or seconds_left >= _MIN_CALL_SECONDS
+        result = _revoke_row(row, now=now, timeout_seconds=seconds_left) if has_time else None
+        attempts.append(_Attempt(row=row, result=result, seconds=time.monotonic() - started))
+    return _save_results(attempts, leased_at=now, give_up_after=give_up_after)
 
 
 def retry_due(
@@ -100,62 +127,51 @@ def retry_due(
     budget_seconds: float,
     timeout_seconds: float,
     give_up_after: timedelta,
-    batch_size: int = 100,
+    rows: PendingRevocationQuerySet | None = None,
+    batch_size: int = BATCH_SIZE,
+    report_progress: Callable[[int], None] = lambda tried: None,
 ) -> Counter[RevocationStatus]:
-    """Try due revocations as `attempt_by_provider` does, and count the results. Sweeps may overlap.
+    """Try the due revocations until none is left or the budget is used up, and count the results. Sweeps may overlap.
 
-    A provider whose first revocation becomes due during the sweep is left to the next one.
+    Providers share the time equally, so that none waits for another one: the next batch is for the provider that has
+    used the least time. Its first batch is one token, and each further one has at most GROWTH times as many as the last
+    one tried; at most `get_max_background_calls` requests are sent at once. No request begins after timeout_seconds, or
+    the provider's share of the budget if that is less, and none takes longer than that. A provider that is unavailable
+    or asks to wait is left after that batch: its other revocations stay due. So is one whose first revocation becomes
+    due during the sweep, or that has asked for no request yet.
+
+    rows: only these; None means all. report_progress: called after each batch with the number of attempts.
+    Requires: twice timeout_seconds below LEASE_DURATION. Raises: RuntimeError inside an open transaction.
     """
-
-    def iter_due(provider: str) -> Iterator[uuid.UUID]:
-        tried: set[uuid.UUID] = set()
-        # A batch that was tried stays due only while other workers hold or lock all of it.
-        while not tried.issuperset(pks := list_due(provider, now=clock(), limit=batch_size)):
-            yield from pks
-            tried.update(pks)
-
-    providers = PendingRevocation.objects.due(clock()).order_by("provider").values_list("provider", flat=True)
-    statuses = attempt_by_provider(
-        {provider: iter_due(provider) for provider in providers.distinct()},
-        clock=clock,
-        budget_seconds=budget_seconds,
-        timeout_seconds=timeout_seconds,
-        give_up_after=give_up_after,
-    )
-    return Counter(status for status in statuses if status)
-
-
-def attempt_by_provider(
-    ids_by_provider: Mapping[str, Iterator[uuid.UUID]],
-    *,
-    clock: Callable[[], datetime],
-    budget_seconds: float,
-    timeout_seconds: float,
-    give_up_after: timedelta,
-) -> Iterator[RevocationStatus | None]:
-    """Try these revocations until none is left or the budget is used up; yield each status. None: it was not leased.
-
-    Providers share the time equally, so that none waits for another one: the next attempt is for the provider that has
-    used the least time, with a time-out of its share of the budget at most. A provider that is unavailable is left
-    after that attempt. Its other revocations stay due.
-    """
-    if not ids_by_provider:
-        return
     ends_at = time.monotonic() + budget_seconds
-    timeout_seconds = min(timeout_seconds, budget_seconds / len(ids_by_provider))
-    used_seconds = dict.fromkeys(ids_by_provider, 0.0)
-    while used_seconds and (started := time.monotonic()) < ends_at:
-        provider = min(used_seconds, key=used_seconds.__getitem__)
-        pk = next(ids_by_provider[provider], None)
-        if pk is None:
-            del used_seconds[provider]
-            continue
-        attempts = _lease_and_call([pk], now=clock(), budget_seconds=timeout_seconds)
-        statuses = _save_results(attempts, give_up_after=give_up_after)
-        used_seconds[provider] += time.monotonic() - started
-        if any(attempt.result and attempt.result.is_provider_unavailable for attempt in attempts):
-            del used_seconds[provider]
-        yield statuses.get(pk)
+    rows = PendingRevocation.objects.all() if rows is None else rows
+    due = rows.due(clock()).at_ready_providers(clock())
+    used_seconds = dict.fromkeys(due.order_by("provider").values_list("provider", flat=True).distinct(), 0.0)
+    sizes = dict.fromkeys(used_seconds, 1)
+    timeout_seconds = min(timeout_seconds, budget_seconds / (len(used_seconds) or 1))
+    statuses: Counter[RevocationStatus] = Counter()
+    with ExitStack() as stack:
+        executors = {name: stack.enter_context(ThreadPoolExecutor(_get_max_calls(name))) for name in used_seconds}
+        while used_seconds and (started := time.monotonic()) < ends_at:
+            name = min(used_seconds, key=used_seconds.__getitem__)
+            now = clock()
+            with transaction.atomic(durable=True):
+                leased = rows.filter(provider=name).at_ready_providers(now).lease_due(now=now, limit=sizes[name])
+            attempts = _call_concurrently(leased, executor=executors[name], now=now, timeout_seconds=timeout_seconds)
+            saved = _save_results(attempts, leased_at=now, give_up_after=give_up_after)
+            statuses.update(status for status in saved.values() if status)
+            report_progress(statuses.total())
+            used_seconds[name] += time.monotonic() - started
+            tried = [attempt.result for attempt in attempts if attempt.result]
+            sizes[name] = min(GROWTH * len(tried), batch_size)
+            if not tried or any(result.is_provider_unavailable for result in tried):
+                del used_seconds[name]
+    return statuses
+
+
+def _get_max_calls(provider: str) -> int:
+    declaration = conf.providers().get(provider)
+    return get_max_background_calls(declaration.max_concurrent_calls) if declaration else 1
 
 
 @sensitive_variables("token")
@@ -181,14 +197,13 @@ def delete_finished_revocations(*, before: datetime, now: datetime) -> int:
     return delete_in_batches(created.filter(finished_at__lt=before))
 
 
-def has_provider_failed(revocation_ids: Sequence[uuid.UUID]) -> bool:
+def has_provider_failed(revocations: Sequence[PendingRevocation]) -> bool:
     """Return whether one of these revocations failed because the provider did not answer, or with a server error.
 
     A suspended provider has just not answered other calls.
     """
-    is_down = models.Q(last_fault__startswith="transport_") | models.Q(last_fault__startswith="http_5")
-    is_down |= models.Q(last_fault=Code.PROVIDER_SUSPENDED)
-    return bool(revocation_ids) and PendingRevocation.objects.filter(is_down, pk__in=revocation_ids).exists()
+    faults = [row.last_fault for row in revocations]
+    return any(fault == Code.PROVIDER_SUSPENDED or fault.startswith(("transport_", "http_5")) for fault in faults)
 
 
 def reset_backoff(*, now: datetime, revocation_ids: Sequence[uuid.UUID] | None = None) -> list[uuid.UUID]:
@@ -199,7 +214,7 @@ def reset_backoff(*, now: datetime, revocation_ids: Sequence[uuid.UUID] | None =
     pending = PendingRevocation.objects.filter(status=RevocationStatus.PENDING, created_at__lte=now)
     if revocation_ids is not None:
         pending = pending.filter(pk__in=revocation_ids)
-    pending.update(due_at=now)
+    pending.update(due_at=now, provider_busy_until=None)
     return list(pending.values_list("pk", flat=True))
 
 
@@ -208,34 +223,34 @@ class _Attempt:
     row: PendingRevocation
     """As it was leased."""
     result: RevocationAttemptResult | None
-    """None: the budget was used up before."""
-    done_at: datetime
+    """None: the provider was not asked for this token."""
+    seconds: float
+    """From the lease to the result."""
 
 
-def _lease_and_call(revocation_ids: Sequence[uuid.UUID], *, now: datetime, budget_seconds: float) -> list[_Attempt]:
-    """Lease these revocations, committed, and then call the provider for each; see `attempt_revocations`."""
-    started = time.monotonic()
-    changes = {
-        "attempts": models.F("attempts") + 1,
-        # Not later than now: the clock of the first attempt may have been ahead.
-        "first_attempt_at": Least(Coalesce("first_attempt_at", models.Value(now)), models.Value(now)),
-    }
-    with transaction.atomic(durable=True):
-        due = PendingRevocation.objects.due(now)
-        leased = [pk for pk in revocation_ids if due.acquire_lease(pk, now=now, lease=LEASE_DURATION, **changes)]
-        rows = PendingRevocation.objects.in_bulk(leased)
-    attempts: list[_Attempt] = []
-    for row in map(rows.__getitem__, leased):
-        seconds_left = budget_seconds - (time.monotonic() - started)
-        has_time = not attempts or seconds_left >= _MIN_CALL_SECONDS
-        result = _revoke_row(row, now=now, timeout_seconds=seconds_left) if has_time else None
-        done_at = now + timedelta(seconds=time.monotonic() - started)
-        attempts.append(_Attempt(row=row, result=result, done_at=done_at))
-    return attempts
+def _call_concurrently(
+    rows: Sequence[PendingRevocation], *, executor: Executor, now: datetime, timeout_seconds: float
+) -> list[_Attempt]:
+    """Call the provider for each row in this order. After timeout_seconds, or once it is unavailable, begin no call."""
+    started, is_unavailable, context = time.monotonic(), threading.Event(), copy_context()
+
+    def attempt(row: PendingRevocation) -> _Attempt:
+        result = None
+        is_late = row is not rows[0] and time.monotonic() - started >= timeout_seconds
+        if not is_late and not is_unavailable.is_set():
+            result = _revoke_row(row, now=now, timeout_seconds=timeout_seconds, is_background=True)
+            if result.is_provider_unavailable:
+                is_unavailable.set()
+        return _Attempt(row=row, result=result, seconds=time.monotonic() - started)
+
+    # Each in a copy: the threads have the context of this one, such as the secrets of the task.
+    return list(executor.map(lambda row: context.copy().run(attempt, row), rows))
 
 
 @sensitive_variables()
-def _revoke_row(row: PendingRevocation, *, now: datetime, timeout_seconds: float) -> RevocationAttemptResult:
+def _revoke_row(
+    row: PendingRevocation, *, now: datetime, timeout_seconds: float, is_background: bool = False
+) -> RevocationAttemptResult:
     try:
         token = row.decrypt_token()
     except KeyRingError as error:
@@ -246,14 +261,16 @@ def _revoke_row(row: PendingRevocation, *, now: datetime, timeout_seconds: float
             is_key_missing=error.is_key_missing,
         )
     received = ReceivedToken(token_type_hint=cast(TokenTypeHint, row.token_type_hint), value=token)
-    return revoke_at_provider(received, provider_name=row.provider, now=now, timeout_seconds=timeout_seconds)
+    return revoke_at_provider(
+        received, provider_name=row.provider, now=now, timeout_seconds=timeout_seconds, is_background=is_background
+    )
 
 
 @sensitive_variables()
 def revoke_at_provider(
-    token: ReceivedToken, *, provider_name: str, now: datetime, timeout_seconds: float
+    token: ReceivedToken, *, provider_name: str, now: datetime, timeout_seconds: float, is_background: bool = False
 ) -> RevocationAttemptResult:
-    """Call the revocation endpoint once and return the result. Nothing is stored."""
+    """Call the revocation endpoint once and return the result. Nothing is stored. is_background: see `call_limit`."""
     ends_at = time.monotonic() + timeout_seconds
     try:
         provider = get_provider(provider_name)
@@ -269,6 +286,7 @@ def revoke_at_provider(
             token_type_hint=token.token_type_hint,
             freshness=AssertionFreshness(now=now, jti=randomness.token_b64url(32)),
         )
+        request = replace(request, is_background=is_background)
         response = provider.transport.send(request, timeout_seconds=ends_at - time.monotonic())
     except AccountError as error:
         return RevocationAttemptResult(status=RevocationStatus.PENDING, error_code=error.code, needs_operator=True)
@@ -290,31 +308,32 @@ def revoke_at_provider(
 
 
 def _save_results(
-    attempts: Sequence[_Attempt], *, give_up_after: timedelta
+    attempts: Sequence[_Attempt], *, leased_at: datetime, give_up_after: timedelta
 ) -> dict[uuid.UUID, RevocationStatus | None]:
-    """Commit the results with their events, except for rows that another worker has leased since."""
+    """Commit the results with their events, except for rows that another worker has leased since.
+
+    Rows with the same result and number of attempts are saved together, by one statement or two.
+    """
     statuses: dict[uuid.UUID, RevocationStatus | None] = {}
     if not attempts:
         return statuses
     events: list[NewEvent] = []
     # All results are saved together, when the last attempt has ended.
-    now = attempts[-1].done_at
+    now = leased_at + timedelta(seconds=max(attempt.seconds for attempt in attempts))
+    equal: dict[Any, list[PendingRevocation]] = {}
+    for attempt in attempts:
+        row, result = attempt.row, attempt.result
+        status = _get_new_status(row, result, now=now, give_up_after=give_up_after) if result else None
+        statuses[row.pk] = status
+        equal.setdefault((result, status, row.attempts), []).append(row)
     with transaction.atomic(durable=True):
-        for attempt in attempts:
-            row, result = attempt.row, attempt.result
-            # The number of attempts identifies the lease: each lease increments it.
-            leased = PendingRevocation.objects.filter(pk=row.pk, attempts=row.attempts, status=RevocationStatus.PENDING)
+        for (result, status, _), rows in equal.items():
             if result is None:
-                leased.update(lease_until=None, attempts=models.F("attempts") - 1)
-                statuses[row.pk] = None
+                _filter_leased(rows).update(lease_until=None, attempts=models.F("attempts") - 1)
                 continue
-            status = result.status
-            can_abandon = status is RevocationStatus.PENDING and not result.is_key_missing
-            if can_abandon and _is_abandoned(row, now=now, give_up_after=give_up_after):
-                status = RevocationStatus.ABANDONED
-            statuses[row.pk] = status
-            if leased.update(**_build_changes(row, result, status=status, now=now)):
+            for row in _save_result(rows, result, status=status, now=now):
                 events += _build_attempt_events(row, result, status=status, now=now)
+                row.last_fault = result.fault
         enqueue_many(events)
     for event in events:
         if event.action == Action.ALERT_RAISED:
@@ -322,27 +341,62 @@ def _save_results(
     return statuses
 
 
+def _save_result(
+    rows: Sequence[PendingRevocation], result: RevocationAttemptResult, *, status: RevocationStatus, now: datetime
+) -> list[PendingRevocation]:
+    """Save the result of rows of the same number of attempts; return those that no other worker has leased since."""
+    leased = _filter_leased(rows)
+    if status is RevocationStatus.PENDING:
+        pks = set(leased.order_by("pk").lock().values_list("pk", flat=True))
+        saved = [row for row in rows if row.pk in pks]
+        PendingRevocation.objects.bulk_update([_schedule_retry(row, result, now=now) for row in saved], _RETRY_FIELDS)
+        return saved
+    final = {"status": status, "last_fault": result.fault, "finished_at": now}
+    cleared = dict.fromkeys(("lease_until", "provider_busy_until", "token", "session_token"))
+    count = leased.update(**final, **cleared)
+    if count in (0, len(rows)):
+        return list(rows[:count])
+    pks = set(PendingRevocation.objects.filter(pk__in=[row.pk for row in rows], **final).values_list("pk", flat=True))
+    return [row for row in rows if row.pk in pks]
+
+
+def _filter_leased(rows: Sequence[PendingRevocation]) -> PendingRevocationQuerySet:
+    """Return those of these rows, of the same number of attempts, that no other worker has leased since."""
+    # The number of attempts identifies the lease: each lease increments it.
+    pks = [row.pk for row in rows]
+    return PendingRevocation.objects.filter(pk__in=pks, attempts=rows[0].attempts, status=RevocationStatus.PENDING)
+
+
+def _get_new_status(
+    row: PendingRevocation, result: RevocationAttemptResult, *, now: datetime, give_up_after: timedelta
+) -> RevocationStatus:
+    can_abandon = result.status is RevocationStatus.PENDING and not result.is_key_missing
+    is_abandoned = can_abandon and _is_abandoned(row, now=now, give_up_after=give_up_after)
+    return RevocationStatus.ABANDONED if is_abandoned else result.status
+
+
 def _is_abandoned(row: PendingRevocation, *, now: datetime, give_up_after: timedelta) -> bool:
     waited = now - (row.first_attempt_at or now)
     return row.attempts >= MIN_ATTEMPTS and waited >= give_up_after
 
 
-def _build_changes(
-    row: PendingRevocation, result: RevocationAttemptResult, *, status: RevocationStatus, now: datetime
-) -> dict[str, Any]:
-    changes: dict[str, Any] = {"status": status, "last_fault": result.fault, "lease_until": None}
-    if status is not RevocationStatus.PENDING:
-        return {**changes, "finished_at": now, "token": None, "session_token": None}
-    if result.is_key_missing:
-        # The provider was not asked, so this time does not count.
-        changes["first_attempt_at"] = None
+def _schedule_retry(row: PendingRevocation, result: RevocationAttemptResult, *, now: datetime) -> PendingRevocation:
+    """Return the row with the time of its next attempt."""
     wait = compute_backoff(
         attempts=row.attempts,
         needs_operator=result.needs_operator,
         retry_after=result.retry_after,
         jitter_fraction=int.from_bytes(randomness.token_bytes(4)) / 2**32,
     )
-    return {**changes, "due_at": now + wait}
+    return PendingRevocation(
+        pk=row.pk,
+        last_fault=result.fault,
+        lease_until=None,
+        due_at=now + wait,
+        provider_busy_until=now + result.retry_after if result.retry_after else None,
+        # If the provider was not asked, this time does not count.
+        first_attempt_at=None if result.is_key_missing else row.first_attempt_at,
+    )
 
 
 def _build_attempt_events(

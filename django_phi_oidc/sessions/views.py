@@ -7,7 +7,6 @@ import re
 import time
 
 from django.conf import settings
-from django.contrib import auth
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import render
@@ -21,11 +20,9 @@ from .. import conf
 from .._internal import clock, randomness, request_secrets
 from .._internal.view_decorators import public_view
 from ..access.responses import find_start_url, set_private_headers
-from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
-from .lifecycle import EndedSession
 from .models import EndReason
+from .request_logout import log_out
 from .rp_initiated_logout import EndSessionRequest, build_end_session_request, is_valid_logout_state
-from .tasks import end_session_and_revoke
 from .timeout_responses import PASSIVE_HEADER, get_time_left, render_session_ended_problem
 from .token_revocation import has_provider_failed
 
@@ -53,7 +50,7 @@ class OIDCLogoutView(View):
     def post(self, request: HttpRequest, provider: str = "") -> HttpResponse:
         """provider: in the URL, but ignored, because the session knows its provider."""
         started = time.monotonic()
-        ended = _end_session(request)
+        ended = log_out(request, EndReason.LOGOUT)
         logged_out_url = reverse("oidc_logged_out")
         end_request = ended and build_end_session_request(
             ended.provider,
@@ -65,7 +62,7 @@ class OIDCLogoutView(View):
         )
         response: HttpResponse = HttpResponseRedirect(logged_out_url)
         if end_request:
-            is_unavailable = ended is not None and has_provider_failed(ended.revocation_ids)
+            is_unavailable = ended is not None and has_provider_failed(ended.leased_revocations)
             response = _render_provider_redirect(request, end_request, is_unavailable=is_unavailable)
         response.delete_cookie(
             settings.SESSION_COOKIE_NAME,
@@ -115,20 +112,6 @@ class SessionTimeLeftView(View):
             return render_session_ended_problem("no_session")
         # A step-up sign-in in the meantime has changed the CSRF token.
         return set_private_headers(JsonResponse({**get_time_left(request)._asdict(), "token": get_token(request)}))
-
-
-def _end_session(request: HttpRequest) -> EndedSession | None:
-    session_id = find_oidc_session_id(request.session)
-    ended = None
-    if session_id:
-        origin = Actor.from_request(request).origin
-        ended = end_session_and_revoke(session_id, EndReason.LOGOUT, origin=origin, now=clock.now())
-        # Prevents that the logout signal and the middleware end it again.
-        del request.session[SESSION_KEY]
-        if activity := getattr(request, "phi_oidc_timing", None):
-            activity.is_ended = True
-    auth.logout(request)
-    return ended
 
 
 def _render_provider_redirect(

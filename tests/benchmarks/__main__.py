@@ -44,6 +44,8 @@ from tests.benchmarks.sign_in import report as sign_in_report
 from tests.benchmarks.sign_in.measurement import BEGIN, DURABLE, check_durable, measure
 from tests.benchmarks.startup import report as startup_report
 from tests.benchmarks.startup.process_costs import measure_startup
+from tests.benchmarks.sweep import report as sweep_report
+from tests.benchmarks.sweep.rates import measure_sweep
 from tests.support.postgresql import given_url, throw_away_server
 
 ROUND_TRIPS = (0.0, 0.02)
@@ -56,6 +58,7 @@ OPTIONS = {
 PACKAGES = {
     "sign-in": ("django", "mozilla-django-oidc", "social-auth-app-django", "social-auth-core", "psycopg", "urllib3"),
     "sessions": ("django", "mozilla-django-oidc", "django-auditlog", "psycopg", "urllib3"),
+    "sweep": ("django", "psycopg", "urllib3"),
     "claims": ("django", "psycopg"),
     "guard": ("django",),
     "sealing": ("django", "cryptography", "psycopg"),
@@ -117,6 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--new", type=int, default=10_000, help="events to seal in addition to --sealed")
     parser.add_argument("--claims", type=int, default=2_000_000, help="claims, half of them due; also a tenth of that")
+    parser.add_argument("--sweep", type=int, default=20, help="seconds of each revocation sweep")
+    parser.add_argument("--ended", type=int, default=78_000, help="sessions for the bulk end")
     parser.add_argument("--texts", type=int, default=200_000, help="encrypted texts for the key rotation")
     parser.add_argument("--watched", type=int, default=100_000, help="events for the anomaly rules")
     parser.add_argument("--looked", type=int, default=2_000_000, help="events of the audit log for the pages")
@@ -177,6 +182,18 @@ def _sessions(url: str, options: Namespace) -> PartReport:
         results,
         "Overhead for a request of a signed-in user; a page after half a minute; and a logout.",
     )
+
+
+def _sweep(url: str, options: Namespace) -> PartReport:
+    results = measure_sweep(
+        url=url,
+        round_trips=(0.0, 0.02, 0.1),
+        seconds=options.sweep,
+        logged_out=sweep_report.LOGGED_OUT,
+        ended=options.ended,
+        log=_log,
+    )
+    return PartReport.create(sweep_report, results, "Revocation of tokens by sweeps, and ends of many sessions.")
 
 
 def _claims(url: str, options: Namespace) -> PartReport:
@@ -254,6 +271,7 @@ def _log(line: str) -> None:
 PARTS: Mapping[str, Callable[[str, Namespace], PartReport]] = {
     "sign-in": _sign_in,
     "sessions": _sessions,
+    "sweep": _sweep,
     "claims": _claims,
     "guard": _guard,
     "sealing": _sealing,

@@ -41,5 +41,7 @@ def test_query_uses_the_partial_index(act: Callable[[], None], table: str, index
         # A table without rows would be read completely otherwise, and in the order of the key.
         for option in ("seqscan", "indexscan"):
             cursor.execute(f"SET LOCAL enable_{option} TO off")
+        # It has all live sessions, which costs the same without rows.
+        cursor.execute("DROP INDEX phi_oidc_session_due")
         cursor.execute(f"EXPLAIN {query}")
         assert index in str(cursor.fetchall())

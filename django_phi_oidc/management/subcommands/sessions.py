@@ -34,6 +34,7 @@ from ._output import Output, ProgressLine, format_untrusted, format_value
 from .sessions_foreign import EndedSessions, end_foreign, list_foreign
 
 BATCH_SIZE = 500
+REVOCATION_BATCH_SIZE = 5000
 MAX_LISTED = 1000
 PENDING_NOTICE = "The sweep retries pending revocations; see the audit log for the reasons."
 
@@ -182,21 +183,20 @@ def _preview_end(sessions: QuerySet[OIDCSession], output: Output) -> None:
 
 def _revoke_tokens(revocation_ids: Sequence[uuid.UUID], *, ends_at: float, output: Output) -> None:
     """Attempt these revocations until ends_at. The sweep may attempt some of them too; their rows hold the result."""
-    ids_by_provider: dict[str, list[uuid.UUID]] = {}
-    for start in range(0, len(revocation_ids), BATCH_SIZE):
-        batch = PendingRevocation.objects.filter(pk__in=revocation_ids[start : start + BATCH_SIZE])
-        for provider, pk in batch.order_by("-token_type_hint", "pk").values_list("provider", "pk"):
-            ids_by_provider.setdefault(provider, []).append(pk)
-    statuses = token_revocation.attempt_by_provider(
-        {provider: iter(pks) for provider, pks in ids_by_provider.items()},
-        clock=clock.now,
-        budget_seconds=ends_at - time.monotonic(),
-        timeout_seconds=CALL_SECONDS,
-        give_up_after=conf.revocation_give_up_after(),
-    )
-    with ProgressLine(output, "tokens tried", len(revocation_ids)) as progress:
-        for _ in progress.track(statuses):
-            pass
+    with ProgressLine(output, "tokens tried") as progress:
+        for start in range(0, len(revocation_ids), REVOCATION_BATCH_SIZE):
+
+            def report(tried: int, start: int = start) -> None:
+                progress(start + tried, len(revocation_ids))
+
+            token_revocation.retry_due(
+                rows=PendingRevocation.objects.filter(pk__in=revocation_ids[start : start + REVOCATION_BATCH_SIZE]),
+                clock=clock.now,
+                budget_seconds=max(ends_at - time.monotonic(), 0),
+                timeout_seconds=CALL_SECONDS,
+                give_up_after=conf.revocation_give_up_after(),
+                report_progress=report,
+            )
 
 
 def _retry(options: Options, output: Output) -> None:

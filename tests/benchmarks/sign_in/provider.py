@@ -132,7 +132,7 @@ def _json(value: Any) -> Response:
 
 def listen() -> socket.socket:
     """Return a socket that listens on a free port of the loopback address."""
-    return socket.create_server(("127.0.0.1", 0), backlog=64)
+    return socket.create_server(("127.0.0.1", 0), backlog=128)
 
 
 def serve_portals(listener: socket.socket, provider: Provider, context: ssl.SSLContext) -> None:
@@ -189,13 +189,13 @@ def _read_headers(stream: BinaryIO) -> Headers:
     return headers
 
 
-def main() -> None:
+def main(provider_class: type[Provider] = Provider) -> None:
     """Serve until killed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(sys.argv[1])
     portals, measuring = listen(), listen()
-    provider = Provider(f"https://127.0.0.1:{portals.getsockname()[1]}")
+    provider = provider_class(f"https://127.0.0.1:{portals.getsockname()[1]}")
     threading.Thread(target=serve_portals, args=(portals, provider, context), daemon=True).start()
     print(portals.getsockname()[1], measuring.getsockname()[1], flush=True)
     serve_measuring(measuring, provider)

@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc._internal.sql import count_rows, delete, durable, fetch, has_row, insert, insert_autocommit, update
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.replay.models import UsedIdentifier
+from django_phi_oidc.sessions.models import PendingRevocation
 from django_phi_oidc.subjects.models import PairwiseSubject
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
@@ -143,6 +144,29 @@ def test_fetch_returns_the_rows_of_the_query_set_for_each_parameters_and_in_each
 def test_fetch_of_a_query_set_with_parameters_in_another_order_raises() -> None:
     with pytest.raises(ValueError, match="parameters"):
         fetch(_build_query, ["test", f"{1:064}"], using="default")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_fetch_returns_tuples_for_any_number_of_keys(count: int) -> None:
+    sessions = [uuid.UUID(int=number) for number in range(count)]
+    rows = [PendingRevocation(id=pk, session=pk, due_at=NOW, created_at=NOW) for pk in sessions]
+    PendingRevocation.objects.bulk_create(rows)
+    assert fetch(_build_tuple_query, sessions, using="default") == [(pk, "pending") for pk in sessions]
+    assert fetch(_build_tuple_query, [uuid.UUID(int=9)], using="default") == []
+
+
+def _build_tuple_query(*sessions: uuid.UUID) -> QuerySet[Any]:
+    return PendingRevocation.objects.filter(session__in=sessions).order_by("pk").values_list("session", "status")
+
+
+@pytest.mark.django_db
+def test_update_of_several_rows_is_one_statement() -> None:
+    insert([spent("a"), spent("b"), spent("c")], using="default")
+    with CaptureQueriesContext(connections["default"]) as queries:
+        assert update(UsedIdentifier, "a", "c", using="default", kind="nonce") is True
+    assert statements(queries) == ["UPDATE"]
+    assert [row.kind for row in UsedIdentifier.objects.order_by("digest")] == ["nonce", "state", "nonce"]
 
 
 @pytest.mark.django_db

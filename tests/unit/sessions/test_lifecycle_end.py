@@ -17,7 +17,13 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import CiphertextInvalid, KeyRingError
 from django_phi_oidc.sessions.lifecycle import EndedSession, end_session, end_sessions
-from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
+from django_phi_oidc.sessions.models import (
+    REVOCATION_LEASE,
+    EndReason,
+    OIDCSession,
+    PendingRevocation,
+    RevocationStatus,
+)
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
@@ -114,6 +120,19 @@ def test_end_session_a_second_time_does_nothing(sign_in: Callable[..., SignedIn]
     assert OIDCSession.objects.get().end_reason == "logout"
     assert PendingRevocation.objects.count() == 2
     assert len(events(Action.SESSION_ENDED)) == 1
+
+
+@pytest.mark.parametrize("is_leased", [False, True])
+def test_new_revocations_are_left_to_the_caller_that_leases_them(
+    sign_in: Callable[..., SignedIn], *, is_leased: bool
+) -> None:
+    pk = sign_in().session.pk
+    (ended,) = end_sessions([pk], EndReason.LOGOUT, origin=ORIGIN, now=NOW, lease_revocations=is_leased)
+    assert [row.pk for row in ended.leased_revocations] == (list(ended.revocation_ids) if is_leased else [])
+    due = PendingRevocation.objects.due
+    assert due(NOW).count() == (0 if is_leased else 2)
+    # A process that is killed before its request keeps other workers from it until the lease ends.
+    assert due(NOW + REVOCATION_LEASE).count() == 2
 
 
 def test_end_session_without_refresh_token_queues_the_access_token(sign_in: Callable[..., SignedIn]) -> None:

@@ -13,6 +13,7 @@ from django.conf import settings as django_settings
 from django.db import connections
 from django.http import HttpResponse
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern
 
 from django_phi_oidc import urls
@@ -85,6 +86,26 @@ def test_logout_is_one_event_of_each_kind(op: ScriptedOP, sign_in: Callable[...,
     assert [event.reason for event in events(Action.SESSION_ENDED)] == ["logout"]
     (event,) = events(Action.LOGOUT_COMPLETED)
     assert (event.actor, event.session) == (str(signed_in.user.pk), str(signed_in.session.pk))
+
+
+def test_logout_takes_fourteen_statements_and_two_transactions(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn]
+) -> None:
+    client = sign_in().client()
+    with (
+        CaptureQueriesContext(connections["default"]) as default_queries,
+        CaptureQueriesContext(connections["phi_audit"]) as audit_queries,
+    ):
+        client.post("/oidc/logout/")
+    queries = [[query["sql"] for query in captured] for captured in (default_queries, audit_queries)]
+    statements = [[sql for sql in log if not sql.startswith(("BEGIN", "COMMIT"))] for log in queries]
+    # SQLite takes one more, to lock the session.
+    is_sqlite = connections["default"].vendor == "sqlite"
+    assert [len(part) for part in statements] == [13 + is_sqlite, 1], statements
+    # The end; its results; and what each of these moves to the audit log, without a transaction around it.
+    assert [sum(sql.startswith("BEGIN") for sql in log) for log in queries] == [2, 0], queries
+    assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
+    assert waiting() == 0
 
 
 def fail() -> list[str]:
