@@ -131,10 +131,11 @@ def indexes():
     return sorted(names)
 
 migrate()
+migrate("django_phi_oidc", "0008")
 latest, kept = indexes(), triggers("default")
 migrate("django_phi_oidc", "0007")
 former = indexes()
-migrate()
+migrate("django_phi_oidc", "0008")
 print(json.dumps([latest == indexes(), len(former) - len(latest), kept == triggers("default")]))
 """
     dropped = 5 if vendor(environment) == "postgresql" else 2
