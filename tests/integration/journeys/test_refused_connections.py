@@ -15,7 +15,11 @@ from tests.support.http_browser import Browser, PortalResponse
 from tests.support.portal_fixtures import EVERYTHING, client, declaration, events
 from tests.support.portal_process import portal_process
 
-pytestmark = [pytest.mark.django_db(**EVERYTHING), pytest.mark.postgresql]
+pytestmark = [
+    pytest.mark.django_db(**EVERYTHING),
+    pytest.mark.postgresql,
+    pytest.mark.without_pooler("it limits the connections of a role to the server, and the pooler shares those it has"),
+]
 BROWSERS = 12
 
 

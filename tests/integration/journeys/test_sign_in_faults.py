@@ -192,8 +192,11 @@ def test_keyring_failure_during_a_sign_in_leaves_no_active_token(
     assert op.active_tokens == []
 
 
+REPLACED = pytest.mark.without_pooler("it ends sessions of the server, which the pooler replaces")
+
+
 @pytest.mark.postgresql
-@pytest.mark.parametrize("refused", [True, False], ids=["refused", "accepted"])
+@pytest.mark.parametrize("refused", [True, pytest.param(False, marks=REPLACED)], ids=["refused", "accepted"])
 def test_database_restart_during_the_token_request_leaves_no_active_token(
     refused: bool, op: DemoProvider, browser: Browser
 ) -> None:

@@ -119,6 +119,7 @@ def test_record_without_the_audit_database_raises_and_works_again_afterwards(
 
 
 @pytest.mark.postgresql
+@pytest.mark.without_pooler("it ends a session of the server, which may also be that of the statement")
 @pytest.mark.django_db(transaction=True)
 def test_record_after_a_dropped_connection_raises_once() -> None:
     with connections["phi_audit"].cursor() as cursor:

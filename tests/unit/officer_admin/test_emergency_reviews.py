@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connections
+from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.urls import include, path
 
@@ -297,13 +297,11 @@ def test_events_are_found_by_the_index_of_the_actor(scene: SimpleNamespace, revi
     with CaptureQueriesContext(connection) as queries:
         assert reviewer.client().get(admin_url(row)).status_code == 200
     sql, *_ = [query["sql"] for query in queries if "SELECT" in query["sql"] and "actor" in query["sql"]]
-    with connection.cursor() as cursor:
+    with transaction.atomic(using="phi_audit"), connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            cursor.execute("SET enable_seqscan = off")
+            cursor.execute("SET LOCAL enable_seqscan = off")
         cursor.execute(f"EXPLAIN {'QUERY PLAN ' if connection.vendor == 'sqlite' else ''}{sql}")
         plan = str(cursor.fetchall())
-        if connection.vendor == "postgresql":
-            cursor.execute("RESET enable_seqscan")
     assert "phi_oidc_audit_actor" in plan
 
 

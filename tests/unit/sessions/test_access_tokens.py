@@ -740,6 +740,7 @@ def refresh_threads() -> list[threading.Thread]:
 
 
 @pytest.mark.postgresql
+@pytest.mark.without_pooler("it ends a session of the server, which may also be that of the statement")
 def test_refresh_is_stored_after_a_restart_of_the_database(op: DemoProvider, session: uuid.UUID) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")

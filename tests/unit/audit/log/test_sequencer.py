@@ -424,16 +424,15 @@ def test_many_forged_events_are_all_marked_as_refused() -> None:
     assert AuditUnsealed.objects.filter(refused=True).count() == 1100
 
 
+# In one transaction, because a temporary table belongs to one connection of the server.
 @pytest.mark.postgresql
+@pytest.mark.django_db(databases=["default", "phi_audit"])
 def test_queue_cannot_be_shadowed_by_a_temporary_table() -> None:
     sql("CREATE TEMP TABLE django_phi_oidc_auditunsealed (event_id uuid, refused boolean)")
-    try:
-        events(1)
-        with connections["phi_audit"].cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM public.django_phi_oidc_auditunsealed")
-            assert cursor.fetchone() == (1,)
-    finally:
-        sql("DROP TABLE pg_temp.django_phi_oidc_auditunsealed")
+    events(1)
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM public.django_phi_oidc_auditunsealed")
+        assert cursor.fetchone() == (1,)
 
 
 def test_queue_is_filled_by_the_database_in_the_same_transaction() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import OperationalError, connections
+from django.db import OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -522,13 +522,10 @@ def test_g11_revocation_of_another_server_whose_clock_is_ahead_counts(
 
 
 def test_g11_revoked_token_is_found_by_the_index() -> None:
-    connection = connections["default"]
-    with connection.cursor() as cursor:
+    with transaction.atomic():
         if connection.vendor == "postgresql":
-            cursor.execute("SET enable_seqscan = off")
+            connection.cursor().execute("SET LOCAL enable_seqscan = off")
         plan = PendingRevocation.objects.filter(token_digest="0" * 64, created_at__lte=clock.now()).explain()
-        if connection.vendor == "postgresql":
-            cursor.execute("RESET enable_seqscan")
     assert "phi_oidc_revocation_token" in plan
 
 
