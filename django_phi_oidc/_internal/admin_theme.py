@@ -10,7 +10,17 @@ from django.contrib import admin
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.forms import FileInput
 from django.templatetags.static import static
+from django.utils.translation import gettext_noop
 
+DJANGO_TEXTS = (
+    gettext_noop("- Select an option -"),
+    gettext_noop("Run"),
+    gettext_noop(
+        "Are you sure you want to delete the %(object_name)s “%(escaped_object)s”? All of the following related items"
+        " will be deleted:"
+    ),
+)
+"""Texts on pages of Django 6.1 that it has not translated into every language of this app: our catalogues have them."""
 HAS_UNFOLD = apps.is_installed("unfold")
 
 if TYPE_CHECKING:

@@ -87,7 +87,10 @@ class NamedRow:
 
 
 class AuditedAdmin(ThemedModelAdmin):
-    """Records `access.denied` for refused pages and actions, committed before the response."""
+    """Records `access.denied` for refused pages and actions, committed before the response.
+
+    The title of a page is the name of the model. Django's “Select %s to view” and “View %s” do not inflect it.
+    """
 
     operation_permissions: tuple[tuple[str, str], ...] = ()
     """Operations with the codename of their permission, if it is not Django's: the page of a refusal names it."""
@@ -104,7 +107,8 @@ class AuditedAdmin(ThemedModelAdmin):
         """Show the list, or run an action. Django would not refuse an action without permission, but ignore it."""
         if self._list_denied_actions(request):
             raise PermissionDenied
-        return super().changelist_view(request, extra_context)
+        title = {"title": capfirst(self.opts.verbose_name_plural)}
+        return super().changelist_view(request, {**title, **(extra_context or {})})
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
@@ -112,7 +116,13 @@ class AuditedAdmin(ThemedModelAdmin):
         """Show a row. Django validates the request before it checks permissions, and adds a row for `_saveasnew`."""
         if not self.has_view_or_change_permission(request) or "_saveasnew" in request.POST:
             raise PermissionDenied
-        return super().change_view(request, object_id, form_url, extra_context)
+        title = {"title": capfirst(self.opts.verbose_name)}
+        return super().change_view(request, object_id, form_url, {**title, **(extra_context or {})})
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Begin the title with a capital letter. In some languages it begins with the name of the model."""
+        context["title"] = capfirst(context["title"])
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Confirm and delete a row. The permission check comes first, so that others do not learn what is wrong."""

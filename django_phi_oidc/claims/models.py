@@ -7,8 +7,8 @@ from typing import Any
 from django.apps import apps
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
+from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import gettext_noop
 
 from .._internal import clock
 from ..crypto.retention_keys import join_names, person_key_name
@@ -22,9 +22,36 @@ NO_SESSION = uuid.UUID(int=0)
 """The `StoredClaim.session` of a claim that outlives its session, so that one unique index covers both kinds."""
 
 
+STANDARD_LABELS = (
+    gettext_noop("Address"),
+    gettext_noop("Birthdate"),
+    gettext_noop("Email"),
+    gettext_noop("Email verified"),
+    gettext_noop("Family name"),
+    gettext_noop("Gender"),
+    gettext_noop("Given name"),
+    gettext_noop("Locale"),
+    gettext_noop("Middle name"),
+    gettext_noop("Name"),
+    gettext_noop("Nickname"),
+    gettext_noop("Phone number"),
+    gettext_noop("Phone number verified"),
+    gettext_noop("Picture"),
+    gettext_noop("Preferred username"),
+    gettext_noop("Profile"),
+    gettext_noop("Updated at"),
+    gettext_noop("Website"),
+    gettext_noop("Zoneinfo"),
+)
+"""Labels of the claims of OpenID Connect Core 1.0, section 5.1."""
+
+
 def get_claim_label(name: str) -> str:
-    """Return the name of a claim in words, for example “Phone number”."""
-    return name.replace("_", " ").capitalize()
+    """Return the name of a claim in words, for example “Phone number”, in the language of the page.
+
+    The catalogues of a project can translate the words of its own claims.
+    """
+    return gettext(name.replace("_", " ").capitalize())
 
 
 def get_session_claim_condition(*, is_session_live: bool) -> Q:

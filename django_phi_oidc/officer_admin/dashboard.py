@@ -14,7 +14,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.text import capfirst
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy, ngettext, pgettext
 
 from .._internal import sql
 from ..access.emergency.models import EmergencyAccess
@@ -172,7 +172,7 @@ def create_delivery_tile(*, site_name: str, now: datetime) -> DashboardTile:
     statuses = list_sink_statuses(sinks, now=now)
     label, url = _("Delivery to the SIEM"), find_page_url(site_name, "sinkcursor")
     if not statuses:
-        return DashboardTile(label=label, value=_("None"), note=_("no sink is declared"), url=url)
+        return DashboardTile(label=label, value=pgettext("list", "None"), note=_("no sink is declared"), url=url)
     if faulty := sorted(filter(lambda status: status.needs_action, statuses), key=lambda status: -status.severity):
         note = ", ".join(f"{status.declaration.name}: {STATE_LABELS[status.state]}" for status in faulty)
         return DashboardTile(

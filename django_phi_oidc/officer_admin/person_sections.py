@@ -12,6 +12,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db.models import Q
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 
 from .. import conf
 from ..access.emergency.models import EmergencyAccess
@@ -135,7 +136,9 @@ def _session_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject],
     live = list(sessions.filter(ended_at=None).order_by("-started_at")[:MAX_ROWS])
     rows = []
     for row in [*live, *sessions.exclude(ended_at=None).order_by("-started_at")[: MAX_ROWS - len(live)]]:
-        ended = f"{_format_time(row.ended_at)}: {row.get_end_reason_display()}" if row.ended_at else _("active")
+        ended = pgettext("session", "active")
+        if row.ended_at:
+            ended = f"{_format_time(row.ended_at)}: {row.get_end_reason_display()}"
         started, last_seen = _format_time(row.started_at), _format_time(row.last_seen_at)
         link = _admin_link(get_device_label(row.browser, row.platform), "oidcsession", row.pk)
         rows.append((link, get_provider_label(row.provider), started, last_seen, ended))
@@ -285,7 +288,7 @@ _SECTION_DEFINITIONS: dict[str, _SectionDefinition] = {
     ),
     "roles": (lambda: _("Roles"), lambda: (_("Role"), _("Where it comes from")), _role_rows),
     "sessions": (
-        lambda: _("Sessions"),
+        lambda: pgettext("of a person", "Sessions"),
         lambda: (_("Device"), _("Provider"), _("Since (UTC)"), _("Last seen (UTC)"), _("Ended (UTC)")),
         _session_rows,
     ),

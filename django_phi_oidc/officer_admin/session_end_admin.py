@@ -116,10 +116,6 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
             job.names = names
         return changelist
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        context = {"title": gettext("Requests to end sessions"), **(extra_context or {})}
-        return super().changelist_view(request, context)
-
     @admin.display(description=gettext_lazy("requested by"))
     def requester(self, job: Any) -> str:
         return str(job.names.people.find_actor(job.requested_by) or job.requested_by)

@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, gettext_noop, ngettext
+from django.utils.translation import gettext_lazy, gettext_noop, ngettext, pgettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from .. import conf
@@ -130,7 +130,7 @@ class PairwiseSubjectAdmin(CSVImportMixin, PeopleAdmin, ErrorMessageAdmin):
     def legal_hold(self, row: PairwiseSubject) -> str:
         """Return until when a hold prevents the deletion."""
         if not _is_held(row):
-            return _("None")
+            return pgettext("list", "None")
         if row.held_until and row.held_until.year == MAXYEAR:
             return _("Until it is released: the person cannot be unlinked.")
         return _("Until %(time)s UTC: the person cannot be unlinked.") % {"time": format_utc(row.held_until)}

@@ -2,14 +2,34 @@
 
 import gettext
 import re
+from pathlib import Path
 
+import django
 import pytest
 from babel.messages.catalog import Message
 from django.utils import translation
 
+from django_phi_oidc._internal.admin_theme import DJANGO_TEXTS
+from django_phi_oidc.claims.models import get_claim_label
 from tests.docs.translation.catalogues import LANGUAGES, extract_texts, get_path, is_translated, read_catalogue
 
 PLACEHOLDER = re.compile(r"%\(\w+\)[a-z]|%[a-z]|\{\w*\}|</?\w+[^>]*>")
+SAME_MEANING = {
+    *DJANGO_TEXTS,
+    "All",
+    "Clear all filters",
+    "Email",
+    "Filter",
+    "No, take me back",
+    "Page not found",
+    "Past 7 days",
+    "Permissions",
+    "Show all",
+    "User",
+    "Yes, I’m sure",
+    "user",
+}
+"""Texts of the admin that it translates by other words."""
 Key = tuple[str | tuple[str, ...], str | None]
 
 
@@ -61,3 +81,22 @@ def test_django_finds_the_catalogue(language: str) -> None:
     message = list_messages(language)["This is your own emergency access. Another person must review it.", None]
     with translation.override(language):
         assert translation.gettext(str(message.id)) == message.string != message.id
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_texts_with_another_meaning_in_django_have_a_context(language: str) -> None:
+    """The catalogue of an app that is installed before this one has precedence, as that of the admin."""
+    different = set()
+    for path in Path(django.__file__).parent.glob(f"contrib/*/locale/{language}/LC_MESSAGES/django.mo"):
+        with path.open("rb") as file:
+            catalogue = gettext.GNUTranslations(file)
+        for (text, context), message in list_messages(language).items():
+            if isinstance(text, str) and not context:
+                different |= {text} if catalogue.gettext(text) not in {text, message.string} else set()
+    assert different <= SAME_MEANING
+
+
+def test_labels_of_standard_claims_are_translated() -> None:
+    with translation.override("de"):
+        assert get_claim_label("phone_number") == "Telefonnummer"
+        assert get_claim_label("blood_type") == "Blood type"

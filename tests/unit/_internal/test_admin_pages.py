@@ -87,6 +87,20 @@ def test_each_page_has_its_title_and_complete_markup(patient: Any, member: Any) 
 
 
 @with_rows
+def test_german_titles_of_lists_and_forms_are_correct(patient: Any, member: Any, settings: Any) -> None:
+    """Names of models can begin with an adjective there: a small letter, and an ending that Django does not inflect."""
+    client = member(ROOT)
+    paths = dict(list_paths(admin_rows.furnish(patient, client.user), patient.user))
+    settings.LANGUAGE_CODE = "de"
+    for name, title in {
+        "pendingrevocation_changelist": "Ausstehende Widerrufe",
+        "pendingrevocation_change": "Ausstehender Widerruf",
+        "legalhold_add": "Gesetzliche Aufbewahrung hinzufügen",
+    }.items():
+        assert client.get(paths[name]).context["title"] == title
+
+
+@with_rows
 @pytest.mark.parametrize("name", sorted(name for name in admin_rows.acts() if not name.endswith(":delete_selected")))
 def test_each_page_after_an_action_has_its_title_and_complete_markup(name: str, patient: Any, member: Any) -> None:
     client = member(ROOT)

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
+from html import unescape
 from typing import Any
 from uuid import UUID
 
@@ -133,6 +134,9 @@ def test_delete_unlinks_the_person_and_records_the_administrator(officer: Callab
     client, subject = officer("delete", "view"), person()
     confirm = client.get(f"{LIST}{subject.pk}/delete/").content.decode()
     assert not any(digest[:8] in confirm for digest in SubjectDigest.objects.values_list("digest", flat=True))
+    question = confirm.split("Are you sure", 1)[1].split("</p>")[0]
+    assert f"{subject.user}, {subject.issuer}" in unescape(question)
+    assert str(subject.uuid) not in question
     client.post(f"{LIST}{subject.pk}/delete/", {"post": "yes"})
     assert not PairwiseSubject.objects.exists()
     (event,) = AuditEvent.objects.filter(action="subject.unlinked")

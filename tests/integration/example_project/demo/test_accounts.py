@@ -18,8 +18,8 @@ TITLES = {
     "jonas": "Chart",
     "lena": "You do not have access",
     "otto": "Emergency accesses: review queue",
-    "sara": "Select security alert to change",
-    "hugo": "Select OIDC session to view",
+    "sara": "Security alerts",
+    "hugo": "OIDC sessions",
 }
 
 
