@@ -319,9 +319,9 @@ def test_revocation_of_a_killed_worker_is_retried_only_if_it_was_not_committed(
     current, other = by_hint[first.token_type_hint], by_hint[second.token_type_hint]
     killed_installation = Installation(tmp_path, installation.phi_oidc, installation.broker)
     killed_installation.set_clock(second.due_at)
-    # On PostgreSQL, each statement of a task is a transaction that limits lock waits. So those that select the
-    # providers and the rows that are due are committed before the lease. SQLite needs no transaction for them.
-    lease = 3 if connection.vendor == "postgresql" else 1
+    # On PostgreSQL, each statement of a task is a transaction that limits lock waits. So the one that selects the
+    # providers is committed before the lease. SQLite needs no transaction for it.
+    lease = 2 if connection.vendor == "postgresql" else 1
     kill_at = killed.at.format(lease=lease, result=lease + 1)
     with killed_installation.worker(TEST_KILL_AT=kill_at) as process:
 
