@@ -124,9 +124,9 @@ def extracted() -> set[str]:
 def _of_calls(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and _FUNCTIONS.fullmatch(node.func.id):
-            yield from (
-                each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)
-            )
+            # The first argument of pgettext is the context.
+            texts = node.args[1:] if "pgettext" in node.func.id else node.args
+            yield from (each.value for each in texts if isinstance(each, ast.Constant) and isinstance(each.value, str))
 
 
 def of_django() -> set[str]:
