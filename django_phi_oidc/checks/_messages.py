@@ -6,10 +6,14 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any
 
+from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
 Messages = Iterator[checks.CheckMessage]
+DEBUG_AT_START = settings.DEBUG
+"""DEBUG as the project sets it, because ready() imports this module: Django's test runner turns it off before the
+checks."""
 REGISTERED_CHECKS: defaultdict[tuple[str, bool], list[Callable[..., list[checks.CheckMessage]]]] = defaultdict(list)
 """The checks by tag and `deploy`, of the modules that are imported."""
 

@@ -28,15 +28,13 @@ from ..login.backend import OIDCAuthenticationBackend
 from ..login.local_accounts import BreakGlassBackend
 from ..subjects.account_fields import list_missing_fields
 from ..subjects.email_match import CREATION_FIELD, has_required_fields
-from ._messages import SET_WITNESS_FILE, Messages, error, in_settings, register_check, warning
+from ._messages import DEBUG_AT_START, SET_WITNESS_FILE, Messages, error, in_settings, register_check, warning
 
 UNUSED_BACKEND_HOOKS = (
     *("filter_users_by_claims", "describe_user_by_claims", "get_or_create_user", "verify_claims", "get_userinfo"),
     *("get_token", "verify_token", "get_payload_data", "retrieve_matching_jwk", "store_tokens"),
 )
 METRICS_PACKAGES = {"prometheus": "prometheus_client", "opentelemetry": "opentelemetry.metrics"}
-_DEBUG_AT_START = settings.DEBUG
-"""DEBUG as the project sets it: Django's test runner turns it off before it runs the checks."""
 
 
 _PROVIDER_WARNINGS: tuple[tuple[int, str, Callable[[Any], bool], str], ...] = (
@@ -197,7 +195,7 @@ def _check_provider(provider: ProviderDeclaration) -> Messages:
 
 
 def _is_development() -> bool:
-    return bool(settings.DEBUG or _DEBUG_AT_START)
+    return bool(settings.DEBUG or DEBUG_AT_START)
 
 
 @register_check(Tags.security)
