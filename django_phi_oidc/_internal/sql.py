@@ -252,22 +252,17 @@ def _build_async_commit_clause(keyword: str, connection: Any) -> str:
     return f" {keyword} {_ASYNC_COMMIT_SOURCE}" if is_alone else ""
 
 
-def delete_in_batches(rows: models.QuerySet[Any], *, order: str = "pk", batch_size: int = 1000) -> int:
-    """Delete rows, each batch in its own transaction, and return their number. Several workers share the work.
-
-    order: a column with an index. A batch continues where the last one ended: while an old transaction is open, such as
-    that of a backup, the database would otherwise read all deleted rows again for each batch.
-    """
-    deleted, remaining = 0, rows.order_by(order)
+def delete_in_batches(rows: models.QuerySet[Any], *, batch_size: int = 1000) -> int:
+    """Delete rows, each batch in its own transaction, and return their number. Several workers share the work."""
+    deleted = 0
     while True:
         with transaction.atomic(using=rows.db):
-            batch = list(remaining.select_for_update(skip_locked=True).values_list("pk", order)[:batch_size])
-            if batch:
-                rows.filter(pk__in=[pk for pk, _ in batch]).delete()
-        deleted += len(batch)
-        if len(batch) < batch_size:
+            pks = list(rows.select_for_update(skip_locked=True).values_list("pk", flat=True)[:batch_size])
+            deleted += len(pks)
+            if pks:
+                rows.filter(pk__in=pks).delete()
+        if len(pks) < batch_size:
             return deleted
-        remaining = rows.order_by(order).filter(**{f"{order}__gte": batch[-1][1]})
 
 
 def count_rows(querysets: Sequence[models.QuerySet[Any]], *, limit: int, using: str) -> list[int]:

@@ -61,7 +61,7 @@ def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -
 
 def delete_expired(*, now: datetime, kept_kind: str = "") -> int:
     """Delete the identifiers that are refused for their age at now, except those of a kind; return how many."""
-    return delete_in_batches(UsedIdentifier.objects.filter(until__lt=now).exclude(kind=kept_kind), order="until")
+    return delete_in_batches(UsedIdentifier.objects.filter(until__lt=now).exclude(kind=kept_kind))
 
 
 def _insert(kind: str, identifier: str, expires_at: datetime, *, frame: AbstractContextManager[None]) -> bool:

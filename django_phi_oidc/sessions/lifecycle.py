@@ -238,7 +238,7 @@ def delete_django_sessions(session_keys: Sequence[str]) -> None:
 def delete_ended_sessions(*, before: datetime, now: datetime) -> int:
     """Delete the sessions that ended before that time; return their number. Those of persons on legal hold stay."""
     holds = list_active_holds(now=now).filter(subject=OuterRef("subject"))
-    return delete_in_batches(OIDCSession.objects.filter(~Exists(holds), ended_at__lt=before), order="ended_at")
+    return delete_in_batches(OIDCSession.objects.filter(~Exists(holds), ended_at__lt=before))
 
 
 def find_live_session_with_subject(session_id: uuid.UUID) -> OIDCSession | None:
