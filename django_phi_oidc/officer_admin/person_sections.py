@@ -137,7 +137,7 @@ def _session_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject],
     rows = []
     for row in [*live, *sessions.exclude(ended_at=None).order_by("-started_at")[: MAX_ROWS - len(live)]]:
         ended = pgettext("session", "active")
-        if row.ended_at:
+        if row.ended_at is not None:
             ended = f"{_format_time(row.ended_at)}: {row.get_end_reason_display()}"
         started, last_seen = _format_time(row.started_at), _format_time(row.last_seen_at)
         link = _admin_link(get_device_label(row.browser, row.platform), "oidcsession", row.pk)
