@@ -2,6 +2,7 @@
 
 import uuid
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from django_phi_oidc.anomalies.models import SecurityAlert
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.claims.legal_holds import place_hold, release_hold
+from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.replay.cache import mark_used, was_used
 from django_phi_oidc.replay.models import UsedIdentifier
@@ -97,6 +99,20 @@ def test_spent_identifier_is_deleted_when_it_has_expired() -> None:
     mark_used("state", "value", expires_at=NOW)
     prune_at(NOW)
     assert was_used("state", "value")
+    prune_at(NOW + SECOND)
+    assert not was_used("state", "value")
+
+
+def test_rows_are_deleted_while_the_key_for_the_report_of_interrupted_sign_ins_is_missing(settings: Any) -> None:
+    for kind in ("state", "nonce"):
+        mark_used(kind, "value", expires_at=NOW)
+    keys = settings.PHI_OIDC["KEYS"]
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "KEYS": {**keys, "audit_mac": Path("/nowhere")}}
+    with pytest.raises(KeyMissing):
+        prune_at(NOW + SECOND)
+    assert not was_used("nonce", "value")
+    assert was_used("state", "value"), "it is counted when the key is back"
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "KEYS": keys}
     prune_at(NOW + SECOND)
     assert not was_used("state", "value")
 
