@@ -11,6 +11,7 @@ skipped in a run through PgBouncer.
 
 import os
 import platform
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
@@ -77,6 +78,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     texts = ", ".join(f"{scope}: {text}" for scope, text in SCOPES.items())
     parser.addoption("--scope", choices=list(SCOPES), default="all", help=texts)
     parser.addoption("--without-long", action="store_true", help="leave out the tests that only `make test-all` runs")
+    parser.addoption(
+        "--slow-part",
+        type=_parse_part,
+        default=(0, 1),
+        metavar="I/N",
+        help="of the slow tests only part I of N, from 0",
+    )
+
+
+def _parse_part(text: str) -> tuple[int, int]:
+    part, count = map(int, text.split("/"))
+    if not 0 <= part < count:
+        raise ValueError(text)
+    return part, count
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -112,6 +127,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             is_in_scope = False
         if config.getoption("without_long") and item.nodeid.startswith(LONG):
             is_in_scope = False
+        if _is_slow(item) and not _is_in_part(item, *config.getoption("slow_part")):
+            is_in_scope = False
         (selected if is_in_scope and not _is_for_another_database(item) else deselected).append(item)
     config.stash[DESELECTED] = len(deselected)
     if deselected:
@@ -122,6 +139,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_slow(item: pytest.Item) -> bool:
     """Also tests that need an external program, so that `make test` needs Python and make only."""
     return item.nodeid.startswith(SLOW) or any(item.get_closest_marker(marker) for marker in PARTS)
+
+
+def _is_in_part(item: pytest.Item, part: int, count: int) -> bool:
+    """All values of a parametrized test are in the same part, and a new test does not move the others."""
+    name = item.nodeid.partition("[")[0]
+    return zlib.crc32(name.encode()) % count == part
 
 
 def _is_for_another_database(item: pytest.Item) -> bool:
