@@ -82,6 +82,7 @@ def end_sessions(
     now: datetime,
     keep_offline_providers: Collection[str] = (),
     lease_revocations: bool = False,
+    end_job: uuid.UUID | None = None,
 ) -> list[EndedSession]:
     """End those of the sessions that are live, each exactly once, and return them.
 
@@ -94,6 +95,7 @@ def end_sessions(
 
     keep_offline_providers: names of providers whose refresh tokens are deleted here without being revoked.
     lease_revocations: the caller tries the new revocations at once, after the commit.
+    end_job: the SessionEndJob that ends them, for the progress of its revocations.
     """
     with transaction.atomic():
         sessions = _lock_live_sessions(session_ids)
@@ -110,9 +112,9 @@ def end_sessions(
         events += _build_key_alert([item.columns for item in ending], now=now)
         scrub_sessions(ids, origin=origin, now=now, further_events=events)
         revocations = PendingRevocation.objects
-        deferred = revocations.make_due_now(ids, keep_offline_session_ids=offline_ids, now=now)
+        deferred = revocations.make_due_now(ids, keep_offline_session_ids=offline_ids, now=now, end_job=end_job)
         tokens = [token for item in ending for token in item.tokens_to_revoke]
-        queued = iter(revocations.create_rows(tokens, now=now, is_leased=lease_revocations))
+        queued = iter(revocations.create_rows(tokens, now=now, is_leased=lease_revocations, end_job=end_job))
         changes: dict[str, Any] = {"ended_at": now, "end_reason": reason.value, "refresh_lease_until": None}
         changes |= dict.fromkeys(ENCRYPTED_COLUMNS)
         update(OIDCSession, *ids, using=connection.alias, **changes)

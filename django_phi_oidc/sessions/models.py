@@ -273,8 +273,12 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         now: datetime,
         due_at: datetime | None = None,
         is_leased: bool = False,
+        end_job: uuid.UUID | None = None,
     ) -> list["PendingRevocation"]:
-        """Do what `queue` does, and return the rows. is_leased: the caller tries them first, after the commit."""
+        """Do what `queue` does, and return the rows.
+
+        is_leased: the caller tries them first, after the commit. end_job: the SessionEndJob that ends their sessions.
+        """
         rows: list[PendingRevocation] = []
         lease: dict[str, Any] = {}
         if is_leased:
@@ -295,6 +299,7 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
                     token_expires_at=item.access_token_expires_at if hint == "access_token" else None,
                     due_at=due_at or now,
                     created_at=due_at or now,
+                    end_job=end_job,
                     **lease,
                 )
             )
@@ -303,7 +308,12 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         return rows
 
     def make_due_now(
-        self, session_ids: Collection[uuid.UUID], *, keep_offline_session_ids: Collection[uuid.UUID], now: datetime
+        self,
+        session_ids: Collection[uuid.UUID],
+        *,
+        keep_offline_session_ids: Collection[uuid.UUID],
+        now: datetime,
+        end_job: uuid.UUID | None = None,
     ) -> dict[uuid.UUID | None, list[uuid.UUID]]:
         """Make the later revocations of these sessions due now; return their ids by session, refresh tokens first.
 
@@ -318,7 +328,7 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         for session, pk in later.order_by("-token_type_hint").values_list("session", "pk"):
             ids_by_session.setdefault(session, []).append(pk)
         if ids_by_session:
-            later.update(due_at=now, created_at=Least("created_at", models.Value(now)))
+            later.update(due_at=now, created_at=Least("created_at", models.Value(now)), end_job=end_job)
         return ids_by_session
 
     def due(self, now: datetime) -> Self:
