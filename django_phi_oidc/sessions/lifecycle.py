@@ -42,6 +42,7 @@ from .models import (
     PendingRevocation,
     RevocationStatus,
     TokenToRevoke,
+    compute_token_digest,
     sha256_hex,
 )
 from .sign_in_places import SignInPlace
@@ -86,11 +87,11 @@ def end_sessions(
 ) -> list[EndedSession]:
     """End those of the sessions that are live, each exactly once, and return them.
 
-    One transaction: the rows are ended, their claims are erased, each token is queued for revocation, all encrypted
-    columns are cleared, the events are in the outbox, and the Django sessions are deleted (after the commit if the
-    session engine has no transactions). A token whose key is missing is queued as the ciphertext, and revoked when the
-    key is back. It raises an alert, as a damaged token does, and neither prevents the end. A Django session whose key
-    can't be decrypted is not deleted: the middleware ends it at its next request.
+    One transaction: the rows are ended, their claims are erased, the ciphertext of each token is moved to a revocation,
+    all encrypted columns are cleared, the events are in the outbox, and the Django sessions are deleted (after the
+    commit if the session engine has no transactions). A token whose key is missing is revoked when the key is back. It
+    raises an alert, as a damaged token does, and neither prevents the end. A Django session whose key can't be
+    decrypted is not deleted: the middleware ends it at its next request.
     The number of statements does not depend on the number of sessions.
 
     keep_offline_providers: names of providers whose refresh tokens are deleted here without being revoked.
@@ -201,17 +202,14 @@ def _build_key_alert(columns: Sequence[DecryptedColumns], *, now: datetime) -> I
 
 
 def _iter_tokens_to_revoke(session: OIDCSession, columns: DecryptedColumns) -> Iterator[TokenToRevoke]:
-    """Yield the tokens of a session, encrypted if their key is missing, but not the damaged ones."""
+    """Yield the tokens of a session as they are encrypted, but not the damaged ones."""
     for hint in TOKEN_HINTS:
-        token: ReceivedToken | EncryptedToken
-        if hint in columns.plaintexts:
-            token = ReceivedToken(token_type_hint=hint, value=columns.plaintexts[hint])
-        elif hint in columns.ciphertexts:
-            token = EncryptedToken(token_type_hint=hint, value=columns.ciphertexts[hint])
-        else:
+        plaintext = columns.plaintexts.get(hint)
+        if plaintext is None and hint not in columns.ciphertexts:
             continue
+        digest = compute_token_digest(plaintext) if plaintext and hint == "access_token" else None
         yield TokenToRevoke(
-            token=token,
+            token=EncryptedToken(token_type_hint=hint, value=getattr(session, hint), digest=digest),
             provider=session.provider,
             session_id=session.pk,
             access_token_expires_at=session.access_token_expires_at,
@@ -271,7 +269,7 @@ def renew_session(
     The replaced tokens are revoked when the session ends and not now: a provider may have one grant for a user and
     client, and revokes all its tokens, including the new ones, with the old refresh token (RFC 7009 2.1).
 
-    A replaced token whose key is missing is queued as the ciphertext. It raises an alert, as a damaged token does.
+    A replaced token whose key is missing raises an alert, as a damaged token does.
 
     persist_tokens: False: access and refresh token are not stored, but revoked now. dpop_seed: of the key that the new
     tokens are bound to, or empty. Raises: KeyMissing. Spec: R9.
@@ -284,7 +282,8 @@ def renew_session(
         row = OIDCSession.objects.select_related("subject").get(pk=session_id)
         new = {"refresh_token": tokens.refresh_token, "access_token": tokens.access_token}
         columns = row.decrypt_columns(TOKEN_HINTS, keys=keyring.get_keys("encryption"))
-        replaced = [item for item in _iter_tokens_to_revoke(row, columns) if item.token.value not in new.values()]
+        kept = [hint for hint, value in columns.plaintexts.items() if value in new.values()]
+        replaced = [item for item in _iter_tokens_to_revoke(row, columns) if item.token.token_type_hint not in kept]
         PendingRevocation.objects.queue(replaced, now=now, due_at=row.started_at + conf.absolute_timeout())
         fields = _get_event_fields(row, origin=Origin(), now=now)
         stored = id_token.build_events(**_get_event_fields(row, origin=origin, now=now))
