@@ -36,6 +36,7 @@ from .models import (
     ENCRYPTED_COLUMNS,
     TOKEN_HINTS,
     DecryptedColumns,
+    EncryptedColumnName,
     EncryptedToken,
     EndReason,
     OIDCSession,
@@ -51,6 +52,10 @@ from .token_revocation import queue_revocations
 KEY_ALERT_RULE = "encryption_key_missing"
 """The rule of the alert that a session's columns can't be decrypted because a key is missing."""
 
+_DECRYPTED_COLUMNS: tuple[EncryptedColumnName, ...] = (*TOKEN_HINTS, "session_key")
+"""What each end needs: the digest of the access token, the Django session, and whether a token is damaged."""
+_HINT_COLUMNS: tuple[EncryptedColumnName, ...] = ("id_token", "id_token_claims")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedSession:
@@ -58,9 +63,9 @@ class EndedSession:
 
     provider: str
     id_token: str = field(repr=False)
-    """Only for the `id_token_hint` of a logout; empty if it was not kept."""
+    """For the `id_token_hint` of a LOGOUT, and empty for other reasons or if it was not kept."""
     id_token_claims: Mapping[str, Any] = field(repr=False)
-    """Those that were kept of the ID Token; empty if they could not be decrypted."""
+    """Those that were kept of the ID Token; empty for other reasons or if they could not be decrypted."""
     revocation_ids: tuple[uuid.UUID, ...]
     """The revocations to try after the commit, most dangerous token first."""
     leased_revocations: tuple[PendingRevocation, ...] = ()
@@ -105,8 +110,11 @@ def end_sessions(
         ids = [session.pk for session in sessions]
         offline_ids = {session.pk for session in sessions if session.provider in keep_offline_providers}
         keys = keyring.find_keys("encryption")
+        names = (*_DECRYPTED_COLUMNS, *(_HINT_COLUMNS if reason is EndReason.LOGOUT else ()))
         ending = [
-            _EndingSession(session, session.decrypt_columns(keys=keys), keep_refresh_token=session.pk in offline_ids)
+            _EndingSession(
+                session, session.decrypt_columns(names, keys=keys), keep_refresh_token=session.pk in offline_ids
+            )
             for session in sessions
         ]
         events = [event for item in ending for event in item.build_events(reason, origin=origin, now=now)]

@@ -61,14 +61,17 @@ def audit_table_away() -> Iterator[None]:
             cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_auditevent")
 
 
-def test_end_session_leaves_only_the_tokens_to_revoke(sign_in: Callable[..., SignedIn]) -> None:
+@pytest.mark.parametrize(("reason", "has_hint"), [(EndReason.LOGOUT, True), (EndReason.SESSION_LOST, False)])
+def test_end_session_leaves_only_the_tokens_to_revoke_and_a_logout_its_hint_in_memory(
+    sign_in: Callable[..., SignedIn], reason: EndReason, has_hint: bool
+) -> None:
     signed_in = sign_in()
-    ended = end(signed_in)
+    ended = end(signed_in, reason)
     assert ended is not None
     row = OIDCSession.objects.get()
-    assert (row.ended_at, row.end_reason) == (NOW, "session_lost")
+    assert (row.ended_at, row.end_reason) == (NOW, reason)
     assert (row.access_token, row.refresh_token, row.id_token, row.session_key) == (None, None, None, None)
-    assert ended.id_token == id_token()
+    assert (ended.id_token == id_token(), bool(ended.id_token_claims)) == (has_hint, has_hint)
     queued = [PendingRevocation.objects.get(pk=pk) for pk in ended.revocation_ids]
     assert [(item.token_type_hint, item.decrypt_token()) for item in queued] == [
         ("refresh_token", REFRESH_TOKEN),
@@ -333,7 +336,7 @@ def test_end_session_by_ten_concurrent_callers_ends_it_once(sign_in: Callable[..
 
 
 def test_repr_of_an_ended_session_shows_no_id_token(sign_in: Callable[..., SignedIn]) -> None:
-    ended = end(sign_in())
+    ended = end(sign_in(), EndReason.LOGOUT)
     assert ended is not None
     assert ended.id_token
     assert ended.id_token not in repr(ended)
