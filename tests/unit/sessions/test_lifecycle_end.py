@@ -62,7 +62,7 @@ def audit_table_away() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("reason", "has_hint"), [(EndReason.LOGOUT, True), (EndReason.SESSION_LOST, False)])
-def test_end_session_leaves_only_the_tokens_to_revoke_and_a_logout_its_hint_in_memory(
+def test_end_session_leaves_only_the_tokens_to_revoke(
     sign_in: Callable[..., SignedIn], reason: EndReason, has_hint: bool
 ) -> None:
     signed_in = sign_in()
