@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import lru_cache, partial
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,8 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _ASYNC_COMMIT_SOURCE = "(SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
 """PostgreSQL commits this one statement before it is on disk, if it is a transaction by itself."""
 
+_MIN_COPIED_ROWS = 50
+"""From so many rows on, PostgreSQL reads them by COPY, which takes a third of the time of an INSERT."""
 _MAX_COMPILED_PARAMETERS = 8
 _compiled: dict[Any, tuple[models.QuerySet[Any], Any, str]] = {}
 """The query sets of `fetch` with their compilers, which have no connection, and SQL."""
@@ -114,6 +117,8 @@ def insert(
 ) -> None:
     """Insert rows of one model (at least one), all or none, by one statement unless it has too many parameters.
 
+    On PostgreSQL, many rows are inserted by COPY: the same privilege, triggers and constraints, but no execute wrapper.
+
     unique: columns with a unique index. A stored row with the same values in them gets the new values of the columns
     in replaced; without unique, it is an IntegrityError. The database assigns an automatic key.
     Raises: RowNotStored, and then, outside a transaction, some may be stored.
@@ -125,8 +130,15 @@ def insert(
     frame = transaction.atomic(using=using, savepoint=False) if len(parts) > 1 else nullcontext()
     with frame, connection.cursor() as cursor:
         for part in parts:
-            values = [field.get_db_prep_save(field.pre_save(row, True), connection) for row in part for field in fields]
-            cursor.execute(_build_insert(model, using, len(part), *columns), values)
+            values = [
+                [field.get_db_prep_save(field.pre_save(row, True), connection) for field in fields] for row in part
+            ]
+            if connection.vendor == "postgresql" and len(part) >= _MIN_COPIED_ROWS and not unique:
+                with connection.wrap_database_errors, cursor.copy(_build_copy(model)) as copied:
+                    for value in values:
+                        copied.write_row(value)
+            else:
+                cursor.execute(_build_insert(model, using, len(part), *columns), list(chain.from_iterable(values)))
             require_rows(cursor.rowcount, len(part))
     for row in rows:
         row._state.adding, row._state.db = False, using
@@ -296,6 +308,12 @@ def _build_insert(
         return statement
     sets = ", ".join(f"{quote(column)} = EXCLUDED.{quote(column)}" for column in replaced)
     return f"{statement} ON CONFLICT ({', '.join(map(quote, unique))}) DO UPDATE SET {sets}"
+
+
+@lru_cache(maxsize=64)
+def _build_copy(model: type[models.Model]) -> str:
+    columns = ", ".join(f'"{field.column}"' for field in _list_inserted_fields(model))
+    return f'COPY "{model._meta.db_table}" ({columns}) FROM STDIN'
 
 
 @lru_cache(maxsize=64)

@@ -226,9 +226,7 @@ def _end_and_count(job: SessionEndJob, session_ids: Sequence[uuid.UUID], *, now:
     """Raises: _EndJobLeaseLost, and then nothing is ended."""
     origin = Origin(actor=job.requested_by, client_ip=job.client_ip)
     with transaction.atomic():
-        ended = end_sessions(session_ids, EndReason.ADMINISTRATOR, origin=origin, now=now)
-        revocation_ids = [pk for session in ended for pk in session.revocation_ids]
-        PendingRevocation.objects.filter(pk__in=revocation_ids).update(end_job=job.pk)
+        ended = end_sessions(session_ids, EndReason.ADMINISTRATOR, origin=origin, now=now, end_job=job.pk)
         # Last, so that a reader of the row does not wait for the batch.
         if not _leased(job).update(done=F("done") + len(ended), lease_until=now + LEASE_DURATION):
             raise _EndJobLeaseLost

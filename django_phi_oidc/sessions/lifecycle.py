@@ -36,12 +36,14 @@ from .models import (
     ENCRYPTED_COLUMNS,
     TOKEN_HINTS,
     DecryptedColumns,
+    EncryptedColumnName,
     EncryptedToken,
     EndReason,
     OIDCSession,
     PendingRevocation,
     RevocationStatus,
     TokenToRevoke,
+    compute_token_digest,
     sha256_hex,
 )
 from .sign_in_places import SignInPlace
@@ -50,6 +52,10 @@ from .token_revocation import queue_revocations
 KEY_ALERT_RULE = "encryption_key_missing"
 """The rule of the alert that a session's columns can't be decrypted because a key is missing."""
 
+_DECRYPTED_COLUMNS: tuple[EncryptedColumnName, ...] = (*TOKEN_HINTS, "session_key")
+"""What each end needs: the digest of the access token, the Django session, and whether a token is damaged."""
+_HINT_COLUMNS: tuple[EncryptedColumnName, ...] = ("id_token", "id_token_claims")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedSession:
@@ -57,9 +63,9 @@ class EndedSession:
 
     provider: str
     id_token: str = field(repr=False)
-    """Only for the `id_token_hint` of a logout; empty if it was not kept."""
+    """For the `id_token_hint` of a LOGOUT, and empty for other reasons or if it was not kept."""
     id_token_claims: Mapping[str, Any] = field(repr=False)
-    """Those that were kept of the ID Token; empty if they could not be decrypted."""
+    """Those that were kept of the ID Token; empty for other reasons or if they could not be decrypted."""
     revocation_ids: tuple[uuid.UUID, ...]
     """The revocations to try after the commit, most dangerous token first."""
     leased_revocations: tuple[PendingRevocation, ...] = ()
@@ -82,18 +88,20 @@ def end_sessions(
     now: datetime,
     keep_offline_providers: Collection[str] = (),
     lease_revocations: bool = False,
+    end_job: uuid.UUID | None = None,
 ) -> list[EndedSession]:
     """End those of the sessions that are live, each exactly once, and return them.
 
-    One transaction: the rows are ended, their claims are erased, each token is queued for revocation, all encrypted
-    columns are cleared, the events are in the outbox, and the Django sessions are deleted (after the commit if the
-    session engine has no transactions). A token whose key is missing is queued as the ciphertext, and revoked when the
-    key is back. It raises an alert, as a damaged token does, and neither prevents the end. A Django session whose key
-    can't be decrypted is not deleted: the middleware ends it at its next request.
+    One transaction: the rows are ended, their claims are erased, the ciphertext of each token is moved to a revocation,
+    all encrypted columns are cleared, the events are in the outbox, and the Django sessions are deleted (after the
+    commit if the session engine has no transactions). A token whose key is missing is revoked when the key is back. It
+    raises an alert, as a damaged token does, and neither prevents the end. A Django session whose key can't be
+    decrypted is not deleted: the middleware ends it at its next request.
     The number of statements does not depend on the number of sessions.
 
     keep_offline_providers: names of providers whose refresh tokens are deleted here without being revoked.
     lease_revocations: the caller tries the new revocations at once, after the commit.
+    end_job: the SessionEndJob that ends them, for the progress of its revocations.
     """
     with transaction.atomic():
         sessions = _lock_live_sessions(session_ids)
@@ -102,17 +110,20 @@ def end_sessions(
         ids = [session.pk for session in sessions]
         offline_ids = {session.pk for session in sessions if session.provider in keep_offline_providers}
         keys = keyring.find_keys("encryption")
+        names = (*_DECRYPTED_COLUMNS, *(_HINT_COLUMNS if reason is EndReason.LOGOUT else ()))
         ending = [
-            _EndingSession(session, session.decrypt_columns(keys=keys), keep_refresh_token=session.pk in offline_ids)
+            _EndingSession(
+                session, session.decrypt_columns(names, keys=keys), keep_refresh_token=session.pk in offline_ids
+            )
             for session in sessions
         ]
         events = [event for item in ending for event in item.build_events(reason, origin=origin, now=now)]
         events += _build_key_alert([item.columns for item in ending], now=now)
         scrub_sessions(ids, origin=origin, now=now, further_events=events)
         revocations = PendingRevocation.objects
-        deferred = revocations.make_due_now(ids, keep_offline_session_ids=offline_ids, now=now)
+        deferred = revocations.make_due_now(ids, keep_offline_session_ids=offline_ids, now=now, end_job=end_job)
         tokens = [token for item in ending for token in item.tokens_to_revoke]
-        queued = iter(revocations.create_rows(tokens, now=now, is_leased=lease_revocations))
+        queued = iter(revocations.create_rows(tokens, now=now, is_leased=lease_revocations, end_job=end_job))
         changes: dict[str, Any] = {"ended_at": now, "end_reason": reason.value, "refresh_lease_until": None}
         changes |= dict.fromkeys(ENCRYPTED_COLUMNS)
         update(OIDCSession, *ids, using=connection.alias, **changes)
@@ -199,17 +210,14 @@ def _build_key_alert(columns: Sequence[DecryptedColumns], *, now: datetime) -> I
 
 
 def _iter_tokens_to_revoke(session: OIDCSession, columns: DecryptedColumns) -> Iterator[TokenToRevoke]:
-    """Yield the tokens of a session, encrypted if their key is missing, but not the damaged ones."""
+    """Yield the tokens of a session as they are encrypted, but not the damaged ones."""
     for hint in TOKEN_HINTS:
-        token: ReceivedToken | EncryptedToken
-        if hint in columns.plaintexts:
-            token = ReceivedToken(token_type_hint=hint, value=columns.plaintexts[hint])
-        elif hint in columns.ciphertexts:
-            token = EncryptedToken(token_type_hint=hint, value=columns.ciphertexts[hint])
-        else:
+        plaintext = columns.plaintexts.get(hint)
+        if plaintext is None and hint not in columns.ciphertexts:
             continue
+        digest = compute_token_digest(plaintext) if plaintext and hint == "access_token" else None
         yield TokenToRevoke(
-            token=token,
+            token=EncryptedToken(token_type_hint=hint, value=getattr(session, hint), digest=digest),
             provider=session.provider,
             session_id=session.pk,
             access_token_expires_at=session.access_token_expires_at,
@@ -269,7 +277,7 @@ def renew_session(
     The replaced tokens are revoked when the session ends and not now: a provider may have one grant for a user and
     client, and revokes all its tokens, including the new ones, with the old refresh token (RFC 7009 2.1).
 
-    A replaced token whose key is missing is queued as the ciphertext. It raises an alert, as a damaged token does.
+    A replaced token whose key is missing raises an alert, as a damaged token does.
 
     persist_tokens: False: access and refresh token are not stored, but revoked now. dpop_seed: of the key that the new
     tokens are bound to, or empty. Raises: KeyMissing. Spec: R9.
@@ -282,7 +290,8 @@ def renew_session(
         row = OIDCSession.objects.select_related("subject").get(pk=session_id)
         new = {"refresh_token": tokens.refresh_token, "access_token": tokens.access_token}
         columns = row.decrypt_columns(TOKEN_HINTS, keys=keyring.get_keys("encryption"))
-        replaced = [item for item in _iter_tokens_to_revoke(row, columns) if item.token.value not in new.values()]
+        kept = [hint for hint, value in columns.plaintexts.items() if value in new.values()]
+        replaced = [item for item in _iter_tokens_to_revoke(row, columns) if item.token.token_type_hint not in kept]
         PendingRevocation.objects.queue(replaced, now=now, due_at=row.started_at + conf.absolute_timeout())
         fields = _get_event_fields(row, origin=Origin(), now=now)
         stored = id_token.build_events(**_get_event_fields(row, origin=origin, now=now))

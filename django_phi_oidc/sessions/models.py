@@ -239,11 +239,13 @@ class RevocationStatus(models.TextChoices):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncryptedToken:
-    """A token as it is stored in a column of `OIDCSession`, because its key is missing."""
+    """A token as it is stored in a column of `OIDCSession`."""
 
     token_type_hint: TokenTypeHint
     """Also the name of the column."""
     value: EncryptedText
+    digest: str | None = None
+    """Of an access token: `compute_token_digest`. None: its key is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,28 +275,34 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         now: datetime,
         due_at: datetime | None = None,
         is_leased: bool = False,
+        end_job: uuid.UUID | None = None,
     ) -> list["PendingRevocation"]:
-        """Do what `queue` does, and return the rows. is_leased: the caller tries them first, after the commit."""
+        """Do what `queue` does, and return the rows.
+
+        is_leased: the caller tries them first, after the commit. end_job: the SessionEndJob that ends their sessions.
+        """
         rows: list[PendingRevocation] = []
         lease: dict[str, Any] = {}
         if is_leased:
             lease = {"attempts": 1, "first_attempt_at": now, "lease_until": now + REVOCATION_LEASE}
         for item in tokens:
-            hint = item.token.token_type_hint
-            is_encrypted = isinstance(item.token, EncryptedToken)
-            column = "session_token" if is_encrypted else "token"
-            has_digest = hint == "access_token" and not is_encrypted
+            token, hint = item.token, item.token.token_type_hint
+            if isinstance(token, EncryptedToken):
+                values = {"session_token": token.value, "token_digest": token.digest}
+            else:
+                digest = compute_token_digest(token.value) if hint == "access_token" else None
+                values = {"token": token.value, "token_digest": digest}
             rows.append(
                 self.model(
                     id=randomness.uuid7(now),
                     provider=item.provider,
                     session=item.session_id,
-                    **{column: item.token.value},
                     token_type_hint=hint,
-                    token_digest=compute_token_digest(str(item.token.value)) if has_digest else None,
                     token_expires_at=item.access_token_expires_at if hint == "access_token" else None,
                     due_at=due_at or now,
                     created_at=due_at or now,
+                    end_job=end_job,
+                    **values,
                     **lease,
                 )
             )
@@ -303,7 +311,12 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         return rows
 
     def make_due_now(
-        self, session_ids: Collection[uuid.UUID], *, keep_offline_session_ids: Collection[uuid.UUID], now: datetime
+        self,
+        session_ids: Collection[uuid.UUID],
+        *,
+        keep_offline_session_ids: Collection[uuid.UUID],
+        now: datetime,
+        end_job: uuid.UUID | None = None,
     ) -> dict[uuid.UUID | None, list[uuid.UUID]]:
         """Make the later revocations of these sessions due now; return their ids by session, refresh tokens first.
 
@@ -318,7 +331,7 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         for session, pk in later.order_by("-token_type_hint").values_list("session", "pk"):
             ids_by_session.setdefault(session, []).append(pk)
         if ids_by_session:
-            later.update(due_at=now, created_at=Least("created_at", models.Value(now)))
+            later.update(due_at=now, created_at=Least("created_at", models.Value(now)), end_job=end_job)
         return ids_by_session
 
     def due(self, now: datetime) -> Self:
@@ -377,7 +390,7 @@ class PendingRevocation(models.Model):
     session_token = SealedTextField(
         bind=("token_type_hint", "session"), source_table="django_phi_oidc_oidcsession", null=True
     )
-    """Instead of `token`: the ciphertext from the session's column, whose key was missing when the session ended."""
+    """Instead of `token`: the ciphertext from the session's column, which needs no key to be moved here."""
     token_type_hint = models.CharField(_("token type hint"), max_length=16)
     token_digest = models.CharField(max_length=64, null=True)  # noqa: DJ001 -- every index can leave out NULL
     """Of an access token: `compute_token_digest`. Kept when it is revoked."""

@@ -58,11 +58,10 @@ def list_matching_accounts(term: str) -> list[Any]:
         pass
     # Most projects have no index for names, so they are not compared with a key or a complete user name.
     if not found and subject is None:
-        named = [Q(**{f"{model.USERNAME_FIELD}__startswith": term})]
+        named = Q(**{f"{model.USERNAME_FIELD}__startswith": term})
         if fields := [name for name in NAME_FIELDS if _has_field(model, name)]:
-            named.append(_build_name_condition(fields, term))
-        for condition in named:
-            found.update(users.filter(condition).values_list("pk", flat=True)[: MAX_ACCOUNTS + 1])
+            named |= _build_name_condition(fields, term)
+        found.update(users.filter(named).values_list("pk", flat=True)[: MAX_ACCOUNTS + 1])
     return sorted(found, key=str)[: MAX_ACCOUNTS + 1]
 
 

@@ -163,13 +163,15 @@ def _end_selected(options: Options, output: Output) -> EndedSessions | None:
     ended, revocation_ids = 0, list[uuid.UUID]()
     with ProgressLine(output, "sessions ended") as progress:
         total = live.count() if progress.is_shown else 0
-        # The sessions of one batch have ended before the next one is read.
         session_ids = live.order_by("pk").values_list("pk", flat=True)
-        while batch := list(session_ids[:BATCH_SIZE]):
+        batch = list(session_ids[:BATCH_SIZE])
+        while batch:
             ended_sessions = end_sessions(batch, EndReason.ADMINISTRATOR, origin=current_origin(), now=clock.now())
             ended += len(ended_sessions)
             revocation_ids += [pk for session in ended_sessions for pk in session.revocation_ids]
             progress(ended, total)
+            # Not from the start, where ended sessions are. At the end once more, for ids of servers with a slow clock.
+            batch = list(session_ids.filter(pk__gt=batch[-1])[:BATCH_SIZE]) or list(session_ids[:BATCH_SIZE])
     return ended, revocation_ids
 
 

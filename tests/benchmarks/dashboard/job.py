@@ -106,7 +106,7 @@ def _urls() -> dict[str, str]:
         "by rare purpose": f"{phi_oidc}?purpose=HMARKT",
         "by actor and time": f"{phi_oidc}?actor=7&until={day:%Y-%m-%dT%H:%M}",
         "by person": f"{phi_oidc}?person=7,{hashlib.md5(b'7').hexdigest()}",
-        "search for an actor": f"{phi_oidc}?search=0",
+        "search for a name": f"{phi_oidc}?search=Person+77",
         "search for a UUID": f"{phi_oidc}?search={deep}",
         "overview": "/admin/",
         "overview, 7 days": "/admin/?period=7d",

@@ -7,7 +7,7 @@ from typing import Any
 from tests.benchmarks.dashboard.page_times import PageCost
 
 MOST_MS = 60.0
-MOST_QUERIES = {"search for an actor": 10}
+MOST_QUERIES = {"search for a name": 10}
 """A search by name also looks for accounts."""
 MOST_QUERIES_OF_A_LIST = 8
 DEEP = 1.5

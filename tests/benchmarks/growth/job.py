@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
+from secrets import token_urlsafe
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -89,7 +90,7 @@ def backchannel() -> dict[str, Any]:
     )
     keys = import_module("django_phi_oidc.crypto.keyring").get_keys("subject")
     origin, issuer = import_module("django_phi_oidc.audit.events").Origin(), _population().ISSUER
-    token = tokens.LogoutToken(iss=issuer, sub=_PERSON, sid="", jti="1", valid_until=_now())
+    token = tokens.LogoutToken(iss=issuer, sub=_PERSON, sid="", jti=token_urlsafe(16), valid_until=_now())
     end = partial(views.process_logout_token, token, provider="default", origin=origin, now=_now())
     user = get_user_model()._default_manager.get(username=_PERSON).pk
     floor = f"UPDATE {SESSION} SET ended_at = now(), access_token = NULL WHERE user_id = {user:d}"

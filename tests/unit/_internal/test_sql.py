@@ -12,7 +12,17 @@ from django.db.models import QuerySet
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc._internal.sql import count_rows, delete, durable, fetch, has_row, insert, insert_autocommit, update
+from django_phi_oidc._internal.sql import (
+    RowNotStored,
+    count_rows,
+    delete,
+    durable,
+    fetch,
+    has_row,
+    insert,
+    insert_autocommit,
+    update,
+)
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.sessions.models import PendingRevocation
@@ -91,6 +101,58 @@ def test_insert_of_too_many_parameters_inserts_all_or_none(monkeypatch: pytest.M
     with pytest.raises(IntegrityError):
         insert([spent(str(number)) for number in (5, 6, 7, 0)], using="default")
     assert sorted(UsedIdentifier.objects.values_list("digest", flat=True)) == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_insert_of_many_rows_is_one_copy_and_the_rows_read_back_equal() -> None:
+    texts = ["a\tb\\n\nc", "\\N", "", 'é"{,}']
+    rows = [
+        PendingRevocation(
+            id=uuid.UUID(int=number),
+            provider=texts[number % len(texts)],
+            session=uuid.UUID(int=number) if number % 2 else None,
+            token_type_hint="access_token",
+            attempts=number,
+            due_at=NOW,
+            created_at=NOW + timedelta(microseconds=number),
+        )
+        for number in range(50)
+    ]
+    names = ("id", "provider", "session", "status", "attempts", "lease_until", "created_at")
+    for count, statement in ((49, "INSERT"), (50, "COPY")):
+        PendingRevocation.objects.all().delete()
+        with CaptureQueriesContext(connections["default"]) as queries:
+            insert(rows[:count], using="default")
+        assert statements(queries) == [statement]
+        stored = list(PendingRevocation.objects.order_by("id").values_list(*names))
+        assert stored == [tuple(getattr(row, name) for name in names) for row in rows[:count]]
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_copy_of_rows_that_are_refused_stores_none() -> None:
+    many = [spent(str(number)) for number in range(60)]
+    for row, error in ((spent("7"), IntegrityError), (spent("a\0b"), DataError), (spent("x" * 65), DataError)):
+        with pytest.raises(error):
+            insert([*many, row], using="default")
+        assert not UsedIdentifier.objects.exists()
+    insert(many, using="default", unique=["digest"], replaced=["until"])
+    insert([spent("7"), *many[8:]], using="default", unique=["digest"], replaced=["until"])
+    assert UsedIdentifier.objects.count() == 60
+    with connections["default"].cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+            " CREATE TRIGGER drop_row BEFORE INSERT ON django_phi_oidc_usedidentifier"
+            " FOR EACH ROW WHEN (NEW.digest = 'dropped') EXECUTE FUNCTION drop_row()"
+        )
+    try:
+        with pytest.raises(RowNotStored), transaction.atomic():
+            insert([spent(f"new {number}") for number in range(60)] + [spent("dropped")], using="default")
+    finally:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("DROP FUNCTION drop_row CASCADE")
+    assert UsedIdentifier.objects.count() == 60
 
 
 @pytest.mark.django_db(transaction=True)

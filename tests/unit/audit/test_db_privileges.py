@@ -11,11 +11,14 @@ from django.core import checks
 from django.core.management import call_command
 from django.db import DatabaseError, connections, transaction
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.audit.db_privileges import grant_statements, is_single_database, list_excess_privileges
+from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.log.findings import VerificationSummary
 from django_phi_oidc.audit.log.verifier import verify_log
-from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
+from django_phi_oidc.audit.models import AuditEvent, AuditLeaf, AuditUnsealed
+from django_phi_oidc.audit.recorder import record_many
 from tests.support.audit_log import KEY, NOW, events, seal_now, sealed
 from tests.support.audit_tampering import QUEUE, TABLES, sql
 from tests.support.backups import run_client
@@ -80,6 +83,15 @@ def test_documented_roles_can_log_in_and_have_only_their_privileges() -> None:
         for role in (writer, sealer):
             sql(f"DROP OWNED BY {role}")
             sql(f"DROP ROLE {role}")
+
+
+def test_writer_role_writes_many_events_at_once(as_role: AsRole) -> None:
+    new = [NewEvent(Action.LOGIN_SUCCEEDED, Origin(), NOW) for _ in range(200)]
+    with as_role(), CaptureQueriesContext(connections["phi_audit"]) as queries:
+        ids = record_many(new)
+    assert [query["sql"].split()[0] for query in queries] == ["COPY"]
+    assert set(AuditEvent.objects.values_list("id", flat=True)) == set(ids)
+    assert AuditUnsealed.objects.count() == 200
 
 
 def test_writer_role_writes_sealer_role_seals_and_both_verify(as_role: AsRole) -> None:

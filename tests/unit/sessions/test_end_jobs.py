@@ -22,6 +22,7 @@ from django_phi_oidc import schedule
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.sql import limit_lock_waits
 from django_phi_oidc.audit.events import Origin, parse_detail
+from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions import end_jobs
 from django_phi_oidc.sessions.end_jobs import (
     LEASE_DURATION,
@@ -34,7 +35,7 @@ from django_phi_oidc.sessions.end_jobs import (
     run_job,
     start_bulk_end,
 )
-from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, SessionEndJob
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, SessionEndJob, TokenToRevoke
 from django_phi_oidc.sessions.tasks import run_session_end_jobs, sweep_revocations
 from django_phi_oidc.tasks import drain_outbox, prune
 from tests.support.celery_worker import eventually, worker
@@ -140,6 +141,16 @@ def test_tokens_are_revoked_by_the_sweep_and_counted(op: ScriptedOP, sign_in: Si
     later(timedelta(hours=1))
     sweep_revocations()
     assert get_token_progress(job) == TokenProgress(revoked=4)
+
+
+def test_tokens_from_before_a_renewal_count_for_the_job_that_ends_the_session(op: ScriptedOP, sign_in: SignIn) -> None:
+    replaced = ReceivedToken(token_type_hint="refresh_token", value="replaced")
+    for signed_in in (sign_in(), sign_in()):
+        token = TokenToRevoke(token=replaced, provider="default", session_id=signed_in.session.pk)
+        PendingRevocation.objects.queue([token], now=NOW, due_at=NOW + timedelta(hours=8))
+    job = start(SessionSelection(session_ids=[str(signed_in.session.pk)]))
+    run_session_end_jobs()
+    assert (len(live()), get_token_progress(job)) == (1, TokenProgress(waiting=3))
 
 
 def test_budget_leaves_the_rest_to_the_next_run(op: ScriptedOP, sign_in: SignIn, small_batches: None) -> None:

@@ -11,11 +11,13 @@ from django.db import DatabaseError, connection, connections, transaction
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import CiphertextInvalid, KeyRingError
+from django_phi_oidc.key_rotation.encryption_keys import list_encrypted_columns, reencrypt
 from django_phi_oidc.sessions.lifecycle import EndedSession, end_session, end_sessions
 from django_phi_oidc.sessions.models import (
     REVOCATION_LEASE,
@@ -23,12 +25,15 @@ from django_phi_oidc.sessions.models import (
     OIDCSession,
     PendingRevocation,
     RevocationStatus,
+    compute_token_digest,
 )
+from django_phi_oidc.sessions.tasks import sweep_revocations
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
     NOW,
     REFRESH_TOKEN,
+    ScriptedOP,
     SignedIn,
     django_session_exists,
     events,
@@ -45,10 +50,6 @@ def end(signed_in: SignedIn, reason: EndReason = EndReason.SESSION_LOST) -> Ende
     return end_session(signed_in.session.pk, reason, origin=ORIGIN, now=NOW)
 
 
-def token_of(row: PendingRevocation) -> str | None:
-    return PendingRevocation._meta.get_field("token").decrypt(row)
-
-
 @contextmanager
 def audit_table_away() -> Iterator[None]:
     with connections["phi_audit"].cursor() as cursor:
@@ -60,16 +61,19 @@ def audit_table_away() -> Iterator[None]:
             cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_auditevent")
 
 
-def test_end_session_leaves_only_the_tokens_to_revoke(sign_in: Callable[..., SignedIn]) -> None:
+@pytest.mark.parametrize(("reason", "has_hint"), [(EndReason.LOGOUT, True), (EndReason.SESSION_LOST, False)])
+def test_end_session_leaves_only_the_tokens_to_revoke(
+    sign_in: Callable[..., SignedIn], reason: EndReason, has_hint: bool
+) -> None:
     signed_in = sign_in()
-    ended = end(signed_in)
+    ended = end(signed_in, reason)
     assert ended is not None
     row = OIDCSession.objects.get()
-    assert (row.ended_at, row.end_reason) == (NOW, "session_lost")
+    assert (row.ended_at, row.end_reason) == (NOW, reason)
     assert (row.access_token, row.refresh_token, row.id_token, row.session_key) == (None, None, None, None)
-    assert ended.id_token == id_token()
+    assert (ended.id_token == id_token(), bool(ended.id_token_claims)) == (has_hint, has_hint)
     queued = [PendingRevocation.objects.get(pk=pk) for pk in ended.revocation_ids]
-    assert [(item.token_type_hint, token_of(item)) for item in queued] == [
+    assert [(item.token_type_hint, item.decrypt_token()) for item in queued] == [
         ("refresh_token", REFRESH_TOKEN),
         ("access_token", ACCESS_TOKEN),
     ]
@@ -180,6 +184,29 @@ def test_end_session_without_the_audit_database_delivers_its_event_later(
 
 def fail() -> list[str]:
     raise ConnectionError("the key service is sealed")
+
+
+def test_tokens_are_moved_as_ciphertexts_and_revoked_after_a_rotation_of_their_key(
+    sign_in: Callable[..., SignedIn], op: ScriptedOP, settings: Any
+) -> None:
+    before = OIDCSession.objects.get(pk=sign_in().session.pk)
+    end_sessions([before.pk], EndReason.ADMINISTRATOR, origin=ORIGIN, now=NOW)
+    moved = {row.token_type_hint: row for row in PendingRevocation.objects.all()}
+    assert {hint: row.session_token.ciphertext for hint, row in moved.items()} == {
+        hint: getattr(before, hint).ciphertext for hint in ("refresh_token", "access_token")
+    }
+    assert moved["access_token"].token_digest == compute_token_digest(ACCESS_TOKEN)
+    old, new = settings.PHI_OIDC["KEYS"]["encryption"], keyring.generate_key()
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [new, *old]})
+    keys = keyring.get_keys("encryption")
+    columns = [column for column in list_encrypted_columns() if column.field.model is PendingRevocation]
+    assert sum(reencrypt(column, keys=keys).reencrypted for column in columns) == 2
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": [new]})
+    with clock.override_clock(lambda: NOW):
+        sweep_revocations()
+    assert sorted(request["token"] for request in op.asked) == sorted([ACCESS_TOKEN, REFRESH_TOKEN])
+    rows = PendingRevocation.objects.values_list("status", "token", "session_token")
+    assert set(rows) == {(RevocationStatus.DONE, None, None)}
 
 
 MISSING_KEYS = {"callable fails": fail, "empty list": [], "other keys": [keyring.generate_key()]}
@@ -309,7 +336,7 @@ def test_end_session_by_ten_concurrent_callers_ends_it_once(sign_in: Callable[..
 
 
 def test_repr_of_an_ended_session_shows_no_id_token(sign_in: Callable[..., SignedIn]) -> None:
-    ended = end(sign_in())
+    ended = end(sign_in(), EndReason.LOGOUT)
     assert ended is not None
     assert ended.id_token
     assert ended.id_token not in repr(ended)

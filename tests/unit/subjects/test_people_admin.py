@@ -215,6 +215,8 @@ def test_search_compares_the_user_name_so_that_its_index_is_used() -> None:
     make_person(username="amina-1")
     with CaptureQueriesContext(connection) as queries:
         assert len(list_matching_accounts("amina-")) == 1
+    # One for a complete user name, one for the beginning of any name.
+    assert len(queries) == 2
     assert all("%amina" not in query["sql"] for query in queries)
     assert all("LIMIT" in query["sql"] for query in queries if "LIKE" in query["sql"])
 

@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from io import StringIO
 
@@ -11,11 +11,13 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.core.management import CommandError, call_command
-from django.db import connections
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.operators import find_operator_actor
+from django_phi_oidc.management.subcommands import sessions
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
@@ -183,6 +185,29 @@ def test_end_all_ends_all_sessions_and_shows_progress(op: ScriptedOP, sign_in: C
     assert {(event.reason, event.actor) for event in events("session.ended")} == {
         ("administrator", find_operator_actor())
     }
+
+
+def test_end_all_reads_each_session_once_and_ends_one_that_starts_meanwhile(
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "BATCH_SIZE", 2)
+    for _ in range(6):
+        sign_in()
+    now, lowest = clock.now(), uuid.UUID(int=1)
+
+    def start_another() -> datetime:
+        if OIDCSession.objects.live().count() == 4:
+            # Of a server whose clock is slow: its id is before those that have ended.
+            OIDCSession.objects.get_or_create(id=lowest, provider="default", started_at=now, last_seen_at=now)
+        return now
+
+    with clock.override_clock(start_another), CaptureQueriesContext(connection) as queries:
+        assert run("end", "--all", "--yes") == "7 sessions ended, 12 of 12 tokens revoked."
+    assert not OIDCSession.objects.live().exists()
+    statements = [query["sql"] for query in queries if query["sql"].endswith(" LIMIT 2")]
+    reads = [statement.partition(" WHERE ")[2] for statement in statements if 'FROM "django_phi_oidc_oidc' in statement]
+    # The first read, three after a batch, and two from the start again, the last of which finds none.
+    assert [" > " in condition for condition in reads] == [False, True, True, True, False, True, False]
 
 
 def test_end_without_time_leaves_the_tokens_to_the_sweep(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
