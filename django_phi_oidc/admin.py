@@ -3,7 +3,7 @@
 # ruff: noqa: PLC0414 -- explicit re-exports
 from django.contrib import admin
 
-from ._internal.admin_theme import install_theme_styles
+from ._internal.admin_theme import install_script_texts, install_theme_styles
 from .anomalies.admin import AlertMuteAdmin as AlertMuteAdmin
 from .anomalies.admin import SecurityAlertAdmin as SecurityAlertAdmin
 from .claims.admin import LegalHoldAdmin as LegalHoldAdmin
@@ -28,4 +28,5 @@ install_dashboard(admin.site)
 use_oidc_login(admin.site)
 install_person_pages(admin.site)
 install_reference_page(admin.site)
+install_script_texts(admin.site)
 install_theme_styles(admin.site)

@@ -20,7 +20,7 @@ def format_utc(moment: datetime | None) -> str:
 
 def keep_dates_together(text: str) -> SafeString:
     """Return the text as HTML in which no line ends inside a date."""
-    html = _DATE.sub(r'<span class="nowrap">\g<0></span>', escape(text))
+    html = _DATE.sub(r'<span class="nowrap date">\g<0></span>', escape(text))
     return mark_safe(html)  # noqa: S308 -- escaped
 
 

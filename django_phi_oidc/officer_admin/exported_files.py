@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .._internal import clock
+from .._internal.admin_theme import ThemedFileInput
 from ..audit.events import Action, NewEvent
 from ..audit.filters import EventFiltersForm
 from ..audit.log.signing_keys import get_public_keys
@@ -37,7 +38,7 @@ class ExportedFileForm(forms.Form):
     file = forms.FileField(
         label=gettext_lazy("File"),
         help_text=gettext_lazy("An export in the format “JSON lines as sealed”. Other formats cannot be verified."),
-        widget=forms.FileInput(attrs={"accept": ".jsonl"}),
+        widget=ThemedFileInput(attrs={"accept": ".jsonl"}),
     )
 
     def clean_file(self) -> BinaryIO:

@@ -192,7 +192,7 @@ class InvitationForm(forms.ModelForm):  # type: ignore[type-arg]  # as above
     provider = forms.ChoiceField(
         label=gettext_lazy("Provider"),
         choices=_list_invitation_providers,
-        help_text=gettext_lazy("Providers with the provisioning invitation."),
+        help_text=gettext_lazy("Providers whose first sign-in requires an activation code."),
     )
 
     class Meta:

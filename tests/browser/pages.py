@@ -1,5 +1,6 @@
 """Operations on pages of the admin that several tests need."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,13 @@ from typing import Any
 from django.test import Client
 
 Browse = Callable[[Client], Any]
+_LIST_SCROLLS = """() => {
+  let node = document.querySelector("#result_list");
+  while ((node = node?.parentElement)) {
+    if (/auto|scroll/.test(getComputedStyle(node).overflowX) && node.scrollWidth > node.clientWidth) return true;
+  }
+  return false;
+}"""
 
 
 def fits_window(page: Any) -> bool:
@@ -14,14 +22,33 @@ def fits_window(page: Any) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
 
 
-def run_action(page: Any, model: str, action: str, row: Any = None) -> None:
-    """Select one row of a change list, by default all rows, run the action, and confirm it."""
+def read_message(page: Any, text: str) -> str:
+    """Wait for a message that contains the text, in the markup of any theme, and return the whole message."""
+    message = page.get_by_role("listitem").filter(has_text=text).first
+    message.wait_for()
+    return str(message.inner_text())
+
+
+def list_scrolls(page: Any) -> bool:
+    """Return whether the table of a change list is wider than its frame: a column is cut off."""
+    return bool(page.evaluate(_LIST_SCROLLS))
+
+
+def open_list_above(page: Any, *titles: str) -> None:
+    """Click the link to a list in the path at the top. titles: of the list, or of its model, which some themes name."""
+    link = page.locator(".breadcrumbs a, #header-inner a").filter(has_text=re.compile("|".join(titles))).first
+    # Outside of the window in a narrow header of django-unfold.
+    link.dispatch_event("click")
+
+
+def run_action(page: Any, model: str, action: str, message: str, row: Any = None) -> None:
+    """Select one row of a change list, by default all rows, run the action, confirm it, and wait for its message."""
     page.goto(f"/admin/django_phi_oidc/{model}/")
     page.locator("#action-toggle" if row is None else f"tbody input[value='{row}']").check()
     page.select_option("select[name=action]", action)
     page.click("button[name=index]")
     page.click("#content input[type=submit]")
-    page.wait_for_selector(".messagelist")
+    read_message(page, message)
 
 
 def submit(page: Any, path: str = "") -> None:

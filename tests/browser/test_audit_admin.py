@@ -13,7 +13,7 @@ from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.log.bundle import verify_inclusion_bundle
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent
 from django_phi_oidc.audit_exports.models import TrailJob
-from tests.browser.pages import fits_window
+from tests.browser.pages import fits_window, open_list_above
 from tests.support.accessibility import faults
 from tests.support.audit_log import KEY, NOW, events, sealed
 from tests.support.officers import create_account
@@ -59,7 +59,8 @@ def test_event_is_found_by_filters_and_its_proof_is_downloaded(superuser_page: A
     # With the event of the superuser.
     superuser_page.click("text=151 events")
     assert superuser_page.inner_text("pre").startswith("phi-oidc-audit\n151\n")
-    superuser_page.click("nav >> text=Checkpoints of the audit log")
+    open_list_above(superuser_page, "Checkpoints of the audit log", "Audit checkpoints")
+    superuser_page.wait_for_url("**/auditcheckpoint/")
     assert superuser_page.locator(".trail tbody tr").count() == 2
     assert fits_window(superuser_page)
     pages = [json.loads(event.detail)["page"] for event in AuditEvent.objects.filter(action="audit.viewed")]

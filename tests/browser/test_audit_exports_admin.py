@@ -10,7 +10,7 @@ from django_phi_oidc.audit.events import Action, parse_event
 from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.audit_exports.tasks import work_trail_jobs
 from django_phi_oidc.officer_admin import trail_jobs
-from tests.browser.pages import fits_window
+from tests.browser.pages import fits_window, open_list_above, read_message
 from tests.support.accessibility import faults
 from tests.support.audit_log import NOW, PEM, events, sealed
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -62,14 +62,14 @@ def test_filtered_events_are_exported_directly_or_by_a_worker(
     many = download(superuser_page, "input[value=Download]", tmp_path / "many")
     assert len(many) >= 37
     superuser_page.click("input[value=Download]")
-    assert "There is no file: it was" in superuser_page.inner_text(".messagelist")
+    read_message(superuser_page, "There is no file: it was")
 
     superuser_page.goto("/admin/django_phi_oidc/auditevent/")
     superuser_page.click("button:text-is('Verify now')")
     work_trail_jobs()
     superuser_page.get_by_text("Waiting to be sealed").wait_for()
     assert fits_window(superuser_page)
-    superuser_page.click("nav >> text=Exports and verifications")
+    open_list_above(superuser_page, "Exports and verifications")
     superuser_page.locator(".trail tbody tr").first.wait_for()
     assert superuser_page.locator(".trail tbody tr").count() == 2
 

@@ -14,7 +14,7 @@ from django_phi_oidc.sessions import end_jobs
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.sessions.tasks import run_session_end_jobs, sweep_revocations
 from django_phi_oidc.subjects.models import ActivationCode
-from tests.browser.pages import fits_window
+from tests.browser.pages import fits_window, open_list_above
 from tests.support.accessibility import faults
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import ScriptedOP, SignedIn, answering
@@ -110,7 +110,7 @@ def test_sessions_of_a_group_are_ended_with_progress(
     page.get_by_text("16 / 16").wait_for()
     assert page.evaluate("window.isSamePage")
     assert faults(page, within="#content", picture="end-done") == []
-    page.click(".breadcrumbs >> text=Requests to end sessions")
+    open_list_above(page, "Requests to end sessions")
     page.locator("#result_list tbody tr").wait_for()
     assert fits_window(page)
     assert faults(page, within="#content", picture="end-list") == []

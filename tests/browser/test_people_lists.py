@@ -8,7 +8,7 @@ from django.test import Client
 
 from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
-from tests.browser.pages import Browse, fits_window
+from tests.browser.pages import Browse, fits_window, list_scrolls, read_message
 from tests.integration.test_admin_effects import ALL_ROWS, MODELS, list_url
 from tests.support import admin_rows
 from tests.support.accessibility import faults
@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.node,
 ]
-TABLE_SCROLLS = "(() => { const t = document.querySelector('.results'); return t.scrollWidth > t.clientWidth })()"
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def test_lists_fit_without_scrolling_and_are_accessible(page: Any) -> None:
         page.goto(list_url(model) + ALL_ROWS.get(model, ""))
         found += faults(page, within="#content", picture=f"people-{model}")
         page.set_viewport_size({"width": 1280, "height": 800})
-        if page.evaluate(TABLE_SCROLLS):
+        if list_scrolls(page):
             too_wide.append(model)
     assert (found, too_wide) == ([], [])
 
@@ -66,7 +65,7 @@ def test_action_asks_and_reports_what_it_did(page: Any) -> None:
     page.locator("#action-toggle").check()
     page.select_option("select[name=action]", "end_now")
     page.click("button[name=index]")
-    assert f"End {live} sessions now?" in page.inner_text("#content")
+    page.get_by_role("heading", name=f"End {live} sessions now?").wait_for()
     assert faults(page, within="#content", picture="people-confirmation") == []
     page.get_by_text("No, take me back").click()
     page.wait_for_selector("#result_list")
@@ -75,8 +74,7 @@ def test_action_asks_and_reports_what_it_did(page: Any) -> None:
     page.select_option("select[name=action]", "end_now")
     page.click("button[name=index]")
     page.click("#content input[type=submit]")
-    page.wait_for_selector(".messagelist")
-    assert f"{live} sessions were ended." in page.inner_text(".messagelist")
+    read_message(page, f"{live} sessions were ended.")
     assert page.locator("select[name=action]").count() == 0
     assert fits_window(page)
     assert not OIDCSession.objects.filter(ended_at=None).exists()

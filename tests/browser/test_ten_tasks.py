@@ -22,7 +22,7 @@ from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.models import ActivationCode
-from tests.browser.pages import Browse, Hand
+from tests.browser.pages import Browse, Hand, read_message
 from tests.support.hospital import Hospital, hospital, op, sign_in  # noqa: F401 -- fixtures
 from tests.support.manual_blocks import block
 from tests.urls import urlpatterns
@@ -68,7 +68,7 @@ def test_help_desk_finds_the_refused_sign_in_by_its_reference(
     hospital: Hospital, browse: Browse, finish: Finish
 ) -> None:
     hand = start(browse, hospital, "hanna")
-    hand.click("a:text-is('Look up a reference')")
+    hand.click("#content a:text-is('Look up a reference')")
     hand.fill(hand.page.get_by_label("Reference"), hospital.reference)
     hand.click("#content input[value='Look up']")
     result = hand.page.locator("section[aria-labelledby=result]").inner_text()
@@ -87,7 +87,7 @@ def test_help_desk_ends_all_sessions_of_a_person(hospital: Hospital, browse: Bro
     hand.click("input[value=Find]")
     hand.click(".person-acts a:text-is('End sessions now')")
     hand.click("form.person-act input[type=submit]")
-    hand.page.wait_for_selector(".messagelist")
+    read_message(hand.page, "2 sessions were ended.")
     assert (amina.count(), others.count()) == (0, others_before)
     finish(hand, clicks=3, fields=1)
 
@@ -122,8 +122,7 @@ def test_privacy_officer_reviews_the_oldest_emergency(hospital: Hospital, browse
     hand.click("input[name=verdict][value=justified]")
     hand.fill("textarea[name=note]", "Confirmed by the ward.")
     hand.click("#content input[type=submit]")
-    message = hand.page.locator(".messagelist").inner_text()
-    assert "The review was saved. Next: 1 more waits for review." in message
+    read_message(hand.page, "The review was saved. Next: 1 more waits for review.")
     oldest = EmergencyAccess.objects.filter(verdict="").order_by("opened_at").first()
     reviewed = EmergencyAccess.objects.get(pk=hospital.keys["emergencyaccess"])
     assert reviewed.verdict == "justified"

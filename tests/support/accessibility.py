@@ -23,8 +23,11 @@ def faults(page: Any, *, within: str = "html", sure: bool = False, height: int =
     for width, scheme in (NARROW, WIDE, *(OTHERS if folder else ())):
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(color_scheme=scheme)
+        if os.environ.get("PHI_TEST_THEME") == "unfold":
+            # Its script does this when a page is loaded.
+            page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", scheme == "dark")
         # The admin's links change color with a transition.
-        page.evaluate("Promise.all(document.getAnimations().map(animation => animation.finished))")
+        page.evaluate("Promise.allSettled(document.getAnimations().map(animation => animation.finished))")
         if (wide := page.evaluate("document.documentElement.scrollWidth")) > width:
             found.append((width, f"is {wide} wide"))
         options: dict[str, Any] = {"resultTypes": ["violations", "incomplete"], "preload": False}

@@ -14,6 +14,7 @@ from babel.messages.pofile import read_po, write_po
 import django_phi_oidc
 
 LANGUAGES = ("de", "es", "fr")
+DOMAINS = ("django", "djangojs")
 APP = Path(django_phi_oidc.__file__).parent
 TEMPLATE = APP / "locale" / "django.pot"
 """Of the catalogues of other languages."""
@@ -30,9 +31,9 @@ msgstr ""
 """Without times and names, so that a catalogue changes only with its texts."""
 
 
-def get_path(language: str, suffix: str = ".po") -> Path:
-    """Return the path of a catalogue."""
-    return APP / "locale" / language / "LC_MESSAGES" / f"django{suffix}"
+def get_path(language: str, suffix: str = ".po", domain: str = "django") -> Path:
+    """Return the path of a catalogue. domain: `djangojs` has texts of Django's scripts, which nothing extracts."""
+    return APP / "locale" / language / "LC_MESSAGES" / f"{domain}{suffix}"
 
 
 def get_plural_forms(language: str) -> str:
@@ -40,9 +41,9 @@ def get_plural_forms(language: str) -> str:
     return f"nplurals=2; plural=({'n > 1' if language == 'fr' else 'n != 1'});"
 
 
-def read_catalogue(language: str) -> Catalog:
+def read_catalogue(language: str, domain: str = "django") -> Catalog:
     """Return the catalogue of a language in the package."""
-    with get_path(language).open("rb") as file:
+    with get_path(language, domain=domain).open("rb") as file:
         return read_po(file, locale=language)
 
 
@@ -91,9 +92,9 @@ def main() -> None:
         get_path(language).parent.mkdir(parents=True, exist_ok=True)
         get_path(language).write_bytes(format_catalogue(language, catalogue))
         # As compilemessages does.
-        subprocess.run(
-            ["msgfmt", "--check-format", "--output-file", get_path(language, ".mo"), get_path(language)], check=True
-        )
+        for domain in DOMAINS:
+            paths = (get_path(language, suffix, domain) for suffix in (".mo", ".po"))
+            subprocess.run(["msgfmt", "--check-format", "--output-file", *paths], check=True)
         missing = sum(not is_translated(message.string) for message in catalogue if message.id)
         print(f"{language}: {len(catalogue)} texts, {missing} not translated")
 

@@ -1,19 +1,30 @@
 """The catalogues of the package have each text of the app, and nothing else."""
 
 import gettext
+import json
 import re
 from pathlib import Path
 
 import django
 import pytest
 from babel.messages.catalog import Message
+from django.contrib import admin
+from django.test import RequestFactory
 from django.utils import translation
 
 from django_phi_oidc._internal.admin_theme import DJANGO_TEXTS
 from django_phi_oidc.claims.models import get_claim_label
-from tests.docs.translation.catalogues import LANGUAGES, extract_texts, get_path, is_translated, read_catalogue
+from tests.docs.translation.catalogues import (
+    DOMAINS,
+    LANGUAGES,
+    extract_texts,
+    get_path,
+    is_translated,
+    read_catalogue,
+)
 
 PLACEHOLDER = re.compile(r"%\(\w+\)[a-z]|%[a-z]|\{\w*\}|</?\w+[^>]*>")
+SCRIPT_TEXT = re.compile(r"""\bgettext(?:_noop)?\(\s*(["'])(.+?)\1""")
 SAME_MEANING = {
     *DJANGO_TEXTS,
     "All",
@@ -65,11 +76,14 @@ def test_translation_keeps_placeholders_tags_and_the_last_character(language: st
             assert (text[-1:] == ".") == (translated[-1:] == "."), translated
 
 
+@pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_compiled_catalogue_is_the_text(language: str) -> None:
-    with get_path(language, ".mo").open("rb") as file:
+def test_compiled_catalogue_is_the_text(language: str, domain: str) -> None:
+    with get_path(language, ".mo", domain).open("rb") as file:
         compiled = gettext.GNUTranslations(file)
-    for message in list_messages(language).values():
+    messages = list(filter(lambda message: message.id, read_catalogue(language, domain)))
+    assert messages
+    for message in messages:
         if isinstance(message.id, str):
             assert message.context or compiled.gettext(message.id) == message.string
         else:
@@ -94,6 +108,19 @@ def test_texts_with_another_meaning_in_django_have_a_context(language: str) -> N
             if isinstance(text, str) and not context:
                 different |= {text} if catalogue.gettext(text) not in {text, message.string} else set()
     assert different <= SAME_MEANING
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_date_fields_of_the_admin_are_translated(language: str) -> None:
+    """The links beside them and the calendar are made by scripts, whose texts a view of the admin serves."""
+    request = RequestFactory().get("/admin/jsi18n/")
+    with translation.override(language):
+        served = admin.site.i18n_javascript(request).content.decode()
+    folder = Path(django.__file__).parent / "contrib" / "admin" / "static" / "admin" / "js"
+    scripts = "".join((folder / name).read_text() for name in ("calendar.js", "admin/DateTimeShortcuts.js"))
+    texts = {text for _quote, text in SCRIPT_TEXT.findall(scripts)}
+    assert len(texts) > 20
+    assert {text for text in texts if f"{json.dumps(text)}: " not in served} == set()
 
 
 def test_labels_of_standard_claims_are_translated() -> None:

@@ -8,7 +8,7 @@ from django_phi_oidc._internal.admin_columns import keep_dates_together
 @pytest.mark.parametrize(
     ("text", "html"),
     [
-        ("Waiting until 2026-11-27 08:40 UTC", 'Waiting until <span class="nowrap">2026-11-27</span> 08:40 UTC'),
+        ("Waiting until 2026-11-27 08:40 UTC", 'Waiting until <span class="nowrap date">2026-11-27</span> 08:40 UTC'),
         ("<b>2026</b>", "&lt;b&gt;2026&lt;/b&gt;"),
         ("", ""),
     ],
