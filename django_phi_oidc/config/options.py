@@ -37,6 +37,7 @@ from .emergency import EmergencyDeclaration
 from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules
 from .sinks import SinkDeclaration, parse_sink
+from .witnesses import WitnessDeclaration, parse_witness
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 KeySource = str | Path | Sequence[str] | Callable[[], Any] | None
@@ -70,6 +71,12 @@ _parse_dotted_path = checked(parse_string, lambda path: "." in path, "must be a 
 def _parse_session_count(path: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         fail(path, "must be a number of sessions, from 1")
+    return value
+
+
+def _parse_quorum(path: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        fail(path, "must be a number of witnesses")
     return value
 
 
@@ -121,6 +128,10 @@ class AuditDeclaration:
     """`plain`, or `keyed`: events contain [a pseudonym](#keyed-resource-ids) instead of the id in `resource`."""
     sinks: Annotated[Mapping[str, SinkDeclaration], mapping_of(parse_sink)] = field(default_factory=dict)
     """Name → [sink](#a-sink): where the audit log is delivered to."""
+    witnesses: Annotated[Mapping[str, WitnessDeclaration], mapping_of(parse_witness)] = field(default_factory=dict)
+    """Name → [witness](#a-witness): [independent parties](../how-to/witnesses.md) that cosign each checkpoint."""
+    quorum: Annotated[int, _parse_quorum] | None = None
+    """How many of the witnesses must have cosigned a checkpoint; 0: none. Default: more than half of them."""
     exports: Annotated[Path, parse_absolute_path] | None = None
     """Absolute path of a folder, mode 0700, that the portal and its workers share:
     [exports of many events](../how-to/read-the-audit-log.md#export-events) are stored there, for a day at most.

@@ -26,7 +26,7 @@ _SIZE_PATTERN = re.compile(rb"(0|[1-9][0-9]{0,18})\n")
 
 
 class WitnessFault(StrEnum):
-    """Why a witness gave no cosignature. In reasons of events; described in docs/reference/codes.md."""
+    """Why a witness gave no cosignature. In reasons of events; described in docs/how-to/witnesses.md."""
 
     LOG_SHORTER = "witness_log_shorter"
     """The witness states that it has cosigned a larger checkpoint."""

@@ -10,7 +10,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -42,6 +42,7 @@ class Witness:
     """What it does instead of its duty: `signature`, `origin`, `larger`, `other_sizes`, `hang`, `fail`; "": nothing."""
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     url: str = ""
+    clock: Callable[[], float] = time.time
     requests: list[str] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
     """Set at the end of the test: a hanging witness answers no request before."""
@@ -118,7 +119,7 @@ class Witness:
         return None
 
     def _cosign(self, text: str) -> bytes:
-        now = int(time.time())
+        now = int(self.clock())
         key = Ed25519PrivateKey.generate() if self.lie == "signature" else self.key
         signature = key.sign(f"cosignature/v1\ntime {now}\n{text}".encode())
         blob = self._key_id() + now.to_bytes(8, "big") + signature
