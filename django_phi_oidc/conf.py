@@ -94,6 +94,7 @@ witness_file: Callable[[], str | Path | None] = partial(_read, "AUDIT", "witness
 resource_ids: Callable[[], Literal["plain", "keyed"]] = partial(_read, "AUDIT", "resource_ids")
 sinks: Callable[[], Mapping[str, SinkDeclaration]] = partial(_read, "AUDIT", "sinks")
 witnesses: Callable[[], Mapping[str, WitnessDeclaration]] = partial(_read, "AUDIT", "witnesses")
+tiles: Callable[[], Path | str | None] = partial(_read, "AUDIT", "tiles")
 export_folder: Callable[[], Path | None] = partial(_read, "AUDIT", "exports")
 idle_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "idle_timeout")
 absolute_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "absolute_timeout")

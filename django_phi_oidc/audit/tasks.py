@@ -9,7 +9,7 @@ from .._internal import clock
 from .._internal.periodic_task import periodic_task
 from ..errors import SealingRefused
 from . import configuration, outbox, spool, throttling, triggers
-from .log import cosigned_checkpoints, sequencer, signing_keys, witnesses
+from .log import cosigned_checkpoints, sequencer, signing_keys, tile_export, witnesses
 from .recorder import raise_audit_alert
 
 
@@ -53,6 +53,13 @@ def seal() -> None:
         except SealingRefused:
             raise_audit_alert("sealing_refused", now=clock.now())
             raise
+
+
+@periodic_task("phi_oidc.export_tiles")
+def export_tiles() -> None:
+    """Export new tiles of the log, if AUDIT['tiles'] is declared."""
+    if store := tile_export.find_tile_store():
+        tile_export.export_tiles(store, keys=signing_keys.get_public_keys())
 
 
 _ALERT_COUNTS: Mapping[str, Callable[[], int]] = {

@@ -80,6 +80,12 @@ def _parse_quorum(path: str, value: Any) -> int:
     return value
 
 
+def _parse_tiles(path: str, value: Any) -> Path | str:
+    if isinstance(value, Path):
+        return parse_absolute_path(path, value)
+    return value if isinstance(value, str) and value else fail(path, "must be a Path, or the name of a storage")
+
+
 def _parse_account_notices(path: str, value: Any) -> bool | str:
     return value if isinstance(value, bool) else str(_parse_dotted_path(path, value))
 
@@ -132,6 +138,10 @@ class AuditDeclaration:
     """Name → [witness](#a-witness): [independent parties](../how-to/witnesses.md) that cosign each checkpoint."""
     quorum: Annotated[int, _parse_quorum] | None = None
     """How many of the witnesses must have cosigned a checkpoint; 0: none. Default: more than half of them."""
+    tiles: Annotated[Path | str, _parse_tiles] | None = None
+    """`pathlib.Path` of a folder, or the name of one of Django's `STORAGES`, to which
+    [hashes and checkpoint](../how-to/tiles.md) are exported, so that anybody can verify the log. Default: none: nothing
+    is exported."""
     exports: Annotated[Path, parse_absolute_path] | None = None
     """Absolute path of a folder, mode 0700, that the portal and its workers share:
     [exports of many events](../how-to/read-the-audit-log.md#export-events) are stored there, for a day at most.

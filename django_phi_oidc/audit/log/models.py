@@ -37,7 +37,10 @@ class LogWitness(models.Model):
 
 
 class Cosignature(models.Model):
-    """The signature of a witness for a checkpoint. It is verified each time that it is read."""
+    """The signature of a witness for a checkpoint. It is verified each time that it is read.
+
+    Spec: C2SP tlog-cosignature.
+    """
 
     witness = models.CharField(max_length=64)
     """As declared in AUDIT['witnesses']."""
@@ -46,7 +49,7 @@ class Cosignature(models.Model):
     note = models.TextField()
     """The checkpoint as the log signed it."""
     line = models.TextField()
-    """The signature line of the witness, with its newline. Spec: C2SP tlog-cosignature."""
+    """The signature line of the witness, with its newline."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("cosignature"), _("cosignatures")

@@ -18,7 +18,17 @@ from ..._internal import clock
 from ...audit import db_privileges, outbox, spool, throttling, triggers
 from ...audit.events import OUTCOMES, Action, list_actions, parse_detail, serialize_event
 from ...audit.log import archive as archives
-from ...audit.log import bundle, copies, cosigned_checkpoints, proofs, recovery, sequencer, signing_keys, witnesses
+from ...audit.log import (
+    bundle,
+    copies,
+    cosigned_checkpoints,
+    proofs,
+    recovery,
+    sequencer,
+    signing_keys,
+    tile_export,
+    witnesses,
+)
 from ...audit.log.findings import FindingKind, LogFinding, VerificationSummary
 from ...audit.log.models import LogWitness
 from ...audit.log.verifier import UNSEALED_AFTER, verify_log
@@ -77,6 +87,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = f"Report events that have waited for longer to be sealed (default: {delay})."
     verify.add_argument("--unsealed-after", type=parse_number, default=delay, metavar="SECONDS", help=text)
     add("witnesses", _witnesses, "Ask the witnesses to cosign the newest checkpoint, and print what each has cosigned.")
+    tiles = add("tiles", _tiles, "Export new tiles of the log: hashes and the checkpoint, and no events.")
+    tiles.add_argument("--folder", type=Path, metavar="FOLDER", help="Export here, not to the declared place.")
     prove = add("prove", _prove, "Print the proof that an event is in the log.")
     prove.add_argument("event_id", type=uuid.UUID, metavar="EVENT_ID", help="Its UUID.")
     check = add("check-proof", _check_proof, "Check a proof, like python -m django_phi_oidc.audit.log.bundle.")
@@ -181,6 +193,16 @@ def _witnesses(options: Options, output: Output) -> None:
         raise CommandError("No checkpoint of this epoch is cosigned by a quorum of the witnesses.")
     if cosigned and newest and cosigned.checkpoint.tree_size < newest.tree_size:
         raise CommandError(f"The newest checkpoint with a quorum has {cosigned.checkpoint.tree_size} events.")
+
+
+def _tiles(options: Options, output: Output) -> None:
+    store = tile_export.TileFolder(options["folder"]) if options["folder"] else tile_export.find_tile_store()
+    if store is None:
+        raise build_argument_error("PHI_OIDC['AUDIT']['tiles'] is not declared: name a --folder.")
+    with ProgressLine(output, "events exported") as progress:
+        result = tile_export.export_tiles(store, keys=signing_keys.get_public_keys(), progress=progress)
+    row = {"tree_size": result.tree_size, "written": result.written}
+    output.confirm(row, f"Exported: {result.tree_size} events; new tiles: {result.written}.")
 
 
 def _verify(options: Options, output: Output) -> None:

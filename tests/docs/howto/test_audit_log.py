@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[3]
 HOW_TO = ROOT / "docs" / "how-to"
 NAMES = (
     *("read-the-audit-log", "seal-the-audit-log", "archive-the-audit-log", "restore-from-a-backup"),
-    *("siem", "rotate-keys", "postgresql-role", "witnesses"),
+    *("siem", "rotate-keys", "postgresql-role", "tiles", "witnesses"),
 )
 PAGES = {name: (HOW_TO / f"{name}.md").read_text() for name in NAMES}
 EXAMPLE_ID = "01990000-0000-7000-8000-000000000001"
@@ -145,6 +145,16 @@ def test_commands_of_the_page_on_witnesses(
             run("witnesses", "state", {})
             keys = {"LOG_KEY": verifier_key(capsys), "FIRST_KEY": running[0].vkey, "SECOND_KEY": running[1].vkey}
             run("witnesses", "prove", {**keys, EXAMPLE_ID: str(ids[0])})
+
+
+def test_commands_of_the_page_on_tiles(run: Callable[..., None], tmp_path: Path) -> None:
+    sealed(312)
+    example: dict[str, Any] = {"PHI_OIDC": {"AUDIT": {}}, "Path": Path}
+    exec(block("tiles", "tiles"), example)
+    assert example["PHI_OIDC"]["AUDIT"]["tiles"].is_absolute()
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": tmp_path / "tiles"})):
+        run("tiles", "export", {})
+    assert (tmp_path / "tiles" / "tile" / "0" / "001.p" / "56").is_file()
 
 
 def test_every_reason_of_a_witness_is_documented() -> None:

@@ -1027,6 +1027,13 @@ def test_email_linking_requires_an_address_and_a_time_of_creation(monkeypatch: p
     assert "E091" not in find_ids()
 
 
+def test_storage_of_the_tiles_is_declared(settings: Any, tmp_path: Path) -> None:
+    """E142."""
+    for declared, is_reported in (("default", False), (tmp_path, False), ("tiles", True)):
+        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": declared})
+        assert ("E142" in find_ids()) is is_reported
+
+
 @pytest.mark.parametrize("mode", [0o750, 0o705, None])
 def test_export_folder_exists_and_is_private(mode: int | None, settings: Any, tmp_path: Path) -> None:
     """E031."""

@@ -189,6 +189,7 @@ KEEPING = {
         "audit repair",
         "audit resume",
         "audit seal",
+        "audit tiles",
         "audit witnesses",
     ),
     "audit verify",
