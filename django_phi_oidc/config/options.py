@@ -115,7 +115,8 @@ class KeysDeclaration:
     erases claims, in backups too. Default: none: claims are encrypted under `encryption`."""
     audit_signing: Annotated[Path | str | Callable[[], Any] | None, parse_raw] = None
     """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-audit-log.md): `pathlib.Path`, text, or
-    a callable. Only for the process that seals the log. Default: none: this process does not seal."""
+    a callable; or [a signer](../how-to/signers.md), which keeps the key: a `pkcs11:` URI, a dotted path, or a callable
+    that returns one. Only for the process that seals the log. Default: none: this process does not seal."""
     audit_public: Annotated[Sequence[Path | str | Mapping[str, Any]], parse_raw] = ()
     """Keys that verify checkpoints, in addition to that of `audit_signing`: verifier keys (`name+id+key`), PEM, base64
     of 32 bytes, or a `pathlib.Path`. A key that [was replaced](../how-to/rotate-keys.md#the-signing-key) is

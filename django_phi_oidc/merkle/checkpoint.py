@@ -16,10 +16,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..errors import CheckpointInvalid
 from .rfc6962 import HASH_BYTES, MAX_TREE_SIZE
@@ -66,6 +66,16 @@ class RetiredKey:
 LogKey = Ed25519PublicKey | RetiredKey
 
 
+class NoteSigner(Protocol):
+    """The private key of a log, or a service that has it. `Ed25519PrivateKey` is one."""
+
+    def public_key(self) -> Ed25519PublicKey:
+        """Return the public key."""
+
+    def sign(self, data: bytes, /) -> bytes:
+        """Return the Ed25519 signature of data (RFC 8032, not pre-hashed)."""
+
+
 def build_checkpoint_body(checkpoint: Checkpoint) -> str:
     """Return the signed text, including its final newline.
 
@@ -79,7 +89,7 @@ def build_checkpoint_body(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.origin}\n{checkpoint.tree_size}\n{encode_base64(checkpoint.root_hash)}\n"
 
 
-def sign_checkpoint(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> str:
+def sign_checkpoint(checkpoint: Checkpoint, key: NoteSigner) -> str:
     """Return the note, signed with the origin as key name.
 
     NOT checked: that the log signed no other root for this size, which the caller must guarantee.
@@ -113,7 +123,7 @@ def verify_checkpoint(note: str, keys: Sequence[LogKey], *, expected_origin: str
     return checkpoint
 
 
-def sign_statement(body: str, *, name: str, key: Ed25519PrivateKey) -> str:
+def sign_statement(body: str, *, name: str, key: NoteSigner) -> str:
     """Return a note of another text than a checkpoint, signed with a key of the log.
 
     name: the key name. Raises: ValueError for a name that is not valid, or a text that would be a signed checkpoint.
@@ -135,7 +145,7 @@ def verify_statement(note: str, keys: Sequence[Ed25519PublicKey], *, name: str) 
     return body
 
 
-def _sign(body: str, name: str, key: Ed25519PrivateKey) -> str:
+def _sign(body: str, name: str, key: NoteSigner) -> str:
     signature = compute_key_id(name, key.public_key()) + key.sign(body.encode())
     return f"{body}\n{EM_DASH} {name} {encode_base64(signature)}\n"
 

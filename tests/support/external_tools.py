@@ -178,6 +178,19 @@ def go() -> Found:
     return Found(where=path)
 
 
+SOFTHSM_MODULE = "/usr/lib/softhsm/libsofthsm2.so"
+
+
+@cache
+def softhsm() -> Found:
+    """Return the path of the PKCS#11 library of SoftHSM."""
+    if not shutil.which("softhsm2-util") or not Path(SOFTHSM_MODULE).is_file():
+        return Found(missing="the Debian package softhsm2 is not installed")
+    if importlib.util.find_spec("pkcs11") is None:
+        return Found(missing="the Python package python-pkcs11 is not installed")
+    return Found(where=SOFTHSM_MODULE)
+
+
 @cache
 def litewitness() -> Found:
     """Return the path of a witness of transparency logs."""
@@ -205,6 +218,7 @@ PARTS: dict[str, Callable[[], Found]] = {
     "pgbouncer": pgbouncer,
     "redis": redis,
     "rabbitmq": rabbitmq,
+    "softhsm": softhsm,
     "spid_cie": spid_cie,
     "systemd": systemd,
 }
