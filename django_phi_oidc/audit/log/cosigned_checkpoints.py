@@ -3,7 +3,7 @@
 Nothing here trusts a row: the signatures of the log and of the witnesses are verified at each read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -28,8 +28,8 @@ from .signing_keys import find_epoch, get_public_keys
 
 OVERDUE_AFTER = timedelta(minutes=5)
 """A checkpoint that has lacked a quorum for longer raises an alert."""
-_MAX_CANDIDATES = 200
-"""Cosignatures that are read to find a checkpoint with a quorum."""
+_CANDIDATES = (60, 2_000)
+"""Cosignatures that are read to find a checkpoint with a quorum: a few at first, and more if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,24 +89,34 @@ def find_cosigned_checkpoint(keys: Sequence[LogKey], *, min_size: int = 0) -> Co
     witness_keys, quorum = get_witness_keys(), conf.witness_quorum()
     if not quorum:
         return None
+    for limit in _CANDIDATES:
+        if found := _find_in_newest_rows(limit, keys, witness_keys, quorum=quorum, min_size=min_size):
+            return found
+    return None
+
+
+def _find_in_newest_rows(
+    limit: int, keys: Sequence[LogKey], witness_keys: Mapping[str, WitnessKey], *, quorum: int, min_size: int
+) -> CosignedCheckpoint | None:
     rows = Cosignature.objects.filter(witness__in=witness_keys, tree_size__gte=min_size).order_by("-pk")
-    lines_by_note: dict[str, list[str]] = {}
-    for row in rows[:_MAX_CANDIDATES]:
-        if _is_possible(row):
-            lines_by_note.setdefault(row.note, []).append(row.line)
-    for epoch, _, note in sorted(map(_build_sort_key, lines_by_note), reverse=True):
-        if len(lines_by_note[note]) < quorum:
+    lines_by_place: dict[tuple[int, int, str, str], list[tuple[str, str]]] = {}
+    for origin, size, note, witness, line in rows.values_list("origin", "tree_size", "note", "witness", "line")[:limit]:
+        place = (find_epoch(origin) or 0, size, origin, note)
+        lines_by_place.setdefault(place, []).append((witness, line))
+    for place in sorted(lines_by_place, reverse=True):
+        epoch, tree_size, origin, note = place
+        lines = lines_by_place[place]
+        if not epoch or len(lines) < quorum:
             continue
-        valid = [
-            line for line in lines_by_note[note] if any(_is_valid(note, line, key) for key in witness_keys.values())
-        ]
+        valid = [line for witness, line in lines if _is_valid(note, line, witness_keys[witness])]
         cosigned_note = add_signature_lines(note, valid)
         try:
-            checkpoint = verify_checkpoint(note, keys)
+            checkpoint = verify_checkpoint(note, keys, expected_origin=origin)
             require_quorum(cosigned_note, witness_keys.values(), quorum=quorum)
         except CheckpointInvalid:
             continue
-        return CosignedCheckpoint(checkpoint=checkpoint, epoch=epoch, note=cosigned_note)
+        if checkpoint.tree_size == tree_size:
+            return CosignedCheckpoint(checkpoint=checkpoint, epoch=epoch, note=cosigned_note)
     return None
 
 
@@ -158,20 +168,6 @@ def verify_witnesses(
         text = f"The witness {witness.name!r} refuses the log: {witness.last_fault}. It was rewritten or rolled back."
         findings.append(LogFinding(kind=FindingKind.WITNESS_REFUSED, tree_size=witness.tree_size, text=text))
     return [cosigned.checkpoint] if cosigned else [], findings
-
-
-def _is_possible(row: Cosignature) -> bool:
-    """Whether the note is a checkpoint of this log, of the size in its row."""
-    try:
-        checkpoint = parse_checkpoint(row.note)
-    except CheckpointInvalid:
-        return False
-    return checkpoint.tree_size == row.tree_size and find_epoch(checkpoint.origin) is not None
-
-
-def _build_sort_key(note: str) -> tuple[int, int, str]:
-    checkpoint = parse_checkpoint(note)
-    return find_epoch(checkpoint.origin) or 0, checkpoint.tree_size, note
 
 
 def _is_valid(note: str, line: str, key: WitnessKey) -> bool:
