@@ -34,6 +34,7 @@ from .config.options import Network as Network  # noqa: PLC0414 -- the type of t
 from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
 from .config.sinks import SinkDeclaration
+from .config.witnesses import WitnessDeclaration
 from .errors import Code, DeclarationInvalid
 from .project_settings import KEY_RINGS as KEY_RINGS  # noqa: PLC0414 -- read here by the rest of the package
 from .project_settings import KEY_VARIABLES as KEY_VARIABLES  # noqa: PLC0414
@@ -92,6 +93,8 @@ audit_origin: Callable[[], Any] = partial(_read, "AUDIT", "origin")
 witness_file: Callable[[], str | Path | None] = partial(_read, "AUDIT", "witness_file")
 resource_ids: Callable[[], Literal["plain", "keyed"]] = partial(_read, "AUDIT", "resource_ids")
 sinks: Callable[[], Mapping[str, SinkDeclaration]] = partial(_read, "AUDIT", "sinks")
+witnesses: Callable[[], Mapping[str, WitnessDeclaration]] = partial(_read, "AUDIT", "witnesses")
+tiles: Callable[[], Path | str | None] = partial(_read, "AUDIT", "tiles")
 export_folder: Callable[[], Path | None] = partial(_read, "AUDIT", "exports")
 idle_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "idle_timeout")
 absolute_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "absolute_timeout")
@@ -112,6 +115,13 @@ anomaly_rules: Callable[[], tuple[str, ...]] = partial(_read, "ANOMALY_RULES")
 """Return the dotted paths of the project's own rules."""
 leakage_guard: Callable[[], Literal["report", "block"]] = partial(_read, "LEAKAGE_GUARD")
 metrics: Callable[[], tuple[str, ...]] = partial(_read, "METRICS")
+
+
+def witness_quorum() -> int:
+    """Return how many witnesses must have cosigned a checkpoint; 0 without witnesses."""
+    declared: int | None = _read("AUDIT", "quorum")
+    count = len(witnesses())
+    return (count // 2 + 1 if count else 0) if declared is None else declared
 
 
 @lru_cache(maxsize=1)

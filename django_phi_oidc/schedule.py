@@ -14,6 +14,7 @@ def beat_schedule(*, interval_seconds: float = 10.0) -> dict[str, dict[str, Any]
         "phi_oidc.send_notices": interval_seconds,
         "phi_oidc.drain_outbox": interval_seconds,
         "phi_oidc.seal": interval_seconds,
+        "phi_oidc.export_tiles": 6 * interval_seconds,
         "phi_oidc.scrub": interval_seconds,
         "phi_oidc.deliver": interval_seconds,
         "phi_oidc.work_trail_jobs": interval_seconds,

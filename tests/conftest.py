@@ -1,7 +1,8 @@
 """Select the tests of a run by database and by duration, and report what was not run.
 
-A test that needs an external program has a marker: `allauth`, `browser`, `compose`, `gettext`, `glewlwyd`,
-`kustomize`, `lemonldap`, `nginx`, `node`, `openssl`, `pgbouncer`, `redis`, `rabbitmq` or `systemd`.
+A test that needs an external program has a marker: `allauth`, `browser`, `compose`, `gettext`, `glewlwyd`, `go`,
+`kustomize`, `lemonldap`, `litewitness`, `nginx`, `node`, `openssl`, `pgbouncer`, `redis`, `rabbitmq`, `softhsm` or
+`systemd`.
 Without the program the test is skipped, and the run ends with a list of the skipped tests and reasons; with CI=true the
 test fails. The markers `postgresql` and `sqlite` limit a test to that database. A test that requests no database runs
 once, on SQLite, unless the marker `each_database` says that it creates databases itself. Browser tests only run on

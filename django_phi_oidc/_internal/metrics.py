@@ -23,7 +23,8 @@ COMPLETED_SIGN_INS = Metric("sign_ins", "Sign-ins, including refusals", ("provid
 COMMITTED_EVENTS = Metric("events", "Events that this process committed", ("provider", "action", "outcome", "reason"))
 SIGN_IN_STEP_DURATION = Metric("sign_in", "Duration of a step of a sign-in", ("provider", "step"))
 PROVIDER_CALL_DURATION = Metric("provider_call", "Duration of a request to a provider", ("provider", "call", "outcome"))
-COUNTERS = (COMPLETED_SIGN_INS, COMMITTED_EVENTS)
+WITNESS_ANSWERS = Metric("witness_answers", "Answers of the witnesses of the audit log", ("witness", "outcome"))
+COUNTERS = (COMPLETED_SIGN_INS, COMMITTED_EVENTS, WITNESS_ANSWERS)
 TIMERS = (SIGN_IN_STEP_DURATION, PROVIDER_CALL_DURATION)
 """In seconds."""
 

@@ -160,6 +160,10 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "sealing_refused": Severity.CRITICAL,
     "session_undecryptable": Severity.WARNING,
     "spool_altered": Severity.CRITICAL,
+    "witness_invalid": Severity.CRITICAL,
+    "witness_quorum": Severity.CRITICAL,
+    "witness_refused": Severity.CRITICAL,
+    "witness_unavailable": Severity.WARNING,
 }
 """The rules of `alert.raised` events that other parts of the app write: each is an alert of that kind."""
 

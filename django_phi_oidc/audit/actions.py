@@ -139,6 +139,16 @@ RESERVED_PREFIXES = frozenset(
 )
 """Prefixes that host projects may not register, for present and future actions of this package."""
 UNKEYED_RESOURCE_TYPES = frozenset(
-    {"AlertMute", "AuditCheckpoint", "AuditEvent", "Configuration", "SecurityAlert", "Sink", "TrailJob", "group"}
+    {
+        "AlertMute",
+        "AuditCheckpoint",
+        "AuditEvent",
+        "Configuration",
+        "SecurityAlert",
+        "Sink",
+        "TrailJob",
+        "Witness",
+        "group",
+    }
 )
 """Resource types of this package: their ids do not identify a person, so keyed ids leave them readable."""

@@ -9,7 +9,7 @@ from .._internal import clock
 from .._internal.periodic_task import periodic_task
 from ..errors import SealingRefused
 from . import configuration, outbox, spool, throttling, triggers
-from .log import sequencer, signing_keys
+from .log import cosigned_checkpoints, sequencer, signing_keys, tile_export, witnesses
 from .recorder import raise_audit_alert
 
 
@@ -36,7 +36,8 @@ def record_configuration() -> None:
 def seal() -> None:
     """Append new events to the log if this worker has the signing key.
 
-    Raise an alert if events are overdue, if some were removed from the queue, or if the triggers were changed.
+    The new checkpoint goes to the witnesses. Raise an alert if events are overdue, if some were removed from the queue,
+    if the triggers were changed, or if no quorum of witnesses has cosigned in time.
     """
     # Callbacks run also if the sealing or another callback fails.
     with ExitStack() as stack:
@@ -47,14 +48,24 @@ def seal() -> None:
             key = signing_keys.find_signing_key()
             if key is not None:
                 deque(sequencer.append_all_to_log(key=key, clock=clock.now), maxlen=0)
+                # After the commit, so that no witness delays a seal.
+                witnesses.submit_newest_checkpoint(clock=clock.now)
         except SealingRefused:
             raise_audit_alert("sealing_refused", now=clock.now())
             raise
 
 
+@periodic_task("phi_oidc.export_tiles")
+def export_tiles() -> None:
+    """Export new tiles of the log, if AUDIT['tiles'] is declared."""
+    if store := tile_export.find_tile_store():
+        tile_export.export_tiles(store, keys=signing_keys.get_public_keys())
+
+
 _ALERT_COUNTS: Mapping[str, Callable[[], int]] = {
     "sealing_lag": lambda: sequencer.count_overdue_events(now=clock.now()),
     "event_unqueued": lambda: sequencer.count_unqueued_events(now=clock.now()),
+    "witness_quorum": lambda: cosigned_checkpoints.count_unwitnessed_checkpoints(now=clock.now()),
     "protection_altered": lambda: len(triggers.list_deviations()),
 }
 

@@ -1,8 +1,9 @@
-"""System checks of `AUDIT["exports"]`."""
+"""System checks of `AUDIT["exports"]` and `AUDIT["tiles"]`."""
 
 import os
 from typing import Any
 
+from django.conf import settings
 from django.core.checks import Tags
 
 from .. import conf
@@ -17,3 +18,12 @@ def check_export_folder(**kwargs: Any) -> Messages:
         message = "PHI_OIDC['AUDIT']['exports'] must be a folder that only this account can read and write."
         command = f"chmod 700 {folder}" if folder.exists() else f"mkdir -p -m 700 {folder}"
         yield error(31, message, hint=f"As the account that runs the portal and its workers: {command}")
+
+
+@register_check(Tags.security)
+def check_tiles(**kwargs: Any) -> Messages:
+    """E142: the storage of the tiles is not declared."""
+    declared = conf.tiles()
+    if isinstance(declared, str) and declared not in settings.STORAGES:
+        message = f"PHI_OIDC['AUDIT']['tiles'] is {declared!r}, which STORAGES does not have."
+        yield error(142, message, hint="A folder is a pathlib.Path; a text is the name of one of STORAGES.")

@@ -279,9 +279,9 @@ def check_sinks(**kwargs: Any) -> Messages:
 @register_check(Tags.security, deploy=True)
 def check_outside_copy(**kwargs: Any) -> Messages:
     """W065: no checkpoint outside of the audit database shows that its newest events were deleted."""
-    if not conf.sinks() and not conf.witness_file():
+    if not conf.sinks() and not conf.witness_file() and not conf.witnesses():
         text = "Nothing outside of the audit database would show that its newest events and checkpoints were deleted."
-        hint = f"Declare a sink in AUDIT['sinks'], or a file on another machine. {SET_WITNESS_FILE}"
+        hint = f"Declare witnesses in AUDIT['witnesses'], a sink, or a file on another machine. {SET_WITNESS_FILE}"
         yield warning(65, text, hint)
 
 

@@ -124,7 +124,7 @@ def _list_own_models() -> str:
 def check_database_role(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
     """W020: the database roles of this process could change the audit log; W021: a restore could hide a fork."""
     aliases = [alias for alias in (AUDIT_ALIAS, "default") if alias in (databases or ()) and alias in connections]
-    if "default" in aliases and db_privileges.is_single_database() and not conf.witness_file():
+    if "default" in aliases and db_privileges.is_single_database() and not (conf.witness_file() or conf.witnesses()):
         text = "A restore of this one database also restores what sinks confirmed: a fork of the log stays unnoticed."
         yield warning(21, text, SET_WITNESS_FILE)
     is_sealer = bool(conf.get_key_source("audit_signing"))

@@ -37,6 +37,7 @@ from .emergency import EmergencyDeclaration
 from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules
 from .sinks import SinkDeclaration, parse_sink
+from .witnesses import WitnessDeclaration, parse_witness
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 KeySource = str | Path | Sequence[str] | Callable[[], Any] | None
@@ -73,6 +74,18 @@ def _parse_session_count(path: str, value: Any) -> int:
     return value
 
 
+def _parse_quorum(path: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        fail(path, "must be a number of witnesses")
+    return value
+
+
+def _parse_tiles(path: str, value: Any) -> Path | str:
+    if isinstance(value, Path):
+        return parse_absolute_path(path, value)
+    return value if isinstance(value, str) and value else fail(path, "must be a Path, or the name of a storage")
+
+
 def _parse_account_notices(path: str, value: Any) -> bool | str:
     return value if isinstance(value, bool) else str(_parse_dotted_path(path, value))
 
@@ -102,7 +115,8 @@ class KeysDeclaration:
     erases claims, in backups too. Default: none: claims are encrypted under `encryption`."""
     audit_signing: Annotated[Path | str | Callable[[], Any] | None, parse_raw] = None
     """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-audit-log.md): `pathlib.Path`, text, or
-    a callable. Only for the process that seals the log. Default: none: this process does not seal."""
+    a callable; or [a signer](../how-to/signers.md), which keeps the key: a `pkcs11:` URI, a dotted path, or a callable
+    that returns one. Only for the process that seals the log. Default: none: this process does not seal."""
     audit_public: Annotated[Sequence[Path | str | Mapping[str, Any]], parse_raw] = ()
     """Keys that verify checkpoints, in addition to that of `audit_signing`: verifier keys (`name+id+key`), PEM, base64
     of 32 bytes, or a `pathlib.Path`. A key that [was replaced](../how-to/rotate-keys.md#the-signing-key) is
@@ -121,6 +135,14 @@ class AuditDeclaration:
     """`plain`, or `keyed`: events contain [a pseudonym](#keyed-resource-ids) instead of the id in `resource`."""
     sinks: Annotated[Mapping[str, SinkDeclaration], mapping_of(parse_sink)] = field(default_factory=dict)
     """Name → [sink](#a-sink): where the audit log is delivered to."""
+    witnesses: Annotated[Mapping[str, WitnessDeclaration], mapping_of(parse_witness)] = field(default_factory=dict)
+    """Name → [witness](#a-witness): [independent parties](../how-to/witnesses.md) that cosign each checkpoint."""
+    quorum: Annotated[int, _parse_quorum] | None = None
+    """How many of the witnesses must have cosigned a checkpoint; 0: none. Default: more than half of them."""
+    tiles: Annotated[Path | str, _parse_tiles] | None = None
+    """`pathlib.Path` of a folder, or the name of one of Django's `STORAGES`, to which
+    [hashes and checkpoint](../how-to/tiles.md) are exported, so that anybody can verify the log. Default: none: nothing
+    is exported."""
     exports: Annotated[Path, parse_absolute_path] | None = None
     """Absolute path of a folder, mode 0700, that the portal and its workers share:
     [exports of many events](../how-to/read-the-audit-log.md#export-events) are stored there, for a day at most.

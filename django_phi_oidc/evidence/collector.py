@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import django
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.core.checks import run_checks
 from django.db import DEFAULT_DB_ALIAS, connections
 
@@ -20,14 +19,14 @@ from ..audit.models import AuditCheckpoint
 from ..audit.router import AUDIT_ALIAS
 from ..audit.search import find_last_verification
 from ..config.effective_options import describe_value
-from ..merkle.checkpoint import verify_checkpoint
+from ..merkle.checkpoint import NoteSigner, verify_checkpoint
 from .oscal import build_oscal
 from .sbom import build_sbom
 
 _CONTROLS = Path(__file__).with_name("controls.json")
 
 
-def collect_evidence(*, key: Ed25519PrivateKey, now: datetime) -> dict[str, Any]:
+def collect_evidence(*, key: NoteSigner, now: datetime) -> dict[str, Any]:
     """Return the content of an evidence pack: JSON values, without secrets and without data of persons.
 
     key: that of the audit log. Raises: KeyMissing; AuditUnavailable; CheckpointInvalid if the newest checkpoint of the

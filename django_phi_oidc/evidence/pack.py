@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..errors import ProofInvalid
-from ..merkle.checkpoint import sign_statement, verify_statement
+from ..merkle.checkpoint import NoteSigner, sign_statement, verify_statement
 
 FORMAT = "phi-oidc-evidence/1"
 MAX_PACK_BYTES = 32 * 1024 * 1024
@@ -26,7 +26,7 @@ def hash_evidence(evidence: Mapping[str, Any]) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def build_pack(evidence: Mapping[str, Any], *, key: Ed25519PrivateKey) -> str:
+def build_pack(evidence: Mapping[str, Any], *, key: NoteSigner) -> str:
     """Return the text of the file, signed under the name of the log in evidence["log"]."""
     return _render(evidence, sign_statement(_build_statement(evidence), name=evidence["log"], key=key))
 

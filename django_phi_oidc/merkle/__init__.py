@@ -4,6 +4,10 @@
     compact     CompactRange extends a tree; list_perfect_subtrees decomposes one
     proof       build and verify inclusion and consistency proofs                     RFC 6962 2.1.1, 2.1.2
     checkpoint  sign_checkpoint, verify_checkpoint, verifier keys                     C2SP tlog-checkpoint, signed-note
+    cosignature verify_cosignatures, require_quorum: the signatures of witnesses      C2SP tlog-cosignature
+    witness_protocol                                                                  C2SP tlog-witness
+                build the request for a cosignature, and process the response
+    tiles       build_tiles: the log as static files of 256 hashes                    C2SP tlog-tiles
 
 A node has a level and an index: (level, index) is the root over the leaves [index * 2**level, (index + 1) * 2**level),
 and never changes once all of them exist. Such a subtree is called perfect, and no other node has to be stored:

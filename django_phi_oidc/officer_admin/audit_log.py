@@ -13,12 +13,14 @@ from django.urls import reverse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from .. import conf
 from .._internal import clock
 from .._internal.admin_theme import ThemedModelAdmin
 from ..audit import search
 from ..audit.admin_base import TrailAdminMixin, record_request_event, require_view_permission
 from ..audit.events import Action, NewEvent, parse_detail
 from ..audit.filters import SHOW_ROUTINE, CheckpointCursorForm, EventCursorForm, EventFiltersForm, PageCursorForm
+from ..audit.log.cosigned_checkpoints import build_cosigned_note, list_cosignatures
 from ..audit.log.proofs import create_inclusion_proof
 from ..audit.models import AuditCheckpoint, AuditEvent
 from ..audit.operators import OPERATOR_PREFIX
@@ -26,6 +28,7 @@ from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..audit.search import EventFilters, RowUnreadable
 from ..audit.storage import translate_database_errors
+from ..errors import CheckpointInvalid, KeyMissing
 from ..subjects.person_label import get_label
 from .event_list_filters import describe_filters, list_side_bar_filters
 from .event_page import build_event_context
@@ -210,12 +213,19 @@ class AuditCheckpointAdmin(TrailAdminMixin, CheckpointAdmin):
     def checkpoint_view(self, request: HttpRequest, tree_size: int) -> HttpResponseBase:
         """Show the note of a checkpoint."""
         checkpoint = self._get_viewed_checkpoint(request, tree_size)
-        return self.render_page(request, "checkpoint", title=_("Checkpoint of the audit log"), checkpoint=checkpoint)
+        return self.render_page(
+            request,
+            "checkpoint",
+            title=_("Checkpoint of the audit log"),
+            checkpoint=checkpoint,
+            **_build_cosignature_context(checkpoint.note),
+            quorum=conf.witness_quorum(),
+        )
 
     @require_view_permission
     def note_view(self, request: HttpRequest, tree_size: int) -> HttpResponseBase:
         """Return the note of a checkpoint as a file, to be kept outside of this system."""
-        note = self._get_viewed_checkpoint(request, tree_size).note
+        note = _build_cosignature_context(self._get_viewed_checkpoint(request, tree_size).note)["note"]
         return _build_download_response(note, f"checkpoint-{tree_size}.txt", "text/plain; charset=utf-8")
 
     def _get_viewed_checkpoint(self, request: HttpRequest, tree_size: int) -> AuditCheckpoint:
@@ -228,6 +238,14 @@ class AuditCheckpointAdmin(TrailAdminMixin, CheckpointAdmin):
         detail = {"page": "checkpoint", "filters": []}
         record_request_event(request, Action.AUDIT_VIEWED, resource=f"AuditCheckpoint/{tree_size}", detail=detail)
         return checkpoint
+
+
+def _build_cosignature_context(note: str) -> dict[str, Any]:
+    """Return the note with its cosignatures, and their times; the note alone if it was altered or a key is wrong."""
+    try:
+        return {"note": build_cosigned_note(note), "cosignatures": list_cosignatures(note)}
+    except (CheckpointInvalid, KeyMissing):
+        return {"note": note, "cosignatures": {}}
 
 
 def _build_person_links(matches: AccountMatches, parameters: Mapping[str, str]) -> list[AdminLink]:

@@ -46,6 +46,8 @@ from tests.benchmarks.startup import report as startup_report
 from tests.benchmarks.startup.process_costs import measure_startup
 from tests.benchmarks.sweep import report as sweep_report
 from tests.benchmarks.sweep.rates import measure_sweep
+from tests.benchmarks.witnesses import report as witnesses_report
+from tests.benchmarks.witnesses.costs import measure_witnesses
 from tests.support.postgresql import given_url, throw_away_server
 
 ROUND_TRIPS = (0.0, 0.02)
@@ -71,6 +73,7 @@ PACKAGES = {
         *("django", "gunicorn", "mozilla-django-oidc", "django-allauth", "social-auth-app-django", "social-auth-core"),
         *("psycopg", "urllib3"),
     ),
+    "witnesses": ("django", "cryptography", "psycopg", "urllib3"),
     "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
 }
 
@@ -264,6 +267,11 @@ def _audit(url: str, options: Namespace) -> PartReport:
     )
 
 
+def _witnesses(url: str, options: Namespace) -> PartReport:
+    costs = measure_witnesses(url=url, sealed=options.backlog, rounds=60, log=_log)
+    return PartReport.create(witnesses_report, costs, "A quorum of two of three witnesses, of which one hangs.")
+
+
 def _log(line: str) -> None:
     print(line, file=sys.stderr)
 
@@ -282,6 +290,7 @@ PARTS: Mapping[str, Callable[[str, Namespace], PartReport]] = {
     "startup": _startup,
     "deployment": _deployment,
     "audit": _audit,
+    "witnesses": _witnesses,
 }
 
 if __name__ == "__main__":

@@ -165,20 +165,60 @@ def spid_cie() -> Found:
     return Found(missing="tests/integration/interop/spid_cie/requirements.txt is not installed in its .venv")
 
 
+GO_PATH = "/usr/share/gocode"
+"""Where Debian's packages have the sources of Go libraries."""
+
+
+@cache
+def go() -> Found:
+    """Return the path of Go, with golang.org/x/mod of Debian."""
+    path = shutil.which("go")
+    if not path or not Path(GO_PATH, "src", "golang.org", "x", "mod", "sumdb").is_dir():
+        return Found(missing="the Debian packages golang-go and golang-golang-x-mod-dev are not installed")
+    return Found(where=path)
+
+
+SOFTHSM_MODULE = "/usr/lib/softhsm/libsofthsm2.so"
+
+
+@cache
+def softhsm() -> Found:
+    """Return the path of the PKCS#11 library of SoftHSM."""
+    if not shutil.which("softhsm2-util") or not Path(SOFTHSM_MODULE).is_file():
+        return Found(missing="the Debian package softhsm2 is not installed")
+    if importlib.util.find_spec("pkcs11") is None:
+        return Found(missing="the Python package python-pkcs11 is not installed")
+    return Found(where=SOFTHSM_MODULE)
+
+
+@cache
+def litewitness() -> Found:
+    """Return the path of a witness of transparency logs."""
+    path = shutil.which("litewitness") if shutil.which("ssh-agent") else None
+    return (
+        Found(where=path)
+        if path
+        else Found(missing="the Debian packages litetlog and openssh-client are not installed")
+    )
+
+
 PARTS: dict[str, Callable[[], Found]] = {
     "allauth": allauth,
     "browser": browser,
     "compose": compose,
     "gettext": gettext,
     "glewlwyd": glewlwyd,
+    "go": go,
     "kustomize": kustomize,
     "lemonldap": lemonldap,
+    "litewitness": litewitness,
     "nginx": nginx,
     "node": node,
     "openssl": openssl,
     "pgbouncer": pgbouncer,
     "redis": redis,
     "rabbitmq": rabbitmq,
+    "softhsm": softhsm,
     "spid_cie": spid_cie,
     "systemd": systemd,
 }

@@ -56,6 +56,10 @@ ALERT_LABELS: Mapping[str, str] = {
     "sealing_refused": _("Sealing of the audit log refused"),
     "session_undecryptable": _("Token of a session is damaged"),
     "spool_altered": _("Emergency events altered on disk"),
+    "witness_invalid": _("Invalid answer of a witness"),
+    "witness_quorum": _("Audit log is not cosigned"),
+    "witness_refused": _("Audit log refused by a witness"),
+    "witness_unavailable": _("Witness of the audit log is away"),
 }
 
 ALERT_EXPLANATIONS: Mapping[str, str] = {
@@ -113,6 +117,10 @@ ALERT_EXPLANATIONS: Mapping[str, str] = {
     "sealing_refused": _("Nothing is sealed, because the audit log does not continue what was signed before."),
     "session_undecryptable": _("A token of an ended or renewed session is damaged, so it cannot be revoked."),
     "spool_altered": _("Lines of the emergency file were changed after they were written."),
+    "witness_invalid": _("A witness gave an answer that no honest witness gives."),
+    "witness_quorum": _("Too few witnesses have cosigned the audit log within five minutes."),
+    "witness_refused": _("A witness states that the audit log was rewritten, or is shorter than before."),
+    "witness_unavailable": _("A witness has not cosigned the audit log for 15 minutes."),
 }
 
 _ADDRESS, _PROVIDER, _PERSON = _("Address"), _("Provider"), _("Subject, user or code")
@@ -130,6 +138,7 @@ ALERT_KEY_LABELS: Mapping[str, str] = {
     **dict.fromkeys(("break_glass_used", "last_administrator", "emergency_limit"), _("User")),
     "emergency_opened": _("Record"),
     **dict.fromkeys(("delivery_lag", "delivery_refused", "delivery_stopped"), _("Receiver")),
+    **dict.fromkeys(("witness_invalid", "witness_refused", "witness_unavailable"), _("Witness")),
     "refusal_burst": _("Reason"),
 }
 """What the key of an alert is; kinds without an entry have no key, or one that needs no name."""

@@ -221,6 +221,14 @@ _OPERATION_LABELS: Mapping[str, str] = {
     "event_unreadable": _("an event in the log cannot be read"),
     "log_behind_sink": _("the log ends before the last delivered entry"),
     "log_forked": _("the log differs from what was delivered"),
+    # Witnesses
+    "witness_log_shorter": _("the witness has cosigned a longer log"),
+    "witness_log_inconsistent": _("the log does not continue what the witness has cosigned"),
+    "witness_cosignature_invalid": _("the witness returned no valid signature"),
+    "witness_size_invalid": _("the witness contradicts itself"),
+    "witness_log_unknown": _("the witness does not know this log"),
+    "witness_key_unknown": _("the witness does not accept the key of the log"),
+    "witness_response_invalid": _("the witness does not work"),
 }
 
 PROVIDER_ERROR_LABELS: Mapping[str, str] = {

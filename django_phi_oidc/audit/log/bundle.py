@@ -1,9 +1,10 @@
 """Proof bundles: files that prove that an event is in the log, and their verification with the log's public key.
 
-    python -m django_phi_oidc.audit.log.bundle proof.json --public-key KEY
+    python -m django_phi_oidc.audit.log.bundle proof.json --public-key KEY --witness KEY --witness KEY --quorum 2
 
 needs no database, no settings and no Django. It proves that the event was in the log, byte for byte, when the
-checkpoint was signed. It does not prove that the log was continued from there.
+checkpoint was signed. It does not prove that the log was continued from there. With witnesses, it proves that they saw
+this checkpoint as the largest of the log, so that the operator cannot show another log to another party.
 """
 
 import base64
@@ -12,7 +13,7 @@ import json
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from ...errors import KeyMissing, PhiOidcError, ProofInvalid
 from ...merkle.checkpoint import Checkpoint, parse_verifier_key, verify_checkpoint
+from ...merkle.cosignature import WitnessKey, parse_witness_key, require_quorum
 from ...merkle.proof import verify_consistency, verify_inclusion
 from ...merkle.rfc6962 import hash_leaf
 
@@ -39,6 +41,20 @@ class VerifiedInclusion:
     event: Mapping[str, Any]
     leaf_index: int
     checkpoint: Checkpoint
+    cosigned_at: Mapping[str, int] = field(default_factory=dict)
+    """POSIX times by the name of the witness."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessPolicy:
+    """The cosignatures that a checkpoint must have."""
+
+    keys: Sequence[WitnessKey] = ()
+    quorum: int = 0
+    """How many of the witnesses with these keys must have cosigned."""
+
+
+NO_WITNESSES = WitnessPolicy()
 
 
 def build_inclusion_bundle(*, canonical: bytes, leaf_index: int, proof: Sequence[bytes], note: str) -> str:
@@ -53,16 +69,19 @@ def build_consistency_bundle(*, old_note: str, new_note: str, proof: Sequence[by
     return _render_json({**bundle, "proof": _encode_hashes(proof)})
 
 
-def verify_inclusion_bundle(text: str, keys: Sequence[Ed25519PublicKey]) -> VerifiedInclusion:
+def verify_inclusion_bundle(
+    text: str, keys: Sequence[Ed25519PublicKey], *, witnesses: WitnessPolicy = NO_WITNESSES
+) -> VerifiedInclusion:
     """Verify an inclusion bundle, and return what it proves.
 
-    Raises: ProofInvalid, CheckpointInvalid. Spec: RFC 6962 2.1.1, C2SP tlog-checkpoint.
+    Raises: ProofInvalid; CheckpointInvalid, also without the quorum. Spec: RFC 6962 2.1.1, C2SP tlog-checkpoint.
     """
     bundle = _parse_bundle(text, INCLUSION_FORMAT, ("event", "leaf_index", "proof", "checkpoint"))
     event, leaf_index = bundle["event"], bundle["leaf_index"]
     if not isinstance(event, dict) or type(leaf_index) is not int:
         raise ProofInvalid("The file is not a known proof.")
     checkpoint = verify_checkpoint(str(bundle["checkpoint"]), keys)
+    cosigned_at = require_quorum(str(bundle["checkpoint"]), witnesses.keys, quorum=witnesses.quorum)
     try:
         options: Any = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
         canonical = json.dumps(event, sort_keys=True, **options).encode()
@@ -75,16 +94,19 @@ def verify_inclusion_bundle(text: str, keys: Sequence[Ed25519PublicKey]) -> Veri
         proof=_parse_hashes(bundle["proof"]),
         root_hash=checkpoint.root_hash,
     )
-    return VerifiedInclusion(event=event, leaf_index=leaf_index, checkpoint=checkpoint)
+    return VerifiedInclusion(event=event, leaf_index=leaf_index, checkpoint=checkpoint, cosigned_at=cosigned_at)
 
 
-def verify_consistency_bundle(text: str, keys: Sequence[Ed25519PublicKey]) -> tuple[Checkpoint, Checkpoint]:
+def verify_consistency_bundle(
+    text: str, keys: Sequence[Ed25519PublicKey], *, witnesses: WitnessPolicy = NO_WITNESSES
+) -> tuple[Checkpoint, Checkpoint]:
     """Verify a consistency bundle, and return the old checkpoint and the new one that continues it.
 
-    Raises: ProofInvalid, CheckpointInvalid. Spec: RFC 6962 2.1.2.
+    witnesses: of the new one. Raises: ProofInvalid; CheckpointInvalid, also without the quorum. Spec: RFC 6962 2.1.2.
     """
     bundle = _parse_bundle(text, CONSISTENCY_FORMAT, ("old", "new", "proof"))
     old, new = (verify_checkpoint(str(bundle[name]), keys) for name in ("old", "new"))
+    require_quorum(str(bundle["new"]), witnesses.keys, quorum=witnesses.quorum)
     verify_consistency(
         old_size=old.tree_size,
         old_root=old.root_hash,
@@ -121,7 +143,21 @@ def read_public_keys(texts: Sequence[str]) -> list[Ed25519PublicKey]:
     return [read_public_key(Path(text) if Path(text).is_file() else text) for text in texts]
 
 
-def verify_proof_file(path: Path, *, public_keys: Sequence[str]) -> str:
+def build_witness_policy(texts: Sequence[str], *, quorum: int | None) -> WitnessPolicy:
+    """Return the policy of these witnesses. quorum: None for all of them.
+
+    texts: verifier keys for cosignatures (`name+id+key`), or paths of files with one. Raises: KeyMissing.
+    """
+    try:
+        read = [Path(text).read_text("ascii") if Path(text).is_file() else text for text in texts]
+        keys = [parse_witness_key(text.strip()) for text in read]
+    except (OSError, ValueError) as error:
+        text = "The key of a witness can't be read: a verifier key for cosignatures (type 0x04) is expected."
+        raise KeyMissing(text) from error
+    return WitnessPolicy(keys=keys, quorum=len(keys) if quorum is None else quorum)
+
+
+def verify_proof_file(path: Path, *, public_keys: Sequence[str], witnesses: WitnessPolicy = NO_WITNESSES) -> str:
     """Verify the proof in a file, of an event or of two checkpoints, and return a sentence about it.
 
     public_keys: as read_public_keys.
@@ -134,11 +170,13 @@ def verify_proof_file(path: Path, *, public_keys: Sequence[str]) -> str:
         raise ProofInvalid("The file is too large for a proof.")
     text = raw.decode("utf-8", errors="replace")
     if f'"{CONSISTENCY_FORMAT}"' in text[:200]:
-        old, new = verify_consistency_bundle(text, keys)
+        old, new = verify_consistency_bundle(text, keys, witnesses=witnesses)
         return f"Holds: the log of {new.tree_size} events continues that of {old.tree_size} ({new.origin})."
-    proven = verify_inclusion_bundle(text, keys)
+    proven = verify_inclusion_bundle(text, keys, witnesses=witnesses)
     event = f"event {proven.event.get('id')} ({proven.event.get('action')}, {proven.event.get('occurred_at')})"
-    return f"Holds: {event} is leaf {proven.leaf_index} of {proven.checkpoint.tree_size} in {proven.checkpoint.origin}."
+    place = f"leaf {proven.leaf_index} of {proven.checkpoint.tree_size} in {proven.checkpoint.origin}"
+    names = f", cosigned by {', '.join(sorted(proven.cosigned_at))}" if proven.cosigned_at else ""
+    return f"Holds: {event} is {place}{names}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,13 +186,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="the proof")
     key_help = "verifier key, PEM, base64, or their file"
     parser.add_argument("--public-key", action="append", required=True, metavar="KEY", help=key_help)
+    add_witness_arguments(parser)
     options = parser.parse_args(arguments)
     try:
-        sys.stdout.write(verify_proof_file(options.file, public_keys=options.public_key) + "\n")
+        witnesses = build_witness_policy(options.witness, quorum=options.quorum)
+        text = verify_proof_file(options.file, public_keys=options.public_key, witnesses=witnesses)
+        sys.stdout.write(f"{text}\n")
     except (PhiOidcError, OSError) as error:
         sys.stderr.write(f"Does not hold: {error}\n")
         return 1
     return 0
+
+
+def add_witness_arguments(parser: ArgumentParser) -> None:
+    """Add `--witness` and `--quorum`."""
+    help_text = "The verifier key of a witness, or its file; may be repeated."
+    parser.add_argument("--witness", action="append", default=[], metavar="KEY", help=help_text)
+    help_text = "How many of these witnesses must have cosigned (default: all)."
+    parser.add_argument("--quorum", type=int, metavar="N", help=help_text)
 
 
 def _parse_bundle(text: str, expected_format: str, members: Sequence[str]) -> dict[str, Any]:

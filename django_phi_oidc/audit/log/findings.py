@@ -30,6 +30,8 @@ class FindingKind(StrEnum):
     FORK_UNDECLARED = "fork_undeclared"
     FORK_DECLARED = "fork_declared"
     PROTECTION_ALTERED = "protection_altered"
+    CHECKPOINT_UNWITNESSED = "checkpoint_unwitnessed"
+    WITNESS_REFUSED = "witness_refused"
     LINE_UNREADABLE = "line_unreadable"
 
 

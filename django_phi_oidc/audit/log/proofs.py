@@ -2,18 +2,23 @@
 
 import uuid
 
-from ...errors import CheckpointInvalid, ProofInvalid
+from ... import conf
+from ...errors import CheckpointInvalid, KeyMissing, ProofInvalid
 from ...merkle.checkpoint import parse_checkpoint
 from ...merkle.proof import build_consistency_proof, build_inclusion_proof, compute_root_at_size, verify_inclusion
 from ...merkle.rfc6962 import hash_leaf
 from .bundle import build_consistency_bundle, build_inclusion_bundle
+from .cosigned_checkpoints import build_cosigned_note, find_cosigned_checkpoint
 from .reader import find_raw_event, read_checkpoints
+from .signing_keys import get_public_keys
 from .tree_storage import LogDamaged, read_node
 
 
 def create_inclusion_proof(event_id: uuid.UUID) -> str:
-    """Return the bundle that proves the event under the newest checkpoint, as JSON text.
+    """Return the bundle that proves the event, as JSON text.
 
+    The checkpoint is the newest one that a quorum of witnesses has cosigned. If none covers the event, it is the newest
+    one, with the cosignatures that it has.
     Raises: LookupError if there is no such event, it is not sealed yet, or the log is damaged. Spec: RFC 6962 2.1.1.
     """
     event = find_raw_event(event_id)
@@ -22,18 +27,31 @@ def create_inclusion_proof(event_id: uuid.UUID) -> str:
         raise LookupError(f"There is no event {event_id}.")
     if event.leaf_index < 0 or newest is None or event.leaf_index >= newest.tree_size:
         raise LookupError(f"Event {event_id} is not sealed yet.")
-    proof = build_inclusion_proof(event.leaf_index, newest.tree_size, read_node)
     try:
+        note = _find_cosigned_note(event.leaf_index, epoch=newest.epoch) or build_cosigned_note(newest.note)
+        checkpoint = parse_checkpoint(note)
+        proof = build_inclusion_proof(event.leaf_index, checkpoint.tree_size, read_node)
         verify_inclusion(
             leaf_hash=hash_leaf(event.canonical),
             leaf_index=event.leaf_index,
-            tree_size=newest.tree_size,
+            tree_size=checkpoint.tree_size,
             proof=proof,
-            root_hash=parse_checkpoint(newest.note).root_hash,
+            root_hash=checkpoint.root_hash,
         )
+    except KeyMissing as error:
+        raise LookupError(str(error)) from error
     except (ProofInvalid, CheckpointInvalid) as error:
         raise LookupError(f"Event {event_id} is not what was sealed: run `audit verify`.") from error
-    return build_inclusion_bundle(canonical=event.canonical, leaf_index=event.leaf_index, proof=proof, note=newest.note)
+    return build_inclusion_bundle(canonical=event.canonical, leaf_index=event.leaf_index, proof=proof, note=note)
+
+
+def _find_cosigned_note(leaf_index: int, *, epoch: int) -> str:
+    """Return the newest note with a quorum that covers the leaf, of the epoch; "" if there is none."""
+    if not conf.witness_quorum():
+        return ""
+    cosigned = find_cosigned_checkpoint(get_public_keys(), min_size=leaf_index + 1)
+    # A checkpoint of an earlier epoch may have been lost in a restore.
+    return cosigned.note if cosigned and cosigned.epoch == epoch else ""
 
 
 def create_consistency_proof(old_note: str, new_note: str) -> str:

@@ -5,11 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from ..._internal.sql import insert
 from ...errors import CheckpointInvalid, SealingRefused
-from ...merkle.checkpoint import Checkpoint, verify_checkpoint
+from ...merkle.checkpoint import Checkpoint, NoteSigner, verify_checkpoint
 from ...merkle.rfc6962 import hash_leaf
 from ..events import Action, NewEvent, Origin, canonical_bytes
 from ..router import AUDIT_ALIAS
@@ -27,7 +25,7 @@ from .signing_keys import find_epoch, get_public_keys
 from .witness import get_witnessed_checkpoints
 
 
-def resume_log(*, witnessed_note: str, reason: str, key: Ed25519PrivateKey, now: datetime) -> str:
+def resume_log(*, witnessed_note: str, reason: str, key: NoteSigner, now: datetime) -> str:
     """Start the next epoch of a restored log, and return its first checkpoint.
 
     witnessed_note: the largest checkpoint known outside, which the database does not continue. The first leaf of the

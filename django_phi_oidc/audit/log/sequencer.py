@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import Max
 
@@ -22,7 +21,7 @@ from ..._internal.randomness import lowest_uuid7
 from ..._internal.sql import RowNotStored, insert, is_lock_timeout, require_rows
 from ...crypto import keyring
 from ...errors import AuditUnavailable, CheckpointInvalid, SealingRefused
-from ...merkle.checkpoint import Checkpoint, LogKey, sign_checkpoint, verify_checkpoint
+from ...merkle.checkpoint import Checkpoint, LogKey, NoteSigner, sign_checkpoint, verify_checkpoint
 from ...merkle.compact import CompactRange
 from ...merkle.proof import compute_root_at_size
 from ...merkle.rfc6962 import hash_leaf
@@ -93,7 +92,7 @@ def exclusive_transaction() -> Iterator[None]:
         raise SealingRefused("The log is damaged, and nothing is appended: run `audit verify`.") from error
 
 
-def get_current_log(key: Ed25519PrivateKey) -> LogState:
+def get_current_log(key: NoteSigner) -> LogState:
     """Return the log as it was signed last, checked against the witnessed checkpoints. Raises: as below."""
     keys = get_public_keys(key)
     log = get_last_signed_log(keys)
@@ -134,7 +133,7 @@ def is_consistent_with(compact_range: CompactRange, checkpoint: Checkpoint) -> b
     return compute_root_at_size(checkpoint.tree_size, read_node) == checkpoint.root_hash
 
 
-def append_leaves(log: LogState, leaves: Sequence[Leaf], *, key: Ed25519PrivateKey, now: datetime) -> str:
+def append_leaves(log: LogState, leaves: Sequence[Leaf], *, key: NoteSigner, now: datetime) -> str:
     """Insert leaves (by ascending id), nodes and the checkpoint, remove them from the queue, and return the note."""
     first = log.compact_range.size
     with _insert_leaves(first, leaves):
@@ -245,7 +244,7 @@ class _CheckedBatch:
 
 def append_to_log(
     *,
-    key: Ed25519PrivateKey,
+    key: NoteSigner,
     now: datetime,
     limit: int = BATCH_SIZE,
     include_refused: bool = False,
@@ -267,7 +266,7 @@ def append_to_log(
 
 
 def _append_batch(
-    key: Ed25519PrivateKey, now: datetime, *, limit: int, include_refused: bool, after_id: uuid.UUID
+    key: NoteSigner, now: datetime, *, limit: int, include_refused: bool, after_id: uuid.UUID
 ) -> AppendResult:
     with exclusive_transaction():
         log = get_current_log(key)
@@ -288,7 +287,7 @@ def _append_batch(
 
 
 def append_all_to_log(
-    *, key: Ed25519PrivateKey, clock: Callable[[], datetime], retry_refused: bool = False
+    *, key: NoteSigner, clock: Callable[[], datetime], retry_refused: bool = False
 ) -> Iterator[AppendResult]:
     """Append until nothing is new, and yield the outcome of each transaction.
 

@@ -1,19 +1,23 @@
 """The private key that signs checkpoints, where the log is sealed, and the public keys that verify them, anywhere."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from django.utils.module_loading import import_string
 
 from ... import conf
+from ...crypto.pkcs11_uri import SCHEME as PKCS11_SCHEME
 from ...errors import KeyMissing
-from ...merkle.checkpoint import LogKey, RetiredKey
+from ...merkle.checkpoint import LogKey, NoteSigner, RetiredKey
 from .bundle import read_public_key
 
 _MAX_EPOCH_DIGITS = 9
+_DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 
 
 def get_checkpoint_origin(epoch: int) -> str:
@@ -38,14 +42,18 @@ def find_epoch(checkpoint_origin: str) -> int | None:
     return int(number) if checkpoint_origin == get_checkpoint_origin(int(number)) else None
 
 
-def find_signing_key() -> Ed25519PrivateKey | None:
+def find_signing_key() -> NoteSigner | None:
     """Return the key that signs checkpoints; None if none is configured, as in a web process.
 
-    Raises: KeyMissing if a configured key cannot be read.
+    Raises: KeyMissing if a configured key cannot be read, or a signer cannot be created.
     """
     source = conf.get_key_source("audit_signing")
     if source is None or source == "":
         return None
+    if isinstance(source, str) and source.startswith(PKCS11_SCHEME):
+        return _VerifiedSigner(_import("django_phi_oidc.audit.log.pkcs11_signer.PKCS11Signer")(source))
+    if isinstance(source, str) and _DOTTED_PATH.fullmatch(source):
+        source = _import(source)
     if callable(source):
         try:
             source = source()
@@ -53,6 +61,60 @@ def find_signing_key() -> Ed25519PrivateKey | None:
             raise
         except Exception as error:
             raise KeyMissing("PHI_OIDC['KEYS']['audit_signing']: the callable failed.") from error
+    if hasattr(source, "sign") and hasattr(source, "public_key"):
+        return _VerifiedSigner(source)
+    return _load_private_key(source)
+
+
+def get_signing_key() -> NoteSigner:
+    """Return the key that signs checkpoints. Raises: KeyMissing, also if none is configured."""
+    key = find_signing_key()
+    if key is None:
+        raise KeyMissing("PHI_OIDC['KEYS']['audit_signing'] is not configured here, so nothing can be signed.")
+    return key
+
+
+class _VerifiedSigner:
+    """A signer outside of this package, whose signatures are verified before they are used."""
+
+    def __init__(self, signer: NoteSigner) -> None:
+        self._signer = signer
+        try:
+            self._public_key = signer.public_key()
+        except KeyMissing:
+            raise
+        except Exception as error:
+            raise KeyMissing("PHI_OIDC['KEYS']['audit_signing']: the signer has no public key.") from error
+        if not isinstance(self._public_key, Ed25519PublicKey):
+            raise KeyMissing("PHI_OIDC['KEYS']['audit_signing'] is not an Ed25519 key.")
+
+    def public_key(self) -> Ed25519PublicKey:
+        return self._public_key
+
+    def sign(self, data: bytes, /) -> bytes:
+        """Return the signature. Raises: KeyMissing if the signer fails, or the signature is not valid."""
+        try:
+            signature = self._signer.sign(data)
+            self._public_key.verify(signature, data)
+        except KeyMissing:
+            raise
+        except InvalidSignature as error:
+            text = "PHI_OIDC['KEYS']['audit_signing']: a signature is not valid under the signer's public key."
+            raise KeyMissing(text) from error
+        except Exception as error:
+            raise KeyMissing("PHI_OIDC['KEYS']['audit_signing']: the signer failed.") from error
+        return signature
+
+
+def _import(path: str) -> Any:
+    try:
+        return import_string(path)
+    except ImportError as error:
+        text = "PHI_OIDC['KEYS']['audit_signing'] can't be imported, or its extra is not installed."
+        raise KeyMissing(text) from error
+
+
+def _load_private_key(source: Any) -> Ed25519PrivateKey:
     try:
         pem = source.read_bytes() if isinstance(source, Path) else str(source).encode("ascii")
         key = load_pem_private_key(pem, password=None)
@@ -61,14 +123,6 @@ def find_signing_key() -> Ed25519PrivateKey | None:
         raise KeyMissing(text) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyMissing("PHI_OIDC['KEYS']['audit_signing'] is not an Ed25519 key.")
-    return key
-
-
-def get_signing_key() -> Ed25519PrivateKey:
-    """Return the key that signs checkpoints. Raises: KeyMissing, also if none is configured."""
-    key = find_signing_key()
-    if key is None:
-        raise KeyMissing("PHI_OIDC['KEYS']['audit_signing'] is not configured here, so nothing can be signed.")
     return key
 
 
@@ -82,7 +136,7 @@ def _read_log_key(source: Any) -> LogKey:
     return RetiredKey(read_public_key(source["key"]), max_tree_size)
 
 
-def get_public_keys(private_key: Ed25519PrivateKey | None = None) -> tuple[LogKey, ...]:
+def get_public_keys(private_key: NoteSigner | None = None) -> tuple[LogKey, ...]:
     """Return the keys that may have signed a checkpoint: the signing key's public half, and KEYS['audit_public'].
 
     private_key: by default that of the setting. Raises: KeyMissing if there is no key, or one cannot be read.

@@ -10,23 +10,26 @@ from ... import conf
 from ...errors import CheckpointInvalid, SealingRefused
 from ...merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, LogKey, verify_checkpoint
 from ..models import AuditWitness
+from .models import LogWitness
 from .signing_keys import find_epoch
 
 logger = logging.getLogger("phi_oidc.audit")
 
 
 def get_witnessed_checkpoints(keys: Sequence[LogKey]) -> dict[int, Checkpoint]:
-    """Return the largest checkpoint of each epoch in the witness file or confirmed by a sink, signed by one of `keys`.
+    """Return the largest checkpoint of each epoch that is known outside, signed by one of `keys`.
 
-    Rows of the table without a valid signature are ignored: anybody with write access could have inserted them.
+    It is in the witness file, was confirmed by a sink, or is cosigned by a witness. Rows of the tables without a valid
+    signature are ignored: anybody with write access could have inserted them.
     Raises: SealingRefused if the file exists but does not hold a checkpoint of this log: what it held is unknown.
     """
     largest: dict[int, Checkpoint] = {}
-    for note in AuditWitness.objects.values_list("note", flat=True):
+    cosigned = LogWitness.objects.exclude(note="").values_list("note", flat=True)
+    for note in {*AuditWitness.objects.values_list("note", flat=True), *cosigned}:
         try:
             _add_if_largest(largest, verify_checkpoint(note, keys))
         except CheckpointInvalid:
-            logger.warning("A checkpoint that a sink has confirmed is not signed by a known key.")
+            logger.warning("A checkpoint that a sink or a witness has confirmed is not signed by a known key.")
     if (path := find_witness_file()) and os.path.lexists(path):
         try:
             with path.open("rb") as file:

@@ -18,8 +18,19 @@ from ..._internal import clock
 from ...audit import db_privileges, outbox, spool, throttling, triggers
 from ...audit.events import OUTCOMES, Action, list_actions, parse_detail, serialize_event
 from ...audit.log import archive as archives
-from ...audit.log import bundle, copies, proofs, recovery, sequencer, signing_keys
+from ...audit.log import (
+    bundle,
+    copies,
+    cosigned_checkpoints,
+    proofs,
+    recovery,
+    sequencer,
+    signing_keys,
+    tile_export,
+    witnesses,
+)
 from ...audit.log.findings import FindingKind, LogFinding, VerificationSummary
+from ...audit.log.models import LogWitness
 from ...audit.log.verifier import UNSEALED_AFTER, verify_log
 from ...audit.models import AuditCheckpoint, AuditEvent, AuditOutbox
 from ...audit.recorder import record
@@ -75,11 +86,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     delay = UNSEALED_AFTER // timedelta(seconds=1)
     text = f"Report events that have waited for longer to be sealed (default: {delay})."
     verify.add_argument("--unsealed-after", type=parse_number, default=delay, metavar="SECONDS", help=text)
+    add("witnesses", _witnesses, "Ask the witnesses to cosign the newest checkpoint, and print what each has cosigned.")
+    tiles = add("tiles", _tiles, "Export new tiles of the log: hashes and the checkpoint, and no events.")
+    tiles.add_argument("--folder", type=Path, metavar="FOLDER", help="Export here, not to the declared place.")
     prove = add("prove", _prove, "Print the proof that an event is in the log.")
     prove.add_argument("event_id", type=uuid.UUID, metavar="EVENT_ID", help="Its UUID.")
     check = add("check-proof", _check_proof, "Check a proof, like python -m django_phi_oidc.audit.log.bundle.")
     check.add_argument("file", type=Path, help="The proof.")
     check.add_argument("--public-key", action="append", required=True, metavar="KEY", help=PUBLIC_KEY_HELP)
+    bundle.add_witness_arguments(check)
     consistency = add("consistency", _consistency, "Print the proof that one checkpoint continues another.")
     consistency.add_argument("old", type=Path, help="The file of the smaller checkpoint.")
     consistency.add_argument("new", type=Path, help="The file of the larger checkpoint.")
@@ -154,10 +169,40 @@ def _seal(options: Options, output: Output) -> None:
         ):
             events, refused = events + batch.event_count, refused + batch.refused_count
             progress(events)
+    witnesses.submit_newest_checkpoint(clock=clock.now)
     row, text, fault = {"sealed": events, "refused": refused}, f"Sealed: {events}; refused: {refused}.", ""
     if refused:
         fault = "Their MAC is wrong or its key is missing, or they are no events: see `audit verify`."
     output.confirm(row, text, fault=fault)
+
+
+def _witnesses(options: Options, output: Output) -> None:
+    if not conf.witnesses():
+        raise CommandError("PHI_OIDC['AUDIT']['witnesses'] is empty.")
+    witnesses.submit_newest_checkpoint(clock=clock.now, only_due=False)
+    states = LogWitness.objects.in_bulk(conf.witnesses())
+    for name in conf.witnesses():
+        state = states.get(name) or LogWitness(name=name)
+        row = {"witness": name, "tree_size": state.tree_size, "fault": state.last_fault}
+        row["cosigned_at"] = state.cosigned_at.isoformat() if state.cosigned_at else ""
+        text = f"{name}: {state.tree_size} events cosigned" + (f"; {state.last_fault}" if state.last_fault else "")
+        output.write_row(row, output.colour(text, "failure" if state.last_fault else "success"))
+    newest = AuditCheckpoint.objects.last()
+    cosigned = cosigned_checkpoints.find_cosigned_checkpoint(signing_keys.get_public_keys())
+    if newest and conf.witness_quorum() and (cosigned is None or cosigned.epoch < newest.epoch):
+        raise CommandError("No checkpoint of this epoch is cosigned by a quorum of the witnesses.")
+    if cosigned and newest and cosigned.checkpoint.tree_size < newest.tree_size:
+        raise CommandError(f"The newest checkpoint with a quorum has {cosigned.checkpoint.tree_size} events.")
+
+
+def _tiles(options: Options, output: Output) -> None:
+    store = tile_export.TileFolder(options["folder"]) if options["folder"] else tile_export.find_tile_store()
+    if store is None:
+        raise build_argument_error("PHI_OIDC['AUDIT']['tiles'] is not declared: name a --folder.")
+    with ProgressLine(output, "events exported") as progress:
+        result = tile_export.export_tiles(store, keys=signing_keys.get_public_keys(), progress=progress)
+    row = {"tree_size": result.tree_size, "written": result.written}
+    output.confirm(row, f"Exported: {result.tree_size} events; new tiles: {result.written}.")
 
 
 def _verify(options: Options, output: Output) -> None:
@@ -170,6 +215,11 @@ def _verify(options: Options, output: Output) -> None:
         return
     verified = [archives.verify_archive(path, keys) for path in options["archive"]]
     summary = VerificationSummary()
+    unsealed_after = timedelta(seconds=options["unsealed_after"])
+    cosigned, findings = cosigned_checkpoints.verify_witnesses(keys, now=clock.now(), after=unsealed_after)
+    for finding in findings:
+        summary.add(finding)
+        _write_finding(finding, output)
     with (
         archives.open_archives(verified) if verified else nullcontext(lambda index: None) as find_archived,
         ProgressLine(output, "events verified") as progress,
@@ -178,11 +228,11 @@ def _verify(options: Options, output: Output) -> None:
             keys=keys,
             now=clock.now(),
             summary=summary,
-            witnessed_checkpoints=witnessed,
+            witnessed_checkpoints=[*witnessed, *cosigned],
             find_archived=find_archived,
             archived_restore_events=[event for archive in verified for event in archive.restore_events],
             known_lost_sizes=options["lost_size"],
-            unsealed_after=timedelta(seconds=options["unsealed_after"]),
+            unsealed_after=unsealed_after,
             progress=progress,
         ):
             progress.end()
@@ -190,8 +240,12 @@ def _verify(options: Options, output: Output) -> None:
     outcome = "failure" if summary.fault_count else "success"
     _record(Action.AUDIT_VERIFIED, outcome=outcome, detail=summary.build_event_detail())
     _write_totals(summary, output, lambda row: _SUMMARY.format(**row, total=row["faults"] or "no"))
-    if summary.fault_count > summary.counts_by_kind[FindingKind.PROTECTION_ALTERED]:
+    counts = summary.counts_by_kind
+    unwitnessed = counts[FindingKind.CHECKPOINT_UNWITNESSED]
+    if summary.fault_count > counts[FindingKind.PROTECTION_ALTERED] + unwitnessed:
         raise CommandError("The audit log was changed after it was sealed.")
+    if unwitnessed:
+        raise CommandError("The newest checkpoint is not cosigned by enough witnesses: see `audit witnesses`.")
     if summary.fault_count:
         raise CommandError("The audit log can be changed: `audit repair` restores its triggers.")
 
@@ -249,7 +303,11 @@ def _prove(options: Options, output: Output) -> None:
 
 
 def _check_proof(options: Options, output: Output) -> None:
-    text = bundle.verify_proof_file(options["file"], public_keys=options["public_key"])
+    witnesses = bundle.build_witness_policy(options["witness"], quorum=options["quorum"])
+    if not options["witness"]:
+        keys, quorum = [*cosigned_checkpoints.get_witness_keys().values()], conf.witness_quorum()
+        witnesses = bundle.WitnessPolicy(keys=keys, quorum=quorum if options["quorum"] is None else options["quorum"])
+    text = bundle.verify_proof_file(options["file"], public_keys=options["public_key"], witnesses=witnesses)
     output.write_row({"holds": True, "text": text}, text)
 
 
@@ -271,7 +329,8 @@ def _checkpoint(options: Options, output: Output) -> None:
     elif newest is None:
         raise CommandError("The audit log has no checkpoint yet.")
     else:
-        output.write_row({"checkpoint": newest.note, "tree_size": newest.tree_size}, newest.note)
+        note = cosigned_checkpoints.build_cosigned_note(newest.note)
+        output.write_row({"checkpoint": note, "tree_size": newest.tree_size}, note)
 
 
 def _build_filters(options: Options) -> EventFilters:

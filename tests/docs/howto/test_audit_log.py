@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -21,19 +22,23 @@ from django_phi_oidc.audit.formats import item_to_line
 from django_phi_oidc.audit.log.cursor import DeliveryPosition, read_items
 from django_phi_oidc.audit.log.signing_keys import get_public_keys
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.config.witnesses import parse_witness
 from django_phi_oidc.merkle.checkpoint import RetiredKey, encode_verifier_key
+from django_phi_oidc.merkle.cosignature import parse_witness_key
+from django_phi_oidc.merkle.witness_protocol import WitnessFault
 from django_phi_oidc.testing.runner import DROP_TRIGGER_STATEMENTS
 from tests.support.audit_fixtures import TRIGGERS
 from tests.support.audit_log import KEY, NOW, PEM, events, seal_now, sealed
 from tests.support.audit_tampering import is_postgresql, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.witness_server import witness
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 ROOT = Path(__file__).resolve().parents[3]
 HOW_TO = ROOT / "docs" / "how-to"
 NAMES = (
     *("read-the-audit-log", "seal-the-audit-log", "archive-the-audit-log", "restore-from-a-backup"),
-    *("siem", "rotate-keys", "postgresql-role"),
+    *("siem", "rotate-keys", "postgresql-role", "tiles", "witnesses"),
 )
 PAGES = {name: (HOW_TO / f"{name}.md").read_text() for name in NAMES}
 EXAMPLE_ID = "01990000-0000-7000-8000-000000000001"
@@ -116,6 +121,44 @@ def test_commands_of_the_sealing_page(run: Callable[..., None], capsys: pytest.C
     sealed(330 - 312 - AuditEvent.objects.filter(action__startswith="audit.").count())
     execute("python manage.py phi_oidc audit checkpoint > newer.txt", capsys)
     run("seal-the-audit-log", "consistency", replacements)
+
+
+def test_commands_of_the_page_on_witnesses(
+    run: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ids = events(312)
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(witness(f"witness.example/w{number}", tmp_path, {"phi-oidc-audit": KEY.public_key()}))
+            for number in (1, 2)
+        ]
+        for started in running:
+            started.clock = NOW.timestamp
+        example: dict[str, Any] = {"PHI_OIDC": {"AUDIT": {}}}
+        exec(block("witnesses", "witnesses"), example)
+        audit = example["PHI_OIDC"]["AUDIT"]
+        for (name, raw), started in zip(audit["witnesses"].items(), running, strict=True):
+            assert parse_witness_key(parse_witness(name, raw).key)
+            raw.update(key=started.vkey, url=started.url)
+        with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT=audit)):
+            seal_now()
+            run("witnesses", "state", {})
+            keys = {"LOG_KEY": verifier_key(capsys), "FIRST_KEY": running[0].vkey, "SECOND_KEY": running[1].vkey}
+            run("witnesses", "prove", {**keys, EXAMPLE_ID: str(ids[0])})
+
+
+def test_commands_of_the_page_on_tiles(run: Callable[..., None], tmp_path: Path) -> None:
+    sealed(312)
+    example: dict[str, Any] = {"PHI_OIDC": {"AUDIT": {}}, "Path": Path}
+    exec(block("tiles", "tiles"), example)
+    assert example["PHI_OIDC"]["AUDIT"]["tiles"].is_absolute()
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": tmp_path / "tiles"})):
+        run("tiles", "export", {})
+    assert (tmp_path / "tiles" / "tile" / "0" / "001.p" / "56").is_file()
+
+
+def test_every_reason_of_a_witness_is_documented() -> None:
+    assert set(re.findall(r"`(witness_\w+)`", PAGES["witnesses"])) >= {fault.value for fault in WitnessFault}
 
 
 def test_commands_of_the_restore_page(run: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
 from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.merkle.cosignature import WitnessKey, encode_witness_key
 from django_phi_oidc.officer_admin.models import HourlyCount
 from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
 from django_phi_oidc.officer_admin.trends import PERIODS
@@ -27,7 +28,7 @@ from django_phi_oidc.siem.models import SinkCursor
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from tests.docs.translation.portal_rows import NAME, PERMISSION, WORD, invited, store_claims
 from tests.docs.translation.pseudo_translation import untranslated
-from tests.support.audit_log import events
+from tests.support.audit_log import KEY, events
 from tests.support.audit_outage import audit_database_fails
 from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
 from tests.support.claims_fixtures import NOW
@@ -270,6 +271,15 @@ def look_at_the_trail(found: Found, client: Any) -> None:
     look(found, client, reference)
     (done,) = TrailJob.objects.filter(kind=TrailJob.EXPORT, state=TrailJob.DONE, attempts=0)
     look(found, client, f"{jobs}{done.pk}/download/", {})
+
+
+def look_at_the_witnesses(found: Found, client: Any, settings: Any) -> None:
+    """Look at a checkpoint of which a witness has no cosignature."""
+    before, size = settings.PHI_OIDC, AuditCheckpoint.objects.latest("tree_size").tree_size
+    key = encode_witness_key(WitnessKey("1", KEY.public_key()))
+    settings.PHI_OIDC = override_phi_oidc(before, AUDIT={"witnesses": {"1": {"key": key, "url": "https://1.example"}}})
+    look(found, client, of_model(AuditCheckpoint, "change", size))
+    settings.PHI_OIDC = before
 
 
 def look_at_deliveries(found: Found, client: Any, settings: Any) -> None:

@@ -257,6 +257,7 @@ def test_every_text_is_translated(
     walking.look_at_deliveries(found, boss, settings)
     walking.look_at_overviews(found, boss)
     walking.look_at_the_trail(found, boss)
+    walking.look_at_the_witnesses(found, boss, settings)
     walking.look_at_the_person(found, boss, patient)
     walking.fill_in_forms(found, boss, patient, settings)
     walking.import_files(found, boss, patient)

@@ -591,7 +591,13 @@ def find_deployment_ids() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "outside", [{"witness_file": "/mnt/witness"}, {"sinks": {"siem": {"type": "file", "path": "/mnt/log"}}}], ids=str
+    "outside",
+    [
+        {"witness_file": "/mnt/witness"},
+        {"sinks": {"siem": {"type": "file", "path": "/mnt/log"}}},
+        {"witnesses": {"w1": {"key": "w+00000000+AA==", "url": "https://w.example"}}},
+    ],
+    ids=str,
 )
 def test_g10_audit_log_without_a_copy_outside_of_its_database_is_reported_on_deployment(outside: Any) -> None:
     """W065."""
@@ -994,6 +1000,7 @@ ELSEWHERE = {
     "E040": "audit/test_triggers.py",
     **dict.fromkeys(("E106", "W106"), "checks/test_client_certificates.py"),
     **dict.fromkeys(("E131", "E132", "E133", "W131"), "checks/test_federation.py"),
+    **dict.fromkeys(("E140", "E141"), "checks/test_witnesses.py"),
     "W046": "checks/test_logout.py",
     **dict.fromkeys(("E037", "W037"), "checks/test_redirects.py"),
 }
@@ -1018,6 +1025,13 @@ def test_email_linking_requires_an_address_and_a_time_of_creation(monkeypatch: p
         monkeypatch.setattr(get_user_model(), "EMAIL_FIELD", "address")
         assert "E091" in find_ids()
     assert "E091" not in find_ids()
+
+
+def test_storage_of_the_tiles_is_declared(settings: Any, tmp_path: Path) -> None:
+    """E142."""
+    for declared, is_reported in (("default", False), (tmp_path, False), ("tiles", True)):
+        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": declared})
+        assert ("E142" in find_ids()) is is_reported
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o705, None])

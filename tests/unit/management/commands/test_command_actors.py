@@ -172,6 +172,8 @@ READING: dict[str, Callable[[Case], list[Any]]] = {
         run("audit", "checkpoint", "--public-key").strip(),
     ],
     "audit checkpoint": lambda case: ["--public-key"],
+    "audit tiles": lambda case: ["--folder", case.folder],
+    "audit witnesses": lambda case: [],
     "audit consistency": lambda case: [
         case.write_file("old", run("audit", "checkpoint") if sealed(1) else ""),
         case.write_file("new", run("audit", "checkpoint") if sealed(1) else ""),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from django.test import override_settings
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin, compute_mac
+from django_phi_oidc.audit.log import bundle
 from django_phi_oidc.audit.log.archive import verify_archive
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
 from django_phi_oidc.audit.storage import authenticate_event, insert_events
@@ -28,6 +30,7 @@ from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers
 from tests.support.manual_blocks import block
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.witness_server import Witness, witness
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 LATER = NOW + timedelta(minutes=1)
@@ -482,3 +485,103 @@ def test_grants_prints_sql_and_refuses_names_that_need_quoting(audit: Callable[.
     for name in ("Portal", "x; DROP TABLE y", 'x"', ""):
         with pytest.raises(CommandError, match="lower-case"):
             audit("grants", name)
+
+
+@pytest.fixture
+def witnesses(tmp_path: Path) -> Iterator[list[Witness]]:
+    """Run three witnesses, of which the last one fails, and declare them: two are a quorum."""
+    folder = tmp_path / "witnesses"
+    folder.mkdir()
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(witness(f"witness.example/w{number}", folder, {"phi-oidc-audit": KEY.public_key()}))
+            for number in (1, 2, 3)
+        ]
+        running[-1].lie = "fail"
+        for started in running:
+            started.clock = NOW.timestamp
+        declared = {f"w{number}": {"key": w.vkey, "url": w.url} for number, w in enumerate(running, start=1)}
+        stack.enter_context(
+            override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT={"witnesses": declared}))
+        )
+        yield running
+
+
+def test_seal_and_witnesses_ask_for_cosignatures(audit: Callable[..., str], witnesses: list[Witness]) -> None:
+    events(3)
+    audit("seal")
+    assert [running.read_latest("phi-oidc-audit")[0] for running in witnesses] == [3, 3, 0]
+    expected = "w1: 3 events cosigned\nw2: 3 events cosigned\nw3: 0 events cosigned; witness_response_invalid\n"
+    assert audit("witnesses") == expected
+    row = json.loads(audit("witnesses", "--json").splitlines()[0])
+    assert (row["witness"], row["tree_size"], row["fault"]) == ("w1", 3, "")
+    witnesses[1].lie = "fail"
+    sealed(1)
+    with pytest.raises(CommandError, match=r"^The newest checkpoint with a quorum has 3 events\.$"):
+        audit("witnesses")
+    witnesses[2].lie = ""
+    assert "w3: 4 events cosigned" in audit("witnesses")
+
+
+def test_verify_requires_the_quorum_after_a_time(audit: Callable[..., str], witnesses: list[Witness]) -> None:
+    events(3)
+    audit("seal")
+    with clock.override_clock(lambda: LATER + timedelta(minutes=6)):
+        assert "no faults" in audit("verify")
+        witnesses[1].lie = "fail"
+        audit("seal")
+    with clock.override_clock(lambda: LATER + timedelta(minutes=13)):
+        with pytest.raises(CommandError, match="is not cosigned by enough witnesses"):
+            audit("verify", "--unsealed-after", "360")
+        assert detail_of("audit.verified")["kinds"] == ["checkpoint_unwitnessed"]
+        witnesses[1].lie = ""
+        audit("witnesses")
+        assert "no faults" in audit("verify", "--unsealed-after", "1000")
+
+
+def test_proof_has_the_cosignatures_that_the_verifier_requires(
+    audit: Callable[..., str], witnesses: list[Witness], tmp_path: Path
+) -> None:
+    ids = events(3)
+    audit("seal")
+    # A newer checkpoint has no quorum yet, so the proof is under the one before.
+    sealed(1)
+    proof = tmp_path / "proof.json"
+    proof.write_text(audit("prove", ids[0]))
+    key = audit("checkpoint", "--public-key").strip()
+    expected = "leaf 0 of 3 in phi-oidc-audit, cosigned by witness.example/w1, witness.example/w2.\n"
+    assert audit("check-proof", proof, "--public-key", key).endswith(expected)
+    first, second, third = (running.vkey for running in witnesses)
+    for required, is_met in (
+        (["--witness", first, "--witness", second], True),
+        (["--witness", first, "--witness", third], False),
+        (["--witness", first, "--witness", third, "--quorum", "1"], True),
+        (["--witness", third, "--quorum", "0"], True),
+        (["--quorum", "3"], False),
+    ):
+        arguments = [str(proof), "--public-key", key, *required]
+        if "--witness" in required:
+            assert bundle.main(arguments) == (0 if is_met else 1)
+        if is_met:
+            assert "Holds" in audit("check-proof", *arguments)
+        else:
+            with pytest.raises(CommandError, match="are required"):
+                audit("check-proof", *arguments)
+    assert bundle.main([str(proof), "--public-key", key, "--witness", key]) == 1, "the key of a log"
+    assert bundle.main([str(proof), "--public-key", key, "--quorum", "1"]) == 1, "no witness is named"
+
+
+def test_consistency_proof_has_the_cosignatures_that_the_verifier_requires(
+    audit: Callable[..., str], witnesses: list[Witness], tmp_path: Path
+) -> None:
+    sealed(3)
+    old, new, proof = (tmp_path / name for name in ("old.txt", "new.txt", "proof.json"))
+    old.write_text(audit("checkpoint"))
+    events(2)
+    audit("seal")
+    new.write_text(audit("checkpoint"))
+    assert new.read_text().count("\n— witness.example/") == 2
+    proof.write_text(audit("consistency", old, new))
+    arguments = [str(proof), "--public-key", audit("checkpoint", "--public-key").strip(), "--witness"]
+    assert bundle.main([*arguments, witnesses[0].vkey]) == 0
+    assert bundle.main([*arguments, witnesses[2].vkey]) == 1

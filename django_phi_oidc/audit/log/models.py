@@ -1,0 +1,62 @@
+"""The cosignatures of witnesses, and the state of each witness. In the default database, so that they survive the loss,
+or a restore, of the audit database.
+"""
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class LogWitness(models.Model):
+    """What a declared witness has seen of the log."""
+
+    name = models.CharField(primary_key=True, max_length=64, editable=False)
+    """As declared in AUDIT['witnesses']."""
+    origin = models.CharField(max_length=255, blank=True)
+    """Of the last checkpoint that it cosigned; empty before the first."""
+    tree_size = models.BigIntegerField(default=0)
+    note = models.TextField(blank=True)
+    """The note of that checkpoint, as the log signed it."""
+    cosigned_at = models.DateTimeField(null=True)
+    attempts = models.PositiveIntegerField(default=0)
+    """Since the last cosignature."""
+    due_at = models.DateTimeField()
+    """No earlier attempt after a fault."""
+    last_fault = models.CharField(max_length=64, blank=True)
+    """A code; empty after a cosignature."""
+    failing_since = models.DateTimeField(null=True)
+    alert_rule = models.CharField(max_length=64, blank=True)
+    """Of the last alert about this witness."""
+    alerted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("witness of the audit log"), _("witnesses of the audit log")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Cosignature(models.Model):
+    """The signature of a witness for a checkpoint. It is verified each time that it is read.
+
+    Spec: C2SP tlog-cosignature.
+    """
+
+    witness = models.CharField(max_length=64)
+    """As declared in AUDIT['witnesses']."""
+    origin = models.CharField(max_length=255)
+    tree_size = models.BigIntegerField()
+    note = models.TextField()
+    """The checkpoint as the log signed it."""
+    line = models.TextField()
+    """The signature line of the witness, with its newline."""
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("cosignature"), _("cosignatures")
+        default_permissions = ()
+        constraints = (
+            models.UniqueConstraint(fields=["tree_size", "origin", "witness"], name="phi_oidc_cosignature_unique"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.tree_size} {self.witness}"
