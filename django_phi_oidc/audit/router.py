@@ -9,7 +9,9 @@ from ..project_settings import AUDIT_ALIAS as AUDIT_ALIAS  # noqa: PLC0414 -- re
 _APP_LABEL = "django_phi_oidc"
 TRAIL_MODELS = frozenset({"auditevent", "auditunsealed", "auditleaf", "auditnode", "auditcheckpoint"})
 """Model names of the tables in the audit database."""
-_DEFAULT_DATABASE_MODELS = frozenset({"auditoutbox", "auditwitness", "recordedconfiguration", "refusalcount"})
+_DEFAULT_DATABASE_MODELS = frozenset(
+    {"auditoutbox", "auditwitness", "recordedconfiguration", "refusalcount", "verificationrecord"}
+)
 
 
 class AuditRouter:

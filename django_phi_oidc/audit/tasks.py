@@ -8,8 +8,8 @@ from .. import conf
 from .._internal import clock
 from .._internal.periodic_task import periodic_task
 from ..errors import SealingRefused
-from . import configuration, outbox, spool, throttling, triggers
-from .log import sequencer, signing_keys
+from . import configuration, outbox, partitions, spool, throttling, triggers
+from .log import sequencer, signing_keys, verification_schedule
 from .recorder import raise_audit_alert
 
 
@@ -50,6 +50,19 @@ def seal() -> None:
         except SealingRefused:
             raise_audit_alert("sealing_refused", now=clock.now())
             raise
+
+
+@periodic_task("phi_oidc.verify")
+def verify() -> None:
+    """Verify the part of the log that is due, if this worker has the signing key: the whole log in two weeks."""
+    if key := signing_keys.find_signing_key():
+        verification_schedule.verify_next_part(key, now=clock.now())
+
+
+@periodic_task("phi_oidc.create_partitions")
+def create_partitions() -> None:
+    """Create the partitions of the next months, if the events have partitions."""
+    partitions.create_partitions()
 
 
 _ALERT_COUNTS: Mapping[str, Callable[[], int]] = {
