@@ -32,7 +32,6 @@ from .tree_storage import read_compact_range
 from .witness import get_witnessed_checkpoints
 
 BATCH_SIZE = 10_000
-_MAX_CHECKED_EVENTS = 100
 _LINE_START, _MAC_SEPARATOR, _LINE_END = b'{"event":', b',"mac":"', b'"}\n'
 _TAIL_BYTES = len(_MAC_SEPARATOR) + 64 + len(_LINE_END)
 
@@ -130,20 +129,14 @@ def list_removable_partitions(archive: LogArchive, *, keys: Sequence[LogKey], no
     return removable
 
 
-def find_archived_size(*, only_detached: bool = False) -> int:
-    """Return where the last archive ended; 0 without one. Events with an invalid MAC, or without a size, are ignored.
+def find_archived_size() -> int:
+    """Return where the last archive ended; 0 without one.
 
-    only_detached: the last archive after which partitions were detached.
+    Events with an invalid MAC, or without a size, are ignored. Raises: KeyMissing.
     """
-    events = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id")
-    if only_detached:
-        events = events.filter(detail__contains='"detached"')
-    details = (
-        parse_detail(event.detail)
-        for event in events[:_MAX_CHECKED_EVENTS].iterator(chunk_size=_MAX_CHECKED_EVENTS)
-        if has_valid_row_mac(event)
-    )
-    return next((detail["tree_size"] for detail in details if type(detail.get("tree_size")) is int), 0)
+    events = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id").iterator(chunk_size=100)
+    sizes = (parse_detail(event.detail).get("tree_size") for event in events if has_valid_row_mac(event))
+    return next((size for size in sizes if type(size) is int), 0)
 
 
 @contextmanager

@@ -66,11 +66,11 @@ class LogReplay:
         compute_mac: MacCalculator,
         find_archived: ArchivedEventLookup,
         summary: VerificationSummary,
-        detached_size: int = 0,
+        archived_size: int = 0,
     ) -> None:
         """tree: of the leaves before the first one that is read; its root was signed.
 
-        detached_size: before this leaf, events may be missing, because they are in archives.
+        archived_size: before this leaf, events may be missing, because they are in archives.
         """
         self.tree = tree
         self.missing_events: dict[bytes, tuple[int, bytes]] = {}
@@ -78,7 +78,7 @@ class LogReplay:
         self._compute_mac = compute_mac
         self._find_archived = find_archived
         self._summary = summary
-        self._detached_size = detached_size
+        self._archived_size = archived_size
         self._is_anchored = True
 
     def advance(self, end: int, known_roots: Sequence[KnownRoot]) -> Iterator[LogFinding]:
@@ -138,7 +138,7 @@ class LogReplay:
             self._summary.events += 1
             self._summary.archived += 1
             return
-        if row.leaf_index < self._detached_size:
+        if row.leaf_index < self._archived_size:
             return
         if len(self.missing_events) < _MAX_MISSING_EVENTS:
             self.missing_events[row.leaf_hash] = row.leaf_index, row.event_id

@@ -120,7 +120,7 @@ def _verify_parts(
     parts: Sequence[Part], keys: Sequence[LogKey], summary: VerificationSummary, *, now: datetime
 ) -> None:
     logged: Counter[bool] = Counter()
-    options: Any = {"parts": sorted(parts), "detached_size": find_archived_size(only_detached=True)}
+    options: Any = {"parts": sorted(parts), "archived_size": find_archived_size()}
     for finding in verify_log(keys=keys, now=now, summary=summary, **options):
         logged[finding.is_fault] += 1
         if logged[finding.is_fault] <= _MAX_LOGGED_FINDINGS:

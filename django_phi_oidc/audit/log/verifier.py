@@ -49,7 +49,7 @@ def verify_log(
     witnessed_checkpoints: Sequence[Checkpoint] = (),
     find_archived: ArchivedEventLookup = lambda leaf_index: None,
     archived_restore_events: Sequence[tuple[int, bytes]] = (),
-    detached_size: int = 0,
+    archived_size: int = 0,
     known_lost_sizes: Collection[int] = (),
     unsealed_after: timedelta = UNSEALED_AFTER,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -61,8 +61,8 @@ def verify_log(
     leaf and are not queued only in what is read.
     witnessed_checkpoints: checkpoints that were kept outside, whose signatures the caller has verified. find_archived:
     returns the canonical bytes of an event that is no longer in the table. archived_restore_events: leaf index and
-    canonical bytes of the restore events among these. detached_size: before this leaf, a missing event is no fault,
-    because its partition was detached. known_lost_sizes: the sizes of the checkpoints that were lost in
+    canonical bytes of the restore events among these. archived_size: before this leaf, a missing event is no fault,
+    because it is in an archive. known_lost_sizes: the sizes of the checkpoints that were lost in
     restores of which the operator knows: only these forks are no faults. progress: called with the leaves read and
     their total.
     Requires: the audit connection is not used between two findings. A sequencer may run at the same time.
@@ -73,7 +73,7 @@ def verify_log(
     verification = _Verification(
         keys,
         declared_restores=read_declared_restores(archived_restore_events),
-        detached_size=detached_size,
+        archived_size=archived_size,
         summary=summary,
         progress=progress,
     )
@@ -102,12 +102,12 @@ class _Verification:
         keys: Sequence[LogKey],
         *,
         declared_restores: Iterable[LogRestore],
-        detached_size: int,
+        archived_size: int,
         summary: VerificationSummary,
         progress: Callable[[int, int], None],
     ) -> None:
         self._keys, self._summary, self._progress = keys, summary, progress
-        self._detached_size = detached_size
+        self._archived_size = archived_size
         self._compute_mac = create_mac_calculator()
         self._witnessed_roots: list[KnownRoot] = []
         self._read_ids: list[tuple[uuid.UUID | None, uuid.UUID | None]] = []
@@ -189,7 +189,7 @@ class _Verification:
             compute_mac=self._compute_mac,
             find_archived=find_archived,
             summary=self._summary,
-            detached_size=self._detached_size,
+            archived_size=self._archived_size,
         )
         while replay.tree.size < size:
             start = replay.tree.size

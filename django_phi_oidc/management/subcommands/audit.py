@@ -206,7 +206,7 @@ def _verify(options: Options, output: Output) -> None:
             witnessed_checkpoints=witnessed,
             find_archived=find_archived,
             archived_restore_events=[event for archive in verified for event in archive.restore_events],
-            detached_size=archives.find_archived_size(only_detached=True) if start or parts is not None else 0,
+            archived_size=archives.find_archived_size() if start or parts is not None else 0,
             known_lost_sizes=options["lost_size"],
             unsealed_after=timedelta(seconds=options["unsealed_after"]),
             progress=progress,

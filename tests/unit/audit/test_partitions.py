@@ -28,6 +28,7 @@ from django_phi_oidc.audit import partitions, triggers
 from django_phi_oidc.checks import databases
 from django_phi_oidc.audit.db_privileges import grant_statements, list_excess_privileges
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
+from django_phi_oidc.audit.log.verification_schedule import verify_next_part
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf, AuditUnsealed
 from django_phi_oidc.audit.recorder import record_many
 from tests.support.audit_log import KEY, PEM, events, sealed, seal_now
@@ -199,6 +200,7 @@ result["left"] = AuditEvent.objects.filter(id__in=[*older, *old, *late, *victim]
 result["default"] = audit("verify")
 result["full"] = audit("verify", "--full").splitlines()[-2:]
 result["sample"] = audit("verify", "--sample", "1")
+result["schedule"] = verify_next_part(KEY, now=datetime.now(UTC)).fault_count
 files = [FOLDER / name for name in ("1.jsonl", "2.jsonl", "3.jsonl.gz")]
 result["archives"] = audit("verify", *[argument for file in files for argument in ("--archive", file)])
 result["missing"] = audit("prove", older[3])
@@ -239,6 +241,7 @@ def test_archived_partitions_are_detached_and_their_events_stay_provable(
     assert "no faults" in result["default"]
     assert "83 faults" in result["full"][0]
     assert "no faults" in result["sample"]
+    assert result["schedule"] == 0
     assert "(83 of them from archives)" in result["archives"]
     assert "no faults" in result["archives"]
     assert "There is no event" in result["missing"]

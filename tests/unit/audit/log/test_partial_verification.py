@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from os import urandom
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -229,7 +230,7 @@ def test_record_is_not_beyond_what_is_witnessed_outside(ids: list[uuid.UUID], ru
 
 
 def test_smaller_checkpoint_kept_outside_is_compared_with_what_was_verified_before(
-    ids: list[uuid.UUID], run_verify: Callable[..., Any], tmp_path: Any
+    ids: list[uuid.UUID], run_verify: Callable[..., Any], tmp_path: Path
 ) -> None:
     run_verify()
     file = tmp_path / "checkpoint"
@@ -262,6 +263,23 @@ def test_sample_is_verified_between_checkpoints(ids: list[uuid.UUID], run_verify
         sql(f"UPDATE {NODE} SET node_hash = %s", b"\x04" * 32)
     rows = run_verify("--sample", "1")
     assert set(kinds(rows)) == {"node_altered"}
+
+
+def test_missing_event_is_no_fault_of_a_sample_if_it_is_archived(
+    ids: list[uuid.UUID], run_verify: Callable[..., Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "archive.jsonl"
+    call_command("phi_oidc", "audit", "archive", str(file))
+    with without_triggers():
+        sql(f"DELETE FROM {EVENT} WHERE id = %s", ids[150])
+    assert kinds(run_verify("--sample", "1")) == {}
+    assert kinds(run_verify("--full")) == {"event_missing": 1}
+    assert kinds(run_verify("--archive", file)) == {}
+    alter(ids[151])
+    assert kinds(run_verify("--sample", "1")) == {"event_altered": 1}
+    # Without a valid MAC, the event of the archive excuses nothing.
+    alter(AuditEvent.objects.get(action="audit.archived").id)
+    assert kinds(run_verify("--sample", "1"))["event_missing"] == 1
 
 
 def test_part_is_aligned_to_checkpoints(ids: list[uuid.UUID]) -> None:
