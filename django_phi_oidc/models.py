@@ -18,6 +18,7 @@ from .audit.models import AuditUnsealed as AuditUnsealed
 from .audit.models import AuditWitness as AuditWitness
 from .audit.models import RecordedConfiguration as RecordedConfiguration
 from .audit.models import RefusalCount as RefusalCount
+from .audit.models import VerificationRecord as VerificationRecord
 from .audit_exports.models import TrailJob as TrailJob
 from .claims.models import LegalHold as LegalHold
 from .claims.models import StoredClaim as StoredClaim

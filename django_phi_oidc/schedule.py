@@ -26,6 +26,9 @@ def beat_schedule(*, interval_seconds: float = 10.0) -> dict[str, dict[str, Any]
         "phi_oidc.watch_providers": 60 * interval_seconds,
         "phi_oidc.apply_retention": 60 * interval_seconds,
         "phi_oidc.prune": 60 * interval_seconds,
+        "phi_oidc.create_partitions": 60 * interval_seconds,
+        # The whole log in two weeks.
+        "phi_oidc.verify": 60 * interval_seconds,
     }
     # A message that no worker took before the next one is due expires: the next run finds the same rows.
     return {name: {"task": name, "schedule": pause, "options": {"expires": pause}} for name, pause in tasks.items()}

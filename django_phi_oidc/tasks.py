@@ -10,10 +10,12 @@ from .access.emergency.tasks import tend_emergencies as tend_emergencies
 from .anomalies.alerts import delete_acknowledged_alerts
 from .anomalies.tasks import watch as watch
 from .anomalies.tasks import watch_providers as watch_providers
+from .audit.tasks import create_partitions as create_partitions
 from .audit.tasks import drain_outbox as drain_outbox
 from .audit.tasks import export_tiles as export_tiles
 from .audit.tasks import record_configuration as record_configuration
 from .audit.tasks import seal as seal
+from .audit.tasks import verify as verify
 from .audit_exports.tasks import work_trail_jobs as work_trail_jobs
 from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub

@@ -97,8 +97,8 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.EMERGENCY_REFUSED: frozenset({"emergency"}),
     Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
     Action.AUDIT_EXPORTED: frozenset({"format", "filters", "sha256"}),
-    Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "kinds"}),
-    Action.AUDIT_ARCHIVED: frozenset({"first", "tree_size", "sha256"}),
+    Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "first", "kinds"}),
+    Action.AUDIT_ARCHIVED: frozenset({"detached", "first", "tree_size", "sha256"}),
     Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
     Action.ALERT_RAISED: frozenset(
         {"rule", "count", "claims", "emergency", "roles", "hint", "attempts", "status", "provider_error"}

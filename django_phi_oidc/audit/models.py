@@ -190,6 +190,21 @@ class AuditWitness(models.Model):
         return self.origin
 
 
+class VerificationRecord(models.Model):
+    """How far the log was verified, signed with its key: without the key, a row can be removed, but not written."""
+
+    name = models.CharField(primary_key=True, max_length=16, editable=False)
+    """`log` for the newest verified checkpoint, `schedule` for the position of the task."""
+    note = models.TextField()
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("verification record"), _("verification records")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class RefusalCount(models.Model):
     """The number of refusals of one kind in one minute that cost their sender nothing."""
 

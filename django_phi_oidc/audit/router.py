@@ -10,7 +10,10 @@ _APP_LABEL = "django_phi_oidc"
 TRAIL_MODELS = frozenset({"auditevent", "auditunsealed", "auditleaf", "auditnode", "auditcheckpoint"})
 """Model names of the tables in the audit database."""
 _DEFAULT_DATABASE_MODELS = frozenset(
-    {"auditoutbox", "auditwitness", "cosignature", "logwitness", "recordedconfiguration", "refusalcount"}
+    {
+        *("auditoutbox", "auditwitness", "cosignature", "logwitness"),
+        *("recordedconfiguration", "refusalcount", "verificationrecord"),
+    }
 )
 
 

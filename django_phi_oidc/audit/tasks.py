@@ -8,8 +8,8 @@ from .. import conf
 from .._internal import clock
 from .._internal.periodic_task import periodic_task
 from ..errors import SealingRefused
-from . import configuration, outbox, spool, throttling, triggers
-from .log import cosigned_checkpoints, sequencer, signing_keys, tile_export, witnesses
+from . import configuration, outbox, partitions, spool, throttling, triggers
+from .log import cosigned_checkpoints, sequencer, signing_keys, tile_export, verification_schedule, witnesses
 from .recorder import raise_audit_alert
 
 
@@ -60,6 +60,19 @@ def export_tiles() -> None:
     """Export new tiles of the log, if AUDIT['tiles'] is declared."""
     if store := tile_export.find_tile_store():
         tile_export.export_tiles(store, keys=signing_keys.get_public_keys())
+
+
+@periodic_task("phi_oidc.verify")
+def verify() -> None:
+    """Verify the part of the log that is due, if this worker has the signing key: the whole log in two weeks."""
+    if key := signing_keys.find_signing_key():
+        verification_schedule.verify_next_part(key, now=clock.now())
+
+
+@periodic_task("phi_oidc.create_partitions")
+def create_partitions() -> None:
+    """Create the partitions of the next months, if the events have partitions."""
+    partitions.create_partitions()
 
 
 _ALERT_COUNTS: Mapping[str, Callable[[], int]] = {

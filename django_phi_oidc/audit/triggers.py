@@ -4,7 +4,7 @@
 a test compares both. A migration that changes a trigger changes this module.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from django.db import connections, transaction
 
 from .._internal.overrides import override_global
 from .log.reader import trusted_transaction
+from .partitions import list_partitions
 from .router import AUDIT_ALIAS
 
 _UNIQUE_COLUMNS = {
@@ -26,6 +27,7 @@ _EVENT_TABLE, _QUEUE_TABLE = f"{_PREFIX}auditevent", f"{_PREFIX}auditunsealed"
 _TABLES = (*(f"{_PREFIX}{table}" for table in _UNIQUE_COLUMNS), _QUEUE_TABLE)
 _NAMES = {table: f"phi_oidc_{table}_refuse" for table in _UNIQUE_COLUMNS} | {"auditevent": "phi_oidc_audit_refuse"}
 _QUEUE_TRIGGER, _REFUSE_FUNCTION = "phi_oidc_audit_queue", "phi_oidc_audit_refuse"
+_TRUNCATE_TRIGGER = f"{_NAMES['auditevent']}_truncate"
 _REFUSE_BODY = """
 BEGIN
     RAISE EXCEPTION 'audit events are never changed or deleted: % refused', TG_OP
@@ -51,7 +53,7 @@ _CATALOGUE_SQL = """
         p.prosrc, p.prosecdef
     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
     JOIN pg_language l ON l.oid = p.prolang
-    WHERE NOT t.tgisinternal AND t.tgrelid = ANY (%s::regclass[]) ORDER BY c.relname, t.tgname"""
+    WHERE (NOT t.tgisinternal OR t.tgparentid <> 0) AND t.tgrelid = ANY (%s::regclass[]) ORDER BY c.relname, t.tgname"""
 _TABLE_SQL = """
     SELECT c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity,
         array(SELECT rulename::text FROM pg_rewrite WHERE ev_class = c.oid ORDER BY rulename)
@@ -101,6 +103,18 @@ def _create_statements(vendor: str, *, schema: str = "") -> Iterator[str]:
         yield from _create_refusals_sqlite(table)
     insertion = f"INSERT INTO {_QUEUE_TABLE} (event_id) VALUES (NEW.id)"  # noqa: S608 -- constants
     yield f"CREATE TRIGGER {_QUEUE_TRIGGER} AFTER INSERT ON {_EVENT_TABLE} BEGIN {insertion}; END"
+
+
+def _create_partition_statements(partition: str) -> Iterator[str]:
+    """Yield the statements for a partition after those for the table, which also create its triggers for rows."""
+    yield f"DROP TRIGGER IF EXISTS {_TRUNCATE_TRIGGER} ON {partition}"
+    yield (
+        f"CREATE TRIGGER {_TRUNCATE_TRIGGER} BEFORE TRUNCATE ON {partition} "
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {_REFUSE_FUNCTION}()"
+    )
+    for table, name in _list_names("postgresql"):
+        if table == _EVENT_TABLE:
+            yield f"ALTER TABLE {partition} ENABLE ALWAYS TRIGGER {name}"
 
 
 def _create_refusals_postgresql(table: str) -> Iterator[str]:
@@ -160,7 +174,8 @@ def repair() -> None:
         if connection.vendor == "postgresql":
             # Functions are created in the first schema of the path.
             cursor.execute("SELECT set_config('search_path', %s, true)", [schema])
-            cursor.execute(_TABLE_SQL, [list(_TABLES)])
+            partitions = [partition.name for partition in list_partitions()]
+            cursor.execute(_TABLE_SQL, [[*_TABLES, *partitions]])
             for table, _, persistence, has_row_security, _ in cursor.fetchall():
                 if persistence != "p":
                     cursor.execute(f"ALTER TABLE {table} SET LOGGED")
@@ -168,6 +183,9 @@ def repair() -> None:
                     cursor.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
         for statement in (*_drop_statements(connection.vendor), *_create_statements(connection.vendor, schema=schema)):
             cursor.execute(statement)
+        for partition in list_partitions():
+            for statement in _create_partition_statements(partition.name):
+                cursor.execute(statement)
 
 
 def _find_schema() -> str:
@@ -205,9 +223,10 @@ def _list_altered_settings() -> Iterator[str]:
 
 def _list_altered_tables() -> Iterator[str]:
     with connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute(_TABLE_SQL, [list(_TABLES)])
+        partitions = [partition.name for partition in list_partitions()]
+        cursor.execute(_TABLE_SQL, [[*_TABLES, *partitions]])
         for table, kind, persistence, has_row_security, rules in cursor.fetchall():
-            if kind != "r":
+            if kind != ("p" if partitions and table == _EVENT_TABLE else "r"):
                 yield f"{table} is not a table"
             if persistence != "p":
                 yield f"{table} is UNLOGGED: a crash of the server empties it"
@@ -218,9 +237,10 @@ def _list_altered_tables() -> Iterator[str]:
 
 
 def _list_altered_triggers_postgresql() -> Iterator[str]:
-    expected = dict(_get_expected_triggers(_find_schema()))
+    partitions = [partition.name for partition in list_partitions()]
+    expected = dict(_get_expected_triggers(_find_schema(), partitions))
     with connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute(_CATALOGUE_SQL, [list(_TABLES)])
+        cursor.execute(_CATALOGUE_SQL, [[*_TABLES, *partitions]])
         found = {
             (table, name): _Trigger(type_, _normalize(body), is_definer, enabled, is_plain)
             for table, name, enabled, type_, is_plain, body, is_definer in cursor.fetchall()
@@ -239,12 +259,16 @@ def _list_altered_triggers_postgresql() -> Iterator[str]:
         yield f"{table} has the trigger {name}, which can drop or change rows"
 
 
-def _get_expected_triggers(schema: str) -> Iterator[tuple[tuple[str, str], _Trigger]]:
-    for table, name in _NAMES.items():
-        for operation, (_, type_) in _REFUSED_POSTGRESQL.items():
-            yield (f"{_PREFIX}{table}", f"{name}_{operation}"), _Trigger(type_, _normalize(_REFUSE_BODY), False)
+def _get_expected_triggers(schema: str, partitions: Sequence[str]) -> Iterator[tuple[tuple[str, str], _Trigger]]:
+    """partitions: tables that have the triggers of the events, too."""
     queue = _Trigger(_ROW | _INSERT, _normalize(_QUEUE_BODY.format(schema=schema)), True)
-    yield (_EVENT_TABLE, _QUEUE_TRIGGER), queue
+    places = [(f"{_PREFIX}{table}", name) for table, name in _NAMES.items()]
+    places += [(partition, _NAMES["auditevent"]) for partition in partitions]
+    for table, name in places:
+        for operation, (_, type_) in _REFUSED_POSTGRESQL.items():
+            yield (table, f"{name}_{operation}"), _Trigger(type_, _normalize(_REFUSE_BODY), False)
+    for table in (_EVENT_TABLE, *partitions):
+        yield (table, _QUEUE_TRIGGER), queue
 
 
 def _list_altered_triggers_sqlite() -> Iterator[str]:

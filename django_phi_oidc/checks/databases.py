@@ -12,10 +12,11 @@ from django.db import DatabaseError, connections
 from django.utils.module_loading import import_string
 
 from .. import conf
+from .._internal import clock
 from .._internal.persistent_connections import list_leaking_aliases
 from .._internal.sql import SUPPORTED_VENDORS
 from ..access.emergency.queries import can_open_any
-from ..audit import db_privileges, triggers
+from ..audit import db_privileges, partitions, triggers
 from ..audit.models import AuditEvent
 from ..audit.router import AUDIT_ALIAS, AuditRouter
 from ..claims.categories import list_missing_categories
@@ -155,6 +156,20 @@ def check_audit_triggers(databases: Sequence[str] | None = None, **kwargs: Any) 
                 yield error(40, f"The audit log is not append-only: {text}.", hint)
     except DatabaseError as fault:
         yield error(17, f"The audit database can't be read: {type(fault).__name__}.", CONNECT_HINT)
+
+
+@register_check(Tags.database, deploy=True)
+def check_audit_partitions(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
+    """W081: the partitions of the events are there ahead, and no event is outside of them."""
+    if AUDIT_ALIAS not in (databases or ()) or AUDIT_ALIAS not in connections:
+        return
+    try:
+        for text in partitions.list_problems(now=clock.now()):
+            hint = "See docs/how-to/archive-the-audit-log.md, Partitions."
+            yield warning(81, f"The partitions of the audit log need attention: {text}.", hint)
+    except DatabaseError:
+        # E017 reports it.
+        return
 
 
 @register_check(Tags.database, deploy=True)

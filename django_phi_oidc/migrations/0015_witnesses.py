@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("django_phi_oidc", "0010_sweep_batches"),
+        ("django_phi_oidc", "0014_verification_record"),
     ]
 
     operations = [

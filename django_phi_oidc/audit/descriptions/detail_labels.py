@@ -27,6 +27,7 @@ DETAIL_LABELS: Mapping[str, str] = {
     "count": _("Number"),
     "counts": _("Numbers"),
     "created": _("Account created"),
+    "detached": _("Tables detached from the log"),
     "digest": _("Digest"),
     "emergency": _("Emergency access"),
     "epoch": _("Epoch"),

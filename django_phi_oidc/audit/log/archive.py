@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,11 +22,14 @@ from ...errors import ProofInvalid
 from ...merkle.checkpoint import LogKey, verify_checkpoint
 from ...merkle.compact import CompactRange
 from ...merkle.rfc6962 import hash_leaf
-from ..events import is_restore_event
-from ..models import AuditCheckpoint
+from ..events import Action, is_restore_event, parse_detail
+from ..models import AuditCheckpoint, AuditEvent
+from ..partitions import Partition, find_end_of_events, list_past_partitions
+from ..storage import has_valid_row_mac
 from .copies import ARCHIVE_FORMAT, MAX_LINE_BYTES
 from .reader import read_leaves
 from .tree_storage import read_compact_range
+from .witness import get_witnessed_checkpoints
 
 BATCH_SIZE = 10_000
 _LINE_START, _MAC_SEPARATOR, _LINE_END = b'{"event":', b',"mac":"', b'"}\n'
@@ -103,6 +107,36 @@ def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
         raise ProofInvalid("The archive does not hold the events that its checkpoint was signed over.")
     first, restored = header["first"], tuple(restore_events)
     return LogArchive(path=path, first_leaf_index=first, tree_size=tree_size, restore_events=restored)
+
+
+def list_removable_partitions(archive: LogArchive, *, keys: Sequence[LogKey], now: datetime) -> list[Partition]:
+    """Return the partitions of past months whose events are all in archives, of which this one is the last.
+
+    Requires: the archive was verified, and the earlier archives hold all events before it.
+    Raises: LookupError if a checkpoint of that size is not known outside although others are, or an event is unsealed;
+    SealingRefused if the witness file cannot be read.
+    """
+    witnessed_sizes = [checkpoint.tree_size for checkpoint in get_witnessed_checkpoints(keys).values()]
+    if witnessed_sizes and max(witnessed_sizes) < archive.tree_size:
+        raise LookupError(f"The checkpoint of {archive.tree_size} events is not known outside yet: try again later.")
+    removable = []
+    for partition in list_past_partitions(now=now):
+        largest, leafless_count = find_end_of_events(partition)
+        if leafless_count:
+            raise LookupError(f"{partition.name} has {leafless_count} events that are not sealed: run `audit verify`.")
+        if 0 <= largest < archive.tree_size:
+            removable.append(partition)
+    return removable
+
+
+def find_archived_size() -> int:
+    """Return where the last archive ended; 0 without one.
+
+    Events with an invalid MAC, or without a size, are ignored. Raises: KeyMissing.
+    """
+    events = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id").iterator(chunk_size=100)
+    sizes = (parse_detail(event.detail).get("tree_size") for event in events if has_valid_row_mac(event))
+    return next((size for size in sizes if type(size) is int), 0)
 
 
 @contextmanager

@@ -61,6 +61,8 @@ class VerificationSummary:
 
     tree_size: int = 0
     """Of the newest valid checkpoint."""
+    first: int = 0
+    """The leaf with which it began; after 0, an earlier verification had verified the leaves before."""
     events: int = 0
     checkpoints: int = 0
     waiting: int = 0
@@ -79,7 +81,8 @@ class VerificationSummary:
     def build_event_detail(self) -> dict[str, Any]:
         """Return the detail of the `audit.verified` event."""
         kinds = sorted(kind.value for kind in self.counts_by_kind)
-        return {"tree_size": self.tree_size, "events": self.events, "findings": self.fault_count, "kinds": kinds}
+        detail = {"tree_size": self.tree_size, "events": self.events, "findings": self.fault_count, "kinds": kinds}
+        return detail | ({"first": self.first} if self.first else {})
 
 
 def format_event_id(id_bytes: bytes) -> str:

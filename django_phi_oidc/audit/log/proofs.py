@@ -1,28 +1,34 @@
 """Build proofs for a party that does not trust this database: an event is in the log; the log has only grown."""
 
 import uuid
+from collections.abc import Sequence
 
 from ... import conf
 from ...errors import CheckpointInvalid, KeyMissing, ProofInvalid
 from ...merkle.checkpoint import parse_checkpoint
 from ...merkle.proof import build_consistency_proof, build_inclusion_proof, compute_root_at_size, verify_inclusion
 from ...merkle.rfc6962 import hash_leaf
+from ..models import AuditLeaf
+from .archive import LogArchive, open_archives
 from .bundle import build_consistency_bundle, build_inclusion_bundle
 from .cosigned_checkpoints import build_cosigned_note, find_cosigned_checkpoint
-from .reader import find_raw_event, read_checkpoints
+from .reader import RawEvent, find_raw_event, read_checkpoints
 from .signing_keys import get_public_keys
 from .tree_storage import LogDamaged, read_node
 
 
-def create_inclusion_proof(event_id: uuid.UUID) -> str:
+def create_inclusion_proof(event_id: uuid.UUID, *, archives: Sequence[LogArchive] = ()) -> str:
     """Return the bundle that proves the event, as JSON text.
 
     The checkpoint is the newest one that a quorum of witnesses has cosigned. If none covers the event, it is the newest
     one, with the cosignatures that it has.
+    archives: verified files, for an event that is no longer in the table.
     Raises: LookupError if there is no such event, it is not sealed yet, or the log is damaged. Spec: RFC 6962 2.1.1.
     """
     event = find_raw_event(event_id)
     newest = next(iter(read_checkpoints(-1, limit=1, newest_first=True)), None)
+    if event is None and archives:
+        event = _find_archived(event_id, archives)
     if event is None or event.canonical is None:
         raise LookupError(f"There is no event {event_id}.")
     if event.leaf_index < 0 or newest is None or event.leaf_index >= newest.tree_size:
@@ -52,6 +58,15 @@ def _find_cosigned_note(leaf_index: int, *, epoch: int) -> str:
     cosigned = find_cosigned_checkpoint(get_public_keys(), min_size=leaf_index + 1)
     # A checkpoint of an earlier epoch may have been lost in a restore.
     return cosigned.note if cosigned and cosigned.epoch == epoch else ""
+
+
+def _find_archived(event_id: uuid.UUID, archives: Sequence[LogArchive]) -> RawEvent | None:
+    leaf = AuditLeaf.objects.filter(event_id=event_id).first()
+    if leaf is None:
+        return None
+    with open_archives(archives) as find:
+        canonical = find(leaf.leaf_index)
+    return RawEvent(leaf.leaf_index, event_id.bytes, bytes(leaf.leaf_hash), "", b"", canonical)
 
 
 def create_consistency_proof(old_note: str, new_note: str) -> str:

@@ -127,10 +127,35 @@ def read_unqueued_events(first_id: uuid.UUID, end_id: uuid.UUID, *, limit: int) 
     return _read_rows(f"{source} WHERE {condition} ORDER BY e.id LIMIT {limit:d}")
 
 
-def read_leafless_events(tree_size: int) -> Iterator[RawEvent]:
-    """Yield all events without a leaf with an index in [0, tree_size), by id. Reads the whole index of the events."""
-    source = f"{_FROM_EVENT} AND l.leaf_index >= 0 AND l.leaf_index < {tree_size:d}"
-    return _read_rows(f"{source} WHERE l.event_id IS NULL ORDER BY e.id", force_index_lookups=False)
+def read_leafless_events(
+    tree_size: int, *, first_id: uuid.UUID | None = None, end_id: uuid.UUID | None = None
+) -> Iterator[RawEvent]:
+    """Yield the events with an id in [first_id, end_id) that are neither queued nor have a leaf in [0, tree_size).
+
+    By id. Reads the index of all events in that range; None: without that bound.
+    """
+    bounds = [f"{{0}} >= {_uuid_literal(first_id)}"] if first_id else []
+    bounds += [f"{{0}} < {_uuid_literal(end_id)}"] if end_id else []
+    joined = [f"l.leaf_index >= 0 AND l.leaf_index < {tree_size:d}", *(bound.format("l.event_id") for bound in bounds)]
+    source = f"{_FROM_EVENT} AND {' AND '.join(joined)} LEFT JOIN {_QUEUE_TABLE} u ON u.event_id = e.id"
+    conditions = ["l.event_id IS NULL", "u.event_id IS NULL", *(bound.format("e.id") for bound in bounds)]
+    return _read_rows(f"{source} WHERE {' AND '.join(conditions)} ORDER BY e.id", force_index_lookups=False)
+
+
+def read_queued_leafless_events(tree_size: int) -> Iterator[RawEvent]:
+    """Yield the queued events that have no leaf with an index in [0, tree_size), by id."""
+    source = f"FROM {_QUEUE_TABLE} u {_JOIN_EVENT[connections[AUDIT_ALIAS].vendor]} LEFT JOIN {_LEAF_TABLE} l "
+    source += f"ON l.event_id = u.event_id AND l.leaf_index >= 0 AND l.leaf_index < {tree_size:d}"
+    return _read_rows(f"{source} WHERE l.event_id IS NULL ORDER BY u.event_id")
+
+
+def read_event_id(leaf_index: int) -> uuid.UUID | None:
+    """Return the id of the event of a leaf; None if there is no such leaf, or the id is not a UUID."""
+    with trusted_transaction(), connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(f"SELECT event_id FROM {_LEAF_TABLE} WHERE leaf_index = %s", [leaf_index])  # noqa: S608 -- constants
+        row = cursor.fetchone()
+    id_bytes = _parse_id_bytes(row[0]) if row else b""
+    return uuid.UUID(bytes=id_bytes) if len(id_bytes) == 16 else None
 
 
 def read_restore_events() -> Iterator[RawEvent]:

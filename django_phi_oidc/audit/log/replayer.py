@@ -60,14 +60,25 @@ class LogReplay:
     """The tree read so far, and whether it matches what was signed."""
 
     def __init__(
-        self, *, compute_mac: MacCalculator, find_archived: ArchivedEventLookup, summary: VerificationSummary
+        self,
+        tree: CompactRange,
+        *,
+        compute_mac: MacCalculator,
+        find_archived: ArchivedEventLookup,
+        summary: VerificationSummary,
+        archived_size: int = 0,
     ) -> None:
-        self.tree = CompactRange()
+        """tree: of the leaves before the first one that is read; its root was signed.
+
+        archived_size: before this leaf, events may be missing, because they are in archives.
+        """
+        self.tree = tree
         self.missing_events: dict[bytes, tuple[int, bytes]] = {}
         """Leaf hash to leaf index and event id of missing events; at most _MAX_MISSING_EVENTS."""
         self._compute_mac = compute_mac
         self._find_archived = find_archived
         self._summary = summary
+        self._archived_size = archived_size
         self._is_anchored = True
 
     def advance(self, end: int, known_roots: Sequence[KnownRoot]) -> Iterator[LogFinding]:
@@ -126,6 +137,8 @@ class LogReplay:
         if canonical is not None and hash_leaf(canonical) == row.leaf_hash:
             self._summary.events += 1
             self._summary.archived += 1
+            return
+        if row.leaf_index < self._archived_size:
             return
         if len(self.missing_events) < _MAX_MISSING_EVENTS:
             self.missing_events[row.leaf_hash] = row.leaf_index, row.event_id

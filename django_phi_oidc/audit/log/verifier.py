@@ -1,19 +1,22 @@
 """Recompute the whole log from the events, in constant memory, and report each fault with its kind and its event."""
 
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
+from itertools import chain, pairwise
 
 from django.db.models import Q
 
 from ..._internal.randomness import lowest_uuid7
-from ...errors import CheckpointInvalid
+from ...errors import CheckpointInvalid, ProofInvalid
 from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
+from ...merkle.proof import build_consistency_proof, verify_consistency
 from ...merkle.rfc6962 import MAX_TREE_SIZE, hash_leaf
 from ..events import is_restore_event, is_valid_event
 from ..models import AuditLeaf, AuditNode
 from ..triggers import list_deviations
 from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id
+from .ranges import LogRange, Part, get_range_of_part
 from .reader import (
     RawCheckpoint,
     RawEvent,
@@ -22,12 +25,13 @@ from .reader import (
     read_leafless_events,
     read_leaves_beyond,
     read_orphaned_queue_ids,
+    read_queued_leafless_events,
     trusted_transaction,
 )
 from .recovery import LogRestore, read_declared_restores
 from .replayer import ArchivedEventLookup, KnownRoot, LogReplay, MacCalculator
 from .signing_keys import find_epoch, get_checkpoint_origin
-from .tree_storage import STORED_LEVELS
+from .tree_storage import STORED_LEVELS, LogDamaged, read_node
 
 LEAVES_PER_CHUNK = 50_000
 """Leaves in memory at once. A chunk ends at a checkpoint if there is one within twice as many."""
@@ -40,18 +44,25 @@ def verify_log(
     keys: Sequence[LogKey],
     now: datetime,
     summary: VerificationSummary,
+    start: LogRange | None = None,
+    parts: Sequence[Part] | None = None,
     witnessed_checkpoints: Sequence[Checkpoint] = (),
     find_archived: ArchivedEventLookup = lambda leaf_index: None,
     archived_restore_events: Sequence[tuple[int, bytes]] = (),
+    archived_size: int = 0,
     known_lost_sizes: Collection[int] = (),
     unsealed_after: timedelta = UNSEALED_AFTER,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[LogFinding]:
     """Yield what is not as it was sealed, and count in `summary` what was read.
 
+    start: continue there; None: begin with the first event. parts: read only these, in ascending order, each up to the
+    checkpoints around it. The triggers, the queue, and rows beyond the log are always verified; events that have no
+    leaf and are not queued only in what is read.
     witnessed_checkpoints: checkpoints that were kept outside, whose signatures the caller has verified. find_archived:
     returns the canonical bytes of an event that is no longer in the table. archived_restore_events: leaf index and
-    canonical bytes of the restore events among these. known_lost_sizes: the sizes of the checkpoints that were lost in
+    canonical bytes of the restore events among these. archived_size: before this leaf, a missing event is no fault,
+    because it is in an archive. known_lost_sizes: the sizes of the checkpoints that were lost in
     restores of which the operator knows: only these forks are no faults. progress: called with the leaves read and
     their total.
     Requires: the audit connection is not used between two findings. A sequencer may run at the same time.
@@ -59,30 +70,22 @@ def verify_log(
     """
     protection = (LogFinding(kind=FindingKind.PROTECTION_ALTERED, text=f"{text}.") for text in list_deviations())
     yield from _add_to_summary(protection, summary)
-    compute_mac = create_mac_calculator()
-    declared_restores = read_declared_restores(archived_restore_events)
-    with trusted_transaction():
-        checkpoints = _CheckpointVerifier(keys, declared_restores)
-        summary.tree_size = checkpoints.get_newest_size()
-        size = _count_leaves_to_read(summary.tree_size)
-    replay = LogReplay(compute_mac=compute_mac, find_archived=find_archived, summary=summary)
-    witnessed_roots, findings = _check_witnessed_checkpoints(
-        witnessed_checkpoints, size=size, restores=checkpoints.restores, known_lost_sizes=known_lost_sizes
+    verification = _Verification(
+        keys,
+        declared_restores=read_declared_restores(archived_restore_events),
+        archived_size=archived_size,
+        summary=summary,
+        progress=progress,
     )
-    yield from _add_to_summary(findings, summary)
-    while replay.tree.size < size:
-        start = replay.tree.size
-        with trusted_transaction():
-            signed_roots, findings, end = checkpoints.verify_chunk(start, size)
-        yield from _add_to_summary(findings, summary)
-        known_roots = [*signed_roots, *(root for root in witnessed_roots if start < root.tree_size <= end)]
-        known_roots.sort(key=lambda root: (root.tree_size, root.is_witnessed))
-        yield from _add_to_summary(replay.advance(end, known_roots), summary)
-        progress(end, size)
+    first = start or LogRange()
+    # Witnessed checkpoints up to this size are not compared with the leaves.
+    compared_from = first.tree.size if parts is None else verification.size
+    witnessed = verification.compare_witnessed(witnessed_checkpoints, compared_from, known_lost_sizes)
+    yield from _add_to_summary(witnessed, summary)
+    ranges = [first] if parts is None else verification.iterate_ranges(parts)
+    yield from _add_to_summary(verification.verify_ranges(ranges, find_archived), summary)
     overdue_id = lowest_uuid7(now - unsealed_after).bytes
-    missing = replay.missing_events
-    check = partial(_check_leafless_event, missing=missing, compute_mac=compute_mac, overdue_id=overdue_id)
-    yield from _add_to_summary(_verify_remaining_rows(size, checkpoints, check, summary=summary), summary)
+    yield from _add_to_summary(verification.verify_remaining_rows(overdue_id), summary)
 
 
 def _add_to_summary(findings: Iterable[LogFinding], summary: VerificationSummary) -> Iterator[LogFinding]:
@@ -91,38 +94,155 @@ def _add_to_summary(findings: Iterable[LogFinding], summary: VerificationSummary
         yield finding
 
 
-def _verify_remaining_rows(
-    size: int,
-    checkpoints: "_CheckpointVerifier",
-    check_leafless: Callable[[RawEvent], LogFinding | None],
-    *,
-    summary: VerificationSummary,
-) -> Iterator[LogFinding]:
-    """Yield faults outside the sealed leaves. Leaves appended in the meantime are covered by a newer checkpoint."""
-    beyond = list(read_leaves_beyond(size, limit=_MAX_REPORTED_ROWS))
-    is_extra = Q(node_index__lt=0) | ~Q(level__in=STORED_LEVELS)
+class _Verification:
+    """One run of `verify_log`."""
+
+    def __init__(
+        self,
+        keys: Sequence[LogKey],
+        *,
+        declared_restores: Iterable[LogRestore],
+        archived_size: int,
+        summary: VerificationSummary,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._keys, self._summary, self._progress = keys, summary, progress
+        self._archived_size = archived_size
+        self._compute_mac = create_mac_calculator()
+        self._witnessed_roots: list[KnownRoot] = []
+        self._read_ids: list[tuple[uuid.UUID | None, uuid.UUID | None]] = []
+        """The bounds of the ids of each range."""
+        self._missing_events: dict[bytes, tuple[int, bytes]] = {}
+        with trusted_transaction():
+            self._checkpoints = _CheckpointVerifier(keys, declared_restores)
+            self._newest = self._checkpoints.find_newest()
+            summary.tree_size = self._newest.tree_size if self._newest else 0
+            self.size = _count_leaves_to_read(summary.tree_size)
+
+    def compare_witnessed(
+        self, checkpoints: Sequence[Checkpoint], compared_from: int, known_lost_sizes: Collection[int]
+    ) -> Iterator[LogFinding]:
+        """Yield findings for witnessed checkpoints.
+
+        Those above the size `compared_from` are compared with the leaves later. For the others, the stored nodes must
+        prove that the newest checkpoint continues them.
+        """
+        roots, findings = _check_witnessed_checkpoints(
+            checkpoints, size=self.size, restores=self._checkpoints.restores, known_lost_sizes=known_lost_sizes
+        )
+        yield from findings
+        self._witnessed_roots = [root for root in roots if root.tree_size > compared_from]
+        for root in roots:
+            if root.tree_size <= compared_from and not self._is_continued(root):
+                text = "The stored nodes do not prove that this log continues a checkpoint that was kept outside."
+                yield LogFinding(kind=FindingKind.FORK_UNDECLARED, tree_size=root.tree_size, text=text)
+
+    def _is_continued(self, root: KnownRoot) -> bool:
+        if self._newest is None:
+            return False
+        newest = self._newest
+        try:
+            with trusted_transaction():
+                proof = build_consistency_proof(root.tree_size, newest.tree_size, read_node)
+            verify_consistency(
+                old_size=root.tree_size,
+                old_root=root.root_hash,
+                new_size=newest.tree_size,
+                new_root=newest.root_hash,
+                proof=proof,
+            )
+        except (LogDamaged, ProofInvalid):
+            return False
+        return True
+
+    def iterate_ranges(self, parts: Sequence[Part]) -> Iterator[LogRange | LogFinding]:
+        """Yield the ranges with these parts, without overlaps; a finding if the tree before a part is damaged."""
+        covered = 0
+        for start, end in parts:
+            if end <= covered:
+                continue
+            try:
+                with trusted_transaction():
+                    log_range = get_range_of_part((max(start, covered), end), self._keys)
+            except LogDamaged as error:
+                covered = end
+                yield LogFinding(kind=FindingKind.NODE_ALTERED, leaf_index=start, text=str(error))
+                continue
+            covered = self.size if log_range.end_size is None else log_range.end_size
+            yield log_range
+
+    def verify_ranges(
+        self, ranges: Iterable[LogRange | LogFinding], find_archived: ArchivedEventLookup
+    ) -> Iterator[LogFinding]:
+        for item in ranges:
+            if isinstance(item, LogFinding):
+                yield item
+            else:
+                yield from self._verify_range(item, find_archived)
+
+    def _verify_range(self, log_range: LogRange, find_archived: ArchivedEventLookup) -> Iterator[LogFinding]:
+        first = log_range.tree.size
+        size = self.size if log_range.end_size is None else log_range.end_size
+        self._checkpoints.continue_from(log_range.epoch, first)
+        replay = LogReplay(
+            log_range.tree,
+            compute_mac=self._compute_mac,
+            find_archived=find_archived,
+            summary=self._summary,
+            archived_size=self._archived_size,
+        )
+        while replay.tree.size < size:
+            start = replay.tree.size
+            with trusted_transaction():
+                signed_roots, findings, end = self._checkpoints.verify_chunk(start, size)
+            yield from findings
+            known_roots = [*signed_roots, *(root for root in self._witnessed_roots if start < root.tree_size <= end)]
+            known_roots.sort(key=lambda root: (root.tree_size, root.is_witnessed))
+            yield from replay.advance(end, known_roots)
+            self._progress(end - first, size - first)
+        self._read_ids.append((log_range.first_id, log_range.end_id))
+        self._missing_events |= replay.missing_events
+
+    def verify_remaining_rows(self, overdue_id: bytes) -> Iterator[LogFinding]:
+        """Yield faults outside the leaves. Leaves appended in the meantime are covered by a newer checkpoint.
+
+        overdue_id: events with a smaller id should have been sealed.
+        """
+        size = self.size
+        beyond = list(read_leaves_beyond(size, limit=_MAX_REPORTED_ROWS))
+        with trusted_transaction():
+            nodes = list(AuditNode.objects.filter(_build_extra_nodes_condition(size))[:_MAX_REPORTED_ROWS])
+            covered, findings = self._checkpoints.verify_remaining(size)
+        yield from findings
+        for leaf in beyond:
+            if not size <= leaf.leaf_index < covered:
+                id_, text = format_event_id(leaf.event_id), "No checkpoint covers this leaf."
+                yield LogFinding(kind=FindingKind.LEAF_EXTRA, leaf_index=leaf.leaf_index, event_id=id_, text=text)
+        for node in nodes:
+            if node.node_index < 0 or (node.node_index + 1) << node.level > covered or node.level not in STORED_LEVELS:
+                text = f"Node {node.node_index} of level {node.level} is stored, but the log has no such leaves."
+                yield LogFinding(kind=FindingKind.NODE_ALTERED, text=text)
+        leafless = [read_queued_leafless_events(covered)]
+        leafless += [read_leafless_events(covered, first_id=first, end_id=end) for first, end in self._read_ids]
+        for event in chain.from_iterable(leafless):
+            if finding := _check_leafless_event(event, self._missing_events, self._compute_mac, overdue_id):
+                yield finding
+            else:
+                self._summary.waiting += 1
+        for id_bytes in read_orphaned_queue_ids():
+            text = "It is gone, and was never sealed."
+            yield LogFinding(kind=FindingKind.EVENT_MISSING, event_id=format_event_id(id_bytes), text=text)
+
+
+def _build_extra_nodes_condition(size: int) -> Q:
+    """Return the condition for stored nodes that no log of that size has, in a form that the primary key serves."""
+    bounds = [-1, *STORED_LEVELS, MAX_TREE_SIZE]
+    is_extra = Q()
+    for lower, upper in pairwise(bounds):
+        is_extra |= Q(level__gt=lower, level__lt=upper)
     for level in STORED_LEVELS:
-        is_extra |= Q(level=level, node_index__gte=size >> level)
-    with trusted_transaction():
-        nodes = list(AuditNode.objects.filter(is_extra)[:_MAX_REPORTED_ROWS])
-        covered, findings = checkpoints.verify_remaining(size)
-    yield from findings
-    for leaf in beyond:
-        if not size <= leaf.leaf_index < covered:
-            id_, text = format_event_id(leaf.event_id), "No checkpoint covers this leaf."
-            yield LogFinding(kind=FindingKind.LEAF_EXTRA, leaf_index=leaf.leaf_index, event_id=id_, text=text)
-    for node in nodes:
-        if node.node_index < 0 or (node.node_index + 1) << node.level > covered or node.level not in STORED_LEVELS:
-            text = f"Node {node.node_index} of level {node.level} is stored, but the log has no such leaves."
-            yield LogFinding(kind=FindingKind.NODE_ALTERED, text=text)
-    for event in read_leafless_events(covered):
-        if finding := check_leafless(event):
-            yield finding
-        else:
-            summary.waiting += 1
-    for id_bytes in read_orphaned_queue_ids():
-        text = "It is gone, and was never sealed."
-        yield LogFinding(kind=FindingKind.EVENT_MISSING, event_id=format_event_id(id_bytes), text=text)
+        is_extra |= Q(level=level, node_index__lt=0) | Q(level=level, node_index__gte=size >> level)
+    return is_extra
 
 
 def _count_leaves_to_read(verified_size: int) -> int:
@@ -156,10 +276,15 @@ class _CheckpointVerifier:
         before = self._find_newest(below_size=restore.leaf_index + 1)
         return after is not None and after.epoch == restore.epoch and (before is None or before.epoch < restore.epoch)
 
-    def get_newest_size(self) -> int:
-        """Return the size of the newest valid checkpoint; 0 if there is none."""
+    def find_newest(self) -> KnownRoot | None:
+        """Return the newest valid checkpoint."""
         newest = self._find_newest(below_size=MAX_TREE_SIZE)
-        return newest.tree_size if newest else 0
+        checkpoint = self._verify_signature(newest) if newest else None
+        return KnownRoot(checkpoint.tree_size, checkpoint.root_hash) if isinstance(checkpoint, Checkpoint) else None
+
+    def continue_from(self, epoch: int, tree_size: int) -> None:
+        """Verify the checkpoints after one of that epoch and size next."""
+        self._epoch, self._previous_size = epoch, tree_size
 
     def _find_newest(self, *, below_size: int) -> RawCheckpoint | None:
         while rows := read_checkpoints(-1, limit=1, newest_first=True, below_size=below_size):
@@ -186,6 +311,8 @@ class _CheckpointVerifier:
     def verify_remaining(self, size: int) -> tuple[int, list[LogFinding]]:
         """Return how many leaves valid checkpoints cover by now, and the faults of checkpoints beyond `size`."""
         covered, findings = size, []
+        if self._previous_size != size and (newest := self._find_newest(below_size=size + 1)):
+            self.continue_from(newest.epoch, newest.tree_size)
         for row in self._read_after(size):
             root, faults = self._verify_row(row)
             findings += faults
@@ -276,7 +403,7 @@ def _build_restore_finding(
 
 
 def _check_leafless_event(
-    event: RawEvent, *, missing: Mapping[bytes, tuple[int, bytes]], compute_mac: MacCalculator, overdue_id: bytes
+    event: RawEvent, missing: Mapping[bytes, tuple[int, bytes]], compute_mac: MacCalculator, overdue_id: bytes
 ) -> LogFinding | None:
     """Return what is wrong with an event that has no leaf; None if it only waits to be sealed."""
     canonical = event.canonical or b""

@@ -43,15 +43,8 @@ _MODULES = (
 SUBCOMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in _MODULES}
 READING_COMMANDS = {
     *("attack", "doctor", "init", "migrate-from mozilla", "register", "roles explain"),
-    *(
-        "audit check-proof",
-        "audit checkpoint",
-        "audit consistency",
-        "audit grants",
-        "audit repair",
-        "audit tiles",
-        "audit witnesses",
-    ),
+    *("audit attach", "audit check-proof", "audit checkpoint", "audit consistency", "audit grants"),
+    *("audit partition", "audit repair", "audit tiles", "audit witnesses"),
     *("keys generate", "keys retire", "keys rotate", "keys status"),
     *("configuration show", "delivery status", "evidence verify", "hold list", "sessions list", "subject list"),
 }

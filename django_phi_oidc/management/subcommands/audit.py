@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import DatabaseError
+from django.db import DatabaseError, connections
 
 from ... import conf
 from ..._internal import clock
-from ...audit import db_privileges, outbox, spool, throttling, triggers
-from ...audit.events import OUTCOMES, Action, list_actions, parse_detail, serialize_event
+from ...audit import db_privileges, outbox, partitions, spool, throttling, triggers
+from ...audit.events import OUTCOMES, Action, list_actions, serialize_event
 from ...audit.log import archive as archives
 from ...audit.log import (
     bundle,
@@ -26,20 +26,24 @@ from ...audit.log import (
     recovery,
     sequencer,
     signing_keys,
-    tile_export,
+    verification_records,
     witnesses,
 )
+from ...audit.log.cursor import get_newest_tree_size
 from ...audit.log.findings import FindingKind, LogFinding, VerificationSummary
-from ...audit.log.models import LogWitness
+from ...audit.log.ranges import LogRange, Part, draw_sample
+from ...audit.log.tree_storage import LogDamaged
 from ...audit.log.verifier import UNSEALED_AFTER, verify_log
-from ...audit.models import AuditCheckpoint, AuditEvent, AuditOutbox
+from ...audit.models import AuditCheckpoint, AuditOutbox
 from ...audit.recorder import record
 from ...audit.request_context import current_origin
+from ...audit.router import AUDIT_ALIAS
 from ...audit.search import EventFilters, iterate_events
-from ...audit.storage import has_valid_row_mac, parse_event_row
+from ...audit.storage import parse_event_row
 from ...audit_exports.file_verification import verify_exported_file
-from ...errors import AuditUnavailable, CheckpointInvalid
+from ...errors import AuditUnavailable, CheckpointInvalid, SealingRefused
 from ...merkle.checkpoint import Checkpoint, LogKey, RetiredKey, encode_verifier_key, verify_checkpoint
+from . import audit_publication
 from ._arguments import (
     PUBLIC_KEY_HELP,
     Handler,
@@ -74,23 +78,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     seal = add("seal", _seal, "Seal the new events, until none is left.")
     again_help = "Also retry refused events, such as after a missing MAC key."
     seal.add_argument("--again", action="store_true", help=again_help)
-    verify = add("verify", _verify, "Recompute the whole log and report each fault.")
-    files = {"--checkpoint": "A checkpoint kept elsewhere", "--archive": "An archive of events"}
-    for option, text in files.items():
-        help_text = f"{text}; may be repeated."
-        verify.add_argument(option, action="append", type=Path, default=[], metavar="FILE", help=help_text)
-    text = "Verify these files instead of the database: JSON lines of a sink, or archives, in their order."
-    verify.add_argument("--copy", action="append", type=Path, default=[], metavar="FILE", help=text)
-    text = "The size that a restore lost, which is then no fault; may be repeated."
-    verify.add_argument("--lost-size", action="append", type=int, default=[], metavar="N", help=text)
-    delay = UNSEALED_AFTER // timedelta(seconds=1)
-    text = f"Report events that have waited for longer to be sealed (default: {delay})."
-    verify.add_argument("--unsealed-after", type=parse_number, default=delay, metavar="SECONDS", help=text)
-    add("witnesses", _witnesses, "Ask the witnesses to cosign the newest checkpoint, and print what each has cosigned.")
-    tiles = add("tiles", _tiles, "Export new tiles of the log: hashes and the checkpoint, and no events.")
+    text = "Recompute what is new in the log, or all of it, and report each fault."
+    _add_verification_arguments(add("verify", _verify, text))
+    add(
+        "witnesses",
+        audit_publication.ask_witnesses,
+        "Ask the witnesses to cosign the newest checkpoint, and print what each has cosigned.",
+    )
+    tiles = add(
+        "tiles", audit_publication.write_tiles, "Export new tiles of the log: hashes and the checkpoint, and no events."
+    )
     tiles.add_argument("--folder", type=Path, metavar="FOLDER", help="Export here, not to the declared place.")
     prove = add("prove", _prove, "Print the proof that an event is in the log.")
     prove.add_argument("event_id", type=uuid.UUID, metavar="EVENT_ID", help="Its UUID.")
+    text = "An archive with the event, if its partition was detached; may be repeated."
+    prove.add_argument("--archive", action="append", type=Path, default=[], metavar="FILE", help=text)
     check = add("check-proof", _check_proof, "Check a proof, like python -m django_phi_oidc.audit.log.bundle.")
     check.add_argument("file", type=Path, help="The proof.")
     check.add_argument("--public-key", action="append", required=True, metavar="KEY", help=PUBLIC_KEY_HELP)
@@ -108,6 +110,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     archive.add_argument("file", type=Path, help="A new file; compressed if its name ends with .gz.")
     archive.add_argument("--first", type=int, metavar="N", help="The first leaf (default: after the last archive).")
     archive.add_argument("--before", type=_parse_time, metavar="TIME", help="Only events sealed before that time.")
+    text = "Then detach the partitions of past months whose events are all in archives, as the owner of the tables."
+    archive.add_argument("--detach", action="store_true", help=text)
+    text = "Create one partition a month for the events, as the owner of the tables, while others write (PostgreSQL)."
+    add("partition", _partition, text)
+    attach = add("attach", _attach, "Return a partition to the log after it was detached, as the owner of the tables.")
+    attach.add_argument("table", metavar="TABLE", help="Its name.")
     resume = add("resume", _resume, "Continue a log that was restored from a backup.")
     text = "The largest one kept elsewhere."
     resume.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help=text)
@@ -116,6 +124,25 @@ def add_arguments(parser: ArgumentParser) -> None:
     grants = add("grants", _grants, "Print the SQL for a PostgreSQL role that cannot change the audit log.")
     grants.add_argument("role", help="Its name.")
     grants.add_argument("--sealer", action="store_true", help="For the process that has the signing key.")
+
+
+def _add_verification_arguments(verify: ArgumentParser) -> None:
+    extent = verify.add_mutually_exclusive_group()
+    text = "Verify all events, and not only those after the last verification without faults."
+    extent.add_argument("--full", action="store_true", help=text)
+    text = "Verify a random share of all events instead, above 0 and up to 1."
+    extent.add_argument("--sample", type=_parse_share, metavar="SHARE", help=text)
+    files = {"--checkpoint": "A checkpoint kept elsewhere", "--archive": "An archive of events"}
+    for option, text in files.items():
+        help_text = f"{text}; may be repeated."
+        verify.add_argument(option, action="append", type=Path, default=[], metavar="FILE", help=help_text)
+    text = "Verify these files instead of the database: JSON lines of a sink, or archives, in their order."
+    verify.add_argument("--copy", action="append", type=Path, default=[], metavar="FILE", help=text)
+    text = "The size that a restore lost, which is then no fault; may be repeated."
+    verify.add_argument("--lost-size", action="append", type=int, default=[], metavar="N", help=text)
+    delay = UNSEALED_AFTER // timedelta(seconds=1)
+    text = f"Report events that have waited for longer to be sealed (default: {delay})."
+    verify.add_argument("--unsealed-after", type=parse_number, default=delay, metavar="SECONDS", help=text)
 
 
 def _add_filters(export: ArgumentParser) -> None:
@@ -135,7 +162,7 @@ def _run(handler: Handler, options: Options, output: Output) -> None:
         handler(options, output)
     except DatabaseError as error:
         raise CommandError(f"Database error: {error}") from error
-    except (LookupError, OSError, UnicodeDecodeError) as error:
+    except (LookupError, OSError, ValueError) as error:
         raise CommandError(str(error) or type(error).__name__) from error
 
 
@@ -176,35 +203,6 @@ def _seal(options: Options, output: Output) -> None:
     output.confirm(row, text, fault=fault)
 
 
-def _witnesses(options: Options, output: Output) -> None:
-    if not conf.witnesses():
-        raise CommandError("PHI_OIDC['AUDIT']['witnesses'] is empty.")
-    witnesses.submit_newest_checkpoint(clock=clock.now, only_due=False)
-    states = LogWitness.objects.in_bulk(conf.witnesses())
-    for name in conf.witnesses():
-        state = states.get(name) or LogWitness(name=name)
-        row = {"witness": name, "tree_size": state.tree_size, "fault": state.last_fault}
-        row["cosigned_at"] = state.cosigned_at.isoformat() if state.cosigned_at else ""
-        text = f"{name}: {state.tree_size} events cosigned" + (f"; {state.last_fault}" if state.last_fault else "")
-        output.write_row(row, output.colour(text, "failure" if state.last_fault else "success"))
-    newest = AuditCheckpoint.objects.last()
-    cosigned = cosigned_checkpoints.find_cosigned_checkpoint(signing_keys.get_public_keys())
-    if newest and conf.witness_quorum() and (cosigned is None or cosigned.epoch < newest.epoch):
-        raise CommandError("No checkpoint of this epoch is cosigned by a quorum of the witnesses.")
-    if cosigned and newest and cosigned.checkpoint.tree_size < newest.tree_size:
-        raise CommandError(f"The newest checkpoint with a quorum has {cosigned.checkpoint.tree_size} events.")
-
-
-def _tiles(options: Options, output: Output) -> None:
-    store = tile_export.TileFolder(options["folder"]) if options["folder"] else tile_export.find_tile_store()
-    if store is None:
-        raise build_argument_error("PHI_OIDC['AUDIT']['tiles'] is not declared: name a --folder.")
-    with ProgressLine(output, "events exported") as progress:
-        result = tile_export.export_tiles(store, keys=signing_keys.get_public_keys(), progress=progress)
-    row = {"tree_size": result.tree_size, "written": result.written}
-    output.confirm(row, f"Exported: {result.tree_size} events; new tiles: {result.written}.")
-
-
 def _verify(options: Options, output: Output) -> None:
     keys = signing_keys.get_public_keys()
     witnessed = [_read_witnessed_checkpoint(path) for path in options["checkpoint"]]
@@ -220,6 +218,9 @@ def _verify(options: Options, output: Output) -> None:
     for finding in findings:
         summary.add(finding)
         _write_finding(finding, output)
+    witnessed = [*witnessed, *cosigned]
+    start, parts = _select_events(options, keys, witnessed, output)
+    summary.first = start.tree.size if start else 0
     with (
         archives.open_archives(verified) if verified else nullcontext(lambda index: None) as find_archived,
         ProgressLine(output, "events verified") as progress,
@@ -228,9 +229,12 @@ def _verify(options: Options, output: Output) -> None:
             keys=keys,
             now=clock.now(),
             summary=summary,
-            witnessed_checkpoints=[*witnessed, *cosigned],
+            start=start,
+            parts=parts,
+            witnessed_checkpoints=witnessed,
             find_archived=find_archived,
             archived_restore_events=[event for archive in verified for event in archive.restore_events],
+            archived_size=archives.find_archived_size() if start or parts is not None else 0,
             known_lost_sizes=options["lost_size"],
             unsealed_after=unsealed_after,
             progress=progress,
@@ -239,7 +243,9 @@ def _verify(options: Options, output: Output) -> None:
             _write_finding(finding, output)
     outcome = "failure" if summary.fault_count else "success"
     _record(Action.AUDIT_VERIFIED, outcome=outcome, detail=summary.build_event_detail())
-    _write_totals(summary, output, lambda row: _SUMMARY.format(**row, total=row["faults"] or "no"))
+    if parts is None and not summary.fault_count and (key := signing_keys.find_signing_key()):
+        verification_records.record_verified_log(summary.tree_size, key=key, now=clock.now())
+    _write_totals(summary, output, partial(_format_totals, is_sample=parts is not None))
     counts = summary.counts_by_kind
     unwitnessed = counts[FindingKind.CHECKPOINT_UNWITNESSED]
     if summary.fault_count > counts[FindingKind.PROTECTION_ALTERED] + unwitnessed:
@@ -248,6 +254,33 @@ def _verify(options: Options, output: Output) -> None:
         raise CommandError("The newest checkpoint is not cosigned by enough witnesses: see `audit witnesses`.")
     if summary.fault_count:
         raise CommandError("The audit log can be changed: `audit repair` restores its triggers.")
+
+
+def _select_events(
+    options: Options, keys: Sequence[LogKey], witnessed: list[Checkpoint], output: Output
+) -> tuple[LogRange | None, list[Part] | None]:
+    """Return the range to verify (None: all), and the parts of a sample.
+
+    The checkpoint of the last verification is added to the witnessed ones, unless the range begins there.
+    """
+    last = verification_records.find_last_verification(keys)
+    is_continued = not (options["full"] or options["sample"] or options["archive"])
+    if last and is_continued:
+        try:
+            return last.get_new_range(), None
+        except LogDamaged as error:
+            output.write(f"All events are verified: {error}")
+    if last:
+        witnessed.append(last.checkpoint)
+    parts = draw_sample(options["sample"], get_newest_tree_size()) if options["sample"] else None
+    return None, parts
+
+
+def _format_totals(row: Mapping[str, Any], *, is_sample: bool) -> str:
+    text = _SUMMARY.format(**row, total=row["faults"] or "no")
+    if is_sample:
+        return f"A sample: {text}"
+    return f"After {row['first']} events that were verified before: {text}" if row["first"] else text
 
 
 def _verify_copy(options: Options, output: Output, keys: Sequence[LogKey], witnessed: Sequence[Checkpoint]) -> None:
@@ -276,7 +309,8 @@ def _write_finding(finding: LogFinding, output: Output) -> None:
 
 def _write_totals(summary: VerificationSummary, output: Output, format_row: Callable[[Mapping[str, Any]], str]) -> None:
     counts = {kind.value: count for kind, count in sorted(summary.counts_by_kind.items())}
-    totals = {name: getattr(summary, name) for name in ("tree_size", "events", "checkpoints", "waiting", "archived")}
+    names = ("tree_size", "first", "events", "checkpoints", "waiting", "archived")
+    totals = {name: getattr(summary, name) for name in names}
     output.write_row(totals | {"faults": summary.fault_count, "found": counts}, format_row)
 
 
@@ -297,7 +331,9 @@ def _record(action: Action, **fields: Any) -> None:
 
 
 def _prove(options: Options, output: Output) -> None:
-    proof = proofs.create_inclusion_proof(options["event_id"])
+    keys = signing_keys.get_public_keys() if options["archive"] else ()
+    verified = [archives.verify_archive(path, keys) for path in options["archive"]]
+    proof = proofs.create_inclusion_proof(options["event_id"], archives=verified)
     _record(Action.AUDIT_EXPORTED, resource=f"AuditEvent/{options['event_id']}", detail={"format": "proof"})
     output.write_row({"event": str(options["event_id"]), "proof": json.loads(proof)}, proof)
 
@@ -374,20 +410,42 @@ def _archive(options: Options, output: Output) -> None:
     last = checkpoints.first()
     if last is None:
         raise CommandError("There is no checkpoint from before that time.")
-    first = _get_first_unarchived_leaf() if options["first"] is None else options["first"]
+    archived_size, newest_leaf = archives.find_archived_size(), get_newest_tree_size() - 1
+    first = archived_size if options["first"] is None else options["first"]
+    if options["detach"] and first > archived_size:
+        raise CommandError(f"Nothing is detached: the leaves {archived_size} to {first - 1} are in no archive.")
     size, path = last.tree_size, options["file"]
     with ProgressLine(output, "events archived") as progress:
         digest = archives.write_archive(path, first_leaf_index=first, tree_size=size, progress=progress)
-    _record(Action.AUDIT_ARCHIVED, detail={"first": first, "tree_size": size, "sha256": digest})
-    row = {"file": str(path), "first": first, "tree_size": size, "sha256": digest}
-    output.confirm(row, f"{path}: leaves {first} to {size - 1}, SHA-256 {digest}.")
+    keys = signing_keys.get_public_keys()
+    archive = archives.verify_archive(path, keys)
+    removable: list[partitions.Partition] = []
+    fault = ""
+    if options["detach"]:
+        try:
+            removable = archives.list_removable_partitions(archive, keys=keys, now=clock.now())
+        except (LookupError, SealingRefused) as error:
+            fault = f"Nothing is detached: {error}"
+    names = [partition.name for partition in removable]
+    detail = {"first": first, "tree_size": size, "sha256": digest}
+    _record(Action.AUDIT_ARCHIVED, detail=detail | ({"detached": names} if names else {}))
+    for partition in removable:
+        partitions.detach_partition(partition, newest_leaf=newest_leaf)
+    row = {"file": str(path), **detail, "detached": names}
+    text = f"{path}: leaves {first} to {size - 1}, SHA-256 {digest}."
+    output.confirm(row, f"{text} Detached: {', '.join(names) or 'none'}." if options["detach"] else text, fault=fault)
 
 
-def _get_first_unarchived_leaf() -> int:
-    """Return where the last archive ended. Events with an invalid MAC, or without a size, are ignored."""
-    events = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id").iterator(chunk_size=100)
-    sizes = (parse_detail(event.detail).get("tree_size") for event in events if has_valid_row_mac(event))
-    return next((size for size in sizes if type(size) is int), 0)
+def _partition(options: Options, output: Output) -> None:
+    if connections[AUDIT_ALIAS].vendor != "postgresql":
+        raise CommandError("Only PostgreSQL has partitions.")
+    names = partitions.partition_events(now=clock.now(), progress=output.write)
+    output.confirm({"partitions": names}, f"Partitions: {', '.join(names)}.")
+
+
+def _attach(options: Options, output: Output) -> None:
+    partitions.attach_partition(options["table"])
+    output.confirm({"table": options["table"]}, f"Attached: {options['table']}. Run `audit verify --full`.")
 
 
 def _resume(options: Options, output: Output) -> None:
@@ -417,3 +475,10 @@ def _parse_time(text: str) -> datetime:
     if time < _EARLIEST_TIME:
         raise ArgumentTypeError("the audit log has no events from before 1970")
     return time
+
+
+def _parse_share(text: str) -> float:
+    share = float(text)
+    if not 0 < share <= 1:
+        raise ArgumentTypeError("a share is above 0 and at most 1")
+    return share

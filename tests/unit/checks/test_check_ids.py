@@ -998,6 +998,7 @@ ELSEWHERE = {
     **dict.fromkeys(("E086", "E087", "E088", "W086"), "checks/test_other_libraries.py"),
     "W087": "../integration/adoption/test_allauth.py",
     "E040": "audit/test_triggers.py",
+    "W081": "audit/test_partitions.py",
     **dict.fromkeys(("E106", "W106"), "checks/test_client_certificates.py"),
     **dict.fromkeys(("E131", "E132", "E133", "W131"), "checks/test_federation.py"),
     **dict.fromkeys(("E140", "E141"), "checks/test_witnesses.py"),

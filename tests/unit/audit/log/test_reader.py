@@ -21,6 +21,7 @@ from django_phi_oidc.audit.log.reader import (
     read_leafless_events,
     read_leaves,
     read_queue,
+    read_queued_leafless_events,
 )
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.recorder import record_many
@@ -100,7 +101,13 @@ def test_every_event_is_a_leaf_or_leafless() -> None:
     assert [(row.leaf_index, uuid.UUID(bytes=row.event_id)) for row in read_leaves(1, 4)] == [
         (number, leaves[number]) for number in (1, 2, 3)
     ]
-    assert [uuid.UUID(bytes=row.event_id) for row in read_leafless_events(10)] == late
+    assert [uuid.UUID(bytes=row.event_id) for row in read_queued_leafless_events(10)] == late
+    assert list(read_leafless_events(10)) == []
+    sql("DELETE FROM django_phi_oidc_auditunsealed WHERE event_id = %s", late[0])
+    assert [uuid.UUID(bytes=row.event_id) for row in read_leafless_events(10)] == late[:1]
+    assert list(read_leafless_events(10, first_id=leaves[0], end_id=late[0])) == []
+    assert list(read_leafless_events(10, first_id=late[1])) == []
+    assert len(list(read_leafless_events(10, first_id=late[0], end_id=late[1]))) == 1
     assert find_raw_event(uuid.uuid4()) is None
     assert find_raw_event(leaves[3]).leaf_index == 3
 
@@ -131,7 +138,7 @@ def test_row_that_no_model_can_load_is_read_with_an_invalid_mac(column: str) -> 
             assert sql(f"UPDATE {EVENT} SET {column} = %s WHERE id = %s", value, id_) == 1
         (row,) = [
             row
-            for row in read_leafless_events(10)
+            for row in (*read_leafless_events(10), *read_queued_leafless_events(10))
             if row.canonical is None or compute(row.mac_key, row.canonical) != row.mac
         ]
         assert row.canonical is not None

@@ -199,7 +199,7 @@ READING: dict[str, Callable[[Case], list[Any]]] = {
     "subject list": lambda case: [],
 }
 """Those that need a provider fail here, because none answers."""
-ELSEWHERE = {"attack", "audit repair"}
+ELSEWHERE = {"attack", "audit attach", "audit partition", "audit repair"}
 """`test_attack_command` and `test_triggers` run them: their databases and triggers are not those of the other tests."""
 
 

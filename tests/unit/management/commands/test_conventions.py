@@ -47,7 +47,7 @@ DJANGO_OPTIONS = {option for action in PARSER._actions for option in action.opti
 IMPERATIVES = {
     *("Ask", "Attack", "Check", "Continue", "Create", "Deliver", "Delete", "Encrypt", "End", "Erase", "Explain"),
     *("Export", "Generate", "Give", "Keep", "Link", "List", "Move", "Operate", "Place", "Print", "Recompute", "Record"),
-    *("Register", "Retry", "Seal", "Show", "Test", "Verify", "Withdraw", "Write"),
+    *("Register", "Retry", "Return", "Seal", "Show", "Test", "Verify", "Withdraw", "Write"),
 }
 
 
@@ -181,17 +181,8 @@ KEEPING = {
     "admin grant",
     *("attack", "configuration record", "configuration show", "delivery deliver", "delivery status", "doctor"),
     *("audit archive", "audit check-export", "audit check-proof", "audit checkpoint", "audit consistency"),
-    *(
-        "audit drain",
-        "audit export",
-        "audit grants",
-        "audit prove",
-        "audit repair",
-        "audit resume",
-        "audit seal",
-        "audit tiles",
-        "audit witnesses",
-    ),
+    *("audit attach", "audit drain", "audit export", "audit grants", "audit partition", "audit prove", "audit repair"),
+    *("audit resume", "audit seal", "audit tiles", "audit witnesses"),
     "audit verify",
     *("evidence", "evidence verify", "hold list", "hold place", "init", "keys generate", "keys rotate", "keys status"),
     *("migrate-from allauth", "migrate-from mozilla"),

@@ -21,7 +21,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin, compute_mac
 from django_phi_oidc.audit.log import bundle
 from django_phi_oidc.audit.log.archive import verify_archive
-from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
+from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, VerificationRecord
 from django_phi_oidc.audit.storage import authenticate_event, insert_events
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import CheckpointInvalid, ProofInvalid
@@ -129,6 +129,7 @@ def test_verify_with_an_external_checkpoint_detects_truncation(
     with without_triggers():
         for table in ("event", "leaf", "checkpoint", "unsealed"):
             sql(f"DELETE FROM django_phi_oidc_audit{table}")
+    VerificationRecord.objects.all().delete()
     assert "no faults" in audit("verify")
     with pytest.raises(CommandError):
         audit("verify", "--checkpoint", checkpoint)

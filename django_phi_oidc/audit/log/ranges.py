@@ -1,0 +1,122 @@
+"""Ranges of the log that are verified by themselves: what is new, a random share, or the next part of a schedule.
+
+A range begins and ends at signed checkpoints. The tree before it is read from the stored nodes, which are not trusted:
+they must lead to the signed root of the checkpoint at which the range begins.
+"""
+
+import math
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..._internal.randomness import token_bytes
+from ...errors import CheckpointInvalid
+from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
+from ...merkle.compact import CompactRange
+from .reader import RawCheckpoint, read_checkpoints, read_event_id, trusted_transaction
+from .signing_keys import find_epoch, get_checkpoint_origin
+from .tree_storage import LogDamaged, read_compact_range
+
+LEAVES_PER_PART = 50_000
+"""As many as a checkpoint covers at most."""
+_MIN_PART_COUNT = 1_000
+"""The parts of a log with few events are smaller."""
+Part = tuple[int, int]
+"""The leaves [start, end)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRange:
+    """The leaves [tree.size, end_size), and the events with ids in [first_id, end_id) that have no leaf."""
+
+    epoch: int = 1
+    """Of the checkpoint before the range."""
+    tree: CompactRange = field(default_factory=CompactRange)
+    """The tree before the range, whose root was signed."""
+    end_size: int | None = None
+    """Of a checkpoint; None for the end of the log."""
+    first_id: uuid.UUID | None = None
+    end_id: uuid.UUID | None = None
+    """None: without that bound."""
+
+
+def get_range_after(checkpoint: Checkpoint, *, first_id: uuid.UUID | None = None) -> LogRange:
+    """Return the range from a checkpoint, whose signature the caller has verified, to the end of the log.
+
+    Raises: LogDamaged if the stored nodes do not lead to that checkpoint.
+    """
+    with trusted_transaction():
+        tree = read_compact_range(checkpoint.tree_size)
+    epoch = find_epoch(checkpoint.origin)
+    if epoch is None or tree.compute_root() != checkpoint.root_hash:
+        raise LogDamaged(f"The stored nodes do not lead to the checkpoint of {checkpoint.tree_size} events.")
+    return LogRange(epoch=epoch, tree=tree, first_id=first_id)
+
+
+def get_range_of_part(part: Part, keys: Sequence[LogKey]) -> LogRange:
+    """Return the smallest range between signed checkpoints that has the leaves of the part, up to the newest one.
+
+    Raises: LogDamaged if the stored nodes do not lead to the checkpoint before it.
+    """
+    before, after = _find_checkpoint_at_most(part[0], keys), _find_checkpoint_at_least(part[1], keys)
+    log_range = get_range_after(before) if before else LogRange()
+    is_last = after is None or not read_checkpoints(after.tree_size, limit=1)
+    return LogRange(
+        epoch=log_range.epoch,
+        tree=log_range.tree,
+        end_size=after.tree_size if after else None,
+        # Neighbours have this id in common. So no event is between them, although late events have old ids.
+        first_id=read_event_id(before.tree_size) if before else None,
+        end_id=read_event_id(after.tree_size) if after and not is_last else None,
+    )
+
+
+def align_part(part: Part, keys: Sequence[LogKey]) -> Part:
+    """Return the part between checkpoints that `get_range_of_part` reads."""
+    before, after = _find_checkpoint_at_most(part[0], keys), _find_checkpoint_at_least(part[1], keys)
+    return before.tree_size if before else 0, after.tree_size if after else part[1]
+
+
+def draw_sample(share: float, tree_size: int) -> list[Part]:
+    """Return random parts of the leaves [0, tree_size), in ascending order, with about that share of all leaves.
+
+    Requires: 0 < share <= 1.
+    """
+    if not tree_size:
+        return []
+    length = max(1, min(LEAVES_PER_PART, tree_size // _MIN_PART_COUNT))
+    part_count = math.ceil(tree_size / length)
+    # The parts with the smallest of random keys: each subset is equally likely.
+    drawn = sorted(range(part_count), key=lambda _: token_bytes(8))[: math.ceil(share * part_count)]
+    return [(part * length, min((part + 1) * length, tree_size)) for part in sorted(drawn)]
+
+
+def draw_start(tree_size: int) -> int:
+    """Return a random leaf index. Requires: tree_size > 0."""
+    return int.from_bytes(token_bytes(16), "big") % tree_size
+
+
+def _find_checkpoint_at_most(size: int, keys: Sequence[LogKey]) -> Checkpoint | None:
+    """Return the largest valid checkpoint of at most that size."""
+    while rows := read_checkpoints(0, limit=1, newest_first=True, below_size=size + 1):
+        if checkpoint := _find_signed(rows[0], keys):
+            return checkpoint
+        size = rows[0].tree_size - 1
+    return None
+
+
+def _find_checkpoint_at_least(size: int, keys: Sequence[LogKey]) -> Checkpoint | None:
+    """Return the smallest valid checkpoint of at least that size."""
+    while rows := read_checkpoints(size - 1, limit=1):
+        if checkpoint := _find_signed(rows[0], keys):
+            return checkpoint
+        size = rows[0].tree_size + 1
+    return None
+
+
+def _find_signed(row: RawCheckpoint, keys: Sequence[LogKey]) -> Checkpoint | None:
+    try:
+        checkpoint = verify_checkpoint(row.note, keys, expected_origin=get_checkpoint_origin(row.epoch))
+    except CheckpointInvalid:
+        return None
+    return checkpoint if checkpoint.tree_size == row.tree_size else None

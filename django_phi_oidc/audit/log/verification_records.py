@@ -1,0 +1,106 @@
+"""How far the log was verified, kept between two verifications in the database, and signed with the log's key.
+
+An attacker who can write the database can remove a record, or put back an older one: then more is verified, not less.
+A record needs the signing key, with which any log can be signed anyway. A verification without that key reads the
+records, and writes none. Records of a retired key do not count: after a rotation, the whole log is verified again.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ... import conf
+from ..._internal.randomness import lowest_uuid7
+from ...errors import CheckpointInvalid, SealingRefused
+from ...merkle.checkpoint import (
+    Checkpoint,
+    LogKey,
+    NoteSigner,
+    RetiredKey,
+    parse_checkpoint,
+    sign_statement,
+    verify_checkpoint,
+    verify_statement,
+)
+from ..models import VerificationRecord
+from .cosigned_checkpoints import find_cosigned_checkpoint
+from .ranges import LogRange, get_range_after
+from .reader import read_checkpoints
+from .signing_keys import get_checkpoint_origin, get_public_keys
+from .witness import get_witnessed_checkpoints
+
+logger = logging.getLogger("phi_oidc.audit")
+_LOG_RECORD = "log"
+_OVERLAP = timedelta(days=1)
+"""Events without a leaf are read again from so long before the last verification."""
+
+
+def read_record(name: str, keys: Sequence[LogKey]) -> dict[str, Any] | None:
+    """Return the content of a record; None if there is none that one of `keys` has signed."""
+    note = VerificationRecord.objects.filter(name=name).values_list("note", flat=True).first()
+    if note is None:
+        return None
+    current = [key for key in keys if not isinstance(key, RetiredKey)]
+    try:
+        content = json.loads(verify_statement(note, current, name=_get_key_name(name)))
+    except (CheckpointInvalid, ValueError):
+        logger.warning("The record of the last verification is not signed by a known key, and is ignored.")
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def write_record(name: str, content: Mapping[str, Any], key: NoteSigner) -> None:
+    """Replace a record. content: a JSON object."""
+    note = sign_statement(json.dumps(content) + "\n", name=_get_key_name(name), key=key)
+    VerificationRecord.objects.update_or_create(name=name, defaults={"note": note})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastVerification:
+    """The newest checkpoint up to which a verification found no faults."""
+
+    checkpoint: Checkpoint
+    verified_at: datetime
+
+    def get_new_range(self) -> LogRange:
+        """Return what is new since then. Raises: LogDamaged if the log does not lead to the checkpoint."""
+        return get_range_after(self.checkpoint, first_id=lowest_uuid7(self.verified_at - _OVERLAP))
+
+
+def find_last_verification(keys: Sequence[LogKey]) -> LastVerification | None:
+    """Return the last verification that one of `keys` has signed, if any."""
+    content = read_record(_LOG_RECORD, keys)
+    if content is None:
+        return None
+    checkpoint, verified_at = parse_checkpoint(content["checkpoint"]), datetime.fromisoformat(content["verified_at"])
+    return LastVerification(checkpoint=checkpoint, verified_at=verified_at)
+
+
+def record_verified_log(tree_size: int, *, key: NoteSigner, now: datetime) -> None:
+    """Record that the log up to the checkpoint of tree_size events has no faults.
+
+    If checkpoints are witnessed outside, or a quorum of witnesses is declared, a larger one than these is not recorded:
+    what only the database has seen can still be replaced.
+    Raises: CheckpointInvalid if the checkpoint was altered in the meantime; KeyMissing for a wrong key of a witness.
+    """
+    keys = get_public_keys(key)
+    try:
+        witnessed_sizes = [checkpoint.tree_size for checkpoint in get_witnessed_checkpoints(keys).values()]
+    except SealingRefused:
+        # The witness file cannot be read.
+        return
+    below_size = min(tree_size, max(witnessed_sizes, default=tree_size)) + 1
+    if conf.witness_quorum():
+        cosigned = find_cosigned_checkpoint(keys)
+        below_size = min(below_size, cosigned.checkpoint.tree_size + 1 if cosigned else 0)
+    for row in read_checkpoints(0, limit=1, newest_first=True, below_size=below_size):
+        verify_checkpoint(row.note, keys, expected_origin=get_checkpoint_origin(row.epoch))
+        write_record(_LOG_RECORD, {"checkpoint": row.note, "verified_at": now.isoformat()}, key)
+
+
+def _get_key_name(name: str) -> str:
+    """Return the name under which a record is signed: no other statement has it."""
+    return f"{get_checkpoint_origin(1)}/verification-{name}"

@@ -1,0 +1,365 @@
+"""Partitions of the audit events on PostgreSQL: one table a month, so that old events leave by one short statement.
+
+`phi_oidc audit partition` turns the table of the events into a table with partitions by id, which is a UUIDv7 and thus
+a time. The former table becomes the first partition: no row is copied. Models and queries stay as they are. Events
+that belong to no month, such as those of a wrong clock, are stored in a default partition, so none is refused.
+
+Only the owner of the tables can do this, and detach partitions. Partitions ahead are created by a function with the
+owner's rights and without arguments, because no process of the application should own the tables.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from time import sleep
+from typing import Any
+from uuid import UUID
+
+from django.db import OperationalError, connections, transaction
+
+from .._internal.sql import is_lock_timeout
+from .router import AUDIT_ALIAS
+
+EVENT_TABLE = "django_phi_oidc_auditevent"
+DEFAULT_PARTITION = f"{EVENT_TABLE}_rest"
+LOCK_SECONDS = 0.2
+"""How long a statement that blocks writers waits for its lock, and so how long it delays them. Then it tries again."""
+LOCK_ATTEMPTS = 100
+_MONTHS_AHEAD = 3
+_LOWEST_ID = UUID(int=0)
+_CHECK_NAME = "phi_oidc_auditevent_range"
+_CREATE_FUNCTION = "phi_oidc_audit_create_partitions"
+# The month after the last partition is the next one, so months have no gaps. A month of which the default partition
+# has events cannot have a partition.
+_CREATE_FUNCTION_SQL = f"""
+CREATE OR REPLACE FUNCTION {{schema}}.{_CREATE_FUNCTION}() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+    parent CONSTANT regclass := '{{schema}}.{EVENT_TABLE}'::regclass;
+    month timestamp;
+    name text;
+    bounds text[];
+    created integer := 0;
+BEGIN
+    SELECT max(CASE WHEN c.relname ~ '_until_' THEN to_date(right(c.relname, 6), 'YYYYMM')
+        ELSE to_date(right(c.relname, 6), 'YYYYMM') + interval '1 month' END) INTO month
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = parent AND c.relname ~ '_[0-9]{{{{6}}}}$';
+    WHILE month <= date_trunc('month', now() AT TIME ZONE 'UTC') + interval '{_MONTHS_AHEAD} months' LOOP
+        name := format('{{schema}}.%I', '{EVENT_TABLE}_' || to_char(month, 'YYYYMM'));
+        bounds := ARRAY(SELECT rpad(lpad(to_hex((extract(epoch FROM m) * 1000)::bigint), 12, '0'), 32, '0')::uuid::text
+            FROM unnest(ARRAY[month, month + interval '1 month']) WITH ORDINALITY AS o(m, n) ORDER BY n);
+        BEGIN
+            EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name, parent);
+            EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
+                parent, name, bounds[1], bounds[2]);
+            EXECUTE format('CREATE TRIGGER phi_oidc_audit_refuse_truncate BEFORE TRUNCATE ON %s '
+                'FOR EACH STATEMENT EXECUTE FUNCTION {{schema}}.phi_oidc_audit_refuse()', name);
+            EXECUTE format('ALTER TABLE %1$s ENABLE ALWAYS TRIGGER phi_oidc_audit_refuse_truncate, '
+                'ENABLE ALWAYS TRIGGER phi_oidc_audit_refuse_update, '
+                'ENABLE ALWAYS TRIGGER phi_oidc_audit_refuse_delete, '
+                'ENABLE ALWAYS TRIGGER phi_oidc_audit_queue', name);
+            created := created + 1;
+        EXCEPTION WHEN check_violation THEN
+            RAISE WARNING 'The default partition of the audit log has events of %.', to_char(month, 'YYYY-MM');
+        END;
+        month := month + interval '1 month';
+    END LOOP;
+    RETURN created;
+END
+$$
+"""  # noqa: S608 -- constants
+_PARTITION_SQL = """
+    SELECT c.relname, pg_catalog.pg_get_expr(c.relpartbound, c.oid), c.reltuples::bigint
+    FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = pg_catalog.to_regclass(%s) ORDER BY c.relname"""
+
+
+# Of the primary key there is no definition: it is a constraint.
+_DEFINITIONS_SQL = """
+    SELECT quote_ident(n.nspname), quote_ident(pg_get_userbyid(c.relowner)),
+        (SELECT json_agg(json_build_array(quote_ident(x.relname), CASE WHEN NOT i.indisprimary
+            THEN pg_get_indexdef(x.oid) END)) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+            WHERE i.indrelid = c.oid),
+        (SELECT json_agg(json_build_array(quote_ident(tgname), pg_get_triggerdef(t.oid), tgtype & 1 = 1))
+            FROM pg_trigger t WHERE tgrelid = c.oid AND NOT tgisinternal),
+        (SELECT coalesce(json_agg(json_build_array(privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC'
+            ELSE quote_ident(pg_get_userbyid(grantee)) END)), '[]')
+            FROM aclexplode(c.relacl) WHERE grantee <> c.relowner)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """A partition of the events."""
+
+    name: str
+    first_id: UUID | None
+    """None: from the first event on, or the default partition."""
+    end_id: UUID | None
+    """None: the default partition."""
+
+
+def is_partitioned() -> bool:
+    """Return whether the events have partitions. Raises: DatabaseError."""
+    connection = connections[AUDIT_ALIAS]
+    if connection.vendor != "postgresql":
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)", [EVENT_TABLE]
+        )
+        kind = cursor.fetchone()
+    return kind is not None and kind[0] == "p"
+
+
+def list_partitions() -> list[Partition]:
+    """Return the partitions by name, the default partition among them. Raises: DatabaseError."""
+    if connections[AUDIT_ALIAS].vendor != "postgresql":
+        return []
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(_PARTITION_SQL, [EVENT_TABLE])
+        return [_parse_partition(name, bound) for name, bound, _ in cursor.fetchall()]
+
+
+def create_partitions() -> int:
+    """Create the partitions of the months ahead, and return how many were missing; 0 without partitions."""
+    if not is_partitioned():
+        return 0
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(f"SELECT {_CREATE_FUNCTION}()")
+        return int(cursor.fetchone()[0])
+
+
+def list_problems(*, now: datetime) -> list[str]:
+    """Return what is wrong with the partitions: sentences without a period. Raises: DatabaseError."""
+    if not is_partitioned():
+        return []
+    problems = []
+    next_month = _get_bound(_get_month(now, 1))
+    partitions = list_partitions()
+    if not any(p.end_id and next_month < p.end_id and (p.first_id or _LOWEST_ID) <= next_month for p in partitions):
+        problems.append("the partition of the next month is missing: the task phi_oidc.create_partitions does not run")
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        for first, end in _list_gaps(partitions):
+            # Through the table: the application has no privilege on a partition.
+            cursor.execute(
+                f"SELECT EXISTS (SELECT 1 FROM {EVENT_TABLE} WHERE id >= %s AND id < %s)",  # noqa: S608 -- constants
+                [str(first), str(end)],
+            )
+            if cursor.fetchone() == (True,):
+                return [*problems, f"{DEFAULT_PARTITION} has events, which belong to no month or came late"]
+    return problems
+
+
+def partition_events(*, now: datetime, progress: Callable[[str], None] = lambda step: None) -> list[str]:
+    """Turn the table of the events into one with partitions, while others write, and return the partitions' names.
+
+    Until it is done, an event with an id of the month after the next or later is refused. A run that was interrupted
+    can be repeated. progress: called with a sentence about each step.
+    Requires: PostgreSQL, and the role owns the tables. Raises: ValueError if it has partitions; DatabaseError.
+    """
+    if is_partitioned():
+        raise ValueError("The table of the events has partitions already.")
+    end = _get_month(now, 2)
+    progress("All events are read once, while others write.")
+    _check_range(EVENT_TABLE, f"id < '{_get_bound(end)}'")
+    progress("The table becomes the first partition.")
+    _run_with_short_locks(partial(_replace_table, end=end))
+    return [partition.name for partition in list_partitions()]
+
+
+def detach_partition(partition: Partition, *, newest_leaf: int) -> None:
+    """Detach a partition by a short lock. It becomes a table of its own, which the application cannot read.
+
+    newest_leaf: the last leaf when the caller made sure that all events of the partition are archived.
+    Raises: ValueError if an event of it came since then; OperationalError if the lock was not free.
+    """
+    ids = [str(partition.first_id or _LOWEST_ID), str(partition.end_id)]
+
+    def detach(cursor: Any) -> None:
+        cursor.execute(f"LOCK TABLE {EVENT_TABLE} IN ACCESS EXCLUSIVE MODE")
+        cursor.execute(
+            "SELECT EXISTS (SELECT 1 FROM django_phi_oidc_auditunsealed WHERE event_id >= %s AND event_id < %s) "
+            "OR EXISTS (SELECT 1 FROM django_phi_oidc_auditleaf "
+            "WHERE leaf_index > %s AND event_id >= %s AND event_id < %s)",
+            [*ids, newest_leaf, *ids],
+        )
+        if cursor.fetchone() == (True,):
+            raise ValueError(f"A late event came into {partition.name}: archive again.")
+        cursor.execute(f"ALTER TABLE {EVENT_TABLE} DETACH PARTITION {partition.name}")
+
+    _run_with_short_locks(detach)
+
+
+def find_end_of_events(partition: Partition) -> tuple[int, int]:
+    """Return the largest leaf index of the partition's events (-1 without one), and how many have no leaf.
+
+    Reads all of them. Requires: not the default partition.
+    """
+    ids = [str(partition.first_id or _LOWEST_ID), str(partition.end_id)]
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(max(leaf_index), -1) FROM django_phi_oidc_auditleaf "
+            "WHERE event_id >= %s AND event_id < %s",
+            ids,
+        )
+        (largest,) = cursor.fetchone()
+        cursor.execute(
+            f"SELECT count(*) FROM {partition.name} e WHERE NOT EXISTS "  # noqa: S608 -- a name of the catalogue
+            "(SELECT 1 FROM django_phi_oidc_auditleaf l WHERE l.event_id = e.id)"
+        )
+        return int(largest), int(cursor.fetchone()[0])
+
+
+def list_past_partitions(*, now: datetime) -> list[Partition]:
+    """Return the partitions whose months are over. Raises: DatabaseError."""
+    current = _get_bound(_get_month(now, 0))
+    return [partition for partition in list_partitions() if partition.end_id and partition.end_id <= current]
+
+
+def attach_partition(name: str) -> None:
+    """Attach a table that was a partition again, for an investigation.
+
+    Its events are read once, without a lock on the log. NOT checked: that they are what was sealed.
+    Raises: ValueError for another table; DatabaseError.
+    """
+    partition = _get_detached(name)
+    bounds = [f"id < '{partition.end_id}'", *([f"id >= '{partition.first_id}'"] if partition.first_id else [])]
+    _check_range(name, " AND ".join(bounds))
+
+    def attach(cursor: Any) -> None:
+        first = f"'{partition.first_id}'" if partition.first_id else "MINVALUE"
+        cursor.execute(
+            f"ALTER TABLE {EVENT_TABLE} ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ('{partition.end_id}')"
+        )
+        _enable_triggers(cursor, name)
+        cursor.execute(f"ALTER TABLE {name} DROP CONSTRAINT {_CHECK_NAME}")
+
+    _run_with_short_locks(attach)
+
+
+def _run_with_short_locks(work: Callable[[Any], None]) -> None:
+    """Run `work` with a cursor in one transaction, whose statements wait only LOCK_SECONDS for a lock.
+
+    A statement that waits for ACCESS EXCLUSIVE makes all later ones wait behind it. So it gives up, and tries again.
+    """
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
+        try:
+            with transaction.atomic(using=AUDIT_ALIAS, durable=True), connections[AUDIT_ALIAS].cursor() as cursor:
+                cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(round(LOCK_SECONDS * 1000))])
+                work(cursor)
+        except OperationalError as error:
+            if not is_lock_timeout(error) or attempt == LOCK_ATTEMPTS:
+                raise
+            sleep(LOCK_SECONDS)
+        else:
+            return
+
+
+def _check_range(table: str, condition: str) -> None:
+    """Add a constraint and validate it while others write: PostgreSQL attaches such a table without reading it."""
+
+    def add(cursor: Any) -> None:
+        cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {_CHECK_NAME}")
+        cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {_CHECK_NAME} CHECK ({condition}) NOT VALID")
+
+    _run_with_short_locks(add)
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {_CHECK_NAME}")
+
+
+def _replace_table(cursor: Any, *, end: datetime) -> None:
+    """Rename the table, create one with partitions in its place, and attach it. Changes only the catalogue."""
+    cursor.execute(f"LOCK TABLE {EVENT_TABLE} IN ACCESS EXCLUSIVE MODE")
+    cursor.execute(_DEFINITIONS_SQL, [EVENT_TABLE])
+    schema, owner, indexes, triggers, grants = cursor.fetchone()
+    parent, suffix = f"{schema}.{EVENT_TABLE}", f"until_{end:%Y%m}"
+    first = f"{parent}_{suffix}"
+    cursor.execute(f"ALTER TABLE {parent} RENAME TO {EVENT_TABLE}_{suffix}")
+    for name, _ in indexes:
+        cursor.execute(f"ALTER INDEX {schema}.{name} RENAME TO {name}_{end:%Y%m}")
+    for name, definition, is_row_trigger in triggers:
+        if is_row_trigger and definition:
+            # Attaching creates it again.
+            cursor.execute(f"DROP TRIGGER {name} ON {first}")
+    cursor.execute(
+        f"CREATE TABLE {parent} (LIKE {first} INCLUDING DEFAULTS INCLUDING CONSTRAINTS) PARTITION BY RANGE (id)"
+    )
+    cursor.execute(f"ALTER TABLE {parent} DROP CONSTRAINT {_CHECK_NAME}")
+    cursor.execute(f"ALTER TABLE {parent} OWNER TO {owner}")
+    for name, definition in indexes:
+        is_key = definition is None
+        cursor.execute(f"ALTER TABLE {parent} ADD CONSTRAINT {name} PRIMARY KEY (id)" if is_key else definition)
+    for name, definition, _ in triggers:
+        cursor.execute(definition)
+        cursor.execute(f"ALTER TABLE {parent} ENABLE ALWAYS TRIGGER {name}")
+    for privilege, role in grants:
+        cursor.execute(f"GRANT {privilege} ON {parent} TO {role}")
+        cursor.execute(f"REVOKE {privilege} ON {first} FROM {role}")
+    bound = _get_bound(end)
+    cursor.execute(f"ALTER TABLE {parent} ATTACH PARTITION {first} FOR VALUES FROM (MINVALUE) TO ('{bound}')")
+    cursor.execute(f"ALTER TABLE {first} DROP CONSTRAINT {_CHECK_NAME}")
+    _enable_triggers(cursor, first)
+    cursor.execute(f"CREATE TABLE {schema}.{DEFAULT_PARTITION} PARTITION OF {parent} DEFAULT")
+    truncate = "phi_oidc_audit_refuse_truncate BEFORE TRUNCATE"
+    refuse = f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}.phi_oidc_audit_refuse()"
+    cursor.execute(f"CREATE TRIGGER {truncate} ON {schema}.{DEFAULT_PARTITION} {refuse}")
+    _enable_triggers(cursor, f"{schema}.{DEFAULT_PARTITION}")
+    cursor.execute(_CREATE_FUNCTION_SQL.format(schema=schema))
+    cursor.execute(f"ALTER FUNCTION {schema}.{_CREATE_FUNCTION}() OWNER TO {owner}")
+    cursor.execute(f"SELECT {schema}.{_CREATE_FUNCTION}()")
+
+
+def _enable_triggers(cursor: Any, table: str) -> None:
+    """Make all triggers of a partition ENABLE ALWAYS, as those of the log are."""
+    cursor.execute(
+        "SELECT quote_ident(tgname) FROM pg_catalog.pg_trigger WHERE tgrelid = pg_catalog.to_regclass(%s) "
+        "AND tgname LIKE 'phi_oidc_%%'",
+        [table],
+    )
+    for (name,) in cursor.fetchall():
+        cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
+
+
+def _get_bound(month: datetime) -> UUID:
+    """Return the lowest id of a month: its time, and zeros."""
+    return UUID(int=(month - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1) << 80)
+
+
+def _get_month(moment: datetime, offset: int) -> datetime:
+    months = moment.astimezone(UTC).year * 12 + moment.astimezone(UTC).month - 1 + offset
+    return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
+
+
+def _parse_partition(name: str, bound: str) -> Partition:
+    """bound: such as `FOR VALUES FROM (MINVALUE) TO ('0199…')`, or `DEFAULT`."""
+    if bound == "DEFAULT":
+        return Partition(name=name, first_id=None, end_id=None)
+    first, _, end = bound.removeprefix("FOR VALUES FROM (").removesuffix(")").partition(") TO (")
+    return Partition(
+        name=name, first_id=None if first == "MINVALUE" else UUID(first.strip("'")), end_id=UUID(end.strip("'"))
+    )
+
+
+def _list_gaps(partitions: Sequence[Partition]) -> Iterator[tuple[UUID, UUID]]:
+    """Yield the ranges of ids whose events are in the default partition."""
+    covered = _LOWEST_ID
+    for first, end in sorted((p.first_id or _LOWEST_ID, p.end_id) for p in partitions if p.end_id):
+        if first > covered:
+            yield covered, first
+        covered = end
+    yield covered, UUID(int=(1 << 128) - 1)
+
+
+def _get_detached(name: str) -> Partition:
+    month = name[-6:]
+    if not name.startswith(f"{EVENT_TABLE}_") or not (month.isascii() and month.isdigit()):
+        raise ValueError(f"{name!a} is not the name of a partition.")
+    start = datetime(int(month[:4]), int(month[4:]), 1, tzinfo=UTC)
+    if name == f"{EVENT_TABLE}_until_{month}":
+        return Partition(name=name, first_id=None, end_id=_get_bound(start))
+    if name != f"{EVENT_TABLE}_{month}":
+        raise ValueError(f"{name!a} is not the name of a partition.")
+    return Partition(name=name, first_id=_get_bound(start), end_id=_get_bound(_get_month(start, 1)))

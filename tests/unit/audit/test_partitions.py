@@ -1,0 +1,354 @@
+"""Partitions of the events: conversion while others write, detaching, attaching again, and what protects them."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.manual_blocks import block, commands
+from tests.support.temporary_databases import scratch_databases
+
+pytestmark = pytest.mark.postgresql
+PRELUDE = """
+import io, json, os, sys, threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+import django
+django.setup()
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from django.db import DatabaseError, connections, transaction
+from django.test import override_settings
+from django_phi_oidc.audit import partitions, triggers
+from django_phi_oidc.checks import databases
+from django_phi_oidc.audit.db_privileges import grant_statements, list_excess_privileges
+from django_phi_oidc.audit.events import Action, NewEvent, Origin
+from django_phi_oidc.audit.log.verification_schedule import verify_next_part
+from django_phi_oidc.audit.models import AuditEvent, AuditLeaf, AuditUnsealed
+from django_phi_oidc.audit.recorder import record_many
+from tests.support.audit_log import KEY, PEM, events, sealed, seal_now
+from tests.support.phi_oidc_settings import override_phi_oidc
+
+NOW = datetime.now(UTC)
+MONTH = timedelta(days=31)
+FOLDER = Path(sys.argv[1])
+override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})).enable()
+for alias in ("default", "phi_audit"):
+    call_command("migrate", database=alias, verbosity=0)
+
+def audit(*arguments):
+    out = io.StringIO()
+    try:
+        call_command("phi_oidc", "audit", *map(str, arguments), stdout=out)
+    except CommandError as error:
+        return out.getvalue() + f"error: {error}"
+    return out.getvalue()
+
+def sql(statement, *values):
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute(statement, values or None)
+        return cursor.fetchall() if cursor.description else None
+
+def refused(statement):
+    try:
+        with transaction.atomic(using="phi_audit"):
+            sql(statement)
+    except DatabaseError as error:
+        return str(error).splitlines()[0]
+    return ""
+
+def names():
+    return [partition.name.removeprefix("django_phi_oidc_auditevent_") for partition in partitions.list_partitions()]
+
+def list_messages():
+    return [message.id[-4:] for message in databases.check_audit_partitions(None, databases=["phi_audit"])]
+
+def month(offset):
+    return f"{partitions._get_month(NOW, offset):%Y%m}"
+"""
+
+
+PAGE = "archive-the-audit-log"
+
+
+def documented_output(name: str) -> list[str]:
+    """Return the lines that the manual shows below the command, without numbers."""
+    return [without_numbers(line) for line in block(PAGE, name).splitlines()[1:]]
+
+
+def without_numbers(line: str) -> str:
+    return re.sub(r"SHA-256 \w+|SHA-256 …|\d+", "N", line.rpartition("/")[2])
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    with scratch_databases(tmp_path) as environment:
+        yield environment
+
+
+def run(environment: dict[str, str], script: str, folder: Path) -> Any:
+    """Return the JSON that the script prints last in a new process with empty databases."""
+    command = [sys.executable, "-c", PRELUDE + script, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+CONVERT = """
+ids = sealed(300, at=NOW - timedelta(hours=2))
+proof = audit("prove", ids[7])
+Path(FOLDER / "proof.json").write_text(proof)
+constraints = lambda: connections["phi_audit"].introspection.get_constraints(
+    connections["phi_audit"].cursor(), "django_phi_oidc_auditevent")
+before = {name: c["columns"] for name, c in constraints().items() if c["index"] or c["primary_key"]}
+stop, written, errors = threading.Event(), [], []
+
+def write():
+    number = 0
+    while not stop.is_set():
+        try:
+            written.extend(events(1, at=datetime.now(UTC)))
+        except Exception as error:
+            errors.append(repr(error))
+        number += 1
+    connections.close_all()
+
+threads = [threading.Thread(target=write) for _ in range(3)]
+for thread in threads:
+    thread.start()
+output = audit("partition")
+for _ in range(50):
+    if len(written) > 30: break
+    stop.wait(0.1)
+stop.set()
+for thread in threads:
+    thread.join()
+after = {name: c["columns"] for name, c in constraints().items() if c["index"] or c["primary_key"]}
+seal_now(at=datetime.now(UTC))
+is_sealed = not AuditUnsealed.objects.exists()
+again = audit("partition")
+key = audit("checkpoint", "--public-key").strip()
+result = {
+    "output": output, "again": again, "names": names(), "months": [month(i) for i in range(5)],
+    "indexes": before == after, "errors": errors,
+    "lost": len(set(written) - set(AuditEvent.objects.values_list("id", flat=True))),
+    "deviations": triggers.list_deviations(), "problems": partitions.list_problems(now=NOW),
+    "messages": list_messages(),
+    "verify": audit("verify", "--full"), "proof": audit("check-proof", FOLDER / "proof.json", "--public-key", key),
+    "seal": is_sealed,
+}
+first = f"django_phi_oidc_auditevent_until_{month(2)}"
+result["refused"] = [refused(statement) for table in ("django_phi_oidc_auditevent", first, partitions.DEFAULT_PARTITION)
+    for statement in (f"UPDATE {table} SET actor = 'x'", f"DELETE FROM {table}", f"TRUNCATE {table}")]
+result["checks"] = [refused("SET LOCAL session_replication_role = replica; "
+    f"UPDATE {first} SET actor = 'x'")]
+print(json.dumps(result))
+"""
+
+
+def test_conversion_while_others_write_loses_nothing_and_keeps_proofs(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    result = run(environment, CONVERT, tmp_path)
+    months = result["months"]
+    assert result["names"] == [months[2], months[3], "rest", f"until_{months[2]}"]
+    assert commands(PAGE, "partition")[0][3:] == ["audit", "partition"]
+    assert [without_numbers(line) for line in result["output"].splitlines()] == documented_output("partition")
+    assert (result["errors"], result["lost"], result["seal"], result["indexes"]) == ([], 0, True, True)
+    assert "has partitions already" in result["again"]
+    assert result["deviations"] == []
+    assert (result["problems"], result["messages"]) == ([], [])
+    assert "no faults" in result["verify"]
+    assert "Holds" in result["proof"]
+    # A table without rows has no row to refuse.
+    kept = [text for number, text in enumerate(result["refused"]) if number not in (6, 7)]
+    assert all("never changed or deleted" in text for text in [*kept, *result["checks"]]), result["refused"]
+
+
+PARTITIONED = """
+partitions.partition_events(now=NOW - 4 * MONTH)
+past = partitions._get_month(NOW, -2) + timedelta(days=3)
+older = sealed(40, at=past)
+old = sealed(40, at=partitions._get_month(NOW, -1) + timedelta(days=3))
+late = events(2, at=past + timedelta(days=1))
+seal_now(at=NOW - timedelta(hours=3))
+young = sealed(40, at=NOW - timedelta(hours=2))
+table = f"django_phi_oidc_auditevent_{month(-2)}"
+"""
+DETACH = (
+    PARTITIONED
+    + """
+result = {"months": [month(i) for i in range(-2, 4)], "names": names()}
+result["verified"] = audit("verify")
+# The first archive ends before the late events were sealed.
+before = (NOW - timedelta(hours=4)).isoformat()
+result["first"] = audit("archive", FOLDER / "1.jsonl", "--before", before, "--detach")
+result["gap"] = audit("archive", FOLDER / "x.jsonl", "--first", 81, "--detach")
+victim = events(1, at=past + timedelta(days=2))
+result["unsealed"] = audit("archive", FOLDER / "2.jsonl", "--detach")
+seal_now(at=datetime.now(UTC))
+result["second"] = audit("archive", FOLDER / "3.jsonl.gz", "--detach")
+seal_now(at=datetime.now(UTC))
+result["detail"] = json.loads(AuditEvent.objects.filter(action="audit.archived").last().detail)
+result["after"] = names()
+result["left"] = AuditEvent.objects.filter(id__in=[*older, *old, *late, *victim]).count()
+result["default"] = audit("verify")
+result["full"] = audit("verify", "--full").splitlines()[-2:]
+result["sample"] = audit("verify", "--sample", "1")
+result["schedule"] = verify_next_part(KEY, now=datetime.now(UTC)).fault_count
+files = [FOLDER / name for name in ("1.jsonl", "2.jsonl", "3.jsonl.gz")]
+result["archives"] = audit("verify", *[argument for file in files for argument in ("--archive", file)])
+result["missing"] = audit("prove", older[3])
+result["proof"] = audit("prove", older[3], "--archive", files[0])
+result["other_file"] = audit("prove", older[3], "--archive", files[1])
+Path(FOLDER / "proof.json").write_text(result["proof"])
+key = audit("checkpoint", "--public-key").strip()
+result["holds"] = audit("check-proof", FOLDER / "proof.json", "--public-key", key)
+late_again = events(1, at=past)
+result["stored"] = AuditEvent.objects.filter(id__in=late_again).count()
+result["problems"], result["messages"] = partitions.list_problems(now=NOW), list_messages()
+sql("DROP TABLE " + f"django_phi_oidc_auditevent_{month(-1)}")
+result["deviations"] = triggers.list_deviations()
+print(json.dumps(result))
+"""
+)
+
+
+def test_archived_partitions_are_detached_and_their_events_stay_provable(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    result = run(environment, DETACH, tmp_path)
+    months = result["months"]
+    assert result["names"] == [*months, "rest", f"until_{months[0]}"]
+    assert "no faults" in result["verified"]
+    # Two events of the older month were sealed after the first archive; the other one is complete.
+    assert f"Detached: django_phi_oidc_auditevent_{months[1]}." in result["first"]
+    *words, file, option, _, detach = commands(PAGE, "detach")[0][3:]
+    assert (words, option, detach) == (["audit", "archive"], "--before", "--detach")
+    (line,) = result["first"].splitlines()
+    assert without_numbers(line) == documented_output("detach")[0].replace(without_numbers(file), "N.jsonl")
+    assert "are in no archive" in result["gap"]
+    assert "1 events that are not sealed" in result["unsealed"]
+    assert f"Detached: django_phi_oidc_auditevent_{months[0]}." in result["second"]
+    assert result["detail"]["detached"] == [f"django_phi_oidc_auditevent_{months[0]}"]
+    assert result["after"] == [*months[2:], "rest", f"until_{months[0]}"]
+    assert result["left"] == 0
+    assert "no faults" in result["default"]
+    assert "83 faults" in result["full"][0]
+    assert "no faults" in result["sample"]
+    assert result["schedule"] == 0
+    assert "(83 of them from archives)" in result["archives"]
+    assert "no faults" in result["archives"]
+    assert "There is no event" in result["missing"]
+    assert "There is no event" in result["other_file"]
+    assert "Holds" in result["holds"]
+    assert result["stored"] == 1
+    (problem,) = result["problems"]
+    assert "has events, which belong to no month or came late" in problem
+    assert result["messages"] == ["W081"]
+    assert result["deviations"] == []
+
+
+ATTACH = (
+    PARTITIONED
+    + """
+audit("verify")
+audit("archive", FOLDER / "1.jsonl", "--detach")
+result = {"detached": names()}
+sql(f"UPDATE {table} SET actor = 'x' WHERE id = %s", older[5])
+result["wrong"] = [audit("attach", name) for name in ("auth_user", table[:-1] + "x", table + "; --")]
+result["attached"] = audit("attach", table)
+result["names"] = names()
+result["deviations"] = triggers.list_deviations()
+result["verify"] = audit("verify", "--full")
+result["refused"] = refused(f"UPDATE {table} SET actor = 'y'")
+result["victim"] = str(older[5])
+result["month"] = month(-2)
+result["again"] = AuditEvent.objects.filter(id__in=older).count()
+print(json.dumps(result))
+"""
+)
+
+
+def test_detached_partition_is_attached_again_and_its_alteration_is_found(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    result = run(environment, ATTACH, tmp_path)
+    assert result["month"] not in result["detached"]
+    assert all("is not the name of a partition" in text for text in result["wrong"])
+    assert "Attached" in result["attached"]
+    assert result["month"] in result["names"]
+    assert result["again"] == 40
+    assert result["deviations"] == []
+    assert "never changed or deleted" in result["refused"]
+    assert f"event_altered: event {result['victim']}" in result["verify"]
+
+
+PROTECTION = """
+partitions.partition_events(now=NOW)
+first = f"django_phi_oidc_auditevent_until_{month(2)}"
+next_one = f"django_phi_oidc_auditevent_{month(2)}"
+changes = {
+    "dropped": f"DROP TRIGGER phi_oidc_audit_refuse_truncate ON {next_one}",
+    "disabled": f"ALTER TABLE {first} DISABLE TRIGGER phi_oidc_audit_refuse_update",
+    "ordinary": f"ALTER TABLE {first} ENABLE TRIGGER phi_oidc_audit_queue",
+    "rule": f"CREATE RULE swallow AS ON INSERT TO {first} DO INSTEAD NOTHING",
+    "unlogged": f"ALTER TABLE {next_one} SET UNLOGGED",
+}
+result = {"changes": {}}
+for name, change in changes.items():
+    before = triggers.list_deviations()
+    sql(change)
+    result["changes"][name] = sorted(set(triggers.list_deviations()) - set(before))
+sql(f"DROP RULE swallow ON {first}")
+result["repair"] = audit("repair")
+result["after"] = triggers.list_deviations()
+sql("DROP ROLE IF EXISTS phi_partition_web")
+sql("CREATE ROLE phi_partition_web")
+for statement in grant_statements("phi_partition_web", is_sealer=False):
+    sql(statement)
+sql("SET ROLE phi_partition_web")
+result["excess"] = list_excess_privileges(is_sealer=False)
+ids = events(1, at=NOW)
+result["direct"] = refused(f"INSERT INTO {first} SELECT * FROM django_phi_oidc_auditevent")
+result["written"] = AuditEvent.objects.filter(id__in=ids).count()
+sql("RESET ROLE")
+sql(f"GRANT DELETE ON {first} TO phi_partition_web")
+sql("SET ROLE phi_partition_web")
+result["granted"] = list_excess_privileges(is_sealer=False)
+# A process without rights on the tables creates the next partitions.
+sql("RESET ROLE")
+sql(f"ALTER TABLE django_phi_oidc_auditevent DETACH PARTITION django_phi_oidc_auditevent_{month(3)}")
+sql(f"DROP TABLE django_phi_oidc_auditevent_{month(3)}")
+result["missing"] = month(3) not in names()
+sql("SET ROLE phi_partition_web")
+result["problems"] = [partitions.list_problems(now=NOW + delay * MONTH) for delay in (0, 1, 2)]
+result["created"] = [partitions.create_partitions(), partitions.create_partitions()]
+sql("RESET ROLE")
+result["deviations"] = triggers.list_deviations()
+sql("DROP OWNED BY phi_partition_web")
+sql("DROP ROLE phi_partition_web")
+print(json.dumps(result))
+"""
+
+
+def test_triggers_and_privileges_of_each_partition_are_checked_and_repaired(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    result = run(environment, PROTECTION, tmp_path)
+    assert {name: len(found) for name, found in result["changes"].items()} == dict.fromkeys(result["changes"], 1)
+    assert result["after"] == [], result["repair"]
+    assert result["excess"] == []
+    assert "permission denied" in result["direct"]
+    assert result["written"] == 1
+    (excess,) = result["granted"]
+    assert excess.startswith("has DELETE on django_phi_oidc_auditevent_until_")
+    assert result["missing"]
+    assert [len(problems) for problems in result["problems"]] == [0, 0, 1]
+    assert result["created"] == [1, 0]
+    assert result["deviations"] == []
