@@ -114,6 +114,11 @@ leakage_guard: Callable[[], Literal["report", "block"]] = partial(_read, "LEAKAG
 metrics: Callable[[], tuple[str, ...]] = partial(_read, "METRICS")
 
 
+def has_signals() -> bool:
+    """Return whether any provider sends security events."""
+    return any(provider.signals is not None for provider in providers().values())
+
+
 @lru_cache(maxsize=1)
 def emergency() -> EmergencyDeclaration | None:
     """Return the rules of emergency access, with the addresses for its mails; None: it is disabled."""

@@ -118,6 +118,8 @@ class Code(StrEnum):
     REFRESH_INSIDE_TRANSACTION = "refresh_inside_transaction", "", "SQLite cannot commit the refresh in a transaction."
     LOGOUT_TOKEN_INVALID = "logout_token_invalid", "", "The logout token is not valid (Back-Channel Logout 2.6)."
     LOGOUT_TOKEN_REPLAYED = "logout_token_replayed", "", "The logout token was used before."
+    SET_INVALID = "set_invalid", "", "The security event token is not valid (RFC 8417 2; SSF 1.0 4.1)."
+    STREAM_REFUSED = "stream_refused", "", "The transmitter does not answer as SSF 1.0 8 requires."
     ACCESS_TOKEN_INVALID = "access_token_invalid", "", "The access token is not valid at this API now."
     INTROSPECTION_FAILED = "introspection_failed", "", "The provider does not answer introspection (RFC 7662 2.2, 2.3)."
     AUDIT_UNAVAILABLE = "audit_unavailable", "", "The audit log cannot be written, so nothing is permitted."
@@ -334,6 +336,22 @@ class LogoutTokenReplayed(PhiOidcError):
     """The logout token was used before."""
 
     code = Code.LOGOUT_TOKEN_REPLAYED
+
+
+class SecurityEventTokenInvalid(_TokenRefused):
+    """The security event token is not valid for this provider, receiver and time (RFC 8417 2; SSF 1.0 4.1)."""
+
+    code = Code.SET_INVALID
+
+
+class StreamRefused(PhiOidcError):
+    """The transmitter does not answer a request for a stream as SSF 1.0 8 requires; `status` is that of HTTP."""
+
+    code = Code.STREAM_REFUSED
+
+    def __init__(self, status: int, message: str = "") -> None:
+        super().__init__(message or f"The transmitter answered {status} (SSF 1.0 8.1).")
+        self.status = status
 
 
 class AccessTokenInvalid(_TokenRefused):

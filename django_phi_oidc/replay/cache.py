@@ -52,6 +52,17 @@ def remember(kind: str, identifiers: Collection[str], *, expires_at: datetime) -
         )
 
 
+def remember_in_transaction(kind: str, identifiers: Collection[str], *, expires_at: datetime) -> None:
+    """Remember the identifiers at least until that time in the caller's transaction; a later time is kept.
+
+    Requires: an open transaction, in which this process has written before (SQLite).
+    """
+    digests = sorted(compute_digest(kind, identifier) for identifier in identifiers)
+    rows = [UsedIdentifier(digest=digest, kind=kind, until=expires_at) for digest in digests]
+    UsedIdentifier.objects.bulk_create(rows, ignore_conflicts=True)
+    UsedIdentifier.objects.filter(digest__in=digests, until__lt=expires_at).update(until=expires_at)
+
+
 def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -> bool:
     """Say whether any of the identifiers is remembered until that time or longer."""
     digests = [compute_digest(kind, identifier) for identifier in identifiers]
