@@ -243,7 +243,7 @@ def _apply(
         if signals.token_claims_change == "refresh":
             live = OIDCSession.objects.live().filter(changed, refresh_token__isnull=False)
             live.update(access_token_expires_at=fields["now"])
-            changed &= Q(refresh_token=None)
+            changed &= Q(refresh_token__isnull=True)
         ended = end_matching_sessions(changed, EndReason.SECURITY_EVENT, **end)
     elif event.event_type in IDENTIFIER_EVENTS:
         rule = "identifier_changed" if event.event_type == IDENTIFIER_CHANGED else "identifier_recycled"

@@ -41,5 +41,6 @@ def read_error(response: BackchannelLogoutResponse) -> str:
     """Return `err` of a refusal, which has a description, too. Spec: RFC 8935 2.3."""
     assert (response.status, response.headers["content-type"]) == (400, "application/json")
     body = json.loads(response.body)
-    assert set(body) == {"err", "description"} and body["description"]
+    assert set(body) == {"err", "description"}
+    assert body["description"]
     return str(body["err"])

@@ -29,7 +29,7 @@ def declare_signals(transmitter: DemoProvider, settings: Any) -> Declare:
 
 
 @pytest.fixture
-def transmitter(_signing_provider: DemoProvider, portal: str, settings: Any) -> Iterator[DemoProvider]:  # noqa: F811
+def transmitter(_signing_provider: DemoProvider, portal: str, settings: Any) -> Iterator[DemoProvider]:
     """Yield the portal's default provider, which pushes events."""
     op = _signing_provider
     op.register_client(Client("portal", SECRET, [f"{portal}/oidc/callback/"]))
@@ -44,12 +44,12 @@ def transmitter(_signing_provider: DemoProvider, portal: str, settings: Any) -> 
 
 
 @pytest.fixture
-def amina(sign_in: Callable[..., SignedIn], transmitter: DemoProvider) -> SignedIn:  # noqa: F811
+def amina(sign_in: Callable[..., SignedIn], transmitter: DemoProvider) -> SignedIn:
     """Return a person with the transmitter's SUB and a session with its SID."""
     return name(sign_in(), sub=SUB, sid=SID, issuer=transmitter.issuer)
 
 
 @pytest.fixture
-def jonas(sign_in: Callable[..., SignedIn], transmitter: DemoProvider) -> SignedIn:  # noqa: F811
+def jonas(sign_in: Callable[..., SignedIn], transmitter: DemoProvider) -> SignedIn:
     """Return another person of the transmitter."""
     return name(sign_in(), sub="another-sub", sid="another-sid", issuer=transmitter.issuer)

@@ -185,6 +185,8 @@ KEEPING = {
     "audit verify",
     *("evidence", "evidence verify", "hold list", "hold place", "init", "keys generate", "keys rotate", "keys status"),
     *("migrate-from allauth", "migrate-from mozilla"),
+    *("signals add", "signals create", "signals delete", "signals list", "signals poll", "signals remove"),
+    *("signals status", "signals update", "signals verify"),
     *("register", "roles explain", "sessions list", "subject accounting", "subject export", "subject list"),
 }
 """Subcommands that delete and end nothing."""
