@@ -62,14 +62,21 @@ def push_security_event(
     """Post the token to the receiver and return the response. Raises: OSError without one in time. Spec: RFC 8935 2."""
     parts = urlsplit(url)
     connection = create_connection(parts, timeout_seconds=TIMEOUT_SECONDS)
-    headers = {"Content-Type": content_type, "Accept": "application/json"}
+    headers = {"Content-Type": content_type, "Accept": "application/json", "Connection": "close"}
     if authorization:
         headers["Authorization"] = authorization
     try:
         connection.request("POST", build_request_target(parts), body=token, headers=headers)
+        rest = None if parts.scheme == "https" or connection.sock is None else connection.sock.dup()
         response = connection.getresponse()
         received = {name.lower(): value for name, value in response.getheaders()}
-        return BackchannelLogoutResponse(status=response.status, headers=received, body=response.read())
+        body = response.read()
+        if rest is not None:
+            # The receiver closes the connection when it has finished the request, with its work in the database.
+            with rest:
+                while rest.recv(4096):
+                    pass
+        return BackchannelLogoutResponse(status=response.status, headers=received, body=body)
     except HTTPException as error:
         raise ConnectionError("The receiver's response is not HTTP.") from error
     finally:
