@@ -26,7 +26,6 @@ from ._parsing import (
 )
 from .assurance_levels import parse_acr_values, parse_vectors
 from .client_keys import ClientKey, KeyUse, parse_client_keys
-from .email_linking import MAX_EMAIL_LINKING, EmailLinking
 from .encryption_algorithms import (
     CONTENT_ENCRYPTION_ALGS,
     DEFAULT_CONTENT_ENCRYPTION_ALGS,
@@ -39,6 +38,7 @@ from .request_parameters import REQUEST_OBJECT_CLAIMS, parse_authorization_param
 from .resource_scopes import ScopeDeclaration, parse_scopes
 from .shared_signals import SignalsDeclaration
 from .signature_algorithms import DEFAULT_SIGNING_ALGS, SIGNATURE_ALGORITHMS, find_key_type
+from .verified_email import MAX_EMAIL_LINKING, EmailLinking
 
 FAPI2_ALGS = frozenset({"PS256", "ES256", "EdDSA", "Ed25519"})
 """Spec: FAPI 2.0 Security Profile 5.4.1."""

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from ..config.providers import ProviderDeclaration
 from ..config.shared_signals import Delivery, SignalsDeclaration
-from ..errors import Code, MetadataError, StreamRefused
+from ..errors import Code, MetadataError
 from .id_token import get_audiences
 from .metadata import validate_https_url, validate_issuer
 from .security_event_token import get_transmitter_issuer
@@ -95,11 +95,12 @@ def build_stream_request(
 ) -> TransportRequest:
     """Return a request of the receiver to an endpoint of the transmitter.
 
-    body: sent as JSON. stream_id: in the query. Raises: StreamRefused if the transmitter has no such endpoint.
+    body: sent as JSON. stream_id: in the query.
+    Raises: MetadataError (`stream_refused`) if the transmitter has no such endpoint.
     Spec: SSF 1.0 8.1, 7.1.1 (Bearer).
     """
     if not url:
-        raise StreamRefused(0, "The transmitter has no endpoint for this (SSF 1.0 7.1).")
+        raise MetadataError(Code.STREAM_REFUSED, "The transmitter has no endpoint for this (SSF 1.0 7.1).")
     headers = {"Accept": "application/json", "Authorization": f"Bearer {access_token}"}
     if body is not None:
         headers["Content-Type"] = "application/json"
@@ -114,10 +115,10 @@ def build_stream_request(
 
 
 def process_stream_response(response: TransportResponse, *, accepted: Collection[int]) -> None:
-    """Raises: StreamRefused for another status; TransportError for an outage. The body is not read."""
+    """Raises: MetadataError (`stream_refused`) for another status; TransportError for an outage."""
     raise_for_outage(response)
     if response.status not in accepted:
-        raise StreamRefused(response.status)
+        raise MetadataError(Code.STREAM_REFUSED, f"The transmitter answered {response.status} (SSF 1.0 8.1).")
 
 
 def process_status_response(response: TransportResponse) -> str:
@@ -125,7 +126,7 @@ def process_status_response(response: TransportResponse) -> str:
     process_stream_response(response, accepted=(200, 202))
     status = (parse_json_body(response) or {}).get("status")
     if status not in ("enabled", "paused", "disabled"):
-        raise StreamRefused(response.status, "The transmitter does not state the status of the stream.")
+        raise MetadataError(Code.STREAM_REFUSED, "The transmitter does not state the status of the stream.")
     return str(status)
 
 
@@ -134,7 +135,7 @@ def process_configuration_response(
 ) -> EventStream:
     """Return the stream that was created, read or updated, which is one of the declared transmitter, for this receiver.
 
-    Raises: StreamRefused; TransportError for an outage, and if events would be polled from a URL that is not https.
+    Raises: MetadataError (`stream_refused`); TransportError for an outage, and if the URL to poll is not https.
     Spec: SSF 1.0 8.1.1.
     """
     process_stream_response(response, accepted=(200, 201, 202))
@@ -161,19 +162,19 @@ def _parse_document(response: TransportResponse) -> Any:
     wrapped = TransportResponse(status=200, headers={}, body=b'{"document":' + response.body.strip() + b"}")
     members = parse_json_body(wrapped)
     if members is None or members.keys() != {"document"}:
-        raise StreamRefused(response.status, "The transmitter sends no JSON.")
+        raise MetadataError(Code.STREAM_REFUSED, "The transmitter sends no JSON.")
     return members["document"]
 
 
 def _parse_stream(members: object, *, declaration: ProviderDeclaration, signals: SignalsDeclaration) -> EventStream:
     if not isinstance(members, dict):
-        raise StreamRefused(200, "The transmitter does not describe the stream (SSF 1.0 8.1.1).")
+        raise MetadataError(Code.STREAM_REFUSED, "The transmitter does not describe the stream (SSF 1.0 8.1.1).")
     if members.get("iss") != get_transmitter_issuer(declaration, signals):
-        raise StreamRefused(200, "The stream is one of another transmitter (iss).")
+        raise MetadataError(Code.STREAM_REFUSED, "The stream is one of another transmitter (iss).")
     stream_id, delivery = members.get("stream_id"), members.get("delivery")
     delivered = members.get("events_delivered", [])
     if not isinstance(stream_id, str) or not isinstance(delivery, dict) or not isinstance(delivered, list):
-        raise StreamRefused(200, "The transmitter does not describe the stream (SSF 1.0 8.1.1).")
+        raise MetadataError(Code.STREAM_REFUSED, "The transmitter does not describe the stream (SSF 1.0 8.1.1).")
     endpoint_url = str(delivery.get("endpoint_url", ""))
     if delivery.get("method") == DELIVERY_METHODS["poll"]:
         validate_https_url(endpoint_url, allow_loopback_http=declaration.allow_loopback_http)

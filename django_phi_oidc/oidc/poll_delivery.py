@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import StreamRefused
+from ..errors import Code, MetadataError
 from .event_stream import build_stream_request, process_stream_response
 from .transport import TransportRequest, TransportResponse, parse_json_body
 
@@ -55,10 +55,10 @@ def build_poll_request(
 
 
 def process_poll_response(response: TransportResponse) -> PolledEvents:
-    """Return the events. Raises: StreamRefused; TransportError for an outage. Spec: RFC 8936 2.3."""
+    """Return the events. Raises: MetadataError (`stream_refused`); TransportError for an outage. Spec: RFC 8936 2.3."""
     process_stream_response(response, accepted=(200, 202, 204))
     members = parse_json_body(response) if response.body else {}
     tokens = {} if members is None else members.get("sets", {})
     if members is None or not isinstance(tokens, dict) or not all(isinstance(token, str) for token in tokens.values()):
-        raise StreamRefused(response.status, "The transmitter sends no events (RFC 8936 2.3).")
+        raise MetadataError(Code.STREAM_REFUSED, "The transmitter sends no events (RFC 8936 2.3).")
     return PolledEvents(tokens=tokens, more_available=members.get("moreAvailable") is True)

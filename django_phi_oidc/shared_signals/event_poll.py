@@ -47,7 +47,7 @@ def poll_events(provider: str, *, clock: Callable[[], datetime], budget_seconds:
 
     An event is acknowledged by the next request, after its effects are committed: a killed process loses none, and an
     event that comes again is acknowledged without a second effect. After a fault the poll ends.
-    Requires: no open transaction. Raises: TransportError, MetadataError, StreamRefused.
+    Requires: no open transaction. Raises: TransportError, MetadataError, TokenResponseError.
     """
     transmitter, result = get_transmitter(provider), PollResult()
     ends_at = time.monotonic() + budget_seconds

@@ -205,12 +205,12 @@ def _remember_end(event: SecurityEventToken, *, declaration: ProviderDeclaration
     """Refuse a sign-in that was requested before the event and is in progress. A later end that is known stays."""
     subject, keys = event.subject, keyring.get_keys("subject")
     # The time of the event may be rounded down to seconds. A sign-in that is requested from now on comes after it.
-    ended_at = min(event.occurred_at + declaration.leeway, now)
+    end_time = min(event.occurred_at + declaration.leeway, now)
     sid = subject.sid if event.event_type == SESSION_REVOKED or not subject.sub else ""
     for named in ({"sid": sid or subject.opaque_id, "sub": ""}, {"sid": "", "sub": subject.sub or subject.opaque_id}):
         is_needed = named["sid"] or (named["sub"] and not sid)
-        if is_needed and not was_logged_out(issuer=declaration.issuer, **named, keys=keys, since=ended_at):
-            remember_logout(issuer=declaration.issuer, **named, keys=keys, now=ended_at)
+        if is_needed and not was_logged_out(issuer=declaration.issuer, **named, keys=keys, since=end_time):
+            remember_logout(issuer=declaration.issuer, **named, keys=keys, now=end_time)
 
 
 def _apply(

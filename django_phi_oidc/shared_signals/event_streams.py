@@ -49,7 +49,7 @@ def send_authorized(transmitter: Transmitter, build: Callable[[str], TransportRe
 
 
 def list_streams(transmitter: Transmitter) -> list[EventStream]:
-    """Return the streams of this receiver. Raises: TransportError, MetadataError, TokenResponseError, StreamRefused."""
+    """Return the streams of this receiver. Raises: TransportError, MetadataError, TokenResponseError."""
     response = _send(transmitter, "GET", "configuration_endpoint")
     return process_configurations_response(response, **_context(transmitter))
 

@@ -3,11 +3,11 @@
 from .. import conf
 from .._internal import clock
 from .._internal.periodic_task import periodic_task
-from ..errors import SignInRefused, StreamRefused
+from ..errors import SignInRefused
 from .event_poll import poll_events
 from .event_reception import RETRIABLE_ERRORS, log_fault
 
-_FAULTS: tuple[type[Exception], ...] = (SignInRefused, StreamRefused, *RETRIABLE_ERRORS)
+_FAULTS: tuple[type[Exception], ...] = (SignInRefused, *RETRIABLE_ERRORS)
 POLL_SECONDS = 40.0
 """For each provider."""
 

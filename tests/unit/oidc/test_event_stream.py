@@ -1,4 +1,4 @@
-"""Requests to a transmitter and its answers, each refusal next to an accepted answer. Spec: SSF 1.0 7, 8.1; RFC 8936."""
+"""Requests to a transmitter and its answers: each refusal is next to an acceptance. Spec: SSF 1.0 7, 8.1; RFC 8936."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.config.shared_signals import SignalsDeclaration
-from django_phi_oidc.errors import Code, MetadataError, StreamRefused, TokenError, TokenResponseError, TransportError
+from django_phi_oidc.errors import Code, MetadataError, TokenError, TokenResponseError, TransportError
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.client_credentials import (
     build_client_credentials_request,
@@ -91,7 +91,7 @@ def test_stream_request_has_the_token_only_in_its_header() -> None:
     request = build_stream_request("PATCH", f"{ISSUER}/s", access_token="t", body={"a": 1}, stream_id="s 1")
     assert (request.method, request.url) == ("PATCH", f"{ISSUER}/s?stream_id=s%201")
     assert (request.headers["Authorization"], json.loads(request.body or b"")) == ("Bearer t", {"a": 1})
-    with raises(StreamRefused):
+    with raises(MetadataError):
         build_stream_request("GET", "", access_token="t")
 
 
@@ -102,7 +102,7 @@ def test_stream_with_one_fault_is_refused(declare: Declare, make_response: Respo
     context: dict[str, Any] = {"declaration": declare(), "signals": POLL}
     stream = process_configuration_response(make_response(STREAM, status=201), **context)
     assert (stream.stream_id, stream.audience, stream.events_delivered) == ("s1", ("portal",), ("urn:x",))
-    with raises(StreamRefused):
+    with raises(MetadataError):
         process_configuration_response(make_response({**STREAM, **changes}, status=201), **context)
 
 
@@ -124,22 +124,20 @@ def test_streams_are_a_list_or_the_only_one(
     context: dict[str, Any] = {"declaration": declare(), "signals": POLL}
     assert len(process_configurations_response(make_response(body, status=status), **context)) == count
     for answer in (make_response(b"[", status=200), make_response(body, status=403), make_response([7])):
-        with raises(StreamRefused):
+        with raises(MetadataError):
             process_configurations_response(answer, **context)
 
 
 def test_status_is_one_of_three(make_response: Respond) -> None:
     assert process_status_response(make_response({"status": "paused"})) == "paused"
     for answer in (make_response({"status": "x"}), make_response({"status": "paused"}, status=404)):
-        with raises(StreamRefused):
+        with raises(MetadataError):
             process_status_response(answer)
 
 
 def test_poll_request_acknowledges_and_does_not_wait() -> None:
     options: dict[str, Any] = {"access_token": "t", "max_events": 5}
-    request = build_poll_request(
-        f"{ISSUER}/poll", acknowledged=["a"], errors={"b": ("invalid_key", "text")}, **options
-    )
+    request = build_poll_request(f"{ISSUER}/poll", acknowledged=["a"], errors={"b": ("invalid_key", "text")}, **options)
     assert json.loads(request.body or b"") == {
         "maxEvents": 5,
         "returnImmediately": True,
@@ -156,7 +154,7 @@ def test_poll_response_has_texts_by_jti(make_response: Respond) -> None:
     assert process_poll_response(make_response({"sets": {}})).more_available is False
     assert process_poll_response(make_response(b"", status=204)).tokens == {}
     for body in ({"sets": []}, {"sets": {"a": 7}}, b"[]"):
-        with raises(StreamRefused):
+        with raises(MetadataError):
             process_poll_response(make_response(body))
     with raises(TransportError):
         process_poll_response(make_response({"sets": {}}, status=503))
