@@ -105,7 +105,7 @@ def test_number_of_sessions_is_shown_before_they_are_ended(
         ({"group": group.pk}, "1 live session"),
         ({"user": person.user.pk}, "1 live session"),
         ({"group": group.pk, "provider": "default"}, "1 live session"),
-        ({"before": "2100-01-01T00:00"}, "2 live sessions"),
+        ({"provider": "default", "before": "2100-01-01T00:00"}, "2 live sessions"),
         ({"before": "2000-01-01T00:00"}, "0 live sessions"),
     ):
         page = client.get(ADD, selection)

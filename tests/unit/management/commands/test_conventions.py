@@ -305,7 +305,7 @@ MISSING = uuid.UUID(int=4)
         ("hold release x", 2, "", "phi_oidc hold release: error: argument HOLD_ID: invalid UUID value: 'x'"),
         ("hold lst", 2, "", "phi_oidc hold: error: argument SUBCOMMAND: invalid choice: 'lst' (choose from "),
         ("hold", 2, "", "phi_oidc hold: error: the following arguments are required: SUBCOMMAND"),
-        ("sessions end", 2, "", "CommandError: Name sessions, --user, --provider, --group, or --all."),
+        ("sessions end", 2, "", "CommandError: Name sessions, --user, --provider, --group, --before, or --all."),
         ("doctor other", 2, "", "CommandError: There is no provider other. Did you mean default?"),
         ("attack --only other", 2, "", "CommandError: There is no attack for other."),
         ("sessions end --user other", 1, "", "CommandError: There is no user other."),
