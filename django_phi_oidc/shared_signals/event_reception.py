@@ -234,7 +234,9 @@ def _apply(
     begun = Q(started_at__lte=event.occurred_at + declaration.leeway)
     end: dict[str, Any] = {"origin": fields["origin"], "now": fields["now"]}
     end["lease_revocations"] = lease_revocations
-    if event.event_type in ENDING_EVENTS:
+    # A provider that is never asked for a new authentication could not meet the demand for one.
+    can_demand = declaration.reauthentication == "verify"
+    if event.event_type in ENDING_EVENTS or (event.event_type in SIGN_IN_EVENTS and not can_demand):
         ended = end_matching_sessions(condition & begun, EndReason.SECURITY_EVENT, **end)
     elif event.event_type in SIGN_IN_EVENTS:
         authenticated = Q(auth_time__lte=event.occurred_at) | (Q(auth_time=None) & begun)

@@ -213,6 +213,17 @@ def test_event_demands_a_sign_in_that_is_newer_than_it(
     assert is_new_sign_in_demanded(actor(amina, happened_at - timedelta(seconds=1)))
 
 
+@pytest.mark.parametrize("mode", ["never", "request"])
+def test_sessions_end_if_the_provider_cannot_be_asked_for_a_new_sign_in(
+    transmitter: DemoProvider, portal: str, amina: SignedIn, settings: Any, mode: str
+) -> None:
+    (provider,) = settings.PHI_OIDC["PROVIDERS"].values()
+    providers = {"default": {**provider, "reauthentication": mode}}
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": providers}
+    assert push_event(transmitter, portal, f"{CAEP}credential-change", SUB).status == 202
+    assert not is_live(amina)
+
+
 def test_without_declared_signals_no_demand_is_looked_up(
     amina: SignedIn, transmitter: DemoProvider, settings: Any, django_assert_num_queries: Any
 ) -> None:
