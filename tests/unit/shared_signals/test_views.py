@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -153,6 +154,18 @@ def test_event_that_is_sent_twice_is_acknowledged_and_has_no_second_effect(
     assert push(transmitter, portal, token).status == 202
     assert OIDCSession.objects.live().count() == 1, "a replayed event ends no new session"
     assert (len(received()), count_end_events()) == (1, 1)
+
+
+@pytest.mark.postgresql
+def test_event_that_is_sent_eight_times_at_once_has_one_effect(
+    transmitter: DemoProvider, portal: str, amina: SignedIn
+) -> None:
+    token = create_event(transmitter, SESSION_REVOKED, SUB)
+    with ThreadPoolExecutor(8) as executor:
+        answers = list(executor.map(lambda _: push(transmitter, portal, token).status, range(8)))
+    assert answers == [202] * 8
+    assert not is_live(amina)
+    assert (count_end_events(), PendingRevocation.objects.count()) == (1, 2)
 
 
 def test_two_events_end_what_they_name_in_either_order(
