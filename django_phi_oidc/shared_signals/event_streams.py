@@ -5,7 +5,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.urls import reverse
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness
@@ -54,14 +53,13 @@ def list_streams(transmitter: Transmitter) -> list[EventStream]:
     return process_configurations_response(response, **_context(transmitter))
 
 
-def create_stream(transmitter: Transmitter, *, portal_origin: str, origin: Origin, now: datetime) -> EventStream:
+def create_stream(transmitter: Transmitter, *, push_url: str, origin: Origin, now: datetime) -> EventStream:
     """Create a stream with the declared delivery and events, after the event of the change.
 
-    portal_origin: of the URL that events are pushed to. Raises: as list_streams; AuditUnavailable.
+    push_url: where events are pushed to. Raises: as list_streams; AuditUnavailable.
     Spec: SSF 1.0 8.1.1.1.
     """
     _record(transmitter, "create", origin=origin, now=now)
-    push_url = f"{portal_origin}{reverse('oidc_ssf_events')}"
     body = {
         "delivery": build_delivery(transmitter.signals, push_url=push_url),
         "events_requested": _list_requested_events(transmitter),

@@ -8,6 +8,7 @@ from getpass import getpass
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.urls import NoReverseMatch, reverse
 from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
@@ -106,10 +107,13 @@ def _format_stream(row: Mapping[str, Any]) -> str:
 
 def _create(options: Options, output: Output) -> None:
     transmitter, portal_origin = _get_transmitter(options), parse_portal_origin(options["portal"])
+    try:
+        push_url = f"{portal_origin}{reverse('oidc_ssf_events')}"
+    except NoReverseMatch as error:
+        line = 'path("oidc/", include("django_phi_oidc.urls"))'
+        raise CommandError(f"The URLs of the portal do not accept events: add {line} to urlpatterns.") from error
     with _report_faults():
-        stream = event_streams.create_stream(
-            transmitter, portal_origin=portal_origin, origin=current_origin(), now=clock.now()
-        )
+        stream = event_streams.create_stream(transmitter, push_url=push_url, origin=current_origin(), now=clock.now())
     row = _describe(stream)
     output.confirm(row, f"The stream was created: {_format_stream(row)}.")
     expected = transmitter.signals.audience or (transmitter.provider.declaration.client_id,)
