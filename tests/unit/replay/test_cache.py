@@ -17,6 +17,7 @@ from django_phi_oidc.replay.cache import (
     is_remembered,
     mark_used,
     mark_used_in_transaction,
+    remember,
     remember_in_transaction,
     was_used,
 )
@@ -180,3 +181,10 @@ def test_remembered_identifier_keeps_the_latest_time() -> None:
     assert not is_remembered("kind", ["b"], until=latest + timedelta(seconds=1))
     assert not is_remembered("other", ["a", "b"], until=UNTIL)
     remember_in_transaction("kind", [], expires_at=UNTIL)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_remember_keeps_the_latest_time() -> None:
+    for minutes in (5, 3):
+        remember("kind", ["a"], expires_at=UNTIL + timedelta(minutes=minutes))
+    assert is_remembered("kind", ["a"], until=UNTIL + timedelta(minutes=5))
