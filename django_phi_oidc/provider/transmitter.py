@@ -77,9 +77,10 @@ class Transmitter:
         tokens = process_client_credentials_response(response, declaration=self.provider.declaration)
         request_secrets.register_secret(tokens.access_token, "access_token")
         seconds = tokens.expires_in.total_seconds() if tokens.expires_in else _UNSTATED_LIFETIME_SECONDS
-        self._token_valid_until = time.monotonic() + seconds - _TOKEN_MARGIN_SECONDS
+        # In this order: another thread that reads the new time must not read the former token.
         self._access_token = tokens.access_token
-        return self._access_token
+        self._token_valid_until = time.monotonic() + seconds - _TOKEN_MARGIN_SECONDS
+        return tokens.access_token
 
     def _fetch_metadata(self, timeout_seconds: float) -> tuple[TransmitterMetadata, float]:
         declaration = self.provider.declaration
