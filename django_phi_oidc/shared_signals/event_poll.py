@@ -9,7 +9,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from ..audit.events import Origin
-from ..errors import Code, SecurityEventTokenInvalid, TransportError
+from ..errors import Code, MetadataError, SecurityEventTokenInvalid, TransportError
 from ..oidc.event_stream import DELIVERY_METHODS
 from ..oidc.poll_delivery import PolledEvents, build_poll_request, get_error_code, process_poll_response
 from ..provider.transmitter import Transmitter, get_transmitter
@@ -47,13 +47,17 @@ def poll_events(provider: str, *, clock: Callable[[], datetime], budget_seconds:
 
     An event is acknowledged by the next request, after its effects are committed: a killed process loses none, and an
     event that comes again is acknowledged without a second effect. After a fault the poll ends.
-    Requires: no open transaction. Raises: TransportError, MetadataError, TokenResponseError.
+    Requires: no open transaction.
+    Raises: TransportError, MetadataError (`stream_refused`, also if there is no stream), TokenResponseError.
     """
     transmitter, result = get_transmitter(provider), PollResult()
     ends_at = time.monotonic() + budget_seconds
-    for stream in list_streams(transmitter):
-        if stream.delivery == DELIVERY_METHODS["poll"]:
-            _poll_stream(transmitter, stream.endpoint_url, result, clock=clock, ends_at=ends_at)
+    streams = [stream for stream in list_streams(transmitter) if stream.delivery == DELIVERY_METHODS["poll"]]
+    if not streams:
+        # A stream that the transmitter has lost sends no events, not even one about its end.
+        raise MetadataError(Code.STREAM_REFUSED, "The transmitter has no stream that is polled.")
+    for stream in streams:
+        _poll_stream(transmitter, stream.endpoint_url, result, clock=clock, ends_at=ends_at)
     return result
 
 

@@ -190,3 +190,13 @@ def test_streams_of_another_transmitter_are_refused(
     poll_signals()
     assert is_live(amina)
     assert "fault=stream_refused" in caplog.text
+
+
+def test_missing_stream_is_a_fault_and_not_silence(
+    transmitter: DemoProvider, stream: TransmitterStream, amina: SignedIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    poll_signals()
+    assert caplog.text == ""
+    transmitter.state.event_streams.clear()
+    poll_signals()
+    assert "fault=stream_refused provider=default" in caplog.text
