@@ -107,8 +107,9 @@ def process_event(
     Requires: no open transaction (RuntimeError). Raises: SecurityEventTokenInvalid (`state_invalid`) for a verification
     that was not requested; one of RETRIABLE_ERRORS, and then nothing is changed.
     """
-    # An issuer contains no NUL, so two (iss, jti) pairs never give the same identifier.
-    identifier = f"{event.iss}\0{event.jti}"
+    # A jti is unique within one feed (RFC 8417 2.2), and two providers may have the same transmitter. Names and issuers
+    # contain no NUL, so two triples never give the same identifier.
+    identifier = f"{declaration.name}\0{event.iss}\0{event.jti}"
     if was_used(_JTI_KIND, identifier):
         return []
     if event.event_type == VERIFICATION:

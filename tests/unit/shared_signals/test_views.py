@@ -32,6 +32,7 @@ from tests.support.security_events import (
 )
 from tests.support.session_fixtures import SignedIn, events
 from tests.unit.sessions.provider_sessions import is_live, name, sign_in_again
+from tests.unit.sessions.logout_token_provider import declare
 from tests.unit.shared_signals.conftest import SID, SUB, Declare
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -177,6 +178,26 @@ def test_two_events_end_what_they_name_in_either_order(
     assert [push(transmitter, portal, token).status for token in (later, earlier)] == [202, 202]
     assert (is_live(amina), is_live(jonas)) == (False, True), "a week-old event ends no session of today"
     assert len(received()) == 2
+def test_same_jti_of_another_receiver_of_the_same_transmitter_is_another_event(
+    transmitter: DemoProvider, portal: str, amina: SignedIn, settings: Any
+) -> None:
+    """RFC 8417 2.2: a jti is unique within one feed."""
+    (provider,) = settings.PHI_OIDC["PROVIDERS"].values()
+    other = {**provider, "client_id": "other", "signals": {**provider["signals"], "audience": ["other"]}}
+    declare(settings, default=provider, other=other)
+
+    def address_to_other(stage: str, exchange: MutableExchange) -> None:
+        if stage == "security_event":
+            exchange.claims["aud"] = "other"
+
+    transmitter.mutate = address_to_other
+    assert push_event(transmitter, portal, f"{RISC}account-enabled", SUB, jti="j1").status == 202
+    transmitter.mutate = None
+    assert is_live(amina)
+    assert push_event(transmitter, portal, sub=SUB, jti="j1").status == 202
+    assert not is_live(amina)
+
+
 
 
 def test_late_event_refuses_a_sign_in_in_progress_but_forgets_no_later_end(
