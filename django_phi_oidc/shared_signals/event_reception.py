@@ -8,6 +8,7 @@ import logging
 import re
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Q
@@ -49,7 +50,7 @@ from ..replay.cache import is_remembered, mark_used_in_transaction, was_used
 from ..sessions.backchannel_logout import end_matching_sessions
 from ..sessions.lifecycle import EndedSession
 from ..sessions.models import EndReason, OIDCSession, sha256_hex
-from ..sessions.recent_logouts import remember_logout, was_logged_out
+from ..sessions.recent_logouts import remember_logout
 from ..subjects.linking import list_subject_ids
 from ..subjects.models import PairwiseSubject
 
@@ -119,7 +120,7 @@ def process_event(
     fields["subject"] = _find_subject_uuid(condition)
     detail = {"event": format_event_type(event.event_type), "event_time": event.occurred_at.isoformat("T", "seconds")}
     record(Action.SIGNAL_RECEIVED, detail=detail, **fields)
-    if event.event_type in ENDING_EVENTS:
+    if _ends_sessions(event, declaration=declaration):
         # Committed before the sessions are read, see `recent_logouts`.
         _remember_end(event, declaration=declaration, now=now)
     with transaction.atomic(durable=True):
@@ -192,6 +193,14 @@ def _list_subject_ids(event: SecurityEventToken, *, declaration: ProviderDeclara
     return list_subject_ids(issuer=declaration.issuer, sub=sub, keys=keyring.get_keys("subject"))
 
 
+def _list_subject_uuids(event: SecurityEventToken, condition: Q, *, declaration: ProviderDeclaration) -> list[UUID]:
+    """Return the pseudonyms of the persons, also of those without a session here. Raises: as _list_subject_ids."""
+    with_session = OIDCSession.objects.filter(condition, subject__isnull=False).values("subject")
+    named = Q(pk__in=_list_subject_ids(event, declaration=declaration))
+    return list(PairwiseSubject.objects.filter(named | Q(pk__in=with_session)).values_list("uuid", flat=True))
+
+
+@sensitive_variables()
 def _find_subject_uuid(condition: Q | None) -> str:
     """Return the pseudonym of the person, if the event is about one person whose session this portal knows."""
     if condition is None:
@@ -208,10 +217,19 @@ def _remember_end(event: SecurityEventToken, *, declaration: ProviderDeclaration
     # The time of the event may be rounded down to seconds. A sign-in that is requested from now on comes after it.
     end_time = min(event.occurred_at + declaration.leeway, now)
     sid = subject.sid if event.event_type == SESSION_REVOKED or not subject.sub else ""
-    for named in ({"sid": sid or subject.opaque_id, "sub": ""}, {"sid": "", "sub": subject.sub or subject.opaque_id}):
-        is_needed = named["sid"] or (named["sub"] and not sid)
-        if is_needed and not was_logged_out(issuer=declaration.issuer, **named, keys=keys, since=end_time):
-            remember_logout(issuer=declaration.issuer, **named, keys=keys, now=end_time)
+    named = [(sid, "")] if sid else [("", subject.sub or subject.opaque_id), (subject.opaque_id, "")]
+    for sid, sub in named:
+        if sid or sub:
+            remember_logout(issuer=declaration.issuer, sid=sid, sub=sub, keys=keys, now=end_time)
+
+
+def _ends_sessions(event: SecurityEventToken, *, declaration: ProviderDeclaration) -> bool:
+    """Return whether the event ends sessions, or those whose tokens cannot be refreshed."""
+    # A provider that is never asked for a new authentication, or does not state its time, could not meet the demand.
+    can_demand = declaration.reauthentication == "verify" and not declaration.allow_auth_time_zero
+    if event.event_type in SIGN_IN_EVENTS:
+        return not can_demand
+    return event.event_type in (*ENDING_EVENTS, TOKEN_CLAIMS_CHANGE)
 
 
 def _apply(
@@ -230,27 +248,27 @@ def _apply(
         mark_used_in_transaction(VERIFIED_KIND, verification, expires_at=fields["now"] + timedelta(hours=1))
     if event.event_type == STREAM_UPDATED and event.event.get("status") in ("paused", "disabled"):
         enqueue_many([NewEvent(action=Action.ALERT_RAISED, detail={"rule": "signals_stopped"}, **fields)])
+    if event.event_type in IDENTIFIER_EVENTS:
+        # Also without a known person: the subject is usually the address. Spec: RISC 1.0 2.5, 2.6.
+        rule = "identifier_changed" if event.event_type == IDENTIFIER_CHANGED else "identifier_recycled"
+        enqueue_many([NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule}, **fields)])
     if condition is None:
         return ended
     begun = Q(started_at__lte=event.occurred_at + declaration.leeway)
-    end: dict[str, Any] = {"origin": fields["origin"], "now": fields["now"]}
-    end["lease_revocations"] = lease_revocations
-    # A provider that is never asked for a new authentication could not meet the demand for one.
-    can_demand = declaration.reauthentication == "verify"
-    if event.event_type in ENDING_EVENTS or (event.event_type in SIGN_IN_EVENTS and not can_demand):
-        ended = end_matching_sessions(condition & begun, EndReason.SECURITY_EVENT, **end)
+    ending = condition & begun
+    if event.event_type == TOKEN_CLAIMS_CHANGE and signals.token_claims_change == "refresh":
+        live = OIDCSession.objects.live().filter(ending, refresh_token__isnull=False)
+        live.update(access_token_expires_at=fields["now"])
+        ending &= Q(refresh_token__isnull=True)
+    if _ends_sessions(event, declaration=declaration):
+        options: dict[str, Any] = {"origin": fields["origin"], "now": fields["now"]}
+        options["lease_revocations"] = lease_revocations
+        ended = end_matching_sessions(ending, EndReason.SECURITY_EVENT, **options)
     elif event.event_type in SIGN_IN_EVENTS:
-        authenticated = Q(auth_time__lte=event.occurred_at) | (Q(auth_time=None) & begun)
-        live = OIDCSession.objects.live().filter(condition & authenticated)
-        demand_new_sign_in(list(live.values_list("pk", flat=True)), since=event.occurred_at)
-    elif event.event_type == TOKEN_CLAIMS_CHANGE:
-        changed = condition & begun
-        if signals.token_claims_change == "refresh":
-            live = OIDCSession.objects.live().filter(changed, refresh_token__isnull=False)
-            live.update(access_token_expires_at=fields["now"])
-            changed &= Q(refresh_token__isnull=True)
-        ended = end_matching_sessions(changed, EndReason.SECURITY_EVENT, **end)
-    elif event.event_type in IDENTIFIER_EVENTS:
-        rule = "identifier_changed" if event.event_type == IDENTIFIER_CHANGED else "identifier_recycled"
-        enqueue_many([NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule}, **fields)])
+        live = OIDCSession.objects.live().filter(condition)
+        demand_new_sign_in(
+            session_ids=list(live.values_list("pk", flat=True)),
+            subjects=_list_subject_uuids(event, condition, declaration=declaration),
+            since=event.occurred_at,
+        )
     return ended

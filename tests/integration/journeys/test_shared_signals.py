@@ -76,9 +76,20 @@ def test_disabled_account_comes_back_only_by_a_new_authentication(
     assert browser.user() != ""
 
 
-def test_sign_in_that_was_in_progress_at_the_event_is_refused(op: DemoProvider, portal: str, browser: Browser) -> None:
+@pytest.mark.parametrize(
+    ("event_type", "options"),
+    [
+        (SESSION_REVOKED, {}),
+        (f"{CAEP}token-claims-change", {}),
+        (f"{CAEP}credential-change", {"reauthentication": "request"}),
+    ],
+)
+def test_sign_in_that_was_in_progress_at_the_event_is_refused(
+    event_type: str, options: dict[str, Any], op: DemoProvider, portal: str, browser: Browser, settings: Any
+) -> None:
+    settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": declaration(op, signals=SIGNALS, **options)}}
     callback = browser.get_callback_url(op)
-    assert push_event(op, portal, sub=sub_of(op)).status == 202
+    assert push_event(op, portal, event_type, sub_of(op)).status == 202
     assert browser.get(callback).status == 403
     assert [event.reason for event in events(action=Action.LOGIN_REFUSED)] == ["logged_out"]
     assert OIDCSession.objects.live().count() == 0
@@ -110,6 +121,29 @@ def test_guarded_page_demands_a_new_sign_in_after_the_event_and_other_pages_do_n
     assert (callback.status, callback.location) == (302, "/fresh/")
     assert browser.get("/fresh/").body == "fresh ran"
     assert OIDCSession.objects.live().count() == 1
+
+
+@pytest.mark.parametrize("is_demanded", [True, False])
+def test_single_sign_on_with_the_doubtful_authentication_does_not_meet_the_demand(
+    is_demanded: bool, op: DemoProvider, portal: str, browser: Browser
+) -> None:
+    earlier = clock.now() - timedelta(minutes=1)
+    with clock.override_clock(lambda: earlier):
+        browser.sign_in(op)
+    event_type = f"{CAEP}credential-change" if is_demanded else f"{CAEP}session-established"
+    event = {"event_timestamp": int(clock.now().timestamp()) - 5}
+    assert push_event(op, portal, event_type, sub_of(op), event=event).status == 202
+    # As a browser that this portal does not know, which is still signed in at the provider.
+    browser.cookies.clear()
+    assert browser.sign_in(op).status == 302
+    browser.headers["Accept"] = "text/html"
+    page = browser.get("/fresh/")
+    assert (page.status == 302, page.body == "fresh ran") == (is_demanded, not is_demanded)
+    if is_demanded:
+        assert [event.reason for event in events(action=Action.ACCESS_DENIED)] == ["sign_in_demanded"]
+        leaving = browser.get(page.location)
+        browser.get(op.authorize(leaving.location, "amina", cookies=browser.provider_cookies))
+        assert browser.get("/fresh/").body == "fresh ran"
 
 
 def test_without_the_audit_log_nothing_changes_and_nothing_is_acknowledged(

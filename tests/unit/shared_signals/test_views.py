@@ -1,6 +1,7 @@
 """Pushed security events over a socket: what they end and demand, and what is refused. Spec: RFC 8935, SSF 1.0."""
 
 import json
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -31,8 +32,8 @@ from tests.support.security_events import (
     read_error,
 )
 from tests.support.session_fixtures import SignedIn, events
-from tests.unit.sessions.provider_sessions import is_live, name, sign_in_again
 from tests.unit.sessions.logout_token_provider import declare
+from tests.unit.sessions.provider_sessions import is_live, name, sign_in_again
 from tests.unit.shared_signals.conftest import SID, SUB, Declare
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -146,6 +147,26 @@ def test_session_that_began_after_the_event_is_not_ended(
     assert is_live(amina) is not ends
 
 
+@pytest.mark.parametrize("seconds", [0, 1.5, 1e9, 4e9])
+def test_time_of_the_event_may_be_long_ago_or_in_the_future(
+    transmitter: DemoProvider, portal: str, amina: SignedIn, seconds: Any
+) -> None:
+    """One that is in the future counts as now."""
+    for event_type in (f"{CAEP}credential-change", SESSION_REVOKED):
+        response = push_event(transmitter, portal, event_type, SUB, event={"event_timestamp": seconds})
+        assert response.status == 202
+    assert is_live(amina) is (seconds < 2e9)
+
+
+@pytest.mark.parametrize("value", [-1, 1e300, 10**30, True, "1", None, [1]])
+def test_time_of_the_event_that_is_no_date_is_refused(
+    transmitter: DemoProvider, portal: str, amina: SignedIn, value: Any
+) -> None:
+    response = push_event(transmitter, portal, sub=SUB, event={"event_timestamp": value})
+    assert read_error(response) == "invalid_request"
+    assert (is_live(amina), refused()) == (True, ["events_invalid"])
+
+
 def test_event_that_is_sent_twice_is_acknowledged_and_has_no_second_effect(
     transmitter: DemoProvider, portal: str, amina: SignedIn
 ) -> None:
@@ -155,6 +176,26 @@ def test_event_that_is_sent_twice_is_acknowledged_and_has_no_second_effect(
     assert push(transmitter, portal, token).status == 202
     assert OIDCSession.objects.live().count() == 1, "a replayed event ends no new session"
     assert (len(received()), count_end_events()) == (1, 1)
+
+
+def test_same_jti_of_another_receiver_of_the_same_transmitter_is_another_event(
+    transmitter: DemoProvider, portal: str, amina: SignedIn, settings: Any
+) -> None:
+    """RFC 8417 2.2: a jti is unique within one feed."""
+    (provider,) = settings.PHI_OIDC["PROVIDERS"].values()
+    other = {**provider, "client_id": "other", "signals": {**provider["signals"], "audience": ["other"]}}
+    declare(settings, default=provider, other=other)
+
+    def address_to_other(stage: str, exchange: MutableExchange) -> None:
+        if stage == "security_event":
+            exchange.claims["aud"] = "other"
+
+    transmitter.mutate = address_to_other
+    assert push_event(transmitter, portal, f"{RISC}account-enabled", SUB, jti="j1").status == 202
+    transmitter.mutate = None
+    assert is_live(amina)
+    assert push_event(transmitter, portal, sub=SUB, jti="j1").status == 202
+    assert not is_live(amina)
 
 
 @pytest.mark.postgresql
@@ -178,26 +219,6 @@ def test_two_events_end_what_they_name_in_either_order(
     assert [push(transmitter, portal, token).status for token in (later, earlier)] == [202, 202]
     assert (is_live(amina), is_live(jonas)) == (False, True), "a week-old event ends no session of today"
     assert len(received()) == 2
-def test_same_jti_of_another_receiver_of_the_same_transmitter_is_another_event(
-    transmitter: DemoProvider, portal: str, amina: SignedIn, settings: Any
-) -> None:
-    """RFC 8417 2.2: a jti is unique within one feed."""
-    (provider,) = settings.PHI_OIDC["PROVIDERS"].values()
-    other = {**provider, "client_id": "other", "signals": {**provider["signals"], "audience": ["other"]}}
-    declare(settings, default=provider, other=other)
-
-    def address_to_other(stage: str, exchange: MutableExchange) -> None:
-        if stage == "security_event":
-            exchange.claims["aud"] = "other"
-
-    transmitter.mutate = address_to_other
-    assert push_event(transmitter, portal, f"{RISC}account-enabled", SUB, jti="j1").status == 202
-    transmitter.mutate = None
-    assert is_live(amina)
-    assert push_event(transmitter, portal, sub=SUB, jti="j1").status == 202
-    assert not is_live(amina)
-
-
 
 
 def test_late_event_refuses_a_sign_in_in_progress_but_forgets_no_later_end(
@@ -247,12 +268,31 @@ def test_event_demands_a_sign_in_that_is_newer_than_it(
     assert is_new_sign_in_demanded(actor(amina, happened_at - timedelta(seconds=1)))
 
 
-@pytest.mark.parametrize("mode", ["never", "request"])
+def test_demand_is_for_later_sessions_of_the_person_too(
+    transmitter: DemoProvider, portal: str, amina: SignedIn, jonas: SignedIn
+) -> None:
+    """Single sign-on after a sign-out would meet the demand with the doubtful authentication."""
+    before = clock.now() - timedelta(seconds=10)
+    OIDCSession.objects.filter(pk=amina.session.pk).delete()
+    assert push_event(transmitter, portal, f"{CAEP}credential-change", SUB).status == 202
+
+    def later(signed_in: SignedIn, auth_time: Any) -> Actor:
+        origin = Origin(session=str(uuid.uuid4()))
+        return Actor(user=signed_in.user, origin=origin, subject=str(signed_in.subject.uuid), auth_time=auth_time)
+
+    assert is_new_sign_in_demanded(later(amina, before))
+    assert not is_new_sign_in_demanded(later(amina, clock.now() + timedelta(seconds=1)))
+    assert not is_new_sign_in_demanded(later(jonas, before))
+
+
+@pytest.mark.parametrize(
+    "options", [{"reauthentication": "never"}, {"reauthentication": "request"}, {"allow_auth_time_zero": True}], ids=str
+)
 def test_sessions_end_if_the_provider_cannot_be_asked_for_a_new_sign_in(
-    transmitter: DemoProvider, portal: str, amina: SignedIn, settings: Any, mode: str
+    transmitter: DemoProvider, portal: str, amina: SignedIn, settings: Any, options: dict[str, Any]
 ) -> None:
     (provider,) = settings.PHI_OIDC["PROVIDERS"].values()
-    providers = {"default": {**provider, "reauthentication": mode}}
+    providers = {"default": {**provider, **options}}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": providers}
     assert push_event(transmitter, portal, f"{CAEP}credential-change", SUB).status == 202
     assert not is_live(amina)
@@ -303,6 +343,20 @@ def test_event_raises_an_alert_without_its_values(
     assert push_event(transmitter, portal, event_type, SUB, event=event).status == 202
     assert is_live(amina)
     assert [json.loads(alert.detail) for alert in events(Action.ALERT_RAISED)] == ([{"rule": rule}] if rule else [])
+
+
+@pytest.mark.parametrize(
+    "sub_id", [{"format": "email", "email": "old@example.org"}, {"format": "phone_number", "phone_number": "+1555"}]
+)
+@pytest.mark.parametrize("name", ["identifier-changed", "identifier-recycled"])
+def test_alert_about_an_address_needs_no_recognizable_person(
+    transmitter: DemoProvider, portal: str, amina: SignedIn, name: str, sub_id: dict[str, Any]
+) -> None:
+    """RISC 1.0 2.5 and 2.6: the subject is the address."""
+    assert push_event(transmitter, portal, f"{RISC}{name}", sub_id=sub_id).status == 202
+    assert is_live(amina)
+    (alert,) = events(Action.ALERT_RAISED)
+    assert (json.loads(alert.detail), alert.subject) == ({"rule": name.replace("-", "_")}, "")
 
 
 @pytest.mark.parametrize("event_type", [f"{RISC}account-enabled", f"{CAEP}session-established", "https://x.example/e"])
