@@ -175,13 +175,17 @@ def _parse_stream(members: object, *, declaration: ProviderDeclaration, signals:
     delivered = members.get("events_delivered", [])
     if not isinstance(stream_id, str) or not isinstance(delivery, dict) or not isinstance(delivered, list):
         raise MetadataError(Code.STREAM_REFUSED, "The transmitter does not describe the stream (SSF 1.0 8.1.1).")
-    endpoint_url = str(delivery.get("endpoint_url", ""))
-    if delivery.get("method") == DELIVERY_METHODS["poll"]:
+    method, endpoint_url = str(delivery.get("method", "")), str(delivery.get("endpoint_url", ""))
+    audience = tuple(get_audiences(members))
+    if not "".join((stream_id, method, endpoint_url, *audience)).isprintable():
+        # A command prints them, and a terminal interprets control characters.
+        raise MetadataError(Code.STREAM_REFUSED, "The description of the stream has control characters.")
+    if method == DELIVERY_METHODS["poll"]:
         validate_https_url(endpoint_url, allow_loopback_http=declaration.allow_loopback_http)
     return EventStream(
         stream_id=stream_id,
-        delivery=str(delivery.get("method", "")),
+        delivery=method,
         endpoint_url=endpoint_url,
         events_delivered=tuple(str(uri) for uri in delivered),
-        audience=tuple(get_audiences(members)),
+        audience=audience,
     )

@@ -96,7 +96,11 @@ def test_stream_request_has_the_token_only_in_its_header() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"iss": "https://other.example"}, {"stream_id": 7}, {"delivery": None}, {"events_delivered": "x"}]
+    "changes",
+    [
+        *({"iss": "https://other.example"}, {"stream_id": 7}, {"delivery": None}, {"events_delivered": "x"}),
+        *({"stream_id": "s\x1b[2J"}, {"aud": ["portal", "\r"]}, {"delivery": {"endpoint_url": "https://t/\x9b"}}),
+    ],
 )
 def test_stream_with_one_fault_is_refused(declare: Declare, make_response: Respond, changes: dict[str, Any]) -> None:
     context: dict[str, Any] = {"declaration": declare(), "signals": POLL}
