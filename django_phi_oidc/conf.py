@@ -124,6 +124,11 @@ def witness_quorum() -> int:
     return (count // 2 + 1 if count else 0) if declared is None else declared
 
 
+def has_signals() -> bool:
+    """Return whether any provider sends security events."""
+    return any(provider.signals is not None for provider in providers().values())
+
+
 @lru_cache(maxsize=1)
 def emergency() -> EmergencyDeclaration | None:
     """Return the rules of emergency access, with the addresses for its mails; None: it is disabled."""

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 _ = str  # Marks a message for makemessages; the page that shows it translates it.
+_HELD = _("A legal hold protects the data of this person. Release it first.")
 
 
 class Code(StrEnum):
@@ -118,6 +119,8 @@ class Code(StrEnum):
     REFRESH_INSIDE_TRANSACTION = "refresh_inside_transaction", "", "SQLite cannot commit the refresh in a transaction."
     LOGOUT_TOKEN_INVALID = "logout_token_invalid", "", "The logout token is not valid (Back-Channel Logout 2.6)."
     LOGOUT_TOKEN_REPLAYED = "logout_token_replayed", "", "The logout token was used before."
+    SET_INVALID = "set_invalid", "", "The security event token is not valid (RFC 8417 2; SSF 1.0 4.1)."
+    STREAM_REFUSED = "stream_refused", "", "The transmitter does not answer as SSF 1.0 8 requires."
     ACCESS_TOKEN_INVALID = "access_token_invalid", "", "The access token is not valid at this API now."
     INTROSPECTION_FAILED = "introspection_failed", "", "The provider does not answer introspection (RFC 7662 2.2, 2.3)."
     AUDIT_UNAVAILABLE = "audit_unavailable", "", "The audit log cannot be written, so nothing is permitted."
@@ -126,11 +129,7 @@ class Code(StrEnum):
     CHECKPOINT_INVALID = "checkpoint_invalid", "", "Not a checkpoint signed by a known key (C2SP tlog-checkpoint)."
     REVEAL_REFUSED = "reveal_refused", "", "The claim may not be revealed to this actor for this purpose."
     CLAIM_SCRUBBED = "claim_scrubbed", "", "The claim was stored and has been erased, or its retention has ended."
-    HELD_FOR_LEGAL_REASONS = (
-        "held_for_legal_reasons",
-        "",
-        _("A legal hold protects the data of this person. Release it first."),
-    )
+    HELD_FOR_LEGAL_REASONS = "held_for_legal_reasons", "", _HELD
     SUBJECT_TAKEN = "subject_taken", "", "The subject is linked to a user already."
     INVITATION_REFUSED = "invitation_refused", "", "No activation code can be created for this account."
     ACTIVATION_REFUSED = "activation_refused", "", "The activation code is not valid, or not for this subject."
@@ -142,11 +141,6 @@ class Code(StrEnum):
     KEY_MISSING = "key_missing", "", "A key ring is empty, or a key in it is not 32 bytes of base64url."
     KEY_IN_USE = "key_in_use", "", "Something made with the key is still needed."
     UNDECRYPTABLE = "undecryptable", "", "The ciphertext is damaged, or belongs to another row or a missing key."
-
-
-def is_outage_status(status: int) -> bool:
-    """Return whether an HTTP status asks to try again later: 429 or 5xx (RFC 6585 4, RFC 9110 15.6)."""
-    return status == 429 or status >= 500
 
 
 class PhiOidcError(Exception):
@@ -232,7 +226,7 @@ class _ErrorResponse(SignInRefused):
 
     @property
     def is_provider_fault(self) -> bool:
-        return is_outage_status(self.status)
+        return self.status == 429 or self.status >= 500  # RFC 6585 4, RFC 9110 15.6
 
 
 class TokenError(_ErrorResponse, TokenResponseError):
@@ -334,6 +328,12 @@ class LogoutTokenReplayed(PhiOidcError):
     """The logout token was used before."""
 
     code = Code.LOGOUT_TOKEN_REPLAYED
+
+
+class SecurityEventTokenInvalid(_TokenRefused):
+    """The security event token is not valid for this provider, receiver and time (RFC 8417 2; SSF 1.0 4.1)."""
+
+    code = Code.SET_INVALID
 
 
 class AccessTokenInvalid(_TokenRefused):

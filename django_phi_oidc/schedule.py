@@ -12,6 +12,7 @@ def beat_schedule(*, interval_seconds: float = 10.0) -> dict[str, dict[str, Any]
         "phi_oidc.run_session_end_jobs": interval_seconds,
         "phi_oidc.tend_emergencies": interval_seconds,
         "phi_oidc.send_notices": interval_seconds,
+        "phi_oidc.poll_signals": interval_seconds,
         "phi_oidc.drain_outbox": interval_seconds,
         "phi_oidc.seal": interval_seconds,
         "phi_oidc.export_tiles": 6 * interval_seconds,

@@ -32,6 +32,7 @@ from .sessions.tasks import end_orphaned_sessions as end_orphaned_sessions
 from .sessions.tasks import run_session_end_jobs as run_session_end_jobs
 from .sessions.tasks import sweep_revocations as sweep_revocations
 from .sessions.token_revocation import delete_finished_revocations
+from .shared_signals.tasks import poll_signals as poll_signals
 from .siem.tasks import deliver as deliver
 from .subjects.devices import delete_unused_devices
 from .subjects.notices import delete_finished_notices

@@ -21,6 +21,7 @@ from .metrics.health import HealthView
 from .sessions.backchannel_logout import BackchannelLogoutView
 from .sessions.frontchannel_logout import FrontchannelLogoutView
 from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView
+from .shared_signals.views import EventPushView
 
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
@@ -40,6 +41,7 @@ urlpatterns = [
     path("session/", SessionTimeLeftView.as_view(), name="oidc_session"),
     path("backchannel-logout/", BackchannelLogoutView.as_view(), name="oidc_backchannel_logout"),
     path("frontchannel-logout/", FrontchannelLogoutView.as_view(), name="oidc_frontchannel_logout"),
+    path("ssf/events/", EventPushView.as_view(), name="oidc_ssf_events"),
     path("local-login/", BreakGlassLoginView.as_view(), name="oidc_local_login"),
     path("health/", HealthView.as_view(), name="oidc_health"),
     path("jwks.json", ClientKeysView.as_view(), name="oidc_jwks"),

@@ -21,6 +21,7 @@ from .policy import (
     PATIENT_REQUEST,
     PURPOSES,
     SESSION_MISSING,
+    SIGN_IN_DEMANDED,
     AccessPolicy,
     Assurance,
     find_access_refusal,
@@ -28,6 +29,7 @@ from .policy import (
     is_resource_reference,
 )
 from .recipients import is_own_resource, remember_recipient
+from .sign_in_demands import is_new_sign_in_demanded
 
 logger = logging.getLogger("django_phi_oidc.access")
 FindObject = Callable[[], Any]
@@ -103,7 +105,9 @@ def authorize(
 
 
 def _find_assurance_refusal(actor: Actor, assurance: Assurance, *, now: datetime) -> str | None:
-    return find_assurance_refusal(assurance, acr=actor.acr, vot=actor.vot, auth_time=actor.auth_time, now=now)
+    levels: dict[str, Any] = {"acr": actor.acr, "vot": actor.vot, "auth_time": actor.auth_time}
+    refusal = find_assurance_refusal(assurance, **levels, now=now)
+    return refusal or (SIGN_IN_DEMANDED if is_new_sign_in_demanded(actor) else None)
 
 
 def _build_decision_event(

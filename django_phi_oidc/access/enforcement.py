@@ -29,6 +29,7 @@ from .policy import (
     STEP_UP_CODES,
     AccessPolicy,
     Assurance,
+    get_step_up_assurance,
     is_resource_reference,
 )
 from .responses import (
@@ -216,7 +217,7 @@ def _enforce(
         return redirect_to_sign_in(request)
     is_step_up = refusal in STEP_UP_CODES
     return (
-        _redirect_to_step_up(request, actor, assurance)
+        _redirect_to_step_up(request, actor, get_step_up_assurance(assurance, refusal))
         if is_step_up
         else _deny_access(request, actor, resource=resource, permission=permission)
     )

@@ -5,7 +5,7 @@ Spec: HL7 v3 ActReason, value set PurposeOfUse (2.16.840.1.113883.1.11.20448), a
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -95,8 +95,10 @@ EMERGENCY_MISSING = "emergency_missing"
 RESOURCE_INVALID = "resource_invalid"
 ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE = "acr_insufficient", "auth_time_missing", "auth_time_stale"
 VOT_INSUFFICIENT = "vot_insufficient"
+SIGN_IN_DEMANDED = "sign_in_demanded"
+"""A security event of the provider demands a new sign-in."""
 STEP_UP_CODES = frozenset(
-    {ACR_INSUFFICIENT, VOT_INSUFFICIENT, Code.AMR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE}
+    {ACR_INSUFFICIENT, VOT_INSUFFICIENT, Code.AMR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE, SIGN_IN_DEMANDED}
 )
 """Refusals that another sign-in of the same person can resolve."""
 CONSENT_MISSING = "consent_missing"
@@ -206,6 +208,17 @@ def find_assurance_refusal(
     if auth_time is None:
         return AUTH_TIME_MISSING
     return None if -MAX_CLOCK_SKEW <= now - auth_time <= assurance.max_age else AUTH_TIME_STALE
+
+
+def get_step_up_assurance(assurance: Assurance, refusal: str) -> Assurance:
+    """Return what a step-up requires after that refusal: the assurance, and an authentication that is new if demanded.
+
+    Single sign-on could answer with the authentication that a security event has made doubtful.
+    """
+    if refusal != SIGN_IN_DEMANDED:
+        return assurance
+    ages = [age for age in (assurance.max_age, MIN_MAX_AGE) if age is not None]
+    return replace(assurance, max_age=min(ages))
 
 
 def parse_access_policy(

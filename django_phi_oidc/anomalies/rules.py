@@ -13,7 +13,7 @@ from typing import Any
 
 from ..audit.actions import DISCLOSURE_ACTIONS
 from ..audit.events import Action, Event, get_registered_disclosure_actions
-from ..errors import is_outage_status
+from ..oidc.transport import is_outage_status
 from .severity import Severity as Severity  # noqa: PLC0414 -- for rules of projects
 
 RuleMemory = dict[str, Any]
@@ -114,7 +114,13 @@ def _short_digest(value: str) -> str:
     return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-REFUSAL_ACTIONS = {Action.LOGIN_REFUSED, Action.LOGOUT_REFUSED, Action.API_REFUSED, Action.ACTIVATION_REFUSED}
+REFUSAL_ACTIONS = {
+    Action.LOGIN_REFUSED,
+    Action.LOGOUT_REFUSED,
+    Action.SIGNAL_REFUSED,
+    Action.API_REFUSED,
+    Action.ACTIVATION_REFUSED,
+}
 REPLAY_REASONS = frozenset({"state_replayed", "token_replayed", "logout_token_replayed"})
 FORGERY_REASONS = frozenset(
     {
@@ -141,6 +147,8 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "event_key_unknown": Severity.CRITICAL,
     "event_unqueued": Severity.CRITICAL,
     "events_signed_late": Severity.WARNING,
+    "identifier_changed": Severity.WARNING,
+    "identifier_recycled": Severity.CRITICAL,
     "last_administrator": Severity.WARNING,
     "leak_body": Severity.WARNING,
     "leak_cookie": Severity.WARNING,
@@ -159,6 +167,7 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "sealing_lag": Severity.CRITICAL,
     "sealing_refused": Severity.CRITICAL,
     "session_undecryptable": Severity.WARNING,
+    "signals_stopped": Severity.CRITICAL,
     "spool_altered": Severity.CRITICAL,
     "witness_invalid": Severity.CRITICAL,
     "witness_quorum": Severity.CRITICAL,
@@ -202,7 +211,8 @@ def _refusal_rules() -> tuple[Rule, ...]:
             ten_minutes,
         ),
         refusal("replay", REPLAY_REASONS),
-        Rule(kind="logout_token_refused", actions={Action.LOGOUT_REFUSED}, key=_logout_refusal_key),
+        Rule(kind="logout_token_refused", actions={Action.LOGOUT_REFUSED}, key=_withdrawal_refusal_key),
+        Rule(kind="signal_refused", actions={Action.SIGNAL_REFUSED}, key=_withdrawal_refusal_key),
         refusal("token_forged", FORGERY_REASONS, severity=Severity.CRITICAL),
         refusal("token_expired", EXPIRY_REASONS, actions={Action.LOGIN_REFUSED}),
         # A single late refresh by an app is normal.
@@ -222,10 +232,10 @@ def _unless_outage(event: Event, key: str) -> str | None:
     return None if event.reason in OUTAGE_REASONS or is_outage_status(status) else key or None
 
 
-def _logout_refusal_key(event: Event) -> str | None:
-    """Return the provider whose sessions a refused logout token has not ended, or the address of its sender.
+def _withdrawal_refusal_key(event: Event) -> str | None:
+    """Return the provider whose sessions a refused logout token or security event has not ended, or the sender.
 
-    The endpoint is public: a request that contains no token is not a logout. A token that ended sessions before is
+    The endpoints are public: a request that contains no token is neither of them. A token that ended sessions before is
     counted by `replay`.
     """
     if json.loads(event.detail).get("rule") in (None, "request_malformed", "token_malformed"):

@@ -12,6 +12,9 @@ class Action(StrEnum):
     LOGOUT_COMPLETED = "logout.completed"
     LOGOUT_RECEIVED = "logout.received"
     LOGOUT_REFUSED = "logout.refused"
+    SIGNAL_RECEIVED = "signal.received"
+    SIGNAL_REFUSED = "signal.refused"
+    SIGNAL_STREAM_CHANGED = "signal.stream_changed"
     SESSION_RENEWED = "session.renewed"
     SESSION_ENDED = "session.ended"
     SESSION_END_REQUESTED = "session.end_requested"
@@ -62,6 +65,9 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.LOGOUT_COMPLETED: frozenset(),
     Action.LOGOUT_RECEIVED: frozenset({"sessions"}),
     Action.LOGOUT_REFUSED: frozenset({"count", "rule"}),
+    Action.SIGNAL_RECEIVED: frozenset({"event", "event_time"}),
+    Action.SIGNAL_REFUSED: frozenset({"count", "rule"}),
+    Action.SIGNAL_STREAM_CHANGED: frozenset({"operation"}),
     Action.SESSION_RENEWED: frozenset({"acr", "amr", "vot"}),
     Action.SESSION_ENDED: frozenset({"tokens"}),
     Action.SESSION_END_REQUESTED: frozenset({"job", "scope", "sessions"}),

@@ -30,6 +30,8 @@ ASSURANCE_KEY = "phi_oidc_assurance"
 """The Django session key of the ID Token's acr, and its auth_time in seconds since the epoch or None."""
 VECTOR_OF_TRUST_KEY = "phi_oidc_vot"
 """The Django session key of the ID Token's vot, under the declared trust mark; empty if it has none."""
+SUBJECT_KEY = "phi_oidc_subject"
+"""The Django session key of the person's pseudonym, if their provider sends security events."""
 # A client can only set META entries whose names begin with HTTP_.
 _REQUEST_ID_KEY = "phi_oidc.request_id"
 _UNIX_SOCKET_PEER_IP = "127.0.0.1"
@@ -57,6 +59,8 @@ class Actor:
     """The vector of trust of the session's ID Token; empty for an access token."""
     auth_time: datetime | None = None
     """When the person authenticated at the provider, according to the provider."""
+    subject: str = ""
+    """The pseudonym of the session's person, if their provider sends security events."""
     is_local: bool = False
     """The person signed in with the password of a local account, on its page."""
 
@@ -82,7 +86,7 @@ class Actor:
         session: Session = {} if bearer else getattr(request, "session", {})
         sources = (
             *(bearer, user.pk, session.get(SIGNED_IN), session.get(SESSION_KEY), session.get(ASSURANCE_KEY)),
-            session.get(VECTOR_OF_TRUST_KEY),
+            *(session.get(VECTOR_OF_TRUST_KEY), session.get(SUBJECT_KEY)),
             *(session.get(LOCAL_SIGN_IN_KEY), session.get(BACKEND_SESSION_KEY)),
             *(request.META.get("REMOTE_ADDR"), request.META.get("HTTP_X_FORWARDED_FOR"), conf.trusted_proxies()),
         )
@@ -114,6 +118,7 @@ class Actor:
             acr=acr,
             vot=session.get(VECTOR_OF_TRUST_KEY, "") if session_id else "",
             auth_time=auth_time,
+            subject=session.get(SUBJECT_KEY, "") if session_id else "",
             is_local=user.is_authenticated and not is_foreign and session_id is None and _is_local_sign_in(session),
         )
 

@@ -84,10 +84,10 @@ def remove_attempt(kind: str, counter_key: str, *, now: datetime) -> None:
 def flush_refusal_counts(*, now: datetime) -> int:
     """Write events for the counted refusals of each minute that is over, and return the number of these refusals.
 
-    Writes one `login.refused` (`logout.refused` for logout tokens, `api.refused` for access tokens,
-    `activation.refused` for activation codes) per reason and address, with their number, and one `alert.raised` per
-    reason. Their time is the end of the minute. A minute is one transaction that deletes its counts, so killing,
-    repeating and concurrent runs neither lose nor duplicate a count.
+    Writes one `login.refused` (`logout.refused` for logout tokens, `signal.refused` for security events, `api.refused`
+    for access tokens, `activation.refused` for activation codes) per reason and address, with their number, and one
+    `alert.raised` per reason. Their time is the end of the minute. A minute is one transaction that deletes its counts,
+    so killing, repeating and concurrent runs neither lose nor duplicate a count.
     Raises: KeyMissing, DatabaseError; minutes that were not flushed stay for the next run.
     """
     flushed = 0
@@ -136,6 +136,8 @@ def _get_action(reason: str) -> Action:
         return Action.API_REFUSED
     if reason == Code.ACTIVATION_REFUSED:
         return Action.ACTIVATION_REFUSED
+    if reason == Code.SET_INVALID:
+        return Action.SIGNAL_REFUSED
     return Action.LOGOUT_REFUSED if reason in _LOGOUT_REASONS else Action.LOGIN_REFUSED
 
 

@@ -69,6 +69,12 @@ _PROVIDER_WARNINGS: tuple[tuple[int, str, Callable[[Any], bool], str], ...] = (
     ),
     (120, "metadata_issuer", bool, "endpoints and keys come from metadata that name another issuer."),
     (
+        140,
+        "signals",
+        lambda v: v and v.allow_draft_events,
+        "allow_draft_events accepts security events in the form of drafts.",
+    ),
+    (
         91,
         "link_verified_email",
         lambda v: v and not v.is_over(clock.now()),
@@ -88,7 +94,7 @@ _PROVIDER_WARNINGS: tuple[tuple[int, str, Callable[[Any], bool], str], ...] = (
 def check_declarations(**kwargs: Any) -> Messages:
     """PHI_OIDC, its providers, claims, sinks and keys.
 
-    E001 to E007, E021, E100; W001 to W006, W011 to W015, W022, W034, W040, W045, W091, W092, W108, W120.
+    E001 to E007, E021, E100; W001 to W006, W011 to W015, W022, W034, W040, W045, W091, W092, W108, W120, W140.
     """
     try:
         unknown, mistakes = conf.list_unknown_options(), conf.list_mistakes()

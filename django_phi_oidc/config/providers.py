@@ -5,7 +5,7 @@ import re
 from abc import ABC
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,14 +36,14 @@ from .federation import FederationDeclaration, is_entity_identifier
 from .metadata_overrides import MetadataOverrides, parse_metadata_overrides
 from .request_parameters import REQUEST_OBJECT_CLAIMS, parse_authorization_parameters, parse_end_session_parameters
 from .resource_scopes import ScopeDeclaration, parse_scopes
+from .shared_signals import SignalsDeclaration
 from .signature_algorithms import DEFAULT_SIGNING_ALGS, SIGNATURE_ALGORITHMS, find_key_type
+from .verified_email import MAX_EMAIL_LINKING, EmailLinking
 
 FAPI2_ALGS = frozenset({"PS256", "ES256", "EdDSA", "Ed25519"})
 """Spec: FAPI 2.0 Security Profile 5.4.1."""
 MAX_ISSUER_LENGTH = 255
 MAX_LEEWAY = timedelta(seconds=120)
-MAX_EMAIL_LINKING = timedelta(days=90)
-"""From `accounts_created_before` to `until`."""
 AMR_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 """The name of an authentication method. RFC 8176 registers short ones; providers add longer ones."""
 _ABSOLUTE_URI_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-\[\]_a-z~]{1,512}")
@@ -127,22 +127,6 @@ def _parse_max_age(path: str, value: Any) -> int:
 
 def _parse_call_count(path: str, value: Any) -> int:
     return value if type(value) is int and value >= 1 else fail(path, "must be a whole number, at least 1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmailLinking:
-    """The time in which a verified e-mail address links a first sign-in to an existing account."""
-
-    accounts_created_before: date
-    """The first day. Accounts that were created on this day (UTC) or later are not linked."""
-    until: date
-    """The last day (UTC), at most 90 days later. After it, the option has no effect."""
-
-    def is_in_force(self, now: datetime) -> bool:
-        return self.accounts_created_before <= now.astimezone(UTC).date() and not self.is_over(now)
-
-    def is_over(self, now: datetime) -> bool:
-        return now.astimezone(UTC).date() > self.until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +294,9 @@ class ProviderDeclaration:
     """With warning W091: for a limited time, a verified e-mail address
     [links a first sign-in to an existing account](../how-to/migrate-existing-users.md#by-verified-e-mail-address):
     `{"accounts_created_before": …, "until": …}`, two dates such as `"2026-12-31"`. Default: off."""
+    signals: SignalsDeclaration | None = None
+    """[Security events](../how-to/shared-signals.md) that the provider sends, such as "session revoked" and "account
+    disabled", a dictionary: [its options](#signals). Default: none are received."""
 
     @property
     def accepted_acr_values(self) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ against the time of the request, see `validate_reauthentication`."""
 _CONTEXT = "last session"
 _REASONS_TO_AUTHENTICATE = (
     *(EndReason.IDLE_TIMEOUT, EndReason.ABSOLUTE_TIMEOUT),
-    *(EndReason.ACCOUNT_OWNER, EndReason.ADMINISTRATOR),
+    *(EndReason.ACCOUNT_OWNER, EndReason.ADMINISTRATOR, EndReason.SECURITY_EVENT),
 )
 _DEVICE_ATTRIBUTE = "phi_oidc_device"
 
@@ -79,8 +79,8 @@ def _find_device(request: HttpRequest) -> str:
 def is_reauthentication_due(request: HttpRequest, *, declaration: ProviderDeclaration, now: datetime) -> bool:
     """Return whether the last session of this browser has timed out, was ended elsewhere, or is unknown.
 
-    Elsewhere: by its user on another device, or by an administrator. The session at the provider may still be live on a
-    device that its user has lost. Not if the provider is exempt.
+    Elsewhere: by its user on another device, by an administrator, or by a security event of the provider. The
+    session at the provider may still be live on a device that its user has lost. Not if the provider is exempt.
     """
     name = get_encrypted_cookie_name(request, COOKIE_NAME)
     if declaration.reauthentication == "never" or name not in request.COOKIES:

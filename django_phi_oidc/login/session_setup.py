@@ -29,6 +29,7 @@ from ..audit.outbox import defer_delivery, enqueue_many, record_with_deferred
 from ..audit.request_context import (
     ASSURANCE_KEY,
     SESSION_KEY,
+    SUBJECT_KEY,
     VECTOR_OF_TRUST_KEY,
     Actor,
     build_assurance_entry,
@@ -176,6 +177,8 @@ class _NewSession:
             session[OFFERED_ACR_KEY] = offered
         if result.vot:
             session[VECTOR_OF_TRUST_KEY] = result.vot
+        if self.provider.signals:
+            session[SUBJECT_KEY] = str(self.subject.uuid)
         _insert_session(session)
         _save_only_when_changed(session)
         auth.login(self.request, self.user)

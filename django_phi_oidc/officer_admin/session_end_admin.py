@@ -1,8 +1,8 @@
-"""End all sessions of a provider, a group or a person in the admin, and show the progress."""
+"""End all sessions of a provider, a group, a person or before a time in the admin, and show the progress."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
@@ -18,7 +18,7 @@ from django.utils.translation import gettext, gettext_lazy, ngettext
 
 from .. import conf
 from .._internal import clock
-from .._internal.admin_columns import create_time_column
+from .._internal.admin_columns import create_time_column, format_utc
 from .._internal.periodic_task import LOCK_WAIT_SECONDS
 from .._internal.sql import limit_lock_waits
 from ..audit.admin_base import ReadOnlyAdmin
@@ -60,6 +60,12 @@ class SessionSelectionForm(forms.Form):
         label=gettext_lazy("Person (ID of the user)"), required=False, queryset=get_user_model()._base_manager.all()
     )
 
+    before = forms.DateTimeField(
+        label=gettext_lazy("Started before"),
+        required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}),
+    )
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         user_field: Any = self.fields["user"]
@@ -71,14 +77,17 @@ class SessionSelectionForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
         if not self.errors and not any(data.values()):
-            raise forms.ValidationError(gettext("Choose a provider, a group or a person."))
+            raise forms.ValidationError(gettext("Choose a provider, a group, a person or a time."))
         return data
 
     def get_selection(self) -> end_jobs.SessionSelection:
         data = self.cleaned_data
-        group, user = data.get("group"), data["user"]
+        group, user, before = data.get("group"), data["user"], data["before"]
         return end_jobs.SessionSelection(
-            provider=data["provider"], group=group.pk if group else None, user=str(user.pk) if user else ""
+            provider=data["provider"],
+            group=group.pk if group else None,
+            user=str(user.pk) if user else "",
+            before=before.isoformat() if before else "",
         )
 
 
@@ -245,6 +254,9 @@ def _describe_selection(job: SessionEndJob, names: _Names) -> list[str]:
     if selection.user:
         person = names.people.find_actor(selection.user) or selection.user
         texts.append(gettext("person %(person)s") % {"person": person})
+    if selection.before:
+        time = format_utc(datetime.fromisoformat(selection.before))
+        texts.append(gettext("started before %(time)s UTC") % {"time": time})
     return texts
 
 

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
-from ..errors import Code, TransportError, is_outage_status
+from ..errors import Code, TransportError
 from .jose import parse_json_object
 
 MAX_RETRY_AFTER = timedelta(days=1)
@@ -78,6 +78,11 @@ def add_query(url: str, parameters: Mapping[str, str]) -> str:
 def get_media_type(response: TransportResponse) -> str:
     """Return the media type in lower case without parameters, empty if there is none. Spec: RFC 9110 8.3.1."""
     return response.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_outage_status(status: int) -> bool:
+    """Return whether an HTTP status asks to try again later: 429 or 5xx (RFC 6585 4, RFC 9110 15.6)."""
+    return status == 429 or status >= 500
 
 
 def raise_for_outage(response: TransportResponse) -> None:

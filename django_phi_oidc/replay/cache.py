@@ -39,17 +39,24 @@ def was_used(kind: str, identifier: str) -> bool:
 
 
 def remember(kind: str, identifiers: Collection[str], *, expires_at: datetime) -> None:
-    """Remember the identifiers at least until that time, also if they are known already; committed when this returns.
+    """Remember the identifiers at least until that time; a later time is kept. Committed when this returns.
 
     Requires: no open transaction (RuntimeError).
+    """
+    with transaction.atomic(using=router.db_for_write(UsedIdentifier), durable=True):
+        remember_in_transaction(kind, identifiers, expires_at=expires_at)
+
+
+def remember_in_transaction(kind: str, identifiers: Collection[str], *, expires_at: datetime) -> None:
+    """Remember the identifiers at least until that time in the caller's transaction; a later time is kept.
+
+    Requires: an open transaction, in which this process has written before (SQLite).
     """
     # Sorted, so that two calls with some of the same identifiers do not deadlock.
     digests = sorted(compute_digest(kind, identifier) for identifier in identifiers)
     rows = [UsedIdentifier(digest=digest, kind=kind, until=expires_at) for digest in digests]
-    with transaction.atomic(using=router.db_for_write(UsedIdentifier), durable=True):
-        UsedIdentifier.objects.bulk_create(
-            rows, update_conflicts=True, unique_fields=["digest"], update_fields=["until"]
-        )
+    UsedIdentifier.objects.bulk_create(rows, ignore_conflicts=True)
+    UsedIdentifier.objects.filter(digest__in=digests, until__lt=expires_at).update(until=expires_at)
 
 
 def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -> bool:

@@ -49,6 +49,8 @@ class SessionSelection:
     """The primary key of a group whose members have the sessions."""
     user: str = ""
     """The primary key of a user."""
+    before: str = ""
+    """An aware time in ISO 8601: only sessions that started earlier. A text, because a job stores it as JSON."""
     session_ids: Sequence[str] | None = None
 
     @property
@@ -66,6 +68,8 @@ class SessionSelection:
             sessions = sessions.filter(user__in=members.values("pk"))
         if self.user:
             sessions = sessions.filter(user__pk=self.user)
+        if self.before:
+            sessions = sessions.filter(started_at__lt=datetime.fromisoformat(self.before))
         if self.session_ids is not None:
             sessions = sessions.filter(pk__in=self.session_ids)
         return sessions

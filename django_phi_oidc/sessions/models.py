@@ -58,6 +58,7 @@ class EndReason(models.TextChoices):
     PARALLEL_LIMIT = "parallel_limit", _("limit of parallel sessions")
     BACKCHANNEL_LOGOUT = "backchannel_logout", _("back-channel logout by the provider")
     FRONTCHANNEL_LOGOUT = "frontchannel_logout", _("front-channel logout by the provider")
+    SECURITY_EVENT = "security_event", _("a security event of the provider")
     INVALID_GRANT = "invalid_grant", _("the provider refused the refresh token")
     REFRESH_MISMATCH = "refresh_mismatch", _("a refresh returned tokens of another user or sign-in")
 

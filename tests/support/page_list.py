@@ -27,6 +27,7 @@ NOT_PAGES = {
     "oidc_health": "JSON",
     "oidc_jwks": "JSON",
     "oidc_logout": "POST only",
+    "oidc_ssf_events": "for providers",
     "oidc_sector_identifier": "JSON",
     "oidc_session": "JSON",
     "oidc_signed_in": "a redirect after a sign-in",

@@ -32,13 +32,13 @@ MIRRORED_NAMES = {
     *("admin", "decorators", "forms", "middleware", "models", "receivers", "tasks", "views", "phi_oidc"),
     # The pure declaration in config/, the check in checks/, the subcommand, and the feature that acts on it.
     *("admin_assurance", "apis", "claims", "configuration", "delivery", "emergency", "federation", "roles", "sinks"),
-    *("tiles", "witnesses"),
+    *("shared_signals", "tiles", "witnesses"),
     "keys",
     # The specification in oidc/, the client's use of it, and the mock provider's endpoint.
     *("authorization_request", "client_auth", "introspection", "registration", "revocation", "rp_initiated_logout"),
-    *("token", "userinfo"),
+    *("event_streams", "token", "userinfo"),
     # The same concept of two features.
-    *("lifecycle", "step_up", "storage"),
+    *("lifecycle", "signals", "step_up", "storage"),
 }
 LISTED_WORDS = re.compile(r"\b(whoever|whatever|whichever|whom|nobody|somebody|tells?|told|bears?|doomed)\b", re.I)
 PLANTED_VIOLATIONS = {

@@ -37,6 +37,8 @@ ALERT_LABELS: Mapping[str, str] = {
     "event_key_unknown": _("Events under an unknown key"),
     "event_unqueued": _("Events removed from the sealing queue"),
     "events_signed_late": _("Events signed late"),
+    "identifier_changed": _("Address of a person changed at the provider"),
+    "identifier_recycled": _("Address of a person given to another person"),
     "last_administrator": _("Last administrator kept"),
     "leak_body": _("Secret data in a response"),
     "leak_cookie": _("Secret data in a cookie of a response"),
@@ -55,6 +57,8 @@ ALERT_LABELS: Mapping[str, str] = {
     "sealing_lag": _("Sealing of the audit log is late"),
     "sealing_refused": _("Sealing of the audit log refused"),
     "session_undecryptable": _("Token of a session is damaged"),
+    "signal_refused": _("Security event of a provider refused"),
+    "signals_stopped": _("Security events of a provider stopped"),
     "spool_altered": _("Emergency events altered on disk"),
     "witness_invalid": _("Invalid answer of a witness"),
     "witness_quorum": _("Audit log is not cosigned"),
@@ -94,6 +98,8 @@ ALERT_EXPLANATIONS: Mapping[str, str] = {
     "events_signed_late": _(
         "Events waited without a signature, because the keys were missing or an attacker added them."
     ),
+    "identifier_changed": _("The provider reports another e-mail address or telephone number of a person."),
+    "identifier_recycled": _("The provider reports that an address of a person now belongs to another person."),
     "last_administrator": _(
         "A user lost a role at the provider but keeps it here, because no other active user has it."
     ),
@@ -116,6 +122,8 @@ ALERT_EXPLANATIONS: Mapping[str, str] = {
     "sealing_lag": _("Events have waited for more than five minutes to be sealed."),
     "sealing_refused": _("Nothing is sealed, because the audit log does not continue what was signed before."),
     "session_undecryptable": _("A token of an ended or renewed session is damaged, so it cannot be revoked."),
+    "signal_refused": _("A security event was refused, so sessions that it should end may still be live."),
+    "signals_stopped": _("The provider paused or disabled the stream of its security events."),
     "spool_altered": _("Lines of the emergency file were changed after they were written."),
     "witness_invalid": _("A witness gave an answer that no honest witness gives."),
     "witness_quorum": _("Too few witnesses have cosigned the audit log within five minutes."),
@@ -127,11 +135,12 @@ _ADDRESS, _PROVIDER, _PERSON = _("Address"), _("Provider"), _("Subject, user or 
 ALERT_KEY_LABELS: Mapping[str, str] = {
     **dict.fromkeys(("refusals_by_address", "replay", "token_forged", "token_expired"), _ADDRESS),
     "expired_tokens_in_use": _ADDRESS,
-    "logout_token_refused": _("Provider or address"),
+    **dict.fromkeys(("logout_token_refused", "signal_refused"), _("Provider or address")),
     **dict.fromkeys(("refusals_by_provider", "revocations_fail"), _PROVIDER),
     **dict.fromkeys(("provider_keys_changed", "provider_metadata_changed"), _PROVIDER),
     **dict.fromkeys(("revocation_abandoned", "revocation_blocked", "revocation_refused"), _PROVIDER),
     **dict.fromkeys(("access_token_lifetime", "logout_sub_mismatch", "session_undecryptable"), _PROVIDER),
+    **dict.fromkeys(("identifier_changed", "identifier_recycled", "signals_stopped"), _PROVIDER),
     "refusals_by_person": _PERSON,
     "many_records": _("User"),
     "record_of_interest": _("Subject or record"),

@@ -51,8 +51,9 @@ def _find_subject_matter(action: str, detail: dict[str, Any]) -> str:
     if action in _CLAIM_ACTIONS:
         names = detail.get("claims", detail.get("claim", ()))
         return ", ".join(map(str, names)) if isinstance(names, list) else str(names or "")
-    if action == Action.AUDIT_VIEWED:
-        return get_detail_value_label("page", str(detail.get("page", "")))
+    if action in (Action.AUDIT_VIEWED, Action.SIGNAL_RECEIVED):
+        key = "page" if action == Action.AUDIT_VIEWED else "event"
+        return get_detail_value_label(key, str(detail.get(key, "")))
     if action == Action.LOGOUT_RECEIVED:
         count = _get_number(detail, "sessions")
         return ngettext("%(count)d session ended", "%(count)d sessions ended", count) % {"count": count}

@@ -111,6 +111,7 @@ _SESSION_END_LABELS: Mapping[str, str] = {
     "parallel_limit": _("limit of parallel sessions"),
     "backchannel_logout": _("back-channel logout by the provider"),
     "frontchannel_logout": _("front-channel logout by the provider"),
+    "security_event": _("a security event of the provider"),
     "refresh_mismatch": _("refreshed tokens are of another user or sign-in"),
 }
 
@@ -118,8 +119,14 @@ _REQUEST_LABELS: Mapping[str, str] = {
     # Logout tokens and access tokens
     "logout_token_invalid": _("the logout token is not valid"),
     "logout_token_replayed": _("the logout token was used before"),
+    "set_invalid": _("the security event is not valid"),
+    "stream_refused": _("the sender of security events does not answer correctly"),
+    "authorization_invalid": _("the sender did not send the declared authorization"),
+    "sub_id_invalid": _("the security event does not identify its subject correctly"),
+    "state_invalid": _("the verification was not requested"),
+    "sign_in_demanded": _("a security event of the provider demands a new sign-in"),
     "request_malformed": _("the request is malformed"),
-    "events_invalid": _("the token is not marked as a logout token"),
+    "events_invalid": _("the token does not state its event correctly"),
     "jti_invalid": _("the token has no valid identifier"),
     "sid_invalid": _("the token does not identify a session correctly"),
     "access_token_invalid": _("the access token is not valid"),

@@ -23,6 +23,7 @@ from ...access.policy import (
     SESSION_MISSING,
     STEP_UP_CODES,
     AccessPolicy,
+    get_step_up_assurance,
     parse_access_policy,
     parse_required_assurance,
 )
@@ -139,7 +140,9 @@ class RequireAssurance(BasePermission):
             )
             if refusal_code is None:
                 return None
-            return insufficient_user_authentication(assurance) if refusal_code in STEP_UP_CODES else NotAuthenticated()
+            if refusal_code not in STEP_UP_CODES:
+                return NotAuthenticated()
+            return insufficient_user_authentication(get_step_up_assurance(assurance, refusal_code))
 
         return _decide_once(request, view, (type(self),), find_refusal)
 
@@ -203,7 +206,7 @@ def _find_access_refusal(
     if refusal_code == SESSION_MISSING:
         return NotAuthenticated()
     if refusal_code in STEP_UP_CODES:
-        return insufficient_user_authentication(policy.assurance)
+        return insufficient_user_authentication(get_step_up_assurance(policy.assurance, refusal_code))
     if refusal_code == PERMISSION_MISSING and isinstance(request.auth, AccessToken):
         api = conf.apis()[request.auth.provider]
         # The token is the reason, so the response reveals nothing about the record.

@@ -31,6 +31,7 @@ from ..subcommands import (
     roles,
     scrub,
     sessions,
+    signals,
     subject,
 )
 from ..subcommands._arguments import USER_FORMS, Options, get_user
@@ -38,7 +39,7 @@ from ..subcommands._output import Output
 
 _MODULES = (
     *(admin, attack, audit, configuration, delivery, doctor, evidence, groups, hold, init, keys, migrate_from),
-    *(register, roles, scrub, sessions, subject),
+    *(register, roles, scrub, sessions, signals, subject),
 )
 SUBCOMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in _MODULES}
 READING_COMMANDS = {
@@ -47,6 +48,7 @@ READING_COMMANDS = {
     *("audit partition", "audit repair", "audit tiles", "audit witnesses"),
     *("keys generate", "keys retire", "keys rotate", "keys status"),
     *("configuration show", "delivery status", "evidence verify", "hold list", "sessions list", "subject list"),
+    "signals list",
 }
 """Subcommands that record no event. All others are refused if there is no actor for their events."""
 READING_OPTIONS = {"audit verify": "copy", "groups": "check", "scrub": "report"}

@@ -29,6 +29,7 @@ from ._arguments import (
     get_provider,
     get_user,
     parse_number,
+    parse_time,
 )
 from ._output import Output, ProgressLine, format_untrusted, format_value
 from .sessions_foreign import EndedSessions, end_foreign, list_foreign
@@ -57,6 +58,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         provider_help = "Only sessions of this provider; with `end --foreign`, where to revoke their tokens."
         command.add_argument("--provider", metavar="NAME", help=provider_help)
         command.add_argument("--group", metavar="NAME", help="Only sessions of members of this group.")
+        before_help = "Only sessions that started before this date or time (UTC without an offset)."
+        command.add_argument("--before", type=parse_time, metavar="TIME", help=before_help)
         foreign_help = "Instead, sessions that another authentication backend has begun."
         command.add_argument("--foreign", action="store_true", help=foreign_help)
     retry = add_command(commands, "retry", _retry, "Retry all pending revocations now, regardless of their back-off.")
@@ -70,6 +73,7 @@ def _filter_sessions(options: Options, sessions: QuerySet[OIDCSession]) -> Query
         provider=options["provider"] or "",
         group=_get_group(options["group"]).pk if options["group"] is not None else None,
         user=str(get_user(options["user"]).pk) if options["user"] is not None else "",
+        before=options["before"].isoformat() if options["before"] is not None else "",
     )
     sessions = selection.filter(sessions)
     # A provider that is no longer declared may still have sessions.
@@ -152,8 +156,8 @@ def _end_selected(options: Options, output: Output) -> EndedSessions | None:
     live: QuerySet[OIDCSession] = OIDCSession.objects.filter(ended_at=None)
     if options["ids"]:
         live = live.filter(pk__in=options["ids"])
-    elif not (options["all"] or options["user"] or options["provider"] or options["group"]):
-        raise build_argument_error("Name sessions, --user, --provider, --group, or --all.")
+    elif not any(options[name] for name in ("all", "user", "provider", "group", "before")):
+        raise build_argument_error("Name sessions, --user, --provider, --group, --before, or --all.")
     live = _filter_sessions(options, live)
     if options["dry_run"]:
         _preview_end(live, output)

@@ -31,7 +31,7 @@ EndedSessions = tuple[int, list[uuid.UUID]]
 
 def list_foreign(options: Options, output: Output) -> None:
     """List the sessions, at most `--limit`, and count all of them. Raises: CommandError."""
-    if options["pending"] or options["provider"] or options["group"]:
+    if any(options[name] for name in ("pending", "provider", "group", "before")):
         raise build_argument_error("--foreign permits only --user and --limit.")
     counts = _write_sessions(_iterate_sessions(options), output, limit=options["limit"])
     output.note(_format_counts(counts))
@@ -39,7 +39,7 @@ def list_foreign(options: Options, output: Output) -> None:
 
 def end_foreign(options: Options, output: Output) -> EndedSessions | None:
     """End the sessions. None: it was a dry run. Raises: CommandError."""
-    if options["ids"] or options["all"] or options["group"]:
+    if any(options[name] for name in ("ids", "all", "group", "before")):
         raise build_argument_error("--foreign permits only --user, --provider, --yes, --seconds and --dry-run.")
     provider = get_provider(options["provider"]).name if options["provider"] else ""
     if options["dry_run"]:

@@ -130,12 +130,13 @@ class Portal:
 
 
 def _list_replaced_options(declaration: ProviderDeclaration) -> dict[str, Any]:
-    """Return options instead of those that the mock provider does not support, and of the project's federation."""
+    """Return options instead of those that the mock provider does not support, and of other systems."""
     options: dict[str, Any] = {
         "request_object_signing_alg": "",
         "client_key_header": "kid",
         "udap": False,
         "federation": None,
+        "signals": None,
     }
     if declaration.token_endpoint_auth_method != "private_key_jwt" and declaration.list_keys("sig"):
         options["client_keys"] = []
@@ -146,7 +147,8 @@ def _list_replaced_options(declaration: ProviderDeclaration) -> dict[str, Any]:
 
 
 def _list_refusals() -> QuerySet[AuditEvent]:
-    return AuditEvent.objects.filter(action__in=(Action.LOGIN_REFUSED, Action.LOGOUT_REFUSED))
+    actions = (Action.LOGIN_REFUSED, Action.LOGOUT_REFUSED, Action.SIGNAL_REFUSED)
+    return AuditEvent.objects.filter(action__in=actions)
 
 
 @dataclass

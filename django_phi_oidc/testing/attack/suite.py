@@ -25,6 +25,7 @@ from .federation_cases import FEDERATION_CASES, build_federation_options
 from .logout_attacks import LOGOUT_CASES, run_logout_case
 from .provider_attacks import CALLBACK_AND_ACCOUNT_ATTACKS
 from .report import AttackEnded, AttackOutcome, format_attack_name
+from .security_event_attacks import SECURITY_EVENT_ATTACKS, SECURITY_EVENT_CASES, run_security_event_case
 from .shared_computer_attacks import SHARED_COMPUTER_ATTACKS
 from .token_theft_attacks import TOKEN_THEFT_ATTACKS
 
@@ -53,11 +54,13 @@ def list_attacks(declaration: ProviderDeclaration, *, claim_names: Sequence[str]
         *ENCRYPTED_TOKEN_CASES,
         *FEDERATION_CASES,
         *LOGOUT_CASES,
+        *SECURITY_EVENT_CASES,
     ]
     other_attacks = {
         **CALLBACK_AND_ACCOUNT_ATTACKS,
         **BROWSER_ATTACKS,
         **SHARED_COMPUTER_ATTACKS,
+        **SECURITY_EVENT_ATTACKS,
         **CIPHERTEXT_ATTACKS,
         **AVAILABILITY_ATTACKS,
         **TOKEN_THEFT_ATTACKS,
@@ -129,6 +132,9 @@ def run_case(case: TamperingCase, environment: AttackEnvironment) -> None:
     with environment.override_declaration(client_options=case.client_options, **options):
         if case.stage == "logout":
             run_logout_case(case, environment, allowing_setting=allowing_setting)
+            return
+        if case.stage == "security_event":
+            run_security_event_case(case, environment)
             return
         _install_tampering_hook(case, case.valid_value, environment)
         browser = environment.create_browser()

@@ -9,11 +9,13 @@ only on loopback and rejects every other address. It does not import Django.
         assert [request.path for request in op.requests].count("/token") == 0
 
 Every reply passes `op.mutate(endpoint, exchange)`, which may change `exchange` or return a Reply instead.
-Endpoints: discovery, jwks, par, authorize, token, userinfo, revocation, introspection, end_session; `unknown` and
-`malformed` for all other requests. Four stages precede a signature: `id_token`, `access_token` (of an API),
-`logout_token` and `userinfo_jwt`. There the hook changes `exchange.header`, `exchange.claims`, `exchange.key` or
-`exchange.token` instead of `exchange.reply`. Three stages precede the encryption of `exchange.signed_token`:
-`id_token_jwe`, `logout_token_jwe` and `userinfo_jwe`. There it changes `exchange.header` or `exchange.token`.
+Endpoints: discovery, jwks, par, authorize, token, userinfo, revocation, introspection, end_session; as a transmitter of
+security events ssf_configuration, ssf_streams, ssf_status, ssf_add_subject, ssf_remove_subject, ssf_verify, ssf_poll;
+`unknown` and `malformed` for all other requests. Five stages precede a signature: `id_token`, `access_token` (of an
+API), `logout_token`, `userinfo_jwt` and `security_event`. There the hook changes `exchange.header`, `exchange.claims`,
+`exchange.key` or `exchange.token` instead of `exchange.reply`. Three stages precede the encryption of
+`exchange.signed_token`: `id_token_jwe`, `logout_token_jwe` and `userinfo_jwe`. There it changes `exchange.header` or
+`exchange.token`.
 
     def other_issuer(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
@@ -49,6 +51,7 @@ Optional behaviour of a correct provider is set on the provider or on the client
     Client("portal", "s", [...], userinfo_signed_response_alg="ES256")  # UserInfo is a signed JWT
     Client("portal", "s", [...], id_token_encrypted_response_alg="ECDH-ES", jwks_uri="http://127.0.0.1:8000/jwks")
     op.register_resource(Resource("https://api.example", ["read"]))    # `resource=` at the token endpoint: a JWT
+    op.create_security_event("portal", event_type, sub_id={"format": "iss_sub", "iss": op.issuer, "sub": sub})
     op.requests[-1].auth_method, op.requests[-1].assertion["jti"]      # how a client authenticated
 """
 

@@ -9,6 +9,15 @@ from ...oidc.dpop import ACCEPTED_PROOF_ALGS
 from .authorization_endpoints import handle_authorization, handle_par
 from .claims import SCOPES, list_supported_claims
 from .end_session import handle_end_session
+from .event_streams import (
+    handle_add_subject,
+    handle_event_poll,
+    handle_remove_subject,
+    handle_stream_status,
+    handle_streams,
+    handle_transmitter_metadata,
+    handle_verification,
+)
 from .federation_endpoints import (
     create_entity_configuration,
     handle_anchor_configuration,
@@ -51,7 +60,7 @@ def handle_discovery(state: ProviderState, request: ReceivedRequest) -> Reply:
         "request_uri_parameter_supported": False,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
         "subject_types_supported": [state.subject_type],
         "acr_values_supported": sorted(acr_values),
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
@@ -103,6 +112,13 @@ ENDPOINTS = {
     "/userinfo": Endpoint("userinfo", handle_userinfo, ("GET", "POST")),
     "/revoke": Endpoint("revocation", handle_revocation, ("POST",)),
     "/introspect": Endpoint("introspection", handle_introspection, ("POST",)),
+    "/.well-known/ssf-configuration": Endpoint("ssf_configuration", handle_transmitter_metadata, ("GET",)),
+    "/ssf/streams": Endpoint("ssf_streams", handle_streams, ("GET", "POST", "PATCH", "DELETE")),
+    "/ssf/status": Endpoint("ssf_status", handle_stream_status, ("GET", "POST")),
+    "/ssf/subjects:add": Endpoint("ssf_add_subject", handle_add_subject, ("POST",)),
+    "/ssf/subjects:remove": Endpoint("ssf_remove_subject", handle_remove_subject, ("POST",)),
+    "/ssf/verify": Endpoint("ssf_verify", handle_verification, ("POST",)),
+    "/ssf/poll": Endpoint("ssf_poll", handle_event_poll, ("POST",)),
     "/end-session": Endpoint("end_session", handle_end_session, ("GET", "POST")),
 }
 

@@ -27,6 +27,7 @@ class ReceivedRequest:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
     request_target: str = field(default="", repr=False)
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ class Reply:
 class MutableExchange:
     """The data that a hook reads and changes. At an endpoint, it changes `reply`.
 
-    At the stages `id_token`, `access_token`, `logout_token`, `userinfo_jwt`, `entity_configuration`,
+    At the stages `id_token`, `access_token`, `logout_token`, `userinfo_jwt`, `security_event`, `entity_configuration`,
     `anchor_configuration` and `subordinate_statement`, before the signature, it changes `header`, `claims`, `key`
     (another SigningKey) or `token`, a string that is sent instead of the signed token. At `id_token_jwe`,
     `logout_token_jwe` and `userinfo_jwe`, before the encryption of `signed_token`, it changes `header` or `token`, a

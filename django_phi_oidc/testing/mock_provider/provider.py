@@ -11,6 +11,7 @@ from ..._internal import clock as system_clock
 from ..._internal.randomness import token_bytes
 from . import driver
 from .backchannel import BackchannelLogoutResponse, send_logout_token
+from .event_streams import create_security_event, push_security_event
 from .messages import LoggedRequest, ProviderHook
 from .registrations import Account, Client, Resource, TLSFiles
 from .server import ProviderServer, parse_loopback_address
@@ -205,6 +206,14 @@ class DemoProvider:
         return send_logout_token(
             self.state, self.state.clients[client_id], sub=sub, sid=sid, jti=jti, ssl_context=ssl_context
         )
+
+    def create_security_event(self, client_id: str, event_type: str, **members: Any) -> str:
+        """Return a signed security event for the client. members: `event`, `sub_id`, `jti`, `now`."""
+        return create_security_event(self.state, audience=client_id, event_type=event_type, **members)
+
+    def push_security_event(self, token: str, *, url: str, authorization: str = "") -> BackchannelLogoutResponse:
+        """Post the security event to the receiver; return the response. Raises: OSError without a response."""
+        return push_security_event(token, url=url, authorization=authorization)
 
     def start(self) -> None:
         """Start serving in background threads."""

@@ -50,6 +50,12 @@ class ProviderRequestHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._process_request()
 
+    def do_PATCH(self) -> None:
+        self._process_request()
+
+    def do_DELETE(self) -> None:
+        self._process_request()
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- http.server's signature
         """Do not log: http.server would log the query string, which may contain codes."""
 
@@ -83,6 +89,7 @@ class ProviderRequestHandler(BaseHTTPRequestHandler):
             headers=headers,
             cookies=_parse_cookies(headers.get("cookie", "")),
             request_target=self.path,
+            body=body,
         )
 
     def _send_reply(self, reply: Reply, *, close: bool = False) -> None:

@@ -88,6 +88,27 @@ class Token:
         return not (self.revoked or self.used or self.grant.revoked) and now < self.expires_at
 
 
+@dataclass(slots=True, kw_only=True)
+class TransmitterStream:
+    """A stream of security events to one client. Spec: SSF 1.0 8.1.1."""
+
+    stream_id: str
+    client_id: str
+    method: str
+    """The URI of the delivery method."""
+    endpoint_url: str
+    authorization_header: str = field(default="", repr=False)
+    events_requested: list[str] = field(default_factory=list)
+    status: str = "enabled"
+    subjects: list[Any] = field(default_factory=list, repr=False)
+    queue: dict[str, str] = field(default_factory=dict, repr=False)
+    """Events that were not acknowledged, by their jti."""
+    acknowledged: list[str] = field(default_factory=list)
+    errors: dict[str, Any] = field(default_factory=dict)
+    """What the receiver reported by `setErrs`."""
+    push_responses: list[Any] = field(default_factory=list)
+
+
 def _create_federation_keys() -> tuple[SigningKey, SigningKey]:
     return create_signing_key("ES256"), create_signing_key("ES256")
 
@@ -133,6 +154,9 @@ class ProviderState:
     pushed_requests: dict[str, PushedAuthorizationRequest] = field(default_factory=dict, repr=False)
     used_assertion_jtis: set[tuple[str, str]] = field(default_factory=set, repr=False)
     used_proof_jtis: set[tuple[str, str]] = field(default_factory=set, repr=False)
+    client_tokens: dict[str, tuple[str, datetime]] = field(default_factory=dict, repr=False)
+    """Access tokens of clients for themselves: the client and the end of each."""
+    event_streams: dict[str, TransmitterStream] = field(default_factory=dict, repr=False)
     requests: list[LoggedRequest] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:

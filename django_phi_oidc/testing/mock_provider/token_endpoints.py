@@ -11,6 +11,7 @@ from ..._internal.randomness import token_b64url
 from .bound_tokens import find_proof_refusal, get_token_request_thumbprint, validate_binding
 from .claims import select_claims
 from .client_auth import authenticate_client
+from .event_streams import issue_client_token
 from .messages import NO_STORE_HEADERS, OAuthError, ReceivedRequest, Reply
 from .registrations import Client, Resource
 from .signing import compute_half_hash
@@ -39,6 +40,8 @@ def handle_token(state: ProviderState, request: ReceivedRequest) -> Reply:
                 scope = [value for value in grant.scope if not requested or value in requested]
                 # A refreshed ID Token has no nonce. Spec: OIDC Core 12.2.
                 nonce = ""
+            case "client_credentials":
+                return issue_client_token(state, client)
             case "":
                 raise OAuthError("invalid_request", "grant_type is missing.")
             case _:

@@ -19,19 +19,24 @@ from django.contrib.sessions.models import Session
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import call_command
 
+from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
+from django_phi_oidc.config.shared_signals import SignalsDeclaration
 from django_phi_oidc.errors import TokenExpired
 from django_phi_oidc.individual_rights.own_account import end_other_sessions
+from django_phi_oidc.oidc.security_event_token import SESSION_REVOKED, SecurityEventToken
+from django_phi_oidc.oidc.subject_identifier import EventSubject
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions import tasks
 from django_phi_oidc.sessions.access_tokens import get_access_token
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from django_phi_oidc.sessions.tasks import end_expired_sessions, end_orphaned_sessions, sweep_revocations
 from django_phi_oidc.sessions.token_revocation import revoke_at_provider
+from django_phi_oidc.shared_signals.event_reception import process_event
 from tests.integration.interop.conftest import REFRESHING, Declare, client
 from tests.integration.interop.form_login import FormPerson, MockProviderPerson
 from tests.integration.journeys.test_transactions import audit_database_away
@@ -195,6 +200,22 @@ def load_the_front_channel(case: Case) -> None:
     assert (answer.status_code, answer.content) == (200, b"")
 
 
+def receive_security_event(case: Case) -> None:
+    """Neither provider pushes this event to the portal, so the test processes a verified one."""
+    sub, now = json.loads(opened(case.session, "id_token_claims"))["sub"], clock.now()
+    event = SecurityEventToken(
+        iss=case.op.issuer,
+        jti="a-jti",
+        event_type=SESSION_REVOKED,
+        event={},
+        subject=EventSubject(sub=sub),
+        occurred_at=now,
+        valid_until=now + MINUTE,
+    )
+    context: Any = {"declaration": conf.providers()["default"], "signals": SignalsDeclaration(delivery="push")}
+    assert len(process_event(event, **context, origin=Origin(), now=now)) == 1
+
+
 def opened(session: OIDCSession, column: str) -> str:
     field: Any = OIDCSession._meta.get_field(column)
     return str(field.decrypt(session))
@@ -245,6 +266,7 @@ SESSION_ENDS: Mapping[str, Callable[[Case], None]] = {
     "parallel_limit": exceed_the_limit,
     "backchannel_logout": sign_out_at_the_provider,
     "frontchannel_logout": load_the_front_channel,
+    "security_event": receive_security_event,
     "invalid_grant": refresh_revoked_grant,
     "refresh_mismatch": refresh_for_another,
 }

@@ -468,6 +468,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
             ("logout event", "oidc.logout_token:validate_logout_claims", ("logout_token_invalid",), {}),
             ("logout during a sign-in", "login.session_setup:refuse_if_logged_out", ("logged_out",), {}),
             ("typ of a logout token", "oidc.logout_token:validate_typ", ("logout_token_invalid",), {}),
+            ("typ of a security event", "oidc.security_event_token:_validate_typ", ("set_invalid",), {}),
         )
     },
     "encryption": (
@@ -616,6 +617,18 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
     "sid without the sub": (
         lambda: replaced("sessions.backchannel_logout:process_logout_token", require_sub_of_session),
         {"ignored_logout (another sub)"},
+    ),
+    "authorization of a push": (
+        replace("shared_signals.views:_authenticate", lambda request, signals: None),
+        {"set_invalid (no authorization)"},
+    ),
+    "security event once": (
+        replace("replay.cache:mark_used_in_transaction", lambda *args, **kwargs: True),
+        {"replayed_event"},
+    ),
+    "time of a security event": (
+        replace("oidc.security_event_token:_get_event_time", lambda claims, event, *, issued_at: issued_at),
+        {"stale_event"},
     ),
     "nonce of a logout token": (
         lambda: replaced("oidc.id_token:validate_nonce", accept_logout_token_without_nonce),

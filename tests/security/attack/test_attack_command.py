@@ -21,7 +21,7 @@ from tests.support.tls import write_client_certificate
 
 HOW_TO = (ROOT / "docs/how-to/attack-kit.md").read_text()
 SIGN_IN_CODES = {code for code in errors.Code if code.rule}
-OTHER_CODES = {"logout_token_invalid", "logout_token_replayed", "break_glass_refused"}
+OTHER_CODES = {"logout_token_invalid", "logout_token_replayed", "set_invalid", "break_glass_refused"}
 LOOSE_DECLARATION = {
     **{"issuer": "https://clinic.example", "client_id": "portal", "client_secret": "s3cret"},
     **{"subject_type": "public", "revocation": "best_effort", "leeway": 120, "trusted_audiences": ["billing"]},

@@ -7,6 +7,7 @@ import pytest
 from django_phi_oidc.testing.attack.availability_attacks import AVAILABILITY_ATTACKS
 from django_phi_oidc.testing.attack.ciphertext_attacks import CIPHERTEXT_ATTACKS
 from django_phi_oidc.testing.attack.report import format_attack_name
+from django_phi_oidc.testing.attack.security_event_attacks import SECURITY_EVENT_ATTACKS
 from django_phi_oidc.testing.attack.shared_computer_attacks import SHARED_COMPUTER_ATTACKS
 from django_phi_oidc.testing.attack.token_theft_attacks import TOKEN_THEFT_ATTACKS
 from tests.security.attack.example_project import create_project, parse_json_lines
@@ -27,7 +28,10 @@ def test_every_code_has_a_planted_fault() -> None:
 
 
 def test_every_attack_without_a_code_of_its_own_has_a_planted_fault() -> None:
-    attacks = [*AVAILABILITY_ATTACKS, *CIPHERTEXT_ATTACKS, *SHARED_COMPUTER_ATTACKS, *TOKEN_THEFT_ATTACKS]
+    attacks = [
+        *(*AVAILABILITY_ATTACKS, *CIPHERTEXT_ATTACKS, *SHARED_COMPUTER_ATTACKS, *TOKEN_THEFT_ATTACKS),
+        *(name for name in SECURITY_EVENT_ATTACKS if name[0] not in OTHER_CODES),
+    ]
     planted = {name for _, names in AVAILABILITY_AND_BROWSER_FAULTS.values() for name in names}
     assert {format_attack_name(code, attack_id) for code, attack_id in attacks} <= planted
 

@@ -14,10 +14,12 @@ from django.views.generic import View
 from django_phi_oidc.access.mixins import AssuranceMixin, PHIAccessMixin
 from django_phi_oidc.access.policy import (
     MAX_CLOCK_SKEW,
+    SIGN_IN_DEMANDED,
     AccessPolicy,
     Assurance,
     find_access_refusal,
     find_assurance_refusal,
+    get_step_up_assurance,
     parse_assurance,
     parse_required_assurance,
 )
@@ -236,3 +238,14 @@ def test_views_of_the_page_require_a_sign_in(rf: Any) -> None:
     provider = options.parse_one(portal.PHI_OIDC, "PROVIDERS")["default"]
     assert (len(provider.vtr), provider.requires_assurance, provider.provider_requires_mfa) == (6, True, True)
     assert (declared.acr, declared.privilege_max_age) == (("urn:example:loa:3",), timedelta(minutes=10))
+
+
+@pytest.mark.parametrize(
+    ("max_age", "expected"), [(None, timedelta(minutes=1)), (FIVE, timedelta(minutes=1)), (timedelta(0), timedelta(0))]
+)
+def test_demanded_sign_in_is_a_new_one_and_other_refusals_change_nothing(
+    max_age: timedelta | None, expected: timedelta
+) -> None:
+    assurance = Assurance(acr=("b",), max_age=max_age)
+    assert get_step_up_assurance(assurance, SIGN_IN_DEMANDED) == Assurance(acr=("b",), max_age=expected)
+    assert get_step_up_assurance(assurance, "acr_insufficient") == assurance

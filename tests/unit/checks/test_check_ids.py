@@ -329,6 +329,11 @@ CASES: list[tuple[str, Change, Change]] = [
         provider(metadata_url="https://a.test/x", metadata_issuer="https://a.test/y"),
         provider(metadata_url="https://a.test/x"),
     ),
+    (
+        "W140",
+        provider(signals={"delivery": "push", "allow_draft_events": True}),
+        provider(signals={"delivery": "push"}),
+    ),
     ("E002", email_linking(0, 91), email_linking(0, 90)),
     ("E002", email_linking(0, 0), email_linking(0, 1)),
     ("E002", provider(link_verified_email={"until": "2026-12-31"}), provider(link_verified_email=None)),

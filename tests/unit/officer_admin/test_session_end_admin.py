@@ -105,6 +105,8 @@ def test_number_of_sessions_is_shown_before_they_are_ended(
         ({"group": group.pk}, "1 live session"),
         ({"user": person.user.pk}, "1 live session"),
         ({"group": group.pk, "provider": "default"}, "1 live session"),
+        ({"provider": "default", "before": "2100-01-01T00:00"}, "2 live sessions"),
+        ({"before": "2000-01-01T00:00"}, "0 live sessions"),
     ):
         page = client.get(ADD, selection)
         assert number in text_of(page), selection
@@ -114,7 +116,9 @@ def test_number_of_sessions_is_shown_before_they_are_ended(
     assert "Your own session is one of them" in text_of(page)
 
 
-@pytest.mark.parametrize("selection", [{"provider": ""}, {"provider": "unknown"}, {"group": "99"}, {"user": "x"}])
+@pytest.mark.parametrize(
+    "selection", [{"provider": ""}, {"provider": "unknown"}, {"group": "99"}, {"user": "x"}, {"before": "x"}]
+)
 def test_invalid_selection_ends_nothing(
     selection: dict[str, str], op: ScriptedOP, sign_in: SignIn, admin_with: AdminOf
 ) -> None:
@@ -122,7 +126,9 @@ def test_invalid_selection_ends_nothing(
     sign_in()
     for page in (client.get(ADD, selection), client.post(ADD, selection)):
         assert page.status_code == 200
-        assert "errorlist" in page.content.decode() or "Choose a provider, a group or a person." in text_of(page)
+        assert "errorlist" in page.content.decode() or "Choose a provider, a group, a person or a time." in text_of(
+            page
+        )
         assert "live session" not in page.content.decode().partition("phi-count")[2]
     assert (len(live()), SessionEndJob.objects.count()) == (1, 0)
 

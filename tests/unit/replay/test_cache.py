@@ -12,7 +12,15 @@ from django.conf import settings
 from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc.replay.cache import delete_expired, mark_used, mark_used_in_transaction, was_used
+from django_phi_oidc.replay.cache import (
+    delete_expired,
+    is_remembered,
+    mark_used,
+    mark_used_in_transaction,
+    remember,
+    remember_in_transaction,
+    was_used,
+)
 from django_phi_oidc.replay.models import UsedIdentifier
 from tests.support import databases
 
@@ -162,3 +170,21 @@ def test_delete_expired_deletes_only_expired_identifiers() -> None:
     mark_used("state", "not due", expires_at=NOW)
     assert delete_expired(now=NOW) == 1
     assert (was_used("state", "due"), was_used("state", "not due")) == (False, True)
+
+
+@pytest.mark.django_db
+def test_remembered_identifier_keeps_the_latest_time() -> None:
+    for minutes in (0, 5, 3):
+        remember_in_transaction("kind", ["a", "b"], expires_at=UNTIL + timedelta(minutes=minutes))
+    latest = UNTIL + timedelta(minutes=5)
+    assert is_remembered("kind", ["a"], until=latest)
+    assert not is_remembered("kind", ["b"], until=latest + timedelta(seconds=1))
+    assert not is_remembered("other", ["a", "b"], until=UNTIL)
+    remember_in_transaction("kind", [], expires_at=UNTIL)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_remember_keeps_the_latest_time() -> None:
+    for minutes in (5, 3):
+        remember("kind", ["a"], expires_at=UNTIL + timedelta(minutes=minutes))
+    assert is_remembered("kind", ["a"], until=UNTIL + timedelta(minutes=5))

@@ -78,7 +78,7 @@ def live() -> set[Any]:
     return set(OIDCSession.objects.live().values_list("pk", flat=True))
 
 
-@pytest.mark.parametrize("by", ["provider", "group", "user", "both", "ids"])
+@pytest.mark.parametrize("by", ["provider", "group", "user", "both", "ids", "before"])
 def test_selected_sessions_are_ended_and_no_others(by: str, op: ScriptedOP, sign_in: SignIn) -> None:
     chosen, other = sign_in(), sign_in()
     group = Group.objects.create(name="Ward 7")
@@ -87,12 +87,15 @@ def test_selected_sessions_are_ended_and_no_others(by: str, op: ScriptedOP, sign
         # A member of the group at another provider.
         other.user.groups.add(group)  # type: ignore[attr-defined]
     OIDCSession.objects.filter(pk=other.session.pk).update(provider="another")
+    started_at = OIDCSession.objects.get(pk=other.session.pk).started_at
+    OIDCSession.objects.filter(pk=chosen.session.pk).update(started_at=started_at - timedelta(microseconds=1))
     selection = {
         "provider": ALL,
         "group": SessionSelection(group=group.pk),
         "user": SessionSelection(user=str(chosen.user.pk)),
         "both": SessionSelection(group=group.pk, provider="default"),
         "ids": SessionSelection(session_ids=[str(chosen.session.pk)]),
+        "before": SessionSelection(before=started_at.isoformat()),
     }[by]
     job = start(selection)
     assert (job.total, live()) == (1, {chosen.session.pk, other.session.pk})

@@ -13,7 +13,8 @@ from django.db import connection, transaction
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.outbox import defer_delivery
-from django_phi_oidc.config.providers import EmailLinking, ProviderDeclaration, parse_provider
+from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
+from django_phi_oidc.config.verified_email import EmailLinking
 from django_phi_oidc.errors import EmailMatchRefused, NotProvisioned, PhiOidcError
 from django_phi_oidc.subjects.email_match import EmailMatch, has_required_fields
 from django_phi_oidc.subjects.linking import LinkedAccount, link_existing_user

@@ -156,6 +156,14 @@ RECORDING: dict[str, Row] = {
     "scrub": (after(Case.expire_claims), {"claim.scrubbed"}),
     "sessions end": (lambda case: [case.person.session_id], {"session.ended", "claim.scrubbed"}),
     "sessions retry": (after(Case.queue_revocation), {"token.revocation_failed"}),
+    "signals add": (lambda case: ["--stream", "x"], {"signal.stream_changed"}),
+    "signals create": (lambda case: ["--portal", "https://your.host"], {"signal.stream_changed"}),
+    "signals delete": (lambda case: ["--stream", "x"], {"signal.stream_changed"}),
+    "signals poll": (lambda case: [], set()),
+    "signals remove": (lambda case: ["--stream", "x"], {"signal.stream_changed"}),
+    "signals status": (lambda case: ["--stream", "x", "--set", "paused"], {"signal.stream_changed"}),
+    "signals update": (lambda case: ["--stream", "x"], {"signal.stream_changed"}),
+    "signals verify": (lambda case: ["--stream", "x"], set()),
     "subject accounting": (lambda case: [case.user], {"subject.accounted"}),
     "subject erase": (
         lambda case: [case.subject, "--yes"],
@@ -196,6 +204,7 @@ READING: dict[str, Callable[[Case], list[Any]]] = {
     "roles explain": lambda case: ["--user", case.user],
     "scrub": lambda case: ["--report"],
     "sessions list": lambda case: [],
+    "signals list": lambda case: [],
     "subject list": lambda case: [],
 }
 """Those that need a provider fail here, because none answers."""
@@ -208,7 +217,7 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     provider = {**django_settings.PHI_OIDC["PROVIDERS"]["default"], "provisioning": "invitation"}
     options: dict[str, Any] = {
         "CLAIMS": DECLARED,
-        "PROVIDERS": {"default": {**provider, "issuer": "http://127.0.0.1:1"}},
+        "PROVIDERS": {"default": {**provider, "issuer": "http://127.0.0.1:1", "signals": {"delivery": "poll"}}},
         "KEYS": {"audit_signing": PEM},
         "AUDIT": {"sinks": {"file": {"type": "file", "path": tmp_path / "sink"}}},
     }

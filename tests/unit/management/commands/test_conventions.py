@@ -186,6 +186,8 @@ KEEPING = {
     "audit verify",
     *("evidence", "evidence verify", "hold list", "hold place", "init", "keys generate", "keys rotate", "keys status"),
     *("migrate-from allauth", "migrate-from mozilla"),
+    *("signals add", "signals create", "signals delete", "signals list", "signals poll", "signals remove"),
+    *("signals status", "signals update", "signals verify"),
     *("register", "roles explain", "sessions list", "subject accounting", "subject export", "subject list"),
 }
 """Subcommands that delete and end nothing."""
@@ -304,7 +306,7 @@ MISSING = uuid.UUID(int=4)
         ("hold release x", 2, "", "phi_oidc hold release: error: argument HOLD_ID: invalid UUID value: 'x'"),
         ("hold lst", 2, "", "phi_oidc hold: error: argument SUBCOMMAND: invalid choice: 'lst' (choose from "),
         ("hold", 2, "", "phi_oidc hold: error: the following arguments are required: SUBCOMMAND"),
-        ("sessions end", 2, "", "CommandError: Name sessions, --user, --provider, --group, or --all."),
+        ("sessions end", 2, "", "CommandError: Name sessions, --user, --provider, --group, --before, or --all."),
         ("doctor other", 2, "", "CommandError: There is no provider other. Did you mean default?"),
         ("attack --only other", 2, "", "CommandError: There is no attack for other."),
         ("sessions end --user other", 1, "", "CommandError: There is no user other."),

@@ -145,6 +145,18 @@ def test_end_ends_only_the_named_sessions(
     assert (django_session_exists(named.django_key), django_session_exists(other.django_key)) == (False, True)
 
 
+def test_end_before_a_time_ends_only_earlier_sessions(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    first, second = sign_in(), sign_in()
+    started_at = OIDCSession.objects.get(pk=second.session.pk).started_at
+    OIDCSession.objects.filter(pk=first.session.pk).update(started_at=started_at - timedelta(seconds=1))
+    before = ("--before", started_at.isoformat())
+    assert run("end", *before, "--dry-run").splitlines()[-1].startswith("Dry run: 1 sessions would be ended")
+    assert run("end", *before, "--provider", "default") == "1 sessions ended, 2 of 2 tokens revoked."
+    assert are_live(first, second) == [False, True]
+    with pytest.raises(CommandError):
+        run("end", "--foreign", *before, "--yes")
+
+
 def test_end_by_provider_ends_only_its_sessions(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     first, second, elsewhere = sign_in(), sign_in(), sign_in()
     OIDCSession.objects.filter(pk=elsewhere.session.pk).update(provider="elsewhere")

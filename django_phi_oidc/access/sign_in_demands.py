@@ -1,0 +1,39 @@
+"""A new sign-in that a security event demands of a person, before their next guarded page.
+
+A demand is stored with the time of the event, and met by any later authentication: it is never deleted by a use. It is
+about the person, because single sign-on would start another session with the doubtful authentication; and about each
+live session, because those that began before `signals` was declared do not name their person.
+"""
+
+import uuid
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+from .. import conf
+from ..audit.request_context import Actor
+from ..replay.cache import is_remembered, remember_in_transaction
+
+MEMORY = timedelta(days=366)
+"""Longer than any session here or at the provider."""
+_KIND = "sign_in_demand"
+_UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def demand_new_sign_in(*, session_ids: Collection[uuid.UUID], subjects: Collection[uuid.UUID], since: datetime) -> None:
+    """Demand an authentication after that time of the sessions, and of all sessions of the persons.
+
+    subjects: the pseudonyms of the persons. Requires: as `remember_in_transaction`.
+    """
+    identifiers = [str(value) for value in (*session_ids, *subjects)]
+    remember_in_transaction(_KIND, identifiers, expires_at=since + MEMORY)
+
+
+def is_new_sign_in_demanded(actor: Actor) -> bool:
+    """Return whether the actor authenticated before the latest event that demands a new sign-in of them.
+
+    An unknown time of authentication counts as earlier. Takes one SELECT if a provider sends security events.
+    """
+    if not actor.origin.session or not conf.has_signals():
+        return False
+    identifiers = [value for value in (actor.origin.session, actor.subject) if value]
+    return is_remembered(_KIND, identifiers, until=(actor.auth_time or _UNKNOWN_TIME) + MEMORY)
