@@ -33,6 +33,7 @@ from .config.emergency import EmergencyDeclaration
 from .config.options import Network as Network  # noqa: PLC0414 -- the type of trusted_proxies()
 from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
+from .config.scim import SCIMDeclaration
 from .config.sinks import SinkDeclaration
 from .errors import Code, DeclarationInvalid
 from .project_settings import KEY_RINGS as KEY_RINGS  # noqa: PLC0414 -- read here by the rest of the package
@@ -84,6 +85,8 @@ roles: Callable[[], Mapping[str, tuple[RoleRule, ...]]] = partial(_read, "ROLES"
 """Return the rules from claims to roles, by the name of the provider."""
 apis: Callable[[], Mapping[str, APIDeclaration]] = partial(_read, "API")
 """Return which access tokens the portal's own APIs accept, by the name of the provider."""
+scim: Callable[[], Mapping[str, SCIMDeclaration]] = partial(_read, "SCIM")
+"""Return how clients of a provider provision accounts, by its name; empty: SCIM is off."""
 trusted_proxies: Callable[[], tuple[Network, ...]] = partial(_read, "TRUSTED_PROXIES")
 sector_origins: Callable[[], tuple[str, ...]] = partial(_read, "SECTOR_ORIGINS")
 """Return the origins of this sector in addition to that of the request."""

@@ -36,6 +36,7 @@ from .claims import ClaimDeclaration, parse_claim
 from .emergency import EmergencyDeclaration
 from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules
+from .scim import SCIMDeclaration, parse_scim
 from .sinks import SinkDeclaration, parse_sink
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -161,6 +162,8 @@ class Options:
     `is_superuser`. Default: none: groups are not changed."""
     API: Annotated[Mapping[str, APIDeclaration], mapping_of(parse_api)] = field(default_factory=dict)
     """Provider → [access tokens](#an-api) that the portal's own APIs accept. Default: none: no token is accepted."""
+    SCIM: Annotated[Mapping[str, SCIMDeclaration], mapping_of(parse_scim)] = field(default_factory=dict)
+    """Provider → [provisioning](#scim) by [SCIM 2.0](../how-to/joiners-movers-leavers.md). Default: none: off."""
     KEYS: KeysDeclaration = KeysDeclaration()
     """[Keys](#keys) by purpose. Default: required."""
     AUDIT: AuditDeclaration = AuditDeclaration()
