@@ -1,7 +1,10 @@
 """URLs, with the names of mozilla-django-oidc, so that its templates keep working."""
 
-from django.urls import path
+from contextlib import suppress
 
+from django.urls import include, path
+
+from . import conf
 from ._internal.view_decorators import public_view
 from .access.emergency.views import EmergencyCloseView, EmergencyView
 from .individual_rights.account_views import (
@@ -49,3 +52,8 @@ urlpatterns = [
     path("<str:provider>/callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
     path("<str:provider>/logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
 ]
+
+# Only if it is declared: this imports scim2-models. A mistake in the setting is reported by a system check.
+with suppress(conf.SettingInvalid):
+    if conf.scim():
+        urlpatterns.insert(0, path("scim/v2/", include("django_phi_oidc.scim.urls")))

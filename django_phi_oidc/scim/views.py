@@ -28,7 +28,7 @@ from .clients import SCIMTokenRefused, authenticate_client
 from .messages import SCIMResponse, build_error
 from .models import SCIMClient
 from .schemas import MAX_BODY_BYTES
-from .service import Operation, ServiceProvider
+from .service import DISCOVERY, Operation, ServiceProvider
 from .users import ClientRequest, is_foreign_id
 
 logger = logging.getLogger("django_phi_oidc.scim")
@@ -78,12 +78,14 @@ def _process(request: HttpRequest, path: str) -> SCIMResponse:
     provider = conf.providers()[client.provider]
     client_request = ClientRequest(provider=provider, origin=origin, now=clock.now())
     base_url = request.build_absolute_uri(reverse("oidc_scim")).rstrip("/")
+    segments = path.strip("/").split("/")
+    # Discovery documents have no method with a body.
+    has_body = request.method in _METHODS_WITH_BODY and segments[0] not in DISCOVERY
     try:
-        data = _read_body(request) if request.method in _METHODS_WITH_BODY else {}
+        data = _read_body(request) if has_body else {}
     except _BodyRefused as refusal:
         _report(request, refusal.reason, client)
         return refusal.response
-    segments = path.strip("/").split("/")
     if segments == ["Bulk"] and request.method == "POST":
         return perform_bulk(data, client_request, base_url, report_fault=_log_fault)
     operation = Operation(

@@ -29,6 +29,7 @@ from ..subcommands import (
     migrate_from,
     register,
     roles,
+    scim,
     scrub,
     sessions,
     subject,
@@ -38,14 +39,15 @@ from ..subcommands._output import Output
 
 _MODULES = (
     *(admin, attack, audit, configuration, delivery, doctor, evidence, groups, hold, init, keys, migrate_from),
-    *(register, roles, scrub, sessions, subject),
+    *(register, roles, scim, scrub, sessions, subject),
 )
 SUBCOMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in _MODULES}
 READING_COMMANDS = {
     *("attack", "doctor", "init", "migrate-from mozilla", "register", "roles explain"),
     *("audit check-proof", "audit checkpoint", "audit consistency", "audit grants", "audit repair"),
     *("keys generate", "keys retire", "keys rotate", "keys status"),
-    *("configuration show", "delivery status", "evidence verify", "hold list", "sessions list", "subject list"),
+    *("configuration show", "delivery status", "evidence verify", "hold list", "scim list"),
+    *("sessions list", "subject list"),
 }
 """Subcommands that record no event. All others are refused if there is no actor for their events."""
 READING_OPTIONS = {"audit verify": "copy", "groups": "check", "scrub": "report"}

@@ -1,0 +1,29 @@
+"""System checks of `SCIM`."""
+
+from importlib.util import find_spec
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.checks import Tags
+
+from .. import conf
+from ..config.scim import list_mixed_roles, list_scim_faults
+from ._messages import Messages, error, register_check, warning
+
+
+@register_check(Tags.security)
+def check_scim(**kwargs: Any) -> Messages:
+    """E140: a missing package; E141: useless declarations; W140: roles of a group and of a claim."""
+    declared = conf.scim()
+    if not declared:
+        return
+    if find_spec("scim2_models") is None:
+        hint = 'pip install "django-phi-oidc[scim]"'
+        yield error(140, "PHI_OIDC['SCIM'] requires the package scim2-models, which is not installed.", hint)
+    faults = list(list_scim_faults(declared, providers=conf.providers()))
+    if "is_active" not in {field.name for field in get_user_model()._meta.get_fields()}:
+        faults.append("SCIM needs the field 'is_active', which the user model does not have.")
+    yield from (error(141, f"PHI_OIDC: {fault}") for fault in faults)
+    hint = "A change of the groups removes a role that a claim has granted, until the next sign-in."
+    for provider, role in list_mixed_roles(conf.roles(), declared):
+        yield warning(140, f"PHI_OIDC['ROLES'][{provider!r}]: {role!r} depends on scim_groups and on a claim.", hint)
