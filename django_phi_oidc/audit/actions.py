@@ -123,7 +123,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.SCIM_USER_DISABLED: frozenset(),
     Action.SCIM_USER_ENABLED: frozenset(),
     Action.SCIM_USER_DELETED: frozenset(),
-    Action.SCIM_GROUP_CHANGED: frozenset({"change", "added", "removed"}),
+    Action.SCIM_GROUP_CHANGED: frozenset({"change", "members_added", "members_removed"}),
     Action.SCIM_CLIENT_CHANGED: frozenset({"change"}),
     Action.SCIM_REFUSED: frozenset({"count"}),
 }

@@ -87,9 +87,9 @@ def flush_refusal_counts(*, now: datetime) -> int:
     """Write events for the counted refusals of each minute that is over, and return the number of these refusals.
 
     Writes one `login.refused` (`logout.refused` for logout tokens, `api.refused` for access tokens,
-    `activation.refused` for activation codes, `scim.refused`) per reason and address, with their number, and one `alert.raised` per
-    reason. Their time is the end of the minute. A minute is one transaction that deletes its counts, so killing,
-    repeating and concurrent runs neither lose nor duplicate a count.
+    `activation.refused` for activation codes, `scim.refused`) per reason and address, with their number, and one
+    `alert.raised` per reason. Their time is the end of the minute. A minute is one transaction that deletes its counts,
+    so killing, repeating and concurrent runs neither lose nor duplicate a count.
     Raises: KeyMissing, DatabaseError; minutes that were not flushed stay for the next run.
     """
     flushed = 0

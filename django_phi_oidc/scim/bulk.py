@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..sessions.tasks import INLINE_SECONDS
-from .messages import SCIMResponse, build_error, run
 from .schemas import MAX_BULK_OPERATIONS
+from .scim_responses import SCIMResponse, build_error, run
+from .scim_users import ClientRequest, SCIMRefused
 from .service import Operation, ServiceProvider
-from .users import ClientRequest, SCIMRefused
 
 REQUEST_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
@@ -47,11 +47,11 @@ def perform_bulk(
     job = _parse(data)
     ends_at = time.monotonic() + INLINE_SECONDS
     waiting = list(enumerate(job.operations))
-    while waiting and not job.is_over:
+    while waiting:
         postponed: list[tuple[int, Mapping[str, Any]]] = []
         for number, item in waiting:
             if job.is_over:
-                break
+                continue
             if _find_unresolved(item, job):
                 postponed.append((number, item))
                 continue
@@ -68,12 +68,12 @@ def perform_bulk(
 
 def _parse(data: Mapping[str, Any]) -> _Job:
     operations, fail_on_errors = data.get("Operations"), data.get("failOnErrors", 0)
-    is_list = isinstance(operations, list) and all(isinstance(item, Mapping) for item in operations)
-    if data.get("schemas") != [REQUEST_SCHEMA] or not is_list:
+    if data.get("schemas") != [REQUEST_SCHEMA] or not isinstance(operations, list):
+        raise SCIMRefused(400, "invalidSyntax", "The body is no bulk request.")
+    if not all(isinstance(item, Mapping) for item in operations):
         raise SCIMRefused(400, "invalidSyntax", "The body is no bulk request.")
     if isinstance(fail_on_errors, bool) or not isinstance(fail_on_errors, int) or fail_on_errors < 0:
         raise SCIMRefused(400, "invalidValue", "failOnErrors must be a number of errors.")
-    assert isinstance(operations, list)
     if len(operations) > MAX_BULK_OPERATIONS:
         raise SCIMRefused(413, "", f"A bulk request has at most {MAX_BULK_OPERATIONS} operations.")
     return _Job(operations=operations, fail_on_errors=fail_on_errors)
@@ -90,7 +90,9 @@ def _perform(
     method, path = str(item.get("method", "")).upper(), item.get("path")
     data = _resolve(item.get("data", {}), job)
     if method not in _METHODS or not isinstance(path, str) or not isinstance(data, Mapping):
-        _add_result(number, item, job, build_error(400, "The operation needs a method, a path and data.", "invalidSyntax"))
+        _add_result(
+            number, item, job, build_error(400, "The operation needs a method, a path and data.", "invalidSyntax")
+        )
         return
     if method == "POST" and not isinstance(item.get("bulkId"), str):
         _add_result(number, item, job, build_error(400, "POST needs a bulkId.", "invalidValue"))
@@ -106,9 +108,7 @@ def _perform(
     _add_result(number, item, job, response, location=location)
 
 
-def _add_result(
-    number: int, item: Mapping[str, Any], job: _Job, response: SCIMResponse, *, location: str = ""
-) -> None:
+def _add_result(number: int, item: Mapping[str, Any], job: _Job, response: SCIMResponse, *, location: str = "") -> None:
     result: dict[str, Any] = {"method": str(item.get("method", "")).upper(), "status": str(response.status)}
     if isinstance(bulk_id := item.get("bulkId"), str):
         result["bulkId"] = bulk_id

@@ -14,7 +14,7 @@ from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from .models import SCIMClient, SCIMToken
 
-TOKEN_PREFIX = "phi_scim_"  # noqa: S105 -- a prefix by which scanners of secrets find tokens
+TOKEN_PREFIX = "phi_scim_"
 DEFAULT_LIFETIME = timedelta(days=365)
 DEFAULT_OVERLAP = timedelta(hours=24)
 _USE_PRECISION = timedelta(minutes=1)

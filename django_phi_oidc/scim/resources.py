@@ -26,11 +26,19 @@ from scim2_models import (
 from .. import conf
 from ..audit.outbox import batch_delivery
 from ..audit.request_context import use_origin
-from . import groups, users
-from .filters import GROUP_COLLECTIONS, GROUP_COLUMNS, USER_COLLECTIONS, USER_COLUMNS, Column, Path, build_condition
+from . import scim_groups, scim_users
 from .models import SCIMGroup, SCIMUser
 from .schemas import MAX_RESULTS, POLICY, Group, GroupOfUser, Member, Subject, User
-from .users import ClientRequest
+from .scim_users import ClientRequest
+from .search_conditions import (
+    GROUP_COLLECTIONS,
+    GROUP_COLUMNS,
+    USER_COLLECTIONS,
+    USER_COLUMNS,
+    Column,
+    Path,
+    build_condition,
+)
 
 ANY_VERSION = "*"
 
@@ -40,7 +48,7 @@ def format_version(row: SCIMUser | SCIMGroup) -> str:
     return f'W/"{row.version}"'
 
 
-class Endpoint(ABC):
+class ResourceEndpoint(ABC):
     """The operations of one client on one type of resources. base_url: of the service provider, without a slash."""
 
     name: ClassVar[Literal["User", "Group"]]
@@ -80,7 +88,7 @@ class Endpoint(ABC):
 
     def get(self, resource_id: str) -> Any:
         """Return the row. Raises: NotFoundException."""
-        pk = users.parse_id(resource_id)
+        pk = scim_users.parse_id(resource_id)
         row = None if pk is None else self.list_rows().filter(pk=pk).first()
         if row is None:
             raise NotFoundException
@@ -170,7 +178,7 @@ class Endpoint(ABC):
         )
 
 
-class UserEndpoint(Endpoint):
+class UserEndpoint(ResourceEndpoint):
     """The users of the client's provider."""
 
     name, columns, collections = "User", USER_COLUMNS, USER_COLLECTIONS
@@ -178,13 +186,14 @@ class UserEndpoint(Endpoint):
     @property
     def model(self) -> Any:
         has_subject = conf.scim()[self.request.provider.name].subject == "extension"
-        return User[Subject] if has_subject else User
+        model: Any = User
+        return model[Subject] if has_subject else model
 
     def list_rows(self) -> QuerySet[SCIMUser]:
-        return users.list_users(self.request.provider.name)
+        return scim_users.list_users(self.request.provider.name)
 
     def render(self, rows: Sequence[SCIMUser], *, is_complete: Callable[[str], bool]) -> list[Resource[Any]]:
-        groups_by_user = users.build_users_page(rows) if rows and is_complete("groups") else {}
+        groups_by_user = scim_users.build_users_page(rows) if rows and is_complete("groups") else {}
         return [
             self.model(
                 id=str(row.pk),
@@ -206,22 +215,22 @@ class UserEndpoint(Endpoint):
         ]
 
     def _lock(self, resource_id: str) -> SCIMUser | None:
-        return users.lock_user(resource_id, self.request.provider.name)
+        return scim_users.lock_user(resource_id, self.request.provider.name)
 
     def _create(self, resource: Any) -> SCIMUser:
-        return users.create_user(self._read(resource), self.request)
+        return scim_users.create_user(self._read(resource), self.request)
 
     def _change(self, row: SCIMUser, resource: Any) -> SCIMUser:
-        return users.change_user(row, self._read(resource, row), self.request)
+        return scim_users.change_user(row, self._read(resource, row), self.request)
 
     def _delete(self, row: SCIMUser) -> None:
-        users.delete_user(row, self.request)
+        scim_users.delete_user(row, self.request)
 
-    def _read(self, resource: Any, row: SCIMUser | None = None) -> users.UserAttributes:
+    def _read(self, resource: Any, row: SCIMUser | None = None) -> scim_users.UserAttributes:
         """row: the user as it is, whose values stay if the resource does not name them."""
         subject = resource[Subject] if Subject.__schema__ in type(resource).get_extension_models() else None
         named = resource.model_fields_set
-        return users.UserAttributes(
+        return scim_users.UserAttributes(
             user_name=resource.user_name or "",
             external_id=row.external_id if row and "external_id" not in named else resource.external_id or "",
             active=row.active if row and "active" not in named else resource.active,
@@ -229,7 +238,7 @@ class UserEndpoint(Endpoint):
         )
 
 
-class GroupEndpoint(Endpoint):
+class GroupEndpoint(ResourceEndpoint):
     """The groups of the client's provider."""
 
     name, columns, collections = "Group", GROUP_COLUMNS, GROUP_COLLECTIONS
@@ -239,10 +248,10 @@ class GroupEndpoint(Endpoint):
         return Group
 
     def list_rows(self) -> QuerySet[SCIMGroup]:
-        return groups.list_groups(self.request.provider.name)
+        return scim_groups.list_groups(self.request.provider.name)
 
     def render(self, rows: Sequence[SCIMGroup], *, is_complete: Callable[[str], bool]) -> list[Resource[Any]]:
-        members = groups.list_member_ids(rows) if rows and is_complete("members") else {}
+        members = scim_groups.list_member_ids(rows) if rows and is_complete("members") else {}
         return [
             Group(
                 id=str(row.pk),
@@ -259,29 +268,29 @@ class GroupEndpoint(Endpoint):
         ]
 
     def _lock(self, resource_id: str) -> SCIMGroup | None:
-        return groups.lock_group(resource_id, self.request.provider.name)
+        return scim_groups.lock_group(resource_id, self.request.provider.name)
 
     def _create(self, resource: Any) -> SCIMGroup:
-        return groups.create_group(self._read(resource), self.request)
+        return scim_groups.create_group(self._read(resource), self.request)
 
     def _change(self, row: SCIMGroup, resource: Any) -> SCIMGroup:
-        return groups.change_group(row, self._read(resource, row), self.request)
+        return scim_groups.change_group(row, self._read(resource, row), self.request)
 
     def _delete(self, row: SCIMGroup) -> None:
-        groups.delete_group(row, self.request)
+        scim_groups.delete_group(row, self.request)
 
-    def _read(self, resource: Any, row: SCIMGroup | None = None) -> groups.GroupAttributes:
+    def _read(self, resource: Any, row: SCIMGroup | None = None) -> scim_groups.GroupAttributes:
         if any(not member.value for member in resource.members or ()):
             raise MutabilityException(detail="a member needs a value")
         named = resource.model_fields_set
-        return groups.GroupAttributes(
+        return scim_groups.GroupAttributes(
             display_name=resource.display_name or "",
             external_id=row.external_id if row and "external_id" not in named else resource.external_id or "",
             members=None if row and "members" not in named else [member.value for member in resource.members or ()],
         )
 
 
-ENDPOINTS: Mapping[str, type[Endpoint]] = {"Users": UserEndpoint, "Groups": GroupEndpoint}
+ENDPOINTS: Mapping[str, type[ResourceEndpoint]] = {"Users": UserEndpoint, "Groups": GroupEndpoint}
 
 
 def matches_version(row: Any, entity_tags: str) -> bool:
@@ -294,6 +303,4 @@ def build_completeness(parameters: ResponseParameters[Any]) -> Callable[[str], b
     """Return a function that says whether the response has an attribute, by its name."""
     wanted = {str(path).rpartition(":")[2].partition(".")[0].lower() for path in parameters.attributes or ()}
     excluded = {str(path).rpartition(":")[2].lower() for path in parameters.excluded_attributes or ()}
-    return lambda name: (name in wanted if wanted else name not in excluded)
-
-
+    return lambda name: name in wanted if wanted else name not in excluded

@@ -7,6 +7,7 @@ from typing import Any
 from scim2_models import (
     BaseModel,
     Context,
+    InvalidFilterException,
     ListResponse,
     NotFoundException,
     ResponseParameters,
@@ -14,10 +15,11 @@ from scim2_models import (
     SearchRequest,
 )
 
-from .messages import SCIMResponse, build_error, build_response
-from .resources import ENDPOINTS, Endpoint, build_completeness, format_version, matches_version
+from .resources import ENDPOINTS, ResourceEndpoint, build_completeness, format_version, matches_version
 from .schemas import MAX_RESULTS, build_resource_types, build_schemas, build_service_provider_config
-from .users import ClientRequest
+from .scim_responses import SCIMResponse, build_error, build_response
+from .scim_users import ClientRequest
+from .search_conditions import MAX_FILTER_LENGTH
 
 DISCOVERY = ("ServiceProviderConfig", "ResourceTypes", "Schemas")
 SEARCH = ".search"
@@ -42,7 +44,9 @@ class ServiceProvider:
 
     def __init__(self, request: ClientRequest, base_url: str) -> None:
         self.request, self.base_url = request, base_url
-        self.endpoints: dict[str, Endpoint] = {name: build(request, base_url) for name, build in ENDPOINTS.items()}
+        self.endpoints: dict[str, ResourceEndpoint] = {
+            name: build(request, base_url) for name, build in ENDPOINTS.items()
+        }
 
     def perform(self, operation: Operation) -> SCIMResponse:
         """Return the response. Raises: REFUSALS, UNAVAILABLE_ERRORS."""
@@ -78,7 +82,7 @@ class ServiceProvider:
             raise NotFoundException
         return build_response(found[0])
 
-    def _perform_on_type(self, endpoint: Endpoint, operation: Operation) -> SCIMResponse:
+    def _perform_on_type(self, endpoint: ResourceEndpoint, operation: Operation) -> SCIMResponse:
         if operation.method == "GET":
             return self._search(endpoint, operation.parameters)
         if operation.method != "POST":
@@ -87,7 +91,7 @@ class ServiceProvider:
         row = endpoint.create(operation.data)
         return self._respond(endpoint, row, parameters, status=201, context=Context.RESOURCE_CREATION_RESPONSE)
 
-    def _perform_on_resource(self, endpoint: Endpoint, resource_id: str, operation: Operation) -> SCIMResponse:
+    def _perform_on_resource(self, endpoint: ResourceEndpoint, resource_id: str, operation: Operation) -> SCIMResponse:
         parameters = _parse_parameters(endpoint, operation)
         preconditions = {"if_match": operation.if_match}
         match operation.method:
@@ -109,7 +113,7 @@ class ServiceProvider:
 
     def _respond(
         self,
-        endpoint: Endpoint,
+        endpoint: ResourceEndpoint,
         row: Any,
         parameters: ResponseParameters[Any],
         *,
@@ -120,7 +124,7 @@ class ServiceProvider:
         options: Any = {"location": endpoint.get_location(row), "version": format_version(row)}
         return build_response(resource, status=status, context=context, parameters=parameters, **options)
 
-    def _search(self, endpoint: Endpoint, data: Mapping[str, Any]) -> SCIMResponse:
+    def _search(self, endpoint: ResourceEndpoint, data: Mapping[str, Any]) -> SCIMResponse:
         search = _parse_search(endpoint.model, data)
         total, resources = endpoint.search(search)
         page = _build_list(resources, [endpoint.model], total=total, start=search.start_index or 1)
@@ -135,7 +139,7 @@ class ServiceProvider:
         for endpoint in self.endpoints.values():
             own = search.model_copy(
                 update={
-                    "filter": ScimFilter[endpoint.model](str(search.filter)) if search.filter is not None else None,
+                    "filter": _bind_filter(search.filter, endpoint.model),
                     "start_index": max(1, start - total),
                     "count": max(0, (MAX_RESULTS if wanted is None else min(wanted, MAX_RESULTS)) - len(resources)),
                 }
@@ -146,28 +150,39 @@ class ServiceProvider:
         return build_response(_build_list(resources, models, total=total, start=start), parameters=search)
 
 
+def _bind_filter(scim_filter: ScimFilter[Any] | None, model: Any) -> ScimFilter[Any] | None:
+    filter_class: Any = ScimFilter
+    return None if scim_filter is None else filter_class[model](str(scim_filter))
+
+
 def _refuse() -> SCIMResponse:
     return build_error(405, "The resource does not have this method.")
 
 
 def _parse_search(model: Any, data: Mapping[str, Any]) -> SearchRequest[Any]:
-    """Raises: ValidationError."""
+    """Raises: ValidationError, InvalidFilterException."""
     known = {"filter", "sortBy", "sortOrder", "startIndex", "count", "attributes", "excludedAttributes", "schemas"}
     named = {name: value for name, value in data.items() if name in known}
-    search: SearchRequest[Any] = SearchRequest[model].model_validate(named, scim_ctx=Context.SEARCH_REQUEST)
+    if len(str(named.get("filter", ""))) > MAX_FILTER_LENGTH:
+        # Before it is parsed.
+        raise InvalidFilterException(detail=f"a filter has at most {MAX_FILTER_LENGTH} characters")
+    request_class: Any = SearchRequest
+    search: SearchRequest[Any] = request_class[model].model_validate(named, scim_ctx=Context.SEARCH_REQUEST)
     return search
 
 
-def _parse_parameters(endpoint: Endpoint, operation: Operation) -> ResponseParameters[Any]:
+def _parse_parameters(endpoint: ResourceEndpoint, operation: Operation) -> ResponseParameters[Any]:
     """Raises: ValidationError."""
-    named = {name: value for name, value in operation.parameters.items() if name in ("attributes", "excludedAttributes")}
-    parameters: ResponseParameters[Any] = ResponseParameters[endpoint.model].model_validate(named)  # type: ignore[name-defined]  # known at run time only
+    names = ("attributes", "excludedAttributes")
+    named = {name: value for name, value in operation.parameters.items() if name in names}
+    parameters_class: Any = ResponseParameters
+    parameters: ResponseParameters[Any] = parameters_class[endpoint.model].model_validate(named)
     return parameters
 
 
 def _build_list(resources: Sequence[Any], models: Sequence[Any], *, total: int, start: int = 1) -> BaseModel:
-    list_response: Any = ListResponse[_unite(models)]
-    response: BaseModel = list_response(
+    list_class: Any = ListResponse
+    response: BaseModel = list_class[_unite(models)](
         total_results=total, start_index=start, items_per_page=len(resources), resources=list(resources)
     )
     return response
@@ -178,5 +193,3 @@ def _unite(models: Sequence[Any]) -> Any:
     for model in models[1:]:
         union = union | model
     return union
-
-

@@ -22,14 +22,14 @@ from ..audit.refusals import RefusalLog, report_refusal
 from ..errors import PhiOidcError
 from ..oidc.jose import parse_json_object
 from ..sessions.backchannel_logout import SessionlessView, get_request_origin
-from . import messages
+from . import scim_responses
 from .bulk import perform_bulk
 from .clients import SCIMTokenRefused, authenticate_client
-from .messages import SCIMResponse, build_error
 from .models import SCIMClient
 from .schemas import MAX_BODY_BYTES
+from .scim_responses import SCIMResponse, build_error
+from .scim_users import ClientRequest, is_foreign_id
 from .service import DISCOVERY, Operation, ServiceProvider
-from .users import ClientRequest, is_foreign_id
 
 logger = logging.getLogger("django_phi_oidc.scim")
 CONTENT_TYPE = "application/scim+json"
@@ -58,7 +58,7 @@ class SCIMView(SessionlessView):
     http_method_names = ("get", "post", "put", "patch", "delete")
 
     def get(self, request: HttpRequest, path: str = "") -> HttpResponse:
-        return _write(messages.run(partial(_process, request, path), report_fault=_log_fault))
+        return _write(scim_responses.run(partial(_process, request, path), report_fault=_log_fault))
 
     post = put = patch = delete = get
 
@@ -97,7 +97,7 @@ def _process(request: HttpRequest, path: str) -> SCIMResponse:
         if_none_match=request.headers.get("If-None-Match", ""),
     )
     perform = partial(ServiceProvider(client_request, base_url).perform, operation)
-    response = messages.run(perform, report_fault=_log_fault)
+    response = scim_responses.run(perform, report_fault=_log_fault)
     if response.status == 404 and is_foreign_id(segments[-1], client.provider):
         _report(request, "scim_foreign_resource", client)
     return response
@@ -136,7 +136,7 @@ def _read_body(request: HttpRequest) -> Mapping[str, Any]:
 
 def _read_parameters(request: HttpRequest) -> dict[str, str]:
     """Return the parameters of the query; of a repeated one, the last."""
-    return dict(request.GET.items())
+    return {name: str(value) for name, value in request.GET.items()}
 
 
 def _report(request: HttpRequest, reason: str, client: SCIMClient | None) -> None:
@@ -165,5 +165,5 @@ def _write(response: SCIMResponse) -> HttpResponse:
     if response.status == 401:
         http_response["WWW-Authenticate"] = format_bearer_challenge(realm="scim")
     if response.status == 503:
-        http_response["Retry-After"] = str(messages.RETRY_AFTER_SECONDS)
+        http_response["Retry-After"] = str(scim_responses.RETRY_AFTER_SECONDS)
     return http_response

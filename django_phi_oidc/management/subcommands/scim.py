@@ -98,7 +98,8 @@ def _list(options: Options, output: Output) -> None:
     for client in clients:
         valid = SCIMToken.objects.filter(client=client, revoked_at=None, expires_at__gt=now).order_by("-created_at")
         tokens = [(format_value(token.expires_at), format_value(token.last_used_at)) for token in valid]
-        row = {"client": client.name, "provider": client.provider, "revoked_at": format_value(client.revoked_at)}
+        row: dict[str, Any] = {"client": client.name, "provider": client.provider}
+        row |= {"revoked_at": format_value(client.revoked_at)}
         row["tokens"] = [{"expires_at": expires, "last_used_at": used} for expires, used in tokens]
         output.write_row(row, _format_client)
     if not clients:

@@ -144,5 +144,3 @@ def test_tokens_are_revoked_before_the_response(client: HTTPSCIMClient, op: Demo
     set_active(client, user, active=False)
     assert (clock.now() - started).total_seconds() < 2
     assert op.active_tokens == []
-
-

@@ -29,8 +29,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def connect(site: Site, provider: str) -> HTTPSCIMClient:
     """Return a client with a token that the command has created."""
     command = [sys.executable, "manage.py", "phi_oidc", "scim", "create", f"tester-{provider}", "--provider", provider]
-    run: Any = {"cwd": ROOT, "env": site.environ, "capture_output": True, "text": True, "check": True}
-    token = json.loads(subprocess.run([*command, "--json"], **run).stdout)["token"]
+    run: Any = {"cwd": ROOT, "env": site.environ, "capture_output": True, "text": True}
+    token = json.loads(subprocess.run([*command, "--json"], check=True, **run).stdout)["token"]
     return HTTPSCIMClient(f"{site.portal}/oidc/scim/v2", token)
 
 

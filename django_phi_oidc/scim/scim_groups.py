@@ -14,7 +14,7 @@ from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.request_context import use_origin
 from .memberships import sync_group_roles
 from .models import SCIMGroup, SCIMMembership, SCIMUser
-from .users import ClientRequest, SCIMRefused, build_comparison_key, list_users, parse_id, validate_text
+from .scim_users import ClientRequest, SCIMRefused, build_comparison_key, list_users, parse_id, validate_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,5 +149,5 @@ def _sync_members(members: Collection[uuid.UUID], request: ClientRequest) -> Non
 
 
 def _record(row: SCIMGroup, change: str, request: ClientRequest, *, added: int = 0, removed: int = 0) -> None:
-    detail = {"change": change, "added": added, "removed": removed}
+    detail = {"change": change, "members_added": added, "members_removed": removed}
     enqueue_many([request.build_event(Action.SCIM_GROUP_CHANGED, resource=f"SCIMGroup/{row.pk}", detail=detail)])

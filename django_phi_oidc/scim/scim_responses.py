@@ -8,11 +8,11 @@ from django.db import DatabaseError, InterfaceError
 from pydantic import ValidationError
 from scim2_models import BaseModel, Context, Error, ResponseParameters, SCIMException
 
-from ..errors import AuditUnavailable, KeyRingError, SubjectKeyMissing
-from .users import SCIMRefused
+from ..errors import AuditUnavailable, KeyRingError, SubjectAltered, SubjectKeyMissing
+from .scim_users import SCIMRefused
 
 UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
-    *(DatabaseError, InterfaceError, KeyRingError, SubjectKeyMissing, AuditUnavailable),
+    *(DatabaseError, InterfaceError, KeyRingError, SubjectKeyMissing, SubjectAltered, AuditUnavailable),
 )
 """Faults of this server or its databases: nothing has changed, and the client may repeat the request."""
 REFUSALS: tuple[type[Exception], ...] = (SCIMException, ValidationError, SCIMRefused)
@@ -54,10 +54,10 @@ def build_refusal(error: Exception) -> SCIMResponse:
     """Return the error response of one of REFUSALS."""
     if isinstance(error, SCIMRefused):
         return build_error(error.status, str(error), error.scim_type)
+    first = Error()
     if isinstance(error, ValidationError):
         first = Error.from_validation_errors(_list_errors(error))[0]
-    else:
-        assert isinstance(error, SCIMException)
+    elif isinstance(error, SCIMException):
         first = error.to_error()
     return build_error(first.status or 400, first.detail or "", first.scim_type or "")
 

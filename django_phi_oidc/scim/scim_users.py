@@ -305,5 +305,3 @@ def build_users_page(rows: Sequence[SCIMUser]) -> dict[uuid.UUID, list[SCIMGroup
     for membership in memberships.order_by("group__display_name_key"):
         groups.setdefault(membership.member_id, []).append(membership.group)
     return groups
-
-
