@@ -121,7 +121,7 @@ ACTION_EXPLANATIONS: Mapping[str, str] = {
     Action.SCIM_USER_CHANGED: _("A SCIM client of the provider changed attributes of a user."),
     Action.SCIM_USER_DISABLED: _("A SCIM client disabled an account: its sessions ended and its tokens are revoked."),
     Action.SCIM_USER_ENABLED: _("A SCIM client enabled an account that it had disabled."),
-    Action.SCIM_USER_DELETED: _("A SCIM client deleted a user. The account is disabled and stays."),
+    Action.SCIM_USER_DELETED: _("A SCIM client deleted a user, whose account is disabled and stays."),
     Action.SCIM_GROUP_CHANGED: _("A SCIM client created, changed or deleted a group."),
     Action.SCIM_CLIENT_CHANGED: _("A SCIM client was created or revoked, or got a new token."),
     Action.SCIM_REFUSED: _("A request of a SCIM client was not accepted."),

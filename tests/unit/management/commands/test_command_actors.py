@@ -187,7 +187,7 @@ READING: dict[str, Callable[[Case], list[Any]]] = {
     ],
     "audit grants": lambda case: ["portal"],
     "audit verify": lambda case: ["--copy", case.write_file("copy", "")],
-    "scim list": lambda case: [],
+    "scim list": after(Case.create_scim_client),
     "configuration show": lambda case: [],
     "delivery status": lambda case: [],
     "doctor": lambda case: ["default"],

@@ -47,7 +47,7 @@ DJANGO_OPTIONS = {option for action in PARSER._actions for option in action.opti
 IMPERATIVES = {
     *("Attack", "Check", "Continue", "Create", "Deliver", "Delete", "Encrypt", "End", "Erase", "Explain", "Export"),
     *("Generate", "Give", "Keep", "Link", "List", "Move", "Operate", "Place", "Print", "Recompute", "Record"),
-    *("Register", "Retry", "Seal", "Show", "Test", "Verify", "Withdraw", "Write"),
+    *("Register", "Retry", "Revoke", "Seal", "Show", "Test", "Verify", "Withdraw", "Write"),
 }
 
 
@@ -184,7 +184,18 @@ KEEPING = {
     *("audit archive", "audit check-export", "audit check-proof", "audit checkpoint", "audit consistency"),
     *("audit drain", "audit export", "audit grants", "audit prove", "audit repair", "audit resume", "audit seal"),
     "audit verify",
-    *("evidence", "evidence verify", "hold list", "hold place", "init", "scim create", "scim list", "keys generate", "keys rotate", "keys status"),
+    *(
+        "evidence",
+        "evidence verify",
+        "hold list",
+        "hold place",
+        "init",
+        "scim create",
+        "scim list",
+        "keys generate",
+        "keys rotate",
+        "keys status",
+    ),
     *("migrate-from allauth", "migrate-from mozilla"),
     *("register", "roles explain", "sessions list", "subject accounting", "subject export", "subject list"),
 }
