@@ -107,6 +107,8 @@ operational_retention: Callable[[], timedelta] = partial(_read, "OPERATIONAL_RET
 activation_lifetime: Callable[[], timedelta] = partial(_read, "ACTIVATION_LIFETIME")
 should_clear_all_cookies: Callable[[], bool] = partial(_read, "CLEAR_ALL_COOKIES")
 should_keep_offline_tokens: Callable[[], bool] = partial(_read, "KEEP_OFFLINE")
+third_party_login: Callable[[], tuple[str, ...]] = partial(_read, "THIRD_PARTY_LOGIN")
+"""Return the names of the providers with which another site may start a sign-in."""
 admin_assurance: Callable[[], AdminAssuranceDeclaration] = partial(_read, "ADMIN_ASSURANCE")
 break_glass_accounts: Callable[[], tuple[str, ...]] = partial(_read, "BREAK_GLASS_ACCOUNTS")
 """Return the user names of the local accounts."""

@@ -19,6 +19,7 @@ from .login.break_glass import BreakGlassLoginView
 from .login.client_metadata import ClientKeysView, EntityConfigurationView, SectorIdentifierView
 from .login.redirect_url import SignedInView
 from .login.step_up import StepUpView
+from .login.third_party import InitiateLoginView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
 from .metrics.health import HealthView
 from .sessions.backchannel_logout import BackchannelLogoutView
@@ -28,6 +29,7 @@ from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
     path("callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
+    path("initiate/", InitiateLoginView.as_view(), name="oidc_initiate_login"),
     path("signed-in/", SignedInView.as_view(), name="oidc_signed_in"),
     path("activate/", ActivationView.as_view(), name="oidc_activate"),
     path("step-up/", StepUpView.as_view(), name="oidc_step_up"),

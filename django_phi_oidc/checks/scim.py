@@ -1,4 +1,4 @@
-"""System checks of `SCIM`."""
+"""System checks of `SCIM` and `THIRD_PARTY_LOGIN`."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -9,6 +9,15 @@ from django.core.checks import Tags
 from .. import conf
 from ..config.scim import list_mixed_roles, list_scim_faults
 from ._messages import Messages, error, register_check, warning
+
+
+@register_check(Tags.security)
+def check_third_party_login(**kwargs: Any) -> Messages:
+    """E142: a provider that is not declared."""
+    for name in conf.third_party_login():
+        if name not in conf.providers():
+            hint = f"Its providers are: {', '.join(conf.providers())}."
+            yield error(142, f"PHI_OIDC['THIRD_PARTY_LOGIN']: there is no provider {name!r}.", hint)
 
 
 @register_check(Tags.security)

@@ -186,6 +186,9 @@ class Options:
     """A logout makes the browser delete every cookie of the registered domain, also of other applications."""
     KEEP_OFFLINE: bool = False
     """A back-channel logout does not revoke refresh tokens of `offline_access`."""
+    THIRD_PARTY_LOGIN: Annotated[tuple[str, ...], partial(parse_strings, items="names of providers")] = ()
+    """List of providers: another site, such as the start page of a hospital, may start a sign-in with them at
+    [`oidc/initiate/`](../how-to/third-party-login.md)."""
     BREAK_GLASS_ACCOUNTS: Annotated[tuple[str, ...], _parse_user_names] = ()
     """List of the user names of [local accounts](../how-to/local-accounts.md), which may sign in with a password while
     the provider is unavailable. One for each person."""

@@ -994,7 +994,7 @@ ELSEWHERE = {
     "E040": "audit/test_triggers.py",
     **dict.fromkeys(("E106", "W106"), "checks/test_client_certificates.py"),
     **dict.fromkeys(("E131", "E132", "E133", "W131"), "checks/test_federation.py"),
-    **dict.fromkeys(("E140", "E141", "W140"), "checks/test_scim.py"),
+    **dict.fromkeys(("E140", "E141", "E142", "W140"), "checks/test_scim.py"),
     "W046": "checks/test_logout.py",
     **dict.fromkeys(("E037", "W037"), "checks/test_redirects.py"),
 }

@@ -29,6 +29,8 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a role by a group": ({"SCIM": EXTENSION, "ROLES": {"default": [GROUP_RULE]}}, set()),
     "a role by a group and a claim": ({"SCIM": EXTENSION, "ROLES": {"default": [GROUP_RULE, CLAIM_RULE]}}, {"W140"}),
     "a role by a group without SCIM": ({"ROLES": {"default": [GROUP_RULE]}}, {"E025"}),
+    "a site may start sign-ins": ({"THIRD_PARTY_LOGIN": ["default"]}, set()),
+    "a site may start sign-ins with an unknown provider": ({"THIRD_PARTY_LOGIN": ["nowhere"]}, {"E142"}),
     "a path in the groups": ({"SCIM": EXTENSION, "ROLES": {"default": [{**GROUP_RULE, "path": ["x"]}]}}, {"E025"}),
 }
 
@@ -40,7 +42,7 @@ def find_ids() -> set[str]:
 @pytest.mark.parametrize(("options", "expected"), CASES.values(), ids=CASES)
 def test_declarations(options: dict[str, Any], expected: set[str]) -> None:
     with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **options)):
-        assert find_ids() & {"E025", "E140", "E141", "W140"} == expected
+        assert find_ids() & {"E025", "E140", "E141", "E142", "W140"} == expected
 
 
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
