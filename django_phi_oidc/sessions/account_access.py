@@ -5,6 +5,7 @@ provider and the message broker may be unavailable.
 """
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,13 @@ from ..subjects.models import ActivationCode
 from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession
 from .tasks import revoke_after_commit
+
+_account_without_access: ContextVar[Any] = ContextVar("django_phi_oidc.sessions.account_access", default=None)
+
+
+def has_lost_access(user_pk: Any) -> bool:
+    """Return whether `disable_account` saves this account now, after it has ended its access: receivers need not."""
+    return user_pk is not None and bool(_account_without_access.get() == user_pk)
 
 
 def end_access(
@@ -68,8 +76,11 @@ def disable_account(
         was_active = bool(user.is_active)
         if was_active:
             user.is_active = False
-            # Its receivers record the change, and find no session and no claim any more.
-            user.save(update_fields=["is_active"])
+            token = _account_without_access.set(user_pk)
+            try:
+                user.save(update_fields=["is_active"])
+            finally:
+                _account_without_access.reset(token)
     return was_active
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+import django_phi_oidc.urls  # noqa: F401 -- now, while SCIM is not declared: other tests see it without
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.config.scim import SUBJECT_SCHEMA
