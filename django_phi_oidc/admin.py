@@ -18,6 +18,7 @@ from .officer_admin.reference_views import install_reference_page
 from .officer_admin.session_end_admin import SessionEndJobAdmin as SessionEndJobAdmin
 from .officer_admin.site import install_dashboard
 from .officer_admin.trail_jobs import TrailJobAdmin as TrailJobAdmin
+from .scim.admin import SCIMClientAdmin as SCIMClientAdmin
 from .sessions.admin import OIDCSessionAdmin as OIDCSessionAdmin
 from .sessions.admin import PendingRevocationAdmin as PendingRevocationAdmin
 from .siem.admin import SinkCursorAdmin as SinkCursorAdmin

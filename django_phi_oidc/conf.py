@@ -33,6 +33,7 @@ from .config.emergency import EmergencyDeclaration
 from .config.options import Network as Network  # noqa: PLC0414 -- the type of trusted_proxies()
 from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
+from .config.scim import SCIMDeclaration
 from .config.sinks import SinkDeclaration
 from .config.witnesses import WitnessDeclaration
 from .errors import Code, DeclarationInvalid
@@ -85,6 +86,8 @@ roles: Callable[[], Mapping[str, tuple[RoleRule, ...]]] = partial(_read, "ROLES"
 """Return the rules from claims to roles, by the name of the provider."""
 apis: Callable[[], Mapping[str, APIDeclaration]] = partial(_read, "API")
 """Return which access tokens the portal's own APIs accept, by the name of the provider."""
+scim: Callable[[], Mapping[str, SCIMDeclaration]] = partial(_read, "SCIM")
+"""Return how clients of a provider provision accounts, by its name; empty: SCIM is off."""
 trusted_proxies: Callable[[], tuple[Network, ...]] = partial(_read, "TRUSTED_PROXIES")
 sector_origins: Callable[[], tuple[str, ...]] = partial(_read, "SECTOR_ORIGINS")
 """Return the origins of this sector in addition to that of the request."""
@@ -107,6 +110,8 @@ operational_retention: Callable[[], timedelta] = partial(_read, "OPERATIONAL_RET
 activation_lifetime: Callable[[], timedelta] = partial(_read, "ACTIVATION_LIFETIME")
 should_clear_all_cookies: Callable[[], bool] = partial(_read, "CLEAR_ALL_COOKIES")
 should_keep_offline_tokens: Callable[[], bool] = partial(_read, "KEEP_OFFLINE")
+third_party_login: Callable[[], tuple[str, ...]] = partial(_read, "THIRD_PARTY_LOGIN")
+"""Return the names of the providers with which another site may start a sign-in."""
 admin_assurance: Callable[[], AdminAssuranceDeclaration] = partial(_read, "ADMIN_ASSURANCE")
 break_glass_accounts: Callable[[], tuple[str, ...]] = partial(_read, "BREAK_GLASS_ACCOUNTS")
 """Return the user names of the local accounts."""

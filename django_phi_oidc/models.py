@@ -25,6 +25,11 @@ from .claims.models import StoredClaim as StoredClaim
 from .individual_rights.models import AccountingCopy as AccountingCopy
 from .officer_admin.models import HourlyCount as HourlyCount
 from .replay.models import UsedIdentifier as UsedIdentifier
+from .scim.models import SCIMClient as SCIMClient
+from .scim.models import SCIMGroup as SCIMGroup
+from .scim.models import SCIMMembership as SCIMMembership
+from .scim.models import SCIMToken as SCIMToken
+from .scim.models import SCIMUser as SCIMUser
 from .sessions.models import OIDCSession as OIDCSession
 from .sessions.models import PendingRevocation as PendingRevocation
 from .sessions.models import SessionEndJob as SessionEndJob

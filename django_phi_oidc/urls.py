@@ -1,7 +1,10 @@
 """URLs, with the names of mozilla-django-oidc, so that its templates keep working."""
 
-from django.urls import path
+from contextlib import suppress
 
+from django.urls import include, path
+
+from . import conf
 from ._internal.view_decorators import public_view
 from .access.emergency.views import EmergencyCloseView, EmergencyView
 from .individual_rights.account_views import (
@@ -16,6 +19,7 @@ from .login.break_glass import BreakGlassLoginView
 from .login.client_metadata import ClientKeysView, EntityConfigurationView, SectorIdentifierView
 from .login.redirect_url import SignedInView
 from .login.step_up import StepUpView
+from .login.third_party import InitiateLoginView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
 from .metrics.health import HealthView
 from .sessions.backchannel_logout import BackchannelLogoutView
@@ -26,6 +30,7 @@ from .shared_signals.views import EventPushView
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
     path("callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
+    path("initiate/", InitiateLoginView.as_view(), name="oidc_initiate_login"),
     path("signed-in/", SignedInView.as_view(), name="oidc_signed_in"),
     path("activate/", ActivationView.as_view(), name="oidc_activate"),
     path("step-up/", StepUpView.as_view(), name="oidc_step_up"),
@@ -51,3 +56,8 @@ urlpatterns = [
     path("<str:provider>/callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
     path("<str:provider>/logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
 ]
+
+# Only if it is declared: this imports scim2-models. A mistake in the setting is reported by a system check.
+with suppress(conf.SettingInvalid):
+    if conf.scim():
+        urlpatterns.insert(0, path("scim/v2/", include("django_phi_oidc.scim.routes")))

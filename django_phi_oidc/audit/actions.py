@@ -57,6 +57,14 @@ class Action(StrEnum):
     ALERT_UNMUTED = "alert.unmuted"
     DELIVERY_REQUESTED = "delivery.requested"
     CONFIGURATION_CHANGED = "configuration.changed"
+    SCIM_USER_CREATED = "scim.user_created"
+    SCIM_USER_CHANGED = "scim.user_changed"
+    SCIM_USER_DISABLED = "scim.user_disabled"
+    SCIM_USER_ENABLED = "scim.user_enabled"
+    SCIM_USER_DELETED = "scim.user_deleted"
+    SCIM_GROUP_CHANGED = "scim.group_changed"
+    SCIM_CLIENT_CHANGED = "scim.client_changed"
+    SCIM_REFUSED = "scim.refused"
 
 
 DETAIL_KEYS: Mapping[str, frozenset[str]] = {
@@ -116,6 +124,14 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.CONFIGURATION_CHANGED: frozenset(
         {"digest", "previous", "options", "warnings_added", "warnings_removed", "silenced"}
     ),
+    Action.SCIM_USER_CREATED: frozenset({"active"}),
+    Action.SCIM_USER_CHANGED: frozenset({"attributes"}),
+    Action.SCIM_USER_DISABLED: frozenset(),
+    Action.SCIM_USER_ENABLED: frozenset(),
+    Action.SCIM_USER_DELETED: frozenset(),
+    Action.SCIM_GROUP_CHANGED: frozenset({"change", "members_added", "members_removed"}),
+    Action.SCIM_CLIENT_CHANGED: frozenset({"change"}),
+    Action.SCIM_REFUSED: frozenset({"count"}),
 }
 """The allowed keys of `detail` for each action. `sanitized` and `signed_late` are only set by this package."""
 WITHDRAWAL_ACTIONS = frozenset(
@@ -123,6 +139,7 @@ WITHDRAWAL_ACTIONS = frozenset(
         *(Action.LOGOUT_COMPLETED, Action.LOGOUT_RECEIVED, Action.SESSION_ENDED, Action.SESSION_END_REQUESTED),
         *(Action.TOKEN_REVOKED, Action.TOKEN_REVOCATION_FAILED),
         *(Action.CLAIM_SCRUBBED, Action.SUBJECT_UNLINKED, Action.ACTIVATION_REVOKED),
+        *(Action.SCIM_USER_DISABLED, Action.SCIM_USER_DELETED),
         *(Action.EMERGENCY_CLOSED, Action.EMERGENCY_EXPIRED, Action.ALERT_RAISED),
     }
 )
@@ -146,15 +163,8 @@ RESERVED_PREFIXES = frozenset(
 """Prefixes that host projects may not register, for present and future actions of this package."""
 UNKEYED_RESOURCE_TYPES = frozenset(
     {
-        "AlertMute",
-        "AuditCheckpoint",
-        "AuditEvent",
-        "Configuration",
-        "SecurityAlert",
-        "Sink",
-        "TrailJob",
-        "Witness",
-        "group",
+        *("AlertMute", "AuditCheckpoint", "AuditEvent", "Configuration", "SCIMClient", "SCIMGroup", "SecurityAlert"),
+        *("Sink", "TrailJob", "Witness", "group"),
     }
 )
 """Resource types of this package: their ids do not identify a person, so keyed ids leave them readable."""

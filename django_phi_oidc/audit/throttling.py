@@ -30,6 +30,8 @@ FLUSH_DELAY = timedelta(seconds=10)
 _MINUTE = timedelta(minutes=1)
 API_REASON_PREFIX = "api:"
 """Prefix of reasons of refused API calls: the same reasons exist for sign-ins, and are counted separately."""
+SCIM_REASON_PREFIX = "scim_"
+"""Prefix of reasons of refused requests of SCIM clients."""
 _ATTEMPT_REASON_PREFIX = "try:"
 """Prefix of rows that count attempts and not refusals: deleted after their minute, without an event."""
 _LOGOUT_REASONS = (Code.LOGOUT_TOKEN_INVALID, Code.LOGOUT_TOKEN_REPLAYED)
@@ -85,7 +87,8 @@ def flush_refusal_counts(*, now: datetime) -> int:
     """Write events for the counted refusals of each minute that is over, and return the number of these refusals.
 
     Writes one `login.refused` (`logout.refused` for logout tokens, `signal.refused` for security events, `api.refused`
-    for access tokens, `activation.refused` for activation codes) per reason and address, with their number, and one
+    for access tokens, `activation.refused` for activation codes, `scim.refused`) per reason and address, with their
+    number, and one
     `alert.raised` per reason. Their time is the end of the minute. A minute is one transaction that deletes its counts,
     so killing, repeating and concurrent runs neither lose nor duplicate a count.
     Raises: KeyMissing, DatabaseError; minutes that were not flushed stay for the next run.
@@ -134,6 +137,8 @@ def _flush_minute(minute: datetime) -> int:
 def _get_action(reason: str) -> Action:
     if reason.startswith(API_REASON_PREFIX):
         return Action.API_REFUSED
+    if reason.startswith(SCIM_REASON_PREFIX):
+        return Action.SCIM_REFUSED
     if reason == Code.ACTIVATION_REFUSED:
         return Action.ACTIVATION_REFUSED
     if reason == Code.SET_INVALID:

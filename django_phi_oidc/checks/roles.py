@@ -19,7 +19,8 @@ from ._messages import Messages, error, register_check, warning
 def check_role_rules(**kwargs: Any) -> Messages:
     """E025: rules that can't work; W024: providers that manage the same role."""
     rules, providers, claims = conf.roles(), conf.providers(), conf.claims()
-    faults = list(list_role_rule_faults(rules, providers=providers, claims=claims, protocol_claims=PROTOCOL_CLAIMS))
+    known: dict[str, Any] = {"providers": providers, "claims": claims, "protocol_claims": PROTOCOL_CLAIMS}
+    faults = list(list_role_rule_faults(rules, **known, scim_providers=conf.scim()))
     roles = {role for own in rules.values() for role in get_managed_roles(own)}
     required = {"groups" if role.kind == "group" else role.name for role in roles}
     if any(rule.flags for own in rules.values() for rule in own):

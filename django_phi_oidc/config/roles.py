@@ -10,6 +10,8 @@ from .claims import ClaimDeclaration
 
 AccountFlag = Literal["is_staff", "is_superuser"]
 ACCOUNT_FLAGS: tuple[AccountFlag, ...] = get_args(AccountFlag)
+SCIM_GROUPS_CLAIM = "scim_groups"
+"""In rules, the names of the groups in which SCIM clients have put the person. No claim of the provider."""
 MAX_GROUP_NAME_LENGTH = 150
 """Characters of a Django group's name."""
 
@@ -36,7 +38,8 @@ class RoleRule:
     """A user who has one of these values in that claim gets these roles."""
 
     claim: Annotated[str, parse_nonempty]
-    """The name of a claim in `CLAIMS`, usually with the retention None."""
+    """The name of a claim in `CLAIMS`, usually with the retention None; or `scim_groups`, the names of the person's
+    [SCIM groups](../how-to/joiners-movers-leavers.md#groups-and-roles)."""
     values: Annotated[tuple[str | int, ...], _parse_values]
     """List of strings, integers, True, False: the claim's value, or an item of its list, must equal one of them exactly
     (a string is no number, and True is not 1)."""
@@ -89,13 +92,17 @@ def list_role_rule_faults(
     providers: Collection[str],
     claims: Mapping[str, ClaimDeclaration],
     protocol_claims: Collection[str],
+    scim_providers: Collection[str] = (),
 ) -> Iterator[str]:
     """Yield why a rule could never match. protocol_claims: claims about the token, which sign-ins drop."""
     for unknown in sorted(rules.keys() - set(providers)):
         yield f"ROLES[{unknown!r}]: there is no such provider."
     for provider, rule in ((provider, rule) for provider, own in rules.items() for rule in own):
         claim, subject = claims.get(rule.claim), f"ROLES[{provider!r}]: the claim {rule.claim!r}"
-        if rule.claim in protocol_claims:
+        if rule.claim == SCIM_GROUPS_CLAIM:
+            if provider not in scim_providers or rule.path:
+                yield f"{subject} needs the provider in SCIM, and no path."
+        elif rule.claim in protocol_claims:
             yield f"{subject} is about the token and can't give a role."
         elif claim is None:
             yield f"{subject} is not declared in CLAIMS, so sign-ins drop it."

@@ -16,6 +16,7 @@ from ..audit.outbox import enqueue_many
 from ..claims.legal_holds import is_on_legal_hold
 from ..claims.models import StoredClaim
 from ..errors import HeldForLegalReasons
+from ..scim.models import SCIMUser
 from ..sessions.models import OIDCSession
 from ..subjects.invitations import revoke_activation_codes
 from ..subjects.models import AccountNotice, ActivationCode, KnownDevice, PairwiseIdentifier, PairwiseSubject
@@ -100,6 +101,8 @@ def _erase_account_data(user: AbstractBaseUser, *, origin: Origin, now: datetime
     if PairwiseSubject.objects.filter(user=user.pk).exists():
         return 0, 0, 0
     KnownDevice.objects.filter(user=user.pk).delete()
+    # Its client finds no user any more, and may create one for a new account.
+    SCIMUser.objects.filter(user=user.pk).delete()
     codes = ActivationCode.objects.filter(user=user.pk)
     # Valid codes are revoked first: otherwise the person could redeem one and be linked again.
     revoke_activation_codes(codes, reason="erased", origin=origin, now=now)

@@ -28,6 +28,8 @@ from ..config.claims import ClaimDeclaration
 from ..crypto import keyring
 from ..errors import KeyRingError, RevealRefused
 from ..oidc.jose import parse_compact_jws
+from ..scim.memberships import list_group_names
+from ..scim.models import SCIMUser
 from ..sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from ..subjects.models import AccountNotice, ActivationCode, KnownDevice, PairwiseIdentifier, PairwiseSubject
 from .models import AccountingCopy
@@ -167,6 +169,14 @@ def _serialize_account_data(user: AbstractBaseUser) -> dict[str, Any]:
         "recipient_names": [
             {"since": _format_datetime(since), "name": recipient.name, "roles": list(recipient.roles)}
             for since, recipient in list_stored_names(user)
+        ],
+        "provisioned": [
+            {
+                **_serialize(row, "provider", "user_name", "active", "created_at", "changed_at", "deleted_at"),
+                **_serialize(row, optional=("external_id",)),
+                "groups": list_group_names(user.pk, provider=row.provider),
+            }
+            for row in SCIMUser.objects.filter(user=user.pk)
         ],
         "accountings": [_serialize(copy, "first_given_at", "last_given_at", "count", "sha256") for copy in copies],
     }

@@ -46,11 +46,15 @@ def is_login_prompt_requested(request: HttpRequest) -> bool:
 
 
 def parse_next_url(request: HttpRequest) -> str:
-    """Return `next`, encoded for a header; empty when it is on another host, relative or too long.
+    """Return `next` as `parse_local_url` does."""
+    return parse_local_url(request, request.GET.get("next", ""))
+
+
+def parse_local_url(request: HttpRequest, url: str) -> str:
+    """Return the URL, encoded for a header; empty when it is on another host, relative or too long.
 
     A relative reference, such as `?page=2`, would lead from the callback URL to itself.
     """
-    url = request.GET.get("next", "")
     safe = url_has_allowed_host_and_scheme(url, allowed_hosts={request.get_host()}, require_https=request.is_secure())
     encoded = iri_to_uri(url) if safe else ""
     parts = urlsplit(encoded)

@@ -42,6 +42,7 @@ from ..config.providers import ProviderDeclaration
 from ..crypto import keyring
 from ..errors import AccountError, Code, NotProvisioned
 from ..oidc.token import ReceivedToken
+from ..scim.memberships import get_group_claims
 from ..sessions.activity import TIMES_KEY, create_times_entry
 from ..sessions.foreign_sessions import queue_foreign_tokens
 from ..sessions.kept_id_token import reduce_id_token
@@ -149,7 +150,7 @@ class _NewSession:
             sync_roles(
                 self.user,
                 rules=rules,
-                claims=self.result.claims,
+                claims={**self.result.claims, **get_group_claims(self.user.pk, provider=self.provider.name)},
                 provider=self.provider.name,
                 subject=str(self.subject.uuid),
                 origin=origin._replace(actor=str(self.user.pk), session=str(self.session_id)),

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("django_phi_oidc", "0015_witnesses")]
+    dependencies = [("django_phi_oidc", "0012_witnesses")]
 
     operations = [
         migrations.AlterField(

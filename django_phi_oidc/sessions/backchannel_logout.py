@@ -147,8 +147,8 @@ def end_matching_sessions(condition: Q, reason: EndReason, **options: Any) -> li
     ]
 
 
-class ProviderLogoutView(View):
-    """Base of the logout views that the provider calls. The browser's Django session is neither read nor changed."""
+class SessionlessView(View):
+    """Base of the views that other systems call. The Django session of a browser is neither read nor changed."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
@@ -162,7 +162,7 @@ class ProviderLogoutView(View):
 
 
 @method_decorator([public_view, csrf_exempt, sensitive_post_parameters(), sensitive_variables()], name="dispatch")
-class BackchannelLogoutView(ProviderLogoutView):
+class BackchannelLogoutView(SessionlessView):
     """Accept a logout token from the provider and end its sessions before responding.
 
     200: the sessions ended, or there were none. 400: the token is refused for good. 503: the token could not be

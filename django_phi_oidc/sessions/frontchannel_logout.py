@@ -23,7 +23,7 @@ from ..provider.registry import get_provider
 from .backchannel_logout import (
     PROVIDER_CALL_SECONDS,
     SERVER_ERRORS,
-    ProviderLogoutView,
+    SessionlessView,
     end_matching_sessions,
     get_request_origin,
     log_fault,
@@ -45,7 +45,7 @@ def end_sessions_of_sid(sid: str, *, issuer: str, origin: Origin, now: datetime)
 
 
 @method_decorator([public_view, sensitive_variables()], name="dispatch")
-class FrontchannelLogoutView(ProviderLogoutView):
+class FrontchannelLogoutView(SessionlessView):
     """End the sessions with the `sid` of the request. The response does not show if there were any."""
 
     http_method_names = ("get",)

@@ -23,6 +23,7 @@ from ..claims.retention import lock_subjects_of_users, scrub_inactive_users, scr
 from ..errors import HeldForLegalReasons
 from ..subjects.models import NoticeKind, PairwiseSubject
 from ..subjects.notices import find_provider_name, write_address_notice, write_notice
+from .account_access import has_lost_access
 from .activity import TIMES_KEY, create_times_entry
 from .foreign_sessions import queue_foreign_tokens
 from .lifecycle import end_sessions
@@ -97,6 +98,8 @@ def _lock_subjects_before_account(account: Model, update_fields: Collection[str]
     In autocommit, without a flag among the fields, the account's row is not locked any more when the sessions end.
     """
     is_change = _is_deactivation(account, update_fields) or _is_password_change(account)
+    if has_lost_access(account.pk):
+        return
     if is_change and account.pk is not None and transaction.get_connection().in_atomic_block:
         lock_subjects_of_users([account.pk])
 
@@ -125,7 +128,7 @@ def end_sessions_on_account_change(
     *, instance: Model, created: bool, update_fields: Collection[str] | None = None, **kwargs: Any
 ) -> None:
     """End the sessions, and erase all claims, of a deactivated account; end those of one with a new password."""
-    if created:
+    if created or has_lost_access(instance.pk):
         return
     if _has_new_password(instance):
         write_notice(instance, NoticeKind.PASSWORD_CHANGED, provider="", now=clock.now())

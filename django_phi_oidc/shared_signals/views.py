@@ -21,7 +21,7 @@ from ..oidc.security_event_token import address_security_event_token
 from ..sessions.backchannel_logout import (
     PROVIDER_CALL_SECONDS,
     RETRY_AFTER_SECONDS,
-    ProviderLogoutView,
+    SessionlessView,
     get_request_origin,
 )
 from ..sessions.tasks import retry_on_lost_connection, revoke_after_commit
@@ -32,7 +32,7 @@ MAX_BODY_BYTES = 64 * 1024
 
 
 @method_decorator([public_view, csrf_exempt, sensitive_variables()], name="dispatch")
-class EventPushView(ProviderLogoutView):
+class EventPushView(SessionlessView):
     """Accept a security event from a transmitter, and apply its effects before responding.
 
     202: the event is recorded and its effects are committed, now or by an earlier delivery. 400: it is refused for

@@ -128,6 +128,8 @@ PHI_OIDC = {
         "mail_to": env.items("PHI_EMERGENCY_MAIL_TO", "privacy@clinic.example"),
         **({"spool": spool} if (spool := emergency_spool()) else {}),
     },
+    # {"default": {"subject": "extension"}} needs the package scim2-models.
+    "SCIM": env.json("PHI_SCIM_JSON", {}),
     "SESSIONS": {
         "idle_timeout": timeout("PHI_IDLE_TIMEOUT", 15 * 60),
         "absolute_timeout": timeout("PHI_ABSOLUTE_TIMEOUT", 8 * 60 * 60),

@@ -34,6 +34,8 @@ from tests.benchmarks.growth import report as growth_report
 from tests.benchmarks.growth.work_times import measure_growth
 from tests.benchmarks.leak_guard import report as leak_guard_report
 from tests.benchmarks.leak_guard.middleware_cost import measure_leak_guard
+from tests.benchmarks.leavers import report as leavers_report
+from tests.benchmarks.leavers.latency import measure_leavers
 from tests.benchmarks.outage import report as outage_report
 from tests.benchmarks.outage.page_load import measure_outage
 from tests.benchmarks.sessions import report as sessions_report
@@ -61,6 +63,7 @@ PACKAGES = {
     "sign-in": ("django", "mozilla-django-oidc", "social-auth-app-django", "social-auth-core", "psycopg", "urllib3"),
     "sessions": ("django", "mozilla-django-oidc", "django-auditlog", "psycopg", "urllib3"),
     "sweep": ("django", "psycopg", "urllib3"),
+    "leavers": ("django", "psycopg", "scim2-models", "urllib3"),
     "claims": ("django", "psycopg"),
     "guard": ("django",),
     "sealing": ("django", "cryptography", "psycopg"),
@@ -125,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--claims", type=int, default=2_000_000, help="claims, half of them due; also a tenth of that")
     parser.add_argument("--sweep", type=int, default=20, help="seconds of each revocation sweep")
     parser.add_argument("--ended", type=int, default=78_000, help="sessions for the bulk end")
+    parser.add_argument("--provisioned", type=int, default=10_000, help="people for the leavers")
+    parser.add_argument("--leavers", type=int, default=1_000, help="people that leave, at each round trip")
     parser.add_argument("--texts", type=int, default=200_000, help="encrypted texts for the key rotation")
     parser.add_argument("--watched", type=int, default=100_000, help="events for the anomaly rules")
     parser.add_argument("--looked", type=int, default=2_000_000, help="events of the audit log for the pages")
@@ -197,6 +202,14 @@ def _sweep(url: str, options: Namespace) -> PartReport:
         log=_log,
     )
     return PartReport.create(sweep_report, results, "Revocation of tokens by sweeps, and ends of many sessions.")
+
+
+def _leavers(url: str, options: Namespace) -> PartReport:
+    results = measure_leavers(
+        url=url, people=options.provisioned, leavers=options.leavers, round_trips=(0.0, 0.02), log=_log
+    )
+    title = f"From `active: false` to the refused request and revoked tokens, {options.provisioned:,} people."
+    return PartReport.create(leavers_report, results, title)
 
 
 def _claims(url: str, options: Namespace) -> PartReport:
@@ -280,6 +293,7 @@ PARTS: Mapping[str, Callable[[str, Namespace], PartReport]] = {
     "sign-in": _sign_in,
     "sessions": _sessions,
     "sweep": _sweep,
+    "leavers": _leavers,
     "claims": _claims,
     "guard": _guard,
     "sealing": _sealing,

@@ -31,6 +31,7 @@ from django_phi_oidc.individual_rights.accounting_copies import store_copy
 from django_phi_oidc.individual_rights.models import AccountingCopy
 from django_phi_oidc.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.officer_admin.hourly_counts import update_counts
+from django_phi_oidc.scim.models import SCIMClient, SCIMToken
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, SessionEndJob
 from django_phi_oidc.sessions.sign_in_places import SignInPlace
 from django_phi_oidc.siem.models import SinkCursor
@@ -145,6 +146,7 @@ def open_hospital(sign_in: Callable[..., SignedIn]) -> Hospital:
         **_queue_revocations(hospital),
         **_hold(hospital),
         **_invite(hospital, users),
+        **_connect(),
         **_declare_emergencies(hospital),
         **_raise_alerts(hospital),
         **_ask_for_files(hospital),
@@ -348,6 +350,13 @@ def _hold(hospital: Hospital) -> dict[str, Any]:
     with transaction.atomic():
         store_copy(str(hospital.user("tomasz").pk), ["{}", "{}"], now=TODAY - 5 * DAY)
     return {"legalhold": hold.pk, "storedclaim": claim.pk, "accountingcopy": AccountingCopy.objects.get().pk}
+
+
+def _connect() -> dict[str, Any]:
+    client = SCIMClient.objects.create(name="directory", provider="default", created_at=TODAY - 40 * DAY)
+    times = {"created_at": TODAY - 40 * DAY, "expires_at": TODAY + 325 * DAY, "last_used_at": TODAY - 2 * MINUTE}
+    SCIMToken.objects.create(client=client, digest="0" * 64, **times)
+    return {"scimclient": client.pk}
 
 
 def _invite(hospital: Hospital, users: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ NOT_PAGES = {
     "oidc_entity_configuration": "JSON",
     "oidc_frontchannel_logout": "for providers",
     "oidc_health": "JSON",
+    "oidc_initiate_login": "a redirect to the sign-in",
     "oidc_jwks": "JSON",
     "oidc_logout": "POST only",
     "oidc_ssf_events": "for providers",

@@ -32,8 +32,7 @@ MIRRORED_NAMES = {
     *("admin", "decorators", "forms", "middleware", "models", "receivers", "tasks", "views", "phi_oidc"),
     # The pure declaration in config/, the check in checks/, the subcommand, and the feature that acts on it.
     *("admin_assurance", "apis", "claims", "configuration", "delivery", "emergency", "federation", "roles", "sinks"),
-    *("shared_signals", "tiles", "witnesses"),
-    "keys",
+    *("keys", "scim", "shared_signals", "tiles", "witnesses"),
     # The specification in oidc/, the client's use of it, and the mock provider's endpoint.
     *("authorization_request", "client_auth", "introspection", "registration", "revocation", "rp_initiated_logout"),
     *("event_streams", "token", "userinfo"),

@@ -60,6 +60,14 @@ ACTION_LABELS: Mapping[str, str] = {
     Action.ALERT_UNMUTED: _("Mute of security alerts ended"),
     Action.DELIVERY_REQUESTED: _("Delivery of the audit log requested"),
     Action.CONFIGURATION_CHANGED: _("Configuration changed"),
+    Action.SCIM_USER_CREATED: _("User created by SCIM"),
+    Action.SCIM_USER_CHANGED: _("User changed by SCIM"),
+    Action.SCIM_USER_DISABLED: _("User disabled by SCIM"),
+    Action.SCIM_USER_ENABLED: _("User enabled by SCIM"),
+    Action.SCIM_USER_DELETED: _("User deleted by SCIM"),
+    Action.SCIM_GROUP_CHANGED: _("Group changed by SCIM"),
+    Action.SCIM_CLIENT_CHANGED: _("SCIM client changed"),
+    Action.SCIM_REFUSED: _("SCIM request refused"),
 }
 
 ACTION_EXPLANATIONS: Mapping[str, str] = {
@@ -115,4 +123,12 @@ ACTION_EXPLANATIONS: Mapping[str, str] = {
     Action.ALERT_UNMUTED: _("Alerts of this kind are sent again."),
     Action.DELIVERY_REQUESTED: _("A user requested the delivery of waiting events to a collector."),
     Action.CONFIGURATION_CHANGED: _("The settings of a server differ from those it had before."),
+    Action.SCIM_USER_CREATED: _("A SCIM client of the provider created a user, with a new account or a known one."),
+    Action.SCIM_USER_CHANGED: _("A SCIM client of the provider changed attributes of a user."),
+    Action.SCIM_USER_DISABLED: _("A SCIM client disabled an account: its sessions ended and its tokens are revoked."),
+    Action.SCIM_USER_ENABLED: _("A SCIM client enabled an account that it had disabled."),
+    Action.SCIM_USER_DELETED: _("A SCIM client deleted a user, whose account is disabled and stays."),
+    Action.SCIM_GROUP_CHANGED: _("A SCIM client created, changed or deleted a group."),
+    Action.SCIM_CLIENT_CHANGED: _("A SCIM client was created or revoked, or got a new token."),
+    Action.SCIM_REFUSED: _("A request of a SCIM client was not accepted."),
 }

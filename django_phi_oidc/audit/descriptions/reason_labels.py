@@ -219,6 +219,16 @@ _OPERATION_LABELS: Mapping[str, str] = {
     "key_in_use": _("the key is still needed"),
     "undecryptable": _("the stored data could not be decrypted"),
     "leak_blocked": _("the response contained secret data and was blocked"),
+    # Requests of SCIM clients
+    "scim_token_missing": _("the request has no token"),
+    "scim_token_malformed": _("the token has another form"),
+    "scim_token_unknown": _("the token is unknown"),
+    "scim_token_expired": _("the token has expired"),
+    "scim_token_revoked": _("the token or its client was revoked"),
+    "scim_provider_undeclared": _("the provider of the client is not declared for SCIM"),
+    "scim_foreign_resource": _("the user or group belongs to another provider"),
+    "scim_body_malformed": _("the body of the request can’t be read"),
+    "scim_body_too_large": _("the body of the request is too large"),
     # Deliveries
     "response_invalid": _("the answer of the receiver is not valid"),
     "file_unwritable": _("the file could not be written"),

@@ -109,6 +109,14 @@ ACTION_MAPPING: Mapping[str, AuditEventType] = {
     Action.ALERT_UNMUTED: AuditEventType(_SECURITY_ALERT, (), "U"),
     Action.DELIVERY_REQUESTED: AuditEventType(_LOG_USED, (), "U"),
     Action.CONFIGURATION_CHANGED: AuditEventType(_SECURITY_ALERT, (_SECURITY_CONFIGURATION,), "U"),
+    Action.SCIM_USER_CREATED: AuditEventType(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "C"),
+    Action.SCIM_USER_CHANGED: AuditEventType(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "U"),
+    Action.SCIM_USER_DISABLED: AuditEventType(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "U"),
+    Action.SCIM_USER_ENABLED: AuditEventType(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "U"),
+    Action.SCIM_USER_DELETED: AuditEventType(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "D"),
+    Action.SCIM_GROUP_CHANGED: AuditEventType(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "U"),
+    Action.SCIM_CLIENT_CHANGED: AuditEventType(_SECURITY_ALERT, (_SECURITY_CONFIGURATION,), "U"),
+    Action.SCIM_REFUSED: AuditEventType(_AUTHENTICATION, (), "E"),
 }
 _UNKNOWN_ACTION = AuditEventType(_coding(DCM, "110100", "Application Activity"), (), "E")
 """For actions of host projects."""

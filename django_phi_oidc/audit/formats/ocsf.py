@@ -78,6 +78,14 @@ ACTION_MAPPING: Mapping[str, tuple[int, tuple[int, str], str]] = {
     Action.ALERT_UNMUTED: (ENTITY_MANAGEMENT, _UPDATE, "AlertMute"),
     Action.DELIVERY_REQUESTED: (ENTITY_MANAGEMENT, _UPDATE, "Sink"),
     Action.CONFIGURATION_CHANGED: (ENTITY_MANAGEMENT, _UPDATE, "Configuration"),
+    Action.SCIM_USER_CREATED: (ENTITY_MANAGEMENT, _CREATE, "User"),
+    Action.SCIM_USER_CHANGED: (ENTITY_MANAGEMENT, _UPDATE, "User"),
+    Action.SCIM_USER_DISABLED: (ENTITY_MANAGEMENT, _UPDATE, "User"),
+    Action.SCIM_USER_ENABLED: (ENTITY_MANAGEMENT, _UPDATE, "User"),
+    Action.SCIM_USER_DELETED: (ENTITY_MANAGEMENT, _DELETE, "User"),
+    Action.SCIM_GROUP_CHANGED: (ENTITY_MANAGEMENT, _UPDATE, "Group"),
+    Action.SCIM_CLIENT_CHANGED: (ENTITY_MANAGEMENT, _UPDATE, "SCIMClient"),
+    Action.SCIM_REFUSED: (AUTHENTICATION, _OTHER, ""),
 }
 """For each action: the class, the activity, and the type of the entity."""
 _UNKNOWN_ACTION = (ENTITY_MANAGEMENT, _OTHER, "Resource")

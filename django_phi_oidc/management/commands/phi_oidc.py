@@ -29,6 +29,7 @@ from ..subcommands import (
     migrate_from,
     register,
     roles,
+    scim,
     scrub,
     sessions,
     signals,
@@ -39,7 +40,7 @@ from ..subcommands._output import Output
 
 _MODULES = (
     *(admin, attack, audit, configuration, delivery, doctor, evidence, groups, hold, init, keys, migrate_from),
-    *(register, roles, scrub, sessions, signals, subject),
+    *(register, roles, scim, scrub, sessions, signals, subject),
 )
 SUBCOMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in _MODULES}
 READING_COMMANDS = {
@@ -47,8 +48,8 @@ READING_COMMANDS = {
     *("audit attach", "audit check-proof", "audit checkpoint", "audit consistency", "audit grants"),
     *("audit partition", "audit repair", "audit tiles", "audit witnesses"),
     *("keys generate", "keys retire", "keys rotate", "keys status"),
-    *("configuration show", "delivery status", "evidence verify", "hold list", "sessions list", "subject list"),
-    "signals list",
+    *("configuration show", "delivery status", "evidence verify", "hold list", "scim list"),
+    *("sessions list", "signals list", "subject list"),
 }
 """Subcommands that record no event. All others are refused if there is no actor for their events."""
 READING_OPTIONS = {"audit verify": "copy", "groups": "check", "scrub": "report"}

@@ -67,6 +67,7 @@ if CONTENDER.startswith("phi_oidc"):
             "birthdate": {"purpose": "TREAT", "basis": "identity check at sign-in", "retention": "session"},
             "address": {"purpose": "HOPERAT", "basis": "letters to the patient", "retention": timedelta(days=1)},
         },
+        **({"SCIM": {"default": {"subject": "extension"}}} if os.environ.get("BENCH_SCIM") else {}),
         "KEYS": {
             "encryption": [key("bench encryption key")],
             "subject": [key("bench subject key")],

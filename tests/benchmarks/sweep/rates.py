@@ -73,7 +73,7 @@ def measure_sweep(
 
 def measure_workers(*, url: str, workers: int, round_trip: float, seconds: int) -> Rate:
     """Return the rate of that many workers that sweep at once, with more tokens than they can revoke."""
-    with _running(url, workers) as (running, control):
+    with running_jobs(url, workers) as (running, control):
         run = command_runner(running[0])
         run("migrate")
         run("queue", 1_000 * seconds)
@@ -94,7 +94,7 @@ def measure_workers(*, url: str, workers: int, round_trip: float, seconds: int) 
 
 def measure_end(*, url: str, command: str, sessions: int) -> Rate:
     """Return the rate of a command that ends so many sessions of one person, all of them."""
-    with _running(url, 1) as (running, _):
+    with running_jobs(url, 1) as (running, _):
         run = command_runner(running[0])
         run("migrate")
         run("sign_in", sessions)
@@ -106,7 +106,9 @@ def measure_end(*, url: str, command: str, sessions: int) -> Rate:
 
 
 @contextmanager
-def _running(url: str, workers: int) -> Iterator[tuple[list[subprocess.Popen[str]], str]]:
+def running_jobs(
+    url: str, workers: int, *, job: str = "tests.benchmarks.sweep.job", **further_environment: str
+) -> Iterator[tuple[list[subprocess.Popen[str]], str]]:
     """Run a provider and that many workers with one database; yield them, and the address to control the provider."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="phi-oidc-bench-")))
@@ -122,5 +124,6 @@ def _running(url: str, workers: int) -> Iterator[tuple[list[subprocess.Popen[str
             "BENCH_ISSUER": f"https://127.0.0.1:{for_portals}",
             "BENCH_CA_BUNDLE": authority.certificate_path,
         }
-        jobs = [stack.enter_context(process("tests.benchmarks.sweep.job", **environment)) for _ in range(workers)]
+        environment |= further_environment
+        jobs = [stack.enter_context(process(job, **environment)) for _ in range(workers)]
         yield jobs, f"127.0.0.1:{for_measuring}"

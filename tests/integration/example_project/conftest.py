@@ -35,8 +35,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @contextmanager
-def serving(var: Path) -> Iterator[Site]:
-    """Serve them for the duration of the block. var: the directory for their files."""
+def serving(var: Path, **variables: str) -> Iterator[Site]:
+    """Serve them for the duration of the block. var: the directory for their files. variables: of the portal."""
     portal = f"http://127.0.0.1:{services.find_free_port()}"
     provider = f"http://127.0.0.1:{services.find_free_port()}"
     environ = {
@@ -45,6 +45,7 @@ def serving(var: Path) -> Iterator[Site]:
         "PORTAL_VAR_DIR": str(var),
         "OIDC_ISSUER": provider,
         "PHI_CLAIMS_JSON": json.dumps(CLAIMS),
+        **variables,
     }
     with Processes(directory=ROOT, logs=var / "log", environ=environ) as processes:
         processes.run("migrate", "manage.py", "migrate")
@@ -53,7 +54,7 @@ def serving(var: Path) -> Iterator[Site]:
         processes.start("portal", "manage.py", "runserver", "--noreload", address)
         processes.wait_for_url("provider", f"{provider}/.well-known/openid-configuration")
         processes.wait_for_url("portal", f"{portal}/healthz")
-        yield Site(portal=portal, provider=provider, var=var)
+        yield Site(portal=portal, provider=provider, var=var, environ=environ)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,9 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from portal.demo.browser import Browser, Page
@@ -14,11 +14,12 @@ PASSWORDS = {name: f"{name}-demo" for name in ("amina", "jonas", "lena", "otto",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """The URLs of the portal and its provider, and the directory of their files."""
+    """The URLs of the portal and its provider, the directory of their files, and the environment of the portal."""
 
     portal: str
     provider: str
     var: Path
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def sign_in(self, browser: Browser, username: str = "amina", path: str = "/portal/") -> Page:
         """Open the page at path, sign in or step up at the provider, and return the resulting page."""

@@ -232,8 +232,8 @@ def test_export_executes_as_many_selects_for_three_subjects_as_for_one(
             export(person, *subjects)
         counts.append(len([query for query in asked if query["sql"].startswith("SELECT")]))
     # Suspensions, claims, holds, sessions, revocations, browsers, identifiers, invitations, emergencies, names,
-    # accountings and notices.
-    assert counts == [12, 12]
+    # SCIM users, accountings and notices.
+    assert counts == [13, 13]
 
 
 def test_g12_export_contains_notices_and_known_browsers(

@@ -39,6 +39,7 @@ from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.management.commands.phi_oidc import READING_COMMANDS, READING_OPTIONS, list_subcommands
 from django_phi_oidc.oidc.token import ReceivedToken
+from django_phi_oidc.scim.clients import create_client
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.sessions.token_revocation import queue_revocations
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
@@ -80,6 +81,11 @@ class Case:
     def place_hold(self) -> str:
         hold = place_hold(self.person.subject.uuid, reason="x", until=None, origin=Origin(actor="7"), now=LATER)
         return str(hold.pk)
+
+    def create_scim_client(self) -> str:
+        fields: Any = {"provider": "default", "lifetime": timedelta(days=1), "now": NOW}
+        create_client("hr", origin=Origin(actor="7"), **fields)
+        return "hr"
 
     def queue_unsigned_event(self) -> None:
         new_event = NewEvent(Action.SESSION_ENDED, Origin(actor="7"), NOW)
@@ -145,6 +151,9 @@ RECORDING: dict[str, Row] = {
     ),
     "audit seal": (after(Case.forge_event), {"alert.raised"}),
     "audit verify": (lambda case: [], {"audit.verified"}),
+    "scim create": (lambda case: ["pharmacy", "--provider", "default"], {"scim.client_changed"}),
+    "scim rotate": (lambda case: [case.create_scim_client()], {"scim.client_changed"}),
+    "scim revoke": (lambda case: [case.create_scim_client()], {"scim.client_changed"}),
     "delivery deliver": (after(Case.delete_sealed_event), {"alert.raised"}),
     "evidence": (lambda case: ["--output", case.folder / "evidence.json"], {"audit.exported"}),
     "configuration record": (lambda case: ["web"], {"configuration.changed"}),
@@ -188,6 +197,7 @@ READING: dict[str, Callable[[Case], list[Any]]] = {
     ],
     "audit grants": lambda case: ["portal"],
     "audit verify": lambda case: ["--copy", case.write_file("copy", "")],
+    "scim list": after(Case.create_scim_client),
     "configuration show": lambda case: [],
     "delivery status": lambda case: [],
     "doctor": lambda case: ["default"],
@@ -218,6 +228,7 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     options: dict[str, Any] = {
         "CLAIMS": DECLARED,
         "PROVIDERS": {"default": {**provider, "issuer": "http://127.0.0.1:1", "signals": {"delivery": "poll"}}},
+        "SCIM": {"default": {"subject": "extension"}},
         "KEYS": {"audit_signing": PEM},
         "AUDIT": {"sinks": {"file": {"type": "file", "path": tmp_path / "sink"}}},
     }

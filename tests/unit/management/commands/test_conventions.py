@@ -47,7 +47,7 @@ DJANGO_OPTIONS = {option for action in PARSER._actions for option in action.opti
 IMPERATIVES = {
     *("Ask", "Attack", "Check", "Continue", "Create", "Deliver", "Delete", "Encrypt", "End", "Erase", "Explain"),
     *("Export", "Generate", "Give", "Keep", "Link", "List", "Move", "Operate", "Place", "Print", "Recompute", "Record"),
-    *("Register", "Retry", "Return", "Seal", "Show", "Test", "Verify", "Withdraw", "Write"),
+    *("Register", "Retry", "Return", "Revoke", "Seal", "Show", "Test", "Verify", "Withdraw", "Write"),
 }
 
 
@@ -166,6 +166,7 @@ DRY_RUNS: dict[str, Callable[[Case], list[Any]]] = {
     "groups": lambda case: [],
     "hold release": lambda case: [case.place_hold()],
     "keys retire": prepare_key,
+    "scim revoke": lambda case: [case.create_scim_client()],
     "scrub": prepare_claims,
     "scrub --user": lambda case: [case.user],
     "sessions end": lambda case: [case.person.session_id, "--seconds", "0"],
@@ -178,13 +179,24 @@ DRY_RUNS: dict[str, Callable[[Case], list[Any]]] = {
     "subject unlink": lambda case: [case.subject],
 }
 KEEPING = {
-    "admin grant",
+    *("admin grant", "scim rotate"),
     *("attack", "configuration record", "configuration show", "delivery deliver", "delivery status", "doctor"),
     *("audit archive", "audit check-export", "audit check-proof", "audit checkpoint", "audit consistency"),
     *("audit attach", "audit drain", "audit export", "audit grants", "audit partition", "audit prove", "audit repair"),
     *("audit resume", "audit seal", "audit tiles", "audit witnesses"),
     "audit verify",
-    *("evidence", "evidence verify", "hold list", "hold place", "init", "keys generate", "keys rotate", "keys status"),
+    *(
+        "evidence",
+        "evidence verify",
+        "hold list",
+        "hold place",
+        "init",
+        "scim create",
+        "scim list",
+        "keys generate",
+        "keys rotate",
+        "keys status",
+    ),
     *("migrate-from allauth", "migrate-from mozilla"),
     *("signals add", "signals create", "signals delete", "signals list", "signals poll", "signals remove"),
     *("signals status", "signals update", "signals verify"),
@@ -193,7 +205,7 @@ KEEPING = {
 """Subcommands that delete and end nothing."""
 
 
-WITHOUT_COUNTS = {"admin withdraw", "groups", "hold release", "subject unlink"}
+WITHOUT_COUNTS = {"admin withdraw", "groups", "hold release", "scim revoke", "subject unlink"}
 
 
 def read_rows() -> dict[str, list[str]]:

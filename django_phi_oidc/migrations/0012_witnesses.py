@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("django_phi_oidc", "0014_verification_record"),
+        ("django_phi_oidc", "0011_verification_record"),
     ]
 
     operations = [

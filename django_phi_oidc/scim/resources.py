@@ -1,0 +1,306 @@
+"""The operations on Users and Groups, from SCIM messages to use cases and back. Spec: RFC 7644 3.3 to 3.6, 3.14.
+
+A failed precondition, an unknown id and a refused value are exceptions; `views` and `bulk` make responses of them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from django.db import transaction
+from django.db.models import QuerySet
+from scim2_models import (
+    Context,
+    InvalidPathException,
+    Meta,
+    MutabilityException,
+    NotFoundException,
+    PatchOp,
+    PreconditionFailedException,
+    Reference,
+    Resource,
+    ResponseParameters,
+    SearchRequest,
+)
+
+from .. import conf
+from ..audit.outbox import batch_delivery
+from ..audit.request_context import use_origin
+from . import scim_groups, scim_users
+from .models import SCIMGroup, SCIMUser
+from .schemas import MAX_RESULTS, POLICY, Group, GroupOfUser, Member, Subject, User
+from .scim_users import ClientRequest
+from .search_conditions import (
+    GROUP_COLLECTIONS,
+    GROUP_COLUMNS,
+    USER_COLLECTIONS,
+    USER_COLUMNS,
+    Column,
+    Path,
+    build_condition,
+)
+
+ANY_VERSION = "*"
+
+
+def format_version(row: SCIMUser | SCIMGroup) -> str:
+    """Return the entity tag, which is weak: representations may differ in their attributes. Spec: RFC 7644 3.14."""
+    return f'W/"{row.version}"'
+
+
+class ResourceEndpoint(ABC):
+    """The operations of one client on one type of resources. base_url: of the service provider, without a slash."""
+
+    name: ClassVar[Literal["User", "Group"]]
+    columns: ClassVar[Mapping[Path, Column]]
+    collections: ClassVar[Mapping[str, Any]]
+
+    def __init__(self, request: ClientRequest, base_url: str) -> None:
+        self.request, self.base_url = request, base_url
+
+    @property
+    @abstractmethod
+    def model(self) -> Any:
+        """The class of the resources."""
+
+    @abstractmethod
+    def list_rows(self) -> QuerySet[Any]:
+        """Return the rows that the client may see."""
+
+    @abstractmethod
+    def render(self, rows: Sequence[Any], *, is_complete: Callable[[str], bool]) -> list[Resource[Any]]:
+        """Return the resources of the rows. is_complete: whether a costly attribute is wanted."""
+
+    @abstractmethod
+    def _lock(self, resource_id: str) -> Any: ...
+
+    @abstractmethod
+    def _create(self, resource: Any) -> Any: ...
+
+    @abstractmethod
+    def _change(self, row: Any, resource: Any) -> Any: ...
+
+    @abstractmethod
+    def _delete(self, row: Any) -> None: ...
+
+    def get_location(self, row: Any) -> str:
+        return f"{self.base_url}/{self.name}s/{row.pk}"
+
+    def get(self, resource_id: str) -> Any:
+        """Return the row. Raises: NotFoundException."""
+        pk = scim_users.parse_id(resource_id)
+        row = None if pk is None else self.list_rows().filter(pk=pk).first()
+        if row is None:
+            raise NotFoundException
+        return row
+
+    def search(self, search: SearchRequest[Any], *, is_alone: bool = True) -> tuple[int, list[Resource[Any]]]:
+        """Return the number of resources that match, and a page of them.
+
+        is_alone: False: other types are searched too, so an attribute that only they have matches nothing here.
+        Raises: InvalidFilterException, InvalidPathException.
+        """
+        rows = self.list_rows()
+        if search.filter is not None:
+            columns: Any = {"columns": self.columns, "collections": self.collections}
+            rows = rows.filter(build_condition(search.filter, is_strict=is_alone, **columns))
+        total = rows.count()
+        start, count = (search.start_index or 1) - 1, MAX_RESULTS if search.count is None else search.count
+        page = list(rows.order_by(*self._list_order(search))[start : start + min(count, MAX_RESULTS)])
+        return total, self.render(page, is_complete=build_completeness(search))
+
+    def create(self, data: Mapping[str, Any]) -> Any:
+        """Create a resource and return its row. Raises: ValidationError, SCIMRefused."""
+        resource = self.model.model_validate(data, scim_ctx=Context.RESOURCE_CREATION_REQUEST, scim_policy=POLICY)
+        return self._create(resource)
+
+    def replace(self, resource_id: str, data: Mapping[str, Any], *, if_match: str = "") -> Any:
+        """Replace the attributes and return the row. An attribute that is missing stays as it is.
+
+        if_match: entity tags, or empty. Raises: as `create`; NotFoundException, PreconditionFailedException.
+        """
+        context = Context.RESOURCE_REPLACEMENT_REQUEST
+        new = self.model.model_validate(data, scim_ctx=context, scim_policy=POLICY)
+        return self._change_locked(resource_id, if_match, lambda current: new)
+
+    def patch(self, resource_id: str, data: Mapping[str, Any], *, if_match: str = "") -> Any:
+        """Apply the operations, all or none, and return the row. Raises: as `replace`; SCIMException."""
+        operations = PatchOp[self.model].model_validate(  # type: ignore[name-defined]  # known at run time only
+            data, scim_ctx=Context.RESOURCE_PATCH_REQUEST, scim_policy=POLICY
+        )
+
+        def apply(current: Any) -> Any:
+            operations.patch(current, scim_policy=POLICY)
+            return current
+
+        return self._change_locked(resource_id, if_match, apply, is_patch=True)
+
+    def delete(self, resource_id: str, *, if_match: str = "") -> None:
+        """Delete the resource. Raises: NotFoundException, PreconditionFailedException."""
+        with use_origin(lambda: self.request.origin), batch_delivery(), transaction.atomic():
+            self._delete(self._get_locked(resource_id, if_match))
+
+    def _change_locked(
+        self, resource_id: str, if_match: str, build: Callable[[Any], Any], *, is_patch: bool = False
+    ) -> Any:
+        with use_origin(lambda: self.request.origin), batch_delivery(), transaction.atomic():
+            row = self._get_locked(resource_id, if_match)
+            (current,) = self.render([row], is_complete=lambda name: True) if is_patch else (None,)
+            return self._change(row, build(current))
+
+    def _get_locked(self, resource_id: str, if_match: str) -> Any:
+        row = self._lock(resource_id)
+        if row is None:
+            raise NotFoundException
+        if if_match and not matches_version(row, if_match):
+            raise PreconditionFailedException
+        return row
+
+    def _list_order(self, search: SearchRequest[Any]) -> list[str]:
+        # By the time of creation: a page that is read later has no resource twice.
+        order = ["created_at", "pk"]
+        if search.sort_by is None:
+            return order
+        binding = search.sort_binding(self.model)
+        column = self.columns.get((binding.field_name, binding.sub_field_name)) if binding else None
+        if column is None:
+            raise InvalidPathException(detail="sortBy names an attribute that can't be sorted")
+        is_descending = search.sort_order == SearchRequest.SortOrder.descending
+        return [f"-{column.name}" if is_descending else column.name, *order]
+
+    def _build_meta(self, row: Any) -> Meta:
+        return Meta(
+            resource_type=self.name,
+            created=row.created_at,
+            last_modified=row.changed_at,
+            location=Reference(self.get_location(row)),
+            version=format_version(row),
+        )
+
+
+class UserEndpoint(ResourceEndpoint):
+    """The users of the client's provider."""
+
+    name, columns, collections = "User", USER_COLUMNS, USER_COLLECTIONS
+
+    @property
+    def model(self) -> Any:
+        has_subject = conf.scim()[self.request.provider.name].subject == "extension"
+        model: Any = User
+        return model[Subject] if has_subject else model
+
+    def list_rows(self) -> QuerySet[SCIMUser]:
+        return scim_users.list_users(self.request.provider.name)
+
+    def render(self, rows: Sequence[SCIMUser], *, is_complete: Callable[[str], bool]) -> list[Resource[Any]]:
+        groups_by_user = scim_users.build_users_page(rows) if rows and is_complete("groups") else {}
+        return [
+            self.model(
+                id=str(row.pk),
+                external_id=row.external_id or None,
+                meta=self._build_meta(row),
+                user_name=row.user_name,
+                active=row.active,
+                groups=[
+                    GroupOfUser(
+                        value=str(group.pk),
+                        ref=Reference(f"{self.base_url}/Groups/{group.pk}"),
+                        display=group.display_name,
+                    )
+                    for group in groups_by_user.get(row.pk, ())
+                ]
+                or None,
+            )
+            for row in rows
+        ]
+
+    def _lock(self, resource_id: str) -> SCIMUser | None:
+        return scim_users.lock_user(resource_id, self.request.provider.name)
+
+    def _create(self, resource: Any) -> SCIMUser:
+        return scim_users.create_user(self._read(resource), self.request)
+
+    def _change(self, row: SCIMUser, resource: Any) -> SCIMUser:
+        return scim_users.change_user(row, self._read(resource, row), self.request)
+
+    def _delete(self, row: SCIMUser) -> None:
+        scim_users.delete_user(row, self.request)
+
+    def _read(self, resource: Any, row: SCIMUser | None = None) -> scim_users.UserAttributes:
+        """row: the user as it is, whose values stay if the resource does not name them."""
+        subject = resource[Subject] if Subject.__schema__ in type(resource).get_extension_models() else None
+        named = resource.model_fields_set
+        return scim_users.UserAttributes(
+            user_name=resource.user_name or "",
+            external_id=row.external_id if row and "external_id" not in named else resource.external_id or "",
+            active=row.active if row and "active" not in named else resource.active,
+            sub=(subject.sub if subject else None) or "",
+        )
+
+
+class GroupEndpoint(ResourceEndpoint):
+    """The groups of the client's provider."""
+
+    name, columns, collections = "Group", GROUP_COLUMNS, GROUP_COLLECTIONS
+
+    @property
+    def model(self) -> Any:
+        return Group
+
+    def list_rows(self) -> QuerySet[SCIMGroup]:
+        return scim_groups.list_groups(self.request.provider.name)
+
+    def render(self, rows: Sequence[SCIMGroup], *, is_complete: Callable[[str], bool]) -> list[Resource[Any]]:
+        members = scim_groups.list_member_ids(rows) if rows and is_complete("members") else {}
+        return [
+            Group(
+                id=str(row.pk),
+                external_id=row.external_id or None,
+                meta=self._build_meta(row),
+                display_name=row.display_name,
+                members=[
+                    Member(value=pk, ref=Reference(f"{self.base_url}/Users/{pk}"), type="User")
+                    for pk in members.get(row.pk, ())
+                ]
+                or None,
+            )
+            for row in rows
+        ]
+
+    def _lock(self, resource_id: str) -> SCIMGroup | None:
+        return scim_groups.lock_group(resource_id, self.request.provider.name)
+
+    def _create(self, resource: Any) -> SCIMGroup:
+        return scim_groups.create_group(self._read(resource), self.request)
+
+    def _change(self, row: SCIMGroup, resource: Any) -> SCIMGroup:
+        return scim_groups.change_group(row, self._read(resource, row), self.request)
+
+    def _delete(self, row: SCIMGroup) -> None:
+        scim_groups.delete_group(row, self.request)
+
+    def _read(self, resource: Any, row: SCIMGroup | None = None) -> scim_groups.GroupAttributes:
+        if any(not member.value for member in resource.members or ()):
+            raise MutabilityException(detail="a member needs a value")
+        named = resource.model_fields_set
+        return scim_groups.GroupAttributes(
+            display_name=resource.display_name or "",
+            external_id=row.external_id if row and "external_id" not in named else resource.external_id or "",
+            members=None if row and "members" not in named else [member.value for member in resource.members or ()],
+        )
+
+
+ENDPOINTS: Mapping[str, type[ResourceEndpoint]] = {"Users": UserEndpoint, "Groups": GroupEndpoint}
+
+
+def matches_version(row: Any, entity_tags: str) -> bool:
+    """Return whether one of the tags of If-Match or If-None-Match is that of the row. Spec: RFC 9110 8.8.3.2 (weak)."""
+    tags = {tag.strip().removeprefix("W/") for tag in entity_tags.split(",")}
+    return ANY_VERSION in tags or format_version(row).removeprefix("W/") in tags
+
+
+def build_completeness(parameters: ResponseParameters[Any]) -> Callable[[str], bool]:
+    """Return a function that says whether the response has an attribute, by its name."""
+    wanted = {str(path).rpartition(":")[2].partition(".")[0].lower() for path in parameters.attributes or ()}
+    excluded = {str(path).rpartition(":")[2].lower() for path in parameters.excluded_attributes or ()}
+    return lambda name: name in wanted if wanted else name not in excluded

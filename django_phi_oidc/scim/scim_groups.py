@@ -1,0 +1,153 @@
+"""Groups of SCIM clients: create, change and delete them; members get the roles of the group, with its events."""
+
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from django.contrib.auth import get_user_model
+from django.db import IntegrityError, transaction
+from django.db.models import F, QuerySet
+
+from .._internal import randomness
+from ..audit.events import Action
+from ..audit.outbox import batch_delivery, enqueue_many
+from ..audit.request_context import use_origin
+from .memberships import sync_group_roles
+from .models import SCIMGroup, SCIMMembership, SCIMUser
+from .scim_users import ClientRequest, SCIMRefused, build_comparison_key, list_users, parse_id, validate_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupAttributes:
+    """What is kept of a Group resource."""
+
+    display_name: str
+    external_id: str = ""
+    members: Sequence[str] | None = ()
+    """The ids of users; each counts once. None: they stay as they are."""
+
+
+def list_groups(provider: str) -> QuerySet[SCIMGroup]:
+    """Return the groups that clients of the provider see."""
+    return SCIMGroup.objects.filter(provider=provider)
+
+
+def create_group(attributes: GroupAttributes, request: ClientRequest) -> SCIMGroup:
+    """Create a group with its members, and give them its roles.
+
+    Raises: SCIMRefused: the name is taken, or a member is no user of this provider; KeyMissing, DatabaseError.
+    """
+    _validate(attributes)
+    row = SCIMGroup(
+        id=randomness.uuid4(),
+        provider=request.provider.name,
+        created_at=request.now,
+        changed_at=request.now,
+    )
+    _assign(row, attributes)
+    try:
+        with use_origin(lambda: request.origin), batch_delivery(), transaction.atomic():
+            row.save(force_insert=True)
+            added, _ = _set_members(row, attributes.members, request)
+            _record(row, "created", request, added=len(added))
+            _sync_members(added, request)
+    except IntegrityError as error:
+        raise SCIMRefused(409, "uniqueness", "There is a group with this displayName.") from error
+    return row
+
+
+def change_group(row: SCIMGroup, attributes: GroupAttributes, request: ClientRequest) -> SCIMGroup:
+    """Give the group these attributes and members, and return it. Nothing is written if it has them.
+
+    Requires: the row is locked by `lock_group` in the open transaction. Raises: as `create_group`.
+    """
+    _validate(attributes)
+    is_renamed = row.display_name != attributes.display_name
+    is_changed = is_renamed or row.external_id != attributes.external_id
+    added, removed = _set_members(row, attributes.members, request)
+    if not (is_changed or added or removed):
+        return row
+    _assign(row, attributes)
+    row.version, row.changed_at = row.version + 1, request.now
+    try:
+        with transaction.atomic():
+            row.save()
+    except IntegrityError as error:
+        raise SCIMRefused(409, "uniqueness", "There is a group with this displayName.") from error
+    _record(row, "renamed" if is_renamed else "changed", request, added=len(added), removed=len(removed))
+    members = list(SCIMMembership.objects.filter(group=row.pk).values_list("member", flat=True)) if is_renamed else []
+    _sync_members({*added, *removed, *members}, request)
+    return row
+
+
+def delete_group(row: SCIMGroup, request: ClientRequest) -> None:
+    """Delete the group; its members lose its roles. Requires: as `change_group`."""
+    _, removed = _set_members(row, (), request)
+    _record(row, "deleted", request, removed=len(removed))
+    SCIMGroup.objects.filter(pk=row.pk).delete()
+    _sync_members(removed, request)
+
+
+def find_group(group_id: str, provider: str) -> SCIMGroup | None:
+    """Return the group that clients of the provider see under that id, or None."""
+    pk = parse_id(group_id)
+    return None if pk is None else list_groups(provider).filter(pk=pk).first()
+
+
+def lock_group(group_id: str, provider: str) -> SCIMGroup | None:
+    """Return the group, locked until the end of the transaction."""
+    pk = parse_id(group_id)
+    return None if pk is None else list_groups(provider).select_for_update(no_key=True).filter(pk=pk).first()
+
+
+def list_member_ids(groups: Sequence[SCIMGroup]) -> dict[uuid.UUID, list[str]]:
+    """Return the ids of the members of each group, by one SELECT."""
+    members: dict[uuid.UUID, list[str]] = {}
+    rows = SCIMMembership.objects.filter(group__in=[group.pk for group in groups]).order_by("pk")
+    for group_id, member_id in rows.values_list("group", "member"):
+        members.setdefault(group_id, []).append(str(member_id))
+    return members
+
+
+def _validate(attributes: GroupAttributes) -> None:
+    validate_text("displayName", attributes.display_name)
+    validate_text("externalId", attributes.external_id)
+    if not attributes.display_name.strip():
+        raise SCIMRefused(400, "invalidValue", "displayName is required.")
+
+
+def _assign(row: SCIMGroup, attributes: GroupAttributes) -> None:
+    row.display_name, row.display_name_key = attributes.display_name, build_comparison_key(attributes.display_name)
+    row.external_id = attributes.external_id
+
+
+def _set_members(
+    row: SCIMGroup, member_ids: Sequence[str] | None, request: ClientRequest
+) -> tuple[set[uuid.UUID], set[uuid.UUID]]:
+    """Store the members, and return which were added and removed. Raises: SCIMRefused for one that does not exist."""
+    if member_ids is None:
+        return set(), set()
+    wanted = {pk for text in member_ids if (pk := parse_id(text)) is not None}
+    held = set(SCIMMembership.objects.filter(group=row.pk).values_list("member", flat=True))
+    added, removed = wanted - held, held - wanted
+    known = set(list_users(row.provider).filter(pk__in=added).values_list("pk", flat=True))
+    # A user of another provider is refused as one that does not exist.
+    if known != added or len(wanted) < len(set(member_ids)):
+        raise SCIMRefused(400, "invalidValue", "A member is not the id of a User.")
+    SCIMMembership.objects.filter(group=row.pk, member__in=removed).delete()
+    SCIMMembership.objects.bulk_create(SCIMMembership(group=row, member_id=pk) for pk in sorted(added))
+    return added, removed
+
+
+def _sync_members(members: Collection[uuid.UUID], request: ClientRequest) -> None:
+    """Update the roles of these users, and the versions of their resources, which have the names of the groups."""
+    rows = SCIMUser.objects.filter(pk__in=members).order_by("user")
+    accounts = get_user_model()._base_manager.in_bulk(list(rows.values_list("user", flat=True)))
+    for _, account in sorted(accounts.items()):
+        sync_group_roles(account, provider=request.provider.name, origin=request.origin, now=request.now)
+    SCIMUser.objects.filter(pk__in=members).update(version=F("version") + 1, changed_at=request.now)
+
+
+def _record(row: SCIMGroup, change: str, request: ClientRequest, *, added: int = 0, removed: int = 0) -> None:
+    detail = {"change": change, "members_added": added, "members_removed": removed}
+    enqueue_many([request.build_event(Action.SCIM_GROUP_CHANGED, resource=f"SCIMGroup/{row.pk}", detail=detail)])

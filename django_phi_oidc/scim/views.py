@@ -1,0 +1,169 @@
+"""The SCIM endpoint: authenticate the client, read the body, and write the response. Spec: RFC 7644 2, 3.1, 3.8."""
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+
+from .. import conf
+from .._internal import clock, request_secrets
+from .._internal.view_decorators import public_view
+from ..access.responses import format_bearer_challenge
+from ..audit.actions import Action
+from ..audit.refusals import RefusalLog, report_refusal
+from ..errors import PhiOidcError
+from ..oidc.jose import parse_json_object
+from ..sessions.backchannel_logout import SessionlessView, get_request_origin
+from . import scim_responses
+from .bulk import perform_bulk
+from .clients import SCIMTokenRefused, authenticate_client
+from .models import SCIMClient
+from .schemas import MAX_BODY_BYTES
+from .scim_responses import SCIMResponse, build_error
+from .scim_users import ClientRequest, is_foreign_id
+from .service import DISCOVERY, Operation, ServiceProvider
+
+logger = logging.getLogger("django_phi_oidc.scim")
+CONTENT_TYPE = "application/scim+json"
+_ACCEPTED_CONTENT_TYPES = (CONTENT_TYPE, "application/json")
+_BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]{1,255}=*)")
+_METHODS_WITH_BODY = ("POST", "PUT", "PATCH")
+_MESSAGE = "A SCIM request was refused: reason=%(reason)s client=%(client)s provider=%(provider)s request=%(request)s"
+
+
+class _BodyRefused(Exception):
+    """The body can't be read. reason: for the audit log."""
+
+    def __init__(self, reason: str, response: SCIMResponse) -> None:
+        super().__init__(reason)
+        self.reason, self.response = reason, response
+
+
+@method_decorator([public_view, csrf_exempt, sensitive_post_parameters(), sensitive_variables()], name="dispatch")
+class SCIMView(SessionlessView):
+    """Every endpoint of the SCIM service provider.
+
+    401: no valid token. 404: unknown, deleted, or of another provider. 503: nothing has changed, and the client may
+    repeat the request: the database or a key is unavailable.
+    """
+
+    http_method_names = ("get", "post", "put", "patch", "delete")
+
+    def get(self, request: HttpRequest, path: str = "") -> HttpResponse:
+        return _write(scim_responses.run(partial(_process, request, path), report_fault=_log_fault))
+
+    post = put = patch = delete = get
+
+    def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return _write(build_error(405, "The resource does not have this method."))
+
+
+@sensitive_variables()
+def _process(request: HttpRequest, path: str) -> SCIMResponse:
+    """Raises: REFUSALS, UNAVAILABLE_ERRORS."""
+    try:
+        client = _authenticate(request)
+    except SCIMTokenRefused as refusal:
+        _report(request, refusal.reason, refusal.client)
+        return build_error(401, "The request has no valid token.")
+    origin = get_request_origin(request)._replace(actor=client.actor)
+    provider = conf.providers()[client.provider]
+    client_request = ClientRequest(provider=provider, origin=origin, now=clock.now())
+    base_url = request.build_absolute_uri(reverse("oidc_scim")).rstrip("/")
+    segments = path.strip("/").split("/")
+    # Discovery documents have no method with a body.
+    has_body = request.method in _METHODS_WITH_BODY and segments[0] not in DISCOVERY
+    try:
+        data = _read_body(request) if has_body else {}
+    except _BodyRefused as refusal:
+        _report(request, refusal.reason, client)
+        return refusal.response
+    if segments == ["Bulk"] and request.method == "POST":
+        return perform_bulk(data, client_request, base_url, report_fault=_log_fault)
+    operation = Operation(
+        method=str(request.method),
+        path=segments,
+        parameters=_read_parameters(request),
+        data=data,
+        if_match=request.headers.get("If-Match", ""),
+        if_none_match=request.headers.get("If-None-Match", ""),
+    )
+    perform = partial(ServiceProvider(client_request, base_url).perform, operation)
+    response = scim_responses.run(perform, report_fault=_log_fault)
+    if response.status == 404 and is_foreign_id(segments[-1], client.provider):
+        _report(request, "scim_foreign_resource", client)
+    return response
+
+
+@sensitive_variables()
+def _authenticate(request: HttpRequest) -> SCIMClient:
+    """Return the client. Raises: SCIMTokenRefused; DatabaseError."""
+    header = request.META.get("HTTP_AUTHORIZATION", "")
+    if not header:
+        raise SCIMTokenRefused("scim_token_missing")
+    match = _BEARER.fullmatch(header.strip())
+    if match is None:
+        raise SCIMTokenRefused("scim_token_malformed")
+    request_secrets.register_secret(match[1], "scim_token")
+    return authenticate_client(match[1], now=clock.now())
+
+
+def _read_body(request: HttpRequest) -> Mapping[str, Any]:
+    """Return the JSON object. Raises: _BodyRefused: too large, another type, or not exactly one strict object."""
+    if request.content_type not in _ACCEPTED_CONTENT_TYPES:
+        raise _BodyRefused("scim_body_malformed", build_error(415, f"The body must be {CONTENT_TYPE}."))
+    try:
+        body = request.read(MAX_BODY_BYTES + 1)
+    except OSError:
+        raise _BodyRefused("scim_body_malformed", build_error(400, "The body ended early.", "invalidSyntax")) from None
+    if len(body) > MAX_BODY_BYTES:
+        message = f"A body has at most {MAX_BODY_BYTES} bytes."
+        raise _BodyRefused("scim_body_too_large", build_error(413, message))
+    try:
+        return parse_json_object(body)
+    except ValueError:
+        message = "The body must be one JSON object, without duplicate names, and not deeply nested."
+        raise _BodyRefused("scim_body_malformed", build_error(400, message, "invalidSyntax")) from None
+
+
+def _read_parameters(request: HttpRequest) -> dict[str, str]:
+    """Return the parameters of the query; of a repeated one, the last."""
+    return {name: str(value) for name, value in request.GET.items()}
+
+
+def _report(request: HttpRequest, reason: str, client: SCIMClient | None) -> None:
+    origin = get_request_origin(request)
+    provider = client.provider if client else ""
+    if client:
+        origin = origin._replace(actor=client.actor)
+    fields = {"reason": reason, "client": client.name if client else "", "provider": provider}
+    log = RefusalLog(logger, _MESSAGE, {**fields, "request": origin.request_id})
+    report_refusal(Action.SCIM_REFUSED, reason, log=log, origin=origin, now=clock.now(), provider=provider)
+
+
+def _log_fault(fault: Exception) -> None:
+    """Log the code or class of a fault only: the message of a database error may contain values."""
+    name = fault.code if isinstance(fault, PhiOidcError) else type(fault).__name__
+    logger.error("A SCIM request failed: fault=%s", name)
+
+
+def _write(response: SCIMResponse) -> HttpResponse:
+    body = b"" if response.body is None else json.dumps(response.body, separators=(",", ":")).encode()
+    http_response = HttpResponse(body, status=response.status, content_type=CONTENT_TYPE)
+    if response.location:
+        http_response["Location"] = response.location
+    if response.version:
+        http_response["ETag"] = response.version
+    if response.status == 401:
+        http_response["WWW-Authenticate"] = format_bearer_challenge(realm="scim")
+    if response.status == 503:
+        http_response["Retry-After"] = str(scim_responses.RETRY_AFTER_SECONDS)
+    return http_response

@@ -1,0 +1,54 @@
+"""System checks of `SCIM`."""
+
+import importlib.util
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.checks import run_checks
+from django.test import override_settings
+
+from tests.support.phi_oidc_settings import override_phi_oidc
+
+PROVIDERS = settings.PHI_OIDC["PROVIDERS"]
+EXTENSION = {"default": {"subject": "extension"}}
+GROUP_RULE = {"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]}
+CLAIM_RULE = {"claim": "birthdate", "values": ["x"], "groups": ["clinicians"]}
+CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "off": ({}, set()),
+    "on": ({"SCIM": EXTENSION}, set()),
+    "an unknown provider": ({"SCIM": {"nowhere": {"subject": "extension"}}}, {"E151"}),
+    "invitations at a provider that creates accounts": ({"SCIM": {"default": {"subject": "invitation"}}}, {"E151"}),
+    "invitations at a provider that accepts them": (
+        {
+            "SCIM": {"default": {"subject": "invitation"}},
+            "PROVIDERS": {"default": {**PROVIDERS["default"], "provisioning": "invitation"}},
+        },
+        set(),
+    ),
+    "a role by a group": ({"SCIM": EXTENSION, "ROLES": {"default": [GROUP_RULE]}}, set()),
+    "a role by a group and a claim": ({"SCIM": EXTENSION, "ROLES": {"default": [GROUP_RULE, CLAIM_RULE]}}, {"W150"}),
+    "a role by a group without SCIM": ({"ROLES": {"default": [GROUP_RULE]}}, {"E025"}),
+    "a site may start sign-ins": ({"THIRD_PARTY_LOGIN": ["default"]}, set()),
+    "a site may start sign-ins with an unknown provider": ({"THIRD_PARTY_LOGIN": ["nowhere"]}, {"E152"}),
+    "a path in the groups": ({"SCIM": EXTENSION, "ROLES": {"default": [{**GROUP_RULE, "path": ["x"]}]}}, {"E025"}),
+}
+
+
+def find_ids() -> set[str]:
+    return {str(message.id).rpartition(".")[2] for message in run_checks()}
+
+
+@pytest.mark.parametrize(("options", "expected"), CASES.values(), ids=CASES)
+def test_declarations(options: dict[str, Any], expected: set[str]) -> None:
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **options)):
+        assert find_ids() & {"E025", "E150", "E151", "E152", "W150"} == expected
+
+
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "django_phi_oidc.checks.scim.find_spec", lambda name: None if name == "scim2_models" else find(name)
+    )
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, SCIM=EXTENSION)):
+        assert "E150" in find_ids()

@@ -1,0 +1,127 @@
+"""Groups: members by the habits of several clients, roles, and entity tags of the members."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+
+from django_phi_oidc.audit.events import Action
+from django_phi_oidc.scim.models import SCIMMembership
+from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.scim_fixtures import SCIM
+from tests.support.session_fixtures import events
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
+    pytest.mark.urls("tests.support.scim_urls"),
+]
+MEMBERS: dict[str, tuple[Any, str]] = {
+    "add one": ({"op": "add", "path": "members", "value": [{"value": "bob"}]}, "ann bob"),
+    "add one that is a member": ({"op": "add", "path": "members", "value": [{"value": "ann"}]}, "ann"),
+    "replace": ({"op": "replace", "path": "members", "value": [{"value": "bob"}]}, "bob"),
+    "remove all": ({"op": "remove", "path": "members"}, ""),
+    "remove by a value path": ({"op": "remove", "path": 'members[value eq "ann"]'}, ""),
+    "remove by a value, as Entra ID does": ({"op": "Remove", "path": "members", "value": [{"value": "ann"}]}, ""),
+    "remove another one": ({"op": "remove", "path": 'members[value eq "bob"]'}, "ann"),
+    "without a path": ({"op": "replace", "value": {"members": [{"value": "bob"}]}}, "bob"),
+}
+
+
+@pytest.fixture
+def people(scim: SCIM) -> dict[str, str]:
+    """Create ann and bob, and return their ids by name."""
+    return {name: scim.create(name)["id"] for name in ("ann", "bob")}
+
+
+def insert_ids(value: Any, people: dict[str, str]) -> Any:
+    """Return the value with ids in place of the names."""
+    if isinstance(value, dict):
+        return {name: insert_ids(item, people) for name, item in value.items()}
+    if isinstance(value, list):
+        return [insert_ids(item, people) for item in value]
+    for name, pk in people.items():
+        value = pk if value == name else value.replace(f'"{name}"', f'"{pk}"')
+    return value
+
+
+@pytest.mark.parametrize(("operation", "expected"), MEMBERS.values(), ids=MEMBERS)
+def test_members_by_patch(operation: Any, expected: str, scim: SCIM, people: dict[str, str]) -> None:
+    group = scim.create_group("Nurses", people["ann"])
+    response = scim.patch(f"Groups/{group['id']}", insert_ids(operation, people))
+    assert response.status_code == 200, response.content
+    names = {pk: name for name, pk in people.items()}
+    members = sorted(names[member["value"]] for member in response.json().get("members", []))
+    assert members == expected.split()
+
+
+def test_member_that_is_no_user_is_refused(scim: SCIM, people: dict[str, str]) -> None:
+    group = scim.create_group("Nurses", people["ann"])
+    for value in ("x", group["id"]):
+        add = {"op": "add", "path": "members", "value": [{"value": value}]}
+        response = scim.patch(f"Groups/{group['id']}", add)
+        assert (response.status_code, response.json()["scimType"]) == (400, "invalidValue")
+    assert SCIMMembership.objects.count() == 1
+
+
+def test_put_without_members_keeps_them_and_an_empty_list_removes_them(scim: SCIM, people: dict[str, str]) -> None:
+    group = scim.create_group("Nurses", people["ann"])
+    scim.send("PUT", f"Groups/{group['id']}", {"displayName": "Nurses of the night"})
+    assert SCIMMembership.objects.count() == 1
+    scim.send("PUT", f"Groups/{group['id']}", {"displayName": "Nurses", "members": []})
+    assert not SCIMMembership.objects.exists()
+
+
+def test_membership_changes_the_entity_tag_of_the_user(scim: SCIM, people: dict[str, str]) -> None:
+    path = f"Users/{people['ann']}"
+    before = scim.send("GET", path)["ETag"]
+    group = scim.create_group("Nurses", people["ann"])
+    assert scim.send("GET", path, If_None_Match=before).status_code == 200
+    before = scim.send("GET", path)["ETag"]
+    scim.patch(f"Groups/{group['id']}", {"op": "replace", "path": "displayName", "value": "Doctors"})
+    assert scim.send("GET", path, If_None_Match=before).json()["groups"][0]["display"] == "Doctors"
+
+
+def test_name_of_a_group_is_taken_once(scim: SCIM) -> None:
+    scim.create_group("Nurses")
+    response = scim.send("POST", "Groups", {"displayName": "nurses"})
+    assert (response.status_code, response.json()["scimType"]) == (409, "uniqueness")
+
+
+def test_roles_follow_the_groups(scim: SCIM, people: dict[str, str], settings: Any) -> None:
+    rules = [{"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"], "is_staff": True}]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": rules})
+    Group.objects.create(name="clinicians")
+    # The last administrator keeps the role, so there is another one.
+    other: Any = get_user_model().objects.create_user("other", is_staff=True)
+    other.groups.add(Group.objects.get())
+
+    def list_roles() -> list[tuple[bool, int]]:
+        accounts = get_user_model().objects.exclude(pk=other.pk).order_by("pk")
+        return [(account.is_staff, account.groups.count()) for account in accounts]
+
+    group = scim.create_group("Nurses", people["ann"])
+    assert list_roles() == [(True, 1), (False, 0)]
+    path = f"Groups/{group['id']}"
+    scim.patch(path, {"op": "replace", "path": "members", "value": [{"value": people["bob"]}]})
+    assert list_roles() == [(False, 0), (True, 1)]
+    scim.patch(path, {"op": "replace", "path": "displayName", "value": "Doctors"})
+    assert list_roles() == [(False, 0), (False, 0)]
+    scim.patch(path, {"op": "replace", "path": "displayName", "value": "Nurses"})
+    scim.send("DELETE", f"Users/{people['bob']}")
+    assert list_roles() == [(False, 0), (False, 0)]
+    assert {event.actor for event in events(Action.ROLE_CHANGED) if "clinicians" in event.detail} == {"scim:hr", ""}
+
+
+def test_deleted_group_takes_its_roles_away(scim: SCIM, people: dict[str, str], settings: Any) -> None:
+    rules = [{"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]}]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": rules})
+    Group.objects.create(name="clinicians")
+    group = scim.create_group("Nurses", people["ann"])
+    assert scim.send("DELETE", f"Groups/{group['id']}").status_code == 204
+    assert not Group.objects.get().user_set.exists()
+    details = [event.detail for event in events(Action.SCIM_GROUP_CHANGED)]
+    assert details == [
+        '{"change":"created","members_added":1,"members_removed":0}',
+        '{"change":"deleted","members_added":0,"members_removed":1}',
+    ]

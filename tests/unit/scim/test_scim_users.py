@@ -1,0 +1,247 @@
+"""Users: what PATCH and PUT change, what is stored, and what becomes of the account."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+
+from django_phi_oidc import conf
+from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.config.scim import SUBJECT_SCHEMA
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.scim.models import SCIMUser
+from django_phi_oidc.subjects.linking import link_existing_user
+from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
+from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.scim_fixtures import SCIM, USER_SCHEMA, connect_client, declare_scim
+from tests.support.session_fixtures import events
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
+    pytest.mark.urls("tests.support.scim_urls"),
+]
+OFF: dict[str, Any] = {"active": False}
+PATCHES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "replace with a path": ([{"op": "replace", "path": "active", "value": False}], OFF),
+    "replace without a path": ([{"op": "replace", "value": {"active": False}}], OFF),
+    "add": ([{"op": "add", "path": "externalId", "value": "new"}], {"externalId": "new"}),
+    "remove": ([{"op": "remove", "path": "externalId"}], {"externalId": None}),
+    "several": (
+        [{"op": "replace", "path": "userName", "value": "Bea"}, {"op": "replace", "path": "active", "value": False}],
+        {"userName": "Bea", **OFF},
+    ),
+    "a path with the schema": ([{"op": "replace", "path": f"{USER_SCHEMA}:active", "value": False}], OFF),
+    "the path in another case": ([{"op": "replace", "path": "ACTIVE", "value": False}], OFF),
+    # Habits of Entra ID
+    "a capital letter": ([{"op": "Replace", "path": "active", "value": False}], OFF),
+    "a Boolean as a string": ([{"op": "Replace", "path": "active", "value": "False"}], OFF),
+    "a Boolean as a string without a path": ([{"op": "Replace", "value": {"active": "False"}}], OFF),
+    "an attribute that is not stored": ([{"op": "Add", "path": "displayName", "value": "Ann"}], {}),
+    "a value path that is not stored": (
+        [{"op": "Add", "path": 'emails[type eq "work"].value', "value": "a@b.example"}],
+        {},
+    ),
+    "an unknown extension": (
+        [
+            {
+                "op": "Add",
+                "path": "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department",
+                "value": "ICU",
+            }
+        ],
+        {},
+    ),
+}
+REFUSED_PATCHES: dict[str, tuple[Any, str]] = {
+    "no operations": ([], "invalidValue"),
+    "an unknown operation": ([{"op": "move", "path": "active", "value": True}], "invalidValue"),
+    "remove without a path": ([{"op": "remove"}], "noTarget"),
+    "remove what is required": ([{"op": "remove", "path": "userName"}], "mutability"),
+    "replace what is read-only": ([{"op": "replace", "path": "id", "value": "x"}], "mutability"),
+    "replace the groups": ([{"op": "replace", "path": "groups", "value": []}], "mutability"),
+    "a malformed path": ([{"op": "replace", "path": "active[", "value": True}], "invalidPath"),
+    "no Boolean": ([{"op": "replace", "path": "active", "value": "perhaps"}], "invalidValue"),
+    "an empty name": ([{"op": "replace", "path": "userName", "value": ""}], "invalidValue"),
+    "a line separator": ([{"op": "replace", "path": "userName", "value": "a\u2028b"}], "invalidValue"),
+    "a name that is too long": ([{"op": "replace", "path": "userName", "value": "a" * 256}], "invalidValue"),
+    "the second of two": (
+        [{"op": "replace", "path": "active", "value": False}, {"op": "remove", "path": "userName"}],
+        "mutability",
+    ),
+}
+
+
+@pytest.mark.parametrize(("operations", "expected"), PATCHES.values(), ids=PATCHES)
+def test_patch(operations: list[dict[str, Any]], expected: dict[str, Any], scim: SCIM) -> None:
+    user = scim.create("Ann", externalId="e1")
+    response = scim.patch(f"Users/{user['id']}", *operations)
+    assert response.status_code == 200, response.content
+    before = {"userName": "Ann", "externalId": "e1", "active": True}
+    after = {name: response.json().get(name) for name in before}
+    assert after == {**before, **expected}
+    assert get_user_model().objects.get().is_active is after["active"]
+
+
+@pytest.mark.parametrize(("operations", "scim_type"), REFUSED_PATCHES.values(), ids=REFUSED_PATCHES)
+def test_patch_is_refused_as_a_whole(operations: Any, scim_type: str, scim: SCIM) -> None:
+    user = scim.create("Ann")
+    before = SCIMUser.objects.values().get()
+    response = scim.patch(f"Users/{user['id']}", *operations)
+    assert (response.status_code, response.json().get("scimType")) == (400, scim_type), response.content
+    assert SCIMUser.objects.values().get() == before
+    assert get_user_model().objects.get().is_active
+
+
+def test_only_needed_attributes_are_stored(scim: SCIM) -> None:
+    secrets = {"displayName": "Ann Meier", "emails": [{"value": "ann.meier@clinic.example"}], "password": "geheim"}
+    user = scim.create("u-4711", sub="sub-of-ann", **secrets)
+    assert user.keys() == {"schemas", "id", "meta", "userName", "active"}
+    rows = [SCIMUser.objects.values().get(), get_user_model().objects.values().get()]
+    stored = json.dumps(rows, default=str)
+    assert not any(text in stored for text in ("Meier", "geheim", "sub-of-ann"))
+    assert not get_user_model().objects.get().has_usable_password()
+
+
+def test_sub_links_the_account_and_never_changes(scim: SCIM) -> None:
+    user = scim.create("ann", sub="s1")
+    assert PairwiseSubject.objects.get().user_id == SCIMUser.objects.get().user_id
+    path = f"Users/{user['id']}"
+    same = {"schemas": [USER_SCHEMA], "userName": "ann", SUBJECT_SCHEMA: {"sub": "s1"}}
+    assert scim.send("PUT", path, same).status_code == 200
+    other = scim.send("PUT", path, {**same, SUBJECT_SCHEMA: {"sub": "s2"}})
+    assert (other.status_code, other.json()["scimType"]) == (400, "mutability")
+    assert PairwiseSubject.objects.count() == 1
+
+
+def test_sub_that_comes_later_links_the_account(scim: SCIM) -> None:
+    user = scim.create("ann")
+    assert not PairwiseSubject.objects.exists()
+    late = {"op": "add", "path": f"{SUBJECT_SCHEMA}:sub", "value": "s1"}
+    assert scim.patch(f"Users/{user['id']}", late).status_code == 200
+    assert PairwiseSubject.objects.get().user_id == SCIMUser.objects.get().user_id
+
+
+def test_sub_finds_the_account_that_the_person_has_already(scim: SCIM) -> None:
+    first = scim.create("ann", sub="s1")
+    scim.send("DELETE", f"Users/{first['id']}")
+    SCIMUser.objects.all().delete()
+    scim.create("ann again", sub="s1")
+    assert get_user_model().objects.count() == 1
+
+
+def test_user_name_and_external_id_and_address_link_nothing(scim: SCIM) -> None:
+    """An account that has the same name or address as a SCIM user is another person's."""
+    account = get_user_model().objects.create_user("ann", email="ann@clinic.example")
+    scim.create("ann", externalId=str(account.pk), emails=[{"value": "ann@clinic.example", "primary": True}])
+    assert SCIMUser.objects.get().user_id != account.pk
+    assert not PairwiseSubject.objects.exists()
+
+
+INVALID_SUBS = {"an address": "ann@clinic.example", "too long": "s" * 256, "not ASCII": "ü"}
+
+
+@pytest.mark.parametrize("sub", INVALID_SUBS.values(), ids=INVALID_SUBS)
+def test_sub_that_a_sign_in_would_refuse_is_refused(sub: str, scim: SCIM) -> None:
+    body = {"schemas": [USER_SCHEMA], "userName": "ann", SUBJECT_SCHEMA: {"sub": sub}}
+    response = scim.send("POST", "Users", body)
+    assert (response.status_code, response.json()["scimType"]) == (400, "invalidValue")
+    assert not get_user_model().objects.exists()
+    assert sub not in response.content.decode()
+
+
+def test_with_invitations_a_sub_is_not_declared_and_codes_link(settings: Any) -> None:
+    declare_scim(settings, subject="invitation")
+    scim = connect_client()
+    user = scim.create("ann", sub="s1")
+    assert not PairwiseSubject.objects.exists(), "The extension is not declared, so it is not stored."
+    ids = [schema["id"] for schema in scim.send("GET", "Schemas").json()["Resources"]]
+    assert SUBJECT_SCHEMA not in ids
+    assert scim.set_active(user["id"], active=False).status_code == 200
+    assert not ActivationCode.objects.exists()
+
+
+def test_duplicate_user_is_refused_and_repeated_changes_do_nothing(scim: SCIM) -> None:
+    user = scim.create("Ann", sub="s1")
+    for body in ({"userName": "aNN"}, {"userName": "bea", SUBJECT_SCHEMA: {"sub": "s1"}}):
+        response = scim.send("POST", "Users", body)
+        assert (response.status_code, response.json()["scimType"]) == (409, "uniqueness")
+    assert get_user_model().objects.count() == 1
+    for active, action in ((False, Action.SCIM_USER_DISABLED), (True, Action.SCIM_USER_ENABLED)):
+        for _ in range(2):
+            assert scim.set_active(user["id"], active=active).status_code == 200
+        assert len(events(action)) == 1
+
+
+def test_change_that_arrives_late_is_refused_by_its_entity_tag(scim: SCIM) -> None:
+    """Disabled, then the older request to enable arrives."""
+    user = scim.create("ann")
+    scim.set_active(user["id"], active=False)
+    enable = {"op": "replace", "path": "active", "value": True}
+    assert scim.patch(f"Users/{user['id']}", enable, If_Match=user["meta"]["version"]).status_code == 412
+    assert not get_user_model().objects.get().is_active
+
+
+def test_administrators_deactivation_is_not_undone(scim: SCIM) -> None:
+    user = scim.create("ann")
+    account = get_user_model().objects.get()
+    account.is_active = False
+    account.save()
+    body = {"schemas": [USER_SCHEMA], "userName": "ann", "active": True}
+    assert scim.send("PUT", f"Users/{user['id']}", body).status_code == 200
+    scim.set_active(user["id"], active=False)
+    scim.set_active(user["id"], active=True)
+    account.refresh_from_db()
+    assert not account.is_active
+    assert events(Action.SCIM_USER_ENABLED) == []
+
+
+def test_put_without_active_leaves_a_disabled_user_disabled(scim: SCIM) -> None:
+    user = scim.create("ann")
+    scim.set_active(user["id"], active=False)
+    scim.send("PUT", f"Users/{user['id']}", {"schemas": [USER_SCHEMA], "userName": "bea"})
+    scim.patch(f"Users/{user['id']}", {"op": "remove", "path": "active"})
+    assert not get_user_model().objects.get().is_active
+
+
+def test_local_account_can_not_be_managed(scim: SCIM, settings: Any) -> None:
+    scim.create("ann", sub="s1")
+    SCIMUser.objects.all().delete()
+    account = get_user_model().objects.get()
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, BREAK_GLASS_ACCOUNTS=[account.get_username()])
+    body = {"schemas": [USER_SCHEMA], "userName": "ann", SUBJECT_SCHEMA: {"sub": "s1"}}
+    assert scim.send("POST", "Users", body).status_code == 409
+
+
+def test_account_of_another_providers_user_can_not_be_taken(scim: SCIM, connect: Callable[..., SCIM]) -> None:
+    """An account that is linked to persons of two providers is managed by the clients of the first one."""
+    scim.create("ann", sub="s1")
+    other = connect("stranger", "other")
+    link_existing_user(
+        get_user_model().objects.get(),
+        sub="o1",
+        provider=conf.providers()["other"],
+        keys=keyring.get_keys("subject"),
+        origin=Origin(),
+        now=clock.now(),
+    )
+    body = {"schemas": [USER_SCHEMA], "userName": "ann", SUBJECT_SCHEMA: {"sub": "o1"}}
+    assert other.send("POST", "Users", body).status_code == 409
+    assert SCIMUser.objects.get().provider == "default"
+
+
+def test_events_name_the_account_and_not_the_person(scim: SCIM) -> None:
+    user = scim.create("ann.meier", externalId="e-4711", sub="s1")
+    scim.patch(f"Users/{user['id']}", {"op": "replace", "path": "externalId", "value": "e-4712"})
+    scim.send("DELETE", f"Users/{user['id']}")
+    account = get_user_model().objects.get()
+    for action, detail in (
+        (Action.SCIM_USER_CREATED, {"active": True}),
+        (Action.SCIM_USER_CHANGED, {"attributes": ["externalId"]}),
+        (Action.SCIM_USER_DELETED, {}),
+        (Action.SCIM_USER_DISABLED, {}),
+    ):
+        (event,) = events(action)
+        assert (event.actor, event.resource, json.loads(event.detail)) == ("scim:hr", f"user/{account.pk}", detail)
