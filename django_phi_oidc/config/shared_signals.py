@@ -30,7 +30,7 @@ _parse_header_value = checked(parse_string, _is_header_value, "must be visible A
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalsDeclaration:
-    """A stream of security events. Spec: OpenID Shared Signals Framework 1.0 (SSF)."""
+    """A stream of security events of the OpenID Shared Signals Framework 1.0 (SSF)."""
 
     delivery: Delivery
     """`push`: the transmitter posts each event to `oidc/ssf/events/` (RFC 8935); `poll`: a task of the portal fetches

@@ -258,7 +258,7 @@ def one_limit_for_all_forms() -> Iterator[None]:
 
         return post
 
-    backends = [*settings.AUTHENTICATION_BACKENDS, f"{PACKAGE}login.backend.BreakGlassBackend"]
+    backends = [*settings.AUTHENTICATION_BACKENDS, f"{PACKAGE}backends.BreakGlassBackend"]
     with (
         overridden_settings(
             PHI_OIDC={**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": ["glass"]}, AUTHENTICATION_BACKENDS=backends
@@ -273,7 +273,7 @@ def share_refetch_limit(original: Any) -> Any:
 
 
 @contextmanager
-def call_without_limit(self: Any, *, timeout_seconds: float) -> Iterator[float]:
+def call_without_limit(self: Any, *, timeout_seconds: float, is_background: bool) -> Iterator[float]:
     yield timeout_seconds
 
 
