@@ -43,6 +43,7 @@ FILTERED = {
     "auditevent": ["?outcome=failure", "?actor=nobody", "?since=1969-12-31T23:59"],
     "auditcheckpoint": ["?before=1"],
     "trailjob": [],
+    "scimclient": [],
     "sinkcursor": [],
 }
 """Query strings of each change list."""

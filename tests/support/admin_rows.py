@@ -23,6 +23,7 @@ from django_phi_oidc.conf import providers
 from django_phi_oidc.crypto.keyring import get_keys
 from django_phi_oidc.individual_rights.accounting_copies import store_copy
 from django_phi_oidc.individual_rights.models import AccountingCopy
+from django_phi_oidc.scim.models import SCIMClient
 from django_phi_oidc.sessions.models import PendingRevocation, SessionEndJob
 from django_phi_oidc.siem.models import SinkCursor
 from django_phi_oidc.subjects.invitations import create_invitations
@@ -183,6 +184,7 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
         "legalhold": held(patient).pk,
         "emergencyaccess": waiting.pk,
         "open emergency": in_an_emergency(patient).pk,
+        "scimclient": SCIMClient.objects.create(name="hr", provider="default", created_at=NOW, created_by="1").pk,
         "securityalert": alert.pk,
         "alertmute": mute.pk,
         "auditevent": event,

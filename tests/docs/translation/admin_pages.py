@@ -22,6 +22,7 @@ from django_phi_oidc.merkle.cosignature import WitnessKey, encode_witness_key
 from django_phi_oidc.officer_admin.models import HourlyCount
 from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
 from django_phi_oidc.officer_admin.trends import PERIODS
+from django_phi_oidc.scim.models import SCIMClient
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, SessionEndJob
 from django_phi_oidc.siem.fault_texts import FAULT_TEXTS
 from django_phi_oidc.siem.models import SinkCursor
@@ -185,6 +186,8 @@ def fill_in_forms(found: Found, client: Any, patient: SignedIn, settings: Any) -
     act(found, client, StoredClaim, "erase_now", StoredClaim.objects.all())
     act(found, client, AlertMute, "end", AlertMute.objects.all())
     act(found, client, AlertMute, "end", [])
+    for action in ("rotate", "revoke"):
+        act(found, client, SCIMClient, action, SCIMClient.objects.all())
     act(found, client, EmergencyAccess, "close_now", EmergencyAccess.objects.all())
     act(found, client, OIDCSession, "end_now", OIDCSession.objects.filter(user=user))
     alert = SecurityAlert.objects.filter(acknowledged_at=None).first()

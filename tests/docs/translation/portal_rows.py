@@ -21,6 +21,7 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import prepare_folder
 from django_phi_oidc.individual_rights.accounting import create_accounting
+from django_phi_oidc.scim.models import SCIMClient, SCIMToken
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus, SessionEndJob
 from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode
@@ -67,6 +68,7 @@ def fill(patient: SignedIn) -> None:
     _of_codes(user)
     _of_emergencies(user)
     _of_alerts()
+    _of_clients()
     create_accounting(user, since=NOW - DAY, include_own=True, origin=Origin(), now=NOW).list_all()
     _of_the_trail(patient)
 
@@ -161,6 +163,15 @@ def _of_alerts() -> None:
         AlertMute.objects.create(
             kind="token_forged", key="9", until=NOW + DAY, note=WORD, muted_at=NOW, lifted_at=lifted_at
         )
+
+
+def _of_clients() -> None:
+    for number, (revoked_at, used_at) in enumerate([(None, None), (None, NOW), (NOW, NOW)]):
+        fields: dict[str, Any] = {"provider": "1", "created_at": NOW - DAY}
+        client = SCIMClient.objects.create(name=f"{WORD} {number}", revoked_at=revoked_at, **fields)
+        times = {"created_at": NOW - DAY, "expires_at": NOW + DAY, "last_used_at": used_at}
+        SCIMToken.objects.create(client=client, digest=f"{number:064}", **times)
+    SCIMClient.objects.create(name=f"{WORD} 3", provider="1", created_at=NOW)
 
 
 def _of_the_trail(patient: SignedIn) -> None:

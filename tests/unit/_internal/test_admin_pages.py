@@ -28,6 +28,7 @@ REFUSED = {
         "legalhold": "delete",
         "oidcsession": "add delete",
         "pendingrevocation": "add delete",
+        "scimclient": "delete",
         "securityalert": "add delete",
         "sessionendjob": "delete",
         "storedclaim": "add delete",
