@@ -43,13 +43,16 @@ def remember(kind: str, identifiers: Collection[str], *, expires_at: datetime) -
 
     Requires: no open transaction (RuntimeError).
     """
+    with transaction.atomic(using=router.db_for_write(UsedIdentifier), durable=True):
+        remember_in_transaction(kind, identifiers, expires_at=expires_at)
+
+
+def remember_in_transaction(kind: str, identifiers: Collection[str], *, expires_at: datetime) -> None:
+    """Do the same as `remember` in the caller's transaction."""
     # Sorted, so that two calls with some of the same identifiers do not deadlock.
     digests = sorted(compute_digest(kind, identifier) for identifier in identifiers)
     rows = [UsedIdentifier(digest=digest, kind=kind, until=expires_at) for digest in digests]
-    with transaction.atomic(using=router.db_for_write(UsedIdentifier), durable=True):
-        UsedIdentifier.objects.bulk_create(
-            rows, update_conflicts=True, unique_fields=["digest"], update_fields=["until"]
-        )
+    UsedIdentifier.objects.bulk_create(rows, update_conflicts=True, unique_fields=["digest"], update_fields=["until"])
 
 
 def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -> bool:
