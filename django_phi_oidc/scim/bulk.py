@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..sessions.tasks import INLINE_SECONDS
 from .schemas import MAX_BULK_OPERATIONS
@@ -37,7 +36,12 @@ class _Job:
 
 
 def perform_bulk(
-    data: Mapping[str, Any], request: ClientRequest, base_url: str, *, report_fault: Callable[[Exception], None]
+    data: Mapping[str, Any],
+    request: ClientRequest,
+    base_url: str,
+    *,
+    report_fault: Callable[[Exception], None],
+    report_unknown_id: Callable[[str], None],
 ) -> SCIMResponse:
     """Perform the operations in their order, those that refer to a later bulkId after it.
 
@@ -56,7 +60,8 @@ def perform_bulk(
                 postponed.append((number, item))
                 continue
             own = replace(request, is_inline=time.monotonic() < ends_at)
-            _perform(number, item, job, ServiceProvider(own, base_url), report_fault=report_fault)
+            service = ServiceProvider(own, base_url)
+            _perform(number, item, job, service, report_fault=report_fault, report_unknown_id=report_unknown_id)
         if len(postponed) == len(waiting):
             for number, item in postponed:
                 _add_result(number, item, job, build_error(409, "A bulkId can't be resolved.", "invalidValue"))
@@ -86,6 +91,7 @@ def _perform(
     service: ServiceProvider,
     *,
     report_fault: Callable[[Exception], None],
+    report_unknown_id: Callable[[str], None],
 ) -> None:
     method, path = str(item.get("method", "")).upper(), item.get("path")
     data = _resolve(item.get("data", {}), job)
@@ -97,13 +103,15 @@ def _perform(
     if method == "POST" and not isinstance(item.get("bulkId"), str):
         _add_result(number, item, job, build_error(400, "POST needs a bulkId.", "invalidValue"))
         return
-    segments = [_resolve(segment, job) for segment in urlsplit(path).path.strip("/").split("/")]
+    segments = [_resolve(segment, job) for segment in path.partition("?")[0].strip("/").split("/")]
     if segments[-1] == ".search":
         _add_result(number, item, job, build_error(400, "A bulk request can't search.", "invalidValue"))
         return
     version = item.get("version")
     operation = Operation(method=method, path=segments, data=data, if_match=version if isinstance(version, str) else "")
     response = run(lambda: service.perform(operation), report_fault=report_fault)
+    if response.status == 404:
+        report_unknown_id(segments[-1])
     location = f"{service.base_url}/{'/'.join(segments)}" if method != "POST" else ""
     _add_result(number, item, job, response, location=location)
 

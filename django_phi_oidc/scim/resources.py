@@ -28,7 +28,7 @@ from ..audit.outbox import batch_delivery
 from ..audit.request_context import use_origin
 from . import scim_groups, scim_users
 from .models import SCIMGroup, SCIMUser
-from .schemas import MAX_RESULTS, POLICY, Group, GroupOfUser, Member, Subject, User
+from .schemas import MAX_PATH_CHARACTERS, MAX_RESULTS, POLICY, Group, GroupOfUser, Member, Subject, User
 from .scim_users import ClientRequest
 from .search_conditions import (
     GROUP_COLLECTIONS,
@@ -106,6 +106,8 @@ class ResourceEndpoint(ABC):
             rows = rows.filter(build_condition(search.filter, is_strict=is_alone, **columns))
         total = rows.count()
         start, count = (search.start_index or 1) - 1, MAX_RESULTS if search.count is None else search.count
+        # At most the number of all: databases refuse larger integers.
+        start = min(start, total)
         page = list(rows.order_by(*self._list_order(search))[start : start + min(count, MAX_RESULTS)])
         return total, self.render(page, is_complete=build_completeness(search))
 
@@ -125,6 +127,7 @@ class ResourceEndpoint(ABC):
 
     def patch(self, resource_id: str, data: Mapping[str, Any], *, if_match: str = "") -> Any:
         """Apply the operations, all or none, and return the row. Raises: as `replace`; SCIMException."""
+        _validate_path_length(data)
         operations = PatchOp[self.model].model_validate(  # type: ignore[name-defined]  # known at run time only
             data, scim_ctx=Context.RESOURCE_PATCH_REQUEST, scim_policy=POLICY
         )
@@ -223,6 +226,11 @@ class UserEndpoint(ResourceEndpoint):
     def _change(self, row: SCIMUser, resource: Any) -> SCIMUser:
         return scim_users.change_user(row, self._read(resource, row), self.request)
 
+    def delete(self, resource_id: str, *, if_match: str = "") -> None:
+        with batch_delivery(), transaction.atomic():
+            scim_groups.lock_groups_of_user(resource_id, self.request.provider.name)
+            super().delete(resource_id, if_match=if_match)
+
     def _delete(self, row: SCIMUser) -> None:
         scim_users.delete_user(row, self.request)
 
@@ -291,6 +299,15 @@ class GroupEndpoint(ResourceEndpoint):
 
 
 ENDPOINTS: Mapping[str, type[ResourceEndpoint]] = {"Users": UserEndpoint, "Groups": GroupEndpoint}
+
+
+def _validate_path_length(data: Mapping[str, Any]) -> None:
+    """Raises: InvalidPathException. Before the paths are parsed, and for each spelling of their name."""
+    operations = [item for items in data.values() if isinstance(items, list) for item in items]
+    objects = (item for item in operations if isinstance(item, Mapping))
+    sizes = (len(text) for item in objects for name, text in item.items() if name != "value" and isinstance(text, str))
+    if sum(sizes) > MAX_PATH_CHARACTERS:
+        raise InvalidPathException(detail=f"the paths of a request have at most {MAX_PATH_CHARACTERS} characters")
 
 
 def matches_version(row: Any, entity_tags: str) -> bool:

@@ -12,6 +12,7 @@ from .._internal import randomness
 from ..audit.events import Action
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.request_context import use_origin
+from ..claims.retention import lock_subjects_of_users
 from .memberships import sync_group_roles
 from .models import SCIMGroup, SCIMMembership, SCIMUser
 from .scim_users import ClientRequest, SCIMRefused, build_comparison_key, list_users, parse_id, validate_text
@@ -100,6 +101,13 @@ def lock_group(group_id: str, provider: str) -> SCIMGroup | None:
     return None if pk is None else list_groups(provider).select_for_update(no_key=True).filter(pk=pk).first()
 
 
+def lock_groups_of_user(user_id: str, provider: str) -> None:
+    """Lock the groups of the user, before the user as in a change of a group, until the end of the transaction."""
+    if (pk := parse_id(user_id)) is not None:
+        rows = list_groups(provider).filter(pk__in=SCIMMembership.objects.filter(member=pk).values("group"))
+        list(rows.order_by("pk").select_for_update(no_key=True).values_list("pk"))
+
+
 def list_member_ids(groups: Sequence[SCIMGroup]) -> dict[uuid.UUID, list[str]]:
     """Return the ids of the members of each group, by one SELECT."""
     members: dict[uuid.UUID, list[str]] = {}
@@ -140,9 +148,16 @@ def _set_members(
 
 
 def _sync_members(members: Collection[uuid.UUID], request: ClientRequest) -> None:
-    """Update the roles of these users, and the versions of their resources, which have the names of the groups."""
-    rows = SCIMUser.objects.filter(pk__in=members).order_by("user")
-    accounts = get_user_model()._base_manager.in_bulk(list(rows.values_list("user", flat=True)))
+    """Update the roles of these users, and the versions of their resources, which have the names of the groups.
+
+    The users are locked first: a sign-in, or a change of another group, is committed before the groups are read, or
+    waits. Otherwise a member that leaves two groups at once could keep the role of both.
+    """
+    rows = SCIMUser.objects.filter(pk__in=members).order_by("pk")
+    user_pks = list(rows.values_list("user", flat=True))
+    lock_subjects_of_users(user_pks)
+    list(rows.select_for_update(no_key=True).values_list("pk"))
+    accounts = get_user_model()._base_manager.in_bulk(user_pks)
     for _, account in sorted(accounts.items()):
         sync_group_roles(account, provider=request.provider.name, origin=request.origin, now=request.now)
     SCIMUser.objects.filter(pk__in=members).update(version=F("version") + 1, changed_at=request.now)

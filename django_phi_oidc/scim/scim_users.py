@@ -255,8 +255,6 @@ def _link(account: Any, sub: str, request: ClientRequest) -> None:
 
 
 def _create_row(account: Any, attributes: UserAttributes, request: ClientRequest) -> SCIMUser:
-    if account.get_username() in conf.break_glass_accounts():
-        raise SCIMRefused(409, "uniqueness", "This account is managed by the portal alone.")
     row = SCIMUser(
         id=randomness.uuid4(),
         provider=request.provider.name,
@@ -285,7 +283,14 @@ def _assign(row: SCIMUser, attributes: UserAttributes) -> None:
 
 
 def _apply_activity(row: SCIMUser, is_active: bool, request: ClientRequest) -> None:
-    """Disable the account, or enable it if a client has disabled it: an administrator's decision stands."""
+    """Disable the account, or enable it if a client has disabled it: an administrator's decision stands.
+
+    Raises: SCIMRefused: it is a local account, which may have become one after the user was created.
+    """
+    if names := conf.break_glass_accounts():
+        model: Any = get_user_model()
+        if model._base_manager.filter(pk=row.user_id, **{f"{model.USERNAME_FIELD}__in": names}).exists():
+            raise SCIMRefused(409, "uniqueness", "This account is managed by the portal alone.")
     fields: Any = {"origin": request.origin, "now": request.now}
     resource = f"user/{row.user_id}"
     if not is_active:

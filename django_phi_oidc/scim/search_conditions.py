@@ -5,7 +5,7 @@ scim2-models parses the grammar and resolves the attributes; values are paramete
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Q
@@ -57,7 +57,12 @@ def _identifier(name: str) -> Column:
 
 
 def _to_datetime(value: Any) -> datetime | None:
-    return value if isinstance(value, datetime) and value.tzinfo else None
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        return None
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidFilterException(detail="a time of the filter is out of range") from None
 
 
 COMMON_COLUMNS: Mapping[Path, Column] = {
@@ -197,7 +202,10 @@ class _ValueConditionBuilder(FilterVisitor[Q]):
         return condition
 
     def visit_comparison(self, node: Comparison) -> Q:
-        return _compare(self._get_column(node.attr_path), node.op, node.value)
+        column = self._get_column(node.attr_path)
+        if node.value is not None and not isinstance(node.value, str):
+            raise InvalidFilterException(detail="the filter compares a text with another type")
+        return _compare(column, node.op, node.value)
 
     def visit_present(self, node: Present) -> Q:
         return _is_present(self._get_column(node.attr_path))

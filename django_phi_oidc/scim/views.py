@@ -87,7 +87,8 @@ def _process(request: HttpRequest, path: str) -> SCIMResponse:
         _report(request, refusal.reason, client)
         return refusal.response
     if segments == ["Bulk"] and request.method == "POST":
-        return perform_bulk(data, client_request, base_url, report_fault=_log_fault)
+        report = partial(_report_foreign_id, request, client)
+        return perform_bulk(data, client_request, base_url, report_fault=_log_fault, report_unknown_id=report)
     operation = Operation(
         method=str(request.method),
         path=segments,
@@ -98,8 +99,8 @@ def _process(request: HttpRequest, path: str) -> SCIMResponse:
     )
     perform = partial(ServiceProvider(client_request, base_url).perform, operation)
     response = scim_responses.run(perform, report_fault=_log_fault)
-    if response.status == 404 and is_foreign_id(segments[-1], client.provider):
-        _report(request, "scim_foreign_resource", client)
+    if response.status == 404:
+        _report_foreign_id(request, client, segments[-1])
     return response
 
 
@@ -137,6 +138,11 @@ def _read_body(request: HttpRequest) -> Mapping[str, Any]:
 def _read_parameters(request: HttpRequest) -> dict[str, str]:
     """Return the parameters of the query; of a repeated one, the last."""
     return {name: str(value) for name, value in request.GET.items()}
+
+
+def _report_foreign_id(request: HttpRequest, client: SCIMClient, resource_id: str) -> None:
+    if is_foreign_id(resource_id, client.provider):
+        _report(request, "scim_foreign_resource", client)
 
 
 def _report(request: HttpRequest, reason: str, client: SCIMClient | None) -> None:

@@ -20,6 +20,7 @@ from ..subjects.invitations import revoke_activation_codes
 from ..subjects.models import ActivationCode
 from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession
+from .recent_logouts import remember_ended_access
 from .tasks import revoke_after_commit
 
 _account_without_access: ContextVar[Any] = ContextVar("django_phi_oidc.sessions.account_access", default=None)
@@ -41,13 +42,14 @@ def end_access(
 ) -> int:
     """End all sessions of the account, and revoke its tokens and waiting activation codes. Return how many ended.
 
-    One transaction, or the caller's. The account stays active, so the person may sign in again. events: of the change
-    that causes it. is_inline: the tokens are revoked after the commit, before this returns, for up to INLINE_SECONDS;
-    the sweep revokes the others. Idempotent. Raises: KeyMissing, DatabaseError, and then nothing has changed.
+    One transaction, or the caller's. The account stays active, so the person may sign in again, but a sign-in that is
+    in progress is refused (`logged_out`). events: of the change that causes it. is_inline: the tokens are revoked after
+    the commit, before this returns, for up to INLINE_SECONDS; the sweep revokes the others. Idempotent.
+    Raises: KeyMissing, DatabaseError, and then nothing has changed.
     """
     with batch_delivery(), transaction.atomic():
         enqueue_many(events)
-        lock_subjects_of_users([user_pk])
+        remember_ended_access(lock_subjects_of_users([user_pk]))
         live = OIDCSession.objects.live().filter(user=user_pk).values_list("pk", flat=True)
         options: Any = {"origin": origin, "now": now, "lease_revocations": is_inline}
         ended = end_sessions(list(live), reason, **options)

@@ -28,6 +28,7 @@ from .activity import TIMES_KEY, create_times_entry
 from .foreign_sessions import queue_foreign_tokens
 from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession
+from .recent_logouts import remember_ended_access
 from .tasks import end_session_and_revoke, revoke_after_commit
 
 
@@ -134,7 +135,7 @@ def end_sessions_on_account_change(
         write_notice(instance, NoticeKind.PASSWORD_CHANGED, provider="", now=clock.now())
     if _is_deactivation(instance, update_fields):
         with transaction.atomic():
-            lock_subjects_of_users([instance.pk])
+            remember_ended_access(lock_subjects_of_users([instance.pk]))
             _end_sessions_of_users([instance.pk], EndReason.USER_INACTIVE)
             scrub_inactive_users([instance.pk], origin=Origin(), now=clock.now())
     elif _is_password_change(instance):

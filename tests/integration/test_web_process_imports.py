@@ -10,6 +10,8 @@ from tests.benchmarks.startup.process_costs import ADMIN, start_process
 
 NOT_OF_A_WEB_PROCESS = (
     *("celery", "kombu", "requests", "rest_framework", "opentelemetry", "prometheus_client", "mozilla_django_oidc"),
+    # Of a portal that declares SCIM.
+    *("scim2_models", "pydantic"),
     *(
         f"django_phi_oidc.{name}"
         for name in (

@@ -1,15 +1,20 @@
 """scim2-client provisions, disables and enables persons who sign in at the provider, over sockets."""
 
+import threading
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group as DjangoGroup
+from django.db import connection, transaction
 from scim2_models import Group, GroupMember, PatchOp, ScimProvider, User
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.claims.retention import lock_subjects_of_users
 from django_phi_oidc.config.scim import SUBJECT_SCHEMA
+from django_phi_oidc.scim.models import SCIMUser
+from django_phi_oidc.sessions.account_access import disable_account
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.support.http_browser import Browser
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -143,4 +148,23 @@ def test_tokens_are_revoked_before_the_response(client: HTTPSCIMClient, op: Demo
     started = clock.now()
     set_active(client, user, active=False)
     assert (clock.now() - started).total_seconds() < 2
+    assert op.active_tokens == []
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer at a time.")
+def test_sign_in_that_was_under_way_is_out_too(client: HTTPSCIMClient, op: DemoProvider, browser: Browser) -> None:
+    """The sign-in has found the account active, and waits for the lock of the change that disables it."""
+    user = provision(client, op)
+    account = get_user_model().objects.get()
+    with transaction.atomic():
+        lock_subjects_of_users([account.pk])
+        sign_in = threading.Thread(target=browser.sign_in, args=(op,))
+        sign_in.start()
+        sign_in.join(2)
+        assert sign_in.is_alive()
+        disable_account(account.pk, origin=Origin(actor="scim:hr"), now=clock.now())
+    sign_in.join()
+    SCIMUser.objects.update(active=False, has_disabled_account=True)
+    set_active(client, user, active=True)
+    assert not browser.user(), "Also if the account is active again before the next request."
     assert op.active_tokens == []

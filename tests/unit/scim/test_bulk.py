@@ -1,12 +1,16 @@
 """Bulk requests: references, errors, limits, and what happens after the time for revocations."""
 
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 
+from django_phi_oidc.audit.events import Action
 from django_phi_oidc.scim.models import SCIMMembership, SCIMUser
 from tests.support.scim_fixtures import SCIM
+from tests.support.session_fixtures import events
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
@@ -55,6 +59,29 @@ def test_errors_end_the_request(scim: SCIM) -> None:
     response = send_bulk(scim, create("ann"), wrong, create("bob"), failOnErrors=1)
     assert [item["status"] for item in response.json()["Operations"]] == ["201", "404"]
     assert SCIMUser.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["http://[", "//\u2100/Users", "https://portal.example/oidc/scim/v2/Users", "/Users/a/b"]
+)
+def test_path_that_does_not_exist_fails_alone(path: str, scim: SCIM) -> None:
+    response = send_bulk(scim, {**create("ann"), "path": path}, create("bob"))
+    assert response.status_code == 200
+    assert [item["status"] for item in response.json()["Operations"]] == ["404", "201"]
+    assert SCIMUser.objects.get().user_name == "bob"
+
+
+def test_ids_of_another_provider_are_reported(scim: SCIM, connect: Callable[..., SCIM]) -> None:
+    user = scim.create("ann")
+    stranger = connect("stranger", "other")
+    deletion = {"method": "DELETE", "path": f"/Users/{user['id']}"}
+    unknown = {"method": "DELETE", "path": f"/Users/{uuid.uuid4()}"}
+    results = send_bulk(stranger, deletion, unknown).json()["Operations"]
+    assert [item["status"] for item in results] == ["404", "404"]
+    assert results[0]["response"] == results[1]["response"]
+    assert get_user_model().objects.get().is_active
+    refused = [(event.reason, event.actor) for event in events(Action.SCIM_REFUSED)]
+    assert refused == [("scim_foreign_resource", "scim:stranger")], "Once, and not for the unknown id."
 
 
 @pytest.mark.parametrize(("count", "status"), [(100, 200), (101, 413)])

@@ -1,13 +1,15 @@
 """Groups: members by the habits of several clients, roles, and entity tags of the members."""
 
+import threading
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
+from django.db import connection, connections, transaction
 
 from django_phi_oidc.audit.events import Action
-from django_phi_oidc.scim.models import SCIMMembership
+from django_phi_oidc.scim.models import SCIMGroup, SCIMMembership, SCIMUser
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.scim_fixtures import SCIM
 from tests.support.session_fixtures import events
@@ -125,3 +127,63 @@ def test_deleted_group_takes_its_roles_away(scim: SCIM, people: dict[str, str], 
         '{"change":"created","members_added":1,"members_removed":0}',
         '{"change":"deleted","members_added":0,"members_removed":1}',
     ]
+
+
+@pytest.mark.parametrize(("length", "status"), [(30, 200), (1500, 400)])
+def test_length_of_paths_is_limited(length: int, status: int, scim: SCIM, people: dict[str, str]) -> None:
+    group = scim.create_group("Nurses", people["ann"])
+    terms = " or ".join([f'value eq "{people["ann"]}"'] * length)
+    for name in ("path", "PATH"):
+        operation = {"op": "replace", name: f"members[{terms}].type", "value": "User"}
+        response = scim.patch(f"Groups/{group['id']}", operation)
+        assert response.status_code == status, response.content
+        assert response.json().get("scimType") == (None if status == 200 else "invalidPath")
+
+
+needs_row_locks = pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer at a time.")
+
+
+def run_meanwhile(operation: Any) -> threading.Thread:
+    """Run the operation in another thread until it has ended, or waits for a lock."""
+
+    def run() -> None:
+        operation()
+        connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(1)
+    return thread
+
+
+@needs_row_locks
+def test_member_that_leaves_two_groups_at_once_loses_their_role(
+    scim: SCIM, people: dict[str, str], settings: Any
+) -> None:
+    rules = [{"claim": "scim_groups", "values": ["Nurses", "Doctors"], "groups": ["clinicians"]}]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": rules})
+    Group.objects.create(name="clinicians")
+    paths = [f"Groups/{scim.create_group(name, people['ann'])['id']}" for name in ("Nurses", "Doctors")]
+    assert Group.objects.get().user_set.count() == 1
+    with transaction.atomic():
+        scim.patch(paths[0], {"op": "remove", "path": "members"})
+        thread = run_meanwhile(lambda: scim.patch(paths[1], {"op": "remove", "path": "members"}))
+    thread.join()
+    assert not SCIMMembership.objects.exists()
+    assert not Group.objects.get().user_set.exists()
+
+
+@needs_row_locks
+def test_user_can_be_deleted_while_a_group_changes(scim: SCIM, people: dict[str, str]) -> None:
+    """Both lock the group first, so there is no deadlock."""
+    group = scim.create_group("Nurses", people["ann"])
+    statuses: list[int] = []
+    with transaction.atomic():
+        SCIMGroup.objects.select_for_update().get()
+        deletion = f"Users/{people['ann']}"
+        thread = run_meanwhile(lambda: statuses.append(scim.send("DELETE", deletion).status_code))
+        renaming = {"op": "replace", "path": "displayName", "value": "Doctors"}
+        assert scim.patch(f"Groups/{group['id']}", renaming).status_code == 200
+    thread.join()
+    assert statuses == [204]
+    assert SCIMUser.objects.filter(deleted_at=None).count() == 1

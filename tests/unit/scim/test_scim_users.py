@@ -198,6 +198,20 @@ def test_administrators_deactivation_is_not_undone(scim: SCIM) -> None:
     assert events(Action.SCIM_USER_ENABLED) == []
 
 
+def test_later_decision_of_an_administrator_is_not_undone(scim: SCIM) -> None:
+    """A client disables the account, an administrator activates it, and later deactivates it."""
+    user = scim.create("ann")
+    scim.set_active(user["id"], active=False)
+    account = get_user_model().objects.get()
+    for is_active in (True, False):
+        account.is_active = is_active
+        account.save()
+    scim.set_active(user["id"], active=True)
+    account.refresh_from_db()
+    assert not account.is_active
+    assert events(Action.SCIM_USER_ENABLED) == []
+
+
 def test_put_without_active_leaves_a_disabled_user_disabled(scim: SCIM) -> None:
     user = scim.create("ann")
     scim.set_active(user["id"], active=False)
@@ -213,6 +227,17 @@ def test_local_account_can_not_be_managed(scim: SCIM, settings: Any) -> None:
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, BREAK_GLASS_ACCOUNTS=[account.get_username()])
     body = {"schemas": [USER_SCHEMA], "userName": "ann", SUBJECT_SCHEMA: {"sub": "s1"}}
     assert scim.send("POST", "Users", body).status_code == 409
+
+
+def test_account_that_becomes_a_local_account_is_no_longer_managed(scim: SCIM, settings: Any) -> None:
+    user = scim.create("ann")
+    account = get_user_model().objects.get()
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, BREAK_GLASS_ACCOUNTS=[account.get_username()])
+    assert scim.set_active(user["id"], active=False).status_code == 409
+    assert scim.send("DELETE", f"Users/{user['id']}").status_code == 409
+    assert get_user_model().objects.get().is_active
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, BREAK_GLASS_ACCOUNTS=["another"])
+    assert scim.set_active(user["id"], active=False).status_code == 200
 
 
 def test_account_of_another_providers_user_can_not_be_taken(scim: SCIM, connect: Callable[..., SCIM]) -> None:

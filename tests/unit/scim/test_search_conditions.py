@@ -69,6 +69,10 @@ REFUSED = {
     "an attribute of a table": "user__password pr",
     "too many terms": " or ".join(['userName eq "a"'] * 60),
     "too many characters": f'userName eq "{"a" * 3000}"',
+    "a number as a text": "groups[display eq 5]",
+    "a Boolean as a text": "groups[value pr and (display co true)]",
+    "a time before the first": 'meta.created gt "0001-01-01T00:00:00+14:00"',
+    "a time after the last": 'meta.created lt "9999-12-31T23:59:59-14:00"',
     "deep nesting": "not (" * 100 + "userName pr" + ")" * 100,
 }
 
@@ -118,6 +122,8 @@ PAGES: dict[str, tuple[str, list[str], int]] = {
     "the first two": ("startIndex=1&count=2", ["ann", "bob"], 1),
     "the rest": ("startIndex=3&count=2", ["cy"], 3),
     "beyond the end": ("startIndex=9", [], 9),
+    "an index that no database has": (f"startIndex={10**30}", [], 10**30),
+    "a count that no database has": (f"count={10**30}", ["ann", "bob", "cy"], 1),
     "an index below 1": ("startIndex=-3&count=1", ["ann"], 1),
     "none, only the number": ("count=0", [], 1),
     "a negative count": ("count=-1", [], 1),
