@@ -352,3 +352,39 @@ def test_triggers_and_privileges_of_each_partition_are_checked_and_repaired(
     assert [len(problems) for problems in result["problems"]] == [0, 0, 1]
     assert result["created"] == [1, 0]
     assert result["deviations"] == []
+
+
+REFUSED_CONVERSION = """
+ids = events(1, at=NOW + 40 * MONTH)
+result = {"output": audit("partition")}
+result["stored"] = AuditEvent.objects.filter(id__in=events(1, at=NOW + 4 * MONTH)).count()
+result["problems"] = [partitions.list_problems(now=NOW)]
+# As if the process had been killed during the first step.
+sql("ALTER TABLE django_phi_oidc_auditevent ADD CONSTRAINT phi_oidc_auditevent_range CHECK (v = 1) NOT VALID")
+result["problems"] += partitions.list_problems(now=NOW)
+result["messages"] = list_messages()
+print(json.dumps(result))
+"""
+
+
+def test_conversion_that_fails_refuses_no_event_afterwards(environment: dict[str, str], tmp_path: Path) -> None:
+    """An event with an id of the future, such as from a wrong clock, belongs to no first partition."""
+    result = run(environment, REFUSED_CONVERSION, tmp_path)
+    assert result["problems"][0] == []
+    assert "interrupted" in result["problems"][1]
+    assert result["messages"] == ["W081"]
+    assert "error" in result["output"]
+    assert result["stored"] == 1
+
+
+INHERITED = """
+sql("CREATE TABLE forged () INHERITS (django_phi_oidc_auditevent)")
+result = {"problems": partitions.list_problems(now=NOW), "verify": audit("verify")}
+print(json.dumps(result))
+"""
+
+
+def test_table_that_inherits_from_the_events_is_no_partition(environment: dict[str, str], tmp_path: Path) -> None:
+    result = run(environment, INHERITED, tmp_path)
+    assert result["problems"] == []
+    assert "faults" in result["verify"]
