@@ -243,9 +243,10 @@ def _verify(options: Options, output: Output) -> None:
             _write_finding(finding, output)
     outcome = "failure" if summary.fault_count else "success"
     _record(Action.AUDIT_VERIFIED, outcome=outcome, detail=summary.build_event_detail())
+    _write_totals(summary, output, partial(_format_totals, is_sample=parts is not None))
+    # After the totals: an external signer may fail.
     if parts is None and not summary.fault_count and (key := signing_keys.find_signing_key()):
         verification_records.record_verified_log(summary.tree_size, key=key, now=clock.now())
-    _write_totals(summary, output, partial(_format_totals, is_sample=parts is not None))
     counts = summary.counts_by_kind
     unwitnessed = counts[FindingKind.CHECKPOINT_UNWITNESSED]
     if summary.fault_count > counts[FindingKind.PROTECTION_ALTERED] + unwitnessed:

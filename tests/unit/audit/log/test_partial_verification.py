@@ -457,3 +457,19 @@ def test_log_that_was_cut_is_truncated_although_the_nodes_of_the_record_are_kept
         cut(ids, 300)
         sql(f"INSERT INTO {NODE} (level, node_index, node_hash) VALUES (8, 1, %s)", bytes(nodes))
     assert "log_truncated" in kinds(run_verify())
+
+
+def test_result_is_printed_although_the_signer_of_the_record_fails(
+    ids: list[uuid.UUID], run_verify: Callable[..., Any]
+) -> None:
+    class Signer:
+        def public_key(self) -> Any:
+            return KEY.public_key()
+
+        def sign(self, data: bytes) -> bytes:
+            raise OSError
+
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": Signer})):
+        (totals,) = run_verify()
+    assert (totals["events"], totals["faults"]) == (312, 0)
+    assert not VerificationRecord.objects.exists()
