@@ -32,7 +32,7 @@ _CHECK_NAME = "phi_oidc_auditevent_range"
 _DROP_CHECK_SQL = f"ALTER TABLE {{}} DROP CONSTRAINT IF EXISTS {_CHECK_NAME}"
 _CREATE_FUNCTION = "phi_oidc_audit_create_partitions"
 # The month after the last partition is the next one, so months have no gaps. A month of which the default partition
-# has events cannot have a partition.
+# has events cannot have a partition. ALTER DEFAULT PRIVILEGES must not give a role more than it has on the table.
 _CREATE_FUNCTION_SQL = f"""
 CREATE OR REPLACE FUNCTION {{schema}}.{_CREATE_FUNCTION}() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
@@ -40,6 +40,7 @@ DECLARE
     parent CONSTANT regclass := '{{schema}}.{EVENT_TABLE}'::regclass;
     month timestamp;
     name text;
+    grantee text;
     bounds text[];
     created integer := 0;
 BEGIN
@@ -53,6 +54,12 @@ BEGIN
             FROM unnest(ARRAY[month, month + interval '1 month']) WITH ORDINALITY AS o(m, n) ORDER BY n);
         BEGIN
             EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name, parent);
+            FOR grantee IN SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC'
+                ELSE quote_ident(pg_get_userbyid(a.grantee)) END
+                FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = name::regclass AND a.grantee <> c.relowner
+            LOOP
+                EXECUTE format('REVOKE ALL ON %s FROM %s', name, grantee);
+            END LOOP;
             EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
                 parent, name, bounds[1], bounds[2]);
             EXECUTE format('CREATE TRIGGER phi_oidc_audit_refuse_truncate BEFORE TRUNCATE ON %s '

@@ -481,3 +481,42 @@ def test_detaching_while_others_write_loses_nothing(environment: dict[str, str],
     assert (result["errors"], result["lost"]) == ([], [])
     assert result["written"] > 20
     assert "Detached: django_phi_oidc_auditevent_" in "".join(result["outputs"])
+
+
+GRANTED = """
+sql("DROP ROLE IF EXISTS phi_partition_app")
+sql("CREATE ROLE phi_partition_app")
+sql("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO phi_partition_app")
+partitions.partition_events(now=NOW)
+for statement in grant_statements("phi_partition_app", is_sealer=False):
+    sql(statement)
+sql("SET ROLE phi_partition_app")
+result = {"granted": list_excess_privileges(is_sealer=False)}
+sql("RESET ROLE")
+sql(f"ALTER TABLE django_phi_oidc_auditevent DETACH PARTITION django_phi_oidc_auditevent_{month(3)}")
+sql(f"DROP TABLE django_phi_oidc_auditevent_{month(3)}")
+sql("SET ROLE phi_partition_app")
+# Functions of the caller's schema must not run with the owner's rights.
+sql("CREATE TEMP TABLE django_phi_oidc_auditevent (id uuid)")
+sql("CREATE FUNCTION pg_temp.format(text, text) RETURNS text LANGUAGE sql AS 'SELECT ''DROP TABLE x''::text'")
+sql("SET search_path = pg_temp, public")
+sql("SELECT public.phi_oidc_audit_create_partitions()")
+sql("RESET search_path")
+sql("DROP TABLE pg_temp.django_phi_oidc_auditevent")
+result["created"] = month(3) in names()
+result["later"] = list_excess_privileges(is_sealer=False)
+sql("RESET ROLE")
+result["deviations"] = triggers.list_deviations()
+sql("ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM phi_partition_app")
+sql("DROP OWNED BY phi_partition_app")
+sql("DROP ROLE phi_partition_app")
+print(json.dumps(result))
+"""
+
+
+def test_new_partition_has_no_default_privileges(environment: dict[str, str], tmp_path: Path) -> None:
+    result = run(environment, GRANTED, tmp_path)
+    assert result["granted"] == []
+    assert result["created"]
+    assert result["deviations"] == []
+    assert result["later"] == []
