@@ -384,7 +384,7 @@ def test_verification_is_recorded_up_to_what_a_quorum_has_cosigned(
 
 
 def test_cosignature_of_an_earlier_epoch_does_not_cover_a_larger_log_of_a_later_one(started: Start) -> None:
-    """After a restore, the log of the new epoch has been seen by nobody yet, although it is smaller."""
+    """After a restore, no witness has seen the log of the new epoch, although it is smaller."""
     started("", "", quorum=2)
     sealed(3)
     note = AuditCheckpoint.objects.get(tree_size=3).note
