@@ -15,6 +15,7 @@ from django.test import override_settings
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import parse_detail
+from django_phi_oidc.audit.log.archive import list_removable_partitions, verify_archive, write_archive
 from django_phi_oidc.audit.log.cosigned_checkpoints import (
     build_cosigned_note,
     count_unwitnessed_checkpoints,
@@ -447,3 +448,17 @@ def test_state_that_was_altered_in_its_row_keeps_no_witness_from_being_asked(
     submit()
     LogWitness.objects.filter(name="w1").update(**changes)
     assert submit(NOW + RENEW_AFTER) == {"w1": "", "w2": ""}
+
+
+def test_partition_is_detached_only_if_a_quorum_has_cosigned_its_archive(started: Start, tmp_path: Path) -> None:
+    witnesses = started("", "fail", quorum=2)
+    sealed(3)
+    submit()
+    keys, path = [KEY.public_key()], tmp_path / "archive"
+    write_archive(path, first_leaf_index=0, tree_size=3, progress=lambda done, total: None)
+    archive = verify_archive(path, keys)
+    with pytest.raises(LookupError, match="not known outside"):
+        list_removable_partitions(archive, keys=keys, now=NOW)
+    witnesses[1].lie = ""
+    submit(only_due=False)
+    assert list_removable_partitions(archive, keys=keys, now=NOW) == []
