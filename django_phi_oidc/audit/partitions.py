@@ -29,9 +29,10 @@ LOCK_ATTEMPTS = 100
 _MONTHS_AHEAD = 3
 _LOWEST_ID = UUID(int=0)
 _CHECK_NAME = "phi_oidc_auditevent_range"
+_DROP_CHECK_SQL = f"ALTER TABLE {{}} DROP CONSTRAINT IF EXISTS {_CHECK_NAME}"
 _CREATE_FUNCTION = "phi_oidc_audit_create_partitions"
 # The month after the last partition is the next one, so months have no gaps. A month of which the default partition
-# has events cannot have a partition.
+# has events cannot have a partition. ALTER DEFAULT PRIVILEGES must not give a role more than it has on the table.
 _CREATE_FUNCTION_SQL = f"""
 CREATE OR REPLACE FUNCTION {{schema}}.{_CREATE_FUNCTION}() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
@@ -39,6 +40,7 @@ DECLARE
     parent CONSTANT regclass := '{{schema}}.{EVENT_TABLE}'::regclass;
     month timestamp;
     name text;
+    grantee text;
     bounds text[];
     created integer := 0;
 BEGIN
@@ -52,6 +54,12 @@ BEGIN
             FROM unnest(ARRAY[month, month + interval '1 month']) WITH ORDINALITY AS o(m, n) ORDER BY n);
         BEGIN
             EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name, parent);
+            FOR grantee IN SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC'
+                ELSE quote_ident(pg_get_userbyid(a.grantee)) END
+                FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = name::regclass AND a.grantee <> c.relowner
+            LOOP
+                EXECUTE format('REVOKE ALL ON %s FROM %s', name, grantee);
+            END LOOP;
             EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
                 parent, name, bounds[1], bounds[2]);
             EXECUTE format('CREATE TRIGGER phi_oidc_audit_refuse_truncate BEFORE TRUNCATE ON %s '
@@ -71,9 +79,9 @@ END
 $$
 """  # noqa: S608 -- constants
 _PARTITION_SQL = """
-    SELECT c.relname, pg_catalog.pg_get_expr(c.relpartbound, c.oid), c.reltuples::bigint
+    SELECT c.relname, pg_catalog.pg_get_expr(c.relpartbound, c.oid)
     FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = pg_catalog.to_regclass(%s) ORDER BY c.relname"""
+    WHERE i.inhparent = pg_catalog.to_regclass(%s) AND c.relispartition ORDER BY c.relname"""
 
 
 # Of the primary key there is no definition: it is a constraint.
@@ -120,7 +128,7 @@ def list_partitions() -> list[Partition]:
         return []
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(_PARTITION_SQL, [EVENT_TABLE])
-        return [_parse_partition(name, bound) for name, bound, _ in cursor.fetchall()]
+        return [_parse_partition(name, bound) for name, bound in cursor.fetchall()]
 
 
 def create_partitions() -> int:
@@ -135,7 +143,8 @@ def create_partitions() -> int:
 def list_problems(*, now: datetime) -> list[str]:
     """Return what is wrong with the partitions: sentences without a period. Raises: DatabaseError."""
     if not is_partitioned():
-        return []
+        text = "audit partition was interrupted, and events of later months will be refused: run it again"
+        return [text] if _has_check() else []
     problems = []
     next_month = _get_bound(_get_month(now, 1))
     partitions = list_partitions()
@@ -163,10 +172,15 @@ def partition_events(*, now: datetime, progress: Callable[[str], None] = lambda 
     if is_partitioned():
         raise ValueError("The table of the events has partitions already.")
     end = _get_month(now, 2)
-    progress("All events are read once, while others write.")
-    _check_range(EVENT_TABLE, f"id < '{_get_bound(end)}'")
-    progress("The table becomes the first partition.")
-    _run_with_short_locks(partial(_replace_table, end=end))
+    try:
+        progress("All events are read once, while others write.")
+        _check_range(EVENT_TABLE, f"id < '{_get_bound(end)}'")
+        progress("The table becomes the first partition.")
+        _run_with_short_locks(partial(_replace_table, end=end))
+    except BaseException:
+        # With the constraint, all events would be refused from that month on.
+        _run_with_short_locks(lambda cursor: cursor.execute(_DROP_CHECK_SQL.format(EVENT_TABLE)))
+        raise
     return [partition.name for partition in list_partitions()]
 
 
@@ -262,12 +276,25 @@ def _check_range(table: str, condition: str) -> None:
     """Add a constraint and validate it while others write: PostgreSQL attaches such a table without reading it."""
 
     def add(cursor: Any) -> None:
-        cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {_CHECK_NAME}")
+        cursor.execute(_DROP_CHECK_SQL.format(table))
         cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {_CHECK_NAME} CHECK ({condition}) NOT VALID")
 
     _run_with_short_locks(add)
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {_CHECK_NAME}")
+
+
+def _has_check() -> bool:
+    """Return whether the table of the events still has the constraint of a conversion that was killed."""
+    if connections[AUDIT_ALIAS].vendor != "postgresql":
+        return False
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint "
+            "WHERE conrelid = pg_catalog.to_regclass(%s) AND conname = %s)",
+            [EVENT_TABLE, _CHECK_NAME],
+        )
+        return bool(cursor.fetchone()[0])
 
 
 def _replace_table(cursor: Any, *, end: datetime) -> None:

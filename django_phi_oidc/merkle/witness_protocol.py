@@ -20,8 +20,8 @@ from .cosignature import WitnessKey, add_signature_lines, verify_cosignatures
 from .rfc6962 import MAX_TREE_SIZE
 
 MAX_RESPONSE_BYTES = 64 * 1024
-MAX_TIME_AHEAD_SECONDS = 3600
-"""How far the clock of a witness may be ahead."""
+MAX_CLOCK_DIFFERENCE_SECONDS = 3600
+"""How far the clock of a witness may be ahead or behind. An older cosignature was not made for this request."""
 _SIZE_PATTERN = re.compile(rb"(0|[1-9][0-9]{0,18})\n")
 
 
@@ -105,7 +105,7 @@ def _process_cosignatures(body: bytes, *, note: str, key: WitnessKey, now_second
         lines = [f"{line}\n" for line in body.decode().split("\n")]
         for line in (line for line in lines if line.startswith(f"{EM_DASH} {key.name} ")):
             times = verify_cosignatures(add_signature_lines(note, [line]), [key])
-            if times and times[key.name] <= now_seconds + MAX_TIME_AHEAD_SECONDS:
+            if times and abs(times[key.name] - now_seconds) <= MAX_CLOCK_DIFFERENCE_SECONDS:
                 return WitnessAnswer(cosignature=line)
     except (UnicodeDecodeError, CheckpointInvalid):
         return invalid

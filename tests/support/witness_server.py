@@ -39,7 +39,7 @@ class Witness:
     folder: Path
     logs: Mapping[str, Ed25519PublicKey]
     lie: str = ""
-    """What it does instead of its duty: `signature`, `origin`, `larger`, `other_sizes`, `hang`, `fail`; "": nothing."""
+    """What it does instead of its duty: a name that is used below; "": nothing."""
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     url: str = ""
     clock: Callable[[], float] = time.time
@@ -69,6 +69,10 @@ class Witness:
             return 503, b""
         if self.lie == "fail":
             return 500, b""
+        if self.lie == "redirect":
+            return 307, b""
+        if self.lie in ("huge", "endless"):
+            return 200, b"x" * 2_000_000
         matched = REQUEST.fullmatch(body.decode())
         if matched is None:
             return 400, b""
@@ -119,7 +123,11 @@ class Witness:
         return None
 
     def _cosign(self, text: str) -> bytes:
-        now = int(self.clock())
+        if self.lie == "many_lines":
+            other = base64.b64encode(bytes(12)).decode()
+            return f"— {self.name} {other}\n".encode() * 1_500
+        now = int(self.clock()) + {"replay": -7_200, "future": 7_200}.get(self.lie, 0)
+        now = 0 if self.lie == "time_zero" else now
         key = Ed25519PrivateKey.generate() if self.lie == "signature" else self.key
         signature = key.sign(f"cosignature/v1\ntime {now}\n{text}".encode())
         blob = self._key_id() + now.to_bytes(8, "big") + signature
@@ -155,6 +163,13 @@ def witness(name: str, folder: Path, logs: Mapping[str, Ed25519PublicKey], *, li
             self.send_response(status)
             if status == 409:
                 self.send_header("Content-Type", "text/x.tlog.size")
+            if running.lie == "redirect":
+                self.send_header("Location", "http://127.0.0.1:1/")
+            if running.lie == "endless":
+                self.end_headers()
+                while not running.released.wait(0.1):
+                    self.wfile.write(b"x")
+                return
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

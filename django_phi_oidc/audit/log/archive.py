@@ -27,9 +27,10 @@ from ..models import AuditCheckpoint, AuditEvent
 from ..partitions import Partition, find_end_of_events, list_past_partitions
 from ..storage import has_valid_row_mac
 from .copies import ARCHIVE_FORMAT, MAX_LINE_BYTES
+from .cosigned_checkpoints import find_seen_place
 from .reader import read_leaves
+from .signing_keys import find_epoch
 from .tree_storage import read_compact_range
-from .witness import get_witnessed_checkpoints
 
 BATCH_SIZE = 10_000
 _LINE_START, _MAC_SEPARATOR, _LINE_END = b'{"event":', b',"mac":"', b'"}\n'
@@ -41,6 +42,8 @@ class LogArchive:
     """A verified file with the events of the leaves [first_leaf_index, tree_size)."""
 
     path: Path
+    origin: str
+    """Of its checkpoint."""
     first_leaf_index: int
     tree_size: int
     restore_events: tuple[tuple[int, bytes], ...] = ()
@@ -106,18 +109,20 @@ def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
     if (tree.size, tree.compute_root()) != (tree_size, checkpoint.root_hash):
         raise ProofInvalid("The archive does not hold the events that its checkpoint was signed over.")
     first, restored = header["first"], tuple(restore_events)
-    return LogArchive(path=path, first_leaf_index=first, tree_size=tree_size, restore_events=restored)
+    return LogArchive(
+        path=path, origin=checkpoint.origin, first_leaf_index=first, tree_size=tree_size, restore_events=restored
+    )
 
 
 def list_removable_partitions(archive: LogArchive, *, keys: Sequence[LogKey], now: datetime) -> list[Partition]:
     """Return the partitions of past months whose events are all in archives, of which this one is the last.
 
     Requires: the archive was verified, and the earlier archives hold all events before it.
-    Raises: LookupError if a checkpoint of that size is not known outside although others are, or an event is unsealed;
-    SealingRefused if the witness file cannot be read.
+    Raises: LookupError if a checkpoint of that size is not known outside although others are, or lacks a declared
+    quorum, or an event is unsealed; SealingRefused if the witness file cannot be read.
     """
-    witnessed_sizes = [checkpoint.tree_size for checkpoint in get_witnessed_checkpoints(keys).values()]
-    if witnessed_sizes and max(witnessed_sizes) < archive.tree_size:
+    seen = find_seen_place(keys)
+    if seen is not None and seen < (find_epoch(archive.origin) or 0, archive.tree_size):
         raise LookupError(f"The checkpoint of {archive.tree_size} events is not known outside yet: try again later.")
     removable = []
     for partition in list_past_partitions(now=now):
@@ -130,12 +135,14 @@ def list_removable_partitions(archive: LogArchive, *, keys: Sequence[LogKey], no
 
 
 def find_archived_size() -> int:
-    """Return where the last archive ended; 0 without one.
+    """Return the number of leaves from the first one on that are all in archives.
 
-    Events with an invalid MAC, or without a size, are ignored. Raises: KeyMissing.
+    The newest `audit.archived` says so (in earlier versions: the size of its archive). Events with an invalid MAC, or
+    without a size, are ignored. Raises: KeyMissing.
     """
     events = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id").iterator(chunk_size=100)
-    sizes = (parse_detail(event.detail).get("tree_size") for event in events if has_valid_row_mac(event))
+    details = (parse_detail(event.detail) for event in events if has_valid_row_mac(event))
+    sizes = (detail.get("archived_size", detail.get("tree_size")) for detail in details)
     return next((size for size in sizes if type(size) is int), 0)
 
 

@@ -25,6 +25,7 @@ from ..storage import translate_database_errors
 from .findings import FindingKind, LogFinding
 from .models import Cosignature, LogWitness
 from .signing_keys import find_epoch, get_public_keys
+from .witness import get_witnessed_checkpoints
 
 OVERDUE_AFTER = timedelta(minutes=5)
 """A checkpoint that has lacked a quorum for longer raises an alert."""
@@ -118,6 +119,22 @@ def _find_in_newest_rows(
         if checkpoint.tree_size == tree_size:
             return CosignedCheckpoint(checkpoint=checkpoint, epoch=epoch, note=cosigned_note)
     return None
+
+
+def find_seen_place(keys: Sequence[LogKey]) -> tuple[int, int] | None:
+    """Return epoch and size of the newest checkpoint that is known outside, and has a quorum if one is declared.
+
+    A larger place than this can still be replaced: only the database has it. (0, 0) without a quorum; None if nothing
+    is known outside, and no quorum is declared. keys: of the log.
+    Raises: SealingRefused if the witness file cannot be read; KeyMissing.
+    """
+    places = [(epoch, checkpoint.tree_size) for epoch, checkpoint in get_witnessed_checkpoints(keys).items()]
+    # An earlier epoch may have been larger before its restore.
+    seen = [max(places)] if places else []
+    if conf.witness_quorum():
+        cosigned = find_cosigned_checkpoint(keys)
+        seen.append((cosigned.epoch, cosigned.checkpoint.tree_size) if cosigned else (0, 0))
+    return min(seen, default=None)
 
 
 def find_unwitnessed_checkpoint(

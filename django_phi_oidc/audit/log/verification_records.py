@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ... import conf
 from ..._internal.randomness import lowest_uuid7
 from ...errors import CheckpointInvalid, SealingRefused
 from ...merkle.checkpoint import (
@@ -26,11 +25,11 @@ from ...merkle.checkpoint import (
     verify_statement,
 )
 from ..models import VerificationRecord
-from .cosigned_checkpoints import find_cosigned_checkpoint
+from .cosigned_checkpoints import find_seen_place
 from .ranges import LogRange, get_range_after
 from .reader import read_checkpoints
 from .signing_keys import get_checkpoint_origin, get_public_keys
-from .witness import get_witnessed_checkpoints
+from .tree_storage import LogDamaged
 
 logger = logging.getLogger("phi_oidc.audit")
 _LOG_RECORD = "log"
@@ -63,10 +62,19 @@ class LastVerification:
     """The newest checkpoint up to which a verification found no faults."""
 
     checkpoint: Checkpoint
+    note: str
+    """The note of the checkpoint."""
     verified_at: datetime
 
     def get_new_range(self) -> LogRange:
-        """Return what is new since then. Raises: LogDamaged if the log does not lead to the checkpoint."""
+        """Return what is new since then.
+
+        Raises: LogDamaged if the log does not lead to the checkpoint, ends before it, or ends there with another one:
+        nothing would then be read that shows it.
+        """
+        newest = read_checkpoints(-1, limit=1, newest_first=True)
+        if not newest or (newest[0].tree_size <= self.checkpoint.tree_size and newest[0].note != self.note):
+            raise LogDamaged(f"The log does not end with the checkpoint of {self.checkpoint.tree_size} events.")
         return get_range_after(self.checkpoint, first_id=lowest_uuid7(self.verified_at - _OVERLAP))
 
 
@@ -75,8 +83,8 @@ def find_last_verification(keys: Sequence[LogKey]) -> LastVerification | None:
     content = read_record(_LOG_RECORD, keys)
     if content is None:
         return None
-    checkpoint, verified_at = parse_checkpoint(content["checkpoint"]), datetime.fromisoformat(content["verified_at"])
-    return LastVerification(checkpoint=checkpoint, verified_at=verified_at)
+    note, verified_at = content["checkpoint"], datetime.fromisoformat(content["verified_at"])
+    return LastVerification(checkpoint=parse_checkpoint(note), note=note, verified_at=verified_at)
 
 
 def record_verified_log(tree_size: int, *, key: NoteSigner, now: datetime) -> None:
@@ -88,17 +96,15 @@ def record_verified_log(tree_size: int, *, key: NoteSigner, now: datetime) -> No
     """
     keys = get_public_keys(key)
     try:
-        witnessed_sizes = [checkpoint.tree_size for checkpoint in get_witnessed_checkpoints(keys).values()]
+        seen = find_seen_place(keys)
     except SealingRefused:
         # The witness file cannot be read.
         return
-    below_size = min(tree_size, max(witnessed_sizes, default=tree_size)) + 1
-    if conf.witness_quorum():
-        cosigned = find_cosigned_checkpoint(keys)
-        below_size = min(below_size, cosigned.checkpoint.tree_size + 1 if cosigned else 0)
+    below_size = (tree_size if seen is None else min(tree_size, seen[1])) + 1
     for row in read_checkpoints(0, limit=1, newest_first=True, below_size=below_size):
-        verify_checkpoint(row.note, keys, expected_origin=get_checkpoint_origin(row.epoch))
-        write_record(_LOG_RECORD, {"checkpoint": row.note, "verified_at": now.isoformat()}, key)
+        if seen is None or row.epoch <= seen[0]:
+            verify_checkpoint(row.note, keys, expected_origin=get_checkpoint_origin(row.epoch))
+            write_record(_LOG_RECORD, {"checkpoint": row.note, "verified_at": now.isoformat()}, key)
 
 
 def _get_key_name(name: str) -> str:

@@ -86,7 +86,7 @@ def submit_newest_checkpoint(
     asked = {
         state.name: state
         for state in (_get_state(name, now=clock()) for name in keys)
-        if _lacks(state, newest, now=clock()) and (state.due_at <= clock() or not only_due)
+        if _lacks(state, newest, now=clock()) and (_is_due(state, now=clock()) or not only_due)
     }
     sizes = {name: _get_known_size(state, newest) for name, state in asked.items()}
     results: list[SubmissionResult] = []
@@ -121,12 +121,17 @@ def _get_state(name: str, *, now: datetime) -> LogWitness:
 
 def _lacks(state: LogWitness, newest: _NewestCheckpoint, *, now: datetime) -> bool:
     is_current = (state.origin, state.tree_size) == (newest.origin, newest.tree_size) and not state.last_fault
-    return not is_current or state.cosigned_at is None or now - state.cosigned_at >= RENEW_AFTER
+    # A time of the future is not what was written here.
+    return not is_current or state.cosigned_at is None or not timedelta() <= now - state.cosigned_at < RENEW_AFTER
+
+
+def _is_due(state: LogWitness, *, now: datetime) -> bool:
+    return not timedelta() < state.due_at - now <= MAX_RETRY_DELAY
 
 
 def _get_known_size(state: LogWitness, newest: _NewestCheckpoint) -> int:
     """Return the size that the witness has probably cosigned. It may not be named if it is above the newest one."""
-    return min(state.tree_size, newest.tree_size) if state.origin == newest.origin else 0
+    return max(0, min(state.tree_size, newest.tree_size)) if state.origin == newest.origin else 0
 
 
 def _ask(

@@ -108,7 +108,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     _add_filters(check_export)
     archive = add("archive", _archive, "Write sealed events to a file that verify accepts.")
     archive.add_argument("file", type=Path, help="A new file; compressed if its name ends with .gz.")
-    archive.add_argument("--first", type=int, metavar="N", help="The first leaf (default: after the last archive).")
+    archive.add_argument("--first", type=int, metavar="N", help="The first leaf (default: the first in no archive).")
     archive.add_argument("--before", type=_parse_time, metavar="TIME", help="Only events sealed before that time.")
     text = "Then detach the partitions of past months whose events are all in archives, as the owner of the tables."
     archive.add_argument("--detach", action="store_true", help=text)
@@ -243,9 +243,10 @@ def _verify(options: Options, output: Output) -> None:
             _write_finding(finding, output)
     outcome = "failure" if summary.fault_count else "success"
     _record(Action.AUDIT_VERIFIED, outcome=outcome, detail=summary.build_event_detail())
+    _write_totals(summary, output, partial(_format_totals, is_sample=parts is not None))
+    # After the totals: an external signer may fail.
     if parts is None and not summary.fault_count and (key := signing_keys.find_signing_key()):
         verification_records.record_verified_log(summary.tree_size, key=key, now=clock.now())
-    _write_totals(summary, output, partial(_format_totals, is_sample=parts is not None))
     counts = summary.counts_by_kind
     unwitnessed = counts[FindingKind.CHECKPOINT_UNWITNESSED]
     if summary.fault_count > counts[FindingKind.PROTECTION_ALTERED] + unwitnessed:
@@ -428,6 +429,8 @@ def _archive(options: Options, output: Output) -> None:
             fault = f"Nothing is detached: {error}"
     names = [partition.name for partition in removable]
     detail = {"first": first, "tree_size": size, "sha256": digest}
+    # An archive behind a gap leaves events that are in no archive.
+    detail["archived_size"] = max(archived_size, size) if first <= archived_size else archived_size
     _record(Action.AUDIT_ARCHIVED, detail=detail | ({"detached": names} if names else {}))
     for partition in removable:
         partitions.detach_partition(partition, newest_leaf=newest_leaf)

@@ -19,6 +19,7 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.log.models import LogWitness
 from django_phi_oidc.audit.log.witnesses import submit_newest_checkpoint
 from django_phi_oidc.audit.models import AuditCheckpoint
@@ -111,7 +112,7 @@ def submit(lite: LiteWitness) -> str:
     LogWitness.objects.update(due_at=NOW)
     declared = {"lite": {"key": lite.vkey, "url": lite.url}}
     with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT={"witnesses": declared})):
-        (result,) = submit_newest_checkpoint(clock=lambda: NOW)
+        (result,) = submit_newest_checkpoint(clock=clock.now)
     return str(result.fault)
 
 

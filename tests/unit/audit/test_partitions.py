@@ -352,3 +352,171 @@ def test_triggers_and_privileges_of_each_partition_are_checked_and_repaired(
     assert [len(problems) for problems in result["problems"]] == [0, 0, 1]
     assert result["created"] == [1, 0]
     assert result["deviations"] == []
+
+
+REFUSED_CONVERSION = """
+ids = events(1, at=NOW + 40 * MONTH)
+result = {"output": audit("partition")}
+result["stored"] = AuditEvent.objects.filter(id__in=events(1, at=NOW + 4 * MONTH)).count()
+result["problems"] = [partitions.list_problems(now=NOW)]
+# As if the process had been killed during the first step.
+sql("ALTER TABLE django_phi_oidc_auditevent ADD CONSTRAINT phi_oidc_auditevent_range CHECK (v = 1) NOT VALID")
+result["problems"] += partitions.list_problems(now=NOW)
+result["messages"] = list_messages()
+print(json.dumps(result))
+"""
+
+
+def test_conversion_that_fails_refuses_no_event_afterwards(environment: dict[str, str], tmp_path: Path) -> None:
+    """An event with an id of the future, such as from a wrong clock, belongs to no first partition."""
+    result = run(environment, REFUSED_CONVERSION, tmp_path)
+    assert result["problems"][0] == []
+    assert "interrupted" in result["problems"][1]
+    assert result["messages"] == ["W081"]
+    assert "error" in result["output"]
+    assert result["stored"] == 1
+
+
+INHERITED = """
+sql("CREATE TABLE forged () INHERITS (django_phi_oidc_auditevent)")
+result = {"problems": partitions.list_problems(now=NOW), "verify": audit("verify")}
+print(json.dumps(result))
+"""
+
+
+def test_table_that_inherits_from_the_events_is_no_partition(environment: dict[str, str], tmp_path: Path) -> None:
+    result = run(environment, INHERITED, tmp_path)
+    assert result["problems"] == []
+    assert "faults" in result["verify"]
+
+
+FORGED = (
+    PARTITIONED
+    + """
+import uuid
+audit("verify")
+audit("archive", FOLDER / "1.jsonl", "--detach")
+before = names()
+kept = f"{table}_kept"
+sql(f"ALTER TABLE {table} RENAME TO {kept}")
+other_columns = [
+    f"CREATE TABLE {table} (id uuid PRIMARY KEY, actor text)",
+    f"CREATE TABLE {table} AS SELECT *, 1 AS further FROM {kept}",
+    f"CREATE VIEW {table} AS SELECT * FROM {kept}",
+]
+result = {"refused": []}
+for statement in other_columns:
+    sql(statement)
+    result["refused"].append(audit("attach", table))
+    sql(f"DROP {'VIEW' if 'VIEW' in statement else 'TABLE'} {table}")
+result["names"] = names() == before
+result["written"] = len(events(1, at=datetime.now(UTC)))
+# Of the same columns, with rows that were never sealed, a trigger, a rule, and privileges.
+sql(f"CREATE TABLE {table} (LIKE {kept} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
+sql(f"INSERT INTO {table} SELECT * FROM {kept}")
+sql(f"UPDATE {table} SET id = (left(id::text, 35) || 'f')::uuid, actor = 'x' WHERE id = %s", older[5])
+sql(f"CREATE FUNCTION phi_oidc_swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+sql(f"CREATE TRIGGER phi_oidc_swallow BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION phi_oidc_swallow()")
+result["attached"] = audit("attach", table)
+result["deviations"] = triggers.list_deviations()
+result["verify"] = audit("verify", "--full")
+print(json.dumps(result))
+"""
+)
+
+
+def test_forged_partition_is_refused_or_found(environment: dict[str, str], tmp_path: Path) -> None:
+    result = run(environment, FORGED, tmp_path)
+    assert all("error" in text for text in result["refused"]), result["refused"]
+    assert (result["names"], result["written"]) == (True, 1)
+    assert "Attached" in result["attached"]
+    assert len([text for text in result["deviations"] if "phi_oidc_swallow" in text]) == 1
+    assert len([text for text in result["deviations"] if "phi_oidc_audit_refuse_truncate" in text]) == 1
+    assert "event_forged" in result["verify"]
+    assert "event_missing" in result["verify"]
+
+
+WRITERS = (
+    PARTITIONED
+    + """
+stop, written, errors = threading.Event(), [], []
+
+def write():
+    while not stop.is_set():
+        try:
+            # Also late events of the month that is detached.
+            written.extend(events(1, at=datetime.now(UTC)))
+            written.extend(events(1, at=past + timedelta(days=2)))
+        except Exception as error:
+            errors.append(repr(error))
+    connections.close_all()
+
+threads = [threading.Thread(target=write) for _ in range(3)]
+for thread in threads:
+    thread.start()
+outputs = []
+for number in range(6):
+    try:
+        seal_now(at=datetime.now(UTC))
+        outputs.append(audit("archive", FOLDER / f"{number}.jsonl", "--detach"))
+    except Exception as error:
+        outputs.append(repr(error))
+stop.set()
+for thread in threads:
+    thread.join()
+seal_now(at=datetime.now(UTC))
+outputs.append(audit("archive", FOLDER / "last.jsonl", "--detach"))
+here = set(AuditEvent.objects.values_list("id", flat=True))
+archived = set()
+for file in FOLDER.glob("*.jsonl"):
+    archived |= {json.loads(line)["event"]["id"] for line in file.read_text().splitlines()[1:]}
+lost = [str(id_) for id_ in [*older, *old, *late, *written] if id_ not in here and str(id_) not in archived]
+print(json.dumps({"errors": errors, "lost": lost, "outputs": outputs, "written": len(written), "names": names()}))
+"""
+)
+
+
+def test_detaching_while_others_write_loses_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+    result = run(environment, WRITERS, tmp_path)
+    assert (result["errors"], result["lost"]) == ([], [])
+    assert result["written"] > 20
+    assert "Detached: django_phi_oidc_auditevent_" in "".join(result["outputs"])
+
+
+GRANTED = """
+sql("DROP ROLE IF EXISTS phi_partition_app")
+sql("CREATE ROLE phi_partition_app")
+sql("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO phi_partition_app")
+partitions.partition_events(now=NOW)
+for statement in grant_statements("phi_partition_app", is_sealer=False):
+    sql(statement)
+sql("SET ROLE phi_partition_app")
+result = {"granted": list_excess_privileges(is_sealer=False)}
+sql("RESET ROLE")
+sql(f"ALTER TABLE django_phi_oidc_auditevent DETACH PARTITION django_phi_oidc_auditevent_{month(3)}")
+sql(f"DROP TABLE django_phi_oidc_auditevent_{month(3)}")
+sql("SET ROLE phi_partition_app")
+# Functions of the caller's schema must not run with the owner's rights.
+sql("CREATE TEMP TABLE django_phi_oidc_auditevent (id uuid)")
+sql("CREATE FUNCTION pg_temp.format(text, text) RETURNS text LANGUAGE sql AS 'SELECT ''DROP TABLE x''::text'")
+sql("SET search_path = pg_temp, public")
+sql("SELECT public.phi_oidc_audit_create_partitions()")
+sql("RESET search_path")
+sql("DROP TABLE pg_temp.django_phi_oidc_auditevent")
+result["created"] = month(3) in names()
+result["later"] = list_excess_privileges(is_sealer=False)
+sql("RESET ROLE")
+result["deviations"] = triggers.list_deviations()
+sql("ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM phi_partition_app")
+sql("DROP OWNED BY phi_partition_app")
+sql("DROP ROLE phi_partition_app")
+print(json.dumps(result))
+"""
+
+
+def test_new_partition_has_no_default_privileges(environment: dict[str, str], tmp_path: Path) -> None:
+    result = run(environment, GRANTED, tmp_path)
+    assert result["granted"] == []
+    assert result["created"]
+    assert result["deviations"] == []
+    assert result["later"] == []

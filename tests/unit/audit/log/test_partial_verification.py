@@ -20,7 +20,7 @@ from django_phi_oidc.audit.log import verification_schedule
 from django_phi_oidc.audit.log.ranges import align_part, draw_sample
 from django_phi_oidc.audit.log.verification_records import find_last_verification, read_record, write_record
 from django_phi_oidc.audit.log.verification_schedule import CYCLE, verify_next_part
-from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditWitness, VerificationRecord
+from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditNode, AuditWitness, VerificationRecord
 from django_phi_oidc.audit.tasks import verify
 from django_phi_oidc.merkle.checkpoint import Checkpoint, RetiredKey, sign_checkpoint
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, seal_now, sealed
@@ -418,4 +418,58 @@ def test_task_needs_the_signing_key() -> None:
 
 def test_empty_log_has_nothing_to_verify() -> None:
     verify()
+    assert not VerificationRecord.objects.exists()
+
+
+def cut(ids: list[uuid.UUID], size: int) -> None:
+    """Restore the audit database as it was when the log had that size."""
+    sql(f"DELETE FROM {CHECKPOINT} WHERE tree_size > {size}")
+    sql(f"DELETE FROM {LEAF} WHERE leaf_index >= {size}")
+    sql(f"DELETE FROM {NODE} WHERE (node_index + 1) * 256 > {size} AND level = 8")
+    sql(f"DELETE FROM {QUEUE}")
+    for id_ in ids[size:]:
+        sql(f"DELETE FROM {EVENT} WHERE id = %s", id_)
+
+
+def test_rewritten_log_of_the_same_size_is_found_although_its_nodes_are_those_of_the_record(
+    run_verify: Callable[..., Any],
+) -> None:
+    ids = [*sealed(300), *sealed(212, at=NOW + timedelta(minutes=1))]
+    run_verify()
+    (node,) = AuditNode.objects.filter(level=8, node_index=1).values_list("node_hash", flat=True)
+    with without_triggers():
+        cut(ids, 300)
+    sealed(212, at=NOW + timedelta(minutes=2))
+    assert set(kinds(run_verify("--full"))) == {"fork_undeclared"}
+    with without_triggers():
+        # A log of 512 leaves is read from its two nodes alone.
+        sql(f"UPDATE {NODE} SET node_hash = %s WHERE level = 8 AND node_index = 1", bytes(node))
+    assert "fork_undeclared" in kinds(run_verify())
+
+
+def test_log_that_was_cut_is_truncated_although_the_nodes_of_the_record_are_kept(
+    run_verify: Callable[..., Any],
+) -> None:
+    ids = [*sealed(300), *sealed(212, at=NOW + timedelta(minutes=1))]
+    run_verify()
+    nodes = AuditNode.objects.filter(level=8, node_index=1).values_list("node_hash", flat=True)[0]
+    with without_triggers():
+        cut(ids, 300)
+        sql(f"INSERT INTO {NODE} (level, node_index, node_hash) VALUES (8, 1, %s)", bytes(nodes))
+    assert "log_truncated" in kinds(run_verify())
+
+
+def test_result_is_printed_although_the_signer_of_the_record_fails(
+    ids: list[uuid.UUID], run_verify: Callable[..., Any]
+) -> None:
+    class Signer:
+        def public_key(self) -> Any:
+            return KEY.public_key()
+
+        def sign(self, data: bytes) -> bytes:
+            raise OSError
+
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": Signer})):
+        (totals,) = run_verify()
+    assert (totals["events"], totals["faults"]) == (312, 0)
     assert not VerificationRecord.objects.exists()

@@ -15,6 +15,7 @@ from django.test import override_settings
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import parse_detail
+from django_phi_oidc.audit.log.archive import list_removable_partitions, verify_archive, write_archive
 from django_phi_oidc.audit.log.cosigned_checkpoints import (
     build_cosigned_note,
     count_unwitnessed_checkpoints,
@@ -24,6 +25,8 @@ from django_phi_oidc.audit.log.cosigned_checkpoints import (
 )
 from django_phi_oidc.audit.log.findings import FindingKind, VerificationSummary
 from django_phi_oidc.audit.log.models import Cosignature, LogWitness
+from django_phi_oidc.audit.log.recovery import resume_log
+from django_phi_oidc.audit.log.verification_records import find_last_verification, record_verified_log
 from django_phi_oidc.audit.log.verifier import verify_log
 from django_phi_oidc.audit.log.witnesses import ALERT_AFTER, RENEW_AFTER, submit_newest_checkpoint
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
@@ -39,6 +42,12 @@ from tests.support.witness_server import Witness, witness
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 ORIGIN = "phi-oidc-audit"
 Start = Callable[..., list[Witness]]
+submitted_at = list[datetime]()
+"""The time of the submission in progress, which the witnesses have as well."""
+
+
+def read_witness_clock() -> float:
+    return (submitted_at or [clock.now()])[0].timestamp()
 
 
 @pytest.fixture
@@ -54,7 +63,7 @@ def started(tmp_path: Path) -> Iterator[Start]:
                 for number, lie in enumerate(lies, start=1)
             ]
             for running in witnesses:
-                running.clock = NOW.timestamp
+                running.clock = read_witness_clock
             declared = {f"w{number}": {"key": w.vkey, "url": w.url} for number, w in enumerate(witnesses, start=1)}
             audit = {"witnesses": declared} | ({} if quorum is None else {"quorum": quorum})
             changed = override_phi_oidc(settings.PHI_OIDC, AUDIT=audit, KEYS={"audit_signing": PEM})
@@ -66,7 +75,11 @@ def started(tmp_path: Path) -> Iterator[Start]:
 
 def submit(at: datetime = NOW, **options: Any) -> dict[str, str]:
     """Submit, and return the fault of each witness that was asked."""
-    return {result.witness: result.fault for result in submit_newest_checkpoint(clock=lambda: at, **options)}
+    submitted_at[:] = [at]
+    try:
+        return {result.witness: result.fault for result in submit_newest_checkpoint(clock=lambda: at, **options)}
+    finally:
+        submitted_at.clear()
 
 
 def alerts() -> list[tuple[str, str, str]]:
@@ -354,3 +367,98 @@ def test_key_of_a_log_is_no_witness_key(started: Start) -> None:
         pytest.raises(KeyMissing, match=r"\['w1'\]\['key'\] is no verifier key for cosignatures"),
     ):
         submit()
+
+
+@pytest.mark.parametrize(("answering", "recorded"), [(1, None), (2, 5)])
+def test_verification_is_recorded_up_to_what_a_quorum_has_cosigned(
+    started: Start, answering: int, recorded: int | None
+) -> None:
+    witnesses = started("", "", quorum=2)
+    if answering < 2:
+        witnesses[1].lie = "fail"
+    sealed(5)
+    submit()
+    sealed(2, at=NOW + timedelta(minutes=1))
+    record_verified_log(7, key=KEY, now=NOW)
+    last = find_last_verification([KEY.public_key()])
+    assert (last.checkpoint.tree_size if last else None) == recorded
+
+
+def test_cosignature_of_an_earlier_epoch_does_not_cover_a_larger_log_of_a_later_one(started: Start) -> None:
+    """After a restore, no witness has seen the log of the new epoch, although it is smaller."""
+    started("", "", quorum=2)
+    sealed(3)
+    note = AuditCheckpoint.objects.get(tree_size=3).note
+    sealed(5, at=NOW + timedelta(minutes=1))
+    submit()
+    states, rows = list(LogWitness.objects.all()), list(Cosignature.objects.all())
+    with without_triggers():
+        sql(f"DELETE FROM {EVENT} WHERE id IN (SELECT event_id FROM {LEAF} WHERE leaf_index >= 3)")
+        sql(f"DELETE FROM {LEAF} WHERE leaf_index >= 3")
+        sql(f"DELETE FROM {CHECKPOINT} WHERE tree_size > 3")
+    lost = states[0].note
+    assert note != lost
+    resume_log(witnessed_note=lost, reason="a test", key=KEY, now=NOW + timedelta(minutes=2))
+    sealed(2, at=NOW + timedelta(minutes=3))
+    size = AuditCheckpoint.objects.last().tree_size
+    assert size <= 8
+    assert len(rows) == 2
+    record_verified_log(size, key=KEY, now=NOW)
+    assert find_last_verification([KEY.public_key()]) is None
+
+
+@pytest.mark.parametrize(
+    ("lie", "fault"),
+    [
+        ("redirect", "transport_redirect"),
+        ("huge", "transport_too_large"),
+        ("endless", "transport_timeout"),
+        ("many_lines", "witness_cosignature_invalid"),
+        ("replay", "witness_cosignature_invalid"),
+        ("time_zero", "witness_cosignature_invalid"),
+        ("future", "witness_cosignature_invalid"),
+    ],
+)
+def test_hostile_response_is_a_fault_and_delays_nothing(started: Start, lie: str, fault: str) -> None:
+    started("", lie)
+    sealed(5)
+    begun = time.monotonic()
+    assert submit(round_seconds=1.0) == {"w1": "", "w2": fault}
+    assert time.monotonic() - begun < 2.0
+    assert [row.witness for row in Cosignature.objects.all()] == ["w1"]
+
+
+def test_cosignature_that_is_replayed_does_not_renew_an_older_one(started: Start) -> None:
+    (running,) = started("")
+    sealed(5)
+    assert submit() == {"w1": ""}
+    later = NOW + timedelta(days=2)
+    running.clock = NOW.timestamp
+    assert submit(later) == {"w1": "witness_cosignature_invalid"}
+    running.clock = later.timestamp
+    assert submit(later + timedelta(hours=1)) == {"w1": ""}
+
+
+@pytest.mark.parametrize("changes", [{"tree_size": -5}, {"cosigned_at": NOW + timedelta(days=9)}])
+def test_state_that_was_altered_in_its_row_keeps_no_witness_from_being_asked(
+    started: Start, changes: dict[str, Any]
+) -> None:
+    started("", "")
+    sealed(5)
+    submit()
+    LogWitness.objects.filter(name="w1").update(**changes)
+    assert submit(NOW + RENEW_AFTER) == {"w1": "", "w2": ""}
+
+
+def test_partition_is_detached_only_if_a_quorum_has_cosigned_its_archive(started: Start, tmp_path: Path) -> None:
+    witnesses = started("", "fail", quorum=2)
+    sealed(3)
+    submit()
+    keys, path = [KEY.public_key()], tmp_path / "archive"
+    write_archive(path, first_leaf_index=0, tree_size=3, progress=lambda done, total: None)
+    archive = verify_archive(path, keys)
+    with pytest.raises(LookupError, match="not known outside"):
+        list_removable_partitions(archive, keys=keys, now=NOW)
+    witnesses[1].lie = ""
+    submit(only_due=False)
+    assert list_removable_partitions(archive, keys=keys, now=NOW) == []

@@ -7,7 +7,8 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from django.test import override_settings
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin, compute_mac
 from django_phi_oidc.audit.log import bundle
-from django_phi_oidc.audit.log.archive import verify_archive
+from django_phi_oidc.audit.log.archive import find_archived_size, verify_archive
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, VerificationRecord
 from django_phi_oidc.audit.storage import authenticate_event, insert_events
 from django_phi_oidc.crypto import keyring
@@ -586,3 +587,19 @@ def test_consistency_proof_has_the_cosignatures_that_the_verifier_requires(
     arguments = [str(proof), "--public-key", audit("checkpoint", "--public-key").strip(), "--witness"]
     assert bundle.main([*arguments, witnesses[0].vkey]) == 0
     assert bundle.main([*arguments, witnesses[2].vkey]) == 1
+
+
+def test_archive_behind_a_gap_does_not_make_the_events_before_it_archived(
+    audit: Callable[..., str], tmp_path: Path
+) -> None:
+    for number in range(3):
+        sealed(4, at=NOW + timedelta(minutes=number))
+    early = ("--before", (NOW + timedelta(seconds=30)).isoformat())
+    # The last one is small again, and takes nothing back.
+    runs = {"gap": ("--first", 4), "start": early, "all": (), "again": ("--first", 0, *early)}
+    sizes = []
+    for minutes, (name, options) in enumerate(runs.items()):
+        with clock.override_clock(partial(datetime.__add__, LATER, timedelta(minutes=minutes))):
+            audit("archive", tmp_path / name, *options)
+        sizes.append(find_archived_size())
+    assert sizes == [0, 4, 12, 12]
