@@ -17,7 +17,7 @@ def check_third_party_login(**kwargs: Any) -> Messages:
     for name in conf.third_party_login():
         if name not in conf.providers():
             hint = f"Its providers are: {', '.join(conf.providers())}."
-            yield error(142, f"PHI_OIDC['THIRD_PARTY_LOGIN']: there is no provider {name!r}.", hint)
+            yield error(152, f"PHI_OIDC['THIRD_PARTY_LOGIN']: there is no provider {name!r}.", hint)
 
 
 @register_check(Tags.security)
@@ -28,11 +28,11 @@ def check_scim(**kwargs: Any) -> Messages:
         return
     if find_spec("scim2_models") is None:
         hint = 'pip install "django-phi-oidc[scim]"'
-        yield error(140, "PHI_OIDC['SCIM'] requires the package scim2-models, which is not installed.", hint)
+        yield error(150, "PHI_OIDC['SCIM'] requires the package scim2-models, which is not installed.", hint)
     faults = list(list_scim_faults(declared, providers=conf.providers()))
     if "is_active" not in {field.name for field in get_user_model()._meta.get_fields()}:
         faults.append("SCIM needs the field 'is_active', which the user model does not have.")
-    yield from (error(141, f"PHI_OIDC: {fault}") for fault in faults)
+    yield from (error(151, f"PHI_OIDC: {fault}") for fault in faults)
     hint = "A change of the groups removes a role that a claim has granted, until the next sign-in."
     for provider, role in list_mixed_roles(conf.roles(), declared):
-        yield warning(140, f"PHI_OIDC['ROLES'][{provider!r}]: {role!r} depends on scim_groups and on a claim.", hint)
+        yield warning(150, f"PHI_OIDC['ROLES'][{provider!r}]: {role!r} depends on scim_groups and on a claim.", hint)
