@@ -21,6 +21,7 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import prepare_folder
 from django_phi_oidc.individual_rights.accounting import create_accounting
+from django_phi_oidc.scim.models import SCIMClient, SCIMToken
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus, SessionEndJob
 from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode
@@ -52,6 +53,7 @@ def declare(settings: Any, retention_keys: Path) -> None:
         EMERGENCY={"permissions": {PERMISSION: WORD}, "mail_to": [OFFICER]},
         KEYS={"audit_signing": PEM, "retention": retention_keys},
         BREAK_GLASS_ACCOUNTS=["777"],
+        SCIM={"1": {"subject": "invitation"}},
         PATIENT_RESOURCES=RESOURCES,
     )
 
@@ -67,6 +69,7 @@ def fill(patient: SignedIn) -> None:
     _of_codes(user)
     _of_emergencies(user)
     _of_alerts()
+    _of_scim_clients()
     create_accounting(user, since=NOW - DAY, include_own=True, origin=Origin(), now=NOW).list_all()
     _of_the_trail(patient)
 
@@ -143,6 +146,15 @@ def _of_emergencies(user: Any) -> None:
             expires_at=NOW + HOUR,
             **given,
         )
+
+
+def _of_scim_clients() -> None:
+    states = ((None, DAY), (None, -DAY), (None, DAY), (NOW, DAY), (NOW, DAY))
+    for number, (revoked_at, lifetime) in enumerate(states):
+        fields: Any = {"provider": "1", "created_at": NOW, "created_by": "1", "revoked_at": revoked_at}
+        client = SCIMClient.objects.create(name=f"{WORD}-{number}", **fields)
+        times: Any = {"created_at": NOW, "expires_at": NOW + lifetime, "last_used_at": NOW if number else None}
+        SCIMToken.objects.create(client=client, digest=str(number), **times)
 
 
 def _of_alerts() -> None:
