@@ -38,7 +38,9 @@ class InitiateLoginView(View):
         except LOGIN_ERRORS as error:
             attempt = create_sign_in_attempt(self, None, stage="request")
             return render_login_failure(request, error, attempt, next_url="")
-        url = build_sign_in_url(provider, next_url=parse_local_url(request, target_link_uri))
+        # With one provider, the URL without its name: only the redirect URI of that one is registered.
+        name = provider if len(conf.providers()) > 1 else None
+        url = build_sign_in_url(name, next_url=parse_local_url(request, target_link_uri))
         # 303: the browser follows a form with GET.
         return set_private_headers(HttpResponseRedirect(url, status=303))
 

@@ -32,7 +32,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         *("view_oidcsession", "end_oidcsession", "view_pendingrevocation", "retry_pendingrevocation"),
         *("view_emergencyaccess", "view_auditevent", "export_auditevent", "lookup_auditevent", "view_auditcheckpoint"),
         *("view_securityalert", "acknowledge_securityalert", "view_alertmute", "add_alertmute", "change_alertmute"),
-        *("view_sinkcursor", "deliver_sinkcursor"),
+        *("view_sinkcursor", "deliver_sinkcursor", "view_scimclient", "manage_scimclient"),
     ),
     "Help desk": (
         VIEW_USER,

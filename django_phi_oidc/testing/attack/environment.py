@@ -147,7 +147,7 @@ def _list_replaced_options(declaration: ProviderDeclaration) -> dict[str, Any]:
 
 
 def _list_refusals() -> QuerySet[AuditEvent]:
-    actions = (Action.LOGIN_REFUSED, Action.LOGOUT_REFUSED, Action.SIGNAL_REFUSED)
+    actions = (Action.LOGIN_REFUSED, Action.LOGOUT_REFUSED, Action.SIGNAL_REFUSED, Action.SCIM_REFUSED)
     return AuditEvent.objects.filter(action__in=actions)
 
 

@@ -22,9 +22,11 @@ from .ciphertext_attacks import CIPHERTEXT_ATTACKS
 from .encrypted_token_cases import ENCRYPTED_TOKEN_CASES
 from .environment import AttackEnvironment
 from .federation_cases import FEDERATION_CASES, build_federation_options
+from .initiated_login_attacks import INITIATED_LOGIN_ATTACKS
 from .logout_attacks import LOGOUT_CASES, run_logout_case
 from .provider_attacks import CALLBACK_AND_ACCOUNT_ATTACKS
 from .report import AttackEnded, AttackOutcome, format_attack_name
+from .scim_attacks import SCIM_ATTACKS
 from .security_event_attacks import SECURITY_EVENT_ATTACKS, SECURITY_EVENT_CASES, run_security_event_case
 from .shared_computer_attacks import SHARED_COMPUTER_ATTACKS
 from .token_theft_attacks import TOKEN_THEFT_ATTACKS
@@ -61,6 +63,8 @@ def list_attacks(declaration: ProviderDeclaration, *, claim_names: Sequence[str]
         **BROWSER_ATTACKS,
         **SHARED_COMPUTER_ATTACKS,
         **SECURITY_EVENT_ATTACKS,
+        **SCIM_ATTACKS,
+        **INITIATED_LOGIN_ATTACKS,
         **CIPHERTEXT_ATTACKS,
         **AVAILABILITY_ATTACKS,
         **TOKEN_THEFT_ATTACKS,

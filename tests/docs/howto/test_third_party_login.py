@@ -19,4 +19,4 @@ def test_setting_permits_the_provider(settings: Any) -> None:
     exec(block("third-party-login", "third-party-settings"), names)
     settings.PHI_OIDC = names["PHI_OIDC"]
     response = Client().get("/oidc/initiate/", {"iss": "https://op.example.test"}, secure=True)
-    assert (response.status_code, response["Location"]) == (303, "/oidc/default/authenticate/")
+    assert (response.status_code, response["Location"]) == (303, "/oidc/authenticate/")

@@ -130,6 +130,18 @@ def act(found: Found, client: Any, model: Any, action: str, rows: Any, **given: 
     return look(found, client, of_model(model), {**chosen, "post": "yes"})
 
 
+def _manage_scim_clients(found: Found, client: Any) -> None:
+    url, names = of_model(SCIMClient, "add"), {"name": "1", "provider": "1"}
+    for given in (None, {}, {**names, "name": WORD}, {**names, "provider": "9"}, names, names):
+        look(found, client, url, *([] if given is None else [given]))
+    live = SCIMClient.objects.filter(revoked_at=None).order_by("pk")
+    revoked = SCIMClient.objects.exclude(revoked_at=None).order_by("pk")
+    act(found, client, SCIMClient, "rotate", live[:1])
+    act(found, client, SCIMClient, "rotate", live)
+    act(found, client, SCIMClient, "revoke", [live[0], revoked[0]])
+    act(found, client, SCIMClient, "revoke", [*live, *revoked])
+
+
 def fill_in_forms(found: Found, client: Any, patient: SignedIn, settings: Any) -> None:
     """Send each form with nothing, with what is refused, and with what is good; take each action."""
     subject, user = patient.subject, patient.user
@@ -186,8 +198,7 @@ def fill_in_forms(found: Found, client: Any, patient: SignedIn, settings: Any) -
     act(found, client, StoredClaim, "erase_now", StoredClaim.objects.all())
     act(found, client, AlertMute, "end", AlertMute.objects.all())
     act(found, client, AlertMute, "end", [])
-    for action in ("rotate", "revoke"):
-        act(found, client, SCIMClient, action, SCIMClient.objects.all())
+    _manage_scim_clients(found, client)
     act(found, client, EmergencyAccess, "close_now", EmergencyAccess.objects.all())
     act(found, client, OIDCSession, "end_now", OIDCSession.objects.filter(user=user))
     alert = SecurityAlert.objects.filter(acknowledged_at=None).first()

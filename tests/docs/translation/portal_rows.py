@@ -53,6 +53,7 @@ def declare(settings: Any, retention_keys: Path) -> None:
         EMERGENCY={"permissions": {PERMISSION: WORD}, "mail_to": [OFFICER]},
         KEYS={"audit_signing": PEM, "retention": retention_keys},
         BREAK_GLASS_ACCOUNTS=["777"],
+        SCIM={"1": {"subject": "invitation"}},
         PATIENT_RESOURCES=RESOURCES,
     )
 
@@ -68,7 +69,7 @@ def fill(patient: SignedIn) -> None:
     _of_codes(user)
     _of_emergencies(user)
     _of_alerts()
-    _of_clients()
+    _of_scim_clients()
     create_accounting(user, since=NOW - DAY, include_own=True, origin=Origin(), now=NOW).list_all()
     _of_the_trail(patient)
 
@@ -147,6 +148,15 @@ def _of_emergencies(user: Any) -> None:
         )
 
 
+def _of_scim_clients() -> None:
+    states = ((None, DAY), (None, -DAY), (None, DAY), (NOW, DAY), (NOW, DAY))
+    for number, (revoked_at, lifetime) in enumerate(states):
+        fields: Any = {"provider": "1", "created_at": NOW, "created_by": "1", "revoked_at": revoked_at}
+        client = SCIMClient.objects.create(name=f"{WORD}-{number}", **fields)
+        times: Any = {"created_at": NOW, "expires_at": NOW + lifetime, "last_used_at": NOW if number else None}
+        SCIMToken.objects.create(client=client, digest=str(number), **times)
+
+
 def _of_alerts() -> None:
     for number, severity in enumerate(("info", "warning", "critical")):
         for acknowledged_at in (None, NOW):
@@ -163,15 +173,6 @@ def _of_alerts() -> None:
         AlertMute.objects.create(
             kind="token_forged", key="9", until=NOW + DAY, note=WORD, muted_at=NOW, lifted_at=lifted_at
         )
-
-
-def _of_clients() -> None:
-    for number, (revoked_at, used_at) in enumerate([(None, None), (None, NOW), (NOW, NOW)]):
-        fields: dict[str, Any] = {"provider": "1", "created_at": NOW - DAY}
-        client = SCIMClient.objects.create(name=f"{WORD} {number}", revoked_at=revoked_at, **fields)
-        times = {"created_at": NOW - DAY, "expires_at": NOW + DAY, "last_used_at": used_at}
-        SCIMToken.objects.create(client=client, digest=f"{number:064}", **times)
-    SCIMClient.objects.create(name=f"{WORD} 3", provider="1", created_at=NOW)
 
 
 def _of_the_trail(patient: SignedIn) -> None:

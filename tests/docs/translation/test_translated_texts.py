@@ -60,13 +60,6 @@ from tests.support.session_fixtures import SignedIn, op, sign_in  # noqa: F401 -
 
 OF_MODELS = [*apps.get_app_config("django_phi_oidc").get_models()]
 RARE = {
-    # With SCIM.
-    "The token",
-    "Copy the token into the settings of the client now. It gives access to the accounts of this provider.",
-    "Create a new token for this client?",
-    "The new token is shown once. The last one stays valid for 24 hours, others end now.",
-    "Letters, digits, and . _ - after the first. The events of the client have it.",
-    "The client manages the accounts of this provider, and sees no others.",
     "Not shown: you do not have the permission for this purpose, or the consent is missing.",
     "It cannot be decrypted.",
     "Its retention period has ended.",

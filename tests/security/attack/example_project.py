@@ -19,6 +19,10 @@ EXAMPLE = ROOT / "example_project"
 VARIABLE_PREFIXES = ("DJANGO_", "OIDC_", "PHI_", "PORTAL_", "CACHE_", "CELERY_", "DATABASE_", "TEST_")
 
 
+SCIM = {"PHI_SCIM_JSON": '{"default": {"subject": "extension"}}'}
+"""The variable that declares SCIM."""
+
+
 @dataclass(frozen=True)
 class Project:
     """The example project with its environment variables and its directory for files."""

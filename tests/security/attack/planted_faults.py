@@ -323,6 +323,120 @@ def older_session_script() -> Iterator[None]:
             yield
 
 
+def authenticate_newest_client(request: Any) -> Any:
+    return import_module("django_phi_oidc.scim.models").SCIMClient.objects.order_by("-pk")[0]
+
+
+def accept_ended_tokens(original: Any) -> Any:
+    """Accept a token of a revoked client, and one that was revoked or has expired."""
+
+    def authenticate(token: str, *, now: Any) -> Any:
+        refused = import_module("django_phi_oidc.scim.clients").SCIMTokenRefused
+        try:
+            return original(token, now=now)
+        except refused as refusal:
+            if refusal.client is None:
+                raise
+            return refusal.client
+
+    return authenticate
+
+
+def list_users_of_all_providers(provider: str) -> Any:
+    return import_module("django_phi_oidc.scim.models").SCIMUser.objects.filter(deleted_at=None)
+
+
+def list_groups_of_all_providers(provider: str) -> Any:
+    return import_module("django_phi_oidc.scim.models").SCIMGroup.objects.all()
+
+
+@contextmanager
+def one_tenant() -> Iterator[None]:
+    """Each SCIM client sees and changes the users and groups of all providers."""
+    with (
+        replaced("scim.scim_users:list_users", lambda original: list_users_of_all_providers),
+        replaced("scim.scim_groups:list_groups", lambda original: list_groups_of_all_providers),
+    ):
+        yield
+
+
+def write_value_into_sql(original: Any) -> Any:
+    """Write the value of a filter into the statement."""
+
+    def compare(column: Any, op: Any, value: Any) -> Any:
+        from django.db.models import BooleanField  # noqa: PLC0415 -- Django is not set up before
+        from django.db.models.expressions import RawSQL  # noqa: PLC0415
+
+        if column.name != "user_name_key" or op.value != "eq":
+            return original(column, op, value)
+        sql = f"user_name_key = '{value}'".replace("%", "%%")
+        return RawSQL(sql, (), output_field=BooleanField())
+
+    return compare
+
+
+@contextmanager
+def stored_flags() -> Iterator[None]:
+    """Store the attributes of a PATCH that have the names of flags of the account."""
+    flags = ("is_staff", "is_superuser")
+
+    def create_patch(original: Any) -> Any:
+        def patch(self: Any, resource_id: str, data: Any, **options: Any) -> Any:
+            row = original(self, resource_id, data, **options)
+            for operation in data["Operations"]:
+                if self.name == "User" and operation.get("path") in flags:
+                    type(row.user).objects.filter(pk=row.user_id).update(**{operation["path"]: True})
+            return row
+
+        return patch
+
+    try:
+        with replaced("scim.resources:ResourceEndpoint:patch", create_patch):
+            yield
+    finally:
+        # Other attacks sign in with this account.
+        users = import_module("django.contrib.auth").get_user_model().objects
+        users.update(**dict.fromkeys(flags, False))
+
+
+def grant_groups_by_name(original: Any) -> Any:
+    """Add the members of a SCIM group to the Django group of its name."""
+
+    def create(attributes: Any, request: Any) -> Any:
+        row = original(attributes, request)
+        for group in import_module("django.contrib.auth.models").Group.objects.filter(name=row.display_name):
+            group.user_set.add(*(membership.member.user_id for membership in row.memberships.all()))
+        return row
+
+    return create
+
+
+def find_first_provider(issuers: list[str]) -> str:
+    return next(iter(import_module("django_phi_oidc.conf").providers()))
+
+
+class FramingMiddleware:
+    """Removes the headers that forbid frames."""
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: Any) -> Any:
+        response = self.get_response(request)
+        for name in ("X-Frame-Options", "Content-Security-Policy"):
+            response.headers.pop(name, None)
+        return response
+
+
+@contextmanager
+def framed() -> Iterator[None]:
+    from django.conf import settings  # noqa: PLC0415
+
+    middleware = f"{__name__}.{FramingMiddleware.__name__}"
+    with overridden_settings(MIDDLEWARE=[middleware, *settings.MIDDLEWARE]):
+        yield
+
+
 leaked_claims: list[Any] = []
 
 
@@ -630,6 +744,37 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
         replace("oidc.security_event_token:_get_event_time", lambda claims, event, *, issued_at: issued_at),
         {"stale_event"},
     ),
+    "token of a SCIM client": (
+        replace("scim.views:_authenticate", authenticate_newest_client),
+        {"forged_scim_token", *(f"stolen_scim_token ({case})" for case in ("rotated", "revoked", "expired"))},
+    ),
+    "end of a SCIM token": (
+        lambda: replaced("scim.clients:authenticate_client", accept_ended_tokens),
+        {f"stolen_scim_token ({case})" for case in ("rotated", "revoked", "expired")},
+    ),
+    "provider of a SCIM client": (
+        one_tenant,
+        {f"foreign_scim_client ({case})" for case in ("read", "change", "groups")},
+    ),
+    "parameters of a SCIM filter": (
+        lambda: replaced("scim.search_conditions:_compare", write_value_into_sql),
+        {"scim_filter_injection"},
+    ),
+    "attributes of a SCIM user": (stored_flags, {"scim_privileges"}),
+    "groups that rules grant": (
+        lambda: replaced("scim.scim_groups:create_group", grant_groups_by_name),
+        {"scim_privileges (name of a group)"},
+    ),
+    "size of a SCIM request": (replace("scim.schemas:MAX_BODY_BYTES", 2**30), {"oversized_scim_request"}),
+    "target of another site": (
+        replace("login.provider_selection:parse_local_url", lambda request, url: url),
+        {"forged_initiation (target)"},
+    ),
+    "issuer of another site": (
+        replace("login.third_party:_find_provider", find_first_provider),
+        {"forged_initiation (issuer)"},
+    ),
+    "frames of other sites": (framed, {"forged_initiation (frame)"}),
     "nonce of a logout token": (
         lambda: replaced("oidc.id_token:validate_nonce", accept_logout_token_without_nonce),
         {"nonce_invalid (a logout token)"},

@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django_phi_oidc import errors
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.testing.attack.suite import Attack, list_attacks
-from tests.security.attack.example_project import ROOT, Project, create_project, parse_json_lines
+from tests.security.attack.example_project import ROOT, SCIM, Project, create_project, parse_json_lines
 from tests.support import databases
 from tests.support.encrypted_tokens import ENCRYPTION_KEY_ENTRY
 from tests.support.tls import write_client_certificate
@@ -78,7 +78,7 @@ def test_every_code_is_attacked() -> None:
 
 def test_example_portal_holds(portal: Project) -> None:
     report = portal.var.parent / "report.xml"
-    process = portal.attack("--json", "--junit", str(report))
+    process = portal.attack("--json", "--junit", str(report), **SCIM)
     outcomes = parse_json_lines(process.stdout)
     assert process.returncode == 0, process.stderr
     others = {format_name(outcome): outcome["detail"] for outcome in outcomes if outcome["result"] != "held"}
@@ -189,7 +189,7 @@ def test_project_whose_provider_encrypts_tokens_holds(portal: Project) -> None:
     variables = with_settings(portal, encrypting=SETTINGS)
     process = portal.attack("--json", "--provider", "clinic", *only, **variables, DECLARATION=json.dumps(encrypting))
     outcomes = parse_json_lines(process.stdout)
-    assert {outcome["code"] for outcome in outcomes} == codes
+    assert {outcome["code"] for outcome in outcomes} == codes, process.stderr
     assert [outcome for outcome in outcomes if outcome["result"] != "held"] == []
     assert process.returncode == 0
 

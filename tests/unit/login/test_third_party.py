@@ -38,6 +38,13 @@ def test_sign_in_starts_at_the_declared_provider(method: str) -> None:
     assert response.cookies == {}, "Nothing of the other site's request is stored."
 
 
+def test_only_provider_gets_its_registered_redirect_uri(settings: Any) -> None:
+    providers = {"default": settings.PHI_OIDC["PROVIDERS"]["default"]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, PROVIDERS=providers)
+    response = send("get", iss=ISSUER)
+    assert (response.status_code, response["Location"]) == (303, "/oidc/authenticate/")
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no issuer": ({}, "iss_missing"),
     "an unknown issuer": ({"iss": "https://evil.example"}, "iss_mismatch"),
