@@ -81,6 +81,7 @@ DETAIL_LABELS: Mapping[str, str] = {
     "job": _("Request to end sessions"),
     "scope": _("Selected by"),
     "tree_size": _("Size of the log"),
+    "archived_size": _("Events in archives, from the first on"),
     "until": _("Until"),
     "verdict": _("Verdict"),
     "vot": _("Vector of trust"),
