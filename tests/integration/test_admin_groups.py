@@ -43,6 +43,7 @@ SEES = {
     "auditcheckpoint": {PRIVACY, SECURITY},
     "trailjob": {PRIVACY, SECURITY},
     "sinkcursor": {SECURITY},
+    "scimclient": {SECURITY},
 }
 """Groups that may view the rows of a model, on all pages except those in FORMS."""
 FORMS = {
@@ -57,6 +58,7 @@ FORMS = {
     "sessionendjob_add": {*EVERY, ROOT},
     "legalhold_add": {PRIVACY, ROOT},
     "alertmute_add": {SECURITY, ROOT},
+    "scimclient_add": {SECURITY, ROOT},
 }
 """Groups that may view a form that adds or deletes a row."""
 ACTS = {
@@ -82,6 +84,9 @@ ACTS = {
     "trailjob_file": ({PRIVACY, SECURITY, ROOT}, "audit.viewed"),
     "trailjob_download": ({PRIVACY, SECURITY, ROOT}, "audit.viewed"),
     "sinkcursor_deliver": ({SECURITY, ROOT}, "delivery.requested"),
+    "scimclient_add": ({SECURITY, ROOT}, "scim.client_changed"),
+    "scimclient:rotate": ({SECURITY, ROOT}, "scim.client_changed"),
+    "scimclient:revoke": ({SECURITY, ROOT}, "scim.client_changed"),
 }
 """Actions by POST, their groups, and their event; None if the event follows later from a worker."""
 
@@ -118,6 +123,7 @@ def form_data(name: str, rows: dict[str, Any]) -> dict[str, Any]:
             "note": "Why.",
         },
         "trailjob_export": {"format": "csv"},
+        "scimclient_add": {"name": "directory", "provider": "default"},
         "trailjob_file": {"file": SimpleUploadedFile("export.jsonl", b"a line\n")},
     }.get(name, {})
 
@@ -144,9 +150,9 @@ def denial(page: house.Page, act: str, rows: dict[str, Any]) -> Denial:
 @pytest.fixture
 def member(officer: Officer, settings: Any, tmp_path: Path) -> Officer:
     """Return a function that signs in a member of that group, of none, or a superuser."""
-    settings.PHI_OIDC = override_phi_oidc(
-        settings.PHI_OIDC, AUDIT={"exports": tmp_path, "sinks": {"siem": {"type": "file", "path": tmp_path / "log"}}}
-    )
+    audit = {"exports": tmp_path, "sinks": {"siem": {"type": "file", "path": tmp_path / "log"}}}
+    scim = {"default": {"subject": "extension"}}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT=audit, SCIM=scim)
 
     def make(group: str) -> Any:
         client = officer("" if group == ROOT else group)

@@ -184,7 +184,7 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
         "legalhold": held(patient).pk,
         "emergencyaccess": waiting.pk,
         "open emergency": in_an_emergency(patient).pk,
-        "scimclient": SCIMClient.objects.create(name="hr", provider="default", created_at=NOW, created_by="1").pk,
+        "scimclient": SCIMClient.objects.create(name=uuid.uuid4().hex, provider="default", created_at=NOW).pk,
         "securityalert": alert.pk,
         "alertmute": mute.pk,
         "auditevent": event,
