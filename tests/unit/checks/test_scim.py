@@ -10,6 +10,8 @@ from django.test import override_settings
 
 from tests.support.phi_oidc_settings import override_phi_oidc
 
+pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
+
 PROVIDERS = settings.PHI_OIDC["PROVIDERS"]
 EXTENSION = {"default": {"subject": "extension"}}
 GROUP_RULE = {"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]}

@@ -14,6 +14,8 @@ from django_phi_oidc.merkle.cosignature import WitnessKey, encode_witness_key
 from tests.support.audit_log import KEY, OTHER_KEY
 from tests.support.phi_oidc_settings import override_phi_oidc
 
+pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
+
 URL = "https://witness.example"
 FIRST = {"key": encode_witness_key(WitnessKey("witness.example/1", KEY.public_key())), "url": URL}
 SECOND = {"key": encode_witness_key(WitnessKey("witness.example/2", OTHER_KEY.public_key())), "url": URL}
@@ -49,7 +51,6 @@ def test_witnesses_that_cannot_reach_the_quorum_are_reported(
         assert find_ids() == {"E140"}
 
 
-@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("fault", "ids"),
     [
