@@ -250,7 +250,7 @@ def detect_tampering(scene: Scene) -> str:
         copy.execute("UPDATE django_phi_oidc_auditevent SET actor = 'nobody' WHERE id = ?", [event_id])
         copy.commit()
     url = f"sqlite:///{copy_path}"
-    verification = scene.manage("phi_oidc", "audit", "verify", "--json", PHI_AUDIT_DATABASE_URL=url)
+    verification = scene.manage("phi_oidc", "audit", "verify", "--full", "--json", PHI_AUDIT_DATABASE_URL=url)
     objects = [json.loads(line) for line in verification.stdout.splitlines()]
     findings = [(finding["kind"], finding["event_id"]) for finding in objects if finding.get("kind")]
     expect(verification.returncode == 1, "the change was not detected")
