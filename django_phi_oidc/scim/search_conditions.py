@@ -113,24 +113,8 @@ def _refuse() -> InvalidFilterException:
     return InvalidFilterException(detail="the filter names an attribute or operator that can't be searched")
 
 
-class _ConditionBuilder(FilterVisitor[Q]):
-    def __init__(
-        self,
-        scim_filter: ScimFilter[Any],
-        columns: Mapping[Path, Column],
-        collections: Mapping[str, Collection],
-        *,
-        is_strict: bool,
-    ) -> None:
-        self.scim_filter, self.columns, self.collections = scim_filter, columns, collections
-        self.is_strict = is_strict
-        self.terms = 0
-
-    def visit(self, node: FilterNode) -> Q:
-        self.terms += 1
-        if self.terms > MAX_TERMS:
-            raise InvalidFilterException(detail=f"a filter has at most {MAX_TERMS} terms")
-        return super().visit(node)
+class _LogicalBuilder(FilterVisitor[Q]):
+    """The logical operators of a filter."""
 
     def visit_not(self, node: Not) -> Q:
         return ~self.visit(node.expr)
@@ -141,6 +125,30 @@ class _ConditionBuilder(FilterVisitor[Q]):
             other = self.visit(term)
             condition = condition & other if node.op == LogicalOperator.and_ else condition | other
         return condition
+
+
+class _ConditionBuilder(_LogicalBuilder):
+    def __init__(
+        self,
+        scim_filter: ScimFilter[Any],
+        columns: Mapping[Path, Column],
+        collections: Mapping[str, Collection],
+        *,
+        is_strict: bool,
+    ) -> None:
+        self.scim_filter, self.columns, self.collections = scim_filter, columns, collections
+        self.is_strict = is_strict
+        self._terms = 0
+
+    def visit(self, node: FilterNode) -> Q:
+        self.count_term()
+        return super().visit(node)
+
+    def count_term(self) -> None:
+        """Raises: InvalidFilterException: too many terms."""
+        self._terms += 1
+        if self._terms > MAX_TERMS:
+            raise InvalidFilterException(detail=f"a filter has at most {MAX_TERMS} terms")
 
     def visit_comparison(self, node: Comparison) -> Q:
         binding = self.scim_filter.resolve_comparison(node.attr_path, strict=self.is_strict)
@@ -179,27 +187,15 @@ class _ConditionBuilder(FilterVisitor[Q]):
         return column
 
 
-class _ValueConditionBuilder(FilterVisitor[Q]):
+class _ValueConditionBuilder(_LogicalBuilder):
     """The condition inside the brackets of a value path."""
 
     def __init__(self, collection: Collection, outer: _ConditionBuilder) -> None:
         self.collection, self.outer = collection, outer
 
     def visit(self, node: FilterNode) -> Q:
-        self.outer.terms += 1
-        if self.outer.terms > MAX_TERMS:
-            raise InvalidFilterException(detail=f"a filter has at most {MAX_TERMS} terms")
+        self.outer.count_term()
         return super().visit(node)
-
-    def visit_not(self, node: Not) -> Q:
-        return ~self.visit(node.expr)
-
-    def visit_logical_expr(self, node: LogicalExpr) -> Q:
-        condition = self.visit(node.terms[0])
-        for term in node.terms[1:]:
-            other = self.visit(term)
-            condition = condition & other if node.op == LogicalOperator.and_ else condition | other
-        return condition
 
     def visit_comparison(self, node: Comparison) -> Q:
         column = self._get_column(node.attr_path)

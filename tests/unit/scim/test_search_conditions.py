@@ -102,6 +102,12 @@ def test_filter_is_refused(text: str, people: SCIM) -> None:
     assert (response.status_code, response.json()["scimType"]) == (400, "invalidFilter"), response.content
 
 
+def test_terms_in_brackets_count_as_others(people: SCIM) -> None:
+    for count, status in ((20, 200), (60, 400)):
+        text = "groups[" + " or ".join(['display eq "a"'] * count) + "]"
+        assert people.send("GET", f"Users?filter={quote(text)}").status_code == status
+
+
 def test_filter_of_groups_by_member(people: SCIM) -> None:
     query = quote('userName eq "ann"')
     ann = people.send("GET", f"Users?filter={query}").json()["Resources"][0]["id"]
