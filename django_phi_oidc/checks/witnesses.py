@@ -24,7 +24,7 @@ def check_witnesses(**kwargs: Any) -> Messages:
         return
     count = len({key.public_key.public_bytes_raw() for key in keys.values()})
     if count < len(keys):
-        hint = "Remove one of them: a witness counts once, whatever its name is."
+        hint = "Remove one of them: a witness counts once, under any name."
         yield error(140, "Two witnesses of the audit log have the same key.", hint)
     if conf.witness_quorum() > count:
         text = f"PHI_OIDC['AUDIT']['quorum'] is {conf.witness_quorum()}, and there are {count} witnesses."

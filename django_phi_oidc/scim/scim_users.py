@@ -184,7 +184,7 @@ def parse_id(text: str) -> uuid.UUID | None:
 
 
 def is_foreign_id(resource_id: str, provider: str) -> bool:
-    """Return whether the id is of a resource of another provider. Clients can't tell this from an unknown id."""
+    """Return whether the id is of a resource of another provider. For clients it is an unknown id."""
     pk = parse_id(resource_id)
     return pk is not None and any(
         model.objects.filter(pk=pk).exclude(provider=provider).exists() for model in (SCIMUser, SCIMGroup)
