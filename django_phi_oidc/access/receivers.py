@@ -167,7 +167,7 @@ def observe_deletions(*, sender: type[Model], **kwargs: Any) -> None:
     A receiver for all senders would make Django delete the rows of every model one by one.
     """
     if sender._meta.concrete_model in {get_user_model(), *_ITEM_MODELS}:
-        pre_delete.connect(record_deletion, sender=sender, dispatch_uid=f"django_phi_oidc.access.{sender._meta.label}")
+        pre_delete.connect(record_deletion, sender=sender, dispatch_uid="django_phi_oidc.access.deletions")
 
 
 for _model in apps.get_models():

@@ -19,6 +19,7 @@ from django.forms import inlineformset_factory
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.utils import timezone
 
+from django_phi_oidc.access.receivers import observe_deletions
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.outbox import flush
@@ -281,6 +282,17 @@ def test_g2_deletion_of_an_account_withdraws_what_it_has(
     (rows if by_queryset else rows.get()).delete()
     lost = {"removed": ["officers"], "permissions_removed": [VIEW], "withdrawn": ["is_staff", "is_superuser"]}
     assert list_events() == [(f"user/{user.pk}", lost)]
+
+
+def test_g2_deletion_is_recorded_once_if_the_memory_of_another_model_is_used_again(user: Any) -> None:
+    """Django knows a sender by its address, and keeps the receivers of a class that no longer exists."""
+    model = define_proxy(get_user_model())
+    model._meta.object_name = "FormerProxy"
+    observe_deletions(sender=model)
+    save(user, is_staff=True)
+    list_events()
+    model.objects.get(pk=user.pk).delete()
+    assert list_events() == [(f"user/{user.pk}", {"withdrawn": ["is_staff"]})]
 
 
 def test_g2_deletion_of_an_account_that_is_rolled_back_or_has_no_role_leaves_no_event(user: Any) -> None:
