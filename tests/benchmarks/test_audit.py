@@ -49,6 +49,7 @@ def test_measurement_counts_only_committed_events() -> None:
 def test_measurement_seals_and_verifies_the_log_in_separate_processes() -> None:
     trail = measure_log(url=given_url(os.environ), backlog=BACKLOG, verifications=1, sealed=5_000, new=100, log=print)
     assert (trail.backlog.events, trail.on_top.events, trail.sealed) == (BACKLOG, 100, 5_000)
+    assert trail.floor.events == BACKLOG
     (verified,) = trail.verified
     assert verified.events == BACKLOG
     assert 0 < verified.cpu < 10 * verified.wall
@@ -97,6 +98,7 @@ AT_LIMIT = Took(events=300_000, wall=2.0, cpu=1.5, server_cpu=1.8, peak=150_000_
 TRAIL = Trail(
     backlog=replace(AT_LIMIT, wall=3.0),
     verified=[replace(AT_LIMIT, wall=9.0), AT_LIMIT, replace(AT_LIMIT, wall=1.0)],
+    floor=AT_LIMIT,
     sealed=5_000_000,
     on_top=Took(events=10_000, wall=2.0, cpu=0.1, server_cpu=None),
 )

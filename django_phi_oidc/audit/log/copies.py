@@ -24,7 +24,7 @@ from ...errors import CheckpointInvalid, PhiOidcError, ProofInvalid
 from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ...merkle.compact import CompactRange
 from ...merkle.rfc6962 import hash_leaf
-from ..events import is_restore_event
+from ..events import canonical_json, is_restore_event
 from .bundle import read_public_key, reject_duplicate_members
 from .findings import FindingKind, LogFinding, VerificationSummary
 
@@ -35,7 +35,6 @@ _KEPT_LEAVES = 20_000
 _KEPT_CHECKPOINTS = 100_000
 """Trees of the last checkpoints: after a restore, a sink goes back to one of them."""
 _EPOCH_PATTERN = re.compile(r"(.+)/epoch-([1-9][0-9]{0,8})")
-_to_canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +161,7 @@ class _CopyReplay:
 
     def _add_event(self, leaf_index: Any, members: Any, number: int) -> Iterator[LogFinding]:
         try:
-            canonical = _to_canonical_json(members).encode()
+            canonical = canonical_json(members).encode()
         except (UnicodeEncodeError, ValueError, RecursionError):
             canonical = b""
         if type(leaf_index) is not int or leaf_index < 0 or not canonical:

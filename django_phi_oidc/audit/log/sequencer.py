@@ -30,7 +30,7 @@ from ..models import AuditCheckpoint, AuditLeaf, AuditUnsealed
 from ..recorder import raise_audit_alert
 from ..router import AUDIT_ALIAS
 from ..storage import authenticate_event, build_rows, log_events, translate_database_errors
-from .reader import RawEvent, create_mac_calculator, read_checkpoints, read_queue, read_unqueued_events
+from .reader import UUID_BYTES, RawEvent, create_mac_calculator, read_checkpoints, read_queue, read_unqueued_events
 from .signing_keys import get_checkpoint_origin, get_public_keys
 from .tree_storage import STORED_LEVELS, LogDamaged, build_node_rows, read_compact_range, read_node
 from .witness import get_witnessed_checkpoints, write_witness_file
@@ -197,7 +197,6 @@ def update_witness_file(note: str) -> None:
         logger.exception("The witness file can't be written.")
 
 
-UUID_BYTES = 16
 BATCH_SIZE = 50_000
 """Maximum number of events in one transaction and under one checkpoint."""
 MAX_SEALING_DELAY = timedelta(minutes=5)

@@ -33,6 +33,8 @@ class Trail:
     """Sealing all events."""
     verified: list[Took]
     """Verification of the same events, each time by a new process."""
+    floor: Took
+    """Reading the same columns in the same order, and hashing their bytes once."""
     sealed: int
     """The number of leaves of the large log."""
     on_top: Took
@@ -47,7 +49,7 @@ def measure_log(
     Raises: AssertionError if an event is not sealed, an intact log has findings, or a changed event is not found.
     """
     with database(url) as name:
-        took, verified = _seal_and_verify(url, name, backlog, verifications, log)
+        took, verified, floor = _seal_and_verify(url, name, backlog, verifications, log)
     with database(url) as name, _job(url, name) as run:
         run("migrate")
         log(f"{sealed:,} sealed events built in {run('build_sealed', sealed)['wall']:.0f} s.")
@@ -55,12 +57,12 @@ def measure_log(
         on_top = run("seal")
         assert (on_top["events"], on_top.pop("refused")) == (new, 0), on_top
         log(f"{new:,} new events sealed on top of them.")
-    return Trail(backlog=took, verified=verified, sealed=sealed, on_top=Took(**on_top))
+    return Trail(backlog=took, verified=verified, floor=floor, sealed=sealed, on_top=Took(**on_top))
 
 
 def _seal_and_verify(
     url: str, name: str, backlog: int, verifications: int, log: Callable[[str], None]
-) -> tuple[Took, list[Took]]:
+) -> tuple[Took, list[Took], Took]:
     with _job(url, name) as run:
         run("migrate")
         log(f"{backlog:,} events built in {run('build_genuine', backlog)['wall']:.0f} s.")
@@ -74,11 +76,12 @@ def _seal_and_verify(
             assert (result["events"], result.pop("found")) == (backlog, []), result
             verified.append(Took(**result))
     with _job(url, name) as run:
+        floor = Took(**run("floor"))
         changed = run("tamper")["event"]
         result = run("verify")["found"]
         assert result == [f"event_altered: {changed}"], result
     log(f"{backlog:,} events verified, {verifications} times and once with a changed one.")
-    return Took(**took), verified
+    return Took(**took), verified, floor
 
 
 @contextmanager
