@@ -174,7 +174,7 @@ class _CopyReplay:
                 return
             if leaf_index and leaf_index not in self._signed_trees:
                 text = f"Line {number} has this leaf again, with another event."
-                yield LogFinding(kind=FindingKind.EVENT_DUPLICATE, text=text, leaf_index=leaf_index)
+                yield LogFinding(kind=FindingKind.EVENT_ALTERED, text=text, leaf_index=leaf_index)
                 return
             self._go_back(leaf_index)
         elif leaf_index > self._size:
@@ -205,7 +205,7 @@ class _CopyReplay:
 
     def _report_gap(self, leaf_index: int) -> LogFinding:
         text = f"The leaves {self._size} to {leaf_index - 1} are not in the copy."
-        finding = LogFinding(kind=FindingKind.LEAF_MISSING, text=text, leaf_index=self._size)
+        finding = LogFinding(kind=FindingKind.EVENT_MISSING, text=text, leaf_index=self._size)
         self._tree, self._size = None, leaf_index
         self._recent_hashes.clear()
         return finding
@@ -214,7 +214,7 @@ class _CopyReplay:
         try:
             checkpoint = verify_checkpoint(note, self._keys)
         except CheckpointInvalid as error:
-            yield LogFinding(kind=FindingKind.CHECKPOINT_SIGNATURE, text=str(error), leaf_index=self._size)
+            yield LogFinding(kind=FindingKind.TREE_ALTERED, text=str(error), leaf_index=self._size)
             return
         size = checkpoint.tree_size
         known = self._signed_trees.get(size)
@@ -224,7 +224,7 @@ class _CopyReplay:
             yield self._report_gap(size)
         elif size < self._size or known is not None:
             text = "It is not in its place, or is another one than that of the same size before."
-            yield LogFinding(kind=FindingKind.CHECKPOINT_ALTERED, text=text, tree_size=size)
+            yield LogFinding(kind=FindingKind.TREE_ALTERED, text=text, tree_size=size)
             return
         if self._tree is None:
             return
@@ -232,7 +232,7 @@ class _CopyReplay:
         if self._tree.compute_root() != checkpoint.root_hash:
             start = previous.checkpoint.tree_size if previous else 0
             text = f"The leaves {start} to {size - 1} do not lead to the root that was signed."
-            yield LogFinding(kind=FindingKind.ROOT_MISMATCH, text=text, tree_size=size, leaf_index=start)
+            yield LogFinding(kind=FindingKind.EVENT_ALTERED, text=text, tree_size=size, leaf_index=start)
             self._tree = None
             return
         yield from self._compare_epochs(checkpoint, previous)
@@ -256,7 +256,7 @@ class _CopyReplay:
             return
         if name != _split_origin(before.checkpoint.origin)[0]:
             text = f"It belongs to another log: {checkpoint.origin}."
-            yield LogFinding(kind=FindingKind.CHECKPOINT_ALTERED, text=text, tree_size=checkpoint.tree_size)
+            yield LogFinding(kind=FindingKind.TREE_ALTERED, text=text, tree_size=checkpoint.tree_size)
             return
         declared = _find_declared_loss(self._first_canonical) if epoch > before.epoch else None
         if declared is not None:
@@ -265,7 +265,7 @@ class _CopyReplay:
             yield self._report_fork(largest, declared)
         elif epoch != before.epoch and declared is None:
             text = "Its epoch begins without the event that declares it."
-            yield LogFinding(kind=FindingKind.EPOCH_UNDECLARED, text=text, tree_size=checkpoint.tree_size)
+            yield LogFinding(kind=FindingKind.FORK_UNDECLARED, text=text, tree_size=checkpoint.tree_size)
         self._lost_trees.clear()
 
     def _report_fork(self, lost: _SignedTree, declared_size: int | None) -> LogFinding:
