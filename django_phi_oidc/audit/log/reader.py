@@ -64,6 +64,8 @@ class RawEvent(NamedTuple):
     mac: bytes
     canonical: bytes | None
     """The MAC and leaf input of this row as it is; None without an event, empty if a value has no canonical form."""
+    columns: tuple[Any, ...] = ()
+    """The first arguments of `serialize_columns` without id and time, if this row was read and has a canonical form."""
 
 
 def read_queue(*, after_id: uuid.UUID, limit: int, include_refused: bool = False) -> Iterator[RawEvent]:
@@ -235,6 +237,7 @@ def _build_raw_event(row: Sequence[Any]) -> RawEvent:
     """Return the event of a row as COPY sends it. This is a quarter of the time of a verification."""
     leaf_index, leaf_event_id, leaf_hash, mac, id_, v, mac_key, time, *texts, detail = row
     canonical = None if id_ is None else b""
+    columns: tuple[Any, ...] = ()
     if id_ is not None and len(id_) == UUID_BYTES and v is not None and detail is not None:
         hex_id = id_.hex()
         text_id = f"{hex_id[:8]}-{hex_id[8:12]}-{hex_id[12:16]}-{hex_id[16:20]}-{hex_id[20:]}"
@@ -243,10 +246,11 @@ def _build_raw_event(row: Sequence[Any]) -> RawEvent:
             seconds, micros = divmod(time, 1_000_000)
             text_time = f"{_format_second(seconds)}.{micros:06}"
             canonical = serialize_columns(text_id, v, mac_key, text_time, texts, detail=detail).encode()
+            columns = v, mac_key, texts, detail
         except (TypeError, OverflowError):
             pass
     index = -1 if leaf_index is None else leaf_index
-    values = (index, leaf_event_id or id_ or b"", leaf_hash or b"", mac_key or "", mac or b"", canonical)
+    values = (index, leaf_event_id or id_ or b"", leaf_hash or b"", mac_key or "", mac or b"", canonical, columns)
     return tuple.__new__(RawEvent, values)
 
 

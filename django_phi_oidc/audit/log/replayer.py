@@ -107,7 +107,7 @@ class LogReplay:
         compute_mac, ids, hashes = self._compute_mac, leaf_range.event_ids, leaf_range.leaf_hashes
         expected = leaf_range.first_leaf_index
         for row in read_leaves(leaf_range.first_leaf_index, end):
-            leaf_index, event_id, leaf_hash, mac_key, mac, canonical = row
+            leaf_index, event_id, leaf_hash, mac_key, mac, canonical, _ = row
             if leaf_index < expected:
                 text = "There is another row of this leaf or this event."
                 yield _build_row_finding(FindingKind.EVENT_ALTERED, row, text)

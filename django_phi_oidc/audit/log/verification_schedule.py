@@ -29,7 +29,7 @@ CYCLE = timedelta(days=14)
 RUN_INTERVAL = timedelta(minutes=10)
 """Between two runs of the task, by default."""
 MAX_LEAVES_PER_RUN = 5_000_000
-"""About half a minute of a worker."""
+"""About forty seconds of a worker."""
 _RECORD = "schedule"
 _MAX_LOGGED_FINDINGS = 20
 

@@ -15,7 +15,7 @@ LEAST_OF_BARE = 0.70
 LEAST_SEALED = 100_000
 """Events per second, of a backlog."""
 MOST_SECONDS_ON_TOP = 2.0
-LEAST_VERIFIED = 150_000
+LEAST_VERIFIED = 100_000
 """Events per second, by one process."""
 MOST_MEMORY = 150
 """Megabytes of the verifying process."""
