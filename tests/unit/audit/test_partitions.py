@@ -337,6 +337,7 @@ print(json.dumps(result))
 """
 
 
+@pytest.mark.without_pooler("it sets the role of a connection")
 def test_triggers_and_privileges_of_each_partition_are_checked_and_repaired(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -515,6 +516,7 @@ print(json.dumps(result))
 """
 
 
+@pytest.mark.without_pooler("it sets the role of a connection")
 def test_new_partition_has_no_default_privileges(environment: dict[str, str], tmp_path: Path) -> None:
     result = run(environment, GRANTED, tmp_path)
     assert result["granted"] == []
