@@ -25,7 +25,7 @@ from .._internal.sql import insert
 from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
 from ..audit.events import Action, AuthenticatedEvent, NewEvent, Origin
-from ..audit.outbox import defer_delivery, enqueue_many, record_with_deferred
+from ..audit.outbox import deliver_permit, enqueue_permit
 from ..audit.request_context import (
     ASSURANCE_KEY,
     SESSION_KEY,
@@ -71,10 +71,11 @@ def establish_session(
     committed_events: list[AuthenticatedEvent],
     requested_at: datetime,
 ) -> None:
-    """Create both sessions in one transaction and commit the event that permits them, or end them again.
+    """Create both sessions and their event in one transaction and move the event to the audit log, or end them again.
 
     The previous Django session is replaced only when all of this succeeded. On any failure, it and its user stay.
-    committed_events: events of this sign-in that wait in the outbox; emptied once the audit log has them.
+    committed_events: events of this sign-in that wait in the outbox; emptied once the audit log has them. Otherwise the
+    caller moves them.
     requested_at: the time of the authorization request. If a logout token has named the session since, it is refused.
     issued_tokens: emptied once committed rows contain the tokens: those of a session that was ended again, or the
     revocations for a provider whose tokens are discarded. These revocations are tried last.
@@ -83,7 +84,7 @@ def establish_session(
         request=request, user=user, result=result, provider=provider, now=clock.now(), session_id=session_id
     )
     with _replace_django_session(request) as previous_session:
-        with defer_delivery() as change_events, transaction.atomic():
+        with transaction.atomic():
             last_seen_at = new.subject.last_seen_at
             try:
                 mark_seen(new.subject, now=new.now)
@@ -95,14 +96,15 @@ def establish_session(
             new.log_in()
             new.write_notices(last_seen_at=last_seen_at)
             origin = Actor.from_request(request).origin
-            stored_claims = new.create_oidc_session(origin)
+            permit = enqueue_permit(new.create_oidc_session(origin))
             discarded = new.queue_discarded_tokens(issued_tokens)
+        committed_events += permit
         if discarded:
             issued_tokens.clear()
         try:
             # After the commit of the session, see `recent_logouts`.
             refuse_if_logged_out(result, issuer=provider.issuer, requested_at=requested_at)
-            record_with_deferred([*committed_events, *change_events], new.build_events(stored_claims, origin))
+            deliver_permit(committed_events)
             committed_events.clear()
             if previous_id := find_oidc_session_id(previous_session):
                 _end_oidc_session(previous_id, EndReason.REPLACED, origin=origin, now=new.now)
@@ -197,8 +199,8 @@ class _NewSession:
             kind = NoticeKind.NEW_DEVICE if is_new else NoticeKind.LONG_ABSENCE
             write_notice(self.user, kind, provider=self.provider.name, now=self.now)
 
-    def create_oidc_session(self, origin: Origin) -> Sequence[str]:
-        """Insert the OIDC session and its claims, and return the names of the stored claims."""
+    def create_oidc_session(self, origin: Origin) -> list[NewEvent]:
+        """Insert the OIDC session and its claims, and return the events of the sign-in, which permit it."""
         provider, policy = self.provider.name, self.provider.id_token_hint
         id_token = reduce_id_token(self.result.tokens.id_token, self.result.id_token_claims, policy=policy)
         start_session(
@@ -220,20 +222,21 @@ class _NewSession:
                 user_agent=self.request.headers.get("User-Agent", ""), client_ip=origin.client_ip
             ),
         )
-        subject = str(self.subject.uuid)
-        fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
-        copied = build_account_claim_events(self.user.claims_in_account, **fields)
-        enqueue_many([*id_token.build_events(**fields), *copied])
-        record_overfetched(self.result.undeclared_claims, NewEvent(action=Action.CLAIM_OVERFETCHED, **fields))
-        return store_claims(
+        stored_claims = store_claims(
             self.result.claims,
             declared_claims=conf.claims(),
             subject=self.subject,
             session_id=self.session_id,
-            origin=origin,
-            provider=provider,
             now=self.now,
         )
+        subject = str(self.subject.uuid)
+        fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
+        record_overfetched(self.result.undeclared_claims, NewEvent(action=Action.CLAIM_OVERFETCHED, **fields))
+        events = [*id_token.build_events(**fields), *build_account_claim_events(self.user.claims_in_account, **fields)]
+        if self.result.tokens.lifetime_alert:
+            events.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": "access_token_lifetime"}, **fields))
+        detail = {**self.result.assurance_detail, "claims": stored_claims}
+        return [NewEvent(action=Action.LOGIN_SUCCEEDED, detail=detail, **fields), *events]
 
     @sensitive_variables()
     def queue_discarded_tokens(self, issued_tokens: Sequence[ReceivedToken]) -> Sequence[uuid.UUID]:
@@ -245,16 +248,6 @@ class _NewSession:
         expires_at = None if lifetime is None else self.now + lifetime
         tokens = [TokenToRevoke(token=token, access_token_expires_at=expires_at, **fields) for token in issued_tokens]
         return PendingRevocation.objects.queue(tokens, now=self.now)
-
-    def build_events(self, stored_claims: Sequence[str], origin: Origin) -> list[NewEvent]:
-        """Return the event that permits the sign-in, and further events about it."""
-        login_detail = {**self.result.assurance_detail, "claims": list(stored_claims)}
-        details: dict[Action, Any] = {Action.LOGIN_SUCCEEDED: login_detail}
-        if self.result.tokens.lifetime_alert:
-            details[Action.ALERT_RAISED] = {"rule": "access_token_lifetime"}
-        subject, provider = str(self.subject.uuid), self.provider.name
-        fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
-        return [NewEvent(action=action, detail=detail, **fields) for action, detail in details.items()]
 
 
 def _insert_session(session: SessionBase) -> None:

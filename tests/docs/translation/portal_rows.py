@@ -184,7 +184,13 @@ def _of_the_trail(patient: SignedIn) -> None:
         origin=Origin(),
         at=NOW - 2 * HOUR,
     )
-    sealed(2, action=Action.LOGIN_SUCCEEDED, detail={}, at=NOW - HOUR, subject=str(patient.subject.uuid))
+    sealed(
+        2,
+        action=Action.LOGIN_SUCCEEDED,
+        detail={"claims": ["birthdate"]},
+        at=NOW - HOUR,
+        subject=str(patient.subject.uuid),
+    )
     events(
         1, action=Action.LOGIN_REFUSED, outcome="failure", reason="state_unknown", detail={}, subject="", at=NOW - HOUR
     )

@@ -55,7 +55,9 @@ def assert_refused(op: DemoProvider, browser: Browser, page: PortalResponse) -> 
     assert page.status == 403
     assert "logged_out" not in page.body
     assert [event.reason for event in events(action="login.refused")] == ["logged_out"]
-    assert events(action="login.succeeded") == []
+    (begun,) = events(action="login.succeeded")
+    ended = [(event.session, event.reason) for event in events(action="session.ended")]
+    assert ended == [(begun.session, "backchannel_logout")]
     assert browser.user() == ""
     assert not OIDCSession.objects.live().exists()
     assert not Session.objects.exists()
