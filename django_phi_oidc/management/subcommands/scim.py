@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="scim_command", required=True, metavar="SUBCOMMAND")
     create = add_command(commands, "create", _create, "Create a client and show its token once.")
     create.add_argument("name", type=_parse_client_name, metavar="CLIENT", help="The name of the new client.")
-    provider_help = "The provider whose accounts it manages, declared in SCIM."
+    provider_help = "The provider whose accounts it manages, which has the option scim."
     create.add_argument("--provider", required=True, metavar="NAME", help=provider_help)
     rotate = add_command(commands, "rotate", _rotate, "Show a new token once; the last one stays valid for a while.")
     rotate.add_argument("name", metavar="CLIENT", help="The client, by its name.")

@@ -2,6 +2,7 @@
 
 import io
 import json
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -12,7 +13,6 @@ from django.test import Client
 
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.manual_blocks import block, commands
-from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.scim_fixtures import SCIM
 
 PAGE = "joiners-movers-leavers"
@@ -23,7 +23,7 @@ pytestmark = [
 
 
 def test_settings_the_command_and_the_extension_give_a_linked_account_its_role(settings: Any) -> None:
-    names: dict[str, Any] = {"PHI_OIDC": override_phi_oidc(settings.PHI_OIDC)}
+    names: dict[str, Any] = {"PHI_OIDC": deepcopy(settings.PHI_OIDC)}
     exec(block(PAGE, "scim-settings") + block(PAGE, "scim-roles"), names)
     settings.PHI_OIDC = names["PHI_OIDC"]
     ((_, _, *words),) = commands(PAGE, "scim-create")

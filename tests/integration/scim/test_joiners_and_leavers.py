@@ -30,11 +30,8 @@ RULES = [{"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]
 def client(op: DemoProvider, portal: str, settings: Any) -> HTTPSCIMClient:
     """Return a client of the provider, which creates no accounts by itself."""
     settings.ROOT_URLCONF = "tests.integration.scim.urls"
-    providers = {"default": declaration(op, provisioning="existing")}
-    scim: Any = {"default": {"subject": "extension"}}
-    settings.PHI_OIDC = override_phi_oidc(
-        settings.PHI_OIDC, PROVIDERS=providers, SCIM=scim, ROLES={"default": RULES}, CLAIMS={}
-    )
+    providers = {"default": declaration(op, provisioning="existing", scim={"subject": "extension"})}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, PROVIDERS=providers, ROLES={"default": RULES}, CLAIMS={})
     token = connect_client().token
     return HTTPSCIMClient(f"{portal}/oidc/scim/v2", token, provider=ScimProvider(models=[User, Group]))
 

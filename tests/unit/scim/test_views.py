@@ -15,7 +15,7 @@ from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.scim.clients import create_client, revoke_client, rotate_token
 from django_phi_oidc.scim.models import SCIMClient, SCIMToken, SCIMUser
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
-from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.phi_oidc_settings import override_phi_oidc, override_provider
 from tests.support.scim_fixtures import SCIM, USER_SCHEMA
 from tests.support.session_fixtures import events, waiting
 
@@ -82,7 +82,7 @@ def test_both_tokens_are_valid_during_a_rotation(scim: SCIM) -> None:
 
 
 def test_client_of_a_provider_that_is_not_declared_any_more_is_refused(scim: SCIM, settings: Any) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SCIM={"other": {"subject": "extension"}})
+    settings.PHI_OIDC = override_provider(settings.PHI_OIDC, scim=None)
     assert scim.send("GET", "Users").status_code == 401
     assert [event.reason for event in events(Action.SCIM_REFUSED)] == ["scim_provider_undeclared"]
 

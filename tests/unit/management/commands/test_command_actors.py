@@ -225,10 +225,10 @@ ELSEWHERE = {"attack", "audit attach", "audit partition", "audit repair"}
 @pytest.fixture
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     provider = {**django_settings.PHI_OIDC["PROVIDERS"]["default"], "provisioning": "invitation"}
+    provider["scim"] = {"subject": "extension"}
     options: dict[str, Any] = {
         "CLAIMS": DECLARED,
         "PROVIDERS": {"default": {**provider, "issuer": "http://127.0.0.1:1", "signals": {"delivery": "poll"}}},
-        "SCIM": {"default": {"subject": "extension"}},
         "KEYS": {"audit_signing": PEM},
         "AUDIT": {"sinks": {"file": {"type": "file", "path": tmp_path / "sink"}}},
     }
