@@ -2,7 +2,7 @@
 
 import unicodedata
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -153,8 +153,7 @@ def delete_user(row: SCIMUser, request: ClientRequest) -> None:
         SCIMMembership.objects.filter(member=row.pk).delete()
         SCIMGroup.objects.filter(pk__in=groups).update(version=F("version") + 1, changed_at=request.now)
         # Before the account is written: see `sync_roles`.
-        account = get_user_model()._base_manager.get(pk=row.user_id)
-        sync_group_roles(account, provider=row.provider, origin=request.origin, now=request.now)
+        sync_group_roles([row.user_id], provider=row.provider, origin=request.origin, now=request.now)
     _apply_activity(row, False, request)
     row.active, row.deleted_at, row.changed_at, row.version = False, request.now, request.now, row.version + 1
     row.save()
@@ -183,12 +182,10 @@ def parse_id(text: str) -> uuid.UUID | None:
     return pk if str(pk) == text else None
 
 
-def is_foreign_id(resource_id: str, provider: str) -> bool:
-    """Return whether the id is of a resource of another provider. For clients it is an unknown id."""
-    pk = parse_id(resource_id)
-    return pk is not None and any(
-        model.objects.filter(pk=pk).exclude(provider=provider).exists() for model in (SCIMUser, SCIMGroup)
-    )
+def has_foreign_id(ids: Collection[uuid.UUID], provider: str) -> bool:
+    """Return whether one of the ids is of a resource of another provider. For clients it is an unknown id."""
+    models: tuple[Any, ...] = (SCIMUser, SCIMGroup) if ids else ()
+    return any(model.objects.filter(pk__in=ids).exclude(provider=provider).exists() for model in models)
 
 
 def _validate(attributes: UserAttributes) -> None:

@@ -3,9 +3,10 @@
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -27,8 +28,8 @@ from .bulk import perform_bulk
 from .clients import SCIMTokenRefused, authenticate_client
 from .models import SCIMClient
 from .schemas import MAX_BODY_BYTES
-from .scim_responses import SCIMResponse, build_error
-from .scim_users import ClientRequest, is_foreign_id
+from .scim_responses import SCIMResponse, build_error, list_unknown_ids
+from .scim_users import ClientRequest, has_foreign_id
 from .service import DISCOVERY, Operation, ServiceProvider
 
 logger = logging.getLogger("django_phi_oidc.scim")
@@ -87,8 +88,8 @@ def _process(request: HttpRequest, path: str) -> SCIMResponse:
         _report(request, refusal.reason, client)
         return refusal.response
     if segments == ["Bulk"] and request.method == "POST":
-        report = partial(_report_foreign_id, request, client)
-        return perform_bulk(data, client_request, base_url, report_fault=_log_fault, report_unknown_id=report)
+        report = partial(_report_foreign_ids, request, client)
+        return perform_bulk(data, client_request, base_url, report_fault=_log_fault, report_unknown_ids=report)
     operation = Operation(
         method=str(request.method),
         path=segments,
@@ -99,8 +100,7 @@ def _process(request: HttpRequest, path: str) -> SCIMResponse:
     )
     perform = partial(ServiceProvider(client_request, base_url).perform, operation)
     response = scim_responses.run(perform, report_fault=_log_fault)
-    if response.status == 404:
-        _report_foreign_id(request, client, segments[-1])
+    _report_foreign_ids(request, client, list_unknown_ids(response, segments))
     return response
 
 
@@ -140,8 +140,8 @@ def _read_parameters(request: HttpRequest) -> dict[str, str]:
     return {name: str(value) for name, value in request.GET.items()}
 
 
-def _report_foreign_id(request: HttpRequest, client: SCIMClient, resource_id: str) -> None:
-    if is_foreign_id(resource_id, client.provider):
+def _report_foreign_ids(request: HttpRequest, client: SCIMClient, ids: Collection[UUID]) -> None:
+    if has_foreign_id(ids, client.provider):
         _report(request, "scim_foreign_resource", client)
 
 

@@ -130,6 +130,8 @@ def test_client_of_another_provider_lists_nothing_and_adds_no_foreign_member(
     refused = stranger.send("POST", "Groups", body)
     unknown = stranger.send("POST", "Groups", {**body, "members": [{"value": str(uuid.uuid4())}]})
     assert (refused.status_code, refused.content) == (400, unknown.content)
+    recorded = [(event.reason, event.actor) for event in events(Action.SCIM_REFUSED)]
+    assert recorded == [("scim_foreign_resource", "scim:stranger")], "Once, and not for the unknown id."
     stranger.create("ann", sub="s")
     assert get_user_model().objects.count() == 2, "The same sub at another provider is another person."
 
