@@ -145,6 +145,30 @@ def withdraw_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
     return _change_roles(user, roles, RoleOutcome.REMOVED)
 
 
+def lock_sole_roles(user_pk: Any) -> list[Role]:
+    """Return the flags, and the groups with permissions of this app, that no other active account has.
+
+    Empty if the account is inactive. The accounts with the same roles are locked in order: of two administrators who
+    are deactivated at the same time, one is the last. Requires: a transaction that has not written to any account.
+    """
+    users = get_user_model()._base_manager
+    user: Any = users.filter(pk=user_pk, is_active=True).first()
+    if user is None:
+        return []
+    held = [Role("flag", flag) for flag in _get_held_flags(user)]
+    if hasattr(user, "groups"):
+        groups = user.groups.filter(permissions__content_type__app_label="django_phi_oidc").distinct()
+        held += [Role("group", name) for name in groups.order_by("name").values_list("name", flat=True)]
+    conditions = {role: {role.name: True} if role.kind == "flag" else {"groups__name": role.name} for role in held}
+    pks: set[Any] = set()
+    for condition in conditions.values():
+        pks |= {*users.filter(is_active=True, **condition).values_list("pk", flat=True)}
+    if pks:
+        list(users.filter(pk__in=pks).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+    others = users.filter(is_active=True).exclude(pk=user_pk)
+    return [role for role, condition in conditions.items() if not others.filter(**condition).exists()]
+
+
 def list_held_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
     """Return those of the roles that the account has."""
     return [role for role in roles if _has_role(user, role)]

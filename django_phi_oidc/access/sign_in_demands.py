@@ -2,7 +2,8 @@
 
 A demand is stored with the time of the event, and met by any later authentication: it is never deleted by a use. It is
 about the person, because single sign-on would start another session with the doubtful authentication; and about each
-live session, because those that began before `signals` was declared do not name their person.
+live session, because those that began before `signals` was declared do not name their person. A person who is not
+linked yet is demanded by their digests, which the first sign-in looks up.
 """
 
 import uuid
@@ -11,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from .. import conf
 from ..audit.request_context import Actor
-from ..replay.cache import is_remembered, remember_in_transaction
+from ..replay.cache import find_end_of_memory, is_remembered, remember_in_transaction
 
 MEMORY = timedelta(days=366)
 """Longer than any session here or at the provider."""
@@ -19,13 +20,29 @@ _KIND = "sign_in_demand"
 _UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def demand_new_sign_in(*, session_ids: Collection[uuid.UUID], subjects: Collection[uuid.UUID], since: datetime) -> None:
+def demand_new_sign_in(
+    *,
+    session_ids: Collection[uuid.UUID],
+    subjects: Collection[uuid.UUID],
+    digests: Collection[str] = (),
+    since: datetime,
+) -> None:
     """Demand an authentication after that time of the sessions, and of all sessions of the persons.
 
-    subjects: the pseudonyms of the persons. Requires: as `remember_in_transaction`.
+    subjects: the pseudonyms of the persons. digests: of (issuer, `sub`), of persons who have no pseudonym yet.
+    Requires: as `remember_in_transaction`.
     """
-    identifiers = [str(value) for value in (*session_ids, *subjects)]
+    identifiers = [*map(str, session_ids), *map(str, subjects), *digests]
     remember_in_transaction(_KIND, identifiers, expires_at=since + MEMORY)
+
+
+def adopt_demands(subject: uuid.UUID, digests: Collection[str]) -> None:
+    """Demand of the person what was demanded by their digests, before they had a pseudonym.
+
+    Takes one SELECT. Requires: as `remember_in_transaction`.
+    """
+    if (until := find_end_of_memory(_KIND, digests)) is not None:
+        remember_in_transaction(_KIND, [str(subject)], expires_at=until)
 
 
 def is_new_sign_in_demanded(actor: Actor) -> bool:

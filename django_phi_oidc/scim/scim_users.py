@@ -14,6 +14,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import randomness
+from ..access.role_sync import lock_sole_roles
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.request_context import use_origin
@@ -145,7 +146,8 @@ def change_user(row: SCIMUser, attributes: UserAttributes, request: ClientReques
 def delete_user(row: SCIMUser, request: ClientRequest) -> None:
     """Disable the account, remove its groups and their roles, and hide the user from all clients.
 
-    The account and its audit trail stay. Requires: as `change_user`.
+    The account and its audit trail stay; userName and externalId are erased. Requires: as `change_user`.
+    Spec: RFC 7644 3.6.
     """
     enqueue_many([request.build_event(Action.SCIM_USER_DELETED, resource=f"user/{row.user_id}")])
     groups = list(SCIMMembership.objects.filter(member=row.pk).values_list("group", flat=True))
@@ -155,7 +157,9 @@ def delete_user(row: SCIMUser, request: ClientRequest) -> None:
         # Before the account is written: see `sync_roles`.
         sync_group_roles([row.user_id], provider=row.provider, origin=request.origin, now=request.now)
     _apply_activity(row, False, request)
-    row.active, row.deleted_at, row.changed_at, row.version = False, request.now, request.now, row.version + 1
+    # The names are not needed any more: only the `sub` lets the user come back.
+    _assign(row, UserAttributes(user_name="", active=False))
+    row.deleted_at, row.changed_at, row.version = request.now, request.now, row.version + 1
     row.save()
 
 
@@ -292,6 +296,10 @@ def _apply_activity(row: SCIMUser, is_active: bool, request: ClientRequest) -> N
     resource = f"user/{row.user_id}"
     if not is_active:
         events = [request.build_event(Action.SCIM_USER_DISABLED, resource=resource)]
+        if roles := lock_sole_roles(row.user_id):
+            # Access ends in any case: a leaver who is the last administrator is one all the same.
+            detail = {"rule": "last_administrator_disabled", "roles": [role.name for role in roles]}
+            events.append(request.build_event(Action.ALERT_RAISED, resource=resource, detail=detail))
         was_active = disable_account(row.user_id, events=events, is_inline=request.is_inline, **fields)
         row.has_disabled_account = row.has_disabled_account or was_active
     elif row.has_disabled_account:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
@@ -52,8 +53,8 @@ class _BodyRefused(Exception):
 class SCIMView(SessionlessView):
     """Every endpoint of the SCIM service provider.
 
-    401: no valid token. 404: unknown, deleted, or of another provider. 503: nothing has changed, and the client may
-    repeat the request: the database or a key is unavailable.
+    401: no valid token. 403: by http, unless DEBUG is on. 404: unknown, deleted, or of another provider. 503: nothing
+    has changed, and the client may repeat the request: the database or a key is unavailable.
     """
 
     http_method_names = ("get", "post", "put", "patch", "delete")
@@ -70,6 +71,9 @@ class SCIMView(SessionlessView):
 @sensitive_variables()
 def _process(request: HttpRequest, path: str) -> SCIMResponse:
     """Raises: REFUSALS, UNAVAILABLE_ERRORS."""
+    if not (request.is_secure() or settings.DEBUG):
+        _report(request, "scim_insecure", None)
+        return build_error(403, "Requests must come by https.")
     try:
         client = _authenticate(request)
     except SCIMTokenRefused as refusal:
@@ -129,10 +133,20 @@ def _read_body(request: HttpRequest) -> Mapping[str, Any]:
         message = f"A body has at most {MAX_BODY_BYTES} bytes."
         raise _BodyRefused("scim_body_too_large", build_error(413, message))
     try:
-        return parse_json_object(body)
+        data = parse_json_object(body)
     except ValueError:
-        message = "The body must be one JSON object, without duplicate names, and not deeply nested."
-        raise _BodyRefused("scim_body_malformed", build_error(400, message, "invalidSyntax")) from None
+        data = None
+    if data is None or _has_repeated_name(data):
+        message = "The body must be one JSON object, without duplicate names in any case, and not deeply nested."
+        raise _BodyRefused("scim_body_malformed", build_error(400, message, "invalidSyntax"))
+    return data
+
+
+def _has_repeated_name(value: Any) -> bool:
+    """Return whether names of an object differ only in case: they are one name. Spec: RFC 7643 2.1."""
+    if isinstance(value, Mapping):
+        return len({name.lower() for name in value}) < len(value) or any(map(_has_repeated_name, value.values()))
+    return isinstance(value, list) and any(map(_has_repeated_name, value))
 
 
 def _read_parameters(request: HttpRequest) -> dict[str, str]:

@@ -51,7 +51,7 @@ from ..sessions.backchannel_logout import end_matching_sessions
 from ..sessions.lifecycle import EndedSession
 from ..sessions.models import EndReason, OIDCSession, sha256_hex
 from ..sessions.recent_logouts import remember_logout
-from ..subjects.linking import list_subject_ids
+from ..subjects.linking import list_subject_digests, list_subject_ids
 from ..subjects.models import PairwiseSubject
 
 RETRIABLE_ERRORS: tuple[type[Exception], ...] = (
@@ -201,6 +201,15 @@ def _list_subject_uuids(event: SecurityEventToken, condition: Q, *, declaration:
 
 
 @sensitive_variables()
+def _list_digests_without_subject(event: SecurityEventToken, *, declaration: ProviderDeclaration) -> list[str]:
+    """Return the digests of a person who has no link yet. Raises: as _list_subject_ids."""
+    sub = event.subject.sub or event.subject.opaque_id
+    if not sub or _list_subject_ids(event, declaration=declaration):
+        return []
+    return list_subject_digests(declaration.issuer, sub, keyring.get_keys("subject"))
+
+
+@sensitive_variables()
 def _find_subject_uuid(condition: Q | None) -> str:
     """Return the pseudonym of the person, if the event is about one person whose session this portal knows."""
     if condition is None:
@@ -218,9 +227,10 @@ def _remember_end(event: SecurityEventToken, *, declaration: ProviderDeclaration
     end_time = min(event.occurred_at + declaration.leeway, now)
     sid = subject.sid if event.event_type == SESSION_REVOKED or not subject.sub else ""
     named = [(sid, "")] if sid else [("", subject.sub or subject.opaque_id), (subject.opaque_id, "")]
+    options: dict[str, Any] = {"keys": keys, "reason": EndReason.SECURITY_EVENT, "now": end_time}
     for sid, sub in named:
         if sid or sub:
-            remember_logout(issuer=declaration.issuer, sid=sid, sub=sub, keys=keys, now=end_time)
+            remember_logout(issuer=declaration.issuer, sid=sid, sub=sub, **options)
 
 
 def _ends_sessions(event: SecurityEventToken, *, declaration: ProviderDeclaration) -> bool:
@@ -269,6 +279,7 @@ def _apply(
         demand_new_sign_in(
             session_ids=list(live.values_list("pk", flat=True)),
             subjects=_list_subject_uuids(event, condition, declaration=declaration),
+            digests=_list_digests_without_subject(event, declaration=declaration),
             since=event.occurred_at,
         )
     return ended

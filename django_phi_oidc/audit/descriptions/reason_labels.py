@@ -220,6 +220,7 @@ _OPERATION_LABELS: Mapping[str, str] = {
     "undecryptable": _("the stored data could not be decrypted"),
     "leak_blocked": _("the response contained secret data and was blocked"),
     # Requests of SCIM clients
+    "scim_insecure": _("the request did not come by https"),
     "scim_token_missing": _("the request has no token"),
     "scim_token_malformed": _("the token has another form"),
     "scim_token_unknown": _("the token is unknown"),

@@ -58,6 +58,7 @@ def assert_refused(op: DemoProvider, browser: Browser, page: PortalResponse) -> 
     assert events(action="login.succeeded") == []
     assert browser.user() == ""
     assert not OIDCSession.objects.live().exists()
+    assert set(OIDCSession.objects.values_list("end_reason", flat=True)) == {"backchannel_logout"}
     assert not Session.objects.exists()
     assert not StoredClaim.objects.filter(name="birthdate").exists()
     assert op.active_tokens == []
