@@ -13,7 +13,7 @@ from ._messages import Messages, error, register_check, warning
 
 @register_check(Tags.security)
 def check_scim(**kwargs: Any) -> Messages:
-    """E150: a missing package; E151: no `is_active`; W150: roles of a group and of a claim."""
+    """E150: a missing package; E151: no `is_active`, several introspections; W150: roles of a group and of a claim."""
     declared = conf.scim()
     if not declared:
         return
@@ -22,6 +22,12 @@ def check_scim(**kwargs: Any) -> Messages:
         yield error(150, "The option scim requires the package scim2-models, which is not installed.", hint)
     if "is_active" not in {field.name for field in get_user_model()._meta.get_fields()}:
         yield error(151, "The option scim requires the field 'is_active', which the user model does not have.")
+    introspecting = [
+        name for name, scim in declared.items() if scim.access_tokens and scim.access_tokens.method != "jwt"
+    ]
+    if len(introspecting) > 1:
+        names = " and ".join(map(repr, introspecting))
+        yield error(151, f"The option scim: {names} would see tokens of each other; only one can use introspection.")
     hint = "A change of the groups removes a role that a claim has granted, until the next sign-in."
     for provider, role in list_mixed_roles(conf.roles(), declared):
         yield warning(150, f"PHI_OIDC['ROLES'][{provider!r}]: {role!r} depends on scim_groups and on a claim.", hint)

@@ -392,6 +392,9 @@ def _list_provider_faults(provider: ProviderDeclaration) -> Iterator[str]:
         yield from _list_federation_faults(provider, provider.federation)
     if provider.scim is not None and provider.scim.subject == "invitation" and provider.provisioning != "invitation":
         yield "['scim']['subject'] invitation requires provisioning: invitation."
+    tokens = provider.scim.access_tokens if provider.scim else None
+    if tokens is not None and tokens.audience == provider.client_id:
+        yield "['scim']['access_tokens']['audience'] is the client_id, which is the audience of ID Tokens."
 
 
 def _list_authentication_faults(provider: ProviderDeclaration) -> Iterator[str]:

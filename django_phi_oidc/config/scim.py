@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .apis import ClientTokensDeclaration
 from .roles import SCIM_GROUPS_CLAIM, RoleRule, get_managed_roles
 
 SUBJECT_SCHEMA = "urn:ietf:params:scim:schemas:extension:phi_oidc:2.0:User"
@@ -19,6 +20,9 @@ class SCIMDeclaration:
     [an extension](../how-to/joiners-movers-leavers.md#who-the-person-is); `invitation`: each person enters an
     [activation code](../how-to/activation-codes.md) at the first sign-in, and `provisioning` of the provider is
     `invitation`."""
+    access_tokens: ClientTokensDeclaration | None = None
+    """[Access tokens of the provider](../how-to/joiners-movers-leavers.md#access-tokens-of-the-provider) that are
+    accepted in place of a client's token, a dictionary: [its options](#access_tokens). Default: none."""
 
 
 def list_mixed_roles(rules: Mapping[str, Sequence[RoleRule]], declared: Collection[str]) -> Iterator[tuple[str, str]]:

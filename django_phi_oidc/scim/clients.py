@@ -25,11 +25,12 @@ class SCIMClientRefused(Exception):
 
 
 class SCIMTokenRefused(Exception):
-    """A request has no valid token. reason: for the audit log only; client: of the token, if it has one."""
+    """A request has no valid token. reason, rule: for the audit log only; client: of the token, if it has one."""
 
-    def __init__(self, reason: str, client: SCIMClient | None = None) -> None:
+    def __init__(self, reason: str, client: SCIMClient | None = None, *, provider: str = "", rule: str = "") -> None:
         super().__init__(reason)
-        self.reason, self.client = reason, client
+        self.reason, self.client, self.rule = reason, client, rule
+        self.provider = client.provider if client else provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

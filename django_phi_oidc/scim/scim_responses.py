@@ -9,14 +9,26 @@ from django.db import DatabaseError, InterfaceError
 from pydantic import ValidationError
 from scim2_models import BaseModel, Context, Error, ResponseParameters, SCIMException
 
-from ..errors import AuditUnavailable, KeyRingError, SubjectAltered, SubjectKeyMissing
+from ..errors import (
+    AuditUnavailable,
+    IntrospectionFailed,
+    KeyRingError,
+    MetadataError,
+    SubjectAltered,
+    SubjectKeyMissing,
+    TransportError,
+)
 from .scim_groups import MemberUnknown
 from .scim_users import SCIMRefused, parse_id
 
 UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
     *(DatabaseError, InterfaceError, KeyRingError, SubjectKeyMissing, SubjectAltered, AuditUnavailable),
+    *(TransportError, MetadataError, IntrospectionFailed),
 )
-"""Faults of this server or its databases: nothing has changed, and the client may repeat the request."""
+"""Faults of this server, its databases, or the provider that verifies a token.
+
+Nothing has changed, and the client may repeat the request.
+"""
 REFUSALS: tuple[type[Exception], ...] = (SCIMException, ValidationError, SCIMRefused)
 """Requests that fail again if they are repeated."""
 RETRY_AFTER_SECONDS = 5

@@ -22,11 +22,13 @@ from ..access.responses import format_bearer_challenge
 from ..audit.actions import Action
 from ..audit.refusals import RefusalLog, report_refusal
 from ..errors import PhiOidcError
+from ..oidc.access_token import DPOP_TOKEN_TYPE
 from ..oidc.jose import parse_json_object
 from ..sessions.backchannel_logout import SessionlessView, get_request_origin
 from . import scim_responses
+from .access_tokens import OAuthClient, authenticate_access_token
 from .bulk import perform_bulk
-from .clients import SCIMTokenRefused, authenticate_client
+from .clients import TOKEN_PREFIX, SCIMTokenRefused, authenticate_client
 from .models import SCIMClient
 from .schemas import MAX_BODY_BYTES
 from .scim_responses import SCIMResponse, build_error, list_unknown_ids
@@ -36,7 +38,8 @@ from .service import DISCOVERY, Operation, ServiceProvider
 logger = logging.getLogger("django_phi_oidc.scim")
 CONTENT_TYPE = "application/scim+json"
 _ACCEPTED_CONTENT_TYPES = (CONTENT_TYPE, "application/json")
-_BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]{1,255}=*)")
+_CREDENTIALS = re.compile(r"(bearer|dpop) +([A-Za-z0-9._~+/-]{1,8192}=*)", re.IGNORECASE)
+Client = SCIMClient | OAuthClient
 _METHODS_WITH_BODY = ("POST", "PUT", "PATCH")
 _MESSAGE = "A SCIM request was refused: reason=%(reason)s client=%(client)s provider=%(provider)s request=%(request)s"
 
@@ -72,12 +75,13 @@ class SCIMView(SessionlessView):
 def _process(request: HttpRequest, path: str) -> SCIMResponse:
     """Raises: REFUSALS, UNAVAILABLE_ERRORS."""
     if not (request.is_secure() or settings.DEBUG):
-        _report(request, "scim_insecure", None)
+        _report(request, "scim_insecure")
         return build_error(403, "Requests must come by https.")
     try:
         client = _authenticate(request)
     except SCIMTokenRefused as refusal:
-        _report(request, refusal.reason, refusal.client)
+        detail = {"rule": refusal.rule} if refusal.rule else {}
+        _report(request, refusal.reason, refusal.client, provider=refusal.provider, detail=detail)
         return build_error(401, "The request has no valid token.")
     origin = get_request_origin(request)._replace(actor=client.actor)
     provider = conf.providers()[client.provider]
@@ -109,16 +113,19 @@ def _process(request: HttpRequest, path: str) -> SCIMResponse:
 
 
 @sensitive_variables()
-def _authenticate(request: HttpRequest) -> SCIMClient:
-    """Return the client. Raises: SCIMTokenRefused; DatabaseError."""
+def _authenticate(request: HttpRequest) -> Client:
+    """Return the client. Raises: SCIMTokenRefused; UNAVAILABLE_ERRORS."""
     header = request.META.get("HTTP_AUTHORIZATION", "")
     if not header:
         raise SCIMTokenRefused("scim_token_missing")
-    match = _BEARER.fullmatch(header.strip())
+    match = _CREDENTIALS.fullmatch(header.strip())
     if match is None:
         raise SCIMTokenRefused("scim_token_malformed")
-    request_secrets.register_secret(match[1], "scim_token")
-    return authenticate_client(match[1], now=clock.now())
+    is_dpop, token = match[1].lower() == DPOP_TOKEN_TYPE, match[2]
+    request_secrets.register_secret(token, "scim_token")
+    if token.startswith(TOKEN_PREFIX) and not is_dpop:
+        return authenticate_client(token, now=clock.now())
+    return authenticate_access_token(request, token, is_dpop=is_dpop, now=clock.now())
 
 
 def _read_body(request: HttpRequest) -> Mapping[str, Any]:
@@ -154,19 +161,27 @@ def _read_parameters(request: HttpRequest) -> dict[str, str]:
     return {name: str(value) for name, value in request.GET.items()}
 
 
-def _report_foreign_ids(request: HttpRequest, client: SCIMClient, ids: Collection[UUID]) -> None:
+def _report_foreign_ids(request: HttpRequest, client: Client, ids: Collection[UUID]) -> None:
     if has_foreign_id(ids, client.provider):
         _report(request, "scim_foreign_resource", client)
 
 
-def _report(request: HttpRequest, reason: str, client: SCIMClient | None) -> None:
+def _report(
+    request: HttpRequest,
+    reason: str,
+    client: Client | None = None,
+    *,
+    provider: str = "",
+    detail: Mapping[str, str] | None = None,
+) -> None:
     origin = get_request_origin(request)
-    provider = client.provider if client else ""
     if client:
+        provider = client.provider
         origin = origin._replace(actor=client.actor)
     fields = {"reason": reason, "client": client.name if client else "", "provider": provider}
     log = RefusalLog(logger, _MESSAGE, {**fields, "request": origin.request_id})
-    report_refusal(Action.SCIM_REFUSED, reason, log=log, origin=origin, now=clock.now(), provider=provider)
+    options: dict[str, Any] = {"origin": origin, "now": clock.now(), "provider": provider, "detail": detail or {}}
+    report_refusal(Action.SCIM_REFUSED, reason, log=log, **options)
 
 
 def _log_fault(fault: Exception) -> None:

@@ -82,8 +82,10 @@ def _parse_object(text: str) -> Mapping[str, Any]:
 
 
 @contextmanager
-def override_scim_declaration(environment: AttackEnvironment) -> Iterator[None]:
-    """Declare scim of the provider and of another one, `OTHER_PROVIDER`. Raises: AttackEnded if there is no SCIM.
+def override_scim_declaration(environment: AttackEnvironment, **options: Any) -> Iterator[None]:
+    """Declare scim of the provider and of another one, `OTHER_PROVIDER`. options: others of scim.
+
+    Raises: AttackEnded if there is no SCIM.
 
     With two providers, a sign-in begins with a choice: sign in before, if the attack needs a session.
     """
@@ -93,7 +95,9 @@ def override_scim_declaration(environment: AttackEnvironment) -> Iterator[None]:
         environment.skip_attack("no provider of the project has the option scim")
     declared = get_phi_oidc_setting()
     declarations = {**declared["PROVIDERS"], OTHER_PROVIDER: _OTHER_DECLARATION}
-    providers = {name: {**options, "scim": {"subject": "extension"}} for name, options in declarations.items()}
+    providers = {
+        name: {**options, "scim": {"subject": "extension", **options}} for name, options in declarations.items()
+    }
     with override_settings(PHI_OIDC={**declared, "PROVIDERS": providers}):
         environment.portal.mark_refusals_seen()
         yield
