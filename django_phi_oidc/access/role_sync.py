@@ -122,9 +122,9 @@ def _apply_group_plans(plans: Mapping[Any, RolePlan]) -> None:
     """Add the accounts to groups, and remove them: two or three queries for each group."""
     if not (roles := {role for plan in plans.values() for role, outcome in plan.items() if outcome in _CHANGES}):
         return
-    accessor = get_user_model()._meta.get_field("groups").remote_field.get_accessor_name()
+    field: Any = get_user_model()._meta.get_field("groups")
     for group in _filter_groups([role.name for role in roles]).order_by("pk"):
-        role, members = Role("group", group.name), getattr(group, accessor)
+        role, members = Role("group", group.name), getattr(group, field.remote_field.get_accessor_name())
         # These calls send m2m_changed, as those of `_apply_plan`.
         if removed := [pk for pk, plan in plans.items() if plan.get(role) is RoleOutcome.REMOVED]:
             members.remove(*removed)

@@ -165,7 +165,7 @@ def validate_client(claims: Claims, *, api: APIDeclaration | ClientTokensDeclara
     if clients is not None and client_id not in clients:
         raise AccessTokenInvalid("client_not_allowed")
     if isinstance(api, ClientTokensDeclaration):
-        if claims["sub"] != api.get_sub(client_id):
+        if claims["sub"] != api.get_sub(str(client_id)):
             raise AccessTokenInvalid("client_for_person")
     elif client_id == claims["sub"]:
         raise AccessTokenInvalid("client_for_itself")

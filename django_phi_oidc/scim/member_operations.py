@@ -29,11 +29,12 @@ def split_member_operations(patch: PatchOp[Group]) -> tuple[MemberChange, list[A
     change, others = MemberChange(), list[Any]()
     try:
         for operation in patch.operations or ():
-            if operation.path is None and isinstance(operation.value, Mapping):
+            path: Any = operation.path
+            if path is None and isinstance(operation.value, Mapping):
                 change, other = _split_value(operation, change)
                 others += [other] if other is not None else []
-            elif _is_about_members(operation.path):
-                change = _apply(operation.op.value, operation.path.value_filter, operation.value, change)
+            elif _is_about_members(path):
+                change = _apply(operation.op.value, path.value_filter, operation.value, change)
             else:
                 others.append(operation)
     except _NotByIdError:

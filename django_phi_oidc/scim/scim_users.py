@@ -100,7 +100,7 @@ def create_user(attributes: UserAttributes, request: ClientRequest) -> SCIMUser:
                 user = _revive_row(row, attributes, request)
             fields = {"resource": f"user/{user.user_id}", "detail": {"active": attributes.active is not False}}
             enqueue_many([request.build_event(Action.SCIM_USER_CREATED, **fields)])
-            _apply_activity(user, attributes.active is not False, request)
+            apply_activity(user, attributes.active is not False, request)
             SCIMUser.objects.filter(pk=user.pk).update(has_disabled_account=user.has_disabled_account)
             return user
     except IntegrityError as error:
@@ -132,7 +132,7 @@ def change_user(row: SCIMUser, attributes: UserAttributes, request: ClientReques
         fields = {"resource": f"user/{row.user_id}", "detail": {"attributes": changed}}
         enqueue_many([request.build_event(Action.SCIM_USER_CHANGED, **fields)])
     if "active" in changed and attributes.active is not None:
-        _apply_activity(row, attributes.active, request)
+        apply_activity(row, attributes.active, request)
     _assign(row, attributes)
     row.version, row.changed_at = row.version + 1, request.now
     try:
@@ -156,7 +156,7 @@ def delete_user(row: SCIMUser, request: ClientRequest) -> None:
         SCIMGroup.objects.filter(pk__in=groups).update(version=F("version") + 1, changed_at=request.now)
         # Before the account is written: see `sync_roles`.
         sync_group_roles([row.user_id], provider=row.provider, origin=request.origin, now=request.now)
-    _apply_activity(row, False, request)
+    apply_activity(row, False, request)
     # The names are not needed any more: only the `sub` lets the user come back.
     _assign(row, UserAttributes(user_name="", active=False))
     row.deleted_at, row.changed_at, row.version = request.now, request.now, row.version + 1
@@ -283,7 +283,7 @@ def _assign(row: SCIMUser, attributes: UserAttributes) -> None:
     row.external_id, row.active = attributes.external_id, attributes.active
 
 
-def _apply_activity(row: SCIMUser, is_active: bool, request: ClientRequest) -> None:
+def apply_activity(row: SCIMUser, is_active: bool, request: ClientRequest) -> None:
     """Disable the account, or enable it if a client has disabled it: an administrator's decision stands.
 
     Raises: SCIMRefused: it is a local account, which may have become one after the user was created.
