@@ -20,7 +20,7 @@ from .scim_users import ClientRequest, SCIMRefused, apply_activity, parse_id
 
 
 def attach_account(resource_id: str, user: Any, *, origin: Origin, now: datetime, is_dry_run: bool = False) -> Any:
-    """Let the SCIM user manage that account, and disable the account that was created for it, which this returns.
+    """Attach the SCIM user to that account, and disable the account that was created for it, which this returns.
 
     The roles of its groups move with it. If the client has set `active` to false, the account is disabled.
     One transaction, with the events. is_dry_run: nothing is changed.

@@ -157,7 +157,7 @@ def delete_user(row: SCIMUser, request: ClientRequest) -> None:
         # Before the account is written: see `sync_roles`.
         sync_group_roles([row.user_id], provider=row.provider, origin=request.origin, now=request.now)
     apply_activity(row, False, request)
-    # The names are not needed any more: only the `sub` lets the user come back.
+    # The names are not needed any more: a user who comes back is found by the `sub`.
     _assign(row, UserAttributes(user_name="", active=False))
     row.deleted_at, row.changed_at, row.version = request.now, request.now, row.version + 1
     row.save()

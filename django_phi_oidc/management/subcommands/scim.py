@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     revoke = add_command(commands, "revoke", _revoke, "Revoke a client and its tokens for good.")
     revoke.add_argument("name", metavar="CLIENT", help="The client, by its name.")
     add_dry_run(revoke)
-    attach_help = "Let a SCIM user manage an account that its person had before, and disable the one created for it."
+    attach_help = "Attach a SCIM user to an account that its person had before, and disable the one created for it."
     attach = add_command(commands, "attach", _attach, attach_help)
     attach.add_argument("resource", metavar="ID", help="The SCIM user, by its id.")
     attach.add_argument("user", metavar="USER", help=f"The account: {USER_FORMS}.")
