@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from .. import conf
 from ..audit.request_context import Actor
-from ..replay.cache import find_end_of_memory, is_remembered, remember_in_transaction
+from ..replay.cache import find_end_of_memory, is_remembered, remember, remember_in_transaction
 
 MEMORY = timedelta(days=366)
 """Longer than any session here or at the provider."""
@@ -20,20 +20,21 @@ _KIND = "sign_in_demand"
 _UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def demand_new_sign_in(
-    *,
-    session_ids: Collection[uuid.UUID],
-    subjects: Collection[uuid.UUID],
-    digests: Collection[str] = (),
-    since: datetime,
-) -> None:
+def demand_new_sign_in(*, session_ids: Collection[uuid.UUID], subjects: Collection[uuid.UUID], since: datetime) -> None:
     """Demand an authentication after that time of the sessions, and of all sessions of the persons.
 
-    subjects: the pseudonyms of the persons. digests: of (issuer, `sub`), of persons who have no pseudonym yet.
-    Requires: as `remember_in_transaction`.
+    subjects: the pseudonyms of the persons. Requires: as `remember_in_transaction`.
     """
-    identifiers = [*map(str, session_ids), *map(str, subjects), *digests]
+    identifiers = [str(value) for value in (*session_ids, *subjects)]
     remember_in_transaction(_KIND, identifiers, expires_at=since + MEMORY)
+
+
+def remember_demand(digests: Collection[str], *, since: datetime) -> None:
+    """Commit the demand for a person who may have no pseudonym yet: `adopt_demands` finds it at a sign-in.
+
+    digests: of (issuer, `sub`). Requires: as `remember`.
+    """
+    remember(_KIND, digests, expires_at=since + MEMORY)
 
 
 def adopt_demands(subject: uuid.UUID, digests: Collection[str]) -> None:

@@ -74,7 +74,8 @@ def find_remembered_kind(kinds: Sequence[str], identifiers: Collection[str], *, 
         return ""
     rows = UsedIdentifier.objects.using(using).filter(digest__in=digests, until__gte=until)
     found = set(rows.values_list("kind", flat=True))
-    return next((kind for kind in kinds if kind in found), "")
+    # The last one if the row was deleted in the meantime: it was remembered.
+    return next((kind for kind in kinds if kind in found), kinds[-1])
 
 
 def find_end_of_memory(kind: str, identifiers: Collection[str]) -> datetime | None:

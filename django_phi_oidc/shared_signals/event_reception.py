@@ -15,7 +15,7 @@ from django.db.models import Q
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import clock
-from ..access.sign_in_demands import demand_new_sign_in
+from ..access.sign_in_demands import demand_new_sign_in, remember_demand
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..audit.recorder import record
@@ -123,6 +123,10 @@ def process_event(
     if _ends_sessions(event, declaration=declaration):
         # Committed before the sessions are read, see `recent_logouts`.
         _remember_end(event, declaration=declaration, now=now)
+    elif event.event_type in SIGN_IN_EVENTS and (sub := event.subject.sub or event.subject.opaque_id):
+        # Committed before the persons are read: a first sign-in that is in progress finds it, or its link is found.
+        keys = keyring.get_keys("subject")
+        remember_demand(list_subject_digests(declaration.issuer, sub, keys), since=event.occurred_at)
     with transaction.atomic(durable=True):
         if not mark_used_in_transaction(_JTI_KIND, identifier, expires_at=event.valid_until):
             return []
@@ -201,15 +205,6 @@ def _list_subject_uuids(event: SecurityEventToken, condition: Q, *, declaration:
 
 
 @sensitive_variables()
-def _list_digests_without_subject(event: SecurityEventToken, *, declaration: ProviderDeclaration) -> list[str]:
-    """Return the digests of a person who has no link yet. Raises: as _list_subject_ids."""
-    sub = event.subject.sub or event.subject.opaque_id
-    if not sub or _list_subject_ids(event, declaration=declaration):
-        return []
-    return list_subject_digests(declaration.issuer, sub, keyring.get_keys("subject"))
-
-
-@sensitive_variables()
 def _find_subject_uuid(condition: Q | None) -> str:
     """Return the pseudonym of the person, if the event is about one person whose session this portal knows."""
     if condition is None:
@@ -279,7 +274,6 @@ def _apply(
         demand_new_sign_in(
             session_ids=list(live.values_list("pk", flat=True)),
             subjects=_list_subject_uuids(event, condition, declaration=declaration),
-            digests=_list_digests_without_subject(event, declaration=declaration),
             since=event.occurred_at,
         )
     return ended

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
+from django.db import transaction
 
 from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
@@ -19,6 +20,7 @@ from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.scim_fixtures import SCIM, USER_SCHEMA, connect_client, declare_scim
 from tests.support.session_fixtures import events
+from tests.unit.scim.test_scim_groups import needs_row_locks, run_meanwhile
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
@@ -181,6 +183,22 @@ def test_last_administrator_is_disabled_with_an_alert(request_end: str, role: st
     if is_alert:
         (alert,) = events(Action.ALERT_RAISED)
         assert (alert.actor, alert.resource) == ("scim:hr", f"user/{accounts[1].pk}")
+
+
+@needs_row_locks
+def test_two_last_administrators_who_leave_at_once_raise_one_alert(scim: SCIM) -> None:
+    """The second one waits for the first, and is the last one then."""
+    users = [scim.create(name) for name in ("ann", "bob")]
+    for account in get_user_model().objects.all():
+        make_administrator(account, "is_superuser")
+    with transaction.atomic():
+        scim.set_active(users[0]["id"], active=False)
+        thread = run_meanwhile(lambda: scim.set_active(users[1]["id"], active=False))
+        assert thread.is_alive()
+    thread.join()
+    assert not get_user_model().objects.filter(is_active=True).exists()
+    rules = [json.loads(alert.detail)["rule"] for alert in events(Action.ALERT_RAISED)]
+    assert rules == ["last_administrator_disabled"]
 
 
 def test_user_name_and_external_id_and_address_link_nothing(scim: SCIM) -> None:
