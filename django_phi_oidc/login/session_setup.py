@@ -24,6 +24,7 @@ from .._internal import clock, randomness
 from .._internal.sql import insert
 from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
+from ..access.sign_in_demands import adopt_demands
 from ..audit.events import Action, AuthenticatedEvent, NewEvent, Origin
 from ..audit.outbox import deliver_permit, enqueue_permit
 from ..audit.request_context import (
@@ -49,11 +50,11 @@ from ..sessions.kept_id_token import reduce_id_token
 from ..sessions.lifecycle import end_session, start_session
 from ..sessions.models import EndReason, PendingRevocation, TokenToRevoke
 from ..sessions.parallel_limit import end_surplus_sessions
-from ..sessions.recent_logouts import was_logged_out
+from ..sessions.recent_logouts import find_end_reason
 from ..sessions.sign_in_places import create_sign_in_place
 from ..sessions.tasks import retry_on_lost_connection, revoke_after_commit
 from ..subjects.devices import register_device
-from ..subjects.linking import mark_seen
+from ..subjects.linking import list_subject_digests, mark_seen
 from ..subjects.models import NoticeKind, PairwiseSubject
 from ..subjects.notices import LONG_ABSENCE, find_notice_address, write_notice
 from .code_exchange import TokenExchangeResult
@@ -93,6 +94,7 @@ def establish_session(
             # Before the new session exists, because a role change may end the person's other sessions. And before the
             # account's row is written: the check for the last administrator locks several account rows in order.
             new.sync_roles()
+            new.adopt_demands()
             new.log_in()
             new.write_notices(last_seen_at=last_seen_at)
             origin = Actor.from_request(request).origin
@@ -114,8 +116,7 @@ def establish_session(
                 previous_session.delete()
             end_surplus_sessions(user.pk, origin=origin)
         except BaseException as error:
-            is_logout = isinstance(error, AccountError)
-            reason = EndReason.BACKCHANNEL_LOGOUT if is_logout else EndReason.AUDIT_UNAVAILABLE
+            reason = error.end_reason if isinstance(error, SignInEnded) else EndReason.AUDIT_UNAVAILABLE
             # If this fails too, issued_tokens still contains the tokens, and they are revoked without a row.
             _end_oidc_session(new.session_id, reason, origin=origin, now=clock.now())
             issued_tokens.clear()
@@ -124,12 +125,20 @@ def establish_session(
             revoke_after_commit(discarded)
 
 
+class SignInEnded(AccountError):
+    """The sign-in was ended while it was in progress. end_reason: of its session."""
+
+    def __init__(self, end_reason: EndReason) -> None:
+        super().__init__(Code.LOGGED_OUT)
+        self.end_reason = end_reason
+
+
 @sensitive_variables()
 def refuse_if_logged_out(result: TokenExchangeResult, *, issuer: str, requested_at: datetime) -> None:
-    """Raises: AccountError (`logged_out`) if the provider has ended this sign-in since it was requested."""
+    """Raises: SignInEnded (`logged_out`): a logout, an event or a deactivation came since the sign-in was requested."""
     sub, keys = result.id_token_claims["sub"], keyring.get_keys("subject")
-    if was_logged_out(issuer=issuer, sid=result.sid, sub=sub, keys=keys, since=requested_at):
-        raise AccountError(Code.LOGGED_OUT)
+    if reason := find_end_reason(issuer=issuer, sid=result.sid, sub=sub, keys=keys, since=requested_at):
+        raise SignInEnded(reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +167,12 @@ class _NewSession:
                 origin=origin._replace(actor=str(self.user.pk), session=str(self.session_id)),
                 now=self.now,
             )
+
+    @sensitive_variables("sub")
+    def adopt_demands(self) -> None:
+        if self.provider.signals:
+            sub, keys = self.result.id_token_claims["sub"], keyring.get_keys("subject")
+            adopt_demands(self.subject.uuid, list_subject_digests(self.provider.issuer, sub, keys))
 
     def log_in(self) -> None:
         """Log the user in with a Django session that is saved when this returns.

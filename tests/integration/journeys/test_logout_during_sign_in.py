@@ -60,6 +60,7 @@ def assert_refused(op: DemoProvider, browser: Browser, page: PortalResponse) -> 
     assert ended == [(begun.session, "backchannel_logout")]
     assert browser.user() == ""
     assert not OIDCSession.objects.live().exists()
+    assert set(OIDCSession.objects.values_list("end_reason", flat=True)) == {"backchannel_logout"}
     assert not Session.objects.exists()
     assert not StoredClaim.objects.filter(name="birthdate").exists()
     assert op.active_tokens == []

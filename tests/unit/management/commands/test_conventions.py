@@ -166,6 +166,7 @@ DRY_RUNS: dict[str, Callable[[Case], list[Any]]] = {
     "groups": lambda case: [],
     "hold release": lambda case: [case.place_hold()],
     "keys retire": prepare_key,
+    "scim attach": lambda case: case.create_scim_user(),
     "scim revoke": lambda case: [case.create_scim_client()],
     "scrub": prepare_claims,
     "scrub --user": lambda case: [case.user],
@@ -205,7 +206,7 @@ KEEPING = {
 """Subcommands that delete and end nothing."""
 
 
-WITHOUT_COUNTS = {"admin withdraw", "groups", "hold release", "scim revoke", "subject unlink"}
+WITHOUT_COUNTS = {"admin withdraw", "groups", "hold release", "scim attach", "scim revoke", "subject unlink"}
 
 
 def read_rows() -> dict[str, list[str]]:
