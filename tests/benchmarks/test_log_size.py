@@ -11,13 +11,12 @@ from tests.benchmarks.log_size.measurement import KEPT_NAME, LogSizes, Measure, 
 from tests.benchmarks.log_size.report import missed, rows, table
 from tests.support.postgresql import given_url
 
-pytestmark = pytest.mark.postgresql
 SIZES = [1_000, 2_500]
 GROWTH = {
     "page of the list": Measure(value=2.0, floor=1.0),
     "proof, p99": Measure(value=20.0, floor=1.0),
     "partition detached": Measure(value=1_000.0, floor=30.0),
-    "event meanwhile, p99": Measure(value=10.0, floor=5.0),
+    "event beside that, p99": Measure(value=10.0, floor=5.0),
     "bytes of an event and its leaf, 1 writer": Measure(value=700.0, floor=300.0),
 }
 RESULTS = LogSizes(
@@ -31,6 +30,7 @@ def _databases() -> set[str]:
         return {name for (name,) in server.execute("SELECT datname FROM pg_database WHERE datname LIKE 'phi_bench%'")}
 
 
+@pytest.mark.postgresql
 def test_logs_are_measured_at_each_size_and_dropped() -> None:
     before = _databases()
     results = measure_sizes(
@@ -53,6 +53,7 @@ def test_logs_are_measured_at_each_size_and_dropped() -> None:
     assert _databases() == before
 
 
+@pytest.mark.postgresql
 def test_kept_logs_are_built_once_and_stay() -> None:
     url, lines = given_url(os.environ), list[str]()
     try:
@@ -65,13 +66,14 @@ def test_kept_logs_are_built_once_and_stay() -> None:
             server.execute(f"DROP DATABASE IF EXISTS {KEPT_NAME.format(300)} WITH (FORCE)")
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("name", "changed", "text"),
     [
         ("page of the list", {"value": 3.1}, "page of the list grew 1.6 times"),
         ("proof, p99", {"value": 20.1}, "proof, p99 at 2,500 events: 20.1, the goal is 20"),
         ("partition detached", {"value": 1_001.0}, "partition detached at 2,500 events: 1,001.0"),
-        ("event meanwhile, p99", {"floor": 4.9}, "event meanwhile, p99 at 2,500 events: 2.0 times"),
+        ("event beside that, p99", {"floor": 4.9}, "event beside that, p99 at 2,500 events: 2.0 times"),
         ("bytes of an event and its leaf, 1 writer", {"value": 701.0}, "1 writer at 2,500 events: 701.0"),
     ],
 )
@@ -83,12 +85,14 @@ def test_missed_goals_are_named_only_beyond_the_limit(name: str, changed: dict[s
     assert text in line
 
 
+@pytest.mark.sqlite
 def test_slow_verification_of_a_day_is_named() -> None:
     once = {"verification of a day, 5 events, s": Measure(value=30.1, floor=5.0)}
     (line,) = missed(replace(RESULTS, once=once))
     assert line == "verification of a day, 5 events, s: 30.1, the goal is 30"
 
 
+@pytest.mark.sqlite
 def test_table_has_a_line_for_each_measure_and_a_column_for_each_size() -> None:
     growth, once = table(RESULTS).split("\n\n")
     assert "| page of the list | 2.00 (1.00) | 3.00 (1.00) |" in growth.splitlines()
@@ -97,6 +101,7 @@ def test_table_has_a_line_for_each_measure_and_a_column_for_each_size() -> None:
     assert rows(RESULTS)["growth"][1_000]["proof, p99"] == {"value": 20.0, "floor": 1.0}
 
 
+@pytest.mark.sqlite
 def test_part_is_selected_by_the_beginning_of_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["logs"])

@@ -41,7 +41,7 @@ def extend(count: int) -> dict[str, Any]:
     while (missing := count - _size()) > 0:
         written += _seconds(partial(_write_events, min(missing, _BUILT_AT_ONCE)))
         sealed += seal()["wall"]
-    for statement in ("VACUUM ANALYZE", "CHECKPOINT"):
+    for statement in ("VACUUM ANALYZE", "CHECKPOINT") if written else ():
         _execute(statement)
     return {"written": written, "sealed": sealed}
 
@@ -137,11 +137,11 @@ def attach() -> dict[str, Any]:
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute(f"SELECT relname FROM pg_class WHERE relname ~ '^{EVENT_TABLE}_until_[0-9]+$' AND relkind = 'r'")
         (name,) = cursor.fetchone()
-    seconds = _seconds(partial(partitions.attach_partition, name))
+    partitions.attach_partition(name)
     empty = max((each for each in partitions.list_partitions() if each.first_id), key=lambda each: each.first_id)
     peer = _seconds(partial(partitions.detach_partition, empty, newest_leaf=_size() - 1))
     partitions.attach_partition(empty.name)
-    return {"seconds": seconds, "peer": peer}
+    return {"peer": peer}
 
 
 def weigh() -> dict[str, Any]:
