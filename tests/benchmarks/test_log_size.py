@@ -13,14 +13,22 @@ from tests.support.postgresql import given_url
 
 SIZES = [1_000, 2_500]
 GROWTH = {
-    "page of the list": Measure(value=2.0, floor=1.0),
+    "page of the list": Measure(value=50.0, floor=1.0),
+    "new events verified": Measure(value=2.0, floor=1.0),
     "proof, p99": Measure(value=20.0, floor=1.0),
     "partition detached": Measure(value=1_000.0, floor=30.0),
     "event beside that, p99": Measure(value=10.0, floor=5.0),
     "bytes of an event and its leaf, 1 writer": Measure(value=700.0, floor=300.0),
 }
 RESULTS = LogSizes(
-    growth={1_000: GROWTH, 2_500: {**GROWTH, "page of the list": Measure(value=3.0, floor=1.0)}},
+    growth={
+        1_000: GROWTH,
+        2_500: {
+            **GROWTH,
+            "page of the list": Measure(value=75.0, floor=1.0),
+            "new events verified": Measure(value=22.0, floor=1.0),
+        },
+    },
     once={"verification of a day, 5 events, s": Measure(value=30.0, floor=5.0)},
 )
 
@@ -70,7 +78,8 @@ def test_kept_logs_are_built_once_and_stay() -> None:
 @pytest.mark.parametrize(
     ("name", "changed", "text"),
     [
-        ("page of the list", {"value": 3.1}, "page of the list grew 1.6 times"),
+        ("page of the list", {"value": 80.0}, "page of the list grew 1.6 times"),
+        ("new events verified", {"value": 22.1}, "new events verified grew 11.1 times"),
         ("proof, p99", {"value": 20.1}, "proof, p99 at 2,500 events: 20.1, the goal is 20"),
         ("partition detached", {"value": 1_001.0}, "partition detached at 2,500 events: 1,001.0"),
         ("event beside that, p99", {"floor": 4.9}, "event beside that, p99 at 2,500 events: 2.0 times"),
@@ -95,7 +104,7 @@ def test_slow_verification_of_a_day_is_named() -> None:
 @pytest.mark.sqlite
 def test_table_has_a_line_for_each_measure_and_a_column_for_each_size() -> None:
     growth, once = table(RESULTS).split("\n\n")
-    assert "| page of the list | 2.00 (1.00) | 3.00 (1.00) |" in growth.splitlines()
+    assert "| page of the list | 50.00 (1.00) | 75.00 (1.00) |" in growth.splitlines()
     assert "| partition detached | 1,000 (30.00) | 1,000 (30.00) |" in growth.splitlines()
     assert once.splitlines()[2:] == ["| verification of a day, 5 events, s | 30.00 (5.00) |"]
     assert rows(RESULTS)["growth"][1_000]["proof, p99"] == {"value": 20.0, "floor": 1.0}

@@ -69,11 +69,14 @@ def seal_new(count: int) -> dict[str, Any]:
 
 
 def verify_new(count: int) -> dict[str, Any]:
-    """Verify about that many events since the last verification. The floor reads as many by one COPY, unparsed."""
+    """Verify about that many events since the last verification, as at a site with as many a day.
+
+    So the ids of as many events before them are read again. The floor reads the events by one COPY, unparsed.
+    """
     seal()
     records, keys = (_module(f"django_phi_oidc.audit.log.{name}") for name in ("verification_records", "signing_keys"))
     size = max(_size() - count, 0)
-    verified_at = _time_of(_find_event_id(size))
+    verified_at = _time_of(_find_event_id(max(size - count, 0))) + timedelta(days=1)
     _module("django_phi_oidc.audit.models").VerificationRecord.objects.all().delete()
     records.record_verified_log(size, key=keys.find_signing_key(), now=verified_at)
     last = records.find_last_verification(keys.get_public_keys())

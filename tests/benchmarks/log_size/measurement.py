@@ -19,7 +19,7 @@ from tests.benchmarks.audit.writers import HEAD_START
 from tests.benchmarks.worker_protocol import command_runner, send_command
 
 WRITERS = (8, 1)
-DETACHMENTS = 3
+RUNS = 3
 KEPT_NAME = "phi_bench_log_{}"
 """Of the database of a log with that many events that is kept for the next run."""
 
@@ -103,15 +103,17 @@ def measure_sizes(
 def _measure_log(url: str, name: str, *, new: int, proofs: int, seconds: float) -> dict[str, Measure]:
     with _job(url, name) as running:
         run = command_runner(running)
-        read, verified, sealed = run("read", proofs), run("verify_new", new), run("seal_new", new)
+        read, sealed = run("read", proofs), run("seal_new", new)
+        # The first one reads from the disk.
+        verified = sorted((run("verify_new", new) for _ in range(RUNS)), key=lambda took: took["seconds"])[RUNS // 2]
         with team_of("bare", url=url, name=name, processes=WRITERS[0]) as bare:
             bare.wait_until_ready()
             with team_of("phi_oidc", url=url, name=name, processes=WRITERS[0]) as team:
                 team.wait_until_ready()
-                written = [(_cost(team, seconds), _cost(bare, seconds)) for _ in range(DETACHMENTS)]
+                written = [(_cost(team, seconds), _cost(bare, seconds)) for _ in range(RUNS)]
                 run("seal")
                 weights = run("weigh")
-                detached = [_detach(running, team, seconds) for _ in range(DETACHMENTS)]
+                detached = [_detach(running, team, seconds) for _ in range(RUNS)]
     proof = read["proof"]
     return {
         "event recorded by 8 writers, µs": Measure(
@@ -124,7 +126,7 @@ def _measure_log(url: str, name: str, *, new: int, proofs: int, seconds: float) 
         "proof": _measure(proof, 1000),
         "proof, p99": Measure(value=proof["p99"] * 1000, floor=proof["floor_p99"] * 1000),
         "partition detached": Measure(
-            value=max(each["seconds"] for each in detached) * 1000,
+            value=median(each["seconds"] for each in detached) * 1000,
             floor=median(each["peer"] for each in detached) * 1000,
         ),
         "event beside that, p99": _compare(detached, "p99"),
