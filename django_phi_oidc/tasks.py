@@ -10,6 +10,7 @@ from .access.emergency.tasks import tend_emergencies as tend_emergencies
 from .anomalies.alerts import delete_acknowledged_alerts
 from .anomalies.tasks import watch as watch
 from .anomalies.tasks import watch_providers as watch_providers
+from .audit.log.cosigned_checkpoints import delete_old_cosignatures
 from .audit.tasks import create_partitions as create_partitions
 from .audit.tasks import drain_outbox as drain_outbox
 from .audit.tasks import export_tiles as export_tiles
@@ -51,6 +52,7 @@ def prune() -> None:
     delete_acknowledged_alerts(before=before)
     delete_finished_notices(before=before)
     delete_unused_devices(now=now)
+    delete_old_cosignatures()
     # What was given is documented for as long as the right to an accounting goes back.
     delete_old_copies(before=get_accounting_start(now))
     # Last, because its event needs a key.

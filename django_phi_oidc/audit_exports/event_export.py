@@ -7,8 +7,7 @@ from datetime import UTC
 from io import StringIO
 
 from .._internal.csv_safety import escape_formulas
-from ..audit.events import OUTCOMES, AuthenticatedEvent, Event, serialize_event
-from ..audit.formats import compact_json
+from ..audit.events import OUTCOMES, AuthenticatedEvent, Event, canonical_json, serialize_event
 from ..audit.formats.fhir import event_to_fhir
 from ..audit.formats.items import SealedEvent
 from ..audit.models import AuditEvent, AuditLeaf
@@ -53,8 +52,8 @@ def incomplete_marker(export_format: str, code: str) -> bytes:
         return _render_csv([[f"INCOMPLETE: {code}"]])
     if export_format == "fhir":
         issue = {"severity": "fatal", "code": "incomplete", "diagnostics": code}
-        return _join_lines([compact_json({"resourceType": "OperationOutcome", "issue": [issue]})])
-    return _join_lines([compact_json({"incomplete": code})])
+        return _join_lines([canonical_json({"resourceType": "OperationOutcome", "issue": [issue]})])
+    return _join_lines([canonical_json({"incomplete": code})])
 
 
 def _load_event(row: AuditEvent) -> AuthenticatedEvent:
@@ -85,7 +84,7 @@ def _fhir_lines(events: list[AuthenticatedEvent], hostname: str) -> Iterator[str
         leaf = leaf_by_id.get(authenticated_event.event.id)
         index, leaf_hash = (leaf.leaf_index, bytes(leaf.leaf_hash)) if leaf else (-1, b"")
         item = SealedEvent(leaf_index=index, leaf_hash=leaf_hash, authenticated_event=authenticated_event)
-        yield compact_json(event_to_fhir(item, hostname=hostname))
+        yield canonical_json(event_to_fhir(item, hostname=hostname))
 
 
 def _join_lines(lines: Iterable[str]) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from ..audit.events import canonical_json
 from ..errors import ProofInvalid
 from ..merkle.checkpoint import NoteSigner, sign_statement, verify_statement
 
@@ -22,8 +23,7 @@ MAX_PACK_BYTES = 32 * 1024 * 1024
 
 def hash_evidence(evidence: Mapping[str, Any]) -> str:
     """Return the SHA-256, hexadecimal, of the canonical text. Requires: keys are ASCII, and no number is a fraction."""
-    text = json.dumps(evidence, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return sha256(text.encode()).hexdigest()
+    return sha256(canonical_json(evidence).encode()).hexdigest()
 
 
 def build_pack(evidence: Mapping[str, Any], *, key: NoteSigner) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ..audit.formats import compact_json, item_to_fhir, item_to_line
+from ..audit.events import canonical_json
+from ..audit.formats import item_to_fhir, item_to_line
 from ..audit.formats.items import LogItem, SealedEvent
 from ..config.sinks import LogFormat
 from ..oidc.transport import TransportRequest, TransportResponse, parse_json_body, parse_retry_after
@@ -47,7 +48,7 @@ def build_bundle_request(
         }
         for item in items
     ]
-    body = compact_json({"resourceType": "Bundle", "type": "batch", "entry": entries}).encode("utf-8")
+    body = canonical_json({"resourceType": "Bundle", "type": "batch", "entry": entries}).encode("utf-8")
     fhir_headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
     all_headers = {**headers, **fhir_headers, "Prefer": "return=minimal"}
     return TransportRequest(method="POST", url=url, headers=all_headers, body=body)

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from ...config.sinks import LogFormat
-from ..events import serialize_event
+from ..events import canonical_json, serialize_event
 from .cef import checkpoint_to_cef, event_to_cef
 from .fhir import checkpoint_to_fhir, event_to_fhir
 from .items import LogItem, SealedCheckpoint, SealedEvent, format_instant
@@ -20,10 +20,10 @@ def item_to_line(item: LogItem, log_format: LogFormat, *, hostname: str) -> str:
     if log_format == "cef":
         return event_to_cef(item) if isinstance(item, SealedEvent) else checkpoint_to_cef(item)
     if log_format == "ocsf":
-        return compact_json(event_to_ocsf(item) if isinstance(item, SealedEvent) else checkpoint_to_ocsf(item))
+        return canonical_json(event_to_ocsf(item) if isinstance(item, SealedEvent) else checkpoint_to_ocsf(item))
     if log_format == "fhir":
-        return compact_json(item_to_fhir(item, hostname=hostname))
-    return compact_json(event_to_json(item) if isinstance(item, SealedEvent) else checkpoint_to_json(item))
+        return canonical_json(item_to_fhir(item, hostname=hostname))
+    return canonical_json(event_to_json(item) if isinstance(item, SealedEvent) else checkpoint_to_json(item))
 
 
 def item_to_fhir(item: LogItem, *, hostname: str) -> dict[str, Any]:
@@ -48,7 +48,3 @@ def checkpoint_to_json(item: SealedCheckpoint) -> dict[str, Any]:
         "sealed_at": format_instant(item.sealed_at),
         "tree_size": item.tree_size,
     }
-
-
-# The canonical form; json escapes every control character, so the result is one line.
-compact_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode

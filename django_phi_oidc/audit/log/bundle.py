@@ -26,6 +26,7 @@ from ...merkle.checkpoint import Checkpoint, parse_verifier_key, verify_checkpoi
 from ...merkle.cosignature import WitnessKey, parse_witness_key, require_quorum
 from ...merkle.proof import verify_consistency, verify_inclusion
 from ...merkle.rfc6962 import hash_leaf
+from ..events import canonical_json
 
 INCLUSION_FORMAT = "phi-oidc-inclusion-proof/1"
 CONSISTENCY_FORMAT = "phi-oidc-consistency-proof/1"
@@ -83,8 +84,7 @@ def verify_inclusion_bundle(
     checkpoint = verify_checkpoint(str(bundle["checkpoint"]), keys)
     cosigned_at = require_quorum(str(bundle["checkpoint"]), witnesses.keys, quorum=witnesses.quorum)
     try:
-        options: Any = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
-        canonical = json.dumps(event, sort_keys=True, **options).encode()
+        canonical = canonical_json(event).encode()
     except (UnicodeEncodeError, ValueError) as error:
         raise ProofInvalid("The event has no canonical form (RFC 8785).") from error
     verify_inclusion(

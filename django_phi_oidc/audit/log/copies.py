@@ -24,7 +24,7 @@ from ...errors import CheckpointInvalid, PhiOidcError, ProofInvalid
 from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ...merkle.compact import CompactRange
 from ...merkle.rfc6962 import hash_leaf
-from ..events import is_restore_event
+from ..events import canonical_json, is_restore_event
 from .bundle import read_public_key, reject_duplicate_members
 from .findings import FindingKind, LogFinding, VerificationSummary
 
@@ -35,7 +35,6 @@ _KEPT_LEAVES = 20_000
 _KEPT_CHECKPOINTS = 100_000
 """Trees of the last checkpoints: after a restore, a sink goes back to one of them."""
 _EPOCH_PATTERN = re.compile(r"(.+)/epoch-([1-9][0-9]{0,8})")
-_to_canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +161,7 @@ class _CopyReplay:
 
     def _add_event(self, leaf_index: Any, members: Any, number: int) -> Iterator[LogFinding]:
         try:
-            canonical = _to_canonical_json(members).encode()
+            canonical = canonical_json(members).encode()
         except (UnicodeEncodeError, ValueError, RecursionError):
             canonical = b""
         if type(leaf_index) is not int or leaf_index < 0 or not canonical:
@@ -175,7 +174,7 @@ class _CopyReplay:
                 return
             if leaf_index and leaf_index not in self._signed_trees:
                 text = f"Line {number} has this leaf again, with another event."
-                yield LogFinding(kind=FindingKind.EVENT_DUPLICATE, text=text, leaf_index=leaf_index)
+                yield LogFinding(kind=FindingKind.EVENT_ALTERED, text=text, leaf_index=leaf_index)
                 return
             self._go_back(leaf_index)
         elif leaf_index > self._size:
@@ -206,7 +205,7 @@ class _CopyReplay:
 
     def _report_gap(self, leaf_index: int) -> LogFinding:
         text = f"The leaves {self._size} to {leaf_index - 1} are not in the copy."
-        finding = LogFinding(kind=FindingKind.LEAF_MISSING, text=text, leaf_index=self._size)
+        finding = LogFinding(kind=FindingKind.EVENT_MISSING, text=text, leaf_index=self._size)
         self._tree, self._size = None, leaf_index
         self._recent_hashes.clear()
         return finding
@@ -215,7 +214,7 @@ class _CopyReplay:
         try:
             checkpoint = verify_checkpoint(note, self._keys)
         except CheckpointInvalid as error:
-            yield LogFinding(kind=FindingKind.CHECKPOINT_SIGNATURE, text=str(error), leaf_index=self._size)
+            yield LogFinding(kind=FindingKind.TREE_ALTERED, text=str(error), leaf_index=self._size)
             return
         size = checkpoint.tree_size
         known = self._signed_trees.get(size)
@@ -225,7 +224,7 @@ class _CopyReplay:
             yield self._report_gap(size)
         elif size < self._size or known is not None:
             text = "It is not in its place, or is another one than that of the same size before."
-            yield LogFinding(kind=FindingKind.CHECKPOINT_ALTERED, text=text, tree_size=size)
+            yield LogFinding(kind=FindingKind.TREE_ALTERED, text=text, tree_size=size)
             return
         if self._tree is None:
             return
@@ -233,7 +232,7 @@ class _CopyReplay:
         if self._tree.compute_root() != checkpoint.root_hash:
             start = previous.checkpoint.tree_size if previous else 0
             text = f"The leaves {start} to {size - 1} do not lead to the root that was signed."
-            yield LogFinding(kind=FindingKind.ROOT_MISMATCH, text=text, tree_size=size, leaf_index=start)
+            yield LogFinding(kind=FindingKind.EVENT_ALTERED, text=text, tree_size=size, leaf_index=start)
             self._tree = None
             return
         yield from self._compare_epochs(checkpoint, previous)
@@ -257,7 +256,7 @@ class _CopyReplay:
             return
         if name != _split_origin(before.checkpoint.origin)[0]:
             text = f"It belongs to another log: {checkpoint.origin}."
-            yield LogFinding(kind=FindingKind.CHECKPOINT_ALTERED, text=text, tree_size=checkpoint.tree_size)
+            yield LogFinding(kind=FindingKind.TREE_ALTERED, text=text, tree_size=checkpoint.tree_size)
             return
         declared = _find_declared_loss(self._first_canonical) if epoch > before.epoch else None
         if declared is not None:
@@ -266,7 +265,7 @@ class _CopyReplay:
             yield self._report_fork(largest, declared)
         elif epoch != before.epoch and declared is None:
             text = "Its epoch begins without the event that declares it."
-            yield LogFinding(kind=FindingKind.EPOCH_UNDECLARED, text=text, tree_size=checkpoint.tree_size)
+            yield LogFinding(kind=FindingKind.FORK_UNDECLARED, text=text, tree_size=checkpoint.tree_size)
         self._lost_trees.clear()
 
     def _report_fork(self, lost: _SignedTree, declared_size: int | None) -> LogFinding:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.db.models import Q
+from django.db.models import Count, Q
 
 from ... import conf
+from ..._internal.sql import delete_in_batches
 from ...errors import CheckpointInvalid, KeyMissing
 from ...merkle.checkpoint import Checkpoint, LogKey, parse_checkpoint, verify_checkpoint
 from ...merkle.cosignature import (
@@ -29,6 +30,8 @@ from .witness import get_witnessed_checkpoints
 
 OVERDUE_AFTER = timedelta(minutes=5)
 """A checkpoint that has lacked a quorum for longer raises an alert."""
+KEPT_COSIGNATURES = 10_000
+"""Of each epoch: about 5 MB."""
 _CANDIDATES = (60, 2_000)
 """Cosignatures that are read to find a checkpoint with a quorum: a few at first, and more if there is none."""
 
@@ -185,6 +188,24 @@ def verify_witnesses(
         text = f"The witness {witness.name!r} refuses the log: {witness.last_fault}. It was rewritten or rolled back."
         findings.append(LogFinding(kind=FindingKind.WITNESS_REFUSED, tree_size=witness.tree_size, text=text))
     return [cosigned.checkpoint] if cosigned else [], findings
+
+
+def delete_old_cosignatures() -> int:
+    """Delete cosignatures that no proof and no verification reads, and return how many.
+
+    A witness cosigns only what continues its last checkpoint, so its newest cosignature also covers all events before.
+    Of each epoch, KEPT_COSIGNATURES stay, and those of the newest checkpoint with a quorum and of all after it.
+    """
+    deleted = 0
+    for origin in set(Cosignature.objects.values_list("origin", flat=True).distinct()):
+        rows = Cosignature.objects.filter(origin=origin)
+        counted = rows.filter(witness__in=conf.witnesses()).values("tree_size").annotate(count=Count("pk"))
+        cosigned = counted.filter(count__gte=conf.witness_quorum()).order_by("-tree_size").first()
+        sizes = rows.order_by("-tree_size").values_list("tree_size", flat=True)
+        oldest = next(iter(sizes[KEPT_COSIGNATURES - 1 : KEPT_COSIGNATURES]), 0)
+        if cosigned:
+            deleted += delete_in_batches(rows.filter(tree_size__lt=min(oldest, cosigned["tree_size"])))
+    return deleted
 
 
 def _is_valid(note: str, line: str, key: WitnessKey) -> bool:

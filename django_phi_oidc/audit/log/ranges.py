@@ -7,15 +7,18 @@ they must lead to the signed root of the checkpoint at which the range begins.
 import math
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..._internal.randomness import token_bytes
-from ...errors import CheckpointInvalid
+from ...errors import CheckpointInvalid, ProofInvalid
 from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ...merkle.compact import CompactRange
+from ...merkle.proof import build_consistency_proof, verify_consistency
+from ...merkle.rfc6962 import MAX_TREE_SIZE
 from .reader import RawCheckpoint, read_checkpoints, read_event_id, trusted_transaction
 from .signing_keys import find_epoch, get_checkpoint_origin
-from .tree_storage import LogDamaged, read_compact_range
+from .tree_storage import LogDamaged, read_compact_range, read_node
 
 LEAVES_PER_PART = 50_000
 """As many as a checkpoint covers at most."""
@@ -58,7 +61,7 @@ def get_range_of_part(part: Part, keys: Sequence[LogKey]) -> LogRange:
 
     Raises: LogDamaged if the stored nodes do not lead to the checkpoint before it.
     """
-    before, after = _find_checkpoint_at_most(part[0], keys), _find_checkpoint_at_least(part[1], keys)
+    before, after = find_checkpoint_at_most(part[0], keys), find_checkpoint_at_least(part[1], keys)
     log_range = get_range_after(before) if before else LogRange()
     is_last = after is None or not read_checkpoints(after.tree_size, limit=1)
     return LogRange(
@@ -73,7 +76,7 @@ def get_range_of_part(part: Part, keys: Sequence[LogKey]) -> LogRange:
 
 def align_part(part: Part, keys: Sequence[LogKey]) -> Part:
     """Return the part between checkpoints that `get_range_of_part` reads."""
-    before, after = _find_checkpoint_at_most(part[0], keys), _find_checkpoint_at_least(part[1], keys)
+    before, after = find_checkpoint_at_most(part[0], keys), find_checkpoint_at_least(part[1], keys)
     return before.tree_size if before else 0, after.tree_size if after else part[1]
 
 
@@ -96,27 +99,51 @@ def draw_start(tree_size: int) -> int:
     return int.from_bytes(token_bytes(16), "big") % tree_size
 
 
-def _find_checkpoint_at_most(size: int, keys: Sequence[LogKey]) -> Checkpoint | None:
+def find_newest_checkpoint(keys: Sequence[LogKey]) -> Checkpoint | None:
+    """Return the largest valid checkpoint."""
+    return find_checkpoint_at_most(MAX_TREE_SIZE - 1, keys)
+
+
+def find_checkpoint_at_most(size: int, keys: Sequence[LogKey]) -> Checkpoint | None:
     """Return the largest valid checkpoint of at most that size."""
-    while rows := read_checkpoints(0, limit=1, newest_first=True, below_size=size + 1):
-        if checkpoint := _find_signed(rows[0], keys):
-            return checkpoint
-        size = rows[0].tree_size - 1
+    below_size = size + 1
+    while rows := read_checkpoints(0, limit=1, newest_first=True, below_size=below_size):
+        with suppress(CheckpointInvalid):
+            return verify_row(rows[0], keys)
+        # A size that is not a number comes first, and is not below this one.
+        below_size = rows[0].tree_size if rows[0].tree_size > 0 else MAX_TREE_SIZE - 1
     return None
 
 
-def _find_checkpoint_at_least(size: int, keys: Sequence[LogKey]) -> Checkpoint | None:
+def find_checkpoint_at_least(size: int, keys: Sequence[LogKey]) -> Checkpoint | None:
     """Return the smallest valid checkpoint of at least that size."""
     while rows := read_checkpoints(size - 1, limit=1):
-        if checkpoint := _find_signed(rows[0], keys):
-            return checkpoint
+        with suppress(CheckpointInvalid):
+            return verify_row(rows[0], keys)
+        if rows[0].tree_size < size:
+            # A size that is not a number comes last.
+            return None
         size = rows[0].tree_size + 1
     return None
 
 
-def _find_signed(row: RawCheckpoint, keys: Sequence[LogKey]) -> Checkpoint | None:
+def verify_row(row: RawCheckpoint, keys: Sequence[LogKey]) -> Checkpoint:
+    """Return the checkpoint that was signed. NOT checked: the root in the row. Raises: CheckpointInvalid."""
+    checkpoint = verify_checkpoint(row.note, keys, expected_origin=get_checkpoint_origin(row.epoch))
+    if checkpoint.tree_size != row.tree_size:
+        raise CheckpointInvalid("Its size is not the one that was signed.")
+    return checkpoint
+
+
+def is_continued(old_size: int, old_root: bytes, *, size: int, root_hash: bytes) -> bool:
+    """Return whether the stored nodes, which are not trusted, prove that a tree continues an older one.
+
+    Spec: RFC 6962 2.1.2.
+    """
     try:
-        checkpoint = verify_checkpoint(row.note, keys, expected_origin=get_checkpoint_origin(row.epoch))
-    except CheckpointInvalid:
-        return None
-    return checkpoint if checkpoint.tree_size == row.tree_size else None
+        with trusted_transaction():
+            proof = build_consistency_proof(old_size, size, read_node)
+        verify_consistency(old_size=old_size, old_root=old_root, new_size=size, new_root=root_hash, proof=proof)
+    except (LogDamaged, ProofInvalid, ValueError):
+        return False
+    return True

@@ -17,7 +17,14 @@ from .tree_storage import STORED_LEVELS, LogDamaged, read_compact_range
 
 _MISSING_LEAF_HASH = bytes(HASH_BYTES)
 """Placeholder of a missing leaf: no root can be computed over it."""
-_MAX_MOVED_LEAVES = 2
+_MAX_NAMED_LEAVES = 20
+_DISPUTES = {
+    (True, True): "Its MAC was changed; the event itself is as it was sealed.",
+    (True, False): "Its MAC is not valid.",
+    (False, True): "It is not what was sealed, but its MAC is valid: the MAC key was used to alter it.",
+    (False, False): "It or its leaf is not what was sealed: they differ, and no root shows which of them is wrong.",
+}
+"""What is known of an event, by whether it matches its leaf, and whether the leaves lead to the signed root."""
 _MAX_MISSING_EVENTS = 10_000
 CompletedNodes = Mapping[int, tuple[int, Sequence[bytes]]]
 """What `CompactRange.extend` returns."""
@@ -46,11 +53,13 @@ class _LeafRange:
     first_leaf_index: int
     event_ids: list[bytes] = field(default_factory=list)
     leaf_hashes: list[bytes] = field(default_factory=list)
-    computed_hashes: dict[int, bytes] = field(default_factory=dict)
-    """By leaf index: events whose MAC is valid but does not match the leaf."""
-    invalid_mac_indexes: set[int] = field(default_factory=set)
-    """Leaf indexes of events that match the leaf but whose MAC is invalid."""
+    disputed_hashes: dict[int, bytes] = field(default_factory=dict)
+    """By leaf index: the computed hashes of events that match only their leaf, or only their MAC."""
     missing_indexes: set[int] = field(default_factory=set)
+
+    def has_leaf_hash(self, index: int) -> bool:
+        """Whether a disputed event matches its leaf."""
+        return self.leaf_hashes[index - self.first_leaf_index] == self.disputed_hashes[index]
 
     def has_gap(self, start: int, end: int) -> bool:
         return any(start <= index < end for index in self.missing_indexes)
@@ -98,10 +107,10 @@ class LogReplay:
         compute_mac, ids, hashes = self._compute_mac, leaf_range.event_ids, leaf_range.leaf_hashes
         expected = leaf_range.first_leaf_index
         for row in read_leaves(leaf_range.first_leaf_index, end):
-            leaf_index, event_id, leaf_hash, mac_key, mac, canonical = row
+            leaf_index, event_id, leaf_hash, mac_key, mac, canonical, _ = row
             if leaf_index < expected:
                 text = "There is another row of this leaf or this event."
-                yield _build_row_finding(FindingKind.EVENT_DUPLICATE, row, text)
+                yield _build_row_finding(FindingKind.EVENT_ALTERED, row, text)
                 continue
             if leaf_index > expected:
                 yield _add_missing_leaves(leaf_range, expected, min(leaf_index, end))
@@ -125,10 +134,8 @@ class LogReplay:
             yield _build_row_finding(
                 FindingKind.EVENT_KEY_UNKNOWN, row, f"Its MAC key {row.mac_key!a} is not configured."
             )
-        elif computed == row.leaf_hash:
-            leaf_range.invalid_mac_indexes.add(row.leaf_index)
-        elif mac == row.mac:
-            leaf_range.computed_hashes[row.leaf_index] = computed
+        elif row.leaf_hash == computed or row.mac == mac:
+            leaf_range.disputed_hashes[row.leaf_index] = computed
         else:
             yield _build_row_finding(FindingKind.EVENT_ALTERED, row, "It is not what was sealed.")
 
@@ -151,24 +158,27 @@ class LogReplay:
         """Grow the tree up to the known root, and compare."""
         start, nodes_before, end = self.tree.size, self.tree.nodes, known_root.tree_size
         leaves = leaf_range.leaf_hashes[start - leaf_range.first_leaf_index : end - leaf_range.first_leaf_index]
-        suspects = [index for index in leaf_range.computed_hashes if start <= index < end]
+        disputed = leaf_range.disputed_hashes
+        altered = [index for index in disputed if start <= index < end and not leaf_range.has_leaf_hash(index)]
         nodes = self.tree.extend(leaves, kept_levels=STORED_LEVELS)
         matches = self.tree.compute_root() == known_root.root_hash
-        if not matches and suspects:
-            for index in suspects:
-                leaves[index - start] = leaf_range.computed_hashes[index]
+        if not matches and altered:
+            for index in altered:
+                leaves[index - start] = disputed[index]
             tree = CompactRange(start, nodes_before)
             other_nodes = tree.extend(leaves, kept_levels=STORED_LEVELS)
             if tree.compute_root() == known_root.root_hash:
                 self.tree, nodes, matches = tree, other_nodes, True
-                for index in suspects:
-                    del leaf_range.computed_hashes[index]
+                for index in altered:
+                    del disputed[index]
                     text = "The hash in its leaf was changed; the event is as it was sealed."
-                    yield _build_leaf_finding(FindingKind.LEAF_ALTERED, leaf_range, index, text)
+                    yield _build_leaf_finding(leaf_range, index, text)
         yield from _report_disputed_events(leaf_range, start, end, root_matches=matches)
         self._summary.checkpoints += not known_root.is_witnessed
         if matches:
             self._is_anchored = True
+            if not known_root.is_witnessed:
+                self._summary.verified_size, self._summary.verified_root = end, known_root.root_hash
             yield from _report_altered_nodes(nodes, stored_nodes)
         elif not known_root.is_witnessed:
             yield from self._report_root_mismatch(leaf_range, start, known_root, nodes, stored_nodes)
@@ -193,9 +203,8 @@ class LogReplay:
         where = f"leaves {start} to {end - 1}"
         if blocks and self._is_anchored:
             where = ", ".join(f"leaves {index * 256} to {index * 256 + 255}" for index in blocks)
-        text = f"The {where} do not lead to the root that was signed."
-        yield LogFinding(kind=FindingKind.ROOT_MISMATCH, tree_size=end, leaf_index=start, text=text)
-        yield from _report_moved_leaves(leaf_range, start, end)
+        text = f"The {where} do not lead to the root that was signed.{_describe_moved_leaves(leaf_range, start, end)}"
+        yield LogFinding(kind=FindingKind.EVENT_ALTERED, tree_size=end, leaf_index=start, text=text)
 
 
 def _get_stored_nodes(start: int, end: int) -> dict[tuple[int, int], bytes]:
@@ -216,7 +225,7 @@ def _report_altered_nodes(nodes: CompletedNodes, stored_nodes: StoredNodes) -> I
             if stored_nodes.get((level, index)) != computed:
                 what = "is missing" if (level, index) not in stored_nodes else "was changed"
                 text = f"The stored node {index} of level {level} {what}; the leaves are as they were signed."
-                yield LogFinding(kind=FindingKind.NODE_ALTERED, leaf_index=index << level, text=text)
+                yield LogFinding(kind=FindingKind.TREE_ALTERED, leaf_index=index << level, text=text)
 
 
 def _enumerate_level(nodes: CompletedNodes, level: int) -> Iterator[tuple[int, bytes]]:
@@ -224,16 +233,14 @@ def _enumerate_level(nodes: CompletedNodes, level: int) -> Iterator[tuple[int, b
     return enumerate(hashes, start=first)
 
 
-def _report_moved_leaves(leaf_range: _LeafRange, start: int, end: int) -> Iterator[LogFinding]:
-    """Yield the leaves that are not in the sequencer's order: by event id, under each checkpoint."""
+def _describe_moved_leaves(leaf_range: _LeafRange, start: int, end: int) -> str:
+    """Return which leaves are not in the sequencer's order: by event id, under each checkpoint."""
     ids = leaf_range.event_ids[start - leaf_range.first_leaf_index : end - leaf_range.first_leaf_index]
     moved = [place for place, (id_, expected) in enumerate(zip(ids, sorted(ids), strict=True)) if id_ != expected]
-    if len(moved) > _MAX_MOVED_LEAVES:
+    if len(moved) > 2:
         moved = [place for place in range(1, len(ids)) if ids[place] <= ids[place - 1]]
-    kind, text = FindingKind.LEAF_OUT_OF_ORDER, "Its leaf is not in its place among those that were sealed with it."
-    for place in moved:
-        id_ = format_event_id(ids[place])
-        yield LogFinding(kind=kind, leaf_index=start + place, event_id=id_, tree_size=end, text=text)
+    names = [f"{start + place} (event {format_event_id(ids[place])})" for place in moved[:_MAX_NAMED_LEAVES]]
+    return f" Not in their order: the leaves {', '.join(names)}." if names else ""
 
 
 def _add_missing_leaves(leaf_range: _LeafRange, start: int, end: int) -> LogFinding:
@@ -241,25 +248,21 @@ def _add_missing_leaves(leaf_range: _LeafRange, start: int, end: int) -> LogFind
     leaf_range.event_ids += [b""] * (end - start)
     leaf_range.leaf_hashes += [_MISSING_LEAF_HASH] * (end - start)
     text = "The leaf is gone." if end == start + 1 else f"The leaves {start} to {end - 1} are gone."
-    return LogFinding(kind=FindingKind.LEAF_MISSING, leaf_index=start, text=text)
+    return LogFinding(kind=FindingKind.EVENT_MISSING, leaf_index=start, text=text)
 
 
 def _report_disputed_events(
     leaf_range: _LeafRange, start: int, end: int, *, root_matches: bool
 ) -> Iterator[LogFinding]:
     """Yield findings for events in [start, end) that match only their MAC, or only their leaf."""
-    text = "It or its leaf is not what was sealed: they differ, and no root shows which of them is wrong."
-    if root_matches:
-        text = "It is not what was sealed, but its MAC is valid: the MAC key was used to alter it."
-    mac_text = "Its MAC was changed; the event itself is as it was sealed." if root_matches else "Its MAC is not valid."
-    for indexes, fault in ((leaf_range.computed_hashes, text), (leaf_range.invalid_mac_indexes, mac_text)):
-        for index in sorted(index for index in indexes if start <= index < end):
-            yield _build_leaf_finding(FindingKind.EVENT_ALTERED, leaf_range, index, fault)
+    for index in sorted(index for index in leaf_range.disputed_hashes if start <= index < end):
+        text = _DISPUTES[leaf_range.has_leaf_hash(index), root_matches]
+        yield _build_leaf_finding(leaf_range, index, text)
 
 
-def _build_leaf_finding(kind: FindingKind, leaf_range: _LeafRange, index: int, text: str) -> LogFinding:
+def _build_leaf_finding(leaf_range: _LeafRange, index: int, text: str) -> LogFinding:
     event_id = format_event_id(leaf_range.event_ids[index - leaf_range.first_leaf_index])
-    return LogFinding(kind=kind, leaf_index=index, event_id=event_id, text=text)
+    return LogFinding(kind=FindingKind.EVENT_ALTERED, leaf_index=index, event_id=event_id, text=text)
 
 
 def _build_row_finding(kind: FindingKind, row: RawEvent, text: str) -> LogFinding:

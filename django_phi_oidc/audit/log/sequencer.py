@@ -25,12 +25,20 @@ from ...merkle.checkpoint import Checkpoint, LogKey, NoteSigner, sign_checkpoint
 from ...merkle.compact import CompactRange
 from ...merkle.proof import compute_root_at_size
 from ...merkle.rfc6962 import hash_leaf
-from ..events import Action, AuthenticatedEvent, NewEvent, Origin, is_restore_event, is_valid_event
+from ..events import (
+    Action,
+    AuthenticatedEvent,
+    NewEvent,
+    Origin,
+    has_plain_columns,
+    is_restore_event,
+    is_valid_event,
+)
 from ..models import AuditCheckpoint, AuditLeaf, AuditUnsealed
 from ..recorder import raise_audit_alert
 from ..router import AUDIT_ALIAS
 from ..storage import authenticate_event, build_rows, log_events, translate_database_errors
-from .reader import RawEvent, create_mac_calculator, read_checkpoints, read_queue, read_unqueued_events
+from .reader import UUID_BYTES, RawEvent, create_mac_calculator, read_checkpoints, read_queue, read_unqueued_events
 from .signing_keys import get_checkpoint_origin, get_public_keys
 from .tree_storage import STORED_LEVELS, LogDamaged, build_node_rows, read_compact_range, read_node
 from .witness import get_witnessed_checkpoints, write_witness_file
@@ -197,7 +205,6 @@ def update_witness_file(note: str) -> None:
         logger.exception("The witness file can't be written.")
 
 
-UUID_BYTES = 16
 BATCH_SIZE = 50_000
 """Maximum number of events in one transaction and under one checkpoint."""
 MAX_SEALING_DELAY = timedelta(minutes=5)
@@ -324,26 +331,27 @@ def count_unqueued_events(*, now: datetime) -> int:
     with translate_database_errors():
         events = read_unqueued_events(lowest_uuid7(end - _QUEUE_CHECK_DURATION), lowest_uuid7(end), limit=1000)
         return sum(
-            compute_mac(event.mac_key, event.canonical or b"") == event.mac and _is_sealable(event.canonical or b"")
+            compute_mac(event.mac_key, event.canonical) == event.mac and _is_sealable(event.canonical, event.columns)
             for event in events
+            if event.canonical
         )
 
 
-def _is_sealable(canonical: bytes) -> bool:
-    return is_valid_event(canonical) and not is_restore_event(canonical)
+def _is_sealable(canonical: bytes, columns: tuple[Any, ...]) -> bool:
+    return (has_plain_columns(*columns) or is_valid_event(canonical)) and not is_restore_event(canonical)
 
 
 def _check_macs(events: Iterable[RawEvent]) -> _CheckedBatch:
     """Separate the events to seal from the others."""
     batch, compute_mac, newest_key = _CheckedBatch(), create_mac_calculator(), keyring.get_keys("audit_mac")[0].id
-    for _, event_id, _, mac_key, mac, canonical in events:
+    for _, event_id, _, mac_key, mac, canonical, columns in events:
         if len(event_id) != UUID_BYTES:
             # Not a UUID, which only SQLite can store. `audit verify` reports it.
             continue
         batch.last_id = event_id
         computed = compute_mac(mac_key, canonical or b"")
         if canonical and computed == mac:
-            if _is_sealable(canonical):
+            if _is_sealable(canonical, columns):
                 batch.leaves.append((event_id, hash_leaf(canonical)))
                 batch.retired_key_count += mac_key != newest_key
             else:

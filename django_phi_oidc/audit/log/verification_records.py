@@ -8,6 +8,7 @@ records, and writes none. Records of a retired key do not count: after a rotatio
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,12 +22,11 @@ from ...merkle.checkpoint import (
     RetiredKey,
     parse_checkpoint,
     sign_statement,
-    verify_checkpoint,
     verify_statement,
 )
 from ..models import VerificationRecord
 from .cosigned_checkpoints import find_seen_place
-from .ranges import LogRange, get_range_after
+from .ranges import LogRange, get_range_after, is_continued, verify_row
 from .reader import read_checkpoints
 from .signing_keys import get_checkpoint_origin, get_public_keys
 from .tree_storage import LogDamaged
@@ -87,12 +87,12 @@ def find_last_verification(keys: Sequence[LogKey]) -> LastVerification | None:
     return LastVerification(checkpoint=parse_checkpoint(note), note=note, verified_at=verified_at)
 
 
-def record_verified_log(tree_size: int, *, key: NoteSigner, now: datetime) -> None:
-    """Record that the log up to the checkpoint of tree_size events has no faults.
+def record_verified_log(verified_size: int, verified_root: bytes, *, key: NoteSigner, now: datetime) -> None:
+    """Record that the log up to a size has no faults, by a checkpoint that the verified tree continues.
 
+    verified_root: of the tree that the verification computed. What the database says now may have been replaced since.
     If checkpoints are witnessed outside, or a quorum of witnesses is declared, a larger one than these is not recorded:
-    what only the database has seen can still be replaced.
-    Raises: CheckpointInvalid if the checkpoint was altered in the meantime; KeyMissing for a wrong key of a witness.
+    what only the database has seen can still be replaced. Raises: KeyMissing for a wrong key of a witness.
     """
     keys = get_public_keys(key)
     try:
@@ -100,11 +100,14 @@ def record_verified_log(tree_size: int, *, key: NoteSigner, now: datetime) -> No
     except SealingRefused:
         # The witness file cannot be read.
         return
-    below_size = (tree_size if seen is None else min(tree_size, seen[1])) + 1
+    below_size = (verified_size if seen is None else min(verified_size, seen[1])) + 1
     for row in read_checkpoints(0, limit=1, newest_first=True, below_size=below_size):
-        if seen is None or row.epoch <= seen[0]:
-            verify_checkpoint(row.note, keys, expected_origin=get_checkpoint_origin(row.epoch))
-            write_record(_LOG_RECORD, {"checkpoint": row.note, "verified_at": now.isoformat()}, key)
+        if seen is not None and row.epoch > seen[0]:
+            return
+        with suppress(CheckpointInvalid):
+            old = verify_row(row, keys)
+            if is_continued(old.tree_size, old.root_hash, size=verified_size, root_hash=verified_root):
+                write_record(_LOG_RECORD, {"checkpoint": row.note, "verified_at": now.isoformat()}, key)
 
 
 def _get_key_name(name: str) -> str:

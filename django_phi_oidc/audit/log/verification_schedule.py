@@ -18,9 +18,8 @@ from ..events import Action, EventOutcome, Origin
 from ..recorder import record
 from ..storage import translate_database_errors
 from .archive import find_archived_size
-from .cursor import get_newest_tree_size
 from .findings import VerificationSummary
-from .ranges import LEAVES_PER_PART, Part, align_part, draw_start
+from .ranges import LEAVES_PER_PART, Part, align_part, draw_start, find_newest_checkpoint
 from .signing_keys import get_public_keys
 from .verification_records import read_record, write_record
 from .verifier import verify_log
@@ -30,7 +29,7 @@ CYCLE = timedelta(days=14)
 RUN_INTERVAL = timedelta(minutes=10)
 """Between two runs of the task, by default."""
 MAX_LEAVES_PER_RUN = 5_000_000
-"""About half a minute of a worker."""
+"""About forty seconds of a worker."""
 _RECORD = "schedule"
 _MAX_LOGGED_FINDINGS = 20
 
@@ -63,9 +62,13 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
     keys = get_public_keys(key)
     summary = VerificationSummary()
     with translate_database_errors():
-        tree_size = get_newest_tree_size()
-        if not tree_size:
+        newest = find_newest_checkpoint(keys)
+        if newest is None:
+            # Nothing is signed. What there is nevertheless is a fault.
+            _verify_parts([], keys, summary, now=now)
+            _record_faults(summary, now=now)
             return summary
+        tree_size = newest.tree_size
         cycle = _read_cycle(keys, tree_size, now=now)
         parts = _advance(cycle, tree_size, keys, now=now)
         random_start = draw_start(tree_size)
@@ -75,9 +78,7 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
     cycle.findings += summary.fault_count
     cycle.kinds = sorted({*cycle.kinds, *(kind.value for kind in summary.counts_by_kind)})
     is_end = not cycle.is_finished and cycle.count_verified_leaves(tree_size) >= tree_size
-    if summary.fault_count:
-        detail = summary.build_event_detail()
-        record(Action.AUDIT_VERIFIED, origin=Origin(), now=now, outcome="failure", detail=detail)
+    _record_faults(summary, now=now)
     if is_end:
         cycle.is_finished = True
         detail = {"tree_size": tree_size, "events": cycle.events, "findings": cycle.findings, "kinds": cycle.kinds}
@@ -85,6 +86,12 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
         record(Action.AUDIT_VERIFIED, origin=Origin(), now=now, outcome=outcome, detail=detail)
     write_record(_RECORD, asdict(cycle), key)
     return summary
+
+
+def _record_faults(summary: VerificationSummary, *, now: datetime) -> None:
+    if summary.fault_count:
+        detail = summary.build_event_detail()
+        record(Action.AUDIT_VERIFIED, origin=Origin(), now=now, outcome="failure", detail=detail)
 
 
 def _read_cycle(keys: Sequence[LogKey], tree_size: int, *, now: datetime) -> _Cycle:

@@ -8,15 +8,23 @@ from itertools import chain, pairwise
 from django.db.models import Q
 
 from ..._internal.randomness import lowest_uuid7
-from ...errors import CheckpointInvalid, ProofInvalid
-from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
-from ...merkle.proof import build_consistency_proof, verify_consistency
+from ...errors import CheckpointInvalid
+from ...merkle.checkpoint import Checkpoint, LogKey
 from ...merkle.rfc6962 import MAX_TREE_SIZE, hash_leaf
 from ..events import is_restore_event, is_valid_event
 from ..models import AuditLeaf, AuditNode
 from ..triggers import list_deviations
 from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id
-from .ranges import LogRange, Part, get_range_of_part
+from .ranges import (
+    LogRange,
+    Part,
+    find_checkpoint_at_least,
+    find_checkpoint_at_most,
+    find_newest_checkpoint,
+    get_range_of_part,
+    is_continued,
+    verify_row,
+)
 from .reader import (
     RawCheckpoint,
     RawEvent,
@@ -30,8 +38,8 @@ from .reader import (
 )
 from .recovery import LogRestore, read_declared_restores
 from .replayer import ArchivedEventLookup, KnownRoot, LogReplay, MacCalculator
-from .signing_keys import find_epoch, get_checkpoint_origin
-from .tree_storage import STORED_LEVELS, LogDamaged, read_node
+from .signing_keys import find_epoch
+from .tree_storage import STORED_LEVELS, LogDamaged
 
 LEAVES_PER_CHUNK = 50_000
 """Leaves in memory at once. A chunk ends at a checkpoint if there is one within twice as many."""
@@ -69,27 +77,23 @@ def verify_log(
     Raises: KeyMissing.
     """
     protection = (LogFinding(kind=FindingKind.PROTECTION_ALTERED, text=f"{text}.") for text in list_deviations())
-    yield from _add_to_summary(protection, summary)
     verification = _Verification(
         keys,
         declared_restores=read_declared_restores(archived_restore_events),
         archived_size=archived_size,
         summary=summary,
         progress=progress,
+        reads_all=parts is None,
     )
     first = start or LogRange()
     # Witnessed checkpoints up to this size are not compared with the leaves.
     compared_from = first.tree.size if parts is None else verification.size
-    witnessed = verification.compare_witnessed(witnessed_checkpoints, compared_from, known_lost_sizes)
-    yield from _add_to_summary(witnessed, summary)
-    ranges = [first] if parts is None else verification.iterate_ranges(parts)
-    yield from _add_to_summary(verification.verify_ranges(ranges, find_archived), summary)
-    overdue_id = lowest_uuid7(now - unsealed_after).bytes
-    yield from _add_to_summary(verification.verify_remaining_rows(overdue_id), summary)
-
-
-def _add_to_summary(findings: Iterable[LogFinding], summary: VerificationSummary) -> Iterator[LogFinding]:
-    for finding in findings:
+    for finding in chain(
+        protection,
+        verification.compare_witnessed(witnessed_checkpoints, compared_from, known_lost_sizes),
+        verification.verify_ranges([first] if parts is None else verification.iterate_ranges(parts), find_archived),
+        verification.verify_remaining_rows(lowest_uuid7(now - unsealed_after).bytes),
+    ):
         summary.add(finding)
         yield finding
 
@@ -105,6 +109,7 @@ class _Verification:
         archived_size: int,
         summary: VerificationSummary,
         progress: Callable[[int, int], None],
+        reads_all: bool,
     ) -> None:
         self._keys, self._summary, self._progress = keys, summary, progress
         self._archived_size = archived_size
@@ -115,9 +120,9 @@ class _Verification:
         self._missing_events: dict[bytes, tuple[int, bytes]] = {}
         with trusted_transaction():
             self._checkpoints = _CheckpointVerifier(keys, declared_restores)
-            self._newest = self._checkpoints.find_newest()
+            self._newest = find_newest_checkpoint(keys)
             summary.tree_size = self._newest.tree_size if self._newest else 0
-            self.size = _count_leaves_to_read(summary.tree_size)
+            self.size = _count_leaves_to_read(summary.tree_size) if reads_all else summary.tree_size
 
     def compare_witnessed(
         self, checkpoints: Sequence[Checkpoint], compared_from: int, known_lost_sizes: Collection[int]
@@ -133,27 +138,15 @@ class _Verification:
         yield from findings
         self._witnessed_roots = [root for root in roots if root.tree_size > compared_from]
         for root in roots:
-            if root.tree_size <= compared_from and not self._is_continued(root):
+            if root.tree_size <= compared_from and not self._continues(root):
                 text = "The stored nodes do not prove that this log continues a checkpoint that was kept outside."
                 yield LogFinding(kind=FindingKind.FORK_UNDECLARED, tree_size=root.tree_size, text=text)
 
-    def _is_continued(self, root: KnownRoot) -> bool:
-        if self._newest is None:
-            return False
+    def _continues(self, root: KnownRoot) -> bool:
         newest = self._newest
-        try:
-            with trusted_transaction():
-                proof = build_consistency_proof(root.tree_size, newest.tree_size, read_node)
-            verify_consistency(
-                old_size=root.tree_size,
-                old_root=root.root_hash,
-                new_size=newest.tree_size,
-                new_root=newest.root_hash,
-                proof=proof,
-            )
-        except (LogDamaged, ProofInvalid):
+        if newest is None:
             return False
-        return True
+        return is_continued(root.tree_size, root.root_hash, size=newest.tree_size, root_hash=newest.root_hash)
 
     def iterate_ranges(self, parts: Sequence[Part]) -> Iterator[LogRange | LogFinding]:
         """Yield the ranges with these parts, without overlaps; a finding if the tree before a part is damaged."""
@@ -166,7 +159,7 @@ class _Verification:
                     log_range = get_range_of_part((max(start, covered), end), self._keys)
             except LogDamaged as error:
                 covered = end
-                yield LogFinding(kind=FindingKind.NODE_ALTERED, leaf_index=start, text=str(error))
+                yield LogFinding(kind=FindingKind.TREE_ALTERED, leaf_index=start, text=str(error))
                 continue
             covered = self.size if log_range.end_size is None else log_range.end_size
             yield log_range
@@ -184,6 +177,7 @@ class _Verification:
         first = log_range.tree.size
         size = self.size if log_range.end_size is None else log_range.end_size
         self._checkpoints.continue_from(log_range.epoch, first)
+        self._summary.verified_size, self._summary.verified_root = first, log_range.tree.compute_root()
         replay = LogReplay(
             log_range.tree,
             compute_mac=self._compute_mac,
@@ -217,11 +211,11 @@ class _Verification:
         for leaf in beyond:
             if not size <= leaf.leaf_index < covered:
                 id_, text = format_event_id(leaf.event_id), "No checkpoint covers this leaf."
-                yield LogFinding(kind=FindingKind.LEAF_EXTRA, leaf_index=leaf.leaf_index, event_id=id_, text=text)
+                yield LogFinding(kind=FindingKind.TREE_ALTERED, leaf_index=leaf.leaf_index, event_id=id_, text=text)
         for node in nodes:
             if node.node_index < 0 or (node.node_index + 1) << node.level > covered or node.level not in STORED_LEVELS:
                 text = f"Node {node.node_index} of level {node.level} is stored, but the log has no such leaves."
-                yield LogFinding(kind=FindingKind.NODE_ALTERED, text=text)
+                yield LogFinding(kind=FindingKind.TREE_ALTERED, text=text)
         leafless = [read_queued_leafless_events(covered)]
         leafless += [read_leafless_events(covered, first_id=first, end_id=end) for first, end in self._read_ids]
         for event in chain.from_iterable(leafless):
@@ -271,27 +265,14 @@ class _CheckpointVerifier:
         Anybody with the MAC key can write the event, and the sealer of an earlier version signed it under the epoch
         before. Only `audit resume`, with the signing key, signs the new epoch.
         """
-        rows = self._read_after(restore.leaf_index)
-        after = next((row for row in rows if isinstance(self._verify_signature(row), Checkpoint)), None)
-        before = self._find_newest(below_size=restore.leaf_index + 1)
-        return after is not None and after.epoch == restore.epoch and (before is None or before.epoch < restore.epoch)
-
-    def find_newest(self) -> KnownRoot | None:
-        """Return the newest valid checkpoint."""
-        newest = self._find_newest(below_size=MAX_TREE_SIZE)
-        checkpoint = self._verify_signature(newest) if newest else None
-        return KnownRoot(checkpoint.tree_size, checkpoint.root_hash) if isinstance(checkpoint, Checkpoint) else None
+        after = find_checkpoint_at_least(restore.leaf_index + 1, self._keys)
+        before = find_checkpoint_at_most(restore.leaf_index, self._keys)
+        is_opened = after is not None and find_epoch(after.origin) == restore.epoch
+        return is_opened and (before is None or (find_epoch(before.origin) or 0) < restore.epoch)
 
     def continue_from(self, epoch: int, tree_size: int) -> None:
         """Verify the checkpoints after one of that epoch and size next."""
         self._epoch, self._previous_size = epoch, tree_size
-
-    def _find_newest(self, *, below_size: int) -> RawCheckpoint | None:
-        while rows := read_checkpoints(-1, limit=1, newest_first=True, below_size=below_size):
-            if isinstance(self._verify_signature(rows[0]), Checkpoint):
-                return rows[0]
-            below_size = rows[0].tree_size
-        return None
 
     def verify_chunk(self, start: int, size: int) -> tuple[list[KnownRoot], list[LogFinding], int]:
         """Return the roots signed after `start`, the faults of their checkpoints, and the size up to which to read."""
@@ -311,8 +292,8 @@ class _CheckpointVerifier:
     def verify_remaining(self, size: int) -> tuple[int, list[LogFinding]]:
         """Return how many leaves valid checkpoints cover by now, and the faults of checkpoints beyond `size`."""
         covered, findings = size, []
-        if self._previous_size != size and (newest := self._find_newest(below_size=size + 1)):
-            self.continue_from(newest.epoch, newest.tree_size)
+        if self._previous_size != size and (newest := find_checkpoint_at_most(size, self._keys)):
+            self.continue_from(find_epoch(newest.origin) or 0, newest.tree_size)
         for row in self._read_after(size):
             root, faults = self._verify_row(row)
             findings += faults
@@ -327,24 +308,15 @@ class _CheckpointVerifier:
                 return
 
     def _verify_row(self, row: RawCheckpoint) -> tuple[KnownRoot | None, list[LogFinding]]:
-        checkpoint = self._verify_signature(row)
-        if isinstance(checkpoint, LogFinding):
-            return None, [checkpoint]
+        try:
+            checkpoint = verify_row(row, self._keys)
+        except CheckpointInvalid as error:
+            return None, [LogFinding(kind=FindingKind.TREE_ALTERED, tree_size=row.tree_size, text=str(error))]
         findings = list(self._verify_epoch(row))
         if row.root_hash != checkpoint.root_hash:
             text = "Its root is not the one that was signed."
-            findings.append(_build_checkpoint_finding(FindingKind.CHECKPOINT_ALTERED, row, text))
+            findings.append(LogFinding(kind=FindingKind.TREE_ALTERED, tree_size=row.tree_size, text=text))
         return KnownRoot(checkpoint.tree_size, checkpoint.root_hash), findings
-
-    def _verify_signature(self, row: RawCheckpoint) -> Checkpoint | LogFinding:
-        try:
-            checkpoint = verify_checkpoint(row.note, self._keys, expected_origin=get_checkpoint_origin(row.epoch))
-        except CheckpointInvalid as error:
-            return _build_checkpoint_finding(FindingKind.CHECKPOINT_SIGNATURE, row, str(error))
-        if checkpoint.tree_size != row.tree_size:
-            text = "Its size is not the one that was signed."
-            return _build_checkpoint_finding(FindingKind.CHECKPOINT_ALTERED, row, text)
-        return checkpoint
 
     def _verify_epoch(self, row: RawCheckpoint) -> Iterator[LogFinding]:
         """Check that a new epoch begins with the event that declares it."""
@@ -356,7 +328,7 @@ class _CheckpointVerifier:
         self._epoch = row.epoch
         if restore is None or not is_newer or not previous_size <= restore.leaf_index < row.tree_size:
             text = "Its epoch begins without the event that declares it."
-            yield _build_checkpoint_finding(FindingKind.EPOCH_UNDECLARED, row, text)
+            yield LogFinding(kind=FindingKind.FORK_UNDECLARED, tree_size=row.tree_size, text=text)
 
 
 def _check_witnessed_checkpoints(
@@ -408,23 +380,19 @@ def _check_leafless_event(
     """Return what is wrong with an event that has no leaf; None if it only waits to be sealed."""
     canonical = event.canonical or b""
     mac = compute_mac(event.mac_key, canonical)
-    id_ = format_event_id(event.event_id)
+    leaf_index = None
     if leaf := missing.get(hash_leaf(canonical)):
-        text = f"The leaf now names event {format_event_id(leaf[1])}, but was made of this one."
-        return LogFinding(kind=FindingKind.LEAF_ALTERED, event_id=id_, leaf_index=leaf[0], text=text)
-    if mac is None:
+        kind, leaf_index = FindingKind.EVENT_ALTERED, leaf[0]
+        text = f"Its leaf was changed, and now names event {format_event_id(leaf[1])}; the event is as it was sealed."
+    elif mac is None:
         text = f"It is not sealed: its MAC key {event.mac_key!a} is not configured."
         kind = FindingKind.EVENT_KEY_UNKNOWN
     elif mac != event.mac:
         kind, text = FindingKind.EVENT_FORGED, "Its MAC is not valid, and it was never sealed."
     elif is_restore_event(canonical) or not is_valid_event(canonical):
-        kind, text = FindingKind.EVENT_INVALID, "It is not an event of this app: the MAC key was used to insert it."
+        kind, text = FindingKind.EVENT_FORGED, "It is not an event of this app: the MAC key was used to insert it."
     elif event.event_id < overdue_id:
         kind, text = FindingKind.EVENT_UNSEALED, "It should have been sealed long ago."
     else:
         return None
-    return LogFinding(kind=kind, event_id=id_, text=text)
-
-
-def _build_checkpoint_finding(kind: FindingKind, row: RawCheckpoint, text: str) -> LogFinding:
-    return LogFinding(kind=kind, tree_size=row.tree_size, text=text)
+    return LogFinding(kind=kind, event_id=format_event_id(event.event_id), leaf_index=leaf_index, text=text)

@@ -31,7 +31,7 @@ from ...audit.log import (
 )
 from ...audit.log.cursor import get_newest_tree_size
 from ...audit.log.findings import FindingKind, LogFinding, VerificationSummary
-from ...audit.log.ranges import LogRange, Part, draw_sample
+from ...audit.log.ranges import LogRange, Part, draw_sample, find_newest_checkpoint
 from ...audit.log.tree_storage import LogDamaged
 from ...audit.log.verifier import UNSEALED_AFTER, verify_log
 from ...audit.models import AuditCheckpoint, AuditOutbox
@@ -246,7 +246,8 @@ def _verify(options: Options, output: Output) -> None:
     _write_totals(summary, output, partial(_format_totals, is_sample=parts is not None))
     # After the totals: an external signer may fail.
     if parts is None and not summary.fault_count and (key := signing_keys.find_signing_key()):
-        verification_records.record_verified_log(summary.tree_size, key=key, now=clock.now())
+        size, root_hash = summary.verified_size, summary.verified_root
+        verification_records.record_verified_log(size, root_hash, key=key, now=clock.now())
     counts = summary.counts_by_kind
     unwitnessed = counts[FindingKind.CHECKPOINT_UNWITNESSED]
     if summary.fault_count > counts[FindingKind.PROTECTION_ALTERED] + unwitnessed:
@@ -273,8 +274,11 @@ def _select_events(
             output.write(f"All events are verified: {error}")
     if last:
         witnessed.append(last.checkpoint)
-    parts = draw_sample(options["sample"], get_newest_tree_size()) if options["sample"] else None
-    return None, parts
+    if not options["sample"]:
+        return None, None
+    # The largest size that is only claimed would draw the sample from leaves that do not exist.
+    newest = find_newest_checkpoint(keys)
+    return None, draw_sample(options["sample"], newest.tree_size if newest else 0)
 
 
 def _format_totals(row: Mapping[str, Any], *, is_sample: bool) -> str:

@@ -4,6 +4,7 @@ Times exclude the start of Python and Django. CPU time is that of this process, 
 serves it if that runs on this machine.
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,16 @@ from django.db import connections
 from django_phi_oidc.audit.log.findings import VerificationSummary
 from tests.benchmarks.worker_protocol import Command, peak_memory, run_commands
 
+FLOOR_TEXTS = (
+    *("mac_key", "action", "outcome", "actor", "subject", "provider", "session"),
+    *("client_ip", "purpose", "resource", "reason", "request_id", "detail"),
+)
+FLOOR = f"""
+    COPY (SELECT l.leaf_index, l.event_id, l.leaf_hash, e.v::int8, e.occurred_at, e.mac, {", ".join(FLOOR_TEXTS)}
+    FROM django_phi_oidc_auditleaf l LEFT JOIN django_phi_oidc_auditevent e ON e.id = l.event_id
+    ORDER BY l.leaf_index) TO STDOUT (FORMAT BINARY)
+"""
+FLOOR_TYPES = ("int8", "bytea", "bytea", "int8", "int8", "bytea", *["bytea"] * len(FLOOR_TEXTS))
 _module = import_module
 """Modules with models cannot be imported before django.setup()."""
 
@@ -71,13 +82,30 @@ def verify() -> dict[str, Any]:
     return {**took, "events": summary.events, "found": texts, "peak": peak_memory()}
 
 
+def floor() -> dict[str, Any]:
+    """Read the same columns as a verification, in the same order, and hash their bytes once."""
+    reader = _module("django_phi_oidc.audit.log.reader")
+    count = 0
+    with (
+        _measure() as took,
+        reader.trusted_transaction(force_index_lookups=True),
+        connections["phi_audit"].cursor() as cursor,
+        cursor.copy(FLOOR) as copied,
+    ):
+        copied.set_types(FLOOR_TYPES)
+        for _, event_id, leaf_hash, _, _, mac, *texts in copied.rows():
+            hashlib.sha256(b"".join((event_id, leaf_hash, mac, *texts))).digest()
+            count += 1
+    return {**took, "events": count}
+
+
 def tamper() -> dict[str, Any]:
     """Change one event."""
     return {"event": _module("tests.benchmarks.audit.trail_builder").tamper()}
 
 
 COMMANDS: Mapping[str, Command] = {
-    command.__name__: command for command in (migrate, build_genuine, build_sealed, seal, verify, tamper)
+    command.__name__: command for command in (migrate, build_genuine, build_sealed, seal, verify, floor, tamper)
 }
 
 

@@ -33,6 +33,8 @@ class Trail:
     """Sealing all events."""
     verified: list[Took]
     """Verification of the same events, each time by a new process."""
+    floor: Took
+    """Reading the same columns in the same order, and hashing their bytes once."""
 
 
 def measure_log(*, url: str, backlog: int, verifications: int, log: Callable[[str], None]) -> Trail:
@@ -58,11 +60,12 @@ def _seal_and_verify(url: str, name: str, backlog: int, verifications: int, log:
             assert (result["events"], result.pop("found")) == (backlog, []), result
             verified.append(Took(**result))
     with _job(url, name) as run:
+        floor = Took(**run("floor"))
         changed = run("tamper")["event"]
         result = run("verify")["found"]
         assert result == [f"event_altered: {changed}"], result
     log(f"{backlog:,} events verified, {verifications} times and once with a changed one.")
-    return Trail(backlog=Took(**took), verified=verified)
+    return Trail(backlog=Took(**took), verified=verified, floor=floor)
 
 
 @contextmanager

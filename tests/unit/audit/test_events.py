@@ -35,6 +35,7 @@ from django_phi_oidc.audit.events import (
     drop_refused_detail,
     find_event,
     get_registered_disclosure_actions,
+    has_plain_columns,
     is_restore_event,
     is_valid_event,
     list_refused_detail_keys,
@@ -399,8 +400,25 @@ def test_e3_canonical_bytes_that_no_code_writes_are_no_event(change: dict[str, A
     event = built(detail={"claim": "address"})
     canonical = canonical_bytes(event)
     assert (find_event(canonical), is_valid_event(canonical)) == (event, True)
+    assert is_plain(event)
     changed = canonical_bytes(event._replace(**change))
-    assert (find_event(changed), is_valid_event(changed)) == (None, False)
+    assert (find_event(changed), is_valid_event(changed), is_plain(event._replace(**change))) == (None, False, False)
+
+
+def is_plain(event: Event) -> bool:
+    return has_plain_columns(event.v, event.mac_key, event[4:-1], event.detail)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([name for name in EVENT_FIELDS if name not in {"id", "v", "occurred_at"}]),
+        any_text | st.sampled_from(["a.b", "success", "{}", '{"a":1}', '{"a": 1}', "x" * 256, "x" * 257]),
+    )
+)
+def test_e3_event_with_plain_columns_is_valid(change: dict[str, str]) -> None:
+    event = built()._replace(**change)
+    if is_plain(event):
+        assert find_event(canonical_bytes(event)) == event
 
 
 @pytest.mark.parametrize("old_and_new", [("-11-24T", "-11-31T"), ("T16:05", "T26:05"), ("Z", "z"), ("2026-", "0000-")])

@@ -82,32 +82,32 @@ def edited(number: int, old: str, new: str) -> Callable[[Lines], Lines]:
 
 
 DAMAGE: dict[str, tuple[Callable[[Lines], Lines], list[tuple[str, int | None]]]] = {
-    "a changed field": (edited(2, '"actor":"7"', '"actor":"8"'), [("root_mismatch", 5)]),
-    "an added member": (edited(2, '"actor":"7"', '"actor":"7","more":1'), [("root_mismatch", 5)]),
-    "a changed event of the last checkpoint": (edited(12, '"actor":"7"', '"actor":"8"'), [("root_mismatch", 12)]),
-    "a missing event": (lambda lines: lines[:2] + lines[3:], [("leaf_missing", 2)]),
-    "the first event missing": (lambda lines: lines[1:], [("leaf_missing", 0)]),
-    "the last event of a checkpoint missing": (lambda lines: lines[:4] + lines[5:], [("leaf_missing", 4)]),
+    "a changed field": (edited(2, '"actor":"7"', '"actor":"8"'), [("event_altered", 5)]),
+    "an added member": (edited(2, '"actor":"7"', '"actor":"7","more":1'), [("event_altered", 5)]),
+    "a changed event of the last checkpoint": (edited(12, '"actor":"7"', '"actor":"8"'), [("event_altered", 12)]),
+    "a missing event": (lambda lines: lines[:2] + lines[3:], [("event_missing", 2)]),
+    "the first event missing": (lambda lines: lines[1:], [("event_missing", 0)]),
+    "the last event of a checkpoint missing": (lambda lines: lines[:4] + lines[5:], [("event_missing", 4)]),
     "two events swapped": (
         lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]],
-        [("leaf_missing", 2), ("event_duplicate", 2)],
+        [("event_missing", 2), ("event_altered", 2)],
     ),
     "another event in place of one": (
         lambda lines: [*lines[:2], lines[1].replace(b'"leaf_index":1', b'"leaf_index":2'), *lines[3:]],
-        [("root_mismatch", 5)],
+        [("event_altered", 5)],
     ),
     "an event again with another content": (
         lambda lines: [*lines[:3], lines[2].replace(b'"actor":"7"', b'"actor":"8"'), *lines[3:]],
-        [("event_duplicate", 2)],
+        [("event_altered", 2)],
     ),
-    "a checkpoint of another size": (edited(5, "\\n5\\n", "\\n4\\n"), [("checkpoint_signature", 5)]),
+    "a checkpoint of another size": (edited(5, "\\n5\\n", "\\n4\\n"), [("tree_altered", 5)]),
     "the second history of a checkpoint": (
         lambda lines: [*lines[:11], lines[6].replace(b'"actor":"7"', b'"actor":"8"'), *lines[11:]],
-        [("leaf_missing", 6)],
+        [("event_missing", 6)],
     ),
     "a member twice": (
         edited(2, '"actor":"7"', '"actor":"8","actor":"7"'),
-        [("line_unreadable", None), ("leaf_missing", 2)],
+        [("line_unreadable", None), ("event_missing", 2)],
     ),
 }
 
@@ -134,7 +134,7 @@ def test_e5_cut_copy_is_found_by_a_checkpoint_that_was_kept_elsewhere(lines: Lin
 
 
 def test_e5_copy_under_another_key_is_not_accepted(lines: Lines) -> None:
-    assert [kind for kind, _ in kinds(lines, keys=[OTHER_KEY.public_key()])] == ["checkpoint_signature"] * 3
+    assert [kind for kind, _ in kinds(lines, keys=[OTHER_KEY.public_key()])] == ["tree_altered"] * 3
 
 
 @pytest.mark.parametrize("line", [b"", b"CEF:0|x\n", b"[]\n", b"{}\n", b"[" * 10_000])
@@ -188,8 +188,8 @@ def test_e5_archives_are_verified_one_after_the_other(lines: Lines, tmp_path: Pa
     assert (summary.events, summary.checkpoints) == (12, 2)
     assert kinds(list(read_copy_lines(files[1:]))) == []
     second = files[1].read_bytes().splitlines(keepends=True)
-    assert kinds([*second[:3], *second[4:]]) == [("leaf_missing", 11)]
-    assert kinds([*second[:-1]]) == [("leaf_missing", 11)]
+    assert kinds([*second[:3], *second[4:]]) == [("event_missing", 11)]
+    assert kinds([*second[:-1]]) == [("event_missing", 11)]
     files[0].write_bytes(files[0].read_bytes()[:-20])
     with pytest.raises(ProofInvalid, match="damaged"):
         find(list(read_copy_lines(files)))
@@ -216,7 +216,7 @@ def test_e5_verify_command_reads_a_copy_and_not_the_database(
         with pytest.raises(CommandError, match="not what was sealed"):
             call_command("phi_oidc", "audit", "verify", "--copy", str(file), "--json")
     row, totals = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (row["kind"], row["leaf_index"], totals["faults"]) == ("leaf_missing", 0, 1)
+    assert (row["kind"], row["leaf_index"], totals["faults"]) == ("event_missing", 0, 1)
     assert not AuditEvent.objects.filter(action="audit.verified").exists()
 
 

@@ -18,11 +18,18 @@ from django.test import override_settings
 from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.log import verification_schedule
 from django_phi_oidc.audit.log.ranges import align_part, draw_sample
-from django_phi_oidc.audit.log.verification_records import find_last_verification, read_record, write_record
+from django_phi_oidc.audit.log.tree_storage import read_node
+from django_phi_oidc.audit.log.verification_records import (
+    find_last_verification,
+    read_record,
+    record_verified_log,
+    write_record,
+)
 from django_phi_oidc.audit.log.verification_schedule import CYCLE, verify_next_part
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditNode, AuditWitness, VerificationRecord
 from django_phi_oidc.audit.tasks import verify
 from django_phi_oidc.merkle.checkpoint import Checkpoint, RetiredKey, sign_checkpoint
+from django_phi_oidc.merkle.proof import compute_root_at_size
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, seal_now, sealed
 from tests.support.audit_tampering import CHECKPOINT, EVENT, LEAF, NODE, QUEUE, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -88,17 +95,17 @@ NEW_TAMPERING: dict[str, tuple[Callable[[list[uuid.UUID]], object], str]] = {
     "a new event deleted": (lambda new: sql(f"DELETE FROM {EVENT} WHERE id = %s", new[2]), "event_missing"),
     "a new leaf altered": (
         lambda new: sql(f"UPDATE {LEAF} SET leaf_hash = %s WHERE event_id = %s", b"\x02" * 32, new[2]),
-        "leaf_altered",
+        "event_altered",
     ),
     "a leaf added": (
         lambda new: sql(f"INSERT INTO {LEAF} VALUES (900, %s, %s)", uuid.uuid4(), bytes(32)),
-        "leaf_extra",
+        "tree_altered",
     ),
     "the new checkpoint altered": (
         lambda new: sql(f"UPDATE {CHECKPOINT} SET root_hash = %s WHERE tree_size > 312", bytes(32)),
-        "checkpoint_altered",
+        "tree_altered",
     ),
-    "a node added": (lambda new: sql(f"INSERT INTO {NODE} VALUES (8, 90, %s)", bytes(32)), "node_altered"),
+    "a node added": (lambda new: sql(f"INSERT INTO {NODE} VALUES (8, 90, %s)", bytes(32)), "tree_altered"),
 }
 
 
@@ -161,7 +168,7 @@ def test_altered_node_before_the_record_makes_the_verification_full(
     with without_triggers():
         sql(f"UPDATE {NODE} SET node_hash = %s", b"\x04" * 32)
     rows = run_verify()
-    assert (rows[-1]["first"], rows[-1]["events"] >= 312, kinds(rows)) == (0, True, {"node_altered": 1})
+    assert (rows[-1]["first"], rows[-1]["events"] >= 312, kinds(rows)) == (0, True, {"tree_altered": 1})
 
 
 def test_log_that_was_cut_is_found_by_the_record(ids: list[uuid.UUID], run_verify: Callable[..., Any]) -> None:
@@ -229,6 +236,48 @@ def test_record_is_not_beyond_what_is_witnessed_outside(ids: list[uuid.UUID], ru
     assert find_last_verification(KEYS).checkpoint.tree_size == 305
 
 
+def test_log_that_was_replaced_after_its_verification_is_not_recorded(ids: list[uuid.UUID]) -> None:
+    row = AuditCheckpoint.objects.last()
+    root, note = bytes(row.root_hash), row.note
+    other = sign_checkpoint(Checkpoint(origin="phi-oidc-audit", tree_size=312, root_hash=b"\x06" * 32), KEY)
+    for replaced, size, recorded in ((other, 312, None), ("x", 312, None), (note, 311, 305), (note, 312, 312)):
+        with without_triggers():
+            sql(f"UPDATE {CHECKPOINT} SET note = %s WHERE tree_size = 312", replaced)
+        record_verified_log(size, root if size == 312 else compute_root_at_size(size, read_node), key=KEY, now=NOW)
+        last = find_last_verification(KEYS)
+        assert (last.checkpoint.tree_size if last else None) == recorded
+    VerificationRecord.objects.all().delete()
+    record_verified_log(312, b"\x06" * 32, key=KEY, now=NOW)
+    assert find_last_verification(KEYS) is None
+
+
+def claim_more_events() -> None:
+    """Insert a checkpoint of a size that no key has signed."""
+    statement = f"INSERT INTO {CHECKPOINT} SELECT %s, root_hash, epoch, sealed_at, note FROM {CHECKPOINT} LIMIT 1"
+    with without_triggers():
+        sql(statement, 2**62)
+
+
+def test_sample_and_schedule_read_the_log_although_a_checkpoint_claims_more_events(
+    ids: list[uuid.UUID], run_verify: Callable[..., Any]
+) -> None:
+    claim_more_events()
+    rows = run_verify("--sample", "1")
+    assert (rows[-1]["events"], kinds(rows)) == (312, {"tree_altered": 1})
+    summary = verify_next_part(KEY, now=clock.now())
+    assert summary.events > 0
+    assert summary.counts_by_kind == {"tree_altered": 1}
+    assert 0 < schedule_state()["position"] <= 312
+
+
+def test_schedule_reports_a_log_without_a_valid_checkpoint(ids: list[uuid.UUID]) -> None:
+    with without_triggers():
+        sql(f"UPDATE {CHECKPOINT} SET note = %s", "x")
+    # The checkpoints, and what they no longer cover: the leaves, and the node over 256 of them.
+    assert verify_next_part(KEY, now=NOW + DAY).counts_by_kind["tree_altered"] == len(BATCHES) + 312 + 1
+    assert AuditEvent.objects.filter(action="audit.verified", outcome="failure").count() == 1
+
+
 def test_smaller_checkpoint_kept_outside_is_compared_with_what_was_verified_before(
     ids: list[uuid.UUID], run_verify: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -262,7 +311,7 @@ def test_sample_is_verified_between_checkpoints(ids: list[uuid.UUID], run_verify
     with without_triggers():
         sql(f"UPDATE {NODE} SET node_hash = %s", b"\x04" * 32)
     rows = run_verify("--sample", "1")
-    assert set(kinds(rows)) == {"node_altered"}
+    assert set(kinds(rows)) == {"tree_altered"}
 
 
 def test_missing_event_is_no_fault_of_a_sample_if_it_is_archived(

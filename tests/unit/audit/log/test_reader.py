@@ -1,20 +1,33 @@
-"""Canonical bytes built from columns equal those of the event, and rows that are no events can be read."""
+"""Rows have the canonical bytes of their event, and rows that are no events can be read."""
 
 import ctypes.util
 import hmac
+import json
 import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+import rfc8785
 from django.conf import settings as django_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_phi_oidc.audit.events import Action, NewEvent, Origin, canonical_bytes
+from django_phi_oidc.audit.events import (
+    EVENT_FIELDS,
+    Action,
+    NewEvent,
+    Origin,
+    canonical_bytes,
+    canonical_json,
+    find_event,
+)
 from django_phi_oidc.audit.log.reader import (
     create_mac_calculator,
     find_raw_event,
@@ -28,7 +41,7 @@ from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.audit.storage import parse_event_row
 from django_phi_oidc.crypto import keyring
 from tests.support.audit_log import NOW, events, sealed
-from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
+from tests.support.audit_tampering import EVENT, executed, is_postgresql, sql, without_triggers
 from tests.support.databases import child_environment
 
 ANY_TEXT = st.text(max_size=40) | st.sampled_from(
@@ -65,16 +78,68 @@ NEW_EVENTS = st.builds(
 )
 
 
+ZONES = ["UTC", "America/St_Johns", "Asia/Kathmandu"]
+
+
 @pytest.mark.django_db
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(new_events=st.lists(NEW_EVENTS, min_size=1, max_size=20))
-def test_canonical_bytes_of_the_row_equal_those_of_the_event(new_events: list[NewEvent]) -> None:
+@given(new_events=st.lists(NEW_EVENTS, min_size=1, max_size=20), zone=st.sampled_from(ZONES))
+def test_row_has_the_canonical_bytes_of_its_event_its_copies_and_another_library(
+    new_events: list[NewEvent], zone: str
+) -> None:
     compute = create_mac_calculator()
-    for id_ in record_many(new_events):
-        raw, stored = find_raw_event(id_), parse_event_row(AuditEvent.objects.get(id=id_))
-        assert raw.canonical == canonical_bytes(stored.event)
+    local = [new_event._replace(now=new_event.now.astimezone(ZoneInfo(zone))) for new_event in new_events]
+    with in_time_zone(zone):
+        read = {id_: find_raw_event(id_) for id_ in record_many(local)}
+    for id_, raw in read.items():
+        stored, members = parse_event_row(AuditEvent.objects.get(id=id_)), json.loads(raw.canonical)
+        assert raw.canonical == canonical_bytes(stored.event) == rfc8785.dumps(members)
+        assert raw.canonical == canonical_json(members).encode()
+        assert find_event(raw.canonical) == stored.event
         assert (raw.event_id, raw.leaf_index, raw.mac_key) == (id_.bytes, -1, stored.event.mac_key)
         assert raw.mac == stored.mac == compute(raw.mac_key, raw.canonical)
+
+
+@contextmanager
+def in_time_zone(zone: str) -> Iterator[None]:
+    """Set the time zone of the connection inside the block, on PostgreSQL."""
+    with executed(f"SET TIME ZONE '{zone}'", "SET TIME ZONE 'UTC'") if is_postgresql() else nullcontext():
+        yield
+
+
+COLUMN_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
+COLUMN_VALUES = {
+    "v": st.integers(0, 2**15 - 1),
+    "occurred_at": TIMES.map(lambda time: time.replace(tzinfo=None)),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("column", [name for name in EVENT_FIELDS if name != "id"])
+def test_rows_with_different_values_have_different_canonical_bytes(column: str) -> None:
+    (id_,) = events(1)
+    read: dict[bytes, Any] = {}
+
+    @settings(max_examples=30, deadline=None)
+    @given(COLUMN_VALUES.get(column, COLUMN_TEXT))
+    def check(value: Any) -> None:
+        sql(f"UPDATE {EVENT} SET {column} = %s WHERE id = %s", str(value), id_)
+        assert read.setdefault(find_raw_event(id_).canonical, value) == value
+
+    with without_triggers():
+        check()
+    assert b"" not in read
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db
+@pytest.mark.parametrize("column", [name for name in EVENT_FIELDS if name != "id"])
+def test_row_with_a_missing_value_has_no_canonical_bytes(column: str) -> None:
+    (id_,) = events(1)
+    with without_triggers():
+        sql(f"ALTER TABLE {EVENT} ALTER {column} DROP NOT NULL")
+        sql(f"UPDATE {EVENT} SET {column} = NULL WHERE id = %s", id_)
+    assert find_raw_event(id_).canonical == b""
 
 
 def test_mac_calculator_computes_hmac_and_knows_configured_keys_only() -> None:
@@ -119,9 +184,9 @@ ODD: dict[str, Any] = {
     "actor": ["\x01\n\t", '"\\'],
 }
 ODD_ON_SQLITE = {
-    "id": ["no uuid", 7],
-    "actor": [8, b"\x00\xff", 1.5],
-    "occurred_at": ["yesterday", 7],
+    "id": ["no uuid", 7, "14 characters "],
+    "actor": [8, b"\x00\xff", b"7", 1.5],
+    "occurred_at": ["yesterday", 7, "2026-11-24T16:05:09", "2026-11-24 16:05:09+00:00", "2026-11-24 16:05:09.000000"],
     "v": ["x"],
     "mac": ["x"],
 }

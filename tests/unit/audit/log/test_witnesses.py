@@ -15,10 +15,12 @@ from django.test import override_settings
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import parse_detail
+from django_phi_oidc.audit.log import cosigned_checkpoints
 from django_phi_oidc.audit.log.archive import list_removable_partitions, verify_archive, write_archive
 from django_phi_oidc.audit.log.cosigned_checkpoints import (
     build_cosigned_note,
     count_unwitnessed_checkpoints,
+    delete_old_cosignatures,
     find_cosigned_checkpoint,
     get_witness_keys,
     verify_witnesses,
@@ -369,6 +371,10 @@ def test_key_of_a_log_is_no_witness_key(started: Start) -> None:
         submit()
 
 
+def root_at(size: int) -> bytes:
+    return bytes(AuditCheckpoint.objects.get(tree_size=size).root_hash)
+
+
 @pytest.mark.parametrize(("answering", "recorded"), [(1, None), (2, 5)])
 def test_verification_is_recorded_up_to_what_a_quorum_has_cosigned(
     started: Start, answering: int, recorded: int | None
@@ -379,9 +385,30 @@ def test_verification_is_recorded_up_to_what_a_quorum_has_cosigned(
     sealed(5)
     submit()
     sealed(2, at=NOW + timedelta(minutes=1))
-    record_verified_log(7, key=KEY, now=NOW)
+    record_verified_log(7, root_at(7), key=KEY, now=NOW)
     last = find_last_verification([KEY.public_key()])
     assert (last.checkpoint.tree_size if last else None) == recorded
+
+
+def test_old_cosignatures_are_deleted_after_a_newer_quorum(
+    started: Start, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    monkeypatch.setattr(cosigned_checkpoints, "KEPT_COSIGNATURES", 3)
+    witnesses = started("", "", quorum=2)
+    for minute in range(5):
+        if minute == 3:
+            witnesses[1].lie = "fail"
+        sealed(1, at=NOW + timedelta(minutes=minute))
+        submit(NOW + timedelta(minutes=minute))
+    assert find_cosigned_checkpoint([KEY.public_key()]).checkpoint.tree_size == 3
+    assert Cosignature.objects.count() == 8
+    Cosignature.objects.filter(tree_size=5).update(origin=f"{ORIGIN}/epoch-2")
+    with django_assert_num_queries(9):
+        assert delete_old_cosignatures() == 4
+    # The newest three of an epoch, and those of the newest quorum.
+    assert sorted(Cosignature.objects.values_list("tree_size", flat=True)) == [3, 3, 4, 5]
+    assert find_cosigned_checkpoint([KEY.public_key()]).checkpoint.tree_size == 3
+    assert delete_old_cosignatures() == 0
 
 
 def test_cosignature_of_an_earlier_epoch_does_not_cover_a_larger_log_of_a_later_one(started: Start) -> None:
@@ -403,7 +430,7 @@ def test_cosignature_of_an_earlier_epoch_does_not_cover_a_larger_log_of_a_later_
     size = AuditCheckpoint.objects.last().tree_size
     assert size <= 8
     assert len(rows) == 2
-    record_verified_log(size, key=KEY, now=NOW)
+    record_verified_log(size, root_at(size), key=KEY, now=NOW)
     assert find_last_verification([KEY.public_key()]) is None
 
 
