@@ -19,6 +19,7 @@ from ...audit import db_privileges, outbox, partitions, spool, throttling, trigg
 from ...audit.events import OUTCOMES, Action, list_actions, serialize_event
 from ...audit.log import archive as archives
 from ...audit.log import (
+    archive_files,
     bundle,
     copies,
     cosigned_checkpoints,
@@ -427,6 +428,7 @@ def _archive(options: Options, output: Output) -> None:
     # An archive behind a gap leaves events that are in no archive.
     detail["archived_size"] = max(archived_size, size) if first <= archived_size else archived_size
     _record(Action.AUDIT_ARCHIVED, detail=detail | ({"detached": names} if names else {}))
+    archive_files.register_archive(archive, sha256=digest)
     for partition in removable:
         partitions.detach_partition(partition, newest_leaf=newest_leaf)
     for partition, end_leaf in leaves.items():
