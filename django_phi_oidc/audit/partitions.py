@@ -12,7 +12,7 @@ Only the owner of the tables can do this, and detach partitions. Partitions ahea
 owner's rights and without arguments, because no process of the application should own the tables.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -172,7 +172,7 @@ def list_problems(*, now: datetime) -> list[str]:
     if not any(p.end_id and next_month < p.end_id and (p.first_id or _LOWEST_ID) <= next_month for p in partitions):
         problems.append("the partition of the next month is missing: the task phi_oidc.create_partitions does not run")
     with connections[AUDIT_ALIAS].cursor() as cursor:
-        for first, end in _list_gaps(partitions):
+        for first, end in list_gaps():
             # Through the table: the application has no privilege on a partition.
             cursor.execute(
                 f"SELECT EXISTS (SELECT 1 FROM {EVENT_TABLE} WHERE id >= %s AND id < %s)",  # noqa: S608 -- constants
@@ -474,17 +474,11 @@ def list_gaps() -> list[tuple[UUID, UUID]]:
 
     Empty without partitions. The end of a range is not in it. Raises: DatabaseError.
     """
-    return list(_list_gaps(partitions)) if (partitions := list_partitions()) else []
-
-
-def _list_gaps(partitions: Sequence[Partition]) -> Iterator[tuple[UUID, UUID]]:
-    """Yield the ranges of ids whose events are in the default partition."""
-    covered = _LOWEST_ID
+    gaps, covered, partitions = [], _LOWEST_ID, list_partitions()
     for first, end in sorted((p.first_id or _LOWEST_ID, p.end_id) for p in partitions if p.end_id):
-        if first > covered:
-            yield covered, first
+        gaps += [(covered, first)] if first > covered else []
         covered = end
-    yield covered, UUID(int=(1 << 128) - 1)
+    return [*gaps, (covered, UUID(int=(1 << 128) - 1))] if partitions else []
 
 
 def _get_bounds(partition: Partition) -> list[str]:

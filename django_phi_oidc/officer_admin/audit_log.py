@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -85,7 +86,7 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
         except RowUnreadable:
             faults.append(UNREADABLE_MESSAGE)
         rows = scanned.page.rows
-        archives = _find_archives(filters, scanned.page, cursor) if is_valid and not person_links else []
+        archives, searched_event_url = _find_archives(filters, scanned.page, cursor) if is_valid else ([], "")
         people = find_people_of_events(
             rows, actors=[filters.actor, filters.person.partition(",")[0]], subjects=filters.list_subjects()
         )
@@ -106,7 +107,7 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
             may_export=request.user.has_perm(f"{_APP_LABEL}.export_auditevent"),
             rows=build_event_table(rows, people),
             archives=archives,
-            searched_event_url=_build_archived_url(filters.search) if archives and not rows else "",
+            searched_event_url=searched_event_url,
             hidden_count=scanned.hidden_count,
             scan_end=get_id_time(scanned.end) if scanned.end else None,
             scan_limit=search.MAX_SCANNED_EVENTS,
@@ -264,29 +265,20 @@ def _build_cosignature_context(note: str) -> dict[str, Any]:
 
 def _find_archives(
     filters: EventFilters, page: search.KeysetPage[AuditEvent, uuid.UUID], cursor: EventCursorForm
-) -> list[ArchiveFile]:
-    """Return the archives with older events that the filters may match, if this is the last page."""
+) -> tuple[list[ArchiveFile], str]:
+    """Return the archives with older events that the filters may match, if this is the last page.
+
+    With the URL of the page of an event that was searched, if it may be in one of them.
+    """
     before, after = cursor.cleaned_data["before"], cursor.cleaned_data["after"]
     id_range = search.find_id_range(filters, before, after)
     if id_range is None or after is not None or page.older_key is not None:
-        return []
-    searched = _parse_event_id(filters.search)
-    if searched and not page.rows and (files := archive_files.list_archive_files(searched, searched)):
-        return files
-    return archive_files.list_archive_files(*id_range)
-
-
-def _parse_event_id(term: str) -> uuid.UUID | None:
-    try:
-        id_ = uuid.UUID(term)
-    except ValueError:
-        return None
-    return id_ if id_.version == 7 else None
-
-
-def _build_archived_url(term: str) -> str:
-    id_ = _parse_event_id(term)
-    return reverse(f"admin:{_APP_LABEL}_auditevent_change", args=[id_]) if id_ else ""
+        return [], ""
+    with suppress(ValueError):
+        searched = uuid.UUID(filters.search)
+        if not page.rows and (files := archive_files.list_archive_files(searched, searched)):
+            return files, reverse(f"admin:{_APP_LABEL}_auditevent_change", args=[searched])
+    return archive_files.list_archive_files(*id_range), ""
 
 
 def _build_person_links(matches: AccountMatches, parameters: Mapping[str, str]) -> list[AdminLink]:

@@ -183,12 +183,11 @@ def open_archives(archives: Sequence[LogArchive]) -> Iterator[Callable[[int], by
             events.close()
 
 
-def find_verified_event(path: Path, event_id: uuid.UUID, keys: Sequence[LogKey]) -> tuple[bytes, int, int] | None:
-    """Return the canonical bytes of an event in an archive, its leaf index, and the size of the checkpoint.
+def find_verified_event(path: Path, event_id: uuid.UUID, keys: Sequence[LogKey]) -> bytes | None:
+    """Return the canonical bytes of an event in an archive; None if the archive does not have it.
 
-    Proven by the log's own nodes to be under the signed checkpoint of the archive, of which only the part up to the
-    event is read. None if the archive does not have it.
-    Raises: ProofInvalid, CheckpointInvalid; LogDamaged without the nodes; OSError.
+    The file is read up to the event only. The nodes of the log prove that the event is under the signed checkpoint of
+    the archive. Raises: ProofInvalid, CheckpointInvalid; LogDamaged without the nodes; OSError.
     """
     with _open_archive(path) as file:
         header = _read_header(file)
@@ -203,7 +202,7 @@ def find_verified_event(path: Path, event_id: uuid.UUID, keys: Sequence[LogKey])
         proof=build_inclusion_proof(leaf_index, checkpoint.tree_size, read_node),
         root_hash=checkpoint.root_hash,
     )
-    return canonical, leaf_index, checkpoint.tree_size
+    return canonical
 
 
 def find_archived_event(archive: LogArchive, event_id: uuid.UUID) -> tuple[int, bytes] | None:

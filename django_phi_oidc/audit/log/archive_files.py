@@ -29,9 +29,6 @@ class ArchivedEvent:
     event: AuditEvent
     """Without its MAC."""
     file: ArchiveFile
-    leaf_index: int
-    tree_size: int
-    """Of that checkpoint."""
 
 
 def register_archive(archive: LogArchive, *, sha256: str) -> None:
@@ -71,10 +68,9 @@ def read_archived_event(event_id: uuid.UUID, files: Sequence[ArchiveFile]) -> Ar
         left -= size
         try:
             with translate_database_errors():
-                found = find_verified_event(folder / Path(file.name).name, event_id, get_public_keys())
+                canonical = find_verified_event(folder / Path(file.name).name, event_id, get_public_keys())
         except (CheckpointInvalid, KeyMissing, LogDamaged, OSError, ProofInvalid):
             continue
-        if found and (event := find_event(found[0])):
-            row = AuditEvent(**event._asdict())
-            return ArchivedEvent(event=row, file=file, leaf_index=found[1], tree_size=found[2])
+        if canonical and (event := find_event(canonical)):
+            return ArchivedEvent(event=AuditEvent(**event._asdict()), file=file)
     return None

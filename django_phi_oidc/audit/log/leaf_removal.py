@@ -22,7 +22,7 @@ from .tree_storage import LEVEL_STEP, LogDamaged, read_node, split_tile
 def list_removable_leaves(
     archive: LogArchive, *, removed: Sequence[Partition], keys: Sequence[LogKey], now: datetime
 ) -> tuple[dict[Partition, int], str]:
-    """Return the partitions of leaves that may leave with these partitions of events, and why others stay.
+    """Return the partitions of leaves that may leave with these partitions of events, and a sentence why one stays.
 
     With the leaf index after the last one of each. None may leave without declared tiles. Also those whose events have
     left before. Requires: the archive was verified, and the earlier archives hold all events before it.
@@ -43,7 +43,7 @@ def list_removable_leaves(
             start, end = leaves[0] // TILE_WIDTH, -(-leaves[1] // TILE_WIDTH)
             if exported is None or end * TILE_WIDTH > exported_size:
                 needed = end * TILE_WIDTH
-                reason = f"{partition.name} stays: the tiles have {exported_size} events, and {needed} are needed"
+                reason = f" {partition.name} stays: the tiles have {exported_size} events, and {needed} are needed."
                 continue
             _verify_tiles(store, start, end, exported)
             removable[partition] = leaves[1]

@@ -58,7 +58,6 @@ from ._arguments import (
 )
 from ._output import Output, ProgressLine
 
-_NOTHING_DETACHED = "Nothing is detached:"
 _EARLIEST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
 _SUMMARY = (
     "{events} sealed events ({archived} of them from archives), {checkpoints} checkpoints, {waiting} events wait to be "
@@ -421,8 +420,17 @@ def _archive(options: Options, output: Output) -> None:
     size, path = last.tree_size, options["file"]
     with ProgressLine(output, "events archived") as progress:
         digest = archives.write_archive(path, first_leaf_index=first, tree_size=size, progress=progress)
-    archive = archives.verify_archive(path, signing_keys.get_public_keys())
-    removable, leaves, text = _select_partitions(archive) if options["detach"] else ([], {}, "")
+    keys, now = signing_keys.get_public_keys(), clock.now()
+    archive = archives.verify_archive(path, keys)
+    removable: list[partitions.Partition] = []
+    leaves: dict[partitions.Partition, int] = {}
+    kept = fault = ""
+    if options["detach"]:
+        try:
+            removable = archives.list_removable_partitions(archive, keys=keys, now=now)
+            leaves, kept = leaf_removal.list_removable_leaves(archive, removed=removable, keys=keys, now=now)
+        except (LookupError, OSError, SealingRefused) as error:
+            removable, fault = [], f"Nothing is detached: {error}"
     names = [partition.name for partition in (*removable, *leaves)]
     detail = {"first": first, "tree_size": size, "sha256": digest}
     # An archive behind a gap leaves events that are in no archive.
@@ -434,24 +442,10 @@ def _archive(options: Options, output: Output) -> None:
     for partition, end_leaf in leaves.items():
         partitions.detach_leaves(partition, end_leaf=end_leaf)
     row = {"file": str(path), **detail, "detached": names}
-    fault = text if text.startswith(_NOTHING_DETACHED) else ""
-    parts = [f"{path}: leaves {first} to {size - 1}, SHA-256 {digest}."]
+    text = f"{path}: leaves {first} to {size - 1}, SHA-256 {digest}."
     if options["detach"]:
-        parts += [f"Detached: {', '.join(names) or 'none'}.", *([text] if text and not fault else [])]
-    output.confirm(row, " ".join(parts), fault=fault)
-
-
-def _select_partitions(
-    archive: archives.LogArchive,
-) -> tuple[list[partitions.Partition], dict[partitions.Partition, int], str]:
-    """Return the partitions of events and of leaves to detach, and why others stay."""
-    keys, now = signing_keys.get_public_keys(), clock.now()
-    try:
-        removable = archives.list_removable_partitions(archive, keys=keys, now=now)
-        leaves, reason = leaf_removal.list_removable_leaves(archive, removed=removable, keys=keys, now=now)
-    except (LookupError, OSError, SealingRefused) as error:
-        return [], {}, f"{_NOTHING_DETACHED} {error}"
-    return removable, leaves, reason and f"{reason}."
+        text += f" Detached: {', '.join(names) or 'none'}.{kept}"
+    output.confirm(row, text, fault=fault)
 
 
 def _partition(options: Options, output: Output) -> None:
