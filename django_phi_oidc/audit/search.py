@@ -11,14 +11,14 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from django.db import connections
-from django.db.models import Count, F, Func, QuerySet, TextField, UUIDField, Value
+from django.db.models import Count, F, Func, Q, QuerySet, TextField, UUIDField, Value
 from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
 
 from .._internal.randomness import lowest_uuid7
 from ..errors import AuditUnavailable, KeyMissing
 from .actions import SHOWN_REFUSAL_ACTIONS
 from .events import Action
-from .models import TEXT_END_LENGTH, AuditCheckpoint, AuditEvent, AuditLeaf, AuditUnsealed, TextEnd
+from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditUnsealed, TextEnd, match_text_end
 from .router import AUDIT_ALIAS
 from .storage import UNLOADABLE_ROW_ERRORS, has_valid_row_mac, translate_database_errors
 
@@ -32,7 +32,8 @@ _PARTS_PER_QUERY = 100
 _PARTIAL_INDEX_CONDITIONS: Mapping[str, dict[str, str]] = {"action": {}, "outcome": {"outcome__lt": "success"}}
 """The conditions of these indexes. The other ones have the ends of texts, and exclude the empty one."""
 _IdRange = tuple[uuid.UUID, uuid.UUID]
-_QueryPart = tuple[QuerySet[AuditEvent], tuple[F | TextEnd, ...]]
+_Order = tuple[F | TextEnd, ...]
+_QueryPart = tuple[QuerySet[AuditEvent], _Order]
 """Rows, and the order of the index that finds them."""
 _Conditions = dict[str, tuple[str, ...]]
 """Columns, and the values of which they must have one."""
@@ -373,26 +374,21 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 def _filter_by_index(name: str, value: str, id_range: _IdRange, rows: QuerySet[AuditEvent] | None = None) -> _QueryPart:
-    """Return the rows with the value in the id range, and the order of the index (name, id), which nothing else has.
+    """Return the rows with the value in the id range, and the order of the index that finds them, which no other has.
 
-    The index of an id has its end only, so the value itself is compared, too.
     For `name = value ORDER BY id` PostgreSQL may scan the primary key instead, expecting to find the value soon. A user
     with many old events would then cost a scan of everything since. So both bounds are row values. The condition of the
     partial index is repeated, because SQLite would not use the index otherwise.
     """
     rows = AuditEvent.objects.all() if rows is None else rows
-    key: F | TextEnd = F(name)
-    condition, indexed = _PARTIAL_INDEX_CONDITIONS.get(name), value
-    if condition is None:
-        condition, key, indexed = {name: value, f"{name}__gt": ""}, TextEnd(name), value[-TEXT_END_LENGTH:]
+    key, indexed, is_value = (F(name), value, Q()) if name in _PARTIAL_INDEX_CONDITIONS else match_text_end(name, value)
     pair = _RowValue(key, F("id"))
     first, last = (_RowValue(Value(indexed), Value(bound, output_field=UUIDField())) for bound in id_range)
-    return rows.filter(GreaterThanOrEqual(pair, first), LessThanOrEqual(pair, last), **condition), (key, F("id"))
+    rows = rows.filter(is_value, **_PARTIAL_INDEX_CONDITIONS.get(name, {f"{name}__gt": ""}))
+    return rows.filter(GreaterThanOrEqual(pair, first), LessThanOrEqual(pair, last)), (key, F("id"))
 
 
-def _limit_rows(
-    limit: int, rows: QuerySet[AuditEvent], order: tuple[F | TextEnd, ...], *, newest_first: bool
-) -> QuerySet[AuditEvent]:
+def _limit_rows(limit: int, rows: QuerySet[AuditEvent], order: _Order, *, newest_first: bool) -> QuerySet[AuditEvent]:
     return rows.order_by(*(key.desc() if newest_first else key.asc() for key in order))[:limit]
 
 
