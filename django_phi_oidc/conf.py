@@ -96,6 +96,7 @@ resource_ids: Callable[[], Literal["plain", "keyed"]] = partial(_read, "AUDIT", 
 sinks: Callable[[], Mapping[str, SinkDeclaration]] = partial(_read, "AUDIT", "sinks")
 witnesses: Callable[[], Mapping[str, WitnessDeclaration]] = partial(_read, "AUDIT", "witnesses")
 tiles: Callable[[], Path | str | None] = partial(_read, "AUDIT", "tiles")
+archive_folder: Callable[[], Path | None] = partial(_read, "AUDIT", "archives")
 export_folder: Callable[[], Path | None] = partial(_read, "AUDIT", "exports")
 idle_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "idle_timeout")
 absolute_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "absolute_timeout")

@@ -143,6 +143,9 @@ class AuditDeclaration:
     """`pathlib.Path` of a folder, or the name of one of Django's `STORAGES`, to which
     [hashes and checkpoint](../how-to/tiles.md) are exported, so that anybody can verify the log. Default: none: nothing
     is exported."""
+    archives: Annotated[Path, parse_absolute_path] | None = None
+    """Absolute path of a folder with [archives](../how-to/archive-the-audit-log.md), which the portal can read: the
+    admin shows an event of theirs that is no longer in the database. Default: none: it only names the archive."""
     exports: Annotated[Path, parse_absolute_path] | None = None
     """Absolute path of a folder, mode 0700, that the portal and its workers share:
     [exports of many events](../how-to/read-the-audit-log.md#export-events) are stored there, for a day at most.
