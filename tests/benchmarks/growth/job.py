@@ -19,14 +19,23 @@ from tests.benchmarks.worker_protocol import Command, run_commands
 SESSION, REVOCATION = "django_phi_oidc_oidcsession", "django_phi_oidc_pendingrevocation"
 BULK_PROVIDER = "bulk"
 RUNS = 5
+_NUMBER = 77
 LIST = "/admin/django_phi_oidc/oidcsession/"
 LISTS = {
     "list, first page": LIST,
     "list, page 100": f"{LIST}?p=100",
     "list, filter without rows": f"{LIST}?end_reason__exact=invalid_grant",
-    "list, by last seen": f"{LIST}?o=-5",
+    "list, by the end": f"{LIST}?ended_at__isempty=0",
+    "list, by the end, page 100": f"{LIST}?ended_at__isempty=0&p=100",
+    "list, search for a user name": f"{LIST}?q=person{_NUMBER}",
+    "list, search for a name": f"{LIST}?q=surname{_NUMBER}",
 }
-_PERSON, _OTHER_PERSON = "person with many sessions", "person of the bulk end"
+"""Other orders are not offered. Each search finds one person."""
+NAME_INDEXES = [
+    f"CREATE INDEX {name}_begins ON auth_user (UPPER({name}) text_pattern_ops)" for name in ("first_name", "last_name")
+]
+"""Of docs/how-to/admin-groups.md."""
+_PERSON, _LOST_PERSON, _BULK_PERSON = "person with many sessions", "person of lost sessions", "person of the bulk end"
 
 
 def fill(people: int, live: int, ended: int) -> dict[str, Any]:
@@ -37,14 +46,18 @@ def fill(people: int, live: int, ended: int) -> dict[str, Any]:
     return {}
 
 
-def add(count: int) -> dict[str, Any]:
-    """Create that many sessions of one person, and as many of another person at another provider."""
-    for name, provider in ((_PERSON, "default"), (_OTHER_PERSON, BULK_PROVIDER)):
+def add(many: int, ended: int) -> dict[str, Any]:
+    """Create sessions with tokens that can be decrypted: twice many of a person, and `ended` at another provider."""
+    for name, provider, count in (
+        (_PERSON, "default", many),
+        (_LOST_PERSON, "default", many),
+        (_BULK_PERSON, BULK_PROVIDER, ended),
+    ):
         person = _population().create_person(name)
         with transaction.atomic():
             for number in range(count):
                 _population().sign_in(person, number=number, now=_now(), provider=provider)
-    _execute(f"ANALYZE {SESSION}")
+    _settle()
     return {}
 
 
@@ -59,13 +72,15 @@ def check() -> dict[str, Any]:
     return _measure(_tasks().end_orphaned_sessions, floor=floor)
 
 
-def lost(count: int) -> dict[str, Any]:
-    """Delete that many Django sessions, and run `check_sessions`. The floor is one UPDATE of their OIDC sessions."""
-    keys = f"SELECT md5(n::text) FROM generate_series(1, {count:d}) AS n"
-    digests = f"SELECT encode(sha256(key::bytea), 'hex') FROM ({keys}) AS keys(key)"
-    _execute(f"DELETE FROM django_session WHERE session_key IN ({keys})")
-    floor = f"UPDATE {SESSION} SET ended_at = now(), access_token = NULL WHERE session_key_digest IN ({digests})"
-    return _measure_once(_tasks().end_orphaned_sessions, floor)
+def lost() -> dict[str, Any]:
+    """Delete the Django sessions of a person, and run `check_sessions`. The floor is an UPDATE of the OIDC sessions."""
+    user = _get_user_id(_LOST_PERSON)
+    digest = "encode(sha256(convert_to(django_session.session_key, 'UTF8')), 'hex')"
+    _execute(
+        f"DELETE FROM django_session USING {SESSION} AS oidc"
+        f" WHERE oidc.user_id = {user:d} AND oidc.session_key_digest = {digest}"
+    )
+    return _measure_once(_tasks().end_orphaned_sessions, _build_floor_of_end(f"user_id = {user:d}"))
 
 
 def scrub() -> dict[str, Any]:
@@ -92,8 +107,7 @@ def backchannel() -> dict[str, Any]:
     origin, issuer = import_module("django_phi_oidc.audit.events").Origin(), _population().ISSUER
     token = tokens.LogoutToken(iss=issuer, sub=_PERSON, sid="", jti=token_urlsafe(16), valid_until=_now())
     end = partial(views.process_logout_token, token, provider="default", origin=origin, now=_now())
-    user = get_user_model()._default_manager.get(username=_PERSON).pk
-    floor = f"UPDATE {SESSION} SET ended_at = now(), access_token = NULL WHERE user_id = {user:d}"
+    floor = _build_floor_of_end(f"user_id = {_get_user_id(_PERSON):d}")
     return _measure_once(partial(end, get_subject_keys=lambda: keys), floor)
 
 
@@ -102,7 +116,7 @@ def bulk() -> dict[str, Any]:
     end_jobs, events = (import_module(f"django_phi_oidc.{name}") for name in ("sessions.end_jobs", "audit.events"))
     selection = end_jobs.SessionSelection(provider=BULK_PROVIDER)
     job = end_jobs.start_bulk_end(selection, origin=events.Origin(), now=_now())
-    floor = f"UPDATE {SESSION} SET ended_at = now(), access_token = NULL WHERE provider = '{BULK_PROVIDER}'"
+    floor = _build_floor_of_end(f"provider = '{BULK_PROVIDER}'")
     return _measure_once(partial(end_jobs.run_job, job.pk, clock=_now, budget_seconds=3600), floor)
 
 
@@ -111,7 +125,11 @@ def pages() -> dict[str, Any]:
     client = Client()
     client.force_login(get_user_model()._default_manager.get(username="officer"))
     floor = f"SELECT * FROM {SESSION} ORDER BY started_at DESC LIMIT 100"
-    return {name: _measure(partial(client.get, url), floor=floor) for name, url in LISTS.items()}
+    measured = {name: _measure(partial(client.get, url), floor=floor) for name, url in LISTS.items()}
+    for statement in (*NAME_INDEXES, "ANALYZE auth_user"):
+        _execute(statement)
+    name = "list, search for a name"
+    return {**measured, f"{name}, with indexes": _measure(partial(client.get, LISTS[name]), floor=floor)}
 
 
 def sign_ins(milliseconds: int) -> dict[str, Any]:
@@ -144,6 +162,20 @@ def _measure_once(function: Callable[[], Any], *floor: str) -> dict[str, Any]:
         floor_seconds = time.perf_counter() - began
         transaction.set_rollback(True)
     return {"seconds": _seconds(function), "floor": floor_seconds, "count": count}
+
+
+def _build_floor_of_end(condition: str) -> str:
+    return f"UPDATE {SESSION} SET ended_at = now(), access_token = NULL WHERE {condition}"
+
+
+def _get_user_id(name: str) -> int:
+    return int(get_user_model()._default_manager.get(username=name).pk)
+
+
+def _settle() -> None:
+    """Otherwise the server would do this during the measurement."""
+    for statement in ("VACUUM ANALYZE", "CHECKPOINT"):
+        _execute(statement)
 
 
 def _seconds(function: Callable[[], Any]) -> float:
