@@ -29,6 +29,7 @@ def test_measurement_does_each_work() -> None:
         "prune": 202,
     }
     assert all(result.seconds > 0 < result.floor for result in results.values())
+    assert all(result.statements for name, result in results.items() if name.startswith("list"))
 
 
 @pytest.mark.sqlite
