@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--looked", type=int, default=2_000_000, help="events of the audit log for the pages")
     parser.add_argument("--listed", type=int, default=2_000_000, help="sessions, revocations and claims of the lists")
     parser.add_argument("--people", type=int, default=1_000_000, help="people; as many live and ended sessions each")
-    parser.add_argument("--many", type=int, default=10_000, help="sessions of a mass logout")
+    parser.add_argument("--many", type=int, default=10_000, help="sessions of a back-channel logout, and lost ones")
     parser.add_argument("--outage", type=int, default=40, help="seconds with a provider that hangs, and without")
     parser.add_argument("--starts", type=int, default=15, help="starts of a web process of each contender")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -261,7 +261,9 @@ def _dashboard(url: str, options: Namespace) -> PartReport:
 
 
 def _growth(url: str, options: Namespace) -> PartReport:
-    results = measure_growth(url=url, people=options.people, sessions=options.people, many=options.many, log=_log)
+    results = measure_growth(
+        url=url, people=options.people, sessions=options.people, many=options.many, ended=options.ended, log=_log
+    )
     return PartReport.create(growth_report, results, f"Work with {options.people:,} live and as many ended sessions.")
 
 
