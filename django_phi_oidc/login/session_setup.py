@@ -116,7 +116,7 @@ def establish_session(
                 previous_session.delete()
             end_surplus_sessions(user.pk, origin=origin)
         except BaseException as error:
-            reason = error.end_reason if isinstance(error, SignInEnded) else EndReason.AUDIT_UNAVAILABLE
+            reason = error.session_end if isinstance(error, SignInEnded) else EndReason.AUDIT_UNAVAILABLE
             # If this fails too, issued_tokens still contains the tokens, and they are revoked without a row.
             _end_oidc_session(new.session_id, reason, origin=origin, now=clock.now())
             issued_tokens.clear()
@@ -126,11 +126,11 @@ def establish_session(
 
 
 class SignInEnded(AccountError):
-    """The sign-in was ended while it was in progress. end_reason: of its session."""
+    """The sign-in was ended while it was in progress. session_end: of its session."""
 
-    def __init__(self, end_reason: EndReason) -> None:
+    def __init__(self, session_end: EndReason) -> None:
         super().__init__(Code.LOGGED_OUT)
-        self.end_reason = end_reason
+        self.session_end = session_end
 
 
 @sensitive_variables()

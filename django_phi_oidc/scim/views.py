@@ -26,8 +26,8 @@ from ..oidc.access_token import DPOP_TOKEN_TYPE
 from ..oidc.jose import parse_json_object
 from ..sessions.backchannel_logout import SessionlessView, get_request_origin
 from . import scim_responses
-from .access_tokens import OAuthClient, authenticate_access_token
 from .bulk import perform_bulk
+from .client_access import OAuthClient, authenticate_access_token
 from .clients import TOKEN_PREFIX, SCIMTokenRefused, authenticate_client
 from .models import SCIMClient
 from .schemas import MAX_BODY_BYTES

@@ -1,4 +1,4 @@
-"""Manage the clients that provision accounts by SCIM, and attach their users to existing accounts."""
+"""Create, rotate, revoke and list the clients that provision accounts by SCIM, and attach their users to accounts."""
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping

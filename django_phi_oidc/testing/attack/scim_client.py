@@ -95,9 +95,8 @@ def override_scim_declaration(environment: AttackEnvironment, **options: Any) ->
         environment.skip_attack("no provider of the project has the option scim")
     declared = get_phi_oidc_setting()
     declarations = {**declared["PROVIDERS"], OTHER_PROVIDER: _OTHER_DECLARATION}
-    providers = {
-        name: {**options, "scim": {"subject": "extension", **options}} for name, options in declarations.items()
-    }
+    scim = {"subject": "extension", **options}
+    providers = {name: {**declaration, "scim": scim} for name, declaration in declarations.items()}
     with override_settings(PHI_OIDC={**declared, "PROVIDERS": providers}):
         environment.portal.mark_refusals_seen()
         yield

@@ -45,7 +45,20 @@ PARSER = load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage
 LEAVES = dict(list_subcommands(PARSER))
 DJANGO_OPTIONS = {option for action in PARSER._actions for option in action.option_strings}
 IMPERATIVES = {
-    *("Ask", "Attack", "Check", "Continue", "Create", "Deliver", "Delete", "Encrypt", "End", "Erase", "Explain"),
+    *(
+        "Ask",
+        "Attach",
+        "Attack",
+        "Check",
+        "Continue",
+        "Create",
+        "Deliver",
+        "Delete",
+        "Encrypt",
+        "End",
+        "Erase",
+        "Explain",
+    ),
     *("Export", "Generate", "Give", "Keep", "Link", "List", "Move", "Operate", "Place", "Print", "Recompute", "Record"),
     *("Register", "Retry", "Return", "Revoke", "Seal", "Show", "Test", "Verify", "Withdraw", "Write"),
 }
