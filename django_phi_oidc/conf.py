@@ -86,8 +86,6 @@ roles: Callable[[], Mapping[str, tuple[RoleRule, ...]]] = partial(_read, "ROLES"
 """Return the rules from claims to roles, by the name of the provider."""
 apis: Callable[[], Mapping[str, APIDeclaration]] = partial(_read, "API")
 """Return which access tokens the portal's own APIs accept, by the name of the provider."""
-scim: Callable[[], Mapping[str, SCIMDeclaration]] = partial(_read, "SCIM")
-"""Return how clients of a provider provision accounts, by its name; empty: SCIM is off."""
 trusted_proxies: Callable[[], tuple[Network, ...]] = partial(_read, "TRUSTED_PROXIES")
 sector_origins: Callable[[], tuple[str, ...]] = partial(_read, "SECTOR_ORIGINS")
 """Return the origins of this sector in addition to that of the request."""
@@ -98,6 +96,7 @@ resource_ids: Callable[[], Literal["plain", "keyed"]] = partial(_read, "AUDIT", 
 sinks: Callable[[], Mapping[str, SinkDeclaration]] = partial(_read, "AUDIT", "sinks")
 witnesses: Callable[[], Mapping[str, WitnessDeclaration]] = partial(_read, "AUDIT", "witnesses")
 tiles: Callable[[], Path | str | None] = partial(_read, "AUDIT", "tiles")
+archive_folder: Callable[[], Path | None] = partial(_read, "AUDIT", "archives")
 export_folder: Callable[[], Path | None] = partial(_read, "AUDIT", "exports")
 idle_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "idle_timeout")
 absolute_timeout: Callable[[], timedelta] = partial(_read, "SESSIONS", "absolute_timeout")
@@ -110,8 +109,6 @@ operational_retention: Callable[[], timedelta] = partial(_read, "OPERATIONAL_RET
 activation_lifetime: Callable[[], timedelta] = partial(_read, "ACTIVATION_LIFETIME")
 should_clear_all_cookies: Callable[[], bool] = partial(_read, "CLEAR_ALL_COOKIES")
 should_keep_offline_tokens: Callable[[], bool] = partial(_read, "KEEP_OFFLINE")
-third_party_login: Callable[[], tuple[str, ...]] = partial(_read, "THIRD_PARTY_LOGIN")
-"""Return the names of the providers with which another site may start a sign-in."""
 admin_assurance: Callable[[], AdminAssuranceDeclaration] = partial(_read, "ADMIN_ASSURANCE")
 break_glass_accounts: Callable[[], tuple[str, ...]] = partial(_read, "BREAK_GLASS_ACCOUNTS")
 """Return the user names of the local accounts."""
@@ -127,6 +124,11 @@ def witness_quorum() -> int:
     declared: int | None = _read("AUDIT", "quorum")
     count = len(witnesses())
     return (count // 2 + 1 if count else 0) if declared is None else declared
+
+
+def scim() -> Mapping[str, SCIMDeclaration]:
+    """Return how clients of a provider provision accounts, by its name; empty: SCIM is off."""
+    return {name: provider.scim for name, provider in providers().items() if provider.scim is not None}
 
 
 def has_signals() -> bool:

@@ -7,6 +7,7 @@ from .anomalies.models import AlertMute as AlertMute
 from .anomalies.models import AnomalyMemory as AnomalyMemory
 from .anomalies.models import SecurityAlert as SecurityAlert
 from .anomalies.models import WatchCursor as WatchCursor
+from .audit.log.models import ArchiveFile as ArchiveFile
 from .audit.log.models import Cosignature as Cosignature
 from .audit.log.models import LogWitness as LogWitness
 from .audit.models import AuditCheckpoint as AuditCheckpoint

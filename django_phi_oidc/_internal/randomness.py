@@ -39,6 +39,11 @@ def lowest_uuid7(now: datetime) -> uuid.UUID:
     return uuid.UUID(int=_lowest_uuid7_int(now))
 
 
+def get_id_time(id_: uuid.UUID) -> datetime:
+    """Return the time of a UUIDv7, in milliseconds; a time of the far future for another id."""
+    return _EPOCH + timedelta(milliseconds=min(id_.int >> 80, 2**45))
+
+
 def _lowest_uuid7_int(now: datetime) -> int:
     millis, micros = divmod(max((now - _EPOCH) // _MICROSECOND, 0), 1000)
     return millis << 80 | 0x7 << 76 | (micros * 4096 // 1000) << 64 | 0b10 << 62

@@ -130,9 +130,7 @@ def insert(
     frame = transaction.atomic(using=using, savepoint=False) if len(parts) > 1 else nullcontext()
     with frame, connection.cursor() as cursor:
         for part in parts:
-            values = [
-                [field.get_db_prep_save(field.pre_save(row, True), connection) for field in fields] for row in part
-            ]
+            values = list(zip(*(_prepare_column(field, part, connection) for field in fields), strict=True))
             if connection.vendor == "postgresql" and len(part) >= _MIN_COPIED_ROWS and not unique:
                 with connection.wrap_database_errors, cursor.copy(_build_copy(model)) as copied:
                     for value in values:
@@ -142,6 +140,18 @@ def insert(
             require_rows(cursor.rowcount, len(part))
     for row in rows:
         row._state.adding, row._state.db = False, using
+
+
+def _prepare_column(field: Any, rows: Sequence[models.Model], connection: Any) -> list[Any]:
+    """Return the values of a field as the driver takes them. Rows in turn often share one object."""
+    values: list[Any] = []
+    last: Any = field
+    for row in rows:
+        value = field.pre_save(row, True)
+        if value is not last:
+            last, prepared = value, field.get_db_prep_save(value, connection)
+        values.append(prepared)
+    return values
 
 
 def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using: str) -> bool:

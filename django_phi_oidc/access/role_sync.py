@@ -59,6 +59,79 @@ def sync_roles(
     return plan
 
 
+@sensitive_variables("claims")
+def sync_roles_of_many(
+    claims: Mapping[Any, Mapping[str, Any]], *, rules: Sequence[RoleRule], provider: str, origin: Origin, now: datetime
+) -> None:
+    """Apply the rules to the roles of several accounts, as `sync_roles` does. claims: by the key of the account.
+
+    Groups are added and removed by a fixed number of queries. An account whose flags change, or which loses a group
+    that also gives a flag, is updated by itself: the last administrator keeps the role.
+    Requires: as of `sync_roles`. Sessions that the change of a group ends are revoked by the sweep.
+    """
+    fields: Any = {"provider": provider, "origin": origin, "now": now}
+    users = get_user_model()._base_manager
+    accounts = users.in_bulk(list(claims))
+    first = _plan_many(accounts, rules, claims)
+    if missing := sorted(
+        {name for plan in first.values() for name in list_role_names(plan, RoleOutcome.GROUP_MISSING)}
+    ):
+        names = ", ".join(map(ascii, missing))
+        logger.error("Provider %s: these groups do not exist and were not granted: %s.", provider, names)
+    changed = sorted(pk for pk, plan in first.items() if not _CHANGES.isdisjoint(plan.values()))
+    alone = {pk for pk in changed if _needs_count_of_others(first[pk], rules)}
+    for pk in (pk for pk in changed if pk in alone):
+        sync_roles(accounts[pk], rules=rules, claims=claims[pk], subject="", **fields)
+    together = [pk for pk in changed if pk not in alone]
+    list(users.filter(pk__in=together).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+    # A concurrent sign-in may have committed before the lock: plan again, from what is written now.
+    plans = _plan_many(users.in_bulk(together), rules, claims)
+    for pk in [pk for pk in plans if _needs_count_of_others(plans[pk], rules)]:
+        sync_roles(accounts[pk], rules=rules, claims=claims[pk], subject="", **fields)
+        del plans[pk]
+    with collect_role_changes() as changes:
+        _apply_group_plans(plans)
+    enqueue_many(list(build_role_events(changes, subject="", **fields)))
+
+
+def _plan_many(
+    accounts: Mapping[Any, Any], rules: Sequence[RoleRule], claims: Mapping[Any, Any]
+) -> dict[Any, RolePlan]:
+    """Return the plan of each account by its key, without the outcome LAST_ADMINISTRATOR, with two SELECTs."""
+    existing = {role for role in get_managed_roles(rules) if role.kind == "flag"}
+    held = {pk: {role for role in existing if getattr(account, role.name, False)} for pk, account in accounts.items()}
+    if names := [role.name for role in get_managed_roles(rules) if role.kind == "group"]:
+        existing |= {Role("group", name) for name in _filter_groups(names).values_list("name", flat=True)}
+        rows = get_user_model()._base_manager.filter(pk__in=accounts, groups__name__in=names)
+        for pk, name in rows.values_list("pk", "groups__name"):
+            held[pk].add(Role("group", name))
+    return {
+        pk: map_roles(rules, claims[pk], held_roles=frozenset(held[pk]), existing_roles=frozenset(existing))
+        for pk in accounts
+    }
+
+
+def _needs_count_of_others(plan: RolePlan, rules: Sequence[RoleRule]) -> bool:
+    """Return whether a flag changes, or a group that also gives one is removed."""
+    lost = {role for role, outcome in plan.items() if outcome is RoleOutcome.REMOVED}
+    gained = {role for role, outcome in plan.items() if outcome is RoleOutcome.ADDED}
+    return any(role.kind == "flag" for role in lost | gained) or not lost.isdisjoint(get_administrative_groups(rules))
+
+
+def _apply_group_plans(plans: Mapping[Any, RolePlan]) -> None:
+    """Add the accounts to groups, and remove them: two or three queries for each group."""
+    if not (roles := {role for plan in plans.values() for role, outcome in plan.items() if outcome in _CHANGES}):
+        return
+    field: Any = get_user_model()._meta.get_field("groups")
+    for group in _filter_groups([role.name for role in roles]).order_by("pk"):
+        role, members = Role("group", group.name), getattr(group, field.remote_field.get_accessor_name())
+        # These calls send m2m_changed, as those of `_apply_plan`.
+        if removed := [pk for pk, plan in plans.items() if plan.get(role) is RoleOutcome.REMOVED]:
+            members.remove(*removed)
+        if added := [pk for pk, plan in plans.items() if plan.get(role) is RoleOutcome.ADDED]:
+            members.add(*added)
+
+
 def grant_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
     """Give the account these roles and record the changes, in one transaction. Return the roles that it did not have.
 
@@ -70,6 +143,30 @@ def grant_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
 def withdraw_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
     """Remove these roles from the account and record the changes, in one transaction. Return the roles that it had."""
     return _change_roles(user, roles, RoleOutcome.REMOVED)
+
+
+def lock_sole_roles(user_pk: Any) -> list[Role]:
+    """Return the flags, and the groups with permissions of this app, that no other active account has.
+
+    Empty if the account is inactive. The accounts with the same roles are locked in order: of two administrators who
+    are deactivated at the same time, one is the last. Requires: a transaction that has not written to any account.
+    """
+    users = get_user_model()._base_manager
+    user: Any = users.filter(pk=user_pk, is_active=True).first()
+    if user is None:
+        return []
+    held = [Role("flag", flag) for flag in _get_held_flags(user)]
+    if hasattr(user, "groups"):
+        groups = user.groups.filter(permissions__content_type__app_label="django_phi_oidc").distinct()
+        held += [Role("group", name) for name in groups.order_by("name").values_list("name", flat=True)]
+    conditions = {role: {role.name: True} if role.kind == "flag" else {"groups__name": role.name} for role in held}
+    pks: set[Any] = set()
+    for condition in conditions.values():
+        pks |= {*users.filter(is_active=True, **condition).values_list("pk", flat=True)}
+    if pks:
+        list(users.filter(pk__in=pks).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+    others = users.filter(is_active=True).exclude(pk=user_pk)
+    return [role for role, condition in conditions.items() if not others.filter(**condition).exists()]
 
 
 def list_held_roles(user: Any, roles: Sequence[Role]) -> list[Role]:

@@ -2,7 +2,8 @@
 
 A demand is stored with the time of the event, and met by any later authentication: it is never deleted by a use. It is
 about the person, because single sign-on would start another session with the doubtful authentication; and about each
-live session, because those that began before `signals` was declared do not name their person.
+live session, because those that began before `signals` was declared do not name their person. A person who is not
+linked yet is demanded by their digests, which the first sign-in looks up.
 """
 
 import uuid
@@ -11,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from .. import conf
 from ..audit.request_context import Actor
-from ..replay.cache import is_remembered, remember_in_transaction
+from ..replay.cache import find_end_of_memory, is_remembered, remember, remember_in_transaction
 
 MEMORY = timedelta(days=366)
 """Longer than any session here or at the provider."""
@@ -26,6 +27,23 @@ def demand_new_sign_in(*, session_ids: Collection[uuid.UUID], subjects: Collecti
     """
     identifiers = [str(value) for value in (*session_ids, *subjects)]
     remember_in_transaction(_KIND, identifiers, expires_at=since + MEMORY)
+
+
+def remember_demand(digests: Collection[str], *, since: datetime) -> None:
+    """Commit the demand for a person who may have no pseudonym yet: `adopt_demands` finds it at a sign-in.
+
+    digests: of (issuer, `sub`). Requires: as `remember`.
+    """
+    remember(_KIND, digests, expires_at=since + MEMORY)
+
+
+def adopt_demands(subject: uuid.UUID, digests: Collection[str]) -> None:
+    """Demand of the person what was demanded by their digests, before they had a pseudonym.
+
+    Takes one SELECT. Requires: as `remember_in_transaction`.
+    """
+    if (until := find_end_of_memory(_KIND, digests)) is not None:
+        remember_in_transaction(_KIND, [str(subject)], expires_at=until)
 
 
 def is_new_sign_in_demanded(actor: Actor) -> bool:

@@ -150,6 +150,7 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "identifier_changed": Severity.WARNING,
     "identifier_recycled": Severity.CRITICAL,
     "last_administrator": Severity.WARNING,
+    "last_administrator_disabled": Severity.CRITICAL,
     "leak_body": Severity.WARNING,
     "leak_cookie": Severity.WARNING,
     "leak_header": Severity.WARNING,

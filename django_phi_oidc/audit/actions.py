@@ -131,7 +131,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.SCIM_USER_DELETED: frozenset(),
     Action.SCIM_GROUP_CHANGED: frozenset({"change", "members_added", "members_removed"}),
     Action.SCIM_CLIENT_CHANGED: frozenset({"change"}),
-    Action.SCIM_REFUSED: frozenset({"count"}),
+    Action.SCIM_REFUSED: frozenset({"count", "rule"}),
 }
 """The allowed keys of `detail` for each action. `sanitized` and `signed_late` are only set by this package."""
 WITHDRAWAL_ACTIONS = frozenset(

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditNode, AuditUnsealed
-from .partitions import list_partitions
+from .partitions import list_partition_names
 from .router import AUDIT_ALIAS
 
 ROLE_NAME_PATTERN = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -32,8 +33,8 @@ def grant_statements(role: str, *, is_sealer: bool) -> Iterator[str]:
         yield f'REVOKE ALL ON {table} FROM PUBLIC, "{role}";'
         yield f'GRANT {privileges} ON {table} TO "{role}";'
     # They are read and written through their table, whose privileges count.
-    for partition in list_partitions():
-        yield f'REVOKE ALL ON {partition.name} FROM PUBLIC, "{role}";'
+    for name in chain.from_iterable(list_partition_names().values()):
+        yield f'REVOKE ALL ON {name} FROM PUBLIC, "{role}";'
 
 
 def list_excess_privileges(using: str = AUDIT_ALIAS, *, is_sealer: bool) -> list[str]:
@@ -63,7 +64,7 @@ def list_excess_privileges(using: str = AUDIT_ALIAS, *, is_sealer: bool) -> list
             needed = _get_needed_privileges(table, is_sealer=is_sealer)
             others = [privilege for privilege in _CHECKED_PRIVILEGES if privilege not in needed]
             excess += [f"has {privilege} on {table}" for privilege in others if has(privilege, table)]
-        for name in (partition.name for partition in list_partitions()):
+        for name in chain.from_iterable(list_partition_names().values()):
             excess += [f"has {privilege} on {name}" for privilege in _CHECKED_PRIVILEGES if has(privilege, name)]
     return excess
 

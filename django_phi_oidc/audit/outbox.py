@@ -20,17 +20,14 @@ from .._internal import clock
 from .._internal.randomness import lowest_uuid7
 from .._internal.sql import delete, insert
 from ..crypto import keyring
-from ..errors import AuditUnavailable, KeyMissing
+from ..errors import AuditUnavailable
 from .events import Action, AuthenticatedEvent, Event, EventFields, NewEvent, Origin, parse_event, serialize_event
 from .models import AuditOutbox
 from .recorder import ALERT_INTERVAL, raise_audit_alert
 from .storage import (
-    EVENT_ERRORS,
     audit_deadline,
     authenticate_changes,
-    authenticate_event,
     authenticate_late,
-    insert_events,
     logger,
     store_events,
     store_missing_events,
@@ -72,12 +69,9 @@ def enqueue_many(events: Sequence[NewEvent], *, using: str = DEFAULT_DB_ALIAS) -
 
     Raises: as `enqueue`.
     """
-    if not connections[using].in_atomic_block:
-        raise RuntimeError("The event of a change must be written in the transaction of that change.")
-    if not events:
+    authenticated = _insert_rows(events, using=using)
+    if not authenticated:
         return ()
-    authenticated = authenticate_changes(events)
-    insert([AuditOutbox(id=item.event.id, event=serialize_event(item)) for item in authenticated], using=using)
     movable = [item for item in authenticated if item.mac]
 
     def move_committed_events() -> None:
@@ -92,11 +86,20 @@ def enqueue_many(events: Sequence[NewEvent], *, using: str = DEFAULT_DB_ALIAS) -
     return tuple(item.event.id for item in authenticated)
 
 
+def _insert_rows(events: Sequence[NewEvent], *, using: str) -> Sequence[AuthenticatedEvent]:
+    if not connections[using].in_atomic_block:
+        raise RuntimeError("The event of a change must be written in the transaction of that change.")
+    authenticated = authenticate_changes(events) if events else []
+    if authenticated:
+        insert([AuditOutbox(id=item.event.id, event=serialize_event(item)) for item in authenticated], using=using)
+    return authenticated
+
+
 @contextmanager
 def defer_delivery() -> Iterator[list[AuthenticatedEvent]]:
     """Keep the events that are committed in this block in the outbox, and yield the list of them.
 
-    `record_with_deferred` moves them together with the permit that follows. `flush` moves the rest.
+    The caller or `flush` moves them.
     """
     events: list[AuthenticatedEvent] = []
     token = _deferred_events.set(events)
@@ -125,27 +128,29 @@ def batch_delivery() -> Iterator[list[AuthenticatedEvent]]:
             transaction.on_commit(lambda: _move_committed(events, using=DEFAULT_DB_ALIAS), robust=True)
 
 
-def record_with_deferred(deferred_events: Sequence[AuthenticatedEvent], events: Sequence[NewEvent]) -> None:
-    """Commit the events as `record_many` does, and move the deferred events from the outbox by the same INSERT.
+def enqueue_permit(events: Sequence[NewEvent]) -> Sequence[AuthenticatedEvent]:
+    """Write events as `enqueue_many` does, and return them. After the commit, `deliver_permit` moves them.
 
-    Raises: AuditUnavailable, and then nothing may be permitted. A failure of the move alone does not raise.
+    If the process is killed in between, `flush` moves them. Raises: as `enqueue`.
     """
-    moved = deferred_events
+    return _insert_rows(events, using=DEFAULT_DB_ALIAS)
+
+
+def deliver_permit(events: Sequence[AuthenticatedEvent]) -> None:
+    """Move committed events from the outbox to the audit log by one INSERT, before what they permit.
+
+    Raises: AuditUnavailable unless the audit log has all of them. Then nothing may be permitted, and `flush` moves the
+    rest: the caller records the end of what it has begun.
+    """
     try:
-        authenticated = [authenticate_event(event) for event in events]
-        try:
-            insert_events([*deferred_events, *authenticated])
-        except EVENT_ERRORS:
-            # A concurrent flush was faster: the audit log already has one of the deferred events. They are not lost.
-            insert_events(authenticated)
-            moved = ()
+        stored = store_events(events)
     except AuditUnavailable:
         # The caller now ends what was not permitted. The event of that does not wait for the same database.
         _start_cooldown()
         raise
-    except (*EVENT_ERRORS, KeyMissing) as error:
-        raise AuditUnavailable from error
-    transaction.on_commit(lambda: _delete_rows(moved, using=DEFAULT_DB_ALIAS), robust=True)
+    if len(stored) < len(events):
+        raise AuditUnavailable
+    transaction.on_commit(lambda: _delete_rows(stored, using=DEFAULT_DB_ALIAS), robust=True)
 
 
 def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:

@@ -1,14 +1,18 @@
-"""Partitions of the audit events on PostgreSQL: one table a month, so that old events leave by one short statement.
+"""Partitions of the audit events and their leaves on PostgreSQL: one table a month, which leaves by a short statement.
 
-`phi_oidc audit partition` turns the table of the events into a table with partitions by id, which is a UUIDv7 and thus
-a time. The former table becomes the first partition: no row is copied. Models and queries stay as they are. Events
-that belong to no month, such as those of a wrong clock, are stored in a default partition, so none is refused.
+`phi_oidc audit partition` turns the tables of the events and the leaves into tables with partitions by the id of the
+event, which is a UUIDv7 and thus a time. The former table becomes the first partition: no row is copied. Models and
+queries stay as they are. Events that belong to no month, such as those of a wrong clock, are stored in a default
+partition, so none is refused.
+
+An index of a table with partitions is unique only if it contains the id. So the database refuses a second leaf of an
+event, and a second leaf with the same index only in the same partition: `audit verify` finds others.
 
 Only the owner of the tables can do this, and detach partitions. Partitions ahead are created by a function with the
 owner's rights and without arguments, because no process of the application should own the tables.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,7 +25,9 @@ from django.db import OperationalError, connections, transaction
 from .._internal.sql import is_lock_timeout
 from .router import AUDIT_ALIAS
 
-EVENT_TABLE = "django_phi_oidc_auditevent"
+EVENT_TABLE, LEAF_TABLE = "django_phi_oidc_auditevent", "django_phi_oidc_auditleaf"
+_KEYS = {EVENT_TABLE: "id", LEAF_TABLE: "event_id"}
+"""The tables that can have partitions, and the column with the id of the event."""
 DEFAULT_PARTITION = f"{EVENT_TABLE}_rest"
 LOCK_SECONDS = 0.2
 """How long a statement that blocks writers waits for its lock, and so how long it delays them. Then it tries again."""
@@ -37,42 +43,53 @@ _CREATE_FUNCTION_SQL = f"""
 CREATE OR REPLACE FUNCTION {{schema}}.{_CREATE_FUNCTION}() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
-    parent CONSTANT regclass := '{{schema}}.{EVENT_TABLE}'::regclass;
+    base text;
+    parent regclass;
     month timestamp;
     name text;
-    grantee text;
+    other text;
     bounds text[];
     created integer := 0;
 BEGIN
-    SELECT max(CASE WHEN c.relname ~ '_until_' THEN to_date(right(c.relname, 6), 'YYYYMM')
-        ELSE to_date(right(c.relname, 6), 'YYYYMM') + interval '1 month' END) INTO month
-    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = parent AND c.relname ~ '_[0-9]{{{{6}}}}$';
-    WHILE month <= date_trunc('month', now() AT TIME ZONE 'UTC') + interval '{_MONTHS_AHEAD} months' LOOP
-        name := format('{{schema}}.%I', '{EVENT_TABLE}_' || to_char(month, 'YYYYMM'));
-        bounds := ARRAY(SELECT rpad(lpad(to_hex((extract(epoch FROM m) * 1000)::bigint), 12, '0'), 32, '0')::uuid::text
-            FROM unnest(ARRAY[month, month + interval '1 month']) WITH ORDINALITY AS o(m, n) ORDER BY n);
-        BEGIN
-            EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name, parent);
-            FOR grantee IN SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC'
-                ELSE quote_ident(pg_get_userbyid(a.grantee)) END
-                FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = name::regclass AND a.grantee <> c.relowner
-            LOOP
-                EXECUTE format('REVOKE ALL ON %s FROM %s', name, grantee);
-            END LOOP;
-            EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
-                parent, name, bounds[1], bounds[2]);
-            EXECUTE format('CREATE TRIGGER phi_oidc_audit_refuse_truncate BEFORE TRUNCATE ON %s '
-                'FOR EACH STATEMENT EXECUTE FUNCTION {{schema}}.phi_oidc_audit_refuse()', name);
-            EXECUTE format('ALTER TABLE %1$s ENABLE ALWAYS TRIGGER phi_oidc_audit_refuse_truncate, '
-                'ENABLE ALWAYS TRIGGER phi_oidc_audit_refuse_update, '
-                'ENABLE ALWAYS TRIGGER phi_oidc_audit_refuse_delete, '
-                'ENABLE ALWAYS TRIGGER phi_oidc_audit_queue', name);
-            created := created + 1;
-        EXCEPTION WHEN check_violation THEN
-            RAISE WARNING 'The default partition of the audit log has events of %.', to_char(month, 'YYYY-MM');
-        END;
-        month := month + interval '1 month';
+    FOR base, parent IN SELECT c.relname, c.oid FROM pg_class c WHERE c.relkind = 'p'
+        AND c.oid IN ('{{schema}}.{EVENT_TABLE}'::regclass, '{{schema}}.{LEAF_TABLE}'::regclass)
+    LOOP
+        SELECT max(CASE WHEN c.relname ~ '_until_' THEN to_date(right(c.relname, 6), 'YYYYMM')
+            ELSE to_date(right(c.relname, 6), 'YYYYMM') + interval '1 month' END) INTO month
+        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = parent AND c.relname ~ '_[0-9]{{{{6}}}}$';
+        WHILE month <= date_trunc('month', now() AT TIME ZONE 'UTC') + interval '{_MONTHS_AHEAD} months' LOOP
+            name := format('{{schema}}.%I', base || '_' || to_char(month, 'YYYYMM'));
+            bounds := ARRAY(
+                SELECT rpad(lpad(to_hex((extract(epoch FROM m) * 1000)::bigint), 12, '0'), 32, '0')::uuid::text
+                FROM unnest(ARRAY[month, month + interval '1 month']) WITH ORDINALITY AS o(m, n) ORDER BY n);
+            BEGIN
+                EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name, parent);
+                IF base = '{LEAF_TABLE}' THEN
+                    EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (leaf_index)', name);
+                END IF;
+                FOR other IN SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC'
+                    ELSE quote_ident(pg_get_userbyid(a.grantee)) END
+                    FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = name::regclass AND a.grantee <> c.relowner
+                LOOP
+                    EXECUTE format('REVOKE ALL ON %s FROM %s', name, other);
+                END LOOP;
+                EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
+                    parent, name, bounds[1], bounds[2]);
+                -- Attaching creates the triggers for rows.
+                SELECT tgname INTO STRICT other FROM pg_trigger
+                    WHERE tgrelid = parent AND tgname ~ '^phi_oidc_.*_refuse_truncate$';
+                EXECUTE format('CREATE TRIGGER %I BEFORE TRUNCATE ON %s '
+                    'FOR EACH STATEMENT EXECUTE FUNCTION {{schema}}.phi_oidc_audit_refuse()', other, name);
+                FOR other IN SELECT tgname FROM pg_trigger WHERE tgrelid = name::regclass AND tgname ~ '^phi_oidc_' LOOP
+                    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', name, other);
+                END LOOP;
+                created := created + 1;
+            EXCEPTION WHEN check_violation THEN
+                RAISE WARNING 'The default partition of % has rows of %.', base, to_char(month, 'YYYY-MM');
+            END;
+            month := month + interval '1 month';
+        END LOOP;
     END LOOP;
     RETURN created;
 END
@@ -84,11 +101,10 @@ _PARTITION_SQL = """
     WHERE i.inhparent = pg_catalog.to_regclass(%s) AND c.relispartition ORDER BY c.relname"""
 
 
-# Of the primary key there is no definition: it is a constraint.
 _DEFINITIONS_SQL = """
     SELECT quote_ident(n.nspname), quote_ident(pg_get_userbyid(c.relowner)),
-        (SELECT json_agg(json_build_array(quote_ident(x.relname), CASE WHEN NOT i.indisprimary
-            THEN pg_get_indexdef(x.oid) END)) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+        (SELECT json_agg(json_build_array(quote_ident(x.relname), pg_get_indexdef(x.oid), pg_get_constraintdef(k.oid)))
+            FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid LEFT JOIN pg_constraint k ON k.conindid = x.oid
             WHERE i.indrelid = c.oid),
         (SELECT json_agg(json_build_array(quote_ident(tgname), pg_get_triggerdef(t.oid), tgtype & 1 = 1))
             FROM pg_trigger t WHERE tgrelid = c.oid AND NOT tgisinternal),
@@ -100,7 +116,7 @@ _DEFINITIONS_SQL = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
-    """A partition of the events."""
+    """A partition of the events, or of their leaves."""
 
     name: str
     first_id: UUID | None
@@ -109,26 +125,29 @@ class Partition:
     """None: the default partition."""
 
 
-def is_partitioned() -> bool:
-    """Return whether the events have partitions. Raises: DatabaseError."""
+def is_partitioned(table: str = EVENT_TABLE) -> bool:
+    """Return whether the events, or the leaves, have partitions. Raises: DatabaseError."""
     connection = connections[AUDIT_ALIAS]
     if connection.vendor != "postgresql":
         return False
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)", [EVENT_TABLE]
-        )
+        cursor.execute("SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)", [table])
         kind = cursor.fetchone()
     return kind is not None and kind[0] == "p"
 
 
-def list_partitions() -> list[Partition]:
-    """Return the partitions by name, the default partition among them. Raises: DatabaseError."""
+def list_partitions(table: str = EVENT_TABLE) -> list[Partition]:
+    """Return the partitions of the events, or the leaves, by name, with the default one. Raises: DatabaseError."""
     if connections[AUDIT_ALIAS].vendor != "postgresql":
         return []
     with connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute(_PARTITION_SQL, [EVENT_TABLE])
+        cursor.execute(_PARTITION_SQL, [table])
         return [_parse_partition(name, bound) for name, bound in cursor.fetchall()]
+
+
+def list_partition_names() -> dict[str, list[str]]:
+    """Return the names of the partitions by table; empty for a table without. Raises: DatabaseError."""
+    return {table: [partition.name for partition in list_partitions(table)] for table in _KEYS}
 
 
 def create_partitions() -> int:
@@ -146,12 +165,14 @@ def list_problems(*, now: datetime) -> list[str]:
         text = "audit partition was interrupted, and events of later months will be refused: run it again"
         return [text] if _has_check() else []
     problems = []
+    if not is_partitioned(LEAF_TABLE):
+        problems.append("the leaves have no partitions: run audit partition again")
     next_month = _get_bound(_get_month(now, 1))
     partitions = list_partitions()
     if not any(p.end_id and next_month < p.end_id and (p.first_id or _LOWEST_ID) <= next_month for p in partitions):
         problems.append("the partition of the next month is missing: the task phi_oidc.create_partitions does not run")
     with connections[AUDIT_ALIAS].cursor() as cursor:
-        for first, end in _list_gaps(partitions):
+        for first, end in list_gaps():
             # Through the table: the application has no privilege on a partition.
             cursor.execute(
                 f"SELECT EXISTS (SELECT 1 FROM {EVENT_TABLE} WHERE id >= %s AND id < %s)",  # noqa: S608 -- constants
@@ -162,35 +183,39 @@ def list_problems(*, now: datetime) -> list[str]:
     return problems
 
 
-def partition_events(*, now: datetime, progress: Callable[[str], None] = lambda step: None) -> list[str]:
-    """Turn the table of the events into one with partitions, while others write, and return the partitions' names.
+def partition_log(*, now: datetime, progress: Callable[[str], None] = lambda step: None) -> list[str]:
+    """Turn the tables of events and leaves into ones with partitions, while others write, and return their names.
 
     Until it is done, an event with an id of the month after the next or later is refused. A run that was interrupted
     can be repeated. progress: called with a sentence about each step.
-    Requires: PostgreSQL, and the role owns the tables. Raises: ValueError if it has partitions; DatabaseError.
+    Requires: PostgreSQL, and the role owns the tables. Raises: ValueError if both have partitions; DatabaseError.
     """
-    if is_partitioned():
-        raise ValueError("The table of the events has partitions already.")
+    tables = [table for table in _KEYS if not is_partitioned(table)]
+    if not tables:
+        raise ValueError("The audit log has partitions already.")
     end = _get_month(now, 2)
     try:
-        progress("All events are read once, while others write.")
-        _check_range(EVENT_TABLE, f"id < '{_get_bound(end)}'")
-        progress("The table becomes the first partition.")
-        _run_with_short_locks(partial(_replace_table, end=end))
+        progress("All events and leaves are read once, while others write.")
+        for table in tables:
+            _check_range(table, f"{_KEYS[table]} < '{_get_bound(end)}'")
+        progress("The tables become the first partitions.")
+        for table in tables:
+            _run_with_short_locks(partial(_replace_table, table=table, end=end))
     except BaseException:
         # With the constraint, all events would be refused from that month on.
-        _run_with_short_locks(lambda cursor: cursor.execute(_DROP_CHECK_SQL.format(EVENT_TABLE)))
+        for table in tables:
+            _run_with_short_locks(partial(_drop_check, table=table))
         raise
-    return [partition.name for partition in list_partitions()]
+    return sorted(name for names in list_partition_names().values() for name in names)
 
 
 def detach_partition(partition: Partition, *, newest_leaf: int) -> None:
-    """Detach a partition by a short lock. It becomes a table of its own, which the application cannot read.
+    """Detach a partition of the events by a short lock. It becomes a table that the application cannot read.
 
     newest_leaf: the last leaf when the caller made sure that all events of the partition are archived.
     Raises: ValueError if an event of it came since then; OperationalError if the lock was not free.
     """
-    ids = [str(partition.first_id or _LOWEST_ID), str(partition.end_id)]
+    ids = _get_bounds(partition)
 
     def detach(cursor: Any) -> None:
         cursor.execute(f"LOCK TABLE {EVENT_TABLE} IN ACCESS EXCLUSIVE MODE")
@@ -207,12 +232,54 @@ def detach_partition(partition: Partition, *, newest_leaf: int) -> None:
     _run_with_short_locks(detach)
 
 
+def detach_leaves(partition: Partition, *, end_leaf: int) -> None:
+    """Detach a partition of the leaves by a short lock.
+
+    end_leaf: the caller made sure that the tiles have the leaves before it.
+    Raises: ValueError if the log has an event of it again, or a later leaf; OperationalError if the lock was not free.
+    """
+    ids = _get_bounds(partition)
+
+    def detach(cursor: Any) -> None:
+        cursor.execute(f"LOCK TABLE {LEAF_TABLE} IN ACCESS EXCLUSIVE MODE")
+        cursor.execute(
+            f"SELECT EXISTS (SELECT 1 FROM {partition.name} WHERE leaf_index >= %s) "  # noqa: S608 -- constants
+            f"OR EXISTS (SELECT 1 FROM {EVENT_TABLE} WHERE id >= %s AND id < %s)",
+            [end_leaf, *ids],
+        )
+        if cursor.fetchone() == (True,):
+            raise ValueError(f"The log has events of {partition.name} again, or later leaves: archive again.")
+        cursor.execute(f"ALTER TABLE {LEAF_TABLE} DETACH PARTITION {partition.name}")
+
+    _run_with_short_locks(detach)
+
+
+def find_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> tuple[int, int] | None:
+    """Return the first leaf index of a partition of the leaves, and the one after the last.
+
+    None if it has no leaves, or the log has events of it. removed: without those in these partitions of the events.
+    Requires: not the default partition.
+    """
+    first, end = _get_bounds(partition)
+    kept = [other for other in list_partitions() if other.end_id and other not in removed]
+    if any(str(other.end_id) > first and str(other.first_id or _LOWEST_ID) < end for other in kept):
+        return None
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(
+            f"SELECT min(leaf_index), max(leaf_index) + 1, EXISTS (SELECT 1 FROM {DEFAULT_PARTITION} "  # noqa: S608 -- a name of the catalogue
+            f"WHERE id >= %s AND id < %s) FROM {partition.name}",
+            [first, end],
+        )
+        start, stop, has_late_events = cursor.fetchone()
+    return None if start is None or has_late_events else (int(start), int(stop))
+
+
 def find_end_of_events(partition: Partition) -> tuple[int, int]:
     """Return the largest leaf index of the partition's events (-1 without one), and how many have no leaf.
 
     Reads all of them. Requires: not the default partition.
     """
-    ids = [str(partition.first_id or _LOWEST_ID), str(partition.end_id)]
+    ids = _get_bounds(partition)
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
             "SELECT coalesce(max(leaf_index), -1) FROM django_phi_oidc_auditleaf "
@@ -227,31 +294,56 @@ def find_end_of_events(partition: Partition) -> tuple[int, int]:
         return int(largest), int(cursor.fetchone()[0])
 
 
-def list_past_partitions(*, now: datetime) -> list[Partition]:
-    """Return the partitions whose months are over. Raises: DatabaseError."""
+def list_past_partitions(table: str = EVENT_TABLE, *, now: datetime) -> list[Partition]:
+    """Return the partitions of the events, or the leaves, whose months are over. Raises: DatabaseError."""
     current = _get_bound(_get_month(now, 0))
-    return [partition for partition in list_partitions() if partition.end_id and partition.end_id <= current]
+    return [partition for partition in list_partitions(table) if partition.end_id and partition.end_id <= current]
 
 
-def attach_partition(name: str) -> None:
-    """Attach a table that was a partition again, for an investigation.
+def attach_partition(name: str) -> list[str]:
+    """Attach a table that was a partition again, for an investigation, and return the names of what is attached.
 
-    Its events are read once, without a lock on the log. NOT checked: that they are what was sealed.
-    Raises: ValueError for another table; DatabaseError.
+    With events, their leaves are attached, too. The rows are read once, without a lock on the log. NOT checked: that
+    they are what was sealed. Raises: ValueError for another table, or without the leaves; DatabaseError.
     """
-    partition = _get_detached(name)
-    bounds = [f"id < '{partition.end_id}'", *([f"id >= '{partition.first_id}'"] if partition.first_id else [])]
+    table = LEAF_TABLE if name.startswith(f"{LEAF_TABLE}_") else EVENT_TABLE
+    partition = _get_detached(name, table)
+    leaves = name.replace(EVENT_TABLE, LEAF_TABLE)
+    names = [(name, table)]
+    if table == EVENT_TABLE and not _has_leaves_of(partition):
+        with connections[AUDIT_ALIAS].cursor() as cursor:
+            cursor.execute("SELECT to_regclass(%s) IS NULL", [leaves])
+            if cursor.fetchone() == (True,):
+                raise ValueError(f"There is no table {leaves} with its leaves: read the archive instead.")
+        names.insert(0, (leaves, LEAF_TABLE))
+    for detached, parent in names:
+        _attach(_get_detached(detached, parent), parent)
+    return [detached for detached, _ in names]
+
+
+def _attach(partition: Partition, table: str) -> None:
+    name, key = partition.name, _KEYS[table]
+    bounds = [f"{key} < '{partition.end_id}'", *([f"{key} >= '{partition.first_id}'"] if partition.first_id else [])]
     _check_range(name, " AND ".join(bounds))
 
     def attach(cursor: Any) -> None:
         first = f"'{partition.first_id}'" if partition.first_id else "MINVALUE"
         cursor.execute(
-            f"ALTER TABLE {EVENT_TABLE} ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ('{partition.end_id}')"
+            f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ('{partition.end_id}')"
         )
         _enable_triggers(cursor, name)
         cursor.execute(f"ALTER TABLE {name} DROP CONSTRAINT {_CHECK_NAME}")
 
     _run_with_short_locks(attach)
+
+
+def _has_leaves_of(partition: Partition) -> bool:
+    """Return whether the leaves of a partition of the events are in the log: all of them, or none."""
+    first = partition.first_id or _LOWEST_ID
+    return not is_partitioned(LEAF_TABLE) or any(
+        leaves.end_id and (leaves.first_id or _LOWEST_ID) <= first < leaves.end_id
+        for leaves in list_partitions(LEAF_TABLE)
+    )
 
 
 def _run_with_short_locks(work: Callable[[Any], None]) -> None:
@@ -284,6 +376,10 @@ def _check_range(table: str, condition: str) -> None:
         cursor.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {_CHECK_NAME}")
 
 
+def _drop_check(cursor: Any, *, table: str) -> None:
+    cursor.execute(_DROP_CHECK_SQL.format(table))
+
+
 def _has_check() -> bool:
     """Return whether the table of the events still has the constraint of a conversion that was killed."""
     if connections[AUDIT_ALIAS].vendor != "postgresql":
@@ -297,28 +393,29 @@ def _has_check() -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def _replace_table(cursor: Any, *, end: datetime) -> None:
+def _replace_table(cursor: Any, *, table: str, end: datetime) -> None:
     """Rename the table, create one with partitions in its place, and attach it. Changes only the catalogue."""
-    cursor.execute(f"LOCK TABLE {EVENT_TABLE} IN ACCESS EXCLUSIVE MODE")
-    cursor.execute(_DEFINITIONS_SQL, [EVENT_TABLE])
+    cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+    cursor.execute(_DEFINITIONS_SQL, [table])
     schema, owner, indexes, triggers, grants = cursor.fetchone()
-    parent, suffix = f"{schema}.{EVENT_TABLE}", f"until_{end:%Y%m}"
-    first = f"{parent}_{suffix}"
-    cursor.execute(f"ALTER TABLE {parent} RENAME TO {EVENT_TABLE}_{suffix}")
-    for name, _ in indexes:
+    parent, suffix, key = f"{schema}.{table}", f"until_{end:%Y%m}", _KEYS[table]
+    first, rest = f"{parent}_{suffix}", f"{parent}_rest"
+    cursor.execute(f"ALTER TABLE {parent} RENAME TO {table}_{suffix}")
+    for name, _, _ in indexes:
         cursor.execute(f"ALTER INDEX {schema}.{name} RENAME TO {name}_{end:%Y%m}")
     for name, definition, is_row_trigger in triggers:
         if is_row_trigger and definition:
             # Attaching creates it again.
             cursor.execute(f"DROP TRIGGER {name} ON {first}")
     cursor.execute(
-        f"CREATE TABLE {parent} (LIKE {first} INCLUDING DEFAULTS INCLUDING CONSTRAINTS) PARTITION BY RANGE (id)"
+        f"CREATE TABLE {parent} (LIKE {first} INCLUDING DEFAULTS INCLUDING CONSTRAINTS) PARTITION BY RANGE ({key})"
     )
     cursor.execute(f"ALTER TABLE {parent} DROP CONSTRAINT {_CHECK_NAME}")
     cursor.execute(f"ALTER TABLE {parent} OWNER TO {owner}")
-    for name, definition in indexes:
-        is_key = definition is None
-        cursor.execute(f"ALTER TABLE {parent} ADD CONSTRAINT {name} PRIMARY KEY (id)" if is_key else definition)
+    for name, definition, constraint in indexes:
+        # The primary key of the leaves cannot be one of all partitions.
+        if constraint != "PRIMARY KEY (leaf_index)":
+            cursor.execute(f"ALTER TABLE {parent} ADD CONSTRAINT {name} {constraint}" if constraint else definition)
     for name, definition, _ in triggers:
         cursor.execute(definition)
         cursor.execute(f"ALTER TABLE {parent} ENABLE ALWAYS TRIGGER {name}")
@@ -329,11 +426,13 @@ def _replace_table(cursor: Any, *, end: datetime) -> None:
     cursor.execute(f"ALTER TABLE {parent} ATTACH PARTITION {first} FOR VALUES FROM (MINVALUE) TO ('{bound}')")
     cursor.execute(f"ALTER TABLE {first} DROP CONSTRAINT {_CHECK_NAME}")
     _enable_triggers(cursor, first)
-    cursor.execute(f"CREATE TABLE {schema}.{DEFAULT_PARTITION} PARTITION OF {parent} DEFAULT")
-    truncate = "phi_oidc_audit_refuse_truncate BEFORE TRUNCATE"
+    cursor.execute(f"CREATE TABLE {rest} PARTITION OF {parent} DEFAULT")
+    if table == LEAF_TABLE:
+        cursor.execute(f"ALTER TABLE {rest} ADD PRIMARY KEY (leaf_index)")
+    (truncate,) = [name for name, _, is_row_trigger in triggers if not is_row_trigger]
     refuse = f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}.phi_oidc_audit_refuse()"
-    cursor.execute(f"CREATE TRIGGER {truncate} ON {schema}.{DEFAULT_PARTITION} {refuse}")
-    _enable_triggers(cursor, f"{schema}.{DEFAULT_PARTITION}")
+    cursor.execute(f"CREATE TRIGGER {truncate} BEFORE TRUNCATE ON {rest} {refuse}")
+    _enable_triggers(cursor, rest)
     cursor.execute(_CREATE_FUNCTION_SQL.format(schema=schema))
     cursor.execute(f"ALTER FUNCTION {schema}.{_CREATE_FUNCTION}() OWNER TO {owner}")
     cursor.execute(f"SELECT {schema}.{_CREATE_FUNCTION}()")
@@ -370,23 +469,29 @@ def _parse_partition(name: str, bound: str) -> Partition:
     )
 
 
-def _list_gaps(partitions: Sequence[Partition]) -> Iterator[tuple[UUID, UUID]]:
-    """Yield the ranges of ids whose events are in the default partition."""
-    covered = _LOWEST_ID
+def list_gaps() -> list[tuple[UUID, UUID]]:
+    """Return the ranges of ids without a partition: their events were detached, or are in the default partition.
+
+    Empty without partitions. The end of a range is not in it. Raises: DatabaseError.
+    """
+    gaps, covered, partitions = [], _LOWEST_ID, list_partitions()
     for first, end in sorted((p.first_id or _LOWEST_ID, p.end_id) for p in partitions if p.end_id):
-        if first > covered:
-            yield covered, first
+        gaps += [(covered, first)] if first > covered else []
         covered = end
-    yield covered, UUID(int=(1 << 128) - 1)
+    return [*gaps, (covered, UUID(int=(1 << 128) - 1))] if partitions else []
 
 
-def _get_detached(name: str) -> Partition:
+def _get_bounds(partition: Partition) -> list[str]:
+    return [str(partition.first_id or _LOWEST_ID), str(partition.end_id)]
+
+
+def _get_detached(name: str, table: str) -> Partition:
     month = name[-6:]
-    if not name.startswith(f"{EVENT_TABLE}_") or not (month.isascii() and month.isdigit()):
+    if not name.startswith(f"{table}_") or not (month.isascii() and month.isdigit()):
         raise ValueError(f"{name!a} is not the name of a partition.")
     start = datetime(int(month[:4]), int(month[4:]), 1, tzinfo=UTC)
-    if name == f"{EVENT_TABLE}_until_{month}":
+    if name == f"{table}_until_{month}":
         return Partition(name=name, first_id=None, end_id=_get_bound(start))
-    if name != f"{EVENT_TABLE}_{month}":
+    if name != f"{table}_{month}":
         raise ValueError(f"{name!a} is not the name of a partition.")
     return Partition(name=name, first_id=_get_bound(start), end_id=_get_bound(_get_month(start, 1)))

@@ -11,7 +11,7 @@ TRAIL_MODELS = frozenset({"auditevent", "auditunsealed", "auditleaf", "auditnode
 """Model names of the tables in the audit database."""
 _DEFAULT_DATABASE_MODELS = frozenset(
     {
-        *("auditoutbox", "auditwitness", "cosignature", "logwitness"),
+        *("archivefile", "auditoutbox", "auditwitness", "cosignature", "logwitness"),
         *("recordedconfiguration", "refusalcount", "verificationrecord"),
     }
 )

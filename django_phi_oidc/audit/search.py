@@ -4,21 +4,21 @@ A late page costs as much as the first one, and new events do not shift pages: a
 """
 
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from django.db import connections
-from django.db.models import Count, F, Func, QuerySet, TextField, UUIDField, Value
+from django.db.models import Count, F, Func, Q, QuerySet, TextField, UUIDField, Value
 from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
 
 from .._internal.randomness import lowest_uuid7
 from ..errors import AuditUnavailable, KeyMissing
 from .actions import SHOWN_REFUSAL_ACTIONS
 from .events import Action
-from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditUnsealed
+from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditUnsealed, TextEnd, match_text_end
 from .router import AUDIT_ALIAS
 from .storage import UNLOADABLE_ROW_ERRORS, has_valid_row_mac, translate_database_errors
 
@@ -29,10 +29,11 @@ _LARGE_PAGE_SIZE = 1_000
 _MAX_CHECKED_EVENTS = 20
 _PARTS_PER_QUERY = 100
 """Subqueries per query: SQLite allows 500 terms in a compound SELECT."""
-_PARTIAL_INDEX_CONDITIONS = {"action": {}, "outcome": {"outcome__lt": "success"}}
-"""The conditions of these indexes. The other ones exclude the empty value."""
+_PARTIAL_INDEX_CONDITIONS: Mapping[str, dict[str, str]] = {"action": {}, "outcome": {"outcome__lt": "success"}}
+"""The conditions of these indexes. The other ones have the ends of texts, and exclude the empty one."""
 _IdRange = tuple[uuid.UUID, uuid.UUID]
-_QueryPart = tuple[QuerySet[AuditEvent], tuple[str, ...]]
+_Order = tuple[F | TextEnd, ...]
+_QueryPart = tuple[QuerySet[AuditEvent], _Order]
 """Rows, and the order of the index that finds them."""
 _Conditions = dict[str, tuple[str, ...]]
 """Columns, and the values of which they must have one."""
@@ -131,7 +132,7 @@ def list_events(
 
     Requires: not both before and after. Raises: AuditUnavailable, RowUnreadable.
     """
-    id_range = _find_id_range(filters, before, after)
+    id_range = find_id_range(filters, before, after)
     if id_range is None:
         return KeysetPage()
     return _fetch_event_page(_build_query_parts(filters, id_range), before, after, page_size)
@@ -152,7 +153,7 @@ def scan_events(
     which are views of the audit log by this actor, and successful revocations of tokens.
     Requires: not both before and after. Raises: AuditUnavailable, RowUnreadable.
     """
-    id_range, newest_first = _find_id_range(filters, before, after), after is None
+    id_range, newest_first = find_id_range(filters, before, after), after is None
     if id_range is None:
         return ScannedPage()
     routine = [] if viewer is None else [Action.AUDIT_VIEWED.value, viewer, Action.TOKEN_REVOKED.value]
@@ -191,7 +192,7 @@ def list_events_of_query(
 
     Requires: not both before and after. Raises: AuditUnavailable, RowUnreadable.
     """
-    id_range = _find_id_range(EventFilters(since=query.since), before, after)
+    id_range = find_id_range(EventFilters(since=query.since), before, after)
     if id_range is None:
         return KeysetPage()
     events = AuditEvent.objects.filter(action__in=query.actions, outcome="success")
@@ -222,7 +223,8 @@ def find_oldest_unarchived_time() -> datetime | None:
     """
     with _translate_row_errors():
         first = AuditLeaf.objects.filter(leaf_index=0).first()
-        if first is None or AuditEvent.objects.filter(id=first.event_id).exists():
+        is_complete = first is not None and AuditEvent.objects.filter(id=first.event_id).exists()
+        if is_complete or not AuditCheckpoint.objects.exists():
             return None
         oldest = AuditEvent.objects.order_by("id").first()
         return oldest.occurred_at if oldest else None
@@ -315,8 +317,8 @@ def find_last_verification() -> AuditEvent | None:
         raise AuditUnavailable from error
 
 
-def _find_id_range(filters: EventFilters, before: uuid.UUID | None, after: uuid.UUID | None) -> _IdRange | None:
-    """Return the first and last id to search; None if there can be none. An id begins with its time."""
+def find_id_range(filters: EventFilters, before: uuid.UUID | None, after: uuid.UUID | None) -> _IdRange | None:
+    """Return the first and last id that a page may have; None if there can be none. An id begins with its time."""
     _validate_single_bound(before, after)
     first = max(lowest_uuid7(filters.since).int if filters.since else 0, after.int + 1 if after is not None else 0)
     end = lowest_uuid7(filters.until).int if filters.until else 2**128
@@ -354,7 +356,7 @@ def _plan_query(filters: EventFilters, id_range: _IdRange) -> tuple[list[_QueryP
     leads = (name for name in ("subject", "actor", "action", "outcome") if name in values)
     lead = next((name for name in leads if (name, values[name]) != ("outcome", ("success",))), None)
     if lead is None:
-        return [(AuditEvent.objects.filter(id__range=id_range), ("id",))], values
+        return [(AuditEvent.objects.filter(id__range=id_range), (F("id"),))], values
     return [_filter_by_index(lead, value, id_range) for value in values.pop(lead)], values
 
 
@@ -363,7 +365,7 @@ def _build_search_parts(term: str, id_range: _IdRange) -> list[_QueryPart]:
         id_ = uuid.UUID(term)
     except ValueError:
         return [_filter_by_index("actor", term, id_range)]
-    by_id = AuditEvent.objects.filter(id=id_, id__range=id_range), ("id",)
+    by_id = AuditEvent.objects.filter(id=id_, id__range=id_range), (F("id"),)
     return [by_id, *(_filter_by_index(name, str(id_), id_range) for name in ("session", "subject", "actor"))]
 
 
@@ -372,23 +374,22 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 def _filter_by_index(name: str, value: str, id_range: _IdRange, rows: QuerySet[AuditEvent] | None = None) -> _QueryPart:
-    """Return the rows with the value in the id range, and the order of the index (name, id), which nothing else has.
+    """Return the rows with the value in the id range, and the order of the index that finds them, which no other has.
 
     For `name = value ORDER BY id` PostgreSQL may scan the primary key instead, expecting to find the value soon. A user
     with many old events would then cost a scan of everything since. So both bounds are row values. The condition of the
     partial index is repeated, because SQLite would not use the index otherwise.
     """
-    pair = _RowValue(F(name), F("id"))
-    first, last = (_RowValue(Value(value), Value(bound, output_field=UUIDField())) for bound in id_range)
-    bounds = GreaterThanOrEqual(pair, first), LessThanOrEqual(pair, last)
     rows = AuditEvent.objects.all() if rows is None else rows
-    return rows.filter(*bounds, **_PARTIAL_INDEX_CONDITIONS.get(name, {f"{name}__gt": ""})), (name, "id")
+    key, indexed, is_value = (F(name), value, Q()) if name in _PARTIAL_INDEX_CONDITIONS else match_text_end(name, value)
+    pair = _RowValue(key, F("id"))
+    first, last = (_RowValue(Value(indexed), Value(bound, output_field=UUIDField())) for bound in id_range)
+    rows = rows.filter(is_value, **_PARTIAL_INDEX_CONDITIONS.get(name, {f"{name}__gt": ""}))
+    return rows.filter(GreaterThanOrEqual(pair, first), LessThanOrEqual(pair, last)), (key, F("id"))
 
 
-def _limit_rows(
-    limit: int, rows: QuerySet[AuditEvent], order: tuple[str, ...], *, newest_first: bool
-) -> QuerySet[AuditEvent]:
-    return rows.order_by(*(f"{'-' if newest_first else ''}{name}" for name in order))[:limit]
+def _limit_rows(limit: int, rows: QuerySet[AuditEvent], order: _Order, *, newest_first: bool) -> QuerySet[AuditEvent]:
+    return rows.order_by(*(key.desc() if newest_first else key.asc() for key in order))[:limit]
 
 
 class _RowValue(Func):
@@ -491,7 +492,7 @@ def has_more_events_than(filters: EventFilters, max_count: int) -> bool:
 
     An event that matches two meanings of the search counts twice. Raises: AuditUnavailable.
     """
-    id_range = _find_id_range(filters, None, None)
+    id_range = find_id_range(filters, None, None)
     parts = _build_query_parts(filters, id_range) if id_range else []
     with _translate_row_errors():
         return sum(_limit_rows(max_count + 1, *part, newest_first=True).count() for part in parts) > max_count

@@ -9,7 +9,15 @@ from .._internal import clock
 from .._internal.periodic_task import periodic_task
 from ..errors import SealingRefused
 from . import configuration, outbox, partitions, spool, throttling, triggers
-from .log import cosigned_checkpoints, sequencer, signing_keys, tile_export, verification_schedule, witnesses
+from .log import (
+    cosigned_checkpoints,
+    sequencer,
+    signing_keys,
+    tile_export,
+    tile_store,
+    verification_schedule,
+    witnesses,
+)
 from .recorder import raise_audit_alert
 
 
@@ -58,7 +66,7 @@ def seal() -> None:
 @periodic_task("phi_oidc.export_tiles")
 def export_tiles() -> None:
     """Export new tiles of the log, if AUDIT['tiles'] is declared."""
-    if store := tile_export.find_tile_store():
+    if store := tile_store.find_tile_store():
         tile_export.export_tiles(store, keys=signing_keys.get_public_keys())
 
 

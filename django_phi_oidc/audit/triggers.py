@@ -6,13 +6,14 @@ a test compares both. A migration that changes a trigger changes this module.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from typing import Any, NamedTuple
 
 from django.db import connections, transaction
 
 from .._internal.overrides import override_global
 from .log.reader import trusted_transaction
-from .partitions import list_partitions
+from .partitions import list_partition_names
 from .router import AUDIT_ALIAS
 
 _UNIQUE_COLUMNS = {
@@ -27,7 +28,6 @@ _EVENT_TABLE, _QUEUE_TABLE = f"{_PREFIX}auditevent", f"{_PREFIX}auditunsealed"
 _TABLES = (*(f"{_PREFIX}{table}" for table in _UNIQUE_COLUMNS), _QUEUE_TABLE)
 _NAMES = {table: f"phi_oidc_{table}_refuse" for table in _UNIQUE_COLUMNS} | {"auditevent": "phi_oidc_audit_refuse"}
 _QUEUE_TRIGGER, _REFUSE_FUNCTION = "phi_oidc_audit_queue", "phi_oidc_audit_refuse"
-_TRUNCATE_TRIGGER = f"{_NAMES['auditevent']}_truncate"
 _REFUSE_BODY = """
 BEGIN
     RAISE EXCEPTION 'audit events are never changed or deleted: % refused', TG_OP
@@ -105,15 +105,16 @@ def _create_statements(vendor: str, *, schema: str = "") -> Iterator[str]:
     yield f"CREATE TRIGGER {_QUEUE_TRIGGER} AFTER INSERT ON {_EVENT_TABLE} BEGIN {insertion}; END"
 
 
-def _create_partition_statements(partition: str) -> Iterator[str]:
-    """Yield the statements for a partition after those for the table, which also create its triggers for rows."""
-    yield f"DROP TRIGGER IF EXISTS {_TRUNCATE_TRIGGER} ON {partition}"
+def _create_partition_statements(table: str, partition: str) -> Iterator[str]:
+    """Yield the statements for a partition after those for its table, which also create its triggers for rows."""
+    truncate = f"{_NAMES[table.removeprefix(_PREFIX)]}_truncate"
+    yield f"DROP TRIGGER IF EXISTS {truncate} ON {partition}"
     yield (
-        f"CREATE TRIGGER {_TRUNCATE_TRIGGER} BEFORE TRUNCATE ON {partition} "
+        f"CREATE TRIGGER {truncate} BEFORE TRUNCATE ON {partition} "
         f"FOR EACH STATEMENT EXECUTE FUNCTION {_REFUSE_FUNCTION}()"
     )
-    for table, name in _list_names("postgresql"):
-        if table == _EVENT_TABLE:
+    for other, name in _list_names("postgresql"):
+        if other == table:
             yield f"ALTER TABLE {partition} ENABLE ALWAYS TRIGGER {name}"
 
 
@@ -174,8 +175,7 @@ def repair() -> None:
         if connection.vendor == "postgresql":
             # Functions are created in the first schema of the path.
             cursor.execute("SELECT set_config('search_path', %s, true)", [schema])
-            partitions = [partition.name for partition in list_partitions()]
-            cursor.execute(_TABLE_SQL, [[*_TABLES, *partitions]])
+            cursor.execute(_TABLE_SQL, [[*_TABLES, *chain.from_iterable(list_partition_names().values())]])
             for table, _, persistence, has_row_security, _ in cursor.fetchall():
                 if persistence != "p":
                     cursor.execute(f"ALTER TABLE {table} SET LOGGED")
@@ -183,8 +183,8 @@ def repair() -> None:
                     cursor.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
         for statement in (*_drop_statements(connection.vendor), *_create_statements(connection.vendor, schema=schema)):
             cursor.execute(statement)
-        for partition in list_partitions():
-            for statement in _create_partition_statements(partition.name):
+        for table, partitions in list_partition_names().items():
+            for statement in chain.from_iterable(_create_partition_statements(table, name) for name in partitions):
                 cursor.execute(statement)
 
 
@@ -223,10 +223,10 @@ def _list_altered_settings() -> Iterator[str]:
 
 def _list_altered_tables() -> Iterator[str]:
     with connections[AUDIT_ALIAS].cursor() as cursor:
-        partitions = [partition.name for partition in list_partitions()]
-        cursor.execute(_TABLE_SQL, [[*_TABLES, *partitions]])
+        partitions = list_partition_names()
+        cursor.execute(_TABLE_SQL, [[*_TABLES, *chain.from_iterable(partitions.values())]])
         for table, kind, persistence, has_row_security, rules in cursor.fetchall():
-            if kind != ("p" if partitions and table == _EVENT_TABLE else "r"):
+            if kind != ("p" if partitions.get(table) else "r"):
                 yield f"{table} is not a table"
             if persistence != "p":
                 yield f"{table} is UNLOGGED: a crash of the server empties it"
@@ -237,10 +237,10 @@ def _list_altered_tables() -> Iterator[str]:
 
 
 def _list_altered_triggers_postgresql() -> Iterator[str]:
-    partitions = [partition.name for partition in list_partitions()]
+    partitions = list_partition_names()
     expected = dict(_get_expected_triggers(_find_schema(), partitions))
     with connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute(_CATALOGUE_SQL, [[*_TABLES, *partitions]])
+        cursor.execute(_CATALOGUE_SQL, [[*_TABLES, *chain.from_iterable(partitions.values())]])
         found = {
             (table, name): _Trigger(type_, _normalize(body), is_definer, enabled, is_plain)
             for table, name, enabled, type_, is_plain, body, is_definer in cursor.fetchall()
@@ -259,15 +259,17 @@ def _list_altered_triggers_postgresql() -> Iterator[str]:
         yield f"{table} has the trigger {name}, which can drop or change rows"
 
 
-def _get_expected_triggers(schema: str, partitions: Sequence[str]) -> Iterator[tuple[tuple[str, str], _Trigger]]:
-    """partitions: tables that have the triggers of the events, too."""
+def _get_expected_triggers(
+    schema: str, partitions: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[tuple[str, str], _Trigger]]:
+    """partitions: names by table; each has the triggers of its table."""
     queue = _Trigger(_ROW | _INSERT, _normalize(_QUEUE_BODY.format(schema=schema)), True)
-    places = [(f"{_PREFIX}{table}", name) for table, name in _NAMES.items()]
-    places += [(partition, _NAMES["auditevent"]) for partition in partitions]
+    tables = {f"{_PREFIX}{table}": name for table, name in _NAMES.items()}
+    places = [(place, name) for table, name in tables.items() for place in (table, *partitions.get(table, ()))]
     for table, name in places:
         for operation, (_, type_) in _REFUSED_POSTGRESQL.items():
             yield (table, f"{name}_{operation}"), _Trigger(type_, _normalize(_REFUSE_BODY), False)
-    for table in (_EVENT_TABLE, *partitions):
+    for table in (_EVENT_TABLE, *partitions[_EVENT_TABLE]):
         yield (table, _QUEUE_TRIGGER), queue
 
 

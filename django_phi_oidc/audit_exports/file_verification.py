@@ -17,8 +17,8 @@ from django.utils.translation import gettext as _
 
 from .._internal.batches import split_into_batches
 from ..audit.events import AuthenticatedEvent, Event, canonical_bytes, parse_event
-from ..audit.log.reader import as_bytes, create_mac_calculator, read_checkpoints
-from ..audit.log.tree_storage import LEVEL_STEP, LogDamaged, read_node
+from ..audit.log.reader import create_mac_calculator, read_checkpoints
+from ..audit.log.tree_storage import LEVEL_STEP, LogDamaged, find_leaf_hashes, read_node
 from ..audit.models import AuditLeaf
 from ..audit.router import AUDIT_ALIAS
 from ..audit.search import EventFilters, iterate_events
@@ -241,9 +241,7 @@ def create_cached_node_reader() -> Callable[[int, int], bytes]:
 
     @lru_cache(maxsize=_CACHED_BLOCKS)
     def read_block(block: int) -> dict[int, bytes]:
-        start = block * _BLOCK_LEAVES
-        rows = AuditLeaf.objects.using(AUDIT_ALIAS).filter(leaf_index__gte=start, leaf_index__lt=start + _BLOCK_LEAVES)
-        return {index: as_bytes(value) for index, value in rows.values_list("leaf_index", "leaf_hash")}
+        return find_leaf_hashes(block * _BLOCK_LEAVES, (block + 1) * _BLOCK_LEAVES)
 
     @lru_cache(maxsize=_CACHED_NODES)
     def read(level: int, index: int) -> bytes:

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.checks import Tags
 
 from .. import conf
-from ..config.apis import list_api_faults
+from ..config.apis import APIDeclaration, ClientTokensDeclaration, list_api_faults
 from ._messages import Messages, error, in_settings, register_check, warning
 
 
@@ -16,15 +16,20 @@ def check_apis(**kwargs: Any) -> Messages:
     apis = conf.apis()
     client_ids = {name: provider.client_id for name, provider in conf.providers().items()}
     yield from (error(26, f"PHI_OIDC: {fault}") for fault in list_api_faults(apis, client_ids=client_ids))
-    for name, api in apis.items():
-        if not api.allow_client_cert_header:
-            continue
-        line = in_settings(f'del PHI_OIDC["API"]["{name}"]["allow_client_cert_header"]')
+    declared: dict[str, APIDeclaration | ClientTokensDeclaration] = {
+        f'API["{name}"]': api for name, api in apis.items()
+    }
+    for name, scim in conf.scim().items():
+        if scim.access_tokens is not None:
+            declared[f'PROVIDERS["{name}"]["scim"]["access_tokens"]'] = scim.access_tokens
+    for path in [path for path, api in declared.items() if api.allow_client_cert_header]:
+        option, rest = path.split("[", 1)
+        line = in_settings(f'del PHI_OIDC["{option}"][{rest}["allow_client_cert_header"]')
         if not conf.trusted_proxies():
-            text = f"API[{name!r}]['allow_client_cert_header']: TRUSTED_PROXIES is empty, so the header is never read."
+            text = f"{path}['allow_client_cert_header']: TRUSTED_PROXIES is empty, so the header is never read."
             yield error(107, f"PHI_OIDC: {text}", line)
         else:
-            text = f"API[{name!r}]: the proxy must remove Client-Cert from requests, or clients can forge certificates."
+            text = f"{path}: the proxy must remove Client-Cert from requests, or clients can forge certificates."
             yield warning(107, f"PHI_OIDC: {text}", line)
     if apis and settings.DATABASES["default"].get("ATOMIC_REQUESTS"):
         message = "PHI_OIDC['API']: with ATOMIC_REQUESTS, a transaction is open during requests to the provider, and"

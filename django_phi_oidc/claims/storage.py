@@ -9,8 +9,6 @@ from typing import Any
 from django.db import router
 
 from .._internal.sql import insert
-from ..audit.events import Action, Origin
-from ..audit.outbox import enqueue
 from ..config.claims import ClaimDeclaration
 from ..crypto.retention_keys import KeyCache
 from ..subjects.models import PairwiseSubject
@@ -28,8 +26,6 @@ def store_claims(
     declared_claims: Mapping[str, ClaimDeclaration],
     subject: PairwiseSubject,
     session_id: uuid.UUID,
-    origin: Origin,
-    provider: str,
     now: datetime,
 ) -> tuple[str, ...]:
     """Store the declared claims in the caller's transaction, with one INSERT; return their names, sorted.
@@ -37,7 +33,8 @@ def store_claims(
     A claim of the session gets its own row. Others replace those of an earlier sign-in, which a legal hold preserves
     in addition; a held claim that cannot be decrypted is not replaced, and the new one is not stored. Claims that are
     not declared, or have no retention, are not stored. Purpose and end follow the current declaration.
-    Requires: the caller has locked the subject's row. Raises: KeyMissing.
+    Requires: the caller has locked the subject's row, and names the stored claims in an event of the same transaction.
+    Raises: KeyMissing.
     """
     names = tuple(sorted(name for name in claims if _is_storable(declared_claims.get(name))))
     hold = find_current_hold(subject, now=now) if names else None
@@ -55,8 +52,6 @@ def store_claims(
     # Without bulk_create, which would take a tenth of the time of a sign-in.
     using = router.db_for_write(StoredClaim)
     insert(rows, using=using, unique=_UNIQUE_COLUMNS, replaced=_REPLACED_COLUMNS)
-    detail = {"claims": list(names)}
-    enqueue(Action.CLAIM_STORED, origin=origin, now=now, subject=str(subject.uuid), provider=provider, detail=detail)
     return names
 
 

@@ -36,7 +36,6 @@ from .claims import ClaimDeclaration, parse_claim
 from .emergency import EmergencyDeclaration
 from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules
-from .scim import SCIMDeclaration, parse_scim
 from .sinks import SinkDeclaration, parse_sink
 from .witnesses import WitnessDeclaration, parse_witness
 
@@ -144,6 +143,9 @@ class AuditDeclaration:
     """`pathlib.Path` of a folder, or the name of one of Django's `STORAGES`, to which
     [hashes and checkpoint](../how-to/tiles.md) are exported, so that anybody can verify the log. Default: none: nothing
     is exported."""
+    archives: Annotated[Path, parse_absolute_path] | None = None
+    """Absolute path of a folder with [archives](../how-to/archive-the-audit-log.md), which the portal can read: the
+    admin shows an event of theirs that is no longer in the database. Default: none: it only names the archive."""
     exports: Annotated[Path, parse_absolute_path] | None = None
     """Absolute path of a folder, mode 0700, that the portal and its workers share:
     [exports of many events](../how-to/read-the-audit-log.md#export-events) are stored there, for a day at most.
@@ -184,8 +186,6 @@ class Options:
     `is_superuser`. Default: none: groups are not changed."""
     API: Annotated[Mapping[str, APIDeclaration], mapping_of(parse_api)] = field(default_factory=dict)
     """Provider → [access tokens](#an-api) that the portal's own APIs accept. Default: none: no token is accepted."""
-    SCIM: Annotated[Mapping[str, SCIMDeclaration], mapping_of(parse_scim)] = field(default_factory=dict)
-    """Provider → [provisioning](#scim) by [SCIM 2.0](../how-to/joiners-movers-leavers.md). Default: none: off."""
     KEYS: KeysDeclaration = KeysDeclaration()
     """[Keys](#keys) by purpose. Default: required."""
     AUDIT: AuditDeclaration = AuditDeclaration()
@@ -208,9 +208,6 @@ class Options:
     """A logout makes the browser delete every cookie of the registered domain, also of other applications."""
     KEEP_OFFLINE: bool = False
     """A back-channel logout does not revoke refresh tokens of `offline_access`."""
-    THIRD_PARTY_LOGIN: Annotated[tuple[str, ...], partial(parse_strings, items="names of providers")] = ()
-    """List of providers: another site, such as the start page of a hospital, may start a sign-in with them at
-    [`oidc/initiate/`](../how-to/third-party-login.md)."""
     BREAK_GLASS_ACCOUNTS: Annotated[tuple[str, ...], _parse_user_names] = ()
     """List of the user names of [local accounts](../how-to/local-accounts.md), which may sign in with a password while
     the provider is unavailable. One for each person."""

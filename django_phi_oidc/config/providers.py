@@ -36,6 +36,7 @@ from .federation import FederationDeclaration, is_entity_identifier
 from .metadata_overrides import MetadataOverrides, parse_metadata_overrides
 from .request_parameters import REQUEST_OBJECT_CLAIMS, parse_authorization_parameters, parse_end_session_parameters
 from .resource_scopes import ScopeDeclaration, parse_scopes
+from .scim import SCIMDeclaration
 from .shared_signals import SignalsDeclaration
 from .signature_algorithms import DEFAULT_SIGNING_ALGS, SIGNATURE_ALGORITHMS, find_key_type
 from .verified_email import MAX_EMAIL_LINKING, EmailLinking
@@ -297,6 +298,12 @@ class ProviderDeclaration:
     signals: SignalsDeclaration | None = None
     """[Security events](../how-to/shared-signals.md) that the provider sends, such as "session revoked" and "account
     disabled", a dictionary: [its options](#signals). Default: none are received."""
+    scim: SCIMDeclaration | None = None
+    """[Accounts that the identity system manages](../how-to/joiners-movers-leavers.md) by SCIM 2.0, a dictionary:
+    [its options](#scim). Default: off."""
+    third_party_login: bool = False
+    """Another site, such as the start page of a hospital, may start a sign-in with this provider at
+    [`oidc/initiate/`](../how-to/third-party-login.md)."""
 
     @property
     def accepted_acr_values(self) -> tuple[str, ...]:
@@ -383,6 +390,11 @@ def _list_provider_faults(provider: ProviderDeclaration) -> Iterator[str]:
         yield from _list_fapi2_faults(provider)
     if provider.federation is not None:
         yield from _list_federation_faults(provider, provider.federation)
+    if provider.scim is not None and provider.scim.subject == "invitation" and provider.provisioning != "invitation":
+        yield "['scim']['subject'] invitation requires provisioning: invitation."
+    tokens = provider.scim.access_tokens if provider.scim else None
+    if tokens is not None and tokens.audience == provider.client_id:
+        yield "['scim']['access_tokens']['audience'] is the client_id, which is the audience of ID Tokens."
 
 
 def _list_authentication_faults(provider: ProviderDeclaration) -> Iterator[str]:

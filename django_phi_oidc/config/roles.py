@@ -101,7 +101,7 @@ def list_role_rule_faults(
         claim, subject = claims.get(rule.claim), f"ROLES[{provider!r}]: the claim {rule.claim!r}"
         if rule.claim == SCIM_GROUPS_CLAIM:
             if provider not in scim_providers or rule.path:
-                yield f"{subject} needs the provider in SCIM, and no path."
+                yield f"{subject} needs the option scim of the provider, and no path."
         elif rule.claim in protocol_claims:
             yield f"{subject} is about the token and can't give a role."
         elif claim is None:

@@ -1,11 +1,10 @@
-"""The setting `SCIM`: the providers whose clients may provision accounts of this portal. No Django."""
+"""The option `scim` of a provider: its identity system manages accounts of this portal. No Django."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from ._parsing import parse_declaration
-from .providers import ProviderDeclaration
+from .apis import ClientTokensDeclaration
 from .roles import SCIM_GROUPS_CLAIM, RoleRule, get_managed_roles
 
 SUBJECT_SCHEMA = "urn:ietf:params:scim:schemas:extension:phi_oidc:2.0:User"
@@ -14,30 +13,16 @@ SUBJECT_SCHEMA = "urn:ietf:params:scim:schemas:extension:phi_oidc:2.0:User"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SCIMDeclaration:
-    """How the persons that SCIM clients of a provider send are recognised at their sign-in."""
+    """How SCIM clients of the provider authenticate, and how their persons are recognised at the sign-in."""
 
-    provider: str
     subject: Literal["extension", "invitation"]
     """`extension`: clients send the pairwise `sub` of each person in
     [an extension](../how-to/joiners-movers-leavers.md#who-the-person-is); `invitation`: each person enters an
     [activation code](../how-to/activation-codes.md) at the first sign-in, and `provisioning` of the provider is
     `invitation`."""
-
-
-def parse_scim(provider: str, raw: Any) -> SCIMDeclaration:
-    """Return the declaration of a provider. Raises: DeclarationInvalid with all mistakes."""
-    return parse_declaration(SCIMDeclaration, f"SCIM[{provider!r}]", raw, provider=provider)
-
-
-def list_scim_faults(
-    declared: Mapping[str, SCIMDeclaration], *, providers: Mapping[str, ProviderDeclaration]
-) -> Iterator[str]:
-    """Yield what makes a declaration useless."""
-    for name, scim in declared.items():
-        if name not in providers:
-            yield f"SCIM[{name!r}]: there is no such provider."
-        elif scim.subject == "invitation" and providers[name].provisioning != "invitation":
-            yield f"SCIM[{name!r}]['subject'] is 'invitation', but the provider accepts no activation codes."
+    access_tokens: ClientTokensDeclaration | None = None
+    """[Access tokens of the provider](../how-to/joiners-movers-leavers.md#access-tokens-of-the-provider) that are
+    accepted in place of a client's token, a dictionary: [its options](#access_tokens). Default: none."""
 
 
 def list_mixed_roles(rules: Mapping[str, Sequence[RoleRule]], declared: Collection[str]) -> Iterator[tuple[str, str]]:

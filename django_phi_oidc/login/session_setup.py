@@ -24,8 +24,9 @@ from .._internal import clock, randomness
 from .._internal.sql import insert
 from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
+from ..access.sign_in_demands import adopt_demands
 from ..audit.events import Action, AuthenticatedEvent, NewEvent, Origin
-from ..audit.outbox import defer_delivery, enqueue_many, record_with_deferred
+from ..audit.outbox import deliver_permit, enqueue_permit
 from ..audit.request_context import (
     ASSURANCE_KEY,
     SESSION_KEY,
@@ -49,11 +50,11 @@ from ..sessions.kept_id_token import reduce_id_token
 from ..sessions.lifecycle import end_session, start_session
 from ..sessions.models import EndReason, PendingRevocation, TokenToRevoke
 from ..sessions.parallel_limit import end_surplus_sessions
-from ..sessions.recent_logouts import was_logged_out
+from ..sessions.recent_logouts import find_end_reason
 from ..sessions.sign_in_places import create_sign_in_place
 from ..sessions.tasks import retry_on_lost_connection, revoke_after_commit
 from ..subjects.devices import register_device
-from ..subjects.linking import mark_seen
+from ..subjects.linking import list_subject_digests, mark_seen
 from ..subjects.models import NoticeKind, PairwiseSubject
 from ..subjects.notices import LONG_ABSENCE, find_notice_address, write_notice
 from .code_exchange import TokenExchangeResult
@@ -71,10 +72,11 @@ def establish_session(
     committed_events: list[AuthenticatedEvent],
     requested_at: datetime,
 ) -> None:
-    """Create both sessions in one transaction and commit the event that permits them, or end them again.
+    """Create both sessions and their event in one transaction and move the event to the audit log, or end them again.
 
     The previous Django session is replaced only when all of this succeeded. On any failure, it and its user stay.
-    committed_events: events of this sign-in that wait in the outbox; emptied once the audit log has them.
+    committed_events: events of this sign-in that wait in the outbox; emptied once the audit log has them. Otherwise the
+    caller moves them.
     requested_at: the time of the authorization request. If a logout token has named the session since, it is refused.
     issued_tokens: emptied once committed rows contain the tokens: those of a session that was ended again, or the
     revocations for a provider whose tokens are discarded. These revocations are tried last.
@@ -83,7 +85,7 @@ def establish_session(
         request=request, user=user, result=result, provider=provider, now=clock.now(), session_id=session_id
     )
     with _replace_django_session(request) as previous_session:
-        with defer_delivery() as change_events, transaction.atomic():
+        with transaction.atomic():
             last_seen_at = new.subject.last_seen_at
             try:
                 mark_seen(new.subject, now=new.now)
@@ -92,17 +94,19 @@ def establish_session(
             # Before the new session exists, because a role change may end the person's other sessions. And before the
             # account's row is written: the check for the last administrator locks several account rows in order.
             new.sync_roles()
+            new.adopt_demands()
             new.log_in()
             new.write_notices(last_seen_at=last_seen_at)
             origin = Actor.from_request(request).origin
-            stored_claims = new.create_oidc_session(origin)
+            permit = enqueue_permit(new.create_oidc_session(origin))
             discarded = new.queue_discarded_tokens(issued_tokens)
+        committed_events += permit
         if discarded:
             issued_tokens.clear()
         try:
             # After the commit of the session, see `recent_logouts`.
             refuse_if_logged_out(result, issuer=provider.issuer, requested_at=requested_at)
-            record_with_deferred([*committed_events, *change_events], new.build_events(stored_claims, origin))
+            deliver_permit(committed_events)
             committed_events.clear()
             if previous_id := find_oidc_session_id(previous_session):
                 _end_oidc_session(previous_id, EndReason.REPLACED, origin=origin, now=new.now)
@@ -112,8 +116,7 @@ def establish_session(
                 previous_session.delete()
             end_surplus_sessions(user.pk, origin=origin)
         except BaseException as error:
-            is_logout = isinstance(error, AccountError)
-            reason = EndReason.BACKCHANNEL_LOGOUT if is_logout else EndReason.AUDIT_UNAVAILABLE
+            reason = error.session_end if isinstance(error, SignInEnded) else EndReason.AUDIT_UNAVAILABLE
             # If this fails too, issued_tokens still contains the tokens, and they are revoked without a row.
             _end_oidc_session(new.session_id, reason, origin=origin, now=clock.now())
             issued_tokens.clear()
@@ -122,12 +125,20 @@ def establish_session(
             revoke_after_commit(discarded)
 
 
+class SignInEnded(AccountError):
+    """The sign-in was ended while it was in progress. session_end: of its session."""
+
+    def __init__(self, session_end: EndReason) -> None:
+        super().__init__(Code.LOGGED_OUT)
+        self.session_end = session_end
+
+
 @sensitive_variables()
 def refuse_if_logged_out(result: TokenExchangeResult, *, issuer: str, requested_at: datetime) -> None:
-    """Raises: AccountError (`logged_out`) if the provider has ended this sign-in since it was requested."""
+    """Raises: SignInEnded (`logged_out`): a logout, an event or a deactivation came since the sign-in was requested."""
     sub, keys = result.id_token_claims["sub"], keyring.get_keys("subject")
-    if was_logged_out(issuer=issuer, sid=result.sid, sub=sub, keys=keys, since=requested_at):
-        raise AccountError(Code.LOGGED_OUT)
+    if reason := find_end_reason(issuer=issuer, sid=result.sid, sub=sub, keys=keys, since=requested_at):
+        raise SignInEnded(reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +167,12 @@ class _NewSession:
                 origin=origin._replace(actor=str(self.user.pk), session=str(self.session_id)),
                 now=self.now,
             )
+
+    @sensitive_variables("sub")
+    def adopt_demands(self) -> None:
+        if self.provider.signals:
+            sub, keys = self.result.id_token_claims["sub"], keyring.get_keys("subject")
+            adopt_demands(self.subject.uuid, list_subject_digests(self.provider.issuer, sub, keys))
 
     def log_in(self) -> None:
         """Log the user in with a Django session that is saved when this returns.
@@ -197,8 +214,8 @@ class _NewSession:
             kind = NoticeKind.NEW_DEVICE if is_new else NoticeKind.LONG_ABSENCE
             write_notice(self.user, kind, provider=self.provider.name, now=self.now)
 
-    def create_oidc_session(self, origin: Origin) -> Sequence[str]:
-        """Insert the OIDC session and its claims, and return the names of the stored claims."""
+    def create_oidc_session(self, origin: Origin) -> list[NewEvent]:
+        """Insert the OIDC session and its claims, and return the events of the sign-in, which permit it."""
         provider, policy = self.provider.name, self.provider.id_token_hint
         id_token = reduce_id_token(self.result.tokens.id_token, self.result.id_token_claims, policy=policy)
         start_session(
@@ -220,20 +237,21 @@ class _NewSession:
                 user_agent=self.request.headers.get("User-Agent", ""), client_ip=origin.client_ip
             ),
         )
-        subject = str(self.subject.uuid)
-        fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
-        copied = build_account_claim_events(self.user.claims_in_account, **fields)
-        enqueue_many([*id_token.build_events(**fields), *copied])
-        record_overfetched(self.result.undeclared_claims, NewEvent(action=Action.CLAIM_OVERFETCHED, **fields))
-        return store_claims(
+        stored_claims = store_claims(
             self.result.claims,
             declared_claims=conf.claims(),
             subject=self.subject,
             session_id=self.session_id,
-            origin=origin,
-            provider=provider,
             now=self.now,
         )
+        subject = str(self.subject.uuid)
+        fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
+        record_overfetched(self.result.undeclared_claims, NewEvent(action=Action.CLAIM_OVERFETCHED, **fields))
+        events = [*id_token.build_events(**fields), *build_account_claim_events(self.user.claims_in_account, **fields)]
+        if self.result.tokens.lifetime_alert:
+            events.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": "access_token_lifetime"}, **fields))
+        detail = {**self.result.assurance_detail, "claims": stored_claims}
+        return [NewEvent(action=Action.LOGIN_SUCCEEDED, detail=detail, **fields), *events]
 
     @sensitive_variables()
     def queue_discarded_tokens(self, issued_tokens: Sequence[ReceivedToken]) -> Sequence[uuid.UUID]:
@@ -245,16 +263,6 @@ class _NewSession:
         expires_at = None if lifetime is None else self.now + lifetime
         tokens = [TokenToRevoke(token=token, access_token_expires_at=expires_at, **fields) for token in issued_tokens]
         return PendingRevocation.objects.queue(tokens, now=self.now)
-
-    def build_events(self, stored_claims: Sequence[str], origin: Origin) -> list[NewEvent]:
-        """Return the event that permits the sign-in, and further events about it."""
-        login_detail = {**self.result.assurance_detail, "claims": list(stored_claims)}
-        details: dict[Action, Any] = {Action.LOGIN_SUCCEEDED: login_detail}
-        if self.result.tokens.lifetime_alert:
-            details[Action.ALERT_RAISED] = {"rule": "access_token_lifetime"}
-        subject, provider = str(self.subject.uuid), self.provider.name
-        fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
-        return [NewEvent(action=action, detail=detail, **fields) for action, detail in details.items()]
 
 
 def _insert_session(session: SessionBase) -> None:

@@ -44,7 +44,7 @@ from .failures import (
     report_internal_error,
 )
 from .provider_selection import needs_provider_selection
-from .session_setup import refuse_if_logged_out
+from .session_setup import SignInEnded, refuse_if_logged_out
 from .state_cookie import AuthorizationState, create_authorization_state, renew_authorization_state
 
 MAX_STEP_UP_ATTEMPTS = 2
@@ -199,7 +199,7 @@ def _renew_current_session(
         refuse_if_logged_out(result, issuer=declaration.issuer, requested_at=pending.started_at)
     except BaseException as error:
         # Also if that is unknown: a logout token that came before the commit has not found the session.
-        reason = EndReason.BACKCHANNEL_LOGOUT if isinstance(error, AccountError) else EndReason.AUDIT_UNAVAILABLE
+        reason = error.session_end if isinstance(error, SignInEnded) else EndReason.AUDIT_UNAVAILABLE
         end_session_and_revoke(session.pk, reason, origin=actor.origin, now=clock.now())
         raise
     request.session[ASSURANCE_KEY] = build_assurance_entry(acr=result.acr, auth_time=result.auth_time)

@@ -17,7 +17,7 @@ from .provider_selection import build_sign_in_url, parse_local_url
 
 @method_decorator([public_view, csrf_exempt, xframe_options_deny, sensitive_variables()], name="dispatch")
 class InitiateLoginView(View):
-    """Redirects to the sign-in with the provider that `iss` names, if THIRD_PARTY_LOGIN has it.
+    """Redirects to the sign-in with the provider that `iss` names, if it has `third_party_login`.
 
     Nothing of the request is trusted or stored: `iss` must equal a declared issuer, `target_link_uri` is checked as
     `next` is, and `login_hint` is neither read nor forwarded, because it may be about a person. The sign-in that
@@ -49,8 +49,7 @@ def _find_provider(issuers: list[str]) -> str:
     """Return the name of the provider. Raises: CallbackError."""
     if len(issuers) != 1:
         raise CallbackError(Code.PARAMETER_REPEATED if issuers else Code.ISS_MISSING)
-    allowed = conf.third_party_login()
     for name, declaration in conf.providers().items():
-        if name in allowed and declaration.issuer == issuers[0]:
+        if declaration.third_party_login and declaration.issuer == issuers[0]:
             return name
     raise CallbackError(Code.ISS_MISMATCH)

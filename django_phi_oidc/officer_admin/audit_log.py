@@ -1,8 +1,8 @@
 """Read-only admin pages of the audit log. Each view is an event that is committed before the response."""
 
 import uuid
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -16,11 +16,14 @@ from django.utils.translation import gettext_lazy as _
 from .. import conf
 from .._internal import clock
 from .._internal.admin_theme import ThemedModelAdmin
+from .._internal.randomness import get_id_time
 from ..audit import search
 from ..audit.admin_base import TrailAdminMixin, record_request_event, require_view_permission
 from ..audit.events import Action, NewEvent, parse_detail
 from ..audit.filters import SHOW_ROUTINE, CheckpointCursorForm, EventCursorForm, EventFiltersForm, PageCursorForm
+from ..audit.log import archive_files
 from ..audit.log.cosigned_checkpoints import build_cosigned_note, list_cosignatures
+from ..audit.log.models import ArchiveFile
 from ..audit.log.proofs import create_inclusion_proof
 from ..audit.models import AuditCheckpoint, AuditEvent
 from ..audit.operators import OPERATOR_PREFIX
@@ -83,6 +86,7 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
         except RowUnreadable:
             faults.append(UNREADABLE_MESSAGE)
         rows = scanned.page.rows
+        archives, searched_event_url = _find_archives(filters, scanned.page, cursor) if is_valid else ([], "")
         people = find_people_of_events(
             rows, actors=[filters.actor, filters.person.partition(",")[0]], subjects=filters.list_subjects()
         )
@@ -102,8 +106,10 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
             file_url=f"{reverse(_FILE_URL_NAME)}?{urlencode(parameters)}",
             may_export=request.user.has_perm(f"{_APP_LABEL}.export_auditevent"),
             rows=build_event_table(rows, people),
+            archives=archives,
+            searched_event_url=searched_event_url,
             hidden_count=scanned.hidden_count,
-            scan_end=_get_id_time(scanned.end) if scanned.end else None,
+            scan_end=get_id_time(scanned.end) if scanned.end else None,
             scan_limit=search.MAX_SCANNED_EVENTS,
             routine=_build_routine_link(parameters),
             verified=verified,
@@ -133,12 +139,18 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
     def event_view(self, request: HttpRequest, event_id: uuid.UUID) -> HttpResponseBase:
         """Show an event in words, with all its fields, and its position in the log."""
         event, place, faults = None, search.LogPosition(leaf_index=None, tree_size=None), []
+        archives: Sequence[ArchiveFile] = ()
+        archived: archive_files.ArchivedEvent | None = None
         try:
             event, place = search.find_event(event_id), search.get_log_position(event_id)
         except RowUnreadable:
             faults.append(UNREADABLE_MESSAGE)
         if event is None and not faults:
-            raise Http404
+            archives = archive_files.list_archive_files(event_id, event_id)
+            if not archives:
+                raise Http404
+            if archived := archive_files.read_archived_event(event_id, archives):
+                event = archived.event
         self._record_view(request, "event", event_id, event)
         return self.render_page(
             request,
@@ -148,6 +160,9 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
                 "event": event,
                 "place": place,
                 "faults": faults,
+                "archives": [archived.file] if archived else archives,
+                "archived": archived,
+                "searched_id": event_id,
                 "has_checkpoints": request.user.has_perm(f"{_APP_LABEL}.view_auditcheckpoint"),
                 **(build_event_context(event) if event else {}),
             },
@@ -248,6 +263,24 @@ def _build_cosignature_context(note: str) -> dict[str, Any]:
         return {"note": note, "cosignatures": {}}
 
 
+def _find_archives(
+    filters: EventFilters, page: search.KeysetPage[AuditEvent, uuid.UUID], cursor: EventCursorForm
+) -> tuple[list[ArchiveFile], str]:
+    """Return the archives with older events that the filters may match, if this is the last page.
+
+    With the URL of the page of an event that was searched, if it may be in one of them.
+    """
+    before, after = cursor.cleaned_data["before"], cursor.cleaned_data["after"]
+    id_range = search.find_id_range(filters, before, after)
+    if id_range is None or after is not None or page.older_key is not None:
+        return [], ""
+    with suppress(ValueError):
+        searched = uuid.UUID(filters.search)
+        if not page.rows and (files := archive_files.list_archive_files(searched, searched)):
+            return files, reverse(f"admin:{_APP_LABEL}_auditevent_change", args=[searched])
+    return archive_files.list_archive_files(*id_range), ""
+
+
 def _build_person_links(matches: AccountMatches, parameters: Mapping[str, str]) -> list[AdminLink]:
     """Return a link for each account to the events by and about it, with the other filters."""
     rest = {key: value for key, value in parameters.items() if key != "search"}
@@ -277,11 +310,6 @@ def _record_list_view(request: HttpRequest, filters: EventFilters, rows: tuple[A
     detail = {"page": "events", "filters": list(filters.list_used_names())}
     origin, now = Actor.from_request(request).origin, clock.now()
     record_many([NewEvent(Action.AUDIT_VIEWED, origin, now, subject=subject, detail=detail) for subject in subjects])
-
-
-def _get_id_time(id_: uuid.UUID) -> datetime:
-    """Return the time of an event's id, in milliseconds."""
-    return datetime.fromtimestamp((id_.int >> 80) / 1000, UTC)
 
 
 def _build_page_links(

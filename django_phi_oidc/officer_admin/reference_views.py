@@ -5,7 +5,7 @@ It shows when and why the refusal happened and what to do, never the person that
 
 import re
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django import forms
@@ -18,10 +18,14 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .._internal import clock
+from .._internal.randomness import get_id_time
 from ..audit import search
+from ..audit.actions import SHOWN_REFUSAL_ACTIONS
 from ..audit.admin_base import record_access_denied, record_request_event, render_trail_unavailable
 from ..audit.descriptions.event_sentences import describe_event
 from ..audit.events import Action
+from ..audit.log import archive_files
+from ..audit.log.models import ArchiveFile
 from ..audit.models import AuditEvent
 from ..audit.refusals import RecordedRefusal
 from ..audit.search import RowUnreadable
@@ -155,6 +159,10 @@ def _look_up(request: HttpRequest, reference: Reference) -> dict[str, Any]:
     except RowUnreadable:
         fault = gettext("The entry of this reference was altered. Pass the reference on to the security officer.")
     event = refusals[0] if len(refusals) == 1 else None
+    archives: list[ArchiveFile] = []
+    if not refusals and not fault:
+        archives = archive_files.list_archive_files(reference.first, reference.last)
+        event = _read_archived_refusal(reference, archives)
     record_request_event(
         request,
         Action.AUDIT_VIEWED,
@@ -164,7 +172,8 @@ def _look_up(request: HttpRequest, reference: Reference) -> dict[str, Any]:
     )
     if event is None:
         issued_at = _find_plausible_time(reference.first, now=clock.now())
-        return {"fault": fault, "is_ambiguous": bool(refusals), "is_missing": not refusals, "issued_at": issued_at}
+        names = {"is_ambiguous": bool(refusals), "is_missing": not refusals, "archives": archives}
+        return {"fault": fault, "issued_at": issued_at, **names}
     may_view = request.user.has_perm(f"{APP_LABEL}.view_auditevent")
     return {
         "occurred_at": event.occurred_at,
@@ -174,8 +183,15 @@ def _look_up(request: HttpRequest, reference: Reference) -> dict[str, Any]:
     }
 
 
+def _read_archived_refusal(reference: Reference, archives: list[ArchiveFile]) -> AuditEvent | None:
+    """Return the event from an archive, if the reference is complete."""
+    if reference.first is None or reference.first != reference.last:
+        return None
+    archived = archive_files.read_archived_event(reference.first, archives)
+    return archived.event if archived and archived.event.action in SHOWN_REFUSAL_ACTIONS else None
+
+
 def _find_plausible_time(reference: uuid.UUID, *, now: datetime) -> datetime | None:
     """Return when a reference was issued, by its first 48 bits; None if it cannot be one of this portal."""
-    milliseconds = reference.int >> 80
-    issued_at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=min(milliseconds, 2**45))
+    issued_at = get_id_time(reference)
     return issued_at if reference.version == 7 and issued_at <= now + _MAX_CLOCK_DIFFERENCE else None

@@ -3,12 +3,12 @@
 Spec: RFC 9068; RFC 6749 3.3 (scope). A UserInfo response is no proof of validity, because it omits the audience.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from ..config.apis import APIDeclaration, is_scope_token
+from ..config.apis import APIDeclaration, ClientTokensDeclaration, is_scope_token
 from ..config.providers import ProviderDeclaration
 from ..errors import AccessTokenInvalid, Code, IDTokenError
 from . import id_token
@@ -27,7 +27,7 @@ DPOP_TOKEN_TYPE = "dpop"
 class ResourceServer(NamedTuple):
     """An API of the portal, and the provider whose access tokens it accepts."""
 
-    api: APIDeclaration
+    api: APIDeclaration | ClientTokensDeclaration
     provider: ProviderDeclaration
 
 
@@ -112,7 +112,7 @@ def parse_access_token_claims(claims: Claims, *, resource_server: ResourceServer
     id_token.validate_exp(claims, now=now, leeway=declaration.leeway)
     id_token.validate_nbf(claims, now=now, leeway=declaration.leeway)
     id_token.validate_sub(claims)
-    validate_client(claims, clients=resource_server.api.clients)
+    validate_client(claims, api=resource_server.api)
     confirmation = parse_confirmation(claims)
     if declaration.profile == "fapi2" and not confirmation:
         raise AccessTokenInvalid("cnf_missing")
@@ -153,18 +153,21 @@ def validate_audience(claims: Claims, *, audience: str) -> None:
         raise IDTokenError(Code.AUD_INVALID)
 
 
-def validate_client(claims: Claims, *, clients: Collection[str] | None) -> None:
-    """`client_id_invalid`, `client_not_allowed`, `client_for_itself`: an allowed client acts for a person.
+def validate_client(claims: Claims, *, api: APIDeclaration | ClientTokensDeclaration) -> None:
+    """`client_id_invalid`, `client_not_allowed`, `client_for_itself`, `client_for_person`: a client that is allowed.
 
-    Without a person, sub is the client_id, which the registrant may be able to choose. Requires: a validated sub.
-    Spec: RFC 9068 2.2, 5.
+    It acts for a person, or at an API for clients for itself. Without a person, sub is the client_id, which the
+    registrant may be able to choose, or what is declared. Requires: a validated sub. Spec: RFC 9068 2.2, 5.
     """
-    client_id = claims.get("client_id")
+    client_id, clients = claims.get("client_id"), api.clients
     if not _is_visible_ascii(client_id):
         raise AccessTokenInvalid("client_id_invalid")
     if clients is not None and client_id not in clients:
         raise AccessTokenInvalid("client_not_allowed")
-    if client_id == claims["sub"]:
+    if isinstance(api, ClientTokensDeclaration):
+        if claims["sub"] != api.get_sub(str(client_id)):
+            raise AccessTokenInvalid("client_for_person")
+    elif client_id == claims["sub"]:
         raise AccessTokenInvalid("client_for_itself")
 
 

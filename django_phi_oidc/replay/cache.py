@@ -1,7 +1,7 @@
 """Mark identifiers such as `jti` or `state` as used, once across all processes."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
@@ -64,6 +64,25 @@ def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -
     digests = [compute_digest(kind, identifier) for identifier in identifiers]
     # From the database that is written to: a replica may lack a row that was just committed.
     return has_row(UsedIdentifier, digests, using=router.db_for_write(UsedIdentifier), until=until)
+
+
+def find_remembered_kind(kinds: Sequence[str], identifiers: Collection[str], *, until: datetime) -> str:
+    """Return the first of the kinds by which one of the identifiers is remembered until that time or longer, or ""."""
+    digests = [compute_digest(kind, identifier) for kind in kinds for identifier in identifiers]
+    using = router.db_for_write(UsedIdentifier)
+    if not has_row(UsedIdentifier, digests, using=using, until=until):
+        return ""
+    rows = UsedIdentifier.objects.using(using).filter(digest__in=digests, until__gte=until)
+    found = set(rows.values_list("kind", flat=True))
+    # The last one if the row was deleted in the meantime: it was remembered.
+    return next((kind for kind in kinds if kind in found), kinds[-1])
+
+
+def find_end_of_memory(kind: str, identifiers: Collection[str]) -> datetime | None:
+    """Return until when one of the identifiers is remembered at most; None if none of them is."""
+    digests = [compute_digest(kind, identifier) for identifier in identifiers]
+    rows = UsedIdentifier.objects.using(router.db_for_write(UsedIdentifier)).filter(digest__in=digests)
+    return rows.order_by("-until").values_list("until", flat=True).first()
 
 
 def delete_expired(*, now: datetime, kept_kind: str = "") -> int:

@@ -1,13 +1,14 @@
 """Bulk requests: up to MAX_BULK_OPERATIONS operations, each a transaction of its own. Spec: RFC 7644 3.7."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import UUID
 
 from ..sessions.tasks import INLINE_SECONDS
 from .schemas import MAX_BULK_OPERATIONS
-from .scim_responses import SCIMResponse, build_error, run
+from .scim_responses import SCIMResponse, build_error, list_unknown_ids, run
 from .scim_users import ClientRequest, SCIMRefused
 from .service import Operation, ServiceProvider
 
@@ -41,7 +42,7 @@ def perform_bulk(
     base_url: str,
     *,
     report_fault: Callable[[Exception], None],
-    report_unknown_id: Callable[[str], None],
+    report_unknown_ids: Callable[[Collection[UUID]], None],
 ) -> SCIMResponse:
     """Perform the operations in their order, those that refer to a later bulkId after it.
 
@@ -61,7 +62,7 @@ def perform_bulk(
                 continue
             own = replace(request, is_inline=time.monotonic() < ends_at)
             service = ServiceProvider(own, base_url)
-            _perform(number, item, job, service, report_fault=report_fault, report_unknown_id=report_unknown_id)
+            _perform(number, item, job, service, report_fault=report_fault, report_unknown_ids=report_unknown_ids)
         if len(postponed) == len(waiting):
             for number, item in postponed:
                 _add_result(number, item, job, build_error(409, "A bulkId can't be resolved.", "invalidValue"))
@@ -91,7 +92,7 @@ def _perform(
     service: ServiceProvider,
     *,
     report_fault: Callable[[Exception], None],
-    report_unknown_id: Callable[[str], None],
+    report_unknown_ids: Callable[[Collection[UUID]], None],
 ) -> None:
     method, path = str(item.get("method", "")).upper(), item.get("path")
     data = _resolve(item.get("data", {}), job)
@@ -110,8 +111,7 @@ def _perform(
     version = item.get("version")
     operation = Operation(method=method, path=segments, data=data, if_match=version if isinstance(version, str) else "")
     response = run(lambda: service.perform(operation), report_fault=report_fault)
-    if response.status == 404:
-        report_unknown_id(segments[-1])
+    report_unknown_ids(list_unknown_ids(response, segments))
     location = f"{service.base_url}/{'/'.join(segments)}" if method != "POST" else ""
     _add_result(number, item, job, response, location=location)
 

@@ -25,11 +25,12 @@ class SCIMClientRefused(Exception):
 
 
 class SCIMTokenRefused(Exception):
-    """A request has no valid token. reason: for the audit log only; client: of the token, if it has one."""
+    """A request has no valid token. reason, rule: for the audit log only; client: of the token, if it has one."""
 
-    def __init__(self, reason: str, client: SCIMClient | None = None) -> None:
+    def __init__(self, reason: str, client: SCIMClient | None = None, *, provider: str = "", rule: str = "") -> None:
         super().__init__(reason)
-        self.reason, self.client = reason, client
+        self.reason, self.client, self.rule = reason, client, rule
+        self.provider = client.provider if client else provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +46,10 @@ class IssuedToken:
 def create_client(name: str, *, provider: str, lifetime: timedelta, origin: Origin, now: datetime) -> IssuedToken:
     """Create a client of that provider with its first token, in one transaction with the event.
 
-    Raises: SCIMClientRefused: the name is taken, or the provider is not declared in SCIM.
+    Raises: SCIMClientRefused: the name is taken, or the provider does not have the option scim.
     """
     if provider not in conf.scim():
-        raise SCIMClientRefused(f"The provider {provider} is not declared in PHI_OIDC['SCIM'].")
+        raise SCIMClientRefused(f"The provider {provider} does not have the option scim.")
     try:
         with transaction.atomic():
             client = SCIMClient.objects.create(name=name, provider=provider, created_at=now, created_by=origin.actor)
@@ -103,7 +104,7 @@ def authenticate_client(token: str, *, now: datetime) -> SCIMClient:
         raise SCIMTokenRefused("scim_token_revoked", row.client)
     if row.expires_at <= now:
         raise SCIMTokenRefused("scim_token_expired", row.client)
-    if row.client.provider not in conf.scim() or row.client.provider not in conf.providers():
+    if row.client.provider not in conf.scim():
         raise SCIMTokenRefused("scim_provider_undeclared", row.client)
     is_stale = Q(last_used_at=None) | Q(last_used_at__lt=now - _USE_PRECISION)
     if row.last_used_at is None or row.last_used_at < now - _USE_PRECISION:

@@ -1,10 +1,13 @@
 """The SCIM groups of an account, and the roles that `ROLES` maps them to."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
+from django.db.models import QuerySet
+
 from .. import conf
-from ..access.role_sync import sync_roles
+from ..access.role_sync import sync_roles_of_many
 from ..audit.events import Origin
 from ..config.roles import SCIM_GROUPS_CLAIM
 from .models import SCIMMembership
@@ -12,8 +15,12 @@ from .models import SCIMMembership
 
 def list_group_names(user_pk: Any, *, provider: str) -> list[str]:
     """Return the names of the groups in which clients of the provider have put the account, by one SELECT."""
-    rows = SCIMMembership.objects.filter(member__user=user_pk, member__provider=provider, member__deleted_at=None)
+    rows = _list_memberships(provider).filter(member__user=user_pk)
     return list(rows.order_by("group__display_name").values_list("group__display_name", flat=True))
+
+
+def _list_memberships(provider: str) -> QuerySet[SCIMMembership]:
+    return SCIMMembership.objects.filter(member__provider=provider, member__deleted_at=None)
 
 
 def get_group_claims(user_pk: Any, *, provider: str) -> dict[str, list[str]]:
@@ -24,12 +31,16 @@ def get_group_claims(user_pk: Any, *, provider: str) -> dict[str, list[str]]:
     return {SCIM_GROUPS_CLAIM: list_group_names(user_pk, provider=provider)}
 
 
-def sync_group_roles(user: Any, *, provider: str, origin: Origin, now: datetime) -> None:
-    """Apply the rules about groups to the account, in the caller's transaction, with the events.
+def sync_group_roles(user_pks: Collection[Any], *, provider: str, origin: Origin, now: datetime) -> None:
+    """Apply the rules about groups to these accounts, in the caller's transaction, with the events.
 
-    Rules about other claims are left to the next sign-in. Requires: as of `sync_roles`.
+    Rules about other claims are left to the next sign-in. Requires: as of `sync_roles_of_many`.
     """
     rules = [rule for rule in conf.roles().get(provider, ()) if rule.claim == SCIM_GROUPS_CLAIM]
-    if rules:
-        claims = {SCIM_GROUPS_CLAIM: list_group_names(user.pk, provider=provider)}
-        sync_roles(user, rules=rules, claims=claims, provider=provider, subject="", origin=origin, now=now)
+    if rules and user_pks:
+        names: dict[Any, list[str]] = {}
+        rows = _list_memberships(provider).filter(member__user__in=user_pks)
+        for user_pk, name in rows.values_list("member__user", "group__display_name"):
+            names.setdefault(user_pk, []).append(name)
+        claims = {user_pk: {SCIM_GROUPS_CLAIM: names.get(user_pk, [])} for user_pk in user_pks}
+        sync_roles_of_many(claims, rules=rules, provider=provider, origin=origin, now=now)

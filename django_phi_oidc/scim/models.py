@@ -54,7 +54,7 @@ class SCIMToken(models.Model):
 
 
 class SCIMUser(models.Model):
-    """An account that clients of a provider manage. A deleted one keeps its row, and no client sees it."""
+    """An account that clients of a provider manage. No client sees a deleted one, whose row has no names."""
 
     id = models.UUIDField(primary_key=True, editable=False)
     provider = models.CharField(max_length=64)

@@ -5,7 +5,8 @@ A failed precondition, an unknown id and a refused value are exceptions; `views`
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, cast
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -27,8 +28,10 @@ from .. import conf
 from ..audit.outbox import batch_delivery
 from ..audit.request_context import use_origin
 from . import scim_groups, scim_users
+from .member_operations import split_member_operations
 from .models import SCIMGroup, SCIMUser
 from .schemas import MAX_PATH_CHARACTERS, MAX_RESULTS, POLICY, Group, GroupOfUser, Member, Subject, User
+from .scim_groups import MemberChange
 from .scim_users import ClientRequest
 from .search_conditions import (
     GROUP_COLLECTIONS,
@@ -123,33 +126,29 @@ class ResourceEndpoint(ABC):
         """
         context = Context.RESOURCE_REPLACEMENT_REQUEST
         new = self.model.model_validate(data, scim_ctx=context, scim_policy=POLICY)
-        return self._change_locked(resource_id, if_match, lambda current: new)
+        return self._change_locked(resource_id, if_match, lambda row: self._change(row, new))
 
     def patch(self, resource_id: str, data: Mapping[str, Any], *, if_match: str = "") -> Any:
         """Apply the operations, all or none, and return the row. Raises: as `replace`; SCIMException."""
         _validate_path_length(data)
-        operations = PatchOp[self.model].model_validate(  # type: ignore[name-defined]  # known at run time only
+        patch = PatchOp[self.model].model_validate(  # type: ignore[name-defined]  # known at run time only
             data, scim_ctx=Context.RESOURCE_PATCH_REQUEST, scim_policy=POLICY
         )
-
-        def apply(current: Any) -> Any:
-            operations.patch(current, scim_policy=POLICY)
-            return current
-
-        return self._change_locked(resource_id, if_match, apply, is_patch=True)
+        return self._change_locked(resource_id, if_match, lambda row: self._apply(row, patch))
 
     def delete(self, resource_id: str, *, if_match: str = "") -> None:
         """Delete the resource. Raises: NotFoundException, PreconditionFailedException."""
         with use_origin(lambda: self.request.origin), batch_delivery(), transaction.atomic():
             self._delete(self._get_locked(resource_id, if_match))
 
-    def _change_locked(
-        self, resource_id: str, if_match: str, build: Callable[[Any], Any], *, is_patch: bool = False
-    ) -> Any:
+    def _change_locked(self, resource_id: str, if_match: str, change: Callable[[Any], Any]) -> Any:
         with use_origin(lambda: self.request.origin), batch_delivery(), transaction.atomic():
-            row = self._get_locked(resource_id, if_match)
-            (current,) = self.render([row], is_complete=lambda name: True) if is_patch else (None,)
-            return self._change(row, build(current))
+            return change(self._get_locked(resource_id, if_match))
+
+    def _apply(self, row: Any, patch: Any) -> Any:
+        (current,) = self.render([row], is_complete=lambda name: True)
+        patch.patch(current, scim_policy=POLICY)
+        return self._change(row, current)
 
     def _get_locked(self, resource_id: str, if_match: str) -> Any:
         row = self._lock(resource_id)
@@ -284,6 +283,15 @@ class GroupEndpoint(ResourceEndpoint):
     def _change(self, row: SCIMGroup, resource: Any) -> SCIMGroup:
         return scim_groups.change_group(row, self._read(resource, row), self.request)
 
+    def _apply(self, row: SCIMGroup, patch: Any) -> SCIMGroup:
+        if (split := split_member_operations(patch)) is None:
+            return cast(SCIMGroup, super()._apply(row, patch))
+        members, others = split
+        (current,) = self.render([row], is_complete=lambda name: False)
+        patch.model_copy(update={"operations": others}).patch(current, scim_policy=POLICY)
+        attributes = replace(self._read(current, row), members=members)
+        return scim_groups.change_group(row, attributes, self.request)
+
     def _delete(self, row: SCIMGroup) -> None:
         scim_groups.delete_group(row, self.request)
 
@@ -294,7 +302,9 @@ class GroupEndpoint(ResourceEndpoint):
         return scim_groups.GroupAttributes(
             display_name=resource.display_name or "",
             external_id=row.external_id if row and "external_id" not in named else resource.external_id or "",
-            members=None if row and "members" not in named else [member.value for member in resource.members or ()],
+            members=MemberChange()
+            if row and "members" not in named
+            else MemberChange().replace(member.value for member in resource.members or ()),
         )
 
 

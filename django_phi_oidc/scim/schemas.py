@@ -122,7 +122,7 @@ def build_service_provider_config(base_url: str) -> ServiceProviderConfig:
             AuthenticationScheme(
                 type=AuthenticationScheme.Type.oauthbearertoken,
                 name="OAuth Bearer Token",
-                description="A token that an administrator of the portal has created for the client (RFC 6750).",
+                description="A token of the client, or an access token of the provider if that is declared (RFC 6750).",
                 primary=True,
             )
         ],

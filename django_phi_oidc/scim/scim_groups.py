@@ -1,10 +1,9 @@
 """Groups of SCIM clients: create, change and delete them; members get the roles of the group, with its events."""
 
 import uuid
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from django.contrib.auth import get_user_model
 from django.db import IntegrityError, transaction
 from django.db.models import F, QuerySet
 
@@ -18,14 +17,45 @@ from .models import SCIMGroup, SCIMMembership, SCIMUser
 from .scim_users import ClientRequest, SCIMRefused, build_comparison_key, list_users, parse_id, validate_text
 
 
+class MemberUnknown(SCIMRefused):
+    """A member is not a user of the provider: one of another provider is refused as one that does not exist.
+
+    ids: those that are well-formed.
+    """
+
+    def __init__(self, ids: Collection[uuid.UUID]) -> None:
+        super().__init__(400, "invalidValue", "A member is not the id of a User.")
+        self.ids = ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberChange:
+    """A change of the members of a group, by ids as the client sends them. Of two changes of one, the last counts."""
+
+    keeps_others: bool = True
+    """False: members that are not added are removed."""
+    added: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
+
+    def add(self, ids: Iterable[str]) -> "MemberChange":
+        ids = frozenset(ids)
+        return replace(self, added=self.added | ids, removed=self.removed - ids)
+
+    def remove(self, ids: Iterable[str]) -> "MemberChange":
+        ids = frozenset(ids)
+        return replace(self, added=self.added - ids, removed=self.removed | ids)
+
+    def replace(self, ids: Iterable[str]) -> "MemberChange":
+        return MemberChange(keeps_others=False, added=frozenset(ids))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupAttributes:
     """What is kept of a Group resource."""
 
     display_name: str
     external_id: str = ""
-    members: Sequence[str] | None = ()
-    """The ids of users; each counts once. None: they stay as they are."""
+    members: MemberChange = MemberChange()
 
 
 def list_groups(provider: str) -> QuerySet[SCIMGroup]:
@@ -83,16 +113,10 @@ def change_group(row: SCIMGroup, attributes: GroupAttributes, request: ClientReq
 
 def delete_group(row: SCIMGroup, request: ClientRequest) -> None:
     """Delete the group; its members lose its roles. Requires: as `change_group`."""
-    _, removed = _set_members(row, (), request)
+    _, removed = _set_members(row, MemberChange(keeps_others=False), request)
     _record(row, "deleted", request, removed=len(removed))
     SCIMGroup.objects.filter(pk=row.pk).delete()
     _sync_members(removed, request)
-
-
-def find_group(group_id: str, provider: str) -> SCIMGroup | None:
-    """Return the group that clients of the provider see under that id, or None."""
-    pk = parse_id(group_id)
-    return None if pk is None else list_groups(provider).filter(pk=pk).first()
 
 
 def lock_group(group_id: str, provider: str) -> SCIMGroup | None:
@@ -129,20 +153,23 @@ def _assign(row: SCIMGroup, attributes: GroupAttributes) -> None:
     row.external_id = attributes.external_id
 
 
-def _set_members(
-    row: SCIMGroup, member_ids: Sequence[str] | None, request: ClientRequest
-) -> tuple[set[uuid.UUID], set[uuid.UUID]]:
-    """Store the members, and return which were added and removed. Raises: SCIMRefused for one that does not exist."""
-    if member_ids is None:
+def _set_members(row: SCIMGroup, change: MemberChange, request: ClientRequest) -> tuple[set[uuid.UUID], set[uuid.UUID]]:
+    """Store the members, and return which were added and removed. Raises: SCIMRefused for one that does not exist.
+
+    A fixed number of queries: members that stay are not read if the change names those that do not.
+    """
+    if change == MemberChange():
         return set(), set()
-    wanted = {pk for text in member_ids if (pk := parse_id(text)) is not None}
-    held = set(SCIMMembership.objects.filter(group=row.pk).values_list("member", flat=True))
+    wanted = {pk for text in change.added if (pk := parse_id(text)) is not None}
+    memberships = SCIMMembership.objects.filter(group=row.pk)
+    unwanted = {pk for text in change.removed if (pk := parse_id(text)) is not None}
+    named = memberships.filter(member__in=wanted | unwanted) if change.keeps_others else memberships
+    held = set(named.values_list("member", flat=True))
     added, removed = wanted - held, held - wanted
     known = set(list_users(row.provider).filter(pk__in=added).values_list("pk", flat=True))
-    # A user of another provider is refused as one that does not exist.
-    if known != added or len(wanted) < len(set(member_ids)):
-        raise SCIMRefused(400, "invalidValue", "A member is not the id of a User.")
-    SCIMMembership.objects.filter(group=row.pk, member__in=removed).delete()
+    if known != added or len(wanted) < len(change.added):
+        raise MemberUnknown(added - known)
+    memberships.filter(member__in=removed).delete()
     SCIMMembership.objects.bulk_create(SCIMMembership(group=row, member_id=pk) for pk in sorted(added))
     return added, removed
 
@@ -157,9 +184,7 @@ def _sync_members(members: Collection[uuid.UUID], request: ClientRequest) -> Non
     user_pks = list(rows.values_list("user", flat=True))
     lock_subjects_of_users(user_pks)
     list(rows.select_for_update(no_key=True).values_list("pk"))
-    accounts = get_user_model()._base_manager.in_bulk(user_pks)
-    for _, account in sorted(accounts.items()):
-        sync_group_roles(account, provider=request.provider.name, origin=request.origin, now=request.now)
+    sync_group_roles(user_pks, provider=request.provider.name, origin=request.origin, now=request.now)
     SCIMUser.objects.filter(pk__in=members).update(version=F("version") + 1, changed_at=request.now)
 
 

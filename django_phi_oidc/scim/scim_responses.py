@@ -1,20 +1,34 @@
 """Responses of the service provider, and the errors that they are made of. Spec: RFC 7644 3.12."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError
 from pydantic import ValidationError
 from scim2_models import BaseModel, Context, Error, ResponseParameters, SCIMException
 
-from ..errors import AuditUnavailable, KeyRingError, SubjectAltered, SubjectKeyMissing
-from .scim_users import SCIMRefused
+from ..errors import (
+    AuditUnavailable,
+    IntrospectionFailed,
+    KeyRingError,
+    MetadataError,
+    SubjectAltered,
+    SubjectKeyMissing,
+    TransportError,
+)
+from .scim_groups import MemberUnknown
+from .scim_users import SCIMRefused, parse_id
 
 UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
     *(DatabaseError, InterfaceError, KeyRingError, SubjectKeyMissing, SubjectAltered, AuditUnavailable),
+    *(TransportError, MetadataError, IntrospectionFailed),
 )
-"""Faults of this server or its databases: nothing has changed, and the client may repeat the request."""
+"""Faults of this server, its databases, or the provider that verifies a token.
+
+Nothing has changed, and the client may repeat the request.
+"""
 REFUSALS: tuple[type[Exception], ...] = (SCIMException, ValidationError, SCIMRefused)
 """Requests that fail again if they are repeated."""
 RETRY_AFTER_SECONDS = 5
@@ -28,6 +42,8 @@ class SCIMResponse:
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     location: str = ""
     version: str = ""
+    unknown_ids: Collection[UUID] = ()
+    """Of members that do not exist for the client."""
 
 
 def build_response(
@@ -53,13 +69,20 @@ def build_error(status: int, detail: str, scim_type: str = "") -> SCIMResponse:
 def build_refusal(error: Exception) -> SCIMResponse:
     """Return the error response of one of REFUSALS."""
     if isinstance(error, SCIMRefused):
-        return build_error(error.status, str(error), error.scim_type)
+        response = build_error(error.status, str(error), error.scim_type)
+        return replace(response, unknown_ids=error.ids) if isinstance(error, MemberUnknown) else response
     first = Error()
     if isinstance(error, ValidationError):
         first = Error.from_validation_errors(_list_errors(error))[0]
     elif isinstance(error, SCIMException):
         first = error.to_error()
     return build_error(first.status or 400, first.detail or "", first.scim_type or "")
+
+
+def list_unknown_ids(response: SCIMResponse, path: Sequence[str]) -> Collection[UUID]:
+    """Return the ids that do not exist for the client: of members, or the last segment of the path."""
+    pk = parse_id(path[-1]) if response.status == 404 else None
+    return response.unknown_ids if pk is None else [pk]
 
 
 def build_unavailable() -> SCIMResponse:

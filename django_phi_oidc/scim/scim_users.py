@@ -2,7 +2,7 @@
 
 import unicodedata
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import randomness
+from ..access.role_sync import lock_sole_roles
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.request_context import use_origin
@@ -99,7 +100,7 @@ def create_user(attributes: UserAttributes, request: ClientRequest) -> SCIMUser:
                 user = _revive_row(row, attributes, request)
             fields = {"resource": f"user/{user.user_id}", "detail": {"active": attributes.active is not False}}
             enqueue_many([request.build_event(Action.SCIM_USER_CREATED, **fields)])
-            _apply_activity(user, attributes.active is not False, request)
+            apply_activity(user, attributes.active is not False, request)
             SCIMUser.objects.filter(pk=user.pk).update(has_disabled_account=user.has_disabled_account)
             return user
     except IntegrityError as error:
@@ -131,7 +132,7 @@ def change_user(row: SCIMUser, attributes: UserAttributes, request: ClientReques
         fields = {"resource": f"user/{row.user_id}", "detail": {"attributes": changed}}
         enqueue_many([request.build_event(Action.SCIM_USER_CHANGED, **fields)])
     if "active" in changed and attributes.active is not None:
-        _apply_activity(row, attributes.active, request)
+        apply_activity(row, attributes.active, request)
     _assign(row, attributes)
     row.version, row.changed_at = row.version + 1, request.now
     try:
@@ -145,7 +146,8 @@ def change_user(row: SCIMUser, attributes: UserAttributes, request: ClientReques
 def delete_user(row: SCIMUser, request: ClientRequest) -> None:
     """Disable the account, remove its groups and their roles, and hide the user from all clients.
 
-    The account and its audit trail stay. Requires: as `change_user`.
+    The account and its audit trail stay; userName and externalId are erased. Requires: as `change_user`.
+    Spec: RFC 7644 3.6.
     """
     enqueue_many([request.build_event(Action.SCIM_USER_DELETED, resource=f"user/{row.user_id}")])
     groups = list(SCIMMembership.objects.filter(member=row.pk).values_list("group", flat=True))
@@ -153,10 +155,11 @@ def delete_user(row: SCIMUser, request: ClientRequest) -> None:
         SCIMMembership.objects.filter(member=row.pk).delete()
         SCIMGroup.objects.filter(pk__in=groups).update(version=F("version") + 1, changed_at=request.now)
         # Before the account is written: see `sync_roles`.
-        account = get_user_model()._base_manager.get(pk=row.user_id)
-        sync_group_roles(account, provider=row.provider, origin=request.origin, now=request.now)
-    _apply_activity(row, False, request)
-    row.active, row.deleted_at, row.changed_at, row.version = False, request.now, request.now, row.version + 1
+        sync_group_roles([row.user_id], provider=row.provider, origin=request.origin, now=request.now)
+    apply_activity(row, False, request)
+    # The names are not needed any more: a user who comes back is found by the `sub`.
+    _assign(row, UserAttributes(user_name="", active=False))
+    row.deleted_at, row.changed_at, row.version = request.now, request.now, row.version + 1
     row.save()
 
 
@@ -183,12 +186,10 @@ def parse_id(text: str) -> uuid.UUID | None:
     return pk if str(pk) == text else None
 
 
-def is_foreign_id(resource_id: str, provider: str) -> bool:
-    """Return whether the id is of a resource of another provider. For clients it is an unknown id."""
-    pk = parse_id(resource_id)
-    return pk is not None and any(
-        model.objects.filter(pk=pk).exclude(provider=provider).exists() for model in (SCIMUser, SCIMGroup)
-    )
+def has_foreign_id(ids: Collection[uuid.UUID], provider: str) -> bool:
+    """Return whether one of the ids is of a resource of another provider. For clients it is an unknown id."""
+    models: tuple[Any, ...] = (SCIMUser, SCIMGroup) if ids else ()
+    return any(model.objects.filter(pk__in=ids).exclude(provider=provider).exists() for model in models)
 
 
 def _validate(attributes: UserAttributes) -> None:
@@ -282,7 +283,7 @@ def _assign(row: SCIMUser, attributes: UserAttributes) -> None:
     row.external_id, row.active = attributes.external_id, attributes.active
 
 
-def _apply_activity(row: SCIMUser, is_active: bool, request: ClientRequest) -> None:
+def apply_activity(row: SCIMUser, is_active: bool, request: ClientRequest) -> None:
     """Disable the account, or enable it if a client has disabled it: an administrator's decision stands.
 
     Raises: SCIMRefused: it is a local account, which may have become one after the user was created.
@@ -295,6 +296,10 @@ def _apply_activity(row: SCIMUser, is_active: bool, request: ClientRequest) -> N
     resource = f"user/{row.user_id}"
     if not is_active:
         events = [request.build_event(Action.SCIM_USER_DISABLED, resource=resource)]
+        if roles := lock_sole_roles(row.user_id):
+            # Access ends in any case: a leaver who is the last administrator is one all the same.
+            detail = {"rule": "last_administrator_disabled", "roles": [role.name for role in roles]}
+            events.append(request.build_event(Action.ALERT_RAISED, resource=resource, detail=detail))
         was_active = disable_account(row.user_id, events=events, is_inline=request.is_inline, **fields)
         row.has_disabled_account = row.has_disabled_account or was_active
     elif row.has_disabled_account:

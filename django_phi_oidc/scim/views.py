@@ -3,10 +3,12 @@
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
+from uuid import UUID
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
@@ -20,21 +22,24 @@ from ..access.responses import format_bearer_challenge
 from ..audit.actions import Action
 from ..audit.refusals import RefusalLog, report_refusal
 from ..errors import PhiOidcError
+from ..oidc.access_token import DPOP_TOKEN_TYPE
 from ..oidc.jose import parse_json_object
 from ..sessions.backchannel_logout import SessionlessView, get_request_origin
 from . import scim_responses
 from .bulk import perform_bulk
-from .clients import SCIMTokenRefused, authenticate_client
+from .client_access import OAuthClient, authenticate_access_token
+from .clients import TOKEN_PREFIX, SCIMTokenRefused, authenticate_client
 from .models import SCIMClient
 from .schemas import MAX_BODY_BYTES
-from .scim_responses import SCIMResponse, build_error
-from .scim_users import ClientRequest, is_foreign_id
+from .scim_responses import SCIMResponse, build_error, list_unknown_ids
+from .scim_users import ClientRequest, has_foreign_id
 from .service import DISCOVERY, Operation, ServiceProvider
 
 logger = logging.getLogger("django_phi_oidc.scim")
 CONTENT_TYPE = "application/scim+json"
 _ACCEPTED_CONTENT_TYPES = (CONTENT_TYPE, "application/json")
-_BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]{1,255}=*)")
+_CREDENTIALS = re.compile(r"(bearer|dpop) +([A-Za-z0-9._~+/-]{1,8192}=*)", re.IGNORECASE)
+Client = SCIMClient | OAuthClient
 _METHODS_WITH_BODY = ("POST", "PUT", "PATCH")
 _MESSAGE = "A SCIM request was refused: reason=%(reason)s client=%(client)s provider=%(provider)s request=%(request)s"
 
@@ -51,8 +56,8 @@ class _BodyRefused(Exception):
 class SCIMView(SessionlessView):
     """Every endpoint of the SCIM service provider.
 
-    401: no valid token. 404: unknown, deleted, or of another provider. 503: nothing has changed, and the client may
-    repeat the request: the database or a key is unavailable.
+    401: no valid token. 403: by http, unless DEBUG is on. 404: unknown, deleted, or of another provider. 503: nothing
+    has changed, and the client may repeat the request: the database or a key is unavailable.
     """
 
     http_method_names = ("get", "post", "put", "patch", "delete")
@@ -69,10 +74,14 @@ class SCIMView(SessionlessView):
 @sensitive_variables()
 def _process(request: HttpRequest, path: str) -> SCIMResponse:
     """Raises: REFUSALS, UNAVAILABLE_ERRORS."""
+    if not (request.is_secure() or settings.DEBUG):
+        _report(request, "scim_insecure")
+        return build_error(403, "Requests must come by https.")
     try:
         client = _authenticate(request)
     except SCIMTokenRefused as refusal:
-        _report(request, refusal.reason, refusal.client)
+        detail = {"rule": refusal.rule} if refusal.rule else {}
+        _report(request, refusal.reason, refusal.client, provider=refusal.provider, detail=detail)
         return build_error(401, "The request has no valid token.")
     origin = get_request_origin(request)._replace(actor=client.actor)
     provider = conf.providers()[client.provider]
@@ -87,8 +96,8 @@ def _process(request: HttpRequest, path: str) -> SCIMResponse:
         _report(request, refusal.reason, client)
         return refusal.response
     if segments == ["Bulk"] and request.method == "POST":
-        report = partial(_report_foreign_id, request, client)
-        return perform_bulk(data, client_request, base_url, report_fault=_log_fault, report_unknown_id=report)
+        report = partial(_report_foreign_ids, request, client)
+        return perform_bulk(data, client_request, base_url, report_fault=_log_fault, report_unknown_ids=report)
     operation = Operation(
         method=str(request.method),
         path=segments,
@@ -99,22 +108,24 @@ def _process(request: HttpRequest, path: str) -> SCIMResponse:
     )
     perform = partial(ServiceProvider(client_request, base_url).perform, operation)
     response = scim_responses.run(perform, report_fault=_log_fault)
-    if response.status == 404:
-        _report_foreign_id(request, client, segments[-1])
+    _report_foreign_ids(request, client, list_unknown_ids(response, segments))
     return response
 
 
 @sensitive_variables()
-def _authenticate(request: HttpRequest) -> SCIMClient:
-    """Return the client. Raises: SCIMTokenRefused; DatabaseError."""
+def _authenticate(request: HttpRequest) -> Client:
+    """Return the client. Raises: SCIMTokenRefused; UNAVAILABLE_ERRORS."""
     header = request.META.get("HTTP_AUTHORIZATION", "")
     if not header:
         raise SCIMTokenRefused("scim_token_missing")
-    match = _BEARER.fullmatch(header.strip())
+    match = _CREDENTIALS.fullmatch(header.strip())
     if match is None:
         raise SCIMTokenRefused("scim_token_malformed")
-    request_secrets.register_secret(match[1], "scim_token")
-    return authenticate_client(match[1], now=clock.now())
+    is_dpop, token = match[1].lower() == DPOP_TOKEN_TYPE, match[2]
+    request_secrets.register_secret(token, "scim_token")
+    if token.startswith(TOKEN_PREFIX) and not is_dpop:
+        return authenticate_client(token, now=clock.now())
+    return authenticate_access_token(request, token, is_dpop=is_dpop, now=clock.now())
 
 
 def _read_body(request: HttpRequest) -> Mapping[str, Any]:
@@ -129,10 +140,20 @@ def _read_body(request: HttpRequest) -> Mapping[str, Any]:
         message = f"A body has at most {MAX_BODY_BYTES} bytes."
         raise _BodyRefused("scim_body_too_large", build_error(413, message))
     try:
-        return parse_json_object(body)
+        data = parse_json_object(body)
     except ValueError:
-        message = "The body must be one JSON object, without duplicate names, and not deeply nested."
-        raise _BodyRefused("scim_body_malformed", build_error(400, message, "invalidSyntax")) from None
+        data = None
+    if data is None or _has_repeated_name(data):
+        message = "The body must be one JSON object, without duplicate names in any case, and not deeply nested."
+        raise _BodyRefused("scim_body_malformed", build_error(400, message, "invalidSyntax"))
+    return data
+
+
+def _has_repeated_name(value: Any) -> bool:
+    """Return whether names of an object differ only in case: they are one name. Spec: RFC 7643 2.1."""
+    if isinstance(value, Mapping):
+        return len({name.lower() for name in value}) < len(value) or any(map(_has_repeated_name, value.values()))
+    return isinstance(value, list) and any(map(_has_repeated_name, value))
 
 
 def _read_parameters(request: HttpRequest) -> dict[str, str]:
@@ -140,19 +161,27 @@ def _read_parameters(request: HttpRequest) -> dict[str, str]:
     return {name: str(value) for name, value in request.GET.items()}
 
 
-def _report_foreign_id(request: HttpRequest, client: SCIMClient, resource_id: str) -> None:
-    if is_foreign_id(resource_id, client.provider):
+def _report_foreign_ids(request: HttpRequest, client: Client, ids: Collection[UUID]) -> None:
+    if has_foreign_id(ids, client.provider):
         _report(request, "scim_foreign_resource", client)
 
 
-def _report(request: HttpRequest, reason: str, client: SCIMClient | None) -> None:
+def _report(
+    request: HttpRequest,
+    reason: str,
+    client: Client | None = None,
+    *,
+    provider: str = "",
+    detail: Mapping[str, str] | None = None,
+) -> None:
     origin = get_request_origin(request)
-    provider = client.provider if client else ""
     if client:
+        provider = client.provider
         origin = origin._replace(actor=client.actor)
     fields = {"reason": reason, "client": client.name if client else "", "provider": provider}
     log = RefusalLog(logger, _MESSAGE, {**fields, "request": origin.request_id})
-    report_refusal(Action.SCIM_REFUSED, reason, log=log, origin=origin, now=clock.now(), provider=provider)
+    options: dict[str, Any] = {"origin": origin, "now": clock.now(), "provider": provider, "detail": detail or {}}
+    report_refusal(Action.SCIM_REFUSED, reason, log=log, **options)
 
 
 def _log_fault(fault: Exception) -> None:

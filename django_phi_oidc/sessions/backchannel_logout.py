@@ -96,7 +96,9 @@ def process_logout_token(
         raise LogoutTokenReplayed
     # Committed before the sessions are read, see `recent_logouts`.
     keys = () if token.sid else get_subject_keys()
-    remember_logout(issuer=token.iss, sid=token.sid, sub=token.sub, keys=keys, now=now)
+    remember_logout(
+        issuer=token.iss, sid=token.sid, sub=token.sub, keys=keys, reason=EndReason.BACKCHANNEL_LOGOUT, now=now
+    )
     with transaction.atomic(durable=True):
         if not mark_used_in_transaction("logout_token", identifier, expires_at=token.valid_until):
             raise LogoutTokenReplayed

@@ -15,7 +15,7 @@ from django.db.models import Q
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import clock
-from ..access.sign_in_demands import demand_new_sign_in
+from ..access.sign_in_demands import demand_new_sign_in, remember_demand
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..audit.recorder import record
@@ -51,7 +51,7 @@ from ..sessions.backchannel_logout import end_matching_sessions
 from ..sessions.lifecycle import EndedSession
 from ..sessions.models import EndReason, OIDCSession, sha256_hex
 from ..sessions.recent_logouts import remember_logout
-from ..subjects.linking import list_subject_ids
+from ..subjects.linking import list_subject_digests, list_subject_ids
 from ..subjects.models import PairwiseSubject
 
 RETRIABLE_ERRORS: tuple[type[Exception], ...] = (
@@ -123,6 +123,10 @@ def process_event(
     if _ends_sessions(event, declaration=declaration):
         # Committed before the sessions are read, see `recent_logouts`.
         _remember_end(event, declaration=declaration, now=now)
+    elif event.event_type in SIGN_IN_EVENTS and (sub := event.subject.sub or event.subject.opaque_id):
+        # Committed before the persons are read: a first sign-in that is in progress finds it, or its link is found.
+        keys = keyring.get_keys("subject")
+        remember_demand(list_subject_digests(declaration.issuer, sub, keys), since=event.occurred_at)
     with transaction.atomic(durable=True):
         if not mark_used_in_transaction(_JTI_KIND, identifier, expires_at=event.valid_until):
             return []
@@ -218,9 +222,10 @@ def _remember_end(event: SecurityEventToken, *, declaration: ProviderDeclaration
     end_time = min(event.occurred_at + declaration.leeway, now)
     sid = subject.sid if event.event_type == SESSION_REVOKED or not subject.sub else ""
     named = [(sid, "")] if sid else [("", subject.sub or subject.opaque_id), (subject.opaque_id, "")]
+    options: dict[str, Any] = {"keys": keys, "reason": EndReason.SECURITY_EVENT, "now": end_time}
     for sid, sub in named:
         if sid or sub:
-            remember_logout(issuer=declaration.issuer, sid=sid, sub=sub, keys=keys, now=end_time)
+            remember_logout(issuer=declaration.issuer, sid=sid, sub=sub, **options)
 
 
 def _ends_sessions(event: SecurityEventToken, *, declaration: ProviderDeclaration) -> bool:

@@ -222,6 +222,12 @@ def validate_linkable_sub(sub: str, *, provider: ProviderDeclaration) -> None:
 
 
 @sensitive_variables()
+def list_subject_digests(issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> list[str]:
+    """Return the digests of (issuer, sub), also of a person who is not known here."""
+    return list(_compute_digests(issuer, sub, keys).values())
+
+
+@sensitive_variables()
 def list_subject_ids(*, issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> list[int]:
     """Return the subjects' keys: one, none, or two of servers without a common key. Raises: SubjectKeyMissing.
 

@@ -87,6 +87,8 @@ def default_provider() -> dict[str, Any]:
         "revocation": env.text("OIDC_REVOCATION"),
         "trusted_audiences": env.items("OIDC_TRUSTED_AUDIENCES"),
         "provisioning": env.text("OIDC_PROVISIONING"),
+        # {"subject": "extension"} needs the package scim2-models.
+        "scim": env.json("OIDC_SCIM_JSON", None),
     }
     return {
         "issuer": issuer,
@@ -128,8 +130,6 @@ PHI_OIDC = {
         "mail_to": env.items("PHI_EMERGENCY_MAIL_TO", "privacy@clinic.example"),
         **({"spool": spool} if (spool := emergency_spool()) else {}),
     },
-    # {"default": {"subject": "extension"}} needs the package scim2-models.
-    "SCIM": env.json("PHI_SCIM_JSON", {}),
     "SESSIONS": {
         "idle_timeout": timeout("PHI_IDLE_TIMEOUT", 15 * 60),
         "absolute_timeout": timeout("PHI_ABSOLUTE_TIMEOUT", 8 * 60 * 60),

@@ -1,5 +1,6 @@
 """Run the benchmarks and compare them with their goals: `make bench`, or `python -m tests.benchmarks [PART …]`.
 
+A name selects the parts that begin with it, too: `log` is the three parts of the audit log.
 Exits with 1 if a goal is missed. Requires the extra `bench`. Uses the PostgreSQL server of DATABASE_URL, which must
 have fsync on, or a temporary one.
 """
@@ -18,9 +19,9 @@ from typing import Any
 from tests.benchmarks.anomalies import report as anomaly_report
 from tests.benchmarks.anomalies.rule_throughput import measure_rules
 from tests.benchmarks.audit import report as audit_report
-from tests.benchmarks.audit.contenders import COUNTED
+from tests.benchmarks.audit.contenders import COUNTED, OWN
 from tests.benchmarks.audit.log_throughput import measure_log
-from tests.benchmarks.audit.write_throughput import measure_writes
+from tests.benchmarks.audit.write_throughput import Rates, Writers, measure_writes
 from tests.benchmarks.claims import report as claims_report
 from tests.benchmarks.claims.scrub_throughput import measure_scrub
 from tests.benchmarks.dashboard import report as dashboard_report
@@ -36,6 +37,8 @@ from tests.benchmarks.leak_guard import report as leak_guard_report
 from tests.benchmarks.leak_guard.middleware_cost import measure_leak_guard
 from tests.benchmarks.leavers import report as leavers_report
 from tests.benchmarks.leavers.latency import measure_leavers
+from tests.benchmarks.log_size import report as log_size_report
+from tests.benchmarks.log_size.measurement import build_logs, measure_sizes
 from tests.benchmarks.outage import report as outage_report
 from tests.benchmarks.outage.page_load import measure_outage
 from tests.benchmarks.sessions import report as sessions_report
@@ -53,7 +56,9 @@ from tests.benchmarks.witnesses.costs import measure_witnesses
 from tests.support.postgresql import given_url, throw_away_server
 
 ROUND_TRIPS = (0.0, 0.02)
-WRITERS = (8, 2)
+WRITERS = ((8, 1), (2, 1))
+THREADED_WRITERS = ((2, 4), (1, 8))
+"""Processes and threads: as under gunicorn, and without other processes."""
 OPTIONS = {
     **DURABLE,
     **{"max_connections": "200", "shared_buffers": "1GB", "max_wal_size": "4GB", "checkpoint_timeout": "1h"},
@@ -76,8 +81,9 @@ PACKAGES = {
         *("django", "gunicorn", "mozilla-django-oidc", "django-allauth", "social-auth-app-django", "social-auth-core"),
         *("psycopg", "urllib3"),
     ),
-    "witnesses": ("django", "cryptography", "psycopg", "urllib3"),
-    "audit": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
+    "log-throughput": ("django", "django-auditlog", "django-easy-audit", "django-pghistory", "psycopg"),
+    "log-witnesses": ("django", "cryptography", "psycopg", "urllib3"),
+    "log-size": ("django", "cryptography", "psycopg"),
 }
 
 
@@ -122,9 +128,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=1.5, help="length of such a turn")
     parser.add_argument("--backlog", type=int, default=1_000_000, help="events to seal and verify")
     parser.add_argument(
-        "--sealed", type=int, default=5_000_000, help="events of the log to which --new events are added"
+        "--sizes", type=_parse_sizes, default="1000000,10000000,20000000", help="events of the logs, ascending"
     )
-    parser.add_argument("--new", type=int, default=10_000, help="events to seal in addition to --sealed")
+    parser.add_argument("--new", type=int, default=100_000, help="events to seal and to verify in each of these logs")
+    parser.add_argument("--day", type=int, default=2_600_000, help="events of a day, to verify in the largest log")
+    parser.add_argument("--converted", type=int, default=5_000_000, help="events of the log that gets partitions")
+    parser.add_argument("--proofs", type=int, default=1_000, help="proofs in each log")
+    parser.add_argument(
+        "--kept-logs",
+        choices=("build", "measure"),
+        help="build the logs of --sizes on the server of DATABASE_URL and keep them, or measure those",
+    )
     parser.add_argument("--claims", type=int, default=2_000_000, help="claims, half of them due; also a tenth of that")
     parser.add_argument("--sweep", type=int, default=20, help="seconds of each revocation sweep")
     parser.add_argument("--ended", type=int, default=78_000, help="sessions for the bulk end")
@@ -135,17 +149,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--looked", type=int, default=2_000_000, help="events of the audit log for the pages")
     parser.add_argument("--listed", type=int, default=2_000_000, help="sessions, revocations and claims of the lists")
     parser.add_argument("--people", type=int, default=1_000_000, help="people; as many live and ended sessions each")
-    parser.add_argument("--many", type=int, default=10_000, help="sessions of a mass logout")
+    parser.add_argument("--many", type=int, default=10_000, help="sessions of a back-channel logout, and lost ones")
     parser.add_argument("--outage", type=int, default=40, help="seconds with a provider that hangs, and without")
     parser.add_argument("--starts", type=int, default=15, help="starts of a web process of each contender")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
-    if unknown := set(options.parts).difference(PARTS):
+    groups = {name.partition("-")[0] for name in PARTS}
+    if unknown := set(options.parts).difference(PARTS, groups):
         parser.error(f"There is no part {', '.join(sorted(unknown))}.")
-    parts = {name: part for name, part in PARTS.items() if name in options.parts or not options.parts}
+    chosen = set(options.parts or PARTS)
+    parts = {name: part for name, part in PARTS.items() if chosen & {name, name.partition("-")[0]}}
     with ExitStack() as stack:
         url = given_url(os.environ) or stack.enter_context(throw_away_server(options=OPTIONS))
         check_durable(url)
+        if options.kept_logs == "build":
+            build_logs(url=url, sizes=options.sizes, log=_log)
+            return 0
         reports = {name: part(url, options) for name, part in parts.items()}
     _print(reports, as_json=options.json)
     return 1 if any(report.missed for report in reports.values()) else 0
@@ -242,7 +261,9 @@ def _dashboard(url: str, options: Namespace) -> PartReport:
 
 
 def _growth(url: str, options: Namespace) -> PartReport:
-    results = measure_growth(url=url, people=options.people, sessions=options.people, many=options.many, log=_log)
+    results = measure_growth(
+        url=url, people=options.people, sessions=options.people, many=options.many, ended=options.ended, log=_log
+    )
     return PartReport.create(growth_report, results, f"Work with {options.people:,} live and as many ended sessions.")
 
 
@@ -266,23 +287,42 @@ def _deployment(url: str, options: Namespace) -> PartReport:
     )
 
 
-def _audit(url: str, options: Namespace) -> PartReport:
+def _parse_sizes(text: str) -> list[int]:
+    return sorted(map(int, text.split(",")))
+
+
+def _log_throughput(url: str, options: Namespace) -> PartReport:
     load = os.getloadavg()[0]
-    recorded, _ = measure_writes(
-        list(COUNTED), url=url, writers=WRITERS, rounds=options.turns, seconds=options.seconds, log=_log
-    )
-    trail = measure_log(
-        url=url, backlog=options.backlog, verifications=3, sealed=options.sealed, new=options.new, log=_log
-    )
+    recorded: dict[Writers, dict[str, Rates]] = {}
+    for contenders, writers in ((list(COUNTED), WRITERS), (list(OWN), THREADED_WRITERS)):
+        recorded |= measure_writes(
+            contenders, url=url, writers=writers, rounds=options.turns, seconds=options.seconds, log=_log
+        )[0]
+    trail = measure_log(url=url, backlog=options.backlog, verifications=3, log=_log)
     results = audit_report.Results(recorded=recorded, trail=trail, cores=os.cpu_count() or 0, load=load)
     return PartReport.create(
         audit_report, results, f"The audit log, on {results.cores} cores, with a load of {load:.1f} before."
     )
 
 
-def _witnesses(url: str, options: Namespace) -> PartReport:
+def _log_witnesses(url: str, options: Namespace) -> PartReport:
     costs = measure_witnesses(url=url, sealed=options.backlog, rounds=60, log=_log)
     return PartReport.create(witnesses_report, costs, "A quorum of two of three witnesses, of which one hangs.")
+
+
+def _log_size(url: str, options: Namespace) -> PartReport:
+    results = measure_sizes(
+        url=url,
+        sizes=options.sizes,
+        new=options.new,
+        day=options.day,
+        converted=options.converted,
+        seconds=options.seconds,
+        proofs=options.proofs,
+        is_kept=options.kept_logs is not None,
+        log=_log,
+    )
+    return PartReport.create(log_size_report, results, "The audit log as it grows.")
 
 
 def _log(line: str) -> None:
@@ -303,8 +343,9 @@ PARTS: Mapping[str, Callable[[str, Namespace], PartReport]] = {
     "outage": _outage,
     "startup": _startup,
     "deployment": _deployment,
-    "audit": _audit,
-    "witnesses": _witnesses,
+    "log-throughput": _log_throughput,
+    "log-witnesses": _log_witnesses,
+    "log-size": _log_size,
 }
 
 if __name__ == "__main__":

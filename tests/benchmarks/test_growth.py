@@ -20,15 +20,16 @@ MET = {
 
 @pytest.mark.postgresql
 def test_measurement_does_each_work() -> None:
-    results = measure_growth(url=given_url(os.environ), people=500, sessions=1_000, many=20, log=print)
+    results = measure_growth(url=given_url(os.environ), people=500, sessions=1_000, many=20, ended=30, log=print)
     assert set(MET) < set(results)
     assert {name: result.count for name, result in results.items() if result.count} == {
         "backchannel": 20,
-        "bulk": 20,
+        "bulk": 30,
         "lost": 20,
         "prune": 202,
     }
     assert all(result.seconds > 0 < result.floor for result in results.values())
+    assert all(result.statements for name, result in results.items() if name.startswith("list"))
 
 
 @pytest.mark.sqlite

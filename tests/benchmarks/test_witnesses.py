@@ -14,7 +14,7 @@ COSTS = Costs(
     seal=[29.0] * 5,
     quorum=[50.0] * 5,
     record_floor=[1.0] * 5,
-    record=[1.2] * 5,
+    record=[1.1] * 5,
     proof_floor=[10.0] * 5,
     proof=[19.0] * 5,
     tree_size=1000,
@@ -36,7 +36,7 @@ def test_seals_events_and_proofs_are_measured() -> None:
         ({}, 0),
         ({"seal": [31.0] * 5}, 1),
         ({"proof": [21.0] * 5}, 1),
-        ({"record": [1.6] * 5}, 1),
+        ({"record": [1.3] * 5}, 1),
         ({"quorum": [1001.0] * 5}, 1),
     ],
 )

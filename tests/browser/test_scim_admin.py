@@ -10,7 +10,7 @@ import pytest
 from django_phi_oidc._internal import clock
 from django_phi_oidc.scim.clients import SCIMTokenRefused, authenticate_client
 from tests.support.page_faults import list_accessibility_faults, list_layout_faults
-from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.phi_oidc_settings import override_provider
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
@@ -23,7 +23,7 @@ FOLDER = os.environ.get("PHI_TEST_PICTURES", "")
 
 @pytest.fixture(autouse=True)
 def _declared(settings: Any) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SCIM={"default": {"subject": "extension"}})
+    settings.PHI_OIDC = override_provider(settings.PHI_OIDC, scim={"subject": "extension"})
 
 
 def look_at(page: Any, name: str) -> None:

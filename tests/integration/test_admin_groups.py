@@ -18,7 +18,7 @@ from django_phi_oidc.audit.models import AuditEvent
 from tests.support import admin_rows as house
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
 from tests.support.person_page_fixtures import NOW, _at_noon, officer, patient  # noqa: F401 -- fixtures
-from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.phi_oidc_settings import override_phi_oidc, override_provider
 from tests.support.session_fixtures import op, sign_in  # noqa: F401 -- fixtures
 from tests.unit.officer_admin.test_person_views import EVERY, HELP, PRIVACY, SECURITY, recorded
 
@@ -151,8 +151,8 @@ def denial(page: house.Page, act: str, rows: dict[str, Any]) -> Denial:
 def member(officer: Officer, settings: Any, tmp_path: Path) -> Officer:
     """Return a function that signs in a member of that group, of none, or a superuser."""
     audit = {"exports": tmp_path, "sinks": {"siem": {"type": "file", "path": tmp_path / "log"}}}
-    scim = {"default": {"subject": "extension"}}
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT=audit, SCIM=scim)
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT=audit)
+    settings.PHI_OIDC = override_provider(settings.PHI_OIDC, scim={"subject": "extension"})
 
     def make(group: str) -> Any:
         client = officer("" if group == ROOT else group)

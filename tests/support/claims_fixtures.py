@@ -10,8 +10,9 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
-from django_phi_oidc.audit.events import Origin, parse_event
+from django_phi_oidc.audit.events import Action, Origin, parse_event
 from django_phi_oidc.audit.models import AuditOutbox
+from django_phi_oidc.audit.outbox import enqueue
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.storage import store_claims
 from django_phi_oidc.config.claims import parse_claim
@@ -56,18 +57,21 @@ class Person:
         session_id: uuid.UUID | None = None,
         declared: Mapping[str, Any] = DECLARED,
     ) -> tuple[str, ...]:
-        """Store claims like a sign-in at that time."""
+        """Store claims like a sign-in at that time, with its event."""
+        subject = self.subject
         with transaction.atomic():
-            mark_seen(self.subject, now=now)
-            return store_claims(
+            mark_seen(subject, now=now)
+            names = store_claims(
                 claims,
                 declared_claims={name: parse_claim(name, raw) for name, raw in declared.items()},
-                subject=self.subject,
+                subject=subject,
                 session_id=session_id or self.session_id,
-                origin=self.origin(),
-                provider="default",
                 now=now,
             )
+            if names:
+                fields: Any = {"origin": self.origin(), "now": now, "subject": str(subject.uuid), "provider": "default"}
+                enqueue(Action.LOGIN_SUCCEEDED, detail={"claims": names}, **fields)
+        return names
 
     def origin(self) -> Origin:
         return Origin(actor=str(self.user.pk), session=str(self.session_id), client_ip="192.0.2.1", request_id="r-1")

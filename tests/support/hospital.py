@@ -249,8 +249,7 @@ def _day(hospital: Hospital, chance: random.Random, day: datetime, *, refusals: 
     for person in chance.sample([*staff, *patients], 6):
         at = day + timedelta(seconds=chance.randrange(6 * 3600, 20 * 3600))
         who: dict[str, Any] = {"origin": _origin(person), "provider": "default", "subject": str(person.subject.uuid)}
-        yield NewEvent(Action.LOGIN_SUCCEEDED, now=at, detail={}, **who)
-        yield NewEvent(Action.CLAIM_STORED, now=at, detail={"claims": ["birthdate", "address"]}, **who)
+        yield NewEvent(Action.LOGIN_SUCCEEDED, now=at, detail={"claims": ["address", "birthdate"]}, **who)
         if person in staff:
             seen = chance.choice(patients)
             look: dict[str, Any] = {"origin": _origin(person), "subject": str(seen.subject.uuid), "purpose": "TREAT"}

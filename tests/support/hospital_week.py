@@ -85,8 +85,7 @@ def _signed_in(chance: random.Random, at: datetime, who: dict[str, str]) -> Iter
         refused = {"reason": chance.choice(FAULTS), "outcome": "failure", "provider": "default"}
         origin = {"client_ip": who["client_ip"]}
         yield act("login.refused", at=at - timedelta(seconds=30), detail={"stage": "callback"}, **refused, **origin)
-    yield act("login.succeeded", at=at, provider="default", **who)
-    yield act("claim.stored", at=at, provider="default", detail={"claims": ["birthdate"]}, **who)
+    yield act("login.succeeded", at=at, provider="default", detail={"claims": ["birthdate"]}, **who)
 
 
 def _gone(chance: random.Random, at: datetime, who: dict[str, str]) -> Iterator[NewEvent]:

@@ -13,6 +13,11 @@ def override_phi_oidc(base: Mapping[str, Any], **options: Any) -> dict[str, Any]
     return {**base, **options, **merged}
 
 
+def override_provider(base: Mapping[str, Any], name: str = "default", **options: Any) -> dict[str, Any]:
+    """Return base with other options of one provider."""
+    return {**base, "PROVIDERS": {**base["PROVIDERS"], name: {**base["PROVIDERS"][name], **options}}}
+
+
 def remove_phi_oidc(settings: Any) -> None:
     """Delete the setting until the end of the test. Deletion sends no signal, so drop the parsed setting first."""
     settings.PHI_OIDC = {}

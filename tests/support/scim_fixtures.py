@@ -63,10 +63,12 @@ class SCIM:
 
 
 def declare_scim(settings: Any, *, subject: str = "extension", **options: Any) -> None:
-    """Declare SCIM for `default` and for another provider, `other`."""
-    providers = {**settings.PHI_OIDC["PROVIDERS"], "other": OTHER_PROVIDER}
-    scim = {"default": {"subject": subject}, "other": {"subject": "extension"}}
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, PROVIDERS=providers, SCIM=scim, **options)
+    """Turn SCIM on for `default` and for another provider, `other`. subject "invitation": also its provisioning."""
+    default = {**settings.PHI_OIDC["PROVIDERS"]["default"], "scim": {"subject": subject}}
+    if subject == "invitation":
+        default["provisioning"] = "invitation"
+    providers = {"default": default, "other": {**OTHER_PROVIDER, "scim": {"subject": "extension"}}}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, PROVIDERS=providers, **options)
 
 
 def connect_client(name: str = "hr", provider: str = "default", lifetime: timedelta = timedelta(days=1)) -> SCIM:

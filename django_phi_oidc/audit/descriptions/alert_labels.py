@@ -40,6 +40,7 @@ ALERT_LABELS: Mapping[str, str] = {
     "identifier_changed": _("Address of a person changed at the provider"),
     "identifier_recycled": _("Address of a person given to another person"),
     "last_administrator": _("Last administrator kept"),
+    "last_administrator_disabled": _("Last administrator disabled"),
     "leak_body": _("Secret data in a response"),
     "leak_cookie": _("Secret data in a cookie of a response"),
     "leak_header": _("Secret data in a header"),
@@ -103,6 +104,9 @@ ALERT_EXPLANATIONS: Mapping[str, str] = {
     "last_administrator": _(
         "A user lost a role at the provider but keeps it here, because no other active user has it."
     ),
+    "last_administrator_disabled": _(
+        "The identity system disabled an account whose roles no other active account has: give them to another user."
+    ),
     "leak_body": _("The leak guard found a token, a code or disclosed data in the body of a response."),
     "leak_cookie": _("The leak guard found a token, a code or disclosed data in a cookie that the portal sets."),
     "leak_header": _("The leak guard found a token, a code or disclosed data in a header of a response."),
@@ -144,7 +148,9 @@ ALERT_KEY_LABELS: Mapping[str, str] = {
     "refusals_by_person": _PERSON,
     "many_records": _("User"),
     "record_of_interest": _("Subject or record"),
-    **dict.fromkeys(("break_glass_used", "last_administrator", "emergency_limit"), _("User")),
+    **dict.fromkeys(
+        ("break_glass_used", "last_administrator", "last_administrator_disabled", "emergency_limit"), _("User")
+    ),
     "emergency_opened": _("Record"),
     **dict.fromkeys(("delivery_lag", "delivery_refused", "delivery_stopped"), _("Receiver")),
     **dict.fromkeys(("witness_invalid", "witness_refused", "witness_unavailable"), _("Witness")),

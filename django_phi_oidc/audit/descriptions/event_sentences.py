@@ -10,7 +10,10 @@ from ..events import parse_detail
 from . import get_action_label, get_alert_label, get_detail_value_label, get_reason_phrase
 
 _CLAIM_ACTIONS = frozenset(
-    {Action.CLAIM_STORED, Action.CLAIM_REVEALED, Action.CLAIM_OVERFETCHED, Action.CLAIM_SCRUBBED}
+    {
+        *(Action.LOGIN_SUCCEEDED, Action.CLAIM_STORED, Action.CLAIM_REVEALED),
+        *(Action.CLAIM_OVERFETCHED, Action.CLAIM_SCRUBBED),
+    }
 )
 _ALERT_ACTIONS = frozenset({Action.ALERT_RAISED, Action.ALERT_ACKNOWLEDGED, Action.ALERT_MUTED, Action.ALERT_UNMUTED})
 _PROVIDER_ANSWERS = frozenset({Code.PROVIDER_ERROR, Code.TOKEN_ERROR, Code.PAR_ERROR})
@@ -50,7 +53,9 @@ def _find_subject_matter(action: str, detail: dict[str, Any]) -> str:
         return get_alert_label(str(detail.get("rule", "")))
     if action in _CLAIM_ACTIONS:
         names = detail.get("claims", detail.get("claim", ()))
-        return ", ".join(map(str, names)) if isinstance(names, list) else str(names or "")
+        joined = ", ".join(map(str, names)) if isinstance(names, list) else str(names or "")
+        is_sign_in = action == Action.LOGIN_SUCCEEDED and joined
+        return gettext("personal data stored (%(claims)s)") % {"claims": joined} if is_sign_in else joined
     if action in (Action.AUDIT_VIEWED, Action.SIGNAL_RECEIVED):
         key = "page" if action == Action.AUDIT_VIEWED else "event"
         return get_detail_value_label(key, str(detail.get(key, "")))

@@ -9,11 +9,13 @@ import gzip
 import hashlib
 import json
 import os
+import uuid
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +23,7 @@ from ..._internal.batches import split_into_batches
 from ...errors import ProofInvalid
 from ...merkle.checkpoint import LogKey, verify_checkpoint
 from ...merkle.compact import CompactRange
+from ...merkle.proof import build_inclusion_proof, verify_inclusion
 from ...merkle.rfc6962 import hash_leaf
 from ..events import Action, is_restore_event, parse_detail
 from ..models import AuditCheckpoint, AuditEvent
@@ -30,10 +33,12 @@ from .copies import ARCHIVE_FORMAT, MAX_LINE_BYTES
 from .cosigned_checkpoints import find_seen_place
 from .reader import read_leaves
 from .signing_keys import find_epoch
-from .tree_storage import read_compact_range
+from .tree_storage import read_compact_range, read_node
 
 BATCH_SIZE = 10_000
 _LINE_START, _MAC_SEPARATOR, _LINE_END = b'{"event":', b',"mac":"', b'"}\n'
+_ID_START = b'"id":"'
+"""Of one member of the canonical form only: in a text, quotes are escaped, and no key of `detail` is `id`."""
 _TAIL_BYTES = len(_MAC_SEPARATOR) + 64 + len(_LINE_END)
 
 
@@ -46,6 +51,10 @@ class LogArchive:
     """Of its checkpoint."""
     first_leaf_index: int
     tree_size: int
+    first_id: uuid.UUID
+    """The lowest id of its events."""
+    last_id: uuid.UUID
+    """The highest one."""
     restore_events: tuple[tuple[int, bytes], ...] = ()
     """Leaf index and canonical bytes of its `audit.restored` events."""
 
@@ -94,6 +103,7 @@ def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
     with _open_archive(path) as file:
         header = _read_header(file)
         checkpoint = verify_checkpoint(str(header["checkpoint"]), keys)
+        ids: list[str] = []
         try:
             tree = CompactRange(header["first"], [base64.b64decode(node, validate=True) for node in header["nodes"]])
         except (TypeError, ValueError) as error:
@@ -102,15 +112,22 @@ def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
         events = enumerate(_read_events(file), start=header["first"])
         for batch in split_into_batches(events, BATCH_SIZE):
             restore_events += [event for event in batch if is_restore_event(event[1])]
+            ids += [_find_id(canonical) for _, canonical in batch]
+            ids = [min(ids), max(ids)]
             tree.extend([hash_leaf(canonical) for _, canonical in batch])
             if tree.size > checkpoint.tree_size:
                 break
     tree_size = checkpoint.tree_size
-    if (tree.size, tree.compute_root()) != (tree_size, checkpoint.root_hash):
+    if not ids or (tree.size, tree.compute_root()) != (tree_size, checkpoint.root_hash):
         raise ProofInvalid("The archive does not hold the events that its checkpoint was signed over.")
-    first, restored = header["first"], tuple(restore_events)
     return LogArchive(
-        path=path, origin=checkpoint.origin, first_leaf_index=first, tree_size=tree_size, restore_events=restored
+        path=path,
+        origin=checkpoint.origin,
+        first_leaf_index=header["first"],
+        tree_size=tree_size,
+        first_id=uuid.UUID(ids[0]),
+        last_id=uuid.UUID(ids[1]),
+        restore_events=tuple(restore_events),
     )
 
 
@@ -149,7 +166,7 @@ def find_archived_size() -> int:
 @contextmanager
 def open_archives(archives: Sequence[LogArchive]) -> Iterator[Callable[[int], bytes | None]]:
     """Yield a function from leaf index to canonical bytes, to be called in ascending order."""
-    files = [(archive, _enumerate_events(archive)) for archive in archives]
+    files = [(archive, _enumerate_events(archive.path, archive.first_leaf_index)) for archive in archives]
 
     def find(leaf_index: int) -> bytes | None:
         for archive, events in files:
@@ -166,10 +183,52 @@ def open_archives(archives: Sequence[LogArchive]) -> Iterator[Callable[[int], by
             events.close()
 
 
-def _enumerate_events(archive: LogArchive) -> Generator[tuple[int, bytes]]:
-    with _open_archive(archive.path) as file:
+def find_verified_event(path: Path, event_id: uuid.UUID, keys: Sequence[LogKey]) -> bytes | None:
+    """Return the canonical bytes of an event in an archive; None if the archive does not have it.
+
+    The file is read up to the event only. The nodes of the log prove that the event is under the signed checkpoint of
+    the archive. Raises: ProofInvalid, CheckpointInvalid; LogDamaged without the nodes; OSError.
+    """
+    with _open_archive(path) as file:
+        header = _read_header(file)
+    checkpoint = verify_checkpoint(str(header["checkpoint"]), keys)
+    if (found := _find_event(path, header["first"], event_id, end=checkpoint.tree_size)) is None:
+        return None
+    leaf_index, canonical = found
+    verify_inclusion(
+        leaf_hash=hash_leaf(canonical),
+        leaf_index=leaf_index,
+        tree_size=checkpoint.tree_size,
+        proof=build_inclusion_proof(leaf_index, checkpoint.tree_size, read_node),
+        root_hash=checkpoint.root_hash,
+    )
+    return canonical
+
+
+def find_archived_event(archive: LogArchive, event_id: uuid.UUID) -> tuple[int, bytes] | None:
+    """Return the leaf index and the canonical bytes of an event in the archive; None without it.
+
+    Reads the file up to there. Raises: ProofInvalid, OSError.
+    """
+    return _find_event(archive.path, archive.first_leaf_index, event_id, end=archive.tree_size)
+
+
+def _find_event(path: Path, first: int, event_id: uuid.UUID, *, end: int) -> tuple[int, bytes] | None:
+    member = _ID_START + str(event_id).encode()
+    with closing(_enumerate_events(path, first)) as events:
+        lines = islice(events, max(end - first, 0))
+        return next(((index, canonical) for index, canonical in lines if member in canonical), None)
+
+
+def _enumerate_events(path: Path, first_leaf_index: int) -> Generator[tuple[int, bytes]]:
+    with _open_archive(path) as file:
         _read_header(file)
-        yield from enumerate(_read_events(file), start=archive.first_leaf_index)
+        yield from enumerate(_read_events(file), start=first_leaf_index)
+
+
+def _find_id(canonical: bytes) -> str:
+    start = canonical.find(_ID_START) + len(_ID_START)
+    return canonical[start : start + 36].decode("ascii", "replace")
 
 
 def _render_lines(start: int, end: int) -> Iterator[bytes]:
@@ -202,7 +261,7 @@ def _read_header(file: IO[bytes]) -> dict[str, Any]:
         raise ProofInvalid("The file is not a known archive.") from error
     if not isinstance(header, dict) or header.get("format") != ARCHIVE_FORMAT or type(header.get("first")) is not int:
         raise ProofInvalid("The file is not a known archive.")
-    if not isinstance(header.get("nodes"), list) or "checkpoint" not in header:
+    if not isinstance(header.get("nodes"), list) or "checkpoint" not in header or header["first"] < 0:
         raise ProofInvalid("The header of the archive is not valid.")
     return header
 

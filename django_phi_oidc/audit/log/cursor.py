@@ -13,10 +13,11 @@ from django.db.models import QuerySet
 from ...merkle.rfc6962 import hash_leaf
 from ..events import AuthenticatedEvent, Event, find_event
 from ..formats.items import LogItem, SealedCheckpoint, SealedEvent
-from ..models import AuditCheckpoint, AuditLeaf
+from ..models import AuditCheckpoint
 from ..router import AUDIT_ALIAS
 from ..storage import UNLOADABLE_ROW_ERRORS, translate_database_errors
 from .reader import RawEvent, read_leaves
+from .tree_storage import find_leaf_hashes
 
 _NO_ID = uuid.UUID(int=0)
 
@@ -188,5 +189,4 @@ def _checkpoints() -> QuerySet[AuditCheckpoint]:
 
 def _get_last_leaf_hash(tree_size: int) -> bytes:
     """Return the hash of the last of tree_size leaves; empty if there is none."""
-    leaf = AuditLeaf.objects.using(AUDIT_ALIAS).filter(leaf_index=tree_size - 1).first()
-    return bytes(leaf.leaf_hash) if leaf else b""
+    return find_leaf_hashes(tree_size - 1, tree_size).get(tree_size - 1, b"") if tree_size > 0 else b""

@@ -1,9 +1,13 @@
-"""The cosignatures of witnesses, and the state of each witness. In the default database, so that they survive the loss,
-or a restore, of the audit database.
+"""The cosignatures of witnesses, the state of each witness, and the archives. In the default database, so that they
+survive the loss, or a restore, of the audit database.
 """
+
+from datetime import datetime
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+
+from ..._internal.randomness import get_id_time
 
 
 class LogWitness(models.Model):
@@ -60,3 +64,38 @@ class Cosignature(models.Model):
 
     def __str__(self) -> str:
         return f"{self.tree_size} {self.witness}"
+
+
+class ArchiveFile(models.Model):
+    """An archive that was written. It is only a pointer to a file: the file proves what it contains."""
+
+    sha256 = models.CharField(primary_key=True, max_length=64, editable=False)
+    """Hexadecimal."""
+    name = models.CharField(max_length=255)
+    """Without a folder, when it was written."""
+    first_leaf = models.BigIntegerField()
+    tree_size = models.BigIntegerField()
+    """It has the leaves from first_leaf on, and before this one."""
+    first_id = models.UUIDField()
+    """The lowest id of its events. An id begins with its time."""
+    last_id = models.UUIDField()
+    """The highest one."""
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("archive of the audit log"), _("archives of the audit log")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def last_leaf(self) -> int:
+        return self.tree_size - 1
+
+    @property
+    def since(self) -> datetime:
+        return get_id_time(self.first_id)
+
+    @property
+    def until(self) -> datetime:
+        return get_id_time(self.last_id)

@@ -8,8 +8,7 @@ from ...errors import CheckpointInvalid, KeyMissing, ProofInvalid
 from ...merkle.checkpoint import parse_checkpoint
 from ...merkle.proof import build_consistency_proof, build_inclusion_proof, compute_root_at_size, verify_inclusion
 from ...merkle.rfc6962 import hash_leaf
-from ..models import AuditLeaf
-from .archive import LogArchive, open_archives
+from .archive import LogArchive, find_archived_event
 from .bundle import build_consistency_bundle, build_inclusion_bundle
 from .cosigned_checkpoints import build_cosigned_note, find_cosigned_checkpoint
 from .reader import RawEvent, find_raw_event, read_checkpoints
@@ -61,12 +60,11 @@ def _find_cosigned_note(leaf_index: int, *, epoch: int) -> str:
 
 
 def _find_archived(event_id: uuid.UUID, archives: Sequence[LogArchive]) -> RawEvent | None:
-    leaf = AuditLeaf.objects.filter(event_id=event_id).first()
-    if leaf is None:
-        return None
-    with open_archives(archives) as find:
-        canonical = find(leaf.leaf_index)
-    return RawEvent(leaf.leaf_index, event_id.bytes, bytes(leaf.leaf_hash), "", b"", canonical)
+    for archive in archives:
+        if found := find_archived_event(archive, event_id):
+            leaf_index, canonical = found
+            return RawEvent(leaf_index, event_id.bytes, hash_leaf(canonical), "", b"", canonical)
+    return None
 
 
 def create_consistency_proof(old_note: str, new_note: str) -> str:

@@ -121,9 +121,15 @@ def read_queued_leafless_events(tree_size: int) -> Iterator[RawEvent]:
 
 
 def read_event_id(leaf_index: int) -> uuid.UUID | None:
-    """Return the id of the event of a leaf; None if there is no such leaf, or the id is not a UUID."""
+    """Return the id of the event of a leaf, or of the next one in the table.
+
+    None if there is none, or the id is not a UUID.
+    """
     with trusted_transaction(), connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute(f"SELECT event_id FROM {_LEAF_TABLE} WHERE leaf_index = %s", [leaf_index])  # noqa: S608 -- constants
+        cursor.execute(
+            f"SELECT event_id FROM {_LEAF_TABLE} WHERE leaf_index >= %s ORDER BY leaf_index LIMIT 1",  # noqa: S608 -- constants
+            [leaf_index],
+        )
         row = cursor.fetchone()
     id_bytes = _parse_id_bytes(row[0]) if row else b""
     return uuid.UUID(bytes=id_bytes) if len(id_bytes) == 16 else None

@@ -13,7 +13,7 @@ from ...merkle.rfc6962 import HASH_BYTES, hash_leaf
 from ..models import AuditNode
 from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id
 from .reader import RawEvent, as_bytes, read_leaves, trusted_transaction
-from .tree_storage import STORED_LEVELS, LogDamaged, read_compact_range
+from .tree_storage import STORED_LEVELS, LogDamaged, find_absent_leaf_hashes, read_compact_range
 
 _MISSING_LEAF_HASH = bytes(HASH_BYTES)
 """Placeholder of a missing leaf: no root can be computed over it."""
@@ -106,6 +106,9 @@ class LogReplay:
     def _read_leaves(self, leaf_range: _LeafRange, end: int) -> Iterator[LogFinding]:
         compute_mac, ids, hashes = self._compute_mac, leaf_range.event_ids, leaf_range.leaf_hashes
         expected = leaf_range.first_leaf_index
+        archived_end = min(end, self._archived_size)
+        # Now, because the connection is not free in the loop.
+        tile_hashes = find_absent_leaf_hashes(expected, archived_end) if expected < archived_end else {}
         for row in read_leaves(leaf_range.first_leaf_index, end):
             leaf_index, event_id, leaf_hash, mac_key, mac, canonical, _ = row
             if leaf_index < expected:
@@ -113,7 +116,7 @@ class LogReplay:
                 yield _build_row_finding(FindingKind.EVENT_ALTERED, row, text)
                 continue
             if leaf_index > expected:
-                yield _add_missing_leaves(leaf_range, expected, min(leaf_index, end))
+                yield from self._add_absent_leaves(leaf_range, expected, min(leaf_index, end), tile_hashes)
             expected = leaf_index + 1
             ids.append(event_id)
             hashes.append(leaf_hash if len(leaf_hash) == HASH_BYTES else _MISSING_LEAF_HASH)
@@ -124,7 +127,28 @@ class LogReplay:
             else:
                 self._summary.events += 1
         if expected < end:
-            yield _add_missing_leaves(leaf_range, expected, end)
+            yield from self._add_absent_leaves(leaf_range, expected, end, tile_hashes)
+
+    def _add_absent_leaves(
+        self, leaf_range: _LeafRange, start: int, end: int, tile_hashes: Mapping[int, bytes]
+    ) -> Iterator[LogFinding]:
+        """Add leaves without a row: those of archived events from the archive or a tile, the others as missing."""
+        missing_from = start
+        for index in range(start, end):
+            canonical = self._find_archived(index)
+            leaf_hash = tile_hashes.get(index) if canonical is None else hash_leaf(canonical)
+            if leaf_hash is None:
+                continue
+            if missing_from < index:
+                yield _add_missing_leaves(leaf_range, missing_from, index)
+            missing_from = index + 1
+            leaf_range.event_ids.append(b"")
+            leaf_range.leaf_hashes.append(leaf_hash)
+            if canonical is not None:
+                self._summary.events += 1
+                self._summary.archived += 1
+        if missing_from < end:
+            yield _add_missing_leaves(leaf_range, missing_from, end)
 
     def _report_difference(self, leaf_range: _LeafRange, row: RawEvent, canonical: bytes) -> Iterator[LogFinding]:
         self._summary.events += 1
@@ -236,6 +260,9 @@ def _enumerate_level(nodes: CompletedNodes, level: int) -> Iterator[tuple[int, b
 def _describe_moved_leaves(leaf_range: _LeafRange, start: int, end: int) -> str:
     """Return which leaves are not in the sequencer's order: by event id, under each checkpoint."""
     ids = leaf_range.event_ids[start - leaf_range.first_leaf_index : end - leaf_range.first_leaf_index]
+    if not all(ids):
+        # A leaf without a row has no id.
+        return ""
     moved = [place for place, (id_, expected) in enumerate(zip(ids, sorted(ids), strict=True)) if id_ != expected]
     if len(moved) > 2:
         moved = [place for place in range(1, len(ids)) if ids[place] <= ids[place - 1]]

@@ -4,109 +4,23 @@ Each step writes the tiles of one checkpoint, verified against its signed root, 
 interrupted is repeated: what is stored already is compared, and never replaced by something else.
 """
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
-from django.core.files.base import ContentFile
-from django.core.files.storage import Storage, storages
-
-from ... import conf
 from ...errors import CheckpointInvalid, ProofInvalid
 from ...merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, LogKey, verify_checkpoint
 from ...merkle.proof import compute_root_at_size
 from ...merkle.tiles import TILE_WIDTH, Tile, build_tiles, get_tile_path
-from ..models import AuditLeaf, AuditNode
+from ..models import AuditNode
 from .cosigned_checkpoints import build_cosigned_note
 from .reader import RawCheckpoint, as_bytes, read_checkpoints
 from .signing_keys import find_epoch, get_checkpoint_origin
-from .tree_storage import LEVEL_STEP, LogDamaged, read_node
+from .tile_store import TileStore
+from .tree_storage import LEVEL_STEP, LogDamaged, find_leaf_hashes, read_node
 
 CHECKPOINT_PATH = "checkpoint"
 LEAVES_PER_STEP = 100_000
 """Leaves in memory at once. A checkpoint covers at most half as many new ones."""
-
-
-class TileStore(Protocol):
-    """Files below the prefix of the log."""
-
-    def read(self, path: str) -> bytes | None:
-        """Return the content of the file; None if there is none."""
-
-    def write(self, path: str, content: bytes) -> None:
-        """Create or replace the file."""
-
-    def delete_folder(self, path: str) -> None:
-        """Delete the files in a folder, if it exists and this is permitted."""
-
-
-class TileFolder:
-    """A folder of this machine, for example one that a web server serves. Files are replaced atomically."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def read(self, path: str) -> bytes | None:
-        try:
-            return (self._folder / path).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def write(self, path: str, content: bytes) -> None:
-        target = self._folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=".draft-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            # mkstemp permits the owner only; the server of the tiles is another account.
-            Path(draft).chmod(0o644)
-            Path(draft).replace(target)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
-
-    def delete_folder(self, path: str) -> None:
-        folder = self._folder / path
-        if folder.is_dir():
-            for file in folder.iterdir():
-                file.unlink()
-            folder.rmdir()
-
-
-class TileStorage:
-    """An alias of Django's STORAGES, for example a bucket with object lock."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-
-    def read(self, path: str) -> bytes | None:
-        try:
-            with self._storage.open(path) as file:
-                return bytes(file.read())
-        except FileNotFoundError:
-            return None
-
-    def write(self, path: str, content: bytes) -> None:
-        if self._storage.exists(path):
-            # Storages that do not overwrite would choose another name.
-            self._storage.delete(path)
-        if self._storage.save(path, ContentFile(content)) != path:
-            raise OSError(f"The storage of the tiles did not store {path} under this name.")
-
-    def delete_folder(self, path: str) -> None:
-        try:
-            names = self._storage.listdir(path)[1]
-            for name in names:
-                self._storage.delete(f"{path}/{name}")
-        except (NotImplementedError, OSError):
-            # Partial tiles may be kept.
-            return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +33,6 @@ class TileExport:
     """Tiles that were not stored before."""
 
 
-def find_tile_store() -> TileStore | None:
-    """Return the store of AUDIT['tiles']; None if there is none."""
-    declared = conf.tiles()
-    if declared is None:
-        return None
-    return TileFolder(declared) if isinstance(declared, Path) else TileStorage(storages[declared])
-
-
 def export_tiles(
     store: TileStore, *, keys: Sequence[LogKey], progress: Callable[[int], None] = lambda tree_size: None
 ) -> TileExport:
@@ -136,7 +42,7 @@ def export_tiles(
     Raises: ProofInvalid if the stored tiles are not those of this log, or the log is damaged; CheckpointInvalid;
     OSError. Spec: C2SP tlog-tiles.
     """
-    exported = _read_exported_checkpoint(store, keys)
+    exported = read_exported_checkpoint(store, keys)
     size, written = exported.tree_size if exported else 0, 0
     last: RawCheckpoint | None = None
     while row := _find_next_checkpoint(size):
@@ -150,8 +56,11 @@ def export_tiles(
     return TileExport(tree_size=size, written=written)
 
 
-def _read_exported_checkpoint(store: TileStore, keys: Sequence[LogKey]) -> Checkpoint | None:
-    """Return the checkpoint in the store, which this log must continue; None if nothing is exported yet."""
+def read_exported_checkpoint(store: TileStore, keys: Sequence[LogKey]) -> Checkpoint | None:
+    """Return the checkpoint in the store, which this log must continue; None if nothing is exported yet.
+
+    Raises: ProofInvalid, CheckpointInvalid; OSError.
+    """
     content = store.read(CHECKPOINT_PATH)
     if content is None:
         return None
@@ -177,7 +86,7 @@ def _find_next_checkpoint(size: int) -> RawCheckpoint | None:
 def _export_checkpoint(store: TileStore, checkpoint: Checkpoint, *, old_size: int) -> int:
     """Write the tiles of the checkpoint, and return how many of them were not stored before."""
     tiles = build_tiles(
-        old_size=old_size, tree_size=checkpoint.tree_size, root_hash=checkpoint.root_hash, read_level=_read_level
+        old_size=old_size, tree_size=checkpoint.tree_size, root_hash=checkpoint.root_hash, read_level=read_level
     )
     written = sum(_write_tile(store, tile) for tile in tiles)
     for tile in tiles:
@@ -199,12 +108,13 @@ def _write_tile(store: TileStore, tile: Tile) -> bool:
     return True
 
 
-def _read_level(level: int, start: int, end: int) -> list[bytes]:
+def read_level(level: int, start: int, end: int) -> list[bytes]:
+    """Return the roots of the perfect subtrees of 256**level leaves with the indexes [start, end)."""
     if level:
         nodes = AuditNode.objects.filter(level=level * LEVEL_STEP, node_index__gte=start, node_index__lt=end)
         return [as_bytes(value) for value in nodes.order_by("node_index").values_list("node_hash", flat=True)]
-    leaves = AuditLeaf.objects.filter(leaf_index__gte=start, leaf_index__lt=end).order_by("leaf_index")
-    return [as_bytes(value) for value in leaves.values_list("leaf_hash", flat=True)]
+    leaf_hashes = find_leaf_hashes(start, end)
+    return [leaf_hashes[index] for index in sorted(leaf_hashes)]
 
 
 def _add_cosignatures(store: TileStore, exported: Checkpoint) -> None:

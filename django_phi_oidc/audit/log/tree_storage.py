@@ -1,21 +1,28 @@
-"""Read the tree from the database: any perfect subtree by one query of at most 256 rows."""
+"""Read the tree from the database: any perfect subtree by one query of at most 256 rows.
+
+The leaves of a detached partition are in no row. Their hashes are read from the exported tiles.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
 
 from ...merkle.compact import CompactRange, list_perfect_subtrees
 from ...merkle.proof import NodeReader
 from ...merkle.rfc6962 import HASH_BYTES
+from ...merkle.tiles import TILE_WIDTH, get_tile_path
 from ..models import AuditLeaf, AuditNode
 from .reader import as_bytes
+from .tile_store import find_tile_store
 
 LEVEL_STEP = 8
 STORED_LEVELS = (8, 16, 24, 32)
 """Levels whose nodes are stored. Beyond 2**40 leaves one query would read more rows."""
+_CACHED_TILES = 64
+"""Of 20 KB each. The path of a proof reads up to eight nodes of the same tile."""
 
 
 class LogDamaged(LookupError):
-    """A leaf or a stored node is missing."""
+    """A leaf, a stored node or a tile is missing, or is another one."""
 
 
 def read_node(level: int, index: int) -> bytes:
@@ -26,19 +33,73 @@ def read_node(level: int, index: int) -> bytes:
     stored_level = min(level // LEVEL_STEP * LEVEL_STEP, STORED_LEVELS[-1])
     width = 1 << level - stored_level
     indexes = range(index * width, (index + 1) * width)
-    rows: Any
     if stored_level:
         rows = AuditNode.objects.filter(level=stored_level, node_index__gte=indexes.start, node_index__lt=indexes.stop)
-        rows = rows.order_by("node_index").values_list("node_hash", flat=True)
+        hashes = [as_bytes(value) for value in rows.order_by("node_index").values_list("node_hash", flat=True)]
     else:
-        rows = AuditLeaf.objects.filter(leaf_index__gte=indexes.start, leaf_index__lt=indexes.stop)
-        rows = rows.order_by("leaf_index").values_list("leaf_hash", flat=True)
-    hashes = [as_bytes(value) for value in rows]
+        leaf_hashes = find_leaf_hashes(indexes.start, indexes.stop)
+        hashes = [leaf_hashes[leaf_index] for leaf_index in sorted(leaf_hashes)]
     if len(hashes) != width or set(map(len, hashes)) != {HASH_BYTES}:
         raise LogDamaged(f"Node {index} of level {level} can't be read.")
     subtree = CompactRange()
     subtree.extend(hashes)
     return subtree.compute_root()
+
+
+def find_leaf_hashes(start: int, end: int) -> dict[int, bytes]:
+    """Return the hashes of the leaves [start, end) by index: of their rows, or of their tiles if rows are missing.
+
+    Without those that neither has. NOT verified: the rows. A tile leads to its stored node.
+    """
+    rows = AuditLeaf.objects.filter(leaf_index__gte=start, leaf_index__lt=end).values_list("leaf_index", "leaf_hash")
+    hashes = {leaf_index: as_bytes(value) for leaf_index, value in rows}
+    if len(hashes) < end - start:
+        for tile_index in sorted({index // TILE_WIDTH for index in range(start, end) if index not in hashes}):
+            first = tile_index * TILE_WIDTH
+            for leaf_index, value in enumerate(_find_tile(tile_index), start=first):
+                if start <= leaf_index < end:
+                    hashes.setdefault(leaf_index, value)
+    return hashes
+
+
+def find_absent_leaf_hashes(start: int, end: int) -> dict[int, bytes]:
+    """Return `find_leaf_hashes`, or nothing if each leaf has a row."""
+    if AuditLeaf.objects.filter(leaf_index__gte=start, leaf_index__lt=end).count() == end - start:
+        return {}
+    return find_leaf_hashes(start, end)
+
+
+def split_tile(content: bytes) -> list[bytes]:
+    """Return the hashes of a tile."""
+    return [content[start : start + HASH_BYTES] for start in range(0, len(content), HASH_BYTES)]
+
+
+def _find_tile(tile_index: int) -> Sequence[bytes]:
+    """Return the leaf hashes of a full tile; none if there is no tile that leads to the stored node."""
+    node = AuditNode.objects.filter(level=LEVEL_STEP, node_index=tile_index).values_list("node_hash", flat=True).first()
+    if node is None:
+        return ()
+    try:
+        return _read_tile(tile_index, as_bytes(node))
+    except LogDamaged:
+        return ()
+
+
+@lru_cache(maxsize=_CACHED_TILES)
+def _read_tile(tile_index: int, node_hash: bytes) -> tuple[bytes, ...]:
+    """Return the leaf hashes of a full tile, whose root is node_hash. Raises: LogDamaged."""
+    store = find_tile_store()
+    try:
+        content = (store.read(get_tile_path(0, tile_index)) if store else None) or b""
+    except Exception as error:  # a storage raises what its library raises
+        raise LogDamaged(f"The tile {tile_index} can't be read.") from error
+    hashes = split_tile(content)
+    tree = CompactRange()
+    if len(content) == TILE_WIDTH * HASH_BYTES:
+        tree.extend(hashes)
+    if tree.compute_root() != node_hash:
+        raise LogDamaged(f"The tile {tile_index} can't be read.")
+    return tuple(hashes)
 
 
 def read_compact_range(tree_size: int, node_reader: NodeReader = read_node) -> CompactRange:

@@ -1,34 +1,32 @@
 """Authentication by an access token of a provider, for the user on whose behalf it is used.
 
-It writes nothing but that a DPoP proof was used. UserInfo is not used, because it does not say for which audience a
-token was issued. Spec: RFC 6750, RFC 9068, RFC 7662, RFC 8705 3, RFC 9440, RFC 9449.
+It writes nothing but that a DPoP proof was used. Spec: RFC 6750, RFC 9449.
 """
 
 import re
-from base64 import b64decode
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.http import HttpRequest, QueryDict
+from django.http import QueryDict
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from ... import conf
 from ..._internal import clock
+from ...access.api_tokens import verify_request_proof, verify_request_token
+from ...access.dpop_proof import NONCE_REQUIRED, accept_proof, create_nonce, format_dpop_challenge
 from ...access.no_store import mark_response_private
 from ...access.responses import format_bearer_challenge
 from ...audit.events import Origin
-from ...audit.request_context import get_client_ip, get_request_id, is_from_trusted_proxy
-from ...config.certificates import compute_certificate_thumbprint
+from ...audit.request_context import get_client_ip, get_request_id
+from ...config.apis import APIDeclaration
 from ...crypto import keyring
 from ...errors import (
     AccessTokenInvalid,
     Code,
     DPoPProofInvalid,
     IntrospectionFailed,
-    KeyNotFound,
     KeyRingError,
     MetadataError,
     SubjectAltered,
@@ -41,14 +39,9 @@ from ...oidc.access_token import (
     AccessToken,
     ResourceServer,
     get_resource_server,
-    verify_access_token,
 )
-from ...oidc.dpop import VerifiedProof, verify_proof
-from ...provider.introspection_cache import introspect_token
-from ...provider.registry import get_provider
 from ...sessions.token_revocation import is_revoked
 from ...subjects.linking import find_linked_subject
-from .dpop_proof import NONCE_REQUIRED, accept_proof, create_nonce, format_dpop_challenge
 from .exceptions import (
     REALM,
     TOKEN_MISPLACED,
@@ -61,38 +54,9 @@ from .exceptions import (
 )
 from .scoped_user import ScopedUser
 
-PROVIDER_TIMEOUT_SECONDS = 2.0
-"""For each call to the provider. Short, because an API client is waiting."""
 FORM_CONTENT_TYPE = "application/x-www-form-urlencoded"
 TOKEN_PARAMETER = "access_token"
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_BYTE_SEQUENCE = re.compile(r":((?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?):")
-"""Spec: RFC 8941 3.3.5. Servers join repeated headers by a comma, which no byte sequence contains."""
-
-
-@sensitive_variables("token")
-def verify_bearer_token(
-    token: str, *, audience: ResourceServer, proofs: Mapping[str, str], now: datetime
-) -> AccessToken:
-    """Return the verified access token, by its signature or by introspection, as the API is declared.
-
-    proofs: of this request, as of validate_confirmation.
-    Raises: AccessTokenInvalid; TransportError, MetadataError, IntrospectionFailed, if it could not be verified.
-    Spec: RFC 9068 4; RFC 7662 2; RFC 8705 3.
-    """
-    provider, timeout = get_provider(audience.provider.name), PROVIDER_TIMEOUT_SECONDS
-    if audience.api.method == "introspection":
-        return introspect_token(
-            token, audience=audience, provider=provider, proofs=proofs, now=now, timeout_seconds=timeout
-        )
-    try:
-        keys = provider.get_key_set(timeout_seconds=timeout)
-        return verify_access_token(token, keys=keys, resource_server=audience, proofs=proofs, now=now)
-    except KeyNotFound as error:
-        # Not certain: the keys could not be fetched again now, so the provider may have a newer key.
-        if not error.is_certain:
-            raise
-        raise AccessTokenInvalid(error.code) from error
 
 
 class BearerAuthentication(BaseAuthentication):
@@ -134,9 +98,10 @@ class BearerAuthentication(BaseAuthentication):
             apis = [ResourceServer(api, providers[name]) for name, api in conf.apis().items() if name in providers]
             audience = get_resource_server(token, apis)
             provider = audience.provider.name
+            api = conf.apis()[provider]
             now = clock.now()
-            proof = _verify_request_proof(request._request, token=token, now=now) if is_dpop else None
-            access_token = _verify_token(request._request, token=token, audience=audience, proof=proof, now=now)
+            proof = verify_request_proof(request._request, token=token, now=now) if is_dpop else None
+            access_token = verify_request_token(request._request, token=token, audience=audience, proof=proof, now=now)
             if is_revoked(token, now=now):
                 raise AccessTokenInvalid("token_revoked")
             keys = keyring.get_keys("subject")
@@ -147,13 +112,13 @@ class BearerAuthentication(BaseAuthentication):
                 raise AccessTokenInvalid(Code.USER_INACTIVE)
             if proof:
                 # Last: only the request that is accepted uses the proof up.
-                accept_proof(proof, api=audience.api, now=now)
-                self._send_nonce(request, audience, now=now)
+                accept_proof(proof, requires_nonce=api.dpop_nonce, now=now)
+                self._send_nonce(request, conf.apis()[provider], now=now)
         except (AccessTokenInvalid, SubjectAltered) as error:
             rule = error.rule if isinstance(error, AccessTokenInvalid) else error.code
             if rule == NONCE_REQUIRED:
                 # The first request of each client, and no attack: it is neither recorded nor logged.
-                self._send_nonce(request, audience, now=now)
+                self._send_nonce(request, conf.apis()[provider], now=now)
                 raise nonce_required() from None
             report_api_refusal(rule, origin=origin, provider=provider)
             if isinstance(error, DPoPProofInvalid):
@@ -162,51 +127,17 @@ class BearerAuthentication(BaseAuthentication):
         except (TransportError, MetadataError, IntrospectionFailed, SubjectKeyMissing, KeyRingError) as error:
             report_api_refusal(error.code, origin=origin, provider=provider, is_server_error=True)
             raise service_unavailable() from error
-        return ScopedUser(subject.user, audience.api.get_permissions(access_token.scopes)), access_token
+        return ScopedUser(subject.user, api.get_permissions(access_token.scopes)), access_token
 
     def authenticate_header(self, request: Request) -> str:
         """Return the challenges to a request without credentials. Spec: RFC 6750 3; RFC 9449 7.1."""
         return f"{format_bearer_challenge(realm=REALM)}, {format_dpop_challenge(realm=REALM)}"
 
-    def _send_nonce(self, request: Request, audience: ResourceServer, *, now: datetime) -> None:
+    def _send_nonce(self, request: Request, api: APIDeclaration, *, now: datetime) -> None:
         """Add the nonce for the next proof to the response, if the API requires nonces. Spec: RFC 9449 8.2, 9."""
         view: Any = getattr(request, "parser_context", {}).get("view")
-        if audience.api.dpop_nonce and view is not None:
+        if api.dpop_nonce and view is not None:
             view.headers["DPoP-Nonce"] = create_nonce(now)
-
-
-def _verify_token(
-    request: HttpRequest, *, token: str, audience: ResourceServer, proof: VerifiedProof | None, now: datetime
-) -> AccessToken:
-    """Return the token, if the request proves possession of each key that it is bound to."""
-    proofs: dict[str, str] = {}
-    if audience.api.allow_client_cert_header:
-        proofs = get_certificate_proofs(request, trusted_proxies=conf.trusted_proxies())
-    if proof:
-        proofs["jkt"] = proof.thumbprint
-    access_token = verify_bearer_token(token, audience=audience, proofs=proofs, now=now)
-    if proof and "jkt" not in dict(access_token.confirmation):
-        raise AccessTokenInvalid("cnf_missing")
-    return access_token
-
-
-def _verify_request_proof(request: HttpRequest, *, token: str, now: datetime) -> VerifiedProof:
-    """Return the proof of a request for the URL by which the portal is reached. Spec: RFC 9449 4.3, 7.1."""
-    # Servers join repeated headers by a comma, which no proof contains.
-    proof, url = request.META.get("HTTP_DPOP", ""), request.build_absolute_uri()
-    return verify_proof(proof, method=str(request.method), url=url, now=now, access_token=token)
-
-
-def get_certificate_proofs(request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]) -> dict[str, str]:
-    """Return the thumbprint of the certificate in `Client-Cert`, by its member of `cnf`; empty if there is none.
-
-    The header of another sender than a trusted proxy is not read. Requires: the proxy has verified that the client has
-    the private key, and removes the header from requests of clients. Spec: RFC 9440 2.2, 4; RFC 8705 3.1.
-    """
-    header = _BYTE_SEQUENCE.fullmatch(request.META.get("HTTP_CLIENT_CERT", "").strip())
-    if header is None or not is_from_trusted_proxy(request, trusted_proxies=trusted_proxies):
-        return {}
-    return {"x5t#S256": compute_certificate_thumbprint(b64decode(header[1]))}
 
 
 def _has_misplaced_token(request: Request) -> bool:

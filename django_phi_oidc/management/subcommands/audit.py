@@ -19,9 +19,11 @@ from ...audit import db_privileges, outbox, partitions, spool, throttling, trigg
 from ...audit.events import OUTCOMES, Action, list_actions, serialize_event
 from ...audit.log import archive as archives
 from ...audit.log import (
+    archive_files,
     bundle,
     copies,
     cosigned_checkpoints,
+    leaf_removal,
     proofs,
     recovery,
     sequencer,
@@ -112,7 +114,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     archive.add_argument("--before", type=_parse_time, metavar="TIME", help="Only events sealed before that time.")
     text = "Then detach the partitions of past months whose events are all in archives, as the owner of the tables."
     archive.add_argument("--detach", action="store_true", help=text)
-    text = "Create one partition a month for the events, as the owner of the tables, while others write (PostgreSQL)."
+    text = "Create one partition a month for the log, as the owner of the tables, while others write (PostgreSQL)."
     add("partition", _partition, text)
     attach = add("attach", _attach, "Return a partition to the log after it was detached, as the owner of the tables.")
     attach.add_argument("table", metavar="TABLE", help="Its name.")
@@ -422,37 +424,44 @@ def _archive(options: Options, output: Output) -> None:
     size, path = last.tree_size, options["file"]
     with ProgressLine(output, "events archived") as progress:
         digest = archives.write_archive(path, first_leaf_index=first, tree_size=size, progress=progress)
-    keys = signing_keys.get_public_keys()
+    keys, now = signing_keys.get_public_keys(), clock.now()
     archive = archives.verify_archive(path, keys)
     removable: list[partitions.Partition] = []
-    fault = ""
+    leaves: dict[partitions.Partition, int] = {}
+    kept = fault = ""
     if options["detach"]:
         try:
-            removable = archives.list_removable_partitions(archive, keys=keys, now=clock.now())
-        except (LookupError, SealingRefused) as error:
-            fault = f"Nothing is detached: {error}"
-    names = [partition.name for partition in removable]
+            removable = archives.list_removable_partitions(archive, keys=keys, now=now)
+            leaves, kept = leaf_removal.list_removable_leaves(archive, removed=removable, keys=keys, now=now)
+        except (LookupError, OSError, SealingRefused) as error:
+            removable, fault = [], f"Nothing is detached: {error}"
+    names = [partition.name for partition in (*removable, *leaves)]
     detail = {"first": first, "tree_size": size, "sha256": digest}
     # An archive behind a gap leaves events that are in no archive.
     detail["archived_size"] = max(archived_size, size) if first <= archived_size else archived_size
     _record(Action.AUDIT_ARCHIVED, detail=detail | ({"detached": names} if names else {}))
+    archive_files.register_archive(archive, sha256=digest)
     for partition in removable:
         partitions.detach_partition(partition, newest_leaf=newest_leaf)
+    for partition, end_leaf in leaves.items():
+        partitions.detach_leaves(partition, end_leaf=end_leaf)
     row = {"file": str(path), **detail, "detached": names}
     text = f"{path}: leaves {first} to {size - 1}, SHA-256 {digest}."
-    output.confirm(row, f"{text} Detached: {', '.join(names) or 'none'}." if options["detach"] else text, fault=fault)
+    if options["detach"]:
+        text += f" Detached: {', '.join(names) or 'none'}.{kept}"
+    output.confirm(row, text, fault=fault)
 
 
 def _partition(options: Options, output: Output) -> None:
     if connections[AUDIT_ALIAS].vendor != "postgresql":
         raise CommandError("Only PostgreSQL has partitions.")
-    names = partitions.partition_events(now=clock.now(), progress=output.write)
+    names = partitions.partition_log(now=clock.now(), progress=output.write)
     output.confirm({"partitions": names}, f"Partitions: {', '.join(names)}.")
 
 
 def _attach(options: Options, output: Output) -> None:
-    partitions.attach_partition(options["table"])
-    output.confirm({"table": options["table"]}, f"Attached: {options['table']}. Run `audit verify --full`.")
+    names = partitions.attach_partition(options["table"])
+    output.confirm({"tables": names}, f"Attached: {', '.join(names)}. Run `audit verify --full`.")
 
 
 def _resume(options: Options, output: Output) -> None:

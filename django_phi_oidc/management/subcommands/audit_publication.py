@@ -6,6 +6,7 @@ from ... import conf
 from ..._internal import clock
 from ...audit.log import cosigned_checkpoints, signing_keys, tile_export, witnesses
 from ...audit.log.models import LogWitness
+from ...audit.log.tile_store import TileFolder, find_tile_store
 from ...audit.models import AuditCheckpoint
 from ._arguments import Options, build_argument_error
 from ._output import Output, ProgressLine
@@ -36,7 +37,7 @@ def ask_witnesses(options: Options, output: Output) -> None:
 
 def write_tiles(options: Options, output: Output) -> None:
     """Export the tiles that are new. Raises: CommandError (wrong arguments) without a place for them."""
-    store = tile_export.TileFolder(options["folder"]) if options["folder"] else tile_export.find_tile_store()
+    store = TileFolder(options["folder"]) if options["folder"] else find_tile_store()
     if store is None:
         raise build_argument_error("PHI_OIDC['AUDIT']['tiles'] is not declared: name a --folder.")
     with ProgressLine(output, "events exported") as progress:

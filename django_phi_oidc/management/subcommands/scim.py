@@ -1,4 +1,4 @@
-"""Create, rotate, revoke and list the clients that provision accounts by SCIM."""
+"""Create, rotate, revoke and list the clients that provision accounts by SCIM, and attach their users to accounts."""
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from ..._internal import clock
 from ...audit.request_context import current_origin
 from ...config._parsing import parse_name
 from ...errors import DeclarationInvalid
+from ...scim.account_attachment import attach_account
 from ...scim.clients import (
     DEFAULT_LIFETIME,
     DEFAULT_OVERLAP,
@@ -22,7 +23,8 @@ from ...scim.clients import (
     rotate_token,
 )
 from ...scim.models import SCIMClient, SCIMToken
-from ._arguments import Options, add_command, add_dry_run, parse_number
+from ...scim.scim_users import SCIMRefused
+from ._arguments import USER_FORMS, Options, add_command, add_dry_run, build_user_row, get_user, parse_number
 from ._output import Output, format_value
 
 MAX_DAYS = 731
@@ -32,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="scim_command", required=True, metavar="SUBCOMMAND")
     create = add_command(commands, "create", _create, "Create a client and show its token once.")
     create.add_argument("name", type=_parse_client_name, metavar="CLIENT", help="The name of the new client.")
-    provider_help = "The provider whose accounts it manages, declared in SCIM."
+    provider_help = "The provider whose accounts it manages, which has the option scim."
     create.add_argument("--provider", required=True, metavar="NAME", help=provider_help)
     rotate = add_command(commands, "rotate", _rotate, "Show a new token once; the last one stays valid for a while.")
     rotate.add_argument("name", metavar="CLIENT", help="The client, by its name.")
@@ -45,6 +47,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     revoke = add_command(commands, "revoke", _revoke, "Revoke a client and its tokens for good.")
     revoke.add_argument("name", metavar="CLIENT", help="The client, by its name.")
     add_dry_run(revoke)
+    attach_help = "Attach a SCIM user to an account that its person had before, and disable the one created for it."
+    attach = add_command(commands, "attach", _attach, attach_help)
+    attach.add_argument("resource", metavar="ID", help="The SCIM user, by its id.")
+    attach.add_argument("user", metavar="USER", help=f"The account: {USER_FORMS}.")
+    add_dry_run(attach)
     add_command(commands, "list", _list, "List the clients and their tokens.")
 
 
@@ -90,6 +97,20 @@ def _revoke(options: Options, output: Output) -> None:
     except SCIMClientRefused as error:
         raise CommandError(str(error)) from error
     output.confirm(row, f"Client {client.name} was revoked.")
+
+
+def _attach(options: Options, output: Output) -> None:
+    user, is_dry_run = get_user(options["user"]), options["dry_run"]
+    fields: Any = {"origin": current_origin(), "now": clock.now(), "is_dry_run": is_dry_run}
+    try:
+        created = attach_account(options["resource"], user, **fields)
+    except SCIMRefused as error:
+        raise CommandError(str(error)) from error
+    row = {**build_user_row(user), "resource": options["resource"], "disabled": str(created.pk)}
+    if is_dry_run:
+        output.preview(row, f"The SCIM user would be attached, and account pk:{created.pk} disabled.")
+        return
+    output.confirm(row, f"The SCIM user is attached, and account pk:{created.pk} is disabled.")
 
 
 def _list(options: Options, output: Output) -> None:

@@ -25,9 +25,9 @@ def _third_party_login_allowed(
     """Allow third-party login with the provider. providers: others, which are declared and not allowed."""
     with environment.override_declaration():
         declared = get_phi_oidc_setting()
-        names = [environment.portal.name] if is_allowed else []
-        options = {"PROVIDERS": {**declared["PROVIDERS"], **providers}, "THIRD_PARTY_LOGIN": names}
-        with override_settings(PHI_OIDC={**declared, **options}):
+        name = environment.portal.name
+        own = {**declared["PROVIDERS"][name], "third_party_login": is_allowed}
+        with override_settings(PHI_OIDC={**declared, "PROVIDERS": {**declared["PROVIDERS"], name: own, **providers}}):
             yield
 
 

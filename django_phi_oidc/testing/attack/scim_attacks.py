@@ -118,6 +118,32 @@ def use_expired_token(environment: AttackEnvironment) -> None:
             _assert_refused(environment, answer, "with the expired token", expected_status=401)
 
 
+def send_foreign_access_token(environment: AttackEnvironment) -> None:
+    """An access token has no scope, another audience or issuer, or is that of a person or of another client."""
+    own, audience, issuer = "attack-client", "https://portal.example/scim", environment.op.issuer
+    declared = {"audience": audience, "method": "jwt", "subs": {own: own}}
+    with environment.override_declaration(), override_scim_declaration(environment, access_tokens=declared):
+        client = create_scim_client(environment.portal.name)
+        options = {"audience": audience, "scope": "scim"}
+        create_token = environment.op.create_client_token
+        forged = {
+            "without a scope": create_token(own, audience=audience),
+            "with another scope": create_token(own, **{**options, "scope": "scimx"}),
+            "for another API": create_token(own, **{**options, "audience": f"{audience}/other"}),
+            "of a person": create_token(own, **options, sub="a-person"),
+            "of another client": create_token("another-client", **options),
+            "of another client for this one": create_token("another-client", **options, sub=own),
+            "of another provider": create_token(own, **options, iss=f"{issuer}/other"),
+            "that has expired": create_token(own, **options, exp=1),
+            "that is bound to a key": create_token(own, **options, cnf={"jkt": "A" * 43}),
+        }
+        for name, token in forged.items():
+            answer = client.send("GET", "Users", authorization=f"Bearer {token}")
+            _assert_refused(environment, answer, f"with a token {name}", expected_status=401)
+        accepted = client.send("GET", "Users", authorization=f"Bearer {create_token(own, **options)}")
+        _assert_accepted(environment, accepted)
+
+
 def read_foreign_person(environment: AttackEnvironment) -> None:
     """A client of another provider reads a person by the id, and searches for the person."""
     with _provisioned(environment) as (own, other, user_id, _):
@@ -306,6 +332,7 @@ def _assert_refused(
 
 SCIM_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {
     ("forged_scim_token", ""): send_forged_token,
+    ("forged_scim_token", "access token"): send_foreign_access_token,
     ("stolen_scim_token", "rotated"): partial(use_withdrawn_token, rotate_scim_token),
     ("stolen_scim_token", "revoked"): partial(use_withdrawn_token, revoke_scim_client),
     ("stolen_scim_token", "expired"): use_expired_token,

@@ -82,19 +82,22 @@ def _parse_object(text: str) -> Mapping[str, Any]:
 
 
 @contextmanager
-def override_scim_declaration(environment: AttackEnvironment) -> Iterator[None]:
-    """Declare SCIM for the provider and for another one, `OTHER_PROVIDER`. Raises: AttackEnded if there is no SCIM.
+def override_scim_declaration(environment: AttackEnvironment, **options: Any) -> Iterator[None]:
+    """Declare scim of the provider and of another one, `OTHER_PROVIDER`. options: others of scim.
+
+    Raises: AttackEnded if there is no SCIM.
 
     With two providers, a sign-in begins with a choice: sign in before, if the attack needs a session.
     """
     try:
         reverse("oidc_scim")
     except NoReverseMatch:
-        environment.skip_attack("the project does not declare SCIM")
+        environment.skip_attack("no provider of the project has the option scim")
     declared = get_phi_oidc_setting()
-    providers = {**declared["PROVIDERS"], OTHER_PROVIDER: _OTHER_DECLARATION}
-    scim = {name: {"subject": "extension"} for name in providers}
-    with override_settings(PHI_OIDC={**declared, "PROVIDERS": providers, "SCIM": scim}):
+    declarations = {**declared["PROVIDERS"], OTHER_PROVIDER: _OTHER_DECLARATION}
+    scim = {"subject": "extension", **options}
+    providers = {name: {**declaration, "scim": scim} for name, declaration in declarations.items()}
+    with override_settings(PHI_OIDC={**declared, "PROVIDERS": providers}):
         environment.portal.mark_refusals_seen()
         yield
 

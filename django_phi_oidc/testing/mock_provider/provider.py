@@ -17,6 +17,7 @@ from .registrations import Account, Client, Resource, TLSFiles
 from .server import ProviderServer, parse_loopback_address
 from .signing import SigningKey, create_signing_keys
 from .state import Grant, PARMode, ProviderState, Token
+from .token_endpoints import create_client_token
 
 
 class DemoProvider:
@@ -210,6 +211,10 @@ class DemoProvider:
     def create_security_event(self, client_id: str, event_type: str, **members: Any) -> str:
         """Return a signed security event for the client. members: `event`, `sub_id`, `jti`, `now`."""
         return create_security_event(self.state, audience=client_id, event_type=event_type, **members)
+
+    def create_client_token(self, client_id: str, /, *, audience: str, scope: str = "", **claims: Any) -> str:
+        """Return a signed access token that the client got for itself. claims: others, or in place of those."""
+        return create_client_token(self.state, client_id, audience=audience, scope=scope, claims=claims)
 
     def push_security_event(self, token: str, *, url: str, authorization: str = "") -> BackchannelLogoutResponse:
         """Post the security event to the receiver; return the response. Raises: OSError without a response."""

@@ -109,6 +109,25 @@ def _create_id_token(
     return state.encrypt_token("id_token_jwe", request, token, grant.client)
 
 
+def create_client_token(
+    state: ProviderState, client_id: str, *, audience: str, scope: str, claims: Mapping[str, Any]
+) -> str:
+    """Return a signed access token for an API, as of the grant client_credentials. Spec: RFC 9068 2.2."""
+    now = state.clock()
+    all_claims = {
+        "iss": state.issuer,
+        "sub": client_id,
+        "aud": audience,
+        "client_id": client_id,
+        "exp": int((now + state.access_token_lifetime).timestamp()),
+        "iat": int(now.timestamp()),
+        "jti": token_b64url(16),
+        **({"scope": scope} if scope else {}),
+        **claims,
+    }
+    return state.sign_claims("access_token", ReceivedRequest(method="", path=""), all_claims, typ="at+jwt")
+
+
 def _issue_resource_token(
     state: ProviderState,
     request: ReceivedRequest,

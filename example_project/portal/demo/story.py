@@ -270,7 +270,7 @@ STEPS = (
     Step(
         title="Amina signs in",
         run=sign_in,
-        events=("subject.linked success", "claim.stored success", "login.succeeded success"),
+        events=("subject.linked success", "login.succeeded success"),
     ),
     Step(title="Stored data is encrypted", run=check_encryption_at_rest),
     Step(

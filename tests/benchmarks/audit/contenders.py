@@ -59,10 +59,16 @@ def prepare() -> None:
             cursor.execute(statement)
 
 
+_BARE_TABLE = (
+    # That of a former run with the same database.
+    "DROP TABLE IF EXISTS bench_bare",
+    f"CREATE TABLE bench_bare (LIKE {EVENT_TABLE} INCLUDING ALL)",
+)
 TABLES: Mapping[str, tuple[str, ...]] = {
     # Columns, defaults, constraints and indexes; no triggers.
-    "bare": (f"CREATE TABLE bench_bare (LIKE {EVENT_TABLE} INCLUDING ALL)",),
-    "one cursor": (f"CREATE TABLE bench_bare (LIKE {EVENT_TABLE} INCLUDING ALL)",),
+    "bare": _BARE_TABLE,
+    "one cursor": _BARE_TABLE,
+    "bare, no wait": _BARE_TABLE,
     "orm": (f"CREATE TABLE bench_orm (LIKE {EVENT_TABLE} INCLUDING ALL)",),
     "chain": (
         f"CREATE TABLE bench_chain (LIKE {EVENT_TABLE} INCLUDING ALL,"
@@ -73,6 +79,9 @@ COUNTED: Mapping[str, str] = {
     "bare": "bench_bare",
     "one cursor": "bench_bare",
     "phi_oidc": EVENT_TABLE,
+    "eight at once": EVENT_TABLE,
+    "bare, no wait": "bench_bare",
+    "phi_oidc, no wait": EVENT_TABLE,
     "orm": "bench_orm",
     "chain": "bench_chain",
     "auditlog": "auditlog_logentry",
@@ -80,6 +89,10 @@ COUNTED: Mapping[str, str] = {
     "pghistory": "rows_revealevent",
 }
 """The table of each contender's events, the baseline first."""
+OWN = ("bare", "one cursor", "phi_oidc", "eight at once", "bare, no wait", "phi_oidc, no wait")
+"""Those that show what limits record(). With `no wait` a commit does not wait for the disk."""
+EVENTS_PER_WRITE: Mapping[str, int] = {"eight at once": 8}
+_iterators = itertools.count()
 
 
 def count() -> int:
@@ -131,6 +144,26 @@ def _phi_oidc() -> Write:
     return write
 
 
+def _eight_at_once() -> Write:
+    """As a process could do with eight events that wait at the same moment."""
+    recorder, events = (import_module(f"django_phi_oidc.audit.{name}") for name in ("recorder", "events"))
+    connections["phi_audit"].ensure_connection()
+    people = [person(number) for number in range(PEOPLE)]
+    origins = itertools.cycle([(values.pop("subject"), Origin(**values)) for values in people])
+    fields = {"provider": PROVIDER, "purpose": PURPOSE, "detail": {"claim": CLAIM}}
+
+    def write() -> object:
+        chosen = itertools.islice(origins, EVENTS_PER_WRITE["eight at once"])
+        return recorder.record_many(
+            [
+                events.NewEvent(Action.CLAIM_REVEALED, origin=origin, now=datetime.now(UTC), subject=subject, **fields)
+                for subject, origin in chosen
+            ]
+        )
+
+    return write
+
+
 def _orm() -> Write:
     event = import_module(MODELS).Event
     connections["default"].ensure_connection()
@@ -168,6 +201,9 @@ WRITERS: Mapping[str, Callable[[], Write]] = {
     "bare": _bare,
     "one cursor": _one_cursor,
     "phi_oidc": _phi_oidc,
+    "eight at once": _eight_at_once,
+    "bare, no wait": _one_cursor,
+    "phi_oidc, no wait": _phi_oidc,
     "orm": _orm,
     "chain": _chain,
     "auditlog": _audited,
@@ -185,7 +221,7 @@ def _psycopg() -> Any:
 
 
 def _prepared_values() -> Iterator[tuple[Any, ...]]:
-    """Yield the values of COLUMNS: ascending ids unique to this process, and precomputed other values."""
+    """Yield the values of COLUMNS: ascending ids unique to this iterator, and precomputed other values."""
     now = datetime.now(UTC)
     prepared = []
     for number in range(PEOPLE):
@@ -196,6 +232,6 @@ def _prepared_values() -> Iterator[tuple[Any, ...]]:
                 *(values["session"], values["client_ip"], PURPOSE, "", "", values["request_id"], DETAIL, bytes(32)),
             )
         )
-    first = int(time.time() * 1000) << 80 | 0x7 << 76 | os.getpid() % 4096 << 64 | 0b10 << 62
+    first = int(time.time() * 1000) << 80 | 0x7 << 76 | os.getpid() % 4096 << 64 | 0b10 << 62 | next(_iterators) << 48
     for number, rest in zip(itertools.count(first), itertools.cycle(prepared), strict=False):
         yield (uuid.UUID(int=number), *rest)

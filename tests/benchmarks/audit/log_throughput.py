@@ -35,34 +35,18 @@ class Trail:
     """Verification of the same events, each time by a new process."""
     floor: Took
     """Reading the same columns in the same order, and hashing their bytes once."""
-    sealed: int
-    """The number of leaves of the large log."""
-    on_top: Took
-    """Sealing new events on top of it."""
 
 
-def measure_log(
-    *, url: str, backlog: int, verifications: int, sealed: int, new: int, log: Callable[[str], None]
-) -> Trail:
+def measure_log(*, url: str, backlog: int, verifications: int, log: Callable[[str], None]) -> Trail:
     """Return the costs of sealing and verifying. url: of the server.
 
     Raises: AssertionError if an event is not sealed, an intact log has findings, or a changed event is not found.
     """
     with database(url) as name:
-        took, verified, floor = _seal_and_verify(url, name, backlog, verifications, log)
-    with database(url) as name, _job(url, name) as run:
-        run("migrate")
-        log(f"{sealed:,} sealed events built in {run('build_sealed', sealed)['wall']:.0f} s.")
-        run("build_genuine", new)
-        on_top = run("seal")
-        assert (on_top["events"], on_top.pop("refused")) == (new, 0), on_top
-        log(f"{new:,} new events sealed on top of them.")
-    return Trail(backlog=took, verified=verified, floor=floor, sealed=sealed, on_top=Took(**on_top))
+        return _seal_and_verify(url, name, backlog, verifications, log)
 
 
-def _seal_and_verify(
-    url: str, name: str, backlog: int, verifications: int, log: Callable[[str], None]
-) -> tuple[Took, list[Took], Took]:
+def _seal_and_verify(url: str, name: str, backlog: int, verifications: int, log: Callable[[str], None]) -> Trail:
     with _job(url, name) as run:
         run("migrate")
         log(f"{backlog:,} events built in {run('build_genuine', backlog)['wall']:.0f} s.")
@@ -81,7 +65,7 @@ def _seal_and_verify(
         result = run("verify")["found"]
         assert result == [f"event_altered: {changed}"], result
     log(f"{backlog:,} events verified, {verifications} times and once with a changed one.")
-    return Took(**took), verified, floor
+    return Trail(backlog=Took(**took), verified=verified, floor=floor)
 
 
 @contextmanager

@@ -6,15 +6,14 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.audit.log_throughput import Took, Trail
-from tests.benchmarks.audit.write_throughput import Rates
+from tests.benchmarks.audit.write_throughput import Rates, Writers
 
 FLOOR, APP = "bare", "phi_oidc"
-GOAL_WRITERS = 8
+GOAL_WRITERS = (8, 1)
 LEAST_OF_BARE = 0.70
-"""Share of the rate of a bare INSERT with GOAL_WRITERS writers."""
+"""Share of the rate of a bare INSERT with GOAL_WRITERS."""
 LEAST_SEALED = 100_000
 """Events per second, of a backlog."""
-MOST_SECONDS_ON_TOP = 2.0
 LEAST_VERIFIED = 100_000
 """Events per second, by one process."""
 MOST_MEMORY = 150
@@ -25,8 +24,8 @@ MOST_MEMORY = 150
 class Results:
     """The results for the audit log."""
 
-    recorded: Mapping[int, Mapping[str, Rates]]
-    """By number of writers and by contender."""
+    recorded: Mapping[Writers, Mapping[str, Rates]]
+    """By processes and threads, and by contender."""
     trail: Trail
     cores: int
     load: float
@@ -37,12 +36,11 @@ def rows(results: Results) -> dict[str, Any]:
     """Return the rows of both tables; CPU in microseconds for each event, memory in megabytes."""
     trail = results.trail
     verified = sorted(trail.verified, key=lambda took: took.rate)[len(trail.verified) // 2]
-    work = {"seal a backlog": trail.backlog, f"on top of {trail.sealed}": trail.on_top, "verify": verified}
-    work["read and hash once"] = trail.floor
+    work = {"seal a backlog": trail.backlog, "verify": verified, "read and hash once": trail.floor}
     return {
         "record": [
             {
-                "writers": writers,
+                "writers": "{} × {}".format(*writers),
                 "contender": contender,
                 "rate": median(rates.rates),
                 "ratio": _ratio(rates, of[FLOOR]),
@@ -60,17 +58,14 @@ def rows(results: Results) -> dict[str, Any]:
 def missed(results: Results) -> list[str]:
     """Return a line for each missed goal."""
     results_rows = rows(results)
-    backlog, on_top, verified, _ = results_rows["trail"]
+    backlog, verified, _ = results_rows["trail"]
     lines = [
-        f"record() at {row['ratio']:.2f} of the bare INSERT's rate with {row['writers']} writers, "
-        f"the goal is {LEAST_OF_BARE:.2f}"
-        for row in results_rows["record"]
-        if (row["contender"], row["writers"]) == (APP, GOAL_WRITERS) and row["ratio"] < LEAST_OF_BARE
+        f"record() at {ratio:.2f} of the bare INSERT's rate with 8 writers, the goal is {LEAST_OF_BARE:.2f}"
+        for of in [results.recorded[GOAL_WRITERS]]
+        if (ratio := _ratio(of[APP], of[FLOOR])) < LEAST_OF_BARE
     ]
     if backlog["rate"] < LEAST_SEALED:
         lines.append(f"{backlog['rate']:,.0f} events/s sealed of a backlog, the goal is {LEAST_SEALED:,}")
-    if on_top["wall"] > MOST_SECONDS_ON_TOP:
-        lines.append(f"{on_top['wall']:.2f} s to seal {on_top['work']}, the goal is {MOST_SECONDS_ON_TOP:g}")
     if verified["rate"] < LEAST_VERIFIED:
         lines.append(f"{verified['rate']:,.0f} events/s verified, the goal is {LEAST_VERIFIED:,}")
     if verified["peak"] > MOST_MEMORY:
@@ -99,7 +94,7 @@ def table(results: Results) -> str:
     ]
     return "\n\n".join(
         (
-            _markdown(["writers", "contender", "events/s", "of bare", "writer's CPU µs"], recorded),
+            _markdown(["processes × threads", "contender", "events/s", "of bare", "writer's CPU µs"], recorded),
             _markdown(["work", "events", "seconds", "events/s", "CPU µs", "server's CPU µs", "peak MB"], worked),
         )
     )

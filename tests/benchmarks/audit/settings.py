@@ -24,6 +24,8 @@ DATABASES: dict[str, dict[str, Any]] = {
         "CONN_MAX_AGE": None,
     }
 }
+if CONTENDER.endswith("no wait"):
+    DATABASES["default"].setdefault("OPTIONS", {})["options"] = "-c synchronous_commit=off"
 CELERY_BROKER_URL = "memory://"
 
 if CONTENDER in PEERS:

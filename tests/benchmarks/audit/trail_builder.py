@@ -34,8 +34,8 @@ _GROWTH = 1 << 16
 _FILLER_ID = "(lpad(to_hex({millis} + number / 100), 12, '0') || '70008000' || lpad(to_hex(number), 12, '0'))::uuid"
 
 
-def build_genuine(count: int, *, begun: datetime = BEGUN) -> None:
-    """Write that many events, 10 µs apart, with MACs of the newest key. The trigger queues them for sealing.
+def build_genuine(count: int, *, begun: datetime = BEGUN, step_micros: int = 10) -> None:
+    """Write that many events, step_micros apart, with MACs of the newest key. The trigger queues them for sealing.
 
     Their canonical form is built here at a fifth of the usual cost; sealing fails if it differs.
     """
@@ -43,7 +43,7 @@ def build_genuine(count: int, *, begun: datetime = BEGUN) -> None:
         connections["phi_audit"].cursor() as cursor,
         cursor.copy(f"COPY {EVENT} ({', '.join(COLUMNS)}) FROM STDIN") as to,
     ):
-        rows = _genuine_rows(count, begun)
+        rows = _genuine_rows(count, begun, step_micros)
         while lines := "".join(itertools.islice(rows, _COPY_ROWS)):
             to.write(lines)
 
@@ -83,14 +83,14 @@ def tamper() -> str:
     return str(id_)
 
 
-def _genuine_rows(count: int, begun: datetime) -> Iterator[str]:
+def _genuine_rows(count: int, begun: datetime, step_micros: int) -> Iterator[str]:
     """Yield lines in the text format of COPY."""
     key, compute_mac = keyring.get_keys("audit_mac")[0].id, create_mac_calculator()
     parts = [_build_constant_parts(key, person(number)) for number in range(PEOPLE)]
     ids = randomness.lowest_uuid7(begun).int
     detail = f'{{"claim":"{CLAIM}"}}'
     for number, (head, middle, tail, columns) in zip(range(count), itertools.cycle(parts), strict=False):
-        micros = number * 10
+        micros = number * step_micros
         at = begun + timedelta(microseconds=micros)
         time = at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         # The number replaces the random part: it is faster and also ascending.

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.benchmarks.audit.processes import database, environment_of, process, read_line
+from tests.benchmarks.worker_protocol import send_command
+
+Writers = tuple[int, int]
+"""Processes, and threads of each."""
 
 
 @dataclass(slots=True)
@@ -40,12 +44,12 @@ class Team:
         line = read_line(self._process)
         assert line == "ready\n", f"{self.contender}: {line!r}"
 
-    def take_turn(self, writers: int, seconds: float) -> dict[str, Any]:
-        """Return the events that the writers wrote in that time, and their CPU time."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{writers} {seconds}\n")
-        self._process.stdin.flush()
-        return dict(json.loads(read_line(self._process)))
+    def begin_turn(self, writers: Writers, seconds: float) -> Callable[[], dict[str, Any]]:
+        """Let the writers write, and return a function that waits for the end and returns what they did.
+
+        These are the events, the CPU seconds, and the seconds of the 99th percentile (p99) and of the slowest write.
+        """
+        return send_command(self._process, *writers, seconds)
 
     def finish(self) -> Written:
         """Stop the writers."""
@@ -58,38 +62,44 @@ def measure_writes(
     contenders: Sequence[str],
     *,
     url: str,
-    writers: Sequence[int],
+    writers: Sequence[Writers],
     rounds: int,
     seconds: float,
     log: Callable[[str], None],
-) -> tuple[dict[int, dict[str, Rates]], dict[str, Written]]:
+) -> tuple[dict[Writers, dict[str, Rates]], dict[str, Written]]:
     """Return the rates by number of writers and contender, and the events of each contender. url: of the server.
 
     Each contender has one turn per round, and each round starts with another one.
     """
     results = {count: {contender: Rates() for contender in contenders} for count in writers}
-    with _teams(contenders, url=url, writers=max(writers)) as teams:
+    with _teams(contenders, url=url, processes=max(processes for processes, _ in writers)) as teams:
         for count in writers:
             for number in range(rounds):
                 shift = number % len(teams)
                 for team in (*teams[shift:], *teams[:shift]):
-                    turn = team.take_turn(count, seconds)
+                    turn = team.begin_turn(count, seconds)()
                     result = results[count][team.contender]
                     result.rates.append(turn["events"] / seconds)
                     result.cpu.append(turn["cpu"] / max(turn["events"], 1))
-            log(f"{rounds} turns of {seconds:g} s with {count} writers.")
+            log(f"{rounds} turns of {seconds:g} s with {count[0]} processes of {count[1]} threads.")
         return results, {team.contender: team.finish() for team in teams}
 
 
 @contextmanager
-def _teams(contenders: Sequence[str], *, url: str, writers: int) -> Iterator[list[Team]]:
+def _teams(contenders: Sequence[str], *, url: str, processes: int) -> Iterator[list[Team]]:
     """Start the writers of each contender with a separate database on one server, and stop them at the end."""
     with ExitStack() as stack:
         teams = []
         for contender in contenders:
-            environment = environment_of(contender, url, stack.enter_context(database(url)))
-            running = process("tests.benchmarks.audit.writers", str(writers), **environment)
-            teams.append(Team(contender, stack.enter_context(running)))
+            name = stack.enter_context(database(url))
+            teams.append(stack.enter_context(team_of(contender, url=url, name=name, processes=processes)))
         for team in teams:
             team.wait_until_ready()
         yield teams
+
+
+@contextmanager
+def team_of(contender: str, *, url: str, name: str, processes: int) -> Iterator[Team]:
+    """Start the writers of a contender in that database, and stop them at the end."""
+    with process("tests.benchmarks.audit.writers", str(processes), **environment_of(contender, url, name)) as running:
+        yield Team(contender, running)

@@ -1,7 +1,8 @@
 """The processes of one contender: `python -m tests.benchmarks.audit.writers COUNT` creates its tables and forks them.
 
-For each line `WRITERS SECONDS` on standard input, that many writers write for that time, starting together, and the
-result is a line of JSON. When the input ends, the last line contains the number of events.
+For each line `PROCESSES THREADS SECONDS` on standard input, that many processes with that many threads each write for
+that time, starting together, and the result is a line of JSON. When the input ends, the last line contains the number
+of events.
 """
 
 import json
@@ -9,18 +10,25 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
 import django
+from django.conf import settings
 from django.db import connections
 
 WARM_UP = 20
+MOST_THREADS = 8
 HEAD_START = 0.3
 """Seconds before each measured turn, for starting all writers and for warm-up."""
+_thread = threading.local()
+"""`write`: the function of each thread, with a connection of its own."""
 
 
 def main() -> None:
@@ -39,15 +47,23 @@ def main() -> None:
         pipe.recv()
     print("ready", flush=True)
     for line in sys.stdin:
-        writers, seconds = int(line.split()[0]), float(line.split()[1])
+        processes, threads, seconds = line.split()
         begin = time.monotonic() + HEAD_START
-        for pipe in pipes[:writers]:
-            pipe.send((begin, seconds))
-        turns = [pipe.recv() for pipe in pipes[:writers]]
-        reported += sum(not_counted + written for not_counted, written, _ in turns)
-        events, cpu = sum(written for _, written, _ in turns), sum(cpu for *_, cpu in turns)
-        print(json.dumps({"events": events, "cpu": cpu}), flush=True)
-    print(json.dumps({"reported": reported, "found": contenders().count()}), flush=True)
+        for pipe in pipes[: int(processes)]:
+            pipe.send((int(threads), begin, float(seconds)))
+        turns = [turn for pipe in pipes[: int(processes)] for turn in pipe.recv()]
+        reported += sum(not_counted + len(waits) for not_counted, waits, _ in turns)
+        print(json.dumps(_summarize(turns)), flush=True)
+    each = contenders().EVENTS_PER_WRITE.get(settings.CONTENDER, 1)
+    print(json.dumps({"reported": reported * each, "found": contenders().count()}), flush=True)
+
+
+def _summarize(turns: list[tuple[int, list[float], float]]) -> dict[str, float]:
+    """Return the events, the CPU seconds, and the seconds of the 99th percentile and of the slowest write."""
+    each = contenders().EVENTS_PER_WRITE.get(settings.CONTENDER, 1)
+    waits = sorted(wait for _, part, _ in turns for wait in part) or [0.0]
+    written, cpu = sum(len(part) for _, part, _ in turns), sum(cpu for *_, cpu in turns)
+    return {"events": written * each, "cpu": cpu, "p99": waits[len(waits) * 99 // 100], "slowest": waits[-1]}
 
 
 def _run_writer(pipe: Connection, others: list[Connection]) -> None:
@@ -57,32 +73,50 @@ def _run_writer(pipe: Connection, others: list[Connection]) -> None:
     try:
         _write(pipe)
     except EOFError:
-        return
+        os._exit(0)
     except BaseException:
         os.kill(os.getppid(), signal.SIGTERM)
         raise
 
 
 def _write(pipe: Connection) -> None:
-    write = contenders().writer()
+    with ThreadPoolExecutor(MOST_THREADS) as pool:
+        pool.submit(_warm_up).result()
+        pipe.send(None)
+        while True:
+            threads, begin, seconds = pipe.recv()
+            turn = partial(_take_turn, begin=begin, seconds=seconds)
+            pipe.send(list(pool.map(turn, range(threads))))
+
+
+def _warm_up() -> int:
+    """Connect this thread, unless it did before, and return the number of events written."""
+    if hasattr(_thread, "write"):
+        return 0
+    _thread.write = contenders().writer()
     for _ in range(WARM_UP):
-        write()
-    pipe.send(None)
-    while True:
-        begin, seconds = pipe.recv()
-        not_counted = _write_until(begin, write)
-        cpu = time.process_time()
-        written = _write_until(begin + seconds, write)
-        pipe.send((not_counted, written, time.process_time() - cpu))
+        _thread.write()
+    return WARM_UP
 
 
-def _write_until(end: float, write: Callable[[], object]) -> int:
-    """Return the number of events written until then."""
-    written = 0
-    while time.monotonic() < end:
+def _take_turn(number: int, *, begin: float, seconds: float) -> tuple[int, list[float], float]:
+    """Return how many writes were not counted, the seconds of the others, and the CPU seconds of this thread."""
+    not_counted = _warm_up() + len(_write_until(begin, _thread.write))
+    cpu = time.thread_time()
+    waits = _write_until(begin + seconds, _thread.write)
+    return not_counted, waits, time.thread_time() - cpu
+
+
+def _write_until(end: float, write: Callable[[], object]) -> list[float]:
+    """Return the seconds of each write until then."""
+    waits = []
+    began = time.monotonic()
+    while began < end:
         write()
-        written += 1
-    return written
+        ended = time.monotonic()
+        waits.append(ended - began)
+        began = ended
+    return waits
 
 
 def contenders() -> Any:

@@ -1,6 +1,7 @@
 """The results under gunicorn as tables and JSON, and the missed goals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
@@ -24,7 +25,7 @@ MOST_CPU = {("logout", 0): 2.0, ("logout", 20): 2.0}
 MOST_WAL = {"returning": 6_000, "logout": 6_000}
 """Bytes of the write-ahead log for each visit: at a round trip of 0 ms, the least of all turns."""
 MOST_KEPT = 4_000
-"""Bytes that a sign-in adds to the tables and indexes, in addition to those of the bare view."""
+"""Bytes that a sign-in of a returning person adds to the tables and indexes."""
 MOST_MEMORY = 10_000_000
 """Bytes of a worker process in addition to that of the bare view."""
 COLUMNS = (
@@ -65,6 +66,50 @@ def rows(results: Results) -> dict[str, Any]:
     return {"visits": visits, "portals": portals}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """A measured value, and its limit."""
+
+    title: str
+    value: float
+    limit: float
+    unit: str = ""
+    is_least: bool = False
+    """The limit is the least value, and not the greatest."""
+
+    @property
+    def is_missed(self) -> bool:
+        return self.value < self.limit if self.is_least else self.value > self.limit
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        """Value, limit, and whether it is missed."""
+        digits = 2 if not self.unit else 1
+        limit = f"{'at least' if self.is_least else 'at most'} {self.limit:.{digits}f}{self.unit}"
+        return f"{self.value:.{digits}f}{self.unit}", limit, "missed" if self.is_missed else "met"
+
+
+def list_goals(results: Results) -> Iterator[Goal]:
+    """Yield the goals of this app."""
+    found = rows(results)
+    for row in found["visits"]:
+        key = (row["scenario"], row["round_trip"])
+        if row["portal"] != APP:
+            continue
+        title = f"{key[0]} at {key[1]} ms"
+        throughput, least = row["throughput_ratio"], LEAST_THROUGHPUT[key]
+        yield Goal(title=f"{title}: throughput of bare", value=throughput, limit=least, is_least=True)
+        if key in MOST_CPU:
+            yield Goal(title=f"{title}: CPU time of bare", value=row["cpu_ratio"], limit=MOST_CPU[key])
+        if not key[1] and key[0] in MOST_WAL:
+            yield Goal(title=f"{title}: WAL", value=row["wal"] / 1000, limit=MOST_WAL[key[0]] / 1000, unit=" KB")
+    of = {row["portal"]: row for row in found["portals"]}
+    if APP in of:
+        memory = of[APP]["memory"] - of[FLOOR]["memory"]
+        yield Goal(title="kept of a sign-in", value=of[APP]["kept"] / 1000, limit=MOST_KEPT / 1000, unit=" KB")
+        yield Goal(title="a worker, more than bare", value=memory / 1e6, limit=MOST_MEMORY / 1e6, unit=" MB")
+
+
 def missed(results: Results) -> list[str]:
     """Return a line for each missed goal, and for the first error of each scenario."""
     lines = []
@@ -74,31 +119,15 @@ def missed(results: Results) -> list[str]:
                 lines.append(
                     f"{len(errors)} errors of {contender}, {scenario} at {round_trip * 1000:.0f} ms: {errors[0]}"
                 )
-    found = rows(results)
-    for row in found["visits"]:
-        key = (row["scenario"], row["round_trip"])
-        condition = f"{key[0]} at {key[1]} ms per round trip"
-        if row["portal"] != APP:
-            continue
-        if row["throughput_ratio"] < LEAST_THROUGHPUT[key]:
-            ratio, least = row["throughput_ratio"], LEAST_THROUGHPUT[key]
-            lines.append(f"{condition}: {ratio:.2f} of the bare view's throughput, the goal is {least:.2f}")
-        if key in MOST_CPU and row["cpu_ratio"] > MOST_CPU[key]:
-            lines.append(f"{condition}: {row['cpu_ratio']:.2f} of its CPU time, the goal is {MOST_CPU[key]}")
-        if not key[1] and key[0] in MOST_WAL and row["wal"] > MOST_WAL[key[0]]:
-            lines.append(f"{condition}: {row['wal'] / 1000:.1f} KB of WAL, the goal is {MOST_WAL[key[0]] / 1000:.0f}")
-    of = {row["portal"]: row for row in found["portals"]}
-    if APP in of:
-        memory, kept = (of[APP][name] - of[FLOOR][name] for name in ("memory", "kept"))
-        if memory > MOST_MEMORY:
-            lines.append(f"a worker takes {memory / 1e6:.0f} MB more than bare, the goal is {MOST_MEMORY / 1e6:.0f}")
-        if kept > MOST_KEPT:
-            lines.append(f"a sign-in keeps {kept / 1000:.1f} KB more than bare, the goal is {MOST_KEPT / 1000:.0f}")
+    for goal in list_goals(results):
+        if goal.is_missed:
+            value, limit, _ = goal.cells
+            lines.append(f"{goal.title}: {value}, the goal is {limit}")
     return lines
 
 
 def table(results: Results) -> str:
-    """Return both tables as Markdown."""
+    """Return the tables as Markdown: visits, portals and goals."""
     found = rows(results)
     visits = [COLUMNS, ("---",) * len(COLUMNS)]
     for row in found["visits"]:
@@ -114,7 +143,9 @@ def table(results: Results) -> str:
     portals = [("portal", "worker MB", "KB kept of a sign-in"), ("---",) * 3]
     for row in found["portals"]:
         portals.append((row["portal"], f"{row['memory'] / 1e6:.0f}", f"{row['kept'] / 1000:.1f}"))
-    return "\n\n".join("\n".join(f"| {' | '.join(line)} |" for line in lines) for lines in (visits, portals))
+    goals = [("goal", "measured", "limit", ""), ("---",) * 4]
+    goals += [(goal.title, *goal.cells) for goal in list_goals(results)]
+    return "\n\n".join("\n".join(f"| {' | '.join(line)} |" for line in lines) for lines in (visits, portals, goals))
 
 
 def _ratio(turns: list[MeasuredTurn], floor: list[MeasuredTurn], value: Callable[[MeasuredTurn], float]) -> float:

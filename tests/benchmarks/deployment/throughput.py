@@ -14,7 +14,7 @@ from tests.benchmarks.deployment.portals import Deployment, Portal, cpu_seconds_
 ROUND_TRIPS = (0.0, 0.02)
 NEW_PEOPLE = count(1_000_000)
 """Numbers of people that no portal has seen."""
-PASSES_OF_PAGES = 10
+PASSES_OF_PAGES = 40
 SIZE = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r'"
 WAL_POSITION = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"
 BACKENDS = """

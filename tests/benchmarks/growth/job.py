@@ -15,6 +15,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from tests.benchmarks.worker_protocol import Command, run_commands
+from tests.support.manual_blocks import block
 
 SESSION, REVOCATION = "django_phi_oidc_oidcsession", "django_phi_oidc_pendingrevocation"
 BULK_PROVIDER = "bulk"
@@ -24,9 +25,12 @@ LISTS = {
     "list, first page": LIST,
     "list, page 100": f"{LIST}?p=100",
     "list, filter without rows": f"{LIST}?end_reason__exact=invalid_grant",
-    "list, by last seen": f"{LIST}?o=-5",
+    "list, by the end": f"{LIST}?ended_at__isempty=0",
+    "list, by the end, page 100": f"{LIST}?ended_at__isempty=0&p=100",
 }
-_PERSON, _OTHER_PERSON = "person with many sessions", "person of the bulk end"
+"""Other orders are not offered."""
+NO_INDEX = "search for a name without an index"
+_PERSON, _LOST_PERSON, _BULK_PERSON = "person with many sessions", "person of lost sessions", "person of the bulk end"
 
 
 def fill(people: int, live: int, ended: int) -> dict[str, Any]:
@@ -37,14 +41,18 @@ def fill(people: int, live: int, ended: int) -> dict[str, Any]:
     return {}
 
 
-def add(count: int) -> dict[str, Any]:
-    """Create that many sessions of one person, and as many of another person at another provider."""
-    for name, provider in ((_PERSON, "default"), (_OTHER_PERSON, BULK_PROVIDER)):
+def add(many: int, ended: int) -> dict[str, Any]:
+    """Create sessions with tokens that can be decrypted: twice many of a person, and `ended` at another provider."""
+    for name, provider, count in (
+        (_PERSON, "default", many),
+        (_LOST_PERSON, "default", many),
+        (_BULK_PERSON, BULK_PROVIDER, ended),
+    ):
         person = _population().create_person(name)
         with transaction.atomic():
             for number in range(count):
                 _population().sign_in(person, number=number, now=_now(), provider=provider)
-    _execute(f"ANALYZE {SESSION}")
+    _settle()
     return {}
 
 
@@ -59,13 +67,15 @@ def check() -> dict[str, Any]:
     return _measure(_tasks().end_orphaned_sessions, floor=floor)
 
 
-def lost(count: int) -> dict[str, Any]:
-    """Delete that many Django sessions, and run `check_sessions`. The floor is one UPDATE of their OIDC sessions."""
-    keys = f"SELECT md5(n::text) FROM generate_series(1, {count:d}) AS n"
-    digests = f"SELECT encode(sha256(key::bytea), 'hex') FROM ({keys}) AS keys(key)"
-    _execute(f"DELETE FROM django_session WHERE session_key IN ({keys})")
-    floor = f"UPDATE {SESSION} SET ended_at = now(), access_token = NULL WHERE session_key_digest IN ({digests})"
-    return _measure_once(_tasks().end_orphaned_sessions, floor)
+def lost() -> dict[str, Any]:
+    """Delete the Django sessions of a person, and run `check_sessions`. The floor is an UPDATE of the OIDC sessions."""
+    user = _get_user_id(_LOST_PERSON)
+    digest = "encode(sha256(convert_to(django_session.session_key, 'UTF8')), 'hex')"
+    _execute(
+        f"DELETE FROM django_session USING {SESSION} AS oidc"
+        f" WHERE oidc.user_id = {user:d} AND oidc.session_key_digest = {digest}"
+    )
+    return _measure_once(_tasks().end_orphaned_sessions, _build_floor_of_end(f"user_id = {user:d}"))
 
 
 def scrub() -> dict[str, Any]:
@@ -92,8 +102,7 @@ def backchannel() -> dict[str, Any]:
     origin, issuer = import_module("django_phi_oidc.audit.events").Origin(), _population().ISSUER
     token = tokens.LogoutToken(iss=issuer, sub=_PERSON, sid="", jti=token_urlsafe(16), valid_until=_now())
     end = partial(views.process_logout_token, token, provider="default", origin=origin, now=_now())
-    user = get_user_model()._default_manager.get(username=_PERSON).pk
-    floor = f"UPDATE {SESSION} SET ended_at = now(), access_token = NULL WHERE user_id = {user:d}"
+    floor = _build_floor_of_end(f"user_id = {_get_user_id(_PERSON):d}")
     return _measure_once(partial(end, get_subject_keys=lambda: keys), floor)
 
 
@@ -102,16 +111,23 @@ def bulk() -> dict[str, Any]:
     end_jobs, events = (import_module(f"django_phi_oidc.{name}") for name in ("sessions.end_jobs", "audit.events"))
     selection = end_jobs.SessionSelection(provider=BULK_PROVIDER)
     job = end_jobs.start_bulk_end(selection, origin=events.Origin(), now=_now())
-    floor = f"UPDATE {SESSION} SET ended_at = now(), access_token = NULL WHERE provider = '{BULK_PROVIDER}'"
+    floor = _build_floor_of_end(f"provider = '{BULK_PROVIDER}'")
     return _measure_once(partial(end_jobs.run_job, job.pk, clock=_now, budget_seconds=3600), floor)
 
 
 def pages() -> dict[str, Any]:
     """Return the median seconds and the statements of each list. The floor reads a hundred rows by an index."""
-    client = Client()
-    client.force_login(get_user_model()._default_manager.get(username="officer"))
+    client, users = Client(), get_user_model()._default_manager
+    client.force_login(users.get(username="officer"))
+    # A search finds one person, whose account is the last that a scan reads.
+    person = users.exclude(last_name="").order_by("-pk")[0]
+    by_name = f"{LIST}?q={person.last_name.lower()}"
+    urls = {**LISTS, "list, search for a user name": f"{LIST}?q={person.username}", NO_INDEX: by_name}
     floor = f"SELECT * FROM {SESSION} ORDER BY started_at DESC LIMIT 100"
-    return {name: _measure(partial(client.get, url), floor=floor) for name, url in LISTS.items()}
+    measured = {name: _measure(partial(client.get, url), floor=floor) for name, url in urls.items()}
+    for statement in (*block("admin-groups", "name-indexes").splitlines(), "ANALYZE auth_user"):
+        _execute(statement)
+    return {**measured, "list, search for a name": _measure(partial(client.get, by_name), floor=floor)}
 
 
 def sign_ins(milliseconds: int) -> dict[str, Any]:
@@ -131,9 +147,11 @@ def _measure(function: Callable[[], Any], *, floor: str) -> dict[str, Any]:
     """Return the median seconds of the function and of the floor, in turns, and the statements of one call."""
     with CaptureQueriesContext(connection) as queries:
         function()
+    # Now, because each request of a client clears the log of the queries.
+    statements = len(queries)
     took = [(_seconds(function), _seconds(partial(_execute, floor))) for _ in range(RUNS)]
     seconds, floor_seconds = (statistics.median(column) for column in zip(*took, strict=True))
-    return {"seconds": seconds, "floor": floor_seconds, "statements": len(queries)}
+    return {"seconds": seconds, "floor": floor_seconds, "statements": statements}
 
 
 def _measure_once(function: Callable[[], Any], *floor: str) -> dict[str, Any]:
@@ -144,6 +162,20 @@ def _measure_once(function: Callable[[], Any], *floor: str) -> dict[str, Any]:
         floor_seconds = time.perf_counter() - began
         transaction.set_rollback(True)
     return {"seconds": _seconds(function), "floor": floor_seconds, "count": count}
+
+
+def _build_floor_of_end(condition: str) -> str:
+    return f"UPDATE {SESSION} SET ended_at = now(), access_token = NULL WHERE {condition}"
+
+
+def _get_user_id(name: str) -> int:
+    return int(get_user_model()._default_manager.get(username=name).pk)
+
+
+def _settle() -> None:
+    """Otherwise the server would do this during the measurement."""
+    for statement in ("VACUUM ANALYZE", "CHECKPOINT"):
+        _execute(statement)
 
 
 def _seconds(function: Callable[[], Any]) -> float:

@@ -29,7 +29,7 @@ _ACCESS_TOKEN, _REFRESH_TOKEN = "a" * 900, "r" * 500
 
 
 def fill(*, people: int, live: int, ended: int) -> None:
-    """Write the rows into an empty database, and update the statistics of its planner."""
+    """Write the rows into an empty database."""
     now = clock.now()
     person = create_person("template")
     session = sign_in(person, number=0, now=now)
@@ -41,7 +41,8 @@ def fill(*, people: int, live: int, ended: int) -> None:
     claim.value = '"1980-01-01"'
     claim.save()
     copies = f"{FIRST_PERSON} + mod(n - 1, {people:d}) + 1"
-    _copy(person, people, id=f"{FIRST_PERSON} + n", username="'person ' || n")
+    names = {"username": "'person' || n", "first_name": "'Amina'", "last_name": "'Surname' || n"}
+    _copy(person, people, id=f"{FIRST_PERSON} + n", **names)
     _copy(
         subject,
         people,
@@ -54,9 +55,6 @@ def fill(*, people: int, live: int, ended: int) -> None:
     started = _spread(now, STARTED_WITHIN, live)
     _copy(claim, live, id=f"{FIRST_PERSON} + n", subject_id=copies, session=_uuid7(started), owner=f"({copies})::text")
     _copy_ended_sessions(session, ended, copies, now)
-    with connection.cursor() as cursor:
-        cursor.execute("VACUUM ANALYZE")
-        cursor.execute("CHECKPOINT")
 
 
 def create_person(name: str) -> Any:

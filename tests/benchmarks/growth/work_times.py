@@ -1,7 +1,7 @@
 """Times of the periodic tasks, the lists and mass logouts with as many rows as a hospital has."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.benchmarks.audit.processes import database, environment_of, process
@@ -34,27 +34,34 @@ class WorkTime:
 
 
 def measure_growth(
-    *, url: str, people: int, sessions: int, many: int, log: Callable[[str], None]
+    *, url: str, people: int, sessions: int, many: int, ended: int, log: Callable[[str], None]
 ) -> dict[str, WorkTime]:
-    """Return the time of each work. sessions: live ones, and as many ended ones. many: sessions of a mass logout."""
-    with ExitStack() as stack:
-        name = stack.enter_context(database(url))
-        run = command_runner(stack.enter_context(_worker(url, name)))
-        run("fill", people, sessions, sessions)
-        run("add", many)
+    """Return the time of each work. sessions: live ones, and as many ended ones.
+
+    many: sessions of a back-channel logout, and lost ones. ended: those of the bulk end.
+    """
+    with database(url) as name:
+        with _worker(url, name) as running:
+            run = command_runner(running)
+            run("fill", people, sessions, sessions)
+            run("add", many, ended)
         log(f"{people:,} people, {sessions:,} live and {sessions:,} ended sessions built.")
+        return measure_work(url, name)
+
+
+def measure_work(url: str, name: str) -> dict[str, WorkTime]:
+    """Return the time of each work in a database that is built."""
+    with _worker(url, name) as running, _worker(url, name) as signing_in:
+        run = command_runner(running)
         results = {command: WorkTime(**run(command)) for command in ("overdue", "scrub")}
         results |= {page: WorkTime(**took) for page, took in run("pages").items()}
-        signing_in = stack.enter_context(_worker(url, name))
         alone = command_runner(signing_in)("sign_ins", SIGN_IN_MS)["seconds"]
         for title, command in BESIDE.items():
             beside = send_command(signing_in, "sign_ins", SIGN_IN_MS)
             results[command] = WorkTime(**run(command))
             took = beside()
             results[f"sign-in {title}"] = WorkTime(seconds=took["seconds"], floor=alone)
-        results |= {command: WorkTime(**run(command)) for command in ("backchannel", "prune")}
-        results["lost"] = WorkTime(**run("lost", many))
-        return results
+        return results | {command: WorkTime(**run(command)) for command in ("backchannel", "prune", "lost")}
 
 
 @contextmanager

@@ -61,13 +61,13 @@ if CONTENDER.startswith("phi_oidc"):
                 "ca_bundle": CA_BUNDLE,
                 "dpop": "require" if CONTENDER == "phi_oidc_dpop" else "never",
                 **(ENCRYPTION if CONTENDER == "phi_oidc_jwe" else {}),
+                **({"scim": {"subject": "extension"}} if os.environ.get("BENCH_SCIM") else {}),
             }
         },
         "CLAIMS": {
             "birthdate": {"purpose": "TREAT", "basis": "identity check at sign-in", "retention": "session"},
             "address": {"purpose": "HOPERAT", "basis": "letters to the patient", "retention": timedelta(days=1)},
         },
-        **({"SCIM": {"default": {"subject": "extension"}}} if os.environ.get("BENCH_SCIM") else {}),
         "KEYS": {
             "encryption": [key("bench encryption key")],
             "subject": [key("bench subject key")],

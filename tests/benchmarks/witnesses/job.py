@@ -20,11 +20,13 @@ from django.db import connections
 from django.test import override_settings
 
 from tests.benchmarks.audit.job import build_sealed, migrate
-from tests.benchmarks.worker_protocol import Command, run_commands
+from tests.benchmarks.audit.processes import process
+from tests.benchmarks.worker_protocol import Command, command_runner, run_commands
 
 LIES = ("", "", "hang")
 QUORUM = 2
 EVENTS_PER_SEAL = 100
+EVENTS_PER_TURN = 50
 _module = import_module
 """Modules with models cannot be imported before django.setup()."""
 
@@ -50,19 +52,29 @@ def seal(rounds: int) -> dict[str, Any]:
 
 
 def record(rounds: int) -> dict[str, Any]:
-    """Record single events, in turns while witnesses are asked all the time and without, and return milliseconds."""
+    """Record single events, in turns while witnesses are asked all the time and without, and return milliseconds.
+
+    Another process records, as a web process does: only the sealer asks.
+    """
     plain, witnessed = list[float](), list[float]()
-    for number in range(2 * max(1, rounds // 50)):
-        times, is_over = (witnessed if number % 2 else plain), threading.Event()
-        with _witnesses() if number % 2 else _declare({}):
-            asking = threading.Thread(target=_ask_until, args=[is_over])
-            if number % 2:
+    with process("tests.benchmarks.witnesses.job") as recorder:
+        run = command_runner(recorder)
+        run("record_events", EVENTS_PER_TURN)
+        for _ in range(max(1, rounds // EVENTS_PER_TURN)):
+            plain += run("record_events", EVENTS_PER_TURN)["times"]
+            is_over = threading.Event()
+            with _witnesses():
+                asking = threading.Thread(target=_ask_until, args=[is_over])
                 asking.start()
-            times += [_time(lambda: _record(1)) for _ in range(50)]
-            is_over.set()
-            if number % 2:
+                witnessed += run("record_events", EVENTS_PER_TURN)["times"]
+                is_over.set()
                 asking.join()
     return {"plain": plain, "witnessed": witnessed}
+
+
+def record_events(count: int) -> dict[str, Any]:
+    """Record single events, and return the milliseconds of each."""
+    return {"times": [_time(lambda: _record(1)) for _ in range(count)]}
 
 
 def prove(rounds: int) -> dict[str, Any]:
@@ -164,7 +176,7 @@ def _time(work: Callable[[], object]) -> float:
 
 
 COMMANDS: Mapping[str, Command] = {
-    command.__name__: command for command in (migrate, build_sealed, seal, record, prove)
+    command.__name__: command for command in (migrate, build_sealed, seal, record, record_events, prove)
 }
 if __name__ == "__main__":
     run_commands(COMMANDS)

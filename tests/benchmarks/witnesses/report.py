@@ -10,8 +10,8 @@ MOST_ADDED_TO_A_SEAL = 20.0
 """Milliseconds, of the medians."""
 MOST_OF_A_PROOF = 20.0
 """Milliseconds of the 99th percentile."""
-MOST_OF_AN_EVENT = 1.5
-"""Of the median without witnesses. Here, threads of one process ask and record: a web process never asks."""
+MOST_OF_AN_EVENT = 1.2
+"""Of the median without witnesses: they add nothing, but the times of a disk vary."""
 MOST_UNTIL_REFUSED = 1000.0
 """Milliseconds from a seal to the quorum, and thus to the refusal of a rewritten log."""
 

@@ -14,7 +14,8 @@ from django.urls import path
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
-from django_phi_oidc.contrib.rest_framework import authentication, dpop_proof
+from django_phi_oidc.access import api_tokens, dpop_proof
+from django_phi_oidc.contrib.rest_framework import authentication
 from django_phi_oidc.contrib.rest_framework.exceptions import SCOPE_MISSING, TOKEN_MISPLACED
 from django_phi_oidc.errors import Code, DeclarationInvalid
 from django_phi_oidc.oidc import access_token, confirmation, dpop, id_token, introspection
@@ -94,7 +95,15 @@ def test_defaults_of_the_page_protect_each_view(app: App, settings: Any, rf: Any
 
 def test_each_reason_is_documented() -> None:
     """Compare the reasons in the code with the rows of the reference page."""
-    modules: tuple[ModuleType, ...] = (access_token, confirmation, dpop, introspection, authentication, dpop_proof)
+    modules: tuple[ModuleType, ...] = (
+        access_token,
+        confirmation,
+        dpop,
+        introspection,
+        authentication,
+        api_tokens,
+        dpop_proof,
+    )
     source = "".join(Path(str(module.__file__)).read_text() for module in modules)
     reasons = set(re.findall(r'(?:AccessToken|DPoPProof)Invalid\("(\w+)"\)', source)) | {SCOPE_MISSING, TOKEN_MISPLACED}
     # The rules that access tokens share with ID Tokens.

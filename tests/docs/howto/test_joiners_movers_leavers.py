@@ -2,6 +2,7 @@
 
 import io
 import json
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.test import Client
 
+from django_phi_oidc import conf
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.manual_blocks import block, commands
-from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.scim_fixtures import SCIM
 
 PAGE = "joiners-movers-leavers"
@@ -22,8 +23,17 @@ pytestmark = [
 ]
 
 
+def test_access_tokens_are_declared(settings: Any) -> None:
+    names: dict[str, Any] = {"PHI_OIDC": deepcopy(settings.PHI_OIDC)}
+    exec(block(PAGE, "scim-settings") + block(PAGE, "scim-access-tokens"), names)
+    settings.PHI_OIDC = names["PHI_OIDC"]
+    tokens = conf.scim()["default"].access_tokens
+    assert tokens is not None
+    assert (tokens.clients, tokens.scope, tokens.get_sub("hr-sync")) == ({"hr-sync"}, "scim", "hr-sync")
+
+
 def test_settings_the_command_and_the_extension_give_a_linked_account_its_role(settings: Any) -> None:
-    names: dict[str, Any] = {"PHI_OIDC": override_phi_oidc(settings.PHI_OIDC)}
+    names: dict[str, Any] = {"PHI_OIDC": deepcopy(settings.PHI_OIDC)}
     exec(block(PAGE, "scim-settings") + block(PAGE, "scim-roles"), names)
     settings.PHI_OIDC = names["PHI_OIDC"]
     ((_, _, *words),) = commands(PAGE, "scim-create")

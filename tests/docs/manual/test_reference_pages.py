@@ -81,7 +81,7 @@ def test_beat_tasks_are_documented() -> None:
 def test_urls_are_documented() -> None:
     shown = re.findall(r"^\| `oidc/([^`]*)` \| `(\w+)` \|", PAGES["commands"].read_text(), re.MULTILINE)
     routes = {(re.sub(r"<\w+:\w+>", "<id>", str(each.pattern)), each.name) for each in urls.urlpatterns}
-    # Only if SCIM is declared, which it may be in another test of this process.
+    # Only if a provider has the option scim, which it may have in another test of this process.
     routes.add(("scim/v2/", "oidc_scim"))
     # One row describes the three URLs that start with the name of a provider.
     assert set(shown) == {(route, name) for route, name in routes if name and not route.startswith("<")}
@@ -113,7 +113,7 @@ def test_reasons_of_guards_and_claims_are_those_of_the_policy() -> None:
 
 
 def test_reasons_of_refused_tokens_are_those_of_the_code() -> None:
-    folders = (PACKAGE / "oidc", PACKAGE / "contrib" / "rest_framework")
+    folders = (PACKAGE / "access", PACKAGE / "oidc", PACKAGE / "contrib" / "rest_framework", PACKAGE / "scim")
     source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
     raised = {*re.findall(r'(?:AccessToken|DPoPProof)Invalid\("(\w+)"\)', source), SCOPE_MISSING, TOKEN_MISPLACED}
     documented = names("api", "Why a token is refused")

@@ -15,6 +15,7 @@ from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.access.policy import PURPOSES
 from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.audit.log.models import ArchiveFile
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
 from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
@@ -434,3 +435,13 @@ def look_at_what_is_altered(found: Found, client: Any, patient: SignedIn) -> Non
         reverse("admin:index"),
     ):
         look(found, client, url)
+
+
+def look_at_the_archives(found: Found, client: Any) -> None:
+    """Look where an event is searched that only an archive has. The archive itself is not here."""
+    id_ = uuid.UUID(int=AuditEvent.objects.earliest("pk").pk.int - (1 << 80))
+    fields = {"name": WORD, "first_leaf": 0, "tree_size": 1, "first_id": id_, "last_id": id_}
+    ArchiveFile.objects.create(sha256="0" * 64, **fields)
+    look(found, client, f"{of_model(AuditEvent)}?search={id_}")
+    look(found, client, of_model(AuditEvent, "change", id_))
+    look(found, client, f"{reverse('admin:phi_oidc_reference')}?reference={id_}")

@@ -47,13 +47,12 @@ def declare(settings: Any, retention_keys: Path) -> None:
     default = {**settings.PHI_OIDC["PROVIDERS"]["default"], "provisioning": "invitation", "label": LABEL}
     settings.PHI_OIDC = override_phi_oidc(
         settings.PHI_OIDC,
-        PROVIDERS={"1": default, "2": {**default, "provisioning": "create"}},
+        PROVIDERS={"1": {**default, "scim": {"subject": "invitation"}}, "2": {**default, "provisioning": "create"}},
         CLAIMS=CLAIMS,
         ROLES={"1": [{"claim": NAME, "values": [WORD], "groups": [WORD]}]},
         EMERGENCY={"permissions": {PERMISSION: WORD}, "mail_to": [OFFICER]},
         KEYS={"audit_signing": PEM, "retention": retention_keys},
         BREAK_GLASS_ACCOUNTS=["777"],
-        SCIM={"1": {"subject": "invitation"}},
         PATIENT_RESOURCES=RESOURCES,
     )
 
@@ -184,7 +183,13 @@ def _of_the_trail(patient: SignedIn) -> None:
         origin=Origin(),
         at=NOW - 2 * HOUR,
     )
-    sealed(2, action=Action.LOGIN_SUCCEEDED, detail={}, at=NOW - HOUR, subject=str(patient.subject.uuid))
+    sealed(
+        2,
+        action=Action.LOGIN_SUCCEEDED,
+        detail={"claims": ["birthdate"]},
+        at=NOW - HOUR,
+        subject=str(patient.subject.uuid),
+    )
     events(
         1, action=Action.LOGIN_REFUSED, outcome="failure", reason="state_unknown", detail={}, subject="", at=NOW - HOUR
     )

@@ -71,6 +71,8 @@ RARE = {
     "Checked back to %(at)s UTC. Older events may match: continue with “Older”.",
     "None of the %(scan_limit)s newest events matches these filters. Checked back to %(at)s UTC.",
     "More than one person matches “%(searched)s”. Select a person:",
+    "This event is no longer in the database. It was read from this archive, and verified against the signed "
+    "checkpoint of the archive.",
     "There are more. Enter more of the name.",
     "Last sign-in (UTC)",
     "Nothing was exported: download your other exports first, or wait for a day.",
@@ -258,6 +260,7 @@ def test_every_text_is_translated(
     walking.look_at_overviews(found, boss)
     walking.look_at_the_trail(found, boss)
     walking.look_at_the_witnesses(found, boss, settings)
+    walking.look_at_the_archives(found, boss)
     walking.look_at_the_person(found, boss, patient)
     walking.fill_in_forms(found, boss, patient, settings)
     walking.import_files(found, boss, patient)

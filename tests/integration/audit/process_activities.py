@@ -55,12 +55,13 @@ def change(report: Report, *, marker: str) -> None:
 
 
 def permit(report: Report, *, marker: str) -> None:
-    """Commit a change, and a permit that moves the events of the change."""
-    with outbox.defer_delivery() as changes:
-        ids = commit_change(marker)
-    report(ids)
+    """Commit a change with its permit, and move the permit with the events of the change."""
     event = NewEvent(action=Action.LOGIN_SUCCEEDED, origin=Origin(session=marker), now=NOW)
-    outbox.record_with_deferred(changes, [event])
+    with outbox.defer_delivery() as changes, transaction.atomic():
+        ids = commit_change(marker)
+        permit = outbox.enqueue_permit([event])
+    report([*ids, *(item.event.id for item in permit)])
+    outbox.deliver_permit([*changes, *permit])
     report([uuid.UUID(int=0)])
 
 

@@ -55,9 +55,12 @@ def assert_refused(op: DemoProvider, browser: Browser, page: PortalResponse) -> 
     assert page.status == 403
     assert "logged_out" not in page.body
     assert [event.reason for event in events(action="login.refused")] == ["logged_out"]
-    assert events(action="login.succeeded") == []
+    (begun,) = events(action="login.succeeded")
+    ended = [(event.session, event.reason) for event in events(action="session.ended")]
+    assert ended == [(begun.session, "backchannel_logout")]
     assert browser.user() == ""
     assert not OIDCSession.objects.live().exists()
+    assert set(OIDCSession.objects.values_list("end_reason", flat=True)) == {"backchannel_logout"}
     assert not Session.objects.exists()
     assert not StoredClaim.objects.filter(name="birthdate").exists()
     assert op.active_tokens == []

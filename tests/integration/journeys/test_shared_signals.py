@@ -93,7 +93,26 @@ def test_sign_in_that_was_in_progress_at_the_event_is_refused(
     assert browser.get(callback).status == 403
     assert [event.reason for event in events(action=Action.LOGIN_REFUSED)] == ["logged_out"]
     assert OIDCSession.objects.live().count() == 0
+    assert OIDCSession.objects.get().end_reason == "security_event"
     assert op.active_tokens == []
+
+
+@pytest.mark.parametrize("username", ["amina", "jonas"])
+def test_event_before_the_first_sign_in_demands_a_new_one(
+    username: str, op: DemoProvider, portal: str, browser: Browser
+) -> None:
+    """The person has no account here at the time of the event, and the authentication at the provider is older."""
+    earlier = clock.now() - timedelta(minutes=1)
+    with clock.override_clock(lambda: earlier):
+        browser.get_callback_url(op, "amina")
+    event = {"event_timestamp": int(clock.now().timestamp()) - 5}
+    assert push_event(op, portal, f"{CAEP}credential-change", sub_of(op, username), event=event).status == 202
+    # Single sign-on, with that authentication.
+    assert browser.sign_in(op).status == 302
+    browser.headers["Accept"] = "text/html"
+    assert browser.get("/fresh/").status == (302 if username == "amina" else 200)
+    reasons = [event.reason for event in events(action=Action.ACCESS_DENIED)]
+    assert reasons == (["sign_in_demanded"] if username == "amina" else [])
 
 
 @pytest.mark.parametrize("event_type", [f"{CAEP}credential-change", f"{CAEP}assurance-level-change"])

@@ -81,7 +81,13 @@ def test_sign_in_is_refused_without_the_audit_database(op: DemoProvider, browser
     assert op.active_tokens == []
     requests = [request.path for request in op.requests].count("/revoke")
     assert requests == len(op.tokens) == 2, "each token is revoked once"
+    assert events() == []
+    outbox.flush()
+    of_session = [(event.action, event.reason) for event in events(session=str(OIDCSession.objects.get().pk))]
+    begin, end = ("login.succeeded", ""), ("session.ended", "audit_unavailable")
+    assert of_session.index(begin) < of_session.index(end)
     assert browser.sign_in(op).status == 302
+    assert len(events(action="login.succeeded")) == 2
 
 
 def test_first_event_about_undeclared_claims_is_not_lost_without_the_audit_database(

@@ -15,6 +15,7 @@ from django_phi_oidc.claims.retention import lock_subjects_of_users
 from django_phi_oidc.config.scim import SUBJECT_SCHEMA
 from django_phi_oidc.scim.models import SCIMUser
 from django_phi_oidc.sessions.account_access import disable_account
+from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.support.http_browser import Browser
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -30,11 +31,9 @@ RULES = [{"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]
 def client(op: DemoProvider, portal: str, settings: Any) -> HTTPSCIMClient:
     """Return a client of the provider, which creates no accounts by itself."""
     settings.ROOT_URLCONF = "tests.integration.scim.urls"
-    providers = {"default": declaration(op, provisioning="existing")}
-    scim: Any = {"default": {"subject": "extension"}}
-    settings.PHI_OIDC = override_phi_oidc(
-        settings.PHI_OIDC, PROVIDERS=providers, SCIM=scim, ROLES={"default": RULES}, CLAIMS={}
-    )
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    providers = {"default": declaration(op, provisioning="existing", scim={"subject": "extension"})}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, PROVIDERS=providers, ROLES={"default": RULES}, CLAIMS={})
     token = connect_client().token
     return HTTPSCIMClient(f"{portal}/oidc/scim/v2", token, provider=ScimProvider(models=[User, Group]))
 
@@ -167,4 +166,5 @@ def test_sign_in_that_was_under_way_is_out_too(client: HTTPSCIMClient, op: DemoP
     SCIMUser.objects.update(active=False, has_disabled_account=True)
     set_active(client, user, active=True)
     assert not browser.user(), "Also if the account is active again before the next request."
+    assert set(OIDCSession.objects.values_list("end_reason", flat=True)) == {"user_inactive"}
     assert op.active_tokens == []

@@ -15,13 +15,15 @@ from tests.integration.example_project.conftest import ROOT, serving
 from tests.integration.example_project.served_portal import Site
 from tests.support.scim_http_client import HTTPSCIMClient
 
-CLINIC = {"issuer": "https://clinic.example", "client_id": "portal", "client_secret": "s", "provisioning": "invitation"}
-DECLARED = {"default": {"subject": "extension"}, "clinic": {"subject": "invitation"}}
+CLINIC = {
+    **{"issuer": "https://clinic.example", "client_id": "portal", "client_secret": "s"},
+    **{"provisioning": "invitation", "scim": {"subject": "invitation"}},
+}
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    variables = {"PHI_SCIM_JSON": json.dumps(DECLARED), "OIDC_PROVIDERS_JSON": json.dumps({"clinic": CLINIC})}
+    variables = {"OIDC_SCIM_JSON": '{"subject": "extension"}', "OIDC_PROVIDERS_JSON": json.dumps({"clinic": CLINIC})}
     with serving(tmp_path_factory.mktemp("portal"), **variables) as served:
         yield served
 

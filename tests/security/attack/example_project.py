@@ -19,8 +19,8 @@ EXAMPLE = ROOT / "example_project"
 VARIABLE_PREFIXES = ("DJANGO_", "OIDC_", "PHI_", "PORTAL_", "CACHE_", "CELERY_", "DATABASE_", "TEST_")
 
 
-SCIM = {"PHI_SCIM_JSON": '{"default": {"subject": "extension"}}'}
-"""The variable that declares SCIM."""
+SCIM = {"OIDC_SCIM_JSON": '{"subject": "extension"}'}
+"""The variable that turns SCIM on."""
 
 
 @dataclass(frozen=True)

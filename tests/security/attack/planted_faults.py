@@ -746,7 +746,15 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
     ),
     "token of a SCIM client": (
         replace("scim.views:_authenticate", authenticate_newest_client),
-        {"forged_scim_token", *(f"stolen_scim_token ({case})" for case in ("rotated", "revoked", "expired"))},
+        {
+            "forged_scim_token",
+            "forged_scim_token (access token)",
+            *(f"stolen_scim_token ({case})" for case in ("rotated", "revoked", "expired")),
+        },
+    ),
+    "client of an access token": (
+        replace("oidc.access_token:validate_client", lambda claims, *, api: None),
+        {"forged_scim_token (access token)"},
     ),
     "end of a SCIM token": (
         lambda: replaced("scim.clients:authenticate_client", accept_ended_tokens),

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +24,14 @@ from django_phi_oidc.audit.events import (
     serialize_event,
 )
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.audit.outbox import MOVE_TIMEOUT_SECONDS, defer_delivery, enqueue, flush, record_with_deferred
+from django_phi_oidc.audit.outbox import (
+    MOVE_TIMEOUT_SECONDS,
+    defer_delivery,
+    deliver_permit,
+    enqueue,
+    enqueue_permit,
+    flush,
+)
 from django_phi_oidc.audit.recorder import raise_audit_alert
 from django_phi_oidc.audit.storage import get_resource_pseudonym, insert_events, parse_event_row
 from django_phi_oidc.audit.tasks import drain_outbox
@@ -114,31 +122,39 @@ def test_enqueue_makes_three_statements() -> None:
 PERMIT = NewEvent(action=Action.LOGIN_SUCCEEDED, origin=ORIGIN, now=NOW)
 
 
-def defer_two_changes() -> list[AuthenticatedEvent]:
-    """Commit two changes whose events are deferred."""
-    with defer_delivery() as changes:
-        for seconds in range(2):
-            with transaction.atomic():
-                enqueue_session_ended(now=NOW + timedelta(seconds=seconds))
-    return changes
+def commit_change_and_permit() -> list[AuthenticatedEvent]:
+    """Commit a change and a permit, whose events wait in the outbox."""
+    with defer_delivery() as changes, transaction.atomic():
+        enqueue_session_ended()
+        permit = enqueue_permit([PERMIT])
+    return [*changes, *permit]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_record_with_deferred_inserts_permit_and_deferred_events_at_once(count_events: Any) -> None:
-    changes = defer_two_changes()
+def test_permit_is_committed_with_its_change_and_moved_with_its_event(count_events: Any) -> None:
+    events = commit_change_and_permit()
     assert count_events() == (2, 0)
     with (
         CaptureQueriesContext(connections["phi_audit"]) as audit_queries,
         CaptureQueriesContext(connections["default"]) as default_queries,
     ):
-        record_with_deferred(changes, [PERMIT])
+        deliver_permit(events)
     assert [[query["sql"].split()[0] for query in queries] for queries in (audit_queries, default_queries)] == [
         ["INSERT"],
         ["DELETE"],
     ]
-    assert count_events() == (0, 3)
-    moved = {parse_event_row(row) for row in AuditEvent.objects.filter(action="session.ended")}
-    assert moved == set(changes)
+    assert count_events() == (0, 2)
+    assert {parse_event_row(row) for row in AuditEvent.objects.all()} == set(events)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_permit_outside_a_transaction_or_without_its_key_is_refused(settings: Any, count_events: Any) -> None:
+    with pytest.raises(RuntimeError):
+        enqueue_permit([PERMIT])
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_mac": []})
+    with pytest.raises(KeyMissing), transaction.atomic():
+        enqueue_permit([PERMIT])
+    assert count_events() == (0, 0)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -162,31 +178,30 @@ def test_defer_delivery_that_ends_before_the_commit_defers_nothing(count_events:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_record_with_deferred_permits_after_a_concurrent_flush(count_events: Any) -> None:
-    changes = defer_two_changes()
-    assert flush(limit=1) == 1
-    record_with_deferred(changes, [PERMIT])
-    assert AuditEvent.objects.filter(action="login.succeeded").count() == 1
-    assert count_events() == (1, 2)
-    assert flush() == 1
-    assert count_events() == (0, 3)
+@pytest.mark.parametrize("limit", [1, 2])
+def test_permit_is_given_after_a_concurrent_flush(limit: int, count_events: Any) -> None:
+    events = commit_change_and_permit()
+    assert flush(limit=limit) == limit
+    deliver_permit(events)
+    assert count_events() == (0, 2)
 
 
-def test_record_with_deferred_without_the_audit_database_raises_and_loses_no_event(
+def test_permit_without_the_audit_database_is_refused_and_not_lost(
     audit_database_away: Callable[[], Any], count_events: Any
 ) -> None:
-    changes = defer_two_changes()
+    events = commit_change_and_permit()
     with audit_database_away(), pytest.raises(AuditUnavailable):
-        record_with_deferred(changes, [PERMIT])
+        deliver_permit(events)
     assert count_events() == (2, 0)
     assert flush() == 2
-    assert not AuditEvent.objects.filter(action="login.succeeded").exists()
 
 
 @pytest.mark.django_db(transaction=True)
-def test_record_with_deferred_without_deferred_events_permits(count_events: Any) -> None:
-    record_with_deferred([], [PERMIT])
-    assert count_events() == (0, 1)
+def test_permit_whose_id_has_another_event_is_refused() -> None:
+    events = commit_change_and_permit()
+    insert_events([replace(events[1], mac=bytes(32))])
+    with pytest.raises(AuditUnavailable):
+        deliver_permit(events)
 
 
 class EnqueueInATestCase(TestCase):
@@ -524,12 +539,12 @@ def test_e4_outbox_row_stays_until_its_event_is_in_the_log(drop_rows: DropRows, 
 
 @pytest.mark.django_db(transaction=True)
 def test_e4_event_that_the_database_drops_does_not_hold_up_the_others(count_events: Any) -> None:
-    events = defer_two_changes()
-    with dropping_trigger("auditevent", only_id=events[0].event.id):
+    events = commit_change_and_permit()
+    with dropping_trigger("auditevent", only_id=events[1].event.id):
         assert flush() == 1
         assert count_events() == (1, 1)
         with pytest.raises(AuditUnavailable):
-            record_with_deferred([events[0]], [PERMIT])
+            deliver_permit([events[1]])
     assert flush() == 1
     assert AuditOutbox.objects.count() == 0
 

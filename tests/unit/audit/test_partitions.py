@@ -30,8 +30,11 @@ from django_phi_oidc.audit.db_privileges import grant_statements, list_excess_pr
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.log.verification_schedule import verify_next_part
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf, AuditUnsealed
+from django_phi_oidc.audit.log import tree_storage
 from django_phi_oidc.audit.recorder import record_many
-from tests.support.audit_log import KEY, PEM, events, sealed, seal_now
+from django_phi_oidc.audit.search import find_oldest_unarchived_time
+from django_phi_oidc.merkle.checkpoint import parse_checkpoint, sign_checkpoint
+from tests.support.audit_log import KEY, OTHER_KEY, PEM, events, sealed, seal_now
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 NOW = datetime.now(UTC)
@@ -171,7 +174,7 @@ def test_conversion_while_others_write_loses_nothing_and_keeps_proofs(
 
 
 PARTITIONED = """
-partitions.partition_events(now=NOW - 4 * MONTH)
+partitions.partition_log(now=NOW - 4 * MONTH)
 past = partitions._get_month(NOW, -2) + timedelta(days=3)
 older = sealed(40, at=past)
 old = sealed(40, at=partitions._get_month(NOW, -1) + timedelta(days=3))
@@ -290,7 +293,7 @@ def test_detached_partition_is_attached_again_and_its_alteration_is_found(
 
 
 PROTECTION = """
-partitions.partition_events(now=NOW)
+partitions.partition_log(now=NOW)
 first = f"django_phi_oidc_auditevent_until_{month(2)}"
 next_one = f"django_phi_oidc_auditevent_{month(2)}"
 changes = {
@@ -337,6 +340,7 @@ print(json.dumps(result))
 """
 
 
+@pytest.mark.without_pooler("it sets the role of a connection")
 def test_triggers_and_privileges_of_each_partition_are_checked_and_repaired(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -488,7 +492,7 @@ GRANTED = """
 sql("DROP ROLE IF EXISTS phi_partition_app")
 sql("CREATE ROLE phi_partition_app")
 sql("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO phi_partition_app")
-partitions.partition_events(now=NOW)
+partitions.partition_log(now=NOW)
 for statement in grant_statements("phi_partition_app", is_sealer=False):
     sql(statement)
 sql("SET ROLE phi_partition_app")
@@ -515,9 +519,183 @@ print(json.dumps(result))
 """
 
 
+@pytest.mark.without_pooler("it sets the role of a connection")
 def test_new_partition_has_no_default_privileges(environment: dict[str, str], tmp_path: Path) -> None:
     result = run(environment, GRANTED, tmp_path)
     assert result["granted"] == []
     assert result["created"]
     assert result["deviations"] == []
     assert result["later"] == []
+
+
+LEAVES = """
+tiles = FOLDER / "tiles"
+override_settings(
+    PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM}, AUDIT={"tiles": tiles})
+).enable()
+partitions.partition_log(now=NOW - 4 * MONTH)
+past = partitions._get_month(NOW, -2) + timedelta(days=3)
+older = sealed(300, at=past)
+Path(FOLDER / "old.txt").write_text(audit("checkpoint"))
+old = sealed(40, at=partitions._get_month(NOW, -1) + timedelta(days=3))
+audit("tiles")
+young = sealed(300, at=NOW - timedelta(hours=2))
+leaf_names = lambda: {partition.name.removeprefix("django_phi_oidc_") for partition in
+    partitions.list_partitions(partitions.LEAF_TABLE)}
+before = leaf_names()
+archive = lambda number, *options: audit("archive", FOLDER / f"{number}.jsonl", "--detach", *options)
+audit("verify")
+result = {"partial": archive(1)}
+
+def detach(number):
+    seal_now(at=datetime.now(UTC))
+    return archive(number)
+
+audit("tiles")
+tile, checkpoint = tiles / "tile/0/000", tiles / "checkpoint"
+contents = {path: path.read_bytes() for path in (tile, checkpoint)}
+tile.write_bytes(contents[tile][32:] + contents[tile][:32])
+result["altered"] = detach(2)
+tile.unlink()
+result["missing"] = detach(3)
+tile.write_bytes(contents[tile])
+checkpoint.write_text(sign_checkpoint(parse_checkpoint(contents[checkpoint].decode()), OTHER_KEY))
+result["foreign"] = detach(4)
+checkpoint.write_bytes(contents[checkpoint])
+result["kept"] = leaf_names() == before
+result["removed"] = detach(5)
+result["removed_names"] = sorted(before - leaf_names())
+seal_now(at=datetime.now(UTC))
+result["leaves"] = AuditLeaf.objects.filter(leaf_index__lt=340).count()
+result["detail"] = json.loads(AuditEvent.objects.filter(action="audit.archived").last().detail)["detached"]
+result["deviations"], result["problems"] = triggers.list_deviations(), partitions.list_problems(now=NOW)
+result["default"] = audit("verify")
+result["sample"] = audit("verify", "--sample", "1")
+result["schedule"] = verify_next_part(KEY, now=datetime.now(UTC)).fault_count
+result["full"] = audit("verify", "--full")
+files = [argument for number in range(1, 6) for argument in ("--archive", FOLDER / f"{number}.jsonl")]
+result["archives"] = audit("verify", "--full", *files)
+key = audit("checkpoint", "--public-key").strip()
+
+def proven(*arguments):
+    Path(FOLDER / "proof.json").write_text(audit(*arguments))
+    return audit("check-proof", FOLDER / "proof.json", "--public-key", key)
+
+result["proofs"] = [
+    proven("prove", older[3], "--archive", FOLDER / "1.jsonl"),
+    proven("prove", old[39], "--archive", FOLDER / "1.jsonl"),
+    # Its neighbours in the tile have left.
+    proven("prove", young[0]),
+]
+Path(FOLDER / "new.txt").write_text(audit("checkpoint"))
+result["proofs"].append(proven("consistency", FOLDER / "old.txt", FOLDER / "new.txt"))
+result["copy"] = audit("tiles", "--folder", FOLDER / "copy")
+result["same"] = (FOLDER / "copy/tile/0/000").read_bytes() == contents[tile]
+result["unarchived"] = find_oldest_unarchived_time().isoformat()
+# The path of an event that is still in the table also needs the tile, in a process that has not read it.
+tree_storage._read_tile.cache_clear()
+tile.write_bytes(contents[tile][32:] + contents[tile][:32])
+result["lost"] = audit("verify", "--sample", "1")
+result["unproven"] = audit("prove", older[3], "--archive", FOLDER / "1.jsonl")
+tile.write_bytes(contents[tile])
+result["attached"] = [audit("attach", f"django_phi_oidc_auditevent_{month(offset)}") for offset in (-2, -1)]
+result["back"] = leaf_names() == before
+result["again"] = audit("verify", "--full")
+result["deviations_again"] = triggers.list_deviations()
+result["detached_again"] = detach(6)
+sql(f"DROP TABLE django_phi_oidc_auditleaf_{month(-2)}")
+result["without_leaves"] = audit("attach", f"django_phi_oidc_auditevent_{month(-2)}")
+print(json.dumps(result))
+"""
+
+
+def test_leaves_leave_the_database_when_the_tiles_have_them(environment: dict[str, str], tmp_path: Path) -> None:
+    result = run(environment, LEAVES, tmp_path)
+    assert "stays: the tiles have 340 events, and 512 are needed" in result["partial"]
+    assert "Detached: django_phi_oidc_auditevent_" in result["partial"]
+    assert "Nothing is detached: The tiles 0 to 1 do not lead to the exported checkpoint." in result["altered"]
+    assert "Nothing is detached: The tile tile/0/000 is missing" in result["missing"]
+    assert "Nothing is detached: " in result["foreign"]
+    assert result["kept"]
+    names = [f"django_phi_oidc_{name}" for name in result["removed_names"]]
+    assert len(names) == 2
+    assert f"Detached: {', '.join(names)}." in result["removed"]
+    assert result["detail"] == names
+    assert result["leaves"] == 0
+    assert (result["deviations"], result["problems"]) == ([], [])
+    assert [result["schedule"], *("no faults" in result[name] for name in ("default", "sample", "archives"))] == [
+        *(0, True, True, True),
+    ]
+    assert "event_missing" in result["full"]
+    assert "(340 of them from archives)" in result["archives"]
+    assert all("Holds" in text for text in result["proofs"]), result["proofs"]
+    assert result["same"], result["copy"]
+    assert "event_missing" in result["lost"]
+    assert "is not what was sealed" in result["unproven"] or "can't be read" in result["unproven"]
+    assert all("Attached: django_phi_oidc_auditleaf_" in text for text in result["attached"]), result["attached"]
+    assert result["back"]
+    assert "no faults" in result["again"]
+    assert result["deviations_again"] == []
+    assert result["detached_again"].count("auditleaf") == 2
+    assert "There is no table django_phi_oidc_auditleaf_" in result["without_leaves"]
+
+
+EARLIER = """
+from functools import partial
+sealed(5, at=NOW - timedelta(hours=2))
+# As an earlier version did, which had no partitions of leaves.
+end = partitions._get_month(NOW, 2)
+partitions._check_range(partitions.EVENT_TABLE, "v = 1")
+partitions._run_with_short_locks(partial(partitions._replace_table, table=partitions.EVENT_TABLE, end=end))
+result = {"problems": partitions.list_problems(now=NOW), "messages": list_messages()}
+result["output"] = audit("partition")
+result["after"] = partitions.list_problems(now=NOW)
+result["deviations"] = triggers.list_deviations()
+sealed(5, at=NOW - timedelta(hours=1))
+result["verify"] = audit("verify", "--full")
+leaves = "django_phi_oidc_auditleaf"
+second_leaf = f"INSERT INTO {leaves} SELECT leaf_index + 100, event_id, leaf_hash FROM {leaves}"
+result["refused"] = [refused(statement) for statement in (
+    second_leaf, f"DELETE FROM {leaves}", f"TRUNCATE {leaves}", f"TRUNCATE {leaves}_until_{end:%Y%m}")]
+print(json.dumps(result))
+"""
+
+
+def test_leaves_of_a_log_with_partitions_are_converted_later(environment: dict[str, str], tmp_path: Path) -> None:
+    result = run(environment, EARLIER, tmp_path)
+    assert result["problems"] == ["the leaves have no partitions: run audit partition again"]
+    assert result["messages"] == ["W081"]
+    assert "django_phi_oidc_auditleaf_rest" in result["output"]
+    assert (result["after"], result["deviations"]) == ([], [])
+    assert "no faults" in result["verify"]
+    assert "duplicate key" in result["refused"][0]
+    assert all("never changed or deleted" in text for text in result["refused"][1:]), result["refused"]
+
+
+MIGRATED = """
+partitions.partition_log(now=NOW - 4 * MONTH)
+sealed(20, at=NOW - timedelta(hours=2), resource="Patient/7")
+
+def indexes():
+    return sorted(name for (name,) in sql("SELECT indexrelid::regclass::text FROM pg_index "
+        "WHERE indrelid::regclass::text LIKE 'django_phi_oidc_auditevent%' AND indisvalid"))
+
+before = indexes()
+result = {"kinds": []}
+for target in ("0014", "0015", "0014", "0015"):
+    call_command("migrate", "django_phi_oidc", target, database="phi_audit", verbosity=0)
+    result["kinds"].append([len(indexes()), len([name for name in indexes() if name.endswith("_end")])])
+result["deviations"] = triggers.list_deviations()
+result["verify"] = audit("verify", "--full")
+result["tables"] = len(names()) + 1
+print(json.dumps(result))
+"""
+
+
+def test_migration_of_the_indexes_works_with_partitions_and_back(environment: dict[str, str], tmp_path: Path) -> None:
+    result = run(environment, MIGRATED, tmp_path)
+    tables = result["tables"]
+    # The key, six more, of which four have ends.
+    assert result["kinds"] == [[7 * tables, 0], [7 * tables, 4 * tables]] * 2
+    assert result["deviations"] == []
+    assert "no faults" in result["verify"]

@@ -1,4 +1,4 @@
-"""System checks of `SCIM`."""
+"""System checks of the option `scim`."""
 
 import importlib.util
 from typing import Any
@@ -12,28 +12,23 @@ from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 
-PROVIDERS = settings.PHI_OIDC["PROVIDERS"]
-EXTENSION = {"default": {"subject": "extension"}}
+DEFAULT = settings.PHI_OIDC["PROVIDERS"]["default"]
 GROUP_RULE = {"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]}
 CLAIM_RULE = {"claim": "birthdate", "values": ["x"], "groups": ["clinicians"]}
+EXTENSION: dict[str, Any] = {"PROVIDERS": {"default": {**DEFAULT, "scim": {"subject": "extension"}}}}
+INVITATION = {**DEFAULT, "scim": {"subject": "invitation"}}
 CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "off": ({}, set()),
-    "on": ({"SCIM": EXTENSION}, set()),
-    "an unknown provider": ({"SCIM": {"nowhere": {"subject": "extension"}}}, {"E151"}),
-    "invitations at a provider that creates accounts": ({"SCIM": {"default": {"subject": "invitation"}}}, {"E151"}),
+    "on": (EXTENSION, set()),
+    "invitations at a provider that creates accounts": ({"PROVIDERS": {"default": INVITATION}}, {"E002"}),
     "invitations at a provider that accepts them": (
-        {
-            "SCIM": {"default": {"subject": "invitation"}},
-            "PROVIDERS": {"default": {**PROVIDERS["default"], "provisioning": "invitation"}},
-        },
+        {"PROVIDERS": {"default": {**INVITATION, "provisioning": "invitation"}}},
         set(),
     ),
-    "a role by a group": ({"SCIM": EXTENSION, "ROLES": {"default": [GROUP_RULE]}}, set()),
-    "a role by a group and a claim": ({"SCIM": EXTENSION, "ROLES": {"default": [GROUP_RULE, CLAIM_RULE]}}, {"W150"}),
+    "a role by a group": ({**EXTENSION, "ROLES": {"default": [GROUP_RULE]}}, set()),
+    "a role by a group and a claim": ({**EXTENSION, "ROLES": {"default": [GROUP_RULE, CLAIM_RULE]}}, {"W150"}),
     "a role by a group without SCIM": ({"ROLES": {"default": [GROUP_RULE]}}, {"E025"}),
-    "a site may start sign-ins": ({"THIRD_PARTY_LOGIN": ["default"]}, set()),
-    "a site may start sign-ins with an unknown provider": ({"THIRD_PARTY_LOGIN": ["nowhere"]}, {"E152"}),
-    "a path in the groups": ({"SCIM": EXTENSION, "ROLES": {"default": [{**GROUP_RULE, "path": ["x"]}]}}, {"E025"}),
+    "a path in the groups": ({**EXTENSION, "ROLES": {"default": [{**GROUP_RULE, "path": ["x"]}]}}, {"E025"}),
 }
 
 
@@ -44,7 +39,7 @@ def find_ids() -> set[str]:
 @pytest.mark.parametrize(("options", "expected"), CASES.values(), ids=CASES)
 def test_declarations(options: dict[str, Any], expected: set[str]) -> None:
     with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **options)):
-        assert find_ids() & {"E025", "E150", "E151", "E152", "W150"} == expected
+        assert find_ids() & {"E002", "E025", "E150", "E151", "W150"} == expected
 
 
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,5 +47,5 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "django_phi_oidc.checks.scim.find_spec", lambda name: None if name == "scim2_models" else find(name)
     )
-    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, SCIM=EXTENSION)):
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **EXTENSION)):
         assert "E150" in find_ids()

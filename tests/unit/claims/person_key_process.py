@@ -47,8 +47,6 @@ def sign_in(subject_uuid: str) -> None:
                 declared_claims=claims,
                 subject=subject,
                 session_id=uuid.uuid4(),
-                origin=Origin(),
-                provider="default",
                 now=NOW,
             )
         stored += len(names)

@@ -2,8 +2,6 @@
 
 import re
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -38,28 +36,20 @@ def test_claims_are_stored_with_their_purpose_and_end(person: Any) -> None:
     assert decrypt(birthdate) == f'"{CANARY}"'
 
 
-def test_store_is_one_upsert_and_one_event(person: Any, outbox_events: Callable[[str], Any]) -> None:
+def test_store_is_one_upsert(person: Any) -> None:
     with CaptureQueriesContext(connection) as context:
         person.store({"birthdate": CANARY, "allergies": ["latex"], "address": {}})
     upserts = [query["sql"] for query in context.captured_queries if "storedclaim" in query["sql"]]
     assert len(upserts) == 1
     assert upserts[0].startswith("INSERT")
     assert "ON CONFLICT" in upserts[0]
-    ((event, detail),) = outbox_events("claim.stored")
-    assert detail == {"claims": ["address", "allergies", "birthdate"]}
-    assert (event.subject, event.provider, event.session) == (
-        str(person.subject.uuid),
-        "default",
-        str(person.session_id),
-    )
 
 
 @pytest.mark.parametrize("claims", [{}, {"groups": ["staff"]}, {"ssn": "078-05-1120"}], ids=repr)
-def test_nothing_to_store_writes_nothing(person: Any, claims: Any, outbox_events: Callable[[str], Any]) -> None:
+def test_nothing_to_store_writes_nothing(person: Any, claims: Any) -> None:
     with CaptureQueriesContext(connection) as context:
         assert person.store(claims) == ()
     assert not [query for query in context.captured_queries if re.match("INSERT", query["sql"])]
-    assert outbox_events("claim.stored") == []
     assert not StoredClaim.objects.exists()
 
 
@@ -95,15 +85,6 @@ def test_storing_again_replaces_value_and_purpose(person: Any) -> None:
 def test_protocol_claim_is_not_stored(person: Any) -> None:
     declared = {"sub": {"purpose": "TREAT", "basis": "a mistake", "retention": "session"}}
     assert person.store({"sub": "248"}, declared=declared) == ()
-
-
-def test_claim_and_event_share_a_transaction(person: Any, outbox_events: Callable[[str], Any]) -> None:
-    with suppress(ZeroDivisionError), transaction.atomic():
-        person.store({"birthdate": CANARY})
-        assert StoredClaim.objects.count() == 1
-        raise ZeroDivisionError
-    assert not StoredClaim.objects.exists()
-    assert outbox_events("claim.stored") == []
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_events_that_disclose_nothing_are_excluded(person: Person) -> None:
     look(by=STAFF, resource=own, action=Action.ACCESS_DENIED, outcome="failure")
     look(by=STAFF, resource=own, action=Action.HOLD_PLACED)
     reveal(person.subject.uuid, by=STAFF, outcome="failure", reason="claim_scrubbed")
-    look(by=STAFF, subject=str(person.subject.uuid), action=Action.CLAIM_STORED)
+    look(by=STAFF, subject=str(person.subject.uuid), action=Action.LOGIN_SUCCEEDED)
     assert ids(account_for(person)) == observed
 
 

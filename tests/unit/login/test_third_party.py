@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 
 from django_phi_oidc.audit.events import Action
-from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.phi_oidc_settings import override_phi_oidc, override_provider
 from tests.support.session_fixtures import events
 
 pytestmark = [
@@ -21,7 +21,8 @@ START = "/oidc/default/authenticate/"
 @pytest.fixture(autouse=True)
 def _allowed(settings: Any) -> None:
     providers = {**settings.PHI_OIDC["PROVIDERS"], "other": OTHER}
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, PROVIDERS=providers, THIRD_PARTY_LOGIN=["default"])
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, PROVIDERS=providers)
+    settings.PHI_OIDC = override_provider(settings.PHI_OIDC, third_party_login=True)
 
 
 def send(method: str, **parameters: Any) -> Any:
@@ -65,7 +66,7 @@ def test_issuer_is_refused(parameters: dict[str, Any], reason: str, method: str)
 
 
 def test_no_provider_is_permitted_by_default(settings: Any) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, THIRD_PARTY_LOGIN=[])
+    settings.PHI_OIDC = override_provider(settings.PHI_OIDC, third_party_login=False)
     assert send("get", iss=ISSUER).status_code == 403
 
 

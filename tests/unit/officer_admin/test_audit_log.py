@@ -1,14 +1,19 @@
 """The audit pages: views need a permission and are recorded, nothing can be changed, and damaged rows are shown."""
 
+import gzip
 import html
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from io import StringIO
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -16,13 +21,16 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit import search
 from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.audit.log import archive_files
 from django_phi_oidc.audit.log.bundle import verify_inclusion_bundle
+from django_phi_oidc.audit.log.models import ArchiveFile
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
 from django_phi_oidc.audit.recorder import record
 from django_phi_oidc.audit.router import AUDIT_ALIAS
+from django_phi_oidc.merkle.checkpoint import parse_checkpoint, sign_checkpoint
 from django_phi_oidc.oidc.remedies import REMEDIES, SEE_MANUAL
 from django_phi_oidc.subjects.models import PairwiseSubject
-from tests.support.audit_log import KEY, NOW, events, sealed
+from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, sealed
 from tests.support.audit_tampering import EVENT, LEAF, is_postgresql, sql, without_triggers
 from tests.support.officers import create_account, sign_in_officer
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -610,3 +618,112 @@ def test_side_bar_marks_the_selected_filters_and_removes_each(officer: Officer) 
     }
     (outcome, *_) = page.context["filters"]
     assert client.get(EVENTS + outcome.choices[0].query_string).context["kept"] == {"actor": "7", "purpose": "TREAT"}
+
+
+@pytest.fixture
+def archived(tmp_path: Path, settings: Any) -> list[uuid.UUID]:
+    """Return the ids of events that are only in the archive `old.jsonl.gz`, in the declared folder."""
+    options = {"KEYS": {"audit_signing": PEM}, "AUDIT": {"archives": tmp_path}}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **options)
+    ids = sealed(5, subject=SUBJECT, origin=Origin(actor="7", session=SESSION))
+    sealed(3, at=NOW + timedelta(hours=1))
+    before = (NOW + timedelta(minutes=1)).isoformat()
+    call_command("phi_oidc", "audit", "archive", tmp_path / "old.jsonl.gz", "--before", before, stdout=StringIO())
+    with without_triggers():
+        for id_ in ids:
+            sql(f"DELETE FROM {EVENT} WHERE id = %s", id_)
+    return ids
+
+
+def test_event_of_an_archive_is_shown_as_it_was_sealed(archived: list[uuid.UUID], officer: Officer) -> None:
+    client = officer("auditevent")
+    with (
+        CaptureQueriesContext(connections["default"]) as default_queries,
+        CaptureQueriesContext(connections[AUDIT_ALIAS]) as audit_queries,
+    ):
+        page = client.get(of_event(archived[2])).content.decode()
+    assert len(default_queries) + len(audit_queries) <= 20
+    file = ArchiveFile.objects.get()
+    texts = "It was read from this archive", "old.jsonl.gz", file.sha256, "0–4", "2026-11-24 16:05:09", SESSION
+    assert [text for text in texts if text not in page] == []
+    assert "Download the proof" not in page
+    assert recorded() == [(recorded()[0][0], SUBJECT, f"AuditEvent/{archived[2]}", '{"filters":[],"page":"event"}')]
+
+
+@pytest.mark.parametrize("change", ["no folder", "no file", "altered event", "other log", "too large"])
+def test_event_of_an_archive_that_cannot_be_verified_is_not_shown(
+    change: str,
+    archived: list[uuid.UUID],
+    officer: Officer,
+    tmp_path: Path,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "old.jsonl.gz"
+    if change == "no folder":
+        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"archives": None})
+    elif change == "no file":
+        path.unlink()
+    elif change == "altered event":
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'"actor":"7"', b'"actor":"8"')))
+    elif change == "other log":
+        header, _, lines = gzip.decompress(path.read_bytes()).partition(b"\n")
+        content = json.loads(header)
+        content["checkpoint"] = sign_checkpoint(parse_checkpoint(content["checkpoint"]), OTHER_KEY)
+        path.write_bytes(gzip.compress(json.dumps(content).encode() + b"\n" + lines))
+    else:
+        monkeypatch.setattr(archive_files, "MAX_READ_EVENTS", 4)
+    page = officer("auditevent").get(of_event(archived[2]))
+    text = page.content.decode()
+    assert page.status_code == 200
+    assert "old.jsonl.gz" in text
+    assert "is not in the database" in text
+    assert SESSION not in text
+    assert [row[2] for row in recorded()] == [f"AuditEvent/{archived[2]}"]
+
+
+def test_id_that_no_archive_has_is_404(archived: list[uuid.UUID], officer: Officer) -> None:
+    client = officer("auditevent")
+    # Of the time of the events in the table, and before all archives.
+    for id_ in (uuid.UUID(int=archived[0].int + (3600_000 << 80) + 1), uuid.UUID(int=archived[0].int - (9 << 80))):
+        assert client.get(of_event(id_)).status_code == 404
+    with without_triggers():
+        sql(f"DELETE FROM {EVENT} WHERE action = 'audit.archived'")
+    assert client.get(of_event(archived[0], "proof")).status_code == 404
+    assert recorded() == []
+
+
+def test_archives_need_the_permission_to_view_events(archived: list[uuid.UUID], officer: Officer) -> None:
+    response = officer("auditcheckpoint").get(of_event(archived[2]))
+    assert response.status_code == 403
+    assert "old.jsonl.gz" not in response.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("query", "is_named"),
+    [
+        ("", True),
+        ("?subject={subject}", True),
+        ("?search={id}", True),
+        ("?until=2026-11-24T16:30:00", True),
+        ("?since=2026-11-24T16:30:00", False),
+        ("?until=2026-11-24T16:00:00", False),
+        ("?after={id}", False),
+    ],
+)
+def test_last_page_names_the_archives_of_its_time(
+    query: str, is_named: bool, archived: list[uuid.UUID], officer: Officer
+) -> None:
+    page = officer("auditevent").get(f"{EVENTS}{query.format(subject=SUBJECT, id=archived[2])}").content.decode()
+    assert ("old.jsonl.gz" in page) is is_named
+    assert (of_event(archived[2]) in page) is ("search" in query)
+
+
+def test_archived_events_that_are_still_in_the_table_are_not_looked_up(
+    officer: Officer, settings: Any, tmp_path: Path
+) -> None:
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})
+    sealed(5)
+    call_command("phi_oidc", "audit", "archive", tmp_path / "old.jsonl", stdout=StringIO())
+    assert ArchiveFile.objects.exists()
+    assert "old.jsonl" not in officer("auditevent").get(EVENTS).content.decode()

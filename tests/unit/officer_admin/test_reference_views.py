@@ -4,10 +4,13 @@ import re
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.core.management import call_command
 from django.db import connections
 from django.template.loader import render_to_string
 from django.test import Client, RequestFactory
@@ -20,7 +23,7 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.router import AUDIT_ALIAS
 from django_phi_oidc.officer_admin.reference_views import Reference, find_reference
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
-from tests.support.audit_log import NOW, events
+from tests.support.audit_log import NOW, PEM, events, seal_now, sealed
 from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
 from tests.support.officers import create_account, sign_in_officer
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -284,3 +287,26 @@ def test_request_id_is_not_shortened(clerk: Client) -> None:
     page = render_to_string("django_phi_oidc/reference.html", {"reference": "9hYp2cJq4bXw6TzA"})
     assert re.findall("<code>(.+?)</code>", page) == ["9hYp2cJq4bXw6TzA"]
     assert "the id of a request" in look_up(clerk, "9hYp2cJq4bXw6TzA")
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_refusal_that_is_only_in_an_archive_is_found(
+    clerk: Client, tmp_path: Path, settings: Any, is_readable: bool
+) -> None:
+    options = {"KEYS": {"audit_signing": PEM}, "AUDIT": {"archives": tmp_path if is_readable else None}}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **options)
+    event_id = refuse()
+    seal_now()
+    sealed(2, at=NOW + timedelta(minutes=1))
+    before = (NOW + timedelta(seconds=1)).isoformat()
+    call_command("phi_oidc", "audit", "archive", tmp_path / "old.jsonl", "--before", before, stdout=StringIO())
+    with without_triggers():
+        sql(f"DELETE FROM {EVENT} WHERE id = %s", event_id)
+    page = look_up(clerk, event_id)
+    assert ("What to do" in page) is is_readable
+    assert ("old.jsonl" in page) is not is_readable
+    assert MISSING not in page
+    assert all(secret not in page for secret in ("actor-1", "session-1", "192.0.2.77", "subject-1"))
+    expected = ("subject-1", f"AuditEvent/{event_id}") if is_readable else ("", "")
+    assert recorded() == [(*expected, LOOKED_UP)]
+    assert "old.jsonl" in look_up(clerk, str(event_id)[:18])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.config.apis import APIDeclaration
+from django_phi_oidc.config.apis import APIDeclaration, ClientTokensDeclaration
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import AccessTokenInvalid, KeyNotFound
 from django_phi_oidc.oidc.access_token import (
@@ -56,14 +56,23 @@ def api(provider: str = "default", *, method: Any = "jwt", audience: str = API) 
     return APIDeclaration(provider=provider, audience=audience, method=method)
 
 
+DECLARED_API = api()
+CLIENT_TOKENS = ClientTokensDeclaration(audience=API, method="jwt", subs=(("app", "service-of-app"),))
+
+
 @pytest.fixture(scope="session")
 def verify(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Verify:
     """verify(token, leeway=…): under the default declaration with these changes."""
 
-    def verify(token: str, *, proofs: Mapping[str, str] = MappingProxyType({}), **declared: Any) -> AccessToken:
-        return verify_access_token(
-            token, keys=keys, resource_server=ResourceServer(api(), declare(**declared)), proofs=proofs, now=now
-        )
+    def verify(
+        token: str,
+        *,
+        proofs: Mapping[str, str] = MappingProxyType({}),
+        api: APIDeclaration | ClientTokensDeclaration = DECLARED_API,
+        **declared: Any,
+    ) -> AccessToken:
+        server = ResourceServer(api, declare(**declared))
+        return verify_access_token(token, keys=keys, resource_server=server, proofs=proofs, now=now)
 
     return verify
 
@@ -116,6 +125,10 @@ TABLES: dict[str, list[Row]] = {
         ("too long", ONE, {"client_id": "x" * 255}, {"client_id": "x" * 256}),
     ],
     "client_for_itself": [("the person is the client", ONE, {"client_id": "other"}, {"client_id": CLAIMS["sub"]})],
+    "client_for_person": [
+        ("a person", {"api": CLIENT_TOKENS}, {"sub": "service-of-app"}, {}),
+        ("another client's account", {"api": CLIENT_TOKENS}, {"sub": "service-of-app"}, {"sub": "service-of-lab"}),
+    ],
     "jti_invalid": [(name, ONE, {}, {"jti": value}) for name, value in NOT_TEXTS],
     "scope_invalid": [
         ("a list", ONE, {"scope": "a b"}, {"scope": ["a", "b"]}),

@@ -82,6 +82,10 @@ def test_ids_of_another_provider_are_reported(scim: SCIM, connect: Callable[...,
     assert get_user_model().objects.get().is_active
     refused = [(event.reason, event.actor) for event in events(Action.SCIM_REFUSED)]
     assert refused == [("scim_foreign_resource", "scim:stranger")], "Once, and not for the unknown id."
+    data = {"displayName": "Nurses", "members": [{"value": user["id"]}]}
+    results = send_bulk(stranger, {"method": "POST", "path": "/Groups", "bulkId": "g", "data": data}).json()
+    assert [item["status"] for item in results["Operations"]] == ["400"]
+    assert len(events(Action.SCIM_REFUSED)) == 2
 
 
 @pytest.mark.parametrize(("count", "status"), [(100, 200), (101, 413)])

@@ -7,17 +7,19 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.scim.models import SCIMGroup, SCIMMembership, SCIMUser
 from tests.support.phi_oidc_settings import override_phi_oidc
-from tests.support.scim_fixtures import SCIM
+from tests.support.scim_fixtures import GROUP_SCHEMA, SCIM
 from tests.support.session_fixtures import events
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
     pytest.mark.urls("tests.support.scim_urls"),
 ]
+ADD_BOB = {"op": "add", "path": "members", "value": [{"value": "bob"}]}
 MEMBERS: dict[str, tuple[Any, str]] = {
     "add one": ({"op": "add", "path": "members", "value": [{"value": "bob"}]}, "ann bob"),
     "add one that is a member": ({"op": "add", "path": "members", "value": [{"value": "ann"}]}, "ann"),
@@ -27,6 +29,45 @@ MEMBERS: dict[str, tuple[Any, str]] = {
     "remove by a value, as Entra ID does": ({"op": "Remove", "path": "members", "value": [{"value": "ann"}]}, ""),
     "remove another one": ({"op": "remove", "path": 'members[value eq "bob"]'}, "ann"),
     "without a path": ({"op": "replace", "value": {"members": [{"value": "bob"}]}}, "bob"),
+    "without a path, in another case": ({"op": "add", "value": {"MEMBERS": [{"VALUE": "bob"}]}}, "ann bob"),
+    "with the schema": ({"op": "add", "path": f"{GROUP_SCHEMA}:Members", "value": [{"value": "bob"}]}, "ann bob"),
+    "one that is no list": ({"op": "add", "path": "members", "value": {"value": "bob"}}, "ann bob"),
+    "with all attributes": (
+        {"op": "add", "path": "members", "value": [{"value": "bob", "$ref": "../Users/b", "type": "User"}]},
+        "ann bob",
+    ),
+    "replace by nothing": ({"op": "replace", "path": "members", "value": []}, ""),
+    "replace by null": ({"op": "replace", "path": "members", "value": None}, ""),
+    "remove by a bare comparison": ({"op": "remove", "path": 'members.value eq "ann"'}, ""),
+    # As Microsoft's documentation of provisioning shows it
+    "remove by a value with an empty $ref": (
+        {"op": "Remove", "path": "members", "value": [{"$ref": None, "value": "ann"}]},
+        "",
+    ),
+    "remove what is no id": ({"op": "remove", "path": 'members[value eq "x"]'}, "ann"),
+    # Applied by scim2-models
+    "remove by a type": ({"op": "remove", "path": 'members[type eq "User"]'}, ""),
+    "remove by one of two": ({"op": "remove", "path": 'members[value eq "ann" or value eq "bob"]'}, ""),
+    "remove by all attributes": ({"op": "remove", "path": "members", "value": [{"value": "ann", "type": "User"}]}, ""),
+}
+SEVERAL: dict[str, tuple[list[Any], str]] = {
+    "add, then remove": ([ADD_BOB, {"op": "remove", "path": 'members[value eq "bob"]'}], "ann"),
+    "remove, then add": ([{"op": "remove", "path": "members"}, ADD_BOB], "bob"),
+    "replace, then remove": (
+        [
+            {"op": "replace", "path": "members", "value": [{"value": "ann"}, {"value": "bob"}]},
+            {"op": "remove", "path": "members", "value": [{"value": "ann"}]},
+        ],
+        "bob",
+    ),
+    "add what is no user, then remove it": (
+        [
+            {"op": "add", "path": "members", "value": [{"value": "x"}]},
+            {"op": "remove", "path": 'members[value eq "x"]'},
+        ],
+        "ann",
+    ),
+    "add by an id, remove by a type": ([ADD_BOB, {"op": "remove", "path": 'members[type eq "User"]'}], "bob"),
 }
 
 
@@ -42,7 +83,7 @@ def insert_ids(value: Any, people: dict[str, str]) -> Any:
         return {name: insert_ids(item, people) for name, item in value.items()}
     if isinstance(value, list):
         return [insert_ids(item, people) for item in value]
-    for name, pk in people.items():
+    for name, pk in people.items() if isinstance(value, str) else ():
         value = pk if value == name else value.replace(f'"{name}"', f'"{pk}"')
     return value
 
@@ -55,6 +96,93 @@ def test_members_by_patch(operation: Any, expected: str, scim: SCIM, people: dic
     names = {pk: name for name, pk in people.items()}
     members = sorted(names[member["value"]] for member in response.json().get("members", []))
     assert members == expected.split()
+
+
+@pytest.mark.parametrize(("operations", "expected"), SEVERAL.values(), ids=SEVERAL)
+def test_operations_are_applied_in_their_order(
+    operations: list[Any], expected: str, scim: SCIM, people: dict[str, str]
+) -> None:
+    group = scim.create_group("Nurses", people["ann"])
+    response = scim.patch(f"Groups/{group['id']}", *insert_ids(operations, people))
+    assert response.status_code == 200, response.content
+    names = {str(pk): name for name, pk in people.items()}
+    assert sorted(names[str(pk)] for pk in SCIMMembership.objects.values_list("member", flat=True)) == expected.split()
+
+
+def test_members_and_other_attributes_change_together(scim: SCIM, people: dict[str, str]) -> None:
+    group = scim.create_group("Nurses", people["ann"])
+    value = insert_ids({"members": [{"value": "bob"}], "externalId": "e1"}, people)
+    name = {"op": "replace", "path": "displayName", "value": "Doctors"}
+    changed = scim.patch(f"Groups/{group['id']}", {"op": "add", "value": value}, name)
+    assert changed.status_code == 200, changed.content
+    body = changed.json()
+    assert (body["displayName"], body["externalId"], len(body["members"])) == ("Doctors", "e1", 2)
+    wrong = {"op": "remove", "path": "displayName"}
+    assert scim.patch(f"Groups/{group['id']}", {"op": "remove", "path": "members"}, wrong).status_code == 400
+    assert SCIMMembership.objects.count() == 2
+
+
+REFUSED_MEMBERS: dict[str, Any] = {
+    "no object": {"op": "add", "path": "members", "value": ["ann"]},
+    "a text": {"op": "add", "path": "members", "value": "ann"},
+    "no value": {"op": "add", "path": "members", "value": [{"type": "User"}]},
+    "an empty value": {"op": "add", "path": "members", "value": [{"value": ""}]},
+    "a number": {"op": "add", "path": "members", "value": [{"value": 5}]},
+    "a changed id": {"op": "replace", "path": 'members[type eq "User"].value', "value": "bob"},
+}
+
+
+@pytest.mark.parametrize("operation", REFUSED_MEMBERS.values(), ids=REFUSED_MEMBERS)
+def test_malformed_member_is_refused(operation: Any, scim: SCIM, people: dict[str, str]) -> None:
+    group = scim.create_group("Nurses", people["ann"])
+    before = SCIMGroup.objects.values().get()
+    assert scim.patch(f"Groups/{group['id']}", insert_ids(operation, people)).status_code == 400
+    assert SCIMGroup.objects.values().get() == before
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+def test_number_of_queries_does_not_depend_on_the_members(method: str, scim: SCIM, settings: Any) -> None:
+    """Neither with the roles that a rule gives them."""
+    rules = [{"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]}]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": rules})
+    clinicians: Any = Group.objects.create(name="clinicians")
+    ids = [scim.create(f"user-{number}")["id"] for number in range(40)]
+    path = f"Groups/{scim.create_group('Nurses')['id']}"
+
+    def count_queries(members: list[str], *, is_added: bool) -> int:
+        values = [{"value": pk} for pk in members]
+        if method == "PUT":
+            body: Any = {"displayName": "Nurses", "members": values if is_added else []}
+        elif is_added:
+            body = {"Operations": [{"op": "add", "path": "members", "value": [value]} for value in values]}
+        else:
+            body = {"Operations": [{"op": "remove", "path": f'members[value eq "{pk}"]'} for pk in members]}
+        with CaptureQueriesContext(connection) as queries:
+            assert scim.send(method, path, body).status_code == 200
+        assert clinicians.user_set.count() == (len(members) if is_added else 0)
+        return len(queries)
+
+    few = [count_queries(ids[:2], is_added=True), count_queries(ids[:2], is_added=False)]
+    many = [count_queries(ids, is_added=True), count_queries(ids, is_added=False)]
+    assert many == few
+    assert max(few) < 40
+
+
+def test_last_administrator_of_many_who_leave_keeps_the_role(scim: SCIM, people: dict[str, str], settings: Any) -> None:
+    """The others lose theirs, and all get or lose ordinary roles together."""
+    administrators = {"claim": "scim_groups", "values": ["Admins"], "groups": ["administrators"], "is_staff": True}
+    nurses = {"claim": "scim_groups", "values": ["Admins"], "groups": ["clinicians"]}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": [administrators, nurses]})
+    for name in ("administrators", "clinicians"):
+        Group.objects.create(name=name)
+    group = scim.create_group("Admins", *people.values())
+    accounts: Any = get_user_model().objects.order_by("pk")
+    assert [account.is_staff for account in accounts] == [True, True]
+    scim.patch(f"Groups/{group['id']}", {"op": "remove", "path": "members"})
+    assert [account.is_staff for account in accounts.all()] == [False, True]
+    names = [sorted(account.groups.values_list("name", flat=True)) for account in accounts.all()]
+    assert names == [[], ["administrators"]]
+    assert "last_administrator" in events(Action.ALERT_RAISED)[-1].detail
 
 
 def test_member_that_is_no_user_is_refused(scim: SCIM, people: dict[str, str]) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group, Permission
+from django.db import transaction
 
 from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
@@ -18,6 +20,7 @@ from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.scim_fixtures import SCIM, USER_SCHEMA, connect_client, declare_scim
 from tests.support.session_fixtures import events
+from tests.unit.scim.test_scim_groups import needs_row_locks, run_meanwhile
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
@@ -130,6 +133,72 @@ def test_sub_finds_the_account_that_the_person_has_already(scim: SCIM) -> None:
     SCIMUser.objects.all().delete()
     scim.create("ann again", sub="s1")
     assert get_user_model().objects.count() == 1
+
+
+def test_deleted_user_leaves_no_names_and_comes_back_by_the_sub(scim: SCIM) -> None:
+    first = scim.create("ann", sub="s1", externalId="e1")
+    assert scim.send("DELETE", f"Users/{first['id']}").status_code == 204
+    assert [SCIMUser.objects.values_list("user_name", "user_name_key", "external_id").get()] == [("", "", "")]
+    assert scim.create("ann")["id"] != first["id"], "The name alone is that of another user."
+    again = scim.create("ann again", sub="s1", externalId="e2")
+    assert (again["id"], again["externalId"]) == (first["id"], "e2")
+    assert get_user_model().objects.filter(is_active=True).count() == 2
+
+
+def make_administrator(account: Any, role: str) -> None:
+    if role in ("is_staff", "is_superuser"):
+        setattr(account, role, True)
+        account.save()
+    else:
+        group, is_new = Group.objects.get_or_create(name=role)
+        if is_new and role == "Security officer":
+            group.permissions.add(Permission.objects.get(codename="manage_scimclient"))
+        account.groups.add(group)
+
+
+ROLES_OF_LEAVERS = {"is_superuser": True, "is_staff": True, "Security officer": True, "Nurses": False}
+
+
+@pytest.mark.parametrize(("role", "is_alert"), ROLES_OF_LEAVERS.items(), ids=ROLES_OF_LEAVERS)
+@pytest.mark.parametrize("request_end", ["PATCH", "DELETE"])
+def test_last_administrator_is_disabled_with_an_alert(request_end: str, role: str, is_alert: bool, scim: SCIM) -> None:
+    users = [scim.create(name) for name in ("ann", "bob", "cy")]
+    accounts: Any = get_user_model().objects.order_by("pk")
+    inactive = accounts[2]
+    for account in accounts.all():
+        make_administrator(account, role)
+    inactive.is_active = False
+    inactive.save()
+
+    def leave(user: Any) -> list[dict[str, Any]]:
+        path = f"Users/{user['id']}"
+        end = scim.send("DELETE", path) if request_end == "DELETE" else scim.set_active(user["id"], active=False)
+        assert end.status_code in (200, 204)
+        return [json.loads(alert.detail) for alert in events(Action.ALERT_RAISED)]
+
+    assert leave(users[0]) == []
+    expected = [{"rule": "last_administrator_disabled", "roles": [role]}] if is_alert else []
+    assert leave(users[1]) == expected
+    assert not get_user_model().objects.filter(is_active=True).exists()
+    if is_alert:
+        (alert,) = events(Action.ALERT_RAISED)
+        assert (alert.actor, alert.resource) == ("scim:hr", f"user/{accounts[1].pk}")
+
+
+@needs_row_locks
+def test_two_last_administrators_who_leave_at_once_raise_one_alert(scim: SCIM) -> None:
+    """The second one waits for the first, and is the last one then."""
+    users = [scim.create(name) for name in ("ann", "bob")]
+    for account in get_user_model().objects.all():
+        make_administrator(account, "is_superuser")
+    with transaction.atomic():
+        scim.set_active(users[0]["id"], active=False)
+        thread = run_meanwhile(lambda: scim.set_active(users[1]["id"], active=False))
+        assert thread.is_alive()
+    thread.join()
+    assert not get_user_model().objects.filter(is_active=True).exists()
+    rules = [json.loads(alert.detail)["rule"] for alert in events(Action.ALERT_RAISED)]
+    assert rules == ["last_administrator_disabled"]
 
 
 def test_user_name_and_external_id_and_address_link_nothing(scim: SCIM) -> None:

@@ -15,8 +15,8 @@ from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.scim.clients import create_client, revoke_client, rotate_token
 from django_phi_oidc.scim.models import SCIMClient, SCIMToken, SCIMUser
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
-from tests.support.phi_oidc_settings import override_phi_oidc
-from tests.support.scim_fixtures import SCIM, USER_SCHEMA
+from tests.support.phi_oidc_settings import override_phi_oidc, override_provider
+from tests.support.scim_fixtures import BASE, SCIM, USER_SCHEMA
 from tests.support.session_fixtures import events, waiting
 
 pytestmark = [
@@ -82,7 +82,7 @@ def test_both_tokens_are_valid_during_a_rotation(scim: SCIM) -> None:
 
 
 def test_client_of_a_provider_that_is_not_declared_any_more_is_refused(scim: SCIM, settings: Any) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SCIM={"other": {"subject": "extension"}})
+    settings.PHI_OIDC = override_provider(settings.PHI_OIDC, scim=None)
     assert scim.send("GET", "Users").status_code == 401
     assert [event.reason for event in events(Action.SCIM_REFUSED)] == ["scim_provider_undeclared"]
 
@@ -130,6 +130,8 @@ def test_client_of_another_provider_lists_nothing_and_adds_no_foreign_member(
     refused = stranger.send("POST", "Groups", body)
     unknown = stranger.send("POST", "Groups", {**body, "members": [{"value": str(uuid.uuid4())}]})
     assert (refused.status_code, refused.content) == (400, unknown.content)
+    recorded = [(event.reason, event.actor) for event in events(Action.SCIM_REFUSED)]
+    assert recorded == [("scim_foreign_resource", "scim:stranger")], "Once, and not for the unknown id."
     stranger.create("ann", sub="s")
     assert get_user_model().objects.count() == 2, "The same sub at another provider is another person."
 
@@ -139,6 +141,13 @@ BODIES: dict[str, tuple[bytes, str, int, str]] = {
     "no JSON": (b"userName=ann", "", 400, "scim_body_malformed"),
     "an array": (b"[]", "", 400, "scim_body_malformed"),
     "a duplicate name": (b'{"userName": "a", "userName": "b"}', "", 400, "scim_body_malformed"),
+    "a duplicate name in another case": (b'{"userName": "a", "USERNAME": "b"}', "", 400, "scim_body_malformed"),
+    "one in an inner object": (
+        b'{"userName": "a", "emails": [{"x": {"value": "a", "Value": "b"}}]}',
+        "",
+        400,
+        "scim_body_malformed",
+    ),
     "deep nesting": (b'{"a":' * 30 + b"1" + b"}" * 30, "", 400, "scim_body_malformed"),
     "a form": (b"userName=ann", "application/x-www-form-urlencoded", 415, "scim_body_malformed"),
 }
@@ -149,6 +158,22 @@ def test_body_is_refused(body: bytes, content_type: str, status: int, reason: st
     headers = {"Content_Type": content_type} if content_type else {}
     assert scim.send("POST", "Users", body, **headers).status_code == status
     assert [event.reason for event in events(Action.SCIM_REFUSED)] == [reason]
+
+
+def test_name_in_another_case_is_accepted(scim: SCIM) -> None:
+    assert scim.send("POST", "Users", {"USERNAME": "ann"}).json()["userName"] == "ann"
+
+
+def test_request_by_http_is_refused(scim: SCIM, settings: Any) -> None:
+    def send(**options: Any) -> Any:
+        return scim.http.get(f"{BASE}/Users", headers={"Authorization": f"Bearer {scim.token}"}, **options)
+
+    assert send(secure=True).status_code == 200
+    refused = send()
+    assert (refused.status_code, refused.json()["detail"]) == (403, "Requests must come by https.")
+    assert [(event.reason, event.actor) for event in events(Action.SCIM_REFUSED)] == [("scim_insecure", "")]
+    settings.DEBUG = True
+    assert send().status_code == 200
 
 
 def test_entity_tags(scim: SCIM) -> None:

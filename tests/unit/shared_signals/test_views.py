@@ -226,10 +226,10 @@ def test_late_event_refuses_a_sign_in_in_progress_but_forgets_no_later_end(
 ) -> None:
     now = clock.now()
     push_event(transmitter, portal, sub=SUB, event={"event_timestamp": now.timestamp()})
-    memories = dict(UsedIdentifier.objects.filter(kind="logout").values_list("digest", "until"))
+    memories = dict(UsedIdentifier.objects.filter(kind="security_event_end").values_list("digest", "until"))
     push_event(transmitter, portal, sub=SUB, event={"event_timestamp": (now - timedelta(minutes=5)).timestamp()})
     assert memories
-    assert dict(UsedIdentifier.objects.filter(kind="logout").values_list("digest", "until")) == memories
+    assert dict(UsedIdentifier.objects.filter(kind="security_event_end").values_list("digest", "until")) == memories
 
 
 # A new sign-in, claims, identifiers

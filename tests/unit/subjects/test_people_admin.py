@@ -21,6 +21,7 @@ from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.subjects import people_admin
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from django_phi_oidc.subjects.people_admin import can_view_person_pages, list_matching_accounts
+from tests.support.manual_blocks import block
 from tests.support.officers import sign_in_officer
 from tests.support.subject_linking import NOW
 
@@ -241,3 +242,23 @@ def test_default_of_revocations_is_pending_and_all_is_a_choice() -> None:
     changelist = client.get(url).context["cl"]
     choices = list(changelist.filter_specs[0].choices(changelist))
     assert [choice["display"] for choice in choices if choice["selected"]] == ["Pending"]
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_documented_indexes_serve_a_search_for_a_name() -> None:
+    with connection.cursor() as cursor:
+        try:
+            for statement in block("admin-groups", "name-indexes").splitlines():
+                cursor.execute(statement)
+            with CaptureQueriesContext(connection) as queries:
+                list_matching_accounts("Amina")
+            # A table of so few rows would be read as a whole.
+            cursor.execute("SET enable_seqscan = off")
+            cursor.execute(f"EXPLAIN {queries[-1]['sql']}")
+            plan = "\n".join(line for (line,) in cursor.fetchall())
+        finally:
+            cursor.execute("RESET enable_seqscan")
+            cursor.execute("DROP INDEX IF EXISTS first_name_begins, last_name_begins")
+    assert "first_name_begins" in plan
+    assert "last_name_begins" in plan

@@ -16,7 +16,9 @@ class StoredEvent(NamedTuple):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        (("login.succeeded",), "Sign-in"),
+        (("login.succeeded", "", '{"claims":[]}'), "Sign-in"),
+        (("login.succeeded", "", '{"claims":["birthdate"]}'), "Sign-in: personal data stored (birthdate)"),
+        (("login.succeeded", "break_glass"), "Sign-in: signed in with a local password"),
         (("login.refused", "state_unknown"), "Sign-in refused: this browser has no pending sign-in"),
         (("login.refused", "guessing", '{"count":1}'), "Sign-in refused: too many attempts (1 time)"),
         (

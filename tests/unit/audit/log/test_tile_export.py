@@ -9,7 +9,8 @@ from django.core.files.storage import InMemoryStorage
 from django.test import override_settings
 
 from django_phi_oidc.audit.log import tile_export
-from django_phi_oidc.audit.log.tile_export import TileFolder, TileStorage, TileStore, export_tiles, find_tile_store
+from django_phi_oidc.audit.log.tile_export import export_tiles
+from django_phi_oidc.audit.log.tile_store import TileFolder, TileStorage, TileStore, find_tile_store
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
 from django_phi_oidc.audit.tasks import export_tiles as export_task
 from django_phi_oidc.errors import CheckpointInvalid, ProofInvalid

@@ -20,6 +20,7 @@ from django.core.management import CommandError, call_command, load_command_clas
 from django.db import connections, transaction
 from django.test import override_settings
 
+from django_phi_oidc import conf
 from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.audit.events import (
@@ -40,6 +41,7 @@ from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.management.commands.phi_oidc import READING_COMMANDS, READING_OPTIONS, list_subcommands
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.scim.clients import create_client
+from django_phi_oidc.scim.models import SCIMUser
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.sessions.token_revocation import queue_revocations
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
@@ -86,6 +88,15 @@ class Case:
         fields: Any = {"provider": "default", "lifetime": timedelta(days=1), "now": NOW}
         create_client("hr", origin=Origin(actor="7"), **fields)
         return "hr"
+
+    def create_scim_user(self) -> list[str]:
+        """Return the id of a SCIM user, and the person, who had an account before."""
+        account = get_user_model()._default_manager.create_user(username="created")
+        names = {"user_name": "ann", "user_name_key": "ann", "created_at": NOW, "changed_at": NOW}
+        row = SCIMUser.objects.create(id=randomness.uuid4(), provider="default", user=account, **names)
+        issuer = conf.providers()["default"].issuer
+        PairwiseSubject.objects.filter(user=self.person.user.pk).update(issuer=issuer)
+        return [str(row.pk), self.user]
 
     def queue_unsigned_event(self) -> None:
         new_event = NewEvent(Action.SESSION_ENDED, Origin(actor="7"), NOW)
@@ -151,6 +162,7 @@ RECORDING: dict[str, Row] = {
     ),
     "audit seal": (after(Case.forge_event), {"alert.raised"}),
     "audit verify": (lambda case: [], {"audit.verified"}),
+    "scim attach": (Case.create_scim_user, {"scim.user_changed", "role.changed"}),
     "scim create": (lambda case: ["pharmacy", "--provider", "default"], {"scim.client_changed"}),
     "scim rotate": (lambda case: [case.create_scim_client()], {"scim.client_changed"}),
     "scim revoke": (lambda case: [case.create_scim_client()], {"scim.client_changed"}),
@@ -225,10 +237,10 @@ ELSEWHERE = {"attack", "audit attach", "audit partition", "audit repair"}
 @pytest.fixture
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     provider = {**django_settings.PHI_OIDC["PROVIDERS"]["default"], "provisioning": "invitation"}
+    provider["scim"] = {"subject": "extension"}
     options: dict[str, Any] = {
         "CLAIMS": DECLARED,
         "PROVIDERS": {"default": {**provider, "issuer": "http://127.0.0.1:1", "signals": {"delivery": "poll"}}},
-        "SCIM": {"default": {"subject": "extension"}},
         "KEYS": {"audit_signing": PEM},
         "AUDIT": {"sinks": {"file": {"type": "file", "path": tmp_path / "sink"}}},
     }

@@ -45,7 +45,20 @@ PARSER = load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage
 LEAVES = dict(list_subcommands(PARSER))
 DJANGO_OPTIONS = {option for action in PARSER._actions for option in action.option_strings}
 IMPERATIVES = {
-    *("Ask", "Attack", "Check", "Continue", "Create", "Deliver", "Delete", "Encrypt", "End", "Erase", "Explain"),
+    *(
+        "Ask",
+        "Attach",
+        "Attack",
+        "Check",
+        "Continue",
+        "Create",
+        "Deliver",
+        "Delete",
+        "Encrypt",
+        "End",
+        "Erase",
+        "Explain",
+    ),
     *("Export", "Generate", "Give", "Keep", "Link", "List", "Move", "Operate", "Place", "Print", "Recompute", "Record"),
     *("Register", "Retry", "Return", "Revoke", "Seal", "Show", "Test", "Verify", "Withdraw", "Write"),
 }
@@ -166,6 +179,7 @@ DRY_RUNS: dict[str, Callable[[Case], list[Any]]] = {
     "groups": lambda case: [],
     "hold release": lambda case: [case.place_hold()],
     "keys retire": prepare_key,
+    "scim attach": lambda case: case.create_scim_user(),
     "scim revoke": lambda case: [case.create_scim_client()],
     "scrub": prepare_claims,
     "scrub --user": lambda case: [case.user],
@@ -205,7 +219,7 @@ KEEPING = {
 """Subcommands that delete and end nothing."""
 
 
-WITHOUT_COUNTS = {"admin withdraw", "groups", "hold release", "scim revoke", "subject unlink"}
+WITHOUT_COUNTS = {"admin withdraw", "groups", "hold release", "scim attach", "scim revoke", "subject unlink"}
 
 
 def read_rows() -> dict[str, list[str]]:

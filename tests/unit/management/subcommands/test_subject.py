@@ -201,7 +201,7 @@ def test_erase_keeps_the_audit_log_intact(person: Person) -> None:
     run("seal", command="audit")
     expected = f"{AuditEvent.objects.count()} sealed events"
     assert run("verify", command="audit").startswith(expected)
-    assert AuditEvent.objects.filter(subject=str(person.subject.uuid), action="claim.stored").count() == 1
+    assert AuditEvent.objects.filter(subject=str(person.subject.uuid), action="login.succeeded").count() == 1
 
 
 def test_erase_without_yes_is_refused_without_a_terminal(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,14 +10,13 @@ from datetime import datetime, timedelta
 
 from django.db import router, transaction
 
-from ...access.responses import format_challenge
-from ...config.apis import APIDeclaration
-from ...crypto import keyring
-from ...errors import DPoPProofInvalid
-from ...oidc.dpop import ACCEPTED_PROOF_ALGS, MAX_PROOF_AGE, MAX_PROOF_AHEAD, VerifiedProof
-from ...oidc.jose import decode_b64url, encode_b64url
-from ...replay.cache import mark_used, mark_used_in_transaction
-from ...replay.models import UsedIdentifier
+from ..crypto import keyring
+from ..errors import DPoPProofInvalid
+from ..oidc.dpop import ACCEPTED_PROOF_ALGS, MAX_PROOF_AGE, MAX_PROOF_AHEAD, VerifiedProof
+from ..oidc.jose import decode_b64url, encode_b64url
+from ..replay.cache import mark_used, mark_used_in_transaction
+from ..replay.models import UsedIdentifier
+from .responses import format_challenge
 
 NONCE_LIFETIME = timedelta(minutes=5)
 NONCE_REQUIRED = "dpop_nonce_required"
@@ -25,14 +24,14 @@ _NONCE_PERIOD_SECONDS = 60
 _MINUTE_BYTES = 8
 
 
-def accept_proof(proof: VerifiedProof, *, api: APIDeclaration, now: datetime) -> None:
-    """Mark the proof as used, once across all processes, after the check of its nonce if the API requires one.
+def accept_proof(proof: VerifiedProof, *, requires_nonce: bool, now: datetime) -> None:
+    """Mark the proof as used, once across all processes, after the check of its nonce if one is required.
 
     Requires: the token is valid, so that a stranger cannot fill the table. In a transaction of the caller, such as that
     of `ATOMIC_REQUESTS`, a rollback makes the proof usable again.
     Raises: DPoPProofInvalid. Spec: RFC 9449 8, 9, 11.1.
     """
-    if api.dpop_nonce and not is_current_nonce(proof.nonce, now=now):
+    if requires_nonce and not is_current_nonce(proof.nonce, now=now):
         raise DPoPProofInvalid(NONCE_REQUIRED)
     connection = transaction.get_connection(router.db_for_write(UsedIdentifier))
     mark = mark_used_in_transaction if connection.in_atomic_block else mark_used
