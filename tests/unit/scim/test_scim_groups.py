@@ -46,6 +46,8 @@ MEMBERS: dict[str, tuple[Any, str]] = {
     ),
     "remove what is no id": ({"op": "remove", "path": 'members[value eq "x"]'}, "ann"),
     # Applied by scim2-models
+    "as a value of the schema": ({"op": "replace", "value": {GROUP_SCHEMA: {"members": [{"value": "bob"}]}}}, "bob"),
+    "all as a value of the schema": ({"op": "replace", "value": {GROUP_SCHEMA: {"members": None}}}, ""),
     "remove by a type": ({"op": "remove", "path": 'members[type eq "User"]'}, ""),
     "remove by one of two": ({"op": "remove", "path": 'members[value eq "ann" or value eq "bob"]'}, ""),
     "remove by all attributes": ({"op": "remove", "path": "members", "value": [{"value": "ann", "type": "User"}]}, ""),
