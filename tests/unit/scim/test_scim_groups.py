@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, UserManager
 from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
@@ -168,6 +168,29 @@ def test_number_of_queries_does_not_depend_on_the_members(method: str, scim: SCI
     many = [count_queries(ids, is_added=True), count_queries(ids, is_added=False)]
     assert many == few
     assert max(few) < 40
+
+
+@pytest.mark.parametrize("is_hidden", [False, True], ids=["its manager filters", "a group has no accessor"])
+def test_roles_do_not_depend_on_the_managers_of_the_user_model(
+    is_hidden: bool, scim: SCIM, people: dict[str, str], settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = [{"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]}]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": rules})
+    clinicians, user_model = Group.objects.create(name="clinicians"), get_user_model()
+    user_model.objects.update(is_active=False)
+    if is_hidden:
+        field: Any = user_model._meta.get_field("groups")
+        monkeypatch.setattr(field.remote_field, "related_name", "_hidden_+")
+    else:
+        get_queryset = UserManager.get_queryset
+        monkeypatch.setattr(UserManager, "get_queryset", lambda self: get_queryset(self).filter(is_active=True))
+    assignments = user_model.groups.through.objects.filter(group=clinicians)
+    group = scim.create_group("Nurses", people["ann"])
+    assert assignments.count() == 1
+    assert scim.patch(f"Groups/{group['id']}", {"op": "remove", "path": "members"}).status_code == 200
+    assert not assignments.exists()
+    details = [event.detail for event in events(Action.ROLE_CHANGED) if "clinicians" in event.detail]
+    assert details == ['{"added":["clinicians"]}', '{"removed":["clinicians"]}']
 
 
 def test_last_administrator_of_many_who_leave_keeps_the_role(scim: SCIM, people: dict[str, str], settings: Any) -> None:
