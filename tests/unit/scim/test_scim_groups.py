@@ -327,6 +327,44 @@ def test_member_that_leaves_two_groups_at_once_loses_their_role(
 
 
 @needs_row_locks
+def test_user_that_is_deleted_meanwhile_is_no_member(scim: SCIM, people: dict[str, str]) -> None:
+    group = scim.create_group("Nurses")
+    add = {"op": "add", "path": "members", "value": [{"value": people["ann"]}]}
+    statuses: list[int] = []
+    with transaction.atomic():
+        scim.send("DELETE", f"Users/{people['ann']}")
+        thread = run_meanwhile(lambda: statuses.append(scim.patch(f"Groups/{group['id']}", add).status_code))
+        assert thread.is_alive()
+    thread.join()
+    assert statuses == [400]
+    assert not SCIMMembership.objects.exists()
+
+
+@needs_row_locks
+def test_flag_that_is_granted_meanwhile_is_withdrawn_with_the_group(
+    scim: SCIM, people: dict[str, str], settings: Any
+) -> None:
+    rules = [{"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]}]
+    rules.append({"claim": "scim_groups", "values": ["Nurses"], "is_staff": True})  # type: ignore[dict-item]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": rules})
+    clinicians: Any = Group.objects.create(name="clinicians")
+    get_user_model().objects.create_user("other", is_staff=True)
+    path = f"Groups/{scim.create_group('Nurses', people['ann'])['id']}"
+    account: Any = clinicians.user_set.get()
+    account.is_staff = False
+    account.save()
+    with transaction.atomic():
+        account.is_staff = True
+        account.save()
+        account.groups.clear()
+        thread = run_meanwhile(lambda: scim.patch(path, {"op": "remove", "path": "members"}))
+        assert thread.is_alive()
+    thread.join()
+    account.refresh_from_db()
+    assert not account.is_staff
+
+
+@needs_row_locks
 def test_user_can_be_deleted_while_a_group_changes(scim: SCIM, people: dict[str, str]) -> None:
     """Both lock the group first, so there is no deadlock."""
     group = scim.create_group("Nurses", people["ann"])
