@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from django.db import connections
-from django.db.models import Count, F, Func, Q, QuerySet, TextField, UUIDField, Value
+from django.db.models import F, Func, Q, QuerySet, TextField, UUIDField, Value
 from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
 
 from .._internal.randomness import lowest_uuid7
@@ -277,29 +277,10 @@ def get_log_position(event_id: uuid.UUID) -> LogPosition:
         return LogPosition(leaf_index=leaf.leaf_index, tree_size=checkpoint.tree_size if checkpoint else None)
 
 
-def count_sign_ins(since: datetime, until: datetime) -> int:
-    """Return the number of sign-ins from since until before until. Raises: AuditUnavailable."""
-    with translate_database_errors():
-        return _filter_by_time(since, until).filter(action=Action.LOGIN_SUCCEEDED).count()
-
-
-def count_failures_by_reason(since: datetime, until: datetime) -> dict[str, int]:
-    """Return the number of events with the outcome `failure`, by reason, in that time. Raises: AuditUnavailable."""
-    # The condition of the partial index is repeated, because SQLite would not use the index otherwise.
-    failures = _filter_by_time(since, until).filter(outcome="failure", **_PARTIAL_INDEX_CONDITIONS["outcome"])
-    with translate_database_errors():
-        return dict(failures.order_by().values_list("reason").annotate(count=Count("pk")))
-
-
 def find_oldest_event_id() -> uuid.UUID | None:
     """Return the lowest id of an event in the table, which begins with its time. Raises: AuditUnavailable."""
     with translate_database_errors():
         return AuditEvent.objects.order_by("id").values_list("id", flat=True).first()
-
-
-def _filter_by_time(since: datetime, until: datetime) -> QuerySet[AuditEvent]:
-    """Return the events of that time. An id begins with its time."""
-    return AuditEvent.objects.filter(id__gte=lowest_uuid7(since), id__lt=lowest_uuid7(until))
 
 
 def count_unsealed(*, max_count: int) -> int:
