@@ -18,7 +18,7 @@ from ...merkle.proof import build_consistency_proof, verify_consistency
 from ...merkle.rfc6962 import MAX_TREE_SIZE
 from .reader import RawCheckpoint, read_checkpoints, read_event_id, trusted_transaction
 from .signing_keys import find_epoch, get_checkpoint_origin
-from .tree_storage import LogDamaged, read_compact_range, read_node
+from .tree_storage import LogDamaged, read_compact_range, read_nodes
 
 LEAVES_PER_PART = 50_000
 """As many as a checkpoint covers at most."""
@@ -142,7 +142,7 @@ def is_continued(old_size: int, old_root: bytes, *, size: int, root_hash: bytes)
     """
     try:
         with trusted_transaction():
-            proof = build_consistency_proof(old_size, size, read_node)
+            proof = build_consistency_proof(old_size, size, read_nodes)
         verify_consistency(old_size=old_size, old_root=old_root, new_size=size, new_root=root_hash, proof=proof)
     except (LogDamaged, ProofInvalid, ValueError):
         return False

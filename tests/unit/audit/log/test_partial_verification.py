@@ -18,7 +18,7 @@ from django.test import override_settings
 from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.log import verification_schedule
 from django_phi_oidc.audit.log.ranges import align_part, draw_sample
-from django_phi_oidc.audit.log.tree_storage import read_node
+from django_phi_oidc.audit.log.tree_storage import read_nodes
 from django_phi_oidc.audit.log.verification_records import (
     find_last_verification,
     read_record,
@@ -243,7 +243,7 @@ def test_log_that_was_replaced_after_its_verification_is_not_recorded(ids: list[
     for replaced, size, recorded in ((other, 312, None), ("x", 312, None), (note, 311, 305), (note, 312, 312)):
         with without_triggers():
             sql(f"UPDATE {CHECKPOINT} SET note = %s WHERE tree_size = 312", replaced)
-        record_verified_log(size, root if size == 312 else compute_root_at_size(size, read_node), key=KEY, now=NOW)
+        record_verified_log(size, root if size == 312 else compute_root_at_size(size, read_nodes), key=KEY, now=NOW)
         last = find_last_verification(KEYS)
         assert (last.checkpoint.tree_size if last else None) == recorded
     VerificationRecord.objects.all().delete()
