@@ -32,7 +32,7 @@ _module = import_module
 
 def partition() -> dict[str, Any]:
     """Give the events partitions; the first one has those of January and February."""
-    return {"partitions": _module("django_phi_oidc.audit.partitions").partition_events(now=BEGUN)}
+    return {"partitions": _module("django_phi_oidc.audit.partitions").partition_log(now=BEGUN)}
 
 
 def extend(count: int) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def convert() -> dict[str, Any]:
     old_note, before = models.AuditCheckpoint.objects.last().note, list(map(proofs.create_inclusion_proof, ids))
     steps: list[float] = []
     seconds = _seconds(
-        lambda: _module("django_phi_oidc.audit.partitions").partition_events(
+        lambda: _module("django_phi_oidc.audit.partitions").partition_log(
             now=datetime.now(UTC), progress=lambda step: steps.append(time.perf_counter())
         )
     )
