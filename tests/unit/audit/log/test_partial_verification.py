@@ -470,6 +470,19 @@ def test_empty_log_has_nothing_to_verify() -> None:
     assert not VerificationRecord.objects.exists()
 
 
+def test_events_that_wait_for_the_first_seal_are_no_fault_of_the_schedule() -> None:
+    (id_, _) = events(2)
+    summary = verify_next_part(KEY, now=NOW + DAY)
+    assert (summary.fault_count, summary.waiting) == (0, 2)
+    with without_triggers():
+        sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", id_)
+    assert verify_next_part(KEY, now=NOW + DAY).counts_by_kind == {"event_forged": 1}
+    sealed(1, at=NOW + DAY)
+    # After it, they are overdue.
+    events(1, at=NOW + DAY)
+    assert "event_unsealed" in verify_next_part(KEY, now=NOW + 2 * DAY).counts_by_kind
+
+
 def cut(ids: list[uuid.UUID], size: int) -> None:
     """Restore the audit database as it was when the log had that size."""
     sql(f"DELETE FROM {CHECKPOINT} WHERE tree_size > {size}")
