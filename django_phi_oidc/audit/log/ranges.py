@@ -107,11 +107,11 @@ def find_newest_checkpoint(keys: Sequence[LogKey]) -> Checkpoint | None:
 def find_checkpoint_at_most(size: int, keys: Sequence[LogKey]) -> Checkpoint | None:
     """Return the largest valid checkpoint of at most that size."""
     below_size = size + 1
-    while rows := read_checkpoints(0, limit=1, newest_first=True, below_size=below_size):
+    while below_size > 0 and (rows := read_checkpoints(0, limit=1, newest_first=True, below_size=below_size)):
         with suppress(CheckpointInvalid):
             return verify_row(rows[0], keys)
-        # A size that is not a number comes first, and is not below this one.
-        below_size = rows[0].tree_size if rows[0].tree_size > 0 else MAX_TREE_SIZE - 1
+        # It becomes smaller in any case: the largest size has no bound, and one that is no integer is -1.
+        below_size = min(rows[0].tree_size, below_size - 1)
     return None
 
 
@@ -121,7 +121,7 @@ def find_checkpoint_at_least(size: int, keys: Sequence[LogKey]) -> Checkpoint | 
         with suppress(CheckpointInvalid):
             return verify_row(rows[0], keys)
         if rows[0].tree_size < size:
-            # A size that is not a number comes last.
+            # It is no integer.
             return None
         size = rows[0].tree_size + 1
     return None
