@@ -114,6 +114,15 @@ _DEFINITIONS_SQL = """
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)"""
 
 
+# Keys are never missing. What follows the name of the table in a definition is the same for all partitions.
+_MISSING_INDEXES_SQL = """
+    WITH indexes AS (
+        SELECT indrelid, substring(pg_catalog.pg_get_indexdef(indexrelid) FROM ' (USING .*)') AS definition
+        FROM pg_catalog.pg_index WHERE NOT indisunique)
+    SELECT definition FROM indexes WHERE indrelid = pg_catalog.to_regclass(%s)
+    EXCEPT SELECT definition FROM indexes WHERE indrelid = pg_catalog.to_regclass(%s)"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
     """A partition of the events, or of their leaves."""
@@ -325,6 +334,7 @@ def _attach(partition: Partition, table: str) -> None:
     name, key = partition.name, _KEYS[table]
     bounds = [f"{key} < '{partition.end_id}'", *([f"{key} >= '{partition.first_id}'"] if partition.first_id else [])]
     _check_range(name, " AND ".join(bounds))
+    _create_missing_indexes(name, table)
 
     def attach(cursor: Any) -> None:
         first = f"'{partition.first_id}'" if partition.first_id else "MINVALUE"
@@ -335,6 +345,17 @@ def _attach(partition: Partition, table: str) -> None:
         cursor.execute(f"ALTER TABLE {name} DROP CONSTRAINT {_CHECK_NAME}")
 
     _run_with_short_locks(attach)
+
+
+def _create_missing_indexes(name: str, table: str) -> None:
+    """Create the indexes of a table that one of its former partitions lacks, such as those of a later migration.
+
+    Otherwise PostgreSQL creates them when it attaches the partition, while it locks the default one, and writers wait.
+    """
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(_MISSING_INDEXES_SQL, [table, name])
+        for (definition,) in cursor.fetchall():
+            cursor.execute(f"CREATE INDEX ON {name} {definition}")
 
 
 def _has_leaves_of(partition: Partition) -> bool:

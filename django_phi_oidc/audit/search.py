@@ -30,7 +30,8 @@ _MAX_CHECKED_EVENTS = 20
 _PARTS_PER_QUERY = 100
 """Subqueries per query: SQLite allows 500 terms in a compound SELECT."""
 _PARTIAL_INDEX_CONDITIONS: Mapping[str, dict[str, str]] = {"action": {}, "outcome": {"outcome__lt": "success"}}
-"""The conditions of these indexes. The other ones have the ends of texts, and exclude the empty one."""
+"""The conditions of these indexes. The other ones exclude the empty text."""
+_COLUMNS_INDEXED_BY_END = ("subject", "session")
 _IdRange = tuple[uuid.UUID, uuid.UUID]
 _Order = tuple[F | TextEnd, ...]
 _QueryPart = tuple[QuerySet[AuditEvent], _Order]
@@ -362,7 +363,7 @@ def _filter_by_index(name: str, value: str, id_range: _IdRange, rows: QuerySet[A
     partial index is repeated, because SQLite would not use the index otherwise.
     """
     rows = AuditEvent.objects.all() if rows is None else rows
-    key, indexed, is_value = (F(name), value, Q()) if name in _PARTIAL_INDEX_CONDITIONS else match_text_end(name, value)
+    key, indexed, is_value = match_text_end(name, value) if name in _COLUMNS_INDEXED_BY_END else (F(name), value, Q())
     pair = _RowValue(key, F("id"))
     first, last = (_RowValue(Value(indexed), Value(bound, output_field=UUIDField())) for bound in id_range)
     rows = rows.filter(is_value, **_PARTIAL_INDEX_CONDITIONS.get(name, {f"{name}__gt": ""}))

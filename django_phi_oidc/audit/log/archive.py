@@ -33,7 +33,7 @@ from .copies import ARCHIVE_FORMAT, MAX_LINE_BYTES
 from .cosigned_checkpoints import find_seen_place
 from .reader import read_leaves
 from .signing_keys import find_epoch
-from .tree_storage import read_compact_range, read_node
+from .tree_storage import read_compact_range, read_nodes
 
 BATCH_SIZE = 10_000
 _LINE_START, _MAC_SEPARATOR, _LINE_END = b'{"event":', b',"mac":"', b'"}\n'
@@ -199,7 +199,7 @@ def find_verified_event(path: Path, event_id: uuid.UUID, keys: Sequence[LogKey])
         leaf_hash=hash_leaf(canonical),
         leaf_index=leaf_index,
         tree_size=checkpoint.tree_size,
-        proof=build_inclusion_proof(leaf_index, checkpoint.tree_size, read_node),
+        proof=build_inclusion_proof(leaf_index, checkpoint.tree_size, read_nodes),
         root_hash=checkpoint.root_hash,
     )
     return canonical

@@ -472,3 +472,21 @@ def test_time_filters_have_microsecond_precision() -> None:
     (before,) = events(1, at=moment - timedelta(microseconds=1))
     assert ids(list_events(EventFilters(since=moment))) == [at]
     assert ids(list_events(EventFilters(until=moment))) == [before]
+
+
+@pytest.mark.postgresql
+def test_page_reads_no_events_of_others_whose_text_ends_alike() -> None:
+    for number in range(40):
+        origin = Origin(actor=f"user{number}@example.com")
+        events(50, at=NOW + timedelta(minutes=number), origin=origin, resource=f"Patient/{number}/Summary")
+    sql(f"ANALYZE {EVENT}")
+    with statements() as collected:
+        assert len(list_events(EventFilters(actor="user3@example.com")).rows) == 50
+        query = EventQuery(actions=[Action.CLAIM_REVEALED], resources=["Patient/3/Summary"])
+        assert len(list_events_of_query(query).rows) == 50
+    for statement, params in collected:
+        with connections[AUDIT_ALIAS].cursor() as cursor:
+            cursor.execute(f"EXPLAIN (ANALYZE) {statement}", params)
+            plan_text = "\n".join(line for (line,) in cursor.fetchall())
+        assert "phi_oidc_audit_" in plan_text, plan_text
+        assert "Rows Removed by Filter" not in plan_text, plan_text
