@@ -124,6 +124,11 @@ class Partition:
     end_id: UUID | None
     """None: the default partition."""
 
+    @property
+    def suffix(self) -> str:
+        """The name without that of the table, such as `202610`."""
+        return self.name.removeprefix(f"{EVENT_TABLE}_").removeprefix(f"{LEAF_TABLE}_")
+
 
 def is_partitioned(table: str = EVENT_TABLE) -> bool:
     """Return whether the events, or the leaves, have partitions. Raises: DatabaseError."""
@@ -236,7 +241,8 @@ def detach_leaves(partition: Partition, *, end_leaf: int) -> None:
     """Detach a partition of the leaves by a short lock.
 
     end_leaf: the caller made sure that the tiles have the leaves before it.
-    Raises: ValueError if the log has an event of it again, or a later leaf; OperationalError if the lock was not free.
+    Raises: ValueError if the log has an event of it again, or it has a later leaf, or the last one of the log, from
+    which the sequencer continues; OperationalError if the lock was not free.
     """
     ids = _get_bounds(partition)
 
@@ -244,34 +250,37 @@ def detach_leaves(partition: Partition, *, end_leaf: int) -> None:
         cursor.execute(f"LOCK TABLE {LEAF_TABLE} IN ACCESS EXCLUSIVE MODE")
         cursor.execute(
             f"SELECT EXISTS (SELECT 1 FROM {partition.name} WHERE leaf_index >= %s) "  # noqa: S608 -- constants
+            f"OR NOT EXISTS (SELECT 1 FROM {LEAF_TABLE} WHERE leaf_index >= %s) "
             f"OR EXISTS (SELECT 1 FROM {EVENT_TABLE} WHERE id >= %s AND id < %s)",
-            [end_leaf, *ids],
+            [end_leaf, end_leaf, *ids],
         )
         if cursor.fetchone() == (True,):
-            raise ValueError(f"The log has events of {partition.name} again, or later leaves: archive again.")
+            raise ValueError(f"The log has events of {partition.name} again, or no later leaves: archive again.")
         cursor.execute(f"ALTER TABLE {LEAF_TABLE} DETACH PARTITION {partition.name}")
 
     _run_with_short_locks(detach)
 
 
-def find_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> tuple[int, int] | None:
-    """Return the first leaf index of a partition of the leaves, and the one after the last.
+def list_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> list[tuple[int, int]]:
+    """Return the leaves of a partition of the leaves as ascending ranges, each with its end after the last index.
 
-    None if it has no leaves, or the log has events of it. removed: without those in these partitions of the events.
-    Requires: not the default partition.
+    Late events have leaves between those of other partitions. None if the log has events of it; removed: without those
+    in these partitions of the events. Reads all its indexes. Requires: not the default partition.
     """
     first, end = _get_bounds(partition)
     kept = [other for other in list_partitions() if other.end_id and other not in removed]
     if any(str(other.end_id) > first and str(other.first_id or _LOWEST_ID) < end for other in kept):
-        return None
+        return []
     with connections[AUDIT_ALIAS].cursor() as cursor:
+        # In a range of consecutive indexes, the difference to the row number is the same.
         cursor.execute(
-            f"SELECT min(leaf_index), max(leaf_index) + 1, EXISTS (SELECT 1 FROM {DEFAULT_PARTITION} "  # noqa: S608 -- a name of the catalogue
-            f"WHERE id >= %s AND id < %s) FROM {partition.name}",
+            "SELECT min(leaf_index), max(leaf_index) + 1 FROM "
+            f"(SELECT leaf_index, leaf_index - row_number() OVER (ORDER BY leaf_index) AS range FROM {partition.name} "  # noqa: S608 -- a name of the catalogue
+            f"WHERE NOT EXISTS (SELECT 1 FROM {DEFAULT_PARTITION} WHERE id >= %s AND id < %s)) AS leaves "
+            "GROUP BY range ORDER BY 1",
             [first, end],
         )
-        start, stop, has_late_events = cursor.fetchone()
-    return None if start is None or has_late_events else (int(start), int(stop))
+        return cursor.fetchall()
 
 
 def find_end_of_events(partition: Partition) -> tuple[int, int]:
@@ -469,12 +478,12 @@ def _parse_partition(name: str, bound: str) -> Partition:
     )
 
 
-def list_gaps() -> list[tuple[UUID, UUID]]:
-    """Return the ranges of ids without a partition: their events were detached, or are in the default partition.
+def list_gaps(table: str = EVENT_TABLE) -> list[tuple[UUID, UUID]]:
+    """Return the ranges of ids without a partition: their rows were detached, or are in the default partition.
 
     Empty without partitions. The end of a range is not in it. Raises: DatabaseError.
     """
-    gaps, covered, partitions = [], _LOWEST_ID, list_partitions()
+    gaps, covered, partitions = [], _LOWEST_ID, list_partitions(table)
     for first, end in sorted((p.first_id or _LOWEST_ID, p.end_id) for p in partitions if p.end_id):
         gaps += [(covered, first)] if first > covered else []
         covered = end

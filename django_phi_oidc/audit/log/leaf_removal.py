@@ -12,8 +12,10 @@ from ...merkle.checkpoint import Checkpoint, LogKey
 from ...merkle.compact import CompactRange, compute_root_of_subtrees, list_perfect_subtrees
 from ...merkle.rfc6962 import HASH_BYTES
 from ...merkle.tiles import TILE_WIDTH, get_tile_path
-from ..partitions import LEAF_TABLE, Partition, find_leaves_of, list_past_partitions
+from ..partitions import LEAF_TABLE, Partition, list_leaves_of, list_past_partitions
 from .archive import LogArchive
+from .archive_records import LeafRange
+from .cursor import get_newest_tree_size
 from .tile_export import read_exported_checkpoint, read_level
 from .tile_store import TileStore, find_tile_store
 from .tree_storage import LEVEL_STEP, LogDamaged, read_node, split_tile
@@ -21,32 +23,36 @@ from .tree_storage import LEVEL_STEP, LogDamaged, read_node, split_tile
 
 def list_removable_leaves(
     archive: LogArchive, *, removed: Sequence[Partition], keys: Sequence[LogKey], now: datetime
-) -> tuple[dict[Partition, int], str]:
+) -> tuple[dict[Partition, list[LeafRange]], str]:
     """Return the partitions of leaves that may leave with these partitions of events, and a sentence why one stays.
 
-    With the leaf index after the last one of each. None may leave without declared tiles. Also those whose events have
-    left before. Requires: the archive was verified, and the earlier archives hold all events before it.
+    With the leaves of each. None may leave without declared tiles. Also those whose events have left before. The last
+    leaf of the log stays: the sequencer continues from it.
+    Requires: the archive was verified, and the earlier archives hold all events before it.
     Raises: LookupError if a tile is missing, was altered, or is of another log; OSError.
     """
     store = find_tile_store()
     if store is None:
         return {}, ""
-    removable: dict[Partition, int] = {}
-    reason = ""
+    removable: dict[Partition, list[LeafRange]] = {}
+    reason, tree_size = "", get_newest_tree_size()
     try:
         exported = read_exported_checkpoint(store, keys)
         exported_size = exported.tree_size if exported else 0
         for partition in list_past_partitions(LEAF_TABLE, now=now):
-            leaves = find_leaves_of(partition, removed=removed)
-            if leaves is None or leaves[1] > archive.tree_size:
+            leaves = list_leaves_of(partition, removed=removed)
+            if not leaves or leaves[-1][1] > archive.tree_size:
                 continue
-            start, end = leaves[0] // TILE_WIDTH, -(-leaves[1] // TILE_WIDTH)
+            if leaves[-1][1] == tree_size:
+                reason = f" {partition.name} stays: it has the last leaf of the log."
+                continue
+            start, end = leaves[0][0] // TILE_WIDTH, -(-leaves[-1][1] // TILE_WIDTH)
             if exported is None or end * TILE_WIDTH > exported_size:
                 needed = end * TILE_WIDTH
                 reason = f" {partition.name} stays: the tiles have {exported_size} events, and {needed} are needed."
                 continue
             _verify_tiles(store, start, end, exported)
-            removable[partition] = leaves[1]
+            removable[partition] = leaves
     except (ProofInvalid, CheckpointInvalid) as error:
         raise LookupError(str(error)) from error
     return removable, reason

@@ -11,13 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from ...merkle.checkpoint import LogKey, NoteSigner
 from ..events import Action, EventOutcome, Origin
 from ..recorder import record
 from ..storage import translate_database_errors
-from .archive import find_archived_size
+from .archive_records import find_detached_leaves, read_archive_record
 from .findings import VerificationSummary
 from .ranges import LEAVES_PER_PART, Part, align_part, draw_start, find_newest_checkpoint
 from .signing_keys import get_public_keys
@@ -125,8 +124,15 @@ def _verify_parts(
     parts: Sequence[Part], keys: Sequence[LogKey], summary: VerificationSummary, *, now: datetime
 ) -> None:
     logged: Counter[bool] = Counter()
-    options: Any = {"parts": sorted(parts), "archived_size": find_archived_size()}
-    for finding in verify_log(keys=keys, now=now, summary=summary, **options):
+    archived = read_archive_record()
+    for finding in verify_log(
+        keys=keys,
+        now=now,
+        summary=summary,
+        parts=sorted(parts),
+        archived_size=archived.archived_size,
+        detached_leaves=find_detached_leaves(archived),
+    ):
         logged[finding.is_fault] += 1
         if logged[finding.is_fault] <= _MAX_LOGGED_FINDINGS:
             logger.error("Audit log: %s", finding.render_line())

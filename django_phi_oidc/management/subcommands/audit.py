@@ -20,6 +20,7 @@ from ...audit.events import OUTCOMES, Action, list_actions, serialize_event
 from ...audit.log import archive as archives
 from ...audit.log import (
     archive_files,
+    archive_records,
     bundle,
     copies,
     cosigned_checkpoints,
@@ -223,6 +224,7 @@ def _verify(options: Options, output: Output) -> None:
     witnessed = [*witnessed, *cosigned]
     start, parts = _select_events(options, keys, witnessed, output)
     summary.first = start.tree.size if start else 0
+    archived = archive_records.read_archive_record()
     with (
         archives.open_archives(verified) if verified else nullcontext(lambda index: None) as find_archived,
         ProgressLine(output, "events verified") as progress,
@@ -236,7 +238,8 @@ def _verify(options: Options, output: Output) -> None:
             witnessed_checkpoints=witnessed,
             find_archived=find_archived,
             archived_restore_events=[event for archive in verified for event in archive.restore_events],
-            archived_size=archives.find_archived_size() if start or parts is not None else 0,
+            archived_size=archived.archived_size if start or parts is not None else 0,
+            detached_leaves=archive_records.find_detached_leaves(archived),
             known_lost_sizes=options["lost_size"],
             unsealed_after=unsealed_after,
             progress=progress,
@@ -417,7 +420,8 @@ def _archive(options: Options, output: Output) -> None:
     last = checkpoints.first()
     if last is None:
         raise CommandError("There is no checkpoint from before that time.")
-    archived_size, newest_leaf = archives.find_archived_size(), get_newest_tree_size() - 1
+    earlier, newest_leaf = archive_records.read_archive_record(), get_newest_tree_size() - 1
+    archived_size = earlier.archived_size
     first = archived_size if options["first"] is None else options["first"]
     if options["detach"] and first > archived_size:
         raise CommandError(f"Nothing is detached: the leaves {archived_size} to {first - 1} are in no archive.")
@@ -427,24 +431,27 @@ def _archive(options: Options, output: Output) -> None:
     keys, now = signing_keys.get_public_keys(), clock.now()
     archive = archives.verify_archive(path, keys)
     removable: list[partitions.Partition] = []
-    leaves: dict[partitions.Partition, int] = {}
+    leaves: dict[partitions.Partition, list[archive_records.LeafRange]] = {}
+    detached_leaves = archive_records.build_detached_leaves(earlier, {})
     kept = fault = ""
     if options["detach"]:
         try:
             removable = archives.list_removable_partitions(archive, keys=keys, now=now)
             leaves, kept = leaf_removal.list_removable_leaves(archive, removed=removable, keys=keys, now=now)
+            detached_leaves = archive_records.build_detached_leaves(earlier, leaves)
         except (LookupError, OSError, SealingRefused) as error:
-            removable, fault = [], f"Nothing is detached: {error}"
-    names = [partition.name for partition in (*removable, *leaves)]
+            removable, leaves, fault = [], {}, f"Nothing is detached: {error}"
     detail = {"first": first, "tree_size": size, "sha256": digest}
     # An archive behind a gap leaves events that are in no archive.
     detail["archived_size"] = max(archived_size, size) if first <= archived_size else archived_size
-    _record(Action.AUDIT_ARCHIVED, detail=detail | ({"detached": names} if names else {}))
+    lists = {"detached": [partition.suffix for partition in removable], "detached_leaves": detached_leaves}
+    _record(Action.AUDIT_ARCHIVED, detail=detail | {name: items for name, items in lists.items() if items})
     archive_files.register_archive(archive, sha256=digest)
     for partition in removable:
         partitions.detach_partition(partition, newest_leaf=newest_leaf)
-    for partition, end_leaf in leaves.items():
-        partitions.detach_leaves(partition, end_leaf=end_leaf)
+    for partition, ranges in leaves.items():
+        partitions.detach_leaves(partition, end_leaf=ranges[-1][1])
+    names = [partition.name for partition in (*removable, *leaves)]
     row = {"file": str(path), **detail, "detached": names}
     text = f"{path}: leaves {first} to {size - 1}, SHA-256 {digest}."
     if options["detach"]:

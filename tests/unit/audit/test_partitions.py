@@ -238,7 +238,7 @@ def test_archived_partitions_are_detached_and_their_events_stay_provable(
     assert "are in no archive" in result["gap"]
     assert "1 events that are not sealed" in result["unsealed"]
     assert f"Detached: django_phi_oidc_auditevent_{months[0]}." in result["second"]
-    assert result["detail"]["detached"] == [f"django_phi_oidc_auditevent_{months[0]}"]
+    assert result["detail"]["detached"] == [months[0]]
     assert result["after"] == [*months[2:], "rest", f"until_{months[0]}"]
     assert result["left"] == 0
     assert "no faults" in result["default"]
@@ -567,7 +567,7 @@ result["removed"] = detach(5)
 result["removed_names"] = sorted(before - leaf_names())
 seal_now(at=datetime.now(UTC))
 result["leaves"] = AuditLeaf.objects.filter(leaf_index__lt=340).count()
-result["detail"] = json.loads(AuditEvent.objects.filter(action="audit.archived").last().detail)["detached"]
+result["detail"] = json.loads(AuditEvent.objects.filter(action="audit.archived").last().detail)["detached_leaves"]
 result["deviations"], result["problems"] = triggers.list_deviations(), partitions.list_problems(now=NOW)
 result["default"] = audit("verify")
 result["sample"] = audit("verify", "--sample", "1")
@@ -605,6 +605,20 @@ result["deviations_again"] = triggers.list_deviations()
 result["detached_again"] = detach(6)
 sql(f"DROP TABLE django_phi_oidc_auditleaf_{month(-2)}")
 result["without_leaves"] = audit("attach", f"django_phi_oidc_auditevent_{month(-2)}")
+# Leaves of a month that is in the log again are no detached ones.
+audit("attach", f"django_phi_oidc_auditevent_{month(-1)}")
+for kind, key in (("event", "id"), ("leaf", "event_id")):
+    partition = f"django_phi_oidc_audit{kind}_{month(-1)}"
+    sql(f"ALTER TABLE {partition} DISABLE TRIGGER ALL")
+    sql(f"DELETE FROM {partition} WHERE {key} = %s", old[3])
+    sql(f"ALTER TABLE {partition} ENABLE TRIGGER ALL")
+files += ["--archive", FOLDER / "6.jsonl"]
+result["deleted"] = [audit("verify", "--sample", "1"), audit("verify", "--full", *files)]
+# An archived event that is inserted again.
+columns = "SELECT * FROM django_phi_oidc_auditevent_" + month(-2)
+sql(f"INSERT INTO django_phi_oidc_auditevent {columns} WHERE id = %s", older[5])
+result["returned"] = audit("verify", "--full", *files)
+result["ids"] = [str(old[3]), str(older[5])]
 print(json.dumps(result))
 """
 
@@ -620,7 +634,8 @@ def test_leaves_leave_the_database_when_the_tiles_have_them(environment: dict[st
     names = [f"django_phi_oidc_{name}" for name in result["removed_names"]]
     assert len(names) == 2
     assert f"Detached: {', '.join(names)}." in result["removed"]
-    assert result["detail"] == names
+    months = [name.removeprefix("auditleaf_") for name in result["removed_names"]]
+    assert [entry.partition(":")[0] for item in result["detail"] for entry in item.split()] == months
     assert result["leaves"] == 0
     assert (result["deviations"], result["problems"]) == ([], [])
     assert [result["schedule"], *("no faults" in result[name] for name in ("default", "sample", "archives"))] == [
@@ -638,6 +653,10 @@ def test_leaves_leave_the_database_when_the_tiles_have_them(environment: dict[st
     assert result["deviations_again"] == []
     assert result["detached_again"].count("auditleaf") == 2
     assert "There is no table django_phi_oidc_auditleaf_" in result["without_leaves"]
+    assert all(re.search(r"event_missing: leaf \d+: The leaf is gone", text) for text in result["deleted"])
+    deleted, returned = result["ids"]
+    assert f"event_altered: event {returned}" in result["returned"]
+    assert f"event {deleted}" not in result["returned"]
 
 
 EARLIER = """

@@ -21,7 +21,8 @@ from django.test import override_settings
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin, compute_mac
 from django_phi_oidc.audit.log import bundle
-from django_phi_oidc.audit.log.archive import find_archived_size, verify_archive
+from django_phi_oidc.audit.log.archive import verify_archive
+from django_phi_oidc.audit.log.archive_records import read_archive_record
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, VerificationRecord
 from django_phi_oidc.audit.storage import authenticate_event, insert_events
 from django_phi_oidc.crypto import keyring
@@ -601,5 +602,5 @@ def test_archive_behind_a_gap_does_not_make_the_events_before_it_archived(
     for minutes, (name, options) in enumerate(runs.items()):
         with clock.override_clock(partial(datetime.__add__, LATER, timedelta(minutes=minutes))):
             audit("archive", tmp_path / name, *options)
-        sizes.append(find_archived_size())
+        sizes.append(read_archive_record().archived_size)
     assert sizes == [0, 4, 12, 12]
