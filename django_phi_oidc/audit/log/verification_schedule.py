@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
+from ...errors import AuditUnavailable
 from ...merkle.checkpoint import LogKey, NoteSigner
 from ..events import Action, EventOutcome, Origin
 from ..recorder import record
@@ -72,7 +73,12 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
         parts = _advance(cycle, tree_size, keys, now=now)
         random_start = draw_start(tree_size)
         parts.append((random_start, min(random_start + LEAVES_PER_PART, tree_size)))
-        _verify_parts(parts, keys, summary, now=now)
+        try:
+            _verify_parts(parts, keys, summary, now=now)
+        except AuditUnavailable:
+            # Such as tiles that cannot be read: what was found before is a fault nevertheless.
+            _record_faults(summary, now=now)
+            raise
     cycle.events += summary.events
     cycle.findings += summary.fault_count
     cycle.kinds = sorted({*cycle.kinds, *(kind.value for kind in summary.counts_by_kind)})

@@ -439,7 +439,7 @@ def _archive(options: Options, output: Output) -> None:
             removable = archives.list_removable_partitions(archive, keys=keys, now=now)
             leaves, kept = leaf_removal.list_removable_leaves(archive, removed=removable, keys=keys, now=now)
             detached_leaves = archive_records.build_detached_leaves(earlier, leaves)
-        except (LookupError, OSError, SealingRefused) as error:
+        except (LookupError, OSError, SealingRefused, AuditUnavailable) as error:
             removable, leaves, fault = [], {}, f"Nothing is detached: {error}"
     detail = {"first": first, "tree_size": size, "sha256": digest}
     # An archive behind a gap leaves events that are in no archive.

@@ -593,7 +593,7 @@ result["copy"] = audit("tiles", "--folder", FOLDER / "copy")
 result["same"] = (FOLDER / "copy/tile/0/000").read_bytes() == contents[tile]
 result["unarchived"] = find_oldest_unarchived_time().isoformat()
 # The path of an event that is still in the table also needs the tile, in a process that has not read it.
-tree_storage._read_tile.cache_clear()
+tree_storage._get_tile.cache_clear()
 tile.write_bytes(contents[tile][32:] + contents[tile][:32])
 result["lost"] = audit("verify", "--sample", "1")
 result["unproven"] = audit("prove", older[3], "--archive", FOLDER / "1.jsonl")
@@ -657,6 +657,41 @@ def test_leaves_leave_the_database_when_the_tiles_have_them(environment: dict[st
     deleted, returned = result["ids"]
     assert f"event_altered: event {returned}" in result["returned"]
     assert f"event {deleted}" not in result["returned"]
+
+
+LAST_LEAF = """
+tiles = FOLDER / "tiles"
+override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": tiles})).enable()
+partitions.partition_log(now=NOW - 3 * MONTH)
+partitions.create_partitions()
+# All tiles of the log are full, and all its events are of a past month.
+sealed(256, at=partitions._get_month(NOW, -1) + timedelta(days=3))
+audit("tiles")
+result = {"archive": audit("archive", FOLDER / "1.jsonl", "--detach")}
+(partition,) = [p for p in partitions.list_past_partitions(partitions.LEAF_TABLE, now=NOW) if p.name.endswith(month(-1))]
+try:
+    partitions.detach_leaves(partition, end_leaf=256)
+except ValueError as error:
+    result["refused"] = str(error)
+result["sealed"] = seal_now(at=datetime.now(UTC)).event_count
+audit("tiles")
+result["again"] = audit("archive", FOLDER / "2.jsonl", "--detach")
+result["sealed_again"] = seal_now(at=datetime.now(UTC)).event_count
+result["verify"] = audit("verify")
+print(json.dumps(result))
+"""
+
+
+def test_last_leaf_of_the_log_stays(environment: dict[str, str], tmp_path: Path) -> None:
+    """The sequencer continues from it."""
+    result = run(environment, LAST_LEAF, tmp_path)
+    stays = r"Detached: django_phi_oidc_auditevent_\d+\. .*auditleaf_\d+ stays: it has the last leaf"
+    assert re.search(stays, result["archive"])
+    assert "no later leaves" in result["refused"]
+    assert result["sealed"] == 1
+    assert "auditleaf" in result["again"]
+    assert result["sealed_again"] == 1
+    assert "no faults" in result["verify"]
 
 
 EARLIER = """

@@ -34,7 +34,7 @@ ALL_IDS = (uuid.UUID(int=0), uuid.UUID(int=2**128 - 1))
 @pytest.fixture
 def archived(tmp_path: Path, settings: Any) -> list[uuid.UUID]:
     """Seal, archive and export 300 events, and return their ids."""
-    tree_storage._read_tile.cache_clear()
+    tree_storage._get_tile.cache_clear()
     ids = sealed(300)
     export_tiles(TileFolder(tmp_path / "tiles"), keys=KEYS)
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": tmp_path / "tiles"})

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.conf import settings
+from django.core.files.storage import InMemoryStorage
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
@@ -23,6 +24,7 @@ from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, O
 from django_phi_oidc.audit.log import bundle
 from django_phi_oidc.audit.log.archive import verify_archive
 from django_phi_oidc.audit.log.archive_records import read_archive_record
+from django_phi_oidc.audit.log.models import ArchiveFile
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, VerificationRecord
 from django_phi_oidc.audit.storage import authenticate_event, insert_events
 from django_phi_oidc.crypto import keyring
@@ -588,6 +590,28 @@ def test_consistency_proof_has_the_cosignatures_that_the_verifier_requires(
     arguments = [str(proof), "--public-key", audit("checkpoint", "--public-key").strip(), "--witness"]
     assert bundle.main([*arguments, witnesses[0].vkey]) == 0
     assert bundle.main([*arguments, witnesses[2].vkey]) == 1
+
+
+class UnavailableStorage(InMemoryStorage):
+    """Fails with an error of its library, such as botocore's."""
+
+    def _open(self, name: str, mode: str = "rb") -> Any:
+        raise RuntimeError
+
+
+def test_archive_is_recorded_if_the_storage_of_the_tiles_fails(audit: Callable[..., str], tmp_path: Path) -> None:
+    sealed(3)
+    file = tmp_path / "1.jsonl"
+    storages = {**settings.STORAGES, "tiles": {"BACKEND": f"{__name__}.UnavailableStorage"}}
+    tiles = override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": "tiles"})
+    with (
+        override_settings(STORAGES=storages, PHI_OIDC=tiles),
+        pytest.raises(CommandError, match="Nothing is detached: The storage of the tiles failed"),
+    ):
+        audit("archive", file, "--detach")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert detail_of("audit.archived")["sha256"] == digest
+    assert ArchiveFile.objects.filter(sha256=digest).exists()
 
 
 def test_archive_behind_a_gap_does_not_make_the_events_before_it_archived(
