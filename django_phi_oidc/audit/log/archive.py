@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from ..._internal.batches import split_into_batches
 from ...errors import ProofInvalid
-from ...merkle.checkpoint import LogKey, verify_checkpoint
+from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ...merkle.compact import CompactRange
 from ...merkle.proof import build_inclusion_proof, verify_inclusion
 from ...merkle.rfc6962 import hash_leaf
@@ -169,18 +169,35 @@ def open_archives(archives: Sequence[LogArchive]) -> Iterator[Callable[[int], by
             events.close()
 
 
-def find_verified_event(path: Path, event_id: uuid.UUID, keys: Sequence[LogKey]) -> bytes | None:
-    """Return the canonical bytes of an event in an archive; None if the archive does not have it.
+def find_verified_event(
+    path: Path, event_id: uuid.UUID, keys: Sequence[LogKey], *, leaves: tuple[int, int]
+) -> bytes | None:
+    """Return the canonical bytes of an event in an archive of these leaves; None if the archive does not have it.
 
     The file is read up to the event only. The nodes of the log prove that the event is under the signed checkpoint of
-    the archive. Raises: ProofInvalid, CheckpointInvalid; LogDamaged without the nodes; OSError.
+    the archive.
+    Raises: ProofInvalid, also for an archive of other leaves; CheckpointInvalid; LogDamaged without the nodes; OSError.
     """
+    if not path.is_file():
+        # Opening a named pipe would wait for its writer.
+        raise FileNotFoundError(f"{path} is no file.")
     with _open_archive(path) as file:
         header = _read_header(file)
     checkpoint = verify_checkpoint(str(header["checkpoint"]), keys)
+    if (header["first"], checkpoint.tree_size) != leaves:
+        raise ProofInvalid("The file is an archive of other leaves.")
     if (found := _find_event(path, header["first"], event_id, end=checkpoint.tree_size)) is None:
         return None
     leaf_index, canonical = found
+    verify_sealed_event(canonical, leaf_index, checkpoint)
+    return canonical
+
+
+def verify_sealed_event(canonical: bytes, leaf_index: int, checkpoint: Checkpoint) -> None:
+    """Check that the nodes of the log prove that this is the event of the leaf under a verified checkpoint.
+
+    Raises: ProofInvalid; LogDamaged without the nodes; AuditUnavailable.
+    """
     verify_inclusion(
         leaf_hash=hash_leaf(canonical),
         leaf_index=leaf_index,
@@ -188,7 +205,6 @@ def find_verified_event(path: Path, event_id: uuid.UUID, keys: Sequence[LogKey])
         proof=build_inclusion_proof(leaf_index, checkpoint.tree_size, read_node),
         root_hash=checkpoint.root_hash,
     )
-    return canonical
 
 
 def find_archived_event(archive: LogArchive, event_id: uuid.UUID) -> tuple[int, bytes] | None:

@@ -68,7 +68,9 @@ def read_archived_event(event_id: uuid.UUID, files: Sequence[ArchiveFile]) -> Ar
         left -= size
         try:
             with translate_database_errors():
-                canonical = find_verified_event(folder / Path(file.name).name, event_id, get_public_keys())
+                canonical = find_verified_event(
+                    folder / Path(file.name).name, event_id, get_public_keys(), leaves=(file.first_leaf, file.tree_size)
+                )
         except (CheckpointInvalid, KeyMissing, LogDamaged, OSError, ProofInvalid):
             continue
         if canonical and (event := find_event(canonical)):

@@ -4,12 +4,12 @@ The tiles are verified, up to the signed root of the exported checkpoint, before
 hashes of these leaves are read from the tiles.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from ...errors import CheckpointInvalid, ProofInvalid
-from ...merkle.checkpoint import Checkpoint, LogKey
-from ...merkle.compact import CompactRange, compute_root_of_subtrees, list_perfect_subtrees
+from ...merkle.checkpoint import LogKey
+from ...merkle.compact import CompactRange
 from ...merkle.rfc6962 import HASH_BYTES
 from ...merkle.tiles import TILE_WIDTH, get_tile_path
 from ..partitions import LEAF_TABLE, Partition, list_leaves_of, list_past_partitions
@@ -18,7 +18,7 @@ from .archive_records import LeafRange
 from .cursor import get_newest_tree_size
 from .tile_export import read_exported_checkpoint, read_level
 from .tile_store import TileStore, find_tile_store
-from .tree_storage import LEVEL_STEP, LogDamaged, read_node, split_tile
+from .tree_storage import STORED_LEVELS, split_tile
 
 
 def list_removable_leaves(
@@ -51,36 +51,48 @@ def list_removable_leaves(
                 needed = end * TILE_WIDTH
                 reason = f" {partition.name} stays: the tiles have {exported_size} events, and {needed} are needed."
                 continue
-            _verify_tiles(store, start, end, exported)
+            _verify_tiles(store, start, end, exported_size)
             removable[partition] = leaves
-    except (ProofInvalid, CheckpointInvalid) as error:
+    except (ProofInvalid, CheckpointInvalid, ValueError) as error:
         raise LookupError(str(error)) from error
     return removable, reason
 
 
-def _verify_tiles(store: TileStore, start: int, end: int, checkpoint: Checkpoint) -> None:
-    """Check that the tiles of leaves with the indexes [start, end) lead to the root of the checkpoint.
+def _verify_tiles(store: TileStore, start: int, end: int, tree_size: int) -> None:
+    """Check that the tiles of leaves with the indexes [start, end) lead to the root of the exported checkpoint.
 
-    Raises: ProofInvalid. Spec: C2SP tlog-tiles.
+    They are compared with their stored nodes, and these, block by block, with the stored nodes above them. The highest
+    ones, and those of a block that is not full, lead to the root: `read_exported_checkpoint` reads them.
+    Requires: the exported checkpoint of tree_size leaves was read. Raises: ProofInvalid.
     """
-    size = checkpoint.tree_size
-    try:
-        before = [read_node(*place) for place in list_perfect_subtrees(0, start << LEVEL_STEP)]
-        edge = [read_node(*place) for place in list_perfect_subtrees(size >> LEVEL_STEP << LEVEL_STEP, size)]
-        # The hashes of level 1 are the leaves of a tree with the same root.
-        tree = CompactRange(start, before)
-        tree.extend([_compute_tile_root(store, index) for index in range(start, end)])
-        tree.extend(read_level(1, end, size >> LEVEL_STEP))
-    except (LogDamaged, ValueError) as error:
-        raise ProofInvalid("The stored nodes of the log are damaged: run `audit verify`.") from error
-    if compute_root_of_subtrees([*tree.nodes, *edge]) != checkpoint.root_hash:
-        raise ProofInvalid(f"The tiles {start} to {end - 1} do not lead to the exported checkpoint.")
+    for first, stop in _split_into_blocks(start, end):
+        roots = [_compute_tile_root(store, index) for index in range(first, stop)]
+        if roots != read_level(1, first, stop):
+            raise ProofInvalid(f"The tiles {first} to {stop - 1} do not lead to the exported checkpoint.")
+    for level in range(1, len(STORED_LEVELS)):
+        start, end = start // TILE_WIDTH, -(-end // TILE_WIDTH)
+        for index in range(start, min(end, tree_size >> STORED_LEVELS[level])):
+            nodes = read_level(level, index * TILE_WIDTH, (index + 1) * TILE_WIDTH)
+            if [_compute_root(nodes)] != read_level(level + 1, index, index + 1):
+                raise ProofInvalid("The stored nodes of the log are damaged: run `audit verify`.")
+
+
+def _split_into_blocks(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of [start, end) that have the same node above them."""
+    while start < end:
+        stop = min(end, (start // TILE_WIDTH + 1) * TILE_WIDTH)
+        yield start, stop
+        start = stop
+
+
+def _compute_root(hashes: Sequence[bytes]) -> bytes:
+    tree = CompactRange()
+    tree.extend(hashes)
+    return tree.compute_root()
 
 
 def _compute_tile_root(store: TileStore, index: int) -> bytes:
     content = store.read(get_tile_path(0, index)) or b""
     if len(content) != TILE_WIDTH * HASH_BYTES:
         raise ProofInvalid(f"The tile {get_tile_path(0, index)} is missing, or is not full.")
-    tile = CompactRange()
-    tile.extend(split_tile(content))
-    return tile.compute_root()
+    return _compute_root(split_tile(content))

@@ -668,7 +668,7 @@ partitions.create_partitions()
 sealed(256, at=partitions._get_month(NOW, -1) + timedelta(days=3))
 audit("tiles")
 result = {"archive": audit("archive", FOLDER / "1.jsonl", "--detach")}
-(partition,) = [p for p in partitions.list_past_partitions(partitions.LEAF_TABLE, now=NOW) if p.name.endswith(month(-1))]
+(partition,) = [p for p in partitions.list_past_partitions(partitions.LEAF_TABLE, now=NOW) if p.suffix == month(-1)]
 try:
     partitions.detach_leaves(partition, end_leaf=256)
 except ValueError as error:
