@@ -17,6 +17,7 @@ from ...merkle.checkpoint import LogKey, NoteSigner
 from ..events import Action, EventOutcome, Origin
 from ..recorder import record
 from ..storage import translate_database_errors
+from .archive_files import list_restore_events
 from .archive_records import find_detached_leaves, read_archive_record
 from .findings import VerificationSummary
 from .ranges import LEAVES_PER_PART, Part, align_part, draw_start, find_newest_checkpoint
@@ -136,6 +137,7 @@ def _verify_parts(
         now=now,
         summary=summary,
         parts=sorted(parts),
+        archived_restore_events=list_restore_events(keys),
         archived_size=archived.archived_size,
         detached_leaves=find_detached_leaves(archived),
     ):

@@ -215,6 +215,8 @@ def _verify(options: Options, output: Output) -> None:
         _verify_copy(options, output, keys, witnessed)
         return
     verified = [archives.verify_archive(path, keys) for path in options["archive"]]
+    archive_files.register_missing_archives(verified)
+    restore_events = [event for archive in verified for event in archive.restore_events]
     summary = VerificationSummary()
     unsealed_after = timedelta(seconds=options["unsealed_after"])
     cosigned, findings = cosigned_checkpoints.verify_witnesses(keys, now=clock.now(), after=unsealed_after)
@@ -237,7 +239,7 @@ def _verify(options: Options, output: Output) -> None:
             parts=parts,
             witnessed_checkpoints=witnessed,
             find_archived=find_archived,
-            archived_restore_events=[event for archive in verified for event in archive.restore_events],
+            archived_restore_events=[*restore_events, *archive_files.list_restore_events(keys)],
             archived_size=archived.archived_size if start or parts is not None else 0,
             detached_leaves=archive_records.find_detached_leaves(archived),
             known_lost_sizes=options["lost_size"],

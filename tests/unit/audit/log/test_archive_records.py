@@ -10,6 +10,7 @@ import pytest
 from django_phi_oidc.audit.events import MAX_CHARACTERS, Action, Origin
 from django_phi_oidc.audit.log import tree_storage
 from django_phi_oidc.audit.log.archive import open_archives, verify_archive, write_archive
+from django_phi_oidc.audit.log.archive_files import list_restore_events, register_archive
 from django_phi_oidc.audit.log.archive_records import (
     ArchiveRecord,
     DetachedLeaves,
@@ -18,12 +19,15 @@ from django_phi_oidc.audit.log.archive_records import (
     read_archive_record,
 )
 from django_phi_oidc.audit.log.findings import VerificationSummary
+from django_phi_oidc.audit.log.models import ArchiveFile
+from django_phi_oidc.audit.log.recovery import resume_log
 from django_phi_oidc.audit.log.tile_export import export_tiles
 from django_phi_oidc.audit.log.tile_store import TileFolder
 from django_phi_oidc.audit.log.verifier import verify_log
+from django_phi_oidc.audit.models import AuditCheckpoint
 from django_phi_oidc.audit.recorder import record
 from tests.support.audit_log import KEY, NOW, sealed
-from tests.support.audit_tampering import EVENT, LEAF, copy_event, is_postgresql, sql, without_triggers
+from tests.support.audit_tampering import CHECKPOINT, EVENT, LEAF, copy_event, is_postgresql, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -117,3 +121,39 @@ def test_leaves_that_an_event_states_are_read_back() -> None:
     assert read_archive_record() == ArchiveRecord(archived_size=12, detached_leaves=many)
     with pytest.raises(LookupError, match="too many pieces"):
         build_detached_leaves(ArchiveRecord(detached_leaves={"202610": [(n, n + 1) for n in range(0, 4000, 2)]}), {})
+
+
+@pytest.mark.parametrize("change", ["", "other leaf", "altered", "no restore"])
+def test_restore_of_which_the_event_is_in_an_archive_is_declared(change: str, tmp_path: Path) -> None:
+    sealed(3)
+    note = AuditCheckpoint.objects.get().note
+    with without_triggers():
+        # A restore from an older backup.
+        for table in (EVENT, LEAF, CHECKPOINT):
+            sql(f"DELETE FROM {table}")
+    sealed(2, at=NOW + timedelta(minutes=1))
+    resume_log(witnessed_note=note, reason="the disk broke", key=KEY, now=NOW + timedelta(minutes=2))
+    sealed(4, at=NOW + timedelta(minutes=3))
+    size = AuditCheckpoint.objects.latest("tree_size").tree_size
+    write_archive(tmp_path / "1.jsonl", first_leaf_index=0, tree_size=size, progress=lambda done, total: None)
+    register_archive(verify_archive(tmp_path / "1.jsonl", KEYS), sha256="0" * 64)
+    with without_triggers():
+        sql(f"DELETE FROM {EVENT} WHERE action = 'audit.restored'")
+    file = ArchiveFile.objects.get()
+    ((leaf_index, canonical),) = file.restore_events
+    if change == "other leaf":
+        file.restore_events = [(leaf_index + 1, canonical)]
+    elif change == "altered":
+        file.restore_events = [(leaf_index, canonical.replace("the disk", "a disk"))]
+    elif change == "no restore":
+        file.restore_events = []
+    file.save()
+    findings = verify_log(
+        keys=KEYS,
+        now=NOW + timedelta(minutes=3),
+        summary=VerificationSummary(),
+        parts=[(0, size)],
+        archived_size=size,
+        archived_restore_events=list_restore_events(KEYS),
+    )
+    assert [finding.kind.value for finding in findings] == (["fork_undeclared"] if change else [])

@@ -1,5 +1,6 @@
 """`manage.py phi_oidc audit`: output, recorded events and exit status."""
 
+import gzip
 import hashlib
 import json
 import subprocess
@@ -590,6 +591,24 @@ def test_consistency_proof_has_the_cosignatures_that_the_verifier_requires(
     arguments = [str(proof), "--public-key", audit("checkpoint", "--public-key").strip(), "--witness"]
     assert bundle.main([*arguments, witnesses[0].vkey]) == 0
     assert bundle.main([*arguments, witnesses[2].vkey]) == 1
+
+
+def test_verified_archive_that_is_not_known_is_registered(audit: Callable[..., str], tmp_path: Path) -> None:
+    """It was written by an earlier version, or the command was killed."""
+    sealed(3)
+    audit("archive", tmp_path / "1.jsonl.gz")
+    (written,) = ArchiveFile.objects.values()
+    ArchiveFile.objects.all().delete()
+    (tmp_path / "1.jsonl").write_bytes(gzip.decompress((tmp_path / "1.jsonl.gz").read_bytes()))
+    for name in ("1.jsonl.gz", "1.jsonl"):
+        audit("verify", "--archive", tmp_path / name)
+    # The second file has the same events.
+    assert list(ArchiveFile.objects.values()) == [written]
+    (tmp_path / "1.jsonl").write_bytes((tmp_path / "1.jsonl").read_bytes().replace(b'"actor":"7"', b'"actor":"8"'))
+    ArchiveFile.objects.all().delete()
+    with pytest.raises(CommandError, match="does not hold the events"):
+        audit("verify", "--archive", tmp_path / "1.jsonl")
+    assert not ArchiveFile.objects.exists()
 
 
 class UnavailableStorage(InMemoryStorage):
