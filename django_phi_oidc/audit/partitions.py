@@ -264,8 +264,8 @@ def detach_leaves(partition: Partition, *, end_leaf: int) -> None:
 def list_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> list[tuple[int, int]]:
     """Return the leaves of a partition of the leaves as ascending ranges, each with its end after the last index.
 
-    Late events have leaves between those of other partitions. None if the log has events of it; removed: without those
-    in these partitions of the events. Reads all its indexes. Requires: not the default partition.
+    Late events have leaves between those of other partitions. Empty if the log has events of it; removed: without
+    those in these partitions of the events. Reads all its indexes. Requires: not the default partition.
     """
     first, end = _get_bounds(partition)
     kept = [other for other in list_partitions() if other.end_id and other not in removed]
@@ -274,8 +274,8 @@ def list_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> lis
     with connections[AUDIT_ALIAS].cursor() as cursor:
         # In a range of consecutive indexes, the difference to the row number is the same.
         cursor.execute(
-            "SELECT min(leaf_index), max(leaf_index) + 1 FROM "
-            f"(SELECT leaf_index, leaf_index - row_number() OVER (ORDER BY leaf_index) AS range FROM {partition.name} "  # noqa: S608 -- a name of the catalogue
+            "SELECT min(leaf_index), max(leaf_index) + 1 FROM "  # noqa: S608 -- a name of the catalogue
+            f"(SELECT leaf_index, leaf_index - row_number() OVER (ORDER BY leaf_index) AS range FROM {partition.name} "
             f"WHERE NOT EXISTS (SELECT 1 FROM {DEFAULT_PARTITION} WHERE id >= %s AND id < %s)) AS leaves "
             "GROUP BY range ORDER BY 1",
             [first, end],

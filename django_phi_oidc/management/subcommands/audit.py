@@ -66,7 +66,8 @@ _SUMMARY = (
 )
 _EXPORT_SUMMARY = (
     "{line_count} events, SHA-256 {sha256}: {sealed_count} are as sealed under the checkpoint of {tree_size} events, "
-    "{waiting_count} wait to be sealed, {unlisted_count} do not match the filters; {faults} faults."
+    "{waiting_count} wait to be sealed, {detached_count} have left the log, {unlisted_count} do not match the filters; "
+    "{faults} faults."
 )
 _FILTER_OPTIONS = ("action", "outcome", "actor", "subject", "since", "until")
 
@@ -405,14 +406,15 @@ def _check_export(options: Options, output: Output) -> None:
     for fault in result.faults:
         row = {"kind": fault.kind.value, "line": fault.line, "event_id": fault.event_id, "text": fault.describe()}
         output.write_row(row, output.colour(fault.describe(), "failure"))
-    names = ("line_count", "sealed_count", "waiting_count", "unlisted_count", "fault_count", "has_later_events")
+    names = "line_count", "sealed_count", "waiting_count", "detached_count", "unlisted_count", "fault_count"
     size = result.checkpoint.tree_size if result.checkpoint else 0
-    totals = {**{name: getattr(result, name) for name in names}, "sha256": result.sha256, "tree_size": size}
+    totals = {name: getattr(result, name) for name in (*names, "has_later_events")}
+    totals |= {"sha256": result.sha256, "tree_size": size}
     output.write_row(totals, lambda row: _EXPORT_SUMMARY.format(**row, faults=row["fault_count"] or "no"))
     if result.fault_count:
         raise CommandError("The file is not what was exported with these filters.")
     if not result.is_verified:
-        raise CommandError("The file is not verified: it is empty, or some events are not sealed yet.")
+        raise CommandError("The file is not verified: it is empty, or some events are not sealed yet or have left.")
 
 
 def _archive(options: Options, output: Output) -> None:

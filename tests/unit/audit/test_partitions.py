@@ -540,6 +540,7 @@ Path(FOLDER / "old.txt").write_text(audit("checkpoint"))
 old = sealed(40, at=partitions._get_month(NOW, -1) + timedelta(days=3))
 audit("tiles")
 young = sealed(300, at=NOW - timedelta(hours=2))
+(FOLDER / "export.jsonl").write_text(audit("export"))
 leaf_names = lambda: {partition.name.removeprefix("django_phi_oidc_") for partition in
     partitions.list_partitions(partitions.LEAF_TABLE)}
 before = leaf_names()
@@ -569,6 +570,7 @@ seal_now(at=datetime.now(UTC))
 result["leaves"] = AuditLeaf.objects.filter(leaf_index__lt=340).count()
 result["detail"] = json.loads(AuditEvent.objects.filter(action="audit.archived").last().detail)["detached_leaves"]
 result["deviations"], result["problems"] = triggers.list_deviations(), partitions.list_problems(now=NOW)
+result["export"] = audit("check-export", FOLDER / "export.jsonl")
 result["default"] = audit("verify")
 result["sample"] = audit("verify", "--sample", "1")
 result["schedule"] = verify_next_part(KEY, now=datetime.now(UTC)).fault_count
@@ -641,6 +643,7 @@ def test_leaves_leave_the_database_when_the_tiles_have_them(environment: dict[st
     assert [result["schedule"], *("no faults" in result[name] for name in ("default", "sample", "archives"))] == [
         *(0, True, True, True),
     ]
+    assert "0 wait to be sealed, 340 have left the log, 340 do not match the filters; no faults" in result["export"]
     assert "event_missing" in result["full"]
     assert "(340 of them from archives)" in result["archives"]
     assert all("Holds" in text for text in result["proofs"]), result["proofs"]
