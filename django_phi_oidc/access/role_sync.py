@@ -7,7 +7,8 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import router, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, Manager, OuterRef, Q, QuerySet
+from django.db.models.fields.related_descriptors import create_forward_many_to_many_manager
 from django.views.decorators.debug import sensitive_variables
 
 from ..audit.events import Action, NewEvent, Origin
@@ -85,7 +86,8 @@ def sync_roles_of_many(
     together = [pk for pk in changed if pk not in alone]
     list(users.filter(pk__in=together).order_by("pk").select_for_update(no_key=True).values_list("pk"))
     # A concurrent sign-in may have committed before the lock: plan again, from what is written now.
-    plans = _plan_many(users.in_bulk(together), rules, claims)
+    accounts = users.in_bulk(together)
+    plans = _plan_many(accounts, rules, claims)
     for pk in [pk for pk in plans if _needs_count_of_others(plans[pk], rules)]:
         sync_roles(accounts[pk], rules=rules, claims=claims[pk], subject="", **fields)
         del plans[pk]
@@ -123,8 +125,10 @@ def _apply_group_plans(plans: Mapping[Any, RolePlan]) -> None:
     if not (roles := {role for plan in plans.values() for role, outcome in plan.items() if outcome in _CHANGES}):
         return
     field: Any = get_user_model()._meta.get_field("groups")
+    # The user model's manager may leave accounts out, and a group may have no accessor (`related_name="+"`).
+    build_manager: Any = create_forward_many_to_many_manager(Manager, field.remote_field, reverse=True)
     for group in _filter_groups([role.name for role in roles]).order_by("pk"):
-        role, members = Role("group", group.name), getattr(group, field.remote_field.get_accessor_name())
+        role, members = Role("group", group.name), build_manager(group)
         # These calls send m2m_changed, as those of `_apply_plan`.
         if removed := [pk for pk, plan in plans.items() if plan.get(role) is RoleOutcome.REMOVED]:
             members.remove(*removed)
@@ -148,8 +152,9 @@ def withdraw_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
 def lock_sole_roles(user_pk: Any) -> list[Role]:
     """Return the flags, and the groups with permissions of this app, that no other active account has.
 
-    Empty if the account is inactive. The accounts with the same roles are locked in order: of two administrators who
-    are deactivated at the same time, one is the last. Requires: a transaction that has not written to any account.
+    Empty if the account is inactive. Its groups, and then the accounts with the same roles, are locked in order, as by
+    `sync_roles`: of two administrators who are deactivated at the same time, one is the last. Requires: a transaction
+    that has not written to any account.
     """
     users = get_user_model()._base_manager
     user: Any = users.filter(pk=user_pk, is_active=True).first()
@@ -157,6 +162,7 @@ def lock_sole_roles(user_pk: Any) -> list[Role]:
         return []
     held = [Role("flag", flag) for flag in _get_held_flags(user)]
     if hasattr(user, "groups"):
+        _lock_groups(user.groups.values("name"))
         groups = user.groups.filter(permissions__content_type__app_label="django_phi_oidc").distinct()
         held += [Role("group", name) for name in groups.order_by("name").values_list("name", flat=True)]
     conditions = {role: {role.name: True} if role.kind == "flag" else {"groups__name": role.name} for role in held}
@@ -236,7 +242,7 @@ def _has_role(user: Any, role: Role) -> bool:
     return bool(user.groups.filter(name=role.name).exists() if role.kind == "group" else getattr(user, role.name))
 
 
-def _filter_groups(names: Sequence[str]) -> Any:
+def _filter_groups(names: Sequence[str] | QuerySet[Any]) -> Any:
     return get_user_model()._meta.get_field("groups").related_model._default_manager.filter(name__in=names)
 
 
@@ -251,8 +257,7 @@ def _lock_rows(user: Any, rules: Sequence[RoleRule], plan: RolePlan) -> None:
     """
     users = get_user_model()
     removed = {role for role, outcome in plan.items() if outcome in _CHANGES - {RoleOutcome.ADDED}}
-    if names := [role.name for role in get_administrative_groups(rules) & removed]:
-        list(_filter_groups(names).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+    _lock_groups([role.name for role in get_administrative_groups(rules) & removed])
     accounts = Q(pk=user.pk)
     if any(role.kind == "flag" for role in removed):
         for flag in _get_held_flags(user):
@@ -260,6 +265,10 @@ def _lock_rows(user: Any, rules: Sequence[RoleRule], plan: RolePlan) -> None:
     list(users._base_manager.filter(accounts).order_by("pk").select_for_update(no_key=True).values_list("pk"))
     if flags := [role.name for role in get_managed_roles(rules) if role.kind == "flag"]:
         user.refresh_from_db(fields=flags)
+
+
+def _lock_groups(names: Sequence[str] | QuerySet[Any]) -> None:
+    list(_filter_groups(names).order_by("pk").select_for_update(no_key=True).values_list("pk"))
 
 
 def _apply_plan(user: Any, plan: RolePlan) -> None:

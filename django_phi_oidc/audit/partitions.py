@@ -12,7 +12,7 @@ Only the owner of the tables can do this, and detach partitions. Partitions ahea
 owner's rights and without arguments, because no process of the application should own the tables.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -114,6 +114,15 @@ _DEFINITIONS_SQL = """
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)"""
 
 
+# Keys are never missing. What follows the name of the table in a definition is the same for all partitions.
+_MISSING_INDEXES_SQL = """
+    WITH indexes AS (
+        SELECT indrelid, substring(pg_catalog.pg_get_indexdef(indexrelid) FROM ' (USING .*)') AS definition
+        FROM pg_catalog.pg_index WHERE NOT indisunique)
+    SELECT definition FROM indexes WHERE indrelid = pg_catalog.to_regclass(%s)
+    EXCEPT SELECT definition FROM indexes WHERE indrelid = pg_catalog.to_regclass(%s)"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
     """A partition of the events, or of their leaves."""
@@ -128,6 +137,11 @@ class Partition:
     def suffix(self) -> str:
         """The name without that of the table, such as `202610`."""
         return self.name.removeprefix(f"{EVENT_TABLE}_").removeprefix(f"{LEAF_TABLE}_")
+
+    @property
+    def bounds(self) -> tuple[str, str]:
+        """Its lowest id, and the one after its highest, as texts. Requires: not the default partition."""
+        return str(self.first_id or _LOWEST_ID), str(self.end_id)
 
 
 def is_partitioned(table: str = EVENT_TABLE) -> bool:
@@ -220,7 +234,7 @@ def detach_partition(partition: Partition, *, newest_leaf: int) -> None:
     newest_leaf: the last leaf when the caller made sure that all events of the partition are archived.
     Raises: ValueError if an event of it came since then; OperationalError if the lock was not free.
     """
-    ids = _get_bounds(partition)
+    ids = partition.bounds
 
     def detach(cursor: Any) -> None:
         cursor.execute(f"LOCK TABLE {EVENT_TABLE} IN ACCESS EXCLUSIVE MODE")
@@ -244,7 +258,7 @@ def detach_leaves(partition: Partition, *, end_leaf: int) -> None:
     Raises: ValueError if the log has an event of it again, or it has a later leaf, or the last one of the log, from
     which the sequencer continues; OperationalError if the lock was not free.
     """
-    ids = _get_bounds(partition)
+    ids = partition.bounds
 
     def detach(cursor: Any) -> None:
         cursor.execute(f"LOCK TABLE {LEAF_TABLE} IN ACCESS EXCLUSIVE MODE")
@@ -259,48 +273,6 @@ def detach_leaves(partition: Partition, *, end_leaf: int) -> None:
         cursor.execute(f"ALTER TABLE {LEAF_TABLE} DETACH PARTITION {partition.name}")
 
     _run_with_short_locks(detach)
-
-
-def list_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> list[tuple[int, int]]:
-    """Return the leaves of a partition of the leaves as ascending ranges, each with its end after the last index.
-
-    Late events have leaves between those of other partitions. Empty if the log has events of it; removed: without
-    those in these partitions of the events. Reads all its indexes. Requires: not the default partition.
-    """
-    first, end = _get_bounds(partition)
-    kept = [other for other in list_partitions() if other.end_id and other not in removed]
-    if any(str(other.end_id) > first and str(other.first_id or _LOWEST_ID) < end for other in kept):
-        return []
-    with connections[AUDIT_ALIAS].cursor() as cursor:
-        # In a range of consecutive indexes, the difference to the row number is the same.
-        cursor.execute(
-            "SELECT min(leaf_index), max(leaf_index) + 1 FROM "  # noqa: S608 -- a name of the catalogue
-            f"(SELECT leaf_index, leaf_index - row_number() OVER (ORDER BY leaf_index) AS range FROM {partition.name} "
-            f"WHERE NOT EXISTS (SELECT 1 FROM {DEFAULT_PARTITION} WHERE id >= %s AND id < %s)) AS leaves "
-            "GROUP BY range ORDER BY 1",
-            [first, end],
-        )
-        return cursor.fetchall()
-
-
-def find_end_of_events(partition: Partition) -> tuple[int, int]:
-    """Return the largest leaf index of the partition's events (-1 without one), and how many have no leaf.
-
-    Reads all of them. Requires: not the default partition.
-    """
-    ids = _get_bounds(partition)
-    with connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute(
-            "SELECT coalesce(max(leaf_index), -1) FROM django_phi_oidc_auditleaf "
-            "WHERE event_id >= %s AND event_id < %s",
-            ids,
-        )
-        (largest,) = cursor.fetchone()
-        cursor.execute(
-            f"SELECT count(*) FROM {partition.name} e WHERE NOT EXISTS "  # noqa: S608 -- a name of the catalogue
-            "(SELECT 1 FROM django_phi_oidc_auditleaf l WHERE l.event_id = e.id)"
-        )
-        return int(largest), int(cursor.fetchone()[0])
 
 
 def list_past_partitions(table: str = EVENT_TABLE, *, now: datetime) -> list[Partition]:
@@ -334,6 +306,7 @@ def _attach(partition: Partition, table: str) -> None:
     name, key = partition.name, _KEYS[table]
     bounds = [f"{key} < '{partition.end_id}'", *([f"{key} >= '{partition.first_id}'"] if partition.first_id else [])]
     _check_range(name, " AND ".join(bounds))
+    _create_missing_indexes(name, table)
 
     def attach(cursor: Any) -> None:
         first = f"'{partition.first_id}'" if partition.first_id else "MINVALUE"
@@ -344,6 +317,17 @@ def _attach(partition: Partition, table: str) -> None:
         cursor.execute(f"ALTER TABLE {name} DROP CONSTRAINT {_CHECK_NAME}")
 
     _run_with_short_locks(attach)
+
+
+def _create_missing_indexes(name: str, table: str) -> None:
+    """Create the indexes of a table that one of its former partitions lacks, such as those of a later migration.
+
+    Otherwise PostgreSQL creates them when it attaches the partition, while it locks the default one, and writers wait.
+    """
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(_MISSING_INDEXES_SQL, [table, name])
+        for (definition,) in cursor.fetchall():
+            cursor.execute(f"CREATE INDEX ON {name} {definition}")
 
 
 def _has_leaves_of(partition: Partition) -> bool:
@@ -488,10 +472,6 @@ def list_gaps(table: str = EVENT_TABLE) -> list[tuple[UUID, UUID]]:
         gaps += [(covered, first)] if first > covered else []
         covered = end
     return [*gaps, (covered, UUID(int=(1 << 128) - 1))] if partitions else []
-
-
-def _get_bounds(partition: Partition) -> list[str]:
-    return [str(partition.first_id or _LOWEST_ID), str(partition.end_id)]
 
 
 def _get_detached(name: str, table: str) -> Partition:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from django.db import connections
-from django.db.models import Count, F, Func, Q, QuerySet, TextField, UUIDField, Value
+from django.db.models import F, Func, Q, QuerySet, TextField, UUIDField, Value
 from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
 
 from .._internal.randomness import lowest_uuid7
@@ -30,7 +30,8 @@ _MAX_CHECKED_EVENTS = 20
 _PARTS_PER_QUERY = 100
 """Subqueries per query: SQLite allows 500 terms in a compound SELECT."""
 _PARTIAL_INDEX_CONDITIONS: Mapping[str, dict[str, str]] = {"action": {}, "outcome": {"outcome__lt": "success"}}
-"""The conditions of these indexes. The other ones have the ends of texts, and exclude the empty one."""
+"""The conditions of these indexes. The other ones exclude the empty text."""
+_COLUMNS_INDEXED_BY_END = ("subject", "session")
 _IdRange = tuple[uuid.UUID, uuid.UUID]
 _Order = tuple[F | TextEnd, ...]
 _QueryPart = tuple[QuerySet[AuditEvent], _Order]
@@ -277,29 +278,10 @@ def get_log_position(event_id: uuid.UUID) -> LogPosition:
         return LogPosition(leaf_index=leaf.leaf_index, tree_size=checkpoint.tree_size if checkpoint else None)
 
 
-def count_sign_ins(since: datetime, until: datetime) -> int:
-    """Return the number of sign-ins from since until before until. Raises: AuditUnavailable."""
-    with translate_database_errors():
-        return _filter_by_time(since, until).filter(action=Action.LOGIN_SUCCEEDED).count()
-
-
-def count_failures_by_reason(since: datetime, until: datetime) -> dict[str, int]:
-    """Return the number of events with the outcome `failure`, by reason, in that time. Raises: AuditUnavailable."""
-    # The condition of the partial index is repeated, because SQLite would not use the index otherwise.
-    failures = _filter_by_time(since, until).filter(outcome="failure", **_PARTIAL_INDEX_CONDITIONS["outcome"])
-    with translate_database_errors():
-        return dict(failures.order_by().values_list("reason").annotate(count=Count("pk")))
-
-
 def find_oldest_event_id() -> uuid.UUID | None:
     """Return the lowest id of an event in the table, which begins with its time. Raises: AuditUnavailable."""
     with translate_database_errors():
         return AuditEvent.objects.order_by("id").values_list("id", flat=True).first()
-
-
-def _filter_by_time(since: datetime, until: datetime) -> QuerySet[AuditEvent]:
-    """Return the events of that time. An id begins with its time."""
-    return AuditEvent.objects.filter(id__gte=lowest_uuid7(since), id__lt=lowest_uuid7(until))
 
 
 def count_unsealed(*, max_count: int) -> int:
@@ -381,7 +363,7 @@ def _filter_by_index(name: str, value: str, id_range: _IdRange, rows: QuerySet[A
     partial index is repeated, because SQLite would not use the index otherwise.
     """
     rows = AuditEvent.objects.all() if rows is None else rows
-    key, indexed, is_value = (F(name), value, Q()) if name in _PARTIAL_INDEX_CONDITIONS else match_text_end(name, value)
+    key, indexed, is_value = match_text_end(name, value) if name in _COLUMNS_INDEXED_BY_END else (F(name), value, Q())
     pair = _RowValue(key, F("id"))
     first, last = (_RowValue(Value(indexed), Value(bound, output_field=UUIDField())) for bound in id_range)
     rows = rows.filter(is_value, **_PARTIAL_INDEX_CONDITIONS.get(name, {f"{name}__gt": ""}))

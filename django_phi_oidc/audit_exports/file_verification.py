@@ -7,7 +7,7 @@ byte is a fault. Events that the log lists for the filters of the export, but th
 import hashlib
 import hmac
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -26,7 +26,7 @@ from ..audit.search import EventFilters, iterate_events
 from ..audit.storage import translate_database_errors
 from ..errors import ProofInvalid
 from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
-from ..merkle.proof import build_inclusion_proof, verify_inclusion
+from ..merkle.proof import NodesReader, build_inclusion_proof, verify_inclusion
 from ..merkle.rfc6962 import hash_leaf, hash_node
 
 MAX_LISTED_FAULTS = 20
@@ -153,7 +153,7 @@ class _FileVerifier:
         self._result = result
         self._tree_size = result.checkpoint.tree_size if result.checkpoint else 0
         self._compute_mac = create_mac_calculator()
-        self._read_node = create_cached_node_reader()
+        self._read_nodes = create_cached_nodes_reader()
         self._last_id = uuid.UUID(int=0)
         with translate_database_errors():
             # The last one begins after the last partition: no event of it has left.
@@ -236,7 +236,7 @@ class _FileVerifier:
                 leaf_hash=leaf_hash,
                 leaf_index=leaf_index,
                 tree_size=self._tree_size,
-                proof=build_inclusion_proof(leaf_index, self._tree_size, self._read_node),
+                proof=build_inclusion_proof(leaf_index, self._tree_size, self._read_nodes),
                 root_hash=self._result.checkpoint.root_hash,
             )
         except ProofInvalid:
@@ -244,8 +244,8 @@ class _FileVerifier:
         return True
 
 
-def create_cached_node_reader() -> Callable[[int, int], bytes]:
-    """Return `read_node` with a cache: the paths of adjacent leaves share nearly all of their nodes."""
+def create_cached_nodes_reader() -> NodesReader:
+    """Return `read_nodes` with a cache: the paths of adjacent leaves share nearly all of their nodes."""
 
     @lru_cache(maxsize=_CACHED_BLOCKS)
     def read_block(block: int) -> dict[int, bytes]:
@@ -262,4 +262,4 @@ def create_cached_node_reader() -> Callable[[int, int], bytes]:
         except KeyError as error:
             raise LogDamaged(f"Leaf {index} can't be read.") from error
 
-    return read
+    return lambda places: [read(*place) for place in places]

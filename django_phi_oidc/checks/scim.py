@@ -13,7 +13,9 @@ from ._messages import Messages, error, register_check, warning
 
 @register_check(Tags.security)
 def check_scim(**kwargs: Any) -> Messages:
-    """E150: a missing package; E151: no `is_active`, several introspections; W150: roles of a group and of a claim."""
+    """E150: a missing package; E151: no `is_active`, access tokens of two providers that can't be told apart; W150:
+    roles of a group and of a claim.
+    """
     declared = conf.scim()
     if not declared:
         return
@@ -22,9 +24,15 @@ def check_scim(**kwargs: Any) -> Messages:
         yield error(150, "The option scim requires the package scim2-models, which is not installed.", hint)
     if "is_active" not in {field.name for field in get_user_model()._meta.get_fields()}:
         yield error(151, "The option scim requires the field 'is_active', which the user model does not have.")
-    introspecting = [
-        name for name, scim in declared.items() if scim.access_tokens and scim.access_tokens.method != "jwt"
-    ]
+    accepted = {name: scim.access_tokens for name, scim in declared.items() if scim.access_tokens}
+    by_target: dict[tuple[str, str], list[str]] = {}
+    for name, tokens in accepted.items():
+        by_target.setdefault((conf.providers()[name].issuer, tokens.audience), []).append(name)
+    for same in by_target.values():
+        if len(same) > 1:
+            names = " and ".join(map(repr, same))
+            yield error(151, f"The option scim: {names} accept access tokens of the same issuer and audience.")
+    introspecting = [name for name, tokens in accepted.items() if tokens.method != "jwt"]
     if len(introspecting) > 1:
         names = " and ".join(map(repr, introspecting))
         yield error(151, f"The option scim: {names} would see tokens of each other; only one can use introspection.")

@@ -6,33 +6,33 @@ to its left belong to both trees, those to its right only to the new one. Verifi
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain, islice
 
 from ..errors import ProofInvalid
 from .compact import compute_root_of_subtrees, list_perfect_subtrees
 from .rfc6962 import EMPTY_ROOT, HASH_BYTES, MAX_TREE_SIZE, hash_node
 
 Proof = Sequence[bytes]
-NodeReader = Callable[[int, int], bytes]
-"""Returns the root of a perfect subtree by level and index."""
+NodesReader = Callable[[Sequence[tuple[int, int]]], Sequence[bytes]]
+"""Returns the roots of perfect subtrees, given by level and index, in the same order."""
 
 
-def compute_root_at_size(tree_size: int, read_node: NodeReader) -> bytes:
-    """Return the root hash of the log at tree_size. Requires: read_node knows the nodes below that size."""
-    return _compute_subtree_root((0, tree_size), read_node)
+def compute_root_at_size(tree_size: int, read_nodes: NodesReader) -> bytes:
+    """Return the root hash of the log at tree_size. Requires: read_nodes has the nodes below that size."""
+    return _compute_subtree_roots([(0, tree_size)], read_nodes)[0]
 
 
-def build_inclusion_proof(leaf_index: int, tree_size: int, read_node: NodeReader) -> list[bytes]:
+def build_inclusion_proof(leaf_index: int, tree_size: int, read_nodes: NodesReader) -> list[bytes]:
     """Return the proof for a leaf in the tree with tree_size leaves. Reads at most about 2 * log2(tree_size) nodes.
 
     Requires: 0 <= leaf_index < tree_size. Raises: ValueError. Spec: RFC 6962 2.1.1, PATH.
     """
     if not 0 <= leaf_index < tree_size:
         raise ValueError("The leaf is not in the tree.")
-    siblings = _list_siblings((leaf_index, leaf_index + 1), tree_size)
-    return [_compute_subtree_root(sibling, read_node) for sibling in siblings]
+    return _compute_subtree_roots(_list_siblings((leaf_index, leaf_index + 1), tree_size), read_nodes)
 
 
-def build_consistency_proof(old_size: int, new_size: int, read_node: NodeReader) -> list[bytes]:
+def build_consistency_proof(old_size: int, new_size: int, read_nodes: NodesReader) -> list[bytes]:
     """Return the proof that the tree at new_size extends the tree at old_size.
 
     Requires: 0 <= old_size <= new_size. The RFC does not define 0 and equal sizes; here their proof is empty.
@@ -45,7 +45,7 @@ def build_consistency_proof(old_size: int, new_size: int, read_node: NodeReader)
     edge = _get_last_perfect_subtree(old_size)
     # If the old tree is perfect, the path starts at its root, which the verifier has.
     start = [edge] if edge[0] else []
-    return [_compute_subtree_root(subtree, read_node) for subtree in (*start, *_list_siblings(edge, new_size))]
+    return _compute_subtree_roots([*start, *_list_siblings(edge, new_size)], read_nodes)
 
 
 def verify_inclusion(*, leaf_hash: bytes, leaf_index: int, tree_size: int, proof: Proof, root_hash: bytes) -> None:
@@ -115,8 +115,11 @@ def _get_last_perfect_subtree(size: int) -> tuple[int, int]:
     return size & (size - 1), size
 
 
-def _compute_subtree_root(subtree: tuple[int, int], read_node: NodeReader) -> bytes:
-    return compute_root_of_subtrees(read_node(level, index) for level, index in list_perfect_subtrees(*subtree))
+def _compute_subtree_roots(subtrees: Sequence[tuple[int, int]], read_nodes: NodesReader) -> list[bytes]:
+    """Return the roots over the leaves [start, end) of each subtree. All nodes are read at once."""
+    places = [list_perfect_subtrees(*subtree) for subtree in subtrees]
+    nodes = iter(read_nodes(list(chain.from_iterable(places))))
+    return [compute_root_of_subtrees(islice(nodes, len(part))) for part in places]
 
 
 def _validate_hash_lengths(hashes: Sequence[bytes]) -> None:

@@ -44,7 +44,8 @@ def split_member_operations(patch: PatchOp[Group]) -> tuple[MemberChange, list[A
 
 def _split_value(operation: Any, change: MemberChange) -> tuple[MemberChange, Any]:
     """Return the change and the operation without its members; None in place of an operation that has nothing else."""
-    names = [name for name in operation.value if _MEMBERS in name.lower()]
+    # A name with a colon may be that of a schema, whose attributes are the value.
+    names = [name for name in operation.value if _MEMBERS in name.lower() or ":" in name]
     if not names:
         return change, operation
     if [name.lower() for name in names] != [_MEMBERS]:

@@ -287,8 +287,11 @@ class GroupEndpoint(ResourceEndpoint):
         if (split := split_member_operations(patch)) is None:
             return cast(SCIMGroup, super()._apply(row, patch))
         members, others = split
-        (current,) = self.render([row], is_complete=lambda name: False)
+        current: Any = self.render([row], is_complete=lambda name: False)[0]
         patch.model_copy(update={"operations": others}).patch(current, scim_policy=POLICY)
+        if current.members is not None:
+            # One of the others is about members, in a form that only scim2-models recognizes.
+            return cast(SCIMGroup, super()._apply(row, patch))
         attributes = replace(self._read(current, row), members=members)
         return scim_groups.change_group(row, attributes, self.request)
 

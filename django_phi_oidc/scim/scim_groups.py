@@ -179,11 +179,15 @@ def _sync_members(members: Collection[uuid.UUID], request: ClientRequest) -> Non
 
     The users are locked first: a sign-in, or a change of another group, is committed before the groups are read, or
     waits. Otherwise a member that leaves two groups at once could keep the role of both.
+    Raises: MemberUnknown: a member was deleted meanwhile.
     """
     rows = SCIMUser.objects.filter(pk__in=members).order_by("pk")
-    user_pks = list(rows.values_list("user", flat=True))
-    lock_subjects_of_users(user_pks)
-    list(rows.select_for_update(no_key=True).values_list("pk"))
+    lock_subjects_of_users(list(rows.values_list("user", flat=True)))
+    # The accounts are read again: `attach_account` may have changed them.
+    users = list(rows.select_for_update(no_key=True))
+    if deleted := [user.pk for user in users if user.deleted_at]:
+        raise MemberUnknown(deleted)
+    user_pks = [user.user_id for user in users]
     sync_group_roles(user_pks, provider=request.provider.name, origin=request.origin, now=request.now)
     SCIMUser.objects.filter(pk__in=members).update(version=F("version") + 1, changed_at=request.now)
 

@@ -20,6 +20,7 @@ from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.request_context import use_origin
 from ..claims.retention import lock_subjects_of_users
 from ..config.providers import ProviderDeclaration
+from ..config.roles import Role
 from ..crypto import keyring
 from ..errors import IDTokenError, SubjectTaken
 from ..sessions.account_access import disable_account, enable_account
@@ -150,13 +151,14 @@ def delete_user(row: SCIMUser, request: ClientRequest) -> None:
     Spec: RFC 7644 3.6.
     """
     enqueue_many([request.build_event(Action.SCIM_USER_DELETED, resource=f"user/{row.user_id}")])
+    # Before groups take roles away, and, like that, before the account is written: see `sync_roles`.
+    sole_roles = lock_sole_roles(row.user_id)
     groups = list(SCIMMembership.objects.filter(member=row.pk).values_list("group", flat=True))
     if groups:
         SCIMMembership.objects.filter(member=row.pk).delete()
         SCIMGroup.objects.filter(pk__in=groups).update(version=F("version") + 1, changed_at=request.now)
-        # Before the account is written: see `sync_roles`.
         sync_group_roles([row.user_id], provider=row.provider, origin=request.origin, now=request.now)
-    apply_activity(row, False, request)
+    apply_activity(row, False, request, sole_roles=sole_roles)
     # The names are not needed any more: a user who comes back is found by the `sub`.
     _assign(row, UserAttributes(user_name="", active=False))
     row.deleted_at, row.changed_at, row.version = request.now, request.now, row.version + 1
@@ -283,20 +285,28 @@ def _assign(row: SCIMUser, attributes: UserAttributes) -> None:
     row.external_id, row.active = attributes.external_id, attributes.active
 
 
-def apply_activity(row: SCIMUser, is_active: bool, request: ClientRequest) -> None:
-    """Disable the account, or enable it if a client has disabled it: an administrator's decision stands.
-
-    Raises: SCIMRefused: it is a local account, which may have become one after the user was created.
-    """
+def refuse_local_accounts(user_pks: Collection[Any]) -> None:
+    """Raises: SCIMRefused: one is a local account, which may have become one after the user was created."""
     if names := conf.break_glass_accounts():
         model: Any = get_user_model()
-        if model._base_manager.filter(pk=row.user_id, **{f"{model.USERNAME_FIELD}__in": names}).exists():
+        if model._base_manager.filter(pk__in=user_pks, **{f"{model.USERNAME_FIELD}__in": names}).exists():
             raise SCIMRefused(409, "uniqueness", "This account is managed by the portal alone.")
+
+
+def apply_activity(
+    row: SCIMUser, is_active: bool, request: ClientRequest, *, sole_roles: Sequence[Role] | None = None
+) -> None:
+    """Disable the account, or enable it if a client has disabled it: an administrator's decision stands.
+
+    sole_roles: of `lock_sole_roles`; required if roles of the account were changed in this transaction.
+    Raises: as `refuse_local_accounts`.
+    """
+    refuse_local_accounts([row.user_id])
     fields: Any = {"origin": request.origin, "now": request.now}
     resource = f"user/{row.user_id}"
     if not is_active:
         events = [request.build_event(Action.SCIM_USER_DISABLED, resource=resource)]
-        if roles := lock_sole_roles(row.user_id):
+        if roles := lock_sole_roles(row.user_id) if sole_roles is None else sole_roles:
             # Access ends in any case: a leaver who is the last administrator is one all the same.
             detail = {"rule": "last_administrator_disabled", "roles": [role.name for role in roles]}
             events.append(request.build_event(Action.ALERT_RAISED, resource=resource, detail=detail))

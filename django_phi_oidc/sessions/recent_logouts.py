@@ -24,6 +24,8 @@ _KINDS = {
     EndReason.BACKCHANNEL_LOGOUT: "logout",
 }
 """Why a sign-in that is in progress ends, and the kind of the identifiers; the first one that is found counts."""
+SIGN_IN_REFUSAL_REASONS = (EndReason.AUDIT_UNAVAILABLE, *_KINDS)
+"""Of a session whose sign-in was refused after `login.succeeded` was committed."""
 
 
 @sensitive_variables()

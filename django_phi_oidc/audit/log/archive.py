@@ -27,12 +27,13 @@ from ...merkle.proof import build_inclusion_proof, verify_inclusion
 from ...merkle.rfc6962 import hash_leaf
 from ..events import MAX_ITEMS, is_restore_event
 from ..models import AuditCheckpoint
-from ..partitions import Partition, find_end_of_events, list_past_partitions
+from ..partition_contents import find_end_of_events
+from ..partitions import Partition, list_past_partitions
 from .copies import ARCHIVE_FORMAT, MAX_LINE_BYTES
 from .cosigned_checkpoints import find_seen_place
 from .reader import ID_START, find_canonical_id, read_leaves
 from .signing_keys import find_epoch
-from .tree_storage import read_compact_range, read_node
+from .tree_storage import read_compact_range, read_nodes
 
 BATCH_SIZE = 10_000
 _LINE_START, _MAC_SEPARATOR, _LINE_END = b'{"event":', b',"mac":"', b'"}\n'
@@ -202,7 +203,7 @@ def verify_sealed_event(canonical: bytes, leaf_index: int, checkpoint: Checkpoin
         leaf_hash=hash_leaf(canonical),
         leaf_index=leaf_index,
         tree_size=checkpoint.tree_size,
-        proof=build_inclusion_proof(leaf_index, checkpoint.tree_size, read_node),
+        proof=build_inclusion_proof(leaf_index, checkpoint.tree_size, read_nodes),
         root_hash=checkpoint.root_hash,
     )
 

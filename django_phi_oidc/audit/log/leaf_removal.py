@@ -12,7 +12,8 @@ from ...merkle.checkpoint import LogKey
 from ...merkle.compact import CompactRange
 from ...merkle.rfc6962 import HASH_BYTES
 from ...merkle.tiles import TILE_WIDTH, get_tile_path
-from ..partitions import LEAF_TABLE, Partition, list_leaves_of, list_past_partitions
+from ..partition_contents import list_leaves_of
+from ..partitions import LEAF_TABLE, Partition, list_past_partitions
 from .archive import LogArchive
 from .archive_records import LeafRange
 from .cursor import get_newest_tree_size

@@ -13,7 +13,7 @@ from .bundle import build_consistency_bundle, build_inclusion_bundle
 from .cosigned_checkpoints import build_cosigned_note, find_cosigned_checkpoint
 from .reader import RawEvent, find_raw_event, read_checkpoints
 from .signing_keys import get_public_keys
-from .tree_storage import LogDamaged, read_node
+from .tree_storage import LogDamaged, read_nodes
 
 
 def create_inclusion_proof(event_id: uuid.UUID, *, archives: Sequence[LogArchive] = ()) -> str:
@@ -35,7 +35,7 @@ def create_inclusion_proof(event_id: uuid.UUID, *, archives: Sequence[LogArchive
     try:
         note = _find_cosigned_note(event.leaf_index, epoch=newest.epoch) or build_cosigned_note(newest.note)
         checkpoint = parse_checkpoint(note)
-        proof = build_inclusion_proof(event.leaf_index, checkpoint.tree_size, read_node)
+        proof = build_inclusion_proof(event.leaf_index, checkpoint.tree_size, read_nodes)
         verify_inclusion(
             leaf_hash=hash_leaf(event.canonical),
             leaf_index=event.leaf_index,
@@ -77,9 +77,9 @@ def create_consistency_proof(old_note: str, new_note: str) -> str:
         raise CheckpointInvalid("The old checkpoint is larger than the new one.")
     try:
         for checkpoint in (old, new):
-            if compute_root_at_size(checkpoint.tree_size, read_node) != checkpoint.root_hash:
+            if compute_root_at_size(checkpoint.tree_size, read_nodes) != checkpoint.root_hash:
                 raise ProofInvalid(f"This log has another root at {checkpoint.tree_size} events.")
-        proof = build_consistency_proof(old.tree_size, new.tree_size, read_node)
+        proof = build_consistency_proof(old.tree_size, new.tree_size, read_nodes)
     except LogDamaged as error:
         raise ProofInvalid(f"The log does not reach that far, or is damaged: {error}") from error
     return build_consistency_bundle(old_note=old_note, new_note=new_note, proof=proof)

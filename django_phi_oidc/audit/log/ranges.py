@@ -18,7 +18,7 @@ from ...merkle.proof import build_consistency_proof, verify_consistency
 from ...merkle.rfc6962 import MAX_TREE_SIZE
 from .reader import RawCheckpoint, read_checkpoints, read_event_id, trusted_transaction
 from .signing_keys import find_epoch, get_checkpoint_origin
-from .tree_storage import LogDamaged, read_compact_range, read_node
+from .tree_storage import LogDamaged, read_compact_range, read_nodes
 
 LEAVES_PER_PART = 50_000
 """As many as a checkpoint covers at most."""
@@ -107,11 +107,11 @@ def find_newest_checkpoint(keys: Sequence[LogKey]) -> Checkpoint | None:
 def find_checkpoint_at_most(size: int, keys: Sequence[LogKey]) -> Checkpoint | None:
     """Return the largest valid checkpoint of at most that size."""
     below_size = size + 1
-    while rows := read_checkpoints(0, limit=1, newest_first=True, below_size=below_size):
+    while below_size > 0 and (rows := read_checkpoints(0, limit=1, newest_first=True, below_size=below_size)):
         with suppress(CheckpointInvalid):
             return verify_row(rows[0], keys)
-        # A size that is not a number comes first, and is not below this one.
-        below_size = rows[0].tree_size if rows[0].tree_size > 0 else MAX_TREE_SIZE - 1
+        # It becomes smaller in any case: the largest size has no bound, and one that is no integer is -1.
+        below_size = min(rows[0].tree_size, below_size - 1)
     return None
 
 
@@ -121,7 +121,7 @@ def find_checkpoint_at_least(size: int, keys: Sequence[LogKey]) -> Checkpoint | 
         with suppress(CheckpointInvalid):
             return verify_row(rows[0], keys)
         if rows[0].tree_size < size:
-            # A size that is not a number comes last.
+            # It is no integer.
             return None
         size = rows[0].tree_size + 1
     return None
@@ -142,7 +142,7 @@ def is_continued(old_size: int, old_root: bytes, *, size: int, root_hash: bytes)
     """
     try:
         with trusted_transaction():
-            proof = build_consistency_proof(old_size, size, read_node)
+            proof = build_consistency_proof(old_size, size, read_nodes)
         verify_consistency(old_size=old_size, old_root=old_root, new_size=size, new_root=root_hash, proof=proof)
     except (LogDamaged, ProofInvalid, ValueError):
         return False

@@ -156,7 +156,7 @@ class RawCheckpoint(NamedTuple):
     """A checkpoint as it is in its row."""
 
     tree_size: int
-    """-1 if it is not a number, which SQLite accepts."""
+    """-1 if it is not an integer, as after the type of the column was altered."""
     root_hash: bytes
     epoch: int
     note: str
@@ -165,18 +165,35 @@ class RawCheckpoint(NamedTuple):
 def read_checkpoints(
     after_size: int, *, limit: int, newest_first: bool = False, below_size: int = MAX_TREE_SIZE
 ) -> list[RawCheckpoint]:
-    """Return up to `limit` checkpoints with a tree size between after_size and below_size (exclusive), by size."""
+    """Return up to `limit` checkpoints with a tree size between after_size and below_size (exclusive), by size.
+
+    On SQLite without those of `read_checkpoints_without_size`, which are between the others, or after them.
+    """
     order = "DESC" if newest_first else "ASC"
+    is_integer = "" if connections[AUDIT_ALIAS].vendor == "postgresql" else "typeof(tree_size) = 'integer' AND"
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
             f"SELECT tree_size, root_hash, epoch, note FROM {_CHECKPOINT_TABLE} "  # noqa: S608 -- constants
-            f"WHERE tree_size > %s AND (tree_size < %s OR %s) ORDER BY tree_size {order} LIMIT %s",
+            f"WHERE {is_integer} tree_size > %s AND (tree_size < %s OR %s) ORDER BY tree_size {order} LIMIT %s",
             [after_size, below_size, below_size == MAX_TREE_SIZE, limit],
         )
         return [
             RawCheckpoint(_as_integer(size), as_bytes(root), _as_integer(epoch), str(note or ""))
             for size, root, epoch, note in cursor.fetchall()
         ]
+
+
+def read_checkpoints_without_size(*, limit: int) -> list[str]:
+    """Return the tree sizes, as SQL, of up to `limit` checkpoints where it is no integer, which only SQLite stores."""
+    if connections[AUDIT_ALIAS].vendor == "postgresql":
+        return []
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(
+            f"SELECT quote(tree_size) FROM {_CHECKPOINT_TABLE} "  # noqa: S608 -- constants
+            "WHERE typeof(tree_size) <> 'integer' ORDER BY tree_size LIMIT %s",
+            [limit],
+        )
+        return [str(size) for (size,) in cursor.fetchall()]
 
 
 def find_raw_event(event_id: uuid.UUID) -> RawEvent | None:

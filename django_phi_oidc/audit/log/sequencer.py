@@ -40,7 +40,7 @@ from ..router import AUDIT_ALIAS
 from ..storage import authenticate_event, build_rows, log_events, translate_database_errors
 from .reader import UUID_BYTES, RawEvent, create_mac_calculator, read_checkpoints, read_queue, read_unqueued_events
 from .signing_keys import get_checkpoint_origin, get_public_keys
-from .tree_storage import STORED_LEVELS, LogDamaged, build_node_rows, read_compact_range, read_node
+from .tree_storage import STORED_LEVELS, LogDamaged, build_node_rows, read_compact_range, read_nodes
 from .witness import get_witnessed_checkpoints, write_witness_file
 
 logger = logging.getLogger("phi_oidc.audit")
@@ -138,7 +138,7 @@ def get_last_signed_log(keys: Sequence[LogKey]) -> LogState:
 def is_consistent_with(compact_range: CompactRange, checkpoint: Checkpoint) -> bool:
     if checkpoint.tree_size > compact_range.size:
         return False
-    return compute_root_at_size(checkpoint.tree_size, read_node) == checkpoint.root_hash
+    return compute_root_at_size(checkpoint.tree_size, read_nodes) == checkpoint.root_hash
 
 
 def append_leaves(log: LogState, leaves: Sequence[Leaf], *, key: NoteSigner, now: datetime) -> str:

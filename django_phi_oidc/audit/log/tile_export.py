@@ -16,7 +16,7 @@ from .cosigned_checkpoints import build_cosigned_note
 from .reader import RawCheckpoint, as_bytes, read_checkpoints
 from .signing_keys import find_epoch, get_checkpoint_origin
 from .tile_store import CHECKPOINT_PATH, TileStore
-from .tree_storage import LEVEL_STEP, LogDamaged, find_leaf_hashes, read_node
+from .tree_storage import LEVEL_STEP, LogDamaged, find_leaf_hashes, read_nodes
 
 LEAVES_PER_STEP = 100_000
 """Leaves in memory at once. A checkpoint covers at most half as many new ones."""
@@ -67,7 +67,7 @@ def read_exported_checkpoint(store: TileStore, keys: Sequence[LogKey]) -> Checkp
     if find_epoch(checkpoint.origin) is None:
         raise CheckpointInvalid("The exported checkpoint is of another log.")
     try:
-        root_hash = compute_root_at_size(checkpoint.tree_size, read_node)
+        root_hash = compute_root_at_size(checkpoint.tree_size, read_nodes)
     except LogDamaged as error:
         raise ProofInvalid("The log does not reach as far as the exported tiles, or is damaged.") from error
     if root_hash != checkpoint.root_hash:

@@ -1,4 +1,4 @@
-"""Read the tree from the database: any perfect subtree by one query of at most 256 rows.
+"""Read the tree from the database: all perfect subtrees of a proof by one query.
 
 The leaves of a detached partition are in no row. Their hashes are read from the exported tiles.
 """
@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
+from django.db import connections
+
 from ...errors import AuditUnavailable
 from ...merkle.compact import CompactRange, list_perfect_subtrees
-from ...merkle.proof import NodeReader
-from ...merkle.rfc6962 import HASH_BYTES
+from ...merkle.rfc6962 import HASH_BYTES, hash_node
 from ...merkle.tiles import TILE_WIDTH, get_tile_path
 from ..models import AuditLeaf, AuditNode
+from ..router import AUDIT_ALIAS
 from .reader import as_bytes
 from .tile_store import CHECKPOINT_PATH, find_tile_store
 
@@ -33,20 +35,61 @@ def read_node(level: int, index: int) -> bytes:
     Raises: LogDamaged; AuditUnavailable if a tile is needed, and the tiles cannot be read. What is read is NOT verified
     against anything.
     """
+    return read_nodes([(level, index)])[0]
+
+
+def read_nodes(places: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Return what `read_node` returns for each level and index, by one query. Raises: LogDamaged."""
+    ranges = [_get_stored_range(level, index) for level, index in places]
+    stored = _read_stored_hashes(ranges)
+    nodes = []
+    for (level, index), (stored_level, start, end) in zip(places, ranges, strict=True):
+        # A size that nothing signed may need more hashes than memory can hold.
+        is_complete = end - start <= len(stored)
+        hashes = [stored.get((stored_level, place), b"") for place in range(start, end)] if is_complete else []
+        if set(map(len, hashes)) != {HASH_BYTES}:
+            raise LogDamaged(f"Node {index} of level {level} can't be read.")
+        while len(hashes) > 1:
+            hashes = list(map(hash_node, hashes[0::2], hashes[1::2]))
+        nodes += hashes
+    return nodes
+
+
+def _get_stored_range(level: int, index: int) -> tuple[int, int, int]:
+    """Return the level of the hashes from which a node is computed, 0 for leaves, the first one, and the end."""
     stored_level = min(level // LEVEL_STEP * LEVEL_STEP, STORED_LEVELS[-1])
     width = 1 << level - stored_level
-    indexes = range(index * width, (index + 1) * width)
-    if stored_level:
-        rows = AuditNode.objects.filter(level=stored_level, node_index__gte=indexes.start, node_index__lt=indexes.stop)
-        hashes = [as_bytes(value) for value in rows.order_by("node_index").values_list("node_hash", flat=True)]
+    return stored_level, index * width, (index + 1) * width
+
+
+def _read_stored_hashes(ranges: Sequence[tuple[int, int, int]]) -> dict[tuple[int, int], bytes]:
+    """Return the hashes of ranges, given by level, start and end, by level and index, without those that are missing.
+
+    The ranges of a proof in one block of TILE_WIDTH hashes are adjacent, except for the path itself: one condition.
+    """
+    blocks: dict[tuple[int, int], tuple[int, int]] = {}
+    for level, start, end in ranges:
+        block = level, start // TILE_WIDTH
+        first, last = blocks.get(block, (start, end))
+        blocks[block] = min(first, start), max(last, end)
+    parts = [_build_hashes_sql(level, start, end) for (level, _), (start, end) in blocks.items()]
+    hashes: dict[tuple[int, int], bytes] = {}
+    if parts:
+        with connections[AUDIT_ALIAS].cursor() as cursor:
+            cursor.execute(" UNION ALL ".join(parts))
+            hashes = {(level, index): as_bytes(value) for level, index, value in cursor.fetchall()}
+    for (level, _), (start, end) in blocks.items():
+        if level == 0 and any((0, index) not in hashes for index in range(start, end)):
+            hashes |= {(0, index): value for index, value in find_leaf_hashes(start, end).items()}
+    return hashes
+
+
+def _build_hashes_sql(level: int, start: int, end: int) -> str:
+    if level:
+        source = f"node_index, node_hash FROM django_phi_oidc_auditnode WHERE level = {level:d} AND node_index"
     else:
-        leaf_hashes = find_leaf_hashes(indexes.start, indexes.stop)
-        hashes = [leaf_hashes[leaf_index] for leaf_index in sorted(leaf_hashes)]
-    if len(hashes) != width or set(map(len, hashes)) != {HASH_BYTES}:
-        raise LogDamaged(f"Node {index} of level {level} can't be read.")
-    subtree = CompactRange()
-    subtree.extend(hashes)
-    return subtree.compute_root()
+        source = "leaf_index, leaf_hash FROM django_phi_oidc_auditleaf WHERE leaf_index"
+    return f"SELECT {level:d}, {source} BETWEEN {start:d} AND {end - 1:d}"
 
 
 def find_leaf_hashes(start: int, end: int) -> dict[int, bytes]:
@@ -114,9 +157,9 @@ def _get_tile(tile_index: int, node_hash: bytes) -> tuple[bytes, ...]:
     return tuple(hashes)
 
 
-def read_compact_range(tree_size: int, node_reader: NodeReader = read_node) -> CompactRange:
+def read_compact_range(tree_size: int) -> CompactRange:
     """Return the compact range of the first `tree_size` leaves. Raises: LogDamaged."""
-    return CompactRange(tree_size, [node_reader(level, index) for level, index in list_perfect_subtrees(0, tree_size)])
+    return CompactRange(tree_size, read_nodes(list_perfect_subtrees(0, tree_size)))
 
 
 def build_node_rows(completed_nodes: Mapping[int, tuple[int, Sequence[bytes]]]) -> list[AuditNode]:

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from ...errors import AuditUnavailable
 from ...merkle.checkpoint import LogKey, NoteSigner
@@ -23,7 +23,7 @@ from .findings import VerificationSummary
 from .ranges import LEAVES_PER_PART, Part, align_part, draw_start, find_newest_checkpoint
 from .signing_keys import get_public_keys
 from .verification_records import read_record, write_record
-from .verifier import verify_log
+from .verifier import UNSEALED_AFTER, verify_log
 
 logger = logging.getLogger("phi_oidc.audit")
 CYCLE = timedelta(days=14)
@@ -65,8 +65,8 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
     with translate_database_errors():
         newest = find_newest_checkpoint(keys)
         if newest is None:
-            # Nothing is signed. What there is nevertheless is a fault.
-            _verify_parts([], keys, summary, now=now)
+            # Nothing is signed. What there is nevertheless is a fault, except events that wait for the first seal.
+            _verify_parts([], keys, summary, now=now, unsealed_after=now - datetime.min.replace(tzinfo=UTC))
             _record_faults(summary, now=now)
             return summary
         tree_size = newest.tree_size
@@ -128,7 +128,12 @@ def _advance(cycle: _Cycle, tree_size: int, keys: Sequence[LogKey], *, now: date
 
 
 def _verify_parts(
-    parts: Sequence[Part], keys: Sequence[LogKey], summary: VerificationSummary, *, now: datetime
+    parts: Sequence[Part],
+    keys: Sequence[LogKey],
+    summary: VerificationSummary,
+    *,
+    now: datetime,
+    unsealed_after: timedelta = UNSEALED_AFTER,
 ) -> None:
     logged: Counter[bool] = Counter()
     archived = read_archive_record()
@@ -140,6 +145,7 @@ def _verify_parts(
         archived_restore_events=list_restore_events(keys),
         archived_size=archived.archived_size,
         detached_leaves=find_detached_leaves(archived),
+        unsealed_after=unsealed_after,
     ):
         logged[finding.is_fault] += 1
         if logged[finding.is_fault] <= _MAX_LOGGED_FINDINGS:

@@ -31,6 +31,7 @@ from .reader import (
     RawEvent,
     create_mac_calculator,
     read_checkpoints,
+    read_checkpoints_without_size,
     read_leafless_events,
     read_leaves_beyond,
     read_orphaned_queue_ids,
@@ -46,6 +47,7 @@ LEAVES_PER_CHUNK = 50_000
 """Leaves in memory at once. A chunk ends at a checkpoint if there is one within twice as many."""
 UNSEALED_AFTER = timedelta(minutes=5)
 _MAX_REPORTED_ROWS = 1000
+_MAX_SHOWN_SIZE = 100
 
 
 def verify_log(
@@ -213,6 +215,9 @@ class _Verification:
             nodes = list(AuditNode.objects.filter(_build_extra_nodes_condition(size))[:_MAX_REPORTED_ROWS])
             covered, findings = self._checkpoints.verify_remaining(size)
         yield from findings
+        for value in read_checkpoints_without_size(limit=_MAX_REPORTED_ROWS):
+            text = f"The size of a checkpoint is {value[:_MAX_SHOWN_SIZE]!a}, which is no integer."
+            yield LogFinding(kind=FindingKind.TREE_ALTERED, text=text)
         for leaf in beyond:
             if not size <= leaf.leaf_index < covered:
                 id_, text = format_event_id(leaf.event_id), "No checkpoint covers this leaf."

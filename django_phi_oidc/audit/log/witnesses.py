@@ -41,7 +41,7 @@ from ..router import AUDIT_ALIAS
 from .cosigned_checkpoints import get_witness_keys
 from .models import Cosignature, LogWitness
 from .reader import read_checkpoints
-from .tree_storage import read_node
+from .tree_storage import read_nodes
 
 ROUND_SECONDS = 2.0
 """For the requests to all witnesses together. There are at most two rounds."""
@@ -146,7 +146,7 @@ def _ask(
     if not sizes:
         return
     declarations = conf.witnesses()
-    proofs = {size: build_consistency_proof(size, newest.tree_size, read_node) for size in set(sizes.values())}
+    proofs = {size: build_consistency_proof(size, newest.tree_size, read_nodes) for size in set(sizes.values())}
     # Not as a context manager, which would wait for a thread that the deadline does not end: name resolution.
     executor = ThreadPoolExecutor(max_workers=len(sizes), thread_name_prefix="phi-oidc-witness")
     try:

@@ -24,7 +24,6 @@ from ...audit.log import (
     bundle,
     copies,
     cosigned_checkpoints,
-    leaf_removal,
     proofs,
     recovery,
     sequencer,
@@ -32,7 +31,6 @@ from ...audit.log import (
     verification_records,
     witnesses,
 )
-from ...audit.log.cursor import get_newest_tree_size
 from ...audit.log.findings import FindingKind, LogFinding, VerificationSummary
 from ...audit.log.ranges import LogRange, Part, draw_sample, find_newest_checkpoint
 from ...audit.log.tree_storage import LogDamaged
@@ -44,9 +42,9 @@ from ...audit.router import AUDIT_ALIAS
 from ...audit.search import EventFilters, iterate_events
 from ...audit.storage import parse_event_row
 from ...audit_exports.file_verification import verify_exported_file
-from ...errors import AuditUnavailable, CheckpointInvalid, SealingRefused
+from ...errors import AuditUnavailable, CheckpointInvalid
 from ...merkle.checkpoint import Checkpoint, LogKey, RetiredKey, encode_verifier_key, verify_checkpoint
-from . import audit_publication
+from . import audit_archives, audit_publication
 from ._arguments import (
     PUBLIC_KEY_HELP,
     Handler,
@@ -110,7 +108,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     check_export = add("check-export", _check_export, "Check an exported file of JSON lines against the sealed log.")
     check_export.add_argument("file", type=Path, help="The export; decompressed if its name ends with .gz.")
     _add_filters(check_export)
-    archive = add("archive", _archive, "Write sealed events to a file that verify accepts.")
+    archive = add("archive", audit_archives.write_archive, "Write sealed events to a file that verify accepts.")
     archive.add_argument("file", type=Path, help="A new file; compressed if its name ends with .gz.")
     archive.add_argument("--first", type=int, metavar="N", help="The first leaf (default: the first in no archive).")
     archive.add_argument("--before", type=_parse_time, metavar="TIME", help="Only events sealed before that time.")
@@ -415,52 +413,6 @@ def _check_export(options: Options, output: Output) -> None:
         raise CommandError("The file is not what was exported with these filters.")
     if not result.is_verified:
         raise CommandError("The file is not verified: it is empty, or some events are not sealed yet or have left.")
-
-
-def _archive(options: Options, output: Output) -> None:
-    checkpoints = AuditCheckpoint.objects.order_by("-tree_size")
-    if options["before"]:
-        checkpoints = checkpoints.filter(sealed_at__lt=options["before"])
-    last = checkpoints.first()
-    if last is None:
-        raise CommandError("There is no checkpoint from before that time.")
-    earlier, newest_leaf = archive_records.read_archive_record(), get_newest_tree_size() - 1
-    archived_size = earlier.archived_size
-    first = archived_size if options["first"] is None else options["first"]
-    if options["detach"] and first > archived_size:
-        raise CommandError(f"Nothing is detached: the leaves {archived_size} to {first - 1} are in no archive.")
-    size, path = last.tree_size, options["file"]
-    with ProgressLine(output, "events archived") as progress:
-        digest = archives.write_archive(path, first_leaf_index=first, tree_size=size, progress=progress)
-    keys, now = signing_keys.get_public_keys(), clock.now()
-    archive = archives.verify_archive(path, keys)
-    removable: list[partitions.Partition] = []
-    leaves: dict[partitions.Partition, list[archive_records.LeafRange]] = {}
-    detached_leaves = archive_records.build_detached_leaves(earlier, {})
-    kept = fault = ""
-    if options["detach"]:
-        try:
-            removable = archives.list_removable_partitions(archive, keys=keys, now=now)
-            leaves, kept = leaf_removal.list_removable_leaves(archive, removed=removable, keys=keys, now=now)
-            detached_leaves = archive_records.build_detached_leaves(earlier, leaves)
-        except (LookupError, OSError, SealingRefused, AuditUnavailable) as error:
-            removable, leaves, fault = [], {}, f"Nothing is detached: {error}"
-    detail = {"first": first, "tree_size": size, "sha256": digest}
-    # An archive behind a gap leaves events that are in no archive.
-    detail["archived_size"] = max(archived_size, size) if first <= archived_size else archived_size
-    lists = {"detached": [partition.suffix for partition in removable], "detached_leaves": detached_leaves}
-    _record(Action.AUDIT_ARCHIVED, detail=detail | {name: items for name, items in lists.items() if items})
-    archive_files.register_archive(archive, sha256=digest)
-    for partition in removable:
-        partitions.detach_partition(partition, newest_leaf=newest_leaf)
-    for partition, ranges in leaves.items():
-        partitions.detach_leaves(partition, end_leaf=ranges[-1][1])
-    names = [partition.name for partition in (*removable, *leaves)]
-    row = {"file": str(path), **detail, "detached": names}
-    text = f"{path}: leaves {first} to {size - 1}, SHA-256 {digest}."
-    if options["detach"]:
-        text += f" Detached: {', '.join(names) or 'none'}.{kept}"
-    output.confirm(row, text, fault=fault)
 
 
 def _partition(options: Options, output: Output) -> None:

@@ -32,7 +32,7 @@ _module = import_module
 
 def partition() -> dict[str, Any]:
     """Give the events partitions; the first one has those of January and February."""
-    return {"partitions": _module("django_phi_oidc.audit.partitions").partition_events(now=BEGUN)}
+    return {"partitions": _module("django_phi_oidc.audit.partitions").partition_log(now=BEGUN)}
 
 
 def extend(count: int) -> dict[str, Any]:
@@ -78,7 +78,8 @@ def verify_new(count: int) -> dict[str, Any]:
     size = max(_size() - count, 0)
     verified_at = _time_of(_find_event_id(max(size - count, 0))) + timedelta(days=1)
     _module("django_phi_oidc.audit.models").VerificationRecord.objects.all().delete()
-    records.record_verified_log(size, key=keys.find_signing_key(), now=verified_at)
+    root = _module("django_phi_oidc.audit.log.tree_storage").read_compact_range(size).compute_root()
+    records.record_verified_log(size, root, key=keys.find_signing_key(), now=verified_at)
     last = records.find_last_verification(keys.get_public_keys())
     start = last.get_new_range() if last else None
     floor = _seconds(partial(_copy, f"l.leaf_index >= {start.tree.size if start else 0}"))
@@ -186,7 +187,7 @@ def convert() -> dict[str, Any]:
     old_note, before = models.AuditCheckpoint.objects.last().note, list(map(proofs.create_inclusion_proof, ids))
     steps: list[float] = []
     seconds = _seconds(
-        lambda: _module("django_phi_oidc.audit.partitions").partition_events(
+        lambda: _module("django_phi_oidc.audit.partitions").partition_log(
             now=datetime.now(UTC), progress=lambda step: steps.append(time.perf_counter())
         )
     )

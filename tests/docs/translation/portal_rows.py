@@ -186,7 +186,7 @@ def _of_the_trail(patient: SignedIn) -> None:
     sealed(
         2,
         action=Action.LOGIN_SUCCEEDED,
-        detail={"claims": ["birthdate"]},
+        detail={"claims": [NAME]},
         at=NOW - HOUR,
         subject=str(patient.subject.uuid),
     )

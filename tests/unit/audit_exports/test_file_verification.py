@@ -5,14 +5,14 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from django_phi_oidc.audit.log.tree_storage import LogDamaged, read_node
+from django_phi_oidc.audit.log.tree_storage import LogDamaged, read_nodes
 from django_phi_oidc.audit.models import AuditLeaf
 from django_phi_oidc.audit.search import EventFilters
 from django_phi_oidc.audit_exports.event_export import export_events
 from django_phi_oidc.audit_exports.file_verification import (
     MAX_LISTED_FAULTS,
     FileVerification,
-    create_cached_node_reader,
+    create_cached_nodes_reader,
     verify_exported_file,
 )
 from django_phi_oidc.errors import CheckpointInvalid
@@ -159,9 +159,9 @@ def test_list_of_faults_is_limited() -> None:
 
 def test_cached_nodes_are_those_of_the_tree() -> None:
     sealed(300)
-    cached = create_cached_node_reader()
+    cached = create_cached_nodes_reader()
     nodes = [(0, 0), (0, 299), (1, 149), (3, 5), (7, 1), (8, 0)]
-    assert [cached(*node) for node in nodes] == [read_node(*node) for node in nodes]
+    assert cached(nodes) == read_nodes(nodes)
 
 
 def test_altered_id_is_reported_without_faults_of_the_lines_after_it() -> None:

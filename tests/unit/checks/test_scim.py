@@ -9,6 +9,7 @@ from django.core.checks import run_checks
 from django.test import override_settings
 
 from tests.support.phi_oidc_settings import override_phi_oidc
+from tests.support.scim_fixtures import OTHER_PROVIDER
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 
@@ -17,6 +18,18 @@ GROUP_RULE = {"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicia
 CLAIM_RULE = {"claim": "birthdate", "values": ["x"], "groups": ["clinicians"]}
 EXTENSION: dict[str, Any] = {"PROVIDERS": {"default": {**DEFAULT, "scim": {"subject": "extension"}}}}
 INVITATION = {**DEFAULT, "scim": {"subject": "invitation"}}
+
+
+def accept_tokens(*, audience: str = "another", issuer: str = OTHER_PROVIDER["issuer"], method: str = "jwt") -> Any:
+    """Return the option of two providers whose access tokens are accepted. The arguments are of the second one."""
+    subs = {"subs": {"hr-sync": "hr-sync"}}
+    tokens = [{"audience": name, "method": method, **subs} for name in ("scim", audience)]
+    scims = [{"scim": {"subject": "extension", "access_tokens": own}} for own in tokens]
+    return {
+        "PROVIDERS": {"default": {**DEFAULT, **scims[0]}, "other": {**OTHER_PROVIDER, "issuer": issuer, **scims[1]}}
+    }
+
+
 CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "off": ({}, set()),
     "on": (EXTENSION, set()),
@@ -25,6 +38,11 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"PROVIDERS": {"default": {**INVITATION, "provisioning": "invitation"}}},
         set(),
     ),
+    "access tokens of two providers": (accept_tokens(), set()),
+    "access tokens of one audience": (accept_tokens(audience="scim"), set()),
+    "access tokens of one issuer": (accept_tokens(issuer=DEFAULT["issuer"]), set()),
+    "access tokens of one issuer and audience": (accept_tokens(audience="scim", issuer=DEFAULT["issuer"]), {"E151"}),
+    "introspection at two providers": (accept_tokens(method="introspection"), {"E151"}),
     "a role by a group": ({**EXTENSION, "ROLES": {"default": [GROUP_RULE]}}, set()),
     "a role by a group and a claim": ({**EXTENSION, "ROLES": {"default": [GROUP_RULE, CLAIM_RULE]}}, {"W150"}),
     "a role by a group without SCIM": ({"ROLES": {"default": [GROUP_RULE]}}, {"E025"}),

@@ -1,6 +1,6 @@
 """Example leaves, and node readers over them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hypothesis import HealthCheck, settings
 
@@ -14,7 +14,7 @@ EVERY_SIZE = 130
 some_examples = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def reader(size: int) -> Callable[[int, int], bytes]:
+def reader(size: int) -> Callable[[Sequence[tuple[int, int]]], list[bytes]]:
     """Return a reader of the perfect subtrees of the first `size` leaves, and of no others."""
 
     def read(level: int, index: int) -> bytes:
@@ -22,7 +22,7 @@ def reader(size: int) -> Callable[[int, int], bytes]:
         assert 0 <= start < end <= size, f"node ({level}, {index}) is not perfect in a tree of {size}"
         return mth(LEAVES[start:end])
 
-    return read
+    return lambda places: [read(*place) for place in places]
 
 
 def flipped(hashes: list[bytes], bit: int) -> list[bytes]:

@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import schedule
 from django_phi_oidc._internal import clock
-from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.router import AUDIT_ALIAS
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.errors import AuditUnavailable
@@ -19,8 +19,10 @@ from django_phi_oidc.officer_admin.hourly_counts import KEPT_DAYS, LATE_HOURS, S
 from django_phi_oidc.officer_admin.models import HourlyCount
 from django_phi_oidc.officer_admin.tasks import update_overview
 from tests.support.audit_log import events, sealed
+from tests.support.audit_tampering import EVENT, is_postgresql, sql
 from tests.support.dashboard_fixtures import HOUR, NOW, fill
 from tests.support.manual_blocks import block
+from tests.unit.audit.test_search import plan, statements, whole_tables
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 START = NOW.replace(minute=0)
@@ -56,6 +58,46 @@ def test_events_are_counted_in_their_hour_by_reason() -> None:
         (START, "permission_missing"): 1,
         (START - 26 * HOUR, "state_unknown"): 1,
     }
+
+
+ENDS: dict[str, tuple[str, timedelta, int]] = {
+    "the audit log was away": ("audit_unavailable", timedelta(seconds=5), 2),
+    "the provider ended it during the sign-in": ("backchannel_logout", timedelta(seconds=5), 2),
+    "the account was deactivated during the sign-in": ("user_inactive", timedelta(seconds=5), 2),
+    "a security event ended it during the sign-in": ("security_event", timedelta(seconds=5), 2),
+    "the provider ended it later": ("backchannel_logout", timedelta(minutes=2), 3),
+    "the user signed out": ("logout", timedelta(seconds=5), 3),
+}
+
+
+@pytest.mark.parametrize(("reason", "after", "expected"), ENDS.values(), ids=ENDS)
+def test_sign_in_that_was_refused_after_its_event_is_not_counted(reason: str, after: timedelta, expected: int) -> None:
+    at = START - timedelta(seconds=1)
+    sign_in(at, 2)
+    origin = Origin(actor="7", session="refused")
+    events(1, action=Action.LOGIN_SUCCEEDED, detail={}, at=at, origin=origin)
+    events(1, action=Action.SESSION_ENDED, reason=reason, detail={}, at=at + after, origin=origin)
+    update_counts(now=NOW)
+    assert stored(Series.SIGN_INS) == {(START - HOUR, ""): expected}
+
+
+def test_counts_of_a_time_use_an_index() -> None:
+    for number in range(40):
+        origin = Origin(actor=str(number), session=f"session {number}")
+        action = list(Action)[number % 19]
+        events(100, at=START + timedelta(minutes=number), origin=origin, action=action, detail=None)
+    since, until = START + timedelta(minutes=19), START + timedelta(minutes=38)
+    refuse(since, "permission_missing", 3)
+    sql(f"ANALYZE {EVENT}" if not is_postgresql() else f"VACUUM ANALYZE {EVENT}")
+    with statements() as collected:
+        assert hourly_counts.count_sign_ins(since, until) == 100
+        assert hourly_counts.count_failures_by_reason(since, until) == {"permission_missing": 3}
+    sign_ins, refused, failures = (plan(*statement) for statement in collected)
+    only = "Index Only Scan using" if is_postgresql() else "USING COVERING INDEX"
+    assert f"{only} phi_oidc_audit_action" in sign_ins, sign_ins
+    assert whole_tables(refused) == [], refused
+    assert "phi_oidc_audit_outcome" in failures, failures
+    assert hourly_counts.count_sign_ins(until + HOUR, until + 2 * HOUR) == 0
 
 
 def test_counting_again_changes_nothing_and_adds_what_is_new() -> None:
@@ -160,9 +202,9 @@ def test_number_of_queries_of_a_usual_run_is_constant() -> None:
             update_counts(now=NOW)
         counts.append((len(default_queries), len(audit_queries)))
         sign_in(START, 50)
-    # The oldest event, and the sign-ins and refusals of two hours.
+    # The oldest event, and the sign-ins, those of them that were refused, and the refusals of two hours.
     assert counts[0] == counts[1]
-    assert counts[0][1] == 5
+    assert counts[0][1] == 7
 
 
 def test_outage_of_the_audit_database_stops_only_the_counting(

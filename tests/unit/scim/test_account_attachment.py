@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import transaction
 
 from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
@@ -19,6 +20,7 @@ from django_phi_oidc.subjects.linking import link_existing_user
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.scim_fixtures import SCIM, connect_client, declare_scim
 from tests.support.session_fixtures import events
+from tests.unit.scim.test_scim_groups import needs_row_locks, run_meanwhile
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
@@ -45,8 +47,8 @@ def create_account(name: str = "older", *, is_linked: bool = True) -> Any:
     return account
 
 
-def attach(resource_id: str, account: Any) -> None:
-    call_command("phi_oidc", "scim", "attach", resource_id, f"pk:{account.pk}", "--json")
+def attach(resource_id: str, account: Any, *options: str) -> None:
+    call_command("phi_oidc", "scim", "attach", resource_id, f"pk:{account.pk}", "--json", *options)
 
 
 def test_client_manages_the_attached_account_and_its_groups_give_it_roles(scim: SCIM, settings: Any) -> None:
@@ -135,10 +137,58 @@ def test_attachment_is_refused(request_attachment: Callable[[SCIM, Any], None], 
     assert SCIMUser.objects.get(pk=user["id"]).user_id == before
 
 
-def test_local_account_is_refused(scim: SCIM, settings: Any) -> None:
-    user, account = scim.create("ann"), create_account()
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, BREAK_GLASS_ACCOUNTS=[account.get_username()])
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+@pytest.mark.parametrize("is_created", [False, True])
+def test_local_account_is_refused(is_created: bool, options: tuple[str, ...], scim: SCIM, settings: Any) -> None:
+    """The older one, and the one that was created for the SCIM user, which would be disabled."""
+    user, created = scim.create("ann"), get_user_model().objects.get()
+    account = create_account()
+    local = (created if is_created else account).get_username()
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, BREAK_GLASS_ACCOUNTS=[local])
     with pytest.raises(CommandError, match="managed by the portal"):
-        attach(user["id"], account)
+        attach(user["id"], account, *options)
     assert SCIMUser.objects.get().user_id != account.pk
     assert get_user_model().objects.filter(is_active=True).count() == 2
+
+
+def test_account_whose_user_was_deleted_is_attached_again_and_enabled(scim: SCIM) -> None:
+    """Of a person who left and comes back, where the client sends no sub."""
+    user, account = scim.create("ann"), get_user_model().objects.get()
+    link(account)
+    scim.send("DELETE", f"Users/{user['id']}")
+    account.refresh_from_db()
+    assert not account.is_active
+    again = scim.create("ann")
+    attach(again["id"], account)
+    assert [str(row.pk) for row in SCIMUser.objects.filter(user=account)] == [again["id"]]
+    account.refresh_from_db()
+    assert account.is_active
+
+
+def test_last_security_officer_is_attached_and_disabled_with_an_alert(scim: SCIM, settings: Any) -> None:
+    """The SCIM user is in no group, so the role that an earlier one had is removed, and counts all the same."""
+    rules = [{"claim": "scim_groups", "values": ["Officers"], "groups": ["officers"]}]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": rules})
+    officers: Any = Group.objects.create(name="officers")
+    officers.permissions.add(Permission.objects.get(codename="manage_scimclient"))
+    user, account = scim.create("ann", active=False), create_account()
+    account.groups.add(officers)
+    attach(user["id"], account)
+    assert not officers.user_set.exists()
+    alerts = [json.loads(alert.detail) for alert in events(Action.ALERT_RAISED)]
+    assert alerts == [{"rule": "last_administrator_disabled", "roles": ["officers"]}]
+
+
+@needs_row_locks
+def test_member_that_is_removed_during_the_attachment_loses_the_role(scim: SCIM, settings: Any) -> None:
+    rules = [{"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]}]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": rules})
+    clinicians: Any = Group.objects.create(name="clinicians")
+    user, account = scim.create("ann"), create_account()
+    path = f"Groups/{scim.create_group('Nurses', user['id'])['id']}"
+    with transaction.atomic():
+        attach(user["id"], account)
+        assert clinicians.user_set.get().pk == account.pk
+        thread = run_meanwhile(lambda: scim.patch(path, {"op": "remove", "path": "members"}))
+    thread.join()
+    assert not clinicians.user_set.exists()

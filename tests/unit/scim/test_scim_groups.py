@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, UserManager
 from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
@@ -46,6 +46,8 @@ MEMBERS: dict[str, tuple[Any, str]] = {
     ),
     "remove what is no id": ({"op": "remove", "path": 'members[value eq "x"]'}, "ann"),
     # Applied by scim2-models
+    "as a value of the schema": ({"op": "replace", "value": {GROUP_SCHEMA: {"members": [{"value": "bob"}]}}}, "bob"),
+    "all as a value of the schema": ({"op": "replace", "value": {GROUP_SCHEMA: {"members": None}}}, ""),
     "remove by a type": ({"op": "remove", "path": 'members[type eq "User"]'}, ""),
     "remove by one of two": ({"op": "remove", "path": 'members[value eq "ann" or value eq "bob"]'}, ""),
     "remove by all attributes": ({"op": "remove", "path": "members", "value": [{"value": "ann", "type": "User"}]}, ""),
@@ -166,6 +168,29 @@ def test_number_of_queries_does_not_depend_on_the_members(method: str, scim: SCI
     many = [count_queries(ids, is_added=True), count_queries(ids, is_added=False)]
     assert many == few
     assert max(few) < 40
+
+
+@pytest.mark.parametrize("is_hidden", [False, True], ids=["its manager filters", "a group has no accessor"])
+def test_roles_do_not_depend_on_the_managers_of_the_user_model(
+    is_hidden: bool, scim: SCIM, people: dict[str, str], settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = [{"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]}]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": rules})
+    clinicians, user_model = Group.objects.create(name="clinicians"), get_user_model()
+    user_model.objects.update(is_active=False)
+    if is_hidden:
+        field: Any = user_model._meta.get_field("groups")
+        monkeypatch.setattr(field.remote_field, "related_name", "_hidden_+")
+    else:
+        get_queryset = UserManager.get_queryset
+        monkeypatch.setattr(UserManager, "get_queryset", lambda self: get_queryset(self).filter(is_active=True))
+    assignments = user_model.groups.through.objects.filter(group=clinicians)
+    group = scim.create_group("Nurses", people["ann"])
+    assert assignments.count() == 1
+    assert scim.patch(f"Groups/{group['id']}", {"op": "remove", "path": "members"}).status_code == 200
+    assert not assignments.exists()
+    details = [event.detail for event in events(Action.ROLE_CHANGED) if "clinicians" in event.detail]
+    assert details == ['{"added":["clinicians"]}', '{"removed":["clinicians"]}']
 
 
 def test_last_administrator_of_many_who_leave_keeps_the_role(scim: SCIM, people: dict[str, str], settings: Any) -> None:
@@ -299,6 +324,44 @@ def test_member_that_leaves_two_groups_at_once_loses_their_role(
     thread.join()
     assert not SCIMMembership.objects.exists()
     assert not Group.objects.get().user_set.exists()
+
+
+@needs_row_locks
+def test_user_that_is_deleted_meanwhile_is_no_member(scim: SCIM, people: dict[str, str]) -> None:
+    group = scim.create_group("Nurses")
+    add = {"op": "add", "path": "members", "value": [{"value": people["ann"]}]}
+    statuses: list[int] = []
+    with transaction.atomic():
+        scim.send("DELETE", f"Users/{people['ann']}")
+        thread = run_meanwhile(lambda: statuses.append(scim.patch(f"Groups/{group['id']}", add).status_code))
+        assert thread.is_alive()
+    thread.join()
+    assert statuses == [400]
+    assert not SCIMMembership.objects.exists()
+
+
+@needs_row_locks
+def test_flag_that_is_granted_meanwhile_is_withdrawn_with_the_group(
+    scim: SCIM, people: dict[str, str], settings: Any
+) -> None:
+    rules = [{"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]}]
+    rules.append({"claim": "scim_groups", "values": ["Nurses"], "is_staff": True})  # type: ignore[dict-item]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": rules})
+    clinicians: Any = Group.objects.create(name="clinicians")
+    get_user_model().objects.create_user("other", is_staff=True)
+    path = f"Groups/{scim.create_group('Nurses', people['ann'])['id']}"
+    account: Any = clinicians.user_set.get()
+    account.is_staff = False
+    account.save()
+    with transaction.atomic():
+        account.is_staff = True
+        account.save()
+        account.groups.clear()
+        thread = run_meanwhile(lambda: scim.patch(path, {"op": "remove", "path": "members"}))
+        assert thread.is_alive()
+    thread.join()
+    account.refresh_from_db()
+    assert not account.is_staff
 
 
 @needs_row_locks

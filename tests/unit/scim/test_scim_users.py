@@ -159,6 +159,52 @@ def make_administrator(account: Any, role: str) -> None:
 ROLES_OF_LEAVERS = {"is_superuser": True, "is_staff": True, "Security officer": True, "Nurses": False}
 
 
+def declare_groups(settings: Any, scim: SCIM, *members: str, **flags: bool) -> Any:
+    """Create the groups `Officers` of SCIM, with these members, and `officers`, which it is mapped to; return this."""
+    rules = [{"claim": "scim_groups", "values": ["Officers"], "groups": ["officers"], **flags}]
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": rules})
+    officers = Group.objects.create(name="officers")
+    scim.create_group("Officers", *members)
+    return officers
+
+
+@pytest.mark.parametrize("request_end", ["PATCH", "DELETE"])
+def test_last_security_officer_by_a_scim_group_is_disabled_with_an_alert(
+    request_end: str, scim: SCIM, settings: Any
+) -> None:
+    users = [scim.create(name)["id"] for name in ("ann", "bob")]
+    officers = declare_groups(settings, scim, *users)
+    officers.permissions.add(Permission.objects.get(codename="manage_scimclient"))
+
+    def leave(user: str) -> list[dict[str, Any]]:
+        scim.send("DELETE", f"Users/{user}") if request_end == "DELETE" else scim.set_active(user, active=False)
+        return [json.loads(alert.detail) for alert in events(Action.ALERT_RAISED)]
+
+    assert leave(users[0]) == []
+    assert leave(users[1]) == [{"rule": "last_administrator_disabled", "roles": ["officers"]}]
+    assert officers.user_set.count() == (0 if request_end == "DELETE" else 2)
+
+
+@needs_row_locks
+@pytest.mark.parametrize("flags", [{}, {"is_staff": True}], ids=["accounts in their order", "groups before accounts"])
+def test_two_administrators_can_be_deleted_at_once(flags: dict[str, bool], scim: SCIM, settings: Any) -> None:
+    """Without a deadlock: groups are locked before accounts, and accounts by their keys."""
+    users = [scim.create(name)["id"] for name in ("ann", "bob")]
+    first, second = get_user_model().objects.order_by("pk")
+    for account in (first, second):
+        make_administrator(account, "is_superuser")
+    officers = declare_groups(settings, scim, *users, **flags)
+    statuses: list[int] = []
+    with transaction.atomic():
+        row = officers if flags else first
+        type(row)._default_manager.select_for_update(no_key=True).get(pk=row.pk)
+        thread = run_meanwhile(lambda: statuses.append(scim.send("DELETE", f"Users/{users[1]}").status_code))
+        assert thread.is_alive()
+        get_user_model().objects.select_for_update(no_key=True).get(pk=second.pk)
+    thread.join()
+    assert statuses == [204]
+
+
 @pytest.mark.parametrize(("role", "is_alert"), ROLES_OF_LEAVERS.items(), ids=ROLES_OF_LEAVERS)
 @pytest.mark.parametrize("request_end", ["PATCH", "DELETE"])
 def test_last_administrator_is_disabled_with_an_alert(request_end: str, role: str, is_alert: bool, scim: SCIM) -> None:

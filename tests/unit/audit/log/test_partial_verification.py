@@ -18,7 +18,7 @@ from django.test import override_settings
 from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.log import verification_schedule
 from django_phi_oidc.audit.log.ranges import align_part, draw_sample
-from django_phi_oidc.audit.log.tree_storage import read_node
+from django_phi_oidc.audit.log.tree_storage import read_nodes
 from django_phi_oidc.audit.log.verification_records import (
     find_last_verification,
     read_record,
@@ -243,7 +243,7 @@ def test_log_that_was_replaced_after_its_verification_is_not_recorded(ids: list[
     for replaced, size, recorded in ((other, 312, None), ("x", 312, None), (note, 311, 305), (note, 312, 312)):
         with without_triggers():
             sql(f"UPDATE {CHECKPOINT} SET note = %s WHERE tree_size = 312", replaced)
-        record_verified_log(size, root if size == 312 else compute_root_at_size(size, read_node), key=KEY, now=NOW)
+        record_verified_log(size, root if size == 312 else compute_root_at_size(size, read_nodes), key=KEY, now=NOW)
         last = find_last_verification(KEYS)
         assert (last.checkpoint.tree_size if last else None) == recorded
     VerificationRecord.objects.all().delete()
@@ -468,6 +468,19 @@ def test_task_needs_the_signing_key() -> None:
 def test_empty_log_has_nothing_to_verify() -> None:
     verify()
     assert not VerificationRecord.objects.exists()
+
+
+def test_events_that_wait_for_the_first_seal_are_no_fault_of_the_schedule() -> None:
+    (id_, _) = events(2)
+    summary = verify_next_part(KEY, now=NOW + DAY)
+    assert (summary.fault_count, summary.waiting) == (0, 2)
+    with without_triggers():
+        sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", id_)
+    assert verify_next_part(KEY, now=NOW + DAY).counts_by_kind == {"event_forged": 1}
+    sealed(1, at=NOW + DAY)
+    # After it, they are overdue.
+    events(1, at=NOW + DAY)
+    assert "event_unsealed" in verify_next_part(KEY, now=NOW + 2 * DAY).counts_by_kind
 
 
 def cut(ids: list[uuid.UUID], size: int) -> None:

@@ -1,13 +1,17 @@
 """Hashes of leaves that are in no row are read from the tiles, and each tile must lead to its stored node."""
 
+import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
+from django_phi_oidc._internal.sql import insert
 from django_phi_oidc.audit.log import tree_storage
 from django_phi_oidc.audit.log.archive_records import DetachedLeaves
 from django_phi_oidc.audit.log.cursor import DeliveryPosition, read_items
@@ -15,11 +19,22 @@ from django_phi_oidc.audit.log.findings import LogFinding, VerificationSummary
 from django_phi_oidc.audit.log.proofs import create_inclusion_proof
 from django_phi_oidc.audit.log.tile_export import export_tiles
 from django_phi_oidc.audit.log.tile_store import TileFolder
-from django_phi_oidc.audit.log.tree_storage import LogDamaged, find_leaf_hashes, read_node
+from django_phi_oidc.audit.log.tree_storage import (
+    STORED_LEVELS,
+    LogDamaged,
+    build_node_rows,
+    find_leaf_hashes,
+    read_compact_range,
+    read_node,
+    read_nodes,
+)
 from django_phi_oidc.audit.log.verifier import verify_log
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditLeaf, AuditWitness
 from django_phi_oidc.errors import AuditUnavailable
 from django_phi_oidc.merkle.checkpoint import verify_checkpoint
+from django_phi_oidc.merkle.compact import CompactRange
+from django_phi_oidc.merkle.proof import build_consistency_proof, build_inclusion_proof, compute_root_at_size
+from django_phi_oidc.merkle.rfc6962 import MAX_TREE_SIZE, hash_node
 from tests.support.audit_log import KEY, NOW, events, seal_now, sealed
 from tests.support.audit_tampering import EVENT, LEAF, NODE, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -158,3 +173,58 @@ def test_sealing_waits_for_tiles_that_it_needs(restarted: Path) -> None:
         seal_now(at=NOW + timedelta(minutes=1))
     put_back(restarted, "read error")
     assert seal_now(at=NOW + timedelta(minutes=1)).event_count == 1
+
+
+class _Tree:
+    """A tree whose nodes are in memory, and whose leaves and stored nodes are in the database."""
+
+    def __init__(self, size: int) -> None:
+        random = Random(size)
+        self.levels = [[random.randbytes(32) for _ in range(size)]]
+        while len(self.levels[-1]) > 1:
+            below = self.levels[-1]
+            self.levels.append([hash_node(*below[place : place + 2]) for place in range(0, len(below) - 1, 2)])
+        ids = sorted(uuid.UUID(int=random.getrandbits(128)) for _ in range(size))
+        leaves = zip(ids, self.levels[0], strict=True)
+        rows = [AuditLeaf(leaf_index=index, event_id=id_, leaf_hash=hash_) for index, (id_, hash_) in enumerate(leaves)]
+        insert(rows, using="phi_audit")
+        insert(build_node_rows(CompactRange().extend(self.levels[0], kept_levels=STORED_LEVELS)), using="phi_audit")
+
+    def read(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        return [self.levels[level][index] for level, index in places]
+
+
+def test_proofs_are_those_of_the_tree_and_are_read_by_one_query() -> None:
+    tree, random = _Tree(70_000), Random(7)
+    # A leaf, a size of the log, and a size before.
+    cases = [(random.randrange(size), size, random.randint(1, size)) for size in range(1, 600)]
+    cases += [
+        (random.randrange(size), size, random.randint(1, size))
+        for size in (*(random.randint(600, 70_000) for _ in range(100)), 65_535, 65_536, 65_537, 70_000)
+    ]
+    for leaf_index, size, old_size in cases:
+        for build, arguments in (
+            (build_inclusion_proof, (leaf_index, size)),
+            (build_consistency_proof, (old_size, size)),
+            (compute_root_at_size, (size,)),
+        ):
+            with CaptureQueriesContext(connections["phi_audit"]) as queries:
+                result = build(*arguments, read_nodes)  # type: ignore[operator]
+            assert result == build(*arguments, tree.read), (build, arguments)  # type: ignore[operator]
+            assert len(queries) == bool(result), (build, arguments)
+        assert read_compact_range(size).compute_root() == compute_root_at_size(size, tree.read)
+
+
+def test_node_without_all_its_hashes_is_damaged() -> None:
+    tree = _Tree(600)
+    assert read_nodes([(9, 0), (3, 2)]) == tree.read([(9, 0), (3, 2)])
+    for place in ((9, 1), (0, 600), (10, 0), (40, 0), (62, 0)):
+        with pytest.raises(LogDamaged):
+            read_nodes([(3, 2), place])
+    with pytest.raises(LogDamaged):
+        build_consistency_proof(300, MAX_TREE_SIZE - 1, read_nodes)
+    with without_triggers():
+        sql(f"DELETE FROM {LEAF} WHERE leaf_index = 17")
+    with pytest.raises(LogDamaged):
+        read_nodes([(3, 2)])
+    assert read_nodes([(9, 0), (3, 3)]) == tree.read([(9, 0), (3, 3)])

@@ -21,6 +21,11 @@ from django_phi_oidc.audit.events import (
     parse_event,
 )
 from django_phi_oidc.audit.log.findings import FindingKind, LogFinding, VerificationSummary
+from django_phi_oidc.audit.log.ranges import (
+    find_checkpoint_at_least,
+    find_checkpoint_at_most,
+    find_newest_checkpoint,
+)
 from django_phi_oidc.audit.log.reader import find_raw_event
 from django_phi_oidc.audit.log.recovery import resume_log
 from django_phi_oidc.audit.log.sequencer import (
@@ -72,8 +77,8 @@ def kinds(**options: Any) -> set[tuple[str, str]]:
     return {(finding.kind.value, finding.event_id or str(finding.tree_size or "")) for finding in find(**options)}
 
 
-def newest() -> Checkpoint:
-    return parse_checkpoint(AuditCheckpoint.objects.last().note)
+def newest(**conditions: Any) -> Checkpoint:
+    return parse_checkpoint(AuditCheckpoint.objects.filter(**conditions).last().note)
 
 
 def test_unaltered_log_has_no_findings(ids: list[uuid.UUID]) -> None:
@@ -418,6 +423,43 @@ def test_verification_of_enormous_numbers_ends(ids: list[uuid.UUID]) -> None:
         ("tree_altered", str(ID)),
         ("tree_altered", ""),
     }
+
+
+@pytest.mark.sqlite
+def test_checkpoint_whose_size_is_no_integer_is_reported_and_hides_no_other(ids: list[uuid.UUID]) -> None:
+    with without_triggers():
+        for size in ("6.5", "312.5", "'x'"):
+            sql(f"INSERT INTO {CHECKPOINT} SELECT {size}, root_hash, epoch, sealed_at, note FROM {CHECKPOINT} LIMIT 1")
+    sealed(3, at=LATER)
+    assert [(finding.kind.value, finding.text) for finding in find()] == [
+        ("tree_altered", f"The size of a checkpoint is {size!a}, which is no integer.")
+        for size in ("6.5", "312.5", "'x'")
+    ]
+    sizes = {size: find_checkpoint_at_least(size, [KEY.public_key()]) for size in (6, 313, 316)}
+    assert {size: found and found.tree_size for size, found in sizes.items()} == {6: 305, 313: 315, 316: None}
+    sizes = {size: find_checkpoint_at_most(size, [KEY.public_key()]) for size in (4, 310, 2**40)}
+    assert {size: found and found.tree_size for size, found in sizes.items()} == {4: None, 310: 305, 2**40: 315}
+
+
+def test_checkpoint_of_the_largest_size_is_reported_and_hides_no_other(ids: list[uuid.UUID]) -> None:
+    with without_triggers():
+        sql(f"INSERT INTO {CHECKPOINT} SELECT {2**63 - 1}, root_hash, epoch, sealed_at, 'x' FROM {CHECKPOINT} LIMIT 1")
+    assert kinds() == {("tree_altered", str(2**63 - 1))}
+    assert find_newest_checkpoint([KEY.public_key()]) == newest(tree_size=312)
+
+
+@pytest.mark.postgresql
+def test_verification_ends_although_the_type_of_the_sizes_was_altered(ids: list[uuid.UUID]) -> None:
+    sql(f"ALTER TABLE {CHECKPOINT} ALTER tree_size TYPE numeric")
+    with without_triggers():
+        sql(f"INSERT INTO {CHECKPOINT} SELECT 312.5, root_hash, epoch, sealed_at, 'x' FROM {CHECKPOINT} LIMIT 1")
+    try:
+        assert ("tree_altered", "-1") in kinds()
+    finally:
+        with without_triggers():
+            sql(f"DELETE FROM {CHECKPOINT} WHERE tree_size = 312.5")
+        sql(f"ALTER TABLE {CHECKPOINT} ALTER tree_size TYPE bigint")
+    assert kinds() == set()
 
 
 def test_negative_leaf_index_is_found(ids: list[uuid.UUID]) -> None:
