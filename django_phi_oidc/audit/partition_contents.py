@@ -27,7 +27,7 @@ def list_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> lis
             "GROUP BY range ORDER BY 1",
             [first, end],
         )
-        return cursor.fetchall()
+        return [(int(start), int(stop)) for start, stop in cursor.fetchall()]
 
 
 def find_end_of_events(partition: Partition) -> tuple[int, int]:
