@@ -112,7 +112,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
     Action.AUDIT_EXPORTED: frozenset({"format", "filters", "sha256"}),
     Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "first", "kinds"}),
-    Action.AUDIT_ARCHIVED: frozenset({"archived_size", "detached", "first", "tree_size", "sha256"}),
+    Action.AUDIT_ARCHIVED: frozenset({"archived_size", "detached", "detached_leaves", "first", "tree_size", "sha256"}),
     Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
     Action.ALERT_RAISED: frozenset(
         {"rule", "count", "claims", "emergency", "roles", "hint", "attempts", "status", "provider_error"}

@@ -12,7 +12,7 @@ Only the owner of the tables can do this, and detach partitions. Partitions ahea
 owner's rights and without arguments, because no process of the application should own the tables.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -133,6 +133,16 @@ class Partition:
     end_id: UUID | None
     """None: the default partition."""
 
+    @property
+    def suffix(self) -> str:
+        """The name without that of the table, such as `202610`."""
+        return self.name.removeprefix(f"{EVENT_TABLE}_").removeprefix(f"{LEAF_TABLE}_")
+
+    @property
+    def bounds(self) -> tuple[str, str]:
+        """Its lowest id, and the one after its highest, as texts. Requires: not the default partition."""
+        return str(self.first_id or _LOWEST_ID), str(self.end_id)
+
 
 def is_partitioned(table: str = EVENT_TABLE) -> bool:
     """Return whether the events, or the leaves, have partitions. Raises: DatabaseError."""
@@ -224,7 +234,7 @@ def detach_partition(partition: Partition, *, newest_leaf: int) -> None:
     newest_leaf: the last leaf when the caller made sure that all events of the partition are archived.
     Raises: ValueError if an event of it came since then; OperationalError if the lock was not free.
     """
-    ids = _get_bounds(partition)
+    ids = partition.bounds
 
     def detach(cursor: Any) -> None:
         cursor.execute(f"LOCK TABLE {EVENT_TABLE} IN ACCESS EXCLUSIVE MODE")
@@ -245,62 +255,24 @@ def detach_leaves(partition: Partition, *, end_leaf: int) -> None:
     """Detach a partition of the leaves by a short lock.
 
     end_leaf: the caller made sure that the tiles have the leaves before it.
-    Raises: ValueError if the log has an event of it again, or a later leaf; OperationalError if the lock was not free.
+    Raises: ValueError if the log has an event of it again, or it has a later leaf, or the last one of the log, from
+    which the sequencer continues; OperationalError if the lock was not free.
     """
-    ids = _get_bounds(partition)
+    ids = partition.bounds
 
     def detach(cursor: Any) -> None:
         cursor.execute(f"LOCK TABLE {LEAF_TABLE} IN ACCESS EXCLUSIVE MODE")
         cursor.execute(
             f"SELECT EXISTS (SELECT 1 FROM {partition.name} WHERE leaf_index >= %s) "  # noqa: S608 -- constants
+            f"OR NOT EXISTS (SELECT 1 FROM {LEAF_TABLE} WHERE leaf_index >= %s) "
             f"OR EXISTS (SELECT 1 FROM {EVENT_TABLE} WHERE id >= %s AND id < %s)",
-            [end_leaf, *ids],
+            [end_leaf, end_leaf, *ids],
         )
         if cursor.fetchone() == (True,):
-            raise ValueError(f"The log has events of {partition.name} again, or later leaves: archive again.")
+            raise ValueError(f"The log has events of {partition.name} again, or no later leaves: archive again.")
         cursor.execute(f"ALTER TABLE {LEAF_TABLE} DETACH PARTITION {partition.name}")
 
     _run_with_short_locks(detach)
-
-
-def find_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> tuple[int, int] | None:
-    """Return the first leaf index of a partition of the leaves, and the one after the last.
-
-    None if it has no leaves, or the log has events of it. removed: without those in these partitions of the events.
-    Requires: not the default partition.
-    """
-    first, end = _get_bounds(partition)
-    kept = [other for other in list_partitions() if other.end_id and other not in removed]
-    if any(str(other.end_id) > first and str(other.first_id or _LOWEST_ID) < end for other in kept):
-        return None
-    with connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute(
-            f"SELECT min(leaf_index), max(leaf_index) + 1, EXISTS (SELECT 1 FROM {DEFAULT_PARTITION} "  # noqa: S608 -- a name of the catalogue
-            f"WHERE id >= %s AND id < %s) FROM {partition.name}",
-            [first, end],
-        )
-        start, stop, has_late_events = cursor.fetchone()
-    return None if start is None or has_late_events else (int(start), int(stop))
-
-
-def find_end_of_events(partition: Partition) -> tuple[int, int]:
-    """Return the largest leaf index of the partition's events (-1 without one), and how many have no leaf.
-
-    Reads all of them. Requires: not the default partition.
-    """
-    ids = _get_bounds(partition)
-    with connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute(
-            "SELECT coalesce(max(leaf_index), -1) FROM django_phi_oidc_auditleaf "
-            "WHERE event_id >= %s AND event_id < %s",
-            ids,
-        )
-        (largest,) = cursor.fetchone()
-        cursor.execute(
-            f"SELECT count(*) FROM {partition.name} e WHERE NOT EXISTS "  # noqa: S608 -- a name of the catalogue
-            "(SELECT 1 FROM django_phi_oidc_auditleaf l WHERE l.event_id = e.id)"
-        )
-        return int(largest), int(cursor.fetchone()[0])
 
 
 def list_past_partitions(table: str = EVENT_TABLE, *, now: datetime) -> list[Partition]:
@@ -490,20 +462,16 @@ def _parse_partition(name: str, bound: str) -> Partition:
     )
 
 
-def list_gaps() -> list[tuple[UUID, UUID]]:
-    """Return the ranges of ids without a partition: their events were detached, or are in the default partition.
+def list_gaps(table: str = EVENT_TABLE) -> list[tuple[UUID, UUID]]:
+    """Return the ranges of ids without a partition: their rows were detached, or are in the default partition.
 
     Empty without partitions. The end of a range is not in it. Raises: DatabaseError.
     """
-    gaps, covered, partitions = [], _LOWEST_ID, list_partitions()
+    gaps, covered, partitions = [], _LOWEST_ID, list_partitions(table)
     for first, end in sorted((p.first_id or _LOWEST_ID, p.end_id) for p in partitions if p.end_id):
         gaps += [(covered, first)] if first > covered else []
         covered = end
     return [*gaps, (covered, UUID(int=(1 << 128) - 1))] if partitions else []
-
-
-def _get_bounds(partition: Partition) -> list[str]:
-    return [str(partition.first_id or _LOWEST_ID), str(partition.end_id)]
 
 
 def _get_detached(name: str, table: str) -> Partition:

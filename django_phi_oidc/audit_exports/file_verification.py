@@ -20,6 +20,7 @@ from ..audit.events import AuthenticatedEvent, Event, canonical_bytes, parse_eve
 from ..audit.log.reader import create_mac_calculator, read_checkpoints
 from ..audit.log.tree_storage import LEVEL_STEP, LogDamaged, find_leaf_hashes, read_node
 from ..audit.models import AuditLeaf
+from ..audit.partitions import LEAF_TABLE, list_gaps
 from ..audit.router import AUDIT_ALIAS
 from ..audit.search import EventFilters, iterate_events
 from ..audit.storage import translate_database_errors
@@ -77,6 +78,8 @@ class FileVerification:
     """Lines that are what was sealed."""
     waiting_count: int = 0
     """Lines with a valid MAC that no checkpoint covers yet: verify again after the next sealing."""
+    detached_count: int = 0
+    """Lines with a valid MAC whose leaves have left the log with their month: the archives have these events."""
     unlisted_count: int = 0
     """Valid lines that the log does not list for the filters: other filters, or the events are only in archives."""
     has_later_events: bool = False
@@ -152,6 +155,9 @@ class _FileVerifier:
         self._compute_mac = create_mac_calculator()
         self._read_nodes = create_cached_nodes_reader()
         self._last_id = uuid.UUID(int=0)
+        with translate_database_errors():
+            # The last one begins after the last partition: no event of it has left.
+            self._gaps = list_gaps(LEAF_TABLE)[:-1]
 
     def verify_lines(self, lines: Iterable[bytes]) -> Iterator[uuid.UUID]:
         """Yield the ids of the events, which ascend."""
@@ -196,6 +202,8 @@ class _FileVerifier:
         result.first_time, result.last_time = result.first_time or event.occurred_at, event.occurred_at
         if self._is_sealed(leaf_index):
             result.sealed_count += 1
+        elif leaf_index is None and any(first <= event.id < end for first, end in self._gaps):
+            result.detached_count += 1
         else:
             result.waiting_count += 1
 

@@ -16,6 +16,7 @@ class Migration(migrations.Migration):
                 ("tree_size", models.BigIntegerField()),
                 ("first_id", models.UUIDField()),
                 ("last_id", models.UUIDField()),
+                ("restore_events", models.JSONField(default=list)),
             ],
             options={
                 "verbose_name": "archive of the audit log",

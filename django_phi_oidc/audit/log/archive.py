@@ -21,24 +21,22 @@ from typing import IO, Any
 
 from ..._internal.batches import split_into_batches
 from ...errors import ProofInvalid
-from ...merkle.checkpoint import LogKey, verify_checkpoint
+from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ...merkle.compact import CompactRange
 from ...merkle.proof import build_inclusion_proof, verify_inclusion
 from ...merkle.rfc6962 import hash_leaf
-from ..events import Action, is_restore_event, parse_detail
-from ..models import AuditCheckpoint, AuditEvent
-from ..partitions import Partition, find_end_of_events, list_past_partitions
-from ..storage import has_valid_row_mac
+from ..events import MAX_ITEMS, is_restore_event
+from ..models import AuditCheckpoint
+from ..partition_contents import find_end_of_events
+from ..partitions import Partition, list_past_partitions
 from .copies import ARCHIVE_FORMAT, MAX_LINE_BYTES
 from .cosigned_checkpoints import find_seen_place
-from .reader import read_leaves
+from .reader import ID_START, find_canonical_id, read_leaves
 from .signing_keys import find_epoch
 from .tree_storage import read_compact_range, read_nodes
 
 BATCH_SIZE = 10_000
 _LINE_START, _MAC_SEPARATOR, _LINE_END = b'{"event":', b',"mac":"', b'"}\n'
-_ID_START = b'"id":"'
-"""Of one member of the canonical form only: in a text, quotes are escaped, and no key of `detail` is `id`."""
 _TAIL_BYTES = len(_MAC_SEPARATOR) + 64 + len(_LINE_END)
 
 
@@ -112,7 +110,7 @@ def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
         events = enumerate(_read_events(file), start=header["first"])
         for batch in split_into_batches(events, BATCH_SIZE):
             restore_events += [event for event in batch if is_restore_event(event[1])]
-            ids += [_find_id(canonical) for _, canonical in batch]
+            ids += [find_canonical_id(canonical) for _, canonical in batch]
             ids = [min(ids), max(ids)]
             tree.extend([hash_leaf(canonical) for _, canonical in batch])
             if tree.size > checkpoint.tree_size:
@@ -134,6 +132,7 @@ def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
 def list_removable_partitions(archive: LogArchive, *, keys: Sequence[LogKey], now: datetime) -> list[Partition]:
     """Return the partitions of past months whose events are all in archives, of which this one is the last.
 
+    Only as many, the oldest first, as one event can name.
     Requires: the archive was verified, and the earlier archives hold all events before it.
     Raises: LookupError if a checkpoint of that size is not known outside although others are, or lacks a declared
     quorum, or an event is unsealed; SealingRefused if the witness file cannot be read.
@@ -148,19 +147,7 @@ def list_removable_partitions(archive: LogArchive, *, keys: Sequence[LogKey], no
             raise LookupError(f"{partition.name} has {leafless_count} events that are not sealed: run `audit verify`.")
         if 0 <= largest < archive.tree_size:
             removable.append(partition)
-    return removable
-
-
-def find_archived_size() -> int:
-    """Return the number of leaves from the first one on that are all in archives.
-
-    The newest `audit.archived` says so (in earlier versions: the size of its archive). Events with an invalid MAC, or
-    without a size, are ignored. Raises: KeyMissing.
-    """
-    events = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id").iterator(chunk_size=100)
-    details = (parse_detail(event.detail) for event in events if has_valid_row_mac(event))
-    sizes = (detail.get("archived_size", detail.get("tree_size")) for detail in details)
-    return next((size for size in sizes if type(size) is int), 0)
+    return sorted(removable, key=lambda partition: str(partition.end_id))[:MAX_ITEMS]
 
 
 @contextmanager
@@ -183,18 +170,35 @@ def open_archives(archives: Sequence[LogArchive]) -> Iterator[Callable[[int], by
             events.close()
 
 
-def find_verified_event(path: Path, event_id: uuid.UUID, keys: Sequence[LogKey]) -> bytes | None:
-    """Return the canonical bytes of an event in an archive; None if the archive does not have it.
+def find_verified_event(
+    path: Path, event_id: uuid.UUID, keys: Sequence[LogKey], *, leaves: tuple[int, int]
+) -> bytes | None:
+    """Return the canonical bytes of an event in an archive of these leaves; None if the archive does not have it.
 
     The file is read up to the event only. The nodes of the log prove that the event is under the signed checkpoint of
-    the archive. Raises: ProofInvalid, CheckpointInvalid; LogDamaged without the nodes; OSError.
+    the archive.
+    Raises: ProofInvalid, also for an archive of other leaves; CheckpointInvalid; LogDamaged without the nodes; OSError.
     """
+    if not path.is_file():
+        # Opening a named pipe would wait for its writer.
+        raise FileNotFoundError(f"{path} is no file.")
     with _open_archive(path) as file:
         header = _read_header(file)
     checkpoint = verify_checkpoint(str(header["checkpoint"]), keys)
+    if (header["first"], checkpoint.tree_size) != leaves:
+        raise ProofInvalid("The file is an archive of other leaves.")
     if (found := _find_event(path, header["first"], event_id, end=checkpoint.tree_size)) is None:
         return None
     leaf_index, canonical = found
+    verify_sealed_event(canonical, leaf_index, checkpoint)
+    return canonical
+
+
+def verify_sealed_event(canonical: bytes, leaf_index: int, checkpoint: Checkpoint) -> None:
+    """Check that the nodes of the log prove that this is the event of the leaf under a verified checkpoint.
+
+    Raises: ProofInvalid; LogDamaged without the nodes; AuditUnavailable.
+    """
     verify_inclusion(
         leaf_hash=hash_leaf(canonical),
         leaf_index=leaf_index,
@@ -202,7 +206,6 @@ def find_verified_event(path: Path, event_id: uuid.UUID, keys: Sequence[LogKey])
         proof=build_inclusion_proof(leaf_index, checkpoint.tree_size, read_nodes),
         root_hash=checkpoint.root_hash,
     )
-    return canonical
 
 
 def find_archived_event(archive: LogArchive, event_id: uuid.UUID) -> tuple[int, bytes] | None:
@@ -214,7 +217,7 @@ def find_archived_event(archive: LogArchive, event_id: uuid.UUID) -> tuple[int, 
 
 
 def _find_event(path: Path, first: int, event_id: uuid.UUID, *, end: int) -> tuple[int, bytes] | None:
-    member = _ID_START + str(event_id).encode()
+    member = ID_START + str(event_id).encode()
     with closing(_enumerate_events(path, first)) as events:
         lines = islice(events, max(end - first, 0))
         return next(((index, canonical) for index, canonical in lines if member in canonical), None)
@@ -224,11 +227,6 @@ def _enumerate_events(path: Path, first_leaf_index: int) -> Generator[tuple[int,
     with _open_archive(path) as file:
         _read_header(file)
         yield from enumerate(_read_events(file), start=first_leaf_index)
-
-
-def _find_id(canonical: bytes) -> str:
-    start = canonical.find(_ID_START) + len(_ID_START)
-    return canonical[start : start + 36].decode("ascii", "replace")
 
 
 def _render_lines(start: int, end: int) -> Iterator[bytes]:

@@ -1,5 +1,6 @@
 """The archives that were written, and the look-up of an event that is only in one of them."""
 
+import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +8,21 @@ from pathlib import Path
 
 from ... import conf
 from ...errors import CheckpointInvalid, KeyMissing, ProofInvalid
-from ..events import find_event
+from ...merkle.checkpoint import Checkpoint, LogKey
+from ..events import find_event, is_restore_event
 from ..models import AuditEvent
 from ..partitions import list_gaps
 from ..search import find_oldest_event_id
 from ..storage import translate_database_errors
-from .archive import LogArchive, find_verified_event
+from .archive import LogArchive, find_verified_event, verify_sealed_event
 from .models import ArchiveFile
+from .ranges import find_newest_checkpoint
+from .reader import trusted_transaction
 from .signing_keys import get_public_keys
 from .tree_storage import LogDamaged
 
+MAX_LISTED_FILES = 60
+"""Five years of one a month."""
 MAX_READ_EVENTS = 500_000
 """Of archives in a request. Larger ones are read by `audit prove`."""
 _HIGHEST_ID = uuid.UUID(int=2**128 - 1)
@@ -35,12 +41,45 @@ def register_archive(archive: LogArchive, *, sha256: str) -> None:
     """Store where the events of a verified archive are."""
     fields = {name: getattr(archive, name) for name in ("tree_size", "first_id", "last_id")}
     fields |= {"name": archive.path.name, "first_leaf": archive.first_leaf_index}
+    fields["restore_events"] = [(leaf_index, canonical.decode()) for leaf_index, canonical in archive.restore_events]
     ArchiveFile.objects.update_or_create(sha256=sha256, defaults=fields)
+
+
+def register_missing_archives(verified: Sequence[LogArchive]) -> None:
+    """Store those of which no file is known, such as archives of earlier versions. Raises: OSError."""
+    for archive in verified:
+        if not ArchiveFile.objects.filter(first_leaf=archive.first_leaf_index, tree_size=archive.tree_size).exists():
+            with archive.path.open("rb") as file:
+                register_archive(archive, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def list_restore_events(keys: Sequence[LogKey]) -> list[tuple[int, bytes]]:
+    """Return leaf index and canonical bytes of the `audit.restored` events that are in archives.
+
+    Only those that the stored nodes prove to be under the newest checkpoint. Raises: AuditUnavailable.
+    """
+    events = [
+        (leaf_index, canonical.encode())
+        for restore_events in ArchiveFile.objects.exclude(restore_events=[]).values_list("restore_events", flat=True)
+        for leaf_index, canonical in restore_events
+    ]
+    with translate_database_errors(), trusted_transaction():
+        newest = find_newest_checkpoint(keys) if events else None
+        return [event for event in events if newest and _is_sealed_restore_event(*event, newest)]
+
+
+def _is_sealed_restore_event(leaf_index: int, canonical: bytes, checkpoint: Checkpoint) -> bool:
+    try:
+        verify_sealed_event(canonical, leaf_index, checkpoint)
+    except (LogDamaged, ProofInvalid, ValueError):
+        return False
+    return is_restore_event(canonical)
 
 
 def list_archive_files(first: uuid.UUID, last: uuid.UUID) -> list[ArchiveFile]:
     """Return the archives that may have events with ids from first to last which the log has not, the oldest first.
 
+    Of many, the newest MAX_LISTED_FILES.
     Two queries, or one if there are no archives. Raises: AuditUnavailable.
     """
     files = list(ArchiveFile.objects.filter(first_id__lte=last, last_id__gte=first).order_by("first_leaf"))
@@ -52,7 +91,7 @@ def list_archive_files(first: uuid.UUID, last: uuid.UUID) -> list[ArchiveFile]:
         file
         for file in files
         if any(max(first, file.first_id) < end and min(last, file.last_id) >= start for start, end in gaps)
-    ]
+    ][-MAX_LISTED_FILES:]
 
 
 def read_archived_event(event_id: uuid.UUID, files: Sequence[ArchiveFile]) -> ArchivedEvent | None:
@@ -68,7 +107,9 @@ def read_archived_event(event_id: uuid.UUID, files: Sequence[ArchiveFile]) -> Ar
         left -= size
         try:
             with translate_database_errors():
-                canonical = find_verified_event(folder / Path(file.name).name, event_id, get_public_keys())
+                canonical = find_verified_event(
+                    folder / Path(file.name).name, event_id, get_public_keys(), leaves=(file.first_leaf, file.tree_size)
+                )
         except (CheckpointInvalid, KeyMissing, LogDamaged, OSError, ProofInvalid):
             continue
         if canonical and (event := find_event(canonical)):

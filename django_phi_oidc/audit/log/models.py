@@ -80,6 +80,8 @@ class ArchiveFile(models.Model):
     """The lowest id of its events. An id begins with its time."""
     last_id = models.UUIDField()
     """The highest one."""
+    restore_events = models.JSONField(default=list)
+    """Its `audit.restored` events, which declare epochs: leaf index and canonical form. They are proved when used."""
 
     class Meta:
         verbose_name, verbose_name_plural = _("archive of the audit log"), _("archives of the audit log")

@@ -50,6 +50,8 @@ _SEARCH_PATH_SQL = f"""
         JOIN pg_catalog.pg_class c ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
         WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('{_EVENT_TABLE}')), ', pg_temp'), true)"""  # noqa: S608 -- constants
 UUID_BYTES = 16
+ID_START = b'"id":"'
+"""Of one member of the canonical form only: in a text, quotes are escaped, and no key of `detail` is `id`."""
 
 
 class RawEvent(NamedTuple):
@@ -197,6 +199,12 @@ def read_checkpoints_without_size(*, limit: int) -> list[str]:
 def find_raw_event(event_id: uuid.UUID) -> RawEvent | None:
     """Return the event with that id, if any."""
     return next(_read_rows(f"{_FROM_EVENT} WHERE e.id = {_uuid_literal(event_id)}"), None)
+
+
+def find_canonical_id(canonical: bytes) -> str:
+    """Return the id in the canonical bytes of a sealed event; anything if they are of no event."""
+    start = canonical.find(ID_START) + len(ID_START)
+    return canonical[start : start + 36].decode("ascii", "replace")
 
 
 def create_mac_calculator() -> Callable[[str, bytes], bytes | None]:

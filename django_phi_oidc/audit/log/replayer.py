@@ -4,15 +4,17 @@ Three things are compared: event and MAC, event and leaf, leaves and signed root
 one was altered.
 """
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ...merkle.compact import CompactRange
 from ...merkle.rfc6962 import HASH_BYTES, hash_leaf
-from ..models import AuditNode
+from ..models import AuditEvent, AuditLeaf, AuditNode
+from .archive_records import DetachedLeaves, Gap
 from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id
-from .reader import RawEvent, as_bytes, read_leaves, trusted_transaction
+from .reader import RawEvent, as_bytes, find_canonical_id, read_leaves, trusted_transaction
 from .tree_storage import STORED_LEVELS, LogDamaged, find_absent_leaf_hashes, read_compact_range
 
 _MISSING_LEAF_HASH = bytes(HASH_BYTES)
@@ -56,6 +58,8 @@ class _LeafRange:
     disputed_hashes: dict[int, bytes] = field(default_factory=dict)
     """By leaf index: the computed hashes of events that match only their leaf, or only their MAC."""
     missing_indexes: set[int] = field(default_factory=set)
+    archived_indexes: dict[Gap, dict[uuid.UUID, int]] = field(default_factory=dict)
+    """Of leaves without a row, by the id of their event in an archive."""
 
     def has_leaf_hash(self, index: int) -> bool:
         """Whether a disputed event matches its leaf."""
@@ -76,10 +80,12 @@ class LogReplay:
         find_archived: ArchivedEventLookup,
         summary: VerificationSummary,
         archived_size: int = 0,
+        detached_leaves: DetachedLeaves,
     ) -> None:
         """tree: of the leaves before the first one that is read; its root was signed.
 
-        archived_size: before this leaf, events may be missing, because they are in archives.
+        archived_size: before this leaf, events may be missing, because they are in archives. detached_leaves: only
+        these may have no row.
         """
         self.tree = tree
         self.missing_events: dict[bytes, tuple[int, bytes]] = {}
@@ -88,12 +94,14 @@ class LogReplay:
         self._find_archived = find_archived
         self._summary = summary
         self._archived_size = archived_size
+        self._detached_leaves = detached_leaves
         self._is_anchored = True
 
     def advance(self, end: int, known_roots: Sequence[KnownRoot]) -> Iterator[LogFinding]:
         """Read the leaves up to `end`, and yield findings. known_roots: in ascending order, none beyond `end`."""
         leaf_range = _LeafRange(first_leaf_index=self.tree.size)
         yield from self._read_leaves(leaf_range, end)
+        yield from _report_returned_events(leaf_range)
         with trusted_transaction():
             stored_nodes = _get_stored_nodes(leaf_range.first_leaf_index, end)
         for root in known_roots:
@@ -132,11 +140,11 @@ class LogReplay:
     def _add_absent_leaves(
         self, leaf_range: _LeafRange, start: int, end: int, tile_hashes: Mapping[int, bytes]
     ) -> Iterator[LogFinding]:
-        """Add leaves without a row: those of archived events from the archive or a tile, the others as missing."""
+        """Add leaves without a row: those of detached partitions from the archive or a tile, the others as missing."""
         missing_from = start
         for index in range(start, end):
             canonical = self._find_archived(index)
-            leaf_hash = tile_hashes.get(index) if canonical is None else hash_leaf(canonical)
+            leaf_hash = self._find_detached_leaf(leaf_range, index, canonical, tile_hashes)
             if leaf_hash is None:
                 continue
             if missing_from < index:
@@ -149,6 +157,21 @@ class LogReplay:
                 self._summary.archived += 1
         if missing_from < end:
             yield _add_missing_leaves(leaf_range, missing_from, end)
+
+    def _find_detached_leaf(
+        self, leaf_range: _LeafRange, index: int, canonical: bytes | None, tile_hashes: Mapping[int, bytes]
+    ) -> bytes | None:
+        """Return the hash of a leaf of a detached partition; None if the leaf should have a row, or nothing has it."""
+        if not self._detached_leaves.has_leaf(index):
+            return None
+        if canonical is None:
+            return tile_hashes.get(index)
+        with suppress(ValueError):
+            event_id = uuid.UUID(find_canonical_id(canonical))
+            if gap := self._detached_leaves.find_gap(event_id):
+                leaf_range.archived_indexes.setdefault(gap, {})[event_id] = index
+                return hash_leaf(canonical)
+        return None
 
     def _report_difference(self, leaf_range: _LeafRange, row: RawEvent, canonical: bytes) -> Iterator[LogFinding]:
         self._summary.events += 1
@@ -229,6 +252,21 @@ class LogReplay:
             where = ", ".join(f"leaves {index * 256} to {index * 256 + 255}" for index in blocks)
         text = f"The {where} do not lead to the root that was signed.{_describe_moved_leaves(leaf_range, start, end)}"
         yield LogFinding(kind=FindingKind.EVENT_ALTERED, tree_size=end, leaf_index=start, text=text)
+
+
+def _report_returned_events(leaf_range: _LeafRange) -> Iterator[LogFinding]:
+    """Report ids of archived events without a leaf that the log has again: a second event of an id can be another."""
+    for indexes in leaf_range.archived_indexes.values():
+        bounds = min(indexes), max(indexes)
+        with trusted_transaction():
+            stored = {
+                *AuditLeaf.objects.filter(event_id__range=bounds).values_list("event_id", flat=True),
+                *AuditEvent.objects.filter(id__range=bounds).values_list("id", flat=True),
+            }
+        for event_id in sorted(stored & indexes.keys()):
+            text = "The log has an event with this id again, although its partition was detached."
+            kind, index = FindingKind.EVENT_ALTERED, indexes[event_id]
+            yield LogFinding(kind=kind, leaf_index=index, event_id=str(event_id), text=text)
 
 
 def _get_stored_nodes(start: int, end: int) -> dict[tuple[int, int], bytes]:

@@ -15,10 +15,9 @@ from ..models import AuditNode
 from .cosigned_checkpoints import build_cosigned_note
 from .reader import RawCheckpoint, as_bytes, read_checkpoints
 from .signing_keys import find_epoch, get_checkpoint_origin
-from .tile_store import TileStore
+from .tile_store import CHECKPOINT_PATH, TileStore
 from .tree_storage import LEVEL_STEP, LogDamaged, find_leaf_hashes, read_nodes
 
-CHECKPOINT_PATH = "checkpoint"
 LEAVES_PER_STEP = 100_000
 """Leaves in memory at once. A checkpoint covers at most half as many new ones."""
 

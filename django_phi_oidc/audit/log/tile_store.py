@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -9,16 +11,21 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import Storage, storages
 
 from ... import conf
+from ...merkle.checkpoint import MAX_NOTE_BYTES
+
+CHECKPOINT_PATH = "checkpoint"
+MAX_FILE_BYTES = MAX_NOTE_BYTES + 1
+"""A longer file is neither a tile, of at most 8 KB, nor a checkpoint."""
 
 
 class TileStore(Protocol):
     """Files below the prefix of the log."""
 
     def read(self, path: str) -> bytes | None:
-        """Return the content of the file; None if there is none."""
+        """Return up to MAX_FILE_BYTES of the file; None if there is none. Raises: OSError."""
 
     def write(self, path: str, content: bytes) -> None:
-        """Create or replace the file."""
+        """Create or replace the file. Raises: OSError."""
 
     def delete_folder(self, path: str) -> None:
         """Delete the files in a folder, if it exists and this is permitted."""
@@ -32,7 +39,8 @@ class TileFolder:
 
     def read(self, path: str) -> bytes | None:
         try:
-            return (self._folder / path).read_bytes()
+            with (self._folder / path).open("rb") as file:
+                return file.read(MAX_FILE_BYTES)
         except FileNotFoundError:
             return None
 
@@ -68,17 +76,18 @@ class TileStorage:
 
     def read(self, path: str) -> bytes | None:
         try:
-            with self._storage.open(path) as file:
-                return bytes(file.read())
+            with _translated_errors(path), self._storage.open(path) as file:
+                return bytes(file.read(MAX_FILE_BYTES))
         except FileNotFoundError:
             return None
 
     def write(self, path: str, content: bytes) -> None:
-        if self._storage.exists(path):
-            # Storages that do not overwrite would choose another name.
-            self._storage.delete(path)
-        if self._storage.save(path, ContentFile(content)) != path:
-            raise OSError(f"The storage of the tiles did not store {path} under this name.")
+        with _translated_errors(path):
+            if self._storage.exists(path):
+                # Storages that do not overwrite would choose another name.
+                self._storage.delete(path)
+            if self._storage.save(path, ContentFile(content)) != path:
+                raise OSError(f"The storage of the tiles did not store {path} under this name.")
 
     def delete_folder(self, path: str) -> None:
         try:
@@ -88,6 +97,17 @@ class TileStorage:
         except (NotImplementedError, OSError):
             # Partial tiles may be kept.
             return
+
+
+@contextmanager
+def _translated_errors(path: str) -> Iterator[None]:
+    """Raise OSError for the errors of a storage, which are those of its library."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"The storage of the tiles failed at {path}: {type(error).__name__}.") from error
 
 
 def find_tile_store() -> TileStore | None:

@@ -4,17 +4,19 @@ The leaves of a detached partition are in no row. Their hashes are read from the
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 from django.db import connections
 
+from ...errors import AuditUnavailable
 from ...merkle.compact import CompactRange, list_perfect_subtrees
 from ...merkle.rfc6962 import HASH_BYTES, hash_node
 from ...merkle.tiles import TILE_WIDTH, get_tile_path
 from ..models import AuditLeaf, AuditNode
 from ..router import AUDIT_ALIAS
 from .reader import as_bytes
-from .tile_store import find_tile_store
+from .tile_store import CHECKPOINT_PATH, find_tile_store
 
 LEVEL_STEP = 8
 STORED_LEVELS = (8, 16, 24, 32)
@@ -30,7 +32,8 @@ class LogDamaged(LookupError):
 def read_node(level: int, index: int) -> bytes:
     """Return the root of the perfect subtree over the leaves [index * 2**level, (index + 1) * 2**level).
 
-    Raises: LogDamaged. What is read is NOT verified against anything.
+    Raises: LogDamaged; AuditUnavailable if a tile is needed, and the tiles cannot be read. What is read is NOT verified
+    against anything.
     """
     return read_nodes([(level, index)])[0]
 
@@ -93,20 +96,26 @@ def find_leaf_hashes(start: int, end: int) -> dict[int, bytes]:
     """Return the hashes of the leaves [start, end) by index: of their rows, or of their tiles if rows are missing.
 
     Without those that neither has. NOT verified: the rows. A tile leads to its stored node.
+    Raises: AuditUnavailable if the tiles are needed, and cannot be read.
     """
     rows = AuditLeaf.objects.filter(leaf_index__gte=start, leaf_index__lt=end).values_list("leaf_index", "leaf_hash")
     hashes = {leaf_index: as_bytes(value) for leaf_index, value in rows}
     if len(hashes) < end - start:
-        for tile_index in sorted({index // TILE_WIDTH for index in range(start, end) if index not in hashes}):
-            first = tile_index * TILE_WIDTH
-            for leaf_index, value in enumerate(_find_tile(tile_index), start=first):
-                if start <= leaf_index < end:
-                    hashes.setdefault(leaf_index, value)
+        nodes = AuditNode.objects.filter(
+            level=LEVEL_STEP, node_index__gte=start // TILE_WIDTH, node_index__lt=-(-end // TILE_WIDTH)
+        )
+        needed = {index // TILE_WIDTH for index in range(start, end) if index not in hashes}
+        for tile_index, node_hash in nodes.values_list("node_index", "node_hash"):
+            if tile_index in needed:
+                tile = _read_tile(tile_index, as_bytes(node_hash))
+                for leaf_index, value in enumerate(tile, start=tile_index * TILE_WIDTH):
+                    if start <= leaf_index < end:
+                        hashes.setdefault(leaf_index, value)
     return hashes
 
 
 def find_absent_leaf_hashes(start: int, end: int) -> dict[int, bytes]:
-    """Return `find_leaf_hashes`, or nothing if each leaf has a row."""
+    """Return `find_leaf_hashes`, or nothing if each leaf has a row. Raises: AuditUnavailable."""
     if AuditLeaf.objects.filter(leaf_index__gte=start, leaf_index__lt=end).count() == end - start:
         return {}
     return find_leaf_hashes(start, end)
@@ -117,28 +126,31 @@ def split_tile(content: bytes) -> list[bytes]:
     return [content[start : start + HASH_BYTES] for start in range(0, len(content), HASH_BYTES)]
 
 
-def _find_tile(tile_index: int) -> Sequence[bytes]:
-    """Return the leaf hashes of a full tile; none if there is no tile that leads to the stored node."""
-    node = AuditNode.objects.filter(level=LEVEL_STEP, node_index=tile_index).values_list("node_hash", flat=True).first()
-    if node is None:
-        return ()
-    try:
-        return _read_tile(tile_index, as_bytes(node))
-    except LogDamaged:
-        return ()
+def _read_tile(tile_index: int, node_hash: bytes) -> Sequence[bytes]:
+    """Return the leaf hashes of a full tile; none if there is no tile whose root is node_hash.
+
+    Raises: AuditUnavailable.
+    """
+    # Only what was found is cached: the tile may come back.
+    with suppress(LogDamaged):
+        return _get_tile(tile_index, node_hash)
+    return ()
 
 
 @lru_cache(maxsize=_CACHED_TILES)
-def _read_tile(tile_index: int, node_hash: bytes) -> tuple[bytes, ...]:
-    """Return the leaf hashes of a full tile, whose root is node_hash. Raises: LogDamaged."""
+def _get_tile(tile_index: int, node_hash: bytes) -> tuple[bytes, ...]:
+    """Return the leaf hashes of a full tile, whose root is node_hash. Raises: LogDamaged, AuditUnavailable."""
     store = find_tile_store()
     try:
-        content = (store.read(get_tile_path(0, tile_index)) if store else None) or b""
-    except Exception as error:  # a storage raises what its library raises
-        raise LogDamaged(f"The tile {tile_index} can't be read.") from error
-    hashes = split_tile(content)
+        content = store.read(get_tile_path(0, tile_index)) if store else b""
+        if store and content is None and store.read(CHECKPOINT_PATH) is None:
+            # Such as a folder that is not mounted: that a tile is gone can be said only of a place that has others.
+            raise AuditUnavailable("The tiles of the audit log are not at their place.")
+    except OSError as error:
+        raise AuditUnavailable("The tiles of the audit log can't be read.") from error
+    hashes = split_tile(content or b"")
     tree = CompactRange()
-    if len(content) == TILE_WIDTH * HASH_BYTES:
+    if content and len(content) == TILE_WIDTH * HASH_BYTES:
         tree.extend(hashes)
     if tree.compute_root() != node_hash:
         raise LogDamaged(f"The tile {tile_index} can't be read.")

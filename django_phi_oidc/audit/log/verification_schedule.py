@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
+from ...errors import AuditUnavailable
 from ...merkle.checkpoint import LogKey, NoteSigner
 from ..events import Action, EventOutcome, Origin
 from ..recorder import record
 from ..storage import translate_database_errors
-from .archive import find_archived_size
+from .archive_files import list_restore_events
+from .archive_records import find_detached_leaves, read_archive_record
 from .findings import VerificationSummary
 from .ranges import LEAVES_PER_PART, Part, align_part, draw_start, find_newest_checkpoint
 from .signing_keys import get_public_keys
@@ -73,7 +74,12 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
         parts = _advance(cycle, tree_size, keys, now=now)
         random_start = draw_start(tree_size)
         parts.append((random_start, min(random_start + LEAVES_PER_PART, tree_size)))
-        _verify_parts(parts, keys, summary, now=now)
+        try:
+            _verify_parts(parts, keys, summary, now=now)
+        except AuditUnavailable:
+            # Such as tiles that cannot be read: what was found before is a fault nevertheless.
+            _record_faults(summary, now=now)
+            raise
     cycle.events += summary.events
     cycle.findings += summary.fault_count
     cycle.kinds = sorted({*cycle.kinds, *(kind.value for kind in summary.counts_by_kind)})
@@ -130,8 +136,17 @@ def _verify_parts(
     unsealed_after: timedelta = UNSEALED_AFTER,
 ) -> None:
     logged: Counter[bool] = Counter()
-    options: Any = {"parts": sorted(parts), "archived_size": find_archived_size(), "unsealed_after": unsealed_after}
-    for finding in verify_log(keys=keys, now=now, summary=summary, **options):
+    archived = read_archive_record()
+    for finding in verify_log(
+        keys=keys,
+        now=now,
+        summary=summary,
+        parts=sorted(parts),
+        archived_restore_events=list_restore_events(keys),
+        archived_size=archived.archived_size,
+        detached_leaves=find_detached_leaves(archived),
+        unsealed_after=unsealed_after,
+    ):
         logged[finding.is_fault] += 1
         if logged[finding.is_fault] <= _MAX_LOGGED_FINDINGS:
             logger.error("Audit log: %s", finding.render_line())

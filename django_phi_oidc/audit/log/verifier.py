@@ -14,6 +14,7 @@ from ...merkle.rfc6962 import MAX_TREE_SIZE, hash_leaf
 from ..events import is_restore_event, is_valid_event
 from ..models import AuditLeaf, AuditNode
 from ..triggers import list_deviations
+from .archive_records import DetachedLeaves
 from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id
 from .ranges import (
     LogRange,
@@ -60,6 +61,7 @@ def verify_log(
     find_archived: ArchivedEventLookup = lambda leaf_index: None,
     archived_restore_events: Sequence[tuple[int, bytes]] = (),
     archived_size: int = 0,
+    detached_leaves: DetachedLeaves = DetachedLeaves(),  # noqa: B008 -- frozen
     known_lost_sizes: Collection[int] = (),
     unsealed_after: timedelta = UNSEALED_AFTER,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -72,9 +74,9 @@ def verify_log(
     witnessed_checkpoints: checkpoints that were kept outside, whose signatures the caller has verified. find_archived:
     returns the canonical bytes of an event that is no longer in the table. archived_restore_events: leaf index and
     canonical bytes of the restore events among these. archived_size: before this leaf, a missing event is no fault,
-    because it is in an archive. known_lost_sizes: the sizes of the checkpoints that were lost in
-    restores of which the operator knows: only these forks are no faults. progress: called with the leaves read and
-    their total.
+    because it is in an archive. detached_leaves: of these, a missing row is no fault if a tile or an archive has the
+    hash. known_lost_sizes: the sizes of the checkpoints that were lost in restores of which the operator knows: only
+    these forks are no faults. progress: called with the leaves read and their total.
     Requires: the audit connection is not used between two findings. A sequencer may run at the same time.
     Raises: KeyMissing.
     """
@@ -83,6 +85,7 @@ def verify_log(
         keys,
         declared_restores=read_declared_restores(archived_restore_events),
         archived_size=archived_size,
+        detached_leaves=detached_leaves,
         summary=summary,
         progress=progress,
         reads_all=parts is None,
@@ -109,12 +112,13 @@ class _Verification:
         *,
         declared_restores: Iterable[LogRestore],
         archived_size: int,
+        detached_leaves: DetachedLeaves,
         summary: VerificationSummary,
         progress: Callable[[int, int], None],
         reads_all: bool,
     ) -> None:
         self._keys, self._summary, self._progress = keys, summary, progress
-        self._archived_size = archived_size
+        self._archived_size, self._detached_leaves = archived_size, detached_leaves
         self._compute_mac = create_mac_calculator()
         self._witnessed_roots: list[KnownRoot] = []
         self._read_ids: list[tuple[uuid.UUID | None, uuid.UUID | None]] = []
@@ -186,6 +190,7 @@ class _Verification:
             find_archived=find_archived,
             summary=self._summary,
             archived_size=self._archived_size,
+            detached_leaves=self._detached_leaves,
         )
         while replay.tree.size < size:
             start = replay.tree.size

@@ -20,10 +20,10 @@ from ...audit.events import OUTCOMES, Action, list_actions, serialize_event
 from ...audit.log import archive as archives
 from ...audit.log import (
     archive_files,
+    archive_records,
     bundle,
     copies,
     cosigned_checkpoints,
-    leaf_removal,
     proofs,
     recovery,
     sequencer,
@@ -31,7 +31,6 @@ from ...audit.log import (
     verification_records,
     witnesses,
 )
-from ...audit.log.cursor import get_newest_tree_size
 from ...audit.log.findings import FindingKind, LogFinding, VerificationSummary
 from ...audit.log.ranges import LogRange, Part, draw_sample, find_newest_checkpoint
 from ...audit.log.tree_storage import LogDamaged
@@ -43,9 +42,9 @@ from ...audit.router import AUDIT_ALIAS
 from ...audit.search import EventFilters, iterate_events
 from ...audit.storage import parse_event_row
 from ...audit_exports.file_verification import verify_exported_file
-from ...errors import AuditUnavailable, CheckpointInvalid, SealingRefused
+from ...errors import AuditUnavailable, CheckpointInvalid
 from ...merkle.checkpoint import Checkpoint, LogKey, RetiredKey, encode_verifier_key, verify_checkpoint
-from . import audit_publication
+from . import audit_archives, audit_publication
 from ._arguments import (
     PUBLIC_KEY_HELP,
     Handler,
@@ -65,7 +64,8 @@ _SUMMARY = (
 )
 _EXPORT_SUMMARY = (
     "{line_count} events, SHA-256 {sha256}: {sealed_count} are as sealed under the checkpoint of {tree_size} events, "
-    "{waiting_count} wait to be sealed, {unlisted_count} do not match the filters; {faults} faults."
+    "{waiting_count} wait to be sealed, {detached_count} have left the log, {unlisted_count} do not match the filters; "
+    "{faults} faults."
 )
 _FILTER_OPTIONS = ("action", "outcome", "actor", "subject", "since", "until")
 
@@ -108,7 +108,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     check_export = add("check-export", _check_export, "Check an exported file of JSON lines against the sealed log.")
     check_export.add_argument("file", type=Path, help="The export; decompressed if its name ends with .gz.")
     _add_filters(check_export)
-    archive = add("archive", _archive, "Write sealed events to a file that verify accepts.")
+    archive = add("archive", audit_archives.write_archive, "Write sealed events to a file that verify accepts.")
     archive.add_argument("file", type=Path, help="A new file; compressed if its name ends with .gz.")
     archive.add_argument("--first", type=int, metavar="N", help="The first leaf (default: the first in no archive).")
     archive.add_argument("--before", type=_parse_time, metavar="TIME", help="Only events sealed before that time.")
@@ -214,6 +214,8 @@ def _verify(options: Options, output: Output) -> None:
         _verify_copy(options, output, keys, witnessed)
         return
     verified = [archives.verify_archive(path, keys) for path in options["archive"]]
+    archive_files.register_missing_archives(verified)
+    restore_events = [event for archive in verified for event in archive.restore_events]
     summary = VerificationSummary()
     unsealed_after = timedelta(seconds=options["unsealed_after"])
     cosigned, findings = cosigned_checkpoints.verify_witnesses(keys, now=clock.now(), after=unsealed_after)
@@ -223,6 +225,7 @@ def _verify(options: Options, output: Output) -> None:
     witnessed = [*witnessed, *cosigned]
     start, parts = _select_events(options, keys, witnessed, output)
     summary.first = start.tree.size if start else 0
+    archived = archive_records.read_archive_record()
     with (
         archives.open_archives(verified) if verified else nullcontext(lambda index: None) as find_archived,
         ProgressLine(output, "events verified") as progress,
@@ -235,8 +238,9 @@ def _verify(options: Options, output: Output) -> None:
             parts=parts,
             witnessed_checkpoints=witnessed,
             find_archived=find_archived,
-            archived_restore_events=[event for archive in verified for event in archive.restore_events],
-            archived_size=archives.find_archived_size() if start or parts is not None else 0,
+            archived_restore_events=[*restore_events, *archive_files.list_restore_events(keys)],
+            archived_size=archived.archived_size if start or parts is not None else 0,
+            detached_leaves=archive_records.find_detached_leaves(archived),
             known_lost_sizes=options["lost_size"],
             unsealed_after=unsealed_after,
             progress=progress,
@@ -400,56 +404,15 @@ def _check_export(options: Options, output: Output) -> None:
     for fault in result.faults:
         row = {"kind": fault.kind.value, "line": fault.line, "event_id": fault.event_id, "text": fault.describe()}
         output.write_row(row, output.colour(fault.describe(), "failure"))
-    names = ("line_count", "sealed_count", "waiting_count", "unlisted_count", "fault_count", "has_later_events")
+    names = "line_count", "sealed_count", "waiting_count", "detached_count", "unlisted_count", "fault_count"
     size = result.checkpoint.tree_size if result.checkpoint else 0
-    totals = {**{name: getattr(result, name) for name in names}, "sha256": result.sha256, "tree_size": size}
+    totals = {name: getattr(result, name) for name in (*names, "has_later_events")}
+    totals |= {"sha256": result.sha256, "tree_size": size}
     output.write_row(totals, lambda row: _EXPORT_SUMMARY.format(**row, faults=row["fault_count"] or "no"))
     if result.fault_count:
         raise CommandError("The file is not what was exported with these filters.")
     if not result.is_verified:
-        raise CommandError("The file is not verified: it is empty, or some events are not sealed yet.")
-
-
-def _archive(options: Options, output: Output) -> None:
-    checkpoints = AuditCheckpoint.objects.order_by("-tree_size")
-    if options["before"]:
-        checkpoints = checkpoints.filter(sealed_at__lt=options["before"])
-    last = checkpoints.first()
-    if last is None:
-        raise CommandError("There is no checkpoint from before that time.")
-    archived_size, newest_leaf = archives.find_archived_size(), get_newest_tree_size() - 1
-    first = archived_size if options["first"] is None else options["first"]
-    if options["detach"] and first > archived_size:
-        raise CommandError(f"Nothing is detached: the leaves {archived_size} to {first - 1} are in no archive.")
-    size, path = last.tree_size, options["file"]
-    with ProgressLine(output, "events archived") as progress:
-        digest = archives.write_archive(path, first_leaf_index=first, tree_size=size, progress=progress)
-    keys, now = signing_keys.get_public_keys(), clock.now()
-    archive = archives.verify_archive(path, keys)
-    removable: list[partitions.Partition] = []
-    leaves: dict[partitions.Partition, int] = {}
-    kept = fault = ""
-    if options["detach"]:
-        try:
-            removable = archives.list_removable_partitions(archive, keys=keys, now=now)
-            leaves, kept = leaf_removal.list_removable_leaves(archive, removed=removable, keys=keys, now=now)
-        except (LookupError, OSError, SealingRefused) as error:
-            removable, fault = [], f"Nothing is detached: {error}"
-    names = [partition.name for partition in (*removable, *leaves)]
-    detail = {"first": first, "tree_size": size, "sha256": digest}
-    # An archive behind a gap leaves events that are in no archive.
-    detail["archived_size"] = max(archived_size, size) if first <= archived_size else archived_size
-    _record(Action.AUDIT_ARCHIVED, detail=detail | ({"detached": names} if names else {}))
-    archive_files.register_archive(archive, sha256=digest)
-    for partition in removable:
-        partitions.detach_partition(partition, newest_leaf=newest_leaf)
-    for partition, end_leaf in leaves.items():
-        partitions.detach_leaves(partition, end_leaf=end_leaf)
-    row = {"file": str(path), **detail, "detached": names}
-    text = f"{path}: leaves {first} to {size - 1}, SHA-256 {digest}."
-    if options["detach"]:
-        text += f" Detached: {', '.join(names) or 'none'}.{kept}"
-    output.confirm(row, text, fault=fault)
+        raise CommandError("The file is not verified: it is empty, or some events are not sealed yet or have left.")
 
 
 def _partition(options: Options, output: Output) -> None:

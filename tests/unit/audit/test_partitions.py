@@ -239,7 +239,7 @@ def test_archived_partitions_are_detached_and_their_events_stay_provable(
     assert "are in no archive" in result["gap"]
     assert "1 events that are not sealed" in result["unsealed"]
     assert f"Detached: django_phi_oidc_auditevent_{months[0]}." in result["second"]
-    assert result["detail"]["detached"] == [f"django_phi_oidc_auditevent_{months[0]}"]
+    assert result["detail"]["detached"] == [months[0]]
     assert result["after"] == [*months[2:], "rest", f"until_{months[0]}"]
     assert result["left"] == 0
     assert "no faults" in result["default"]
@@ -560,6 +560,7 @@ Path(FOLDER / "old.txt").write_text(audit("checkpoint"))
 old = sealed(40, at=partitions._get_month(NOW, -1) + timedelta(days=3))
 audit("tiles")
 young = sealed(300, at=NOW - timedelta(hours=2))
+(FOLDER / "export.jsonl").write_text(audit("export"))
 leaf_names = lambda: {partition.name.removeprefix("django_phi_oidc_") for partition in
     partitions.list_partitions(partitions.LEAF_TABLE)}
 before = leaf_names()
@@ -587,8 +588,9 @@ result["removed"] = detach(5)
 result["removed_names"] = sorted(before - leaf_names())
 seal_now(at=datetime.now(UTC))
 result["leaves"] = AuditLeaf.objects.filter(leaf_index__lt=340).count()
-result["detail"] = json.loads(AuditEvent.objects.filter(action="audit.archived").last().detail)["detached"]
+result["detail"] = json.loads(AuditEvent.objects.filter(action="audit.archived").last().detail)["detached_leaves"]
 result["deviations"], result["problems"] = triggers.list_deviations(), partitions.list_problems(now=NOW)
+result["export"] = audit("check-export", FOLDER / "export.jsonl")
 result["default"] = audit("verify")
 result["sample"] = audit("verify", "--sample", "1")
 result["schedule"] = verify_next_part(KEY, now=datetime.now(UTC)).fault_count
@@ -613,7 +615,7 @@ result["copy"] = audit("tiles", "--folder", FOLDER / "copy")
 result["same"] = (FOLDER / "copy/tile/0/000").read_bytes() == contents[tile]
 result["unarchived"] = find_oldest_unarchived_time().isoformat()
 # The path of an event that is still in the table also needs the tile, in a process that has not read it.
-tree_storage._read_tile.cache_clear()
+tree_storage._get_tile.cache_clear()
 tile.write_bytes(contents[tile][32:] + contents[tile][:32])
 result["lost"] = audit("verify", "--sample", "1")
 result["unproven"] = audit("prove", older[3], "--archive", FOLDER / "1.jsonl")
@@ -625,6 +627,20 @@ result["deviations_again"] = triggers.list_deviations()
 result["detached_again"] = detach(6)
 sql(f"DROP TABLE django_phi_oidc_auditleaf_{month(-2)}")
 result["without_leaves"] = audit("attach", f"django_phi_oidc_auditevent_{month(-2)}")
+# Leaves of a month that is in the log again are no detached ones.
+audit("attach", f"django_phi_oidc_auditevent_{month(-1)}")
+for kind, key in (("event", "id"), ("leaf", "event_id")):
+    partition = f"django_phi_oidc_audit{kind}_{month(-1)}"
+    sql(f"ALTER TABLE {partition} DISABLE TRIGGER ALL")
+    sql(f"DELETE FROM {partition} WHERE {key} = %s", old[3])
+    sql(f"ALTER TABLE {partition} ENABLE TRIGGER ALL")
+files += ["--archive", FOLDER / "6.jsonl"]
+result["deleted"] = [audit("verify", "--sample", "1"), audit("verify", "--full", *files)]
+# An archived event that is inserted again.
+columns = "SELECT * FROM django_phi_oidc_auditevent_" + month(-2)
+sql(f"INSERT INTO django_phi_oidc_auditevent {columns} WHERE id = %s", older[5])
+result["returned"] = audit("verify", "--full", *files)
+result["ids"] = [str(old[3]), str(older[5])]
 print(json.dumps(result))
 """
 
@@ -640,12 +656,14 @@ def test_leaves_leave_the_database_when_the_tiles_have_them(environment: dict[st
     names = [f"django_phi_oidc_{name}" for name in result["removed_names"]]
     assert len(names) == 2
     assert f"Detached: {', '.join(names)}." in result["removed"]
-    assert result["detail"] == names
+    months = [name.removeprefix("auditleaf_") for name in result["removed_names"]]
+    assert [entry.partition(":")[0] for item in result["detail"] for entry in item.split()] == months
     assert result["leaves"] == 0
     assert (result["deviations"], result["problems"]) == ([], [])
     assert [result["schedule"], *("no faults" in result[name] for name in ("default", "sample", "archives"))] == [
         *(0, True, True, True),
     ]
+    assert "0 wait to be sealed, 340 have left the log, 340 do not match the filters; no faults" in result["export"]
     assert "event_missing" in result["full"]
     assert "(340 of them from archives)" in result["archives"]
     assert all("Holds" in text for text in result["proofs"]), result["proofs"]
@@ -658,6 +676,45 @@ def test_leaves_leave_the_database_when_the_tiles_have_them(environment: dict[st
     assert result["deviations_again"] == []
     assert result["detached_again"].count("auditleaf") == 2
     assert "There is no table django_phi_oidc_auditleaf_" in result["without_leaves"]
+    assert all(re.search(r"event_missing: leaf \d+: The leaf is gone", text) for text in result["deleted"])
+    deleted, returned = result["ids"]
+    assert f"event_altered: event {returned}" in result["returned"]
+    assert f"event {deleted}" not in result["returned"]
+
+
+LAST_LEAF = """
+tiles = FOLDER / "tiles"
+override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": tiles})).enable()
+partitions.partition_log(now=NOW - 3 * MONTH)
+partitions.create_partitions()
+# All tiles of the log are full, and all its events are of a past month.
+sealed(256, at=partitions._get_month(NOW, -1) + timedelta(days=3))
+audit("tiles")
+result = {"archive": audit("archive", FOLDER / "1.jsonl", "--detach")}
+(partition,) = [p for p in partitions.list_past_partitions(partitions.LEAF_TABLE, now=NOW) if p.suffix == month(-1)]
+try:
+    partitions.detach_leaves(partition, end_leaf=256)
+except ValueError as error:
+    result["refused"] = str(error)
+result["sealed"] = seal_now(at=datetime.now(UTC)).event_count
+audit("tiles")
+result["again"] = audit("archive", FOLDER / "2.jsonl", "--detach")
+result["sealed_again"] = seal_now(at=datetime.now(UTC)).event_count
+result["verify"] = audit("verify", "--sample", "1")
+print(json.dumps(result))
+"""
+
+
+def test_last_leaf_of_the_log_stays(environment: dict[str, str], tmp_path: Path) -> None:
+    """The sequencer continues from it."""
+    result = run(environment, LAST_LEAF, tmp_path)
+    stays = r"Detached: django_phi_oidc_auditevent_\d+\. .*auditleaf_\d+ stays: it has the last leaf"
+    assert re.search(stays, result["archive"])
+    assert "no later leaves" in result["refused"]
+    assert result["sealed"] == 1
+    assert "auditleaf" in result["again"]
+    assert result["sealed_again"] == 1
+    assert "no faults" in result["verify"]
 
 
 EARLIER = """

@@ -3,6 +3,7 @@
 import gzip
 import html
 import json
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -650,7 +651,10 @@ def test_event_of_an_archive_is_shown_as_it_was_sealed(archived: list[uuid.UUID]
     assert recorded() == [(recorded()[0][0], SUBJECT, f"AuditEvent/{archived[2]}", '{"filters":[],"page":"event"}')]
 
 
-@pytest.mark.parametrize("change", ["no folder", "no file", "altered event", "other log", "too large"])
+CHANGES = ("no folder", "no file", "pipe", "altered event", "other log", "other leaves", "too large")
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_event_of_an_archive_that_cannot_be_verified_is_not_shown(
     change: str,
     archived: list[uuid.UUID],
@@ -664,6 +668,12 @@ def test_event_of_an_archive_that_cannot_be_verified_is_not_shown(
         settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"archives": None})
     elif change == "no file":
         path.unlink()
+    elif change == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif change == "other leaves":
+        # Of another size than that of the row, which limits how much a request reads.
+        ArchiveFile.objects.update(tree_size=4)
     elif change == "altered event":
         path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'"actor":"7"', b'"actor":"8"')))
     elif change == "other log":

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,7 +13,9 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal.sql import insert
 from django_phi_oidc.audit.log import tree_storage
+from django_phi_oidc.audit.log.archive_records import DetachedLeaves
 from django_phi_oidc.audit.log.cursor import DeliveryPosition, read_items
+from django_phi_oidc.audit.log.findings import LogFinding, VerificationSummary
 from django_phi_oidc.audit.log.proofs import create_inclusion_proof
 from django_phi_oidc.audit.log.tile_export import export_tiles
 from django_phi_oidc.audit.log.tile_store import TileFolder
@@ -25,12 +28,15 @@ from django_phi_oidc.audit.log.tree_storage import (
     read_node,
     read_nodes,
 )
-from django_phi_oidc.audit.models import AuditLeaf
+from django_phi_oidc.audit.log.verifier import verify_log
+from django_phi_oidc.audit.models import AuditCheckpoint, AuditLeaf, AuditWitness
+from django_phi_oidc.errors import AuditUnavailable
+from django_phi_oidc.merkle.checkpoint import verify_checkpoint
 from django_phi_oidc.merkle.compact import CompactRange
 from django_phi_oidc.merkle.proof import build_consistency_proof, build_inclusion_proof, compute_root_at_size
 from django_phi_oidc.merkle.rfc6962 import MAX_TREE_SIZE, hash_node
-from tests.support.audit_log import KEY, sealed
-from tests.support.audit_tampering import LEAF, NODE, sql, without_triggers
+from tests.support.audit_log import KEY, NOW, events, seal_now, sealed
+from tests.support.audit_tampering import EVENT, LEAF, NODE, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -39,7 +45,7 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 @pytest.fixture
 def removed(tmp_path: Path, settings: Any) -> list[Any]:
     """Export 300 leaves, remove the rows of the first 200, and return the ids of the events."""
-    tree_storage._read_tile.cache_clear()
+    tree_storage._get_tile.cache_clear()
     ids = sealed(300)
     export_tiles(TileFolder(tmp_path), keys=[KEY.public_key()])
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": tmp_path})
@@ -58,7 +64,7 @@ def test_leaf_without_a_row_is_read_from_its_tile(removed: list[Any], tmp_path: 
     assert read_items(position, limit=1).fault == "event_missing"
 
 
-@pytest.mark.parametrize("change", ["altered", "short", "missing", "unreadable", "not declared", "without its node"])
+@pytest.mark.parametrize("change", ["altered", "short", "missing", "not declared", "without its node"])
 def test_tile_that_does_not_lead_to_its_node_is_not_used(
     change: str, removed: list[Any], tmp_path: Path, settings: Any
 ) -> None:
@@ -75,8 +81,6 @@ def test_tile_that_does_not_lead_to_its_node_is_not_used(
             sql(f"DELETE FROM {NODE}")
     else:
         file.unlink()
-    if change == "unreadable":
-        file.mkdir()
     assert set(find_leaf_hashes(0, 300)) == set(range(200, 300))
     with pytest.raises(LogDamaged):
         read_node(0, 150)
@@ -89,6 +93,86 @@ def test_rows_are_read_without_tiles(removed: list[Any], tmp_path: Path) -> None
     row = AuditLeaf.objects.get(leaf_index=256)
     assert read_node(0, 256) == bytes(row.leaf_hash)
     assert len(find_leaf_hashes(256, 300)) == 44
+
+
+def test_leaves_without_rows_are_read_in_two_queries(tmp_path: Path, settings: Any) -> None:
+    sealed(1100)
+    export_tiles(TileFolder(tmp_path), keys=[KEY.public_key()])
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": tmp_path})
+    with without_triggers():
+        sql(f"DELETE FROM {LEAF} WHERE leaf_index < 1000")
+    with CaptureQueriesContext(connections["phi_audit"]) as queries:
+        assert len(find_leaf_hashes(100, 1024)) == 924
+    assert len(queries) == 2
+
+
+def cut_off(store: Path, cause: str) -> None:
+    """Make the tiles unreadable."""
+    if cause == "read error":
+        file = store / "tile/0/000"
+        file.rename(store / "kept")
+        file.mkdir()
+    else:
+        store.rename(store.with_name("not mounted"))
+        store.mkdir()
+
+
+def put_back(store: Path, cause: str) -> None:
+    if cause == "read error":
+        (store / "tile/0/000").rmdir()
+        (store / "kept").rename(store / "tile/0/000")
+    else:
+        store.rmdir()
+        store.with_name("not mounted").rename(store)
+
+
+@pytest.fixture
+def restarted(tmp_path: Path, settings: Any) -> Path:
+    """Seal 100 and 200 events, export them, remove the first 200, and return the folder of the tiles."""
+    tree_storage._get_tile.cache_clear()
+    store = tmp_path / "tiles"
+    sealed(100)
+    sealed(200, at=NOW + timedelta(seconds=5))
+    export_tiles(TileFolder(store), keys=[KEY.public_key()])
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": store})
+    with without_triggers():
+        sql(f"DELETE FROM {EVENT} WHERE id IN (SELECT event_id FROM {LEAF} WHERE leaf_index < 200)")
+        sql(f"DELETE FROM {LEAF} WHERE leaf_index < 200")
+    return store
+
+
+@pytest.mark.parametrize("cause", ["read error", "not mounted"])
+def test_outage_of_the_tiles_is_not_reported_as_tampering(cause: str, restarted: Path) -> None:
+    keys = [KEY.public_key()]
+    old = verify_checkpoint(AuditCheckpoint.objects.get(tree_size=100).note, keys)
+
+    def verify() -> list[LogFinding]:
+        tree_storage._get_tile.cache_clear()
+        detached = DetachedLeaves(ranges=[(0, 200)])
+        options: Any = {"parts": [(100, 300)], "archived_size": 200, "detached_leaves": detached}
+        summary = VerificationSummary()
+        return list(verify_log(keys=keys, now=NOW, summary=summary, witnessed_checkpoints=[old], **options))
+
+    assert verify() == []
+    cut_off(restarted, cause)
+    with pytest.raises(AuditUnavailable):
+        verify()
+    with pytest.raises(AuditUnavailable):
+        find_leaf_hashes(0, 300)
+    assert len(find_leaf_hashes(200, 300)) == 100
+    put_back(restarted, cause)
+    assert verify() == []
+
+
+def test_sealing_waits_for_tiles_that_it_needs(restarted: Path) -> None:
+    """The newest checkpoint that is known outside lies in a detached month."""
+    AuditWitness.objects.create(origin="localhost", note=AuditCheckpoint.objects.get(tree_size=100).note)
+    events(1, at=NOW + timedelta(minutes=1))
+    cut_off(restarted, "read error")
+    with pytest.raises(AuditUnavailable):
+        seal_now(at=NOW + timedelta(minutes=1))
+    put_back(restarted, "read error")
+    assert seal_now(at=NOW + timedelta(minutes=1)).event_count == 1
 
 
 class _Tree:

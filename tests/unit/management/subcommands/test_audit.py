@@ -1,5 +1,6 @@
 """`manage.py phi_oidc audit`: output, recorded events and exit status."""
 
+import gzip
 import hashlib
 import json
 import subprocess
@@ -15,13 +16,16 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.conf import settings
+from django.core.files.storage import InMemoryStorage
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin, compute_mac
 from django_phi_oidc.audit.log import bundle
-from django_phi_oidc.audit.log.archive import find_archived_size, verify_archive
+from django_phi_oidc.audit.log.archive import verify_archive
+from django_phi_oidc.audit.log.archive_records import read_archive_record
+from django_phi_oidc.audit.log.models import ArchiveFile
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, VerificationRecord
 from django_phi_oidc.audit.storage import authenticate_event, insert_events
 from django_phi_oidc.crypto import keyring
@@ -589,6 +593,46 @@ def test_consistency_proof_has_the_cosignatures_that_the_verifier_requires(
     assert bundle.main([*arguments, witnesses[2].vkey]) == 1
 
 
+def test_verified_archive_that_is_not_known_is_registered(audit: Callable[..., str], tmp_path: Path) -> None:
+    """It was written by an earlier version, or the command was killed."""
+    sealed(3)
+    audit("archive", tmp_path / "1.jsonl.gz")
+    (written,) = ArchiveFile.objects.values()
+    ArchiveFile.objects.all().delete()
+    (tmp_path / "1.jsonl").write_bytes(gzip.decompress((tmp_path / "1.jsonl.gz").read_bytes()))
+    for name in ("1.jsonl.gz", "1.jsonl"):
+        audit("verify", "--archive", tmp_path / name)
+    # The second file has the same events.
+    assert list(ArchiveFile.objects.values()) == [written]
+    (tmp_path / "1.jsonl").write_bytes((tmp_path / "1.jsonl").read_bytes().replace(b'"actor":"7"', b'"actor":"8"'))
+    ArchiveFile.objects.all().delete()
+    with pytest.raises(CommandError, match="does not hold the events"):
+        audit("verify", "--archive", tmp_path / "1.jsonl")
+    assert not ArchiveFile.objects.exists()
+
+
+class UnavailableStorage(InMemoryStorage):
+    """Fails with an error of its library, such as botocore's."""
+
+    def _open(self, name: str, mode: str = "rb") -> Any:
+        raise RuntimeError
+
+
+def test_archive_is_recorded_if_the_storage_of_the_tiles_fails(audit: Callable[..., str], tmp_path: Path) -> None:
+    sealed(3)
+    file = tmp_path / "1.jsonl"
+    storages = {**settings.STORAGES, "tiles": {"BACKEND": f"{__name__}.UnavailableStorage"}}
+    tiles = override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": "tiles"})
+    with (
+        override_settings(STORAGES=storages, PHI_OIDC=tiles),
+        pytest.raises(CommandError, match="Nothing is detached: The storage of the tiles failed"),
+    ):
+        audit("archive", file, "--detach")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert detail_of("audit.archived")["sha256"] == digest
+    assert ArchiveFile.objects.filter(sha256=digest).exists()
+
+
 def test_archive_behind_a_gap_does_not_make_the_events_before_it_archived(
     audit: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -601,5 +645,5 @@ def test_archive_behind_a_gap_does_not_make_the_events_before_it_archived(
     for minutes, (name, options) in enumerate(runs.items()):
         with clock.override_clock(partial(datetime.__add__, LATER, timedelta(minutes=minutes))):
             audit("archive", tmp_path / name, *options)
-        sizes.append(find_archived_size())
+        sizes.append(read_archive_record().archived_size)
     assert sizes == [0, 4, 12, 12]

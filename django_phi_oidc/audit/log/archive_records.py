@@ -1,0 +1,96 @@
+"""What the newest `audit.archived` states: how many leaves are in archives, and which ones have left the log."""
+
+import textwrap
+import uuid
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..events import MAX_CHARACTERS, MAX_ITEMS, Action, parse_detail
+from ..models import AuditEvent
+from ..partitions import LEAF_TABLE, Partition, is_partitioned, list_gaps, list_partitions
+from ..storage import has_valid_row_mac
+
+LeafRange = tuple[int, int]
+"""The leaves [start, end)."""
+Gap = tuple[uuid.UUID, uuid.UUID]
+"""The ids [first, end)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveRecord:
+    archived_size: int = 0
+    """The number of leaves from the first one on that are all in archives."""
+    detached_leaves: Mapping[str, Sequence[LeafRange]] = field(default_factory=dict)
+    """The leaves of each partition that was detached, by `Partition.suffix`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetachedLeaves:
+    """The leaves whose partitions are detached now. Any other leaf without a row was deleted."""
+
+    ranges: Sequence[LeafRange] = ()
+    """Ascending, without overlaps."""
+    gaps: Sequence[Gap] = ()
+    """The ids of no partition."""
+
+    def has_leaf(self, index: int) -> bool:
+        place = bisect_right(self.ranges, index, key=lambda leaves: leaves[0])
+        return place > 0 and index < self.ranges[place - 1][1]
+
+    def find_gap(self, event_id: uuid.UUID) -> Gap | None:
+        """Return the gap with that id; None if a partition would have its leaf."""
+        return next((gap for gap in self.gaps if gap[0] <= event_id < gap[1]), None)
+
+
+def read_archive_record() -> ArchiveRecord:
+    """Return what the newest event states (in earlier versions: the size of its archive).
+
+    Events with an invalid MAC, or without a size, are ignored. Raises: KeyMissing.
+    """
+    events = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id").iterator(chunk_size=100)
+    for detail in (parse_detail(event.detail) for event in events if has_valid_row_mac(event)):
+        size = detail.get("archived_size", detail.get("tree_size"))
+        if type(size) is int:
+            leaves = _parse_detached_leaves(detail.get("detached_leaves"))
+            return ArchiveRecord(archived_size=size, detached_leaves=leaves)
+    return ArchiveRecord()
+
+
+def find_detached_leaves(record: ArchiveRecord) -> DetachedLeaves:
+    """Return those of the recorded leaves whose partitions are still detached; none without partitions."""
+    if not is_partitioned(LEAF_TABLE):
+        return DetachedLeaves()
+    ranges = sorted(leaves for ranges in _list_detached(record).values() for leaves in ranges)
+    return DetachedLeaves(ranges=ranges, gaps=list_gaps(LEAF_TABLE))
+
+
+def build_detached_leaves(record: ArchiveRecord, detaching: Mapping[Partition, Sequence[LeafRange]]) -> list[str]:
+    """Return what the next `audit.archived` states: the leaves of partitions that are detached, or will be.
+
+    Texts such as `202610:0-340 202611:340-512`, as few as possible: the events of earlier months leave, too.
+    Raises: LookupError if an event has no room for them.
+    """
+    leaves = _list_detached(record) | {partition.suffix: ranges for partition, ranges in detaching.items()}
+    entries = [f"{name}:{start}-{end}" for name, ranges in leaves.items() for start, end in ranges]
+    items = textwrap.wrap(" ".join(entries), MAX_CHARACTERS, break_long_words=False, break_on_hyphens=False)
+    if len(items) > MAX_ITEMS:
+        raise LookupError("The leaves of detached partitions are in too many pieces for an event.")
+    return items
+
+
+def _list_detached(record: ArchiveRecord) -> dict[str, Sequence[LeafRange]]:
+    attached = {partition.suffix for partition in list_partitions(LEAF_TABLE)}
+    return {name: ranges for name, ranges in record.detached_leaves.items() if name not in attached}
+
+
+def _parse_detached_leaves(items: Any) -> dict[str, list[LeafRange]]:
+    leaves: dict[str, list[LeafRange]] = {}
+    for entry in " ".join(map(str, items if isinstance(items, list) else ())).split():
+        with suppress(ValueError):
+            name, _, ends = entry.partition(":")
+            start, end = map(int, ends.split("-"))
+            leaves.setdefault(name, []).append((start, end))
+    return leaves

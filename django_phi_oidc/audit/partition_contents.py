@@ -1,0 +1,50 @@
+"""Which leaves a partition of the events, or of the leaves, has. For the owner of the tables, before it is detached."""
+
+from collections.abc import Sequence
+
+from django.db import connections
+
+from .partitions import DEFAULT_PARTITION, Partition, list_partitions
+from .router import AUDIT_ALIAS
+
+
+def list_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> list[tuple[int, int]]:
+    """Return the leaves of a partition of the leaves as ascending ranges, each with its end after the last index.
+
+    Late events have leaves between those of other partitions. Empty if the log has events of it; removed: without
+    those in these partitions of the events. Reads all its indexes. Requires: not the default partition.
+    """
+    first, end = partition.bounds
+    kept = [other for other in list_partitions() if other.end_id and other not in removed]
+    if any(other.bounds[1] > first and other.bounds[0] < end for other in kept):
+        return []
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        # In a range of consecutive indexes, the difference to the row number is the same.
+        cursor.execute(
+            "SELECT min(leaf_index), max(leaf_index) + 1 FROM "  # noqa: S608 -- a name of the catalogue
+            f"(SELECT leaf_index, leaf_index - row_number() OVER (ORDER BY leaf_index) AS range FROM {partition.name} "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {DEFAULT_PARTITION} WHERE id >= %s AND id < %s)) AS leaves "
+            "GROUP BY range ORDER BY 1",
+            [first, end],
+        )
+        return [(int(start), int(stop)) for start, stop in cursor.fetchall()]
+
+
+def find_end_of_events(partition: Partition) -> tuple[int, int]:
+    """Return the largest leaf index of the partition's events (-1 without one), and how many have no leaf.
+
+    Reads all of them. Requires: not the default partition.
+    """
+    ids = partition.bounds
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(max(leaf_index), -1) FROM django_phi_oidc_auditleaf "
+            "WHERE event_id >= %s AND event_id < %s",
+            ids,
+        )
+        (largest,) = cursor.fetchone()
+        cursor.execute(
+            f"SELECT count(*) FROM {partition.name} e WHERE NOT EXISTS "  # noqa: S608 -- a name of the catalogue
+            "(SELECT 1 FROM django_phi_oidc_auditleaf l WHERE l.event_id = e.id)"
+        )
+        return int(largest), int(cursor.fetchone()[0])
