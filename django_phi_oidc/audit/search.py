@@ -18,7 +18,8 @@ from .._internal.randomness import lowest_uuid7
 from ..errors import AuditUnavailable, KeyMissing
 from .actions import SHOWN_REFUSAL_ACTIONS
 from .events import Action
-from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditUnsealed, TextEnd, match_text_end
+from .indexes import TextEnd, match_text_end
+from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditUnsealed
 from .router import AUDIT_ALIAS
 from .storage import UNLOADABLE_ROW_ERRORS, has_valid_row_mac, translate_database_errors
 

@@ -11,7 +11,7 @@ from django.db import OperationalError, migrations, models, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import StateApps
 
-import django_phi_oidc.audit.models
+import django_phi_oidc.audit.indexes
 
 TABLE = "django_phi_oidc_auditevent"
 COLUMNS = ("subject", "session")
@@ -112,7 +112,7 @@ class Migration(migrations.Migration):
                     migrations.AddIndex(
                         "auditevent",
                         models.Index(
-                            django_phi_oidc.audit.models.TextEnd(column),
+                            django_phi_oidc.audit.indexes.TextEnd(column),
                             "id",
                             name=f"phi_oidc_audit_{column}_end",
                             condition=models.Q((f"{column}__gt", "")),

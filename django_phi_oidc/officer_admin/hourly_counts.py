@@ -16,7 +16,8 @@ from .._internal.randomness import lowest_uuid7
 from ..anomalies.models import SecurityAlert
 from ..audit import search
 from ..audit.events import Action
-from ..audit.models import AuditEvent, AuditUnsealed, TextEnd
+from ..audit.indexes import TextEnd
+from ..audit.models import AuditEvent, AuditUnsealed
 from ..audit.storage import translate_database_errors
 from ..claims.models import StoredClaim
 from ..claims.retention_report import get_overdue_condition
