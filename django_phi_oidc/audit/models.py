@@ -45,28 +45,24 @@ class AppendOnlyModel(models.Model):
     delete = _raise_append_only
 
 
-class TextEnd(models.Func):
-    """The last TEXT_END_LENGTH characters of a text: of a UUID, they are random.
+def get_text_end(name: str) -> models.Func:
+    """Return the last TEXT_END_LENGTH characters of a column of texts, which for a UUID are random.
 
     An index of them is half as large as one of the texts. A query must also compare the text itself. So only for
     columns whose texts have random ends: of others, a query would read all rows with the same one.
     """
-
-    template = f"SUBSTR(%(expressions)s, -{TEXT_END_LENGTH})"
-    output_field = models.CharField()
-
-    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        return self.as_sql(compiler, connection, template=f"RIGHT(%(expressions)s, {TEXT_END_LENGTH})", **context)
+    template = f"SUBSTR(%(expressions)s, LENGTH(%(expressions)s) - {TEXT_END_LENGTH - 1})"
+    return models.Func(name, template=template, output_field=models.CharField())
 
 
-def match_text_end(name: str, value: str) -> tuple[models.F | TextEnd, str, Q]:
+def match_text_end(name: str, value: str) -> tuple[models.F | models.Func, str, Q]:
     """Return what the index of a column's ends has, what it is for a value, and the condition for the value itself.
 
     The condition is a CASE, which PostgreSQL expects to be true for half of the rows. With `=` it may expect few rows,
     and sort all events of a user with many of them, instead of reading a page in the order of the index.
     """
     is_value = Q(models.Case(models.When(**{name: value}, then=True), default=False))
-    return TextEnd(name), value[-TEXT_END_LENGTH:], is_value
+    return get_text_end(name), value[-TEXT_END_LENGTH:], is_value
 
 
 class AuditEvent(AppendOnlyModel):
@@ -104,9 +100,9 @@ class AuditEvent(AppendOnlyModel):
         indexes = (
             models.Index(fields=["action", "id"], name="phi_oidc_audit_action"),
             models.Index(fields=["actor", "id"], name="phi_oidc_audit_actor", condition=Q(actor__gt="")),
-            models.Index(TextEnd("subject"), "id", name="phi_oidc_audit_subject_end", condition=Q(subject__gt="")),
+            models.Index(get_text_end("subject"), "id", name="phi_oidc_audit_subject_end", condition=Q(subject__gt="")),
             models.Index(fields=["resource", "id"], name="phi_oidc_audit_resource", condition=Q(resource__gt="")),
-            models.Index(TextEnd("session"), "id", name="phi_oidc_audit_session_end", condition=Q(session__gt="")),
+            models.Index(get_text_end("session"), "id", name="phi_oidc_audit_session_end", condition=Q(session__gt="")),
             # "error" and "failure" sort before "success".
             models.Index(fields=["outcome", "id"], name="phi_oidc_audit_outcome", condition=Q(outcome__lt="success")),
         )
