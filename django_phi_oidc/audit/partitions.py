@@ -23,6 +23,7 @@ from uuid import UUID
 from django.db import OperationalError, connections, transaction
 
 from .._internal.sql import is_lock_timeout
+from .partition_catalogue import DEFINITIONS_SQL, MISSING_INDEXES_SQL, PARTITION_SQL
 from .router import AUDIT_ALIAS
 
 EVENT_TABLE, LEAF_TABLE = "django_phi_oidc_auditevent", "django_phi_oidc_auditleaf"
@@ -95,32 +96,6 @@ BEGIN
 END
 $$
 """  # noqa: S608 -- constants
-_PARTITION_SQL = """
-    SELECT c.relname, pg_catalog.pg_get_expr(c.relpartbound, c.oid)
-    FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = pg_catalog.to_regclass(%s) AND c.relispartition ORDER BY c.relname"""
-
-
-_DEFINITIONS_SQL = """
-    SELECT quote_ident(n.nspname), quote_ident(pg_get_userbyid(c.relowner)),
-        (SELECT json_agg(json_build_array(quote_ident(x.relname), pg_get_indexdef(x.oid), pg_get_constraintdef(k.oid)))
-            FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid LEFT JOIN pg_constraint k ON k.conindid = x.oid
-            WHERE i.indrelid = c.oid),
-        (SELECT json_agg(json_build_array(quote_ident(tgname), pg_get_triggerdef(t.oid), tgtype & 1 = 1))
-            FROM pg_trigger t WHERE tgrelid = c.oid AND NOT tgisinternal),
-        (SELECT coalesce(json_agg(json_build_array(privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC'
-            ELSE quote_ident(pg_get_userbyid(grantee)) END)), '[]')
-            FROM aclexplode(c.relacl) WHERE grantee <> c.relowner)
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)"""
-
-
-# Keys are never missing. What follows the name of the table in a definition is the same for all partitions.
-_MISSING_INDEXES_SQL = """
-    WITH indexes AS (
-        SELECT indrelid, substring(pg_catalog.pg_get_indexdef(indexrelid) FROM ' (USING .*)') AS definition
-        FROM pg_catalog.pg_index WHERE NOT indisunique)
-    SELECT definition FROM indexes WHERE indrelid = pg_catalog.to_regclass(%s)
-    EXCEPT SELECT definition FROM indexes WHERE indrelid = pg_catalog.to_regclass(%s)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +135,7 @@ def list_partitions(table: str = EVENT_TABLE) -> list[Partition]:
     if connections[AUDIT_ALIAS].vendor != "postgresql":
         return []
     with connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute(_PARTITION_SQL, [table])
+        cursor.execute(PARTITION_SQL, [table])
         return [_parse_partition(name, bound) for name, bound in cursor.fetchall()]
 
 
@@ -325,7 +300,7 @@ def _create_missing_indexes(name: str, table: str) -> None:
     Otherwise PostgreSQL creates them when it attaches the partition, while it locks the default one, and writers wait.
     """
     with connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute(_MISSING_INDEXES_SQL, [table, name])
+        cursor.execute(MISSING_INDEXES_SQL, [table, name])
         for (definition,) in cursor.fetchall():
             cursor.execute(f"CREATE INDEX ON {name} {definition}")
 
@@ -389,7 +364,7 @@ def _has_check() -> bool:
 def _replace_table(cursor: Any, *, table: str, end: datetime) -> None:
     """Rename the table, create one with partitions in its place, and attach it. Changes only the catalogue."""
     cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
-    cursor.execute(_DEFINITIONS_SQL, [table])
+    cursor.execute(DEFINITIONS_SQL, [table])
     schema, owner, indexes, triggers, grants = cursor.fetchone()
     parent, suffix, key = f"{schema}.{table}", f"until_{end:%Y%m}", _KEYS[table]
     first, rest = f"{parent}_{suffix}", f"{parent}_rest"

@@ -18,8 +18,7 @@ from .._internal.randomness import lowest_uuid7
 from ..errors import AuditUnavailable, KeyMissing
 from .actions import SHOWN_REFUSAL_ACTIONS
 from .events import Action
-from .indexes import TextEnd, match_text_end
-from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditUnsealed
+from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditUnsealed, match_text_end
 from .router import AUDIT_ALIAS
 from .storage import UNLOADABLE_ROW_ERRORS, has_valid_row_mac, translate_database_errors
 
@@ -34,7 +33,7 @@ _PARTIAL_INDEX_CONDITIONS: Mapping[str, dict[str, str]] = {"action": {}, "outcom
 """The conditions of these indexes. The other ones exclude the empty text."""
 _COLUMNS_INDEXED_BY_END = ("subject", "session")
 _IdRange = tuple[uuid.UUID, uuid.UUID]
-_Order = tuple[F | TextEnd, ...]
+_Order = tuple[F | Func, ...]
 _QueryPart = tuple[QuerySet[AuditEvent], _Order]
 """Rows, and the order of the index that finds them."""
 _Conditions = dict[str, tuple[str, ...]]

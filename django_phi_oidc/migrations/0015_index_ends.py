@@ -11,10 +11,9 @@ from django.db import OperationalError, migrations, models, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import StateApps
 
-import django_phi_oidc.audit.indexes
-
 TABLE = "django_phi_oidc_auditevent"
 COLUMNS = ("subject", "session")
+END_SQL = "SUBSTR({0}, LENGTH({0}) - 6)"
 LOCK_SECONDS, MAX_SECONDS, ATTEMPTS = 0.2, 1.0, 100
 TIMEOUT_STATES = ("55P03", "57014")
 """The SQLSTATEs of lock_timeout and statement_timeout."""
@@ -30,9 +29,8 @@ UNINDEXED_PARTITIONS_SQL = """
 
 
 def index_ends(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    function = "RIGHT({}, 7)" if schema_editor.connection.vendor == "postgresql" else "SUBSTR({}, -7)"
     for column in COLUMNS:
-        create_index(schema_editor, f"phi_oidc_audit_{column}_end", function.format(column), column)
+        create_index(schema_editor, f"phi_oidc_audit_{column}_end", END_SQL.format(column), column)
         drop_index(schema_editor, f"phi_oidc_audit_{column}")
 
 
@@ -112,7 +110,9 @@ class Migration(migrations.Migration):
                     migrations.AddIndex(
                         "auditevent",
                         models.Index(
-                            django_phi_oidc.audit.indexes.TextEnd(column),
+                            models.Func(
+                                column, template=END_SQL.format("%(expressions)s"), output_field=models.CharField()
+                            ),
                             "id",
                             name=f"phi_oidc_audit_{column}_end",
                             condition=models.Q((f"{column}__gt", "")),

@@ -16,8 +16,7 @@ from .._internal.randomness import lowest_uuid7
 from ..anomalies.models import SecurityAlert
 from ..audit import search
 from ..audit.events import Action
-from ..audit.indexes import TextEnd
-from ..audit.models import AuditEvent, AuditUnsealed
+from ..audit.models import AuditEvent, AuditUnsealed, get_text_end
 from ..audit.storage import translate_database_errors
 from ..claims.models import StoredClaim
 from ..claims.retention_report import get_overdue_condition
@@ -117,9 +116,9 @@ def count_sign_ins(since: datetime, until: datetime) -> int:
         action=Action.SESSION_ENDED, reason__in=SIGN_IN_REFUSAL_REASONS
     )
     # By the index of the ends of sessions, whose condition is repeated.
-    began = sign_ins.alias(session_end=TextEnd("session")).filter(
+    began = sign_ins.alias(session_end=get_text_end("session")).filter(
         session__gt="",
-        session_end=TextEnd(OuterRef("session")),
+        session_end=get_text_end(OuterRef("session")),
         session=OuterRef("session"),
         occurred_at__gt=OuterRef("occurred_at") - SIGN_IN_TIME,
     )

@@ -20,6 +20,7 @@ from django_phi_oidc.audit.events import (
     compute_mac,
     parse_event,
 )
+from django_phi_oidc.audit.log import replayer
 from django_phi_oidc.audit.log.findings import FindingKind, LogFinding, VerificationSummary
 from django_phi_oidc.audit.log.ranges import (
     find_checkpoint_at_least,
@@ -423,6 +424,13 @@ def test_verification_of_enormous_numbers_ends(ids: list[uuid.UUID]) -> None:
         ("tree_altered", str(ID)),
         ("tree_altered", ""),
     }
+
+
+def test_leaves_without_rows_are_not_described_as_moved() -> None:
+    leaf_range = replayer._LeafRange(first_leaf_index=0, event_ids=[bytes(15) + b"2", bytes(15) + b"1"])
+    assert "the leaves 0 (event 00000000-" in replayer._describe_moved_leaves(leaf_range, 0, 2)
+    leaf_range.event_ids[1] = b""
+    assert replayer._describe_moved_leaves(leaf_range, 0, 2) == ""
 
 
 @pytest.mark.sqlite
