@@ -143,7 +143,7 @@ def insert(
 
 
 def _prepare_column(field: Any, rows: Sequence[models.Model], connection: Any) -> list[Any]:
-    """Return the values of a field as the driver takes them. Rows in turn often share one object."""
+    """Return the values of a field as the driver takes them. Consecutive rows often share one object."""
     values: list[Any] = []
     last: Any = field
     for row in rows:

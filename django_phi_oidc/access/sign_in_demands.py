@@ -38,7 +38,7 @@ def remember_demand(digests: Collection[str], *, since: datetime) -> None:
 
 
 def adopt_demands(subject: uuid.UUID, digests: Collection[str]) -> None:
-    """Demand of the person what was demanded by their digests, before they had a pseudonym.
+    """Apply to the person the demands stored under their digests before they had a pseudonym.
 
     Takes one SELECT. Requires: as `remember_in_transaction`.
     """

@@ -145,7 +145,7 @@ def deliver_permit(events: Sequence[AuthenticatedEvent]) -> None:
     try:
         stored = store_events(events)
     except AuditUnavailable:
-        # The caller now ends what was not permitted. The event of that does not wait for the same database.
+        # The caller now ends what was not permitted. Its event must not wait for the same database again.
         _start_cooldown()
         raise
     if len(stored) < len(events):

@@ -11,8 +11,8 @@ from .router import AUDIT_ALIAS
 def list_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> list[tuple[int, int]]:
     """Return the leaves of a partition of the leaves as ascending ranges, each with its end after the last index.
 
-    Late events have leaves between those of other partitions. Empty if the log has events of it; removed: without
-    those in these partitions of the events. Reads all its indexes. Requires: not the default partition.
+    Late events have leaves between those of other partitions. Empty if the log has events of its months, except
+    in the partitions `removed` of the events. Reads all its indexes. Requires: not the default partition.
     """
     first, end = partition.bounds
     kept = [other for other in list_partitions() if other.end_id and other not in removed]

@@ -74,7 +74,7 @@ def find_remembered_kind(kinds: Sequence[str], identifiers: Collection[str], *, 
         return ""
     rows = UsedIdentifier.objects.using(using).filter(digest__in=digests, until__gte=until)
     found = set(rows.values_list("kind", flat=True))
-    # The last one if the row was deleted in the meantime: it was remembered.
+    # The last kind if the row was deleted in the meantime: the identifier had been remembered.
     return next((kind for kind in kinds if kind in found), kinds[-1])
 
 

@@ -189,7 +189,7 @@ def parse_id(text: str) -> uuid.UUID | None:
 
 
 def has_foreign_id(ids: Collection[uuid.UUID], provider: str) -> bool:
-    """Return whether one of the ids is of a resource of another provider. For clients it is an unknown id."""
+    """Return whether a resource of another provider has one of the ids, which are unknown to the client."""
     models: tuple[Any, ...] = (SCIMUser, SCIMGroup) if ids else ()
     return any(model.objects.filter(pk__in=ids).exclude(provider=provider).exists() for model in models)
 
@@ -307,7 +307,7 @@ def apply_activity(
     if not is_active:
         events = [request.build_event(Action.SCIM_USER_DISABLED, resource=resource)]
         if roles := lock_sole_roles(row.user_id) if sole_roles is None else sole_roles:
-            # Access ends in any case: a leaver who is the last administrator is one all the same.
+            # Access ends in any case: the last administrator can be a leaver, too.
             detail = {"rule": "last_administrator_disabled", "roles": [role.name for role in roles]}
             events.append(request.build_event(Action.ALERT_RAISED, resource=resource, detail=detail))
         was_active = disable_account(row.user_id, events=events, is_inline=request.is_inline, **fields)

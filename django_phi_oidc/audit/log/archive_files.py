@@ -24,7 +24,7 @@ from .tree_storage import LogDamaged
 MAX_LISTED_FILES = 60
 """Five years of one a month."""
 MAX_READ_EVENTS = 500_000
-"""Of archives in a request. Larger ones are read by `audit prove`."""
+"""Limit of the archives that a request reads. `audit prove` reads larger ones."""
 _HIGHEST_ID = uuid.UUID(int=2**128 - 1)
 
 
@@ -77,9 +77,9 @@ def _is_sealed_restore_event(leaf_index: int, canonical: bytes, checkpoint: Chec
 
 
 def list_archive_files(first: uuid.UUID, last: uuid.UUID) -> list[ArchiveFile]:
-    """Return the archives that may have events with ids from first to last which the log has not, the oldest first.
+    """Return the archives that may have events that the log lacks, with ids from first to last, the oldest first.
 
-    Of many, the newest MAX_LISTED_FILES.
+    At most MAX_LISTED_FILES, the newest ones.
     Two queries, or one if there are no archives. Raises: AuditUnavailable.
     """
     files = list(ArchiveFile.objects.filter(first_id__lte=last, last_id__gte=first).order_by("first_leaf"))

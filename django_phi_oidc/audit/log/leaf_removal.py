@@ -27,7 +27,7 @@ def list_removable_leaves(
 ) -> tuple[dict[Partition, list[LeafRange]], str]:
     """Return the partitions of leaves that may leave with these partitions of events, and a sentence why one stays.
 
-    With the leaves of each. None may leave without declared tiles. Also those whose events have left before. The last
+    With the leaves of each. None without declared tiles. Includes those whose events were detached before. The last
     leaf of the log stays: the sequencer continues from it.
     Requires: the archive was verified, and the earlier archives hold all events before it.
     Raises: LookupError if a tile is missing, was altered, or is of another log; OSError.

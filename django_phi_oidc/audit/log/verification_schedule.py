@@ -77,7 +77,7 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
         try:
             _verify_parts(parts, keys, summary, now=now)
         except AuditUnavailable:
-            # Such as tiles that cannot be read: what was found before is a fault nevertheless.
+            # For example, tiles cannot be read. Faults that were found before are recorded nevertheless.
             _record_faults(summary, now=now)
             raise
     cycle.events += summary.events

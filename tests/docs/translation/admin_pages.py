@@ -438,7 +438,7 @@ def look_at_what_is_altered(found: Found, client: Any, patient: SignedIn) -> Non
 
 
 def look_at_the_archives(found: Found, client: Any) -> None:
-    """Look where an event is searched that only an archive has. The archive itself is not here."""
+    """Request the pages that search for an event that is only in an archive. The file does not exist here."""
     id_ = uuid.UUID(int=AuditEvent.objects.earliest("pk").pk.int - (1 << 80))
     fields = {"name": WORD, "first_leaf": 0, "tree_size": 1, "first_id": id_, "last_id": id_}
     ArchiveFile.objects.create(sha256="0" * 64, **fields)

@@ -144,7 +144,7 @@ def test_malformed_member_is_refused(operation: Any, scim: SCIM, people: dict[st
 
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
 def test_number_of_queries_does_not_depend_on_the_members(method: str, scim: SCIM, settings: Any) -> None:
-    """Neither with the roles that a rule gives them."""
+    """Nor on the roles that a rule gives them."""
     rules = [{"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]}]
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": rules})
     clinicians: Any = Group.objects.create(name="clinicians")
