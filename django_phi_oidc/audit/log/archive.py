@@ -31,7 +31,7 @@ from ..partition_contents import find_end_of_events
 from ..partitions import Partition, list_past_partitions
 from .copies import ARCHIVE_FORMAT, MAX_LINE_BYTES
 from .cosigned_checkpoints import find_seen_place
-from .reader import ID_START, find_canonical_id, read_leaves
+from .reader import find_canonical_id, read_leaves
 from .signing_keys import find_epoch
 from .tree_storage import read_compact_range, read_nodes
 
@@ -217,10 +217,9 @@ def find_archived_event(archive: LogArchive, event_id: uuid.UUID) -> tuple[int, 
 
 
 def _find_event(path: Path, first: int, event_id: uuid.UUID, *, end: int) -> tuple[int, bytes] | None:
-    member = ID_START + str(event_id).encode()
     with closing(_enumerate_events(path, first)) as events:
         lines = islice(events, max(end - first, 0))
-        return next(((index, canonical) for index, canonical in lines if member in canonical), None)
+        return next((line for line in lines if find_canonical_id(line[1]) == str(event_id)), None)
 
 
 def _enumerate_events(path: Path, first_leaf_index: int) -> Generator[tuple[int, bytes]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import conf
-from ...errors import CheckpointInvalid, KeyMissing, ProofInvalid
+from ...errors import AuditUnavailable, CheckpointInvalid, KeyMissing, ProofInvalid
 from ...merkle.checkpoint import Checkpoint, LogKey
 from ..events import find_event, is_restore_event
 from ..models import AuditEvent
@@ -53,19 +53,27 @@ def register_missing_archives(verified: Sequence[LogArchive]) -> None:
                 register_archive(archive, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def list_restore_events(keys: Sequence[LogKey]) -> list[tuple[int, bytes]]:
+def list_restore_events(keys: Sequence[LogKey], known: Sequence[tuple[int, bytes]] = ()) -> list[tuple[int, bytes]]:
     """Return leaf index and canonical bytes of the `audit.restored` events that are in archives.
 
-    Only those that the stored nodes prove to be under the newest checkpoint. Raises: AuditUnavailable.
+    known: those of archives that were verified. Of the others, only those that the stored nodes prove to be under the
+    newest checkpoint. Raises: AuditUnavailable, also if a tile that such a proof needs can't be read.
     """
-    events = [
-        (leaf_index, canonical.encode())
-        for restore_events in ArchiveFile.objects.exclude(restore_events=[]).values_list("restore_events", flat=True)
-        for leaf_index, canonical in restore_events
-    ]
+    stored = ArchiveFile.objects.exclude(restore_events=[]).values_list("restore_events", flat=True)
+    known_indexes = {leaf_index for leaf_index, _ in known}
+    # The rows are not trusted: they may have anything.
+    pairs = [item for items in stored if isinstance(items, list) for item in items if _is_pair(item)]
+    events = [(index, text.encode("utf-8", "replace")) for index, text in pairs if index not in known_indexes]
     with translate_database_errors(), trusted_transaction():
         newest = find_newest_checkpoint(keys) if events else None
-        return [event for event in events if newest and _is_sealed_restore_event(*event, newest)]
+        return [*known, *(event for event in events if newest and _is_sealed_restore_event(*event, newest))]
+
+
+def _is_pair(item: object) -> bool:
+    match item:
+        case [int() as index, str()]:
+            return type(index) is int
+    return False
 
 
 def _is_sealed_restore_event(leaf_index: int, canonical: bytes, checkpoint: Checkpoint) -> bool:
@@ -97,7 +105,7 @@ def list_archive_files(first: uuid.UUID, last: uuid.UUID) -> list[ArchiveFile]:
 def read_archived_event(event_id: uuid.UUID, files: Sequence[ArchiveFile]) -> ArchivedEvent | None:
     """Return the event from the declared folder; None if there is none, or no file has it as it was sealed.
 
-    Raises: AuditUnavailable.
+    Also None if what proves it, such as a tile, can't be read now.
     """
     folder, left = conf.archive_folder(), MAX_READ_EVENTS
     for file in files:
@@ -110,7 +118,7 @@ def read_archived_event(event_id: uuid.UUID, files: Sequence[ArchiveFile]) -> Ar
                 canonical = find_verified_event(
                     folder / Path(file.name).name, event_id, get_public_keys(), leaves=(file.first_leaf, file.tree_size)
                 )
-        except (CheckpointInvalid, KeyMissing, LogDamaged, OSError, ProofInvalid):
+        except (AuditUnavailable, CheckpointInvalid, KeyMissing, LogDamaged, OSError, ProofInvalid):
             continue
         if canonical and (event := find_event(canonical)):
             return ArchivedEvent(event=AuditEvent(**event._asdict()), file=file)

@@ -8,10 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..events import MAX_CHARACTERS, MAX_ITEMS, Action, parse_detail
-from ..models import AuditEvent
+from ..events import MAX_CHARACTERS, MAX_ITEMS, find_event, parse_detail
 from ..partitions import LEAF_TABLE, Partition, is_partitioned, list_gaps, list_partitions
-from ..storage import has_valid_row_mac
+from .reader import create_mac_calculator, read_archive_events
 
 LeafRange = tuple[int, int]
 """The leaves [start, end)."""
@@ -40,6 +39,10 @@ class DetachedLeaves:
         place = bisect_right(self.ranges, index, key=lambda leaves: leaves[0])
         return place > 0 and index < self.ranges[place - 1][1]
 
+    def has_any(self, start: int, end: int) -> bool:
+        """Say whether one of the leaves [start, end) is detached."""
+        return any(first < end and start < last for first, last in self.ranges)
+
     def find_gap(self, event_id: uuid.UUID) -> Gap | None:
         """Return the gap with that id; None if a partition would have its leaf."""
         return next((gap for gap in self.gaps if gap[0] <= event_id < gap[1]), None)
@@ -48,15 +51,19 @@ class DetachedLeaves:
 def read_archive_record() -> ArchiveRecord:
     """Return what the newest event states (in earlier versions: the size of its archive).
 
-    Events with an invalid MAC, or without a size, are ignored. Raises: KeyMissing.
+    Events with an invalid MAC, or without a size, are ignored, also those that no model can load. Raises: KeyMissing.
     """
-    events = AuditEvent.objects.filter(action=Action.AUDIT_ARCHIVED).order_by("-id").iterator(chunk_size=100)
-    for detail in (parse_detail(event.detail) for event in events if has_valid_row_mac(event)):
+    record, compute_mac = ArchiveRecord(), create_mac_calculator()
+    for row in read_archive_events():
+        event = find_event(row.canonical) if row.canonical else None
+        if event is None or compute_mac(row.mac_key, row.canonical or b"") != row.mac:
+            continue
+        detail = parse_detail(event.detail)
         size = detail.get("archived_size", detail.get("tree_size"))
         if type(size) is int:
             leaves = _parse_detached_leaves(detail.get("detached_leaves"))
-            return ArchiveRecord(archived_size=size, detached_leaves=leaves)
-    return ArchiveRecord()
+            record = ArchiveRecord(archived_size=size, detached_leaves=leaves)
+    return record
 
 
 def find_detached_leaves(record: ArchiveRecord) -> DetachedLeaves:

@@ -50,8 +50,8 @@ _SEARCH_PATH_SQL = f"""
         JOIN pg_catalog.pg_class c ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
         WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('{_EVENT_TABLE}')), ', pg_temp'), true)"""  # noqa: S608 -- constants
 UUID_BYTES = 16
-ID_START = b'"id":"'
-"""Of one member of the canonical form only: in a text, quotes are escaped, and no key of `detail` is `id`."""
+_ID_START = b'"id":"'
+"""The last one is that of the event: `detail` comes before it, and then only texts, in which quotes are escaped."""
 
 
 class RawEvent(NamedTuple):
@@ -142,6 +142,11 @@ def read_restore_events() -> Iterator[RawEvent]:
     return _read_rows(f"{_FROM_EVENT} WHERE e.action = 'audit.restored' ORDER BY e.id", force_index_lookups=False)
 
 
+def read_archive_events() -> Iterator[RawEvent]:
+    """Yield the `audit.archived` events, by id."""
+    return _read_rows(f"{_FROM_EVENT} WHERE e.action = 'audit.archived' ORDER BY e.id", force_index_lookups=False)
+
+
 def read_orphaned_queue_ids() -> Iterator[bytes]:
     """Yield queued ids without an event: 16 bytes, except on SQLite for an id that is not a UUID."""
     with trusted_transaction(), connections[AUDIT_ALIAS].cursor() as cursor:
@@ -203,7 +208,7 @@ def find_raw_event(event_id: uuid.UUID) -> RawEvent | None:
 
 def find_canonical_id(canonical: bytes) -> str:
     """Return the id in the canonical bytes of a sealed event; anything if they are of no event."""
-    start = canonical.find(ID_START) + len(ID_START)
+    start = canonical.rfind(_ID_START) + len(_ID_START)
     return canonical[start : start + 36].decode("ascii", "replace")
 
 

@@ -115,8 +115,9 @@ class LogReplay:
         compute_mac, ids, hashes = self._compute_mac, leaf_range.event_ids, leaf_range.leaf_hashes
         expected = leaf_range.first_leaf_index
         archived_end = min(end, self._archived_size)
+        has_detached = self._detached_leaves.has_any(expected, archived_end)
         # Now, because the connection is not free in the loop.
-        tile_hashes = find_absent_leaf_hashes(expected, archived_end) if expected < archived_end else {}
+        tile_hashes = find_absent_leaf_hashes(expected, archived_end) if has_detached else {}
         for row in read_leaves(leaf_range.first_leaf_index, end):
             leaf_index, event_id, leaf_hash, mac_key, mac, canonical, _ = row
             if leaf_index < expected:

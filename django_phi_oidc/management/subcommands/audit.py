@@ -238,7 +238,7 @@ def _verify(options: Options, output: Output) -> None:
             parts=parts,
             witnessed_checkpoints=witnessed,
             find_archived=find_archived,
-            archived_restore_events=[*restore_events, *archive_files.list_restore_events(keys)],
+            archived_restore_events=archive_files.list_restore_events(keys, restore_events),
             archived_size=archived.archived_size if start or parts is not None else 0,
             detached_leaves=archive_records.find_detached_leaves(archived),
             known_lost_sizes=options["lost_size"],

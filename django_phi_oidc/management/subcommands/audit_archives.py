@@ -1,6 +1,7 @@
 """Write an archive of the audit log, and detach archived partitions (`phi_oidc audit archive`)."""
 
 from django.core.management.base import CommandError
+from django.db import DatabaseError
 
 from ..._internal import clock
 from ...audit import partitions
@@ -11,7 +12,7 @@ from ...audit.log.cursor import get_newest_tree_size
 from ...audit.models import AuditCheckpoint
 from ...audit.recorder import record
 from ...audit.request_context import current_origin
-from ...errors import AuditUnavailable, SealingRefused
+from ...errors import PhiOidcError
 from ._arguments import Options
 from ._output import Output, ProgressLine
 
@@ -43,7 +44,7 @@ def write_archive(options: Options, output: Output) -> None:
             removable = archives.list_removable_partitions(archive, keys=keys, now=now)
             leaves, kept = leaf_removal.list_removable_leaves(archive, removed=removable, keys=keys, now=now)
             detached_leaves = archive_records.build_detached_leaves(earlier, leaves)
-        except (LookupError, OSError, SealingRefused, AuditUnavailable) as error:
+        except (LookupError, OSError, PhiOidcError, DatabaseError) as error:
             removable, leaves, fault = [], {}, f"Nothing is detached: {error}"
     detail = {"first": first, "tree_size": size, "sha256": digest}
     # An archive behind a gap leaves events that are in no archive.

@@ -9,7 +9,7 @@ import pytest
 
 from django_phi_oidc.audit.events import MAX_CHARACTERS, Action, Origin
 from django_phi_oidc.audit.log import tree_storage
-from django_phi_oidc.audit.log.archive import open_archives, verify_archive, write_archive
+from django_phi_oidc.audit.log.archive import find_archived_event, open_archives, verify_archive, write_archive
 from django_phi_oidc.audit.log.archive_files import list_restore_events, register_archive
 from django_phi_oidc.audit.log.archive_records import (
     ArchiveRecord,
@@ -20,13 +20,14 @@ from django_phi_oidc.audit.log.archive_records import (
 )
 from django_phi_oidc.audit.log.findings import VerificationSummary
 from django_phi_oidc.audit.log.models import ArchiveFile
+from django_phi_oidc.audit.log.reader import create_mac_calculator, find_raw_event
 from django_phi_oidc.audit.log.recovery import resume_log
 from django_phi_oidc.audit.log.tile_export import export_tiles
 from django_phi_oidc.audit.log.tile_store import TileFolder
 from django_phi_oidc.audit.log.verifier import verify_log
-from django_phi_oidc.audit.models import AuditCheckpoint
+from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent
 from django_phi_oidc.audit.recorder import record
-from tests.support.audit_log import KEY, NOW, sealed
+from tests.support.audit_log import KEY, NOW, seal_now, sealed
 from tests.support.audit_tampering import CHECKPOINT, EVENT, LEAF, copy_event, is_postgresql, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc
 
@@ -123,7 +124,7 @@ def test_leaves_that_an_event_states_are_read_back() -> None:
         build_detached_leaves(ArchiveRecord(detached_leaves={"202610": [(n, n + 1) for n in range(0, 4000, 2)]}), {})
 
 
-@pytest.mark.parametrize("change", ["", "other leaf", "altered", "no restore"])
+@pytest.mark.parametrize("change", ["", "other leaf", "altered", "no restore", "no events"])
 def test_restore_of_which_the_event_is_in_an_archive_is_declared(change: str, tmp_path: Path) -> None:
     sealed(3)
     note = AuditCheckpoint.objects.get().note
@@ -147,6 +148,8 @@ def test_restore_of_which_the_event_is_in_an_archive_is_declared(change: str, tm
         file.restore_events = [(leaf_index, canonical.replace("the disk", "a disk"))]
     elif change == "no restore":
         file.restore_events = []
+    elif change == "no events":
+        file.restore_events = [["1", "x"], [1], [1, 2], [True, "x"], "x", {}, None]
     file.save()
     findings = verify_log(
         keys=KEYS,
@@ -157,3 +160,39 @@ def test_restore_of_which_the_event_is_in_an_archive_is_declared(change: str, tm
         archived_restore_events=list_restore_events(KEYS),
     )
     assert [finding.kind.value for finding in findings] == (["fork_undeclared"] if change else [])
+
+
+def test_event_of_an_archive_is_found_by_its_own_id(tmp_path: Path) -> None:
+    """Who has the MAC key can seal an event whose `detail` has a member `id`, which no action declares."""
+    first, second = sealed(2)
+    other, absent = uuid.UUID(int=first.int + 2), uuid.UUID(int=first.int + 3)
+    key_id = AuditEvent.objects.get(id=first).mac_key
+    for id_, named in ((other, second), (uuid.UUID(int=first.int + 4), absent), (uuid.UUID(int=first.int + 5), "zzz")):
+        copy_event(first, id=id_ if is_postgresql() else id_.hex, detail=f'{{"id":"{named}"}}')
+        row = find_raw_event(id_)
+        assert row is not None
+        assert row.canonical is not None
+        with without_triggers():
+            sql(f"UPDATE {EVENT} SET mac = %s WHERE id = %s", create_mac_calculator()(key_id, row.canonical), id_)
+    assert seal_now(at=NOW + timedelta(seconds=2)).refused_count == 0
+    write_archive(tmp_path / "1.jsonl", first_leaf_index=0, tree_size=5, progress=lambda done, total: None)
+    archive = verify_archive(tmp_path / "1.jsonl", KEYS)
+    assert (archive.first_id, archive.last_id) == (first, second)
+    found = find_archived_event(archive, second)
+    assert found is not None
+    assert found[0] == 1
+    assert f'"id":"{second}"'.encode() in found[1]
+    assert find_archived_event(archive, absent) is None
+
+
+def test_record_of_archives_ignores_a_row_that_no_model_can_load() -> None:
+    record_archive(300)
+    forged = record_archive(400)
+    with without_triggers():
+        sql(f"UPDATE {EVENT} SET occurred_at = %s WHERE id = %s", "infinity" if is_postgresql() else "today", forged)
+    assert read_archive_record().archived_size == 300
+
+
+def record_archive(size: int) -> uuid.UUID:
+    record(Action.AUDIT_ARCHIVED, origin=Origin(), now=NOW + timedelta(seconds=size), detail={"archived_size": size})
+    return AuditEvent.objects.latest("id").id
