@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -253,12 +253,12 @@ def test_documented_indexes_serve_a_search_for_a_name() -> None:
                 cursor.execute(statement)
             with CaptureQueriesContext(connection) as queries:
                 list_matching_accounts("Amina")
-            # A table of so few rows would be read as a whole.
-            cursor.execute("SET enable_seqscan = off")
-            cursor.execute(f"EXPLAIN {queries[-1]['sql']}")
-            plan = "\n".join(line for (line,) in cursor.fetchall())
+            with transaction.atomic():
+                # A table of so few rows would be read as a whole.
+                cursor.execute("SET LOCAL enable_seqscan = off")
+                cursor.execute(f"EXPLAIN {queries[-1]['sql']}")
+                plan = "\n".join(line for (line,) in cursor.fetchall())
         finally:
-            cursor.execute("RESET enable_seqscan")
             cursor.execute("DROP INDEX IF EXISTS first_name_begins, last_name_begins")
     assert "first_name_begins" in plan
     assert "last_name_begins" in plan
