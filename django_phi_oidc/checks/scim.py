@@ -13,8 +13,8 @@ from ._messages import Messages, error, register_check, warning
 
 @register_check(Tags.security)
 def check_scim(**kwargs: Any) -> Messages:
-    """E150: a missing package; E151: no `is_active`, access tokens of two providers that can't be told apart; W150:
-    roles of a group and of a claim.
+    """E150: a missing package; E151: no `is_active`, or access tokens of two providers that cannot be distinguished;
+    W150: roles of a group and of a claim.
     """
     declared = conf.scim()
     if not declared:

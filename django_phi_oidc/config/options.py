@@ -145,7 +145,7 @@ class AuditDeclaration:
     is exported."""
     archives: Annotated[Path, parse_absolute_path] | None = None
     """Absolute path of a folder with [archives](../how-to/archive-the-audit-log.md), which the portal can read: the
-    admin shows an event of theirs that is no longer in the database. Default: none: it only names the archive."""
+    admin then shows archived events. Default: none: the admin only names the archive."""
     exports: Annotated[Path, parse_absolute_path] | None = None
     """Absolute path of a folder, mode 0700, that the portal and its workers share:
     [exports of many events](../how-to/read-the-audit-log.md#export-events) are stored there, for a day at most.

@@ -71,8 +71,8 @@ def list_restore_events(keys: Sequence[LogKey], known: Sequence[tuple[int, bytes
 
 def _is_pair(item: object) -> bool:
     match item:
-        case [int() as index, str()]:
-            return type(index) is int
+        case [int(), str()]:
+            return True
     return False
 
 

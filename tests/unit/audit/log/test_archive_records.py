@@ -149,7 +149,7 @@ def test_restore_of_which_the_event_is_in_an_archive_is_declared(change: str, tm
     elif change == "no restore":
         file.restore_events = []
     elif change == "no events":
-        file.restore_events = [["1", "x"], [1], [1, 2], [True, "x"], "x", {}, None]
+        file.restore_events = [["1", "x"], [1], [1, 2], [2**70, "x"], [-1, "x"], "x", {}, None]
     file.save()
     findings = verify_log(
         keys=KEYS,
