@@ -458,7 +458,7 @@ def _serialize_fields(event: Event, *, mac_member: str = "") -> str:
 def serialize_columns(
     id_: str, v: int, mac_key: str, time: str, texts: Sequence[str], *, detail: str, mac_member: str = ""
 ) -> str:
-    """Return the canonical form of an event, or of a row, for which it may be no JSON.
+    """Return the canonical form of an event, or of a row. That of an altered row may not be JSON.
 
     id_: in lower case, with hyphens. time: `occurred_at` in UTC with microseconds, without an offset. texts: the fields
     from `action` to `request_id`, in the order of Event. mac_member: the additional member of `serialize_event`.

@@ -46,7 +46,7 @@ def register_archive(archive: LogArchive, *, sha256: str) -> None:
 
 
 def register_missing_archives(verified: Sequence[LogArchive]) -> None:
-    """Store those of which no file is known, such as archives of earlier versions. Raises: OSError."""
+    """Register the archives that are not registered, such as those of earlier versions. Raises: OSError."""
     for archive in verified:
         if not ArchiveFile.objects.filter(first_leaf=archive.first_leaf_index, tree_size=archive.tree_size).exists():
             with archive.path.open("rb") as file:
