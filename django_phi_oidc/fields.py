@@ -166,9 +166,9 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         ==========================================  ======================  ==================  =====================
         caller                                      `KeySourceUnavailable`  `KeyUnknown`        `CiphertextInvalid`
         ==========================================  ======================  ==================  =====================
-        `sessions.lifecycle.end_sessions`           in both: ends the session, queues the       ends it, can't revoke
-                                                    ciphertext for revocation, alert            the token, alert
-        `sessions.lifecycle.renew_session`          raises (can't encrypt)  queues it, alert    can't revoke, alert
+        `sessions.lifecycle.end_sessions`           in all three: ends the session without deleting its Django
+                                                    session, alert; tokens are queued without being decrypted
+        `sessions.lifecycle.renew_session`          raises (can't encrypt)  queues it, alert    queues it, alert
         `sessions.token_refresh`                    in all three: raises to the caller of `get_access_token`
         `sessions.token_revocation`                 in both: retries slowly without end, alert  the same, then abandons
         `sessions.expiry` (not database sessions)    in both: skips the session, alert           ends it as orphaned

@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 
 from .._internal import randomness
-from .._internal.sql import fetch
+from .._internal.sql import any_of, fetch
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.recorder import is_recorded, record_many
@@ -78,7 +78,7 @@ def _build_session_claims_query(*session_ids: uuid.UUID) -> QuerySet[Any]:
     # A subquery, because a join would lock the subject too, and block a sign-in of the same person.
     subject = PairwiseSubject.objects.filter(pk=OuterRef("subject")).values("uuid")
     # All code locks claims in this order, which prevents deadlocks.
-    claims = StoredClaim.objects.filter(session__in=session_ids[:-1]).exclude(session=session_ids[-1])
+    claims = StoredClaim.objects.filter(any_of("session", session_ids[:-1])).exclude(session=session_ids[-1])
     claims = claims.order_by("pk").select_for_update()
     claims = claims.annotate(subject_uuid=Subquery(subject))
     return claims.values_list("held_until", "session", "pk", "name", "subject_uuid")

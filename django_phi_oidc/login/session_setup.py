@@ -21,7 +21,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import clock, randomness
-from .._internal.sql import insert
+from .._internal.sql import combine_inserts, insert
 from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
 from ..access.sign_in_demands import adopt_demands
@@ -48,7 +48,7 @@ from ..sessions.activity import TIMES_KEY, create_times_entry
 from ..sessions.foreign_sessions import queue_foreign_tokens
 from ..sessions.kept_id_token import reduce_id_token
 from ..sessions.lifecycle import end_session, start_session
-from ..sessions.models import EndReason, PendingRevocation, TokenToRevoke
+from ..sessions.models import EndReason, OIDCSession, PendingRevocation, TokenToRevoke
 from ..sessions.parallel_limit import end_surplus_sessions
 from ..sessions.recent_logouts import find_end_reason
 from ..sessions.sign_in_places import create_sign_in_place
@@ -98,8 +98,9 @@ def establish_session(
             new.log_in()
             new.write_notices(last_seen_at=last_seen_at)
             origin = Actor.from_request(request).origin
-            permit = enqueue_permit(new.create_oidc_session(origin))
-            discarded = new.queue_discarded_tokens(issued_tokens)
+            with combine_inserts(using=router.db_for_write(OIDCSession)):
+                permit = enqueue_permit(new.create_oidc_session(origin))
+                discarded = new.queue_discarded_tokens(issued_tokens)
         committed_events += permit
         if discarded:
             issued_tokens.clear()

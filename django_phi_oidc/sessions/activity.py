@@ -15,7 +15,8 @@ from django.db import connections, models, router, transaction
 from .. import conf
 from .._internal.sql import fetch, update
 from ..audit.request_context import SESSION_KEY, find_oidc_session_id
-from .models import OIDCSession, sha256_hex
+from .digests import sha256_hex
+from .models import OIDCSession
 from .timeouts import SessionTimes, find_timeout_reason, is_activity_update_due
 
 TIMES_KEY = "phi_oidc_times"

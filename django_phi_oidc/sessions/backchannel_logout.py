@@ -45,8 +45,9 @@ from ..oidc.logout_token import LogoutToken, address_logout_token, verify_logout
 from ..provider.registry import Provider, get_provider
 from ..replay.cache import mark_used_in_transaction, was_used
 from ..subjects.linking import list_subject_ids
+from .digests import sha256_hex
 from .lifecycle import EndedSession, end_sessions
-from .models import EndReason, OIDCSession, sha256_hex
+from .models import EndReason, OIDCSession
 from .recent_logouts import remember_logout
 from .tasks import retry_on_lost_connection
 

@@ -29,8 +29,9 @@ from .backchannel_logout import (
     log_fault,
     logger,
 )
+from .digests import sha256_hex
 from .lifecycle import EndedSession
-from .models import EndReason, sha256_hex
+from .models import EndReason
 from .tasks import retry_on_lost_connection
 
 _NETLOC_PATTERN = re.compile(r"[A-Za-z0-9.:\[\]-]+")

@@ -18,11 +18,11 @@ from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.db import connection, connections, router, transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
-from .._internal.sql import delete_in_batches, fetch, insert, update
+from .._internal.sql import any_of, delete_in_batches, fetch, insert, update
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.legal_holds import list_active_holds
@@ -31,20 +31,17 @@ from ..crypto import keyring
 from ..errors import Code
 from ..oidc.token import ReceivedToken, TokenResponse
 from ..subjects.models import PairwiseSubject
+from .digests import build_token_columns, sha256_hex
 from .kept_id_token import KeptIDToken
 from .models import (
     ENCRYPTED_COLUMNS,
     TOKEN_HINTS,
     DecryptedColumns,
     EncryptedColumnName,
-    EncryptedToken,
     EndReason,
     OIDCSession,
     PendingRevocation,
-    RevocationStatus,
-    TokenToRevoke,
-    compute_token_digest,
-    sha256_hex,
+    SessionToken,
 )
 from .sign_in_places import SignInPlace
 from .token_revocation import queue_revocations
@@ -52,8 +49,6 @@ from .token_revocation import queue_revocations
 KEY_ALERT_RULE = "encryption_key_missing"
 """The rule of the alert that a session's columns can't be decrypted because a key is missing."""
 
-_DECRYPTED_COLUMNS: tuple[EncryptedColumnName, ...] = (*TOKEN_HINTS, "session_key")
-"""What each end needs: the digest of the access token, the Django session, and whether a token is damaged."""
 _HINT_COLUMNS: tuple[EncryptedColumnName, ...] = ("id_token", "id_token_claims")
 
 
@@ -94,10 +89,10 @@ def end_sessions(
 
     One transaction: the rows are ended, their claims are erased, the ciphertext of each token is moved to a revocation,
     all encrypted columns are cleared, the events are in the outbox, and the Django sessions are deleted (after the
-    commit if the session engine has no transactions). A token whose key is missing is revoked when the key is back. It
-    raises an alert, as a damaged token does, and neither prevents the end. A Django session whose key can't be
-    decrypted is not deleted: the middleware ends it at its next request.
-    The number of statements does not depend on the number of sessions.
+    commit if the session engine has no transactions). No token is decrypted: one whose key is missing, or that is
+    damaged, is found when it is revoked. A Django session whose key can't be decrypted is not deleted, which raises an
+    alert: the middleware ends it at its next request.
+    The number of statements does not depend on the number of sessions, but for one for each 400 tokens.
 
     keep_offline_providers: names of providers whose refresh tokens are deleted here without being revoked.
     lease_revocations: the caller tries the new revocations at once, after the commit.
@@ -110,7 +105,7 @@ def end_sessions(
         ids = [session.pk for session in sessions]
         offline_ids = {session.pk for session in sessions if session.provider in keep_offline_providers}
         keys = keyring.find_keys("encryption")
-        names = (*_DECRYPTED_COLUMNS, *(_HINT_COLUMNS if reason is EndReason.LOGOUT else ()))
+        names: list[EncryptedColumnName] = ["session_key", *(_HINT_COLUMNS if reason is EndReason.LOGOUT else ())]
         ending = [
             _EndingSession(
                 session, session.decrypt_columns(names, keys=keys), keep_refresh_token=session.pk in offline_ids
@@ -123,23 +118,25 @@ def end_sessions(
         revocations = PendingRevocation.objects
         deferred = revocations.make_due_now(ids, keep_offline_session_ids=offline_ids, now=now, end_job=end_job)
         tokens = [token for item in ending for token in item.tokens_to_revoke]
-        queued = iter(revocations.create_rows(tokens, now=now, is_leased=lease_revocations, end_job=end_job))
+        moved, leased = revocations.move_tokens(tokens, now=now, is_leased=lease_revocations, end_job=end_job)
         changes: dict[str, Any] = {"ended_at": now, "end_reason": reason.value, "refresh_lease_until": None}
-        changes |= dict.fromkeys(ENCRYPTED_COLUMNS)
+        changes |= dict.fromkeys((*ENCRYPTED_COLUMNS, "access_token_digest"))
         update(OIDCSession, *ids, using=connection.alias, **changes)
-        plaintexts = [item.columns.plaintexts for item in ending]
-        delete_django_sessions([values["session_key"] for values in plaintexts if "session_key" in values])
+        session_keys = [item.columns.plaintexts.get("session_key") for item in ending]
+        delete_django_sessions([key for key in session_keys if key])
+        remaining = iter(moved)
         ended: list[EndedSession] = []
         for item in ending:
-            rows = tuple(islice(queued, len(item.tokens_to_revoke)))
+            own = list(islice(remaining, len(item.tokens_to_revoke)))
+            plaintexts = item.columns.plaintexts
             ended.append(
                 EndedSession(
                     provider=item.session.provider,
-                    id_token=item.columns.plaintexts.get("id_token", ""),
-                    id_token_claims=json.loads(item.columns.plaintexts.get("id_token_claims", "{}")),
-                    revocation_ids=(*(row.pk for row in rows), *deferred.get(item.session.pk, ())),
-                    leased_revocations=rows if lease_revocations else (),
-                    django_session_key=item.columns.plaintexts.get("session_key", ""),
+                    id_token=plaintexts.get("id_token", ""),
+                    id_token_claims=json.loads(plaintexts.get("id_token_claims", "{}")),
+                    revocation_ids=(*own, *deferred.get(item.session.pk, ())),
+                    leased_revocations=tuple(leased[pk] for pk in own if pk in leased),
+                    django_session_key=plaintexts.get("session_key", ""),
                 )
             )
         return ended
@@ -160,11 +157,12 @@ def _build_lock_query(*session_ids: uuid.UUID) -> QuerySet[OIDCSession]:
 
 
 def _build_end_query(*session_ids: uuid.UUID) -> QuerySet[OIDCSession]:
-    """Return the query of the columns that an end needs, which are a third of all, with the UUID of the subject."""
+    """Return the query of the columns that an end reads, with the UUID of the subject and which tokens there are."""
     # Ordered, so that two transactions that end some of the same sessions do not deadlock.
-    rows = OIDCSession.objects.live().filter(pk__in=session_ids).order_by("pk")
-    rows = rows.only("provider", "access_token_expires_at", *_DECRYPTED_COLUMNS, *_HINT_COLUMNS)
-    return rows.annotate(subject_uuid=F("subject__uuid"))
+    rows = OIDCSession.objects.live().filter(any_of("pk", session_ids)).order_by("pk")
+    rows = rows.only("provider", "session_key", *_HINT_COLUMNS)
+    has_tokens: dict[str, Any] = {f"has_{hint}": Q(**{f"{hint}__isnull": False}) for hint in TOKEN_HINTS}
+    return rows.annotate(subject_uuid=F("subject__uuid"), **has_tokens)
 
 
 class _EndingSession:
@@ -176,9 +174,9 @@ class _EndingSession:
         self.subject_uuid: uuid.UUID | None = session.subject_uuid
         self.columns = columns
         self.tokens_to_revoke = [
-            item
-            for item in _iter_tokens_to_revoke(session, columns)
-            if not (keep_refresh_token and item.token.token_type_hint == "refresh_token")
+            SessionToken(session.pk, hint)
+            for hint in TOKEN_HINTS
+            if getattr(session, f"has_{hint}") and not (keep_refresh_token and hint == "refresh_token")
         ]
 
     def build_events(self, reason: EndReason, *, origin: Origin, now: datetime) -> Iterator[NewEvent]:
@@ -187,7 +185,8 @@ class _EndingSession:
         yield NewEvent(action=Action.SESSION_ENDED, reason=reason, detail=detail, **fields)
         if reason is EndReason.LOGOUT:
             yield NewEvent(action=Action.LOGOUT_COMPLETED, **fields)
-        yield from _build_damage_events(self.columns, fields)
+        if self.columns.damaged:
+            yield _build_damage_alert(fields)
 
 
 def _get_event_fields(
@@ -201,15 +200,10 @@ def _get_event_fields(
     }
 
 
-def _build_damage_events(columns: DecryptedColumns, fields: dict[str, Any]) -> Iterator[NewEvent]:
-    """Yield the events about damaged columns. fields: of the session's events."""
-    fields = {**fields, "reason": Code.UNDECRYPTABLE}
-    for hint in TOKEN_HINTS:
-        if hint in columns.damaged:
-            detail = {"hint": hint, "attempts": 0, "status": RevocationStatus.ABANDONED}
-            yield NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **fields)
-    if columns.damaged:
-        yield NewEvent(action=Action.ALERT_RAISED, detail={"rule": "session_undecryptable"}, **fields)
+def _build_damage_alert(fields: dict[str, Any]) -> NewEvent:
+    """Return the alert that encrypted columns of a session are damaged. fields: of the session's events."""
+    detail = {"rule": "session_undecryptable"}
+    return NewEvent(action=Action.ALERT_RAISED, detail=detail, **{**fields, "reason": Code.UNDECRYPTABLE})
 
 
 def _build_key_alert(columns: Sequence[DecryptedColumns], *, now: datetime) -> Iterator[NewEvent]:
@@ -219,26 +213,11 @@ def _build_key_alert(columns: Sequence[DecryptedColumns], *, now: datetime) -> I
         yield NewEvent(Action.ALERT_RAISED, Origin(), now, reason=Code.KEY_MISSING, detail=detail)
 
 
-def _iter_tokens_to_revoke(session: OIDCSession, columns: DecryptedColumns) -> Iterator[TokenToRevoke]:
-    """Yield the tokens of a session as they are encrypted, but not the damaged ones."""
-    for hint in TOKEN_HINTS:
-        plaintext = columns.plaintexts.get(hint)
-        if plaintext is None and hint not in columns.ciphertexts:
-            continue
-        digest = compute_token_digest(plaintext) if plaintext and hint == "access_token" else None
-        yield TokenToRevoke(
-            token=EncryptedToken(token_type_hint=hint, value=getattr(session, hint), digest=digest),
-            provider=session.provider,
-            session_id=session.pk,
-            access_token_expires_at=session.access_token_expires_at,
-        )
-
-
 def delete_django_sessions(session_keys: Sequence[str]) -> None:
     """Delete Django sessions with the open transaction, or after it if the session engine has no transactions."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, DatabaseStore):
-        store.get_model_class().objects.filter(session_key__in=session_keys).delete()
+        store.get_model_class().objects.filter(any_of("session_key", session_keys)).delete()
     if store is not DatabaseStore:
         # For cached_db too: until the commit, another request may put the row into the cache again.
         def delete_django_sessions() -> None:
@@ -287,7 +266,7 @@ def renew_session(
     The replaced tokens are revoked when the session ends and not now: a provider may have one grant for a user and
     client, and revokes all its tokens, including the new ones, with the old refresh token (RFC 7009 2.1).
 
-    A replaced token whose key is missing raises an alert, as a damaged token does.
+    A replaced token whose key is missing, or that is damaged, raises an alert.
 
     persist_tokens: False: access and refresh token are not stored, but revoked now. dpop_seed: of the key that the new
     tokens are bound to, or empty. Raises: KeyMissing. Spec: R9.
@@ -300,18 +279,20 @@ def renew_session(
         row = OIDCSession.objects.select_related("subject").get(pk=session_id)
         new = {"refresh_token": tokens.refresh_token, "access_token": tokens.access_token}
         columns = row.decrypt_columns(TOKEN_HINTS, keys=keyring.get_keys("encryption"))
-        kept = [hint for hint, value in columns.plaintexts.items() if value in new.values()]
-        replaced = [item for item in _iter_tokens_to_revoke(row, columns) if item.token.token_type_hint not in kept]
-        PendingRevocation.objects.queue(replaced, now=now, due_at=row.started_at + conf.absolute_timeout())
+        stored = [hint for hint in TOKEN_HINTS if getattr(row, hint)]
+        replaced = [SessionToken(row.pk, hint) for hint in stored if columns.plaintexts.get(hint) not in new.values()]
+        PendingRevocation.objects.move_tokens(replaced, now=now, due_at=row.started_at + conf.absolute_timeout())
         subject_uuid = row.subject.uuid if row.subject else None
         fields = _get_event_fields(row, subject_uuid, origin=Origin(), now=now)
-        stored = id_token.build_events(**_get_event_fields(row, subject_uuid, origin=origin, now=now))
-        enqueue_many([*_build_damage_events(columns, fields), *_build_key_alert([columns], now=now), *stored])
+        claim_events = id_token.build_events(**_get_event_fields(row, subject_uuid, origin=origin, now=now))
+        damage_alerts = [_build_damage_alert(fields)] if columns.damaged else []
+        enqueue_many([*damage_alerts, *_build_key_alert([columns], now=now), *claim_events])
         unused = [] if persist_tokens else [hint for hint in TOKEN_HINTS if new[hint]]
         received = [ReceivedToken(token_type_hint=hint, value=new[hint]) for hint in unused]
         queued = queue_revocations(received, provider=row.provider, session_id=row.pk, now=now)
         values: dict[str, Any] = {
-            **{hint: (new[hint] or None) if persist_tokens else None for hint in TOKEN_HINTS},
+            **dict.fromkeys((*TOKEN_HINTS, "access_token_digest")),
+            **(build_token_columns(tokens) if persist_tokens else {}),
             "access_token_expires_at": now + tokens.expires_in if persist_tokens and tokens.expires_in else None,
             "dpop_seed": (dpop_seed or None) if persist_tokens else None,
             **id_token.columns,
@@ -359,8 +340,7 @@ def start_session(
         sid_digest=sha256_hex(sid) if sid else "",
         session_key=django_session_key,
         session_key_digest=sha256_hex(django_session_key),
-        access_token=tokens.access_token if persist_tokens else None,
-        refresh_token=tokens.refresh_token or None if persist_tokens else None,
+        **(build_token_columns(tokens) if persist_tokens else {}),
         dpop_seed=dpop_seed or None if persist_tokens else None,
         **id_token.columns,
         access_token_expires_at=expires_at,

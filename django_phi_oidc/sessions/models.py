@@ -1,11 +1,10 @@
 """OIDC sessions with their tokens, and the revocations that are not finished."""
 
-import hashlib
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 from django.conf import settings
 from django.db import connections, models, router
@@ -16,7 +15,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
 from .._internal.lease import LeasedQuerySet
-from .._internal.sql import insert
+from .._internal.sql import CopiedRows, any_of, insert, insert_copies
 from ..claims.minimization import list_personal_claims
 from ..crypto.keyring import SymmetricKey
 from ..errors import IDTokenError, KeyRingError, Undecryptable
@@ -25,6 +24,7 @@ from ..oidc.jose import parse_compact_jws
 from ..oidc.token import ReceivedToken, TokenTypeHint
 from ..oidc.transport import MAX_RETRY_AFTER
 from ..subjects.models import PairwiseSubject
+from .digests import compute_token_digest
 
 EncryptedColumnName = Literal[
     "refresh_token", "access_token", "dpop_seed", "id_token", "id_token_claims", "session_key"
@@ -130,6 +130,8 @@ class OIDCSession(models.Model):
     session_key_digest = models.CharField(max_length=64)
     """SHA-256 of the Django session key, hexadecimal. A key of at least 160 random bits cannot be guessed from it."""
     access_token = SealedTextField(bind=("id",), null=True)
+    access_token_digest = models.CharField(max_length=64, null=True)  # noqa: DJ001 -- as in PendingRevocation
+    """`compute_token_digest`: an end moves the token to its revocation without decrypting it."""
     refresh_token = SealedTextField(bind=("id",), null=True)
     dpop_seed = SealedTextField(bind=("id",), null=True)
     """Of the key that the tokens are bound to (`oidc.dpop.create_proof_key`). None: they are Bearer tokens."""
@@ -206,22 +208,6 @@ class OIDCSession(models.Model):
         return result
 
 
-def sha256_hex(value: str) -> str:
-    """Return the SHA-256 of value, hexadecimal: rows can be found by it without storing the value."""
-    return hashlib.sha256(value.encode("utf-8")).hexdigest()
-
-
-def compute_token_digest(token: str) -> str:
-    """Return the digest by which an API of the portal recognizes an access token.
-
-    Of a JWT it is that of the JWS Signing Input: the holder can turn an ECDSA signature into another valid one.
-    """
-    try:
-        return sha256_hex(parse_compact_jws(token).signing_input.decode("ascii"))
-    except IDTokenError:
-        return sha256_hex(token)
-
-
 REVOCATION_LEASE = timedelta(seconds=30)
 """Longer than the limit of any call."""
 _MAX_WAIT = 2 * MAX_RETRY_AFTER
@@ -238,82 +224,99 @@ class RevocationStatus(models.TextChoices):
     ABANDONED = "abandoned", _("abandoned")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncryptedToken:
-    """A token as it is stored in a column of `OIDCSession`."""
+class SessionToken(NamedTuple):
+    """A token that a session stores."""
 
-    token_type_hint: TokenTypeHint
-    """Also the name of the column."""
-    value: EncryptedText
-    digest: str | None = None
-    """Of an access token: `compute_token_digest`. None: its key is missing."""
+    session_id: uuid.UUID
+    hint: TokenTypeHint
+
+
+_MOVED_COLUMNS: Mapping[TokenTypeHint, Mapping[str, str]] = {
+    "refresh_token": {},
+    "access_token": {"token_digest": "access_token_digest", "token_expires_at": "access_token_expires_at"},
+}
+"""The columns of a session that are moved with its token."""
+_MOVED_AT_ONCE = 400
+"""Tokens moved by one statement. SQLite limits the number of its parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenToRevoke:
     """A token that must be revoked at the provider."""
 
-    token: ReceivedToken | EncryptedToken
+    token: ReceivedToken
     provider: str
     session_id: uuid.UUID | None = None
-    """None for the tokens of a refused sign-in. An encrypted token is bound to it."""
+    """None for the tokens of a refused sign-in."""
     access_token_expires_at: datetime | None = None
 
 
 class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
     """Creates revocations and finds those that are due."""
 
-    def queue(
-        self, tokens: Iterable["TokenToRevoke"], *, now: datetime, due_at: datetime | None = None
-    ) -> tuple[uuid.UUID, ...]:
-        """Create a row for each token in one statement; return their ids in order. due_at: None means at once."""
-        return tuple(row.id for row in self.create_rows(tokens, now=now, due_at=due_at))
-
-    def create_rows(
-        self,
-        tokens: Iterable["TokenToRevoke"],
-        *,
-        now: datetime,
-        due_at: datetime | None = None,
-        is_leased: bool = False,
-        end_job: uuid.UUID | None = None,
-    ) -> list["PendingRevocation"]:
-        """Do what `queue` does, and return the rows.
-
-        is_leased: the caller tries them first, after the commit. end_job: the SessionEndJob that ends their sessions.
-        """
+    def queue(self, tokens: Iterable["TokenToRevoke"], *, now: datetime) -> tuple[uuid.UUID, ...]:
+        """Create a row that is due at once for each token, by one statement; return their ids in order."""
         rows: list[PendingRevocation] = []
-        lease: dict[str, Any] = {}
-        if is_leased:
-            lease = {"attempts": 1, "first_attempt_at": now, "lease_until": now + REVOCATION_LEASE}
         for item in tokens:
-            token, hint = item.token, item.token.token_type_hint
-            if isinstance(token, EncryptedToken):
-                values = {"session_token": token.value, "token_digest": token.digest}
-            else:
-                digest = compute_token_digest(token.value) if hint == "access_token" else None
-                values = {"token": token.value, "token_digest": digest}
+            is_access_token = item.token.token_type_hint == "access_token"
             rows.append(
                 self.model(
                     id=randomness.uuid7(now),
                     provider=item.provider,
                     session=item.session_id,
-                    token_type_hint=hint,
-                    token_expires_at=item.access_token_expires_at if hint == "access_token" else None,
-                    due_at=due_at or now,
-                    created_at=due_at or now,
-                    end_job=end_job,
-                    **values,
-                    **lease,
+                    token=item.token.value,
+                    token_type_hint=item.token.token_type_hint,
+                    token_digest=compute_token_digest(item.token.value) if is_access_token else None,
+                    token_expires_at=item.access_token_expires_at if is_access_token else None,
+                    due_at=now,
+                    created_at=now,
                 )
             )
         if rows:
             insert(rows, using=router.db_for_write(self.model))
-        return rows
+        return tuple(row.id for row in rows)
+
+    def move_tokens(
+        self,
+        tokens: Sequence["SessionToken"],
+        *,
+        now: datetime,
+        due_at: datetime | None = None,
+        is_leased: bool = False,
+        end_job: uuid.UUID | None = None,
+    ) -> tuple[list[uuid.UUID], dict[uuid.UUID, "PendingRevocation"]]:
+        """Create a row for each of these tokens, with its ciphertext, by one statement for each 400; return their ids.
+
+        No key is needed. The caller empties the columns of the sessions.
+        due_at: None means at once. is_leased: the caller tries them first, after the commit, and gets the rows by id as
+        well. end_job: the SessionEndJob that ends the sessions. Requires: the sessions are locked, and have the tokens.
+        """
+        shared: dict[str, Any] = {"status": RevocationStatus.PENDING.value, "last_fault": "", "attempts": 0}
+        shared |= {"due_at": due_at or now, "created_at": due_at or now}
+        if end_job:
+            shared["end_job"] = end_job
+        if is_leased:
+            shared |= {"attempts": 1, "first_attempt_at": now, "lease_until": now + REVOCATION_LEASE}
+        ids = [randomness.uuid7(now) for _ in tokens]
+        rows: list[PendingRevocation] = []
+        using = router.db_for_write(self.model)
+        for start in range(0, len(tokens), _MOVED_AT_ONCE):
+            end = start + _MOVED_AT_ONCE
+            part = list(zip(ids[start:end], tokens[start:end], strict=True))
+            copies = [
+                CopiedRows(
+                    keys=[(pk, token.session_id) for pk, token in part if token.hint == hint],
+                    columns={"provider": "provider", "session": "id", "session_token": hint, **further_columns},
+                    values={"token_type_hint": hint, **shared},
+                )
+                for hint, further_columns in _MOVED_COLUMNS.items()
+            ]
+            rows += insert_copies(self.model, copies, source=OIDCSession, using=using, returning=is_leased)
+        return ids, {row.pk: row for row in rows}
 
     def make_due_now(
         self,
-        session_ids: Collection[uuid.UUID],
+        session_ids: Sequence[uuid.UUID],
         *,
         keep_offline_session_ids: Collection[uuid.UUID],
         now: datetime,
@@ -324,7 +327,7 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         keep_offline_session_ids: refresh tokens of these sessions that were not yet to be revoked stay valid.
         Their rows are deleted.
         """
-        later = self.filter(session__in=session_ids, status=RevocationStatus.PENDING, due_at__gt=now)
+        later = self.filter(any_of("session", session_ids), status=RevocationStatus.PENDING, due_at__gt=now)
         if keep_offline_session_ids:
             offline = later.filter(session__in=keep_offline_session_ids, token_type_hint="refresh_token")
             offline.filter(created_at__gt=now).delete()

@@ -38,8 +38,9 @@ from ..oidc.token import ReceivedToken, TokenResponse, TokenType, extract_receiv
 from ..oidc.transport import TransportRequest
 from ..provider.dpop_requests import send_with_proof
 from ..provider.registry import get_provider
+from .digests import build_token_columns
 from .kept_id_token import KeptIDToken, reduce_id_token
-from .models import TOKEN_HINTS, EndReason, OIDCSession
+from .models import EndReason, OIDCSession
 
 LEASE_DURATION = timedelta(seconds=30)
 """Longer than all calls of `request_tokens` together."""
@@ -214,8 +215,7 @@ def store_tokens(
     with transaction.atomic(durable=True):
         live = OIDCSession.objects.live()
         if live.release_lease(lease.session_id, expires_at=lease.expires_at):
-            new = refresh_result.tokens
-            values: dict[str, str] = {name: value for name in TOKEN_HINTS if (value := getattr(new, name))}
+            values = build_token_columns(refresh_result.tokens)
             if refresh_result.id_token and _replaces_id_token(lease, refresh_result.id_token, origin=origin, now=now):
                 values["id_token"] = refresh_result.id_token.token
             expires_at = refresh_result.access_token_expires_at

@@ -29,13 +29,13 @@ from ..oidc.revocation import build_revocation_request, process_revocation_respo
 from ..oidc.token import ReceivedToken, TokenTypeHint
 from ..provider.call_limit import get_max_background_calls
 from ..provider.registry import get_provider
+from .digests import compute_token_digest
 from .models import (
     REVOCATION_LEASE,
     PendingRevocation,
     PendingRevocationQuerySet,
     RevocationStatus,
     TokenToRevoke,
-    compute_token_digest,
 )
 
 logger = logging.getLogger("django_phi_oidc.sessions")
@@ -178,8 +178,8 @@ def _get_max_calls(provider: str) -> int:
 def is_revoked(token: str, *, now: datetime) -> bool:
     """Return whether this portal has revoked that access token, or tries to.
 
-    NOT known: tokens that others revoked at the provider, and those that could not be decrypted when their session
-    ended. Tokens that a renewed session had before are revoked when it ends.
+    NOT known: tokens that others revoked at the provider. Those that a renewed session had before are revoked when it
+    ends.
     """
     rows = PendingRevocation.objects.filter(token_digest=compute_token_digest(token))
     return rows.filter(created_at__lte=now + _CLOCK_DIFFERENCE).exists()

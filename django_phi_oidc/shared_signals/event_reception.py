@@ -48,8 +48,9 @@ from ..oidc.security_event_token import (
 from ..provider.transmitter import get_transmitter
 from ..replay.cache import is_remembered, mark_used_in_transaction, was_used
 from ..sessions.backchannel_logout import end_matching_sessions
+from ..sessions.digests import sha256_hex
 from ..sessions.lifecycle import EndedSession
-from ..sessions.models import EndReason, OIDCSession, sha256_hex
+from ..sessions.models import EndReason, OIDCSession
 from ..sessions.recent_logouts import remember_logout
 from ..subjects.linking import list_subject_digests, list_subject_ids
 from ..subjects.models import PairwiseSubject

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.benchmarks.sign_in.measurement import DURABLE, Result, Sample, check_durable, measure
-from tests.benchmarks.sign_in.portal import commits_of, statements_of, written_of
+from tests.benchmarks.sign_in.portal import commits_of, split_log, statements_of, written_of
 from tests.benchmarks.sign_in.report import missed, rows, table
 from tests.support.postgresql import given_url, throw_away_server
 
@@ -121,6 +121,11 @@ def test_table_shows_every_portal_in_milliseconds_and_ratios() -> None:
 @pytest.mark.sqlite
 def test_only_durable_commits_with_writes_are_counted() -> None:
     assert (len(statements_of(LOG)), commits_of(LOG)) == (5, 2)
+    assert split_log(['INSERT INTO "a" VALUES (1); INSERT INTO "b" VALUES (2)', "COMMIT"]) == [
+        'INSERT INTO "a" VALUES (1)',
+        'INSERT INTO "b" VALUES (2)',
+        "COMMIT",
+    ]
     assert written_of(['INSERT INTO "a" VALUES (1)', 'SELECT "b"', 'UPDATE "c" SET "d" = 1']) == ["a", "c"]
     assert commits_of([*LOG, "DELETE f"]) == 3
     assert commits_of([*LOG, "DELETE f USING (SELECT set_config('synchronous_commit', 'off', true)) AS g"]) == 2

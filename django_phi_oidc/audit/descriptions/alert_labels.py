@@ -57,7 +57,7 @@ ALERT_LABELS: Mapping[str, str] = {
     "revocation_refused": _("Revocation refused by the provider"),
     "sealing_lag": _("Sealing of the audit log is late"),
     "sealing_refused": _("Sealing of the audit log refused"),
-    "session_undecryptable": _("Token of a session is damaged"),
+    "session_undecryptable": _("Data of a session is damaged"),
     "signal_refused": _("Security event of a provider refused"),
     "signals_stopped": _("Security events of a provider stopped"),
     "spool_altered": _("Emergency events altered on disk"),
@@ -125,7 +125,9 @@ ALERT_EXPLANATIONS: Mapping[str, str] = {
     "revocation_refused": _("The provider refused for good to revoke a token."),
     "sealing_lag": _("Events have waited for more than five minutes to be sealed."),
     "sealing_refused": _("Nothing is sealed, because the audit log does not continue what was signed before."),
-    "session_undecryptable": _("A token of an ended or renewed session is damaged, so it cannot be revoked."),
+    "session_undecryptable": _(
+        "The session key of an ended session, or a token of a renewed one, is damaged and cannot be decrypted."
+    ),
     "signal_refused": _("A security event was refused, so sessions that it should end may still be live."),
     "signals_stopped": _("The provider paused or disabled the stream of its security events."),
     "spool_altered": _("Lines of the emergency file were changed after they were written."),

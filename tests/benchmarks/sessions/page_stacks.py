@@ -25,7 +25,8 @@ from django.urls import include, path
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.request_context import SESSION_KEY
 from django_phi_oidc.sessions.activity import TIMES_KEY, create_times_entry
-from django_phi_oidc.sessions.models import OIDCSession, sha256_hex
+from django_phi_oidc.sessions.digests import sha256_hex
+from django_phi_oidc.sessions.models import OIDCSession
 from tests.benchmarks.sessions.middleware_stacks import STACKS
 from tests.benchmarks.sign_in.portal import commits_of, statements_of
 

@@ -6,6 +6,7 @@ process.
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -46,11 +47,16 @@ class Measuring:
             response.close()
         self._measured = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
         if counting:
-            logs = [[entry["sql"] for entry in connection.queries_log] for connection in connections.all()]
+            logs = [split_log([entry["sql"] for entry in connection.queries_log]) for connection in connections.all()]
             self._measured["statements"] = sum(len(statements_of(log)) for log in logs)
             self._measured["commits"] = sum(commits_of(log) for log in logs)
             self._measured["written"] = [table for log in logs for table in written_of(log)]
         return [body]
+
+
+def split_log(log: list[str]) -> list[str]:
+    """Return each statement alone, also those that were sent together (`combine_inserts`)."""
+    return [statement for sent in log for statement in re.split(r'; (?=INSERT INTO ")', sent)]
 
 
 def statements_of(log: list[str]) -> list[str]:

@@ -1,7 +1,9 @@
 """Single statements: their effect, their number, and when they are committed."""
 
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +15,9 @@ from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal.sql import (
+    CopiedRows,
     RowNotStored,
+    combine_inserts,
     count_rows,
     delete,
     durable,
@@ -21,6 +25,7 @@ from django_phi_oidc._internal.sql import (
     has_row,
     insert,
     insert_autocommit,
+    insert_copies,
     update,
 )
 from django_phi_oidc.audit.models import AuditOutbox
@@ -41,6 +46,22 @@ def waiting(number: int) -> AuditOutbox:
 
 def statements(queries: CaptureQueriesContext) -> list[str]:
     return [query["sql"].split()[0] for query in queries]
+
+
+@contextmanager
+def row_dropped(digest: str) -> Iterator[None]:
+    """Let a trigger drop new rows with that digest."""
+    with connections["default"].cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+            " CREATE TRIGGER drop_row BEFORE INSERT ON django_phi_oidc_usedidentifier"
+            f" FOR EACH ROW WHEN (NEW.digest = '{digest}') EXECUTE FUNCTION drop_row()"
+        )
+    try:
+        yield
+    finally:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("DROP FUNCTION drop_row CASCADE")
 
 
 class SevenParameters:
@@ -141,19 +162,107 @@ def test_copy_of_rows_that_are_refused_stores_none() -> None:
     insert(many, using="default", unique=["digest"], replaced=["until"])
     insert([spent("7"), *many[8:]], using="default", unique=["digest"], replaced=["until"])
     assert UsedIdentifier.objects.count() == 60
-    with connections["default"].cursor() as cursor:
-        cursor.execute(
-            "CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
-            " CREATE TRIGGER drop_row BEFORE INSERT ON django_phi_oidc_usedidentifier"
-            " FOR EACH ROW WHEN (NEW.digest = 'dropped') EXECUTE FUNCTION drop_row()"
-        )
-    try:
-        with pytest.raises(RowNotStored), transaction.atomic():
-            insert([spent(f"new {number}") for number in range(60)] + [spent("dropped")], using="default")
-    finally:
-        with connections["default"].cursor() as cursor:
-            cursor.execute("DROP FUNCTION drop_row CASCADE")
+    with row_dropped("dropped"), pytest.raises(RowNotStored), transaction.atomic():
+        insert([spent(f"new {number}") for number in range(60)] + [spent("dropped")], using="default")
     assert UsedIdentifier.objects.count() == 60
+
+
+def insert_together(*rows: Any, error: Exception | None = None) -> None:
+    """Insert each row by a statement of its own in a block of combine_inserts, and raise the error in it."""
+    with transaction.atomic(), combine_inserts(using="default"):
+        for row in rows:
+            insert([row], using="default")
+        if error:
+            raise error
+
+
+@pytest.mark.django_db(transaction=True)
+def test_combined_inserts_are_one_statement_before_the_next_other_one() -> None:
+    with CaptureQueriesContext(connections["default"]) as queries, transaction.atomic():
+        with combine_inserts(using="default"):
+            insert([spent("a")], using="default")
+            insert([waiting(1), waiting(2)], using="default")
+            assert UsedIdentifier.objects.count() == 1
+            insert([spent("b")], using="default")
+            insert([spent("a", until=NOW + timedelta(1))], using="default", unique=["digest"], replaced=["until"])
+        insert([waiting(3)], using="default")
+    expected = (
+        ["INSERT", "SELECT", "INSERT"]
+        if connections["default"].vendor == "postgresql"
+        else ["INSERT", "INSERT", "SELECT", "INSERT", "INSERT"]
+    )
+    assert [name for name in statements(queries) if name in ("INSERT", "SELECT")] == [*expected, "INSERT"]
+    assert dict(UsedIdentifier.objects.values_list("digest", "until")) == {"a": NOW + timedelta(1), "b": NOW}
+    assert AuditOutbox.objects.count() == 3
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_combined_inserts_are_sent_before_a_copy() -> None:
+    rows = [spent(str(number)) for number in range(60)]
+    with transaction.atomic(), combine_inserts(using="default"):
+        insert([spent("7")], using="default")
+        with pytest.raises(IntegrityError), transaction.atomic():
+            insert(rows, using="default")
+    assert [row.digest for row in UsedIdentifier.objects.all()] == ["7"]
+
+
+@pytest.mark.parametrize("refused", ["a", "b"])
+@pytest.mark.django_db(transaction=True)
+def test_combined_inserts_of_a_row_that_exists_raise_and_store_none(refused: str) -> None:
+    insert([spent(refused)], using="default")
+    with pytest.raises(IntegrityError):
+        insert_together(spent("a"), waiting(1), spent("b"))
+    assert (UsedIdentifier.objects.count(), AuditOutbox.objects.count()) == (1, 0)
+
+
+@pytest.mark.parametrize("dropped", ["a", "b"])
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_combined_inserts_of_a_row_that_is_not_stored_raise_and_store_none(dropped: str) -> None:
+    with row_dropped(dropped), pytest.raises(RowNotStored):
+        insert_together(spent("a"), spent("b"))
+    assert not UsedIdentifier.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_combined_inserts_of_a_block_that_fails_are_not_sent() -> None:
+    with pytest.raises(ZeroDivisionError):
+        insert_together(spent("a"), error=ZeroDivisionError())
+    insert([spent("b")], using="default")
+    assert [row.digest for row in UsedIdentifier.objects.all()] == ["b"]
+
+
+def copies(*digests: str, **values: str) -> list[CopiedRows]:
+    """Rows of the outbox with the kind of such identifiers, and one with values."""
+    keys = [(uuid.UUID(int=number), digest) for number, digest in enumerate(digests)]
+    parts = [CopiedRows(keys=keys, columns={"event": "kind"}, values={})]
+    return [*parts, CopiedRows(keys=[(uuid.UUID(int=99), digests[0])], columns={}, values=values)]
+
+
+@pytest.mark.parametrize("returning", [False, True])
+@pytest.mark.django_db(transaction=True)
+def test_insert_copies_is_one_statement_and_returns_the_rows_on_request(*, returning: bool) -> None:
+    insert([spent("a"), spent("b", kind="code"), spent("c")], using="default")
+    with CaptureQueriesContext(connections["default"]) as queries:
+        rows = insert_copies(
+            AuditOutbox, copies("a", "b", event="%s"), source=UsedIdentifier, using="default", returning=returning
+        )
+    assert statements(queries) == ["INSERT"]
+    stored = {uuid.UUID(int=0): "state", uuid.UUID(int=1): "code", uuid.UUID(int=99): "%s"}
+    assert dict(AuditOutbox.objects.values_list("id", "event")) == stored
+    assert {row.id: row.event for row in rows} == (stored if returning else {})
+
+
+@pytest.mark.parametrize("returning", [False, True])
+@pytest.mark.django_db(transaction=True)
+def test_insert_copies_of_a_row_that_does_not_exist_stores_none(*, returning: bool) -> None:
+    insert([spent("a")], using="default")
+    with pytest.raises(RowNotStored), transaction.atomic():
+        insert_copies(
+            AuditOutbox, copies("a", "b", event="e"), source=UsedIdentifier, using="default", returning=returning
+        )
+    assert not AuditOutbox.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -22,7 +22,7 @@ from django_phi_oidc.key_rotation.encryption_keys import (
     list_encrypted_columns,
     reencrypt,
 )
-from django_phi_oidc.sessions.models import EncryptedToken, OIDCSession, PendingRevocation, TokenToRevoke
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, SessionToken
 from tests.support.concurrent_transaction import transaction_beside
 from tests.support.session_fixtures import NOW
 from tests.unit.key_rotation.conftest import NEW, OLD
@@ -163,18 +163,8 @@ def test_a1_reencrypt_covers_the_queued_ciphertext_of_a_session(seal_under: Any)
     session = OIDCSession.objects.create(
         id=uuid.uuid4(), provider="default", refresh_token="canary", started_at=NOW, last_seen_at=NOW
     )
-    stored = OIDCSession.objects.get()
     seal_under(NEW)
-    (pk,) = PendingRevocation.objects.queue(
-        [
-            TokenToRevoke(
-                token=EncryptedToken(token_type_hint="refresh_token", value=stored.refresh_token),
-                provider="default",
-                session_id=session.pk,
-            )
-        ],
-        now=NOW,
-    )
+    ((pk,), _) = PendingRevocation.objects.move_tokens([SessionToken(session.pk, "refresh_token")], now=NOW)
     ring = seal_under(NEW, OLD)
     assert reencrypt(column_of(PendingRevocation, "session_token"), keys=ring) == ReencryptionResult(reencrypted=1)
     seal_under(NEW)

@@ -64,7 +64,7 @@ def test_measure_counts_existing_rows(sign_in: SignIn) -> None:
     person = sign_in()
     token = TokenToRevoke(token=ReceivedToken(token_type_hint="access_token", value="a token"), provider="default")
     PendingRevocation.objects.queue([token], now=NOW)
-    PendingRevocation.objects.queue([token], now=NOW, due_at=LATER)
+    PendingRevocation.objects.queue([token], now=LATER)
     record_many([NewEvent(action=Action.AUDIT_VIEWED, origin=Origin(), now=NOW)])
     unsealed = AuditUnsealed.objects.using("phi_audit").count()
     assert unsealed > 0

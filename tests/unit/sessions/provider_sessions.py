@@ -10,9 +10,10 @@ from django.conf import settings
 from django_phi_oidc._internal import clock
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.oidc.token import TokenResponse
+from django_phi_oidc.sessions.digests import sha256_hex
 from django_phi_oidc.sessions.kept_id_token import KeptIDToken
 from django_phi_oidc.sessions.lifecycle import start_session
-from django_phi_oidc.sessions.models import OIDCSession, sha256_hex
+from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.identifiers import compute_subject_digest
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.session_fixtures import SignedIn, django_session_exists

@@ -150,7 +150,7 @@ def test_tokens_from_before_a_renewal_count_for_the_job_that_ends_the_session(op
     replaced = ReceivedToken(token_type_hint="refresh_token", value="replaced")
     for signed_in in (sign_in(), sign_in()):
         token = TokenToRevoke(token=replaced, provider="default", session_id=signed_in.session.pk)
-        PendingRevocation.objects.queue([token], now=NOW, due_at=NOW + timedelta(hours=8))
+        PendingRevocation.objects.queue([token], now=NOW + timedelta(hours=8))
     job = start(SessionSelection(session_ids=[str(signed_in.session.pk)]))
     run_session_end_jobs()
     assert (len(live()), get_token_progress(job)) == (1, TokenProgress(waiting=3))

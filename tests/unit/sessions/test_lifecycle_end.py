@@ -18,6 +18,7 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import CiphertextInvalid, KeyRingError
 from django_phi_oidc.key_rotation.encryption_keys import list_encrypted_columns, reencrypt
+from django_phi_oidc.sessions.digests import compute_token_digest
 from django_phi_oidc.sessions.lifecycle import EndedSession, end_session, end_sessions
 from django_phi_oidc.sessions.models import (
     REVOCATION_LEASE,
@@ -25,9 +26,9 @@ from django_phi_oidc.sessions.models import (
     OIDCSession,
     PendingRevocation,
     RevocationStatus,
-    compute_token_digest,
 )
 from django_phi_oidc.sessions.tasks import sweep_revocations
+from django_phi_oidc.sessions.token_revocation import is_revoked
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
@@ -281,18 +282,49 @@ def test_a1_end_session_without_its_key_keeps_an_offline_refresh_token_out_of_th
     assert list(PendingRevocation.objects.values_list("token_type_hint", flat=True)) == ["access_token"]
 
 
-def test_end_session_with_a_damaged_token_revokes_the_other(sign_in: Callable[..., SignedIn]) -> None:
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_end_session_without_its_key_makes_its_access_token_known_as_revoked(
+    sign_in: Callable[..., SignedIn], settings: Any, *, has_ended: bool
+) -> None:
+    signed_in = sign_in()
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": []})
+    if has_ended:
+        end(signed_in)
+    assert is_revoked(ACCESS_TOKEN, now=NOW) is has_ended
+    assert not is_revoked(REFRESH_TOKEN, now=NOW)
+
+
+def test_end_session_with_a_damaged_token_revokes_the_other(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     with connection.cursor() as cursor:
         cursor.execute("UPDATE django_phi_oidc_oidcsession SET refresh_token = 'damaged'")
     ended = end(signed_in)
     assert ended is not None
-    assert [PendingRevocation.objects.get(pk=pk).token_type_hint for pk in ended.revocation_ids] == ["access_token"]
     assert not django_session_exists(signed_in.django_key)
+    sweep_revocations()
+    assert [asked["token"] for asked in op.asked] == [ACCESS_TOKEN]
+    statuses = dict(PendingRevocation.objects.values_list("token_type_hint", "status"))
+    assert statuses == {"refresh_token": "pending", "access_token": "done"}
     assert [event.detail for event in events(Action.TOKEN_REVOCATION_FAILED)] == [
-        '{"attempts":0,"hint":"refresh_token","status":"abandoned"}'
+        '{"attempts":1,"hint":"refresh_token","status":"pending"}'
     ]
-    assert [event.detail for event in events(Action.ALERT_RAISED)] == ['{"rule":"session_undecryptable"}']
+    assert [(event.reason, event.detail) for event in events(Action.ALERT_RAISED)] == [
+        ("undecryptable", '{"rule":"revocation_blocked"}')
+    ]
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_end_session_with_a_damaged_session_key_raises_an_alert(
+    sign_in: Callable[..., SignedIn], *, is_damaged: bool
+) -> None:
+    signed_in = sign_in()
+    if is_damaged:
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE django_phi_oidc_oidcsession SET session_key = 'damaged'")
+    assert end(signed_in) is not None
+    assert django_session_exists(signed_in.django_key) is is_damaged
+    alerts = ['{"rule":"session_undecryptable"}'] if is_damaged else []
+    assert [event.detail for event in events(Action.ALERT_RAISED)] == alerts
 
 
 @pytest.mark.parametrize("engine", ["db", "cached_db", "cache"])

@@ -10,10 +10,11 @@ from django.db import connection
 
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.errors import KeyMissing
+from django_phi_oidc.errors import CiphertextInvalid, KeyMissing
 from django_phi_oidc.oidc.token import TokenResponse
-from django_phi_oidc.sessions.lifecycle import renew_session
-from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.sessions.lifecycle import end_session, renew_session
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
+from django_phi_oidc.sessions.token_revocation import is_revoked
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import ACCESS_TOKEN, NOW, REFRESH_TOKEN, SignedIn, events, id_token, keep
 
@@ -60,6 +61,15 @@ def test_renewal_queues_replaced_tokens(sign_in: Callable[..., SignedIn]) -> Non
     assert events(Action.ALERT_RAISED) == []
 
 
+def test_replaced_and_new_access_token_are_known_as_revoked_after_the_end(sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    renew(signed_in)
+    tokens = (ACCESS_TOKEN, "new access token")
+    assert not any(is_revoked(token, now=NOW) for token in tokens)
+    end_session(signed_in.session.pk, EndReason.SESSION_LOST, origin=Origin(), now=NOW)
+    assert all(is_revoked(token, now=NOW) for token in tokens)
+
+
 def test_a3_renewal_with_an_old_key_list_queues_the_ciphertexts_and_raises_an_alert(
     sign_in: Callable[..., SignedIn], settings: Any
 ) -> None:
@@ -73,15 +83,15 @@ def test_a3_renewal_with_an_old_key_list_queues_the_ciphertexts_and_raises_an_al
     assert queued_tokens() == {"refresh_token": REFRESH_TOKEN, "access_token": ACCESS_TOKEN}
 
 
-def test_a3_renewal_of_a_session_with_a_damaged_token_records_it(sign_in: Callable[..., SignedIn]) -> None:
+def test_a3_renewal_of_a_session_with_a_damaged_token_raises_an_alert(sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     with connection.cursor() as cursor:
         cursor.execute("UPDATE django_phi_oidc_oidcsession SET refresh_token = 'damaged'")
     assert renew(signed_in) == ()
-    assert queued_tokens() == {"access_token": ACCESS_TOKEN}
-    assert [event.detail for event in events(Action.TOKEN_REVOCATION_FAILED)] == [
-        '{"attempts":0,"hint":"refresh_token","status":"abandoned"}'
-    ]
+    rows = {row.token_type_hint: row for row in PendingRevocation.objects.all()}
+    assert rows["access_token"].decrypt_token() == ACCESS_TOKEN
+    with pytest.raises(CiphertextInvalid):
+        rows["refresh_token"].decrypt_token()
     assert [event.detail for event in events(Action.ALERT_RAISED)] == ['{"rule":"session_undecryptable"}']
 
 

@@ -18,8 +18,9 @@ from django_phi_oidc.audit.request_context import find_oidc_session_id
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.middleware import RevocationMiddleware
 from django_phi_oidc.sessions.activity import TIMES_KEY
+from django_phi_oidc.sessions.digests import sha256_hex
 from django_phi_oidc.sessions.lifecycle import end_session
-from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus, sha256_hex
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from tests.support.session_fixtures import ACCESS_TOKEN, REFRESH_TOKEN, ScriptedOP, SignedIn, django_session_exists
 
 pytestmark = [

@@ -30,6 +30,7 @@ from django_phi_oidc.sessions.token_refresh import (
     release_lease,
     store_tokens,
 )
+from django_phi_oidc.sessions.token_revocation import is_revoked
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import ACCESS_TOKEN, NOW, REFRESH_TOKEN, SignedIn, id_token
 
@@ -209,6 +210,9 @@ def test_store_tokens_stores_the_tokens_and_releases_the_lease(session: OIDCSess
 def test_store_tokens_with_only_an_access_token_keeps_the_others(session: OIDCSession) -> None:
     assert store(lease_of(session), refreshed(refresh_token=""), new_tokens=NEW[1:]) == []
     assert opened("refresh_token", "access_token", "id_token") == [REFRESH_TOKEN, "new-access-token", id_token()]
+    assert not is_revoked("new-access-token", now=NOW)
+    end(session)
+    assert is_revoked("new-access-token", now=NOW)
 
 
 @pytest.mark.parametrize("with_lease", [False, True])

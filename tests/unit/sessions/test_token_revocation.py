@@ -26,8 +26,8 @@ from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.oidc.token import ReceivedToken
-from django_phi_oidc.sessions.lifecycle import end_session
-from django_phi_oidc.sessions.models import EndReason, PendingRevocation, RevocationStatus, TokenToRevoke
+from django_phi_oidc.sessions.lifecycle import end_session, end_sessions
+from django_phi_oidc.sessions.models import EndReason, PendingRevocation, RevocationStatus
 from django_phi_oidc.sessions.token_revocation import (
     LEASE_DURATION,
     MIN_ATTEMPTS,
@@ -104,17 +104,22 @@ def test_attempt_of_a_finished_row_sends_no_request(op: ScriptedOP) -> None:
     assert len(op.asked) == 1
 
 
+def end_and_lease(signed_in: SignedIn) -> tuple[PendingRevocation, ...]:
+    ids = [signed_in.session.pk]
+    (ended,) = end_sessions(ids, EndReason.SESSION_LOST, origin=Origin(), now=NOW, lease_revocations=True)
+    return ended.leased_revocations
+
+
 @pytest.mark.parametrize("is_leased_since", [False, True])
 def test_results_of_rows_created_with_a_lease_are_saved_unless_another_worker_has_leased_them(
-    op: ScriptedOP, *, is_leased_since: bool
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], *, is_leased_since: bool
 ) -> None:
-    tokens = [TokenToRevoke(token=token, provider="default") for token in TOKENS]
-    rows = PendingRevocation.objects.create_rows(tokens, now=NOW, is_leased=True)
+    rows = end_and_lease(sign_in())
     if is_leased_since:
         PendingRevocation.objects.filter(pk=rows[0].pk).update(attempts=2)
     pks = [row.pk for row in rows]
     attempt_revocations(pks, leased=rows, now=NOW, budget_seconds=3.0, give_up_after=GIVE_UP)
-    assert [asked["token"] for asked in op.asked] == ["refresh-canary", "access-canary"]
+    assert [asked["token"] for asked in op.asked] == [REFRESH_TOKEN, ACCESS_TOKEN]
     saved = dict(PendingRevocation.objects.values_list("token_type_hint", "status"))
     assert saved == {"refresh_token": "pending" if is_leased_since else "done", "access_token": "done"}
     assert len(events(Action.TOKEN_REVOKED)) == (1 if is_leased_since else 2)
@@ -122,10 +127,9 @@ def test_results_of_rows_created_with_a_lease_are_saved_unless_another_worker_ha
 
 @pytest.mark.parametrize(("seconds", "attempts", "is_tried"), [(0, 1, True), (28, 1, False), (30, 2, True)])
 def test_lease_that_the_transaction_of_the_caller_used_up_is_acquired_again(
-    op: ScriptedOP, seconds: int, attempts: int, *, is_tried: bool
+    op: ScriptedOP, sign_in: Callable[..., SignedIn], seconds: int, attempts: int, *, is_tried: bool
 ) -> None:
-    tokens = [TokenToRevoke(token=token, provider="default") for token in TOKENS]
-    rows = PendingRevocation.objects.create_rows(tokens, now=NOW, is_leased=True)
+    rows = end_and_lease(sign_in())
     committed_at = NOW + timedelta(seconds=seconds)
     pks = [row.pk for row in rows]
     attempt_revocations(pks, leased=rows, now=committed_at, budget_seconds=3.0, give_up_after=GIVE_UP)

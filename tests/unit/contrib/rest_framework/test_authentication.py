@@ -21,6 +21,7 @@ from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.audit.throttling import MAX_EVENTS_PER_SENDER, flush_refusal_counts
 from django_phi_oidc.oidc.jose import decode_b64url, encode_b64url
 from django_phi_oidc.oidc.token import TokenResponse
+from django_phi_oidc.sessions.digests import compute_token_digest
 from django_phi_oidc.sessions.kept_id_token import KeptIDToken
 from django_phi_oidc.sessions.lifecycle import end_session, renew_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
@@ -445,9 +446,14 @@ def test_jwt_costs_one_select(app: App) -> None:
     assert len(audit) == 0
 
 
+def store_access_token(person: SignedIn, token: str) -> None:
+    columns = {"access_token": token, "access_token_digest": compute_token_digest(token)}
+    OIDCSession(pk=person.session.pk, **columns).save(update_fields=list(columns))
+
+
 def revoke_with_session(person: SignedIn, token: str, *, at: datetime | None = None) -> None:
     """End the person's session, which has that access token."""
-    OIDCSession(pk=person.session.pk, access_token=token).save(update_fields=["access_token"])
+    store_access_token(person, token)
     assert end_session(person.session.pk, EndReason.LOGOUT, origin=Origin(), now=at or clock.now()) is not None
 
 
@@ -495,7 +501,7 @@ def test_g11_replaced_token_of_a_renewed_session_is_refused_when_the_session_end
     app: App, sign_in: Callable[[], SignedIn]
 ) -> None:
     person, replaced, token = sign_in(), app.token(), app.token()
-    OIDCSession(pk=person.session.pk, access_token=replaced).save(update_fields=["access_token"])
+    store_access_token(person, replaced)
     renewed = renew_session(
         person.session.pk,
         subject_id=person.subject.pk,
