@@ -166,8 +166,8 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         ==========================================  ======================  ==================  =====================
         caller                                      `KeySourceUnavailable`  `KeyUnknown`        `CiphertextInvalid`
         ==========================================  ======================  ==================  =====================
-        `sessions.lifecycle.end_sessions`           in all three: ends the session without deleting its Django
-                                                    session, alert; tokens are queued without being decrypted
+        `sessions.lifecycle.end_sessions`           in all three: ends the session, alert; without the session key,
+                                                    keeps the Django session; queues tokens without decrypting them
         `sessions.lifecycle.renew_session`          raises (can't encrypt)  queues it, alert    queues it, alert
         `sessions.token_refresh`                    in all three: raises to the caller of `get_access_token`
         `sessions.token_revocation`                 in both: retries slowly without end, alert  the same, then abandons

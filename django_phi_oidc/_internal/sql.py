@@ -1,16 +1,12 @@
-"""Single SQL statements without the overhead of query sets: no signals, no key read back, no extra transaction."""
+"""Single SQL statements without the overhead of query sets: no signals, no extra transaction. Also `inserts`."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from contextvars import ContextVar
-from functools import lru_cache, partial
-from itertools import chain
-from operator import attrgetter
-from typing import Any, NamedTuple, cast
-from weakref import WeakKeyDictionary
+from functools import partial
+from typing import Any
 
-from django.db import IntegrityError, OperationalError, connections, models, transaction
+from django.db import OperationalError, connections, models, transaction
 from django.db.models import F, Q
 from django.db.models.lookups import In
 
@@ -22,28 +18,11 @@ _LOCK_NOT_AVAILABLE = "55P03"
 """The SQLSTATE of a statement that exceeded lock_timeout."""
 _ASYNC_COMMIT_SOURCE = "(SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
 """PostgreSQL commits this one statement before it is on disk, if it is a transaction by itself."""
-_PLAIN_FIELDS = (
-    models.CharField,
-    models.TextField,
-    models.UUIDField,
-    models.DateTimeField,
-    models.BinaryField,
-    models.PositiveIntegerField,
-)
-"""Those whose values psycopg takes as they are. Their preparation by Django would take longer than sending them."""
-_MIN_COPIED_ROWS = 50
-"""From so many rows on, PostgreSQL reads them by COPY, which takes a third of the time of an INSERT."""
 _MAX_COMPILED_PARAMETERS = 8
 _MAX_LISTED_VALUES = _MAX_COMPILED_PARAMETERS
 """From more values on, PostgreSQL gets an array."""
 _compiled: dict[Any, tuple[models.QuerySet[Any], Any, str]] = {}
 """The query sets of `fetch` with their compilers, which have no connection, and SQL."""
-_waiting_inserts: ContextVar[tuple[str, list["_Insert"]]] = ContextVar(
-    "django_phi_oidc._internal.sql", default=("", [])
-)
-"""The alias of the innermost block of `combine_inserts`, and its INSERTs that were not sent yet."""
-_cursors: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""The driver's cursor for `insert_autocommit` by connection: a new cursor has to look up each type again."""
 
 
 def durable(using: str) -> AbstractContextManager[None]:
@@ -118,198 +97,6 @@ def _execute_with_lock_timeout(
 def read_statement_timeout(seconds: float, *, using: str) -> AbstractContextManager[None]:
     """Return `statement_timeout` for reads: nothing on SQLite, where each transaction takes the write lock."""
     return statement_timeout(seconds, using=using) if connections[using].vendor == "postgresql" else nullcontext()
-
-
-class RowNotStored(IntegrityError):
-    """An INSERT succeeded and stored fewer rows than it was given: a trigger or a rule of the table drops them."""
-
-
-def require_rows(stored_count: int, count: int) -> None:
-    """Raises: RowNotStored if an INSERT stored another number of rows than it was given."""
-    if stored_count != count:
-        raise RowNotStored("The database accepted rows and did not store them.")
-
-
-def insert(
-    rows: Sequence[models.Model], *, using: str, unique: Sequence[str] = (), replaced: Sequence[str] = ()
-) -> None:
-    """Insert rows of one model (at least one), all or none, by one statement unless it has too many parameters.
-
-    On PostgreSQL, many rows are inserted by COPY: the same privilege, triggers and constraints, but no execute wrapper.
-    In a block of `combine_inserts`, the statement may be sent later.
-
-    unique: columns with a unique index. A stored row with the same values in them gets the new values of the columns
-    in replaced; without unique, it is an IntegrityError. The database assigns an automatic key.
-    Raises: RowNotStored, and then, outside a transaction, some may be stored.
-    """
-    connection, model = connections[using], type(rows[0])
-    fields, columns = _list_inserted_fields(model), (tuple(unique), tuple(replaced))
-    most = (connection.features.max_query_params or len(rows) * len(fields)) // len(fields)
-    parts = [rows[start : start + most] for start in range(0, len(rows), most)]
-    frame = transaction.atomic(using=using, savepoint=False) if len(parts) > 1 else nullcontext()
-    with frame:
-        for part in parts:
-            values = list(zip(*(_prepare_column(field, part, connection) for field in fields), strict=True))
-            if connection.vendor == "postgresql" and len(part) >= _MIN_COPIED_ROWS and not unique:
-                _copy(model, values, using=using)
-            else:
-                statement = _build_insert(model, using, len(part), *columns)
-                _send_or_wait(_Insert(statement, list(chain.from_iterable(values)), len(part)), using=using)
-    for row in rows:
-        row._state.adding, row._state.db = False, using
-
-
-class _Insert(NamedTuple):
-    statement: str
-    parameters: Sequence[Any]
-    row_count: int
-
-
-@contextmanager
-def combine_inserts(*, using: str) -> Iterator[None]:
-    """Send consecutive statements of `insert` in this block together, on PostgreSQL: each would be a round trip.
-
-    They are sent before the next other statement, or at the end of the block, and raise their errors then.
-    Requires: an open transaction, which is rolled back if an exception leaves the block.
-    """
-    connection: Any = connections[using]
-    if connection.vendor != "postgresql" or connection.features.uses_server_side_binding:
-        yield
-        return
-
-    def send_waiting_first(execute: Callable[..., Any], *arguments: Any) -> Any:
-        _send_waiting(using=using)
-        return execute(*arguments)
-
-    token = _waiting_inserts.set((using, []))
-    try:
-        with connection.execute_wrapper(send_waiting_first):
-            yield
-        _send_waiting(using=using)
-    finally:
-        _waiting_inserts.reset(token)
-
-
-def _send_or_wait(item: _Insert, *, using: str) -> None:
-    alias, waiting = _waiting_inserts.get()
-    if alias == using:
-        waiting.append(item)
-    else:
-        _send([item], using=using)
-
-
-def _send_waiting(*, using: str) -> None:
-    alias, waiting = _waiting_inserts.get()
-    if alias == using and waiting:
-        items = list(waiting)
-        waiting.clear()
-        _send(items, using=using)
-
-
-def _send(items: Sequence[_Insert], *, using: str) -> None:
-    with connections[using].cursor() as cursor:
-        statement = "; ".join(item.statement for item in items)
-        cursor.execute(statement, list(chain.from_iterable(item.parameters for item in items)))
-        for item in items:
-            require_rows(cursor.rowcount, item.row_count)
-            if item is not items[-1]:
-                cursor.nextset()
-
-
-def _copy(model: type[models.Model], values: Sequence[Sequence[Any]], *, using: str) -> None:
-    _send_waiting(using=using)
-    connection = connections[using]
-    with connection.cursor() as cursor:
-        with connection.wrap_database_errors, cursor.copy(_build_copy(model)) as copied:
-            for value in values:
-                copied.write_row(value)
-        require_rows(cursor.rowcount, len(values))
-
-
-def _prepare_column(field: Any, rows: Sequence[models.Model], connection: Any) -> Sequence[Any]:
-    """Return the values of a field as the driver takes them."""
-    if connection.vendor == "postgresql" and type(field) in _PLAIN_FIELDS:
-        return list(map(attrgetter(field.attname), rows))
-    return [field.get_db_prep_save(field.pre_save(row, True), connection) for row in rows]
-
-
-class CopiedRows(NamedTuple):
-    """Rows to insert with values of rows of another model."""
-
-    keys: Sequence[tuple[Any, Any]]
-    """The primary key of each new row, and that of the row whose values it gets."""
-    columns: Mapping[str, str]
-    """The fields of the new row that get a value, each with the field of the other row that has it."""
-    values: Mapping[str, Any]
-    """The fields that have the same value in all of these rows."""
-
-
-def insert_copies(
-    model: type[models.Model], parts: Sequence[CopiedRows], *, source: type[models.Model], using: str, returning: bool
-) -> list[Any]:
-    """Insert rows with values of rows of source by one statement: these values do not pass through this process.
-
-    A field that only other parts name is NULL, and one that no part names has the default of the database.
-    returning: return the new rows, in any order. Requires: a part has keys. Raises: RowNotStored.
-    """
-    connection = connections[using]
-    quote = connection.ops.quote_name
-    parts = [part for part in parts if part.keys]
-    names = list(dict.fromkeys(name for part in parts for name in (*part.columns, *part.values)))
-    target, origin = cast("Any", model._meta), cast("Any", source._meta)
-    fields: dict[str, Any] = {target.pk.name: target.pk, **{name: target.get_field(name) for name in names}}
-    selects, parameters = [], []
-    for part in parts:
-        expressions = dict.fromkeys(names, "NULL") | dict.fromkeys(part.values, "%s")
-        for name, column in part.columns.items():
-            expressions[name] = f"source.{quote(origin.get_field(column).column)}"
-        prepared = [(fields[name], part.values[name]) for name in names if name in part.values]
-        if connection.vendor == "postgresql":
-            arrays = f"%s::{target.pk.db_type(connection)}[], %s::{origin.pk.db_type(connection)}[]"
-            table = f"unnest({arrays}) AS new(column1, column2)"
-            key_parameters = [list(keys) for keys in zip(*part.keys, strict=True)]
-        else:
-            table = f"(VALUES {', '.join(['(%s, %s)'] * len(part.keys))}) AS new"
-            prepared += [pair for new, old in part.keys for pair in ((target.pk, new), (origin.pk, old))]
-            key_parameters = []
-        selects.append(
-            f"SELECT new.column1, {', '.join(expressions.values())} FROM {table}"  # noqa: S608 -- the models' names
-            f" JOIN {quote(origin.db_table)} AS source ON source.{quote(origin.pk.column)} = new.column2"
-        )
-        parameters += [field.get_db_prep_save(value, connection) for field, value in prepared] + key_parameters
-    columns = ", ".join(quote(field.column) for field in fields.values())
-    statement = f"INSERT INTO {quote(target.db_table)} ({columns}) {' UNION ALL '.join(selects)}"
-    count = sum(len(part.keys) for part in parts)
-    if returning:
-        rows = list(model._base_manager.raw(f"{statement} RETURNING *", parameters, using=using))
-        require_rows(len(rows), count)
-        return rows
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        require_rows(cursor.rowcount, count)
-    return []
-
-
-def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using: str) -> bool:
-    """Insert a row in its own transaction if possible; return False if nothing was done.
-
-    It is possible on PostgreSQL, in autocommit, without wrappers or logs of Django's cursors. The driver binds the
-    values on the server, and prepares the statement if the alias has `prepare_threshold` in its OPTIONS: half the cost.
-    values: of all concrete fields, in order, of types that the driver maps to the columns. Raises: RowNotStored.
-    """
-    connection: Any = connections[using]
-    if connection.vendor != "postgresql" or connection.execute_wrappers or connection.queries_logged:
-        return False
-    connection.close_if_health_check_failed()
-    if not connection.get_autocommit():
-        return False
-    with connection.wrap_database_errors:
-        cursor = _cursors.get(connection)
-        if cursor is None or cursor.connection is not connection.connection:
-            cursor = _cursors[connection] = connection.Database.Cursor(connection.connection)
-        cursor.execute(_build_prepared_insert(model), values)
-    require_rows(cursor.rowcount, 1)
-    return True
 
 
 def update(
@@ -411,7 +198,7 @@ def _build_key_condition(pk: Any, keys: Sequence[Any], connection: Any) -> tuple
     if connection.vendor == "postgresql" and len(keys) > _MAX_LISTED_VALUES:
         return f"{column} = ANY(%s)", [list(keys)]
     parameters = [pk.get_db_prep_value(key, connection) for key in keys]
-    return f"{column} IN ({_build_placeholders(len(keys))})", parameters
+    return f"{column} IN ({build_placeholders(len(keys))})", parameters
 
 
 class _AnyOf(In):
@@ -460,37 +247,6 @@ def count_rows(querysets: Sequence[models.QuerySet[Any]], *, limit: int, using: 
         return list(cursor.fetchone())
 
 
-@lru_cache(maxsize=64)
-def _list_inserted_fields(model: type[models.Model]) -> Sequence[Any]:
-    return [field for field in model._meta.concrete_fields if not isinstance(field, models.AutoField)]
-
-
-@lru_cache(maxsize=64)
-def _build_insert(
-    model: type[models.Model], using: str, row_count: int, unique: Sequence[str], replaced: Sequence[str]
-) -> str:
-    quote, fields = connections[using].ops.quote_name, _list_inserted_fields(model)
-    table, columns = quote(model._meta.db_table), ", ".join(quote(field.column) for field in fields)
-    places = ", ".join([f"({_build_placeholders(len(fields))})"] * row_count)
-    statement = f"INSERT INTO {table} ({columns}) VALUES {places}"  # noqa: S608 -- the model's names
-    if not unique:
-        return statement
-    sets = ", ".join(f"{quote(column)} = EXCLUDED.{quote(column)}" for column in replaced)
-    return f"{statement} ON CONFLICT ({', '.join(map(quote, unique))}) DO UPDATE SET {sets}"
-
-
-@lru_cache(maxsize=64)
-def _build_copy(model: type[models.Model]) -> str:
-    columns = ", ".join(f'"{field.column}"' for field in _list_inserted_fields(model))
-    return f'COPY "{model._meta.db_table}" ({columns}) FROM STDIN'
-
-
-@lru_cache(maxsize=64)
-def _build_prepared_insert(model: type[models.Model]) -> bytes:
-    columns = ", ".join(f'"{field.column}"' for field in model._meta.concrete_fields)
-    places = _build_placeholders(len(model._meta.concrete_fields))
-    return f'INSERT INTO "{model._meta.db_table}" ({columns}) VALUES ({places})'.encode()  # noqa: S608 -- as above
-
-
-def _build_placeholders(count: int) -> str:
+def build_placeholders(count: int) -> str:
+    """Return the placeholders of a list of values."""
     return ", ".join(["%s"] * count)

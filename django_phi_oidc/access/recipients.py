@@ -18,7 +18,8 @@ from django.db import router, transaction
 
 from .. import conf
 from .._internal import randomness
-from .._internal.sql import insert, savepoint
+from .._internal.inserts import insert
+from .._internal.sql import savepoint
 from ..audit.operators import find_stated_account_pk
 from ..errors import KeyMissing, Undecryptable
 from .models import DisclosureRecipient

@@ -17,8 +17,9 @@ from typing import Unpack
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
 from .._internal import clock
+from .._internal.inserts import insert
 from .._internal.randomness import lowest_uuid7
-from .._internal.sql import delete, insert
+from .._internal.sql import delete
 from ..crypto import keyring
 from ..errors import AuditUnavailable
 from .events import Action, AuthenticatedEvent, Event, EventFields, NewEvent, Origin, parse_event, serialize_event

@@ -13,7 +13,8 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 from .. import conf
 from .._internal import metrics, randomness
 from .._internal.connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
-from .._internal.sql import durable, insert, insert_autocommit, statement_timeout
+from .._internal.inserts import insert, insert_autocommit
+from .._internal.sql import durable, statement_timeout
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
 from ..errors import AuditUnavailable, KeyMissing

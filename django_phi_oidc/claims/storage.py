@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import router
 
-from .._internal.sql import insert
+from .._internal.inserts import insert
 from ..config.claims import ClaimDeclaration
 from ..crypto.retention_keys import KeyCache
 from ..subjects.models import PairwiseSubject

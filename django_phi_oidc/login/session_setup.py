@@ -21,7 +21,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from .._internal import clock, randomness
-from .._internal.sql import combine_inserts, insert
+from .._internal.inserts import combine_inserts, insert
 from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
 from ..access.sign_in_demands import adopt_demands
@@ -218,6 +218,10 @@ class _NewSession:
     def create_oidc_session(self, origin: Origin) -> list[NewEvent]:
         """Insert the OIDC session and its claims, and return the events of the sign-in, which permit it."""
         provider, policy = self.provider.name, self.provider.id_token_hint
+        subject = str(self.subject.uuid)
+        fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
+        # First, because it handles an IntegrityError.
+        record_overfetched(self.result.undeclared_claims, NewEvent(action=Action.CLAIM_OVERFETCHED, **fields))
         id_token = reduce_id_token(self.result.tokens.id_token, self.result.id_token_claims, policy=policy)
         start_session(
             session_id=self.session_id,
@@ -245,9 +249,6 @@ class _NewSession:
             session_id=self.session_id,
             now=self.now,
         )
-        subject = str(self.subject.uuid)
-        fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
-        record_overfetched(self.result.undeclared_claims, NewEvent(action=Action.CLAIM_OVERFETCHED, **fields))
         events = [*id_token.build_events(**fields), *build_account_claim_events(self.user.claims_in_account, **fields)]
         if self.result.tokens.lifetime_alert:
             events.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": "access_token_lifetime"}, **fields))

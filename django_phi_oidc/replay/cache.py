@@ -7,7 +7,8 @@ from datetime import datetime
 
 from django.db import IntegrityError, connections, router, transaction
 
-from .._internal.sql import delete_in_batches, durable, has_row, insert
+from .._internal.inserts import insert
+from .._internal.sql import delete_in_batches, durable, has_row
 from .models import UsedIdentifier
 
 

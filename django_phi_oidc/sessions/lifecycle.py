@@ -22,7 +22,8 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
-from .._internal.sql import any_of, delete_in_batches, fetch, insert, update
+from .._internal.inserts import insert
+from .._internal.sql import any_of, delete_in_batches, fetch, update
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.legal_holds import list_active_holds

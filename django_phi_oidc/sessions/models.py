@@ -14,8 +14,9 @@ from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness, request_secrets
+from .._internal.inserts import CopiedRows, insert, insert_copies
 from .._internal.lease import LeasedQuerySet
-from .._internal.sql import CopiedRows, any_of, insert, insert_copies
+from .._internal.sql import any_of
 from ..claims.minimization import list_personal_claims
 from ..crypto.keyring import SymmetricKey
 from ..errors import IDTokenError, KeyRingError, Undecryptable

@@ -178,8 +178,8 @@ def _get_max_calls(provider: str) -> int:
 def is_revoked(token: str, *, now: datetime) -> bool:
     """Return whether this portal has revoked that access token, or tries to.
 
-    NOT known: tokens that others revoked at the provider. Those that a renewed session had before are revoked when it
-    ends.
+    NOT known: tokens that others revoked at the provider, those that a renewed session had before, until it ends, and
+    those of sessions from before migration 0017.
     """
     rows = PendingRevocation.objects.filter(token_digest=compute_token_digest(token))
     return rows.filter(created_at__lte=now + _CLOCK_DIFFERENCE).exists()
@@ -418,7 +418,8 @@ def _build_attempt_events(
     # A repeated error raises no further alert.
     is_blocked = result.needs_operator or result.is_unexpected
     is_newly_blocked = is_blocked and row.last_fault != result.fault
-    if rule := rules.get(status, "revocation_blocked" if is_newly_blocked else ""):
+    blocked_rule = "session_undecryptable" if result.error_code == Code.UNDECRYPTABLE else "revocation_blocked"
+    if rule := rules.get(status, blocked_rule if is_newly_blocked else ""):
         events.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule, **provider_answer}, **fields))
     return events
 

@@ -24,7 +24,8 @@ from django.utils.translation import gettext, gettext_noop, override
 
 from .. import conf
 from .._internal import randomness
-from .._internal.sql import delete_in_batches, insert, savepoint
+from .._internal.inserts import insert
+from .._internal.sql import delete_in_batches, savepoint
 from ..errors import KeyMissing, KeyRingError
 from .models import AccountNotice, NoticeKind
 

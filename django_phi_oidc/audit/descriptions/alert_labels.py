@@ -126,7 +126,7 @@ ALERT_EXPLANATIONS: Mapping[str, str] = {
     "sealing_lag": _("Events have waited for more than five minutes to be sealed."),
     "sealing_refused": _("Nothing is sealed, because the audit log does not continue what was signed before."),
     "session_undecryptable": _(
-        "The session key of an ended session, or a token of a renewed one, is damaged and cannot be decrypted."
+        "A token, the session key or the ID Token of a session is damaged and cannot be decrypted."
     ),
     "signal_refused": _("A security event was refused, so sessions that it should end may still be live."),
     "signals_stopped": _("The provider paused or disabled the stream of its security events."),

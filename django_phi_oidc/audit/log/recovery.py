@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..._internal.sql import insert
+from ..._internal.inserts import insert
 from ...errors import CheckpointInvalid, SealingRefused
 from ...merkle.checkpoint import Checkpoint, NoteSigner, verify_checkpoint
 from ...merkle.rfc6962 import hash_leaf

@@ -17,8 +17,9 @@ from typing import Any, TypedDict
 from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import Max
 
+from ..._internal.inserts import RowNotStored, insert, require_rows
 from ..._internal.randomness import lowest_uuid7
-from ..._internal.sql import RowNotStored, insert, is_lock_timeout, require_rows
+from ..._internal.sql import is_lock_timeout
 from ...crypto import keyring
 from ...errors import AuditUnavailable, CheckpointInvalid, SealingRefused
 from ...merkle.checkpoint import Checkpoint, LogKey, NoteSigner, sign_checkpoint, verify_checkpoint

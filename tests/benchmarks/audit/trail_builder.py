@@ -14,7 +14,7 @@ from functools import partial
 from django.db import connections
 
 from django_phi_oidc._internal import randomness
-from django_phi_oidc._internal.sql import insert
+from django_phi_oidc._internal.inserts import insert
 from django_phi_oidc.audit.log.reader import create_mac_calculator
 from django_phi_oidc.audit.log.signing_keys import find_signing_key, get_checkpoint_origin
 from django_phi_oidc.audit.log.tree_storage import STORED_LEVELS, build_node_rows

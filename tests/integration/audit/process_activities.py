@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group
 from django.db import transaction
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc._internal.sql import insert
+from django_phi_oidc._internal.inserts import insert
 from django_phi_oidc.audit import outbox, recorder
 from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin
 from django_phi_oidc.audit.log import sequencer

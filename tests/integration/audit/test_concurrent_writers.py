@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import Group
 from django.db import connections, transaction
 
-from django_phi_oidc._internal.sql import insert
+from django_phi_oidc._internal.inserts import insert
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
 from django_phi_oidc.audit.router import AUDIT_ALIAS

@@ -14,20 +14,15 @@ from django.db.models import QuerySet
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc._internal.sql import (
+from django_phi_oidc._internal.inserts import (
     CopiedRows,
     RowNotStored,
     combine_inserts,
-    count_rows,
-    delete,
-    durable,
-    fetch,
-    has_row,
     insert,
     insert_autocommit,
     insert_copies,
-    update,
 )
+from django_phi_oidc._internal.sql import count_rows, delete, durable, fetch, has_row, update
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.sessions.models import PendingRevocation
@@ -231,6 +226,27 @@ def test_combined_inserts_of_a_block_that_fails_are_not_sent() -> None:
         insert_together(spent("a"), error=ZeroDivisionError())
     insert([spent("b")], using="default")
     assert [row.digest for row in UsedIdentifier.objects.all()] == ["b"]
+
+
+@pytest.fixture
+def server_side_binding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The server binds the parameters, which it does for one statement at a time."""
+    connection: Any = connections["default"]
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "server_side_binding", True)
+    yield
+    connection.close()
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_inserts_whose_parameters_the_server_binds_are_sent_one_by_one(server_side_binding: None) -> None:
+    with CaptureQueriesContext(connections["default"]) as queries:
+        insert_together(spent("a"), waiting(7))
+    assert [name for name in statements(queries) if name == "INSERT"] == ["INSERT"] * 2
+    parts = copies("a", event="e")
+    assert len(insert_copies(AuditOutbox, parts, source=UsedIdentifier, using="default", returning=True)) == 2
+    assert sorted(AuditOutbox.objects.values_list("event", flat=True)) == ["e", "event 7", "state"]
 
 
 def copies(*digests: str, **values: str) -> list[CopiedRows]:

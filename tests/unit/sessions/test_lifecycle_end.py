@@ -309,7 +309,7 @@ def test_end_session_with_a_damaged_token_revokes_the_other(op: ScriptedOP, sign
         '{"attempts":1,"hint":"refresh_token","status":"pending"}'
     ]
     assert [(event.reason, event.detail) for event in events(Action.ALERT_RAISED)] == [
-        ("undecryptable", '{"rule":"revocation_blocked"}')
+        ("undecryptable", '{"rule":"session_undecryptable"}')
     ]
 
 

@@ -6,7 +6,7 @@ import pytest
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc._internal.sql import insert
+from django_phi_oidc._internal.inserts import insert
 from django_phi_oidc.audit.log.leaf_removal import _verify_tiles
 from django_phi_oidc.audit.log.tile_store import TileFolder
 from django_phi_oidc.audit.models import AuditNode

@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc._internal.sql import insert
+from django_phi_oidc._internal.inserts import insert
 from django_phi_oidc.audit.log import tree_storage
 from django_phi_oidc.audit.log.archive_records import DetachedLeaves
 from django_phi_oidc.audit.log.cursor import DeliveryPosition, read_items
