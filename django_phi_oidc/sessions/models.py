@@ -294,8 +294,7 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         """
         shared: dict[str, Any] = {"status": RevocationStatus.PENDING.value, "last_fault": "", "attempts": 0}
         shared |= {"due_at": due_at or now, "created_at": due_at or now}
-        if end_job:
-            shared["end_job"] = end_job
+        shared |= {"end_job": end_job} if end_job else {}
         if is_leased:
             shared |= {"attempts": 1, "first_attempt_at": now, "lease_until": now + REVOCATION_LEASE}
         ids = [randomness.uuid7(now) for _ in tokens]
