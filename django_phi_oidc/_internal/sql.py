@@ -202,6 +202,9 @@ def _build_key_condition(pk: Any, keys: Sequence[Any], connection: Any) -> tuple
 
 
 class _AnyOf(In):
+    prepare_rhs = False
+    """The database's part of the preparation is enough for keys, and PostgreSQL needs none."""
+
     def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
         column, parameters = self.process_lhs(compiler, connection)
         return f"{column} = ANY(%s)", [*parameters, self.rhs]

@@ -23,7 +23,7 @@ from ..errors import PhiOidcError
 from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession, PendingRevocation, RevocationStatus, SessionEndJob
 
-BATCH_SIZE = 500
+BATCH_SIZE = 1_000
 """Sessions ended by the same statements, in one transaction."""
 LEASE_DURATION = timedelta(minutes=1)
 """Renewed by each batch."""

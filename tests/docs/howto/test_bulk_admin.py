@@ -69,7 +69,7 @@ def test_documented_names_and_limits_of_a_bulk_end_are_the_real_ones() -> None:
     assert "Requests to end sessions" in text_of(client.get(ADD))
     assert f"for up to {tasks.INLINE_SECONDS:.0f} seconds" in text
     assert f"within {session_end_admin.LATE_AFTER.total_seconds():.0f} seconds" in text
-    assert f"{end_jobs.BATCH_SIZE} in each transaction" in text
+    assert f"{end_jobs.BATCH_SIZE:,} in each transaction" in text
     assert f"after {end_jobs.RETRY_DELAY.total_seconds():.0f} seconds" in text
     assert ("five attempts" in text, end_jobs.MAX_FAILURES) == (True, 5)
     assert ("after a minute" in text, end_jobs.LEASE_DURATION.total_seconds()) == (True, 60)
