@@ -1,4 +1,4 @@
-"""Single SQL statements without the overhead of query sets: no signals, no extra transaction. Also `inserts`."""
+"""Single SQL statements without the overhead of query sets: no signals, no extra transaction. INSERTs: `inserts`."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +18,8 @@ _LOCK_NOT_AVAILABLE = "55P03"
 """The SQLSTATE of a statement that exceeded lock_timeout."""
 _ASYNC_COMMIT_SOURCE = "(SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
 """PostgreSQL commits this one statement before it is on disk, if it is a transaction by itself."""
-_MAX_COMPILED_PARAMETERS = 8
-_MAX_LISTED_VALUES = _MAX_COMPILED_PARAMETERS
-"""From more values on, PostgreSQL gets an array."""
+_MAX_LISTED_VALUES = 8
+"""PostgreSQL gets more values as one array. Query sets with more parameters are not compiled in advance."""
 _compiled: dict[Any, tuple[models.QuerySet[Any], Any, str]] = {}
 """The query sets of `fetch` with their compilers, which have no connection, and SQL."""
 
@@ -159,7 +158,7 @@ def fetch(build: Callable[..., models.QuerySet[Any]], parameters: Sequence[Any],
     """
     connection = connections[using]
     has_other_types = connection.vendor == "sqlite" and not all(isinstance(value, str) for value in parameters)
-    if has_other_types or not 0 < len(parameters) <= _MAX_COMPILED_PARAMETERS:
+    if has_other_types or not 0 < len(parameters) <= _MAX_LISTED_VALUES:
         return list(build(*parameters).using(using))
     key = build, len(parameters), using, connection.vendor
     if key not in _compiled:
@@ -203,7 +202,7 @@ def _build_key_condition(pk: Any, keys: Sequence[Any], connection: Any) -> tuple
 
 class _AnyOf(In):
     prepare_rhs = False
-    """The database's part of the preparation is enough for keys, and PostgreSQL needs none."""
+    """psycopg takes keys as they are, and for other databases `get_db_prep_value` prepares them."""
 
     def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
         column, parameters = self.process_lhs(compiler, connection)

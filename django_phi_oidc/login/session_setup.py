@@ -98,6 +98,7 @@ def establish_session(
             new.log_in()
             new.write_notices(last_seen_at=last_seen_at)
             origin = Actor.from_request(request).origin
+            new.record_undeclared_claims(origin)
             with combine_inserts(using=router.db_for_write(OIDCSession)):
                 permit = enqueue_permit(new.create_oidc_session(origin))
                 discarded = new.queue_discarded_tokens(issued_tokens)
@@ -215,13 +216,13 @@ class _NewSession:
             kind = NoticeKind.NEW_DEVICE if is_new else NoticeKind.LONG_ABSENCE
             write_notice(self.user, kind, provider=self.provider.name, now=self.now)
 
+    def record_undeclared_claims(self, origin: Origin) -> None:
+        event = NewEvent(action=Action.CLAIM_OVERFETCHED, **self._get_event_fields(origin))
+        record_overfetched(self.result.undeclared_claims, event)
+
     def create_oidc_session(self, origin: Origin) -> list[NewEvent]:
         """Insert the OIDC session and its claims, and return the events of the sign-in, which permit it."""
         provider, policy = self.provider.name, self.provider.id_token_hint
-        subject = str(self.subject.uuid)
-        fields: Any = {"origin": origin, "now": self.now, "provider": provider, "subject": subject}
-        # First, because it handles an IntegrityError.
-        record_overfetched(self.result.undeclared_claims, NewEvent(action=Action.CLAIM_OVERFETCHED, **fields))
         id_token = reduce_id_token(self.result.tokens.id_token, self.result.id_token_claims, policy=policy)
         start_session(
             session_id=self.session_id,
@@ -249,11 +250,16 @@ class _NewSession:
             session_id=self.session_id,
             now=self.now,
         )
+        fields = self._get_event_fields(origin)
         events = [*id_token.build_events(**fields), *build_account_claim_events(self.user.claims_in_account, **fields)]
         if self.result.tokens.lifetime_alert:
             events.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": "access_token_lifetime"}, **fields))
         detail = {**self.result.assurance_detail, "claims": stored_claims}
         return [NewEvent(action=Action.LOGIN_SUCCEEDED, detail=detail, **fields), *events]
+
+    def _get_event_fields(self, origin: Origin) -> dict[str, Any]:
+        subject = str(self.subject.uuid)
+        return {"origin": origin, "now": self.now, "provider": self.provider.name, "subject": subject}
 
     @sensitive_variables()
     def queue_discarded_tokens(self, issued_tokens: Sequence[ReceivedToken]) -> Sequence[uuid.UUID]:

@@ -92,7 +92,7 @@ def measure_sustained(*, url: str, minutes: float, visits: int, log: Callable[[s
                     visit_seconds=result.seconds,
                 )
             )
-            log(f"{load.samples[-1].minute:.1f} minutes.")
+            log(f"{load.samples[-1].minute:.1f} minutes: median of a visit {1000 * median(result.seconds):.0f} ms.")
     return load
 
 

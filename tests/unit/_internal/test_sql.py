@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
 from django.db import DataError, IntegrityError, connections, transaction
 from django.db.models import QuerySet
 from django.test import TestCase
@@ -22,7 +23,7 @@ from django_phi_oidc._internal.inserts import (
     insert_autocommit,
     insert_copies,
 )
-from django_phi_oidc._internal.sql import count_rows, delete, durable, fetch, has_row, update
+from django_phi_oidc._internal.sql import any_of, count_rows, delete, durable, fetch, has_row, update
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.sessions.models import PendingRevocation
@@ -196,10 +197,12 @@ def test_combined_inserts_are_one_statement_before_the_next_other_one() -> None:
 def test_combined_inserts_are_sent_before_a_copy() -> None:
     rows = [spent(str(number)) for number in range(60)]
     with transaction.atomic(), combine_inserts(using="default"):
-        insert([spent("7")], using="default")
-        with pytest.raises(IntegrityError), transaction.atomic():
+        # After the COPY, it would replace a row.
+        insert([spent("7")], using="default", unique=["digest"], replaced=["until"])
+        with pytest.raises(IntegrityError):
             insert(rows, using="default")
-    assert [row.digest for row in UsedIdentifier.objects.all()] == ["7"]
+        transaction.set_rollback(True)
+    assert not UsedIdentifier.objects.exists()
 
 
 @pytest.mark.parametrize("refused", ["a", "b"])
@@ -355,6 +358,33 @@ def test_update_of_several_rows_is_one_statement() -> None:
         assert update(UsedIdentifier, "a", "c", using="default", kind="nonce") is True
     assert statements(queries) == ["UPDATE"]
     assert [row.kind for row in UsedIdentifier.objects.order_by("digest")] == ["nonce", "state", "nonce"]
+
+
+@pytest.mark.parametrize("count", [8, 9])
+@pytest.mark.django_db
+def test_many_keys_are_one_array_on_postgresql_and_match_the_same_rows(count: int) -> None:
+    insert([waiting(number) for number in range(20)], using="default")
+    keys = [uuid.UUID(int=2 * number) for number in range(count)]
+    with CaptureQueriesContext(connections["default"]) as queries:
+        assert update(AuditOutbox, *keys, using="default", event="even") is True
+        assert {row.pk for row in AuditOutbox.objects.filter(any_of("id", keys))} == set(keys)
+        assert has_row(AuditOutbox, [*keys[1:], uuid.UUID(int=99)], using="default") is True
+        assert has_row(AuditOutbox, [uuid.UUID(int=99 + number) for number in range(count)], using="default") is False
+        delete(AuditOutbox, keys, using="default")
+    assert statements(queries) == ["UPDATE", "SELECT", "SELECT", "SELECT", "DELETE"]
+    is_array = count > 8 and connections["default"].vendor == "postgresql"
+    assert ["= ANY(" in query["sql"] for query in queries] == [is_array] * 5
+    assert not AuditOutbox.objects.filter(event="even").exists()
+    assert AuditOutbox.objects.count() == 20 - count
+
+
+@pytest.mark.filterwarnings("ignore:DateTimeField Session.expire_date received a naive datetime")
+@pytest.mark.django_db
+def test_insert_prepares_the_values_of_other_apps_as_django_does(settings: Any) -> None:
+    settings.TIME_ZONE = "Asia/Tokyo"
+    naive = datetime(2026, 11, 24, 9, 0)  # noqa: DTZ001 -- as set_expiry accepts it
+    insert([Session(session_key="k", session_data="d", expire_date=naive)], using="default")
+    assert Session.objects.get().expire_date == datetime(2026, 11, 24, 0, 0, tzinfo=UTC)
 
 
 @pytest.mark.django_db

@@ -72,6 +72,7 @@ def test_end_session_leaves_only_the_tokens_to_revoke(
     row = OIDCSession.objects.get()
     assert (row.ended_at, row.end_reason) == (NOW, reason)
     assert (row.access_token, row.refresh_token, row.id_token, row.session_key) == (None, None, None, None)
+    assert row.access_token_digest is None
     assert (ended.id_token == id_token(), bool(ended.id_token_claims)) == (has_hint, has_hint)
     queued = [PendingRevocation.objects.get(pk=pk) for pk in ended.revocation_ids]
     assert [(item.token_type_hint, item.decrypt_token()) for item in queued] == [
@@ -81,6 +82,8 @@ def test_end_session_leaves_only_the_tokens_to_revoke(
     assert {(item.provider, item.session, item.status, item.due_at) for item in queued} == {
         ("default", signed_in.session.pk, "pending", NOW)
     }
+    assert [item.token_expires_at for item in queued] == [None, signed_in.session.access_token_expires_at]
+    assert signed_in.session.access_token_expires_at is not None
     assert not django_session_exists(signed_in.django_key)
 
 
@@ -131,13 +134,14 @@ def test_end_session_a_second_time_does_nothing(sign_in: Callable[..., SignedIn]
 def test_new_revocations_are_left_to_the_caller_that_leases_them(
     sign_in: Callable[..., SignedIn], *, is_leased: bool
 ) -> None:
-    pk = sign_in().session.pk
-    (ended,) = end_sessions([pk], EndReason.LOGOUT, origin=ORIGIN, now=NOW, lease_revocations=is_leased)
-    assert [row.pk for row in ended.leased_revocations] == (list(ended.revocation_ids) if is_leased else [])
+    pks = [sign_in().session.pk for _ in range(2)]
+    for ended in end_sessions(pks, EndReason.LOGOUT, origin=ORIGIN, now=NOW, lease_revocations=is_leased):
+        assert len(ended.revocation_ids) == 2
+        assert [row.pk for row in ended.leased_revocations] == (list(ended.revocation_ids) if is_leased else [])
     due = PendingRevocation.objects.due
-    assert due(NOW).count() == (0 if is_leased else 2)
+    assert due(NOW).count() == (0 if is_leased else 4)
     # A process that is killed before its request keeps other workers from it until the lease ends.
-    assert due(NOW + REVOCATION_LEASE).count() == 2
+    assert due(NOW + REVOCATION_LEASE).count() == 4
 
 
 def test_end_session_without_refresh_token_queues_the_access_token(sign_in: Callable[..., SignedIn]) -> None:

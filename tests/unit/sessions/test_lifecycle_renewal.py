@@ -12,6 +12,7 @@ from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import CiphertextInvalid, KeyMissing
 from django_phi_oidc.oidc.token import TokenResponse
+from django_phi_oidc.sessions.digests import compute_token_digest
 from django_phi_oidc.sessions.lifecycle import end_session, renew_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.token_revocation import is_revoked
@@ -21,7 +22,9 @@ from tests.support.session_fixtures import ACCESS_TOKEN, NOW, REFRESH_TOKEN, Sig
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 
-def renew(signed_in: SignedIn, *, refresh_token: str = "new refresh token") -> tuple[uuid.UUID, ...] | None:
+def renew(
+    signed_in: SignedIn, *, refresh_token: str = "new refresh token", persist_tokens: bool = True
+) -> tuple[uuid.UUID, ...] | None:
     return renew_session(
         signed_in.session.pk,
         subject_id=signed_in.subject.pk,
@@ -36,7 +39,7 @@ def renew(signed_in: SignedIn, *, refresh_token: str = "new refresh token") -> t
         sid="sid-2",
         acr="mfa",
         auth_time=NOW,
-        persist_tokens=True,
+        persist_tokens=persist_tokens,
         origin=Origin(),
         now=NOW,
     )
@@ -68,6 +71,18 @@ def test_replaced_and_new_access_token_are_known_as_revoked_after_the_end(sign_i
     assert not any(is_revoked(token, now=NOW) for token in tokens)
     end_session(signed_in.session.pk, EndReason.SESSION_LOST, origin=Origin(), now=NOW)
     assert all(is_revoked(token, now=NOW) for token in tokens)
+
+
+@pytest.mark.parametrize("persist_tokens", [True, False])
+def test_renewal_stores_the_new_tokens_and_their_digest_or_revokes_them(
+    sign_in: Callable[..., SignedIn], *, persist_tokens: bool
+) -> None:
+    revocation_ids = renew(sign_in(), persist_tokens=persist_tokens)
+    row = OIDCSession.objects.get()
+    digest = compute_token_digest("new access token") if persist_tokens else None
+    assert (row.access_token_digest, row.access_token is not None) == (digest, persist_tokens)
+    assert len(revocation_ids or ()) == (0 if persist_tokens else 2)
+    assert is_revoked("new access token", now=NOW) is not persist_tokens
 
 
 def test_a3_renewal_with_an_old_key_list_queues_the_ciphertexts_and_raises_an_alert(
