@@ -68,6 +68,7 @@ def test_sustained_load_samples_memory_latency_and_rows() -> None:
     for sample in load.samples:
         assert set(sample.memory) == {"gunicorn", "celery"}
         assert sample.visit_seconds
+        assert sample.bare_seconds
     assert load.samples[-1].rows["django_phi_oidc_auditevent"] > load.samples[0].rows["django_phi_oidc_auditevent"]
     assert "visits at 70% of" in sustained.table(load)
 
@@ -115,17 +116,23 @@ def test_errors_of_each_portal_are_named() -> None:
     assert missed(results) == ["3 errors of bare, page at 0 ms: page at bare: 500"]
 
 
-def load_with(*, memory: float = 1.04, seconds: float = 1.2, kept: int = 1_000, unmeant: int = 100) -> SustainedLoad:
+def load_with(
+    *, memory: float = 1.04, seconds: float = 1.2, bare: float = 1.0, kept: int = 10_000, unmeant: int = 5_000
+) -> SustainedLoad:
     """Return a load whose last sample differs from the first two: by factors, and by rows."""
 
-    def sample(minute: float, factor: float, latency: float, *added: int) -> Sample:
+    def sample(minute: float, factor: float, latency: float, bare_latency: float, *added: int) -> Sample:
         names = ("django_phi_oidc_auditevent", "django_phi_oidc_auditoutbox")
-        counts = dict(zip(names, added, strict=True))
-        return Sample(minute=minute, memory={"gunicorn": factor * 1e8}, rows=counts, visit_seconds=[latency * 0.1])
+        return Sample(
+            minute=minute,
+            memory={"gunicorn": factor * 1e8},
+            rows=dict(zip(names, added, strict=True)),
+            visit_seconds=[latency * 0.1],
+            bare_seconds=[bare_latency * 0.05],
+        )
 
-    return SustainedLoad(
-        40.0, [], [sample(1, 1, 1, 0, 0), sample(2, 1, 1, 0, 0), sample(3, memory, seconds, kept, unmeant)]
-    )
+    last = sample(3, memory, seconds, bare, kept, unmeant)
+    return SustainedLoad(40.0, [], [sample(1, 1, 1, 1, 0, 0), sample(2, 1, 1, 1, 0, 0), last])
 
 
 @pytest.mark.sqlite
@@ -133,8 +140,9 @@ def load_with(*, memory: float = 1.04, seconds: float = 1.2, kept: int = 1_000, 
     ("load", "text"),
     [
         (load_with(memory=1.06), "the memory of gunicorn grew to 1.06"),
-        (load_with(seconds=1.3), "the median of a visit grew to 1.30"),
-        (load_with(unmeant=101), "auditoutbox grew from 0 to 101 rows"),
+        (load_with(seconds=1.3), "the median of a visit, compared with the bare view, grew to 1.30"),
+        (load_with(bare=0.8), "the median of a visit, compared with the bare view, grew to 1.50"),
+        (load_with(unmeant=5_001), "auditoutbox grew from 0 to 5001 rows"),
     ],
 )
 def test_sustained_load_that_is_not_flat_is_named(load: SustainedLoad, text: str) -> None:
@@ -143,3 +151,8 @@ def test_sustained_load_that_is_not_flat_is_named(load: SustainedLoad, text: str
     assert text in line
     assert "0 errors: not flat" in sustained.table(load)
     assert "0 errors: flat" in sustained.table(load_with())
+
+
+@pytest.mark.sqlite
+def test_sustained_load_on_a_machine_that_becomes_slower_is_flat() -> None:
+    assert sustained.missed(load_with(seconds=1.5, bare=1.3)) == []
