@@ -210,7 +210,8 @@ BATCH_SIZE = 50_000
 """Maximum number of events in one transaction and under one checkpoint."""
 MAX_SEALING_DELAY = timedelta(minutes=5)
 """An event that is unsealed for longer raises an alert."""
-_QUEUE_CHECK_DURATION = timedelta(minutes=15)
+_QUEUE_CHECK_OVERLAP = timedelta(minutes=1)
+_LONGEST_QUEUE_CHECK = timedelta(days=1)
 _LOWEST_ID = uuid.UUID(int=0)
 _UPDATE_CHUNK_SIZE = 500
 
@@ -322,18 +323,22 @@ def count_overdue_events(*, now: datetime) -> int:
 
 
 def count_unqueued_events(*, now: datetime) -> int:
-    """Return how many valid events of a quarter of an hour were removed from the queue without a leaf; at most 1,000.
+    """Return how many valid events were removed from the queue without a leaf; at most 1,000.
 
-    The quarter of an hour ends MAX_SEALING_DELAY ago: what is younger may wait, `audit verify` finds what is older.
-    Raises: AuditUnavailable, KeyMissing.
+    Looks at the events that have become MAX_SEALING_DELAY old since the newest checkpoint that is a minute old, but not
+    at more than a day, so that the time of each run does not depend on the size of the log. `audit verify` finds older
+    ones. Raises: AuditUnavailable, KeyMissing.
     """
-    end = now - MAX_SEALING_DELAY
     compute_mac = create_mac_calculator()
     with translate_database_errors():
-        events = read_unqueued_events(lowest_uuid7(end - _QUEUE_CHECK_DURATION), lowest_uuid7(end), limit=1000)
+        checkpoints = AuditCheckpoint.objects.order_by("-tree_size").values_list("sealed_at", flat=True)
+        previous = checkpoints.filter(sealed_at__lt=now - _QUEUE_CHECK_OVERLAP).first()
+        oldest = now - _LONGEST_QUEUE_CHECK
+        start = max(previous or oldest, oldest)
+        first_id, end_id = (lowest_uuid7(moment - MAX_SEALING_DELAY) for moment in (start, now))
         return sum(
             compute_mac(event.mac_key, event.canonical) == event.mac and _is_sealable(event.canonical, event.columns)
-            for event in events
+            for event in read_unqueued_events(first_id, end_id, limit=1000)
             if event.canonical
         )
 

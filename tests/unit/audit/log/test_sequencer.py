@@ -572,6 +572,20 @@ def test_e9_event_that_was_removed_from_the_queue_raises_an_alert(statement: str
     assert count_unqueued_events(now=NOW + timedelta(minutes=6)) == 0
 
 
+def test_e9_event_removed_from_the_queue_is_found_once_it_is_five_minutes_old_however_long_no_worker_ran() -> None:
+    sealed(1, at=NOW)
+    (removed,) = events(1, at=NOW + timedelta(minutes=1))
+    sql(f"DELETE FROM {QUEUE} WHERE event_id = %s", removed)
+
+    def count(minutes: float) -> int:
+        return count_unqueued_events(now=NOW + timedelta(minutes=minutes))
+
+    assert [count(5.9), count(6.1), count(180)] == [0, 1, 1]
+    assert count(24 * 60 + 6.1) == 0, "not of more than a day"
+    sealed(1, at=NOW + timedelta(minutes=180))
+    assert [count(180.9), count(181.1)] == [1, 0], "the log before the last runs is not read again"
+
+
 def test_e7_event_under_a_mac_key_that_is_not_current_is_sealed_with_an_alert() -> None:
     newest, older = settings.PHI_OIDC["KEYS"]["audit_mac"]
     with with_options(KEYS={"audit_mac": [older]}):
