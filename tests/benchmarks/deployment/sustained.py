@@ -103,7 +103,7 @@ def measure_sustained(*, url: str, minutes: float, visits: int, log: Callable[[s
                 bare_seconds=bare_result.seconds,
             )
             load.samples.append(sample)
-            own, floor = (1000 * median(seconds) for seconds in (sample.visit_seconds, sample.bare_seconds))
+            own, floor = _median_ms(sample.visit_seconds), _median_ms(sample.bare_seconds)
             log(f"{sample.minute:.1f} minutes: median of a visit {own:.0f} ms, of the bare view {floor:.0f} ms.")
     return load
 
@@ -151,6 +151,11 @@ def _celery_worker(portal: Portal, broker_url: str) -> Iterator[int]:
                     os.killpg(worker.pid, signal.SIGKILL)
 
 
+def _median_ms(seconds: list[float]) -> float:
+    """Return 0 if no visit succeeded: the errors are a missed goal."""
+    return 1000 * median(seconds or [0.0])
+
+
 def thirds(values: list[float]) -> tuple[float, float]:
     """Return the means of the first and of the last third."""
     length = max(1, len(values) // 3)
@@ -160,8 +165,8 @@ def thirds(values: list[float]) -> tuple[float, float]:
 def rows(load: SustainedLoad) -> dict[str, Any]:
     """Return the values of the first and the last third: memory in bytes, visits in ms, and rows with their growth."""
     samples = load.samples
-    medians = [1000 * median(sample.visit_seconds or [0.0]) for sample in samples]
-    bare_medians = [1000 * median(sample.bare_seconds or [0.0]) for sample in samples]
+    medians = [_median_ms(sample.visit_seconds) for sample in samples]
+    bare_medians = [_median_ms(sample.bare_seconds) for sample in samples]
     tables = {}
     for name in samples[-1].rows:
         counts = [float(sample.rows[name]) for sample in samples]
