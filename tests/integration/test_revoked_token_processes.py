@@ -10,6 +10,7 @@ import pytest
 from django.conf import settings as django_settings
 
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.sessions.digests import compute_token_digest
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.support.api_fixtures import (  # noqa: F401 -- fixtures
@@ -54,7 +55,8 @@ def test_g11_token_revoked_in_one_process_is_refused_in_the_other(
 ) -> None:
     token, other = app.token(), app.token()
     person = sign_in()
-    OIDCSession(pk=person.session.pk, access_token=token).save(update_fields=["access_token"])
+    columns = {"access_token": token, "access_token_digest": compute_token_digest(token)}
+    OIDCSession(pk=person.session.pk, **columns).save(update_fields=columns)
     assert [get_status(portal, each) for portal in portals for each in (token, other)] == [200] * 4
     if not is_provider_up:
         op.stop()
