@@ -167,3 +167,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_example_project_documents_exactly_its_environment_variables() -> None:
+    folder = ROOT / "example_project"
+    settings_text = (folder / "portal" / "settings.py").read_text()
+    names = set(re.findall(r"(?:env\.\w+|key_ring)\(\s*\"([A-Z_]+)\"", settings_text))
+    prefixes = "DJANGO|OIDC|PHI|CELERY|PORTAL|DATABASE|CACHE|EMAIL"
+    table = set(re.findall(rf"`((?:{prefixes})_[A-Z_]+)", (folder / "README.md").read_text()))
+    assert table == names != set()

@@ -197,14 +197,6 @@ def test_migrate_on_postgresql_works_with_one_database_for_both_aliases(tmp_path
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def test_readme_names_exactly_the_variables_of_the_settings() -> None:
-    settings = (ROOT / "portal" / "settings.py").read_text()
-    names = set(re.findall(r"(?:env\.\w+|key_ring)\(\s*\"([A-Z_]+)\"", settings))
-    prefixes = "DJANGO|OIDC|PHI|CELERY|PORTAL|DATABASE|CACHE|EMAIL"
-    table = set(re.findall(rf"`((?:{prefixes})_[A-Z_]+)", (ROOT / "README.md").read_text()))
-    assert table == names
-
-
 @pytest.mark.sqlite
 def test_portal_without_debug_serves_pages_and_static_files(tmp_path: Path) -> None:
     port = find_free_port()
