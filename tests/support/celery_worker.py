@@ -18,6 +18,7 @@ from django_phi_oidc._internal import randomness
 from tests.support.databases import child_environment
 
 PATIENCE_SECONDS = 60.0
+LOG_CHARACTERS = 10_000
 
 
 @contextmanager
@@ -62,6 +63,10 @@ def worker(
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
             yield process
+        except BaseException:
+            # pytest shows it with the failure, and deletes the folder later.
+            print(path.read_text(errors="replace")[-LOG_CHARACTERS:], file=sys.stderr)
+            raise
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
