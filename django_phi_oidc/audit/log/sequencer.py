@@ -211,6 +211,7 @@ BATCH_SIZE = 50_000
 MAX_SEALING_DELAY = timedelta(minutes=5)
 """An event that is unsealed for longer raises an alert."""
 _QUEUE_CHECK_OVERLAP = timedelta(minutes=1)
+"""If a run fails after its seal, those of the next minute check the same events."""
 _LONGEST_QUEUE_CHECK = timedelta(days=1)
 _LOWEST_ID = uuid.UUID(int=0)
 _UPDATE_CHUNK_SIZE = 500
@@ -325,9 +326,9 @@ def count_overdue_events(*, now: datetime) -> int:
 def count_unqueued_events(*, now: datetime) -> int:
     """Return how many valid events were removed from the queue without a leaf; at most 1,000.
 
-    Looks at the events that have become MAX_SEALING_DELAY old since the newest checkpoint that is a minute old, but not
-    at more than a day, so that the time of each run does not depend on the size of the log. `audit verify` finds older
-    ones. Raises: AuditUnavailable, KeyMissing.
+    Looks at the events that became MAX_SEALING_DELAY old after the newest checkpoint that is older than a minute, and
+    at those of at most a day. So the time of a run does not depend on the size of the log. `audit verify` finds older
+    events. Raises: AuditUnavailable, KeyMissing.
     """
     compute_mac = create_mac_calculator()
     with translate_database_errors():
