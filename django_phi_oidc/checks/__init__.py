@@ -8,12 +8,15 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from itertools import product
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 from django.core import checks
 
 from ._messages import REGISTERED_CHECKS
+
+_FEATURES = Path(__file__).resolve().parents[1] / "contrib"
 
 
 def register_checks() -> None:
@@ -28,6 +31,10 @@ def _build_runner(tag: str, deploy: bool) -> Callable[..., list[checks.CheckMess
     def run_imported_checks(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
         for module in iter_modules(__path__, f"{__name__}."):
             import_module(module.name)
+        for path in sorted(_FEATURES.glob("*/checks.py")):
+            import_module(f"django_phi_oidc.contrib.{path.parent.name}.checks")
+        if (_FEATURES.parent / "audit" / "checks").is_dir():
+            import_module("django_phi_oidc.audit.checks.witnesses")
         return [message for check in REGISTERED_CHECKS[tag, deploy] for message in check(app_configs, **kwargs)]
 
     return run_imported_checks
