@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from ..config._parsing import is_url
 from ..config.providers import MAX_ISSUER_LENGTH, ProviderDeclaration, is_loopback_http
 from ..errors import TransportError
+from ..http.http_transport import HTTPTransport
+from ..http.transport import Transport, parse_json_body
 from ..oidc.metadata import build_metadata_request, build_metadata_url, merge_metadata
-from ..oidc.transport import Transport, parse_json_body
-from ..provider.http_transport import HTTPTransport
 from ..provider.metadata_documents import fetch_oauth_members
 
 TIMEOUT_SECONDS = 5.0

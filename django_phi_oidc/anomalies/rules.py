@@ -13,7 +13,7 @@ from typing import Any
 
 from ..audit.actions import DISCLOSURE_ACTIONS
 from ..audit.events import Action, Event, get_registered_disclosure_actions
-from ..oidc.transport import is_outage_status
+from ..http.transport import is_outage_status
 from .severity import Severity as Severity  # noqa: PLC0414 -- for rules of projects
 
 RuleMemory = dict[str, Any]

@@ -10,7 +10,7 @@ from .. import conf
 from .._internal import clock
 from .._internal.periodic_task import periodic_task
 from ..errors import MetadataError, TransportError
-from ..provider.http_transport import HTTPTransport
+from ..http.http_transport import HTTPTransport
 from .alerts import send_due_alerts
 from .engine import check_sealing_lag, evaluate_batch
 from .provider_drift import check_provider_drift

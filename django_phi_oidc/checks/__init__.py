@@ -14,7 +14,7 @@ from typing import Any
 
 from django.core import checks
 
-from ._messages import REGISTERED_CHECKS
+from .._internal.check_messages import REGISTERED_CHECKS
 
 _FEATURES = Path(__file__).resolve().parents[1] / "contrib"
 

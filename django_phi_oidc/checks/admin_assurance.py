@@ -8,8 +8,8 @@ from django.contrib.admin import AdminSite
 from django.core.checks import Tags
 
 from .. import conf
+from .._internal.check_messages import Messages, error, in_settings, register_check, warning
 from ..config.admin_assurance import AdminAssuranceDeclaration
-from ._messages import Messages, error, in_settings, register_check, warning
 from ._urls import iterate_url_patterns
 
 

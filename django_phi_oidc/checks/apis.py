@@ -6,8 +6,8 @@ from django.conf import settings
 from django.core.checks import Tags
 
 from .. import conf
+from .._internal.check_messages import Messages, error, in_settings, register_check, warning
 from ..config.apis import APIDeclaration, ClientTokensDeclaration, list_api_faults
-from ._messages import Messages, error, in_settings, register_check, warning
 
 
 @register_check(Tags.security)

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.checks import Tags
 
 from .. import conf
-from ._messages import Messages, error, register_check
+from .._internal.check_messages import Messages, error, register_check
 
 
 @register_check(Tags.security)

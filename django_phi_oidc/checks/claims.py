@@ -6,8 +6,8 @@ from typing import Any
 from django.core.checks import Tags
 
 from .. import conf
+from .._internal.check_messages import Messages, in_settings, register_check, warning
 from ..claims.minimization import PROTOCOL_CLAIMS, SCOPE_CLAIMS
-from ._messages import Messages, in_settings, register_check, warning
 
 STANDARD_CLAIMS = PROTOCOL_CLAIMS.union(*SCOPE_CLAIMS.values())
 MIN_SIMILARITY = 0.92

@@ -6,10 +6,10 @@ from django.core.checks import Tags
 
 from .. import conf
 from .._internal import clock
+from .._internal.check_messages import Messages, error, in_settings, register_check, warning
 from ..doctor.diagnostics import CERTIFICATE_EXPIRY_WARNING
 from ..errors import DeclarationInvalid, TransportError
 from ..provider.mutual_tls import list_certificate_expiries, validate_client_certificate
-from ._messages import Messages, error, in_settings, register_check, warning
 
 
 @register_check(Tags.security)

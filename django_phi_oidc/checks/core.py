@@ -17,6 +17,15 @@ from django.utils.module_loading import import_string
 
 from .. import conf
 from .._internal import clock
+from .._internal.check_messages import (
+    DEBUG_AT_START,
+    SET_WITNESS_FILE,
+    Messages,
+    error,
+    in_settings,
+    register_check,
+    warning,
+)
 from ..access.policy import PURPOSES
 from ..anomalies.tasks import get_declared_rules
 from ..audit.log import signing_keys
@@ -28,7 +37,6 @@ from ..login.backend import OIDCAuthenticationBackend
 from ..login.local_accounts import BreakGlassBackend
 from ..subjects.account_fields import list_missing_fields
 from ..subjects.email_match import CREATION_FIELD, has_required_fields
-from ._messages import DEBUG_AT_START, SET_WITNESS_FILE, Messages, error, in_settings, register_check, warning
 
 UNUSED_BACKEND_HOOKS = (
     *("filter_users_by_claims", "describe_user_by_claims", "get_or_create_user", "verify_claims", "get_userinfo"),

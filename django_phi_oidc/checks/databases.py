@@ -13,6 +13,14 @@ from django.utils.module_loading import import_string
 
 from .. import conf
 from .._internal import clock
+from .._internal.check_messages import (
+    SET_WITNESS_FILE,
+    Messages,
+    error,
+    in_settings,
+    register_check,
+    warning,
+)
 from .._internal.persistent_connections import list_leaking_aliases
 from .._internal.sql import SUPPORTED_VENDORS
 from ..access.emergency.queries import can_open_any
@@ -26,7 +34,6 @@ from ..crypto import keyring, retention_keys
 from ..errors import KeyMissing
 from ..project_settings import MIN_SQLITE_TIMEOUT_SECONDS, add_audit_database
 from ..subjects.models import SubjectDigest
-from ._messages import SET_WITNESS_FILE, Messages, error, in_settings, register_check, warning
 
 REQUIRED_SQLITE_OPTIONS = {
     "transaction_mode": ("IMMEDIATE", "without it, simultaneous writers fail"),

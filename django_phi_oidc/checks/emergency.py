@@ -6,9 +6,14 @@ from typing import Any
 from django.core.checks import Tags
 
 from .. import conf
+from .._internal.check_messages import Messages, error, in_settings, register_check, warning
+from .._internal.mail_settings import (
+    does_mail_deliver,
+    get_mail_backend_line,
+    get_mail_timeout_line,
+    get_mail_timeout_seconds,
+)
 from ..access.emergency.notifications import RETRY_DELAY
-from ._mail import does_mail_deliver, get_mail_backend_line, get_mail_timeout_line, get_mail_timeout_seconds
-from ._messages import Messages, error, in_settings, register_check, warning
 
 
 @register_check(Tags.security)

@@ -13,6 +13,7 @@ from django.urls import NoReverseMatch, Resolver404, resolve
 
 from .. import conf
 from .._internal import clock
+from .._internal.check_messages import Messages, error, in_settings, register_check, warning
 from ..config.federation import FederationDeclaration
 from ..config.providers import ProviderDeclaration
 from ..doctor.diagnostics import CERTIFICATE_EXPIRY_WARNING
@@ -22,7 +23,6 @@ from ..oidc.federation.entity_statement import build_entity_configuration_url
 from ..oidc.id_token import parse_numeric_date
 from ..oidc.jose import parse_compact_jws
 from ..oidc.jwks import parse_jwks
-from ._messages import Messages, error, in_settings, register_check, warning
 
 Member = tuple[ProviderDeclaration, FederationDeclaration]
 _OF_ONE_PROVIDER = frozenset({"redirect_uris", "jwks"})

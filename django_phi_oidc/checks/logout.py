@@ -7,8 +7,8 @@ from django.contrib.admin import AdminSite
 from django.contrib.auth.views import LogoutView
 from django.core.checks import Tags
 
+from .._internal.check_messages import Messages, register_check, warning
 from ..sessions.views import is_logout_routed
-from ._messages import Messages, register_check, warning
 from ._urls import is_shadowed, iterate_routes
 
 

@@ -9,7 +9,7 @@ from django.core.checks import Tags
 from django.middleware.gzip import GZipMiddleware
 from django.utils.module_loading import import_string
 
-from ._messages import Messages, error, in_settings, register_check, warning
+from .._internal.check_messages import Messages, error, in_settings, register_check, warning
 
 REVOCATION_MIDDLEWARE = "django_phi_oidc.middleware.RevocationMiddleware"
 LEAKAGE_GUARD_MIDDLEWARE = "django_phi_oidc.middleware.LeakageGuardMiddleware"

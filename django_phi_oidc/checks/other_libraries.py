@@ -6,9 +6,9 @@ from typing import Any
 from django.core.checks import Tags
 
 from .. import conf
+from .._internal.check_messages import Messages, error, in_settings, register_check, warning
 from ..adoption import allauth, mozilla
 from ..adoption.overridden_hooks import is_of_package
-from ._messages import Messages, error, in_settings, register_check, warning
 from ._urls import iterate_url_patterns
 
 SOCIAL_PROVIDERS = f"{allauth.PACKAGE}.socialaccount.providers"

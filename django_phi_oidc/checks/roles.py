@@ -10,9 +10,9 @@ from django.core.checks import Tags
 from django.db import DatabaseError, connections
 
 from .. import conf
+from .._internal.check_messages import Messages, error, register_check, warning
 from ..claims.minimization import PROTOCOL_CLAIMS
 from ..config.roles import get_managed_roles, list_role_rule_faults, list_shared_roles
-from ._messages import Messages, error, register_check, warning
 
 
 @register_check(Tags.security)

@@ -7,8 +7,8 @@ from django.contrib.auth import get_user_model
 from django.core.checks import Tags
 
 from .. import conf
+from .._internal.check_messages import Messages, error, register_check, warning
 from ..config.scim import list_mixed_roles
-from ._messages import Messages, error, register_check, warning
 
 
 @register_check(Tags.security)

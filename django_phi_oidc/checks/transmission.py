@@ -16,8 +16,8 @@ from django.core.mail.backends.smtp import EmailBackend
 from django.db import connections
 from django.utils.module_loading import import_string
 
+from .._internal.check_messages import Messages, in_settings, register_check, warning
 from ..audit.router import AUDIT_ALIAS
-from ._messages import Messages, in_settings, register_check, warning
 
 PLAINTEXT_SCHEMES = ("amqp", "pyamqp", "redis", "sentinel", "memcached")
 """Of Celery and of caches. Their TLS has a scheme of its own, or an option."""

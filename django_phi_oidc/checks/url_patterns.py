@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.checks import Tags
 from django.urls import NoReverseMatch, reverse
 
-from ._messages import Messages, error, register_check
+from .._internal.check_messages import Messages, error, register_check
 from ._urls import iterate_url_patterns
 
 _CALLBACK_NAME = "oidc_authentication_callback"

@@ -7,11 +7,11 @@ from django.core.checks import Tags
 from django.db import DatabaseError, connections
 
 from .. import conf
+from .._internal.check_messages import Messages, error, in_settings, register_check
 from ..audit.log.cosigned_checkpoints import get_witness_keys
 from ..audit.log.models import LogWitness
 from ..errors import KeyMissing
 from ..merkle.witness_protocol import REFUSALS
-from ._messages import Messages, error, in_settings, register_check
 
 
 @register_check(Tags.security)

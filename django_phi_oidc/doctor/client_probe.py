@@ -18,6 +18,7 @@ from ..claims.minimization import build_claims_request
 from ..config.claims import ClaimDeclaration
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, PARError, PushedRequestError, TokenError, TokenResponseError, TransportError
+from ..http.transport import Transport, TransportRequest, TransportResponse, add_query
 from ..oidc.authorization import AuthorizationRequest, build_authorization_parameters
 from ..oidc.client_auth import AssertionFreshness, ClientContext
 from ..oidc.dpop import SEED_BYTES, create_proof_key, is_dpop_enabled
@@ -27,7 +28,6 @@ from ..oidc.pushed_authorization import build_par_request, is_par_enabled, proce
 from ..oidc.remedies import find_remedy
 from ..oidc.request_object import build_signed_parameters
 from ..oidc.token import build_token_request, process_token_response
-from ..oidc.transport import Transport, TransportRequest, TransportResponse, add_query
 from ..provider.dpop_requests import send_with_proof
 from .diagnostics import FindingLevel, ProviderFinding, diagnose_request_error, sanitize_text
 

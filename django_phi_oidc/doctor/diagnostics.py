@@ -14,12 +14,12 @@ from ..claims.minimization import PROTOCOL_CLAIMS, VERIFIED_EMAIL_CLAIMS, build_
 from ..config.claims import ClaimDeclaration
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, MetadataError, SignInRefused, TransportError
+from ..http.transport import TransportResponse, is_outage_status, parse_json_body
 from ..oidc.dpop import CLIENT_PROOF_ALG
 from ..oidc.jwks import JSONWebKeySet
 from ..oidc.metadata import OPTIONAL_ENDPOINTS, REQUIRED_ENDPOINTS, process_jwks_response, validate_https_url
 from ..oidc.remedies import find_remedy
 from ..oidc.revocation import process_revocation_response
-from ..oidc.transport import TransportResponse, is_outage_status, parse_json_body
 from .known_providers import find_known_provider
 
 FindingLevel = Literal["ok", "warning", "failure"]

@@ -15,6 +15,9 @@ from ..audit.search import EventFilters, RowUnreadable, list_events
 from ..config.claims import ClaimDeclaration
 from ..config.providers import ProviderDeclaration
 from ..errors import AuditUnavailable, Code, SignInRefused, TransportError
+from ..http.connection_pool import translate_error
+from ..http.http_transport import create_ssl_context
+from ..http.transport import Transport, TransportRequest, TransportResponse
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.federation.entity_statement import OPENID_RELYING_PARTY
 from ..oidc.federation.provider_metadata import process_trust_chain
@@ -27,10 +30,7 @@ from ..oidc.metadata import (
     process_metadata_response,
 )
 from ..oidc.revocation import build_revocation_request
-from ..oidc.transport import Transport, TransportRequest, TransportResponse
-from ..provider.connection_pool import translate_error
 from ..provider.entity_statements import fetch_trust_chain
-from ..provider.http_transport import create_ssl_context
 from ..provider.metadata_documents import fetch_keys, fetch_oauth_members
 from ..provider.mutual_tls import load_client_certificate
 from . import diagnostics

@@ -9,6 +9,7 @@ from .._internal import clock, randomness
 from ..config.certificates import read_certificate_chain
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, MetadataError, RegistrationUnsupported
+from ..http.transport import Transport
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.metadata import (
     build_metadata_request,
@@ -24,7 +25,6 @@ from ..oidc.registration import (
     compare_registration,
     process_registration_response,
 )
-from ..oidc.transport import Transport
 from ..oidc.udap import UDAPClientInformation, build_udap_metadata, build_udap_registration_request
 from . import diagnostics
 from .diagnostics import FindingLevel, ProviderFinding

@@ -12,12 +12,12 @@ from .._internal import clock, randomness, request_secrets
 from ..access.responses import set_private_headers
 from ..claims import minimization
 from ..config.claims import ClaimDeclaration
+from ..http.transport import TransportRequest
 from ..oidc.authorization import AuthorizationRequest, build_authorization_parameters, build_authorization_url
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.dpop import SEED_BYTES, ProofKey, create_proof_key, is_dpop_enabled
 from ..oidc.pushed_authorization import build_par_request, is_par_enabled, process_par_response
 from ..oidc.request_object import build_signed_parameters
-from ..oidc.transport import TransportRequest
 from ..provider.dpop_requests import send_with_proof
 from ..provider.registry import Provider
 from .code_exchange import PROVIDER_TIMEOUT_SECONDS

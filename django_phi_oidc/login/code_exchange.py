@@ -13,6 +13,7 @@ from ..claims import minimization
 from ..config.claims import ClaimDeclaration
 from ..config.providers import AMR_PATTERN
 from ..errors import Code, IDTokenError
+from ..http.transport import TransportRequest
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.dpop import ProofKey, create_proof_key
 from ..oidc.id_token import (
@@ -32,7 +33,6 @@ from ..oidc.token import (
     list_accepted_token_types,
     process_token_response,
 )
-from ..oidc.transport import TransportRequest
 from ..oidc.userinfo import build_userinfo_request, process_userinfo_response
 from ..provider.call_limit import limit_total_time
 from ..provider.dpop_requests import send_with_proof

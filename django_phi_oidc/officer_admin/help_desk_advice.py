@@ -10,8 +10,8 @@ from django.utils.translation import gettext
 from ..audit.events import Action, parse_detail
 from ..audit.models import AuditEvent
 from ..errors import Code
+from ..http.transport import is_outage_status
 from ..login.failures import PAGES_BY_CODE, PAGES_BY_PROVIDER_ERROR, FailurePage
-from ..oidc.transport import is_outage_status
 
 _ = str  # Marks a text for makemessages; `get_advice` translates it.
 _PROVIDER_FAULTS = frozenset(str(code) for code in Code if code.is_provider_fault)

@@ -8,10 +8,10 @@ from typing import Any
 
 from ..config.providers import ProviderDeclaration
 from ..errors import CallbackError, Code, ProviderError
+from ..http.transport import add_query
 from .error_codes import get_error_code
 from .jose import encode_b64url
 from .metadata import ProviderMetadata
-from .transport import add_query
 from .vectors_of_trust import format_vector_request
 
 CallbackParameters = Mapping[str, Sequence[str]]

@@ -11,9 +11,9 @@ from urllib.parse import quote_plus, urlencode
 from ..config.certificates import compute_certificate_thumbprint, encode_certificate_chain
 from ..config.client_keys import ClientKey
 from ..config.providers import ProviderDeclaration
+from ..http.transport import TransportRequest
 from .jose import encode_b64url
 from .metadata import ProviderMetadata
-from .transport import TransportRequest
 
 CLIENT_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 CLIENT_ASSERTION_LIFETIME = timedelta(seconds=60)

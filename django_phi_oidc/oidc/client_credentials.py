@@ -3,9 +3,9 @@
 from typing import Unpack
 
 from ..config.providers import ProviderDeclaration
+from ..http.transport import TransportRequest, TransportResponse
 from .client_auth import ClientContext, build_client_request
 from .token import TokenResponse, process_grant_response
-from .transport import TransportRequest, TransportResponse
 
 
 def build_client_credentials_request(*, scope: str, **client: Unpack[ClientContext]) -> TransportRequest:

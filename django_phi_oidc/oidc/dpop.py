@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from ..config.providers import ProviderDeclaration
 from ..config.signature_algorithms import create_signature, import_key
 from ..errors import DPoPProofInvalid, IDTokenError
+from ..http.transport import TransportResponse, parse_json_body
 from .id_token import parse_numeric_date
 from .jose import JWS, decode_b64url, encode_b64url, parse_compact_jws
 from .jwks import VerificationKey, parse_key
 from .metadata import ProviderMetadata
 from .token import extract_received_tokens
-from .transport import TransportResponse, parse_json_body
 
 PROOF_TYP = "dpop+jwt"
 CLIENT_PROOF_ALG = "ES256"

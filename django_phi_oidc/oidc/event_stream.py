@@ -9,10 +9,16 @@ from urllib.parse import urlsplit
 from ..config.providers import ProviderDeclaration
 from ..config.shared_signals import Delivery, SignalsDeclaration
 from ..errors import Code, MetadataError
+from ..http.transport import (
+    TransportRequest,
+    TransportResponse,
+    add_query,
+    parse_json_body,
+    raise_for_outage,
+)
 from .id_token import get_audiences
 from .metadata import validate_https_url, validate_issuer
 from .security_event_token import get_transmitter_issuer
-from .transport import TransportRequest, TransportResponse, add_query, parse_json_body, raise_for_outage
 
 DELIVERY_METHODS: Mapping[Delivery, str] = {"push": "urn:ietf:rfc:8935", "poll": "urn:ietf:rfc:8936"}
 _WELL_KNOWN_PATH = "/.well-known/ssf-configuration"

@@ -10,8 +10,13 @@ from urllib.parse import SplitResult, urlsplit
 
 from ..config.providers import DPoPMode, PARMode, ProviderDeclaration, is_loopback_http
 from ..errors import Code, MetadataError, TransportError
+from ..http.transport import (
+    TransportRequest,
+    TransportResponse,
+    parse_json_body,
+    raise_for_outage,
+)
 from .jwks import JSONWebKeySet, parse_jwks
-from .transport import TransportRequest, TransportResponse, parse_json_body, raise_for_outage
 
 REQUIRED_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 OPTIONAL_ENDPOINTS = (

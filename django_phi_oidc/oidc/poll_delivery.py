@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import Code, MetadataError
+from ..http.transport import TransportRequest, TransportResponse, parse_json_body
 from .event_stream import build_stream_request, process_stream_response
-from .transport import TransportRequest, TransportResponse, parse_json_body
 
 ERROR_CODES: Mapping[str, str] = {
     **dict.fromkeys(("signature_invalid", "key_not_found", "alg_not_allowed"), "invalid_key"),

@@ -6,10 +6,16 @@ from typing import Unpack
 
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, PARError, PushedRequestError
+from ..http.transport import (
+    TransportRequest,
+    TransportResponse,
+    get_media_type,
+    parse_json_body,
+    parse_retry_after,
+)
 from .client_auth import ClientContext, build_client_request
 from .error_codes import get_error_code
 from .metadata import ProviderMetadata
-from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body, parse_retry_after
 
 _REQUEST_URI_PATTERN = re.compile(r"[!-~]{1,512}")
 """Visible ASCII, short enough for a URL that all browsers and proxies accept."""

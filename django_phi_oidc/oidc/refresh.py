@@ -6,12 +6,12 @@ from typing import Any, Unpack
 
 from ..config.providers import ProviderDeclaration
 from ..errors import RefreshMismatch
+from ..http.transport import TransportRequest, TransportResponse
 from .client_auth import ClientContext, build_client_request
 from .id_token import VerifiedClaims, validate_at_hash, verify_id_token_issuance
 from .jwks import KeySet
 from .logout_token import has_logout_event
 from .token import TokenResponse, TokenType, build_resource_parameter, get_id_token, process_grant_response
-from .transport import TransportRequest, TransportResponse
 
 UNCHANGED_CLAIMS = ("iss", "sub", "aud", "azp")
 """Claims that must be unchanged, or absent both times. Spec: Core 12.2."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ..config.certificates import get_subject_dn
 from ..config.providers import ProviderDeclaration
 from ..errors import RegistrationRefused
-from .transport import TransportRequest, TransportResponse, parse_json_body
+from ..http.transport import TransportRequest, TransportResponse, parse_json_body
 
 REGISTRATION_ERROR_CODES = frozenset(
     {

@@ -5,10 +5,15 @@ from datetime import timedelta
 from typing import Literal, Unpack
 
 from ..errors import Code, MetadataError
+from ..http.transport import (
+    TransportRequest,
+    TransportResponse,
+    parse_json_body,
+    parse_retry_after,
+)
 from .client_auth import ClientContext, build_client_request
 from .error_codes import get_error_code
 from .token import TokenTypeHint
-from .transport import TransportRequest, TransportResponse, parse_json_body, parse_retry_after
 
 RevocationResult = Literal["done", "unsupported", "retry", "unexpected", "retry_slowly", "refused"]
 

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from ..config.providers import IDTokenHint
 from ..errors import IDTokenError
+from ..http.transport import add_query
 from .jose import parse_compact_jws
-from .transport import add_query
 
 MAX_HINT_LENGTH = 4096
 """Characters of an ID Token in a URL. Servers and browsers refuse longer URLs."""

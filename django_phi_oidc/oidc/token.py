@@ -11,10 +11,16 @@ from urllib.parse import unquote_plus
 
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, TokenError, TokenResponseError
+from ..http.transport import (
+    TransportRequest,
+    TransportResponse,
+    get_media_type,
+    parse_json_body,
+    parse_retry_after,
+)
 from .client_auth import ClientContext, build_client_request
 from .error_codes import get_error_code
 from .jwe import get_signed_token
-from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body, parse_retry_after
 
 LIFETIME_ALERT_THRESHOLD = timedelta(hours=1)
 HEART_MAX_ACCESS_TOKEN_LIFETIME = timedelta(hours=1)

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..config.certificates import get_subject_uri
 from ..config.providers import ProviderDeclaration
+from ..http.transport import TransportRequest
 from .client_auth import AssertionFreshness, sign_client_jwt
-from .transport import TransportRequest
 
 UDAP_VERSION = "1"
 SOFTWARE_STATEMENT_LIFETIME = timedelta(minutes=5)

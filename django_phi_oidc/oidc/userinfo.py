@@ -7,13 +7,13 @@ from typing import Any
 
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, IDTokenError, UserInfoError
+from ..http.transport import TransportRequest, TransportResponse, get_media_type, parse_json_body
 from .id_token import validate_alg, validate_aud, validate_exp, validate_iss, validate_nbf, validate_signature
 from .jose import parse_compact_jws
 from .jwe import get_signed_token
 from .jwks import KeySet
 from .metadata import ProviderMetadata
 from .token import TokenType
-from .transport import TransportRequest, TransportResponse, get_media_type, parse_json_body
 
 
 def build_userinfo_request(

@@ -11,8 +11,8 @@ from datetime import datetime
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness
+from ..http.transport import Transport, TransportRequest, TransportResponse
 from ..oidc.dpop import ProofKey, create_proof, find_nonce, get_origin, is_nonce_challenge, is_nonce_required
-from ..oidc.transport import Transport, TransportRequest, TransportResponse
 
 MAX_SERVERS = 256
 _JTI_BYTES = 16

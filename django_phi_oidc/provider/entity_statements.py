@@ -8,6 +8,7 @@ from datetime import datetime
 from ..config.federation import FederationDeclaration
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, MetadataError, SignInRefused, TransportError
+from ..http.transport import Transport, TransportRequest
 from ..oidc.federation.entity_statement import (
     FEDERATION_ENTITY,
     OPENID_PROVIDER,
@@ -20,7 +21,6 @@ from ..oidc.federation.entity_statement import (
 from ..oidc.federation.trust_chain import MAX_STATEMENTS, TrustChain, validate_trust_chain
 from ..oidc.jwks import JSONWebKeySet, parse_jwks
 from ..oidc.metadata import validate_https_url
-from ..oidc.transport import Transport, TransportRequest
 
 MAX_FETCHES = 16
 """For one chain. A provider can name many superiors, to make the portal send requests to others. Spec: OpenID

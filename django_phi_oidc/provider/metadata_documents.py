@@ -8,6 +8,7 @@ from typing import Any
 from .. import conf
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, MetadataError, TransportError
+from ..http.transport import Transport, TransportResponse, is_outage_status, parse_json_body
 from ..oidc.federation.provider_metadata import build_signed_jwks_request, process_signed_jwks_response
 from ..oidc.jwks import JSONWebKeySet
 from ..oidc.metadata import (
@@ -20,7 +21,6 @@ from ..oidc.metadata import (
     process_metadata_response,
     process_oauth_metadata_response,
 )
-from ..oidc.transport import Transport, TransportResponse, is_outage_status, parse_json_body
 
 OAUTH_METADATA_SECONDS = 3.0
 """For the document of RFC 8414 at all its places: a sign-in may wait for it."""

@@ -12,6 +12,7 @@ from django.views.decorators.debug import sensitive_variables
 from .._internal import clock, randomness, request_secrets
 from ..config.shared_signals import SignalsDeclaration
 from ..errors import AccountError, Code, KeyNotFound
+from ..http.transport import TransportRequest
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.client_credentials import build_client_credentials_request, process_client_credentials_response
 from ..oidc.event_stream import (
@@ -21,7 +22,6 @@ from ..oidc.event_stream import (
 )
 from ..oidc.jwks import JSONWebKeySet, KeySet
 from ..oidc.metadata import process_jwks_response
-from ..oidc.transport import TransportRequest
 from .metadata_cache import CachedDocument, RemoteKeySet, parse_freshness_seconds
 from .registry import Provider, get_provider
 

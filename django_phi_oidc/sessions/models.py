@@ -21,9 +21,9 @@ from ..claims.minimization import list_personal_claims
 from ..crypto.keyring import SymmetricKey
 from ..errors import IDTokenError, KeyRingError, Undecryptable
 from ..fields import EncryptedText, SealedTextField
+from ..http.transport import MAX_RETRY_AFTER
 from ..oidc.jose import parse_compact_jws
 from ..oidc.token import ReceivedToken, TokenTypeHint
-from ..oidc.transport import MAX_RETRY_AFTER
 from ..subjects.models import PairwiseSubject
 from .digests import compute_token_digest
 

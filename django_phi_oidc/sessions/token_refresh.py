@@ -30,12 +30,12 @@ from ..errors import (
     TokenError,
     TokenResponseError,
 )
+from ..http.transport import TransportRequest
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.dpop import create_proof_key
 from ..oidc.jose import parse_compact_jws
 from ..oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
 from ..oidc.token import ReceivedToken, TokenResponse, TokenType, extract_received_tokens
-from ..oidc.transport import TransportRequest
 from ..provider.dpop_requests import send_with_proof
 from ..provider.registry import get_provider
 from .digests import build_token_columns

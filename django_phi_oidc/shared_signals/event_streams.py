@@ -10,6 +10,7 @@ from django.views.decorators.debug import sensitive_variables
 from .._internal import randomness
 from ..audit.events import Action, Origin
 from ..audit.recorder import record
+from ..http.transport import TransportRequest, TransportResponse
 from ..oidc.event_stream import (
     EventStream,
     build_delivery,
@@ -20,7 +21,6 @@ from ..oidc.event_stream import (
     process_stream_response,
 )
 from ..oidc.security_event_token import EVENTS_WITH_EFFECT
-from ..oidc.transport import TransportRequest, TransportResponse
 from ..provider.transmitter import Transmitter
 from ..replay.cache import remember, was_used
 from .event_reception import STATE_KIND, VERIFIED_KIND, format_verification

@@ -12,7 +12,12 @@ from ..audit.events import canonical_json
 from ..audit.formats import item_to_fhir, item_to_line
 from ..audit.formats.items import LogItem, SealedEvent
 from ..config.sinks import LogFormat
-from ..oidc.transport import TransportRequest, TransportResponse, parse_json_body, parse_retry_after
+from ..http.transport import (
+    TransportRequest,
+    TransportResponse,
+    parse_json_body,
+    parse_retry_after,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,14 @@ from ..audit.formats.items import LogItem
 from ..audit.formats.rfc5424 import build_frame
 from ..config.sinks import SinkDeclaration, is_valid_header_value
 from ..errors import Code, TransportError
-from ..oidc.transport import TransportRequest, TransportResponse
-from ..provider.connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool, translate_error
-from ..provider.http_transport import create_ssl_context, send_once
+from ..http.connection_pool import (
+    TimedConnectionPool,
+    TimedExchange,
+    TimedTLSConnectionPool,
+    translate_error,
+)
+from ..http.http_transport import create_ssl_context, send_once
+from ..http.transport import TransportRequest, TransportResponse
 from .http_protocol import (
     SendResult,
     build_bundle_request,

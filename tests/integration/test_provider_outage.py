@@ -9,7 +9,7 @@ import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code, PhiOidcError
-from django_phi_oidc.provider.http_transport import HTTPTransport
+from django_phi_oidc.http.http_transport import HTTPTransport
 from django_phi_oidc.provider.registry import Provider
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, stream_slowly
 from tests.support.error_codes import raises

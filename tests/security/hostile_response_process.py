@@ -15,12 +15,12 @@ from typing import Any
 
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.errors import SignInRefused
+from django_phi_oidc.http.http_transport import HTTPTransport
+from django_phi_oidc.http.transport import TransportRequest, TransportResponse
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.metadata import process_jwks_response, process_metadata_response
 from django_phi_oidc.oidc.token import extract_received_tokens, process_token_response
-from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
 from django_phi_oidc.oidc.userinfo import process_userinfo_response
-from django_phi_oidc.provider.http_transport import HTTPTransport
 
 DECLARATION = parse_provider(
     "default",

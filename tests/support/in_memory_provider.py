@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
 from django_phi_oidc.errors import PhiOidcError
-from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
+from django_phi_oidc.http.transport import TransportRequest, TransportResponse
 
 ISSUER = "https://127.0.0.1"
 METADATA = "/.well-known/openid-configuration"

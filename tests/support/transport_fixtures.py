@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
-from django_phi_oidc.provider.http_transport import HTTPTransport
+from django_phi_oidc.http.http_transport import HTTPTransport
 from tests.support.tls import CertificateAuthority, create_certificate_authority
 
 

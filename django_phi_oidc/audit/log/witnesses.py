@@ -19,6 +19,9 @@ from ..._internal import metrics, randomness
 from ..._internal.retry import compute_backoff
 from ...config.witnesses import WitnessDeclaration
 from ...errors import Code, TransportError
+from ...http.connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool
+from ...http.http_transport import create_ssl_context, send_once
+from ...http.transport import TransportRequest
 from ...merkle.checkpoint import parse_checkpoint
 from ...merkle.cosignature import WitnessKey
 from ...merkle.proof import build_consistency_proof
@@ -31,9 +34,6 @@ from ...merkle.witness_protocol import (
     build_add_checkpoint_body,
     process_add_checkpoint_response,
 )
-from ...oidc.transport import TransportRequest
-from ...provider.connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool
-from ...provider.http_transport import create_ssl_context, send_once
 from ..events import Action, Origin
 from ..outbox import enqueue
 from ..recorder import ALERT_INTERVAL

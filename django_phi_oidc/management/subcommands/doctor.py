@@ -11,7 +11,7 @@ from ..._internal import clock
 from ...audit.triggers import list_deviations
 from ...doctor.diagnostics import ProviderFinding, check_audit_log, sanitize_text
 from ...doctor.probe import ProbeContext, probe_provider
-from ...provider.http_transport import HTTPTransport
+from ...http.http_transport import HTTPTransport
 from ._arguments import Options, build_callback_path, get_provider, parse_portal_origin
 from ._output import Output
 

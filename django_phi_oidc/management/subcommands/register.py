@@ -13,9 +13,9 @@ from ...claims.minimization import build_claims_request
 from ...config.providers import ProviderDeclaration
 from ...doctor.registration import register_client
 from ...errors import PhiOidcError
+from ...http.http_transport import HTTPTransport
 from ...oidc.registration import ClientURLs
 from ...oidc.udap import UDAPClientInformation
-from ...provider.http_transport import HTTPTransport
 from ._arguments import Options, build_argument_error, build_callback_path, get_provider, parse_portal_origin
 from ._files import create_private_file
 from ._output import Output

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 from ...config.federation import is_entity_identifier
 from ...errors import Code, IDTokenError, KeyNotFound, MetadataError
+from ...http.transport import TransportRequest, TransportResponse, add_query
 from ..id_token import parse_numeric_date
 from ..jose import JWS, parse_compact_jws
 from ..jwks import JSONWebKeySet, parse_jwks
-from ..transport import TransportRequest, TransportResponse, add_query
 
 WELL_KNOWN_PATH = "/.well-known/openid-federation"
 ENTITY_STATEMENT_TYP = "entity-statement+jwt"

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from ...config.providers import ProviderDeclaration
 from ...errors import Code, MetadataError
+from ...http.transport import TransportRequest, TransportResponse
 from ..jwks import JSONWebKeySet, parse_jwks
 from ..metadata import (
     FederationMetadata,
@@ -14,7 +15,6 @@ from ..metadata import (
     validate_https_url,
     validate_issuer,
 )
-from ..transport import TransportRequest, TransportResponse
 from .entity_statement import parse_signed_jwks
 from .trust_chain import TrustChain
 

@@ -12,11 +12,11 @@ from django.apps import apps
 from ... import conf
 from ..._internal import clock, randomness
 from ...audit.request_context import SESSION_KEY
+from ...http.transport import TransportRequest
 from ...oidc.client_auth import AssertionFreshness, ClientContext
 from ...oidc.dpop import ProofKey, create_proof_key
 from ...oidc.refresh import build_refresh_request
 from ...oidc.token import build_token_request
-from ...oidc.transport import TransportRequest
 from ...provider.dpop_requests import create_request_proof
 from ...provider.registry import Provider, get_provider
 from ..mock_provider import Token

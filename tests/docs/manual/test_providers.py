@@ -16,8 +16,8 @@ from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.doctor.known_providers import PROVIDERS_BY_SLUG
 from django_phi_oidc.doctor.probe import ProbeContext, _check_metadata
 from django_phi_oidc.errors import Code, SignInRefused
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.metadata import ProviderMetadata, merge_metadata, process_metadata_response
-from django_phi_oidc.oidc.transport import TransportResponse
 from tests.docs.manual.provider_settings import PAGES_BY_SLUG, regenerate
 from tests.support.error_codes import raises
 from tests.support.manual_blocks import ROOT

@@ -87,7 +87,7 @@ def bind_no_token() -> Iterator[None]:
 
 
 def read_any_response(raw_response: Any) -> Any:
-    from django_phi_oidc.oidc.transport import TransportResponse  # noqa: PLC0415
+    from django_phi_oidc.http.transport import TransportResponse  # noqa: PLC0415
 
     headers = {name.lower(): value for name, value in raw_response.headers.itermerged()}
     return TransportResponse(status=raw_response.status, headers=headers, body=raw_response.read())
@@ -132,7 +132,7 @@ def list_all_subject_ids(**kwargs: Any) -> Any:
 def create_pool_manager_without_verification(declaration: Any, *, presents_certificate: bool) -> Any:
     import urllib3  # noqa: PLC0415
 
-    from django_phi_oidc.provider.connection_pool import TimedConnectionPool, TimedTLSConnectionPool  # noqa: PLC0415
+    from django_phi_oidc.http.connection_pool import TimedConnectionPool, TimedTLSConnectionPool  # noqa: PLC0415
 
     urllib3.disable_warnings()
     manager = urllib3.PoolManager(cert_reqs="CERT_NONE", assert_hostname=False)

@@ -10,13 +10,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.id_token import find_auth_time, verify_id_token
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws, parse_json_object
 from django_phi_oidc.oidc.jwks import parse_jwks
 from django_phi_oidc.oidc.metadata import process_jwks_response, process_metadata_response
 from django_phi_oidc.oidc.pushed_authorization import process_par_response
 from django_phi_oidc.oidc.token import extract_received_tokens, process_token_response
-from django_phi_oidc.oidc.transport import TransportResponse
 from django_phi_oidc.oidc.userinfo import process_userinfo_response
 
 ISSUER = "https://op.example"

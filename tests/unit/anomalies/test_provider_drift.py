@@ -11,7 +11,7 @@ from django_phi_oidc.anomalies.models import AnomalyMemory, SecurityAlert
 from django_phi_oidc.anomalies.provider_drift import check_provider_drift
 from django_phi_oidc.anomalies.tasks import watch_providers
 from django_phi_oidc.errors import Code
-from django_phi_oidc.provider.http_transport import HTTPTransport
+from django_phi_oidc.http.http_transport import HTTPTransport
 from django_phi_oidc.testing.mock_provider import DemoProvider, Reply, demo_accounts
 from tests.support.audit_log import NOW
 from tests.support.error_codes import raises

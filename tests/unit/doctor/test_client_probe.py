@@ -11,7 +11,7 @@ from django_phi_oidc.audit.recorder import record
 from django_phi_oidc.doctor import client_probe
 from django_phi_oidc.doctor.client_probe import AuthorizationAnswer, RegistrationAnswers, TokenAnswer
 from django_phi_oidc.errors import Code, PARError, PushedRequestError
-from django_phi_oidc.oidc.transport import TransportResponse
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.testing.mock_provider import Client, DemoProvider, Reply
 from tests.support.certified_provider import SECRET, certified_provider
 from tests.support.manual_blocks import block

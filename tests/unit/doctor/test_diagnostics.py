@@ -18,8 +18,8 @@ from django_phi_oidc.doctor.assurance_diagnostics import check_assurance
 from django_phi_oidc.doctor.diagnostics import ProviderFinding, TLSPeer
 from django_phi_oidc.doctor.recipe_diagnostics import check_known_provider
 from django_phi_oidc.errors import PhiOidcError
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.metadata import process_metadata_response
-from django_phi_oidc.oidc.transport import TransportResponse
 from django_phi_oidc.testing.mock_provider import create_signing_key
 from tests.support.client_keys import create_private_key_pem
 from tests.support.encrypted_tokens import ENCRYPTION_KEY_ENTRY

@@ -13,13 +13,13 @@ from django_phi_oidc import conf
 from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.config.client_keys import parse_client_keys
 from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.http.transport import TransportRequest, TransportResponse
 from django_phi_oidc.login.authorization_request import prepare_authorization_url
 from django_phi_oidc.login.code_exchange import PROVIDER_TIMEOUT_SECONDS
 from django_phi_oidc.login.state_cookie import create_authorization_state
 from django_phi_oidc.login.views import start_sign_in
 from django_phi_oidc.oidc.authorization import AuthorizationRequest
 from django_phi_oidc.oidc.jose import decode_b64url
-from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
 from django_phi_oidc.provider.registry import Provider
 from tests.support.client_keys import create_private_key_pem
 

@@ -13,11 +13,11 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgori
 
 from django_phi_oidc.config.client_keys import ClientKey, parse_client_keys
 from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import JSONWebKeySet, parse_jwks
 from django_phi_oidc.oidc.metadata import ProviderMetadata
-from django_phi_oidc.oidc.transport import TransportResponse
 
 # The first draw of a fresh clone builds Unicode tables, which takes longer than an example may on a busy machine.
 settings.register_profile("oidc", deadline=None, suppress_health_check=[HealthCheck.too_slow])

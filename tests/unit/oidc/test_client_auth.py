@@ -14,6 +14,7 @@ import pytest
 
 from django_phi_oidc.config.client_keys import ClientKey, parse_client_keys
 from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.http.transport import TransportRequest
 from django_phi_oidc.oidc.client_auth import AssertionFreshness, build_client_authentication, build_client_request
 from django_phi_oidc.oidc.introspection import build_introspection_request
 from django_phi_oidc.oidc.jose import parse_compact_jws
@@ -22,7 +23,6 @@ from django_phi_oidc.oidc.pushed_authorization import build_par_request
 from django_phi_oidc.oidc.refresh import build_refresh_request
 from django_phi_oidc.oidc.revocation import build_revocation_request
 from django_phi_oidc.oidc.token import build_token_request
-from django_phi_oidc.oidc.transport import TransportRequest
 from tests.support.client_keys import create_private_key_pem
 from tests.support.tls import create_certificate_pem
 

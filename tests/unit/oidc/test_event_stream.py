@@ -9,6 +9,7 @@ import pytest
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.config.shared_signals import SignalsDeclaration
 from django_phi_oidc.errors import Code, MetadataError, TokenError, TokenResponseError, TransportError
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.client_credentials import (
     build_client_credentials_request,
@@ -25,7 +26,6 @@ from django_phi_oidc.oidc.event_stream import (
 )
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.poll_delivery import build_poll_request, process_poll_response
-from django_phi_oidc.oidc.transport import TransportResponse
 from tests.support.error_codes import raises
 from tests.unit.oidc.conftest import ISSUER
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code, MetadataError, SignInRefused, TransportError
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.metadata import (
     ProviderMetadata,
     build_jwks_request,
@@ -23,7 +24,6 @@ from django_phi_oidc.oidc.metadata import (
     process_oauth_metadata_response,
     validate_https_url,
 )
-from django_phi_oidc.oidc.transport import TransportResponse
 from tests.support.error_codes import raises
 
 OP = "https://op.example"

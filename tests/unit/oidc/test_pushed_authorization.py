@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from django_phi_oidc.config.client_keys import ClientKey
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code, PARError, PushedRequestError
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.jose import parse_compact_jws
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.pushed_authorization import build_par_request, is_par_enabled, process_par_response
-from django_phi_oidc.oidc.transport import TransportResponse
 from tests.support.error_codes import raises
 
 MakeResponse = Callable[..., TransportResponse]

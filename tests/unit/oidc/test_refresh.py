@@ -9,11 +9,11 @@ import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code, PhiOidcError, RefreshMismatch, TokenError
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
-from django_phi_oidc.oidc.transport import TransportResponse
 from tests.support.error_codes import raises
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code
+from django_phi_oidc.http.transport import TransportResponse, parse_retry_after
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.revocation import (
@@ -19,7 +20,6 @@ from django_phi_oidc.oidc.revocation import (
     build_revocation_request,
     process_revocation_response,
 )
-from django_phi_oidc.oidc.transport import TransportResponse, parse_retry_after
 from tests.support.error_codes import raises
 
 MakeResponse = Callable[..., TransportResponse]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code, TokenError, TokenResponseError
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.refresh import process_refresh_response
@@ -24,7 +25,6 @@ from django_phi_oidc.oidc.token import (
     list_accepted_token_types,
     process_token_response,
 )
-from django_phi_oidc.oidc.transport import TransportResponse
 from tests.support.encrypted_tokens import ENCRYPTION_KEYS, encrypt_token
 from tests.support.error_codes import raises
 

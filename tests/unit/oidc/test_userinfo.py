@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code, KeyNotFound, UserInfoError
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.metadata import ProviderMetadata
-from django_phi_oidc.oidc.transport import TransportResponse
 from django_phi_oidc.oidc.userinfo import build_userinfo_request, process_userinfo_response
 from tests.support.encrypted_tokens import ENCRYPTION_KEYS, encrypt_token
 from tests.support.error_codes import raises

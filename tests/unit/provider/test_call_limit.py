@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from django_phi_oidc.errors import Code, TransportError
-from django_phi_oidc.oidc.transport import TransportRequest
+from django_phi_oidc.http.http_transport import HTTPTransport
+from django_phi_oidc.http.transport import TransportRequest
 from django_phi_oidc.provider.call_limit import (
     MAX_FAILURES,
     STALLED_SECONDS,
@@ -18,7 +19,6 @@ from django_phi_oidc.provider.call_limit import (
     limit_timeout,
     limit_total_time,
 )
-from django_phi_oidc.provider.http_transport import HTTPTransport
 from tests.support.error_codes import raises
 from tests.support.in_memory_provider import Clock
 from tests.support.scripted_server import Server, answering, reply, serving, silent

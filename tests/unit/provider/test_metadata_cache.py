@@ -9,7 +9,7 @@ import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code, KeyNotFound, PhiOidcError, TransportError
-from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
+from django_phi_oidc.http.transport import TransportRequest, TransportResponse
 from django_phi_oidc.provider.metadata_cache import CachedDocument, parse_freshness_seconds
 from django_phi_oidc.provider.registry import Provider
 from tests.support.error_codes import raises

@@ -10,10 +10,10 @@ import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code, TransportError
+from django_phi_oidc.http.http_transport import HTTPTransport
+from django_phi_oidc.http.transport import TransportRequest, TransportResponse
 from django_phi_oidc.oidc.metadata import ProviderMetadata
-from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
 from django_phi_oidc.provider import metadata_documents
-from django_phi_oidc.provider.http_transport import HTTPTransport
 from django_phi_oidc.provider.metadata_cache import MIN_FRESH_SECONDS
 from django_phi_oidc.provider.metadata_documents import fetch_metadata
 from django_phi_oidc.provider.registry import Provider

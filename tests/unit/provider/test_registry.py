@@ -15,8 +15,8 @@ from django.utils import translation
 from django.utils.translation import gettext_lazy
 
 from django_phi_oidc.errors import Code, KeyNotFound
-from django_phi_oidc.oidc.transport import TransportRequest
-from django_phi_oidc.provider.http_transport import HTTPTransport
+from django_phi_oidc.http.http_transport import HTTPTransport
+from django_phi_oidc.http.transport import TransportRequest
 from django_phi_oidc.provider.registry import get_provider
 from tests.support.error_codes import raises
 from tests.support.scripted_server import Peer, answering, reply, serving

@@ -23,7 +23,7 @@ from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.audit.storage import has_valid_row_mac
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.errors import Code
-from django_phi_oidc.oidc.transport import TransportRequest
+from django_phi_oidc.http.transport import TransportRequest
 from django_phi_oidc.provider.call_limit import MAX_FAILURES, STALLED_SECONDS
 from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.oidc.transport import TransportResponse
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.siem.http_protocol import SendResult, process_bundle_response, process_lines_response
 
 

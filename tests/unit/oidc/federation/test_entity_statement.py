@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_phi_oidc.errors import Code, MetadataError
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.federation.entity_statement import (
     build_entity_configuration_url,
     build_subordinate_statement_request,
@@ -19,7 +20,6 @@ from django_phi_oidc.oidc.federation.entity_statement import (
     verify_entity_statement,
 )
 from django_phi_oidc.oidc.jwks import parse_jwks
-from django_phi_oidc.oidc.transport import TransportResponse
 from django_phi_oidc.testing.mock_provider import corrupt_signature, create_signing_key
 from tests.support.error_codes import raises
 from tests.support.federation import Federation

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from django_phi_oidc.errors import Code, DeclarationInvalid, TransportError
-from django_phi_oidc.oidc.transport import TransportRequest
-from django_phi_oidc.provider.http_transport import HTTPTransport
+from django_phi_oidc.http.http_transport import HTTPTransport
+from django_phi_oidc.http.transport import TransportRequest
 from tests.support.error_codes import raises
 from tests.support.scripted_server import Peer, Script, Server, answering, once, reply, serving
 from tests.support.tls import CertificateAuthority

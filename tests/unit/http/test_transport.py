@@ -6,7 +6,12 @@ from datetime import timedelta
 import pytest
 
 from django_phi_oidc.errors import Code, TransportError
-from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse, get_media_type, raise_for_outage
+from django_phi_oidc.http.transport import (
+    TransportRequest,
+    TransportResponse,
+    get_media_type,
+    raise_for_outage,
+)
 
 
 @pytest.mark.parametrize("status", [100, 200, 302, 400, 404, 428, 430, 499])

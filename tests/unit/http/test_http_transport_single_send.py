@@ -6,8 +6,8 @@ import time
 import pytest
 
 from django_phi_oidc.errors import Code, TransportError
-from django_phi_oidc.oidc.transport import TransportRequest
-from django_phi_oidc.provider.http_transport import HTTPTransport
+from django_phi_oidc.http.http_transport import HTTPTransport
+from django_phi_oidc.http.transport import TransportRequest
 from tests.support.error_codes import raises
 from tests.support.scripted_server import Peer, Script, Server, reply, serving
 

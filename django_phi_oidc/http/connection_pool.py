@@ -129,7 +129,7 @@ class TimedExchange:
                 self._handle.shutdown(socket.SHUT_RDWR)
 
 
-_current_exchange: ContextVar[TimedExchange] = ContextVar("django_phi_oidc.provider.connection_pool")
+_current_exchange: ContextVar[TimedExchange] = ContextVar("django_phi_oidc.http.connection_pool")
 """urllib3 has no parameter that reaches the connection that the pool selects."""
 
 

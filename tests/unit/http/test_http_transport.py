@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from django_phi_oidc.errors import Code, PhiOidcError, TransportError
-from django_phi_oidc.oidc.transport import TransportRequest, TransportResponse
-from django_phi_oidc.provider.http_transport import MAX_BODY_BYTES, HTTPTransport, create_ssl_context
+from django_phi_oidc.http.http_transport import MAX_BODY_BYTES, HTTPTransport, create_ssl_context
+from django_phi_oidc.http.transport import TransportRequest, TransportResponse
 from tests.support.error_codes import raises
 from tests.support.scripted_server import Peer, Script, Server, answering, chunked, once, reply, serving, silent
 from tests.support.tls import CertificateAuthority

@@ -16,10 +16,19 @@ from .._internal import metrics
 from ..config.providers import ProviderDeclaration
 from ..errors import Code, TransportError
 from ..oidc.metadata import validate_https_url
-from ..oidc.transport import TransportRequest, TransportResponse
-from .call_limit import CallLimit, limit_timeout
-from .connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool, translate_error
-from .mutual_tls import CertificateVersion, load_client_certificate, read_certificate_version
+from ..provider.call_limit import CallLimit, limit_timeout
+from ..provider.mutual_tls import (
+    CertificateVersion,
+    load_client_certificate,
+    read_certificate_version,
+)
+from .connection_pool import (
+    TimedConnectionPool,
+    TimedExchange,
+    TimedTLSConnectionPool,
+    translate_error,
+)
+from .transport import TransportRequest, TransportResponse
 
 MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 from ..errors import Code, TransportError
-from .jose import parse_json_object
+from ..oidc.jose import parse_json_object
 
 MAX_RETRY_AFTER = timedelta(days=1)
 _DELAY_SECONDS_PATTERN = re.compile(r"[0-9]{1,9}")

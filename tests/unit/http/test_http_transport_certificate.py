@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization import load_pem_private_key as load_key
 
 from django_phi_oidc.errors import Code, TransportError
-from django_phi_oidc.oidc.transport import TransportRequest
-from django_phi_oidc.provider.http_transport import HTTPTransport
+from django_phi_oidc.http.http_transport import HTTPTransport
+from django_phi_oidc.http.transport import TransportRequest
 from tests.support.error_codes import raises
 from tests.support.scripted_server import Peer, Server, reply, serving
 from tests.support.tls import CertificateAuthority, write_client_certificate
-from tests.unit.provider.test_http_transport_proxy import tunnelling
+from tests.unit.http.test_http_transport_proxy import tunnelling
 
 Opening = Callable[..., HTTPTransport]
 METHOD = {"token_endpoint_auth_method": "tls_client_auth", "client_secret": ""}

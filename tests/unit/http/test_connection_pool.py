@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_phi_oidc.errors import Code, TransportError
-from django_phi_oidc.oidc.transport import TransportRequest
-from django_phi_oidc.provider.connection_pool import TimedConnectionPool, TimedExchange
-from django_phi_oidc.provider.http_transport import HTTPTransport
+from django_phi_oidc.http.connection_pool import TimedConnectionPool, TimedExchange
+from django_phi_oidc.http.http_transport import HTTPTransport
+from django_phi_oidc.http.transport import TransportRequest
 from tests.support.error_codes import raises
 from tests.support.scripted_server import Peer, Server, answering, once, reply, serving
 from tests.support.tls import CertificateAuthority
@@ -266,8 +266,8 @@ def test_concurrent_requests_get_their_own_responses(transport: HTTPTransport, t
 FORKING = """
 import os, sys
 from django_phi_oidc.config.providers import parse_provider
-from django_phi_oidc.oidc.transport import TransportRequest
-from django_phi_oidc.provider.http_transport import HTTPTransport
+from django_phi_oidc.http.transport import TransportRequest
+from django_phi_oidc.http.http_transport import HTTPTransport
 
 url, ca_bundle = sys.argv[1:]
 options = {"issuer": url, "client_id": "portal", "client_secret": "s", "ca_bundle": ca_bundle}
