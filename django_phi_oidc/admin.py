@@ -6,15 +6,15 @@ from django.contrib import admin
 from ._internal.admin_theme import install_script_texts, install_theme_styles
 from .anomalies.admin import AlertMuteAdmin as AlertMuteAdmin
 from .anomalies.admin import SecurityAlertAdmin as SecurityAlertAdmin
+from .audit.admin.audit_log import AuditCheckpointAdmin as AuditCheckpointAdmin
+from .audit.admin.audit_log import AuditEventAdmin as AuditEventAdmin
+from .audit.admin.reference_views import install_reference_page
 from .claims.admin import LegalHoldAdmin as LegalHoldAdmin
 from .claims.admin import StoredClaimAdmin as StoredClaimAdmin
 from .individual_rights.admin import AccountingCopyAdmin as AccountingCopyAdmin
 from .login.admin_site import use_oidc_login
-from .officer_admin.audit_log import AuditCheckpointAdmin as AuditCheckpointAdmin
-from .officer_admin.audit_log import AuditEventAdmin as AuditEventAdmin
 from .officer_admin.emergency_reviews import EmergencyAccessAdmin as EmergencyAccessAdmin
 from .officer_admin.person_views import install_person_pages
-from .officer_admin.reference_views import install_reference_page
 from .officer_admin.session_end_admin import SessionEndJobAdmin as SessionEndJobAdmin
 from .officer_admin.site import install_dashboard
 from .officer_admin.trail_jobs import TrailJobAdmin as TrailJobAdmin

@@ -25,6 +25,7 @@ from django.dispatch import receiver
 from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
+from .audit.declaration import WitnessDeclaration
 from .config import effective_options, options
 from .config.admin_assurance import AdminAssuranceDeclaration
 from .config.apis import APIDeclaration
@@ -35,7 +36,6 @@ from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
 from .config.scim import SCIMDeclaration
 from .config.sinks import SinkDeclaration
-from .config.witnesses import WitnessDeclaration
 from .errors import Code, DeclarationInvalid
 from .project_settings import KEY_RINGS as KEY_RINGS  # noqa: PLC0414 -- read here by the rest of the package
 from .project_settings import KEY_VARIABLES as KEY_VARIABLES  # noqa: PLC0414

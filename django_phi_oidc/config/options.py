@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from ..audit.declaration import WitnessDeclaration, parse_witness
 from ..errors import DeclarationInvalid
 from ._parsing import (
     checked,
@@ -37,7 +38,6 @@ from .emergency import EmergencyDeclaration
 from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules
 from .sinks import SinkDeclaration, parse_sink
-from .witnesses import WitnessDeclaration, parse_witness
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 KeySource = str | Path | Sequence[str] | Callable[[], Any] | None

@@ -18,6 +18,7 @@ from .. import conf
 from ..access.emergency.models import EmergencyAccess
 from ..access.purposes import get_purpose_label
 from ..audit import search
+from ..audit.admin.event_table import EventTableRow, build_event_table, find_people_of_events
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
@@ -29,7 +30,6 @@ from ..provider.labels import get_provider_label
 from ..sessions.models import OIDCSession
 from ..sessions.sign_in_places import get_device_label
 from ..subjects.models import ActivationCode, PairwiseSubject
-from .event_table import EventTableRow, build_event_table, find_people_of_events
 
 APP_LABEL = "django_phi_oidc"
 MAX_ROWS = 50

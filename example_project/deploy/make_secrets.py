@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from django_phi_oidc.merkle.checkpoint import encode_verifier_key
+from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
 
 HERE = Path(__file__).resolve().parent
 PORTAL_UID, POSTGRESQL_UID, REDIS_UID = 10001, 999, 999

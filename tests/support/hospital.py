@@ -20,6 +20,7 @@ from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
+from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent
 from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.audit_exports.models import TrailJob
@@ -29,7 +30,6 @@ from django_phi_oidc.conf import providers
 from django_phi_oidc.crypto.keyring import get_keys
 from django_phi_oidc.individual_rights.accounting_copies import store_copy
 from django_phi_oidc.individual_rights.models import AccountingCopy
-from django_phi_oidc.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.officer_admin.hourly_counts import update_counts
 from django_phi_oidc.scim.models import SCIMClient, SCIMToken
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, SessionEndJob

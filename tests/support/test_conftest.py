@@ -121,7 +121,7 @@ def test_parts_of_the_slow_tests_are_disjoint_and_have_all_of_them() -> None:
 
 
 def test_part_of_the_slow_tests_leaves_out_no_quick_test() -> None:
-    arguments = ["tests/unit/merkle/test_compact.py", "--scope", "all"]
+    arguments = ["tests/unit/audit/merkle/test_compact.py", "--scope", "all"]
     assert collect("--slow-part", "0/3", tests=arguments) == collect(tests=arguments) != set()
 
 

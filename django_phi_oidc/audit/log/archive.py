@@ -21,11 +21,11 @@ from typing import IO, Any
 
 from ..._internal.batches import split_into_batches
 from ...errors import ProofInvalid
-from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
-from ...merkle.compact import CompactRange
-from ...merkle.proof import build_inclusion_proof, verify_inclusion
-from ...merkle.rfc6962 import hash_leaf
 from ..events import MAX_ITEMS, is_restore_event
+from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
+from ..merkle.compact import CompactRange
+from ..merkle.proof import build_inclusion_proof, verify_inclusion
+from ..merkle.rfc6962 import hash_leaf
 from ..models import AuditCheckpoint
 from ..partition_contents import find_end_of_events
 from ..partitions import Partition, list_past_partitions

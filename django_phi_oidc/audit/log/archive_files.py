@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ... import conf
 from ...errors import AuditUnavailable, CheckpointInvalid, KeyMissing, ProofInvalid
-from ...merkle.checkpoint import Checkpoint, LogKey
 from ..events import find_event, is_restore_event
+from ..merkle.checkpoint import Checkpoint, LogKey
 from ..models import AuditEvent
 from ..partitions import list_gaps
 from ..search import find_oldest_event_id

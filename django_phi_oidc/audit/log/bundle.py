@@ -22,11 +22,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from ...errors import KeyMissing, PhiOidcError, ProofInvalid
-from ...merkle.checkpoint import Checkpoint, parse_verifier_key, verify_checkpoint
-from ...merkle.cosignature import WitnessKey, parse_witness_key, require_quorum
-from ...merkle.proof import verify_consistency, verify_inclusion
-from ...merkle.rfc6962 import hash_leaf
 from ..events import canonical_json
+from ..merkle.checkpoint import Checkpoint, parse_verifier_key, verify_checkpoint
+from ..merkle.cosignature import WitnessKey, parse_witness_key, require_quorum
+from ..merkle.proof import verify_consistency, verify_inclusion
+from ..merkle.rfc6962 import hash_leaf
 
 INCLUSION_FORMAT = "phi-oidc-inclusion-proof/1"
 CONSISTENCY_FORMAT = "phi-oidc-consistency-proof/1"

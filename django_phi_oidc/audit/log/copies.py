@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointInvalid, PhiOidcError, ProofInvalid
-from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
-from ...merkle.compact import CompactRange
-from ...merkle.rfc6962 import hash_leaf
 from ..events import canonical_json, is_restore_event
+from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
+from ..merkle.compact import CompactRange
+from ..merkle.rfc6962 import hash_leaf
 from .bundle import read_public_key, reject_duplicate_members
 from .findings import FindingKind, LogFinding, VerificationSummary
 

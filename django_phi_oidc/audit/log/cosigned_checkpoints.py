@@ -12,15 +12,15 @@ from django.db.models import Count, Q
 from ... import conf
 from ..._internal.sql import delete_in_batches
 from ...errors import CheckpointInvalid, KeyMissing
-from ...merkle.checkpoint import Checkpoint, LogKey, parse_checkpoint, verify_checkpoint
-from ...merkle.cosignature import (
+from ..merkle.checkpoint import Checkpoint, LogKey, parse_checkpoint, verify_checkpoint
+from ..merkle.cosignature import (
     WitnessKey,
     add_signature_lines,
     parse_witness_key,
     require_quorum,
     verify_cosignatures,
 )
-from ...merkle.witness_protocol import REFUSALS
+from ..merkle.witness_protocol import REFUSALS
 from ..models import AuditCheckpoint
 from ..storage import translate_database_errors
 from .findings import FindingKind, LogFinding

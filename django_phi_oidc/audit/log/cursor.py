@@ -10,9 +10,9 @@ from datetime import datetime
 
 from django.db.models import QuerySet
 
-from ...merkle.rfc6962 import hash_leaf
 from ..events import AuthenticatedEvent, Event, find_event
 from ..formats.items import LogItem, SealedCheckpoint, SealedEvent
+from ..merkle.rfc6962 import hash_leaf
 from ..models import AuditCheckpoint
 from ..router import AUDIT_ALIAS
 from ..storage import UNLOADABLE_ROW_ERRORS, translate_database_errors

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from ...errors import CheckpointInvalid, ProofInvalid
-from ...merkle.checkpoint import LogKey
-from ...merkle.compact import CompactRange
-from ...merkle.rfc6962 import HASH_BYTES
-from ...merkle.tiles import TILE_WIDTH, get_tile_path
+from ..merkle.checkpoint import LogKey
+from ..merkle.compact import CompactRange
+from ..merkle.rfc6962 import HASH_BYTES
+from ..merkle.tiles import TILE_WIDTH, get_tile_path
 from ..partition_contents import list_leaves_of
 from ..partitions import LEAF_TABLE, Partition, list_past_partitions
 from .archive import LogArchive

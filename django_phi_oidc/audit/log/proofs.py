@@ -5,9 +5,14 @@ from collections.abc import Sequence
 
 from ... import conf
 from ...errors import CheckpointInvalid, KeyMissing, ProofInvalid
-from ...merkle.checkpoint import parse_checkpoint
-from ...merkle.proof import build_consistency_proof, build_inclusion_proof, compute_root_at_size, verify_inclusion
-from ...merkle.rfc6962 import hash_leaf
+from ..merkle.checkpoint import parse_checkpoint
+from ..merkle.proof import (
+    build_consistency_proof,
+    build_inclusion_proof,
+    compute_root_at_size,
+    verify_inclusion,
+)
+from ..merkle.rfc6962 import hash_leaf
 from .archive import LogArchive, find_archived_event
 from .bundle import build_consistency_bundle, build_inclusion_bundle
 from .cosigned_checkpoints import build_cosigned_note, find_cosigned_checkpoint

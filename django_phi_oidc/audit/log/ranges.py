@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from ..._internal.randomness import token_bytes
 from ...errors import CheckpointInvalid, ProofInvalid
-from ...merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
-from ...merkle.compact import CompactRange
-from ...merkle.proof import build_consistency_proof, verify_consistency
-from ...merkle.rfc6962 import MAX_TREE_SIZE
+from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
+from ..merkle.compact import CompactRange
+from ..merkle.proof import build_consistency_proof, verify_consistency
+from ..merkle.rfc6962 import MAX_TREE_SIZE
 from .reader import RawCheckpoint, read_checkpoints, read_event_id, trusted_transaction
 from .signing_keys import find_epoch, get_checkpoint_origin
 from .tree_storage import LogDamaged, read_compact_range, read_nodes

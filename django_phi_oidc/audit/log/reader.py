@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from django.db import connections, transaction
 
 from ...crypto import keyring
-from ...merkle.rfc6962 import MAX_TREE_SIZE
 from ..events import Event, create_mac_function, serialize_columns
+from ..merkle.rfc6962 import MAX_TREE_SIZE
 from ..router import AUDIT_ALIAS
 
 _EVENT_TABLE, _LEAF_TABLE, _QUEUE_TABLE, _CHECKPOINT_TABLE = (

@@ -7,9 +7,9 @@ from datetime import datetime
 
 from ..._internal.inserts import insert
 from ...errors import CheckpointInvalid, SealingRefused
-from ...merkle.checkpoint import Checkpoint, NoteSigner, verify_checkpoint
-from ...merkle.rfc6962 import hash_leaf
 from ..events import Action, NewEvent, Origin, canonical_bytes
+from ..merkle.checkpoint import Checkpoint, NoteSigner, verify_checkpoint
+from ..merkle.rfc6962 import hash_leaf
 from ..router import AUDIT_ALIAS
 from ..storage import authenticate_event, build_rows, log_events
 from .reader import read_restore_events

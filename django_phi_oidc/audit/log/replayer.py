@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ...merkle.compact import CompactRange
-from ...merkle.rfc6962 import HASH_BYTES, hash_leaf
+from ..merkle.compact import CompactRange
+from ..merkle.rfc6962 import HASH_BYTES, hash_leaf
 from ..models import AuditEvent, AuditLeaf, AuditNode
 from .archive_records import DetachedLeaves, Gap
 from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id

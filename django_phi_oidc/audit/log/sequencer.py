@@ -22,10 +22,6 @@ from ..._internal.randomness import lowest_uuid7
 from ..._internal.sql import is_lock_timeout
 from ...crypto import keyring
 from ...errors import AuditUnavailable, CheckpointInvalid, SealingRefused
-from ...merkle.checkpoint import Checkpoint, LogKey, NoteSigner, sign_checkpoint, verify_checkpoint
-from ...merkle.compact import CompactRange
-from ...merkle.proof import compute_root_at_size
-from ...merkle.rfc6962 import hash_leaf
 from ..events import (
     Action,
     AuthenticatedEvent,
@@ -35,6 +31,10 @@ from ..events import (
     is_restore_event,
     is_valid_event,
 )
+from ..merkle.checkpoint import Checkpoint, LogKey, NoteSigner, sign_checkpoint, verify_checkpoint
+from ..merkle.compact import CompactRange
+from ..merkle.proof import compute_root_at_size
+from ..merkle.rfc6962 import hash_leaf
 from ..models import AuditCheckpoint, AuditLeaf, AuditUnsealed
 from ..recorder import raise_audit_alert
 from ..router import AUDIT_ALIAS

@@ -13,7 +13,7 @@ from django.utils.module_loading import import_string
 from ... import conf
 from ...crypto.pkcs11_uri import SCHEME as PKCS11_SCHEME
 from ...errors import KeyMissing
-from ...merkle.checkpoint import LogKey, NoteSigner, RetiredKey
+from ..merkle.checkpoint import LogKey, NoteSigner, RetiredKey
 from .bundle import read_public_key
 
 _MAX_EPOCH_DIGITS = 9

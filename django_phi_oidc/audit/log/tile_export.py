@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...errors import CheckpointInvalid, ProofInvalid
-from ...merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, LogKey, verify_checkpoint
-from ...merkle.proof import compute_root_at_size
-from ...merkle.tiles import TILE_WIDTH, Tile, build_tiles, get_tile_path
+from ..merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, LogKey, verify_checkpoint
+from ..merkle.proof import compute_root_at_size
+from ..merkle.tiles import TILE_WIDTH, Tile, build_tiles, get_tile_path
 from ..models import AuditNode
 from .cosigned_checkpoints import build_cosigned_note
 from .reader import RawCheckpoint, as_bytes, read_checkpoints

@@ -11,7 +11,7 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import Storage, storages
 
 from ... import conf
-from ...merkle.checkpoint import MAX_NOTE_BYTES
+from ..merkle.checkpoint import MAX_NOTE_BYTES
 
 CHECKPOINT_PATH = "checkpoint"
 MAX_FILE_BYTES = MAX_NOTE_BYTES + 1

@@ -10,9 +10,9 @@ from functools import lru_cache
 from django.db import connections
 
 from ...errors import AuditUnavailable
-from ...merkle.compact import CompactRange, list_perfect_subtrees
-from ...merkle.rfc6962 import HASH_BYTES, hash_node
-from ...merkle.tiles import TILE_WIDTH, get_tile_path
+from ..merkle.compact import CompactRange, list_perfect_subtrees
+from ..merkle.rfc6962 import HASH_BYTES, hash_node
+from ..merkle.tiles import TILE_WIDTH, get_tile_path
 from ..models import AuditLeaf, AuditNode
 from ..router import AUDIT_ALIAS
 from .reader import as_bytes

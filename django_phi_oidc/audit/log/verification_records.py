@@ -15,7 +15,7 @@ from typing import Any
 
 from ..._internal.randomness import lowest_uuid7
 from ...errors import CheckpointInvalid, SealingRefused
-from ...merkle.checkpoint import (
+from ..merkle.checkpoint import (
     Checkpoint,
     LogKey,
     NoteSigner,

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ...errors import AuditUnavailable
-from ...merkle.checkpoint import LogKey, NoteSigner
 from ..events import Action, EventOutcome, Origin
+from ..merkle.checkpoint import LogKey, NoteSigner
 from ..recorder import record
 from ..storage import translate_database_errors
 from .archive_files import list_restore_events

@@ -9,9 +9,9 @@ from django.db.models import Q
 
 from ..._internal.randomness import lowest_uuid7
 from ...errors import CheckpointInvalid
-from ...merkle.checkpoint import Checkpoint, LogKey
-from ...merkle.rfc6962 import MAX_TREE_SIZE, hash_leaf
 from ..events import is_restore_event, is_valid_event
+from ..merkle.checkpoint import Checkpoint, LogKey
+from ..merkle.rfc6962 import MAX_TREE_SIZE, hash_leaf
 from ..models import AuditLeaf, AuditNode
 from ..triggers import list_deviations
 from .archive_records import DetachedLeaves

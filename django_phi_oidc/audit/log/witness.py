@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ... import conf
 from ...errors import CheckpointInvalid, SealingRefused
-from ...merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, LogKey, verify_checkpoint
+from ..merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, LogKey, verify_checkpoint
 from ..models import AuditWitness
 from .models import LogWitness
 from .signing_keys import find_epoch

@@ -17,15 +17,16 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from ... import conf
 from ..._internal import metrics, randomness
 from ..._internal.retry import compute_backoff
-from ...config.witnesses import WitnessDeclaration
 from ...errors import Code, TransportError
 from ...http.connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool
 from ...http.http_transport import create_ssl_context, send_once
 from ...http.transport import TransportRequest
-from ...merkle.checkpoint import parse_checkpoint
-from ...merkle.cosignature import WitnessKey
-from ...merkle.proof import build_consistency_proof
-from ...merkle.witness_protocol import (
+from ..declaration import WitnessDeclaration
+from ..events import Action, Origin
+from ..merkle.checkpoint import parse_checkpoint
+from ..merkle.cosignature import WitnessKey
+from ..merkle.proof import build_consistency_proof
+from ..merkle.witness_protocol import (
     CONTRADICTIONS,
     MAX_RESPONSE_BYTES,
     REFUSALS,
@@ -34,7 +35,6 @@ from ...merkle.witness_protocol import (
     build_add_checkpoint_body,
     process_add_checkpoint_response,
 )
-from ..events import Action, Origin
 from ..outbox import enqueue
 from ..recorder import ALERT_INTERVAL
 from ..router import AUDIT_ALIAS

@@ -13,11 +13,11 @@ from django.db import DatabaseError
 from ...audit.events import Origin
 from ...audit.operators import find_operator_actor
 from ...audit.request_context import use_origin
+from ...audit.subcommands import audit
 from ...errors import PhiOidcError
 from ..subcommands import (
     admin,
     attack,
-    audit,
     configuration,
     delivery,
     doctor,

@@ -14,12 +14,12 @@ from ..._internal import clock
 from ...audit.events import Action
 from ...audit.log.bundle import read_public_keys
 from ...audit.log.signing_keys import get_signing_key
+from ...audit.merkle.checkpoint import verify_checkpoint
 from ...audit.recorder import record
 from ...audit.request_context import current_origin
 from ...errors import CheckpointInvalid
 from ...evidence.collector import collect_evidence
 from ...evidence.pack import MAX_PACK_BYTES, build_pack, hash_evidence, verify_pack
-from ...merkle.checkpoint import verify_checkpoint
 from ._arguments import PUBLIC_KEY_HELP, Options, add_command, build_argument_error
 from ._files import create_private_file
 from ._output import Output, format_untrusted

@@ -18,10 +18,10 @@ from django_phi_oidc._internal.inserts import insert
 from django_phi_oidc.audit.log.reader import create_mac_calculator
 from django_phi_oidc.audit.log.signing_keys import find_signing_key, get_checkpoint_origin
 from django_phi_oidc.audit.log.tree_storage import STORED_LEVELS, build_node_rows
+from django_phi_oidc.audit.merkle.checkpoint import Checkpoint, sign_checkpoint
+from django_phi_oidc.audit.merkle.compact import CompactRange
 from django_phi_oidc.audit.models import AuditCheckpoint
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.merkle.checkpoint import Checkpoint, sign_checkpoint
-from django_phi_oidc.merkle.compact import CompactRange
 from tests.benchmarks.audit.contenders import CLAIM, COLUMNS, PEOPLE, PROVIDER, PURPOSE, person
 from tests.support.audit_tampering import EVENT, LEAF, sql, without_triggers
 

@@ -18,14 +18,14 @@ from django.db import connections
 from django.test import override_settings
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.declaration import parse_witness
 from django_phi_oidc.audit.formats import item_to_line
 from django_phi_oidc.audit.log.cursor import DeliveryPosition, read_items
 from django_phi_oidc.audit.log.signing_keys import get_public_keys
+from django_phi_oidc.audit.merkle.checkpoint import RetiredKey, encode_verifier_key
+from django_phi_oidc.audit.merkle.cosignature import parse_witness_key
+from django_phi_oidc.audit.merkle.witness_protocol import WitnessFault
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.config.witnesses import parse_witness
-from django_phi_oidc.merkle.checkpoint import RetiredKey, encode_verifier_key
-from django_phi_oidc.merkle.cosignature import parse_witness_key
-from django_phi_oidc.merkle.witness_protocol import WitnessFault
 from django_phi_oidc.testing.runner import DROP_TRIGGER_STATEMENTS
 from tests.support.audit_fixtures import TRIGGERS
 from tests.support.audit_log import KEY, NOW, PEM, events, seal_now, sealed

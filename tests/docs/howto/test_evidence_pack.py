@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.test import override_settings
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.merkle.checkpoint import encode_verifier_key
+from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
 from tests.support.audit_log import KEY, NOW, PEM, sealed
 from tests.support.manual_blocks import ROOT, block, commands
 from tests.support.phi_oidc_settings import override_phi_oidc

@@ -28,6 +28,7 @@ from django.test import RequestFactory, override_settings
 import django_phi_oidc
 from django_phi_oidc import schedule
 from django_phi_oidc.audit.log import signing_keys
+from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.claims.models import LegalHold
 from django_phi_oidc.config import client_keys
 from django_phi_oidc.config.providers import parse_provider
@@ -36,7 +37,6 @@ from django_phi_oidc.crypto.retention_keys import get_store, prepare_folder
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.login.client_metadata import EntityConfigurationView
 from django_phi_oidc.management.subcommands.groups import GROUPS
-from django_phi_oidc.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.sessions.models import EndReason
 from django_phi_oidc.subjects.notices import find_notice_address
 from django_phi_oidc.testing.attack.throwaway_ca import create_certificate_authority

@@ -16,10 +16,10 @@ from django_phi_oidc.access.policy import PURPOSES
 from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.log.models import ArchiveFile
+from django_phi_oidc.audit.merkle.cosignature import WitnessKey, encode_witness_key
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
 from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
-from django_phi_oidc.merkle.cosignature import WitnessKey, encode_witness_key
 from django_phi_oidc.officer_admin.models import HourlyCount
 from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
 from django_phi_oidc.officer_admin.trends import PERIODS

@@ -8,11 +8,11 @@ from django.db.models import Max
 from django_phi_oidc.audit.events import canonical_bytes
 from django_phi_oidc.audit.log.findings import VerificationSummary
 from django_phi_oidc.audit.log.verifier import verify_log
+from django_phi_oidc.audit.merkle.checkpoint import Checkpoint, verify_checkpoint
+from django_phi_oidc.audit.merkle.compact import CompactRange
+from django_phi_oidc.audit.merkle.rfc6962 import hash_leaf
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditNode, AuditUnsealed
 from django_phi_oidc.audit.storage import parse_event_row
-from django_phi_oidc.merkle.checkpoint import Checkpoint, verify_checkpoint
-from django_phi_oidc.merkle.compact import CompactRange
-from django_phi_oidc.merkle.rfc6962 import hash_leaf
 from tests.support.audit_log import KEY, NOW
 from tests.support.rfc6962_reference import mth
 

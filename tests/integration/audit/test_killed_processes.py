@@ -17,8 +17,8 @@ from django.contrib.auth.models import Group
 from django.db import connections
 
 from django_phi_oidc.audit import outbox
+from django_phi_oidc.audit.merkle.checkpoint import parse_checkpoint
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditOutbox, AuditWitness
-from django_phi_oidc.merkle.checkpoint import parse_checkpoint
 from django_phi_oidc.siem.models import SinkCursor
 from tests.integration.audit.killable_processes import END, Processes, ProcessResult
 from tests.integration.audit.log_assertions import WIDTH, assert_log_is_coherent, assert_log_is_whole

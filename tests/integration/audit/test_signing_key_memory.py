@@ -21,9 +21,9 @@ from django.conf import settings
 from django.test import override_settings
 
 from django_phi_oidc.audit.log.signing_keys import get_checkpoint_origin
+from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key, verify_checkpoint
 from django_phi_oidc.audit.models import AuditCheckpoint
 from django_phi_oidc.audit.tasks import seal as seal_task
-from django_phi_oidc.merkle.checkpoint import encode_verifier_key, verify_checkpoint
 from tests.support.audit_log import events
 from tests.support.databases import child_environment
 from tests.support.phi_oidc_settings import override_phi_oidc

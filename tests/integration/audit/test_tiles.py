@@ -11,7 +11,7 @@ import pytest
 from django_phi_oidc.audit.log.proofs import create_inclusion_proof
 from django_phi_oidc.audit.log.tile_export import export_tiles
 from django_phi_oidc.audit.log.tile_store import TileFolder
-from django_phi_oidc.merkle.checkpoint import encode_verifier_key
+from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
 from tests.support.audit_log import KEY, OTHER_KEY, sealed
 from tests.support.external_tools import GO_PATH, PARTS
 

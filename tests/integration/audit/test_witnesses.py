@@ -22,9 +22,9 @@ from django.test import override_settings
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.log.models import LogWitness
 from django_phi_oidc.audit.log.witnesses import submit_newest_checkpoint
+from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
+from django_phi_oidc.audit.merkle.cosignature import parse_witness_key
 from django_phi_oidc.audit.models import AuditCheckpoint
-from django_phi_oidc.merkle.checkpoint import encode_verifier_key
-from django_phi_oidc.merkle.cosignature import parse_witness_key
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, sealed
 from tests.support.external_tools import PARTS
 from tests.support.phi_oidc_settings import override_phi_oidc

@@ -33,7 +33,7 @@ from django_phi_oidc.audit.models import AuditEvent, AuditLeaf, AuditUnsealed
 from django_phi_oidc.audit.log import tree_storage
 from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.audit.search import find_oldest_unarchived_time
-from django_phi_oidc.merkle.checkpoint import parse_checkpoint, sign_checkpoint
+from django_phi_oidc.audit.merkle.checkpoint import parse_checkpoint, sign_checkpoint
 from tests.support.audit_log import KEY, OTHER_KEY, PEM, events, sealed, seal_now
 from tests.support.phi_oidc_settings import override_phi_oidc
 

@@ -18,13 +18,13 @@ from django.db import OperationalError, connections, transaction
 from django_phi_oidc.audit.events import Action, AuthenticatedEvent, canonical_bytes, compute_mac, parse_event
 from django_phi_oidc.audit.formats.items import LogItem, SealedEvent
 from django_phi_oidc.audit.log import sequencer
+from django_phi_oidc.audit.merkle.checkpoint import verify_checkpoint
+from django_phi_oidc.audit.merkle.compact import CompactRange
+from django_phi_oidc.audit.merkle.rfc6962 import hash_leaf
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditOutbox, AuditWitness
 from django_phi_oidc.audit.storage import insert_events
 from django_phi_oidc.config.sinks import parse_sink
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.merkle.checkpoint import verify_checkpoint
-from django_phi_oidc.merkle.compact import CompactRange
-from django_phi_oidc.merkle.rfc6962 import hash_leaf
 from django_phi_oidc.siem.delivery import LEASE_DURATION, DeliveryResult, check_lag, deliver, make_due_now
 from django_phi_oidc.siem.http_protocol import SendResult
 from django_phi_oidc.siem.models import SinkCursor

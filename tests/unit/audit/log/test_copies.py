@@ -19,9 +19,13 @@ from django_phi_oidc.audit.log.copies import read_copy_lines, verify_copy
 from django_phi_oidc.audit.log.cursor import DeliveryPosition, read_items
 from django_phi_oidc.audit.log.findings import LogFinding, VerificationSummary
 from django_phi_oidc.audit.log.recovery import resume_log
+from django_phi_oidc.audit.merkle.checkpoint import (
+    Checkpoint,
+    encode_verifier_key,
+    parse_checkpoint,
+)
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
 from django_phi_oidc.errors import ProofInvalid
-from django_phi_oidc.merkle.checkpoint import Checkpoint, encode_verifier_key, parse_checkpoint
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, sealed
 from tests.support.audit_tampering import CHECKPOINT, EVENT, LEAF, QUEUE, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc

@@ -26,10 +26,10 @@ from django_phi_oidc.audit.log.verification_records import (
     write_record,
 )
 from django_phi_oidc.audit.log.verification_schedule import CYCLE, verify_next_part
+from django_phi_oidc.audit.merkle.checkpoint import Checkpoint, RetiredKey, sign_checkpoint
+from django_phi_oidc.audit.merkle.proof import compute_root_at_size
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditNode, AuditWitness, VerificationRecord
 from django_phi_oidc.audit.tasks import verify
-from django_phi_oidc.merkle.checkpoint import Checkpoint, RetiredKey, sign_checkpoint
-from django_phi_oidc.merkle.proof import compute_root_at_size
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, seal_now, sealed
 from tests.support.audit_tampering import CHECKPOINT, EVENT, LEAF, NODE, QUEUE, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc

@@ -28,6 +28,13 @@ from django_phi_oidc.audit.log.sequencer import (
 )
 from django_phi_oidc.audit.log.signing_keys import find_signing_key, get_checkpoint_origin, get_public_keys
 from django_phi_oidc.audit.log.verifier import verify_log
+from django_phi_oidc.audit.merkle.checkpoint import (
+    Checkpoint,
+    encode_verifier_key,
+    sign_checkpoint,
+    verify_checkpoint,
+)
+from django_phi_oidc.audit.merkle.compact import CompactRange
 from django_phi_oidc.audit.models import (
     AppendOnlyError,
     AuditCheckpoint,
@@ -41,8 +48,6 @@ from django_phi_oidc.audit.storage import authenticate_event, insert_events, par
 from django_phi_oidc.audit.tasks import seal as seal_task
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable, CheckpointInvalid, KeyMissing, SealingRefused
-from django_phi_oidc.merkle.checkpoint import Checkpoint, encode_verifier_key, sign_checkpoint, verify_checkpoint
-from django_phi_oidc.merkle.compact import CompactRange
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, seal_now, sealed
 from tests.support.audit_tampering import (
     CHECKPOINT,

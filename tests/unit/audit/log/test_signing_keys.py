@@ -12,10 +12,10 @@ from django.conf import settings
 from django.test import override_settings
 
 from django_phi_oidc.audit.log.signing_keys import find_signing_key, get_signing_key
+from django_phi_oidc.audit.merkle.checkpoint import verify_checkpoint
 from django_phi_oidc.audit.models import AuditCheckpoint
 from django_phi_oidc.audit.tasks import seal as seal_task
 from django_phi_oidc.errors import KeyMissing
-from django_phi_oidc.merkle.checkpoint import verify_checkpoint
 from tests.support.audit_log import KEY, OTHER_KEY, PEM, events
 from tests.support.phi_oidc_settings import override_phi_oidc
 

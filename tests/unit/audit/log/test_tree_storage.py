@@ -29,12 +29,16 @@ from django_phi_oidc.audit.log.tree_storage import (
     read_nodes,
 )
 from django_phi_oidc.audit.log.verifier import verify_log
+from django_phi_oidc.audit.merkle.checkpoint import verify_checkpoint
+from django_phi_oidc.audit.merkle.compact import CompactRange
+from django_phi_oidc.audit.merkle.proof import (
+    build_consistency_proof,
+    build_inclusion_proof,
+    compute_root_at_size,
+)
+from django_phi_oidc.audit.merkle.rfc6962 import MAX_TREE_SIZE, hash_node
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditLeaf, AuditWitness
 from django_phi_oidc.errors import AuditUnavailable
-from django_phi_oidc.merkle.checkpoint import verify_checkpoint
-from django_phi_oidc.merkle.compact import CompactRange
-from django_phi_oidc.merkle.proof import build_consistency_proof, build_inclusion_proof, compute_root_at_size
-from django_phi_oidc.merkle.rfc6962 import MAX_TREE_SIZE, hash_node
 from tests.support.audit_log import KEY, NOW, events, seal_now, sealed
 from tests.support.audit_tampering import EVENT, LEAF, NODE, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc

@@ -36,11 +36,11 @@ from django_phi_oidc.audit.log.sequencer import (
     get_current_log,
 )
 from django_phi_oidc.audit.log.verifier import verify_log
+from django_phi_oidc.audit.merkle.checkpoint import Checkpoint, parse_checkpoint
+from django_phi_oidc.audit.merkle.rfc6962 import hash_leaf
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
 from django_phi_oidc.audit.storage import authenticate_event, insert_events, parse_event_row
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.merkle.checkpoint import Checkpoint, parse_checkpoint
-from django_phi_oidc.merkle.rfc6962 import hash_leaf
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, events, seal_now, sealed
 from tests.support.audit_tampering import (
     CHECKPOINT,

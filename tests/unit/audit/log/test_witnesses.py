@@ -31,11 +31,11 @@ from django_phi_oidc.audit.log.recovery import resume_log
 from django_phi_oidc.audit.log.verification_records import find_last_verification, record_verified_log
 from django_phi_oidc.audit.log.verifier import verify_log
 from django_phi_oidc.audit.log.witnesses import ALERT_AFTER, RENEW_AFTER, submit_newest_checkpoint
+from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
+from django_phi_oidc.audit.merkle.cosignature import require_quorum
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
 from django_phi_oidc.audit.tasks import seal as seal_task
 from django_phi_oidc.errors import KeyMissing, SealingRefused
-from django_phi_oidc.merkle.checkpoint import encode_verifier_key
-from django_phi_oidc.merkle.cosignature import require_quorum
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, seal_now, sealed
 from tests.support.audit_tampering import CHECKPOINT, EVENT, LEAF, QUEUE, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc

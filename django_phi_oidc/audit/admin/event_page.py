@@ -1,0 +1,157 @@
+"""What the page of a single event shows: words first, then the stored fields."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.urls import reverse
+from django.utils.http import urlencode
+from django.utils.translation import gettext
+
+from ... import conf
+from ..._internal.admin_columns import format_utc
+from ...access.emergency.models import ReviewVerdict
+from ...access.purposes import get_purpose_label
+from ...oidc.remedies import SEE_MANUAL, find_remedy
+from ...sessions.models import RevocationStatus
+from ...subjects.people import Person, find_people
+from ..descriptions import (
+    get_action_explanation,
+    get_action_label,
+    get_alert_label,
+    get_detail_label,
+    get_detail_value_label,
+    get_outcome_label,
+    get_provider_error_label,
+    get_reason_label,
+)
+from ..descriptions.event_sentences import describe_event
+from ..events import Action, parse_detail
+from ..models import AuditEvent
+from .event_table import get_record_label
+
+_USER_RESOURCE = "user/"
+
+
+class EventRow(NamedTuple):
+    """A line of the page. url: of the text, if it is a link."""
+
+    label: str
+    text: str
+    url: str = ""
+    is_bad: bool = False
+
+
+def build_event_context(event: AuditEvent) -> dict[str, Any]:
+    """Return the context of the template. Names of people cost one SELECT."""
+    return {
+        "title": describe_event(event),
+        "label": get_action_label(event.action),
+        "explanation": get_action_explanation(event.action),
+        "rows": list(_iter_rows(event)),
+        "detail_rows": [
+            EventRow(get_detail_label(key), _format_value(key, value))
+            for key, value in parse_detail(event.detail).items()
+        ],
+        "links": list(_iter_links(event)),
+        "detail": _format_json(event.detail),
+    }
+
+
+def _iter_rows(event: AuditEvent) -> Iterator[EventRow]:
+    """Yield who did what, when and why, without empty rows."""
+    user_pk = event.resource.removeprefix(_USER_RESOURCE) if event.resource.startswith(_USER_RESOURCE) else ""
+    people = find_people(actors=[event.actor, user_pk], subjects=[event.subject])
+    yield EventRow(gettext("Time"), f"{format_utc(event.occurred_at)} UTC")
+    yield EventRow(gettext("Outcome"), get_outcome_label(event.outcome), is_bad=event.outcome != "success")
+    if event.reason:
+        yield EventRow(gettext("Reason"), get_reason_label(event.reason))
+    if remedy := _find_remedy(event):
+        yield EventRow(gettext("What to do"), remedy)
+    if event.actor:
+        yield _build_person_row(gettext("Who"), people.find_actor(event.actor), event.actor)
+    else:
+        yield EventRow(gettext("Who"), gettext("The portal itself, or a user who is not signed in"))
+    if event.subject:
+        yield _build_person_row(gettext("About whom"), people.find_subject(event.subject), event.subject)
+    if event.purpose:
+        yield EventRow(gettext("Purpose"), get_purpose_label(event.purpose))
+    if event.resource:
+        account = people.find_actor(user_pk) if user_pk else None
+        yield _build_person_row(gettext("Record"), account, get_record_label(event.resource))
+    if event.provider:
+        declaration = conf.providers().get(event.provider)
+        yield EventRow(gettext("Provider"), (declaration and declaration.label) or event.provider)
+    if event.client_ip:
+        yield EventRow(gettext("Address"), event.client_ip)
+
+
+def _build_person_row(label: str, person: Person | None, code: str) -> EventRow:
+    """Return the row of a person. A viewer of events may open the page of each person, which has the timeline."""
+    return EventRow(label, person.label, person.url) if person else EventRow(label, code)
+
+
+def _iter_links(event: AuditEvent) -> Iterator[EventRow]:
+    """Yield links to related events."""
+    page = reverse("admin:django_phi_oidc_auditevent_changelist")
+    for label, name, value in (
+        (gettext("All events by this user"), "actor", event.actor),
+        (gettext("All events about this person"), "subject", event.subject),
+        (gettext("All events of this session"), "search", event.session),
+    ):
+        if value:
+            yield EventRow(label, label, f"{page}?{urlencode({name: value})}")
+
+
+def _find_remedy(event: AuditEvent) -> str:
+    """Return what an operator can do about a refusal or failure, translated; empty for another event."""
+    remedy = find_remedy(event.reason, str(parse_detail(event.detail).get("provider_error", "")))
+    if not remedy and event.action in (Action.LOGIN_REFUSED, Action.TOKEN_REVOCATION_FAILED):
+        remedy = SEE_MANUAL
+    return gettext(remedy) if remedy else ""
+
+
+def _format_value(key: str, value: Any) -> str:
+    """Return a value of the detail in words."""
+    if isinstance(value, bool):
+        return gettext("yes") if value else gettext("no")
+    if isinstance(value, list):
+        return ", ".join(_format_value(key, item) for item in value)
+    formatter = _FORMATTERS.get(key)
+    return formatter(str(value)) if formatter else get_detail_value_label(key, str(value))
+
+
+def _format_time(text: str) -> str:
+    try:
+        return f"{format_utc(datetime.fromisoformat(text))} UTC"
+    except ValueError:
+        return text
+
+
+def _format_rule(rule: str) -> str:
+    """Return an alert's rule or, for a logout token, the violated rule."""
+    label = get_alert_label(rule)
+    return label if label != rule else get_reason_label(rule)
+
+
+def _format_choice(choices: Any) -> Callable[[str], str]:
+    return lambda value: str(dict(choices.choices).get(value, value))
+
+
+_FORMATTERS: Mapping[str, Callable[[str], str]] = {
+    **dict.fromkeys(("until", "suspended_until", "since"), _format_time),
+    "provider_error": get_provider_error_label,
+    "purposes": get_purpose_label,
+    "rule": _format_rule,
+    "status": _format_choice(RevocationStatus),
+    "verdict": _format_choice(ReviewVerdict),
+}
+
+
+def _format_json(detail: str) -> str:
+    """Return the detail with line breaks; unchanged if it is not JSON."""
+    try:
+        return json.dumps(json.loads(detail), ensure_ascii=False, indent=2)
+    except (ValueError, RecursionError):
+        return detail

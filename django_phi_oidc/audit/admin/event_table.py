@@ -1,0 +1,90 @@
+"""Events as rows of a table: words for their codes, and the names of their people."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from django.apps import apps
+from django.contrib.auth.models import Group
+from django.utils.text import capfirst
+
+from ..._internal.admin_columns import format_utc
+from ...access.purposes import get_purpose_label
+from ...subjects.people import People, Person, find_people
+from ..descriptions import get_action_label, get_outcome_label, get_reason_label
+from ..events import OUTCOMES
+from ..models import AuditEvent
+from ..operators import OPERATOR_PREFIX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventTableRow:
+    """An event with its labels. actor, subject: None for what is not an account, or no longer."""
+
+    event: AuditEvent
+    time: str
+    """In UTC, to the second. Not formatted by the template, which would take a seventh of the page's time for it."""
+    action: str
+    outcome: str
+    """Empty for success."""
+    reason: str
+    purpose: str
+    record: str
+    """What the event concerns besides the person; empty if it is the account of the subject."""
+    actor: Person | None
+    subject: Person | None
+
+    @property
+    def microseconds(self) -> str:
+        """The rest of the time."""
+        return f"{self.event.occurred_at.microsecond:06d}"
+
+    @property
+    def is_actor_shown(self) -> bool:
+        """Whether the actor is shown as it is in the event: it has no name, or it is the operator of a command."""
+        return self.actor is None or self.event.actor.startswith(OPERATOR_PREFIX)
+
+
+def build_event_table(events: Sequence[AuditEvent], people: People) -> list[EventTableRow]:
+    """Return a row for each event, without a query."""
+    accounts = {event.id: people.find_actor(_get_account_key(event)) for event in events}
+    return [
+        EventTableRow(
+            event=event,
+            time=format_utc(event.occurred_at),
+            action=get_action_label(event.action),
+            outcome="" if event.outcome == OUTCOMES[0] else get_outcome_label(event.outcome),
+            reason=get_reason_label(event.reason) if event.reason else "",
+            purpose=get_purpose_label(event.purpose) if event.purpose else "",
+            actor=people.find_actor(event.actor),
+            subject=people.find_subject(event.subject) or accounts[event.id],
+            record="" if accounts[event.id] else get_record_label(event.resource),
+        )
+        for event in events
+    ]
+
+
+def find_people_of_events(
+    events: Collection[AuditEvent], *, actors: Collection[str] = (), subjects: Collection[str] = ()
+) -> People:
+    """Return the people of the events, and these, by one query."""
+    return find_people(
+        actors={*(event.actor for event in events), *map(_get_account_key, events), *actors} - {""},
+        subjects={*(event.subject for event in events), *subjects} - {""},
+    )
+
+
+def get_record_label(resource: str) -> str:
+    """Return the resource of an event in words if it is a row of this package or a group; otherwise as it is."""
+    kind, _, key = resource.partition("/")
+    models = {model.__name__: model for model in apps.get_app_config("django_phi_oidc").get_models()}
+    model = models.get(kind) or (Group if kind == "group" else None)
+    if model is None:
+        return resource
+    name = str(capfirst(model._meta.verbose_name))
+    return f"{name} {key}" if key.isdecimal() else name
+
+
+def _get_account_key(event: AuditEvent) -> str:
+    """Return the primary key if the resource of the event is an account; otherwise an empty text."""
+    kind, _, key = event.resource.partition("/")
+    return key if kind == "user" else ""
