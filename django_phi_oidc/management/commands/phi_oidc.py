@@ -15,9 +15,9 @@ from ...audit.operators import find_operator_actor
 from ...audit.request_context import use_origin
 from ...audit.subcommands import audit
 from ...errors import PhiOidcError
+from ...testing.subcommands import attack
 from ..subcommands import (
     admin,
-    attack,
     configuration,
     delivery,
     doctor,

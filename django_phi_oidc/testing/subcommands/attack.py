@@ -6,12 +6,12 @@ from pathlib import Path
 from django.core.management.base import CommandError
 
 from ... import conf
-from ...testing.attack.environment import Portal
-from ...testing.attack.environment_setup import set_up_attack_environment
-from ...testing.attack.report import AttackOutcome, render_json, render_junit, render_line, render_total
-from ...testing.attack.suite import get_default_provider, run_attacks, select_attacks
-from ._arguments import Options
-from ._output import Output
+from ...management.subcommands._arguments import Options
+from ...management.subcommands._output import Output
+from ..attack.environment import Portal
+from ..attack.environment_setup import set_up_attack_environment
+from ..attack.report import AttackOutcome, render_json, render_junit, render_line, render_total
+from ..attack.suite import get_default_provider, run_attacks, select_attacks
 
 _LEVELS = {"held": "ok", "failed": "failure", "accepted by choice": "warning"}
 
