@@ -28,7 +28,6 @@ from django.utils.module_loading import import_string
 from .audit.declaration import WitnessDeclaration
 from .config import effective_options, options
 from .config.admin_assurance import AdminAssuranceDeclaration
-from .config.apis import APIDeclaration
 from .config.claims import ClaimDeclaration
 from .config.emergency import EmergencyDeclaration
 from .config.options import Network as Network  # noqa: PLC0414 -- the type of trusted_proxies()
@@ -36,6 +35,7 @@ from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
 from .config.scim import SCIMDeclaration
 from .config.sinks import SinkDeclaration
+from .contrib.apis.declaration import APIDeclaration
 from .errors import Code, DeclarationInvalid
 from .project_settings import KEY_RINGS as KEY_RINGS  # noqa: PLC0414 -- read here by the rest of the package
 from .project_settings import KEY_VARIABLES as KEY_VARIABLES  # noqa: PLC0414

@@ -18,7 +18,7 @@ from django.http import HttpRequest
 
 from .. import conf
 from .._internal import randomness
-from ..oidc.access_token import AccessToken
+from ..contrib.apis.access_token import AccessToken
 from .events import NewEvent, Origin
 from .operators import OPERATOR_PREFIX
 

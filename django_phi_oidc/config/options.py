@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..audit.declaration import WitnessDeclaration, parse_witness
+from ..contrib.apis.declaration import APIDeclaration, parse_api
 from ..errors import DeclarationInvalid
 from ._parsing import (
     checked,
@@ -32,7 +33,6 @@ from ._parsing import (
     parse_strings,
 )
 from .admin_assurance import AdminAssuranceDeclaration
-from .apis import APIDeclaration, parse_api
 from .claims import ClaimDeclaration, parse_claim
 from .emergency import EmergencyDeclaration
 from .providers import ProviderDeclaration, parse_provider

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .apis import ClientTokensDeclaration
+from ..contrib.apis.declaration import ClientTokensDeclaration
 from .roles import SCIM_GROUPS_CLAIM, RoleRule, get_managed_roles
 
 SUBJECT_SCHEMA = "urn:ietf:params:scim:schemas:extension:phi_oidc:2.0:User"

@@ -7,10 +7,10 @@ from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
-from ..access.api_tokens import verify_request_proof, verify_request_token
-from ..access.dpop_proof import accept_proof
+from ..contrib.apis.access_token import ResourceServer, get_resource_server
+from ..contrib.apis.api_tokens import verify_request_proof, verify_request_token
+from ..contrib.apis.dpop_proof import accept_proof
 from ..errors import AccessTokenInvalid
-from ..oidc.access_token import ResourceServer, get_resource_server
 from .clients import SCIMTokenRefused
 
 

@@ -21,8 +21,8 @@ from .._internal.view_decorators import public_view
 from ..access.responses import format_bearer_challenge
 from ..audit.actions import Action
 from ..audit.refusals import RefusalLog, report_refusal
+from ..contrib.apis.access_token import DPOP_TOKEN_TYPE
 from ..errors import PhiOidcError
-from ..oidc.access_token import DPOP_TOKEN_TYPE
 from ..oidc.jose import parse_json_object
 from ..sessions.backchannel_logout import SessionlessView, get_request_origin
 from . import scim_responses

@@ -14,13 +14,10 @@ from rest_framework.request import Request
 
 from ... import conf
 from ..._internal import clock
-from ...access.api_tokens import verify_request_proof, verify_request_token
-from ...access.dpop_proof import NONCE_REQUIRED, accept_proof, create_nonce, format_dpop_challenge
 from ...access.no_store import mark_response_private
 from ...access.responses import format_bearer_challenge
 from ...audit.events import Origin
 from ...audit.request_context import get_client_ip, get_request_id
-from ...config.apis import APIDeclaration
 from ...crypto import keyring
 from ...errors import (
     AccessTokenInvalid,
@@ -33,15 +30,18 @@ from ...errors import (
     SubjectKeyMissing,
     TransportError,
 )
-from ...oidc.access_token import (
+from ...sessions.token_revocation import is_revoked
+from ...subjects.linking import find_linked_subject
+from ..apis.access_token import (
     BEARER_TOKEN_TYPE,
     DPOP_TOKEN_TYPE,
     AccessToken,
     ResourceServer,
     get_resource_server,
 )
-from ...sessions.token_revocation import is_revoked
-from ...subjects.linking import find_linked_subject
+from ..apis.api_tokens import verify_request_proof, verify_request_token
+from ..apis.declaration import APIDeclaration
+from ..apis.dpop_proof import NONCE_REQUIRED, accept_proof, create_nonce, format_dpop_challenge
 from .exceptions import (
     REALM,
     TOKEN_MISPLACED,

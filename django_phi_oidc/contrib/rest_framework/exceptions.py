@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from rest_framework.exceptions import APIException
 
 from ..._internal import clock
-from ...access.dpop_proof import format_dpop_challenge
 from ...access.policy import Assurance
 from ...access.responses import format_bearer_challenge, format_step_up_challenge
 from ...audit.events import Action, Origin
 from ...audit.refusals import RefusalLog, report_refusal
 from ...audit.throttling import API_REASON_PREFIX
+from ..apis.dpop_proof import format_dpop_challenge
 
 logger = logging.getLogger("django_phi_oidc.api")
 LOG_MESSAGE = "An API request was refused: reason=%(reason)s provider=%(provider)s request=%(request)s"

@@ -29,9 +29,9 @@ from ...access.policy import (
 )
 from ...audit.events import Origin
 from ...audit.request_context import Actor
-from ...config.apis import is_scope_token
 from ...errors import AuditUnavailable, DeclarationInvalid
-from ...oidc.access_token import AccessToken
+from ..apis.access_token import AccessToken
+from ..apis.declaration import is_scope_token
 from .exceptions import (
     SCOPE_MISSING,
     insufficient_scope,

@@ -14,11 +14,11 @@ from django.urls import path
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
-from django_phi_oidc.access import api_tokens, dpop_proof
+from django_phi_oidc.contrib.apis import access_token, api_tokens, confirmation, dpop_proof, introspection
 from django_phi_oidc.contrib.rest_framework import authentication
 from django_phi_oidc.contrib.rest_framework.exceptions import SCOPE_MISSING, TOKEN_MISPLACED
 from django_phi_oidc.errors import Code, DeclarationInvalid
-from django_phi_oidc.oidc import access_token, confirmation, dpop, id_token, introspection
+from django_phi_oidc.oidc import dpop, id_token
 from django_phi_oidc.testing.mock_provider import DemoProvider, Resource
 from tests.support import guarded_views as wards
 from tests.support.api_fixtures import (  # noqa: F401 -- fixtures

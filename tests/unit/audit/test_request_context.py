@@ -21,7 +21,7 @@ from django_phi_oidc.audit.request_context import (
     get_client_ip,
     get_request_id,
 )
-from django_phi_oidc.oidc.access_token import AccessToken
+from django_phi_oidc.contrib.apis.access_token import AccessToken
 
 TRUSTED = [ipaddress.ip_network(network) for network in ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8")]
 

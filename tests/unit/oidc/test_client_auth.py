@@ -14,9 +14,9 @@ import pytest
 
 from django_phi_oidc.config.client_keys import ClientKey, parse_client_keys
 from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.contrib.apis.introspection import build_introspection_request
 from django_phi_oidc.http.transport import TransportRequest
 from django_phi_oidc.oidc.client_auth import AssertionFreshness, build_client_authentication, build_client_request
-from django_phi_oidc.oidc.introspection import build_introspection_request
 from django_phi_oidc.oidc.jose import parse_compact_jws
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.pushed_authorization import build_par_request

@@ -384,7 +384,7 @@ def test_invalid_introspection_response_refuses_the_token(op: DemoProvider, app:
 def test_token_is_refused_in_time_if_introspection_hangs(
     seconds: float, status: int, op: DemoProvider, app: App, declare: Declare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_phi_oidc.access.api_tokens.PROVIDER_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr("django_phi_oidc.contrib.apis.api_tokens.PROVIDER_TIMEOUT_SECONDS", 1.0)
     declare(method="introspection", introspection_cache=0)
     token = app.token()
     over = threading.Event()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_phi_oidc._internal import clock, randomness
-from django_phi_oidc.access.dpop_proof import NONCE_LIFETIME, create_nonce, is_current_nonce
+from django_phi_oidc.contrib.apis.dpop_proof import NONCE_LIFETIME, create_nonce, is_current_nonce
 from django_phi_oidc.oidc.dpop import SEED_BYTES, ProofKey, create_proof, create_proof_key
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Resource

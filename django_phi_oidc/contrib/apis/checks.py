@@ -5,9 +5,9 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import Tags
 
-from .. import conf
-from .._internal.check_messages import Messages, error, in_settings, register_check, warning
-from ..config.apis import APIDeclaration, ClientTokensDeclaration, list_api_faults
+from ... import conf
+from ..._internal.check_messages import Messages, error, in_settings, register_check, warning
+from .declaration import APIDeclaration, ClientTokensDeclaration, list_api_faults
 
 
 @register_check(Tags.security)

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.config.apis import APIDeclaration, ClientTokensDeclaration
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import AccessTokenInvalid, KeyNotFound
-from django_phi_oidc.oidc.access_token import (
+from django_phi_oidc.contrib.apis.access_token import (
     AccessToken,
     ResourceServer,
     get_resource_server,
     parse_scope,
     verify_access_token,
 )
+from django_phi_oidc.contrib.apis.declaration import APIDeclaration, ClientTokensDeclaration
+from django_phi_oidc.errors import AccessTokenInvalid, KeyNotFound
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from tests.unit.oidc.conftest import ISSUER

@@ -7,7 +7,15 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from ._parsing import checked, fail, parse_declaration, parse_duration, parse_mapping, parse_raw, parse_strings
+from ...config._parsing import (
+    checked,
+    fail,
+    parse_declaration,
+    parse_duration,
+    parse_mapping,
+    parse_raw,
+    parse_strings,
+)
 
 TokenVerificationMethod = Literal["jwt", "introspection"]
 MAX_INTROSPECTION_CACHE = timedelta(seconds=60)

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from ..config.apis import APIDeclaration, ClientTokensDeclaration, is_scope_token
-from ..config.providers import ProviderDeclaration
-from ..errors import AccessTokenInvalid, Code, IDTokenError
-from . import id_token
+from ...config.providers import ProviderDeclaration
+from ...errors import AccessTokenInvalid, Code, IDTokenError
+from ...oidc import id_token
+from ...oidc.id_token import Claims
+from ...oidc.jose import JWS, parse_compact_jws
+from ...oidc.jwks import KeySet
+from ...oidc.token import HEART_MAX_ACCESS_TOKEN_LIFETIME
 from .confirmation import Confirmation, parse_confirmation, validate_confirmation
-from .id_token import Claims
-from .jose import JWS, parse_compact_jws
-from .jwks import KeySet
-from .token import HEART_MAX_ACCESS_TOKEN_LIFETIME
+from .declaration import APIDeclaration, ClientTokensDeclaration, is_scope_token
 
 ACCESS_TOKEN_TYP = "at+jwt"
 BEARER_TOKEN_TYPE = "bearer"

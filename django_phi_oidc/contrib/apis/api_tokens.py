@@ -12,14 +12,14 @@ from datetime import datetime
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
-from ..audit.request_context import is_from_trusted_proxy
-from ..config.certificates import compute_certificate_thumbprint
-from ..errors import AccessTokenInvalid, KeyNotFound
-from ..oidc.access_token import AccessToken, ResourceServer, verify_access_token
-from ..oidc.dpop import VerifiedProof, verify_proof
-from ..provider.introspection_cache import introspect_token
-from ..provider.registry import get_provider
+from ... import conf
+from ...audit.request_context import is_from_trusted_proxy
+from ...config.certificates import compute_certificate_thumbprint
+from ...errors import AccessTokenInvalid, KeyNotFound
+from ...oidc.dpop import VerifiedProof, verify_proof
+from ...provider.registry import get_provider
+from .access_token import AccessToken, ResourceServer, verify_access_token
+from .introspection_cache import introspect_token
 
 PROVIDER_TIMEOUT_SECONDS = 2.0
 """For each call to the provider. Short, because an API client is waiting."""

@@ -8,7 +8,7 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 
 from django_phi_oidc import conf
-from django_phi_oidc.config.apis import parse_api
+from django_phi_oidc.contrib.apis.declaration import parse_api
 from django_phi_oidc.errors import DeclarationInvalid
 
 VALID: dict[str, Any] = {

@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.config.apis import APIDeclaration
 from django_phi_oidc.config.client_keys import ClientKey
 from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.contrib.apis.access_token import AccessToken, ResourceServer
+from django_phi_oidc.contrib.apis.declaration import APIDeclaration
+from django_phi_oidc.contrib.apis.introspection import (
+    build_introspection_request,
+    process_introspection_response,
+)
 from django_phi_oidc.errors import AccessTokenInvalid, IntrospectionFailed
 from django_phi_oidc.http.transport import TransportResponse
-from django_phi_oidc.oidc.access_token import AccessToken, ResourceServer
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
-from django_phi_oidc.oidc.introspection import build_introspection_request, process_introspection_response
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from tests.unit.oidc.conftest import ISSUER
 

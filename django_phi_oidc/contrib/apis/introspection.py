@@ -3,11 +3,17 @@
 from datetime import datetime
 from typing import Unpack
 
-from ..errors import AccessTokenInvalid, IDTokenError, IntrospectionFailed
-from ..http.transport import TransportRequest, TransportResponse, parse_json_body
-from .access_token import BEARER_TOKEN_TYPE, DPOP_TOKEN_TYPE, AccessToken, ResourceServer, parse_access_token_claims
-from .client_auth import ClientContext, build_client_request
-from .id_token import validate_iss
+from ...errors import AccessTokenInvalid, IDTokenError, IntrospectionFailed
+from ...http.transport import TransportRequest, TransportResponse, parse_json_body
+from ...oidc.client_auth import ClientContext, build_client_request
+from ...oidc.id_token import validate_iss
+from .access_token import (
+    BEARER_TOKEN_TYPE,
+    DPOP_TOKEN_TYPE,
+    AccessToken,
+    ResourceServer,
+    parse_access_token_claims,
+)
 
 
 def build_introspection_request(*, token: str, **client: Unpack[ClientContext]) -> TransportRequest:

@@ -15,12 +15,12 @@ from datetime import datetime, timedelta
 
 from django.views.decorators.debug import sensitive_variables
 
-from .._internal import randomness
-from ..oidc.access_token import AccessToken, ResourceServer
-from ..oidc.client_auth import AssertionFreshness
-from ..oidc.confirmation import validate_confirmation
-from ..oidc.introspection import build_introspection_request, process_introspection_response
-from .registry import Provider
+from ..._internal import randomness
+from ...oidc.client_auth import AssertionFreshness
+from ...provider.registry import Provider
+from .access_token import AccessToken, ResourceServer
+from .confirmation import validate_confirmation
+from .introspection import build_introspection_request, process_introspection_response
 
 MAX_CACHED_TOKENS = 4096
 """Tokens. The least recently used one is evicted first."""
