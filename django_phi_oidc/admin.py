@@ -11,6 +11,7 @@ from .audit.admin.audit_log import AuditEventAdmin as AuditEventAdmin
 from .audit.admin.reference_views import install_reference_page
 from .claims.admin import LegalHoldAdmin as LegalHoldAdmin
 from .claims.admin import StoredClaimAdmin as StoredClaimAdmin
+from .contrib.scim.admin import SCIMClientAdmin as SCIMClientAdmin
 from .individual_rights.admin import AccountingCopyAdmin as AccountingCopyAdmin
 from .login.admin_site import use_oidc_login
 from .officer_admin.emergency_reviews import EmergencyAccessAdmin as EmergencyAccessAdmin
@@ -18,7 +19,6 @@ from .officer_admin.person_views import install_person_pages
 from .officer_admin.session_end_admin import SessionEndJobAdmin as SessionEndJobAdmin
 from .officer_admin.site import install_dashboard
 from .officer_admin.trail_jobs import TrailJobAdmin as TrailJobAdmin
-from .scim.admin import SCIMClientAdmin as SCIMClientAdmin
 from .sessions.admin import OIDCSessionAdmin as OIDCSessionAdmin
 from .sessions.admin import PendingRevocationAdmin as PendingRevocationAdmin
 from .siem.admin import SinkCursorAdmin as SinkCursorAdmin

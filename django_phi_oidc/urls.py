@@ -60,4 +60,4 @@ urlpatterns = [
 # Only if it is declared: this imports scim2-models. A mistake in the setting is reported by a system check.
 with suppress(conf.SettingInvalid):
     if conf.scim():
-        urlpatterns.insert(0, path("scim/v2/", include("django_phi_oidc.scim.routes")))
+        urlpatterns.insert(0, path("scim/v2/", include("django_phi_oidc.contrib.scim.routes")))

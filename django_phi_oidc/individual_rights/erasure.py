@@ -15,8 +15,8 @@ from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.legal_holds import is_on_legal_hold
 from ..claims.models import StoredClaim
+from ..contrib.scim.models import SCIMUser
 from ..errors import HeldForLegalReasons
-from ..scim.models import SCIMUser
 from ..sessions.models import OIDCSession
 from ..subjects.invitations import revoke_activation_codes
 from ..subjects.models import AccountNotice, ActivationCode, KnownDevice, PairwiseIdentifier, PairwiseSubject

@@ -25,11 +25,11 @@ from ..claims.minimization import list_personal_claims
 from ..claims.models import FOREVER, LegalHold, StoredClaim
 from ..claims.retention_limits import get_expiry
 from ..config.claims import ClaimDeclaration
+from ..contrib.scim.memberships import list_group_names
+from ..contrib.scim.models import SCIMUser
 from ..crypto import keyring
 from ..errors import KeyRingError, RevealRefused
 from ..oidc.jose import parse_compact_jws
-from ..scim.memberships import list_group_names
-from ..scim.models import SCIMUser
 from ..sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from ..subjects.models import AccountNotice, ActivationCode, KnownDevice, PairwiseIdentifier, PairwiseSubject
 from .models import AccountingCopy

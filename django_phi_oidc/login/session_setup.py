@@ -40,10 +40,10 @@ from ..claims.account_columns import build_account_claim_events
 from ..claims.overfetched import record_overfetched
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
+from ..contrib.scim.memberships import get_group_claims
 from ..crypto import keyring
 from ..errors import AccountError, Code, NotProvisioned
 from ..oidc.token import ReceivedToken
-from ..scim.memberships import get_group_claims
 from ..sessions.activity import TIMES_KEY, create_times_entry
 from ..sessions.foreign_sessions import queue_foreign_tokens
 from ..sessions.kept_id_token import reduce_id_token

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.scim.clients import SCIMTokenRefused, authenticate_client
+from django_phi_oidc.contrib.scim.clients import SCIMTokenRefused, authenticate_client
 from tests.support.page_faults import list_accessibility_faults, list_layout_faults
 from tests.support.phi_oidc_settings import override_provider
 

@@ -12,9 +12,9 @@ from django.test import Client
 import django_phi_oidc.urls  # noqa: F401 -- now, while SCIM is not declared: other tests see it without
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.config.scim import SUBJECT_SCHEMA
-from django_phi_oidc.scim.clients import create_client
-from django_phi_oidc.scim.models import SCIMClient
+from django_phi_oidc.contrib.scim.clients import create_client
+from django_phi_oidc.contrib.scim.declaration import SUBJECT_SCHEMA
+from django_phi_oidc.contrib.scim.models import SCIMClient
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 BASE = "/oidc/scim/v2"

@@ -4,4 +4,4 @@ from django.urls import include, path
 
 from tests.unit.sessions.urls import urlpatterns as pages
 
-urlpatterns = [path("oidc/scim/v2/", include("django_phi_oidc.scim.routes")), *pages]
+urlpatterns = [path("oidc/scim/v2/", include("django_phi_oidc.contrib.scim.routes")), *pages]

@@ -14,6 +14,7 @@ from ...audit.events import Origin
 from ...audit.operators import find_operator_actor
 from ...audit.request_context import use_origin
 from ...audit.subcommands import audit
+from ...contrib.scim.subcommands import scim
 from ...errors import PhiOidcError
 from ...testing.subcommands import attack
 from ..subcommands import (
@@ -29,7 +30,6 @@ from ..subcommands import (
     migrate_from,
     register,
     roles,
-    scim,
     scrub,
     sessions,
     signals,

@@ -13,7 +13,7 @@ from django.test import Client, override_settings
 from django.urls import NoReverseMatch, reverse
 
 from ..._internal import randomness
-from ...config.scim import SUBJECT_SCHEMA
+from ...contrib.scim.declaration import SUBJECT_SCHEMA
 from .environment import PORTAL_URL, AttackEnvironment, get_phi_oidc_setting
 
 USER_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"

@@ -20,10 +20,10 @@ from django_phi_oidc.audit.merkle.cosignature import WitnessKey, encode_witness_
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
 from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.contrib.scim.models import SCIMClient
 from django_phi_oidc.officer_admin.models import HourlyCount
 from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
 from django_phi_oidc.officer_admin.trends import PERIODS
-from django_phi_oidc.scim.models import SCIMClient
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, SessionEndJob
 from django_phi_oidc.siem.fault_texts import FAULT_TEXTS
 from django_phi_oidc.siem.models import SinkCursor

@@ -12,8 +12,8 @@ from scim2_models import Group, GroupMember, PatchOp, ScimProvider, User
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.claims.retention import lock_subjects_of_users
-from django_phi_oidc.config.scim import SUBJECT_SCHEMA
-from django_phi_oidc.scim.models import SCIMUser
+from django_phi_oidc.contrib.scim.declaration import SUBJECT_SCHEMA
+from django_phi_oidc.contrib.scim.models import SCIMUser
 from django_phi_oidc.sessions.account_access import disable_account
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.testing.mock_provider import DemoProvider

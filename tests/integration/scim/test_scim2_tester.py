@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scim2_tester import CheckResult, Status, check_server
 
-from django_phi_oidc.config.scim import SUBJECT_SCHEMA
+from django_phi_oidc.contrib.scim.declaration import SUBJECT_SCHEMA
 from tests.integration.example_project.conftest import ROOT, serving
 from tests.integration.example_project.served_portal import Site
 from tests.support.scim_http_client import HTTPSCIMClient

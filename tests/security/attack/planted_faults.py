@@ -324,14 +324,14 @@ def older_session_script() -> Iterator[None]:
 
 
 def authenticate_newest_client(request: Any) -> Any:
-    return import_module("django_phi_oidc.scim.models").SCIMClient.objects.order_by("-pk")[0]
+    return import_module("django_phi_oidc.contrib.scim.models").SCIMClient.objects.order_by("-pk")[0]
 
 
 def accept_ended_tokens(original: Any) -> Any:
     """Accept a token of a revoked client, and one that was revoked or has expired."""
 
     def authenticate(token: str, *, now: Any) -> Any:
-        refused = import_module("django_phi_oidc.scim.clients").SCIMTokenRefused
+        refused = import_module("django_phi_oidc.contrib.scim.clients").SCIMTokenRefused
         try:
             return original(token, now=now)
         except refused as refusal:
@@ -343,11 +343,11 @@ def accept_ended_tokens(original: Any) -> Any:
 
 
 def list_users_of_all_providers(provider: str) -> Any:
-    return import_module("django_phi_oidc.scim.models").SCIMUser.objects.filter(deleted_at=None)
+    return import_module("django_phi_oidc.contrib.scim.models").SCIMUser.objects.filter(deleted_at=None)
 
 
 def list_groups_of_all_providers(provider: str) -> Any:
-    return import_module("django_phi_oidc.scim.models").SCIMGroup.objects.all()
+    return import_module("django_phi_oidc.contrib.scim.models").SCIMGroup.objects.all()
 
 
 @contextmanager

@@ -38,10 +38,10 @@ from django_phi_oidc.audit.operators import find_operator_actor, find_stated_acc
 from django_phi_oidc.audit.request_context import current_origin, use_origin
 from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.contrib.scim.clients import create_client
+from django_phi_oidc.contrib.scim.models import SCIMUser
 from django_phi_oidc.management.commands.phi_oidc import READING_COMMANDS, READING_OPTIONS, list_subcommands
 from django_phi_oidc.oidc.token import ReceivedToken
-from django_phi_oidc.scim.clients import create_client
-from django_phi_oidc.scim.models import SCIMUser
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.sessions.token_revocation import queue_revocations
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject

@@ -6,11 +6,11 @@ from datetime import datetime
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
-from ..contrib.apis.access_token import ResourceServer, get_resource_server
-from ..contrib.apis.api_tokens import verify_request_proof, verify_request_token
-from ..contrib.apis.dpop_proof import accept_proof
-from ..errors import AccessTokenInvalid
+from ... import conf
+from ...errors import AccessTokenInvalid
+from ..apis.access_token import ResourceServer, get_resource_server
+from ..apis.api_tokens import verify_request_proof, verify_request_token
+from ..apis.dpop_proof import accept_proof
 from .clients import SCIMTokenRefused
 
 

@@ -15,16 +15,16 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import conf
-from .._internal import clock, request_secrets
-from .._internal.view_decorators import public_view
-from ..access.responses import format_bearer_challenge
-from ..audit.actions import Action
-from ..audit.refusals import RefusalLog, report_refusal
-from ..contrib.apis.access_token import DPOP_TOKEN_TYPE
-from ..errors import PhiOidcError
-from ..oidc.jose import parse_json_object
-from ..sessions.backchannel_logout import SessionlessView, get_request_origin
+from ... import conf
+from ..._internal import clock, request_secrets
+from ..._internal.view_decorators import public_view
+from ...access.responses import format_bearer_challenge
+from ...audit.actions import Action
+from ...audit.refusals import RefusalLog, report_refusal
+from ...errors import PhiOidcError
+from ...oidc.jose import parse_json_object
+from ...sessions.backchannel_logout import SessionlessView, get_request_origin
+from ..apis.access_token import DPOP_TOKEN_TYPE
 from . import scim_responses
 from .bulk import perform_bulk
 from .client_access import OAuthClient, authenticate_access_token

@@ -10,7 +10,7 @@ from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.audit.events import Action
-from django_phi_oidc.scim.models import SCIMGroup, SCIMMembership, SCIMUser
+from django_phi_oidc.contrib.scim.models import SCIMGroup, SCIMMembership, SCIMUser
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.scim_fixtures import GROUP_SCHEMA, SCIM
 from tests.support.session_fixtures import events

@@ -63,7 +63,7 @@ def test_declarations(options: dict[str, Any], expected: set[str]) -> None:
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "django_phi_oidc.checks.scim.find_spec", lambda name: None if name == "scim2_models" else find(name)
+        "django_phi_oidc.contrib.scim.checks.find_spec", lambda name: None if name == "scim2_models" else find(name)
     )
     with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **EXTENSION)):
         assert "E150" in find_ids()

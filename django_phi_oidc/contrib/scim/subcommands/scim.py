@@ -8,12 +8,22 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.views.decorators.debug import sensitive_variables
 
-from ..._internal import clock
-from ...audit.request_context import current_origin
-from ...config._parsing import parse_name
-from ...errors import DeclarationInvalid
-from ...scim.account_attachment import attach_account
-from ...scim.clients import (
+from ...._internal import clock
+from ....audit.request_context import current_origin
+from ....config._parsing import parse_name
+from ....errors import DeclarationInvalid
+from ....management.subcommands._arguments import (
+    USER_FORMS,
+    Options,
+    add_command,
+    add_dry_run,
+    build_user_row,
+    get_user,
+    parse_number,
+)
+from ....management.subcommands._output import Output, format_value
+from ..account_attachment import attach_account
+from ..clients import (
     DEFAULT_LIFETIME,
     DEFAULT_OVERLAP,
     IssuedToken,
@@ -22,10 +32,8 @@ from ...scim.clients import (
     revoke_client,
     rotate_token,
 )
-from ...scim.models import SCIMClient, SCIMToken
-from ...scim.scim_users import SCIMRefused
-from ._arguments import USER_FORMS, Options, add_command, add_dry_run, build_user_row, get_user, parse_number
-from ._output import Output, format_value
+from ..models import SCIMClient, SCIMToken
+from ..scim_users import SCIMRefused
 
 MAX_DAYS = 731
 

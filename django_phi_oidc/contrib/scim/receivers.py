@@ -8,11 +8,11 @@ from django.db.models import Model
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 
-from .. import conf
+from ... import conf
 from .models import SCIMUser
 
 
-@receiver(post_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.scim.account")
+@receiver(post_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.contrib.scim.account")
 def forget_disabling_client(
     *, instance: Model, created: bool, update_fields: Collection[str] | None = None, **kwargs: Any
 ) -> None:

@@ -12,21 +12,21 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
-from .._internal import randomness
-from ..access.role_sync import lock_sole_roles
-from ..audit.events import Action, NewEvent, Origin
-from ..audit.outbox import batch_delivery, enqueue_many
-from ..audit.request_context import use_origin
-from ..claims.retention import lock_subjects_of_users
-from ..config.providers import ProviderDeclaration
-from ..config.roles import Role
-from ..crypto import keyring
-from ..errors import IDTokenError, SubjectTaken
-from ..sessions.account_access import disable_account, enable_account
-from ..subjects.account_fields import build_account_fields, create_username
-from ..subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
-from ..subjects.models import PairwiseSubject
+from ... import conf
+from ..._internal import randomness
+from ...access.role_sync import lock_sole_roles
+from ...audit.events import Action, NewEvent, Origin
+from ...audit.outbox import batch_delivery, enqueue_many
+from ...audit.request_context import use_origin
+from ...claims.retention import lock_subjects_of_users
+from ...config.providers import ProviderDeclaration
+from ...config.roles import Role
+from ...crypto import keyring
+from ...errors import IDTokenError, SubjectTaken
+from ...sessions.account_access import disable_account, enable_account
+from ...subjects.account_fields import build_account_fields, create_username
+from ...subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
+from ...subjects.models import PairwiseSubject
 from .memberships import sync_group_roles
 from .models import MAX_LENGTH, SCIMGroup, SCIMMembership, SCIMUser
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from .. import conf
-from ..access.role_sync import sync_roles_of_many
-from ..audit.events import Origin
-from ..config.roles import SCIM_GROUPS_CLAIM
+from ... import conf
+from ...access.role_sync import sync_roles_of_many
+from ...audit.events import Origin
+from ...config.roles import SCIM_GROUPS_CLAIM
 from .models import SCIMMembership
 
 

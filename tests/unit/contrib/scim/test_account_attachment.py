@@ -14,13 +14,13 @@ from django.db import transaction
 from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.contrib.scim.models import SCIMUser
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.scim.models import SCIMUser
 from django_phi_oidc.subjects.linking import link_existing_user
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.scim_fixtures import SCIM, connect_client, declare_scim
 from tests.support.session_fixtures import events
-from tests.unit.scim.test_scim_groups import needs_row_locks, run_meanwhile
+from tests.unit.contrib.scim.test_scim_groups import needs_row_locks, run_meanwhile
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth import get_user_model
 
 from django_phi_oidc.audit.events import Action
-from django_phi_oidc.scim.models import SCIMMembership, SCIMUser
+from django_phi_oidc.contrib.scim.models import SCIMMembership, SCIMUser
 from tests.support.scim_fixtures import SCIM
 from tests.support.session_fixtures import events
 

@@ -24,13 +24,22 @@ from scim2_models import (
     SearchRequest,
 )
 
-from .. import conf
-from ..audit.outbox import batch_delivery
-from ..audit.request_context import use_origin
+from ... import conf
+from ...audit.outbox import batch_delivery
+from ...audit.request_context import use_origin
 from . import scim_groups, scim_users
 from .member_operations import split_member_operations
 from .models import SCIMGroup, SCIMUser
-from .schemas import MAX_PATH_CHARACTERS, MAX_RESULTS, POLICY, Group, GroupOfUser, Member, Subject, User
+from .schemas import (
+    MAX_PATH_CHARACTERS,
+    MAX_RESULTS,
+    POLICY,
+    Group,
+    GroupOfUser,
+    Member,
+    Subject,
+    User,
+)
 from .scim_groups import MemberChange
 from .scim_users import ClientRequest
 from .search_conditions import (

@@ -15,8 +15,19 @@ from scim2_models import (
     SearchRequest,
 )
 
-from .resources import ENDPOINTS, ResourceEndpoint, build_completeness, format_version, matches_version
-from .schemas import MAX_RESULTS, build_resource_types, build_schemas, build_service_provider_config
+from .resources import (
+    ENDPOINTS,
+    ResourceEndpoint,
+    build_completeness,
+    format_version,
+    matches_version,
+)
+from .schemas import (
+    MAX_RESULTS,
+    build_resource_types,
+    build_schemas,
+    build_service_provider_config,
+)
 from .scim_responses import SCIMResponse, build_error, build_response
 from .scim_users import ClientRequest
 from .search_conditions import MAX_FILTER_LENGTH

@@ -7,14 +7,21 @@ from dataclasses import dataclass, replace
 from django.db import IntegrityError, transaction
 from django.db.models import F, QuerySet
 
-from .._internal import randomness
-from ..audit.events import Action
-from ..audit.outbox import batch_delivery, enqueue_many
-from ..audit.request_context import use_origin
-from ..claims.retention import lock_subjects_of_users
+from ..._internal import randomness
+from ...audit.events import Action
+from ...audit.outbox import batch_delivery, enqueue_many
+from ...audit.request_context import use_origin
+from ...claims.retention import lock_subjects_of_users
 from .memberships import sync_group_roles
 from .models import SCIMGroup, SCIMMembership, SCIMUser
-from .scim_users import ClientRequest, SCIMRefused, build_comparison_key, list_users, parse_id, validate_text
+from .scim_users import (
+    ClientRequest,
+    SCIMRefused,
+    build_comparison_key,
+    list_users,
+    parse_id,
+    validate_text,
+)
 
 
 class MemberUnknown(SCIMRefused):

@@ -6,19 +6,25 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
-from .. import conf
-from ..access.role_sync import lock_sole_roles
-from ..audit.events import Action, Origin
-from ..audit.outbox import batch_delivery, enqueue_many
-from ..audit.request_context import use_origin
-from ..claims.retention import lock_subjects_of_users
-from ..sessions.account_access import disable_account
-from ..sessions.models import OIDCSession
-from ..subjects.models import PairwiseSubject
+from ... import conf
+from ...access.role_sync import lock_sole_roles
+from ...audit.events import Action, Origin
+from ...audit.outbox import batch_delivery, enqueue_many
+from ...audit.request_context import use_origin
+from ...claims.retention import lock_subjects_of_users
+from ...sessions.account_access import disable_account
+from ...sessions.models import OIDCSession
+from ...subjects.models import PairwiseSubject
 from .memberships import sync_group_roles
 from .models import SCIMUser
 from .scim_groups import lock_groups_of_user
-from .scim_users import ClientRequest, SCIMRefused, apply_activity, parse_id, refuse_local_accounts
+from .scim_users import (
+    ClientRequest,
+    SCIMRefused,
+    apply_activity,
+    parse_id,
+    refuse_local_accounts,
+)
 
 
 def attach_account(resource_id: str, user: Any, *, origin: Origin, now: datetime, is_dry_run: bool = False) -> Any:

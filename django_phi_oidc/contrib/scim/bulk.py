@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from ..sessions.tasks import INLINE_SECONDS
+from ...sessions.tasks import INLINE_SECONDS
 from .schemas import MAX_BULK_OPERATIONS
 from .scim_responses import SCIMResponse, build_error, list_unknown_ids, run
 from .scim_users import ClientRequest, SCIMRefused

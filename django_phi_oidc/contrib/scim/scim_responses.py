@@ -9,7 +9,7 @@ from django.db import DatabaseError, InterfaceError
 from pydantic import ValidationError
 from scim2_models import BaseModel, Context, Error, ResponseParameters, SCIMException
 
-from ..errors import (
+from ...errors import (
     AuditUnavailable,
     IntrospectionFailed,
     KeyRingError,

@@ -33,7 +33,7 @@ from scim2_models import (
     Uniqueness,
 )
 
-from ..config.scim import SUBJECT_SCHEMA
+from .declaration import SUBJECT_SCHEMA
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_BULK_OPERATIONS = 100

@@ -12,8 +12,8 @@ from django.db import OperationalError, connection
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.scim.clients import create_client, revoke_client, rotate_token
-from django_phi_oidc.scim.models import SCIMClient, SCIMToken, SCIMUser
+from django_phi_oidc.contrib.scim.clients import create_client, revoke_client, rotate_token
+from django_phi_oidc.contrib.scim.models import SCIMClient, SCIMToken, SCIMUser
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
 from tests.support.phi_oidc_settings import override_phi_oidc, override_provider
 from tests.support.scim_fixtures import BASE, SCIM, USER_SCHEMA

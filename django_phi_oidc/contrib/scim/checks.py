@@ -6,9 +6,9 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.checks import Tags
 
-from .. import conf
-from .._internal.check_messages import Messages, error, register_check, warning
-from ..config.scim import list_mixed_roles
+from ... import conf
+from ..._internal.check_messages import Messages, error, register_check, warning
+from .declaration import list_mixed_roles
 
 
 @register_check(Tags.security)

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..contrib.apis.declaration import ClientTokensDeclaration
-from .roles import SCIM_GROUPS_CLAIM, RoleRule, get_managed_roles
+from ...config.roles import SCIM_GROUPS_CLAIM, RoleRule, get_managed_roles
+from ..apis.declaration import ClientTokensDeclaration
 
 SUBJECT_SCHEMA = "urn:ietf:params:scim:schemas:extension:phi_oidc:2.0:User"
 """The extension of User with the attribute `sub`. Spec: RFC 7643 3.3."""

@@ -10,9 +10,9 @@ from django.test import Client
 
 from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.events import Action
+from django_phi_oidc.contrib.scim.models import SCIMUser
 from django_phi_oidc.oidc.dpop import SEED_BYTES, ProofKey, create_proof_key
 from django_phi_oidc.provider.dpop_requests import create_request_proof
-from django_phi_oidc.scim.models import SCIMUser
 from django_phi_oidc.testing.mock_provider import Client as Registered
 from django_phi_oidc.testing.mock_provider import (
     DemoProvider,
