@@ -7,6 +7,7 @@ from django.urls import include, path
 from . import conf
 from ._internal.view_decorators import public_view
 from .access.emergency.views import EmergencyCloseView, EmergencyView
+from .contrib.shared_signals.views import EventPushView
 from .individual_rights.account_views import (
     AccountView,
     EndOtherSessionsView,
@@ -25,7 +26,6 @@ from .metrics.health import HealthView
 from .sessions.backchannel_logout import BackchannelLogoutView
 from .sessions.frontchannel_logout import FrontchannelLogoutView
 from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView
-from .shared_signals.views import EventPushView
 
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),

@@ -12,6 +12,7 @@ from ..audit.outbox import MOVE_TIMEOUT_SECONDS
 from ..audit.recorder import record, record_many
 from ..audit.request_context import Actor, keep_reference
 from ..audit.spool import flush_spool, has_spooled_events, record_or_spool, spool_event
+from ..contrib.shared_signals.sign_in_demands import is_new_sign_in_demanded
 from ..errors import AuditUnavailable, KeyMissing
 from .emergency.models import EmergencyAccess
 from .emergency.queries import find_open_emergency
@@ -29,7 +30,6 @@ from .policy import (
     is_resource_reference,
 )
 from .recipients import is_own_resource, remember_recipient
-from .sign_in_demands import is_new_sign_in_demanded
 
 logger = logging.getLogger("django_phi_oidc.access")
 FindObject = Callable[[], Any]

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from ..contrib.scim.declaration import SCIMDeclaration
+from ..contrib.shared_signals.declaration import SignalsDeclaration
 from ._parsing import (
     checked,
     fail,
@@ -37,7 +38,6 @@ from .federation import FederationDeclaration, is_entity_identifier
 from .metadata_overrides import MetadataOverrides, parse_metadata_overrides
 from .request_parameters import REQUEST_OBJECT_CLAIMS, parse_authorization_parameters, parse_end_session_parameters
 from .resource_scopes import ScopeDeclaration, parse_scopes
-from .shared_signals import SignalsDeclaration
 from .signature_algorithms import DEFAULT_SIGNING_ALGS, SIGNATURE_ALGORITHMS, find_key_type
 from .verified_email import MAX_EMAIL_LINKING, EmailLinking
 

@@ -24,7 +24,6 @@ from .._internal import clock, randomness
 from .._internal.inserts import combine_inserts, insert
 from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
-from ..access.sign_in_demands import adopt_demands
 from ..audit.events import Action, AuthenticatedEvent, NewEvent, Origin
 from ..audit.outbox import deliver_permit, enqueue_permit
 from ..audit.request_context import (
@@ -41,6 +40,7 @@ from ..claims.overfetched import record_overfetched
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
 from ..contrib.scim.memberships import get_group_claims
+from ..contrib.shared_signals.sign_in_demands import adopt_demands
 from ..crypto import keyring
 from ..errors import AccountError, Code, NotProvisioned
 from ..oidc.token import ReceivedToken

@@ -15,6 +15,7 @@ from ...audit.operators import find_operator_actor
 from ...audit.request_context import use_origin
 from ...audit.subcommands import audit
 from ...contrib.scim.subcommands import scim
+from ...contrib.shared_signals.subcommands import signals
 from ...errors import PhiOidcError
 from ...testing.subcommands import attack
 from ..subcommands import (
@@ -32,7 +33,6 @@ from ..subcommands import (
     roles,
     scrub,
     sessions,
-    signals,
     subject,
 )
 from ..subcommands._arguments import USER_FORMS, Options, get_user

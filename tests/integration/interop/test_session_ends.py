@@ -25,10 +25,14 @@ from django_phi_oidc.audit import outbox
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
-from django_phi_oidc.config.shared_signals import SignalsDeclaration
+from django_phi_oidc.contrib.shared_signals.declaration import SignalsDeclaration
+from django_phi_oidc.contrib.shared_signals.event_reception import process_event
+from django_phi_oidc.contrib.shared_signals.security_event_token import (
+    SESSION_REVOKED,
+    SecurityEventToken,
+)
 from django_phi_oidc.errors import TokenExpired
 from django_phi_oidc.individual_rights.own_account import end_other_sessions
-from django_phi_oidc.oidc.security_event_token import SESSION_REVOKED, SecurityEventToken
 from django_phi_oidc.oidc.subject_identifier import EventSubject
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions import tasks
@@ -36,7 +40,6 @@ from django_phi_oidc.sessions.access_tokens import get_access_token
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from django_phi_oidc.sessions.tasks import end_expired_sessions, end_orphaned_sessions, sweep_revocations
 from django_phi_oidc.sessions.token_revocation import revoke_at_provider
-from django_phi_oidc.shared_signals.event_reception import process_event
 from tests.integration.interop.conftest import REFRESHING, Declare, client
 from tests.integration.interop.form_login import FormPerson, MockProviderPerson
 from tests.integration.journeys.test_transactions import audit_database_away

@@ -7,15 +7,12 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.config.shared_signals import SignalsDeclaration
-from django_phi_oidc.errors import Code, MetadataError, TokenError, TokenResponseError, TransportError
-from django_phi_oidc.http.transport import TransportResponse
-from django_phi_oidc.oidc.client_auth import AssertionFreshness
-from django_phi_oidc.oidc.client_credentials import (
+from django_phi_oidc.contrib.shared_signals.client_credentials import (
     build_client_credentials_request,
     process_client_credentials_response,
 )
-from django_phi_oidc.oidc.event_stream import (
+from django_phi_oidc.contrib.shared_signals.declaration import SignalsDeclaration
+from django_phi_oidc.contrib.shared_signals.event_stream import (
     build_delivery,
     build_stream_request,
     build_transmitter_metadata_request,
@@ -24,8 +21,14 @@ from django_phi_oidc.oidc.event_stream import (
     process_status_response,
     process_transmitter_metadata_response,
 )
+from django_phi_oidc.contrib.shared_signals.poll_delivery import (
+    build_poll_request,
+    process_poll_response,
+)
+from django_phi_oidc.errors import Code, MetadataError, TokenError, TokenResponseError, TransportError
+from django_phi_oidc.http.transport import TransportResponse
+from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata
-from django_phi_oidc.oidc.poll_delivery import build_poll_request, process_poll_response
 from tests.support.error_codes import raises
 from tests.unit.oidc.conftest import ISSUER
 

@@ -11,15 +11,11 @@ from django.core.management.base import CommandError
 from django.urls import NoReverseMatch, reverse
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
-from ..._internal import clock
-from ...audit.request_context import current_origin
-from ...errors import PhiOidcError
-from ...oidc.event_stream import EventStream
-from ...provider.transmitter import Transmitter, get_transmitter
-from ...shared_signals import event_streams
-from ...shared_signals.event_poll import PollResult, poll_events
-from ._arguments import (
+from .... import conf
+from ...._internal import clock
+from ....audit.request_context import current_origin
+from ....errors import PhiOidcError
+from ....management.subcommands._arguments import (
     Options,
     add_command,
     build_argument_error,
@@ -28,7 +24,11 @@ from ._arguments import (
     parse_number,
     parse_portal_origin,
 )
-from ._output import Output
+from ....management.subcommands._output import Output
+from .. import event_streams
+from ..event_poll import PollResult, poll_events
+from ..event_stream import EventStream
+from ..transmitter import Transmitter, get_transmitter
 
 STATUSES = ("enabled", "paused", "disabled")
 DEFAULT_SECONDS = 30

@@ -28,15 +28,15 @@ from tests.support.security_events import (
     read_error,
 )
 from tests.support.session_fixtures import SignedIn, events, sign_in  # noqa: F401 -- fixture
-from tests.unit.sessions.logout_token_provider import _signing_provider, portal  # noqa: F401 -- fixtures
-from tests.unit.sessions.provider_sessions import is_live
-from tests.unit.shared_signals.conftest import (  # noqa: F401 -- fixtures
+from tests.unit.contrib.shared_signals.conftest import (  # noqa: F401 -- fixtures
     SUB,
     Declare,
     amina,
     declare_signals,
     transmitter,
 )
+from tests.unit.sessions.logout_token_provider import _signing_provider, portal  # noqa: F401 -- fixtures
+from tests.unit.sessions.provider_sessions import is_live
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 

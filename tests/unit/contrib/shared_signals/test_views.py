@@ -11,9 +11,9 @@ import pytest
 from django.db.models import F
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.access.sign_in_demands import is_new_sign_in_demanded
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.request_context import Actor
+from django_phi_oidc.contrib.shared_signals.sign_in_demands import is_new_sign_in_demanded
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, create_signing_key
@@ -32,9 +32,9 @@ from tests.support.security_events import (
     read_error,
 )
 from tests.support.session_fixtures import SignedIn, events
+from tests.unit.contrib.shared_signals.conftest import SID, SUB, Declare
 from tests.unit.sessions.logout_token_provider import declare
 from tests.unit.sessions.provider_sessions import is_live, name, sign_in_again
-from tests.unit.shared_signals.conftest import SID, SUB, Declare
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 SESSION = {"format": "opaque", "id": SID}

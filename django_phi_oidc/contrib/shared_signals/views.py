@@ -8,24 +8,30 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
-from .._internal import clock
-from .._internal.view_decorators import public_view
-from ..audit.events import Origin
-from ..audit.outbox import batch_delivery
-from ..config.providers import ProviderDeclaration
-from ..config.shared_signals import SignalsDeclaration
-from ..errors import SecurityEventTokenInvalid
-from ..oidc.poll_delivery import get_error_code
-from ..oidc.security_event_token import address_security_event_token
-from ..sessions.backchannel_logout import (
+from ... import conf
+from ..._internal import clock
+from ..._internal.view_decorators import public_view
+from ...audit.events import Origin
+from ...audit.outbox import batch_delivery
+from ...config.providers import ProviderDeclaration
+from ...errors import SecurityEventTokenInvalid
+from ...sessions.backchannel_logout import (
     PROVIDER_CALL_SECONDS,
     RETRY_AFTER_SECONDS,
     SessionlessView,
     get_request_origin,
 )
-from ..sessions.tasks import retry_on_lost_connection, revoke_after_commit
-from .event_reception import RETRIABLE_ERRORS, log_fault, process_event, report_refused_event, verify_event
+from ...sessions.tasks import retry_on_lost_connection, revoke_after_commit
+from .declaration import SignalsDeclaration
+from .event_reception import (
+    RETRIABLE_ERRORS,
+    log_fault,
+    process_event,
+    report_refused_event,
+    verify_event,
+)
+from .poll_delivery import get_error_code
+from .security_event_token import address_security_event_token
 
 SET_CONTENT_TYPE = "application/secevent+jwt"
 MAX_BODY_BYTES = 64 * 1024

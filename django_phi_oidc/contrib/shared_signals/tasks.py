@@ -1,9 +1,9 @@
 """Poll the transmitters that do not push."""
 
-from .. import conf
-from .._internal import clock
-from .._internal.periodic_task import periodic_task
-from ..errors import SignInRefused
+from ... import conf
+from ..._internal import clock
+from ..._internal.periodic_task import periodic_task
+from ...errors import SignInRefused
 from .event_poll import poll_events
 from .event_reception import RETRIABLE_ERRORS, log_fault
 

@@ -7,16 +7,22 @@ from datetime import datetime
 
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
-from ..audit.events import Origin
-from ..errors import Code, MetadataError, SecurityEventTokenInvalid, TransportError
-from ..oidc.event_stream import DELIVERY_METHODS
-from ..oidc.poll_delivery import PolledEvents, build_poll_request, get_error_code, process_poll_response
-from ..provider.transmitter import Transmitter, get_transmitter
-from ..sessions.models import PendingRevocation
-from ..sessions.token_revocation import retry_due
-from .event_reception import RETRIABLE_ERRORS, log_fault, process_event, report_refused_event, verify_event
+from ... import conf
+from ...audit.events import Origin
+from ...errors import Code, MetadataError, SecurityEventTokenInvalid, TransportError
+from ...sessions.models import PendingRevocation
+from ...sessions.token_revocation import retry_due
+from .event_reception import (
+    RETRIABLE_ERRORS,
+    log_fault,
+    process_event,
+    report_refused_event,
+    verify_event,
+)
+from .event_stream import DELIVERY_METHODS
 from .event_streams import CALL_SECONDS, list_streams, send_authorized
+from .poll_delivery import PolledEvents, build_poll_request, get_error_code, process_poll_response
+from .transmitter import Transmitter, get_transmitter
 
 MAX_EVENTS = 100
 """Of one response, which is at most 1 MiB."""

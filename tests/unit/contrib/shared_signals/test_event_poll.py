@@ -8,9 +8,9 @@ import pytest
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action
+from django_phi_oidc.contrib.shared_signals.event_poll import PollResult, poll_events
+from django_phi_oidc.contrib.shared_signals.tasks import poll_signals
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
-from django_phi_oidc.shared_signals.event_poll import PollResult, poll_events
-from django_phi_oidc.shared_signals.tasks import poll_signals
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from django_phi_oidc.testing.mock_provider.event_streams import POLL, deliver_security_event
 from django_phi_oidc.testing.mock_provider.state import TransmitterStream
@@ -18,8 +18,8 @@ from tests.support.audit_outage import audit_database_fails
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.security_events import RISC, SESSION_REVOKED, create_event
 from tests.support.session_fixtures import SignedIn, events
+from tests.unit.contrib.shared_signals.conftest import SUB, Declare
 from tests.unit.sessions.provider_sessions import is_live, sign_in_again
-from tests.unit.shared_signals.conftest import SUB, Declare
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
@@ -60,7 +60,7 @@ def test_event_is_acknowledged_after_its_effect_and_the_tokens_are_revoked(
 def test_more_events_than_one_response_holds_are_all_received(
     transmitter: DemoProvider, stream: TransmitterStream, amina: SignedIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_phi_oidc.shared_signals.event_poll.MAX_EVENTS", 2)
+    monkeypatch.setattr("django_phi_oidc.contrib.shared_signals.event_poll.MAX_EVENTS", 2)
     for number in range(5):
         send(transmitter, stream, f"{RISC}account-enabled", jti=f"j{number}")
     assert poll() == PollResult(acknowledged=5)

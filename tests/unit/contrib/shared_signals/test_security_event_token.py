@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.config.shared_signals import SignalsDeclaration
-from django_phi_oidc.errors import IDTokenError, KeyNotFound, LogoutTokenInvalid, SecurityEventTokenInvalid
-from django_phi_oidc.oidc.id_token import verify_id_token
-from django_phi_oidc.oidc.jose import encode_b64url
-from django_phi_oidc.oidc.jwks import JSONWebKeySet
-from django_phi_oidc.oidc.logout_token import BACKCHANNEL_LOGOUT_EVENT, verify_logout_token
-from django_phi_oidc.oidc.security_event_token import (
+from django_phi_oidc.contrib.shared_signals.declaration import SignalsDeclaration
+from django_phi_oidc.contrib.shared_signals.security_event_token import (
     ACCOUNT_DISABLED,
     SESSION_REVOKED,
     SecurityEventToken,
     address_security_event_token,
     verify_security_event_token,
 )
+from django_phi_oidc.errors import IDTokenError, KeyNotFound, LogoutTokenInvalid, SecurityEventTokenInvalid
+from django_phi_oidc.oidc.id_token import verify_id_token
+from django_phi_oidc.oidc.jose import encode_b64url
+from django_phi_oidc.oidc.jwks import JSONWebKeySet
+from django_phi_oidc.oidc.logout_token import BACKCHANNEL_LOGOUT_EVENT, verify_logout_token
 from tests.support.error_codes import raises
 from tests.unit.oidc.conftest import ISSUER
 

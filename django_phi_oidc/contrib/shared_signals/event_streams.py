@@ -7,11 +7,13 @@ from typing import Any
 
 from django.views.decorators.debug import sensitive_variables
 
-from .._internal import randomness
-from ..audit.events import Action, Origin
-from ..audit.recorder import record
-from ..http.transport import TransportRequest, TransportResponse
-from ..oidc.event_stream import (
+from ..._internal import randomness
+from ...audit.events import Action, Origin
+from ...audit.recorder import record
+from ...http.transport import TransportRequest, TransportResponse
+from ...replay.cache import remember, was_used
+from .event_reception import STATE_KIND, VERIFIED_KIND, format_verification
+from .event_stream import (
     EventStream,
     build_delivery,
     build_stream_request,
@@ -20,10 +22,8 @@ from ..oidc.event_stream import (
     process_status_response,
     process_stream_response,
 )
-from ..oidc.security_event_token import EVENTS_WITH_EFFECT
-from ..provider.transmitter import Transmitter
-from ..replay.cache import remember, was_used
-from .event_reception import STATE_KIND, VERIFIED_KIND, format_verification
+from .security_event_token import EVENTS_WITH_EFFECT
+from .transmitter import Transmitter
 
 CALL_SECONDS = 8.0
 VERIFICATION_LIFETIME = timedelta(hours=1)

@@ -14,16 +14,14 @@ from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Q
 from django.views.decorators.debug import sensitive_variables
 
-from .._internal import clock
-from ..access.sign_in_demands import demand_new_sign_in, remember_demand
-from ..audit.events import Action, NewEvent, Origin
-from ..audit.outbox import enqueue_many
-from ..audit.recorder import record
-from ..audit.refusals import RefusalLog, report_refusal
-from ..config.providers import ProviderDeclaration
-from ..config.shared_signals import SignalsDeclaration
-from ..crypto import keyring
-from ..errors import (
+from ..._internal import clock
+from ...audit.events import Action, NewEvent, Origin
+from ...audit.outbox import enqueue_many
+from ...audit.recorder import record
+from ...audit.refusals import RefusalLog, report_refusal
+from ...config.providers import ProviderDeclaration
+from ...crypto import keyring
+from ...errors import (
     AuditUnavailable,
     KeyNotFound,
     KeyRingError,
@@ -33,7 +31,16 @@ from ..errors import (
     SubjectKeyMissing,
     TransportError,
 )
-from ..oidc.security_event_token import (
+from ...replay.cache import is_remembered, mark_used_in_transaction, was_used
+from ...sessions.backchannel_logout import end_matching_sessions
+from ...sessions.digests import sha256_hex
+from ...sessions.lifecycle import EndedSession
+from ...sessions.models import EndReason, OIDCSession
+from ...sessions.recent_logouts import remember_logout
+from ...subjects.linking import list_subject_digests, list_subject_ids
+from ...subjects.models import PairwiseSubject
+from .declaration import SignalsDeclaration
+from .security_event_token import (
     ENDING_EVENTS,
     IDENTIFIER_CHANGED,
     IDENTIFIER_EVENTS,
@@ -45,15 +52,8 @@ from ..oidc.security_event_token import (
     SecurityEventToken,
     verify_security_event_token,
 )
-from ..provider.transmitter import get_transmitter
-from ..replay.cache import is_remembered, mark_used_in_transaction, was_used
-from ..sessions.backchannel_logout import end_matching_sessions
-from ..sessions.digests import sha256_hex
-from ..sessions.lifecycle import EndedSession
-from ..sessions.models import EndReason, OIDCSession
-from ..sessions.recent_logouts import remember_logout
-from ..subjects.linking import list_subject_digests, list_subject_ids
-from ..subjects.models import PairwiseSubject
+from .sign_in_demands import demand_new_sign_in, remember_demand
+from .transmitter import get_transmitter
 
 RETRIABLE_ERRORS: tuple[type[Exception], ...] = (
     *(TransportError, MetadataError),

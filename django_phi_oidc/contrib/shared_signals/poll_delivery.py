@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import Code, MetadataError
-from ..http.transport import TransportRequest, TransportResponse, parse_json_body
+from ...errors import Code, MetadataError
+from ...http.transport import TransportRequest, TransportResponse, parse_json_body
 from .event_stream import build_stream_request, process_stream_response
 
 ERROR_CODES: Mapping[str, str] = {

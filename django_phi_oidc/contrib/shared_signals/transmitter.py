@@ -9,21 +9,24 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.views.decorators.debug import sensitive_variables
 
-from .._internal import clock, randomness, request_secrets
-from ..config.shared_signals import SignalsDeclaration
-from ..errors import AccountError, Code, KeyNotFound
-from ..http.transport import TransportRequest
-from ..oidc.client_auth import AssertionFreshness
-from ..oidc.client_credentials import build_client_credentials_request, process_client_credentials_response
-from ..oidc.event_stream import (
+from ..._internal import clock, randomness, request_secrets
+from ...errors import AccountError, Code, KeyNotFound
+from ...http.transport import TransportRequest
+from ...oidc.client_auth import AssertionFreshness
+from ...oidc.jwks import JSONWebKeySet, KeySet
+from ...oidc.metadata import process_jwks_response
+from ...provider.metadata_cache import CachedDocument, RemoteKeySet, parse_freshness_seconds
+from ...provider.registry import Provider, get_provider
+from .client_credentials import (
+    build_client_credentials_request,
+    process_client_credentials_response,
+)
+from .declaration import SignalsDeclaration
+from .event_stream import (
     TransmitterMetadata,
     build_transmitter_metadata_request,
     process_transmitter_metadata_response,
 )
-from ..oidc.jwks import JSONWebKeySet, KeySet
-from ..oidc.metadata import process_jwks_response
-from .metadata_cache import CachedDocument, RemoteKeySet, parse_freshness_seconds
-from .registry import Provider, get_provider
 
 SCOPE = "ssf.read ssf.manage"
 """Spec: CAEP Interoperability Profile 1.0 2.7.1."""
@@ -120,7 +123,7 @@ def get_transmitter(provider_name: str) -> Transmitter:
     return _transmitters.setdefault(key, Transmitter(provider, provider.declaration.signals))
 
 
-@receiver(setting_changed, dispatch_uid="django_phi_oidc.provider.transmitter")
+@receiver(setting_changed, dispatch_uid="django_phi_oidc.contrib.shared_signals.transmitter")
 def _clear_transmitters(*, setting: str, **kwargs: Any) -> None:
     if setting == "PHI_OIDC":
         _transmitters.clear()

@@ -10,9 +10,9 @@ import uuid
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-from .. import conf
-from ..audit.request_context import Actor
-from ..replay.cache import find_end_of_memory, is_remembered, remember, remember_in_transaction
+from ... import conf
+from ...audit.request_context import Actor
+from ...replay.cache import find_end_of_memory, is_remembered, remember, remember_in_transaction
 
 MEMORY = timedelta(days=366)
 """Longer than any session here or at the provider."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from ._parsing import checked, is_url, parse_string, parse_strings
+from ...config._parsing import checked, is_url, parse_string, parse_strings
 
 Delivery = Literal["push", "poll"]
 TokenClaimsChange = Literal["end", "refresh"]

@@ -2,10 +2,10 @@
 
 from typing import Unpack
 
-from ..config.providers import ProviderDeclaration
-from ..http.transport import TransportRequest, TransportResponse
-from .client_auth import ClientContext, build_client_request
-from .token import TokenResponse, process_grant_response
+from ...config.providers import ProviderDeclaration
+from ...http.transport import TransportRequest, TransportResponse
+from ...oidc.client_auth import ClientContext, build_client_request
+from ...oidc.token import TokenResponse, process_grant_response
 
 
 def build_client_credentials_request(*, scope: str, **client: Unpack[ClientContext]) -> TransportRequest:

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ..config.providers import ProviderDeclaration
-from ..config.shared_signals import SignalsDeclaration
-from ..errors import Code, IDTokenError, SecurityEventTokenInvalid
-from . import id_token
-from .id_token import Claims
-from .jose import JWS, parse_compact_jws
-from .jwks import KeySet
-from .subject_identifier import EventSubject, parse_subject_identifier
+from ...config.providers import ProviderDeclaration
+from ...errors import Code, IDTokenError, SecurityEventTokenInvalid
+from ...oidc import id_token
+from ...oidc.id_token import Claims
+from ...oidc.jose import JWS, parse_compact_jws
+from ...oidc.jwks import KeySet
+from ...oidc.subject_identifier import EventSubject, parse_subject_identifier
+from .declaration import SignalsDeclaration
 
 SET_TYP = "secevent+jwt"
 MAX_SET_AGE = timedelta(days=30)

@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..config.providers import ProviderDeclaration
-from ..config.shared_signals import Delivery, SignalsDeclaration
-from ..errors import Code, MetadataError
-from ..http.transport import (
+from ...config.providers import ProviderDeclaration
+from ...errors import Code, MetadataError
+from ...http.transport import (
     TransportRequest,
     TransportResponse,
     add_query,
     parse_json_body,
     raise_for_outage,
 )
-from .id_token import get_audiences
-from .metadata import validate_https_url, validate_issuer
+from ...oidc.id_token import get_audiences
+from ...oidc.metadata import validate_https_url, validate_issuer
+from .declaration import Delivery, SignalsDeclaration
 from .security_event_token import get_transmitter_issuer
 
 DELIVERY_METHODS: Mapping[Delivery, str] = {"push": "urn:ietf:rfc:8935", "poll": "urn:ietf:rfc:8936"}
