@@ -12,6 +12,7 @@ from .audit.admin.reference_views import install_reference_page
 from .claims.admin import LegalHoldAdmin as LegalHoldAdmin
 from .claims.admin import StoredClaimAdmin as StoredClaimAdmin
 from .contrib.scim.admin import SCIMClientAdmin as SCIMClientAdmin
+from .contrib.siem.admin import SinkCursorAdmin as SinkCursorAdmin
 from .individual_rights.admin import AccountingCopyAdmin as AccountingCopyAdmin
 from .login.admin_site import use_oidc_login
 from .officer_admin.emergency_reviews import EmergencyAccessAdmin as EmergencyAccessAdmin
@@ -21,7 +22,6 @@ from .officer_admin.site import install_dashboard
 from .officer_admin.trail_jobs import TrailJobAdmin as TrailJobAdmin
 from .sessions.admin import OIDCSessionAdmin as OIDCSessionAdmin
 from .sessions.admin import PendingRevocationAdmin as PendingRevocationAdmin
-from .siem.admin import SinkCursorAdmin as SinkCursorAdmin
 from .subjects.admin import ActivationCodeAdmin as ActivationCodeAdmin
 from .subjects.admin import PairwiseSubjectAdmin as PairwiseSubjectAdmin
 

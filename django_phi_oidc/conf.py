@@ -33,9 +33,9 @@ from .config.emergency import EmergencyDeclaration
 from .config.options import Network as Network  # noqa: PLC0414 -- the type of trusted_proxies()
 from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
-from .config.sinks import SinkDeclaration
 from .contrib.apis.declaration import APIDeclaration
 from .contrib.scim.declaration import SCIMDeclaration
+from .contrib.siem.declaration import SinkDeclaration
 from .errors import Code, DeclarationInvalid
 from .project_settings import KEY_RINGS as KEY_RINGS  # noqa: PLC0414 -- read here by the rest of the package
 from .project_settings import KEY_VARIABLES as KEY_VARIABLES  # noqa: PLC0414

@@ -28,13 +28,13 @@ from .contrib.scim.models import SCIMGroup as SCIMGroup
 from .contrib.scim.models import SCIMMembership as SCIMMembership
 from .contrib.scim.models import SCIMToken as SCIMToken
 from .contrib.scim.models import SCIMUser as SCIMUser
+from .contrib.siem.models import SinkCursor as SinkCursor
 from .individual_rights.models import AccountingCopy as AccountingCopy
 from .officer_admin.models import HourlyCount as HourlyCount
 from .replay.models import UsedIdentifier as UsedIdentifier
 from .sessions.models import OIDCSession as OIDCSession
 from .sessions.models import PendingRevocation as PendingRevocation
 from .sessions.models import SessionEndJob as SessionEndJob
-from .siem.models import SinkCursor as SinkCursor
 from .subjects.models import AccountNotice as AccountNotice
 from .subjects.models import ActivationCode as ActivationCode
 from .subjects.models import KnownDevice as KnownDevice

@@ -21,6 +21,7 @@ from .audit_exports.tasks import work_trail_jobs as work_trail_jobs
 from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub
 from .contrib.shared_signals.tasks import poll_signals as poll_signals
+from .contrib.siem.tasks import deliver as deliver
 from .individual_rights.accounting import get_accounting_start
 from .individual_rights.accounting_copies import delete_old_copies
 from .leak_guard.task_receivers import track_task as track_task
@@ -34,7 +35,6 @@ from .sessions.tasks import end_orphaned_sessions as end_orphaned_sessions
 from .sessions.tasks import run_session_end_jobs as run_session_end_jobs
 from .sessions.tasks import sweep_revocations as sweep_revocations
 from .sessions.token_revocation import delete_finished_revocations
-from .siem.tasks import deliver as deliver
 from .subjects.devices import delete_unused_devices
 from .subjects.notices import delete_finished_notices
 from .subjects.tasks import send_notices as send_notices

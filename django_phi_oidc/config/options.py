@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from ..audit.declaration import WitnessDeclaration, parse_witness
 from ..contrib.apis.declaration import APIDeclaration, parse_api
+from ..contrib.siem.declaration import SinkDeclaration, parse_sink
 from ..errors import DeclarationInvalid
 from ._parsing import (
     checked,
@@ -37,7 +38,6 @@ from .claims import ClaimDeclaration, parse_claim
 from .emergency import EmergencyDeclaration
 from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules
-from .sinks import SinkDeclaration, parse_sink
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 KeySource = str | Path | Sequence[str] | Callable[[], Any] | None

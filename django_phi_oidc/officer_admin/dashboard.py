@@ -23,10 +23,10 @@ from ..audit import search
 from ..audit.admin.audit_log import UNREADABLE_MESSAGE, build_verification_context
 from ..audit.search import RowUnreadable
 from ..claims.models import StoredClaim
+from ..contrib.siem.admin import STATE_LABELS
+from ..contrib.siem.status import list_sink_statuses
+from ..contrib.siem.tasks import get_declared_sinks
 from ..sessions.models import OIDCSession, PendingRevocation, RevocationStatus
-from ..siem.admin import STATE_LABELS
-from ..siem.status import list_sink_statuses
-from ..siem.tasks import get_declared_sinks
 from .hourly_counts import Series, find_last_measurement
 from .trends import TrendChart
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.siem.models import SinkCursor
+from django_phi_oidc.contrib.siem.models import SinkCursor
 from tests.browser.pages import fits_window, read_message, submit
 from tests.support.accessibility import faults
 from tests.support.dashboard_fixtures import fill, fill_month

@@ -30,11 +30,11 @@ from django_phi_oidc.audit.tasks import drain_outbox
 from django_phi_oidc.audit.tasks import seal as seal_task
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.claims.tasks import scrub
+from django_phi_oidc.contrib.siem.models import SinkCursor
+from django_phi_oidc.contrib.siem.tasks import deliver
 from django_phi_oidc.errors import AuditUnavailable
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.tasks import end_expired_sessions, end_orphaned_sessions, sweep_revocations
-from django_phi_oidc.siem.models import SinkCursor
-from django_phi_oidc.siem.tasks import deliver
 from tests.integration.audit.log_assertions import assert_log_is_whole
 from tests.support import emergency_access
 from tests.support.audit_log import PEM, events

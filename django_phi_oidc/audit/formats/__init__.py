@@ -7,7 +7,7 @@ the input of the MAC and the leaf hash, so a copy can be verified without the da
 import json
 from typing import Any
 
-from ...config.sinks import LogFormat
+from ...contrib.siem.declaration import LogFormat
 from ..events import canonical_json, serialize_event
 from .cef import checkpoint_to_cef, event_to_cef
 from .fhir import checkpoint_to_fhir, event_to_fhir

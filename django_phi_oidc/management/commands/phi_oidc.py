@@ -16,12 +16,12 @@ from ...audit.request_context import use_origin
 from ...audit.subcommands import audit
 from ...contrib.scim.subcommands import scim
 from ...contrib.shared_signals.subcommands import signals
+from ...contrib.siem.subcommands import delivery
 from ...errors import PhiOidcError
 from ...testing.subcommands import attack
 from ..subcommands import (
     admin,
     configuration,
-    delivery,
     doctor,
     evidence,
     groups,

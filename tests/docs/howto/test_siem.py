@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from django_phi_oidc.config.sinks import parse_sink
-from django_phi_oidc.siem import delivery
+from django_phi_oidc.contrib.siem import delivery
+from django_phi_oidc.contrib.siem.declaration import parse_sink
 
 DOCS = Path(__file__).parents[3] / "docs"
 

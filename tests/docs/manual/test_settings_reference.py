@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 import django_phi_oidc
-from django_phi_oidc.config.sinks import _OPTIONS_BY_TYPE, SinkDeclaration
+from django_phi_oidc.contrib.siem.declaration import _OPTIONS_BY_TYPE, SinkDeclaration
 from tests.docs.manual.settings_reference import TABLE, build_rows, find_class, format_default, read_texts, regenerate
 from tests.support.manual_blocks import PAGES
 

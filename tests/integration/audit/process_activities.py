@@ -17,9 +17,9 @@ from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, O
 from django_phi_oidc.audit.log import sequencer
 from django_phi_oidc.audit.router import AUDIT_ALIAS
 from django_phi_oidc.audit.storage import authenticate_event, build_rows
-from django_phi_oidc.config.sinks import parse_sink
-from django_phi_oidc.siem import delivery
-from django_phi_oidc.siem.sinks import create_sink
+from django_phi_oidc.contrib.siem import delivery
+from django_phi_oidc.contrib.siem.declaration import parse_sink
+from django_phi_oidc.contrib.siem.sinks import create_sink
 from tests.support.audit_log import KEY, NOW
 
 Report = Callable[[Iterable[uuid.UUID]], None]

@@ -19,7 +19,7 @@ from django.db import connections
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.audit.merkle.checkpoint import parse_checkpoint
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditOutbox, AuditWitness
-from django_phi_oidc.siem.models import SinkCursor
+from django_phi_oidc.contrib.siem.models import SinkCursor
 from tests.integration.audit.killable_processes import END, Processes, ProcessResult
 from tests.integration.audit.log_assertions import WIDTH, assert_log_is_coherent, assert_log_is_whole
 from tests.integration.audit.process_activities import CHANGES, commit_change, deliver

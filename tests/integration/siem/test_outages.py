@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.audit.models import AuditWitness
-from django_phi_oidc.config.sinks import parse_sink
-from django_phi_oidc.siem.delivery import DeliveryResult, LogSink, deliver
-from django_phi_oidc.siem.models import SinkCursor
-from django_phi_oidc.siem.sinks import create_sink
+from django_phi_oidc.contrib.siem.declaration import parse_sink
+from django_phi_oidc.contrib.siem.delivery import DeliveryResult, LogSink, deliver
+from django_phi_oidc.contrib.siem.models import SinkCursor
+from django_phi_oidc.contrib.siem.sinks import create_sink
 from tests.support.sealed_events import Clock, first_receipts, seal, sealed_order
 from tests.support.siem_collectors import Collector, SyslogServer, collector, syslog_server
 from tests.support.tls import CertificateAuthority

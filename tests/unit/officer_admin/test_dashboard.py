@@ -16,13 +16,13 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.router import AUDIT_ALIAS
+from django_phi_oidc.contrib.siem.models import SinkCursor
+from django_phi_oidc.contrib.siem.tasks import deliver_to_due_sinks
 from django_phi_oidc.officer_admin import dashboard
 from django_phi_oidc.officer_admin.hourly_counts import update_counts
 from django_phi_oidc.officer_admin.models import HourlyCount
 from django_phi_oidc.officer_admin.site import install_dashboard
 from django_phi_oidc.officer_admin.trends import PERIODS
-from django_phi_oidc.siem.models import SinkCursor
-from django_phi_oidc.siem.tasks import deliver_to_due_sinks
 from tests.support.audit_log import events, sealed
 from tests.support.audit_tampering import CHECKPOINT, EVENT, is_postgresql, sql, without_triggers
 from tests.support.dashboard_fixtures import (

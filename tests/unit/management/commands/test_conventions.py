@@ -22,12 +22,13 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.audit.events import register_actions
 from django_phi_oidc.audit.operators import find_operator_actor
+from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.management.commands.phi_oidc import list_subcommands
-from django_phi_oidc.siem.models import SinkCursor
 from tests.support import databases
 from tests.support.manual_blocks import PAGES
 from tests.support.subject_linking import KEY_1, sign_in
+from tests.unit.contrib.siem.test_tasks import declare
 from tests.unit.management.commands.test_command_actors import (
     ELSEWHERE,
     READING,
@@ -38,7 +39,6 @@ from tests.unit.management.commands.test_command_actors import (
     run_with_faults,
     without_a_name,
 )
-from tests.unit.siem.test_tasks import declare
 
 ROOT = Path(__file__).resolve().parents[4]
 PARSER = load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage.py", "phi_oidc")

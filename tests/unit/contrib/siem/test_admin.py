@@ -11,12 +11,12 @@ import pytest
 from django_phi_oidc._internal import clock as package_clock
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.siem.models import SinkCursor
-from django_phi_oidc.siem.tasks import deliver_to_due_sinks
+from django_phi_oidc.contrib.siem.models import SinkCursor
+from django_phi_oidc.contrib.siem.tasks import deliver_to_due_sinks
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
 from tests.support.officers import sign_in_officer
 from tests.support.sealed_events import NOW, seal
-from tests.unit.siem.test_tasks import declare
+from tests.unit.contrib.siem.test_tasks import declare
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 URL = "/admin/django_phi_oidc/sinkcursor/"

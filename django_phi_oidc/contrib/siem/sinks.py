@@ -14,19 +14,19 @@ from typing import Any
 
 import urllib3
 
-from ..audit.formats import item_to_line
-from ..audit.formats.items import LogItem
-from ..audit.formats.rfc5424 import build_frame
-from ..config.sinks import SinkDeclaration, is_valid_header_value
-from ..errors import Code, TransportError
-from ..http.connection_pool import (
+from ...audit.formats import item_to_line
+from ...audit.formats.items import LogItem
+from ...audit.formats.rfc5424 import build_frame
+from ...errors import Code, TransportError
+from ...http.connection_pool import (
     TimedConnectionPool,
     TimedExchange,
     TimedTLSConnectionPool,
     translate_error,
 )
-from ..http.http_transport import create_ssl_context, send_once
-from ..http.transport import TransportRequest, TransportResponse
+from ...http.http_transport import create_ssl_context, send_once
+from ...http.transport import TransportRequest, TransportResponse
+from .declaration import SinkDeclaration, is_valid_header_value
 from .http_protocol import (
     SendResult,
     build_bundle_request,

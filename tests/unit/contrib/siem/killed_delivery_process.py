@@ -10,9 +10,9 @@ import django
 
 django.setup()
 
-from django_phi_oidc.config.sinks import parse_sink  # noqa: E402
-from django_phi_oidc.siem.delivery import deliver  # noqa: E402
-from django_phi_oidc.siem.sinks import create_sink  # noqa: E402
+from django_phi_oidc.contrib.siem.declaration import parse_sink  # noqa: E402
+from django_phi_oidc.contrib.siem.delivery import deliver  # noqa: E402
+from django_phi_oidc.contrib.siem.sinks import create_sink  # noqa: E402
 from tests.support.sealed_events import Clock  # noqa: E402
 
 sink = create_sink(parse_sink("siem", {"type": "file", "path": sys.argv[1]}), hostname="s")

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ..audit.events import canonical_json
-from ..audit.formats import item_to_fhir, item_to_line
-from ..audit.formats.items import LogItem, SealedEvent
-from ..config.sinks import LogFormat
-from ..http.transport import (
+from ...audit.events import canonical_json
+from ...audit.formats import item_to_fhir, item_to_line
+from ...audit.formats.items import LogItem, SealedEvent
+from ...http.transport import (
     TransportRequest,
     TransportResponse,
     parse_json_body,
     parse_retry_after,
 )
+from .declaration import LogFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

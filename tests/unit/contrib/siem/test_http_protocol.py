@@ -3,8 +3,12 @@ from typing import Any
 
 import pytest
 
+from django_phi_oidc.contrib.siem.http_protocol import (
+    SendResult,
+    process_bundle_response,
+    process_lines_response,
+)
 from django_phi_oidc.http.transport import TransportResponse
-from django_phi_oidc.siem.http_protocol import SendResult, process_bundle_response, process_lines_response
 
 
 def bundle(*statuses: Any) -> TransportResponse:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.config.sinks import is_loopback, parse_sink
+from django_phi_oidc.contrib.siem.declaration import is_loopback, parse_sink
 from django_phi_oidc.errors import DeclarationInvalid
 
 SYSLOG = {"type": "syslog", "host": "siem.example"}

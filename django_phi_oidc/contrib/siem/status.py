@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from ..audit.log.cursor import find_oldest_sealing_time, get_newest_tree_size
-from ..config.sinks import SinkDeclaration
+from ...audit.log.cursor import find_oldest_sealing_time, get_newest_tree_size
+from .declaration import SinkDeclaration
 from .delivery import STOPPING_FAULTS, find_cursors, is_leased
 from .models import SinkCursor
 

@@ -16,10 +16,15 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .._internal import clock
-from .._internal.admin_theme import ThemedModelAdmin
-from ..audit.admin_base import TrailAdminMixin, record_request_event, require_trail_permission, require_view_permission
-from ..audit.events import Action
+from ..._internal import clock
+from ..._internal.admin_theme import ThemedModelAdmin
+from ...audit.admin_base import (
+    TrailAdminMixin,
+    record_request_event,
+    require_trail_permission,
+    require_view_permission,
+)
+from ...audit.events import Action
 from .delivery import make_due_now
 from .fault_texts import get_fault_text
 from .models import SinkCursor

@@ -11,15 +11,15 @@ from typing import Any, Protocol
 
 from django.db import DEFAULT_DB_ALIAS, models, transaction
 
-from .._internal import randomness
-from .._internal.lease import is_lease_active
-from .._internal.retry import compute_backoff
-from ..audit.events import Action, Origin
-from ..audit.formats.items import LogItem, SealedCheckpoint, SealedEvent
-from ..audit.log.cursor import DeliveryPosition, ItemBatch, find_oldest_sealing_time, read_items
-from ..audit.models import AuditWitness
-from ..audit.outbox import enqueue
-from ..errors import AuditUnavailable, Code
+from ..._internal import randomness
+from ..._internal.lease import is_lease_active
+from ..._internal.retry import compute_backoff
+from ...audit.events import Action, Origin
+from ...audit.formats.items import LogItem, SealedCheckpoint, SealedEvent
+from ...audit.log.cursor import DeliveryPosition, ItemBatch, find_oldest_sealing_time, read_items
+from ...audit.models import AuditWitness
+from ...audit.outbox import enqueue
+from ...errors import AuditUnavailable, Code
 from .http_protocol import SendResult
 from .models import SinkCursor
 

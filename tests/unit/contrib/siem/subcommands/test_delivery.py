@@ -10,10 +10,10 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.siem.models import SinkCursor
+from django_phi_oidc.contrib.siem.models import SinkCursor
 from tests.support.manual_blocks import block, commands
 from tests.support.sealed_events import NOW, seal
-from tests.unit.siem.test_tasks import declare
+from tests.unit.contrib.siem.test_tasks import declare
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 

@@ -8,15 +8,15 @@ from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.audit.router import AUDIT_ALIAS
-from django_phi_oidc.config.sinks import parse_sink
+from django_phi_oidc.contrib.siem.declaration import parse_sink
+from django_phi_oidc.contrib.siem.delivery import STOPPING_FAULTS, deliver
+from django_phi_oidc.contrib.siem.fault_texts import FAULT_TEXTS, get_fault_text
+from django_phi_oidc.contrib.siem.http_protocol import SendResult
+from django_phi_oidc.contrib.siem.models import SinkCursor
+from django_phi_oidc.contrib.siem.status import SinkState, SinkStatus, list_sink_statuses
 from django_phi_oidc.errors import Code
-from django_phi_oidc.siem.delivery import STOPPING_FAULTS, deliver
-from django_phi_oidc.siem.fault_texts import FAULT_TEXTS, get_fault_text
-from django_phi_oidc.siem.http_protocol import SendResult
-from django_phi_oidc.siem.models import SinkCursor
-from django_phi_oidc.siem.status import SinkState, SinkStatus, list_sink_statuses
 from tests.support.sealed_events import NOW, Clock, seal
-from tests.unit.siem.test_delivery import Recorder
+from tests.unit.contrib.siem.test_delivery import Recorder
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 SINKS = {"siem": parse_sink("siem", {"type": "file", "path": "/var/log/audit.jsonl", "lag_alert": 300})}

@@ -11,8 +11,8 @@ from django_phi_oidc import schedule
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.siem.models import SinkCursor
-from django_phi_oidc.siem.tasks import deliver, deliver_to_due_sinks, get_declared_sinks
+from django_phi_oidc.contrib.siem.models import SinkCursor
+from django_phi_oidc.contrib.siem.tasks import deliver, deliver_to_due_sinks, get_declared_sinks
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.sealed_events import NOW, seal
 

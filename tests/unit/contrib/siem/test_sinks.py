@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from django_phi_oidc.audit.formats.items import LogItem, SealedEvent
-from django_phi_oidc.config.sinks import parse_sink
+from django_phi_oidc.contrib.siem.declaration import parse_sink
+from django_phi_oidc.contrib.siem.http_protocol import SendResult
+from django_phi_oidc.contrib.siem.sinks import create_sink, end_stream
 from django_phi_oidc.errors import Code, TransportError
-from django_phi_oidc.siem.http_protocol import SendResult
-from django_phi_oidc.siem.sinks import create_sink, end_stream
 from tests.support.error_codes import raises
 from tests.support.sealed_events import NOW, digest, finished
 from tests.support.siem_collectors import Collector, SyslogServer, collector, syslog_server

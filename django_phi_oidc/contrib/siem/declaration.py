@@ -8,8 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from ._parsing import checked, fail, is_url, parse_declaration, parse_mapping, parse_name, parse_raw, parse_string
-from .providers import is_loopback, is_loopback_http
+from ...config._parsing import (
+    checked,
+    fail,
+    is_url,
+    parse_declaration,
+    parse_mapping,
+    parse_name,
+    parse_raw,
+    parse_string,
+)
+from ...config.providers import is_loopback, is_loopback_http
 
 SinkType = Literal["syslog", "https", "file"]
 LogFormat = Literal["json", "ocsf", "cef", "fhir"]

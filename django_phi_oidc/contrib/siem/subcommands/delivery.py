@@ -6,12 +6,12 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from ..._internal import clock
-from ...siem import delivery
-from ...siem.status import SinkStatus, list_sink_statuses
-from ...siem.tasks import deliver_to_due_sinks, get_declared_sinks
-from ._arguments import Options, add_command
-from ._output import Output
+from ...._internal import clock
+from ....management.subcommands._arguments import Options, add_command
+from ....management.subcommands._output import Output
+from .. import delivery
+from ..status import SinkStatus, list_sink_statuses
+from ..tasks import deliver_to_due_sinks, get_declared_sinks
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -23,12 +23,18 @@ from django_phi_oidc.audit.merkle.compact import CompactRange
 from django_phi_oidc.audit.merkle.rfc6962 import hash_leaf
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditOutbox, AuditWitness
 from django_phi_oidc.audit.storage import insert_events
-from django_phi_oidc.config.sinks import parse_sink
+from django_phi_oidc.contrib.siem.declaration import parse_sink
+from django_phi_oidc.contrib.siem.delivery import (
+    LEASE_DURATION,
+    DeliveryResult,
+    check_lag,
+    deliver,
+    make_due_now,
+)
+from django_phi_oidc.contrib.siem.http_protocol import SendResult
+from django_phi_oidc.contrib.siem.models import SinkCursor
+from django_phi_oidc.contrib.siem.sinks import create_sink
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.siem.delivery import LEASE_DURATION, DeliveryResult, check_lag, deliver, make_due_now
-from django_phi_oidc.siem.http_protocol import SendResult
-from django_phi_oidc.siem.models import SinkCursor
-from django_phi_oidc.siem.sinks import create_sink
 from tests.support.audit_tampering import sql, without_triggers
 from tests.support.databases import child_environment
 from tests.support.sealed_events import NOW, Clock, checkpoint, digest, finished, first_receipts, seal, sealed_order
