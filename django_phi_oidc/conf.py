@@ -29,11 +29,11 @@ from .audit.declaration import WitnessDeclaration
 from .config import effective_options, options
 from .config.admin_assurance import AdminAssuranceDeclaration
 from .config.claims import ClaimDeclaration
-from .config.emergency import EmergencyDeclaration
 from .config.options import Network as Network  # noqa: PLC0414 -- the type of trusted_proxies()
 from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
 from .contrib.apis.declaration import APIDeclaration
+from .contrib.emergency.declaration import EmergencyDeclaration
 from .contrib.scim.declaration import SCIMDeclaration
 from .contrib.siem.declaration import SinkDeclaration
 from .errors import Code, DeclarationInvalid

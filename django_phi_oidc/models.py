@@ -1,7 +1,6 @@
 """The models, where Django looks for them."""
 
 # ruff: noqa: PLC0414 -- explicit re-exports
-from .access.emergency.models import EmergencyAccess as EmergencyAccess
 from .access.models import DisclosureRecipient as DisclosureRecipient
 from .anomalies.models import AlertMute as AlertMute
 from .anomalies.models import AnomalyMemory as AnomalyMemory
@@ -23,6 +22,7 @@ from .audit.models import VerificationRecord as VerificationRecord
 from .audit_exports.models import TrailJob as TrailJob
 from .claims.models import LegalHold as LegalHold
 from .claims.models import StoredClaim as StoredClaim
+from .contrib.emergency.models import EmergencyAccess as EmergencyAccess
 from .contrib.scim.models import SCIMClient as SCIMClient
 from .contrib.scim.models import SCIMGroup as SCIMGroup
 from .contrib.scim.models import SCIMMembership as SCIMMembership

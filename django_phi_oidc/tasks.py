@@ -6,7 +6,6 @@ from celery import shared_task
 from . import conf
 from ._internal import clock
 from ._internal.periodic_task import PERIODIC_TASKS, periodic_task
-from .access.emergency.tasks import tend_emergencies as tend_emergencies
 from .anomalies.alerts import delete_acknowledged_alerts
 from .anomalies.tasks import watch as watch
 from .anomalies.tasks import watch_providers as watch_providers
@@ -20,6 +19,7 @@ from .audit.tasks import verify as verify
 from .audit_exports.tasks import work_trail_jobs as work_trail_jobs
 from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub
+from .contrib.emergency.tasks import tend_emergencies as tend_emergencies
 from .contrib.shared_signals.tasks import poll_signals as poll_signals
 from .contrib.siem.tasks import deliver as deliver
 from .individual_rights.accounting import get_accounting_start

@@ -6,7 +6,7 @@ from django.urls import include, path
 
 from . import conf
 from ._internal.view_decorators import public_view
-from .access.emergency.views import EmergencyCloseView, EmergencyView
+from .contrib.emergency.views import EmergencyCloseView, EmergencyView
 from .contrib.shared_signals.views import EventPushView
 from .individual_rights.account_views import (
     AccountView,

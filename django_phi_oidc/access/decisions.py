@@ -11,11 +11,16 @@ from ..audit.events import Action, NewEvent
 from ..audit.outbox import MOVE_TIMEOUT_SECONDS
 from ..audit.recorder import record, record_many
 from ..audit.request_context import Actor, keep_reference
-from ..audit.spool import flush_spool, has_spooled_events, record_or_spool, spool_event
+from ..contrib.emergency.models import EmergencyAccess
+from ..contrib.emergency.queries import find_open_emergency
+from ..contrib.emergency.spool import (
+    flush_spool,
+    has_spooled_events,
+    record_or_spool,
+    spool_event,
+)
 from ..contrib.shared_signals.sign_in_demands import is_new_sign_in_demanded
 from ..errors import AuditUnavailable, KeyMissing
-from .emergency.models import EmergencyAccess
-from .emergency.queries import find_open_emergency
 from .no_store import add_notice
 from .part2 import get_disclosure_detail, lacks_consent
 from .policy import (

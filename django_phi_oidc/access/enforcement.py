@@ -19,9 +19,9 @@ from .. import conf
 from .._internal import clock
 from ..audit.refusals import RecordedRefusal
 from ..audit.request_context import Actor, get_reference
+from ..contrib.emergency.queries import can_open_any
 from ..errors import AuditUnavailable, Code
 from .decisions import FindObject, authorize, authorize_assurance
-from .emergency.queries import can_open_any
 from .no_store import mark_response_private
 from .policy import (
     EMERGENCY_MISSING,

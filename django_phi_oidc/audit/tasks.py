@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from .. import conf
 from .._internal import clock
 from .._internal.periodic_task import periodic_task
+from ..contrib.emergency import spool
 from ..errors import SealingRefused
-from . import configuration, outbox, partitions, spool, throttling, triggers
+from . import configuration, outbox, partitions, throttling, triggers
 from .log import (
     cosigned_checkpoints,
     sequencer,

@@ -23,13 +23,13 @@ from .._internal.check_messages import (
 )
 from .._internal.persistent_connections import list_leaking_aliases
 from .._internal.sql import SUPPORTED_VENDORS
-from ..access.emergency.queries import can_open_any
 from ..audit import db_privileges, partitions, triggers
 from ..audit.models import AuditEvent
 from ..audit.router import AUDIT_ALIAS, AuditRouter
 from ..claims.categories import list_missing_categories
 from ..claims.models import StoredClaim
 from ..claims.retention import list_keys_in_use
+from ..contrib.emergency.queries import can_open_any
 from ..crypto import keyring, retention_keys
 from ..errors import KeyMissing
 from ..project_settings import MIN_SQLITE_TIMEOUT_SECONDS, add_audit_database

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from ..audit.declaration import WitnessDeclaration, parse_witness
 from ..contrib.apis.declaration import APIDeclaration, parse_api
+from ..contrib.emergency.declaration import EmergencyDeclaration
 from ..contrib.siem.declaration import SinkDeclaration, parse_sink
 from ..errors import DeclarationInvalid
 from ._parsing import (
@@ -35,7 +36,6 @@ from ._parsing import (
 )
 from .admin_assurance import AdminAssuranceDeclaration
 from .claims import ClaimDeclaration, parse_claim
-from .emergency import EmergencyDeclaration
 from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules
 

@@ -9,12 +9,12 @@ from datetime import datetime
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
-from ..access.emergency.lifecycle import close_emergencies
-from ..access.emergency.models import CloseReason, EmergencyAccess
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.legal_holds import is_on_legal_hold
 from ..claims.models import StoredClaim
+from ..contrib.emergency.lifecycle import close_emergencies
+from ..contrib.emergency.models import CloseReason, EmergencyAccess
 from ..contrib.scim.models import SCIMUser
 from ..errors import HeldForLegalReasons
 from ..sessions.models import OIDCSession

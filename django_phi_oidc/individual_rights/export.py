@@ -12,7 +12,6 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db.models import Model, Q
 from django.views.decorators.debug import sensitive_variables
 
-from ..access.emergency.models import EmergencyAccess
 from ..access.part2 import NOTICE, NOTICE_SECTION, PART2, lacks_consent
 from ..access.policy import CONSENT_MISSING, PATIENT_REQUEST
 from ..access.recipients import list_stored_names
@@ -25,6 +24,7 @@ from ..claims.minimization import list_personal_claims
 from ..claims.models import FOREVER, LegalHold, StoredClaim
 from ..claims.retention_limits import get_expiry
 from ..config.claims import ClaimDeclaration
+from ..contrib.emergency.models import EmergencyAccess
 from ..contrib.scim.memberships import list_group_names
 from ..contrib.scim.models import SCIMUser
 from ..crypto import keyring

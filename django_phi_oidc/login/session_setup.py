@@ -22,7 +22,6 @@ from django.views.decorators.debug import sensitive_variables
 from .. import conf
 from .._internal import clock, randomness
 from .._internal.inserts import combine_inserts, insert
-from ..access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..access.role_sync import sync_roles
 from ..audit.events import Action, AuthenticatedEvent, NewEvent, Origin
 from ..audit.outbox import deliver_permit, enqueue_permit
@@ -39,6 +38,7 @@ from ..claims.account_columns import build_account_claim_events
 from ..claims.overfetched import record_overfetched
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
+from ..contrib.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..contrib.scim.memberships import get_group_claims
 from ..contrib.shared_signals.sign_in_demands import adopt_demands
 from ..crypto import keyring

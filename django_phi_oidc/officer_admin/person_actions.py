@@ -18,8 +18,6 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
-from ..access.emergency.models import EmergencyAccess
-from ..access.emergency.queries import REVIEW_PERMISSION
 from ..access.no_store import add_notice
 from ..access.recipients import remember_recipient
 from ..audit.events import Origin
@@ -30,6 +28,9 @@ from ..claims.categories import REVEAL_PERMISSION, can_reveal, can_reveal_any
 from ..claims.legal_holds import list_active_holds, place_hold, release_hold
 from ..claims.models import NO_SESSION, StoredClaim, get_claim_label
 from ..claims.retention import scrub_user
+from ..contrib.emergency.emergency_reviews import close_selected_emergencies
+from ..contrib.emergency.models import EmergencyAccess
+from ..contrib.emergency.queries import REVIEW_PERMISSION
 from ..individual_rights.export import export_person
 from ..provider.labels import get_provider_label
 from ..sessions.admin import end_selected_sessions
@@ -38,7 +39,6 @@ from ..sessions.sign_in_places import get_device_label
 from ..subjects.admin import invite_user, revoke_selected_codes
 from ..subjects.invitations import can_invite
 from ..subjects.models import ActivationCode, PairwiseSubject
-from .emergency_reviews import close_selected_emergencies
 from .forms import (
     ActionForm,
     Choices,

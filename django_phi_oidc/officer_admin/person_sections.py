@@ -15,7 +15,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 
 from .. import conf
-from ..access.emergency.models import EmergencyAccess
 from ..access.purposes import get_purpose_label
 from ..audit import search
 from ..audit.admin.event_table import EventTableRow, build_event_table, find_people_of_events
@@ -24,6 +23,7 @@ from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..claims.categories import list_hidden_names
 from ..claims.models import NO_SESSION, LegalHold, StoredClaim, get_claim_label
+from ..contrib.emergency.models import EmergencyAccess
 from ..errors import AuditUnavailable
 from ..fields import MASK
 from ..provider.labels import get_provider_label

@@ -23,8 +23,8 @@ from django.utils.translation import gettext as _
 
 from .. import conf
 from .._internal import clock
-from ..access.emergency.queries import list_open_emergencies
 from ..claims.masking import MaskedClaim
+from ..contrib.emergency.queries import list_open_emergencies
 from ..sessions.timeout_responses import get_expired_url, get_time_left, get_warning_seconds
 
 register = template.Library()

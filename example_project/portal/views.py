@@ -19,10 +19,10 @@ from django.views.decorators.http import require_GET, require_safe
 from django.views.generic import TemplateView
 
 from django_phi_oidc import conf
-from django_phi_oidc.access.emergency.queries import can_open
 from django_phi_oidc.access.policy import PATIENT_REQUEST
 from django_phi_oidc.claims.views import DisplayedClaim, RevealMixin
 from django_phi_oidc.config.claims import ClaimDeclaration
+from django_phi_oidc.contrib.emergency.queries import can_open
 from django_phi_oidc.individual_rights.accounting import Disclosure
 from django_phi_oidc.individual_rights.views import AccountingMixin
 

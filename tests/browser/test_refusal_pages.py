@@ -11,10 +11,10 @@ from django.urls import include, path
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.randomness import uuid7
-from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.router import AUDIT_ALIAS
+from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.browser.pages import Browse, list_scrolls, read_message
 from tests.support import guarded_views as wards

@@ -18,8 +18,8 @@ from django.http import HttpResponse
 from django.template import engines
 from django.urls import path
 
-from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.models import ActivationCode
 from tests.browser.pages import Browse, Hand, read_message

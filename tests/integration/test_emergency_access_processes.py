@@ -14,11 +14,11 @@ from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.core import mail
 
-from django_phi_oidc.access.emergency.lifecycle import close_emergencies, review_emergency
-from django_phi_oidc.access.emergency.models import CloseReason, EmergencyAccess, ReviewVerdict
-from django_phi_oidc.access.emergency.tasks import tend_emergencies
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush as drain_outbox
+from django_phi_oidc.contrib.emergency.lifecycle import close_emergencies, review_emergency
+from django_phi_oidc.contrib.emergency.models import CloseReason, EmergencyAccess, ReviewVerdict
+from django_phi_oidc.contrib.emergency.tasks import tend_emergencies
 from django_phi_oidc.errors import EmergencyRefused
 from tests.support.emergency_access import OFFICER, REASON, actor, allow, declared, list_events, opened
 from tests.support.guarded_views import PERMISSION

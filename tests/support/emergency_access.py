@@ -9,11 +9,11 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.access.emergency.lifecycle import open_emergency
-from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request_context import Actor
+from django_phi_oidc.contrib.emergency.lifecycle import open_emergency
+from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from tests.support.guarded_views import PERMISSION
 
 OFFICER = "privacy@example.org"

@@ -17,7 +17,6 @@ from django.test import Client
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.randomness import uuid7
-from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
@@ -27,6 +26,7 @@ from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.conf import providers
+from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.scim.models import SCIMClient, SCIMToken
 from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.crypto.keyring import get_keys

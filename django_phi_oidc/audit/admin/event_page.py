@@ -11,8 +11,8 @@ from django.utils.translation import gettext
 
 from ... import conf
 from ..._internal.admin_columns import format_utc
-from ...access.emergency.models import ReviewVerdict
 from ...access.purposes import get_purpose_label
+from ...contrib.emergency.models import ReviewVerdict
 from ...oidc.remedies import SEE_MANUAL, find_remedy
 from ...sessions.models import RevocationStatus
 from ...subjects.people import Person, find_people

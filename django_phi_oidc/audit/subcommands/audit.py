@@ -16,6 +16,7 @@ from django.db import DatabaseError, connections
 from ... import conf
 from ..._internal import clock
 from ...audit_exports.file_verification import verify_exported_file
+from ...contrib.emergency import spool
 from ...errors import AuditUnavailable, CheckpointInvalid
 from ...management.subcommands._arguments import (
     PUBLIC_KEY_HELP,
@@ -28,7 +29,7 @@ from ...management.subcommands._arguments import (
     parse_time,
 )
 from ...management.subcommands._output import Output, ProgressLine
-from .. import db_privileges, outbox, partitions, spool, throttling, triggers
+from .. import db_privileges, outbox, partitions, throttling, triggers
 from ..events import OUTCOMES, Action, list_actions, serialize_event
 from ..log import archive as archives
 from ..log import (

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django_phi_oidc.access.emergency.models import EmergencyAccess
+from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.sessions.models import OIDCSession
 
 from .browser import Browser

@@ -11,7 +11,6 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.access.policy import PURPOSES
 from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.events import Action, Origin
@@ -20,6 +19,7 @@ from django_phi_oidc.audit.merkle.cosignature import WitnessKey, encode_witness_
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
 from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.scim.models import SCIMClient
 from django_phi_oidc.contrib.siem.fault_texts import FAULT_TEXTS
 from django_phi_oidc.contrib.siem.models import SinkCursor

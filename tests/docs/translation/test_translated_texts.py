@@ -16,8 +16,6 @@ from django.views.generic import TemplateView
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.admin_theme import DJANGO_TEXTS
-from django_phi_oidc.access.emergency.models import EmergencyAccess
-from django_phi_oidc.access.emergency.notifications import send_due_alerts
 from django_phi_oidc.access.policy import PURPOSES
 from django_phi_oidc.anomalies import alerts
 from django_phi_oidc.anomalies.models import SecurityAlert
@@ -29,6 +27,8 @@ from django_phi_oidc.audit.descriptions.reason_labels import REASON_LABELS
 from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import STANDARD_LABELS, StoredClaim
 from django_phi_oidc.claims.views import RevealMixin
+from django_phi_oidc.contrib.emergency.models import EmergencyAccess
+from django_phi_oidc.contrib.emergency.notifications import send_due_alerts
 from django_phi_oidc.errors import HeldForLegalReasons, InvitationRefused
 from django_phi_oidc.individual_rights.views import AccountingMixin
 from django_phi_oidc.officer_admin import help_desk_advice

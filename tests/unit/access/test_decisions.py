@@ -22,11 +22,11 @@ from django.urls import path
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.access.decisions import authorize
-from django_phi_oidc.access.emergency.lifecycle import close_emergencies
-from django_phi_oidc.access.emergency.models import CloseReason, EmergencyAccess
 from django_phi_oidc.access.policy import AccessPolicy
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request_context import ASSURANCE_KEY, SESSION_KEY
+from django_phi_oidc.contrib.emergency.lifecycle import close_emergencies
+from django_phi_oidc.contrib.emergency.models import CloseReason, EmergencyAccess
 from tests.support import guarded_views as wards
 from tests.support.emergency_access import actor, allow, declare, opened
 from tests.support.guarded_views import HELD, PERMISSION

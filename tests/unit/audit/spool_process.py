@@ -9,7 +9,7 @@ import django
 django.setup()
 
 from django_phi_oidc.audit.events import Action, NewEvent, Origin  # noqa: E402
-from django_phi_oidc.audit.spool import spool_event  # noqa: E402
+from django_phi_oidc.contrib.emergency.spool import spool_event  # noqa: E402
 
 path = Path(sys.argv[1])
 while True:

@@ -17,11 +17,11 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.conf import providers
+from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.crypto.keyring import get_keys
 from django_phi_oidc.officer_admin.forms import REVEAL_REASONS
 from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS

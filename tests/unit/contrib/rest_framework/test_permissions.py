@@ -13,11 +13,11 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request_context import Actor, build_assurance_entry
 from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.contrib.apis.access_token import AccessToken
+from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.errors import DeclarationInvalid, RevealRefused
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.support import api_views as hospital

@@ -21,12 +21,24 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .. import conf
-from .._internal import clock
-from .._internal.admin_columns import create_time_column, keep_dates_together
-from .._internal.admin_filters import create_state_filter
-from ..access.emergency.forms import EmergencyReviewForm
-from ..access.emergency.lifecycle import (
+from ... import conf
+from ..._internal import clock
+from ..._internal.admin_columns import create_time_column, keep_dates_together
+from ..._internal.admin_filters import create_state_filter
+from ...access.no_store import mark_response_private
+from ...access.purposes import get_purpose_label
+from ...audit.admin_base import ReadOnlyAdmin, record_request_event, render_trail_unavailable
+from ...audit.descriptions import get_action_label, get_outcome_label, get_reason_label
+from ...audit.events import Action, Origin, parse_detail
+from ...audit.models import AuditEvent
+from ...audit.request_context import Actor
+from ...audit.search import RowUnreadable
+from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable
+from ...officer_admin.person_sections import APP_LABEL, list_viewable_sections
+from ...sessions.refusal_pages import find_permission_name
+from ...subjects.people import People, Person, find_people
+from .forms import EmergencyReviewForm
+from .lifecycle import (
     ALREADY_REVIEWED,
     LATE_EVENT_MARGIN,
     OWN_EMERGENCY,
@@ -35,20 +47,8 @@ from ..access.emergency.lifecycle import (
     list_emergency_events,
     review_emergency,
 )
-from ..access.emergency.models import ALL_RESOURCES, CloseReason, EmergencyAccess, ReviewVerdict
-from ..access.emergency.queries import REVIEW_PERMISSION
-from ..access.no_store import mark_response_private
-from ..access.purposes import get_purpose_label
-from ..audit.admin_base import ReadOnlyAdmin, record_request_event, render_trail_unavailable
-from ..audit.descriptions import get_action_label, get_outcome_label, get_reason_label
-from ..audit.events import Action, Origin, parse_detail
-from ..audit.models import AuditEvent
-from ..audit.request_context import Actor
-from ..audit.search import RowUnreadable
-from ..errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable
-from ..sessions.refusal_pages import find_permission_name
-from ..subjects.people import People, Person, find_people
-from .person_sections import APP_LABEL, list_viewable_sections
+from .models import ALL_RESOURCES, CloseReason, EmergencyAccess, ReviewVerdict
+from .queries import REVIEW_PERMISSION
 
 MAX_LISTED_ACCESSES = 200
 """Rows of the page: the first ones. The audit log has the others."""

@@ -15,14 +15,14 @@ from django.urls import path
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.access.decisions import authorize
-from django_phi_oidc.access.emergency.lifecycle import open_emergency, review_emergency
-from django_phi_oidc.access.emergency.models import EmergencyAccess, ReviewVerdict
-from django_phi_oidc.access.emergency.tasks import tend_emergencies
 from django_phi_oidc.access.policy import AccessPolicy
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush as drain_outbox
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.disclosure import reveal
+from django_phi_oidc.contrib.emergency.lifecycle import open_emergency, review_emergency
+from django_phi_oidc.contrib.emergency.models import EmergencyAccess, ReviewVerdict
+from django_phi_oidc.contrib.emergency.tasks import tend_emergencies
 from django_phi_oidc.decorators import require_assurance
 from django_phi_oidc.errors import EmergencyRefused, RevealRefused
 from tests.support import guarded_views as wards
@@ -33,7 +33,7 @@ from tests.support.session_fixtures import BACKEND, SecureClient, SignedIn, sign
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
-    pytest.mark.urls("tests.unit.access.emergency.test_local_accounts"),
+    pytest.mark.urls("tests.unit.contrib.emergency.test_local_accounts"),
 ]
 BREAK_GLASS = "django_phi_oidc.backends.BreakGlassBackend"
 WARDS = "tests.support.guarded_views.Wards"

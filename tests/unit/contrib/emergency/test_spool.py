@@ -22,9 +22,9 @@ from django.db import connections
 
 from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin, build_event, compute_mac
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.spool import flush_spool, has_spooled_events, spool_event
 from django_phi_oidc.audit.storage import insert_events
 from django_phi_oidc.audit.tasks import drain_outbox
+from django_phi_oidc.contrib.emergency.spool import flush_spool, has_spooled_events, spool_event
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable
 from tests.support.audit_log import NOW

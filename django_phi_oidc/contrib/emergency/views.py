@@ -16,16 +16,21 @@ from django.views.generic import View
 
 from ... import conf
 from ..._internal import clock
+from ...access.enforcement import deny, enforce_assurance, redirect_to_sign_in, render_unavailable
+from ...access.no_store import mark_response_private
+from ...access.policy import PERMISSION_MISSING, Assurance
+from ...access.responses import set_private_headers
 from ...audit.request_context import Actor, keep_reference
-from ...config.emergency import EmergencyDeclaration
 from ...errors import AuditUnavailable, EmergencyRefused
-from ..enforcement import deny, enforce_assurance, redirect_to_sign_in, render_unavailable
-from ..no_store import mark_response_private
-from ..policy import PERMISSION_MISSING, Assurance
-from ..responses import set_private_headers
 from .assurance import get_emergency_assurance
+from .declaration import EmergencyDeclaration
 from .forms import EmergencyForm
-from .lifecycle import TOO_MANY_UNREVIEWED, close_emergencies, open_emergency, record_emergency_refusal
+from .lifecycle import (
+    TOO_MANY_UNREVIEWED,
+    close_emergencies,
+    open_emergency,
+    record_emergency_refusal,
+)
 from .models import ALL_RESOURCES, CloseReason
 from .queries import OPEN_PERMISSION, can_open, can_open_any, has_session, list_open_emergencies
 

@@ -17,10 +17,10 @@ from django.test import Client
 from django.urls import include, path
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.access.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
-from django_phi_oidc.access.emergency.models import EmergencyAccess
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request_context import ASSURANCE_KEY
+from django_phi_oidc.contrib.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
+from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from tests.support import guarded_views as wards
 from tests.support.audit_outage import audit_database_fails
 from tests.support.emergency_access import REASON, allow, declare, forbid, list_events, opened
@@ -29,7 +29,7 @@ from tests.support.session_fixtures import BACKEND, SecureClient, SignedIn, sign
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
-    pytest.mark.urls("tests.unit.access.emergency.test_views"),
+    pytest.mark.urls("tests.unit.contrib.emergency.test_views"),
 ]
 urlpatterns = [*wards.urlpatterns, path("", include("tests.urls"))]
 HTML = {"Accept": "text/html"}

@@ -14,24 +14,24 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import include, path
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.access.emergency.lifecycle import close_emergencies, review_emergency
-from django_phi_oidc.access.emergency.models import CloseReason, EmergencyAccess, ReviewVerdict
 from django_phi_oidc.audit.descriptions import get_action_label
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.officer_admin import emergency_reviews
-from django_phi_oidc.officer_admin.emergency_reviews import EmergencyAccessAdmin
+from django_phi_oidc.contrib.emergency import emergency_reviews
+from django_phi_oidc.contrib.emergency.emergency_reviews import EmergencyAccessAdmin
+from django_phi_oidc.contrib.emergency.lifecycle import close_emergencies, review_emergency
+from django_phi_oidc.contrib.emergency.models import CloseReason, EmergencyAccess, ReviewVerdict
 from tests.support import guarded_views as wards
 from tests.support.audit_outage import audit_database_fails
 from tests.support.emergency_access import REASON, actor, allow, declare, list_events, opened
 from tests.support.guarded_views import HELD
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import BACKEND, SignedIn, sign_in  # noqa: F401 -- a fixture
-from tests.unit.access.emergency.test_views import OPEN, REVIEW, assert_accessible
+from tests.unit.contrib.emergency.test_views import OPEN, REVIEW, assert_accessible
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
-    pytest.mark.urls("tests.unit.officer_admin.test_emergency_reviews"),
+    pytest.mark.urls("tests.unit.contrib.emergency.test_emergency_reviews"),
 ]
 urlpatterns = [*wards.urlpatterns, path("", include("tests.urls"))]
 HTML = {"Accept": "text/html"}

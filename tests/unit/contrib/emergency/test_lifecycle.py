@@ -22,15 +22,24 @@ from django.utils import timezone
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.access.decisions import authorize
-from django_phi_oidc.access.emergency import lifecycle, notifications
-from django_phi_oidc.access.emergency.lifecycle import list_emergency_events, open_emergency, review_emergency
-from django_phi_oidc.access.emergency.models import ALL_RESOURCES, CloseReason, EmergencyAccess, ReviewVerdict
-from django_phi_oidc.access.emergency.tasks import tend_emergencies
 from django_phi_oidc.access.policy import AccessPolicy
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.outbox import flush as drain_outbox
 from django_phi_oidc.audit.outbox import reset_cooldown
-from django_phi_oidc.audit.spool import MAX_SPOOL_BYTES, has_spooled_events
+from django_phi_oidc.contrib.emergency import lifecycle, notifications
+from django_phi_oidc.contrib.emergency.lifecycle import (
+    list_emergency_events,
+    open_emergency,
+    review_emergency,
+)
+from django_phi_oidc.contrib.emergency.models import (
+    ALL_RESOURCES,
+    CloseReason,
+    EmergencyAccess,
+    ReviewVerdict,
+)
+from django_phi_oidc.contrib.emergency.spool import MAX_SPOOL_BYTES, has_spooled_events
+from django_phi_oidc.contrib.emergency.tasks import tend_emergencies
 from django_phi_oidc.errors import AuditUnavailable, EmergencyRefused
 from tests.support import guarded_views as wards
 from tests.support.audit_outage import audit_database_fails, audit_database_hangs

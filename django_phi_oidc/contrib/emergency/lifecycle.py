@@ -18,15 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 from ... import conf
 from ..._internal import randomness
 from ..._internal.visible_text import has_visible_text
-from ...audit.events import Action, NewEvent, Origin
-from ...audit.models import AuditEvent
-from ...audit.outbox import enqueue_many
-from ...audit.recorder import record, record_many
-from ...audit.request_context import Actor
-from ...audit.search import EventFilters, iterate_events
-from ...config.emergency import EmergencyDeclaration
-from ...errors import EmergencyRefused
-from ..policy import (
+from ...access.policy import (
     EMERGENCY_PURPOSES,
     PERMISSION_MISSING,
     PURPOSE_NOT_DECLARED,
@@ -34,6 +26,14 @@ from ..policy import (
     SESSION_MISSING,
     is_resource_reference,
 )
+from ...audit.events import Action, NewEvent, Origin
+from ...audit.models import AuditEvent
+from ...audit.outbox import enqueue_many
+from ...audit.recorder import record, record_many
+from ...audit.request_context import Actor
+from ...audit.search import EventFilters, iterate_events
+from ...errors import EmergencyRefused
+from .declaration import EmergencyDeclaration
 from .models import ALL_RESOURCES, CloseReason, EmergencyAccess, ReviewVerdict
 from .queries import REVIEW_PERMISSION, can_open, has_session
 

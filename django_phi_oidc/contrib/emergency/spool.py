@@ -16,10 +16,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from ..crypto import keyring
-from ..errors import AuditUnavailable, KeyMissing
-from .events import Action, AuthenticatedEvent, NewEvent, Origin, parse_event, serialize_event
-from .storage import EVENT_ERRORS, authenticate_event, has_valid_mac, insert_events, logger, store_missing_events
+from ...audit.events import (
+    Action,
+    AuthenticatedEvent,
+    NewEvent,
+    Origin,
+    parse_event,
+    serialize_event,
+)
+from ...audit.storage import (
+    EVENT_ERRORS,
+    authenticate_event,
+    has_valid_mac,
+    insert_events,
+    logger,
+    store_missing_events,
+)
+from ...crypto import keyring
+from ...errors import AuditUnavailable, KeyMissing
 
 MAX_SPOOL_BYTES = 4 * 1024 * 1024
 """Size limit of the file: about 5,000 permits."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ... import conf
-from ..policy import Assurance
+from ...access.policy import Assurance
 
 OFFERED_ACR_KEY = "phi_oidc_emergency_acr"
 """The Django session key of the values that the provider of the session offered at the sign-in."""

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from ._parsing import checked, fail, parse_duration, parse_email_addresses, parse_mapping
-from .assurance_levels import parse_acr_values
+from ...config._parsing import checked, fail, parse_duration, parse_email_addresses, parse_mapping
+from ...config.assurance_levels import parse_acr_values
 
 PACKAGE_PERMISSION_PREFIX = "django_phi_oidc."
 """This app's own permissions open and review emergencies and disclose claims: no emergency grants them."""
