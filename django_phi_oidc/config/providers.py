@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from ..contrib.federation.declaration import FederationDeclaration, is_entity_identifier
 from ..contrib.scim.declaration import SCIMDeclaration
 from ..contrib.shared_signals.declaration import SignalsDeclaration
 from ._parsing import (
@@ -34,7 +35,6 @@ from .encryption_algorithms import (
     KTY_BY_KEY_MANAGEMENT_ALG,
     ResponseEncryption,
 )
-from .federation import FederationDeclaration, is_entity_identifier
 from .metadata_overrides import MetadataOverrides, parse_metadata_overrides
 from .request_parameters import REQUEST_OBJECT_CLAIMS, parse_authorization_parameters, parse_end_session_parameters
 from .resource_scopes import ScopeDeclaration, parse_scopes

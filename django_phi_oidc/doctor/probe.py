@@ -14,13 +14,15 @@ from ..audit.models import AuditEvent
 from ..audit.search import EventFilters, RowUnreadable, list_events
 from ..config.claims import ClaimDeclaration
 from ..config.providers import ProviderDeclaration
+from ..contrib.federation.entity_statement import OPENID_RELYING_PARTY
+from ..contrib.federation.entity_statements import fetch_trust_chain
+from ..contrib.federation.federation_diagnostics import check_own_trust_chain, check_trust_chain
+from ..contrib.federation.provider_metadata import process_trust_chain
 from ..errors import AuditUnavailable, Code, SignInRefused, TransportError
 from ..http.connection_pool import translate_error
 from ..http.http_transport import create_ssl_context
 from ..http.transport import Transport, TransportRequest, TransportResponse
 from ..oidc.client_auth import AssertionFreshness
-from ..oidc.federation.entity_statement import OPENID_RELYING_PARTY
-from ..oidc.federation.provider_metadata import process_trust_chain
 from ..oidc.metadata import (
     MTLS_ENDPOINTS,
     ProviderMetadata,
@@ -30,7 +32,6 @@ from ..oidc.metadata import (
     process_metadata_response,
 )
 from ..oidc.revocation import build_revocation_request
-from ..provider.entity_statements import fetch_trust_chain
 from ..provider.metadata_documents import fetch_keys, fetch_oauth_members
 from ..provider.mutual_tls import load_client_certificate
 from . import diagnostics
@@ -38,7 +39,6 @@ from .assurance_diagnostics import check_assurance
 from .certificate_diagnostics import check_client_certificates
 from .client_probe import PROOF_ERRORS, ClientProbe, probe_client
 from .diagnostics import ProviderFinding, TLSPeer
-from .federation_diagnostics import check_own_trust_chain, check_trust_chain
 from .recipe_diagnostics import build_federation_finding, check_known_provider
 from .security_profiles import check_fapi2
 

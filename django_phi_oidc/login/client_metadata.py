@@ -16,11 +16,14 @@ from .._internal.view_decorators import public_view
 from ..claims import minimization
 from ..config.certificates import build_certificate_jwk, read_certificate_chain
 from ..config.client_keys import ClientKey
-from ..config.federation import FederationDeclaration
 from ..config.providers import ProviderDeclaration
+from ..contrib.federation.declaration import FederationDeclaration
+from ..contrib.federation.entity_configuration import (
+    build_relying_party_metadata,
+    create_entity_configuration,
+)
+from ..contrib.federation.entity_statement import build_entity_configuration_url
 from ..errors import DeclarationInvalid
-from ..oidc.federation.entity_configuration import build_relying_party_metadata, create_entity_configuration
-from ..oidc.federation.entity_statement import build_entity_configuration_url
 from ..oidc.registration import ClientURLs
 
 PUBLIC_CACHE_CONTROL = "public, max-age=300"

@@ -7,9 +7,12 @@ from typing import Any
 
 from .. import conf
 from ..config.providers import ProviderDeclaration
+from ..contrib.federation.provider_metadata import (
+    build_signed_jwks_request,
+    process_signed_jwks_response,
+)
 from ..errors import Code, MetadataError, TransportError
 from ..http.transport import Transport, TransportResponse, is_outage_status, parse_json_body
-from ..oidc.federation.provider_metadata import build_signed_jwks_request, process_signed_jwks_response
 from ..oidc.jwks import JSONWebKeySet
 from ..oidc.metadata import (
     ProviderMetadata,

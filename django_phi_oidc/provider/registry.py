@@ -12,13 +12,13 @@ from django.dispatch import receiver
 from .. import conf
 from .._internal import clock
 from ..config.providers import ProviderDeclaration
+from ..contrib.federation.entity_statements import fetch_trust_chain
+from ..contrib.federation.provider_metadata import process_trust_chain
 from ..errors import AccountError, Code, KeyNotFound
 from ..http.http_transport import HTTPTransport
 from ..http.transport import Transport
-from ..oidc.federation.provider_metadata import process_trust_chain
 from ..oidc.jwks import JSONWebKeySet, KeySet
 from ..oidc.metadata import ProviderMetadata
-from .entity_statements import fetch_trust_chain
 from .metadata_cache import MIN_FRESH_SECONDS, CachedDocument, RemoteKeySet, TokenSource, parse_freshness_seconds
 from .metadata_documents import fetch_keys, fetch_metadata
 

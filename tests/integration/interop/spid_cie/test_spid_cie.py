@@ -12,11 +12,11 @@ import pytest
 import requests
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.contrib.federation.entity_statements import fetch_trust_chain
 from django_phi_oidc.errors import Code
 from django_phi_oidc.oidc.id_token import validate_signature
 from django_phi_oidc.oidc.jose import parse_compact_jws
 from django_phi_oidc.oidc.jwe import get_signed_token
-from django_phi_oidc.provider.entity_statements import fetch_trust_chain
 from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.testing.mock_provider import create_signing_key

@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_phi_oidc.contrib.federation.metadata_policy import (
+    OPERATORS,
+    apply_policy,
+    merge_policies,
+)
 from django_phi_oidc.errors import Code, MetadataError
-from django_phi_oidc.oidc.federation.metadata_policy import OPERATORS, apply_policy, merge_policies
 from tests.support.error_codes import raises
 
 RP, OP = "openid_relying_party", "openid_provider"

@@ -11,8 +11,11 @@ from django.test import Client, override_settings
 from django.urls import include, path
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.contrib.federation.entity_statement import (
+    parse_entity_statement,
+    verify_entity_statement,
+)
 from django_phi_oidc.login.client_metadata import EntityConfigurationView
-from django_phi_oidc.oidc.federation.entity_statement import parse_entity_statement, verify_entity_statement
 from tests.support.client_keys import create_private_key_pem
 
 pytestmark = pytest.mark.sqlite

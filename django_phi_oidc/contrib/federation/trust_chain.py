@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from ...errors import Code, MetadataError
-from ..jwks import JSONWebKeySet
+from ...oidc.jwks import JSONWebKeySet
 from .entity_statement import FEDERATION_ENTITY, EntityStatement, verify_entity_statement
 from .metadata_policy import apply_policy, merge_policies
 

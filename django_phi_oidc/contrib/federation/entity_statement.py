@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
-from ...config.federation import is_entity_identifier
 from ...errors import Code, IDTokenError, KeyNotFound, MetadataError
 from ...http.transport import TransportRequest, TransportResponse, add_query
-from ..id_token import parse_numeric_date
-from ..jose import JWS, parse_compact_jws
-from ..jwks import JSONWebKeySet, parse_jwks
+from ...oidc.id_token import parse_numeric_date
+from ...oidc.jose import JWS, parse_compact_jws
+from ...oidc.jwks import JSONWebKeySet, parse_jwks
+from .declaration import is_entity_identifier
 
 WELL_KNOWN_PATH = "/.well-known/openid-federation"
 ENTITY_STATEMENT_TYP = "entity-statement+jwt"

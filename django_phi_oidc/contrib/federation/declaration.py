@@ -6,8 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from ._parsing import checked, fail, is_url, parse_each, parse_mapping, parse_string, parse_strings
-from .client_keys import ClientKey, parse_client_keys
+from ...config._parsing import (
+    checked,
+    fail,
+    is_url,
+    parse_each,
+    parse_mapping,
+    parse_string,
+    parse_strings,
+)
+from ...config.client_keys import ClientKey, parse_client_keys
 
 MAX_ENTITY_IDENTIFIER_LENGTH = 255
 _PRIVATE_MEMBERS = frozenset({"d", "k"})

@@ -7,9 +7,16 @@ from typing import Any
 
 import pytest
 
+from django_phi_oidc.contrib.federation.entity_statement import (
+    EntityStatement,
+    parse_entity_statement,
+)
+from django_phi_oidc.contrib.federation.trust_chain import (
+    MAX_STATEMENTS,
+    TrustChain,
+    validate_trust_chain,
+)
 from django_phi_oidc.errors import Code
-from django_phi_oidc.oidc.federation.entity_statement import EntityStatement, parse_entity_statement
-from django_phi_oidc.oidc.federation.trust_chain import MAX_STATEMENTS, TrustChain, validate_trust_chain
 from django_phi_oidc.oidc.jwks import parse_jwks
 from django_phi_oidc.testing.mock_provider import create_signing_key
 from tests.support.error_codes import raises

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from ...config.federation import FederationDeclaration
 from ...config.providers import ProviderDeclaration
-from ..client_auth import create_jws
-from ..registration import ClientURLs, build_client_metadata
+from ...oidc.client_auth import create_jws
+from ...oidc.registration import ClientURLs, build_client_metadata
+from .declaration import FederationDeclaration
 from .entity_statement import ENTITY_STATEMENT_TYP, FEDERATION_ENTITY, OPENID_RELYING_PARTY
 
 ENTITY_CONFIGURATION_LIFETIME = timedelta(days=1)

@@ -6,8 +6,8 @@ from datetime import datetime
 from ...config.providers import ProviderDeclaration
 from ...errors import Code, MetadataError
 from ...http.transport import TransportRequest, TransportResponse
-from ..jwks import JSONWebKeySet, parse_jwks
-from ..metadata import (
+from ...oidc.jwks import JSONWebKeySet, parse_jwks
+from ...oidc.metadata import (
     FederationMetadata,
     ProviderMetadata,
     create_metadata,

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ..config.federation import FederationDeclaration
-from ..config.providers import ProviderDeclaration
-from ..errors import Code, MetadataError, SignInRefused, TransportError
-from ..http.transport import Transport, TransportRequest
-from ..oidc.federation.entity_statement import (
+from ...config.providers import ProviderDeclaration
+from ...errors import Code, MetadataError, SignInRefused, TransportError
+from ...http.transport import Transport, TransportRequest
+from ...oidc.jwks import JSONWebKeySet, parse_jwks
+from ...oidc.metadata import validate_https_url
+from .declaration import FederationDeclaration
+from .entity_statement import (
     FEDERATION_ENTITY,
     OPENID_PROVIDER,
     EntityStatement,
@@ -18,9 +20,7 @@ from ..oidc.federation.entity_statement import (
     process_statement_response,
     verify_entity_statement,
 )
-from ..oidc.federation.trust_chain import MAX_STATEMENTS, TrustChain, validate_trust_chain
-from ..oidc.jwks import JSONWebKeySet, parse_jwks
-from ..oidc.metadata import validate_https_url
+from .trust_chain import MAX_STATEMENTS, TrustChain, validate_trust_chain
 
 MAX_FETCHES = 16
 """For one chain. A provider can name many superiors, to make the portal send requests to others. Spec: OpenID

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.errors import Code, MetadataError
-from django_phi_oidc.http.transport import TransportResponse
-from django_phi_oidc.oidc.federation.entity_statement import (
+from django_phi_oidc.contrib.federation.entity_statement import (
     build_entity_configuration_url,
     build_subordinate_statement_request,
     parse_entity_statement,
@@ -19,6 +17,8 @@ from django_phi_oidc.oidc.federation.entity_statement import (
     process_statement_response,
     verify_entity_statement,
 )
+from django_phi_oidc.errors import Code, MetadataError
+from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.jwks import parse_jwks
 from django_phi_oidc.testing.mock_provider import corrupt_signature, create_signing_key
 from tests.support.error_codes import raises

@@ -11,18 +11,18 @@ from django.conf import settings
 from django.core.checks import Tags
 from django.urls import NoReverseMatch, Resolver404, resolve
 
-from .. import conf
-from .._internal import clock
-from .._internal.check_messages import Messages, error, in_settings, register_check, warning
-from ..config.federation import FederationDeclaration
-from ..config.providers import ProviderDeclaration
-from ..doctor.diagnostics import CERTIFICATE_EXPIRY_WARNING
-from ..errors import IDTokenError
-from ..login.client_metadata import EntityConfigurationView, build_own_metadata
-from ..oidc.federation.entity_statement import build_entity_configuration_url
-from ..oidc.id_token import parse_numeric_date
-from ..oidc.jose import parse_compact_jws
-from ..oidc.jwks import parse_jwks
+from ... import conf
+from ..._internal import clock
+from ..._internal.check_messages import Messages, error, in_settings, register_check, warning
+from ...config.providers import ProviderDeclaration
+from ...doctor.diagnostics import CERTIFICATE_EXPIRY_WARNING
+from ...errors import IDTokenError
+from ...login.client_metadata import EntityConfigurationView, build_own_metadata
+from ...oidc.id_token import parse_numeric_date
+from ...oidc.jose import parse_compact_jws
+from ...oidc.jwks import parse_jwks
+from .declaration import FederationDeclaration
+from .entity_statement import build_entity_configuration_url
 
 Member = tuple[ProviderDeclaration, FederationDeclaration]
 _OF_ONE_PROVIDER = frozenset({"redirect_uris", "jwks"})

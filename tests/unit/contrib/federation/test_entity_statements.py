@@ -11,12 +11,16 @@ import pytest
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.contrib.federation.entity_statement import build_entity_configuration_request
+from django_phi_oidc.contrib.federation.entity_statements import (
+    MAX_AUTHORITY_HINTS,
+    MAX_FETCHES,
+    fetch_trust_chain,
+)
+from django_phi_oidc.contrib.federation.trust_chain import TrustChain
 from django_phi_oidc.errors import Code, KeyNotFound
 from django_phi_oidc.http.http_transport import HTTPTransport
-from django_phi_oidc.oidc.federation.entity_statement import build_entity_configuration_request
-from django_phi_oidc.oidc.federation.trust_chain import TrustChain
 from django_phi_oidc.provider.call_limit import MAX_FAILURES, STALLED_SECONDS
-from django_phi_oidc.provider.entity_statements import MAX_AUTHORITY_HINTS, MAX_FETCHES, fetch_trust_chain
 from django_phi_oidc.provider.metadata_cache import REFETCH_COOLDOWN_SECONDS, STALE_IF_ERROR_SECONDS
 from django_phi_oidc.provider.registry import FRESH_CHAIN_SECONDS, Provider
 from django_phi_oidc.testing.mock_provider import create_signing_key

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from ..config.providers import ProviderDeclaration
-from ..errors import Code
-from ..oidc.federation.trust_chain import TrustChain
-from .diagnostics import ProviderFinding, sanitize_text
+from ...config.providers import ProviderDeclaration
+from ...doctor.diagnostics import ProviderFinding, sanitize_text
+from ...errors import Code
+from .trust_chain import TrustChain
 
 SHORT_VALIDITY = timedelta(hours=1)
 """An outage of the federation for that long ends sign-ins."""
