@@ -7,6 +7,7 @@ from django.urls import include, path
 from . import conf
 from ._internal.view_decorators import public_view
 from .contrib.emergency.views import EmergencyCloseView, EmergencyView
+from .contrib.invitations.activation import ActivationView
 from .contrib.shared_signals.views import EventPushView
 from .individual_rights.account_views import (
     AccountView,
@@ -15,7 +16,6 @@ from .individual_rights.account_views import (
     OwnDisclosuresView,
     OwnExportView,
 )
-from .login.activation import ActivationView
 from .login.break_glass import BreakGlassLoginView
 from .login.client_metadata import ClientKeysView, EntityConfigurationView, SectorIdentifierView
 from .login.redirect_url import SignedInView

@@ -18,9 +18,9 @@ from .. import conf
 from .._internal import clock
 from ..audit.events import Origin
 from ..config.providers import ProviderDeclaration
+from ..contrib.invitations.invitations import list_privileges
 from ..crypto.keyring import SymmetricKey
 from ..errors import IDTokenError, SubjectTaken
-from ..subjects.invitations import list_privileges
 from ..subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
 from .allauth import APP_LABEL, SocialApplication, find_provider, list_applications
 

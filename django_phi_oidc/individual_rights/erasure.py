@@ -15,10 +15,10 @@ from ..claims.legal_holds import is_on_legal_hold
 from ..claims.models import StoredClaim
 from ..contrib.emergency.lifecycle import close_emergencies
 from ..contrib.emergency.models import CloseReason, EmergencyAccess
+from ..contrib.invitations.invitations import revoke_activation_codes
 from ..contrib.scim.models import SCIMUser
 from ..errors import HeldForLegalReasons
 from ..sessions.models import OIDCSession
-from ..subjects.invitations import revoke_activation_codes
 from ..subjects.models import AccountNotice, ActivationCode, KnownDevice, PairwiseIdentifier, PairwiseSubject
 
 

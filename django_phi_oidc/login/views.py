@@ -24,12 +24,12 @@ from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
 from ..claims.minimization import VERIFIED_EMAIL_CLAIMS
 from ..config.providers import ProviderDeclaration
+from ..contrib.invitations.activation import attach_unlinked_sign_in, redirect_to_activation
 from ..errors import CallbackError, Code, NotProvisioned
 from ..oidc.authorization import get_state, process_authorization_response
 from ..oidc.token import ReceivedToken
 from ..provider.call_limit import limit_total_time
 from ..provider.registry import Provider, get_provider
-from .activation import attach_unlinked_sign_in, redirect_to_activation
 from .authorization_request import build_callback_url, redirect_to_provider
 from .code_exchange import (
     CALLBACK_SECONDS,

@@ -31,13 +31,13 @@ from ..claims.retention import scrub_user
 from ..contrib.emergency.emergency_reviews import close_selected_emergencies
 from ..contrib.emergency.models import EmergencyAccess
 from ..contrib.emergency.queries import REVIEW_PERMISSION
+from ..contrib.invitations.invitations import can_invite
 from ..individual_rights.export import export_person
 from ..provider.labels import get_provider_label
 from ..sessions.admin import end_selected_sessions
 from ..sessions.models import OIDCSession
 from ..sessions.sign_in_places import get_device_label
 from ..subjects.admin import invite_user, revoke_selected_codes
-from ..subjects.invitations import can_invite
 from ..subjects.models import ActivationCode, PairwiseSubject
 from .forms import (
     ActionForm,

@@ -16,7 +16,7 @@ from ..audit.events import NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.request_context import use_origin
 from ..claims.retention import lock_subjects_of_users, scrub_inactive_users
-from ..subjects.invitations import revoke_activation_codes
+from ..contrib.invitations.invitations import revoke_activation_codes
 from ..subjects.models import ActivationCode
 from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession

@@ -34,17 +34,17 @@ from ..audit.admin_base import (
 )
 from ..audit.events import Origin
 from ..audit.request_context import Actor
-from ..crypto import keyring
-from ..errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
-from ..provider.labels import get_provider_label, list_provider_choices
-from .csv_import.admin import INVITATIONS, LINKS, CSVImportMixin
-from .invitations import (
+from ..contrib.invitations.csv_import.admin import INVITATIONS, LINKS, CSVImportMixin
+from ..contrib.invitations.invitations import (
     Invitation,
     can_invite,
     create_invitations,
     has_more_privileges,
     revoke_activation_codes,
 )
+from ..crypto import keyring
+from ..errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
+from ..provider.labels import get_provider_label, list_provider_choices
 from .linking import link_existing_user
 from .models import ActivationCode, ActivationCodeQuerySet, PairwiseSubject
 from .people_admin import PeopleAdmin

@@ -20,8 +20,8 @@ from ..audit.outbox import list_waiting_events
 from ..audit.search import EventQuery, list_events_of_query
 from ..audit.storage import get_resource_pseudonym
 from ..config.providers import ProviderDeclaration
+from ..contrib.invitations.invitations import list_privileges
 from ..errors import EmailMatchRefused
-from .invitations import list_privileges
 from .models import ActivationCode, PairwiseSubject
 
 CREATION_FIELD = "date_joined"

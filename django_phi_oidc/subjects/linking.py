@@ -23,6 +23,7 @@ from .._internal.sql import fetch, update
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue, enqueue_many
 from ..config.providers import ProviderDeclaration
+from ..contrib.invitations.invitations import revoke_activation_codes
 from ..crypto.keyring import SymmetricKey
 from ..errors import (
     AccountNotSaved,
@@ -36,7 +37,6 @@ from ..errors import (
 from ..oidc.id_token import validate_pairwise_sub, validate_sub
 from .email_match import EmailMatch
 from .identifiers import compute_link_binding, compute_subject_digest
-from .invitations import revoke_activation_codes
 from .models import ActivationCode, NoticeKind, PairwiseSubject, SubjectDigest
 from .notices import write_notice, write_notices
 

@@ -25,6 +25,8 @@ from ...audit.request_context import current_origin
 from ...claims.legal_holds import is_on_legal_hold
 from ...claims.models import StoredClaim
 from ...claims.retention import destroy_unused_keys
+from ...contrib.invitations.subcommands import subject_invite
+from ...contrib.invitations.subcommands.subject_link_csv import find_default_provider, link_csv
 from ...crypto import keyring
 from ...errors import AuditUnavailable, HeldForLegalReasons, KeyMissing, PhiOidcError
 from ...individual_rights.erasure import ErasureResult, erase_person, preview_erasure
@@ -32,7 +34,7 @@ from ...individual_rights.export import export_person
 from ...sessions.models import OIDCSession
 from ...subjects.linking import link_existing_user
 from ...subjects.models import PairwiseSubject
-from . import subject_accounting, subject_invite
+from . import subject_accounting
 from ._arguments import (
     USER_FORMS,
     Options,
@@ -48,7 +50,6 @@ from ._arguments import (
 )
 from ._files import create_private_file
 from ._output import Output, format_value
-from .subject_link_csv import find_default_provider, link_csv
 
 UUID_HELP = "The UUID of the subject, as `list` shows it."
 _LISTED_FIELDS = ("issuer", "first_seen_at", "last_seen_at")

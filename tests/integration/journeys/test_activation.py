@@ -19,8 +19,8 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.recorder import record
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.invitations.activation_codes import create_code, format_code
 from django_phi_oidc.sessions.models import OIDCSession
-from django_phi_oidc.subjects.activation_codes import create_code, format_code
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject, SubjectDigest
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.integration.journeys.file_search import find_in_files, find_texts

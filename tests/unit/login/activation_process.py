@@ -12,7 +12,7 @@ from django.conf import settings  # noqa: E402
 
 from django_phi_oidc._internal import clock  # noqa: E402
 from tests.support.session_fixtures import SecureClient  # noqa: E402
-from tests.unit.login.test_activation import COOKIE, enter  # noqa: E402
+from tests.unit.contrib.invitations.test_activation import COOKIE, enter  # noqa: E402
 
 now, providers, address, cookie = sys.argv[1:]
 settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": json.loads(providers)}

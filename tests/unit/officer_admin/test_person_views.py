@@ -22,12 +22,12 @@ from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.conf import providers
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
+from django_phi_oidc.contrib.invitations.invitations import create_invitations
 from django_phi_oidc.crypto.keyring import get_keys
 from django_phi_oidc.officer_admin.forms import REVEAL_REASONS
 from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
 from django_phi_oidc.officer_admin.person_sections import MAX_EVENTS
 from django_phi_oidc.sessions.models import OIDCSession
-from django_phi_oidc.subjects.invitations import create_invitations
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from tests.docs.test_docs import in_backticks
 from tests.docs.test_docs import page as documented

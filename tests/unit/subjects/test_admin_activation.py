@@ -18,10 +18,10 @@ from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.contrib.invitations import invitations
+from django_phi_oidc.contrib.invitations.activation_redemption import redeem_code
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import ActivationRefused
-from django_phi_oidc.login.activation_redemption import redeem_code
-from django_phi_oidc.subjects import invitations
 from django_phi_oidc.subjects.linking import link_existing_user
 from django_phi_oidc.subjects.models import ActivationCode
 from tests.support.officers import sign_in_officer

@@ -2,7 +2,7 @@
 
 import re
 
-from .._internal import randomness
+from ..._internal import randomness
 
 CODE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 CODE_LENGTH = 16

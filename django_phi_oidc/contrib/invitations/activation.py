@@ -20,27 +20,31 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.generic import View
 
-from .. import conf
-from .._internal import clock
-from .._internal.view_decorators import public_view
-from ..access.responses import set_private_headers
-from ..audit.events import Action, Origin
-from ..audit.refusals import RefusalLog, report_refusal
-from ..audit.request_context import Actor
-from ..audit.throttling import add_attempt, get_sender_network, remove_attempt
-from ..crypto import keyring
-from ..crypto.keyring import SymmetricKey
-from ..errors import ActivationRefused, Code, NotProvisioned, SubjectAltered, SubjectKeyMissing
-from ..subjects.identifiers import compute_subject_digest
-from ..subjects.linking import find_linked_subject
-from ..subjects.models import NoticeKind
-from ..subjects.notices import warn_user
+from ... import conf
+from ..._internal import clock
+from ..._internal.view_decorators import public_view
+from ...access.responses import set_private_headers
+from ...audit.events import Action, Origin
+from ...audit.refusals import RefusalLog, report_refusal
+from ...audit.request_context import Actor
+from ...audit.throttling import add_attempt, get_sender_network, remove_attempt
+from ...crypto import keyring
+from ...crypto.keyring import SymmetricKey
+from ...errors import ActivationRefused, Code, NotProvisioned, SubjectAltered, SubjectKeyMissing
+from ...login.code_exchange import VerifiedSignIn
+from ...login.failures import LoginError, SignInAttempt, report_failure
+from ...login.provider_selection import build_sign_in_url, parse_next_url
+from ...login.redirect_url import get_landing_url
+from ...login.state_cookie import (
+    get_encrypted_cookie_name,
+    read_encrypted_cookie,
+    set_encrypted_cookie,
+)
+from ...subjects.identifiers import compute_subject_digest
+from ...subjects.linking import find_linked_subject
+from ...subjects.models import NoticeKind
+from ...subjects.notices import warn_user
 from .activation_redemption import redeem_code
-from .code_exchange import VerifiedSignIn
-from .failures import LoginError, SignInAttempt, report_failure
-from .provider_selection import build_sign_in_url, parse_next_url
-from .redirect_url import get_landing_url
-from .state_cookie import get_encrypted_cookie_name, read_encrypted_cookie, set_encrypted_cookie
 
 logger = logging.getLogger("django_phi_oidc.login")
 LOG_MESSAGE = "An activation code was refused: reason=%(reason)s provider=%(provider)s reference=%(reference)s"

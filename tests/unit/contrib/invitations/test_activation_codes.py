@@ -3,7 +3,13 @@
 import pytest
 
 from django_phi_oidc._internal import randomness
-from django_phi_oidc.subjects.activation_codes import CODE_ALPHABET, CODE_LENGTH, create_code, format_code, parse_code
+from django_phi_oidc.contrib.invitations.activation_codes import (
+    CODE_ALPHABET,
+    CODE_LENGTH,
+    create_code,
+    format_code,
+    parse_code,
+)
 from django_phi_oidc.subjects.identifiers import (
     compute_activation_digest,
     compute_pairwise_value,

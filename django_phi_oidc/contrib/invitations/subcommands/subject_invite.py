@@ -16,23 +16,15 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import CommandError
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
-from ..._internal import clock
-from ..._internal.batches import split_into_batches
-from ..._internal.csv_safety import escape_formulas
-from ...audit.request_context import current_origin
-from ...config.providers import ProviderDeclaration
-from ...crypto import keyring
-from ...errors import InvitationRefused
-from ...subjects.invitations import (
-    Invitation,
-    create_invitations,
-    revoke_activation_codes,
-    validate_accepts_codes,
-    validate_users,
-)
-from ...subjects.models import ActivationCode
-from ._arguments import (
+from .... import conf
+from ...._internal import clock
+from ...._internal.batches import split_into_batches
+from ...._internal.csv_safety import escape_formulas
+from ....audit.request_context import current_origin
+from ....config.providers import ProviderDeclaration
+from ....crypto import keyring
+from ....errors import InvitationRefused
+from ....management.subcommands._arguments import (
     USER_FORMS,
     Options,
     add_dry_run,
@@ -42,8 +34,16 @@ from ._arguments import (
     get_provider,
     get_user,
 )
-from ._files import read_csv_table
-from ._output import Output, ProgressLine, format_value
+from ....management.subcommands._files import read_csv_table
+from ....management.subcommands._output import Output, ProgressLine, format_value
+from ....subjects.models import ActivationCode
+from ..invitations import (
+    Invitation,
+    create_invitations,
+    revoke_activation_codes,
+    validate_accepts_codes,
+    validate_users,
+)
 
 BATCH_SIZE = 500
 """Users invited in one transaction."""

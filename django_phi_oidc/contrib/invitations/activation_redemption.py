@@ -9,16 +9,16 @@ from django.db import transaction
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.debug import sensitive_variables
 
-from ..audit.events import Action, Origin
-from ..audit.outbox import enqueue
-from ..config.providers import ProviderDeclaration
-from ..crypto.keyring import SymmetricKey
-from ..errors import ActivationRefused, SubjectTaken
-from ..subjects.activation_codes import parse_code
-from ..subjects.identifiers import compute_activation_binding, compute_activation_digest
-from ..subjects.invitations import have_privileges_grown, revoke_activation_codes
-from ..subjects.linking import link_existing_user
-from ..subjects.models import ActivationCode, PairwiseSubject
+from ...audit.events import Action, Origin
+from ...audit.outbox import enqueue
+from ...config.providers import ProviderDeclaration
+from ...crypto.keyring import SymmetricKey
+from ...errors import ActivationRefused, SubjectTaken
+from ...subjects.identifiers import compute_activation_binding, compute_activation_digest
+from ...subjects.linking import link_existing_user
+from ...subjects.models import ActivationCode, PairwiseSubject
+from .activation_codes import parse_code
+from .invitations import have_privileges_grown, revoke_activation_codes
 
 PRIVILEGES_GROWN, ALTERED = "privileges_grown", "altered"
 

@@ -27,9 +27,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, RefusalCount
 from django_phi_oidc.audit.throttling import MAX_EVENTS_PER_SENDER, flush_refusal_counts
-from django_phi_oidc.crypto import keyring
-from django_phi_oidc.errors import AccountError, Code, NotProvisioned
-from django_phi_oidc.login.activation import (
+from django_phi_oidc.contrib.invitations.activation import (
     MAX_CODE_LENGTH,
     MAX_GUESSES_PER_ADDRESS,
     MAX_GUESSES_PER_PERSON,
@@ -37,9 +35,14 @@ from django_phi_oidc.login.activation import (
     attach_unlinked_sign_in,
     redirect_to_activation,
 )
+from django_phi_oidc.contrib.invitations.invitations import (
+    create_invitations,
+    revoke_activation_codes,
+)
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.errors import AccountError, Code, NotProvisioned
 from django_phi_oidc.login.code_exchange import VerifiedSignIn
 from django_phi_oidc.login.failures import create_sign_in_attempt
-from django_phi_oidc.subjects.invitations import create_invitations, revoke_activation_codes
 from django_phi_oidc.subjects.models import AccountNotice, ActivationCode, PairwiseSubject
 from tests.support import databases
 from tests.support.audit_outage import audit_database_fails
@@ -297,7 +300,7 @@ def test_error_report_hides_the_code_and_the_sub(
     got_request_exception.connect(report)
     try:
         with monkeypatch.context() as patched:
-            patched.setattr("django_phi_oidc.login.activation_redemption.enqueue", fail)
+            patched.setattr("django_phi_oidc.contrib.invitations.activation_redemption.enqueue", fail)
             assert enter(client, code).status_code == 500
     finally:
         got_request_exception.disconnect(report)
@@ -489,7 +492,7 @@ def test_guesses_are_limited_per_address(
 def test_guesses_are_limited_in_total(
     arrive: Callable[..., SecureClient], monkeypatch: pytest.MonkeyPatch, moment: type[Moment]
 ) -> None:
-    monkeypatch.setattr("django_phi_oidc.login.activation.MAX_GUESSES_TOTAL", 3)
+    monkeypatch.setattr("django_phi_oidc.contrib.invitations.activation.MAX_GUESSES_TOTAL", 3)
     code = invited(make_user())
     for number in range(3):
         assert enter(arrive(f"person {number}", address=f"198.51.100.{number}")).status_code == 403
@@ -501,7 +504,7 @@ def test_guesses_are_limited_in_total(
 def test_guesses_of_one_person_do_not_use_up_the_total_limit(
     arrive: Callable[..., SecureClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_phi_oidc.login.activation.MAX_GUESSES_TOTAL", MAX_GUESSES_PER_PERSON + 1)
+    monkeypatch.setattr("django_phi_oidc.contrib.invitations.activation.MAX_GUESSES_TOTAL", MAX_GUESSES_PER_PERSON + 1)
     code, flooder = invited(make_user()), arrive()
     statuses = Counter(enter(flooder).status_code for _ in range(MAX_GUESSES_PER_PERSON + 10))
     assert statuses == {403: MAX_GUESSES_PER_PERSON, 429: 10}

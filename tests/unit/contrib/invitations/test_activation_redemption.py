@@ -11,10 +11,10 @@ from django.contrib.auth.models import Group, Permission
 
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
+from django_phi_oidc.contrib.invitations.activation_redemption import redeem_code
+from django_phi_oidc.contrib.invitations.invitations import revoke_activation_codes
 from django_phi_oidc.crypto.keyring import SymmetricKey
 from django_phi_oidc.errors import ActivationRefused, SubjectKeyMissing, SubjectTaken
-from django_phi_oidc.login.activation_redemption import redeem_code
-from django_phi_oidc.subjects.invitations import revoke_activation_codes
 from django_phi_oidc.subjects.linking import link_existing_user
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject, SubjectDigest
 from tests.support.subject_linking import (
@@ -30,7 +30,7 @@ from tests.support.subject_linking import (
     sign_in,
     statements,
 )
-from tests.unit.subjects.test_invitations import DAY, call, declared
+from tests.unit.contrib.invitations.test_invitations import DAY, call, declared
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 WRONG = "0000-0000-0000-0000"

@@ -13,14 +13,14 @@ from django.db.models import Q
 from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
-from ..audit.events import Action, NewEvent, Origin
-from ..audit.outbox import enqueue_many
-from ..config.providers import ProviderDeclaration
-from ..crypto.keyring import SymmetricKey
-from ..errors import InvitationRefused
+from ...audit.events import Action, NewEvent, Origin
+from ...audit.outbox import enqueue_many
+from ...config.providers import ProviderDeclaration
+from ...crypto.keyring import SymmetricKey
+from ...errors import InvitationRefused
+from ...subjects.identifiers import compute_activation_binding, compute_activation_digest
+from ...subjects.models import ActivationCode, ActivationCodeQuerySet, PairwiseSubject
 from .activation_codes import create_code, format_code
-from .identifiers import compute_activation_binding, compute_activation_digest
-from .models import ActivationCode, ActivationCodeQuerySet, PairwiseSubject
 
 LINK_PERMISSION = "django_phi_oidc.add_pairwisesubject"
 SUPERUSER, STAFF = "superuser", "staff"

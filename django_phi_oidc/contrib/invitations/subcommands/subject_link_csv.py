@@ -15,19 +15,26 @@ from django.core.management.base import CommandError
 from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
-from ..._internal import clock
-from ..._internal.batches import split_into_batches
-from ...audit.outbox import batch_delivery
-from ...audit.request_context import current_origin
-from ...config.providers import ProviderDeclaration
-from ...crypto import keyring
-from ...errors import PhiOidcError, SubjectKeyMissing
-from ...subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
-from ...subjects.models import PairwiseSubject
-from ._arguments import USER_FORMS, Options, build_user_row, describe_user, get_provider, get_user
-from ._files import read_csv_table
-from ._output import Output, ProgressLine
+from .... import conf
+from ...._internal import clock
+from ...._internal.batches import split_into_batches
+from ....audit.outbox import batch_delivery
+from ....audit.request_context import current_origin
+from ....config.providers import ProviderDeclaration
+from ....crypto import keyring
+from ....errors import PhiOidcError, SubjectKeyMissing
+from ....management.subcommands._arguments import (
+    USER_FORMS,
+    Options,
+    build_user_row,
+    describe_user,
+    get_provider,
+    get_user,
+)
+from ....management.subcommands._files import read_csv_table
+from ....management.subcommands._output import Output, ProgressLine
+from ....subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
+from ....subjects.models import PairwiseSubject
 
 USER_COLUMN, SUB_COLUMN, PROVIDER_COLUMN = "user", "sub", "provider"
 BATCH_SIZE = 100
