@@ -36,13 +36,17 @@ from ..audit.admin_actions import RowActionsAdmin, confirmed_action
 from ..audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, get_error_message
 from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
+from ..contrib.legal_holds.accounting_suspensions import (
+    SUSPENDABLE_PURPOSES,
+    AccountingSuspension,
+    find_suspension_fault,
+)
+from ..contrib.legal_holds.legal_holds import list_active_holds, place_hold, release_hold
 from ..errors import HeldForLegalReasons, KeyMissing, PhiOidcError
 from ..fields import MASK
 from ..subjects.models import PairwiseSubject
 from ..subjects.people_admin import PeopleAdmin
-from .accounting_suspensions import SUSPENDABLE_PURPOSES, AccountingSuspension, find_suspension_fault
 from .categories import list_hidden_names
-from .legal_holds import list_active_holds, place_hold, release_hold
 from .models import NO_SESSION, LegalHold, StoredClaim, get_claim_label, get_session_claim_condition
 from .retention import scrub_user
 from .retention_report import create_retention_report, find_key_summary, get_overdue_condition

@@ -13,9 +13,9 @@ from django.db.models.signals import post_migrate, pre_delete
 from django.dispatch import receiver
 
 from .._internal import clock
+from ..contrib.legal_holds.legal_holds import list_active_holds
 from ..errors import HeldForLegalReasons
 from .categories import create_category_permissions
-from .legal_holds import list_active_holds
 from .models import LegalHold, StoredClaim
 
 

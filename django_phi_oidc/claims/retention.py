@@ -23,10 +23,10 @@ from .._internal.sql import any_of, fetch
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.recorder import is_recorded, record_many
+from ..contrib.legal_holds.legal_holds import is_on_legal_hold, list_active_holds
 from ..crypto import retention_keys
 from ..errors import Code, HeldForLegalReasons, KeyMissing
 from ..subjects.models import PairwiseSubject
-from .legal_holds import is_on_legal_hold, list_active_holds
 from .models import NO_SESSION, LegalHold, StoredClaim, UnusedPersonKey, get_session_claim_condition
 from .retention_limits import get_past_limit_condition
 

@@ -8,8 +8,8 @@ from django.db.models import Count, Max, Min, Q
 from django.db.models.functions import Coalesce
 
 from .. import conf
+from ..contrib.legal_holds.legal_holds import list_active_holds
 from ..crypto import retention_keys
-from .legal_holds import list_active_holds
 from .models import StoredClaim, UnusedPersonKey, get_session_claim_condition
 from .retention_limits import UNDECLARED_MARGIN, find_limit, get_past_limit_condition
 

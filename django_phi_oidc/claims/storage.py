@@ -10,9 +10,13 @@ from django.db import router
 
 from .._internal.inserts import insert
 from ..config.claims import ClaimDeclaration
+from ..contrib.legal_holds.legal_holds import (
+    find_current_hold,
+    get_claim_key_name,
+    preserve_replaced_claims,
+)
 from ..crypto.retention_keys import KeyCache
 from ..subjects.models import PairwiseSubject
-from .legal_holds import find_current_hold, get_claim_key_name, preserve_replaced_claims
 from .minimization import PROTOCOL_CLAIMS
 from .models import NO_SESSION, LegalHold, StoredClaim
 

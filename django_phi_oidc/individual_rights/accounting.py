@@ -35,7 +35,7 @@ from ..audit.search import (
     iterate_event_pages_of_query,
     list_events_of_query,
 )
-from ..claims.legal_holds import find_suspended_purposes
+from ..contrib.legal_holds.legal_holds import find_suspended_purposes
 from ..crypto import keyring
 from ..errors import AuditUnavailable, KeyMissing
 from ..subjects.models import PairwiseSubject

@@ -11,11 +11,11 @@ from django.db import transaction
 
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
-from ..claims.legal_holds import is_on_legal_hold
 from ..claims.models import StoredClaim
 from ..contrib.emergency.lifecycle import close_emergencies
 from ..contrib.emergency.models import CloseReason, EmergencyAccess
 from ..contrib.invitations.invitations import revoke_activation_codes
+from ..contrib.legal_holds.legal_holds import is_on_legal_hold
 from ..contrib.scim.models import SCIMUser
 from ..errors import HeldForLegalReasons
 from ..sessions.models import OIDCSession

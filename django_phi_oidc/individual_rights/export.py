@@ -19,12 +19,12 @@ from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
 from ..audit.recorder import record_many
 from ..audit.search import EventFilters, RowUnreadable, iterate_events
 from ..claims.categories import find_declared_refusal
-from ..claims.legal_holds import find_suspended_purposes
 from ..claims.minimization import list_personal_claims
 from ..claims.models import FOREVER, LegalHold, StoredClaim
 from ..claims.retention_limits import get_expiry
 from ..config.claims import ClaimDeclaration
 from ..contrib.emergency.models import EmergencyAccess
+from ..contrib.legal_holds.legal_holds import find_suspended_purposes
 from ..contrib.scim.memberships import list_group_names
 from ..contrib.scim.models import SCIMUser
 from ..crypto import keyring

@@ -21,9 +21,9 @@ from ..access.purposes import get_purpose_label
 from ..access.recipients import Recipient
 from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
-from ..claims.legal_holds import find_suspended_purposes
 from ..claims.models import FOREVER, LegalHold, StoredClaim, get_claim_label
 from ..claims.retention_limits import get_expiry
+from ..contrib.legal_holds.legal_holds import find_suspended_purposes
 from ..sessions.lifecycle import end_sessions
 from ..sessions.models import EndReason, OIDCSession, OIDCSessionQuerySet
 from ..sessions.sign_in_places import get_device_label

@@ -23,15 +23,16 @@ from ..access.recipients import remember_recipient
 from ..audit.events import Origin
 from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
-from ..claims import disclosure, legal_hold_disclosure
+from ..claims import disclosure
 from ..claims.categories import REVEAL_PERMISSION, can_reveal, can_reveal_any
-from ..claims.legal_holds import list_active_holds, place_hold, release_hold
 from ..claims.models import NO_SESSION, StoredClaim, get_claim_label
 from ..claims.retention import scrub_user
 from ..contrib.emergency.emergency_reviews import close_selected_emergencies
 from ..contrib.emergency.models import EmergencyAccess
 from ..contrib.emergency.queries import REVIEW_PERMISSION
 from ..contrib.invitations.invitations import can_invite
+from ..contrib.legal_holds import legal_hold_disclosure
+from ..contrib.legal_holds.legal_holds import list_active_holds, place_hold, release_hold
 from ..individual_rights.export import export_person
 from ..provider.labels import get_provider_label
 from ..sessions.admin import end_selected_sessions

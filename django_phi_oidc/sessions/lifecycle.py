@@ -26,8 +26,8 @@ from .._internal.inserts import insert
 from .._internal.sql import any_of, delete_in_batches, fetch, update
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
-from ..claims.legal_holds import list_active_holds
 from ..claims.retention import scrub_sessions
+from ..contrib.legal_holds.legal_holds import list_active_holds
 from ..crypto import keyring
 from ..errors import Code
 from ..oidc.token import ReceivedToken, TokenResponse

@@ -18,8 +18,8 @@ from ..access.receivers import record_flag_changes, record_row_changes
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
-from ..claims.legal_holds import is_on_legal_hold
 from ..claims.retention import lock_subjects_of_users, scrub_inactive_users, scrub_subject
+from ..contrib.legal_holds.legal_holds import is_on_legal_hold
 from ..errors import HeldForLegalReasons
 from ..subjects.models import NoticeKind, PairwiseSubject
 from ..subjects.notices import find_provider_name, write_address_notice, write_notice

@@ -16,9 +16,9 @@ from django.db import connection, connections, transaction
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.claims.retention import scrub_user
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.errors import HeldForLegalReasons
 from django_phi_oidc.subjects.linking import mark_seen
 from tests.support.session_fixtures import SignedIn, sign_in  # noqa: F401 -- a fixture

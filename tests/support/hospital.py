@@ -23,11 +23,11 @@ from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent
 from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.audit_exports.models import TrailJob
-from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.conf import providers
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.invitations.invitations import create_invitations
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.contrib.scim.models import SCIMClient, SCIMToken
 from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.crypto.keyring import get_keys

@@ -12,8 +12,8 @@ from django.core.management import call_command
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
 from tests.support.claims_fixtures import DECLARED, NOW, Person
 from tests.support.session_fixtures import SignedIn, op, sign_in  # noqa: F401 -- fixtures

@@ -173,7 +173,7 @@ HOLD_SCRIPT = """
 from django.contrib.auth import get_user_model
 from django.db import DatabaseError, transaction
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims.legal_holds import place_hold, release_hold
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.subjects.linking import get_or_create_account
 from django_phi_oidc.crypto.keyring import get_keys

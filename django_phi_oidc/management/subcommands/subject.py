@@ -22,11 +22,11 @@ from django.views.decorators.debug import sensitive_variables
 from ... import conf
 from ..._internal import clock
 from ...audit.request_context import current_origin
-from ...claims.legal_holds import is_on_legal_hold
 from ...claims.models import StoredClaim
 from ...claims.retention import destroy_unused_keys
 from ...contrib.invitations.subcommands import subject_invite
 from ...contrib.invitations.subcommands.subject_link_csv import find_default_provider, link_csv
+from ...contrib.legal_holds.legal_holds import is_on_legal_hold
 from ...crypto import keyring
 from ...errors import AuditUnavailable, HeldForLegalReasons, KeyMissing, PhiOidcError
 from ...individual_rights.erasure import ErasureResult, erase_person, preview_erasure

@@ -15,9 +15,9 @@ from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.access.part2 import NOTICE, NOTICE_SECTION
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.claims.categories import create_category_permissions
-from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import scrub_user
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.errors import HeldForLegalReasons, RevealRefused
 from django_phi_oidc.individual_rights.erasure import erase_person
 from django_phi_oidc.individual_rights.export import export_person

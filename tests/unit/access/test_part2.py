@@ -31,11 +31,11 @@ from django_phi_oidc.access.part2 import NOTICE, SHORT_NOTICE, lacks_consent
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.disclosure import reveal, reveal_many
-from django_phi_oidc.claims.legal_hold_disclosure import disclose_held_claims
-from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.masking import MaskedClaim
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.views import RevealMixin
+from django_phi_oidc.contrib.legal_holds.legal_hold_disclosure import disclose_held_claims
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from django_phi_oidc.contrib.rest_framework.permissions import PHIAccess
 from django_phi_oidc.decorators import phi_access
 from django_phi_oidc.errors import RevealRefused

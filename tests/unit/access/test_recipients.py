@@ -24,8 +24,8 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AppendOnlyError, AuditEvent
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.disclosure import reveal
-from django_phi_oidc.claims.legal_hold_disclosure import disclose_held_claims
-from django_phi_oidc.claims.legal_holds import place_hold
+from django_phi_oidc.contrib.legal_holds.legal_hold_disclosure import disclose_held_claims
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.individual_rights.accounting import create_accounting
 from tests.settings import key

@@ -36,12 +36,12 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.categories import REVEAL_PERMISSION, create_category_permissions
 from django_phi_oidc.claims.disclosure import reveal, reveal_many
-from django_phi_oidc.claims.legal_hold_disclosure import disclose_held_claims
-from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.masking import MaskedClaim
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.receivers import create_permissions_of_categories
 from django_phi_oidc.claims.views import RevealMixin
+from django_phi_oidc.contrib.legal_holds.legal_hold_disclosure import disclose_held_claims
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from django_phi_oidc.errors import RevealRefused
 from tests.support.claims_fixtures import DAY, NOW, Person
 from tests.support.object_permissions import GRANTED

@@ -26,7 +26,6 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims import tasks
 from django_phi_oidc.claims.disclosure import reveal, reveal_many
-from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import LegalHold, StoredClaim, UnusedPersonKey
 from django_phi_oidc.claims.retention import (
     DESTRUCTION_MARGIN,
@@ -37,6 +36,7 @@ from django_phi_oidc.claims.retention import (
     scrub_sessions,
     scrub_user,
 )
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, person_key_name
 from django_phi_oidc.errors import HeldForLegalReasons, KeyMissing, Undecryptable
 from django_phi_oidc.individual_rights.erasure import erase_person

@@ -13,10 +13,10 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims import tasks
 from django_phi_oidc.claims.disclosure import reveal
-from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import scrub_past_limit
 from django_phi_oidc.claims.retention_limits import UNDECLARED_MARGIN
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.errors import ClaimScrubbed, RevealRefused
 from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person
 

@@ -14,10 +14,10 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import scrub_sessions, scrub_user
 from django_phi_oidc.claims.retention_report import RetentionKeySummary, create_retention_report, find_key_summary
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.retention_key_folder import use_retention_keys

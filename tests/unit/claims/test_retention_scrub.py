@@ -26,10 +26,10 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims import tasks
-from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.claims.retention import scrub_due_claims, scrub_past_limit, scrub_sessions, scrub_user
 from django_phi_oidc.claims.retention_report import create_retention_report
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.support import databases
 from tests.support.celery_worker import eventually

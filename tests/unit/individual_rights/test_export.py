@@ -18,8 +18,8 @@ from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.audit.recorder import record_many
-from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.errors import AuditUnavailable
 from django_phi_oidc.individual_rights.accounting import create_accounting
 from django_phi_oidc.individual_rights.export import PersonExport, export_person

@@ -16,9 +16,9 @@ from django.utils.timezone import localtime
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims.accounting_suspensions import AccountingSuspension
-from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.legal_holds.accounting_suspensions import AccountingSuspension
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.sessions.sign_in_places import SignInPlace
 from django_phi_oidc.subjects.models import AccountNotice

@@ -18,8 +18,8 @@ from django.urls import resolve
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
-from django_phi_oidc.claims.accounting_suspensions import AccountingSuspension
-from django_phi_oidc.claims.legal_holds import place_hold
+from django_phi_oidc.contrib.legal_holds.accounting_suspensions import AccountingSuspension
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from django_phi_oidc.individual_rights.models import AccountingCopy
 from tests.support.audit_log import seal_now
 from tests.support.audit_outage import audit_database_fails

@@ -18,8 +18,8 @@ from django.test import Client
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from django_phi_oidc.sessions import token_revocation
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation

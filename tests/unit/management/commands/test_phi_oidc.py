@@ -11,8 +11,8 @@ from django.core.management import CommandError, call_command
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims.legal_holds import place_hold
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from django_phi_oidc.management.commands.phi_oidc import SUBCOMMANDS
 from tests.support.claims_fixtures import DAY, NOW, Person
 from tests.support.phi_oidc_settings import override_phi_oidc

@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from .. import conf
-from .._internal import clock, request_secrets
-from ..access.decisions import has_permission
-from ..access.no_store import add_notice, mark_response_private
-from ..access.part2 import NOTICE, get_disclosure_detail
-from ..access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
-from ..access.recipients import remember_recipient
-from ..audit.events import Action, NewEvent
-from ..audit.recorder import record_many
-from ..audit.request_context import Actor
-from ..errors import CiphertextInvalid, KeyUnknown, RevealRefused
-from ..subjects.models import PairwiseSubject
-from .categories import find_declared_refusal
+from ... import conf
+from ..._internal import clock, request_secrets
+from ...access.decisions import has_permission
+from ...access.no_store import add_notice, mark_response_private
+from ...access.part2 import NOTICE, get_disclosure_detail
+from ...access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
+from ...access.recipients import remember_recipient
+from ...audit.events import Action, NewEvent
+from ...audit.recorder import record_many
+from ...audit.request_context import Actor
+from ...claims.categories import find_declared_refusal
+from ...claims.models import StoredClaim
+from ...claims.retention_limits import get_expiry
+from ...errors import CiphertextInvalid, KeyUnknown, RevealRefused
+from ...subjects.models import PairwiseSubject
 from .legal_holds import is_on_legal_hold
-from .models import StoredClaim
-from .retention_limits import get_expiry
 
 DISCLOSE_PERMISSION = "django_phi_oidc.disclose_legalhold"
 NOT_HELD = "not_held"

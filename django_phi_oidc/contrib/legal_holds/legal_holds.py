@@ -12,15 +12,19 @@ from typing import Any, Literal
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from .._internal import randomness
-from .._internal.visible_text import has_visible_text
-from ..audit.events import Action, Origin
-from ..audit.outbox import enqueue
-from ..crypto import retention_keys
-from ..errors import CiphertextInvalid, KeyUnknown
-from ..subjects.models import PairwiseSubject
-from .accounting_suspensions import SUSPENDABLE_PURPOSES, AccountingSuspension, find_suspension_fault
-from .models import FOREVER, NO_SESSION, LegalHold, StoredClaim
+from ..._internal import randomness
+from ..._internal.visible_text import has_visible_text
+from ...audit.events import Action, Origin
+from ...audit.outbox import enqueue
+from ...claims.models import FOREVER, NO_SESSION, LegalHold, StoredClaim
+from ...crypto import retention_keys
+from ...errors import CiphertextInvalid, KeyUnknown
+from ...subjects.models import PairwiseSubject
+from .accounting_suspensions import (
+    SUSPENDABLE_PURPOSES,
+    AccountingSuspension,
+    find_suspension_fault,
+)
 
 
 def place_hold(

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.claims.accounting_suspensions import AccountingSuspension, find_suspension_fault
+from django_phi_oidc.contrib.legal_holds.accounting_suspensions import (
+    AccountingSuspension,
+    find_suspension_fault,
+)
 from tests.support.claims_fixtures import DAY, NOW
 
 VALID = AccountingSuspension(until=NOW + 90 * DAY, agency="Board of Health")

@@ -12,9 +12,9 @@ from django.contrib.auth.models import Permission
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.claims.disclosure import reveal
-from django_phi_oidc.claims.legal_hold_disclosure import disclose_held_claims
-from django_phi_oidc.claims.legal_holds import place_hold, release_hold
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.legal_holds.legal_hold_disclosure import disclose_held_claims
+from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.integration.journeys.test_transactions import audit_database_away

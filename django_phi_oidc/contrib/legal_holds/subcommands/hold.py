@@ -8,13 +8,20 @@ from typing import Any
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.management.base import CommandError
 
-from ..._internal import clock
-from ...audit.request_context import current_origin
-from ...claims.accounting_suspensions import SUSPENDABLE_PURPOSES, AccountingSuspension
-from ...claims.legal_holds import list_active_holds, place_hold, release_hold
-from ...claims.models import LegalHold
-from ._arguments import Options, add_command, add_dry_run, build_argument_error, create_choice_parser, parse_time
-from ._output import Output, format_untrusted, format_value
+from ...._internal import clock
+from ....audit.request_context import current_origin
+from ....claims.models import LegalHold
+from ....management.subcommands._arguments import (
+    Options,
+    add_command,
+    add_dry_run,
+    build_argument_error,
+    create_choice_parser,
+    parse_time,
+)
+from ....management.subcommands._output import Output, format_untrusted, format_value
+from ..accounting_suspensions import SUSPENDABLE_PURPOSES, AccountingSuspension
+from ..legal_holds import list_active_holds, place_hold, release_hold
 
 MAX_REASON_LENGTH = 255
 
