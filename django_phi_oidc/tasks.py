@@ -20,6 +20,9 @@ from .audit_exports.tasks import work_trail_jobs as work_trail_jobs
 from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub
 from .contrib.emergency.tasks import tend_emergencies as tend_emergencies
+from .contrib.notices.devices import delete_unused_devices
+from .contrib.notices.notices import delete_finished_notices
+from .contrib.notices.tasks import send_notices as send_notices
 from .contrib.shared_signals.tasks import poll_signals as poll_signals
 from .contrib.siem.tasks import deliver as deliver
 from .individual_rights.accounting import get_accounting_start
@@ -35,9 +38,6 @@ from .sessions.tasks import end_orphaned_sessions as end_orphaned_sessions
 from .sessions.tasks import run_session_end_jobs as run_session_end_jobs
 from .sessions.tasks import sweep_revocations as sweep_revocations
 from .sessions.token_revocation import delete_finished_revocations
-from .subjects.devices import delete_unused_devices
-from .subjects.notices import delete_finished_notices
-from .subjects.tasks import send_notices as send_notices
 
 
 @periodic_task("phi_oidc.prune")

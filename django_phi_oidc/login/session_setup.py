@@ -39,6 +39,8 @@ from ..claims.overfetched import record_overfetched
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
 from ..contrib.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
+from ..contrib.notices.devices import register_device
+from ..contrib.notices.notices import LONG_ABSENCE, find_notice_address, write_notice
 from ..contrib.scim.memberships import get_group_claims
 from ..contrib.shared_signals.sign_in_demands import adopt_demands
 from ..crypto import keyring
@@ -53,10 +55,8 @@ from ..sessions.parallel_limit import end_surplus_sessions
 from ..sessions.recent_logouts import find_end_reason
 from ..sessions.sign_in_places import create_sign_in_place
 from ..sessions.tasks import retry_on_lost_connection, revoke_after_commit
-from ..subjects.devices import register_device
 from ..subjects.linking import list_subject_digests, mark_seen
 from ..subjects.models import NoticeKind, PairwiseSubject
-from ..subjects.notices import LONG_ABSENCE, find_notice_address, write_notice
 from .code_exchange import TokenExchangeResult
 from .reauthentication import get_device
 

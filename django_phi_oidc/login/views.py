@@ -25,6 +25,7 @@ from ..audit.request_context import Actor
 from ..claims.minimization import VERIFIED_EMAIL_CLAIMS
 from ..config.providers import ProviderDeclaration
 from ..contrib.invitations.activation import attach_unlinked_sign_in, redirect_to_activation
+from ..contrib.notices.refusal_notices import warn_of_refusal
 from ..errors import CallbackError, Code, NotProvisioned
 from ..oidc.authorization import get_state, process_authorization_response
 from ..oidc.token import ReceivedToken
@@ -53,7 +54,6 @@ from .reauthentication import (
     validate_reauthentication,
 )
 from .redirect_url import get_landing_url
-from .refusal_notices import warn_of_refusal
 from .replacement import needs_consent, render_consent_page
 from .session_setup import establish_session
 from .state_cookie import AuthorizationState, consume_state, create_authorization_state, delete_state, find_next_url

@@ -24,6 +24,7 @@ from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue, enqueue_many
 from ..config.providers import ProviderDeclaration
 from ..contrib.invitations.invitations import revoke_activation_codes
+from ..contrib.notices.notices import write_notice, write_notices
 from ..crypto.keyring import SymmetricKey
 from ..errors import (
     AccountNotSaved,
@@ -38,7 +39,6 @@ from ..oidc.id_token import validate_pairwise_sub, validate_sub
 from .email_match import EmailMatch
 from .identifiers import compute_link_binding, compute_subject_digest
 from .models import ActivationCode, NoticeKind, PairwiseSubject, SubjectDigest
-from .notices import write_notice, write_notices
 
 SubjectDigests = Mapping[SymmetricKey, str]
 """The hexadecimal digest of one (issuer, `sub`) under each key."""

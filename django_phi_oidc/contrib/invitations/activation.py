@@ -43,7 +43,7 @@ from ...login.state_cookie import (
 from ...subjects.identifiers import compute_subject_digest
 from ...subjects.linking import find_linked_subject
 from ...subjects.models import NoticeKind
-from ...subjects.notices import warn_user
+from ..notices.notices import warn_user
 from .activation_redemption import redeem_code
 
 logger = logging.getLogger("django_phi_oidc.login")

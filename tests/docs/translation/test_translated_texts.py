@@ -29,6 +29,7 @@ from django_phi_oidc.claims.models import STANDARD_LABELS, StoredClaim
 from django_phi_oidc.claims.views import RevealMixin
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.emergency.notifications import send_due_alerts
+from django_phi_oidc.contrib.notices.notices import send_due_notices, write_notice
 from django_phi_oidc.errors import HeldForLegalReasons, InvitationRefused
 from django_phi_oidc.individual_rights.views import AccountingMixin
 from django_phi_oidc.officer_admin import help_desk_advice
@@ -36,7 +37,6 @@ from django_phi_oidc.oidc.remedies import REMEDIES, SEE_MANUAL
 from django_phi_oidc.sessions.models import PendingRevocation
 from django_phi_oidc.sessions.revocation_descriptions import describe_revocation
 from django_phi_oidc.subjects.models import NoticeKind, PairwiseSubject
-from django_phi_oidc.subjects.notices import send_due_notices, write_notice
 from tests.docs.translation import admin_pages as walking
 from tests.docs.translation import portal_pages as portal
 from tests.docs.translation.admin_pages import DATA, Found, look, of_model

@@ -16,11 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.config.providers import parse_provider
-from django_phi_oidc.errors import SubjectTaken
-from django_phi_oidc.individual_rights.erasure import erase_person
-from django_phi_oidc.subjects.linking import link_existing_user
-from django_phi_oidc.subjects.models import AccountNotice, NoticeKind, PairwiseSubject
-from django_phi_oidc.subjects.notices import (
+from django_phi_oidc.contrib.notices.notices import (
     GIVE_UP_AFTER,
     RETRY_DELAY,
     delete_finished_notices,
@@ -28,7 +24,11 @@ from django_phi_oidc.subjects.notices import (
     send_due_notices,
     write_notice,
 )
-from django_phi_oidc.subjects.tasks import send_notices
+from django_phi_oidc.contrib.notices.tasks import send_notices
+from django_phi_oidc.errors import SubjectTaken
+from django_phi_oidc.individual_rights.erasure import erase_person
+from django_phi_oidc.subjects.linking import link_existing_user
+from django_phi_oidc.subjects.models import AccountNotice, NoticeKind, PairwiseSubject
 from tests.support.mail_server import mail_server  # noqa: F401 -- a fixture
 from tests.support.mail_settings import REFUSING_BACKEND, mail_by
 from tests.support.phi_oidc_settings import override_phi_oidc

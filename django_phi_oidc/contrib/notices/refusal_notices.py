@@ -8,18 +8,18 @@ import logging
 from django.db import DatabaseError
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
-from .._internal import clock
-from ..access.policy import STEP_UP_CODES
-from ..audit.request_context import Actor
-from ..crypto import keyring
-from ..errors import Code, SubjectAltered, SubjectKeyMissing
-from ..subjects.linking import find_linked_subject
-from ..subjects.models import NoticeKind
-from ..subjects.notices import warn_user
-from .code_exchange import IdentifiedSignInRefused
-from .failures import LoginError, SignInAttempt
-from .state_cookie import AuthorizationState
+from ... import conf
+from ..._internal import clock
+from ...access.policy import STEP_UP_CODES
+from ...audit.request_context import Actor
+from ...crypto import keyring
+from ...errors import Code, SubjectAltered, SubjectKeyMissing
+from ...login.code_exchange import IdentifiedSignInRefused
+from ...login.failures import LoginError, SignInAttempt
+from ...login.state_cookie import AuthorizationState
+from ...subjects.linking import find_linked_subject
+from ...subjects.models import NoticeKind
+from .notices import warn_user
 
 logger = logging.getLogger("django_phi_oidc.login")
 

@@ -4,15 +4,15 @@ from typing import Any
 
 from django.core.checks import Tags
 
-from .. import conf
-from .._internal.check_messages import Messages, in_settings, register_check, warning
-from .._internal.mail_settings import (
+from ... import conf
+from ..._internal.check_messages import Messages, in_settings, register_check, warning
+from ..._internal.mail_settings import (
     does_mail_deliver,
     get_mail_backend_line,
     get_mail_timeout_line,
     get_mail_timeout_seconds,
 )
-from ..subjects.notices import RETRY_DELAY
+from .notices import RETRY_DELAY
 
 
 @register_check(Tags.security)

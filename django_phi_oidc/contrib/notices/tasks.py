@@ -1,7 +1,7 @@
 """The Celery task of the notices about accounts."""
 
-from .._internal import clock
-from .._internal.periodic_task import periodic_task
+from ..._internal import clock
+from ..._internal.periodic_task import periodic_task
 from .notices import send_due_notices
 
 

@@ -22,12 +22,12 @@ from django.db import DatabaseError, router, transaction
 from django.template.loader import render_to_string
 from django.utils.translation import gettext, gettext_noop, override
 
-from .. import conf
-from .._internal import randomness
-from .._internal.inserts import insert
-from .._internal.sql import delete_in_batches, savepoint
-from ..errors import KeyMissing, KeyRingError
-from .models import AccountNotice, NoticeKind
+from ... import conf
+from ..._internal import randomness
+from ..._internal.inserts import insert
+from ..._internal.sql import delete_in_batches, savepoint
+from ...errors import KeyMissing, KeyRingError
+from ...subjects.models import AccountNotice, NoticeKind
 
 logger = logging.getLogger("django_phi_oidc.subjects")
 UNDELIVERABLE_DOMAIN = ".invalid"
