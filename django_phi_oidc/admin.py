@@ -12,9 +12,9 @@ from .audit.admin.reference_views import install_reference_page
 from .claims.admin import LegalHoldAdmin as LegalHoldAdmin
 from .claims.admin import StoredClaimAdmin as StoredClaimAdmin
 from .contrib.emergency.emergency_reviews import EmergencyAccessAdmin as EmergencyAccessAdmin
+from .contrib.individual_rights.admin import AccountingCopyAdmin as AccountingCopyAdmin
 from .contrib.scim.admin import SCIMClientAdmin as SCIMClientAdmin
 from .contrib.siem.admin import SinkCursorAdmin as SinkCursorAdmin
-from .individual_rights.admin import AccountingCopyAdmin as AccountingCopyAdmin
 from .login.admin_site import use_oidc_login
 from .officer_admin.person_views import install_person_pages
 from .officer_admin.session_end_admin import SessionEndJobAdmin as SessionEndJobAdmin

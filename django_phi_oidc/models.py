@@ -23,13 +23,13 @@ from .audit_exports.models import TrailJob as TrailJob
 from .claims.models import LegalHold as LegalHold
 from .claims.models import StoredClaim as StoredClaim
 from .contrib.emergency.models import EmergencyAccess as EmergencyAccess
+from .contrib.individual_rights.models import AccountingCopy as AccountingCopy
 from .contrib.scim.models import SCIMClient as SCIMClient
 from .contrib.scim.models import SCIMGroup as SCIMGroup
 from .contrib.scim.models import SCIMMembership as SCIMMembership
 from .contrib.scim.models import SCIMToken as SCIMToken
 from .contrib.scim.models import SCIMUser as SCIMUser
 from .contrib.siem.models import SinkCursor as SinkCursor
-from .individual_rights.models import AccountingCopy as AccountingCopy
 from .officer_admin.models import HourlyCount as HourlyCount
 from .replay.models import UsedIdentifier as UsedIdentifier
 from .sessions.models import OIDCSession as OIDCSession

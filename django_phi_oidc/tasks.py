@@ -20,13 +20,13 @@ from .audit_exports.tasks import work_trail_jobs as work_trail_jobs
 from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub
 from .contrib.emergency.tasks import tend_emergencies as tend_emergencies
+from .contrib.individual_rights.accounting import get_accounting_start
+from .contrib.individual_rights.accounting_copies import delete_old_copies
 from .contrib.notices.devices import delete_unused_devices
 from .contrib.notices.notices import delete_finished_notices
 from .contrib.notices.tasks import send_notices as send_notices
 from .contrib.shared_signals.tasks import poll_signals as poll_signals
 from .contrib.siem.tasks import deliver as deliver
-from .individual_rights.accounting import get_accounting_start
-from .individual_rights.accounting_copies import delete_old_copies
 from .leak_guard.task_receivers import track_task as track_task
 from .login.interrupted_sign_ins import STATE_KIND, report_interrupted_sign_ins
 from .officer_admin.tasks import update_overview as update_overview

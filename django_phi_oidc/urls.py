@@ -7,15 +7,15 @@ from django.urls import include, path
 from . import conf
 from ._internal.view_decorators import public_view
 from .contrib.emergency.views import EmergencyCloseView, EmergencyView
-from .contrib.invitations.activation import ActivationView
-from .contrib.shared_signals.views import EventPushView
-from .individual_rights.account_views import (
+from .contrib.individual_rights.account_views import (
     AccountView,
     EndOtherSessionsView,
     EndSessionView,
     OwnDisclosuresView,
     OwnExportView,
 )
+from .contrib.invitations.activation import ActivationView
+from .contrib.shared_signals.views import EventPushView
 from .login.break_glass import BreakGlassLoginView
 from .login.client_metadata import ClientKeysView, EntityConfigurationView, SectorIdentifierView
 from .login.redirect_url import SignedInView

@@ -208,7 +208,7 @@ def _reset_audit_cooldown() -> None:
 @pytest.fixture(autouse=True)
 def _forget_recipients() -> None:
     """Forget the names of recipients that an earlier test has stored and rolled back."""
-    import_module("django_phi_oidc.access.recipients").forget_remembered()
+    import_module("django_phi_oidc.contrib.individual_rights.recipients").forget_remembered()
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from ..contrib.emergency.spool import (
     record_or_spool,
     spool_event,
 )
+from ..contrib.individual_rights.recipients import is_own_resource, remember_recipient
 from ..contrib.shared_signals.sign_in_demands import is_new_sign_in_demanded
 from ..errors import AuditUnavailable, KeyMissing
 from .no_store import add_notice
@@ -34,7 +35,6 @@ from .policy import (
     find_assurance_refusal,
     is_resource_reference,
 )
-from .recipients import is_own_resource, remember_recipient
 
 logger = logging.getLogger("django_phi_oidc.access")
 FindObject = Callable[[], Any]

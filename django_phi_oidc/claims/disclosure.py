@@ -16,11 +16,11 @@ from .._internal import clock, request_secrets
 from ..access.no_store import add_notice, mark_response_private
 from ..access.part2 import NOTICE, get_disclosure_detail, lacks_consent
 from ..access.policy import CLAIM_BOUND_TO_SESSION, CLAIM_NOT_DECLARED, find_reveal_refusal
-from ..access.recipients import remember_recipient
 from ..audit.events import Action, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
+from ..contrib.individual_rights.recipients import remember_recipient
 from ..crypto.retention_keys import KeyCache
 from ..errors import ClaimScrubbed, Code, KeyRingError, RevealRefused, Undecryptable
 from ..subjects.models import PairwiseSubject

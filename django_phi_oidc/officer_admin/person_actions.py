@@ -19,7 +19,6 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from ..access.no_store import add_notice
-from ..access.recipients import remember_recipient
 from ..audit.events import Origin
 from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
@@ -30,10 +29,11 @@ from ..claims.retention import scrub_user
 from ..contrib.emergency.emergency_reviews import close_selected_emergencies
 from ..contrib.emergency.models import EmergencyAccess
 from ..contrib.emergency.queries import REVIEW_PERMISSION
+from ..contrib.individual_rights.export import export_person
+from ..contrib.individual_rights.recipients import remember_recipient
 from ..contrib.invitations.invitations import can_invite
 from ..contrib.legal_holds import legal_hold_disclosure
 from ..contrib.legal_holds.legal_holds import list_active_holds, place_hold, release_hold
-from ..individual_rights.export import export_person
 from ..provider.labels import get_provider_label
 from ..sessions.admin import end_selected_sessions
 from ..sessions.models import OIDCSession

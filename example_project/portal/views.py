@@ -23,8 +23,8 @@ from django_phi_oidc.access.policy import PATIENT_REQUEST
 from django_phi_oidc.claims.views import DisplayedClaim, RevealMixin
 from django_phi_oidc.config.claims import ClaimDeclaration
 from django_phi_oidc.contrib.emergency.queries import can_open
-from django_phi_oidc.individual_rights.accounting import Disclosure
-from django_phi_oidc.individual_rights.views import AccountingMixin
+from django_phi_oidc.contrib.individual_rights.accounting import Disclosure
+from django_phi_oidc.contrib.individual_rights.views import AccountingMixin
 
 from . import view_models
 from .forms import PurposeForm

@@ -19,13 +19,13 @@ from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.conf import providers
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
+from django_phi_oidc.contrib.individual_rights.accounting_copies import store_copy
+from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
 from django_phi_oidc.contrib.invitations.invitations import create_invitations
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.contrib.scim.models import SCIMClient
 from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.crypto.keyring import get_keys
-from django_phi_oidc.individual_rights.accounting_copies import store_copy
-from django_phi_oidc.individual_rights.models import AccountingCopy
 from django_phi_oidc.sessions.models import PendingRevocation, SessionEndJob
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from tests.support.audit_log import events, sealed

@@ -12,7 +12,6 @@ from ...access.decisions import has_permission
 from ...access.no_store import add_notice, mark_response_private
 from ...access.part2 import NOTICE, get_disclosure_detail
 from ...access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
-from ...access.recipients import remember_recipient
 from ...audit.events import Action, NewEvent
 from ...audit.recorder import record_many
 from ...audit.request_context import Actor
@@ -21,6 +20,7 @@ from ...claims.models import StoredClaim
 from ...claims.retention_limits import get_expiry
 from ...errors import CiphertextInvalid, KeyUnknown, RevealRefused
 from ...subjects.models import PairwiseSubject
+from ..individual_rights.recipients import remember_recipient
 from .legal_holds import is_on_legal_hold
 
 DISCLOSE_PERMISSION = "django_phi_oidc.disclose_legalhold"

@@ -25,8 +25,8 @@ from ...audit.filters import EventCursorForm
 from ...audit.request_context import Actor
 from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable
-from ...individual_rights.accounting import get_accounting_start
-from ...individual_rights.own_account import (
+from ..individual_rights.accounting import get_accounting_start
+from ..individual_rights.own_account import (
     RECENT_SIGN_IN,
     create_own_accounting,
     end_other_sessions,

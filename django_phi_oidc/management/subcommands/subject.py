@@ -24,17 +24,17 @@ from ..._internal import clock
 from ...audit.request_context import current_origin
 from ...claims.models import StoredClaim
 from ...claims.retention import destroy_unused_keys
+from ...contrib.individual_rights.erasure import ErasureResult, erase_person, preview_erasure
+from ...contrib.individual_rights.export import export_person
+from ...contrib.individual_rights.subcommands import subject_accounting
 from ...contrib.invitations.subcommands import subject_invite
 from ...contrib.invitations.subcommands.subject_link_csv import find_default_provider, link_csv
 from ...contrib.legal_holds.legal_holds import is_on_legal_hold
 from ...crypto import keyring
 from ...errors import AuditUnavailable, HeldForLegalReasons, KeyMissing, PhiOidcError
-from ...individual_rights.erasure import ErasureResult, erase_person, preview_erasure
-from ...individual_rights.export import export_person
 from ...sessions.models import OIDCSession
 from ...subjects.linking import link_existing_user
 from ...subjects.models import PairwiseSubject
-from . import subject_accounting
 from ._arguments import (
     USER_FORMS,
     Options,

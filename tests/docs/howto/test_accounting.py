@@ -18,8 +18,8 @@ from django.core.management import call_command
 from django.urls import path
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.access.recipients import remember_recipient
 from django_phi_oidc.audit.events import Action
+from django_phi_oidc.contrib.individual_rights.recipients import remember_recipient
 from tests.support.claims_fixtures import NOW
 from tests.support.disclosure_events import DAY, look, reveal
 from tests.support.session_fixtures import (

@@ -29,9 +29,9 @@ from django_phi_oidc.claims.models import STANDARD_LABELS, StoredClaim
 from django_phi_oidc.claims.views import RevealMixin
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.emergency.notifications import send_due_alerts
+from django_phi_oidc.contrib.individual_rights.views import AccountingMixin
 from django_phi_oidc.contrib.notices.notices import send_due_notices, write_notice
 from django_phi_oidc.errors import HeldForLegalReasons, InvitationRefused
-from django_phi_oidc.individual_rights.views import AccountingMixin
 from django_phi_oidc.officer_admin import help_desk_advice
 from django_phi_oidc.oidc.remedies import REMEDIES, SEE_MANUAL
 from django_phi_oidc.sessions.models import PendingRevocation

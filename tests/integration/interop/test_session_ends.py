@@ -25,6 +25,7 @@ from django_phi_oidc.audit import outbox
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
+from django_phi_oidc.contrib.individual_rights.own_account import end_other_sessions
 from django_phi_oidc.contrib.shared_signals.declaration import SignalsDeclaration
 from django_phi_oidc.contrib.shared_signals.event_reception import process_event
 from django_phi_oidc.contrib.shared_signals.security_event_token import (
@@ -32,7 +33,6 @@ from django_phi_oidc.contrib.shared_signals.security_event_token import (
     SecurityEventToken,
 )
 from django_phi_oidc.errors import TokenExpired
-from django_phi_oidc.individual_rights.own_account import end_other_sessions
 from django_phi_oidc.oidc.subject_identifier import EventSubject
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions import tasks

@@ -31,7 +31,6 @@ from django.urls import path, reverse
 from django.views.generic import TemplateView
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.access.recipients import remember_recipient
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.categories import REVEAL_PERMISSION, create_category_permissions
@@ -40,6 +39,7 @@ from django_phi_oidc.claims.masking import MaskedClaim
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.receivers import create_permissions_of_categories
 from django_phi_oidc.claims.views import RevealMixin
+from django_phi_oidc.contrib.individual_rights.recipients import remember_recipient
 from django_phi_oidc.contrib.legal_holds.legal_hold_disclosure import disclose_held_claims
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from django_phi_oidc.errors import RevealRefused

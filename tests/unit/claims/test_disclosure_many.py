@@ -15,12 +15,12 @@ from django.db import OperationalError, connection, connections
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.access.recipients import remember_recipient
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.claims import disclosure
 from django_phi_oidc.claims.categories import REVEAL_PERMISSION
 from django_phi_oidc.claims.disclosure import RevealResult
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.individual_rights.recipients import remember_recipient
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable, ClaimScrubbed, RevealRefused, Undecryptable
 from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person

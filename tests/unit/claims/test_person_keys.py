@@ -36,10 +36,10 @@ from django_phi_oidc.claims.retention import (
     scrub_sessions,
     scrub_user,
 )
+from django_phi_oidc.contrib.individual_rights.erasure import erase_person
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, person_key_name
 from django_phi_oidc.errors import HeldForLegalReasons, KeyMissing, Undecryptable
-from django_phi_oidc.individual_rights.erasure import erase_person
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.backups import back_up, restore

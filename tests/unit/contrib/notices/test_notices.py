@@ -16,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.config.providers import parse_provider
+from django_phi_oidc.contrib.individual_rights.erasure import erase_person
 from django_phi_oidc.contrib.notices.notices import (
     GIVE_UP_AFTER,
     RETRY_DELAY,
@@ -26,7 +27,6 @@ from django_phi_oidc.contrib.notices.notices import (
 )
 from django_phi_oidc.contrib.notices.tasks import send_notices
 from django_phi_oidc.errors import SubjectTaken
-from django_phi_oidc.individual_rights.erasure import erase_person
 from django_phi_oidc.subjects.linking import link_existing_user
 from django_phi_oidc.subjects.models import AccountNotice, NoticeKind, PairwiseSubject
 from tests.support.mail_server import mail_server  # noqa: F401 -- a fixture

@@ -16,14 +16,14 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_variables
 from django.views.generic import TemplateView, View
 
-from .._internal import clock
-from .._internal.view_decorators import public_view
-from ..access.enforcement import enforce_assurance, render_unavailable
-from ..access.no_store import add_notice
-from ..access.policy import Assurance
-from ..access.responses import set_private_headers
-from ..audit.request_context import Actor
-from ..errors import AuditUnavailable
+from ..._internal import clock
+from ..._internal.view_decorators import public_view
+from ...access.enforcement import enforce_assurance, render_unavailable
+from ...access.no_store import add_notice
+from ...access.policy import Assurance
+from ...access.responses import set_private_headers
+from ...audit.request_context import Actor
+from ...errors import AuditUnavailable
 from .own_account import (
     RECENT_SIGN_IN,
     end_other_sessions,

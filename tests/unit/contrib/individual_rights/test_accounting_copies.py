@@ -11,9 +11,13 @@ from django_phi_oidc import tasks
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
+from django_phi_oidc.contrib.individual_rights.accounting import (
+    DisclosureAccounting,
+    create_accounting,
+    get_accounting_start,
+)
+from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
 from django_phi_oidc.errors import AuditUnavailable
-from django_phi_oidc.individual_rights.accounting import DisclosureAccounting, create_accounting, get_accounting_start
-from django_phi_oidc.individual_rights.models import AccountingCopy
 from tests.settings import key
 from tests.support.audit_outage import audit_database_fails
 from tests.support.claims_fixtures import NOW, Person

@@ -13,18 +13,18 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
-from django_phi_oidc.access.recipients import remember_recipient
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
+from django_phi_oidc.contrib.individual_rights.accounting import create_accounting
+from django_phi_oidc.contrib.individual_rights.export import PersonExport, export_person
+from django_phi_oidc.contrib.individual_rights.recipients import remember_recipient
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.contrib.notices.devices import register_device
 from django_phi_oidc.contrib.notices.notices import write_notice
 from django_phi_oidc.errors import AuditUnavailable
-from django_phi_oidc.individual_rights.accounting import create_accounting
-from django_phi_oidc.individual_rights.export import PersonExport, export_person
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
 from django_phi_oidc.subjects.models import NoticeKind, PairwiseSubject

@@ -15,14 +15,14 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc.audit.events import Action, Origin, register_actions
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
 from django_phi_oidc.audit.search import RowUnreadable
-from django_phi_oidc.errors import AuditUnavailable
-from django_phi_oidc.individual_rights import accounting
-from django_phi_oidc.individual_rights.accounting import (
+from django_phi_oidc.contrib.individual_rights import accounting
+from django_phi_oidc.contrib.individual_rights.accounting import (
     Disclosure,
     DisclosureAccounting,
     create_accounting,
 )
-from django_phi_oidc.individual_rights.models import AccountingCopy
+from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
+from django_phi_oidc.errors import AuditUnavailable
 from tests.settings import key
 from tests.support.audit_log import seal_now
 from tests.support.audit_outage import audit_database_fails

@@ -5,10 +5,10 @@ from typing import Any
 
 from django.core.checks import Tags
 
-from .. import conf
-from .._internal.check_messages import Messages, in_settings, register_check, warning
-from ..access.enforcement import GUARD_MARK
-from ._urls import iterate_url_patterns
+from ... import conf
+from ..._internal.check_messages import Messages, in_settings, register_check, warning
+from ...access.enforcement import GUARD_MARK
+from ...checks._urls import iterate_url_patterns
 
 
 @register_check(Tags.security)

@@ -14,12 +14,12 @@ from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
-from .._internal.admin_columns import create_time_column
-from ..access.no_store import mark_response_private
-from ..audit.admin_base import ReadOnlyAdmin, record_request_event, render_trail_unavailable
-from ..audit.events import Action
-from ..errors import AuditUnavailable, KeyRingError
-from ..subjects.people_admin import PeopleAdmin
+from ..._internal.admin_columns import create_time_column
+from ...access.no_store import mark_response_private
+from ...audit.admin_base import ReadOnlyAdmin, record_request_event, render_trail_unavailable
+from ...audit.events import Action
+from ...errors import AuditUnavailable, KeyRingError
+from ...subjects.people_admin import PeopleAdmin
 from .models import AccountingCopy
 
 

@@ -12,27 +12,33 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db.models import Model, Q
 from django.views.decorators.debug import sensitive_variables
 
-from ..access.part2 import NOTICE, NOTICE_SECTION, PART2, lacks_consent
-from ..access.policy import CONSENT_MISSING, PATIENT_REQUEST
-from ..access.recipients import list_stored_names
-from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
-from ..audit.recorder import record_many
-from ..audit.search import EventFilters, RowUnreadable, iterate_events
-from ..claims.categories import find_declared_refusal
-from ..claims.minimization import list_personal_claims
-from ..claims.models import FOREVER, LegalHold, StoredClaim
-from ..claims.retention_limits import get_expiry
-from ..config.claims import ClaimDeclaration
-from ..contrib.emergency.models import EmergencyAccess
-from ..contrib.legal_holds.legal_holds import find_suspended_purposes
-from ..contrib.scim.memberships import list_group_names
-from ..contrib.scim.models import SCIMUser
-from ..crypto import keyring
-from ..errors import KeyRingError, RevealRefused
-from ..oidc.jose import parse_compact_jws
-from ..sessions.models import OIDCSession, PendingRevocation, RevocationStatus
-from ..subjects.models import AccountNotice, ActivationCode, KnownDevice, PairwiseIdentifier, PairwiseSubject
+from ...access.part2 import NOTICE, NOTICE_SECTION, PART2, lacks_consent
+from ...access.policy import CONSENT_MISSING, PATIENT_REQUEST
+from ...audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
+from ...audit.recorder import record_many
+from ...audit.search import EventFilters, RowUnreadable, iterate_events
+from ...claims.categories import find_declared_refusal
+from ...claims.minimization import list_personal_claims
+from ...claims.models import FOREVER, LegalHold, StoredClaim
+from ...claims.retention_limits import get_expiry
+from ...config.claims import ClaimDeclaration
+from ...crypto import keyring
+from ...errors import KeyRingError, RevealRefused
+from ...oidc.jose import parse_compact_jws
+from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
+from ...subjects.models import (
+    AccountNotice,
+    ActivationCode,
+    KnownDevice,
+    PairwiseIdentifier,
+    PairwiseSubject,
+)
+from ..emergency.models import EmergencyAccess
+from ..legal_holds.legal_holds import find_suspended_purposes
+from ..scim.memberships import list_group_names
+from ..scim.models import SCIMUser
 from .models import AccountingCopy
+from .recipients import list_stored_names
 
 _HOLD_ACTIONS = frozenset({Action.HOLD_PLACED, Action.HOLD_RELEASED})
 

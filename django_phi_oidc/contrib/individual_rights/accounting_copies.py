@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
-from .._internal import randomness
-from .._internal.sql import delete_in_batches
+from ..._internal import randomness
+from ..._internal.sql import delete_in_batches
 from .models import AccountingCopy
 
 

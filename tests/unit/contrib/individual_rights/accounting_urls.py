@@ -8,8 +8,8 @@ from django.urls import include, path
 from django.views.generic import TemplateView
 
 from django_phi_oidc.access.mixins import AssuranceMixin
-from django_phi_oidc.access.recipients import Recipient
-from django_phi_oidc.individual_rights.views import AccountingMixin
+from django_phi_oidc.contrib.individual_rights.recipients import Recipient
+from django_phi_oidc.contrib.individual_rights.views import AccountingMixin
 
 
 class Record(AccountingMixin, TemplateView):

@@ -19,15 +19,20 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.access.decisions import authorize
 from django_phi_oidc.access.models import DisclosureRecipient
 from django_phi_oidc.access.policy import AccessPolicy
-from django_phi_oidc.access.recipients import Recipient, find_recipients, forget_remembered, remember_recipient
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AppendOnlyError, AuditEvent
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.disclosure import reveal
+from django_phi_oidc.contrib.individual_rights.accounting import create_accounting
+from django_phi_oidc.contrib.individual_rights.recipients import (
+    Recipient,
+    find_recipients,
+    forget_remembered,
+    remember_recipient,
+)
 from django_phi_oidc.contrib.legal_holds.legal_hold_disclosure import disclose_held_claims
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.individual_rights.accounting import create_accounting
 from tests.settings import key
 from tests.support.claims_fixtures import NOW, Person, make_person, person  # noqa: F401 -- fixtures
 from tests.support.disclosure_events import DAY, RESOURCES, look, resources_of

@@ -10,22 +10,23 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 
-from ... import conf
-from ..._internal import clock
-from ..._internal.csv_safety import escape_formulas
-from ...audit.events import Action
-from ...audit.operators import OPERATOR_PREFIX
-from ...audit.request_context import current_origin
-from ...audit.search import RowUnreadable
-from ...errors import AuditUnavailable
-from ...individual_rights.accounting import (
-    Disclosure,
-    DisclosureAccounting,
-    create_accounting,
-    get_accounting_start,
+from .... import conf
+from ...._internal import clock
+from ...._internal.csv_safety import escape_formulas
+from ....audit.events import Action
+from ....audit.operators import OPERATOR_PREFIX
+from ....audit.request_context import current_origin
+from ....audit.search import RowUnreadable
+from ....errors import AuditUnavailable
+from ....management.subcommands._arguments import (
+    USER_FORMS,
+    Options,
+    build_argument_error,
+    get_user,
+    parse_time,
 )
-from ._arguments import USER_FORMS, Options, build_argument_error, get_user, parse_time
-from ._output import Output, format_untrusted, format_value
+from ....management.subcommands._output import Output, format_untrusted, format_value
+from ..accounting import Disclosure, DisclosureAccounting, create_accounting, get_accounting_start
 
 _MAX_DIGITS = 5
 _COLUMNS = (

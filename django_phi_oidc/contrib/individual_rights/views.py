@@ -15,18 +15,18 @@ from django.utils.translation import gettext as _
 from django.views.generic import View
 from django.views.generic.base import ContextMixin
 
-from .._internal import clock
-from ..access.enforcement import enforce_assurance, render_unavailable, set_no_store
-from ..access.no_store import mark_response_private
-from ..access.policy import Assurance
-from ..access.recipients import Recipient
-from ..audit.filters import EventCursorForm
-from ..audit.request_context import Actor
-from ..audit.search import RowUnreadable
-from ..claims.models import get_claim_label
-from ..errors import AuditUnavailable
+from ..._internal import clock
+from ...access.enforcement import enforce_assurance, render_unavailable, set_no_store
+from ...access.no_store import mark_response_private
+from ...access.policy import Assurance
+from ...audit.filters import EventCursorForm
+from ...audit.request_context import Actor
+from ...audit.search import RowUnreadable
+from ...claims.models import get_claim_label
+from ...errors import AuditUnavailable
 from .accounting import Disclosure, get_accounting_start
 from .own_account import create_own_accounting, get_recipient_name
+from .recipients import Recipient
 
 logger = logging.getLogger("django_phi_oidc.individual_rights")
 

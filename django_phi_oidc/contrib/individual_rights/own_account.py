@@ -15,23 +15,23 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
-from ..access.policy import Assurance
-from ..access.purposes import get_purpose_label
-from ..access.recipients import Recipient
-from ..audit.outbox import batch_delivery
-from ..audit.request_context import Actor
-from ..claims.models import FOREVER, LegalHold, StoredClaim, get_claim_label
-from ..claims.retention_limits import get_expiry
-from ..contrib.legal_holds.legal_holds import find_suspended_purposes
-from ..contrib.notices.notices import write_notice
-from ..sessions.lifecycle import end_sessions
-from ..sessions.models import EndReason, OIDCSession, OIDCSessionQuerySet
-from ..sessions.sign_in_places import get_device_label
-from ..sessions.tasks import revoke_after_commit
-from ..subjects.models import NoticeKind, PairwiseSubject
+from ... import conf
+from ...access.policy import Assurance
+from ...access.purposes import get_purpose_label
+from ...audit.outbox import batch_delivery
+from ...audit.request_context import Actor
+from ...claims.models import FOREVER, LegalHold, StoredClaim, get_claim_label
+from ...claims.retention_limits import get_expiry
+from ...sessions.lifecycle import end_sessions
+from ...sessions.models import EndReason, OIDCSession, OIDCSessionQuerySet
+from ...sessions.sign_in_places import get_device_label
+from ...sessions.tasks import revoke_after_commit
+from ...subjects.models import NoticeKind, PairwiseSubject
+from ..legal_holds.legal_holds import find_suspended_purposes
+from ..notices.notices import write_notice
 from .accounting import DisclosureAccounting, create_accounting
 from .export import PersonExport, export_person, hide_suspending_holds
+from .recipients import Recipient
 
 RECENT_SIGN_IN = Assurance(max_age=timedelta(minutes=15))
 """What ending sessions and the copy of all data require: an attacker at an open browser must not lock its user out."""

@@ -9,17 +9,23 @@ from datetime import datetime
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
-from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
-from ..audit.outbox import enqueue_many
-from ..claims.models import StoredClaim
-from ..contrib.emergency.lifecycle import close_emergencies
-from ..contrib.emergency.models import CloseReason, EmergencyAccess
-from ..contrib.invitations.invitations import revoke_activation_codes
-from ..contrib.legal_holds.legal_holds import is_on_legal_hold
-from ..contrib.scim.models import SCIMUser
-from ..errors import HeldForLegalReasons
-from ..sessions.models import OIDCSession
-from ..subjects.models import AccountNotice, ActivationCode, KnownDevice, PairwiseIdentifier, PairwiseSubject
+from ...audit.events import MAX_ITEMS, Action, NewEvent, Origin
+from ...audit.outbox import enqueue_many
+from ...claims.models import StoredClaim
+from ...errors import HeldForLegalReasons
+from ...sessions.models import OIDCSession
+from ...subjects.models import (
+    AccountNotice,
+    ActivationCode,
+    KnownDevice,
+    PairwiseIdentifier,
+    PairwiseSubject,
+)
+from ..emergency.lifecycle import close_emergencies
+from ..emergency.models import CloseReason, EmergencyAccess
+from ..invitations.invitations import revoke_activation_codes
+from ..legal_holds.legal_holds import is_on_legal_hold
+from ..scim.models import SCIMUser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

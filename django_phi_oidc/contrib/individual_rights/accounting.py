@@ -14,10 +14,9 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
-from ..access.policy import PATIENT_REQUEST, PURPOSES, is_resource_reference
-from ..access.recipients import UNKNOWN_RECIPIENT, Recipient, find_current_recipients, find_recipients
-from ..audit.actions import DISCLOSURE_ACTIONS
-from ..audit.events import (
+from ...access.policy import PATIENT_REQUEST, PURPOSES, is_resource_reference
+from ...audit.actions import DISCLOSURE_ACTIONS
+from ...audit.events import (
     Action,
     NewEvent,
     Origin,
@@ -25,9 +24,9 @@ from ..audit.events import (
     get_registered_disclosure_actions,
     parse_detail,
 )
-from ..audit.models import AuditEvent
-from ..audit.recorder import record_many
-from ..audit.search import (
+from ...audit.models import AuditEvent
+from ...audit.recorder import record_many
+from ...audit.search import (
     PAGE_SIZE,
     EventQuery,
     KeysetPage,
@@ -35,11 +34,12 @@ from ..audit.search import (
     iterate_event_pages_of_query,
     list_events_of_query,
 )
-from ..contrib.legal_holds.legal_holds import find_suspended_purposes
-from ..crypto import keyring
-from ..errors import AuditUnavailable, KeyMissing
-from ..subjects.models import PairwiseSubject
+from ...crypto import keyring
+from ...errors import AuditUnavailable, KeyMissing
+from ...subjects.models import PairwiseSubject
+from ..legal_holds.legal_holds import find_suspended_purposes
 from .accounting_copies import store_copy
+from .recipients import UNKNOWN_RECIPIENT, Recipient, find_current_recipients, find_recipients
 
 _ACCOUNTING_YEARS = 6
 

@@ -18,20 +18,20 @@ from django.urls import resolve
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf
+from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
 from django_phi_oidc.contrib.legal_holds.accounting_suspensions import AccountingSuspension
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
-from django_phi_oidc.individual_rights.models import AccountingCopy
 from tests.support.audit_log import seal_now
 from tests.support.audit_outage import audit_database_fails
 from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers
 from tests.support.claims_fixtures import NOW
 from tests.support.disclosure_events import DAY, NURSE, RESOURCES, STAFF, look, reveal
 from tests.support.session_fixtures import SecureClient, SignedIn
-from tests.unit.individual_rights.accounting_urls import TEMPLATE
+from tests.unit.contrib.individual_rights.accounting_urls import TEMPLATE
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
-    pytest.mark.urls("tests.unit.individual_rights.accounting_urls"),
+    pytest.mark.urls("tests.unit.contrib.individual_rights.accounting_urls"),
 ]
 PAGE = {"Accept": "text/html"}
 

@@ -16,13 +16,13 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import router, transaction
 
-from .. import conf
-from .._internal import randomness
-from .._internal.inserts import insert
-from .._internal.sql import savepoint
-from ..audit.operators import find_stated_account_pk
-from ..errors import KeyMissing, Undecryptable
-from .models import DisclosureRecipient
+from ... import conf
+from ..._internal import randomness
+from ..._internal.inserts import insert
+from ..._internal.sql import savepoint
+from ...access.models import DisclosureRecipient
+from ...audit.operators import find_stated_account_pk
+from ...errors import KeyMissing, Undecryptable
 
 logger = logging.getLogger("django_phi_oidc.access")
 RECHECK_SECONDS = 60.0
