@@ -4,8 +4,6 @@
 from django.contrib import admin
 
 from ._internal.admin_theme import install_script_texts, install_theme_styles
-from .anomalies.admin import AlertMuteAdmin as AlertMuteAdmin
-from .anomalies.admin import SecurityAlertAdmin as SecurityAlertAdmin
 from .audit.admin.audit_log import AuditCheckpointAdmin as AuditCheckpointAdmin
 from .audit.admin.audit_log import AuditEventAdmin as AuditEventAdmin
 from .audit.admin.reference_views import install_reference_page
@@ -13,6 +11,8 @@ from .claims.admin import LegalHoldAdmin as LegalHoldAdmin
 from .claims.admin import StoredClaimAdmin as StoredClaimAdmin
 from .contrib.emergency.emergency_reviews import EmergencyAccessAdmin as EmergencyAccessAdmin
 from .contrib.individual_rights.admin import AccountingCopyAdmin as AccountingCopyAdmin
+from .contrib.monitoring.admin import AlertMuteAdmin as AlertMuteAdmin
+from .contrib.monitoring.admin import SecurityAlertAdmin as SecurityAlertAdmin
 from .contrib.scim.admin import SCIMClientAdmin as SCIMClientAdmin
 from .contrib.siem.admin import SinkCursorAdmin as SinkCursorAdmin
 from .login.admin_site import use_oidc_login

@@ -2,10 +2,6 @@
 
 # ruff: noqa: PLC0414 -- explicit re-exports
 from .access.models import DisclosureRecipient as DisclosureRecipient
-from .anomalies.models import AlertMute as AlertMute
-from .anomalies.models import AnomalyMemory as AnomalyMemory
-from .anomalies.models import SecurityAlert as SecurityAlert
-from .anomalies.models import WatchCursor as WatchCursor
 from .audit.log.models import ArchiveFile as ArchiveFile
 from .audit.log.models import Cosignature as Cosignature
 from .audit.log.models import LogWitness as LogWitness
@@ -24,6 +20,10 @@ from .claims.models import LegalHold as LegalHold
 from .claims.models import StoredClaim as StoredClaim
 from .contrib.emergency.models import EmergencyAccess as EmergencyAccess
 from .contrib.individual_rights.models import AccountingCopy as AccountingCopy
+from .contrib.monitoring.models import AlertMute as AlertMute
+from .contrib.monitoring.models import AnomalyMemory as AnomalyMemory
+from .contrib.monitoring.models import SecurityAlert as SecurityAlert
+from .contrib.monitoring.models import WatchCursor as WatchCursor
 from .contrib.scim.models import SCIMClient as SCIMClient
 from .contrib.scim.models import SCIMGroup as SCIMGroup
 from .contrib.scim.models import SCIMMembership as SCIMMembership

@@ -6,9 +6,6 @@ from celery import shared_task
 from . import conf
 from ._internal import clock
 from ._internal.periodic_task import PERIODIC_TASKS, periodic_task
-from .anomalies.alerts import delete_acknowledged_alerts
-from .anomalies.tasks import watch as watch
-from .anomalies.tasks import watch_providers as watch_providers
 from .audit.log.cosigned_checkpoints import delete_old_cosignatures
 from .audit.tasks import create_partitions as create_partitions
 from .audit.tasks import drain_outbox as drain_outbox
@@ -22,6 +19,9 @@ from .claims.tasks import scrub as scrub
 from .contrib.emergency.tasks import tend_emergencies as tend_emergencies
 from .contrib.individual_rights.accounting import get_accounting_start
 from .contrib.individual_rights.accounting_copies import delete_old_copies
+from .contrib.monitoring.alerts import delete_acknowledged_alerts
+from .contrib.monitoring.tasks import watch as watch
+from .contrib.monitoring.tasks import watch_providers as watch_providers
 from .contrib.notices.devices import delete_unused_devices
 from .contrib.notices.notices import delete_finished_notices
 from .contrib.notices.tasks import send_notices as send_notices

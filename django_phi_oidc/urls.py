@@ -15,6 +15,7 @@ from .contrib.individual_rights.account_views import (
     OwnExportView,
 )
 from .contrib.invitations.activation import ActivationView
+from .contrib.monitoring.health import HealthView
 from .contrib.shared_signals.views import EventPushView
 from .login.break_glass import BreakGlassLoginView
 from .login.client_metadata import ClientKeysView, EntityConfigurationView, SectorIdentifierView
@@ -22,7 +23,6 @@ from .login.redirect_url import SignedInView
 from .login.step_up import StepUpView
 from .login.third_party import InitiateLoginView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
-from .metrics.health import HealthView
 from .sessions.backchannel_logout import BackchannelLogoutView
 from .sessions.frontchannel_logout import FrontchannelLogoutView
 from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView

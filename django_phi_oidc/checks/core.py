@@ -27,10 +27,10 @@ from .._internal.check_messages import (
     warning,
 )
 from ..access.policy import PURPOSES
-from ..anomalies.tasks import get_declared_rules
 from ..audit.log import signing_keys
 from ..config.client_keys import ClientKey
 from ..config.providers import ProviderDeclaration, is_loopback_http
+from ..contrib.monitoring.tasks import get_declared_rules
 from ..crypto import keyring, retention_keys
 from ..errors import KeyMissing
 from ..login.backend import OIDCAuthenticationBackend

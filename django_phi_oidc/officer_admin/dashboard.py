@@ -17,12 +17,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, pgettext
 
 from .._internal import sql
-from ..anomalies.models import SecurityAlert
 from ..audit import search
 from ..audit.admin.audit_log import UNREADABLE_MESSAGE, build_verification_context
 from ..audit.search import RowUnreadable
 from ..claims.models import StoredClaim
 from ..contrib.emergency.models import EmergencyAccess
+from ..contrib.monitoring.models import SecurityAlert
 from ..contrib.siem.admin import STATE_LABELS
 from ..contrib.siem.status import list_sink_statuses
 from ..contrib.siem.tasks import get_declared_sinks

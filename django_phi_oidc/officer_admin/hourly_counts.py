@@ -13,13 +13,13 @@ from enum import StrEnum
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 
 from .._internal.randomness import lowest_uuid7
-from ..anomalies.models import SecurityAlert
 from ..audit import search
 from ..audit.events import Action
 from ..audit.models import AuditEvent, AuditUnsealed, get_text_end
 from ..audit.storage import translate_database_errors
 from ..claims.models import StoredClaim
 from ..claims.retention_report import get_overdue_condition
+from ..contrib.monitoring.models import SecurityAlert
 from ..sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from ..sessions.recent_logouts import SIGN_IN_REFUSAL_REASONS
 from .models import HourlyCount

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from django_phi_oidc._internal.randomness import uuid7
-from django_phi_oidc.anomalies.models import AlertMute
+from django_phi_oidc.contrib.monitoring.models import AlertMute
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.integration.test_admin_groups import ROOT, member, state  # noqa: F401 -- a fixture
 from tests.support import admin_rows

@@ -18,9 +18,6 @@ from django.core import mail
 from django.db import connections, transaction
 
 from django_phi_oidc._internal import clock, periodic_task
-from django_phi_oidc.anomalies.alerts import AlertCandidate, raise_alert
-from django_phi_oidc.anomalies.models import SecurityAlert
-from django_phi_oidc.anomalies.tasks import watch
 from django_phi_oidc.audit.db_privileges import grant_statements
 from django_phi_oidc.audit.log import sequencer
 from django_phi_oidc.audit.models import AuditLeaf, AuditUnsealed
@@ -30,6 +27,9 @@ from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.claims.tasks import scrub
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.emergency.tasks import tend_emergencies
+from django_phi_oidc.contrib.monitoring.alerts import AlertCandidate, raise_alert
+from django_phi_oidc.contrib.monitoring.models import SecurityAlert
+from django_phi_oidc.contrib.monitoring.tasks import watch
 from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.contrib.siem.tasks import deliver
 from django_phi_oidc.errors import AuditUnavailable

@@ -11,7 +11,6 @@ from django.db import transaction
 from django.urls import URLPattern, reverse
 
 from django_phi_oidc._internal.randomness import uuid7
-from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.admin_base import AuditedAdmin
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditCheckpoint
@@ -23,6 +22,7 @@ from django_phi_oidc.contrib.individual_rights.accounting_copies import store_co
 from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
 from django_phi_oidc.contrib.invitations.invitations import create_invitations
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
+from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.contrib.scim.models import SCIMClient
 from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.crypto.keyring import get_keys

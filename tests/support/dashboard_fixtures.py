@@ -9,10 +9,10 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.anomalies.models import SecurityAlert
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
+from django_phi_oidc.contrib.monitoring.models import SecurityAlert
 from django_phi_oidc.officer_admin.hourly_counts import update_counts
 from django_phi_oidc.officer_admin.models import HourlyCount
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation

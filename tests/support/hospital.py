@@ -17,7 +17,6 @@ from django.test import Client
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.randomness import uuid7
-from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent
@@ -30,6 +29,7 @@ from django_phi_oidc.contrib.individual_rights.accounting_copies import store_co
 from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
 from django_phi_oidc.contrib.invitations.invitations import create_invitations
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
+from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.contrib.scim.models import SCIMClient, SCIMToken
 from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.crypto.keyring import get_keys

@@ -13,10 +13,10 @@ from django_phi_oidc import conf, schedule
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.periodic_task import PERIODIC_TASKS
 from django_phi_oidc._internal.sql import delete_in_batches
-from django_phi_oidc.anomalies.models import SecurityAlert
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
+from django_phi_oidc.contrib.monitoring.models import SecurityAlert
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.replay.cache import mark_used, was_used

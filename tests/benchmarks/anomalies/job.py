@@ -73,8 +73,11 @@ def read() -> dict[str, Any]:
 
 def judge() -> dict[str, Any]:
     """Evaluate all sealed events from the beginning, like the task."""
-    engine, models = _module("django_phi_oidc.anomalies.engine"), _module("django_phi_oidc.anomalies.models")
-    rules = _module("django_phi_oidc.anomalies.tasks").get_declared_rules()
+    engine, models = (
+        _module("django_phi_oidc.contrib.monitoring.engine"),
+        _module("django_phi_oidc.contrib.monitoring.models"),
+    )
+    rules = _module("django_phi_oidc.contrib.monitoring.tasks").get_declared_rules()
     for model in (models.WatchCursor, models.AnomalyMemory, models.SecurityAlert):
         model.objects.all().delete()
     began, cpu, events = time.perf_counter(), time.process_time(), 0

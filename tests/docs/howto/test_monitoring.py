@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings
 
 from django_phi_oidc._internal.metrics import COUNTERS, TIMERS
-from django_phi_oidc.metrics.gauges import GAUGES
+from django_phi_oidc.contrib.monitoring.gauges import GAUGES
 from tests.support.databases import child_environment
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -12,7 +12,6 @@ from django.urls import reverse
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.access.policy import PURPOSES
-from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.log.models import ArchiveFile
 from django_phi_oidc.audit.merkle.cosignature import WitnessKey, encode_witness_key
@@ -20,6 +19,7 @@ from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsea
 from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
+from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.contrib.scim.models import SCIMClient
 from django_phi_oidc.contrib.siem.fault_texts import FAULT_TEXTS
 from django_phi_oidc.contrib.siem.models import SinkCursor

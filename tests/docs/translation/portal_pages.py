@@ -9,10 +9,10 @@ from django.template import engines
 from django.template.loader import render_to_string
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.anomalies.models import AlertMute
 from django_phi_oidc.audit.request_context import ASSURANCE_KEY, build_assurance_entry
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
+from django_phi_oidc.contrib.monitoring.models import AlertMute
 from django_phi_oidc.login.failure_texts import FAILURE_TEXTS
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.sessions.sign_in_places import SignInPlace, get_device_label

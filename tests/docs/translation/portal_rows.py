@@ -12,7 +12,6 @@ from django.contrib.auth.models import Group
 
 from django_phi_oidc import conf
 from django_phi_oidc._internal.randomness import uuid7
-from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import StoredClaim
@@ -20,6 +19,7 @@ from django_phi_oidc.contrib.emergency.models import CloseReason, EmergencyAcces
 from django_phi_oidc.contrib.individual_rights.accounting import create_accounting
 from django_phi_oidc.contrib.invitations.invitations import create_invitations
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
+from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.contrib.scim.models import SCIMClient, SCIMToken
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import prepare_folder

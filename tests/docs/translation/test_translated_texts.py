@@ -17,8 +17,6 @@ from django.views.generic import TemplateView
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.admin_theme import DJANGO_TEXTS
 from django_phi_oidc.access.policy import PURPOSES
-from django_phi_oidc.anomalies import alerts
-from django_phi_oidc.anomalies.models import SecurityAlert
 from django_phi_oidc.audit.admin_base import get_error_message
 from django_phi_oidc.audit.descriptions.action_labels import ACTION_EXPLANATIONS, ACTION_LABELS
 from django_phi_oidc.audit.descriptions.alert_labels import ALERT_EXPLANATIONS, ALERT_KEY_LABELS, ALERT_LABELS
@@ -30,6 +28,8 @@ from django_phi_oidc.claims.views import RevealMixin
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.emergency.notifications import send_due_alerts
 from django_phi_oidc.contrib.individual_rights.views import AccountingMixin
+from django_phi_oidc.contrib.monitoring import alerts
+from django_phi_oidc.contrib.monitoring.models import SecurityAlert
 from django_phi_oidc.contrib.notices.notices import send_due_notices, write_notice
 from django_phi_oidc.errors import HeldForLegalReasons, InvitationRefused
 from django_phi_oidc.officer_admin import help_desk_advice

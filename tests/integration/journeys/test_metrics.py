@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from django_phi_oidc._internal import metrics
 from django_phi_oidc.audit.models import AuditUnsealed
-from django_phi_oidc.metrics import prometheus
+from django_phi_oidc.contrib.monitoring import prometheus
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.support.http_browser import Browser
@@ -123,7 +123,7 @@ import django
 django.setup()
 from django.test import RequestFactory
 from django_phi_oidc._internal import metrics
-from django_phi_oidc.metrics.prometheus import metrics as metrics_view
+from django_phi_oidc.contrib.monitoring.prometheus import metrics as metrics_view
 metrics.increment(metrics.COMPLETED_SIGN_INS, provider="default", stage="callback", outcome="success", reason="")
 sys.stdout.write(metrics_view(RequestFactory().get("/metrics/")).content.decode())
 """

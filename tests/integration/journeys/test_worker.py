@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from django.contrib.sessions.models import Session
 
-from django_phi_oidc.anomalies.models import SecurityAlert
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.monitoring.models import SecurityAlert
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.integration.journeys.installation import Installation

@@ -9,8 +9,8 @@ import pytest
 from django.test import Client
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.anomalies.models import AlertMute
 from django_phi_oidc.audit.admin_actions import MAX_NAMED_ROWS, MAX_SELECTED_ROWS
+from django_phi_oidc.contrib.monitoring.models import AlertMute
 from tests.support.audit_log import NOW
 from tests.support.officers import sign_in_officer
 

@@ -13,9 +13,9 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.randomness import uuid7
-from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
+from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.officer_admin.person_sections import get_section_permissions
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.subjects import people_admin

@@ -10,8 +10,6 @@ from django.utils.translation import gettext_lazy
 
 import django_phi_oidc
 from django_phi_oidc.access import policy
-from django_phi_oidc.anomalies.provider_drift import KEYS_CHANGED, METADATA_CHANGED
-from django_phi_oidc.anomalies.rules import get_builtin_rules
 from django_phi_oidc.audit import descriptions
 from django_phi_oidc.audit.actions import DETAIL_KEYS, Action
 from django_phi_oidc.audit.descriptions.action_labels import ACTION_EXPLANATIONS, ACTION_LABELS
@@ -20,6 +18,8 @@ from django_phi_oidc.audit.descriptions.detail_labels import DETAIL_LABELS, DETA
 from django_phi_oidc.audit.descriptions.reason_labels import PROVIDER_ERROR_LABELS, REASON_LABELS
 from django_phi_oidc.audit.events import OUTCOMES, SANITIZED_KEY, SIGNED_LATE_KEY, register_actions
 from django_phi_oidc.contrib.emergency.models import CloseReason
+from django_phi_oidc.contrib.monitoring.provider_drift import KEYS_CHANGED, METADATA_CHANGED
+from django_phi_oidc.contrib.monitoring.rules import get_builtin_rules
 from django_phi_oidc.errors import Code
 from django_phi_oidc.officer_admin.forms import EXPORT_REASONS, REVEAL_REASONS
 from django_phi_oidc.oidc.error_codes import OTHER_ERROR, REGISTERED_ERROR_CODES

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from django.db import DEFAULT_DB_ALIAS, connections
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
-from .. import __version__
-from .._internal.metrics import COUNTERS, TIMERS, Metric
-from ..audit.router import AUDIT_ALIAS
+from ... import __version__
+from ..._internal.metrics import COUNTERS, TIMERS, Metric
+from ...audit.router import AUDIT_ALIAS
 from .gauges import GAUGES, GaugeCache
 
 PREFIX = "phi_oidc"

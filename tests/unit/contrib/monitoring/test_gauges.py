@@ -19,10 +19,10 @@ from django_phi_oidc.audit.events import Action, NewEvent, Origin, register_acti
 from django_phi_oidc.audit.models import AuditUnsealed
 from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.monitoring import gauges as metrics
+from django_phi_oidc.contrib.monitoring.gauges import GAUGES, GaugeCache, measure_gauges
+from django_phi_oidc.contrib.monitoring.opentelemetry import OpenTelemetrySink
 from django_phi_oidc.errors import AuditUnavailable
-from django_phi_oidc.metrics import gauges as metrics
-from django_phi_oidc.metrics.gauges import GAUGES, GaugeCache, measure_gauges
-from django_phi_oidc.metrics.opentelemetry import OpenTelemetrySink
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions.models import PendingRevocation, TokenToRevoke
 from tests.integration.journeys.test_transactions import audit_database_away
@@ -207,7 +207,7 @@ def test_missing_extra_is_reported_and_an_unused_extra_is_not_imported(
 
 
 def test_prometheus_sink_uses_a_custom_registry(sign_in: SignIn) -> None:
-    from django_phi_oidc.metrics.prometheus import PrometheusSink  # noqa: PLC0415
+    from django_phi_oidc.contrib.monitoring.prometheus import PrometheusSink  # noqa: PLC0415
 
     registry = CollectorRegistry()
     PrometheusSink(registry).increment(

@@ -10,9 +10,9 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
 from django_phi_oidc.audit.events import parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
+from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from tests.support.audit_log import NOW
 from tests.support.officers import sign_in_officer
 

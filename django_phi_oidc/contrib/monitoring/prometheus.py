@@ -10,9 +10,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from .._internal.metrics import COUNTERS, TIMERS, Metric
-from .._internal.view_decorators import public_view
-from ..access.responses import set_private_headers
+from ..._internal.metrics import COUNTERS, TIMERS, Metric
+from ..._internal.view_decorators import public_view
+from ...access.responses import set_private_headers
 from .gauges import GAUGES, GaugeCache
 
 PREFIX = "phi_oidc"

@@ -9,15 +9,15 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views.generic import View
 
-from .. import conf
-from .._internal import clock
-from .._internal.connection_deadline import connection_deadline
-from .._internal.view_decorators import public_view
-from ..access.responses import set_private_headers
-from ..audit.router import AUDIT_ALIAS
-from ..audit.storage import is_writable
-from ..crypto import keyring
-from ..errors import KeyMissing
+from ... import conf
+from ..._internal import clock
+from ..._internal.connection_deadline import connection_deadline
+from ..._internal.view_decorators import public_view
+from ...access.responses import set_private_headers
+from ...audit.router import AUDIT_ALIAS
+from ...audit.storage import is_writable
+from ...crypto import keyring
+from ...errors import KeyMissing
 
 DATABASE_SECONDS = 0.9
 """For each database on PostgreSQL, including a new connection: the response takes less than 2 s while both hang."""

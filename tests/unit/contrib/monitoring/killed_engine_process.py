@@ -12,8 +12,8 @@ import django
 
 django.setup()
 
-from django_phi_oidc.anomalies.engine import evaluate_batch  # noqa: E402
-from django_phi_oidc.anomalies.rules import get_builtin_rules  # noqa: E402
+from django_phi_oidc.contrib.monitoring.engine import evaluate_batch  # noqa: E402
+from django_phi_oidc.contrib.monitoring.rules import get_builtin_rules  # noqa: E402
 from tests.support.audit_log import NOW  # noqa: E402
 from tests.support.kill_points import watch  # noqa: E402
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.anomalies.rules import (
+from django_phi_oidc.audit.events import Event
+from django_phi_oidc.contrib.monitoring.rules import (
     ALERT_SEVERITIES,
     Rule,
     RuleMemory,
@@ -20,7 +21,6 @@ from django_phi_oidc.anomalies.rules import (
     get_builtin_rules,
     merge_rules,
 )
-from django_phi_oidc.audit.events import Event
 from tests.support.hospital_week import MONDAY, event, of, week
 
 pytestmark = pytest.mark.sqlite

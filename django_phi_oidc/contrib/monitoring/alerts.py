@@ -13,11 +13,11 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils.translation import gettext, ngettext, override
 
-from .._internal.sql import delete_in_batches
-from ..audit.descriptions import get_alert_label
-from ..audit.events import Action, Origin
-from ..audit.outbox import enqueue
-from ..signals import security_alert
+from ..._internal.sql import delete_in_batches
+from ...audit.descriptions import get_alert_label
+from ...audit.events import Action, Origin
+from ...audit.outbox import enqueue
+from ...signals import security_alert
 from .models import AlertMute, SecurityAlert
 from .severity import Severity
 

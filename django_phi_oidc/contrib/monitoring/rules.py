@@ -11,9 +11,9 @@ from datetime import date, timedelta
 from statistics import median
 from typing import Any
 
-from ..audit.actions import DISCLOSURE_ACTIONS
-from ..audit.events import Action, Event, get_registered_disclosure_actions
-from ..http.transport import is_outage_status
+from ...audit.actions import DISCLOSURE_ACTIONS
+from ...audit.events import Action, Event, get_registered_disclosure_actions
+from ...http.transport import is_outage_status
 from .severity import Severity as Severity  # noqa: PLC0414 -- for rules of projects
 
 RuleMemory = dict[str, Any]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from django_phi_oidc import conf
-from django_phi_oidc.anomalies.models import AnomalyMemory, SecurityAlert
-from django_phi_oidc.anomalies.provider_drift import check_provider_drift
-from django_phi_oidc.anomalies.tasks import watch_providers
+from django_phi_oidc.contrib.monitoring.models import AnomalyMemory, SecurityAlert
+from django_phi_oidc.contrib.monitoring.provider_drift import check_provider_drift
+from django_phi_oidc.contrib.monitoring.tasks import watch_providers
 from django_phi_oidc.errors import Code
 from django_phi_oidc.http.http_transport import HTTPTransport
 from django_phi_oidc.testing.mock_provider import DemoProvider, Reply, demo_accounts

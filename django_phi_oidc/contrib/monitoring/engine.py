@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import F
 
-from ..audit.events import Action, Event
-from ..audit.log import sequencer
-from ..audit.log.cursor import EventBatch, read_events
+from ...audit.events import Action, Event
+from ...audit.log import sequencer
+from ...audit.log.cursor import EventBatch, read_events
 from .alerts import AlertCandidate, raise_alert
 from .models import AnomalyMemory, SecurityAlert, WatchCursor
 from .rules import Rule, RuleMemory

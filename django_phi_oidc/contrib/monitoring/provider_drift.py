@@ -8,12 +8,12 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.db import transaction
 
-from ..config.providers import ProviderDeclaration
-from ..errors import Code, MetadataError
-from ..http.transport import Transport
-from ..oidc.jose import parse_json_object
-from ..oidc.metadata import build_jwks_request, process_jwks_response
-from ..provider.metadata_documents import fetch_metadata
+from ...config.providers import ProviderDeclaration
+from ...errors import Code, MetadataError
+from ...http.transport import Transport
+from ...oidc.jose import parse_json_object
+from ...oidc.metadata import build_jwks_request, process_jwks_response
+from ...provider.metadata_documents import fetch_metadata
 from .alerts import AlertCandidate, raise_alert
 from .models import AnomalyMemory
 from .severity import Severity

@@ -10,8 +10,10 @@ import pytest
 from django.core import mail
 from django.db import transaction
 
-from django_phi_oidc.anomalies import alerts
-from django_phi_oidc.anomalies.alerts import (
+from django_phi_oidc.audit.events import Origin, parse_event
+from django_phi_oidc.audit.models import AuditOutbox
+from django_phi_oidc.contrib.monitoring import alerts
+from django_phi_oidc.contrib.monitoring.alerts import (
     RENOTIFY_AFTER,
     SEND_RETRY_DELAY,
     AlertCandidate,
@@ -21,10 +23,8 @@ from django_phi_oidc.anomalies.alerts import (
     raise_alert,
     send_due_alerts,
 )
-from django_phi_oidc.anomalies.models import AlertMute, SecurityAlert
-from django_phi_oidc.anomalies.rules import Severity
-from django_phi_oidc.audit.events import Origin, parse_event
-from django_phi_oidc.audit.models import AuditOutbox
+from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
+from django_phi_oidc.contrib.monitoring.rules import Severity
 from django_phi_oidc.signals import security_alert
 from tests.support.audit_log import NOW
 from tests.support.mail_settings import mail_by

@@ -6,11 +6,11 @@ import time
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from .. import conf
-from .._internal import clock
-from .._internal.periodic_task import periodic_task
-from ..errors import MetadataError, TransportError
-from ..http.http_transport import HTTPTransport
+from ... import conf
+from ..._internal import clock
+from ..._internal.periodic_task import periodic_task
+from ...errors import MetadataError, TransportError
+from ...http.http_transport import HTTPTransport
 from .alerts import send_due_alerts
 from .engine import check_sealing_lag, evaluate_batch
 from .provider_drift import check_provider_drift

@@ -15,12 +15,16 @@ import pytest
 from django.conf import settings
 from django.db import connections
 
-from django_phi_oidc.anomalies.engine import MAX_KEYS_PER_KIND, check_sealing_lag, evaluate_batch
-from django_phi_oidc.anomalies.models import AnomalyMemory, SecurityAlert, WatchCursor
-from django_phi_oidc.anomalies.rules import get_builtin_rules
 from django_phi_oidc.audit.events import NewEvent, Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.recorder import record_many
+from django_phi_oidc.contrib.monitoring.engine import (
+    MAX_KEYS_PER_KIND,
+    check_sealing_lag,
+    evaluate_batch,
+)
+from django_phi_oidc.contrib.monitoring.models import AnomalyMemory, SecurityAlert, WatchCursor
+from django_phi_oidc.contrib.monitoring.rules import get_builtin_rules
 from django_phi_oidc.errors import AuditUnavailable
 from tests.support import audit_fixtures as conftest
 from tests.support.audit_log import NOW, events, seal_now, sealed

@@ -13,16 +13,16 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.anomalies import engine
-from django_phi_oidc.anomalies.models import SecurityAlert, WatchCursor
-from django_phi_oidc.anomalies.rules import get_builtin_rules
-from django_phi_oidc.anomalies.tasks import get_declared_rules, watch
 from django_phi_oidc.audit.recorder import raise_audit_alert
+from django_phi_oidc.contrib.monitoring import engine
+from django_phi_oidc.contrib.monitoring.models import SecurityAlert, WatchCursor
+from django_phi_oidc.contrib.monitoring.rules import get_builtin_rules
+from django_phi_oidc.contrib.monitoring.tasks import get_declared_rules, watch
 from tests.support.audit_log import NOW, events, sealed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 HOW_TO = (Path(__file__).parents[3] / "docs" / "how-to" / "detect-anomalies.md").read_text()
-A_RULE = "tests.unit.anomalies.test_tasks.A_RULE"
+A_RULE = "tests.unit.contrib.monitoring.test_tasks.A_RULE"
 
 
 def block(name: str) -> list[str]:

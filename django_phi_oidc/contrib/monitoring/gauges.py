@@ -11,14 +11,14 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError
 from django.db.models import QuerySet
 
-from .._internal import clock
-from .._internal.connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
-from .._internal.sql import read_statement_timeout
-from ..audit.models import AuditUnsealed
-from ..audit.router import AUDIT_ALIAS
-from ..claims.models import StoredClaim
-from ..claims.retention_report import get_overdue_condition
-from ..sessions.models import OIDCSession, PendingRevocation
+from ..._internal import clock
+from ..._internal.connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
+from ..._internal.sql import read_statement_timeout
+from ...audit.models import AuditUnsealed
+from ...audit.router import AUDIT_ALIAS
+from ...claims.models import StoredClaim
+from ...claims.retention_report import get_overdue_condition
+from ...sessions.models import OIDCSession, PendingRevocation
 
 logger = logging.getLogger("django_phi_oidc.metrics")
 MAX_COUNT = 100_000

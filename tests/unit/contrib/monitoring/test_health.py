@@ -11,8 +11,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from django_phi_oidc.audit.models import AuditEvent, AuditUnsealed
-from django_phi_oidc.metrics import health
-from django_phi_oidc.metrics.health import PROBE_SECONDS, WriteProbe
+from django_phi_oidc.contrib.monitoring import health
+from django_phi_oidc.contrib.monitoring.health import PROBE_SECONDS, WriteProbe
 from tests.support.audit_log import events, seal_now
 from tests.support.audit_outage import audit_database_hangs
 from tests.support.audit_tampering import executed

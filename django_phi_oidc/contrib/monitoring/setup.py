@@ -8,12 +8,12 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
-from .. import conf
-from .._internal import metrics
+from ... import conf
+from ..._internal import metrics
 
 SINK_CLASSES = {
-    "prometheus": "django_phi_oidc.metrics.prometheus.PrometheusSink",
-    "opentelemetry": "django_phi_oidc.metrics.opentelemetry.OpenTelemetrySink",
+    "prometheus": "django_phi_oidc.contrib.monitoring.prometheus.PrometheusSink",
+    "opentelemetry": "django_phi_oidc.contrib.monitoring.opentelemetry.OpenTelemetrySink",
 }
 
 
@@ -32,7 +32,7 @@ def attach_declared_sinks() -> None:
         metrics.set_sinks(())
 
 
-@receiver(setting_changed, dispatch_uid="django_phi_oidc.metrics.setup")
+@receiver(setting_changed, dispatch_uid="django_phi_oidc.contrib.monitoring.setup")
 def _reattach_sinks(*, setting: str, **kwargs: Any) -> None:
     if setting == "PHI_OIDC":
         attach_declared_sinks()
