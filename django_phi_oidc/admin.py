@@ -9,6 +9,7 @@ from .audit.admin.audit_log import AuditEventAdmin as AuditEventAdmin
 from .audit.admin.reference_views import install_reference_page
 from .claims.admin import LegalHoldAdmin as LegalHoldAdmin
 from .claims.admin import StoredClaimAdmin as StoredClaimAdmin
+from .contrib.audit_exports.trail_jobs import TrailJobAdmin as TrailJobAdmin
 from .contrib.emergency.emergency_reviews import EmergencyAccessAdmin as EmergencyAccessAdmin
 from .contrib.individual_rights.admin import AccountingCopyAdmin as AccountingCopyAdmin
 from .contrib.monitoring.admin import AlertMuteAdmin as AlertMuteAdmin
@@ -19,7 +20,6 @@ from .login.admin_site import use_oidc_login
 from .officer_admin.person_views import install_person_pages
 from .officer_admin.session_end_admin import SessionEndJobAdmin as SessionEndJobAdmin
 from .officer_admin.site import install_dashboard
-from .officer_admin.trail_jobs import TrailJobAdmin as TrailJobAdmin
 from .sessions.admin import OIDCSessionAdmin as OIDCSessionAdmin
 from .sessions.admin import PendingRevocationAdmin as PendingRevocationAdmin
 from .subjects.admin import ActivationCodeAdmin as ActivationCodeAdmin

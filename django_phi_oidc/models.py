@@ -15,9 +15,9 @@ from .audit.models import AuditWitness as AuditWitness
 from .audit.models import RecordedConfiguration as RecordedConfiguration
 from .audit.models import RefusalCount as RefusalCount
 from .audit.models import VerificationRecord as VerificationRecord
-from .audit_exports.models import TrailJob as TrailJob
 from .claims.models import LegalHold as LegalHold
 from .claims.models import StoredClaim as StoredClaim
+from .contrib.audit_exports.models import TrailJob as TrailJob
 from .contrib.emergency.models import EmergencyAccess as EmergencyAccess
 from .contrib.individual_rights.models import AccountingCopy as AccountingCopy
 from .contrib.monitoring.models import AlertMute as AlertMute

@@ -13,9 +13,9 @@ from .audit.tasks import export_tiles as export_tiles
 from .audit.tasks import record_configuration as record_configuration
 from .audit.tasks import seal as seal
 from .audit.tasks import verify as verify
-from .audit_exports.tasks import work_trail_jobs as work_trail_jobs
 from .claims.tasks import apply_retention as apply_retention
 from .claims.tasks import scrub as scrub
+from .contrib.audit_exports.tasks import work_trail_jobs as work_trail_jobs
 from .contrib.emergency.tasks import tend_emergencies as tend_emergencies
 from .contrib.individual_rights.accounting import get_accounting_start
 from .contrib.individual_rights.accounting_copies import delete_old_copies

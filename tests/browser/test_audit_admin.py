@@ -12,7 +12,7 @@ from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.log.bundle import verify_inclusion_bundle
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent
-from django_phi_oidc.audit_exports.models import TrailJob
+from django_phi_oidc.contrib.audit_exports.models import TrailJob
 from tests.browser.pages import fits_window, open_list_above
 from tests.support.accessibility import faults
 from tests.support.audit_log import KEY, NOW, events, sealed

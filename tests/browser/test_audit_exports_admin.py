@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.audit.events import Action, parse_event
-from django_phi_oidc.audit_exports.models import TrailJob
-from django_phi_oidc.audit_exports.tasks import work_trail_jobs
-from django_phi_oidc.officer_admin import trail_jobs
+from django_phi_oidc.contrib.audit_exports import trail_jobs
+from django_phi_oidc.contrib.audit_exports.models import TrailJob
+from django_phi_oidc.contrib.audit_exports.tasks import work_trail_jobs
 from tests.browser.pages import fits_window, open_list_above, read_message
 from tests.support.accessibility import faults
 from tests.support.audit_log import NOW, PEM, events, sealed

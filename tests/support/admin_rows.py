@@ -14,9 +14,9 @@ from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.audit.admin_base import AuditedAdmin
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditCheckpoint
-from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.conf import providers
+from django_phi_oidc.contrib.audit_exports.models import TrailJob
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.individual_rights.accounting_copies import store_copy
 from django_phi_oidc.contrib.individual_rights.models import AccountingCopy

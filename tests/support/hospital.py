@@ -21,9 +21,9 @@ from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent
 from django_phi_oidc.audit.recorder import record_many
-from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.conf import providers
+from django_phi_oidc.contrib.audit_exports.models import TrailJob
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.individual_rights.accounting_copies import store_copy
 from django_phi_oidc.contrib.individual_rights.models import AccountingCopy

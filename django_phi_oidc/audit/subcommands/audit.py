@@ -15,7 +15,7 @@ from django.db import DatabaseError, connections
 
 from ... import conf
 from ..._internal import clock
-from ...audit_exports.file_verification import verify_exported_file
+from ...contrib.audit_exports.file_verification import verify_exported_file
 from ...contrib.emergency import spool
 from ...errors import AuditUnavailable, CheckpointInvalid
 from ...management.subcommands._arguments import (

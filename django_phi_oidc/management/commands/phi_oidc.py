@@ -14,6 +14,7 @@ from ...audit.events import Origin
 from ...audit.operators import find_operator_actor
 from ...audit.request_context import use_origin
 from ...audit.subcommands import audit
+from ...contrib.evidence.subcommands import evidence
 from ...contrib.legal_holds.subcommands import hold
 from ...contrib.scim.subcommands import scim
 from ...contrib.shared_signals.subcommands import signals
@@ -24,7 +25,6 @@ from ..subcommands import (
     admin,
     configuration,
     doctor,
-    evidence,
     groups,
     init,
     keys,

@@ -16,8 +16,8 @@ from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.log.models import ArchiveFile
 from django_phi_oidc.audit.merkle.cosignature import WitnessKey, encode_witness_key
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
-from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.contrib.audit_exports.models import TrailJob
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.contrib.scim.models import SCIMClient

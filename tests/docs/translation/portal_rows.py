@@ -13,8 +13,8 @@ from django.contrib.auth.models import Group
 from django_phi_oidc import conf
 from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.audit_exports.models import TrailJob
 from django_phi_oidc.contrib.emergency.models import CloseReason, EmergencyAccess, ReviewVerdict
 from django_phi_oidc.contrib.individual_rights.accounting import create_accounting
 from django_phi_oidc.contrib.invitations.invitations import create_invitations

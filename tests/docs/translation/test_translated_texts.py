@@ -22,9 +22,9 @@ from django_phi_oidc.audit.descriptions.action_labels import ACTION_EXPLANATIONS
 from django_phi_oidc.audit.descriptions.alert_labels import ALERT_EXPLANATIONS, ALERT_KEY_LABELS, ALERT_LABELS
 from django_phi_oidc.audit.descriptions.detail_labels import DETAIL_LABELS, DETAIL_VALUE_LABELS, OUTCOME_LABELS
 from django_phi_oidc.audit.descriptions.reason_labels import REASON_LABELS
-from django_phi_oidc.audit_exports.models import TrailJob
 from django_phi_oidc.claims.models import STANDARD_LABELS, StoredClaim
 from django_phi_oidc.claims.views import RevealMixin
+from django_phi_oidc.contrib.audit_exports.models import TrailJob
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.emergency.notifications import send_due_alerts
 from django_phi_oidc.contrib.individual_rights.views import AccountingMixin
@@ -252,7 +252,7 @@ def test_every_text_is_translated(
     # Other tests have registered actions of projects, whose labels are of no catalogue.
     monkeypatch.setattr("django_phi_oidc.audit.events._registered_actions", {})
     asked = put_in(monkeypatch)
-    monkeypatch.setattr("django_phi_oidc.officer_admin.trail_jobs.MAX_STREAMED_EVENTS", 1)
+    monkeypatch.setattr("django_phi_oidc.contrib.audit_exports.trail_jobs.MAX_STREAMED_EVENTS", 1)
     walking.look_at_nothing(found, boss)
     patient, other = sign_in(), sign_in()
     fill(patient)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.evidence.oscal import build_oscal
+from django_phi_oidc.contrib.evidence.oscal import build_oscal
 
 TIME = "2026-11-24T16:05:09+00:00"
 

@@ -14,17 +14,17 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError
 from django.db.models import F, QuerySet
 
-from .._internal import randomness
-from .._internal.lease import LeasedQuerySet
-from ..audit.events import Action, EventOutcome, Origin
-from ..audit.filters import EventFiltersForm
-from ..audit.log.findings import VerificationSummary
-from ..audit.log.signing_keys import get_public_keys
-from ..audit.log.verifier import verify_log
-from ..audit.recorder import record
-from ..audit.search import RowUnreadable
-from ..audit.storage import translate_database_errors
-from ..errors import PhiOidcError
+from ..._internal import randomness
+from ..._internal.lease import LeasedQuerySet
+from ...audit.events import Action, EventOutcome, Origin
+from ...audit.filters import EventFiltersForm
+from ...audit.log.findings import VerificationSummary
+from ...audit.log.signing_keys import get_public_keys
+from ...audit.log.verifier import verify_log
+from ...audit.recorder import record
+from ...audit.search import RowUnreadable
+from ...audit.storage import translate_database_errors
+from ...errors import PhiOidcError
 from .event_export import FILE_EXTENSIONS, export_events
 from .models import TrailJob
 

@@ -20,7 +20,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.configuration import read_configuration
 from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent
-from django_phi_oidc.evidence.pack import build_pack
+from django_phi_oidc.contrib.evidence.pack import build_pack
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, sealed
 from tests.support.audit_tampering import sql, without_triggers
 from tests.support.client_keys import create_private_key_pem

@@ -10,19 +10,24 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from django.core.management.base import CommandError
 from django.db import DatabaseError
 
-from ..._internal import clock
-from ...audit.events import Action
-from ...audit.log.bundle import read_public_keys
-from ...audit.log.signing_keys import get_signing_key
-from ...audit.merkle.checkpoint import verify_checkpoint
-from ...audit.recorder import record
-from ...audit.request_context import current_origin
-from ...errors import CheckpointInvalid
-from ...evidence.collector import collect_evidence
-from ...evidence.pack import MAX_PACK_BYTES, build_pack, hash_evidence, verify_pack
-from ._arguments import PUBLIC_KEY_HELP, Options, add_command, build_argument_error
-from ._files import create_private_file
-from ._output import Output, format_untrusted
+from ...._internal import clock
+from ....audit.events import Action
+from ....audit.log.bundle import read_public_keys
+from ....audit.log.signing_keys import get_signing_key
+from ....audit.merkle.checkpoint import verify_checkpoint
+from ....audit.recorder import record
+from ....audit.request_context import current_origin
+from ....errors import CheckpointInvalid
+from ....management.subcommands._arguments import (
+    PUBLIC_KEY_HELP,
+    Options,
+    add_command,
+    build_argument_error,
+)
+from ....management.subcommands._files import create_private_file
+from ....management.subcommands._output import Output, format_untrusted
+from ..collector import collect_evidence
+from ..pack import MAX_PACK_BYTES, build_pack, hash_evidence, verify_pack
 
 
 def add_arguments(parser: ArgumentParser) -> None:

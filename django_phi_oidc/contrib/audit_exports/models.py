@@ -5,7 +5,7 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from .._internal.lease import LeasedQuerySet
+from ..._internal.lease import LeasedQuerySet
 
 
 class TrailJob(models.Model):

@@ -8,8 +8,8 @@ import pytest
 from django_phi_oidc.audit.log.tree_storage import LogDamaged, read_nodes
 from django_phi_oidc.audit.models import AuditLeaf
 from django_phi_oidc.audit.search import EventFilters
-from django_phi_oidc.audit_exports.event_export import export_events
-from django_phi_oidc.audit_exports.file_verification import (
+from django_phi_oidc.contrib.audit_exports.event_export import export_events
+from django_phi_oidc.contrib.audit_exports.file_verification import (
     MAX_LISTED_FAULTS,
     FileVerification,
     create_cached_nodes_reader,

@@ -16,8 +16,8 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.router import AUDIT_ALIAS
 from django_phi_oidc.audit.search import EventFilters
-from django_phi_oidc.audit_exports.event_export import export_events
-from django_phi_oidc.officer_admin import exported_files
+from django_phi_oidc.contrib.audit_exports import exported_files
+from django_phi_oidc.contrib.audit_exports.event_export import export_events
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
 from tests.support.audit_log import NOW, PEM, events, sealed
 from tests.support.audit_tampering import LEAF, sql, without_triggers

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.evidence.sbom import build_sbom
+from django_phi_oidc.contrib.evidence.sbom import build_sbom
 from tests.support.audit_log import NOW
 
 

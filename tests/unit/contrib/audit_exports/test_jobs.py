@@ -17,15 +17,15 @@ from django.conf import settings as django_settings
 from django_phi_oidc import schedule
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit_exports.jobs import (
+from django_phi_oidc.contrib.audit_exports.jobs import (
     LEASE_DURATION,
     MAX_ATTEMPTS,
     RETENTION_PERIOD,
     open_export_file,
     request_job,
 )
-from django_phi_oidc.audit_exports.models import TrailJob
-from django_phi_oidc.audit_exports.tasks import work_trail_jobs
+from django_phi_oidc.contrib.audit_exports.models import TrailJob
+from django_phi_oidc.contrib.audit_exports.tasks import work_trail_jobs
 from tests.support.audit_log import NOW, PEM, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers
 from tests.support.celery_worker import eventually, worker
@@ -181,7 +181,7 @@ import os, signal, sys, django
 django.setup()
 from datetime import timedelta
 from pathlib import Path
-from django_phi_oidc.audit_exports import jobs
+from django_phi_oidc.contrib.audit_exports import jobs
 from tests.support.audit_log import NOW
 class Clock:
     calls = 0

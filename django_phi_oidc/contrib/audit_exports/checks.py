@@ -6,8 +6,8 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import Tags
 
-from .. import conf
-from .._internal.check_messages import Messages, error, register_check
+from ... import conf
+from ..._internal.check_messages import Messages, error, register_check
 
 
 @register_check(Tags.security)

@@ -14,8 +14,8 @@ import pytest
 from django_phi_oidc import conf, schedule
 from django_phi_oidc.audit.events import parse_event
 from django_phi_oidc.audit.search import EventFilters, RowUnreadable, has_more_events_than
-from django_phi_oidc.audit_exports import event_export
-from django_phi_oidc.officer_admin.trail_jobs import MAX_STREAMED_EVENTS
+from django_phi_oidc.contrib.audit_exports import event_export
+from django_phi_oidc.contrib.audit_exports.trail_jobs import MAX_STREAMED_EVENTS
 from tests.support.audit_log import NOW, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc

@@ -15,9 +15,9 @@ from django.test import Client
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit_exports.models import TrailJob
-from django_phi_oidc.audit_exports.tasks import work_trail_jobs
-from django_phi_oidc.officer_admin import trail_jobs
+from django_phi_oidc.contrib.audit_exports import trail_jobs
+from django_phi_oidc.contrib.audit_exports.models import TrailJob
+from django_phi_oidc.contrib.audit_exports.tasks import work_trail_jobs
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
 from tests.support.audit_log import NOW, PEM, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers

@@ -20,23 +20,28 @@ from django.http import (
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
-from .. import conf
-from .._internal import clock, randomness
-from .._internal.admin_theme import ThemedModelAdmin
-from .._internal.hostname import get_hostname
-from ..audit.admin_base import TrailAdminMixin, record_request_event, require_trail_permission, require_view_permission
-from ..audit.descriptions import get_reason_label
-from ..audit.events import Action, NewEvent
-from ..audit.filters import EventFiltersForm
-from ..audit.recorder import record_many
-from ..audit.request_context import Actor
-from ..audit.search import EventFilters, RowUnreadable, has_more_events_than
-from ..audit_exports.event_export import CONTENT_TYPES, FILE_EXTENSIONS, export_events, incomplete_marker
-from ..audit_exports.jobs import RETENTION_PERIOD, has_too_many_exports, open_export_file, request_job
-from ..audit_exports.models import TrailJob
-from ..errors import AuditUnavailable
-from ..subjects.people import find_people
+from ... import conf
+from ..._internal import clock, randomness
+from ..._internal.admin_theme import ThemedModelAdmin
+from ..._internal.hostname import get_hostname
+from ...audit.admin_base import (
+    TrailAdminMixin,
+    record_request_event,
+    require_trail_permission,
+    require_view_permission,
+)
+from ...audit.descriptions import get_reason_label
+from ...audit.events import Action, NewEvent
+from ...audit.filters import EventFiltersForm
+from ...audit.recorder import record_many
+from ...audit.request_context import Actor
+from ...audit.search import EventFilters, RowUnreadable, has_more_events_than
+from ...errors import AuditUnavailable
+from ...subjects.people import find_people
+from .event_export import CONTENT_TYPES, FILE_EXTENSIONS, export_events, incomplete_marker
 from .exported_files import ExportedFileForm, build_file_context, verify_uploaded_file
+from .jobs import RETENTION_PERIOD, has_too_many_exports, open_export_file, request_job
+from .models import TrailJob
 
 MAX_STREAMED_EVENTS = 10_000
 """Up to this many events are streamed; for more, a worker writes a file."""
