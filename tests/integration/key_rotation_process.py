@@ -45,7 +45,7 @@ def _write(model: Any, keys: list[Any]) -> None:
 
 
 def _reencrypt(model: Any, keys: list[Any]) -> None:
-    encryption_keys = import_module("django_phi_oidc.key_rotation.encryption_keys")
+    encryption_keys = import_module("django_phi_oidc.contrib.key_rotation.encryption_keys")
     ring = import_module("django_phi_oidc.crypto.keyring").get_keys("encryption")
     column = encryption_keys.EncryptedColumn("default", model._meta.get_field("token"))
 

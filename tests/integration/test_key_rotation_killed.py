@@ -17,8 +17,12 @@ from django.core.management import call_command
 from django.db import connections
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.contrib.key_rotation.encryption_keys import (
+    EncryptedColumn,
+    KeyUsage,
+    count_key_usage,
+)
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.key_rotation.encryption_keys import EncryptedColumn, KeyUsage, count_key_usage
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
 from tests.support import databases
 from tests.support.phi_oidc_settings import override_phi_oidc

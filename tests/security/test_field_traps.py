@@ -28,10 +28,10 @@ from django.forms import modelform_factory
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from encrypted_model_fields import fields as library
 
+from django_phi_oidc.contrib.key_rotation.encryption_keys import EncryptedColumn, reencrypt
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import Undecryptable
 from django_phi_oidc.fields import SealedTextField
-from django_phi_oidc.key_rotation.encryption_keys import EncryptedColumn, reencrypt
 from tests.support.encrypted_note_model import CANARY, in_database, notes, opened, table, write
 from tests.support.phi_oidc_settings import override_phi_oidc
 

@@ -15,6 +15,7 @@ from ...audit.operators import find_operator_actor
 from ...audit.request_context import use_origin
 from ...audit.subcommands import audit
 from ...contrib.evidence.subcommands import evidence
+from ...contrib.key_rotation.subcommands import keys
 from ...contrib.legal_holds.subcommands import hold
 from ...contrib.scim.subcommands import scim
 from ...contrib.shared_signals.subcommands import signals
@@ -27,7 +28,6 @@ from ..subcommands import (
     doctor,
     groups,
     init,
-    keys,
     migrate_from,
     register,
     roles,

@@ -21,6 +21,7 @@ from ...adoption.settings_plan import (
     list_remarks,
     list_variables,
 )
+from ...contrib.key_rotation.subcommands.keys import generate_signing_key
 from ...crypto import keyring
 from ...doctor.known_providers import PROVIDERS_BY_SLUG
 from ...doctor.known_providers.definitions import Recipe
@@ -37,7 +38,6 @@ from ._provider_recipe import (
     list_variable_lines,
 )
 from ._sign_in_changes import list_new_backends, list_sign_in_changes
-from .keys import generate_signing_key
 from .migrate_from import LIBRARIES, read_plan
 
 SETTINGS_LINES = """\

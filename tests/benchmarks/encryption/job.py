@@ -52,7 +52,7 @@ def build(count: int) -> dict[str, Any]:
 
 def phi_oidc() -> dict[str, Any]:
     """Encrypt all texts again with `reencrypt`."""
-    rotation = import_module("django_phi_oidc.key_rotation.encryption_keys")
+    rotation = import_module("django_phi_oidc.contrib.key_rotation.encryption_keys")
     keys = import_module("django_phi_oidc.crypto.keyring").get_keys("encryption")
     column = rotation.EncryptedColumn("default", _held()._meta.get_field("value"))
     counting = time.perf_counter()

@@ -19,9 +19,9 @@ from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import scrub_user
 from django_phi_oidc.contrib.individual_rights.erasure import erase_person
 from django_phi_oidc.contrib.individual_rights.export import export_person
+from django_phi_oidc.contrib.key_rotation.encryption_keys import list_encrypted_columns
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.errors import HeldForLegalReasons, RevealRefused
-from django_phi_oidc.key_rotation.encryption_keys import list_encrypted_columns
 from django_phi_oidc.oidc.jose import parse_compact_jws
 from django_phi_oidc.sessions.access_tokens import get_access_token
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus

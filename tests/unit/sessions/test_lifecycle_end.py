@@ -15,9 +15,9 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.key_rotation.encryption_keys import list_encrypted_columns, reencrypt
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import CiphertextInvalid, KeyRingError
-from django_phi_oidc.key_rotation.encryption_keys import list_encrypted_columns, reencrypt
 from django_phi_oidc.sessions.digests import compute_token_digest
 from django_phi_oidc.sessions.lifecycle import EndedSession, end_session, end_sessions
 from django_phi_oidc.sessions.models import (

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.management.commands import migrate
 
 from django_phi_oidc.audit.router import AUDIT_ALIAS
-from django_phi_oidc.management.subcommands.keys import generate_key_files
+from django_phi_oidc.contrib.key_rotation.subcommands.keys import generate_key_files
 from portal import secretfiles
 from portal.groups import create_groups
 

@@ -12,7 +12,7 @@ from django_phi_oidc.crypto import keyring
 from tests.settings import key
 from tests.support.phi_oidc_settings import override_phi_oidc
 
-APP = "tests.unit.key_rotation.ward"
+APP = "tests.unit.contrib.key_rotation.ward"
 OLD, NEW = key("test encryption key of yesterday"), key("test encryption key of today")
 
 

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from django.core.management import CommandError, call_command
 
 from django_phi_oidc import conf
+from django_phi_oidc.contrib.key_rotation.subcommands.keys import generate_key_files
 from django_phi_oidc.crypto import keyring, retention_keys
 from django_phi_oidc.errors import KeyMissing
-from django_phi_oidc.management.subcommands.keys import generate_key_files
 from django_phi_oidc.subjects.models import SubjectDigest
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import sign_in
@@ -31,7 +31,7 @@ from django.conf import settings
 apps = ["django.contrib.auth", "django.contrib.contenttypes", "django_phi_oidc"]
 settings.configure(PHI_OIDC={"KEYS": {"encryption": Path(sys.argv[1])}}, INSTALLED_APPS=apps)
 django.setup()
-from django_phi_oidc.management.subcommands.keys import generate_key_files
+from django_phi_oidc.contrib.key_rotation.subcommands.keys import generate_key_files
 print("ready", flush=True)
 sys.stdin.readline()
 count = len(generate_key_files())

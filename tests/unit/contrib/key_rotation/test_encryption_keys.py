@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from django.db import connection, connections, transaction
 
-from django_phi_oidc.crypto import keyring
-from django_phi_oidc.key_rotation.encryption_keys import (
+from django_phi_oidc.contrib.key_rotation.encryption_keys import (
     EncryptedColumn,
     KeyUsage,
     ReencryptionResult,
@@ -22,10 +21,11 @@ from django_phi_oidc.key_rotation.encryption_keys import (
     list_encrypted_columns,
     reencrypt,
 )
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, SessionToken
 from tests.support.concurrent_transaction import transaction_beside
 from tests.support.session_fixtures import NOW
-from tests.unit.key_rotation.conftest import NEW, OLD
+from tests.unit.contrib.key_rotation.conftest import NEW, OLD
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 PACKAGE_COLUMNS = {

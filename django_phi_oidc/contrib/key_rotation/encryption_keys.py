@@ -15,12 +15,12 @@ from django.apps import apps
 from django.db import connections, router, transaction
 from django.db.models import QuerySet
 
-from .._internal.sql import durable
-from ..crypto import keyring
-from ..crypto.keyring import SymmetricKey
-from ..crypto.retention_keys import NAMES_PATTERN
-from ..errors import Undecryptable
-from ..fields import SealedTextField
+from ..._internal.sql import durable
+from ...crypto import keyring
+from ...crypto.keyring import SymmetricKey
+from ...crypto.retention_keys import NAMES_PATTERN
+from ...errors import Undecryptable
+from ...fields import SealedTextField
 
 BATCH_SIZE = 2_000
 """Texts replaced in one transaction, which locks its rows for about 30 ms on PostgreSQL."""

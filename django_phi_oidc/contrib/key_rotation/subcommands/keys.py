@@ -15,12 +15,20 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from django.core.management.base import CommandError
 from django.db import connections
 
-from ... import conf
-from ..._internal import randomness
-from ...config.client_keys import ClientKey
-from ...config.providers import ProviderDeclaration
-from ...crypto import keyring, retention_keys
-from ...key_rotation.encryption_keys import (
+from .... import conf
+from ...._internal import randomness
+from ....config.client_keys import ClientKey
+from ....config.providers import ProviderDeclaration
+from ....crypto import keyring, retention_keys
+from ....management.subcommands._arguments import (
+    Options,
+    add_command,
+    add_dry_run,
+    build_argument_error,
+    create_choice_parser,
+)
+from ....management.subcommands._output import Output, ProgressLine
+from ..encryption_keys import (
     EncryptedColumn,
     KeyUsage,
     ReencryptionResult,
@@ -28,14 +36,12 @@ from ...key_rotation.encryption_keys import (
     list_encrypted_columns,
     reencrypt,
 )
-from ...key_rotation.subject_keys import (
+from ..subject_keys import (
     SubjectKeyUsage,
     find_deletable_digests,
     get_subject_key_usage,
     retire_subject_key,
 )
-from ._arguments import Options, add_command, add_dry_run, build_argument_error, create_choice_parser
-from ._output import Output, ProgressLine
 
 ColumnUsage = Sequence[tuple[EncryptedColumn, KeyUsage]]
 
