@@ -5,8 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from django_phi_oidc.doctor.known_providers.definitions import ClientKeyType, Recipe
-from django_phi_oidc.management.subcommands._provider_recipe import (
+from django_phi_oidc.contrib.adoption.subcommands._provider_recipe import (
     CERTIFICATE_VARIABLE,
     CLIENT_KEY_FILE,
     DECRYPTION_KEY_FILE,
@@ -16,6 +15,7 @@ from django_phi_oidc.management.subcommands._provider_recipe import (
     generate_client_key,
     list_key_types,
 )
+from django_phi_oidc.contrib.doctor.known_providers.definitions import ClientKeyType, Recipe
 from django_phi_oidc.testing.mock_provider import create_signing_key
 from tests.support.tls import create_certificate_pem
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from ...config.providers import ProviderDeclaration
-from ...doctor.diagnostics import ProviderFinding, sanitize_text
 from ...errors import Code
+from ..doctor.diagnostics import ProviderFinding, sanitize_text
 from .trust_chain import TrustChain
 
 SHORT_VALIDITY = timedelta(hours=1)

@@ -14,6 +14,8 @@ from ...audit.events import Origin
 from ...audit.operators import find_operator_actor
 from ...audit.request_context import use_origin
 from ...audit.subcommands import audit
+from ...contrib.adoption.subcommands import init, migrate_from
+from ...contrib.doctor.subcommands import doctor, register
 from ...contrib.evidence.subcommands import evidence
 from ...contrib.key_rotation.subcommands import keys
 from ...contrib.legal_holds.subcommands import hold
@@ -22,19 +24,7 @@ from ...contrib.shared_signals.subcommands import signals
 from ...contrib.siem.subcommands import delivery
 from ...errors import PhiOidcError
 from ...testing.subcommands import attack
-from ..subcommands import (
-    admin,
-    configuration,
-    doctor,
-    groups,
-    init,
-    migrate_from,
-    register,
-    roles,
-    scrub,
-    sessions,
-    subject,
-)
+from ..subcommands import admin, configuration, groups, roles, scrub, sessions, subject
 from ..subcommands._arguments import USER_FORMS, Options, get_user
 from ..subcommands._output import Output
 

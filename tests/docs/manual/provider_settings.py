@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
-from django_phi_oidc.doctor.known_providers import PROVIDERS_BY_SLUG
-from django_phi_oidc.doctor.known_providers.definitions import Recipe
-from django_phi_oidc.management.subcommands._provider_recipe import format_settings, list_variable_lines
+from django_phi_oidc.contrib.adoption.subcommands._provider_recipe import (
+    format_settings,
+    list_variable_lines,
+)
+from django_phi_oidc.contrib.doctor.known_providers import PROVIDERS_BY_SLUG
+from django_phi_oidc.contrib.doctor.known_providers.definitions import Recipe
 from tests.support.manual_blocks import ROOT
 
 FOLDER = Path("/srv/portal/secrets")

@@ -1,6 +1,6 @@
 """The page about tested providers has one row for each profile of the tests."""
 
-from django_phi_oidc.doctor.known_providers import PROVIDERS_BY_SLUG
+from django_phi_oidc.contrib.doctor.known_providers import PROVIDERS_BY_SLUG
 from tests.docs.manual.interop_table import PAGE, build_rows, regenerate
 from tests.integration.interop.provider_profiles import FEDERATED_PROFILE, PROFILES
 

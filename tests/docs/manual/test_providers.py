@@ -13,8 +13,8 @@ import pytest
 
 from django_phi_oidc.checks import core
 from django_phi_oidc.config.providers import parse_provider
-from django_phi_oidc.doctor.known_providers import PROVIDERS_BY_SLUG
-from django_phi_oidc.doctor.probe import ProbeContext, _check_metadata
+from django_phi_oidc.contrib.doctor.known_providers import PROVIDERS_BY_SLUG
+from django_phi_oidc.contrib.doctor.probe import ProbeContext, _check_metadata
 from django_phi_oidc.errors import Code, SignInRefused
 from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.metadata import ProviderMetadata, merge_metadata, process_metadata_response

@@ -12,8 +12,8 @@ from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from django_phi_oidc.doctor.known_providers import PROVIDERS_BY_SLUG
-from django_phi_oidc.doctor.known_providers.definitions import Recipe
+from django_phi_oidc.contrib.doctor.known_providers import PROVIDERS_BY_SLUG
+from django_phi_oidc.contrib.doctor.known_providers.definitions import Recipe
 from tests.support.provider_recipes import build_declaration
 from tests.support.published_metadata import PUBLISHED
 

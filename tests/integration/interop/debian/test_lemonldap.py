@@ -3,7 +3,7 @@
 import pytest
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.doctor.probe import ProbeContext, probe_provider
+from django_phi_oidc.contrib.doctor.probe import ProbeContext, probe_provider
 from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from tests.integration.interop.debian.conftest import Declare

@@ -9,7 +9,7 @@ import requests
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.doctor.probe import ProbeContext, probe_provider
+from django_phi_oidc.contrib.doctor.probe import ProbeContext, probe_provider
 from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from tests.integration.interop.django_providers.server import PASSWORD

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.config.client_keys import parse_client_keys
-from django_phi_oidc.doctor.known_providers import PROVIDERS_BY_SLUG
+from django_phi_oidc.contrib.doctor.known_providers import PROVIDERS_BY_SLUG
 from tests.integration.interop.conftest import JWT
 from tests.support.client_keys import create_private_key_pem
 from tests.support.external_tools import PARTS

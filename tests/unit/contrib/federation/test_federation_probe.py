@@ -12,7 +12,7 @@ from django_phi_oidc.testing.mock_provider import create_signing_key
 from tests.support.client_keys import create_private_key_pem
 from tests.support.federation import Entity, FederationServer, serving_federation
 from tests.support.tls import CertificateAuthority
-from tests.unit.doctor.test_probe import Findings, list_findings, run
+from tests.unit.contrib.doctor.test_probe import Findings, list_findings, run
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 OF_FEDERATION = ("federation", "membership", "keys")

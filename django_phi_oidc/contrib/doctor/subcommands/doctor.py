@@ -1,0 +1,84 @@
+"""Test a live provider, and report problems and how to fix them."""
+
+from argparse import ArgumentParser
+from dataclasses import asdict, replace
+
+from django.core.management.base import CommandError
+from django.db import DatabaseError
+
+from .... import conf
+from ...._internal import clock
+from ....audit.triggers import list_deviations
+from ....http.http_transport import HTTPTransport
+from ....management.subcommands._arguments import (
+    Options,
+    build_callback_path,
+    get_provider,
+    parse_portal_origin,
+)
+from ....management.subcommands._output import Output
+from ..diagnostics import ProviderFinding, check_audit_log, sanitize_text
+from ..probe import ProbeContext, probe_provider
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("provider", nargs="?", metavar="PROVIDER", help="Its name (default: all declared providers).")
+    parser.add_argument(
+        "--portal",
+        metavar="ORIGIN",
+        help="Origin of the portal, such as https://your.host: check how the client is registered.",
+    )
+    parser.set_defaults(handler=handle)
+
+
+def handle(options: Options, output: Output) -> None:
+    """Print the findings of each provider, and without a name what is wrong with the audit log.
+
+    Raises: CommandError if one is a failure, or there is no such provider.
+    """
+    providers, name = conf.providers(), options["provider"]
+    declarations = [*providers.values()] if name is None else [get_provider(name)]
+    portal_origin = "" if options["portal"] is None else parse_portal_origin(options["portal"])
+    context = ProbeContext(
+        claims=conf.claims(),
+        is_only_provider=len(providers) == 1,
+        introspection_provider_names=[name for name, api in conf.apis().items() if api.method == "introspection"],
+    )
+    failures = warnings = 0
+    for declaration in declarations:
+        output.write(f"{declaration.name}: {sanitize_text(declaration.issuer)}")
+        transport = HTTPTransport(declaration)
+        if portal_origin:
+            context = replace(context, callback_url=portal_origin + build_callback_path(declaration.name))
+        try:
+            for finding in probe_provider(declaration, context, transport=transport, clock=clock.now):
+                failures += finding.level == "failure"
+                warnings += finding.level == "warning"
+                write_finding(finding, declaration.name, output)
+        finally:
+            transport.close()
+    if name is None:
+        for finding in check_audit_log(_list_audit_log_deviations()):
+            failures += 1
+            write_finding(finding, "", output)
+    total = f"{failures} failures, {warnings} warnings."
+    if failures:
+        raise CommandError(total)
+    output.write(total)
+
+
+def _list_audit_log_deviations() -> list[str]:
+    try:
+        return list_deviations()
+    except DatabaseError:
+        # The health check reports an audit database that cannot be read.
+        return []
+
+
+def write_finding(finding: ProviderFinding, provider: str, output: Output) -> None:
+    """Print a finding as an object or as a table row, followed by its remedy."""
+    code = f" [{finding.code}]" if finding.code else ""
+    remedy = f"\n{'':23}{finding.remedy}" if finding.remedy else ""
+    level = output.colour(f"{finding.level:<8}", finding.level)
+    text = f"  {level} {finding.check:<11} {finding.text}{code}{remedy}"
+    output.write_row({"provider": provider, **asdict(finding)}, text)
