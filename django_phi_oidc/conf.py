@@ -27,13 +27,13 @@ from django.utils.module_loading import import_string
 
 from .audit.declaration import WitnessDeclaration
 from .config import effective_options, options
-from .config.admin_assurance import AdminAssuranceDeclaration
 from .config.claims import ClaimDeclaration
 from .config.options import Network as Network  # noqa: PLC0414 -- the type of trusted_proxies()
 from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
 from .contrib.apis.declaration import APIDeclaration
 from .contrib.emergency.declaration import EmergencyDeclaration
+from .contrib.officer_admin.declaration import AdminAssuranceDeclaration
 from .contrib.scim.declaration import SCIMDeclaration
 from .contrib.siem.declaration import SinkDeclaration
 from .errors import Code, DeclarationInvalid

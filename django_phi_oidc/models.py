@@ -24,13 +24,13 @@ from .contrib.monitoring.models import AlertMute as AlertMute
 from .contrib.monitoring.models import AnomalyMemory as AnomalyMemory
 from .contrib.monitoring.models import SecurityAlert as SecurityAlert
 from .contrib.monitoring.models import WatchCursor as WatchCursor
+from .contrib.officer_admin.models import HourlyCount as HourlyCount
 from .contrib.scim.models import SCIMClient as SCIMClient
 from .contrib.scim.models import SCIMGroup as SCIMGroup
 from .contrib.scim.models import SCIMMembership as SCIMMembership
 from .contrib.scim.models import SCIMToken as SCIMToken
 from .contrib.scim.models import SCIMUser as SCIMUser
 from .contrib.siem.models import SinkCursor as SinkCursor
-from .officer_admin.models import HourlyCount as HourlyCount
 from .replay.models import UsedIdentifier as UsedIdentifier
 from .sessions.models import OIDCSession as OIDCSession
 from .sessions.models import PendingRevocation as PendingRevocation

@@ -25,11 +25,11 @@ from .contrib.monitoring.tasks import watch_providers as watch_providers
 from .contrib.notices.devices import delete_unused_devices
 from .contrib.notices.notices import delete_finished_notices
 from .contrib.notices.tasks import send_notices as send_notices
+from .contrib.officer_admin.tasks import update_overview as update_overview
 from .contrib.shared_signals.tasks import poll_signals as poll_signals
 from .contrib.siem.tasks import deliver as deliver
 from .leak_guard.task_receivers import track_task as track_task
 from .login.interrupted_sign_ins import STATE_KIND, report_interrupted_sign_ins
-from .officer_admin.tasks import update_overview as update_overview
 from .replay.cache import delete_expired
 from .sessions.end_jobs import delete_old_jobs
 from .sessions.lifecycle import delete_ended_sessions

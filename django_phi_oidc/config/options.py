@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from ..audit.declaration import WitnessDeclaration, parse_witness
 from ..contrib.apis.declaration import APIDeclaration, parse_api
 from ..contrib.emergency.declaration import EmergencyDeclaration
+from ..contrib.officer_admin.declaration import AdminAssuranceDeclaration
 from ..contrib.siem.declaration import SinkDeclaration, parse_sink
 from ..errors import DeclarationInvalid
 from ._parsing import (
@@ -34,7 +35,6 @@ from ._parsing import (
     parse_string,
     parse_strings,
 )
-from .admin_assurance import AdminAssuranceDeclaration
 from .claims import ClaimDeclaration, parse_claim
 from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules

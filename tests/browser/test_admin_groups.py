@@ -12,7 +12,7 @@ from tests.support import admin_rows
 from tests.support.accessibility import faults
 from tests.support.person_page_fixtures import _at_noon  # noqa: F401 -- a fixture
 from tests.support.phi_oidc_settings import override_phi_oidc
-from tests.unit.officer_admin.test_person_views import EVERY, HELP, PRIVACY, SECURITY, url
+from tests.unit.contrib.officer_admin.test_person_views import EVERY, HELP, PRIVACY, SECURITY, url
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),

@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 
-from django_phi_oidc.officer_admin import session_end_admin
+from django_phi_oidc.contrib.officer_admin import session_end_admin
 from django_phi_oidc.sessions import end_jobs
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.sessions.tasks import run_session_end_jobs, sweep_revocations

@@ -16,7 +16,7 @@ import pytest
 from django.contrib.admin.utils import quote
 from django.urls import reverse
 
-from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
+from django_phi_oidc.contrib.officer_admin.person_actions import PERSON_ACTIONS
 from tests.browser.pages import Browse
 from tests.support import page_list
 from tests.support.hospital import Hospital, hospital, op, sign_in  # noqa: F401 -- fixtures

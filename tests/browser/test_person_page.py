@@ -14,7 +14,7 @@ from django_phi_oidc.sessions.models import OIDCSession
 from tests.browser.pages import Browse, read_message, submit
 from tests.support.accessibility import faults
 from tests.support.person_page_fixtures import CANARY, _at_noon, held, in_an_emergency  # noqa: F401 -- a fixture
-from tests.unit.officer_admin.test_person_views import DOES, EVERY, FIND, invited, url
+from tests.unit.contrib.officer_admin.test_person_views import DOES, EVERY, FIND, invited, url
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),

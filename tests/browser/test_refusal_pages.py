@@ -22,7 +22,7 @@ from tests.support.accessibility import faults
 from tests.support.audit_log import events
 from tests.support.emergency_access import allow, declare
 from tests.support.person_page_fixtures import NOW, _at_noon  # noqa: F401 -- a fixture
-from tests.unit.officer_admin.test_person_views import HELP, PRIVACY
+from tests.unit.contrib.officer_admin.test_person_views import HELP, PRIVACY
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),

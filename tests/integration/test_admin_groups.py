@@ -20,7 +20,13 @@ from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a 
 from tests.support.person_page_fixtures import NOW, _at_noon, officer, patient  # noqa: F401 -- fixtures
 from tests.support.phi_oidc_settings import override_phi_oidc, override_provider
 from tests.support.session_fixtures import op, sign_in  # noqa: F401 -- fixtures
-from tests.unit.officer_admin.test_person_views import EVERY, HELP, PRIVACY, SECURITY, recorded
+from tests.unit.contrib.officer_admin.test_person_views import (
+    EVERY,
+    HELP,
+    PRIVACY,
+    SECURITY,
+    recorded,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 Officer = Callable[[str], Any]

@@ -51,7 +51,7 @@ def test_web_process_imports_no_more_than_it_needs(modules_of_bare: set[str]) ->
 def test_web_process_with_admin_imports_no_more_than_it_needs() -> None:
     modules = set(start_process(f"phi_oidc{ADMIN}")["modules"])
     assert list_imported(modules, NOT_OF_A_WEB_PROCESS) == set()
-    assert "django_phi_oidc.officer_admin.dashboard" in modules
+    assert "django_phi_oidc.contrib.officer_admin.dashboard" in modules
 
 
 def run_python(code: str, **environment: str) -> str:

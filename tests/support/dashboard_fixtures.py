@@ -13,8 +13,8 @@ from django_phi_oidc.audit.events import Action
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.monitoring.models import SecurityAlert
-from django_phi_oidc.officer_admin.hourly_counts import update_counts
-from django_phi_oidc.officer_admin.models import HourlyCount
+from django_phi_oidc.contrib.officer_admin.hourly_counts import update_counts
+from django_phi_oidc.contrib.officer_admin.models import HourlyCount
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture

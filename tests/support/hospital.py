@@ -30,10 +30,10 @@ from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
 from django_phi_oidc.contrib.invitations.invitations import create_invitations
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
+from django_phi_oidc.contrib.officer_admin.hourly_counts import update_counts
 from django_phi_oidc.contrib.scim.models import SCIMClient, SCIMToken
 from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.crypto.keyring import get_keys
-from django_phi_oidc.officer_admin.hourly_counts import update_counts
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, SessionEndJob
 from django_phi_oidc.sessions.sign_in_places import SignInPlace
 from django_phi_oidc.subjects.models import ActivationCode

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from ... import conf
 from ...access.policy import EMERGENCY_PURPOSES
 from ...access.purposes import get_purpose_label
-from ...officer_admin.forms import EXPORT_PURPOSES
+from ...contrib.officer_admin.forms import EXPORT_PURPOSES
 from ...subjects.people import People
 from ..actions import DISCLOSURE_ACTIONS
 from ..descriptions import get_action_label, get_outcome_label

@@ -19,8 +19,8 @@ from django.utils.translation import gettext_lazy as _
 
 from ..._internal import clock
 from ..._internal.randomness import get_id_time
+from ...contrib.officer_admin.help_desk_advice import get_advice
 from ...errors import AuditUnavailable
-from ...officer_admin.help_desk_advice import get_advice
 from .. import search
 from ..actions import SHOWN_REFUSAL_ACTIONS
 from ..admin_base import record_access_denied, record_request_event, render_trail_unavailable

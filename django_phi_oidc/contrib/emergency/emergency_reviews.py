@@ -34,9 +34,9 @@ from ...audit.models import AuditEvent
 from ...audit.request_context import Actor
 from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable
-from ...officer_admin.person_sections import APP_LABEL, list_viewable_sections
 from ...sessions.refusal_pages import find_permission_name
 from ...subjects.people import People, Person, find_people
+from ..officer_admin.person_sections import APP_LABEL, list_viewable_sections
 from .forms import EmergencyReviewForm
 from .lifecycle import (
     ALREADY_REVIEWED,

@@ -55,7 +55,7 @@ def fill(count: int, sessions: int) -> dict[str, Any]:
         cursor.execute("ALTER TABLE django_phi_oidc_auditevent ENABLE TRIGGER USER")
     recorder, events = (_module(f"django_phi_oidc.audit.{name}") for name in ("recorder", "events"))
     detail = {"tree_size": count, "findings": 0}
-    _module("django_phi_oidc.officer_admin.hourly_counts").update_counts(now=now)
+    _module("django_phi_oidc.contrib.officer_admin.hourly_counts").update_counts(now=now)
     recorder.record(events.Action.AUDIT_VERIFIED, origin=events.Origin(), now=now, detail=detail)
     with connections["phi_audit"].cursor() as cursor:
         # Otherwise the server would do this later, during the measurement.

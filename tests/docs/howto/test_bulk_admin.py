@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.contrib.invitations.csv_import import admin, rows
-from django_phi_oidc.officer_admin import session_end_admin
+from django_phi_oidc.contrib.officer_admin import session_end_admin
 from django_phi_oidc.sessions import end_jobs, tasks
 from tests.docs.test_docs import page
 from tests.support.officers import create_account, sign_in_officer

@@ -20,12 +20,12 @@ from django_phi_oidc.claims.models import LegalHold, StoredClaim
 from django_phi_oidc.contrib.audit_exports.models import TrailJob
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
+from django_phi_oidc.contrib.officer_admin.models import HourlyCount
+from django_phi_oidc.contrib.officer_admin.person_actions import PERSON_ACTIONS
+from django_phi_oidc.contrib.officer_admin.trends import PERIODS
 from django_phi_oidc.contrib.scim.models import SCIMClient
 from django_phi_oidc.contrib.siem.fault_texts import FAULT_TEXTS
 from django_phi_oidc.contrib.siem.models import SinkCursor
-from django_phi_oidc.officer_admin.models import HourlyCount
-from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
-from django_phi_oidc.officer_admin.trends import PERIODS
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, SessionEndJob
 from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
 from tests.docs.translation.portal_rows import NAME, PERMISSION, WORD, invited, store_claims

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.admin.utils import quote
 from django.urls import reverse
 
-from django_phi_oidc.officer_admin.person_actions import PERSON_ACTIONS
+from django_phi_oidc.contrib.officer_admin.person_actions import PERSON_ACTIONS
 from tests.integration.test_admin_groups import ROOT, member  # noqa: F401 -- a fixture
 from tests.support import admin_rows
 from tests.support.markup_faults import parse_markup

@@ -20,8 +20,8 @@ from django_phi_oidc.audit.events import OUTCOMES, SANITIZED_KEY, SIGNED_LATE_KE
 from django_phi_oidc.contrib.emergency.models import CloseReason
 from django_phi_oidc.contrib.monitoring.provider_drift import KEYS_CHANGED, METADATA_CHANGED
 from django_phi_oidc.contrib.monitoring.rules import get_builtin_rules
+from django_phi_oidc.contrib.officer_admin.forms import EXPORT_REASONS, REVEAL_REASONS
 from django_phi_oidc.errors import Code
-from django_phi_oidc.officer_admin.forms import EXPORT_REASONS, REVEAL_REASONS
 from django_phi_oidc.oidc.error_codes import OTHER_ERROR, REGISTERED_ERROR_CODES
 from django_phi_oidc.sessions.models import EndReason
 

@@ -1,0 +1,266 @@
+"""End all sessions of a provider, a group, a person or before a time in the admin, and show the progress."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.widgets import ForeignKeyRawIdWidget
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path
+from django.utils.translation import gettext, gettext_lazy, ngettext
+
+from ... import conf
+from ..._internal import clock
+from ..._internal.admin_columns import create_time_column, format_utc
+from ..._internal.periodic_task import LOCK_WAIT_SECONDS
+from ..._internal.sql import limit_lock_waits
+from ...audit.admin_base import ReadOnlyAdmin
+from ...audit.descriptions import get_reason_phrase
+from ...audit.request_context import Actor
+from ...oidc.remedies import get_remedy
+from ...sessions import end_jobs
+from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus, SessionEndJob
+from ...sessions.tasks import INLINE_SECONDS, revoke_after_commit
+from ...subjects.people import People, Person, find_people
+from ...subjects.person_label import get_label
+from .person_sections import APP_LABEL, list_viewable_sections
+
+LATE_AFTER = timedelta(seconds=40)
+"""Longer than the time between two runs of the workers' tasks."""
+MAX_INLINE_REVOCATIONS = 100
+_PERMISSIONS = (f"{APP_LABEL}.view_oidcsession", f"{APP_LABEL}.end_oidcsession")
+_TEMPLATES = f"admin/{APP_LABEL}/sessionendjob"
+
+
+class SessionSelectionForm(forms.Form):
+    """Asks whose sessions to end. The criteria are combined."""
+
+    provider = forms.ChoiceField(
+        label=gettext_lazy("Provider"),
+        required=False,
+        choices=lambda: [
+            ("", gettext("Any provider")),
+            *((name, provider.label or name) for name, provider in conf.providers().items()),
+        ],
+    )
+    group = forms.ModelChoiceField(
+        label=gettext_lazy("Members of the group"),
+        required=False,
+        queryset=Group.objects.order_by("name"),
+        empty_label=gettext_lazy("Any group, or none"),
+    )
+    user = forms.ModelChoiceField(
+        label=gettext_lazy("Person (ID of the user)"), required=False, queryset=get_user_model()._base_manager.all()
+    )
+
+    before = forms.DateTimeField(
+        label=gettext_lazy("Started before"),
+        required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        user_field: Any = self.fields["user"]
+        relation: Any = OIDCSession._meta.get_field("user").remote_field
+        user_field.widget = ForeignKeyRawIdWidget(relation, admin.site)
+        if not hasattr(get_user_model(), "groups"):
+            del self.fields["group"]
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        if not self.errors and not any(data.values()):
+            raise forms.ValidationError(gettext("Choose a provider, a group, a person or a time."))
+        return data
+
+    def get_selection(self) -> end_jobs.SessionSelection:
+        data = self.cleaned_data
+        group, user, before = data.get("group"), data["user"], data["before"]
+        return end_jobs.SessionSelection(
+            provider=data["provider"],
+            group=group.pk if group else None,
+            user=str(user.pk) if user else "",
+            before=before.isoformat() if before else "",
+        )
+
+
+@admin.register(SessionEndJob)
+class SessionEndJobAdmin(ReadOnlyAdmin):
+    """The requests to end many sessions. Adding one ends them."""
+
+    list_display = ("requested", "criteria", "requester", "state", "ended_sessions")
+    list_filter = ("state",)
+    ordering = ("-id",)
+    actions = None
+
+    requested = create_time_column("requested_at", gettext_lazy("Requested (UTC)"))
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Require both permissions that ending sessions on their list requires."""
+        return not self._find_missing_permission(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def _find_missing_permission(self, request: HttpRequest, page: str = "", action: str = "") -> str:
+        return next((name for name in _PERMISSIONS if not request.user.has_perm(name)), "")
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(self.continue_view)
+        name = f"{APP_LABEL}_{self.opts.model_name}_continue"
+        return [path("<path:object_id>/continue/", view, name=name), *super().get_urls()]
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Add the names of the people and groups on the page, by two queries."""
+        changelist = super().get_changelist_instance(request)
+        names = _find_names(changelist.result_list)
+        for job in changelist.result_list:
+            job.names = names
+        return changelist
+
+    @admin.display(description=gettext_lazy("requested by"))
+    def requester(self, job: Any) -> str:
+        return str(job.names.people.find_actor(job.requested_by) or job.requested_by)
+
+    @admin.display(description=gettext_lazy("sessions of"))
+    def criteria(self, job: Any) -> str:
+        return ", ".join(_describe_selection(job, job.names))
+
+    @admin.display(description=gettext_lazy("ended"))
+    def ended_sessions(self, job: SessionEndJob) -> str:
+        return gettext("%(done)d of %(total)d") % {"done": job.done, "total": max(job.done, job.total)}
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """Ask whose sessions to end, show how many are live, and start the job after the confirmation."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        data = request.POST if request.method == "POST" else request.GET
+        form = SessionSelectionForm(data if any(name in data for name in SessionSelectionForm.base_fields) else None)
+        if request.method == "POST" and form.is_valid():
+            origin = Actor.from_request(request).origin
+            job = end_jobs.start_bulk_end(form.get_selection(), origin=origin, now=clock.now())
+            return self._run_and_redirect(job)
+        context: dict[str, Any] = {"form": form, "title": gettext("End sessions"), "media": self.media + form.media}
+        if form.is_bound and form.is_valid():
+            sessions = form.get_selection().filter(OIDCSession.objects.live())
+            own_id = Actor.from_request(request).origin.session
+            context |= {
+                "count": sessions.count(),
+                "has_own": bool(own_id) and sessions.filter(pk=own_id).exists(),
+                "person": form.cleaned_data["user"] and get_label(form.cleaned_data["user"]),
+            }
+        return self._render(request, "add", context)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Show the progress."""
+        job = self._get_job(request, object_id)
+        if request.method not in ("GET", "HEAD"):
+            raise PermissionDenied
+        tokens, now = end_jobs.get_token_progress(job), clock.now()
+        names = _find_names([job])
+        context = {
+            "title": gettext("End sessions"),
+            "job": job,
+            "shown_total": max(job.done, job.total),
+            "criteria": _describe_selection(job, names),
+            "person": self._find_linked_person(request, job, names),
+            "requester": names.people.find_actor(job.requested_by) or job.requested_by,
+            "tokens": tokens,
+            "token_faults": [(fault, count, *_describe_fault(fault)) for fault, count in tokens.faults],
+            "is_changing": job.is_open or tokens.waiting > 0,
+            "is_late": job.is_open and now - max(job.requested_at, job.lease_until or job.requested_at) > LATE_AFTER,
+            "others_ended": max(job.total - job.done, 0) if job.state == SessionEndJob.State.DONE else 0,
+        }
+        return self._render(request, "job", context)
+
+    def continue_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """End further sessions in this request, when no worker does."""
+        job = self._get_job(request, object_id)
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        end_jobs.resume_job(job.pk)
+        return self._run_and_redirect(job)
+
+    def _get_job(self, request: HttpRequest, object_id: str) -> SessionEndJob:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        job: SessionEndJob | None = self.get_object(request, object_id)
+        if job is None:
+            raise Http404
+        return job
+
+    def _run_and_redirect(self, job: SessionEndJob) -> HttpResponse:
+        """End sessions for up to 2 s, and revoke their tokens if they are few. A worker does the rest."""
+        with limit_lock_waits(LOCK_WAIT_SECONDS):
+            end_jobs.run_job(job.pk, clock=clock.now, budget_seconds=INLINE_SECONDS)
+        pending = PendingRevocation.objects.filter(end_job=job.pk, status=RevocationStatus.PENDING)
+        revocation_ids = pending.order_by("-token_type_hint", "pk").values_list("pk", flat=True)
+        pks = list(revocation_ids[: MAX_INLINE_REVOCATIONS + 1])
+        if len(pks) <= MAX_INLINE_REVOCATIONS:
+            revoke_after_commit(pks)
+        return HttpResponseRedirect(end_jobs.build_job_url(job))
+
+    def _find_linked_person(self, request: HttpRequest, job: SessionEndJob, names: "_Names") -> Person | None:
+        """Return the person of the selection, if the viewer may open the page of the person."""
+        user_pk = end_jobs.SessionSelection(**job.selection).user
+        if not user_pk or not list_viewable_sections(request.user, get_user_model()(pk=user_pk)):
+            return None
+        return names.people.find_actor(user_pk)
+
+    def _render(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+        frame = {**self.admin_site.each_context(request), "opts": self.opts, **context}
+        return TemplateResponse(request, f"{_TEMPLATES}/{template}.html", frame)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Names:
+    """The names that the jobs of a page refer to."""
+
+    people: People
+    groups: Mapping[int, str]
+
+
+def _find_names(jobs: Sequence[SessionEndJob]) -> _Names:
+    selections = [end_jobs.SessionSelection(**job.selection) for job in jobs]
+    actors = {job.requested_by for job in jobs} | {selection.user for selection in selections}
+    groups = {selection.group for selection in selections if selection.group is not None}
+    names = dict(Group.objects.filter(pk__in=groups).values_list("pk", "name")) if groups else {}
+    return _Names(people=find_people(actors=actors), groups=names)
+
+
+def _describe_selection(job: SessionEndJob, names: _Names) -> list[str]:
+    """Return a text for each criterion."""
+    selection = end_jobs.SessionSelection(**job.selection)
+    texts = []
+    if selection.session_ids is not None:
+        count = len(selection.session_ids)
+        texts.append(ngettext("%(count)d selected session", "%(count)d selected sessions", count) % {"count": count})
+    if selection.provider:
+        declaration = conf.providers().get(selection.provider)
+        label = (declaration and declaration.label) or selection.provider
+        texts.append(gettext("provider %(provider)s") % {"provider": label})
+    if selection.group is not None:
+        name = names.groups.get(selection.group, selection.group)
+        texts.append(gettext("group %(group)s") % {"group": name})
+    if selection.user:
+        person = names.people.find_actor(selection.user) or selection.user
+        texts.append(gettext("person %(person)s") % {"person": person})
+    if selection.before:
+        time = format_utc(datetime.fromisoformat(selection.before))
+        texts.append(gettext("started before %(time)s UTC") % {"time": time})
+    return texts
+
+
+def _describe_fault(fault: str) -> tuple[str, str]:
+    """Return the fault in words, and what an operator can do."""
+    code, _, provider_error = fault.partition(" ")
+    return get_reason_phrase(code), gettext(get_remedy(code, provider_error))

@@ -1,0 +1,95 @@
+"""The overview on the index page of the admin. Users who may view none of it see the page unchanged."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.http import HttpRequest, HttpResponseBase
+
+from ..._internal import clock
+from ...errors import AuditUnavailable
+from . import charts, dashboard, trends
+from .dashboard import DashboardTile
+from .person_views import can_find_people
+
+_APP_LABEL = "django_phi_oidc"
+PERIOD_PARAMETER = "period"
+
+
+def install_dashboard(site: AdminSite) -> None:
+    """Add the overview to the index page of the site, regardless of the order of apps and the project's own changes.
+
+    A site with its own index template keeps it, and may include `admin/django_phi_oidc/overview.html` there.
+    """
+    index = site.index
+
+    def index_with_dashboard(request: HttpRequest, extra_context: Any = None) -> HttpResponseBase:
+        context = {
+            "phi_overview": get_dashboard_context(request, site_name=site.name),
+            "phi_finds_people": can_find_people(request.user),
+        }
+        return index(request, {**context, **(extra_context or {})})
+
+    site.index = index_with_dashboard  # type: ignore[method-assign,assignment]  # of this one site
+    if site.index_template is None:
+        site.index_template = f"admin/{_APP_LABEL}/index.html"
+
+
+def get_dashboard_context(request: HttpRequest, *, site_name: str) -> dict[str, Any]:
+    """Return what the overview shows to this user; empty if they may view none of it.
+
+    Uses nine SELECTs at most, and one more for each sink that is behind. It shows only counts of the audit log, so
+    viewing it is not recorded.
+    """
+
+    def can_view(model: str) -> bool:
+        return bool(request.user.has_perm(f"{_APP_LABEL}.view_{model}"))
+
+    now = clock.now()
+    chosen = request.GET.get(PERIOD_PARAMETER, "")
+    chosen = chosen if chosen in trends.PERIODS else trends.DEFAULT_PERIOD
+    trend_charts = trends.list_trend_charts(trends.PERIODS[chosen], can_view=can_view, now=now)
+    tiles = [
+        *dashboard.list_trend_tiles(trend_charts, site_name=site_name),
+        *dashboard.list_panel_tiles(can_view=can_view, site_name=site_name, now=now),
+    ]
+    if can_view("storedclaim"):
+        tiles.append(dashboard.create_overdue_tile(site_name=site_name))
+    log_tiles, is_log_away = _list_log_tiles(can_view=can_view, site_name=site_name, now=now)
+    if not (tiles or log_tiles or is_log_away):
+        return {}
+    return {
+        "tiles": [*tiles, *log_tiles],
+        "is_log_away": is_log_away,
+        "comparisons": trends.compare_yesterday(now=now) if can_view("auditevent") else None,
+        "charts": [_build_figure(chart, site_name=site_name) for chart in trend_charts],
+        "chart_height": charts.CHART_HEIGHT,
+        "periods": [(key, period.label, key == chosen) for key, period in trends.PERIODS.items()],
+    }
+
+
+def _list_log_tiles(
+    *, can_view: Callable[[str], bool], site_name: str, now: datetime
+) -> tuple[Sequence[DashboardTile], bool]:
+    """Return the tiles that read the audit log, and whether it is unavailable."""
+    sees_events, sees_checkpoints = can_view("auditevent"), can_view("auditcheckpoint")
+    tiles = []
+    try:
+        if can_view("sinkcursor"):
+            tiles.append(dashboard.create_delivery_tile(site_name=site_name, now=now))
+        if sees_checkpoints:
+            tiles.append(dashboard.create_log_tile(site_name=site_name, now=now))
+        if sees_events or sees_checkpoints:
+            tiles.append(dashboard.create_verification_tile(sees_events=sees_events, site_name=site_name, now=now))
+    except AuditUnavailable:
+        return [], True
+    return tiles, False
+
+
+def _build_figure(chart: trends.TrendChart, *, site_name: str) -> dict[str, Any]:
+    return {
+        "trend": chart,
+        "chart": chart.chart,
+        "url": dashboard.find_page_url(site_name, chart.trend.model_name, chart.url_query),
+    }
