@@ -33,8 +33,7 @@ def _build_runner(tag: str, deploy: bool) -> Callable[..., list[checks.CheckMess
             import_module(module.name)
         for path in sorted(_FEATURES.glob("*/checks.py")):
             import_module(f"django_phi_oidc.contrib.{path.parent.name}.checks")
-        if (_FEATURES.parent / "audit" / "checks").is_dir():
-            import_module("django_phi_oidc.audit.checks.witnesses")
+        import_module("django_phi_oidc.audit.checks.witnesses")
         return [message for check in REGISTERED_CHECKS[tag, deploy] for message in check(app_configs, **kwargs)]
 
     return run_imported_checks

@@ -995,19 +995,19 @@ def test_a4_retention_folder_without_its_marker_is_reported(tmp_path: Path) -> N
 
 
 ELSEWHERE = {
-    **dict.fromkeys(("E021", "W016"), "checks/test_core_sinks.py"),
-    **dict.fromkeys(("E026", "W026"), "config/test_apis.py"),
+    **dict.fromkeys(("E021", "W016"), "contrib/siem/test_checks.py"),
+    **dict.fromkeys(("E026", "W026"), "contrib/apis/test_declaration.py"),
     **dict.fromkeys(("W020", "W021"), "audit/test_db_privileges.py"),
     **dict.fromkeys(("E036", "W036"), "subjects/test_account_fields.py"),
-    **dict.fromkeys(("E055", "E119", "W055", "W057"), "checks/test_admin_assurance.py"),
-    **dict.fromkeys(("E086", "E087", "E088", "W086"), "checks/test_other_libraries.py"),
+    **dict.fromkeys(("E055", "E119", "W055", "W057"), "contrib/officer_admin/test_checks.py"),
+    **dict.fromkeys(("E086", "E087", "E088", "W086"), "contrib/adoption/test_checks.py"),
     "W087": "../integration/adoption/test_allauth.py",
     "E040": "audit/test_triggers.py",
     "W081": "audit/test_partitions.py",
     **dict.fromkeys(("E106", "W106"), "checks/test_client_certificates.py"),
-    **dict.fromkeys(("E131", "E132", "E133", "W131"), "checks/test_federation.py"),
-    **dict.fromkeys(("E140", "E141"), "checks/test_witnesses.py"),
-    **dict.fromkeys(("E150", "E151", "W150"), "checks/test_scim.py"),
+    **dict.fromkeys(("E131", "E132", "E133", "W131"), "contrib/federation/test_checks.py"),
+    **dict.fromkeys(("E140", "E141"), "audit/checks/test_witnesses.py"),
+    **dict.fromkeys(("E150", "E151", "W150"), "contrib/scim/test_checks.py"),
     "W046": "checks/test_logout.py",
     **dict.fromkeys(("E037", "W037"), "checks/test_redirects.py"),
 }
