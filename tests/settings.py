@@ -5,6 +5,7 @@ import os
 from datetime import timedelta
 
 from tests.support import databases
+from tests.support.installed_apps import ALL_APPS
 from tests.support.mail_settings import mailer
 
 
@@ -32,7 +33,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
-    "django_phi_oidc",
+    *ALL_APPS,
 ]
 # The theme has to come before the admin.
 INSTALLED_APPS = [*filter(None, [os.environ.get("PHI_TEST_THEME")]), *INSTALLED_APPS]

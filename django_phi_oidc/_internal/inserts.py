@@ -13,7 +13,7 @@ from django.db import IntegrityError, connections, models, transaction
 
 from .sql import build_placeholders
 
-_APP_LABEL = "django_phi_oidc"
+_PACKAGE_PREFIX = "django_phi_oidc."
 _PLAIN_FIELDS = (
     models.CharField,
     models.TextField,
@@ -146,7 +146,7 @@ def _copy(model: type[models.Model], values: Sequence[Sequence[Any]], *, using: 
 
 def _prepare_column(field: Any, rows: Sequence[models.Model], connection: Any) -> Sequence[Any]:
     """Return the values of a field as the driver takes them."""
-    is_plain = type(field) in _PLAIN_FIELDS and field.model._meta.app_label == _APP_LABEL
+    is_plain = type(field) in _PLAIN_FIELDS and field.model.__module__.startswith(_PACKAGE_PREFIX)
     if is_plain and connection.vendor == "postgresql":
         return list(map(attrgetter(field.attname), rows))
     return [field.get_db_prep_save(field.pre_save(row, True), connection) for row in rows]

@@ -11,6 +11,7 @@ from django.db.models import Exists, Manager, OuterRef, Q, QuerySet
 from django.db.models.fields.related_descriptors import create_forward_many_to_many_manager
 from django.views.decorators.debug import sensitive_variables
 
+from .._internal.app_labels import build_own_label_condition
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..config.roles import ACCOUNT_FLAGS, Role, RoleRule, get_managed_roles
@@ -163,7 +164,7 @@ def lock_sole_roles(user_pk: Any) -> list[Role]:
     held = [Role("flag", flag) for flag in _get_held_flags(user)]
     if hasattr(user, "groups"):
         _lock_groups(user.groups.values("name"))
-        groups = user.groups.filter(permissions__content_type__app_label="django_phi_oidc").distinct()
+        groups = user.groups.filter(build_own_label_condition("permissions__content_type__app_label")).distinct()
         held += [Role("group", name) for name in groups.order_by("name").values_list("name", flat=True)]
     conditions = {role: {role.name: True} if role.kind == "flag" else {"groups__name": role.name} for role in held}
     pks: set[Any] = set()

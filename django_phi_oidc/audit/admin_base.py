@@ -37,7 +37,6 @@ from .storage import translate_database_errors
 
 logger = logging.getLogger("django_phi_oidc.admin")
 TrailView = Callable[..., HttpResponseBase]
-_APP_LABEL = "django_phi_oidc"
 _ADD_PAGES = ("add", "import", "template", "codes")
 """Pages that add rows, by the end of their URL names: the form, and those of an import."""
 _MESSAGES_BY_CODE = {
@@ -323,7 +322,7 @@ class TrailAdminMixin:
 
     def get_view_permission(self) -> str:
         """Return the permission that the pages require."""
-        return f"{_APP_LABEL}.view_{self.opts.model_name}"
+        return f"{self.opts.app_label}.view_{self.opts.model_name}"
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm(self.get_view_permission()))
@@ -341,14 +340,16 @@ class TrailAdminMixin:
 
     def build_urls(self, views: Mapping[str, tuple[str, TrailView]]) -> list[Any]:
         """Return the URLs of these views only: the admin's own views would read without an event."""
-        prefix = f"{_APP_LABEL}_{self.opts.model_name}"
+        prefix = f"{self.opts.app_label}_{self.opts.model_name}"
         wrap = self.admin_site.admin_view
         return [path(route, wrap(view), name=f"{prefix}_{name}") for name, (route, view) in views.items()]
 
     def render_page(self, request: HttpRequest, template_name: str, **context: Any) -> HttpResponseBase:
         """Render an admin page. Its data must be loaded already: templates make no queries."""
         frame = {**self.admin_site.each_context(request), "opts": self.opts, **context}
-        return TemplateResponse(request, f"admin/{_APP_LABEL}/{self.opts.model_name}/{template_name}.html", frame)
+        return TemplateResponse(
+            request, f"admin/{self.opts.app_label}/{self.opts.model_name}/{template_name}.html", frame
+        )
 
 
 def record_request_event(
@@ -385,6 +386,6 @@ def render_trail_unavailable(request: HttpRequest, site: admin.AdminSite) -> Htt
         "retry_url": request.get_full_path() if request.method == "GET" else "",
         "home_url": reverse("admin:index", current_app=site.name) if site.has_permission(request) else "",
     }
-    response = TemplateResponse(request, f"admin/{_APP_LABEL}/trail_unavailable.html", context, status=503)
+    response = TemplateResponse(request, "admin/django_phi_oidc/trail_unavailable.html", context, status=503)
     response["Retry-After"] = "60"
     return response

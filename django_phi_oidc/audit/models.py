@@ -8,6 +8,11 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
 
+# Django looks for all models of the app here.
+from .log.models import ArchiveFile as ArchiveFile  # noqa: PLC0414 -- explicit re-exports
+from .log.models import Cosignature as Cosignature  # noqa: PLC0414
+from .log.models import LogWitness as LogWitness  # noqa: PLC0414
+
 TEXT_END_LENGTH = 7
 """With the byte of the length, eight bytes: one character more would take eight bytes more."""
 

@@ -38,13 +38,12 @@ def find_end_of_events(partition: Partition) -> tuple[int, int]:
     ids = partition.bounds
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            "SELECT coalesce(max(leaf_index), -1) FROM django_phi_oidc_auditleaf "
-            "WHERE event_id >= %s AND event_id < %s",
+            "SELECT coalesce(max(leaf_index), -1) FROM phi_oidc_audit_auditleaf WHERE event_id >= %s AND event_id < %s",
             ids,
         )
         (largest,) = cursor.fetchone()
         cursor.execute(
             f"SELECT count(*) FROM {partition.name} e WHERE NOT EXISTS "  # noqa: S608 -- a name of the catalogue
-            "(SELECT 1 FROM django_phi_oidc_auditleaf l WHERE l.event_id = e.id)"
+            "(SELECT 1 FROM phi_oidc_audit_auditleaf l WHERE l.event_id = e.id)"
         )
         return int(largest), int(cursor.fetchone()[0])

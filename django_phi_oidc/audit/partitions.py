@@ -26,7 +26,7 @@ from .._internal.sql import is_lock_timeout
 from .partition_catalogue import DEFINITIONS_SQL, MISSING_INDEXES_SQL, PARTITION_SQL
 from .router import AUDIT_ALIAS
 
-EVENT_TABLE, LEAF_TABLE = "django_phi_oidc_auditevent", "django_phi_oidc_auditleaf"
+EVENT_TABLE, LEAF_TABLE = "phi_oidc_audit_auditevent", "phi_oidc_audit_auditleaf"
 _KEYS = {EVENT_TABLE: "id", LEAF_TABLE: "event_id"}
 """The tables that can have partitions, and the column with the id of the event."""
 DEFAULT_PARTITION = f"{EVENT_TABLE}_rest"
@@ -214,8 +214,8 @@ def detach_partition(partition: Partition, *, newest_leaf: int) -> None:
     def detach(cursor: Any) -> None:
         cursor.execute(f"LOCK TABLE {EVENT_TABLE} IN ACCESS EXCLUSIVE MODE")
         cursor.execute(
-            "SELECT EXISTS (SELECT 1 FROM django_phi_oidc_auditunsealed WHERE event_id >= %s AND event_id < %s) "
-            "OR EXISTS (SELECT 1 FROM django_phi_oidc_auditleaf "
+            "SELECT EXISTS (SELECT 1 FROM phi_oidc_audit_auditunsealed WHERE event_id >= %s AND event_id < %s) "
+            "OR EXISTS (SELECT 1 FROM phi_oidc_audit_auditleaf "
             "WHERE leaf_index > %s AND event_id >= %s AND event_id < %s)",
             [*ids, newest_leaf, *ids],
         )

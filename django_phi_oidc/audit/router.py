@@ -6,7 +6,7 @@ from django.db import DEFAULT_DB_ALIAS, models
 
 from ..project_settings import AUDIT_ALIAS as AUDIT_ALIAS  # noqa: PLC0414 -- read here by the rest of the package
 
-_APP_LABEL = "django_phi_oidc"
+_APP_LABEL = "phi_oidc_audit"
 TRAIL_MODELS = frozenset({"auditevent", "auditunsealed", "auditleaf", "auditnode", "auditcheckpoint"})
 """Model names of the tables in the audit database."""
 _DEFAULT_DATABASE_MODELS = frozenset(

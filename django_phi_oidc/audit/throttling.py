@@ -116,7 +116,7 @@ def get_sender_network(client_ip: str) -> str:
 def _flush_minute(minute: datetime) -> int:
     end, by_reason = minute + _MINUTE, dict[str, int]()
     # Of two concurrent transactions, only one gets the deleted rows.
-    statement = "DELETE FROM django_phi_oidc_refusalcount WHERE minute = %s RETURNING reason, network, count"
+    statement = "DELETE FROM phi_oidc_audit_refusalcount WHERE minute = %s RETURNING reason, network, count"
     for reason, network, count in _fetch_rows(statement, minute):
         # The first refusals of a known network had events of their own, those of "any network" had none.
         suppressed = count if network == _ANY_NETWORK else count - MAX_EVENTS_PER_SENDER
@@ -149,8 +149,8 @@ def _get_action(reason: str) -> Action:
 def _increment_count(minute: datetime, reason: str, network: str) -> int:
     """Return the new count, which is unique. PostgreSQL, and SQLite from 3.35."""
     statement = (
-        "INSERT INTO django_phi_oidc_refusalcount (minute, reason, network, count) VALUES (%s, %s, %s, 1) "
-        "ON CONFLICT (minute, reason, network) DO UPDATE SET count = django_phi_oidc_refusalcount.count + 1 "
+        "INSERT INTO phi_oidc_audit_refusalcount (minute, reason, network, count) VALUES (%s, %s, %s, 1) "
+        "ON CONFLICT (minute, reason, network) DO UPDATE SET count = phi_oidc_audit_refusalcount.count + 1 "
         "RETURNING count"
     )
     return int(_fetch_rows(statement, minute, reason, network)[0][0])

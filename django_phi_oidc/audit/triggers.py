@@ -23,7 +23,7 @@ _UNIQUE_COLUMNS = {
     "auditcheckpoint": ("tree_size = NEW.tree_size",),
 }
 """The append-only tables, and the conditions under which a new row would replace another one."""
-_PREFIX = "django_phi_oidc_"
+_PREFIX = "phi_oidc_audit_"
 _EVENT_TABLE, _QUEUE_TABLE = f"{_PREFIX}auditevent", f"{_PREFIX}auditunsealed"
 _TABLES = (*(f"{_PREFIX}{table}" for table in _UNIQUE_COLUMNS), _QUEUE_TABLE)
 _NAMES = {table: f"phi_oidc_{table}_refuse" for table in _UNIQUE_COLUMNS} | {"auditevent": "phi_oidc_audit_refuse"}
@@ -38,7 +38,7 @@ END
 # of the writer cannot take the row.
 _QUEUE_BODY = """
 BEGIN
-    INSERT INTO {schema}.django_phi_oidc_auditunsealed (event_id) VALUES (NEW.id);
+    INSERT INTO {schema}.phi_oidc_audit_auditunsealed (event_id) VALUES (NEW.id);
     RETURN NULL;
 END
 """

@@ -215,7 +215,7 @@ def check_local_accounts(databases: Sequence[str] | None = None, **kwargs: Any) 
                 yield warning(61, f"The local account {name!r} does not exist, is inactive or has no password.", hint)
             elif conf.emergency() and not can_open_any(account):
                 text = f"The local account {name!r} has no permission to open emergency access, so it sees no record."
-                yield warning(62, text, "In the admin, give it the permission django_phi_oidc.open_emergencyaccess.")
+                yield warning(62, text, "In the admin, give it the permission phi_oidc_emergency.open_emergencyaccess.")
     except DatabaseError as fault:
         yield warning(61, f"The local accounts can't be checked: {type(fault).__name__}.", DEFAULT_CONNECT_HINT)
 

@@ -14,9 +14,10 @@ from django.dispatch import receiver
 
 from .._internal import clock
 from ..contrib.legal_holds.legal_holds import list_active_holds
+from ..contrib.legal_holds.models import LegalHold
 from ..errors import HeldForLegalReasons
 from .categories import create_category_permissions
-from .models import LegalHold, StoredClaim
+from .models import StoredClaim
 
 
 @receiver(pre_delete, sender=StoredClaim, dispatch_uid="django_phi_oidc.claims.held")

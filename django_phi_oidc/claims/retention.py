@@ -24,10 +24,11 @@ from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.recorder import is_recorded, record_many
 from ..contrib.legal_holds.legal_holds import is_on_legal_hold, list_active_holds
+from ..contrib.legal_holds.models import LegalHold
 from ..crypto import retention_keys
 from ..errors import Code, HeldForLegalReasons, KeyMissing
 from ..subjects.models import PairwiseSubject
-from .models import NO_SESSION, LegalHold, StoredClaim, UnusedPersonKey, get_session_claim_condition
+from .models import NO_SESSION, StoredClaim, UnusedPersonKey, get_session_claim_condition
 from .retention_limits import get_past_limit_condition
 
 logger = logging.getLogger(__name__)

@@ -15,10 +15,11 @@ from ..contrib.legal_holds.legal_holds import (
     get_claim_key_name,
     preserve_replaced_claims,
 )
+from ..contrib.legal_holds.models import LegalHold
 from ..crypto.retention_keys import KeyCache
 from ..subjects.models import PairwiseSubject
 from .minimization import PROTOCOL_CLAIMS
-from .models import NO_SESSION, LegalHold, StoredClaim
+from .models import NO_SESSION, StoredClaim
 
 _UNIQUE_COLUMNS = ("subject_id", "session", "name")
 _REPLACED_COLUMNS = ("bucket", "value", "purpose", "obtained_at", "expires_at", "held_until", "owner", "retained_until")

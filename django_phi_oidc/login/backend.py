@@ -19,6 +19,7 @@ from .. import conf
 from .._internal.clock import now
 from ..audit.request_context import use_origin
 from ..claims.account_columns import list_claims_in_account
+from ..contrib.notices.models import NoticeKind
 from ..contrib.notices.notices import warn_user
 from ..crypto import keyring
 from ..errors import AccountError, AccountNotSaved, Code, PhiOidcError
@@ -26,7 +27,6 @@ from ..sessions.activity import pop_checked_user
 from ..subjects.account_fields import build_account_fields, create_username
 from ..subjects.email_match import EmailMatch
 from ..subjects.linking import get_or_create_account
-from ..subjects.models import NoticeKind
 from .code_exchange import VerifiedSignIn
 
 logger = logging.getLogger("django_phi_oidc.login")

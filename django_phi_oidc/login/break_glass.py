@@ -26,10 +26,10 @@ from ..audit.recorder import record_many
 from ..audit.refusals import report_refusal
 from ..audit.request_context import LOCAL_SIGN_IN_KEY, Actor
 from ..audit.throttling import add_attempt, get_sender_network, remove_attempt
+from ..contrib.notices.models import NoticeKind
 from ..contrib.notices.notices import warn_user
 from ..errors import AuditUnavailable
 from ..sessions.activity import ENDS_AT_KEY
-from ..subjects.models import NoticeKind
 from .failures import TEMPLATES_BY_PAGE
 from .local_accounts import BreakGlassCredentials, find_local_account
 from .provider_selection import parse_next_url

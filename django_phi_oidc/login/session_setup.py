@@ -40,6 +40,7 @@ from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
 from ..contrib.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..contrib.notices.devices import register_device
+from ..contrib.notices.models import NoticeKind
 from ..contrib.notices.notices import LONG_ABSENCE, find_notice_address, write_notice
 from ..contrib.scim.memberships import get_group_claims
 from ..contrib.shared_signals.sign_in_demands import adopt_demands
@@ -56,7 +57,7 @@ from ..sessions.recent_logouts import find_end_reason
 from ..sessions.sign_in_places import create_sign_in_place
 from ..sessions.tasks import retry_on_lost_connection, revoke_after_commit
 from ..subjects.linking import list_subject_digests, mark_seen
-from ..subjects.models import NoticeKind, PairwiseSubject
+from ..subjects.models import PairwiseSubject
 from .code_exchange import TokenExchangeResult
 from .reauthentication import get_device
 

@@ -17,7 +17,7 @@ from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.request_context import use_origin
 from ..claims.retention import lock_subjects_of_users, scrub_inactive_users
 from ..contrib.invitations.invitations import revoke_activation_codes
-from ..subjects.models import ActivationCode
+from ..contrib.invitations.models import ActivationCode
 from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession
 from .recent_logouts import remember_ended_access

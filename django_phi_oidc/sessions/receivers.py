@@ -20,9 +20,10 @@ from ..audit.outbox import enqueue
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
 from ..claims.retention import lock_subjects_of_users, scrub_inactive_users, scrub_subject
 from ..contrib.legal_holds.legal_holds import is_on_legal_hold
+from ..contrib.notices.models import NoticeKind
 from ..contrib.notices.notices import find_provider_name, write_address_notice, write_notice
 from ..errors import HeldForLegalReasons
-from ..subjects.models import NoticeKind, PairwiseSubject
+from ..subjects.models import PairwiseSubject
 from .account_access import has_lost_access
 from .activity import TIMES_KEY, create_times_entry
 from .foreign_sessions import queue_foreign_tokens

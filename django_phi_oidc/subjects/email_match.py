@@ -21,8 +21,9 @@ from ..audit.search import EventQuery, list_events_of_query
 from ..audit.storage import get_resource_pseudonym
 from ..config.providers import ProviderDeclaration
 from ..contrib.invitations.invitations import list_privileges
+from ..contrib.invitations.models import ActivationCode
 from ..errors import EmailMatchRefused
-from .models import ActivationCode, PairwiseSubject
+from .models import PairwiseSubject
 
 CREATION_FIELD = "date_joined"
 

@@ -24,6 +24,8 @@ from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue, enqueue_many
 from ..config.providers import ProviderDeclaration
 from ..contrib.invitations.invitations import revoke_activation_codes
+from ..contrib.invitations.models import ActivationCode
+from ..contrib.notices.models import NoticeKind
 from ..contrib.notices.notices import write_notice, write_notices
 from ..crypto.keyring import SymmetricKey
 from ..errors import (
@@ -38,7 +40,7 @@ from ..errors import (
 from ..oidc.id_token import validate_pairwise_sub, validate_sub
 from .email_match import EmailMatch
 from .identifiers import compute_link_binding, compute_subject_digest
-from .models import ActivationCode, NoticeKind, PairwiseSubject, SubjectDigest
+from .models import PairwiseSubject, SubjectDigest
 
 SubjectDigests = Mapping[SymmetricKey, str]
 """The hexadecimal digest of one (issuer, `sub`) under each key."""

@@ -24,6 +24,7 @@ from django.db.models.signals import post_migrate
 from django.test.runner import DiscoverRunner, ParallelTestSuite, RemoteTestRunner
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]  # the stubs lack it
 
+from .._internal.app_labels import is_own_label
 from ..audit import triggers
 from ..audit.events import raise_on_refused_detail
 from ..audit.router import AUDIT_ALIAS
@@ -42,13 +43,16 @@ _TRIGGER_PREFIXES = ("audit", "auditleaf", "auditnode", "auditcheckpoint")
 DROP_TRIGGER_STATEMENTS: Mapping[str, tuple[str, ...]] = {
     "postgresql": tuple(
         f"DROP TRIGGER IF EXISTS phi_oidc_{prefix}_refuse_{operation} "
-        f"ON django_phi_oidc_{'auditevent' if prefix == 'audit' else prefix}"
+        f"ON phi_oidc_audit_{'auditevent' if prefix == 'audit' else prefix}"
         for prefix in _TRIGGER_PREFIXES
         for operation in ("delete", "truncate")
     ),
     "sqlite": tuple(f"DROP TRIGGER IF EXISTS phi_oidc_{prefix}_refuse_delete" for prefix in _TRIGGER_PREFIXES),
 }
-_HOLD_TRIGGERS = {"phi_oidc_claim_held": "storedclaim", "phi_oidc_hold_active": "legalhold"}
+_HOLD_TRIGGERS = {
+    "phi_oidc_claim_held": "django_phi_oidc_storedclaim",
+    "phi_oidc_hold_active": "phi_oidc_legal_holds_legalhold",
+}
 """They refuse DELETE of what a legal hold keeps, by the name of their table."""
 _cleanup_stack = ExitStack()
 _original_database_names: dict[str, str] = {}
@@ -181,21 +185,21 @@ def _allow_audit_database_for_item(item: "pytest.Item") -> None:
 
 def _drop_append_only_triggers(*, sender: AppConfig, using: str, **kwargs: Any) -> None:
     """Allow DELETE and TRUNCATE of the audit tables in the test database that was just migrated."""
-    if sender.label != "django_phi_oidc" or "plan" not in kwargs:  # a flush also sends this signal, without a plan
+    if not is_own_label(sender.label) or "plan" not in kwargs:  # a flush also sends this signal, without a plan
         return
     connection = connections[using]
     _validate_is_test_database(connection)
     if (
         connection.vendor in DROP_TRIGGER_STATEMENTS
-        and "django_phi_oidc_auditevent" in connection.introspection.table_names()
+        and "phi_oidc_audit_auditevent" in connection.introspection.table_names()
     ):
         with connection.cursor() as cursor:
             for statement in DROP_TRIGGER_STATEMENTS[connection.vendor]:
                 cursor.execute(statement)
             tables = connection.introspection.table_names(cursor)
             for name, table in _HOLD_TRIGGERS.items():
-                if f"django_phi_oidc_{table}" in tables:
-                    on_table = f" ON django_phi_oidc_{table}" if connection.vendor == "postgresql" else ""
+                if table in tables:
+                    on_table = f" ON {table}" if connection.vendor == "postgresql" else ""
                     cursor.execute(f"DROP TRIGGER IF EXISTS {name}{on_table}")
 
 

@@ -69,7 +69,7 @@ def test_sustained_load_samples_memory_latency_and_rows() -> None:
         assert set(sample.memory) == {"gunicorn", "celery"}
         assert sample.visit_seconds
         assert sample.bare_seconds
-    assert load.samples[-1].rows["django_phi_oidc_auditevent"] > load.samples[0].rows["django_phi_oidc_auditevent"]
+    assert load.samples[-1].rows["phi_oidc_audit_auditevent"] > load.samples[0].rows["phi_oidc_audit_auditevent"]
     assert "visits at 70% of" in sustained.table(load)
 
 
@@ -122,7 +122,7 @@ def load_with(
     """Return a load whose last sample differs from the first two: by factors, and by rows."""
 
     def sample(minute: float, factor: float, latency: float, bare_latency: float, *added: int) -> Sample:
-        names = ("django_phi_oidc_auditevent", "django_phi_oidc_auditoutbox")
+        names = ("phi_oidc_audit_auditevent", "phi_oidc_audit_auditoutbox")
         return Sample(
             minute=minute,
             memory={"gunicorn": factor * 1e8},

@@ -18,9 +18,9 @@ WRITTEN = [
     "auth_user",
     "django_phi_oidc_oidcsession",
     "django_phi_oidc_storedclaim",
-    "django_phi_oidc_auditoutbox",
-    "django_phi_oidc_auditoutbox",
-    "django_phi_oidc_auditevent",
+    "phi_oidc_audit_auditoutbox",
+    "phi_oidc_audit_auditoutbox",
+    "phi_oidc_audit_auditevent",
 ]
 """By a sign-in: on `default`, the last of them the move out of the outbox, then on `phi_audit`."""
 LOG = ["INSERT a", "BEGIN", "SELECT b", "UPDATE c", "SAVEPOINT x", "INSERT d", "COMMIT", "BEGIN", "SELECT e", "COMMIT"]

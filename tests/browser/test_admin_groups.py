@@ -79,7 +79,7 @@ def end_mute(page: Any, rows: dict[str, Any]) -> str:
 
 
 def create_code(page: Any, rows: dict[str, Any]) -> str:
-    page.goto("/admin/django_phi_oidc/activationcode/add/")
+    page.goto("/admin/phi_oidc_invitations/activationcode/add/")
     page.fill("#id_user", str(rows["newcomer"]))
     page.click("[name=_save]")
     page.wait_for_selector(".trail-place")

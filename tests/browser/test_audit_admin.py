@@ -80,7 +80,7 @@ def test_list_comes_first_fits_and_is_accessible(superuser_page: Any) -> None:
     events(1, action=Action.AUDIT_VERIFIED, detail={"tree_size": 155, "findings": 0})
     for name, query in (("events", ""), ("events-of-a-person", f"?person={person.pk},{SUBJECT}")):
         superuser_page.set_viewport_size({"width": 1280, "height": 900})
-        superuser_page.goto(f"/admin/django_phi_oidc/auditevent/{query}")
+        superuser_page.goto(f"/admin/phi_oidc_audit/auditevent/{query}")
         first = superuser_page.locator(".event-table tbody tr").first.bounding_box()
         assert first["y"] < 300, "in the first third of the window"
         table = ".trail-scroll"
@@ -88,7 +88,7 @@ def test_list_comes_first_fits_and_is_accessible(superuser_page: Any) -> None:
         assert faults(superuser_page, within="#content", picture=name) == []
     superuser_page.click("text=By Amina Keller-Bundschuh")
     superuser_page.wait_for_url("**actor=**")
-    superuser_page.goto("/admin/django_phi_oidc/auditevent/")
+    superuser_page.goto("/admin/phi_oidc_audit/auditevent/")
     assert "routine events on this page are hidden" in superuser_page.inner_text("#changelist")
     superuser_page.click("text=Show routine events")
     superuser_page.wait_for_url("**routine=show")

@@ -15,7 +15,7 @@ from tests.support.accessibility import faults
 from tests.support.audit_log import NOW, PEM, events, sealed
 from tests.support.phi_oidc_settings import override_phi_oidc
 
-JOBS = "/admin/django_phi_oidc/trailjob/"
+JOBS = "/admin/phi_oidc_audit_exports/trailjob/"
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 
 
@@ -41,7 +41,7 @@ def test_filtered_events_are_exported_directly_or_by_a_worker(
 ) -> None:
     sealed(12, subject=str(uuid.UUID(int=7)))
     sealed(25)
-    superuser_page.goto(f"/admin/django_phi_oidc/auditevent/?subject={uuid.UUID(int=7)}")
+    superuser_page.goto(f"/admin/phi_oidc_audit/auditevent/?subject={uuid.UUID(int=7)}")
     superuser_page.click("#changelist-filter a:text-is('Personal data disclosed')")
     superuser_page.wait_for_url("**subject=0**action=claim.revealed")
     assert superuser_page.locator(".event-table tbody tr").count() == 12
@@ -64,7 +64,7 @@ def test_filtered_events_are_exported_directly_or_by_a_worker(
     superuser_page.click("input[value=Download]")
     read_message(superuser_page, "There is no file: it was")
 
-    superuser_page.goto("/admin/django_phi_oidc/auditevent/")
+    superuser_page.goto("/admin/phi_oidc_audit/auditevent/")
     superuser_page.click("button:text-is('Verify now')")
     work_trail_jobs()
     superuser_page.get_by_text("Waiting to be sealed").wait_for()
@@ -96,7 +96,7 @@ def test_pages_are_accessible_and_fit_in_each_width_and_color_scheme(superuser_p
     sealed(3)
     events(1, action=Action.AUDIT_VERIFIED, detail={"tree_size": 3, "findings": 0}, at=NOW)
     me = str(get_user_model().objects.get().pk)
-    paths = {"list": JOBS, "trail": "/admin/django_phi_oidc/auditevent/?outcome=success"}
+    paths = {"list": JOBS, "trail": "/admin/phi_oidc_audit/auditevent/?outcome=success"}
     for number, (name, fields) in enumerate(STATES.items(), 1):
         job = TrailJob.objects.create(id=uuid.UUID(int=number), asked_by=me, asked_at=NOW, **fields)
         paths[name] = f"{JOBS}{job.pk}/change/"

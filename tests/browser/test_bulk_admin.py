@@ -9,11 +9,11 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 
+from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.officer_admin import session_end_admin
 from django_phi_oidc.sessions import end_jobs
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.sessions.tasks import run_session_end_jobs, sweep_revocations
-from django_phi_oidc.subjects.models import ActivationCode
 from tests.browser.pages import fits_window, open_list_above
 from tests.support.accessibility import faults
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -45,7 +45,7 @@ def fifty_people(settings: Any, tmp_path: Path) -> Path:
 
 def test_fifty_people_are_invited_from_a_file(superuser_page: Any, fifty_people: Path, tmp_path: Path) -> None:
     page = superuser_page
-    page.goto("/admin/django_phi_oidc/activationcode/")
+    page.goto("/admin/phi_oidc_invitations/activationcode/")
     page.click("text=Import CSV file")
     assert faults(page, within="#content", picture="csv-upload") == []
     page.set_input_files("input[type=file]", fifty_people)
@@ -69,7 +69,7 @@ def test_refused_file_is_explained(superuser_page: Any, fifty_people: Path, tmp_
     page = superuser_page
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("name\nAmina\n")
-    page.goto("/admin/django_phi_oidc/activationcode/import/")
+    page.goto("/admin/phi_oidc_invitations/activationcode/import/")
     page.set_input_files("input[type=file]", wrong)
     page.click("text=Show preview")
     page.get_by_text("Line 1: there is no column user").wait_for()

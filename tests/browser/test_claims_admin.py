@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from tests.browser.pages import fits_window, read_message, run_action
 from tests.support.claims_fixtures import (
     DAY,
@@ -47,7 +48,7 @@ def test_claims_under_a_legal_hold_are_kept_and_others_are_erased(superuser_page
     for number, person in enumerate((held, other)):
         person.store({"birthdate": "1990-05-17", "address": "Bern"}, now=now - number * (DAY + timedelta(hours=2)))
 
-    superuser_page.goto("/admin/django_phi_oidc/legalhold/add/")
+    superuser_page.goto("/admin/phi_oidc_legal_holds/legalhold/add/")
     superuser_page.get_by_label("Reason").fill("Docket 26-117")
     choose_subject(superuser_page, held.user.get_username())
     expect(superuser_page.locator("#id_subject")).to_have_value(str(held.subject.pk))

@@ -16,7 +16,7 @@ from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])]
 THEME = os.environ.get("PHI_TEST_THEME", "")
-DELIVERIES = "/admin/django_phi_oidc/sinkcursor/"
+DELIVERIES = "/admin/phi_oidc_siem/sinkcursor/"
 
 
 @pytest.fixture

@@ -35,9 +35,9 @@ WIDE, NARROW = (1280, 900), (390, 844)
 SAMPLE = ((WIDE, "light"), (NARROW, "dark"))
 ALL = (*SAMPLE, (WIDE, "dark"), (NARROW, "light"))
 QUERIES = {
-    "admin:django_phi_oidc_auditevent_changelist": ("outcome=failure", "actor=nobody", "until=2026-11-24T09:30:00"),
+    "admin:phi_oidc_audit_auditevent_changelist": ("outcome=failure", "actor=nobody", "until=2026-11-24T09:30:00"),
     "admin:django_phi_oidc_storedclaim_changelist": ("end=overdue",),
-    "admin:django_phi_oidc_emergencyaccess_changelist": ("state=waiting",),
+    "admin:phi_oidc_emergency_emergencyaccess_changelist": ("state=waiting",),
     "admin:django_phi_oidc_oidcsession_changelist": ("ended_at__isempty=0",),
     "admin:django_phi_oidc_sessionendjob_add": ("provider=default",),
 }
@@ -54,7 +54,7 @@ def list_arguments(hospital: Hospital) -> dict[str, Mapping[str, Any]]:
     """Return the URL arguments of the pages that are not Django's pages of a model."""
     return {
         "admin:phi_oidc_person": {"quoted": quote(hospital.keys["user"])},
-        "admin:django_phi_oidc_sinkcursor_deliver": {"name": "splunk"},
+        "admin:phi_oidc_siem_sinkcursor_deliver": {"name": "splunk"},
         "oidc_account_end_session": {"session": hospital.keys["lost_phone"]},
         "oidc_authentication_callback": {},
     }

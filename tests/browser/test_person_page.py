@@ -9,7 +9,8 @@ from django.contrib.auth import get_user_model
 from django.urls import reverse
 
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.browser.pages import Browse, read_message, submit
 from tests.support.accessibility import faults

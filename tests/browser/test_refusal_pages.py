@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.node,
 ]
 urlpatterns = [*wards.urlpatterns, path("", include("tests.urls"))]
-LIST = "/admin/django_phi_oidc/emergencyaccess/"
+LIST = "/admin/phi_oidc_emergency/emergencyaccess/"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -64,18 +64,18 @@ def test_refusal_pages_of_the_admin_are_accessible_and_lead_out(
 ) -> None:
     client = name_user(officer(HELP), "Priya")
     page = browse(client)
-    expect_page(page, "/admin/django_phi_oidc/legalhold/", 403, "Priya Keller", "refused-admin")
+    expect_page(page, "/admin/phi_oidc_legal_holds/legalhold/", 403, "Priya Keller", "refused-admin")
     event = AuditEvent.objects.get(action="access.denied")
     assert page.inner_text("dd code") == str(event.pk)
     expect_page(page, "/admin/django_phi_oidc/person/999999/", 404, "This record does not exist", "missing-admin")
-    page.goto("/admin/django_phi_oidc/legalhold/")
+    page.goto("/admin/phi_oidc_legal_holds/legalhold/")
     page.click("text=Overview")
     page.wait_for_url("**/admin/")
-    page.goto("/admin/django_phi_oidc/legalhold/")
+    page.goto("/admin/phi_oidc_legal_holds/legalhold/")
     page.click("text=Sign in with another account")
     page.wait_for_selector("text=You are already signed in")
     remove_audit_database()
-    expect_page(page, "/admin/django_phi_oidc/legalhold/", 503, "Try again in a minute.", "unavailable-admin")
+    expect_page(page, "/admin/phi_oidc_legal_holds/legalhold/", 503, "Try again in a minute.", "unavailable-admin")
 
 
 @pytest.mark.parametrize("allowed_console_text", ["http://127.0.0.1"])  # Chromium reports the cleared data

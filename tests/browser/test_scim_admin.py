@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.node,
 ]
-LIST = "/admin/django_phi_oidc/scimclient/"
+LIST = "/admin/phi_oidc_scim/scimclient/"
 FOLDER = os.environ.get("PHI_TEST_PICTURES", "")
 
 

@@ -20,8 +20,8 @@ from django.urls import path
 
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
+from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.sessions.models import OIDCSession
-from django_phi_oidc.subjects.models import ActivationCode
 from tests.browser.pages import Browse, Hand, read_message
 from tests.support.hospital import Hospital, hospital, op, sign_in  # noqa: F401 -- fixtures
 from tests.support.manual_blocks import block

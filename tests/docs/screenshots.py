@@ -28,7 +28,7 @@ IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 SIZE = {"width": 1280, "height": 800}
 ADMIN_PAGES = {
     "dashboard": "admin:index",
-    "audit-log": "admin:django_phi_oidc_auditevent_changelist-2",
+    "audit-log": "admin:phi_oidc_audit_auditevent_changelist-2",
     "person": "admin:phi_oidc_person",
     "account": "oidc_account",
 }

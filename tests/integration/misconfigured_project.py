@@ -46,7 +46,7 @@ def read_events(ids: list[str]) -> dict[str, str]:
     user: Any = get_user_model()._default_manager.create_superuser("officer", "officer@example.org", None)
     client = Client()
     client.force_login(user, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
-    pages = {id_: client.get(f"/admin/django_phi_oidc/auditevent/{id_}/change/") for id_ in ids}
+    pages = {id_: client.get(f"/admin/phi_oidc_audit/auditevent/{id_}/change/") for id_ in ids}
     return {id_: re.sub(r"<[^>]*>", "", page.content.decode()) for id_, page in pages.items()}
 
 

@@ -275,7 +275,7 @@ def test_crafted_request_is_refused_and_recorded(
         (client.get(f"{subjects}{subject}/delete/?_to_field=uuid"), f"PairwiseSubject/{subject}", "delete"),
         (client.get(f"{claims}{claim}/change/?_to_field=uuid"), f"StoredClaim/{claim}", "change"),
         (client.post(f"{subjects}add/", {"action": "delete_selected"}), "PairwiseSubject", "add"),
-        (client.get("/admin/django_phi_oidc/auditcheckpoint/7561234567897/change/"), "AuditCheckpoint", "change"),
+        (client.get("/admin/phi_oidc_audit/auditcheckpoint/7561234567897/change/"), "AuditCheckpoint", "change"),
     ]
     assert [answer.status_code for answer, *_ in requests] == [403] * 4
     expected = [(resource, f"{resource.split('/')[0].lower()}/{page}") for _, resource, page in requests]

@@ -48,7 +48,7 @@ pytestmark = [
     pytest.mark.postgresql,
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
 ]
-EVENT = "django_phi_oidc_auditevent"
+EVENT = "phi_oidc_audit_auditevent"
 ADVISORY_LOCKS = (0x7068695F6F696463, 0x7068695F73637275)
 """The keys of the lock that sequencers once took, and of the lock of the scrubber."""
 LIMIT_SECONDS = 20

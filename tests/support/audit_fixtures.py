@@ -10,7 +10,7 @@ from django.db import connections
 
 from django_phi_oidc.audit.router import AUDIT_ALIAS
 
-TRIGGERS = importlib.import_module("django_phi_oidc.migrations.0002_triggers")
+TRIGGERS = importlib.import_module("django_phi_oidc.audit.migrations.0001_initial")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def triggers_in_place(db: None) -> None:
     create = TRIGGERS.create_refusals_postgresql if vendor == "postgresql" else TRIGGERS.create_refusals_sqlite
     with connections[AUDIT_ALIAS].cursor() as cursor:
         for operation in ("update", "delete", "truncate" if vendor == "postgresql" else "replace"):
-            on_table = " ON django_phi_oidc_auditevent" if vendor == "postgresql" else ""
+            on_table = " ON phi_oidc_audit_auditevent" if vendor == "postgresql" else ""
             cursor.execute(f"DROP TRIGGER IF EXISTS phi_oidc_audit_refuse_{operation}{on_table}")
         for statement in create("auditevent"):
             cursor.execute(statement)

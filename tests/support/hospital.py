@@ -28,6 +28,7 @@ from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.individual_rights.accounting_copies import store_copy
 from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
 from django_phi_oidc.contrib.invitations.invitations import create_invitations
+from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.contrib.officer_admin.hourly_counts import update_counts
@@ -36,7 +37,6 @@ from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.crypto.keyring import get_keys
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, SessionEndJob
 from django_phi_oidc.sessions.sign_in_places import SignInPlace
-from django_phi_oidc.subjects.models import ActivationCode
 from tests.support.audit_log import KEY, seal_now
 from tests.support.person_page_fixtures import make_groups
 from tests.support.phi_oidc_settings import override_phi_oidc

@@ -55,8 +55,8 @@ if TYPE_CHECKING:
 else:
     EventAdmin = CheckpointAdmin = ThemedModelAdmin
 
-_APP_LABEL = "django_phi_oidc"
-_FILE_URL_NAME = "admin:django_phi_oidc_trailjob_file"
+_APP_LABEL = AuditEvent._meta.app_label
+_FILE_URL_NAME = "admin:phi_oidc_audit_exports_trailjob_file"
 UNREADABLE_MESSAGE = _("The stored row was altered and is no event any more: run “phi_oidc audit verify” to find it.")
 
 

@@ -94,7 +94,7 @@ def _build_person_row(label: str, person: Person | None, code: str) -> EventRow:
 
 def _iter_links(event: AuditEvent) -> Iterator[EventRow]:
     """Yield links to related events."""
-    page = reverse("admin:django_phi_oidc_auditevent_changelist")
+    page = reverse("admin:phi_oidc_audit_auditevent_changelist")
     for label, name, value in (
         (gettext("All events by this user"), "actor", event.actor),
         (gettext("All events about this person"), "subject", event.subject),

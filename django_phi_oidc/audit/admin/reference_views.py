@@ -32,7 +32,7 @@ from ..models import AuditEvent
 from ..refusals import RecordedRefusal
 from ..search import RowUnreadable
 
-APP_LABEL = "django_phi_oidc"
+APP_LABEL = AuditEvent._meta.app_label
 LOOKUP_PERMISSION = f"{APP_LABEL}.lookup_auditevent"
 URL_NAME = "phi_oidc_reference"
 MAX_TEXT_LENGTH = 2000
@@ -144,7 +144,7 @@ def _create_reference_view(site: AdminSite) -> Any:
         except AuditUnavailable:
             return render_trail_unavailable(request, site)
         context = {**site.each_context(request), "page_opts": AuditEvent._meta, "title": _TITLE, "form": form, **result}
-        return TemplateResponse(request, f"admin/{APP_LABEL}/reference.html", context)
+        return TemplateResponse(request, "admin/django_phi_oidc/reference.html", context)
 
     return reference_view
 

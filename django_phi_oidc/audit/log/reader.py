@@ -19,7 +19,7 @@ from ..merkle.rfc6962 import MAX_TREE_SIZE
 from ..router import AUDIT_ALIAS
 
 _EVENT_TABLE, _LEAF_TABLE, _QUEUE_TABLE, _CHECKPOINT_TABLE = (
-    f"django_phi_oidc_audit{name}" for name in ("event", "leaf", "unsealed", "checkpoint")
+    f"phi_oidc_audit_audit{name}" for name in ("event", "leaf", "unsealed", "checkpoint")
 )
 _FROM_EVENT = f"FROM {_EVENT_TABLE} e LEFT JOIN {_LEAF_TABLE} l ON l.event_id = e.id"
 _FROM_LEAF = f"FROM {_LEAF_TABLE} l LEFT JOIN {_EVENT_TABLE} e ON e.id = l.event_id"

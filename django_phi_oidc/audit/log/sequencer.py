@@ -52,13 +52,13 @@ STALLED_AFTER = timedelta(minutes=5)
 _BEGIN_WAIT = """
     SELECT set_config('lock_timeout', %s, true), ARRAY(
         SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-        WHERE l.relation = 'django_phi_oidc_auditunsealed'::regclass AND l.mode = 'ShareUpdateExclusiveLock'
+        WHERE l.relation = 'phi_oidc_audit_auditunsealed'::regclass AND l.mode = 'ShareUpdateExclusiveLock'
         AND l.granted AND a.datname = current_database() AND a.usename = session_user
         AND a.xact_start < clock_timestamp() - make_interval(secs => %s))
 """
 # A lock that conflicts with itself and with no reader or writer of the table. It needs a privilege that only the
 # sealer's role has; any role can take an advisory lock, and keep it.
-_LOCK_QUEUE = "LOCK TABLE django_phi_oidc_auditunsealed IN SHARE UPDATE EXCLUSIVE MODE"
+_LOCK_QUEUE = "LOCK TABLE phi_oidc_audit_auditunsealed IN SHARE UPDATE EXCLUSIVE MODE"
 _COPY_ROW = struct.Struct(">hiqi16si32s")
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
@@ -166,8 +166,8 @@ def _delete_from_queue(leaves: Sequence[Leaf], first_leaf_index: int) -> None:
             cursor.execute("SET LOCAL enable_hashjoin = on; SET LOCAL enable_nestloop = off")
         cursor.execute(
             # The bounds avoid reading all of a long queue.
-            "DELETE FROM django_phi_oidc_auditunsealed WHERE event_id BETWEEN %s AND %s AND event_id IN "
-            "(SELECT event_id FROM django_phi_oidc_auditleaf WHERE leaf_index >= %s)",
+            "DELETE FROM phi_oidc_audit_auditunsealed WHERE event_id BETWEEN %s AND %s AND event_id IN "
+            "(SELECT event_id FROM phi_oidc_audit_auditleaf WHERE leaf_index >= %s)",
             [leaves[0][0].hex(), leaves[-1][0].hex(), first_leaf_index],
         )
 
@@ -180,14 +180,14 @@ def _insert_leaves(first_leaf_index: int, leaves: Sequence[Leaf]) -> Iterator[No
         if connection.vendor != "postgresql":
             changes_before = connection.connection.total_changes
             cursor.executemany(
-                "INSERT INTO django_phi_oidc_auditleaf (leaf_index, event_id, leaf_hash) VALUES (%s, %s, %s)",
+                "INSERT INTO phi_oidc_audit_auditleaf (leaf_index, event_id, leaf_hash) VALUES (%s, %s, %s)",
                 [(index, id_.hex(), hash_) for index, (id_, hash_) in enumerate(leaves, start=first_leaf_index)],
             )
             # No trigger of this table changes rows. Of several executions, rowcount is that of the last one.
             require_rows(connection.connection.total_changes - changes_before, len(leaves))
             yield
             return
-        columns = "django_phi_oidc_auditleaf (leaf_index, event_id, leaf_hash)"
+        columns = "phi_oidc_audit_auditleaf (leaf_index, event_id, leaf_hash)"
         with connection.wrap_database_errors, cursor.copy(f"COPY {columns} FROM STDIN (FORMAT BINARY)") as copy:
             for start in range(0, len(leaves), _COPY_CHUNK_SIZE):
                 chunk = enumerate(leaves[start : start + _COPY_CHUNK_SIZE], start=first_leaf_index + start)
@@ -396,8 +396,8 @@ def _rebuild_queue() -> None:
     """Make the queue hold exactly the events without a leaf."""
     with transaction.atomic(using=AUDIT_ALIAS), connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            "INSERT INTO django_phi_oidc_auditunsealed (event_id) SELECT e.id FROM django_phi_oidc_auditevent e "
-            "LEFT JOIN django_phi_oidc_auditleaf l ON l.event_id = e.id WHERE l.event_id IS NULL "
+            "INSERT INTO phi_oidc_audit_auditunsealed (event_id) SELECT e.id FROM phi_oidc_audit_auditevent e "
+            "LEFT JOIN phi_oidc_audit_auditleaf l ON l.event_id = e.id WHERE l.event_id IS NULL "
             "ON CONFLICT DO NOTHING"
         )
         _remove_sealed_from_queue()
@@ -407,8 +407,7 @@ def _remove_sealed_from_queue() -> int:
     """Remove events that have a leaf from the queue, and return how many there were."""
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            "DELETE FROM django_phi_oidc_auditunsealed "
-            "WHERE event_id IN (SELECT event_id FROM django_phi_oidc_auditleaf)"
+            "DELETE FROM phi_oidc_audit_auditunsealed WHERE event_id IN (SELECT event_id FROM phi_oidc_audit_auditleaf)"
         )
         count = int(cursor.rowcount)
     if count:

@@ -86,9 +86,9 @@ def _read_stored_hashes(ranges: Sequence[tuple[int, int, int]]) -> dict[tuple[in
 
 def _build_hashes_sql(level: int, start: int, end: int) -> str:
     if level:
-        source = f"node_index, node_hash FROM django_phi_oidc_auditnode WHERE level = {level:d} AND node_index"
+        source = f"node_index, node_hash FROM phi_oidc_audit_auditnode WHERE level = {level:d} AND node_index"
     else:
-        source = "leaf_index, leaf_hash FROM django_phi_oidc_auditleaf WHERE leaf_index"
+        source = "leaf_index, leaf_hash FROM phi_oidc_audit_auditleaf WHERE leaf_index"
     return f"SELECT {level:d}, {source} BETWEEN {start:d} AND {end - 1:d}"
 
 

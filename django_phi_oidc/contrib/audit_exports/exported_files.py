@@ -29,7 +29,7 @@ logger = logging.getLogger("django_phi_oidc.admin")
 MAX_FILE_BYTES = 8 * 1024 * 1024
 """About 15,000 events, which take seconds. The command has no limit."""
 MAX_FAULTS = 1_000
-_LOG_URL_NAME = "admin:django_phi_oidc_auditevent_changelist"
+_LOG_URL_NAME = "admin:phi_oidc_audit_auditevent_changelist"
 
 
 class ExportedFileForm(forms.Form):

@@ -47,7 +47,10 @@ MAX_STREAMED_EVENTS = 10_000
 """Up to this many events are streamed; for more, a worker writes a file."""
 _MAX_LISTED_JOBS = 50
 _LATE_AFTER = timedelta(minutes=2)
-_TRAIL_URL_NAME, _JOB_URL_NAME = "admin:django_phi_oidc_auditevent_changelist", "admin:django_phi_oidc_trailjob_change"
+_TRAIL_URL_NAME, _JOB_URL_NAME = (
+    "admin:phi_oidc_audit_auditevent_changelist",
+    "admin:phi_oidc_audit_exports_trailjob_change",
+)
 
 _require_post = partial(require_trail_permission, methods=("POST",))
 require_verification_permission = partial(_require_post, has_permission=lambda page, req: page.has_view_permission(req))
@@ -59,7 +62,7 @@ require_file_permission = partial(
 require_export_permission = partial(
     _require_post,
     has_permission=lambda page, req: page.can_export(req),
-    permission="django_phi_oidc.export_auditevent",
+    permission="phi_oidc_audit.export_auditevent",
 )
 
 
@@ -68,11 +71,11 @@ class TrailJobAdmin(TrailAdminMixin, ThemedModelAdmin):
     """The jobs of a worker: the exports of this user, and the verifications of all users."""
 
     def get_view_permission(self) -> str:
-        return "django_phi_oidc.view_auditevent"
+        return "phi_oidc_audit.view_auditevent"
 
     def can_export(self, request: HttpRequest) -> bool:
         """Return True if this user may export events, which takes both permissions."""
-        return self.has_view_permission(request) and request.user.has_perm("django_phi_oidc.export_auditevent")
+        return self.has_view_permission(request) and request.user.has_perm("phi_oidc_audit.export_auditevent")
 
     def get_urls(self) -> list[Any]:
         return self.build_urls(

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from ...config._parsing import checked, fail, parse_duration, parse_email_addresses, parse_mapping
 from ...config.assurance_levels import parse_acr_values
 
-PACKAGE_PERMISSION_PREFIX = "django_phi_oidc."
-"""This app's own permissions open and review emergencies and disclose claims: no emergency grants them."""
+PACKAGE_PERMISSION_PREFIXES = ("django_phi_oidc.", "phi_oidc_")
+"""The package's own permissions open and review emergencies and disclose claims: no emergency grants them."""
 MAX_DURATION = timedelta(hours=24)
 MAX_UNREVIEWED = 1_000
 MIN_DURATION = timedelta(minutes=1)
@@ -25,7 +25,7 @@ def _parse_permissions(path: str, value: Any) -> Mapping[str, str]:
     for name, label in parse_mapping(path, value).items():
         if not isinstance(name, str) or not _PERMISSION_PATTERN.fullmatch(name) or not str(label).strip():
             fail(path, "must map 'app.codename' to a description")
-        if name.startswith(PACKAGE_PERMISSION_PREFIX):
+        if name.startswith(PACKAGE_PERMISSION_PREFIXES):
             fail(f"{path}[{name!r}]", "can't be granted in an emergency")
     return dict(value) or fail(path, "is empty")
 

@@ -36,7 +36,7 @@ from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable
 from ...sessions.refusal_pages import find_permission_name
 from ...subjects.people import People, Person, find_people
-from ..officer_admin.person_sections import APP_LABEL, list_viewable_sections
+from ..officer_admin.person_sections import list_viewable_sections
 from .forms import EmergencyReviewForm
 from .lifecycle import (
     ALREADY_REVIEWED,
@@ -203,7 +203,7 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
         people, links_people = find_people(actors=[row.actor, row.reviewed_by]), can_view_people(user)
         context = {
             **self.admin_site.each_context(request),
-            **build_activity_context(row, links_events=user.has_perm(f"{APP_LABEL}.view_auditevent")),
+            **build_activity_context(row, links_events=user.has_perm("phi_oidc_audit.view_auditevent")),
             "opts": self.opts,
             "title": _("Emergency access"),
             "row": row,
@@ -223,7 +223,7 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
             "may_review": row.has_ended(now=now) and row.reviewed_at is None and not is_own and may_review,
             "waiting": list_reviewable_pks(user, excluded=row, now=now) if may_review else [],
         }
-        template, status = "admin/django_phi_oidc/emergencyaccess/emergency.html", 400 if form.errors else 200
+        template, status = "admin/phi_oidc_emergency/emergencyaccess/emergency.html", 400 if form.errors else 200
         return TemplateResponse(request, template, context, status=status)
 
 
@@ -243,7 +243,7 @@ def build_activity_context(row: EmergencyAccess, *, links_events: bool) -> dict[
         "since": row.opened_at.isoformat(),
         "until": (row.get_end() + LATE_EVENT_MARGIN).isoformat(),
     }
-    log_url = f"{reverse('admin:django_phi_oidc_auditevent_changelist')}?{urlencode(period)}"
+    log_url = f"{reverse('admin:phi_oidc_audit_auditevent_changelist')}?{urlencode(period)}"
     return {
         "accesses": accesses[:MAX_LISTED_ACCESSES],
         "has_pages": any(item["page"] for item in accesses),
@@ -257,7 +257,7 @@ def build_activity_context(row: EmergencyAccess, *, links_events: bool) -> dict[
 def _build_event_row(event: AuditEvent, *, links_events: bool) -> dict[str, Any]:
     return {
         "occurred_at": event.occurred_at,
-        "url": reverse("admin:django_phi_oidc_auditevent_change", args=[event.pk]) if links_events else "",
+        "url": reverse("admin:phi_oidc_audit_auditevent_change", args=[event.pk]) if links_events else "",
         "action": get_action_label(event.action),
         "outcome": get_outcome_label(event.outcome),
         "resource": event.resource,
@@ -342,11 +342,11 @@ def close_selected_emergencies(emergency_ids: Sequence[UUID], *, origin: Origin,
 
 
 def _build_page_url(pk: UUID) -> str:
-    return reverse("admin:django_phi_oidc_emergencyaccess_change", args=[pk])
+    return reverse("admin:phi_oidc_emergency_emergencyaccess_change", args=[pk])
 
 
 def _build_list_url() -> str:
-    return reverse("admin:django_phi_oidc_emergencyaccess_changelist")
+    return reverse("admin:phi_oidc_emergency_emergencyaccess_changelist")
 
 
 def _decrypt_field(emergency: EmergencyAccess, field_name: str) -> str:

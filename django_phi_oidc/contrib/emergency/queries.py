@@ -11,9 +11,9 @@ from ... import conf
 from ...audit.request_context import Actor
 from .models import ALL_RESOURCES, EmergencyAccess
 
-OPEN_PERMISSION = "django_phi_oidc.open_emergencyaccess"
-OPEN_EVERYWHERE_PERMISSION = "django_phi_oidc.open_emergencyaccess_everywhere"
-REVIEW_PERMISSION = "django_phi_oidc.review_emergencyaccess"
+OPEN_PERMISSION = "phi_oidc_emergency.open_emergencyaccess"
+OPEN_EVERYWHERE_PERMISSION = "phi_oidc_emergency.open_emergencyaccess_everywhere"
+REVIEW_PERMISSION = "phi_oidc_emergency.review_emergencyaccess"
 
 
 def can_open(user: Any, resource: str) -> bool:

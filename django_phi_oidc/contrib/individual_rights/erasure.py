@@ -14,17 +14,13 @@ from ...audit.outbox import enqueue_many
 from ...claims.models import StoredClaim
 from ...errors import HeldForLegalReasons
 from ...sessions.models import OIDCSession
-from ...subjects.models import (
-    AccountNotice,
-    ActivationCode,
-    KnownDevice,
-    PairwiseIdentifier,
-    PairwiseSubject,
-)
+from ...subjects.models import PairwiseIdentifier, PairwiseSubject
 from ..emergency.lifecycle import close_emergencies
 from ..emergency.models import CloseReason, EmergencyAccess
 from ..invitations.invitations import revoke_activation_codes
+from ..invitations.models import ActivationCode
 from ..legal_holds.legal_holds import is_on_legal_hold
+from ..notices.models import AccountNotice, KnownDevice
 from ..scim.models import SCIMUser
 
 

@@ -19,22 +19,19 @@ from ...audit.recorder import record_many
 from ...audit.search import EventFilters, RowUnreadable, iterate_events
 from ...claims.categories import find_declared_refusal
 from ...claims.minimization import list_personal_claims
-from ...claims.models import FOREVER, LegalHold, StoredClaim
+from ...claims.models import FOREVER, StoredClaim
 from ...claims.retention_limits import get_expiry
 from ...config.claims import ClaimDeclaration
 from ...crypto import keyring
 from ...errors import KeyRingError, RevealRefused
 from ...oidc.jose import parse_compact_jws
 from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
-from ...subjects.models import (
-    AccountNotice,
-    ActivationCode,
-    KnownDevice,
-    PairwiseIdentifier,
-    PairwiseSubject,
-)
+from ...subjects.models import PairwiseIdentifier, PairwiseSubject
 from ..emergency.models import EmergencyAccess
+from ..invitations.models import ActivationCode
 from ..legal_holds.legal_holds import find_suspended_purposes
+from ..legal_holds.models import LegalHold
+from ..notices.models import AccountNotice, KnownDevice
 from ..scim.memberships import list_group_names
 from ..scim.models import SCIMUser
 from .models import AccountingCopy

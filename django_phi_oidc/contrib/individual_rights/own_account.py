@@ -20,14 +20,16 @@ from ...access.policy import Assurance
 from ...access.purposes import get_purpose_label
 from ...audit.outbox import batch_delivery
 from ...audit.request_context import Actor
-from ...claims.models import FOREVER, LegalHold, StoredClaim, get_claim_label
+from ...claims.models import FOREVER, StoredClaim, get_claim_label
 from ...claims.retention_limits import get_expiry
 from ...sessions.lifecycle import end_sessions
 from ...sessions.models import EndReason, OIDCSession, OIDCSessionQuerySet
 from ...sessions.sign_in_places import get_device_label
 from ...sessions.tasks import revoke_after_commit
-from ...subjects.models import NoticeKind, PairwiseSubject
+from ...subjects.models import PairwiseSubject
 from ..legal_holds.legal_holds import find_suspended_purposes
+from ..legal_holds.models import LegalHold
+from ..notices.models import NoticeKind
 from ..notices.notices import write_notice
 from .accounting import DisclosureAccounting, create_accounting
 from .export import PersonExport, export_person, hide_suspending_holds

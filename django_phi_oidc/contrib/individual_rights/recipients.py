@@ -20,9 +20,9 @@ from ... import conf
 from ..._internal import randomness
 from ..._internal.inserts import insert
 from ..._internal.sql import savepoint
-from ...access.models import DisclosureRecipient
 from ...audit.operators import find_stated_account_pk
 from ...errors import KeyMissing, Undecryptable
+from .models import DisclosureRecipient
 
 logger = logging.getLogger("django_phi_oidc.access")
 RECHECK_SECONDS = 60.0

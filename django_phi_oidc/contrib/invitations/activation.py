@@ -42,7 +42,7 @@ from ...login.state_cookie import (
 )
 from ...subjects.identifiers import compute_subject_digest
 from ...subjects.linking import find_linked_subject
-from ...subjects.models import NoticeKind
+from ..notices.models import NoticeKind
 from ..notices.notices import warn_user
 from .activation_redemption import redeem_code
 

@@ -16,9 +16,10 @@ from ...crypto.keyring import SymmetricKey
 from ...errors import ActivationRefused, SubjectTaken
 from ...subjects.identifiers import compute_activation_binding, compute_activation_digest
 from ...subjects.linking import link_existing_user
-from ...subjects.models import ActivationCode, PairwiseSubject
+from ...subjects.models import PairwiseSubject
 from .activation_codes import parse_code
 from .invitations import have_privileges_grown, revoke_activation_codes
+from .models import ActivationCode
 
 PRIVILEGES_GROWN, ALTERED = "privileges_grown", "altered"
 

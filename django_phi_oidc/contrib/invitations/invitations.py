@@ -13,19 +13,20 @@ from django.db.models import Q
 from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
+from ..._internal.app_labels import is_own_permission
 from ...audit.events import Action, NewEvent, Origin
 from ...audit.outbox import enqueue_many
 from ...config.providers import ProviderDeclaration
 from ...crypto.keyring import SymmetricKey
 from ...errors import InvitationRefused
 from ...subjects.identifiers import compute_activation_binding, compute_activation_digest
-from ...subjects.models import ActivationCode, ActivationCodeQuerySet, PairwiseSubject
+from ...subjects.models import PairwiseSubject
 from .activation_codes import create_code, format_code
+from .models import ActivationCode, ActivationCodeQuerySet
 
 LINK_PERMISSION = "django_phi_oidc.add_pairwisesubject"
 SUPERUSER, STAFF = "superuser", "staff"
 """Privileges that are no permissions."""
-_OWN_PERMISSIONS = "django_phi_oidc."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +141,7 @@ def list_privileges(user: Any) -> list[str]:
         return [SUPERUSER]
     if getattr(user, "is_staff", False):
         return sorted({STAFF, *permissions})
-    return sorted(name for name in permissions if name.startswith(_OWN_PERMISSIONS))
+    return sorted(name for name in permissions if is_own_permission(name))
 
 
 def has_more_privileges(user: Any, actor: Any) -> bool:

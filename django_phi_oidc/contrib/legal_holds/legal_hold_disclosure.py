@@ -23,7 +23,7 @@ from ...subjects.models import PairwiseSubject
 from ..individual_rights.recipients import remember_recipient
 from .legal_holds import is_on_legal_hold
 
-DISCLOSE_PERMISSION = "django_phi_oidc.disclose_legalhold"
+DISCLOSE_PERMISSION = "phi_oidc_legal_holds.disclose_legalhold"
 NOT_HELD = "not_held"
 
 

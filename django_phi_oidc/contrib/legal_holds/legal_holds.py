@@ -16,7 +16,7 @@ from ..._internal import randomness
 from ..._internal.visible_text import has_visible_text
 from ...audit.events import Action, Origin
 from ...audit.outbox import enqueue
-from ...claims.models import FOREVER, NO_SESSION, LegalHold, StoredClaim
+from ...claims.models import FOREVER, NO_SESSION, StoredClaim
 from ...crypto import retention_keys
 from ...errors import CiphertextInvalid, KeyUnknown
 from ...subjects.models import PairwiseSubject
@@ -25,6 +25,7 @@ from .accounting_suspensions import (
     AccountingSuspension,
     find_suspension_fault,
 )
+from .models import LegalHold
 
 
 def place_hold(

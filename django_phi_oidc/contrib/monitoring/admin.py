@@ -135,7 +135,7 @@ class SecurityAlertAdmin(AlertPeopleAdmin):
     acknowledged = create_time_column("acknowledged_at", gettext_lazy("Acknowledged (UTC)"))
 
     def get_fieldsets(self, request: HttpRequest, obj: SecurityAlert | None = None) -> Any:
-        can_mute = request.user.has_perm("django_phi_oidc.add_alertmute")
+        can_mute = request.user.has_perm("phi_oidc_monitoring.add_alertmute")
         happened = ("label", "explanation", "concerns", "severity", "count", "first_seen_utc", "last_seen_utc")
         answered = ("state", "acknowledged", "acknowledged_by_person") if obj and obj.acknowledged_at else ("state",)
         mute = ("mute_link",) if can_mute else ()
@@ -172,22 +172,22 @@ class SecurityAlertAdmin(AlertPeopleAdmin):
     def event_link(self, row: Any) -> str:
         if row.event is None or not row.has_event_link:
             return str(row.event or self.get_empty_value_display())
-        url = reverse("admin:django_phi_oidc_auditevent_change", args=[row.event], current_app=self.admin_site.name)
+        url = reverse("admin:phi_oidc_audit_auditevent_change", args=[row.event], current_app=self.admin_site.name)
         return format_html('<a href="{}">{}</a>', url, row.event)
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
         """Offer one button: saving acknowledges, and nothing can be changed afterwards."""
         context["show_save_and_continue"] = False
-        kwargs["obj"].has_event_link = request.user.has_perm("django_phi_oidc.view_auditevent")
+        kwargs["obj"].has_event_link = request.user.has_perm("phi_oidc_audit.view_auditevent")
         return super().render_change_form(request, context, *args, **kwargs)
 
     def has_change_permission(self, request: HttpRequest, obj: SecurityAlert | None = None) -> bool:
         is_open = obj is None or obj.acknowledged_at is None
-        return is_open and request.user.has_perm("django_phi_oidc.acknowledge_securityalert")
+        return is_open and request.user.has_perm("phi_oidc_monitoring.acknowledge_securityalert")
 
     @admin.display(description=gettext_lazy("Mute"))
     def mute_link(self, alert: SecurityAlert) -> str:
-        url = reverse("admin:django_phi_oidc_alertmute_add", current_app=self.admin_site.name)
+        url = reverse("admin:phi_oidc_monitoring_alertmute_add", current_app=self.admin_site.name)
         query = urlencode({"kind": alert.kind, "key": alert.key})
         return format_html('<a href="{}?{}">{}</a>', url, query, _("Mute alerts like this one"))
 
@@ -289,10 +289,10 @@ class AlertMuteAdmin(ErrorMessageAdmin, AlertPeopleAdmin):
         return f"{self.label(row)}: {row.note}"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("django_phi_oidc.add_alertmute")
+        return request.user.has_perm("phi_oidc_monitoring.add_alertmute")
 
     def has_end_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("django_phi_oidc.change_alertmute")
+        return request.user.has_perm("phi_oidc_monitoring.change_alertmute")
 
     def save_model(self, request: HttpRequest, obj: AlertMute, form: Any, change: bool) -> None:
         origin, now = Actor.from_request(request).origin, clock.now()

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..._internal.sql import delete_in_batches
-from ...subjects.models import KnownDevice
+from .models import KnownDevice
 
 MAX_DEVICES = 20
 """Per user: the least recently used ones are forgotten."""

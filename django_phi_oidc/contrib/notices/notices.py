@@ -27,7 +27,7 @@ from ..._internal import randomness
 from ..._internal.inserts import insert
 from ..._internal.sql import delete_in_batches, savepoint
 from ...errors import KeyMissing, KeyRingError
-from ...subjects.models import AccountNotice, NoticeKind
+from .models import AccountNotice, NoticeKind
 
 logger = logging.getLogger("django_phi_oidc.subjects")
 UNDELIVERABLE_DOMAIN = ".invalid"

@@ -18,7 +18,7 @@ from ...login.code_exchange import IdentifiedSignInRefused
 from ...login.failures import LoginError, SignInAttempt
 from ...login.state_cookie import AuthorizationState
 from ...subjects.linking import find_linked_subject
-from ...subjects.models import NoticeKind
+from .models import NoticeKind
 from .notices import warn_user
 
 logger = logging.getLogger("django_phi_oidc.login")

@@ -37,13 +37,7 @@ from ...audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, get_error_m
 from ...audit.outbox import batch_delivery
 from ...audit.request_context import Actor
 from ...claims.categories import list_hidden_names
-from ...claims.models import (
-    NO_SESSION,
-    LegalHold,
-    StoredClaim,
-    get_claim_label,
-    get_session_claim_condition,
-)
+from ...claims.models import NO_SESSION, StoredClaim, get_claim_label, get_session_claim_condition
 from ...claims.retention import scrub_user
 from ...claims.retention_report import (
     create_retention_report,
@@ -59,6 +53,7 @@ from ..legal_holds.accounting_suspensions import (
     find_suspension_fault,
 )
 from ..legal_holds.legal_holds import list_active_holds, place_hold, release_hold
+from ..legal_holds.models import LegalHold
 from .people_admin import PeopleAdmin
 
 if TYPE_CHECKING:
@@ -222,7 +217,7 @@ class StoredClaimAdmin(SubjectRowsAdmin):
             "claims": [(row, get_claim_label(row.name), get_purpose_label(row.purpose)) for row in report.claims],
             "keys": keys,
             "keys_are_away": is_unavailable,
-            "sees_holds": request.user.has_perm("django_phi_oidc.view_legalhold"),
+            "sees_holds": request.user.has_perm("phi_oidc_legal_holds.view_legalhold"),
         }
         return TemplateResponse(request, "admin/django_phi_oidc/storedclaim/report.html", context)
 
@@ -458,10 +453,10 @@ class LegalHoldAdmin(SubjectRowsAdmin, ErrorMessageAdmin):
         return f"{self.describe_person(row)}: {row.reason}"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("django_phi_oidc.add_legalhold")
+        return request.user.has_perm("phi_oidc_legal_holds.add_legalhold")
 
     def has_release_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("django_phi_oidc.change_legalhold")
+        return request.user.has_perm("phi_oidc_legal_holds.change_legalhold")
 
     def formfield_for_foreignkey(self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_foreignkey(db_field, request, **{**kwargs, "form_class": SubjectField})

@@ -41,7 +41,7 @@ class DashboardPanel:
 
     label: Any
     """Translatable."""
-    model_name: str
+    model_label: str
     rows: Callable[[datetime], QuerySet[Any]]
     """In the order of an index that finds these rows."""
     url_query: str = ""
@@ -51,39 +51,39 @@ class DashboardPanel:
 PANELS = (
     DashboardPanel(
         label=gettext_lazy("Live sessions"),
-        model_name="oidcsession",
+        model_label="django_phi_oidc.oidcsession",
         rows=lambda now: OIDCSession.objects.filter(ended_at=None).order_by("ended_at"),
         url_query="ended_at__isempty=1",
     ),
     DashboardPanel(
         label=gettext_lazy("Revocations pending"),
-        model_name="pendingrevocation",
+        model_label="django_phi_oidc.pendingrevocation",
         rows=lambda now: PendingRevocation.objects.filter(status=RevocationStatus.PENDING).order_by("due_at"),
         url_query="status__exact=pending",
     ),
     DashboardPanel(
         label=gettext_lazy("Open alerts"),
-        model_name="securityalert",
+        model_label="phi_oidc_monitoring.securityalert",
         rows=lambda now: SecurityAlert.objects.filter(acknowledged_at=None).order_by("kind", "key"),
         url_query="state=open",
         needs_action=True,
     ),
     DashboardPanel(
         label=gettext_lazy("Emergencies open"),
-        model_name="emergencyaccess",
+        model_label="phi_oidc_emergency.emergencyaccess",
         rows=lambda now: EmergencyAccess.objects.currently_open(now=now).order_by("expires_at"),
         url_query="state=open",
     ),
     DashboardPanel(
         label=gettext_lazy("Emergencies to review"),
-        model_name="emergencyaccess",
+        model_label="phi_oidc_emergency.emergencyaccess",
         rows=lambda now: EmergencyAccess.objects.awaiting_review(now=now).order_by("-opened_at"),
         url_query="state=waiting",
         needs_action=True,
     ),
     DashboardPanel(
         label=gettext_lazy("Claims held"),
-        model_name="storedclaim",
+        model_label="django_phi_oidc.storedclaim",
         rows=lambda now: StoredClaim.objects.order_by("pk"),
     ),
 )
@@ -108,11 +108,11 @@ class DashboardTile:
 
 
 def find_page_url(
-    site_name: str, model_name: str, url_query: str = "", *, page: str = "changelist", **kwargs: Any
+    site_name: str, model_label: str, url_query: str = "", *, page: str = "changelist", **kwargs: Any
 ) -> str:
     """Return the URL of a page of the model; empty if the admin site has none."""
     try:
-        url = reverse(f"admin:django_phi_oidc_{model_name}_{page}", kwargs=kwargs or None, current_app=site_name)
+        url = reverse(f"admin:{model_label.replace('.', '_')}_{page}", kwargs=kwargs or None, current_app=site_name)
     except NoReverseMatch:
         return ""
     return f"{url}?{url_query}" if url_query else url
@@ -132,7 +132,7 @@ def list_trend_tiles(charts: Sequence[TrendChart], *, site_name: str) -> list[Da
         DashboardTile(
             label=labels[chart.trend.series],
             value=chart.chart.total,
-            url=find_page_url(site_name, chart.trend.model_name, chart.url_query),
+            url=find_page_url(site_name, chart.trend.model_label, chart.url_query),
             note=chart.period.tile_note,
         )
         for chart in charts
@@ -142,14 +142,14 @@ def list_trend_tiles(charts: Sequence[TrendChart], *, site_name: str) -> list[Da
 
 def list_panel_tiles(*, can_view: Callable[[str], bool], site_name: str, now: datetime) -> list[DashboardTile]:
     """Return the numbers of the panels whose models may be viewed, by one SELECT or none."""
-    panels = [panel for panel in PANELS if can_view(panel.model_name)]
+    panels = [panel for panel in PANELS if can_view(panel.model_label)]
     counts = sql.count_rows([panel.rows(now) for panel in panels], limit=MAX_COUNT, using=DEFAULT_DB_ALIAS)
     return [
         DashboardTile(
             label=panel.label,
             # Counting stopped at the maximum.
             value=f"{count}+" if count >= MAX_COUNT else count,
-            url=find_page_url(site_name, panel.model_name, panel.url_query),
+            url=find_page_url(site_name, panel.model_label, panel.url_query),
             needs_action=panel.needs_action and count > 0,
         )
         for panel, count in zip(panels, counts, strict=True)
@@ -158,7 +158,7 @@ def list_panel_tiles(*, can_view: Callable[[str], bool], site_name: str, now: da
 
 def create_overdue_tile(*, site_name: str) -> DashboardTile:
     """Return how many claims were overdue when that was last measured, by one SELECT."""
-    label, url = _("Claims overdue"), find_page_url(site_name, "storedclaim", "end=overdue")
+    label, url = _("Claims overdue"), find_page_url(site_name, "django_phi_oidc.storedclaim", "end=overdue")
     measured = find_last_measurement(Series.OVERDUE)
     if measured is None:
         return DashboardTile(label=label, value="–", note=_("not measured yet"), url=url)
@@ -170,7 +170,7 @@ def create_delivery_tile(*, site_name: str, now: datetime) -> DashboardTile:
     """Return the state of the sink that is worst off. Raises: AuditUnavailable."""
     sinks = get_declared_sinks()
     statuses = list_sink_statuses(sinks, now=now)
-    label, url = _("Delivery to the SIEM"), find_page_url(site_name, "sinkcursor")
+    label, url = _("Delivery to the SIEM"), find_page_url(site_name, "phi_oidc_siem.sinkcursor")
     if not statuses:
         return DashboardTile(label=label, value=pgettext("list", "None"), note=_("no sink is declared"), url=url)
     if faulty := sorted(filter(lambda status: status.needs_action, statuses), key=lambda status: -status.severity):
@@ -185,7 +185,7 @@ def create_delivery_tile(*, site_name: str, now: datetime) -> DashboardTile:
 
 def create_log_tile(*, site_name: str, now: datetime) -> DashboardTile:
     """Return how many events wait to be sealed, by two SELECTs. Raises: AuditUnavailable."""
-    label, url = _("Events not sealed"), find_page_url(site_name, "auditcheckpoint")
+    label, url = _("Events not sealed"), find_page_url(site_name, "phi_oidc_audit.auditcheckpoint")
     try:
         rows = search.list_checkpoints(page_size=1).rows
     except RowUnreadable:
@@ -207,14 +207,14 @@ def create_log_tile(*, site_name: str, now: datetime) -> DashboardTile:
 def create_verification_tile(*, sees_events: bool, site_name: str, now: datetime) -> DashboardTile:
     """Return the time and the result of the last verification, by one SELECT. Raises: AuditUnavailable."""
     verified, label = build_verification_context(), _("Last verification")
-    url = find_page_url(site_name, "auditevent" if sees_events else "auditcheckpoint")
+    url = find_page_url(site_name, f"phi_oidc_audit.{'auditevent' if sees_events else 'auditcheckpoint'}")
     if "unreadable" in verified:
         return DashboardTile(label=label, value=_("Unreadable"), note=UNREADABLE_MESSAGE, url=url, needs_action=True)
     if not verified:
         return DashboardTile(label=label, value=_("Never"), url=url)
     event = verified["event"]
     if sees_events:
-        url = find_page_url(site_name, "auditevent", page="change", event_id=event.id)
+        url = find_page_url(site_name, "phi_oidc_audit.auditevent", page="change", event_id=event.id)
     findings = verified.get("findings")
     value = _("Failed")
     if verified["is_clean"]:

@@ -29,13 +29,14 @@ from ...claims.retention import scrub_user
 from ...provider.labels import get_provider_label
 from ...sessions.models import OIDCSession
 from ...sessions.sign_in_places import get_device_label
-from ...subjects.models import ActivationCode, PairwiseSubject
+from ...subjects.models import PairwiseSubject
 from ..emergency.emergency_reviews import close_selected_emergencies
 from ..emergency.models import EmergencyAccess
 from ..emergency.queries import REVIEW_PERMISSION
 from ..individual_rights.export import export_person
 from ..individual_rights.recipients import remember_recipient
 from ..invitations.invitations import can_invite
+from ..invitations.models import ActivationCode
 from ..legal_holds import legal_hold_disclosure
 from ..legal_holds.legal_holds import list_active_holds, place_hold, release_hold
 from .forms import (
@@ -48,11 +49,10 @@ from .forms import (
     RevealForm,
     SingleChoiceForm,
 )
-from .person_sections import APP_LABEL
 from .sessions_admin import end_selected_sessions
 from .subjects_admin import invite_user, revoke_selected_codes
 
-EXPORT_PERMISSION = f"{APP_LABEL}.export_pairwisesubject"
+EXPORT_PERMISSION = "django_phi_oidc.export_pairwisesubject"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +264,7 @@ _ACTIONS = (
     PersonAction(
         name="invite",
         section="activation",
-        permission=f"{APP_LABEL}.issue_activationcode",
+        permission="phi_oidc_invitations.issue_activationcode",
         title=gettext_lazy("Make an activation code"),
         description=gettext_lazy("The code is shown once. An earlier code for the same provider becomes invalid."),
         run=_issue_activation_code,
@@ -275,7 +275,7 @@ _ACTIONS = (
     PersonAction(
         name="withdraw",
         section="activation",
-        permission=f"{APP_LABEL}.issue_activationcode",
+        permission="phi_oidc_invitations.issue_activationcode",
         title=gettext_lazy("Revoke activation codes"),
         description=gettext_lazy("The codes can no longer be redeemed."),
         run=_revoke_activation_codes,
@@ -285,7 +285,7 @@ _ACTIONS = (
     PersonAction(
         name="end",
         section="sessions",
-        permission=f"{APP_LABEL}.end_oidcsession",
+        permission="django_phi_oidc.end_oidcsession",
         title=gettext_lazy("End sessions now"),
         description=gettext_lazy("The person is signed out, and the tokens of these sessions are revoked."),
         run=_end_sessions,
@@ -308,7 +308,7 @@ _ACTIONS = (
     PersonAction(
         name="scrub",
         section="claims",
-        permission=f"{APP_LABEL}.scrub_storedclaim",
+        permission="django_phi_oidc.scrub_storedclaim",
         title=gettext_lazy("Erase all claims"),
         description=gettext_lazy(
             "All claims of this person are permanently erased now, unless a legal hold keeps them."
@@ -318,7 +318,7 @@ _ACTIONS = (
     PersonAction(
         name="hold",
         section="holds",
-        permission=f"{APP_LABEL}.add_legalhold",
+        permission="phi_oidc_legal_holds.add_legalhold",
         title=gettext_lazy("Place a legal hold"),
         description=gettext_lazy("While it is active, no stored data of this person is erased."),
         run=_place_hold,
@@ -328,7 +328,7 @@ _ACTIONS = (
     PersonAction(
         name="release",
         section="holds",
-        permission=f"{APP_LABEL}.change_legalhold",
+        permission="phi_oidc_legal_holds.change_legalhold",
         title=gettext_lazy("Release legal holds"),
         description=gettext_lazy("The next scrub erases claims past their retention that no other hold keeps."),
         run=_release_holds,

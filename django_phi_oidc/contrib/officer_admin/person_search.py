@@ -18,7 +18,6 @@ from ...sessions.models import OIDCSession
 from ...subjects.models import PairwiseSubject
 
 MAX_MATCHES = 20
-_APP_LABEL = "django_phi_oidc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +64,11 @@ def find_people_by_id(request: HttpRequest, id_: uuid.UUID) -> AccountMatches:
     recorded as a view of the event. Raises: AuditUnavailable.
     """
     has_perm, keys = request.user.has_perm, list[Any]()
-    if has_perm(f"{_APP_LABEL}.view_pairwisesubject"):
+    if has_perm("django_phi_oidc.view_pairwisesubject"):
         keys += PairwiseSubject.objects.filter(uuid=id_).values_list("user", flat=True)
-    if has_perm(f"{_APP_LABEL}.view_oidcsession"):
+    if has_perm("django_phi_oidc.view_oidcsession"):
         keys += OIDCSession.objects.filter(pk=id_).values_list("user", flat=True)
-    if not keys and has_perm(f"{_APP_LABEL}.view_auditevent"):
+    if not keys and has_perm("phi_oidc_audit.view_auditevent"):
         keys += _list_accounts_of_event(request, id_)
     accounts = get_user_model()._base_manager.filter(pk__in={key for key in keys if key is not None})
     return AccountMatches(accounts=tuple(accounts))

@@ -22,16 +22,17 @@ from ...audit.events import Action, NewEvent
 from ...audit.recorder import record_many
 from ...audit.request_context import Actor
 from ...claims.categories import list_hidden_names
-from ...claims.models import NO_SESSION, LegalHold, StoredClaim, get_claim_label
+from ...claims.models import NO_SESSION, StoredClaim, get_claim_label
 from ...errors import AuditUnavailable
 from ...fields import MASK
 from ...provider.labels import get_provider_label
 from ...sessions.models import OIDCSession
 from ...sessions.sign_in_places import get_device_label
-from ...subjects.models import ActivationCode, PairwiseSubject
+from ...subjects.models import PairwiseSubject
 from ..emergency.models import EmergencyAccess
+from ..invitations.models import ActivationCode
+from ..legal_holds.models import LegalHold
 
-APP_LABEL = "django_phi_oidc"
 MAX_ROWS = 50
 """Rows of a section: the newest."""
 MAX_EVENTS = 25
@@ -90,14 +91,14 @@ def list_viewable_sections(user: Any, person: AbstractBaseUser) -> list[str]:
 def get_section_permissions(person: AbstractBaseUser) -> dict[str, str]:
     """Return the permissions in the order of the page."""
     return {
-        "subjects": f"{APP_LABEL}.view_pairwisesubject",
-        "activation": f"{APP_LABEL}.view_activationcode",
+        "subjects": "django_phi_oidc.view_pairwisesubject",
+        "activation": "phi_oidc_invitations.view_activationcode",
         "roles": f"{person._meta.app_label}.view_{person._meta.model_name}",
-        "sessions": f"{APP_LABEL}.view_oidcsession",
-        "claims": f"{APP_LABEL}.view_storedclaim",
-        "holds": f"{APP_LABEL}.view_legalhold",
-        "emergencies": f"{APP_LABEL}.view_emergencyaccess",
-        "timeline": f"{APP_LABEL}.view_auditevent",
+        "sessions": "django_phi_oidc.view_oidcsession",
+        "claims": "django_phi_oidc.view_storedclaim",
+        "holds": "phi_oidc_legal_holds.view_legalhold",
+        "emergencies": "phi_oidc_emergency.view_emergencyaccess",
+        "timeline": "phi_oidc_audit.view_auditevent",
     }
 
 
@@ -125,7 +126,7 @@ def _subject_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject],
     for row in subjects:
         is_unlimited = row.held_until and row.held_until.year == 9999
         held_until = _("until it is released") if is_unlimited else _format_time(row.held_until)
-        link = _admin_link(row.issuer, "pairwisesubject", row.pk)
+        link = _admin_link(row.issuer, "django_phi_oidc_pairwisesubject", row.pk)
         rows.append((link, _format_time(row.first_seen_at), _format_time(row.last_seen_at), held_until))
     return _SectionRows(rows=rows)
 
@@ -140,7 +141,7 @@ def _session_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject],
         if row.ended_at is not None:
             ended = f"{_format_time(row.ended_at)}: {row.get_end_reason_display()}"
         started, last_seen = _format_time(row.started_at), _format_time(row.last_seen_at)
-        link = _admin_link(get_device_label(row.browser, row.platform), "oidcsession", row.pk)
+        link = _admin_link(get_device_label(row.browser, row.platform), "django_phi_oidc_oidcsession", row.pk)
         rows.append((link, get_provider_label(row.provider), started, last_seen, ended))
     return _SectionRows(rows=rows, live_count=len(live), unavailable_actions=_unless(live, "end"))
 
@@ -154,7 +155,15 @@ def _claim_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], n
     for row in found:
         until = _format_time(row.expires_at) or _("end of the session")
         purpose, obtained = get_purpose_label(row.purpose), _format_time(row.obtained_at)
-        rows.append((_admin_link(get_claim_label(row.name), "storedclaim", row.pk), MASK, purpose, obtained, until))
+        rows.append(
+            (
+                _admin_link(get_claim_label(row.name), "django_phi_oidc_storedclaim", row.pk),
+                MASK,
+                purpose,
+                obtained,
+                until,
+            )
+        )
     # Claims that the viewer may not see could be erased, too: then the button must not show whether there are any.
     has_more = len(found) == MAX_ROWS
     erasable = found or any(hidden.values())
@@ -167,7 +176,7 @@ def _hold_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], no
     rows = []
     for row in found:
         until = _format_time(row.until) or _("until it is released")
-        link = _admin_link(row.reason, "legalhold", row.pk)
+        link = _admin_link(row.reason, "phi_oidc_legal_holds_legalhold", row.pk)
         rows.append((link, _format_time(row.placed_at), until, _format_time(row.released_at)))
     is_active = any(row.released_at is None and (row.until is None or row.until > now) for row in found)
     unavailable = _unless(is_active or len(found) == MAX_ROWS, "release", "disclose") | _unless(subjects, "hold")
@@ -203,7 +212,7 @@ def _emergency_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject
         has_ended = row.has_ended(now=now)
         is_open = is_open or not has_ended
         opened, ends = (
-            _admin_link(_format_time(row.opened_at), "emergencyaccess", row.pk),
+            _admin_link(_format_time(row.opened_at), "phi_oidc_emergency_emergencyaccess", row.pk),
             row.closed_at or row.expires_at,
         )
         purpose = get_purpose_label(row.purpose)
@@ -217,7 +226,7 @@ def _activation_code_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseS
         ended = (row.redeemed_at and _("redeemed")) or (row.revoked_at and _("revoked"))
         state = ended or (_("waiting") if row.expires_at > now else _("expired"))
         is_redeemable = is_redeemable or (not ended and row.expires_at > now)
-        link = _admin_link(get_provider_label(row.provider), "activationcode", row.pk)
+        link = _admin_link(get_provider_label(row.provider), "phi_oidc_invitations_activationcode", row.pk)
         rows.append((link, state, _format_time(row.created_at), _format_time(row.expires_at)))
     has_invitations = any(provider.provisioning == "invitation" for provider in conf.providers().values())
     unavailable = _unless(is_redeemable or len(rows) == MAX_ROWS, "withdraw") | _unless(has_invitations, "invite")
@@ -251,7 +260,7 @@ def _timeline_section(actor: Actor, person: Any, subjects: Iterable[PairwiseSubj
         return PersonSection(**section, fault=_("An event was altered: “phi_oidc audit verify” identifies it."))
     about = sorted(about, key=lambda row: row.id, reverse=True)[:MAX_EVENTS]
     people = find_people_of_events([*own, *about])
-    list_url = reverse(f"admin:{APP_LABEL}_auditevent_changelist")
+    list_url = reverse("admin:phi_oidc_audit_auditevent_changelist")
     by_link = AdminLink(_("All events by this person"), f"{list_url}?{urlencode({'actor': person.pk})}")
     about_text = _("All events about this person") if len(uuids) == 1 else _("All events about %(subject)s")
     about_links = [AdminLink(about_text % {"subject": uuid}, f"{list_url}?subject={uuid}") for uuid in uuids]
@@ -262,8 +271,9 @@ def _timeline_section(actor: Actor, person: Any, subjects: Iterable[PairwiseSubj
     return PersonSection(**section, timeline=(by, of))
 
 
-def _admin_link(text: object, model: str, pk: object) -> AdminLink:
-    return AdminLink(str(text), reverse(f"admin:{APP_LABEL}_{model}_change", args=[pk]))
+def _admin_link(text: object, url_prefix: str, pk: object) -> AdminLink:
+    """url_prefix: label of the app and name of the model, as in the names of the admin's URLs."""
+    return AdminLink(str(text), reverse(f"admin:{url_prefix}_change", args=[pk]))
 
 
 def _format_time(moment: datetime | None) -> str:

@@ -31,9 +31,9 @@ from ...subjects.people import get_person
 from ...subjects.person_label import get_label
 from .person_actions import PERSON_ACTIONS, ActionRequest, ActionResult, PersonAction
 from .person_search import AccountMatches, find_accounts, find_people_by_id
-from .person_sections import APP_LABEL, MAX_ROWS, get_sections, list_viewable_sections
+from .person_sections import MAX_ROWS, get_sections, list_viewable_sections
 
-_TEMPLATE_DIRECTORY = f"admin/{APP_LABEL}/person"
+_TEMPLATE_DIRECTORY = "admin/django_phi_oidc/person"
 
 
 def install_person_pages(site: AdminSite) -> None:
@@ -51,9 +51,9 @@ def install_person_pages(site: AdminSite) -> None:
         view = site.admin_view(_create_person_view(site))
         search_view = site.admin_view(_create_search_view(site))
         return [
-            path(f"{APP_LABEL}/person/", search_view, name="phi_oidc_person_search"),
-            path(f"{APP_LABEL}/person/<str:quoted>/", view, name="phi_oidc_person"),
-            path(f"{APP_LABEL}/person/<str:quoted>/<str:act>/", view, name="phi_oidc_person_act"),
+            path("django_phi_oidc/person/", search_view, name="phi_oidc_person_search"),
+            path("django_phi_oidc/person/<str:quoted>/", view, name="phi_oidc_person"),
+            path("django_phi_oidc/person/<str:quoted>/<str:act>/", view, name="phi_oidc_person_act"),
             *get_other_urls(),
         ]
 
@@ -151,7 +151,7 @@ def _get_person(request: HttpRequest, pk: str, action_name: str) -> AbstractBase
     except (ObjectDoesNotExist, ValidationError, ValueError, OverflowError):
         person = None
     if not _can_open_page(request.user, person or users()):
-        permission = f"{APP_LABEL}.view_pairwisesubject"
+        permission = "django_phi_oidc.view_pairwisesubject"
         raise _record_denial(request, person, action_name, permission=permission)
     if person is None:
         raise Http404

@@ -30,13 +30,13 @@ from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus,
 from ...sessions.tasks import INLINE_SECONDS, revoke_after_commit
 from ...subjects.people import People, Person, find_people
 from ...subjects.person_label import get_label
-from .person_sections import APP_LABEL, list_viewable_sections
+from .person_sections import list_viewable_sections
 
 LATE_AFTER = timedelta(seconds=40)
 """Longer than the time between two runs of the workers' tasks."""
 MAX_INLINE_REVOCATIONS = 100
-_PERMISSIONS = (f"{APP_LABEL}.view_oidcsession", f"{APP_LABEL}.end_oidcsession")
-_TEMPLATES = f"admin/{APP_LABEL}/sessionendjob"
+_PERMISSIONS = ("django_phi_oidc.view_oidcsession", "django_phi_oidc.end_oidcsession")
+_TEMPLATES = "admin/django_phi_oidc/sessionendjob"
 
 
 class SessionSelectionForm(forms.Form):
@@ -114,7 +114,7 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.continue_view)
-        name = f"{APP_LABEL}_{self.opts.model_name}_continue"
+        name = f"{self.opts.app_label}_{self.opts.model_name}_continue"
         return [path("<path:object_id>/continue/", view, name=name), *super().get_urls()]
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:

@@ -13,7 +13,6 @@ from . import charts, dashboard, trends
 from .dashboard import DashboardTile
 from .person_views import can_find_people
 
-_APP_LABEL = "django_phi_oidc"
 PERIOD_PARAMETER = "period"
 
 
@@ -33,7 +32,7 @@ def install_dashboard(site: AdminSite) -> None:
 
     site.index = index_with_dashboard  # type: ignore[method-assign,assignment]  # of this one site
     if site.index_template is None:
-        site.index_template = f"admin/{_APP_LABEL}/index.html"
+        site.index_template = "admin/django_phi_oidc/index.html"
 
 
 def get_dashboard_context(request: HttpRequest, *, site_name: str) -> dict[str, Any]:
@@ -43,8 +42,9 @@ def get_dashboard_context(request: HttpRequest, *, site_name: str) -> dict[str, 
     viewing it is not recorded.
     """
 
-    def can_view(model: str) -> bool:
-        return bool(request.user.has_perm(f"{_APP_LABEL}.view_{model}"))
+    def can_view(model_label: str) -> bool:
+        app_label, _dot, model_name = model_label.partition(".")
+        return bool(request.user.has_perm(f"{app_label}.view_{model_name}"))
 
     now = clock.now()
     chosen = request.GET.get(PERIOD_PARAMETER, "")
@@ -54,7 +54,7 @@ def get_dashboard_context(request: HttpRequest, *, site_name: str) -> dict[str, 
         *dashboard.list_trend_tiles(trend_charts, site_name=site_name),
         *dashboard.list_panel_tiles(can_view=can_view, site_name=site_name, now=now),
     ]
-    if can_view("storedclaim"):
+    if can_view("django_phi_oidc.storedclaim"):
         tiles.append(dashboard.create_overdue_tile(site_name=site_name))
     log_tiles, is_log_away = _list_log_tiles(can_view=can_view, site_name=site_name, now=now)
     if not (tiles or log_tiles or is_log_away):
@@ -62,7 +62,7 @@ def get_dashboard_context(request: HttpRequest, *, site_name: str) -> dict[str, 
     return {
         "tiles": [*tiles, *log_tiles],
         "is_log_away": is_log_away,
-        "comparisons": trends.compare_yesterday(now=now) if can_view("auditevent") else None,
+        "comparisons": trends.compare_yesterday(now=now) if can_view("phi_oidc_audit.auditevent") else None,
         "charts": [_build_figure(chart, site_name=site_name) for chart in trend_charts],
         "chart_height": charts.CHART_HEIGHT,
         "periods": [(key, period.label, key == chosen) for key, period in trends.PERIODS.items()],
@@ -73,10 +73,10 @@ def _list_log_tiles(
     *, can_view: Callable[[str], bool], site_name: str, now: datetime
 ) -> tuple[Sequence[DashboardTile], bool]:
     """Return the tiles that read the audit log, and whether it is unavailable."""
-    sees_events, sees_checkpoints = can_view("auditevent"), can_view("auditcheckpoint")
+    sees_events, sees_checkpoints = can_view("phi_oidc_audit.auditevent"), can_view("phi_oidc_audit.auditcheckpoint")
     tiles = []
     try:
-        if can_view("sinkcursor"):
+        if can_view("phi_oidc_siem.sinkcursor"):
             tiles.append(dashboard.create_delivery_tile(site_name=site_name, now=now))
         if sees_checkpoints:
             tiles.append(dashboard.create_log_tile(site_name=site_name, now=now))
@@ -91,5 +91,5 @@ def _build_figure(chart: trends.TrendChart, *, site_name: str) -> dict[str, Any]
     return {
         "trend": chart,
         "chart": chart.chart,
-        "url": dashboard.find_page_url(site_name, chart.trend.model_name, chart.url_query),
+        "url": dashboard.find_page_url(site_name, chart.trend.model_label, chart.url_query),
     }

@@ -43,7 +43,7 @@ from ...crypto import keyring
 from ...errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
 from ...provider.labels import get_provider_label, list_provider_choices
 from ...subjects.linking import link_existing_user
-from ...subjects.models import ActivationCode, ActivationCodeQuerySet, PairwiseSubject
+from ...subjects.models import PairwiseSubject
 from ..invitations.csv_import.admin import INVITATIONS, LINKS, CSVImportMixin
 from ..invitations.invitations import (
     Invitation,
@@ -52,6 +52,7 @@ from ..invitations.invitations import (
     has_more_privileges,
     revoke_activation_codes,
 )
+from ..invitations.models import ActivationCode, ActivationCodeQuerySet
 from .people_admin import PeopleAdmin
 
 
@@ -286,7 +287,7 @@ class ActivationCodeAdmin(CSVImportMixin, PeopleAdmin, RowActionsAdmin, ErrorMes
         return self.has_issue_permission(request)
 
     def has_issue_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("django_phi_oidc.issue_activationcode")
+        return request.user.has_perm("phi_oidc_invitations.issue_activationcode")
 
     @admin.display(description=gettext_lazy("State"))
     def state(self, code: ActivationCode) -> str:
@@ -373,7 +374,7 @@ class ActivationCodeAdmin(CSVImportMixin, PeopleAdmin, RowActionsAdmin, ErrorMes
             "user_invited": code.user,
             "provider": code.provider,
         }
-        response = TemplateResponse(request, "admin/django_phi_oidc/activationcode/code.html", context)
+        response = TemplateResponse(request, "admin/phi_oidc_invitations/activationcode/code.html", context)
         response["Cache-Control"] = "no-store"
         return response
 

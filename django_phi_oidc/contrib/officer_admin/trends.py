@@ -100,14 +100,14 @@ class Trend:
 
     series: Series
     title: Any
-    model_name: str
+    model_label: str
     url_query: Mapping[str, str]
     is_of_events: bool = False
     """Whether the numbers of several hours are added. Otherwise the highest one counts."""
 
     @property
     def url_name(self) -> str:
-        return f"admin:django_phi_oidc_{self.model_name}_changelist"
+        return f"admin:{self.model_label.replace('.', '_')}_changelist"
 
     def build_url_query(self, since: datetime) -> str:
         """Return the query string of the page; since: the start of the period, which a list of events begins at."""
@@ -119,32 +119,39 @@ TRENDS = (
     Trend(
         series=Series.SIGN_INS,
         title=_("Sign-ins"),
-        model_name="auditevent",
+        model_label="phi_oidc_audit.auditevent",
         url_query={"action": Action.LOGIN_SUCCEEDED},
         is_of_events=True,
     ),
     Trend(
         series=Series.REFUSALS,
         title=_("Refusals by reason"),
-        model_name="auditevent",
+        model_label="phi_oidc_audit.auditevent",
         url_query={"outcome": "failure"},
         is_of_events=True,
     ),
-    Trend(series=Series.CLAIMS, title=_("Claims held by age"), model_name="storedclaim", url_query={}),
+    Trend(series=Series.CLAIMS, title=_("Claims held by age"), model_label="django_phi_oidc.storedclaim", url_query={}),
     Trend(
         series=Series.LIVE_SESSIONS,
         title=_("Live sessions"),
-        model_name="oidcsession",
+        model_label="django_phi_oidc.oidcsession",
         url_query={"ended_at__isempty": "1"},
     ),
     Trend(
         series=Series.REVOCATIONS,
         title=_("Revocations pending"),
-        model_name="pendingrevocation",
+        model_label="django_phi_oidc.pendingrevocation",
         url_query={"status__exact": "pending"},
     ),
-    Trend(series=Series.ALERTS, title=_("Open alerts"), model_name="securityalert", url_query={"state": "open"}),
-    Trend(series=Series.UNSEALED, title=_("Events not sealed"), model_name="auditcheckpoint", url_query={}),
+    Trend(
+        series=Series.ALERTS,
+        title=_("Open alerts"),
+        model_label="phi_oidc_monitoring.securityalert",
+        url_query={"state": "open"},
+    ),
+    Trend(
+        series=Series.UNSEALED, title=_("Events not sealed"), model_label="phi_oidc_audit.auditcheckpoint", url_query={}
+    ),
 )
 
 
@@ -186,7 +193,7 @@ class TrendChart:
 
 def list_trend_charts(period: Period, *, can_view: Callable[[str], bool], now: datetime) -> list[TrendChart]:
     """Return the charts of the series whose rows may be viewed, by one SELECT or none."""
-    trends = [trend for trend in TRENDS if can_view(trend.model_name)]
+    trends = [trend for trend in TRENDS if can_view(trend.model_label)]
     if not trends:
         return []
     starts = period.list_starts(now)

@@ -108,7 +108,7 @@ class SCIMClientAdmin(RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
         return self.has_manage_permission(request)
 
     def has_manage_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("django_phi_oidc.manage_scimclient")
+        return request.user.has_perm("phi_oidc_scim.manage_scimclient")
 
     def name_row(self, request: HttpRequest, row: SCIMClient) -> str:
         return row.name
@@ -177,6 +177,6 @@ class SCIMClientAdmin(RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
             "issued": issued,
             "provider": get_provider_label(issued.client.provider),
         }
-        response = TemplateResponse(request, "admin/django_phi_oidc/scimclient/token.html", context)
+        response = TemplateResponse(request, "admin/phi_oidc_scim/scimclient/token.html", context)
         response["Cache-Control"] = "no-store"
         return response

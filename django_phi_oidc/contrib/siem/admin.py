@@ -50,7 +50,7 @@ _STATES_WITH_TIME = {
     SinkState.NO_WORKER: gettext_lazy("Not delivering: no worker has attempted it since %(time)s"),
 }
 _TYPE_LABELS = {"syslog": gettext_lazy("syslog"), "https": gettext_lazy("HTTPS"), "file": gettext_lazy("file")}
-_LIST_URL_NAME = "admin:django_phi_oidc_sinkcursor_changelist"
+_LIST_URL_NAME = "admin:phi_oidc_siem_sinkcursor_changelist"
 _CAUSES = {
     SinkState.LATE: (
         gettext_lazy("Events are delivered, but more slowly than they are sealed, or a run is still in progress."),
@@ -83,7 +83,7 @@ class SinkCursorAdmin(TrailAdminMixin, SinkAdmin):
 
     def can_deliver(self, request: HttpRequest) -> bool:
         """Return True if this user may request deliveries, which takes both permissions."""
-        return self.has_view_permission(request) and request.user.has_perm("django_phi_oidc.deliver_sinkcursor")
+        return self.has_view_permission(request) and request.user.has_perm("phi_oidc_siem.deliver_sinkcursor")
 
     @require_view_permission
     def list_view(self, request: HttpRequest) -> HttpResponseBase:

@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 from collections.abc import Mapping
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.core.management.base import CommandError
@@ -13,33 +14,66 @@ from ...claims.categories import get_category_permission, list_categories
 from ._arguments import Options, add_dry_run
 from ._output import Output
 
-_APP_LABEL = "django_phi_oidc"
 VIEW_USER = "view the user model"
 """Placeholder for the view permission of the project's user model."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Privacy officer": (
         VIEW_USER,
-        *("view_pairwisesubject", "export_pairwisesubject", "view_activationcode"),
-        *("view_oidcsession", "end_oidcsession"),
-        *("view_storedclaim", "reveal_storedclaim", "scrub_storedclaim"),
-        *("view_legalhold", "add_legalhold", "change_legalhold", "disclose_legalhold"),
-        *("view_emergencyaccess", "review_emergencyaccess", "view_accountingcopy"),
-        *("view_auditevent", "export_auditevent", "lookup_auditevent", "view_auditcheckpoint", "view_securityalert"),
+        "django_phi_oidc.view_pairwisesubject",
+        "django_phi_oidc.export_pairwisesubject",
+        "phi_oidc_invitations.view_activationcode",
+        "django_phi_oidc.view_oidcsession",
+        "django_phi_oidc.end_oidcsession",
+        "django_phi_oidc.view_storedclaim",
+        "django_phi_oidc.reveal_storedclaim",
+        "django_phi_oidc.scrub_storedclaim",
+        "phi_oidc_legal_holds.view_legalhold",
+        "phi_oidc_legal_holds.add_legalhold",
+        "phi_oidc_legal_holds.change_legalhold",
+        "phi_oidc_legal_holds.disclose_legalhold",
+        "phi_oidc_emergency.view_emergencyaccess",
+        "phi_oidc_emergency.review_emergencyaccess",
+        "phi_oidc_individual_rights.view_accountingcopy",
+        "phi_oidc_audit.view_auditevent",
+        "phi_oidc_audit.export_auditevent",
+        "phi_oidc_audit.lookup_auditevent",
+        "phi_oidc_audit.view_auditcheckpoint",
+        "phi_oidc_monitoring.view_securityalert",
     ),
     "Security officer": (
         VIEW_USER,
-        *("view_pairwisesubject", "view_activationcode"),
-        *("view_oidcsession", "end_oidcsession", "view_pendingrevocation", "retry_pendingrevocation"),
-        *("view_emergencyaccess", "view_auditevent", "export_auditevent", "lookup_auditevent", "view_auditcheckpoint"),
-        *("view_securityalert", "acknowledge_securityalert", "view_alertmute", "add_alertmute", "change_alertmute"),
-        *("view_sinkcursor", "deliver_sinkcursor", "view_scimclient", "manage_scimclient"),
+        "django_phi_oidc.view_pairwisesubject",
+        "phi_oidc_invitations.view_activationcode",
+        "django_phi_oidc.view_oidcsession",
+        "django_phi_oidc.end_oidcsession",
+        "django_phi_oidc.view_pendingrevocation",
+        "django_phi_oidc.retry_pendingrevocation",
+        "phi_oidc_emergency.view_emergencyaccess",
+        "phi_oidc_audit.view_auditevent",
+        "phi_oidc_audit.export_auditevent",
+        "phi_oidc_audit.lookup_auditevent",
+        "phi_oidc_audit.view_auditcheckpoint",
+        "phi_oidc_monitoring.view_securityalert",
+        "phi_oidc_monitoring.acknowledge_securityalert",
+        "phi_oidc_monitoring.view_alertmute",
+        "phi_oidc_monitoring.add_alertmute",
+        "phi_oidc_monitoring.change_alertmute",
+        "phi_oidc_siem.view_sinkcursor",
+        "phi_oidc_siem.deliver_sinkcursor",
+        "phi_oidc_scim.view_scimclient",
+        "phi_oidc_scim.manage_scimclient",
     ),
     "Help desk": (
         VIEW_USER,
-        *("view_pairwisesubject", "view_activationcode", "issue_activationcode"),
-        *("view_oidcsession", "end_oidcsession", "lookup_auditevent"),
+        "django_phi_oidc.view_pairwisesubject",
+        "phi_oidc_invitations.view_activationcode",
+        "phi_oidc_invitations.issue_activationcode",
+        "django_phi_oidc.view_oidcsession",
+        "django_phi_oidc.end_oidcsession",
+        "phi_oidc_audit.lookup_auditevent",
     ),
 }
+"""Permissions of apps that are not installed are left out."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -78,7 +112,9 @@ def get_required_permissions(group_name: str) -> set[str]:
             return {get_category_permission(category)}
     user_model = get_user_model()._meta
     view_user = f"{user_model.app_label}.view_{user_model.model_name}"
-    return {view_user if name == VIEW_USER else f"{_APP_LABEL}.{name}" for name in GROUPS[group_name]}
+    installed = {config.label for config in apps.get_app_configs()}
+    own = {name for name in GROUPS[group_name] if name.partition(".")[0] in installed}
+    return own | {view_user} if VIEW_USER in GROUPS[group_name] else own
 
 
 def _get_category_group(category: str) -> str:

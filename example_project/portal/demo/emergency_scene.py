@@ -43,7 +43,7 @@ def review_emergency_access(scene: Scene) -> str:
     row = EmergencyAccess.objects.defer("reason", "note").order_by("-opened_at").first()
     if row is None:
         raise StepFailed("no emergency access was opened")
-    path = f"/admin/django_phi_oidc/emergencyaccess/{row.pk}/change/"
+    path = f"/admin/phi_oidc_emergency/emergencyaccess/{row.pk}/change/"
     otto = Browser()
     page = scene.authenticate(otto, scene.otto, stop_at_callback=False, path=path)
     expect(page.status == 200 and REASON in page.text, f"the review page returned {page.status}")

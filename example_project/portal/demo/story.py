@@ -246,8 +246,8 @@ def detect_tampering(scene: Scene) -> str:
         original.backup(copy)
         for (trigger,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             copy.execute(f"DROP TRIGGER {trigger}")
-        event_id = copy.execute("SELECT event_id FROM django_phi_oidc_auditleaf WHERE leaf_index = 2").fetchone()[0]
-        copy.execute("UPDATE django_phi_oidc_auditevent SET actor = 'nobody' WHERE id = ?", [event_id])
+        event_id = copy.execute("SELECT event_id FROM phi_oidc_audit_auditleaf WHERE leaf_index = 2").fetchone()[0]
+        copy.execute("UPDATE phi_oidc_audit_auditevent SET actor = 'nobody' WHERE id = ?", [event_id])
         copy.commit()
     url = f"sqlite:///{copy_path}"
     verification = scene.manage("phi_oidc", "audit", "verify", "--full", "--json", PHI_AUDIT_DATABASE_URL=url)

@@ -26,7 +26,7 @@ MODELS = "tests.benchmarks.audit.rows.models"
 PEOPLE = 1000
 CLAIM, PURPOSE, PROVIDER = "birthdate", "TREAT", "default"
 DETAIL = f'{{"claim":"{CLAIM}"}}'
-EVENT_TABLE = "django_phi_oidc_auditevent"
+EVENT_TABLE = "phi_oidc_audit_auditevent"
 COLUMNS = (
     *("id", "v", "mac_key", "occurred_at", "action", "outcome", "actor", "subject", "provider", "session"),
     *("client_ip", "purpose", "resource", "reason", "request_id", "detail", "mac"),

@@ -26,7 +26,7 @@ FLOOR_TEXTS = (
 )
 FLOOR = f"""
     COPY (SELECT l.leaf_index, l.event_id, l.leaf_hash, e.v::int8, e.occurred_at, e.mac, {", ".join(FLOOR_TEXTS)}
-    FROM django_phi_oidc_auditleaf l LEFT JOIN django_phi_oidc_auditevent e ON e.id = l.event_id
+    FROM phi_oidc_audit_auditleaf l LEFT JOIN phi_oidc_audit_auditevent e ON e.id = l.event_id
     ORDER BY l.leaf_index) TO STDOUT (FORMAT BINARY)
 """
 FLOOR_TYPES = ("int8", "bytea", "bytea", "int8", "int8", "bytea", *["bytea"] * len(FLOOR_TEXTS))

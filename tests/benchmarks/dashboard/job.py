@@ -19,7 +19,7 @@ from tests.benchmarks.dashboard.large_tables import SPAN, UNUSED_CLAIM, UNUSED_P
 from tests.benchmarks.worker_protocol import Command, run_commands
 
 _EVENTS = """
-    INSERT INTO django_phi_oidc_auditevent ({columns})
+    INSERT INTO phi_oidc_audit_auditevent ({columns})
     SELECT (lpad(to_hex(millis), 12, '0') || '70008000' || lpad(to_hex(number), 12, '0'))::uuid, 1, '0123abcd',
         to_timestamp(millis / 1000.0),
         CASE WHEN number > {count} - {routine} THEN 'token.revoked'
@@ -49,10 +49,10 @@ def fill(count: int, sessions: int) -> dict[str, Any]:
     millis = SPAN // timedelta(milliseconds=1)
     begun = int(now.timestamp() * 1000) - millis
     with connections["phi_audit"].cursor() as cursor:
-        cursor.execute("ALTER TABLE django_phi_oidc_auditevent DISABLE TRIGGER USER")
+        cursor.execute("ALTER TABLE phi_oidc_audit_auditevent DISABLE TRIGGER USER")
         spans = {"begun": begun, "span": millis, "count": count, "routine": min(_ROUTINE, count // 10)}
         cursor.execute(_EVENTS.format(columns=", ".join(COLUMNS), people=PEOPLE, **spans))
-        cursor.execute("ALTER TABLE django_phi_oidc_auditevent ENABLE TRIGGER USER")
+        cursor.execute("ALTER TABLE phi_oidc_audit_auditevent ENABLE TRIGGER USER")
     recorder, events = (_module(f"django_phi_oidc.audit.{name}") for name in ("recorder", "events"))
     detail = {"tree_size": count, "findings": 0}
     _module("django_phi_oidc.contrib.officer_admin.hourly_counts").update_counts(now=now)
@@ -93,7 +93,7 @@ def _cpu() -> float:
 def _urls() -> dict[str, str]:
     events = _module("django_phi_oidc.audit.models").AuditEvent.objects
     newest = events.order_by("-id")
-    phi_oidc, stock = (f"/{site}/django_phi_oidc/auditevent/" for site in ("admin", "stock"))
+    phi_oidc, stock = (f"/{site}/phi_oidc_audit/auditevent/" for site in ("admin", "stock"))
     deep = newest[newest.count() * 3 // 4].pk
     day = datetime.now(UTC) - SPAN / 2
     return {
@@ -111,7 +111,7 @@ def _urls() -> dict[str, str]:
         "overview": "/admin/",
         "overview, 7 days": "/admin/?period=7d",
         "overview, 30 days": "/admin/?period=30d",
-        "deliveries": "/admin/django_phi_oidc/sinkcursor/",
+        "deliveries": "/admin/phi_oidc_siem/sinkcursor/",
         "stock, first page": stock,
         "stock, search": f"{stock}?q=7",
     }

@@ -59,14 +59,15 @@ _STATEMENTS = (
     FROM generate_series(1::bigint, {count}) AS number
     """,
     """
-    INSERT INTO django_phi_oidc_activationcode
+    INSERT INTO phi_oidc_invitations_activationcode
         (user_id, provider, key_id, digest, created_at, created_by, expires_at, redeemed_at, privileges, binding)
     SELECT {first_person} + number % {people}, 'default', '0123abcd', md5(number::text) || md5(number::text), {time},
         '1', {time} + interval '7 days', CASE WHEN number > {people} / 2 THEN {time} END, '[]', ''
     FROM generate_series(1::bigint, {count}) AS number
     """,
     """
-    INSERT INTO django_phi_oidc_accountingcopy (id, account, sha256, count, lines, first_given_at, last_given_at)
+    INSERT INTO phi_oidc_individual_rights_accountingcopy
+        (id, account, sha256, count, lines, first_given_at, last_given_at)
     SELECT {uuid7}, number::text, repeat('ab', 32), 1, repeat(md5(number::text), 8), {time}, {time}
     FROM generate_series(1::bigint, {count}) AS number
     """,

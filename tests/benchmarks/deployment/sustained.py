@@ -39,14 +39,14 @@ MOST_LATENCY = 1.25
 MOST_ROWS, FEW_ROWS = 1.2, 100
 """The same for the rows of a table that is not in GROWING, if they are more than FEW_ROWS more."""
 GROWING = {
-    "django_phi_oidc_auditevent": "the audit log, until it is archived",
-    "django_phi_oidc_auditleaf": "the Merkle tree of the audit log",
-    "django_phi_oidc_auditnode": "the same",
-    "django_phi_oidc_auditcheckpoint": "one for each sealing",
+    "phi_oidc_audit_auditevent": "the audit log, until it is archived",
+    "phi_oidc_audit_auditleaf": "the Merkle tree of the audit log",
+    "phi_oidc_audit_auditnode": "the same",
+    "phi_oidc_audit_auditcheckpoint": "one for each sealing",
     "django_phi_oidc_oidcsession": "ended sessions, until OPERATIONAL_RETENTION has passed",
     "django_phi_oidc_pendingrevocation": "finished revocations, as long",
     "django_phi_oidc_usedidentifier": "for ten minutes; prune deletes them, every ten minutes",
-    "django_phi_oidc_hourlycount": "the numbers of the overview, for each hour",
+    "phi_oidc_officer_admin_hourlycount": "the numbers of the overview, for each hour",
 }
 """The tables that grow on purpose, and why."""
 

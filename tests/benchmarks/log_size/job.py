@@ -23,7 +23,7 @@ from tests.benchmarks.worker_protocol import Command, run_commands
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 STEP_MICROS = 33_230
 """Between two events, so that a day has 2.6 million."""
-LEAF_TABLE = "django_phi_oidc_auditleaf"
+LEAF_TABLE = "phi_oidc_audit_auditleaf"
 RUNS = 20
 _BUILT_AT_ONCE = 1_000_000
 _module = import_module

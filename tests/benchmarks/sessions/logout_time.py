@@ -99,8 +99,8 @@ def _read_wal(server: psycopg.Connection) -> int:
 def _count_events(url: str, portal: Portal) -> int:
     """Return the number of rows in the audit log of a portal."""
     with psycopg.connect(url, dbname=portal.database_name) as database:
-        table = database.execute("SELECT to_regclass('django_phi_oidc_auditevent')").fetchone()
+        table = database.execute("SELECT to_regclass('phi_oidc_audit_auditevent')").fetchone()
         row = (
-            database.execute("SELECT count(*) FROM django_phi_oidc_auditevent").fetchone() if table != (None,) else None
+            database.execute("SELECT count(*) FROM phi_oidc_audit_auditevent").fetchone() if table != (None,) else None
         )
         return int(row[0]) if row else 0

@@ -166,8 +166,8 @@ def test_commands_of_the_restore_page(run: Callable[..., None], capsys: pytest.C
     sealed(7)
     execute("python manage.py phi_oidc audit checkpoint > checkpoint.txt", capsys)
     with without_triggers():
-        sql("DELETE FROM django_phi_oidc_auditleaf WHERE leaf_index >= 305")
-        sql("DELETE FROM django_phi_oidc_auditcheckpoint WHERE tree_size > 305")
+        sql("DELETE FROM phi_oidc_audit_auditleaf WHERE leaf_index >= 305")
+        sql("DELETE FROM phi_oidc_audit_auditcheckpoint WHERE tree_size > 305")
     printed = execute(block("restore-from-a-backup", "resume").splitlines()[0][2:], capsys)
     assert printed.splitlines()[:2] == block("restore-from-a-backup", "resume").splitlines()[1:3]
 
@@ -186,7 +186,7 @@ def test_commands_of_the_archive_page(run: Callable[..., None]) -> None:
         with connections["phi_audit"].cursor() as cursor:
             cursor.execute("SELECT tgenabled FROM pg_trigger WHERE tgname = 'phi_oidc_audit_refuse_delete'")
             assert cursor.fetchone() == ("A",)
-        sql("DROP TRIGGER phi_oidc_audit_refuse_delete ON django_phi_oidc_auditevent")
+        sql("DROP TRIGGER phi_oidc_audit_refuse_delete ON phi_oidc_audit_auditevent")
         assert AuditEvent.objects.filter(action="claim.revealed").count() == 0
         run("archive-the-audit-log", "after", {})
 

@@ -29,9 +29,9 @@ import django_phi_oidc
 from django_phi_oidc import schedule
 from django_phi_oidc.audit.log import signing_keys
 from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
-from django_phi_oidc.claims.models import LegalHold
 from django_phi_oidc.config import client_keys
 from django_phi_oidc.config.providers import parse_provider
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.notices.notices import find_notice_address
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import get_store, prepare_folder

@@ -110,7 +110,7 @@ from django_phi_oidc.claims import disclosure
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc._internal.clock import now
 disclosure.reveal()
-`django_phi_oidc._internal.randomness.token_bytes`, `django_phi_oidc.view_auditevent`
+`django_phi_oidc._internal.randomness.token_bytes`, `phi_oidc_audit.view_auditevent`
 """
     assert unlisted(text) == ["now", "django_phi_oidc._internal.randomness.token_bytes"]
 

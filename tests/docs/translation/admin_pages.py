@@ -16,9 +16,11 @@ from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.log.models import ArchiveFile
 from django_phi_oidc.audit.merkle.cosignature import WitnessKey, encode_witness_key
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
-from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.contrib.audit_exports.models import TrailJob
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
+from django_phi_oidc.contrib.invitations.models import ActivationCode
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.contrib.officer_admin.models import HourlyCount
 from django_phi_oidc.contrib.officer_admin.person_actions import PERSON_ACTIONS
@@ -27,7 +29,7 @@ from django_phi_oidc.contrib.scim.models import SCIMClient
 from django_phi_oidc.contrib.siem.fault_texts import FAULT_TEXTS
 from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, SessionEndJob
-from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
+from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.docs.translation.portal_rows import NAME, PERMISSION, WORD, invited, store_claims
 from tests.docs.translation.pseudo_translation import untranslated
 from tests.support.audit_log import KEY, events

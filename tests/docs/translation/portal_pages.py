@@ -10,8 +10,9 @@ from django.template.loader import render_to_string
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.request_context import ASSURANCE_KEY, build_assurance_entry
-from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.monitoring.models import AlertMute
 from django_phi_oidc.login.failure_texts import FAILURE_TEXTS
 from django_phi_oidc.sessions.models import OIDCSession

@@ -30,13 +30,14 @@ from django_phi_oidc.contrib.emergency.notifications import send_due_alerts
 from django_phi_oidc.contrib.individual_rights.views import AccountingMixin
 from django_phi_oidc.contrib.monitoring import alerts
 from django_phi_oidc.contrib.monitoring.models import SecurityAlert
+from django_phi_oidc.contrib.notices.models import NoticeKind
 from django_phi_oidc.contrib.notices.notices import send_due_notices, write_notice
 from django_phi_oidc.contrib.officer_admin import help_desk_advice
 from django_phi_oidc.errors import HeldForLegalReasons, InvitationRefused
 from django_phi_oidc.oidc.remedies import REMEDIES, SEE_MANUAL
 from django_phi_oidc.sessions.models import PendingRevocation
 from django_phi_oidc.sessions.revocation_descriptions import describe_revocation
-from django_phi_oidc.subjects.models import NoticeKind, PairwiseSubject
+from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.docs.translation import admin_pages as walking
 from tests.docs.translation import portal_pages as portal
 from tests.docs.translation.admin_pages import DATA, Found, look, of_model

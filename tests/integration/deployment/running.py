@@ -157,7 +157,7 @@ class Deployment:
 
     def find_last_address(self) -> str:
         """Return the client's address in the newest event of a sign-in."""
-        statement = "SELECT client_ip FROM django_phi_oidc_auditevent WHERE action = 'login.succeeded' ORDER BY id DESC"
+        statement = "SELECT client_ip FROM phi_oidc_audit_auditevent WHERE action = 'login.succeeded' ORDER BY id DESC"
         return str(self.query(statement)[0])
 
     def create_browser(self, process: str = "portal") -> DeployedBrowser:

@@ -109,7 +109,7 @@ def test_sign_ins_and_a_sweep_share_few_connections_of_the_database(
             manage("sessions end --all --yes")
         assert all(map(op.is_token_active, tokens))
         wait_until(lambda: not any(map(op.is_token_active, tokens)), log=deployment.get_log("worker"))
-        unsealed = "SELECT 1 FROM django_phi_oidc_auditunsealed"
+        unsealed = "SELECT 1 FROM phi_oidc_audit_auditunsealed"
         wait_until(lambda: not deployment.query(unsealed), log=deployment.get_log("sealer"))
         assert "no faults" in manage("audit verify")
     assert "ERROR" not in deployment.get_log("worker").read_text().replace("ERROR/Beat", "")

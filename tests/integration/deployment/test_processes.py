@@ -70,7 +70,7 @@ def test_worker_revokes_and_sealer_seals_what_beat_asks_for(deployment: Deployme
             browser.post("/oidc/logout/")
         log = deployment.get_log("worker")
         wait_until(lambda: not any(map(op.is_token_active, tokens)), log=log)
-        unsealed = "SELECT 1 FROM django_phi_oidc_auditunsealed"
+        unsealed = "SELECT 1 FROM phi_oidc_audit_auditunsealed"
         wait_until(lambda: not deployment.query(unsealed), log=deployment.get_log("sealer"))
         for name in ("worker", "sealer"):
             assert "pong" in deployment.run(PROCESSES[name], shlex.join(PROBES[name]["exec"]["command"]))

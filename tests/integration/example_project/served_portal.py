@@ -46,7 +46,7 @@ class Site:
         """Return action, outcome, reason and purpose of all events."""
         with closing(sqlite3.connect(self.var / "audit.sqlite3")) as connection:
             return connection.execute(
-                "SELECT action, outcome, reason, purpose FROM django_phi_oidc_auditevent ORDER BY id"
+                "SELECT action, outcome, reason, purpose FROM phi_oidc_audit_auditevent ORDER BY id"
             ).fetchall()
 
     def wait_until_expired(self, name: str) -> bool:
@@ -64,7 +64,7 @@ class Site:
     def failing_audit_log(self) -> Iterator[None]:
         """Make the audit database refuse all events for the duration of the block."""
         statement = (
-            "CREATE TRIGGER refusing BEFORE INSERT ON django_phi_oidc_auditevent BEGIN SELECT RAISE(ABORT, 'away'); END"
+            "CREATE TRIGGER refusing BEFORE INSERT ON phi_oidc_audit_auditevent BEGIN SELECT RAISE(ABORT, 'away'); END"
         )
         with closing(sqlite3.connect(self.var / "audit.sqlite3", timeout=20)) as connection:
             connection.execute(statement)

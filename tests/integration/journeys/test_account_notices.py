@@ -8,9 +8,10 @@ import pytest
 from django.contrib.auth import get_user_model
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.contrib.notices.models import AccountNotice, KnownDevice
 from django_phi_oidc.contrib.notices.tasks import send_notices
 from django_phi_oidc.login.reauthentication import COOKIE_NAME
-from django_phi_oidc.subjects.models import AccountNotice, KnownDevice, PairwiseSubject
+from django_phi_oidc.subjects.models import PairwiseSubject
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.support.http_browser import Browser
 from tests.support.mail_server import mail_server  # noqa: F401 -- a fixture

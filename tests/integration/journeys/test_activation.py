@@ -20,8 +20,9 @@ from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.recorder import record
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.contrib.invitations.activation_codes import create_code, format_code
+from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.sessions.models import OIDCSession
-from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject, SubjectDigest
+from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.integration.journeys.file_search import find_in_files, find_texts
 from tests.integration.journeys.two_providers import Declare
@@ -237,7 +238,7 @@ def issue_in_admin(user: Any) -> str:
     client = Client()
     client.force_login(officer, backend="django_phi_oidc.backends.OIDCAuthenticationBackend")
     answer = client.post(
-        "/admin/django_phi_oidc/activationcode/add/", {"provider": "default", "user": user.pk}, secure=True
+        "/admin/phi_oidc_invitations/activationcode/add/", {"provider": "default", "user": user.pk}, secure=True
     )
     assert (answer.status_code, "no-store" in answer["Cache-Control"]) == (200, True)
     code = answer.content.decode().partition("<code>")[2].partition("</code>")[0]
@@ -273,7 +274,7 @@ def test_codes_are_not_stored_in_plain_text_after_they_were_shown(
     get_user_model().objects.filter(pk=users[1].pk).update(last_name=control)
     record(Action.AUDIT_VIEWED, origin=Origin(), now=clock.now(), detail={"page": control})
     planted = search({"control": control}, [*log.lines, control], [*browser.pages, PortalResponse(200, "", control)])
-    assert {"default auth_user", "phi_audit django_phi_oidc_auditevent", "the log", "a page"} <= planted.keys()
+    assert {"default auth_user", "phi_audit phi_oidc_audit_auditevent", "the log", "a page"} <= planted.keys()
     if connections["default"].vendor == "sqlite":
         assert len(planted) >= 6, "in the database files too"
     assert codes[3] in sheet.read_text()

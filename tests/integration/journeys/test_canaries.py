@@ -212,7 +212,7 @@ def write_control(portal: Portal, control: str) -> set[str]:
     portal.browser.cookies["control"] = quote_plus(control)
     store(control, "last")
     if connections["default"].vendor == "postgresql":
-        stored = {f"table {name}" for name in ("auth_group", "django_session", "django_phi_oidc_auditevent")}
+        stored = {f"table {name}" for name in ("auth_group", "django_session", "phi_oidc_audit_auditevent")}
     else:
         stored = {f"{file.name}{more}" for file in database_files() for more in ("", "-wal")}
     return {*stored, "portal.log", "worker.log", "broker", "cookies", f"head of {echo}", f"body of {echo}"}

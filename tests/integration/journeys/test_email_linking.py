@@ -14,8 +14,9 @@ from django.core.management import call_command
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.notices.models import AccountNotice
 from django_phi_oidc.contrib.notices.tasks import send_notices
-from django_phi_oidc.subjects.models import AccountNotice, PairwiseSubject
+from django_phi_oidc.subjects.models import PairwiseSubject
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange
 from tests.integration.journeys.rule_codes import shows
 from tests.support.http_browser import Browser

@@ -48,7 +48,7 @@ def test_account_of_a_provider_becomes_an_administrator_and_ceases_to_be_one(
     assert output == re.sub(NAME, user.username, f"{granted}\n{following}\n")
     page = browser.get("/admin/")
     assert page.status == 200
-    assert "/admin/django_phi_oidc/auditevent/" in page.body
+    assert "/admin/phi_oidc_audit/auditevent/" in page.body
     assert "/admin/django_phi_oidc/storedclaim/" not in page.body
     run_as_on_the_page("withdraw", user.username, "--yes")
     assert browser.get("/admin/").status == 302

@@ -15,7 +15,7 @@ from tests.support.audit_log import NOW
 from tests.support.officers import sign_in_officer
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
-MUTES = "/admin/django_phi_oidc/alertmute/"
+MUTES = "/admin/phi_oidc_monitoring/alertmute/"
 
 
 @pytest.fixture(autouse=True)

@@ -103,7 +103,7 @@ def test_writer_role_writes_sealer_role_seals_and_both_verify(as_role: AsRole) -
     with as_role(sealing=True):
         assert seal_now().event_count == 300
         assert list_excess_privileges(is_sealer=True) == []
-        assert "has INSERT on django_phi_oidc_auditleaf" in list_excess_privileges(is_sealer=False)
+        assert "has INSERT on phi_oidc_audit_auditleaf" in list_excess_privileges(is_sealer=False)
     with as_role():
         assert list(verify_log(keys=[KEY.public_key()], now=NOW, summary=VerificationSummary())) == []
     assert [leaf.event_id for leaf in AuditLeaf.objects.all()] == ids
@@ -166,22 +166,22 @@ def test_excess_privileges_are_reported_by_a_deployment_check(as_role: AsRole) -
 def test_excess_privileges_name_each_privilege_and_ownership(as_role: AsRole) -> None:
     with as_role():
         (name,) = one("SELECT current_user")
-    sql(f"GRANT UPDATE, TRUNCATE ON django_phi_oidc_auditleaf TO {name}")
-    sql(f"GRANT UPDATE (actor) ON django_phi_oidc_auditevent TO {name}")
+    sql(f"GRANT UPDATE, TRUNCATE ON phi_oidc_audit_auditleaf TO {name}")
+    sql(f"GRANT UPDATE (actor) ON phi_oidc_audit_auditevent TO {name}")
     sql(f"SET ROLE {name}")
     assert list_excess_privileges(is_sealer=False) == [
-        "has UPDATE on django_phi_oidc_auditevent",
-        "has UPDATE on django_phi_oidc_auditleaf",
-        "has TRUNCATE on django_phi_oidc_auditleaf",
+        "has UPDATE on phi_oidc_audit_auditevent",
+        "has UPDATE on phi_oidc_audit_auditleaf",
+        "has TRUNCATE on phi_oidc_audit_auditleaf",
     ]
     sql("RESET ROLE")
-    (owner,) = one("SELECT relowner::regrole::text FROM pg_class WHERE oid = 'django_phi_oidc_auditleaf'::regclass")
-    sql(f"ALTER TABLE django_phi_oidc_auditleaf OWNER TO {name}")
+    (owner,) = one("SELECT relowner::regrole::text FROM pg_class WHERE oid = 'phi_oidc_audit_auditleaf'::regclass")
+    sql(f"ALTER TABLE phi_oidc_audit_auditleaf OWNER TO {name}")
     try:
         with as_role():
-            assert "owns django_phi_oidc_auditleaf" in list_excess_privileges(is_sealer=False)
+            assert "owns phi_oidc_audit_auditleaf" in list_excess_privileges(is_sealer=False)
     finally:
-        sql(f"ALTER TABLE django_phi_oidc_auditleaf OWNER TO {owner}")
+        sql(f"ALTER TABLE phi_oidc_audit_auditleaf OWNER TO {owner}")
 
 
 def test_single_database_without_a_witness_file_is_reported() -> None:

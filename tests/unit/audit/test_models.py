@@ -13,7 +13,7 @@ from django_phi_oidc.audit.models import AppendOnlyError, AuditEvent
 from django_phi_oidc.audit.recorder import record
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
-TABLE = "django_phi_oidc_auditevent"
+TABLE = "phi_oidc_audit_auditevent"
 COPIED = f"SELECT * FROM {TABLE}"
 
 

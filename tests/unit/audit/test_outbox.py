@@ -310,7 +310,7 @@ def test_flush_keeps_damaged_rows_and_moves_the_others(
 def test_flush_keeps_an_event_that_the_database_refuses(
     waiting: list[AuthenticatedEvent], count_events: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    table, refused = "django_phi_oidc_auditevent", waiting[1].event.id
+    table, refused = "phi_oidc_audit_auditevent", waiting[1].event.id
     if connections["phi_audit"].vendor == "sqlite":
         refusing = (
             f"CREATE TRIGGER refusing BEFORE INSERT ON {table} WHEN NEW.id = '{refused.hex}' "

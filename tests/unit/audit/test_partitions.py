@@ -66,7 +66,7 @@ def refused(statement):
     return ""
 
 def names():
-    return [partition.name.removeprefix("django_phi_oidc_auditevent_") for partition in partitions.list_partitions()]
+    return [partition.name.removeprefix("phi_oidc_audit_auditevent_") for partition in partitions.list_partitions()]
 
 def list_messages():
     return [message.id[-4:] for message in databases.check_audit_partitions(None, databases=["phi_audit"])]
@@ -108,7 +108,7 @@ ids = sealed(300, at=NOW - timedelta(hours=2))
 proof = audit("prove", ids[7])
 Path(FOLDER / "proof.json").write_text(proof)
 constraints = lambda: connections["phi_audit"].introspection.get_constraints(
-    connections["phi_audit"].cursor(), "django_phi_oidc_auditevent")
+    connections["phi_audit"].cursor(), "phi_oidc_audit_auditevent")
 before = {name: c["columns"] for name, c in constraints().items() if c["index"] or c["primary_key"]}
 stop, written, errors = threading.Event(), [], []
 
@@ -146,8 +146,8 @@ result = {
     "verify": audit("verify", "--full"), "proof": audit("check-proof", FOLDER / "proof.json", "--public-key", key),
     "seal": is_sealed,
 }
-first = f"django_phi_oidc_auditevent_until_{month(2)}"
-result["refused"] = [refused(statement) for table in ("django_phi_oidc_auditevent", first, partitions.DEFAULT_PARTITION)
+first = f"phi_oidc_audit_auditevent_until_{month(2)}"
+result["refused"] = [refused(statement) for table in ("phi_oidc_audit_auditevent", first, partitions.DEFAULT_PARTITION)
     for statement in (f"UPDATE {table} SET actor = 'x'", f"DELETE FROM {table}", f"TRUNCATE {table}")]
 result["checks"] = [refused("SET LOCAL session_replication_role = replica; "
     f"UPDATE {first} SET actor = 'x'")]
@@ -182,7 +182,7 @@ old = sealed(40, at=partitions._get_month(NOW, -1) + timedelta(days=3))
 late = events(2, at=past + timedelta(days=1))
 seal_now(at=NOW - timedelta(hours=3))
 young = sealed(40, at=NOW - timedelta(hours=2))
-table = f"django_phi_oidc_auditevent_{month(-2)}"
+table = f"phi_oidc_audit_auditevent_{month(-2)}"
 """
 DETACH = (
     PARTITIONED
@@ -216,7 +216,7 @@ result["holds"] = audit("check-proof", FOLDER / "proof.json", "--public-key", ke
 late_again = events(1, at=past)
 result["stored"] = AuditEvent.objects.filter(id__in=late_again).count()
 result["problems"], result["messages"] = partitions.list_problems(now=NOW), list_messages()
-sql("DROP TABLE " + f"django_phi_oidc_auditevent_{month(-1)}")
+sql("DROP TABLE " + f"phi_oidc_audit_auditevent_{month(-1)}")
 result["deviations"] = triggers.list_deviations()
 print(json.dumps(result))
 """
@@ -231,14 +231,14 @@ def test_archived_partitions_are_detached_and_their_events_stay_provable(
     assert result["names"] == [*months, "rest", f"until_{months[0]}"]
     assert "no faults" in result["verified"]
     # Two events of the older month were sealed after the first archive; the other one is complete.
-    assert f"Detached: django_phi_oidc_auditevent_{months[1]}." in result["first"]
+    assert f"Detached: phi_oidc_audit_auditevent_{months[1]}." in result["first"]
     *words, file, option, _, detach = commands(PAGE, "detach")[0][3:]
     assert (words, option, detach) == (["audit", "archive"], "--before", "--detach")
     (line,) = result["first"].splitlines()
     assert without_numbers(line) == documented_output("detach")[0].replace(without_numbers(file), "N.jsonl")
     assert "are in no archive" in result["gap"]
     assert "1 events that are not sealed" in result["unsealed"]
-    assert f"Detached: django_phi_oidc_auditevent_{months[0]}." in result["second"]
+    assert f"Detached: phi_oidc_audit_auditevent_{months[0]}." in result["second"]
     assert result["detail"]["detached"] == [months[0]]
     assert result["after"] == [*months[2:], "rest", f"until_{months[0]}"]
     assert result["left"] == 0
@@ -314,8 +314,8 @@ def test_detached_partition_is_attached_again_and_its_alteration_is_found(
 
 PROTECTION = """
 partitions.partition_log(now=NOW)
-first = f"django_phi_oidc_auditevent_until_{month(2)}"
-next_one = f"django_phi_oidc_auditevent_{month(2)}"
+first = f"phi_oidc_audit_auditevent_until_{month(2)}"
+next_one = f"phi_oidc_audit_auditevent_{month(2)}"
 changes = {
     "dropped": f"DROP TRIGGER phi_oidc_audit_refuse_truncate ON {next_one}",
     "disabled": f"ALTER TABLE {first} DISABLE TRIGGER phi_oidc_audit_refuse_update",
@@ -338,7 +338,7 @@ for statement in grant_statements("phi_partition_web", is_sealer=False):
 sql("SET ROLE phi_partition_web")
 result["excess"] = list_excess_privileges(is_sealer=False)
 ids = events(1, at=NOW)
-result["direct"] = refused(f"INSERT INTO {first} SELECT * FROM django_phi_oidc_auditevent")
+result["direct"] = refused(f"INSERT INTO {first} SELECT * FROM phi_oidc_audit_auditevent")
 result["written"] = AuditEvent.objects.filter(id__in=ids).count()
 sql("RESET ROLE")
 sql(f"GRANT DELETE ON {first} TO phi_partition_web")
@@ -346,8 +346,8 @@ sql("SET ROLE phi_partition_web")
 result["granted"] = list_excess_privileges(is_sealer=False)
 # A process without rights on the tables creates the next partitions.
 sql("RESET ROLE")
-sql(f"ALTER TABLE django_phi_oidc_auditevent DETACH PARTITION django_phi_oidc_auditevent_{month(3)}")
-sql(f"DROP TABLE django_phi_oidc_auditevent_{month(3)}")
+sql(f"ALTER TABLE phi_oidc_audit_auditevent DETACH PARTITION phi_oidc_audit_auditevent_{month(3)}")
+sql(f"DROP TABLE phi_oidc_audit_auditevent_{month(3)}")
 result["missing"] = month(3) not in names()
 sql("SET ROLE phi_partition_web")
 result["problems"] = [partitions.list_problems(now=NOW + delay * MONTH) for delay in (0, 1, 2)]
@@ -371,7 +371,7 @@ def test_triggers_and_privileges_of_each_partition_are_checked_and_repaired(
     assert "permission denied" in result["direct"]
     assert result["written"] == 1
     (excess,) = result["granted"]
-    assert excess.startswith("has DELETE on django_phi_oidc_auditevent_until_")
+    assert excess.startswith("has DELETE on phi_oidc_audit_auditevent_until_")
     assert result["missing"]
     assert [len(problems) for problems in result["problems"]] == [0, 0, 1]
     assert result["created"] == [1, 0]
@@ -384,7 +384,7 @@ result = {"output": audit("partition")}
 result["stored"] = AuditEvent.objects.filter(id__in=events(1, at=NOW + 4 * MONTH)).count()
 result["problems"] = [partitions.list_problems(now=NOW)]
 # As if the process had been killed during the first step.
-sql("ALTER TABLE django_phi_oidc_auditevent ADD CONSTRAINT phi_oidc_auditevent_range CHECK (v = 1) NOT VALID")
+sql("ALTER TABLE phi_oidc_audit_auditevent ADD CONSTRAINT phi_oidc_auditevent_range CHECK (v = 1) NOT VALID")
 result["problems"] += partitions.list_problems(now=NOW)
 result["messages"] = list_messages()
 print(json.dumps(result))
@@ -402,7 +402,7 @@ def test_conversion_that_fails_refuses_no_event_afterwards(environment: dict[str
 
 
 INHERITED = """
-sql("CREATE TABLE forged () INHERITS (django_phi_oidc_auditevent)")
+sql("CREATE TABLE forged () INHERITS (phi_oidc_audit_auditevent)")
 result = {"problems": partitions.list_problems(now=NOW), "verify": audit("verify")}
 print(json.dumps(result))
 """
@@ -505,7 +505,7 @@ def test_detaching_while_others_write_loses_nothing(environment: dict[str, str],
     result = run(environment, WRITERS, tmp_path)
     assert (result["errors"], result["lost"]) == ([], [])
     assert result["written"] > 20
-    assert "Detached: django_phi_oidc_auditevent_" in "".join(result["outputs"])
+    assert "Detached: phi_oidc_audit_auditevent_" in "".join(result["outputs"])
 
 
 GRANTED = """
@@ -518,16 +518,16 @@ for statement in grant_statements("phi_partition_app", is_sealer=False):
 sql("SET ROLE phi_partition_app")
 result = {"granted": list_excess_privileges(is_sealer=False)}
 sql("RESET ROLE")
-sql(f"ALTER TABLE django_phi_oidc_auditevent DETACH PARTITION django_phi_oidc_auditevent_{month(3)}")
-sql(f"DROP TABLE django_phi_oidc_auditevent_{month(3)}")
+sql(f"ALTER TABLE phi_oidc_audit_auditevent DETACH PARTITION phi_oidc_audit_auditevent_{month(3)}")
+sql(f"DROP TABLE phi_oidc_audit_auditevent_{month(3)}")
 sql("SET ROLE phi_partition_app")
 # Functions of the caller's schema must not run with the owner's rights.
-sql("CREATE TEMP TABLE django_phi_oidc_auditevent (id uuid)")
+sql("CREATE TEMP TABLE phi_oidc_audit_auditevent (id uuid)")
 sql("CREATE FUNCTION pg_temp.format(text, text) RETURNS text LANGUAGE sql AS 'SELECT ''DROP TABLE x''::text'")
 sql("SET search_path = pg_temp, public")
 sql("SELECT public.phi_oidc_audit_create_partitions()")
 sql("RESET search_path")
-sql("DROP TABLE pg_temp.django_phi_oidc_auditevent")
+sql("DROP TABLE pg_temp.phi_oidc_audit_auditevent")
 result["created"] = month(3) in names()
 result["later"] = list_excess_privileges(is_sealer=False)
 sql("RESET ROLE")
@@ -620,15 +620,15 @@ tile.write_bytes(contents[tile][32:] + contents[tile][:32])
 result["lost"] = audit("verify", "--sample", "1")
 result["unproven"] = audit("prove", older[3], "--archive", FOLDER / "1.jsonl")
 tile.write_bytes(contents[tile])
-result["attached"] = [audit("attach", f"django_phi_oidc_auditevent_{month(offset)}") for offset in (-2, -1)]
+result["attached"] = [audit("attach", f"phi_oidc_audit_auditevent_{month(offset)}") for offset in (-2, -1)]
 result["back"] = leaf_names() == before
 result["again"] = audit("verify", "--full")
 result["deviations_again"] = triggers.list_deviations()
 result["detached_again"] = detach(6)
-sql(f"DROP TABLE django_phi_oidc_auditleaf_{month(-2)}")
-result["without_leaves"] = audit("attach", f"django_phi_oidc_auditevent_{month(-2)}")
+sql(f"DROP TABLE phi_oidc_audit_auditleaf_{month(-2)}")
+result["without_leaves"] = audit("attach", f"phi_oidc_audit_auditevent_{month(-2)}")
 # Leaves of a month that is in the log again are no detached ones.
-audit("attach", f"django_phi_oidc_auditevent_{month(-1)}")
+audit("attach", f"phi_oidc_audit_auditevent_{month(-1)}")
 for kind, key in (("event", "id"), ("leaf", "event_id")):
     partition = f"django_phi_oidc_audit{kind}_{month(-1)}"
     sql(f"ALTER TABLE {partition} DISABLE TRIGGER ALL")
@@ -637,8 +637,8 @@ for kind, key in (("event", "id"), ("leaf", "event_id")):
 files += ["--archive", FOLDER / "6.jsonl"]
 result["deleted"] = [audit("verify", "--sample", "1"), audit("verify", "--full", *files)]
 # An archived event that is inserted again.
-columns = "SELECT * FROM django_phi_oidc_auditevent_" + month(-2)
-sql(f"INSERT INTO django_phi_oidc_auditevent {columns} WHERE id = %s", older[5])
+columns = "SELECT * FROM phi_oidc_audit_auditevent_" + month(-2)
+sql(f"INSERT INTO phi_oidc_audit_auditevent {columns} WHERE id = %s", older[5])
 result["returned"] = audit("verify", "--full", *files)
 result["ids"] = [str(old[3]), str(older[5])]
 print(json.dumps(result))
@@ -648,7 +648,7 @@ print(json.dumps(result))
 def test_leaves_leave_the_database_when_the_tiles_have_them(environment: dict[str, str], tmp_path: Path) -> None:
     result = run(environment, LEAVES, tmp_path)
     assert "stays: the tiles have 340 events, and 512 are needed" in result["partial"]
-    assert "Detached: django_phi_oidc_auditevent_" in result["partial"]
+    assert "Detached: phi_oidc_audit_auditevent_" in result["partial"]
     assert "Nothing is detached: The tiles 0 to 1 do not lead to the exported checkpoint." in result["altered"]
     assert "Nothing is detached: The tile tile/0/000 is missing" in result["missing"]
     assert "Nothing is detached: " in result["foreign"]
@@ -670,12 +670,12 @@ def test_leaves_leave_the_database_when_the_tiles_have_them(environment: dict[st
     assert result["same"], result["copy"]
     assert "event_missing" in result["lost"]
     assert "is not what was sealed" in result["unproven"] or "can't be read" in result["unproven"]
-    assert all("Attached: django_phi_oidc_auditleaf_" in text for text in result["attached"]), result["attached"]
+    assert all("Attached: phi_oidc_audit_auditleaf_" in text for text in result["attached"]), result["attached"]
     assert result["back"]
     assert "no faults" in result["again"]
     assert result["deviations_again"] == []
     assert result["detached_again"].count("auditleaf") == 2
-    assert "There is no table django_phi_oidc_auditleaf_" in result["without_leaves"]
+    assert "There is no table phi_oidc_audit_auditleaf_" in result["without_leaves"]
     assert all(re.search(r"event_missing: leaf \d+: The leaf is gone", text) for text in result["deleted"])
     deleted, returned = result["ids"]
     assert f"event_altered: event {returned}" in result["returned"]
@@ -708,7 +708,7 @@ print(json.dumps(result))
 def test_last_leaf_of_the_log_stays(environment: dict[str, str], tmp_path: Path) -> None:
     """The sequencer continues from it."""
     result = run(environment, LAST_LEAF, tmp_path)
-    stays = r"Detached: django_phi_oidc_auditevent_\d+\. .*auditleaf_\d+ stays: it has the last leaf"
+    stays = r"Detached: phi_oidc_audit_auditevent_\d+\. .*auditleaf_\d+ stays: it has the last leaf"
     assert re.search(stays, result["archive"])
     assert "no later leaves" in result["refused"]
     assert result["sealed"] == 1
@@ -730,7 +730,7 @@ result["after"] = partitions.list_problems(now=NOW)
 result["deviations"] = triggers.list_deviations()
 sealed(5, at=NOW - timedelta(hours=1))
 result["verify"] = audit("verify", "--full")
-leaves = "django_phi_oidc_auditleaf"
+leaves = "phi_oidc_audit_auditleaf"
 second_leaf = f"INSERT INTO {leaves} SELECT leaf_index + 100, event_id, leaf_hash FROM {leaves}"
 result["refused"] = [refused(statement) for statement in (
     second_leaf, f"DELETE FROM {leaves}", f"TRUNCATE {leaves}", f"TRUNCATE {leaves}_until_{end:%Y%m}")]
@@ -742,130 +742,8 @@ def test_leaves_of_a_log_with_partitions_are_converted_later(environment: dict[s
     result = run(environment, EARLIER, tmp_path)
     assert result["problems"] == ["the leaves have no partitions: run audit partition again"]
     assert result["messages"] == ["W081"]
-    assert "django_phi_oidc_auditleaf_rest" in result["output"]
+    assert "phi_oidc_audit_auditleaf_rest" in result["output"]
     assert (result["after"], result["deviations"]) == ([], [])
     assert "no faults" in result["verify"]
     assert "duplicate key" in result["refused"][0]
     assert all("never changed or deleted" in text for text in result["refused"][1:]), result["refused"]
-
-
-MIGRATED = """
-partitions.partition_log(now=NOW - 4 * MONTH)
-sealed(20, at=NOW - timedelta(hours=2), resource="Patient/7")
-
-def indexes():
-    return sorted(name for (name,) in sql("SELECT indexrelid::regclass::text FROM pg_index "
-        "WHERE indrelid::regclass::text LIKE 'django_phi_oidc_auditevent%' AND indisvalid"))
-
-before = indexes()
-result = {"kinds": []}
-for target in ("0014", "0015", "0014", "0015"):
-    call_command("migrate", "django_phi_oidc", target, database="phi_audit", verbosity=0)
-    result["kinds"].append([len(indexes()), len([name for name in indexes() if name.endswith("_end")])])
-result["deviations"] = triggers.list_deviations()
-result["verify"] = audit("verify", "--full")
-result["tables"] = len(names()) + 1
-print(json.dumps(result))
-"""
-
-
-def test_migration_of_the_indexes_works_with_partitions_and_back(environment: dict[str, str], tmp_path: Path) -> None:
-    result = run(environment, MIGRATED, tmp_path)
-    tables = result["tables"]
-    # The key, six more, of which two have ends.
-    assert result["kinds"] == [[7 * tables, 0], [7 * tables, 2 * tables]] * 2
-    assert result["deviations"] == []
-    assert "no faults" in result["verify"]
-
-
-BESIDE = """
-partitions.partition_log(now=NOW - 4 * MONTH)
-sealed(20, at=NOW - timedelta(hours=2))
-call_command("migrate", "django_phi_oidc", "0014", database="phi_audit", verbosity=0)
-reader = connections.create_connection("phi_audit")
-reader.set_autocommit(False)
-with reader.cursor() as cursor:
-    cursor.execute("SELECT count(*) FROM django_phi_oidc_auditevent")
-failures = []
-
-def migrate():
-    try:
-        call_command("migrate", "django_phi_oidc", "0015", database="phi_audit", verbosity=0)
-    except Exception as error:
-        failures.append(repr(error))
-    connections.close_all()
-
-thread = threading.Thread(target=migrate)
-thread.start()
-waiting = "SELECT 1 FROM pg_locks WHERE relation = 'django_phi_oidc_auditevent'::regclass AND NOT granted"
-for _ in range(600):
-    if sql(waiting):
-        break
-    thread.join(0.05)
-waits = []
-sql("SET lock_timeout = '3s'")
-for number in range(20):
-    began = time.monotonic()
-    try:
-        sql("INSERT INTO django_phi_oidc_auditevent SELECT gen_random_uuid(), v, mac_key, occurred_at, action, outcome,"
-            " actor, subject, provider, session, client_ip, purpose, resource, reason, request_id, detail, mac"
-            " FROM django_phi_oidc_auditevent LIMIT 1")
-    except DatabaseError as error:
-        failures.append(repr(error))
-        break
-    waits.append(time.monotonic() - began)
-    time.sleep(0.1)
-result = {"is_waiting": thread.is_alive(), "waits": waits}
-reader.rollback()
-thread.join()
-result |= {"failures": failures, "indexes": sorted(name for (name,) in sql(
-    "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'django_phi_oidc_auditevent'::regclass"
-    " AND indisvalid"))}
-print(json.dumps(result))
-"""
-
-
-def test_writers_do_not_wait_for_a_reader_for_which_the_migration_waits(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
-    result = run(environment, BESIDE, tmp_path)
-    assert result["failures"] == []
-    assert result["is_waiting"]
-    assert len(result["waits"]) == 20
-    assert max(result["waits"]) < 1
-    names = [name.removeprefix("phi_oidc_audit_") for name in result["indexes"]]
-    assert names == ["django_phi_oidc_auditevent_pkey", "action", "actor", "outcome", "resource", *ENDS]
-
-
-REPEATED = """
-partitions.partition_log(now=NOW - 4 * MONTH)
-sealed(20, at=NOW - timedelta(hours=2))
-
-def migrate(target):
-    call_command("migrate", "django_phi_oidc", target, database="phi_audit", verbosity=0)
-
-def indexes():
-    return {name: number for name, number in sql("SELECT c.relname, c.oid::bigint FROM pg_class c "
-        "JOIN pg_index i ON i.indexrelid = c.oid WHERE c.relname LIKE '%_end' AND indisvalid")}
-
-def interrupt(execute, statement, *arguments):
-    if statement.startswith("DROP INDEX IF EXISTS phi_oidc_audit_session"):
-        raise InterruptedError
-    return execute(statement, *arguments)
-
-migrate("0014")
-with connections["phi_audit"].execute_wrapper(interrupt):
-    try:
-        migrate("0015")
-    except InterruptedError:
-        pass
-before = indexes()
-migrate("0015")
-print(json.dumps({"count": len(before), "same": indexes() == before}))
-"""
-
-
-def test_repeated_migration_keeps_the_indexes_that_are_complete(environment: dict[str, str], tmp_path: Path) -> None:
-    result = run(environment, REPEATED, tmp_path)
-    assert result["count"] > 2
-    assert result["same"]

@@ -49,7 +49,7 @@ def test_e6_triggers_of_the_migration_are_those_that_are_expected() -> None:
     for statement in triggers._drop_statements(VENDOR):
         sql(statement)
     assert len(triggers.list_deviations()) == 13
-    migration = importlib.import_module("django_phi_oidc.migrations.0002_triggers")
+    migration = importlib.import_module("django_phi_oidc.audit.migrations.0001_initial")
     create_functions = [migration.CREATE_FUNCTION.replace("CREATE", "CREATE OR REPLACE")] if is_postgresql() else []
     queue = [text.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION") for text in migration.CREATE_QUEUE[VENDOR]]
     refusals = getattr(migration, f"create_refusals_{VENDOR}")

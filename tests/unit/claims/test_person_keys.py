@@ -26,7 +26,7 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims import tasks
 from django_phi_oidc.claims.disclosure import reveal, reveal_many
-from django_phi_oidc.claims.models import LegalHold, StoredClaim, UnusedPersonKey
+from django_phi_oidc.claims.models import StoredClaim, UnusedPersonKey
 from django_phi_oidc.claims.retention import (
     DESTRUCTION_MARGIN,
     destroy_unused_keys,
@@ -38,6 +38,7 @@ from django_phi_oidc.claims.retention import (
 )
 from django_phi_oidc.contrib.individual_rights.erasure import erase_person
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, person_key_name
 from django_phi_oidc.errors import HeldForLegalReasons, KeyMissing, Undecryptable
 from django_phi_oidc.sessions.models import OIDCSession

@@ -23,7 +23,7 @@ from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.audit.recorder import record
 from django_phi_oidc.claims import tasks
 from django_phi_oidc.claims.disclosure import reveal
-from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import (
     DESTRUCTION_MARGIN,
     destroy_unused_keys,
@@ -32,6 +32,7 @@ from django_phi_oidc.claims.retention import (
     scrub_user,
 )
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.crypto import keyring, retention_keys
 from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
 from django_phi_oidc.errors import AuditUnavailable, KeyMissing, Undecryptable

@@ -22,12 +22,12 @@ from django_phi_oidc.audit.models import AuditEvent, RefusalCount
 from django_phi_oidc.audit.request_context import SESSION_KEY, Actor
 from django_phi_oidc.audit.throttling import MAX_EVENTS_TOTAL, flush_refusal_counts
 from django_phi_oidc.claims.disclosure import reveal
+from django_phi_oidc.contrib.notices.models import AccountNotice
 from django_phi_oidc.contrib.officer_admin.admin_site import use_oidc_login
 from django_phi_oidc.errors import RevealRefused
 from django_phi_oidc.login.break_glass import MAX_GUESSES_PER_ADDRESS
 from django_phi_oidc.login.local_accounts import BreakGlassCredentials
 from django_phi_oidc.sessions.models import OIDCSession
-from django_phi_oidc.subjects.models import AccountNotice
 from tests.support.officers import create_account
 from tests.support.session_fixtures import NOW, ScriptedOP, SecureClient, SignedIn, op, sign_in
 from tests.unit.audit.test_throttling import at_once
@@ -280,13 +280,13 @@ def test_previous_session_ends_and_its_tokens_are_revoked(
 def test_sign_in_is_refused_during_an_audit_outage() -> None:
     client = SecureClient()
     with connections["phi_audit"].cursor() as cursor:
-        cursor.execute('ALTER TABLE "django_phi_oidc_auditevent" RENAME TO "away"')
+        cursor.execute('ALTER TABLE "phi_oidc_audit_auditevent" RENAME TO "away"')
     try:
         assert enter(client).status_code == 503
         assert enter(client, password="wrong").status_code == 503
     finally:
         with connections["phi_audit"].cursor() as cursor:
-            cursor.execute('ALTER TABLE "away" RENAME TO "django_phi_oidc_auditevent"')
+            cursor.execute('ALTER TABLE "away" RENAME TO "phi_oidc_audit_auditevent"')
     assert client.get("/admin/").status_code == 302
     assert enter(client).status_code == 302
 

@@ -11,10 +11,10 @@ from django.db import transaction
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.sessions.account_access import disable_account, enable_account, end_access
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
-from django_phi_oidc.subjects.models import ActivationCode
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import (

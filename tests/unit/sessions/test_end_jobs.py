@@ -22,6 +22,7 @@ from django_phi_oidc import schedule
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.sql import limit_lock_waits
 from django_phi_oidc.audit.events import Origin, parse_detail
+from django_phi_oidc.audit.tasks import drain_outbox
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions import end_jobs
 from django_phi_oidc.sessions.end_jobs import (
@@ -37,7 +38,7 @@ from django_phi_oidc.sessions.end_jobs import (
 )
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, SessionEndJob, TokenToRevoke
 from django_phi_oidc.sessions.tasks import run_session_end_jobs, sweep_revocations
-from django_phi_oidc.tasks import drain_outbox, prune
+from django_phi_oidc.tasks import prune
 from tests.support.celery_worker import eventually, worker
 from tests.support.concurrent_transaction import transaction_beside
 from tests.support.databases import child_environment

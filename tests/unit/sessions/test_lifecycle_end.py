@@ -54,12 +54,12 @@ def end(signed_in: SignedIn, reason: EndReason = EndReason.SESSION_LOST) -> Ende
 @contextmanager
 def audit_table_away() -> Iterator[None]:
     with connections["phi_audit"].cursor() as cursor:
-        cursor.execute("ALTER TABLE django_phi_oidc_auditevent RENAME TO away")
+        cursor.execute("ALTER TABLE phi_oidc_audit_auditevent RENAME TO away")
     try:
         yield
     finally:
         with connections["phi_audit"].cursor() as cursor:
-            cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_auditevent")
+            cursor.execute("ALTER TABLE away RENAME TO phi_oidc_audit_auditevent")
 
 
 @pytest.mark.parametrize(("reason", "has_hint"), [(EndReason.LOGOUT, True), (EndReason.SESSION_LOST, False)])

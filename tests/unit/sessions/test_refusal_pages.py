@@ -24,7 +24,7 @@ from tests.support.person_page_fixtures import make_groups
 from tests.support.session_fixtures import BACKEND, SignedIn
 
 HTML = {"Accept": "text/html"}
-LIST = "/admin/django_phi_oidc/legalhold/"
+LIST = "/admin/phi_oidc_legal_holds/legalhold/"
 
 
 def unknown_page(request: HttpRequest) -> HttpResponse:
@@ -225,8 +225,8 @@ def test_project_keeps_its_handler_for_guarded_views(person: Any, settings: Any)
 
 
 def test_names_of_permissions(settings: Any) -> None:
-    assert find_permission_name("django_phi_oidc.view_auditevent") == "View audit events"
-    assert find_permission_name("django_phi_oidc.export_auditevent") == "Can export audit events"
+    assert find_permission_name("phi_oidc_audit.view_auditevent") == "View audit events"
+    assert find_permission_name("phi_oidc_audit.export_auditevent") == "Can export audit events"
     assert [find_permission_name(name) for name in (PERMISSION, "", "wrong")] == ["", "", ""]
 
 

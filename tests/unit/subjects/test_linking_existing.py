@@ -13,11 +13,12 @@ from django.db import connection, transaction
 from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.config.providers import parse_provider
+from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.crypto.keyring import SymmetricKey
 from django_phi_oidc.errors import Code, PhiOidcError, SubjectKeyMissing, SubjectTaken
 from django_phi_oidc.subjects.identifiers import compute_subject_digest
 from django_phi_oidc.subjects.linking import link_existing_user
-from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject, SubjectDigest
+from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.error_codes import raises
 from tests.support.subject_linking import (
     ISSUER,

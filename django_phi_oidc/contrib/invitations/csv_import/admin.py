@@ -45,8 +45,7 @@ from . import rows as csv_rows
 LIFETIME = timedelta(hours=1)
 """Of a preview, and of the page with the codes."""
 MAX_LISTED_ROWS = 200
-_APP_LABEL = "django_phi_oidc"
-_TEMPLATES = f"admin/{_APP_LABEL}/csv_import"
+_TEMPLATES = "admin/django_phi_oidc/csv_import"
 
 
 class _CheckRows(Protocol):
@@ -278,7 +277,7 @@ class CSVImportMixin:
         return [provider for provider in conf.providers().values() if self.csv_import.is_provider_offered(provider)]
 
     def _url_name(self, name: str) -> str:
-        return f"{_APP_LABEL}_{self.opts.model_name}_{name}"
+        return f"{self.opts.app_label}_{self.opts.model_name}_{name}"
 
     def _get_url(self, name: str) -> str:
         return reverse(f"admin:{self._url_name(name)}")

@@ -20,13 +20,14 @@ from ....config.providers import ProviderDeclaration
 from ....crypto import keyring
 from ....errors import PhiOidcError
 from ....subjects.linking import find_linked_subjects, link_existing_users, validate_linkable_sub
-from ....subjects.models import ActivationCode, PairwiseSubject
+from ....subjects.models import PairwiseSubject
 from ..invitations import (
     LINK_PERMISSION,
     create_invitations,
     find_more_privileged,
     validate_accepts_codes,
 )
+from ..models import ActivationCode
 from ..user_references import find_users
 
 MAX_ROWS = 5_000

@@ -36,7 +36,6 @@ from ....management.subcommands._arguments import (
 )
 from ....management.subcommands._files import read_csv_table
 from ....management.subcommands._output import Output, ProgressLine, format_value
-from ....subjects.models import ActivationCode
 from ..invitations import (
     Invitation,
     create_invitations,
@@ -44,6 +43,7 @@ from ..invitations import (
     validate_accepts_codes,
     validate_users,
 )
+from ..models import ActivationCode
 
 BATCH_SIZE = 500
 """Users invited in one transaction."""

@@ -10,7 +10,6 @@ from django.core.management.base import CommandError
 
 from ...._internal import clock
 from ....audit.request_context import current_origin
-from ....claims.models import LegalHold
 from ....management.subcommands._arguments import (
     Options,
     add_command,
@@ -22,6 +21,7 @@ from ....management.subcommands._arguments import (
 from ....management.subcommands._output import Output, format_untrusted, format_value
 from ..accounting_suspensions import SUSPENDABLE_PURPOSES, AccountingSuspension
 from ..legal_holds import list_active_holds, place_hold, release_hold
+from ..models import LegalHold
 
 MAX_REASON_LENGTH = 255
 

@@ -26,7 +26,7 @@ class Visits:
 class VisitsInATestCase(Visits, TestCase):
     def test_update_of_the_audit_log_is_refused(self):
         visit()
-        change = "UPDATE django_phi_oidc_auditevent SET actor = 'another'"
+        change = "UPDATE phi_oidc_audit_auditevent SET actor = 'another'"
         connection = connections["phi_audit"]
         with pytest.raises(IntegrityError), transaction.atomic(using="phi_audit"), connection.cursor() as cursor:
             cursor.execute(change)

@@ -16,7 +16,7 @@ from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.witness_server import witness
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-PAGE = "/admin/django_phi_oidc/auditcheckpoint/2/"
+PAGE = "/admin/phi_oidc_audit/auditcheckpoint/2/"
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ def viewer() -> Client:
 def look(client: Client, **fields: Any) -> str:
     """Record an event, and return its page."""
     (event_id,) = events(1, **fields)
-    answer = client.get(reverse("admin:django_phi_oidc_auditevent_change", args=[event_id]))
+    answer = client.get(reverse("admin:phi_oidc_audit_auditevent_change", args=[event_id]))
     assert answer.status_code == 200
     return answer.content.decode()
 

@@ -201,7 +201,7 @@ def test_request_id_is_found_in_the_log_of_the_server(clerk: Client) -> None:
 
 def test_those_who_may_view_the_audit_log_get_a_link_to_the_event(clerk: Client) -> None:
     event_id = refuse()
-    url = reverse("admin:django_phi_oidc_auditevent_change", args=[event_id])
+    url = reverse("admin:phi_oidc_audit_auditevent_change", args=[event_id])
     assert url in look_up(sign_in_officer("lookup_auditevent", "view_auditevent"), event_id)
     assert url not in look_up(clerk, event_id)
 

@@ -154,7 +154,7 @@ def test_mac_calculator_computes_hmac_and_knows_configured_keys_only() -> None:
 def test_read_queue_orders_by_id_and_skips_refused_events() -> None:
     ids = events(5)
     assert [uuid.UUID(bytes=row.event_id) for row in read_queue(after_id=ids[1], limit=2)] == ids[2:4]
-    sql("UPDATE django_phi_oidc_auditunsealed SET refused = true WHERE event_id = %s", ids[2])
+    sql("UPDATE phi_oidc_audit_auditunsealed SET refused = true WHERE event_id = %s", ids[2])
     assert [uuid.UUID(bytes=row.event_id) for row in read_queue(after_id=ids[1], limit=2)] == ids[3:5]
     again = read_queue(after_id=ids[1], limit=2, include_refused=True)
     assert [uuid.UUID(bytes=row.event_id) for row in again] == ids[2:4]
@@ -168,7 +168,7 @@ def test_every_event_is_a_leaf_or_leafless() -> None:
     ]
     assert [uuid.UUID(bytes=row.event_id) for row in read_queued_leafless_events(10)] == late
     assert list(read_leafless_events(10)) == []
-    sql("DELETE FROM django_phi_oidc_auditunsealed WHERE event_id = %s", late[0])
+    sql("DELETE FROM phi_oidc_audit_auditunsealed WHERE event_id = %s", late[0])
     assert [uuid.UUID(bytes=row.event_id) for row in read_leafless_events(10)] == late[:1]
     assert list(read_leafless_events(10, first_id=leaves[0], end_id=late[0])) == []
     assert list(read_leafless_events(10, first_id=late[1])) == []
@@ -209,7 +209,7 @@ def test_row_that_no_model_can_load_is_read_with_an_invalid_mac(column: str) -> 
         assert row.canonical is not None
         with without_triggers():
             sql(f"DELETE FROM {EVENT}")
-            sql("DELETE FROM django_phi_oidc_auditunsealed")
+            sql("DELETE FROM phi_oidc_audit_auditunsealed")
     assert values or is_postgresql()
 
 

@@ -371,9 +371,9 @@ def test_refused_seal_task_alerts_despite_a_forged_alert() -> None:
     cut_to(0)
     (forged,) = events(1, action="alert.raised", detail={"rule": "sealing_refused"})
     with without_triggers():
-        sql("DELETE FROM django_phi_oidc_auditleaf")
+        sql("DELETE FROM phi_oidc_audit_auditleaf")
         sql(f"INSERT INTO {LEAF} VALUES (7, %s, %s)", uuid.UUID(int=7), bytes(32))
-        sql("UPDATE django_phi_oidc_auditevent SET actor = 'x' WHERE id = %s", forged)
+        sql("UPDATE phi_oidc_audit_auditevent SET actor = 'x' WHERE id = %s", forged)
     with with_options(KEYS={"audit_signing": PEM}), clock.override_clock(lambda: NOW + timedelta(minutes=1)):
         for _ in range(2):
             with pytest.raises(SealingRefused):
@@ -386,7 +386,7 @@ def test_checkpoint_signed_by_another_key_is_not_continued() -> None:
     sealed(3)
     forged = events(1)[0]
     with without_triggers():
-        sql("DELETE FROM django_phi_oidc_auditunsealed")
+        sql("DELETE FROM phi_oidc_audit_auditunsealed")
     leaf = AuditLeaf.objects.create(leaf_index=3, event_id=forged, leaf_hash=bytes(32))
     tree = CompactRange()
     tree.extend([bytes(leaf.leaf_hash) for leaf in AuditLeaf.objects.all()])
@@ -424,7 +424,7 @@ def test_retry_finds_an_event_that_is_missing_in_the_queue() -> None:
 def test_many_forged_events_are_all_marked_as_refused() -> None:
     events(1100)
     with without_triggers():
-        sql("UPDATE django_phi_oidc_auditevent SET actor = 'x'")
+        sql("UPDATE phi_oidc_audit_auditevent SET actor = 'x'")
     assert seal_now().refused_count == 1100
     assert AuditUnsealed.objects.filter(refused=True).count() == 1100
 
@@ -433,10 +433,10 @@ def test_many_forged_events_are_all_marked_as_refused() -> None:
 @pytest.mark.postgresql
 @pytest.mark.django_db(databases=["default", "phi_audit"])
 def test_queue_cannot_be_shadowed_by_a_temporary_table() -> None:
-    sql("CREATE TEMP TABLE django_phi_oidc_auditunsealed (event_id uuid, refused boolean)")
+    sql("CREATE TEMP TABLE phi_oidc_audit_auditunsealed (event_id uuid, refused boolean)")
     events(1)
     with connections["phi_audit"].cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM public.django_phi_oidc_auditunsealed")
+        cursor.execute("SELECT count(*) FROM public.phi_oidc_audit_auditunsealed")
         assert cursor.fetchone() == (1,)
 
 
@@ -533,7 +533,7 @@ def test_e4_nothing_is_sealed_if_the_database_stores_no_row(table: str) -> None:
 def test_e4_forged_event_is_not_set_aside_without_its_alert(drop_rows: DropRows) -> None:
     events(1)
     with without_triggers():
-        sql("UPDATE django_phi_oidc_auditevent SET actor = 'x'")
+        sql("UPDATE phi_oidc_audit_auditevent SET actor = 'x'")
     with drop_rows("auditevent"), pytest.raises(SealingRefused):
         seal_now()
     assert AuditUnsealed.objects.filter(refused=False).count() == 1
@@ -560,7 +560,7 @@ QUEUE_TAMPERINGS = {
 def test_e9_event_that_was_removed_from_the_queue_raises_an_alert(statement: str) -> None:
     removed, forged, _ = events(3)
     with without_triggers():
-        sql("UPDATE django_phi_oidc_auditevent SET actor = 'x' WHERE id = %s", forged)
+        sql("UPDATE phi_oidc_audit_auditevent SET actor = 'x' WHERE id = %s", forged)
     assert sql(statement, removed) == 1
 
     def rules(*, minutes: int) -> list[str]:

@@ -380,8 +380,8 @@ def test_resume_continues_a_restored_log_and_refuses_an_intact_one(audit: Callab
     audit("seal")
     checkpoint.write_text(audit("checkpoint"))
     with without_triggers():
-        sql("DELETE FROM django_phi_oidc_auditleaf WHERE leaf_index >= 3")
-        sql("DELETE FROM django_phi_oidc_auditcheckpoint WHERE tree_size > 3")
+        sql("DELETE FROM phi_oidc_audit_auditleaf WHERE leaf_index >= 3")
+        sql("DELETE FROM phi_oidc_audit_auditcheckpoint WHERE tree_size > 3")
     witness = override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT={"witness_file": str(checkpoint)}))
     with witness, pytest.raises(CommandError, match="does not continue"):
         audit("seal")
@@ -484,8 +484,8 @@ def test_prove_of_a_changed_event_is_refused(audit: Callable[..., str]) -> None:
 
 
 def test_grants_prints_sql_and_refuses_names_that_need_quoting(audit: Callable[..., str]) -> None:
-    leaf = 'GRANT SELECT, INSERT ON django_phi_oidc_auditleaf TO "portal";'
-    assert 'GRANT SELECT, INSERT ON django_phi_oidc_auditevent TO "portal";' in audit("grants", "portal")
+    leaf = 'GRANT SELECT, INSERT ON phi_oidc_audit_auditleaf TO "portal";'
+    assert 'GRANT SELECT, INSERT ON phi_oidc_audit_auditevent TO "portal";' in audit("grants", "portal")
     assert leaf not in audit("grants", "portal")
     assert leaf in audit("grants", "portal", "--sealer")
     for name in ("Portal", "x; DROP TABLE y", 'x"', ""):

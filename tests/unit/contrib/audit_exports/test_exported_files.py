@@ -25,7 +25,7 @@ from tests.support.officers import sign_in_officer
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-LOG, PAGE = "/admin/django_phi_oidc/auditevent/", "/admin/django_phi_oidc/trailjob/file/"
+LOG, PAGE = "/admin/phi_oidc_audit/auditevent/", "/admin/phi_oidc_audit_exports/trailjob/file/"
 PERIOD = {"since": "2026-11-01T00:00", "until": "2026-11-24T16:30"}
 SUBJECT = "0c0c0c0c-0000-4000-8000-000000000001"
 

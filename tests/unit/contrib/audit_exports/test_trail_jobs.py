@@ -86,7 +86,7 @@ def test_buttons_are_shown_to_permitted_users(officer: Officer) -> None:
     assert EXPORT in officer(*BOTH).get(TRAIL).content.decode()
     page = officer(*VIEW).get(TRAIL).content.decode()
     assert (EXPORT in page, VERIFY in page) == (False, True)
-    checkpoints = "/admin/django_phi_oidc/auditcheckpoint/"
+    checkpoints = "/admin/phi_oidc_audit/auditcheckpoint/"
     assert VERIFY not in officer("view_auditcheckpoint").get(checkpoints).content.decode()
     assert VERIFY in officer("view_auditcheckpoint", *VIEW).get(checkpoints).content.decode()
 

@@ -42,7 +42,7 @@ INVALID: list[tuple[str, Any]] = [
     ("permissions", {"view_chart": "See"}),
     ("permissions", {"portal.view_chart": " "}),
     ("permissions", {"django_phi_oidc.reveal_storedclaim": "Reveal"}),
-    ("permissions", {"django_phi_oidc.review_emergencyaccess": "Review"}),
+    ("permissions", {"phi_oidc_emergency.review_emergencyaccess": "Review"}),
     ("mail_to", []),
     ("mail_to", "privacy@example.org"),
     ("mail_to", ["privacy"]),

@@ -60,10 +60,10 @@ def reviewer(sign_in: Callable[[], SignedIn]) -> SignedIn:
 
 
 def admin_url(row: EmergencyAccess) -> str:
-    return f"/admin/django_phi_oidc/emergencyaccess/{row.pk}/change/"
+    return f"/admin/phi_oidc_emergency/emergencyaccess/{row.pk}/change/"
 
 
-LIST = "/admin/django_phi_oidc/emergencyaccess/"
+LIST = "/admin/phi_oidc_emergency/emergencyaccess/"
 VERDICT = {"verdict": "not_justified", "note": "There was no emergency."}
 
 
@@ -272,7 +272,7 @@ def test_page_shows_what_the_person_opened_and_other_emergencies(scene: SimpleNa
     assert ("Patient/8" in others, "Patient/9" in others) == (True, False)
     assert admin_url(earlier) in others
     assert "See a chart" in page
-    link = "/admin/django_phi_oidc/auditevent/"
+    link = "/admin/phi_oidc_audit/auditevent/"
     assert link not in page
     allow(reviewer.user, "view_auditevent")
     event = AuditEvent.objects.get(action=Action.ACCESS_GRANTED, resource=f"Patient/{patient.pk}")

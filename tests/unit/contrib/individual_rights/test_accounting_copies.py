@@ -26,7 +26,7 @@ from tests.support.officers import sign_in_officer
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-COPIES = "/admin/django_phi_oidc/accountingcopy/"
+COPIES = "/admin/phi_oidc_individual_rights/accountingcopy/"
 
 
 def account_for(person: Person, *, now: Any = NOW) -> DisclosureAccounting:
@@ -68,7 +68,7 @@ def test_g9_copy_has_the_lines_that_were_given_and_the_event_its_digest(person: 
     account_for(person).list_all()
     assert [str(older) in read(each) for each in AccountingCopy.objects.order_by("count")] == [False, True]
     with connection.cursor() as cursor:
-        cursor.execute("SELECT lines FROM django_phi_oidc_accountingcopy")
+        cursor.execute("SELECT lines FROM phi_oidc_individual_rights_accountingcopy")
         assert STAFF not in "".join(text for (text,) in cursor.fetchall())
 
 

@@ -13,11 +13,11 @@ from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.claims.models import LegalHold
 from django_phi_oidc.contrib.individual_rights.accounting import create_accounting
 from django_phi_oidc.contrib.individual_rights.export import export_person
 from django_phi_oidc.contrib.legal_holds.accounting_suspensions import AccountingSuspension
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from tests.support.claims_fixtures import NOW, Person
 from tests.support.disclosure_events import DAY, RESOURCES, STAFF, look, resources_of, reveal
 

@@ -17,10 +17,11 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.log.sequencer import append_all_to_log
 from django_phi_oidc.audit.log.verifier import VerificationSummary, verify_log
-from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import destroy_unused_keys
 from django_phi_oidc.contrib.individual_rights.erasure import ErasureResult, erase_person
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import person_key_name
 from django_phi_oidc.errors import HeldForLegalReasons

@@ -23,11 +23,12 @@ from django_phi_oidc.contrib.individual_rights.export import PersonExport, expor
 from django_phi_oidc.contrib.individual_rights.recipients import remember_recipient
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.contrib.notices.devices import register_device
+from django_phi_oidc.contrib.notices.models import NoticeKind
 from django_phi_oidc.contrib.notices.notices import write_notice
 from django_phi_oidc.errors import AuditUnavailable
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
-from django_phi_oidc.subjects.models import NoticeKind, PairwiseSubject
+from django_phi_oidc.subjects.models import PairwiseSubject
 from django_phi_oidc.subjects.pairwise import get_pairwise_id
 from tests.settings import key
 from tests.support.audit_outage import audit_database_fails

@@ -19,9 +19,9 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.contrib.legal_holds.accounting_suspensions import AccountingSuspension
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
+from django_phi_oidc.contrib.notices.models import AccountNotice
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.sessions.sign_in_places import SignInPlace
-from django_phi_oidc.subjects.models import AccountNotice
 from tests.support.audit_outage import audit_database_fails
 from tests.support.claims_fixtures import NOW
 from tests.support.disclosure_events import DAY, RESOURCES, STAFF, look, reveal

@@ -17,13 +17,13 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.access.decisions import authorize
-from django_phi_oidc.access.models import DisclosureRecipient
 from django_phi_oidc.access.policy import AccessPolicy
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AppendOnlyError, AuditEvent
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.contrib.individual_rights.accounting import create_accounting
+from django_phi_oidc.contrib.individual_rights.models import DisclosureRecipient
 from django_phi_oidc.contrib.individual_rights.recipients import (
     Recipient,
     find_recipients,
@@ -133,7 +133,7 @@ def test_g9_name_is_encrypted_and_survives_a_change_of_the_keys(
 ) -> None:
     open_chart(nurse, person)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT identity FROM django_phi_oidc_disclosurerecipient")
+        cursor.execute("SELECT identity FROM phi_oidc_individual_rights_disclosurerecipient")
         ((text,),) = cursor.fetchall()
     assert "Berg" not in text
     assert not AuditEvent.objects.filter(detail__contains="Berg").exists()

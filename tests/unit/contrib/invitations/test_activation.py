@@ -39,11 +39,13 @@ from django_phi_oidc.contrib.invitations.invitations import (
     create_invitations,
     revoke_activation_codes,
 )
+from django_phi_oidc.contrib.invitations.models import ActivationCode
+from django_phi_oidc.contrib.notices.models import AccountNotice
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AccountError, Code, NotProvisioned
 from django_phi_oidc.login.code_exchange import VerifiedSignIn
 from django_phi_oidc.login.failures import create_sign_in_attempt
-from django_phi_oidc.subjects.models import AccountNotice, ActivationCode, PairwiseSubject
+from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support import databases
 from tests.support.audit_outage import audit_database_fails
 from tests.support.log_capture import capture_all_logs

@@ -24,15 +24,17 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.contrib.invitations.activation_redemption import redeem_code
 from django_phi_oidc.contrib.invitations.csv_import import admin, rows
+from django_phi_oidc.contrib.invitations.models import ActivationCode
+from django_phi_oidc.contrib.notices.models import AccountNotice
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.subjects.linking import find_linked_subject, link_existing_user
-from django_phi_oidc.subjects.models import AccountNotice, ActivationCode, PairwiseSubject, SubjectDigest
+from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
 from tests.support.officers import create_account, sign_in_officer
 from tests.support.subject_linking import NOW
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-CODES, SUBJECTS = "/admin/django_phi_oidc/activationcode/", "/admin/django_phi_oidc/pairwisesubject/"
+CODES, SUBJECTS = "/admin/phi_oidc_invitations/activationcode/", "/admin/django_phi_oidc/pairwisesubject/"
 INVITE, LINK = f"{CODES}import/", f"{SUBJECTS}import/"
 CANARY = "sub-canary-Bern"
 INVITER, LINKER = "issue_activationcode", "add_pairwisesubject"

@@ -17,9 +17,9 @@ from django_phi_oidc.contrib.invitations.invitations import (
     create_invitations,
     revoke_activation_codes,
 )
+from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.errors import InvitationRefused
 from django_phi_oidc.subjects.identifiers import compute_activation_digest
-from django_phi_oidc.subjects.models import ActivationCode
 from tests.support.subject_linking import ISSUER, KEY_1, NOW, at_once, capturing, make_user, statements
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
@@ -189,7 +189,7 @@ def test_code_is_deleted_with_its_user() -> None:
 @pytest.mark.postgresql
 def test_codes_have_indexes_for_their_queries() -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'django_phi_oidc_activationcode'")
+        cursor.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'phi_oidc_invitations_activationcode'")
         indexes = " ".join(index for (index,) in cursor.fetchall())
     assert "(digest)" in indexes
     assert "(user_id, provider)" in indexes

@@ -29,11 +29,11 @@ from tests.unit.contrib.key_rotation.conftest import NEW, OLD
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 PACKAGE_COLUMNS = {
-    "django_phi_oidc_accountingcopy.lines",
-    "django_phi_oidc_accountnotice.address",
-    "django_phi_oidc_disclosurerecipient.identity",
-    "django_phi_oidc_emergencyaccess.reason",
-    "django_phi_oidc_emergencyaccess.note",
+    "phi_oidc_individual_rights_accountingcopy.lines",
+    "phi_oidc_notices_accountnotice.address",
+    "phi_oidc_individual_rights_disclosurerecipient.identity",
+    "phi_oidc_emergency_emergencyaccess.reason",
+    "phi_oidc_emergency_emergencyaccess.note",
     "django_phi_oidc_storedclaim.value",
     "django_phi_oidc_oidcsession.session_key",
     "django_phi_oidc_oidcsession.access_token",

@@ -13,13 +13,14 @@ from django.db import connections, transaction
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims.models import NO_SESSION, LegalHold, StoredClaim
+from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
 from django_phi_oidc.claims.retention import scrub_due_claims, scrub_inactive_users, scrub_sessions, scrub_user
 from django_phi_oidc.contrib.legal_holds.legal_holds import (
     list_active_holds,
     place_hold,
     release_hold,
 )
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.crypto import keyring, retention_keys
 from django_phi_oidc.errors import HeldForLegalReasons
 from django_phi_oidc.fields import SealedTextField

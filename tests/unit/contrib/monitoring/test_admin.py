@@ -17,7 +17,7 @@ from tests.support.audit_log import NOW
 from tests.support.officers import sign_in_officer
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
-ALERTS, MUTES = "/admin/django_phi_oidc/securityalert/", "/admin/django_phi_oidc/alertmute/"
+ALERTS, MUTES = "/admin/phi_oidc_monitoring/securityalert/", "/admin/phi_oidc_monitoring/alertmute/"
 ACKNOWLEDGE = ("view_securityalert", "acknowledge_securityalert")
 MUTE = ("view_alertmute", "add_alertmute")
 Officer = Callable[..., Client]

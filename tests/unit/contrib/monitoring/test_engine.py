@@ -207,7 +207,7 @@ def test_restored_log_raises_an_alert_and_new_events_are_evaluated(again: int) -
         sql(f"DELETE FROM {LEAF} WHERE leaf_index >= 5")
         for id_ in lost:
             sql(f"DELETE FROM {EVENT} WHERE id = %s", id_)
-    sql("DELETE FROM django_phi_oidc_auditunsealed")
+    sql("DELETE FROM phi_oidc_audit_auditunsealed")
     sealed(again, at=NOW + HOUR, **FORGED)
     evaluate_all(now=NOW + HOUR)
     assert alerts()["log_replaced", ""] == 1

@@ -84,12 +84,12 @@ def test_measure_stops_counting_at_the_maximum(sign_in: SignIn, monkeypatch: pyt
 
 def test_gauge_of_an_unavailable_table_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     with connections["phi_audit"].cursor() as cursor:
-        cursor.execute("ALTER TABLE django_phi_oidc_auditunsealed RENAME TO away")
+        cursor.execute("ALTER TABLE phi_oidc_audit_auditunsealed RENAME TO away")
     try:
         assert set(measure_gauges(now=NOW)) == set(GAUGES) - {"events_unsealed"}
     finally:
         with connections["phi_audit"].cursor() as cursor:
-            cursor.execute("ALTER TABLE away RENAME TO django_phi_oidc_auditunsealed")
+            cursor.execute("ALTER TABLE away RENAME TO phi_oidc_audit_auditunsealed")
     assert "Cannot count events_unsealed" in caplog.text
     assert set(measure_gauges(now=NOW)) == set(GAUGES)
 

@@ -98,7 +98,7 @@ def read_only_log() -> AbstractContextManager[None]:
 
 def full_log() -> AbstractContextManager[None]:
     """Refuse each new row as a full disk does: with an error of the same class at the INSERT."""
-    trigger = "CREATE TRIGGER full_disk BEFORE INSERT ON django_phi_oidc_auditunsealed "
+    trigger = "CREATE TRIGGER full_disk BEFORE INSERT ON phi_oidc_audit_auditunsealed "
     if connections["phi_audit"].vendor == "sqlite":
         refusal = "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
         return executed(trigger + refusal, "DROP TRIGGER full_disk")
@@ -106,14 +106,14 @@ def full_log() -> AbstractContextManager[None]:
         "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
         "RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;"
         f"{trigger} FOR EACH ROW EXECUTE FUNCTION full_disk()",
-        "DROP TRIGGER full_disk ON django_phi_oidc_auditunsealed; DROP FUNCTION full_disk()",
+        "DROP TRIGGER full_disk ON phi_oidc_audit_auditunsealed; DROP FUNCTION full_disk()",
     )
 
 
 def log_that_drops_rows() -> AbstractContextManager[None]:
     return executed(
-        "CREATE RULE dropped AS ON INSERT TO django_phi_oidc_auditevent DO INSTEAD NOTHING",
-        "DROP RULE dropped ON django_phi_oidc_auditevent",
+        "CREATE RULE dropped AS ON INSERT TO phi_oidc_audit_auditevent DO INSTEAD NOTHING",
+        "DROP RULE dropped ON phi_oidc_audit_auditevent",
     )
 
 

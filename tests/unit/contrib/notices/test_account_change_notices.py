@@ -9,8 +9,8 @@ from django.contrib.auth import get_user_model
 from django.db import OperationalError, connection, transaction
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.contrib.notices.models import AccountNotice, NoticeKind
 from django_phi_oidc.contrib.notices.notices import send_due_notices, warn_user, write_notice
-from django_phi_oidc.subjects.models import AccountNotice, NoticeKind
 from tests.support.mail_server import mail_server  # noqa: F401 -- a fixture
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import NOW

@@ -12,7 +12,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.contrib.individual_rights.erasure import erase_person
 from django_phi_oidc.contrib.notices.devices import DEVICE_LIFETIME, MAX_DEVICES, register_device
-from django_phi_oidc.subjects.models import KnownDevice
+from django_phi_oidc.contrib.notices.models import KnownDevice
 from tests.support.subject_linking import NOW, capturing, statements
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])

@@ -17,6 +17,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.contrib.individual_rights.erasure import erase_person
+from django_phi_oidc.contrib.notices.models import AccountNotice, NoticeKind
 from django_phi_oidc.contrib.notices.notices import (
     GIVE_UP_AFTER,
     RETRY_DELAY,
@@ -28,7 +29,7 @@ from django_phi_oidc.contrib.notices.notices import (
 from django_phi_oidc.contrib.notices.tasks import send_notices
 from django_phi_oidc.errors import SubjectTaken
 from django_phi_oidc.subjects.linking import link_existing_user
-from django_phi_oidc.subjects.models import AccountNotice, NoticeKind, PairwiseSubject
+from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.mail_server import mail_server  # noqa: F401 -- a fixture
 from tests.support.mail_settings import REFUSING_BACKEND, mail_by
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -204,7 +205,7 @@ def test_g12_identity_is_linked_and_unlinked_without_the_encryption_keys(
 def test_g12_address_is_encrypted(user: Any) -> None:
     link(user)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT address FROM django_phi_oidc_accountnotice")
+        cursor.execute("SELECT address FROM phi_oidc_notices_accountnotice")
         ((text,),) = cursor.fetchall()
     assert "ada" not in text
 

@@ -10,6 +10,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.conf import providers
+from django_phi_oidc.contrib.notices.models import AccountNotice
 from django_phi_oidc.contrib.notices.refusal_notices import warn_of_refusal
 from django_phi_oidc.crypto.keyring import get_keys
 from django_phi_oidc.errors import Code
@@ -17,7 +18,6 @@ from django_phi_oidc.login.code_exchange import IdentifiedSignInRefused
 from django_phi_oidc.login.failures import SignInAttempt
 from django_phi_oidc.login.views import OIDCAuthenticationCallbackView
 from django_phi_oidc.subjects.linking import link_existing_user
-from django_phi_oidc.subjects.models import AccountNotice
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 SUB = "amina-at-this-portal"

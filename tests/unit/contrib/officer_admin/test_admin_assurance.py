@@ -70,7 +70,7 @@ def test_g14_nothing_is_required_by_default(officer: Officer) -> None:
     assert [get_outcome(client, path) for path in ("/admin/", "/admin/auth/user/add/")] == ["200", "200"]
 
 
-@pytest.mark.parametrize("path", ["/admin/", "/admin/auth/", "/admin/auth/user/", "/admin/django_phi_oidc/auditevent/"])
+@pytest.mark.parametrize("path", ["/admin/", "/admin/auth/", "/admin/auth/user/", "/admin/phi_oidc_audit/auditevent/"])
 def test_g14_page_of_the_admin_needs_the_acr(officer: Officer, settings: Any, path: str) -> None:
     require(settings, acr=[STRONG])
     assert get_outcome(officer(acr=WEAK), path) == "step-up"
@@ -80,7 +80,7 @@ def test_g14_page_of_the_admin_needs_the_acr(officer: Officer, settings: Any, pa
 
 
 @pytest.mark.parametrize(
-    "page", ["/admin/", "/admin/django_phi_oidc/oidcsession/", "/admin/django_phi_oidc/auditevent/"]
+    "page", ["/admin/", "/admin/django_phi_oidc/oidcsession/", "/admin/phi_oidc_audit/auditevent/"]
 )
 def test_g14_refusal_is_recorded_once_if_no_step_up_is_possible(officer: Officer, settings: Any, page: str) -> None:
     require(settings, acr=[STRONG])

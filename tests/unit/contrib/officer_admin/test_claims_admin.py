@@ -15,8 +15,9 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.claims.models import FOREVER, NO_SESSION, LegalHold, StoredClaim
+from django_phi_oidc.claims.models import FOREVER, NO_SESSION, StoredClaim
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.officer_admin.claims_admin import describe_retention
 from django_phi_oidc.fields import EncryptedText
 from django_phi_oidc.sessions.models import OIDCSession
@@ -27,7 +28,7 @@ from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.retention_key_folder import use_retention_keys
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
-CLAIMS, HOLDS = "/admin/django_phi_oidc/storedclaim/", "/admin/django_phi_oidc/legalhold/"
+CLAIMS, HOLDS = "/admin/django_phi_oidc/storedclaim/", "/admin/phi_oidc_legal_holds/legalhold/"
 SUBJECTS, USERS = "/admin/django_phi_oidc/pairwisesubject/", "/admin/auth/user/"
 CANARY = "claim-canary-1990-05-17"
 Events = Callable[[str], list[Any]]

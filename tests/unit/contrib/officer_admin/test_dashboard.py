@@ -257,11 +257,11 @@ def test_tile_shows_the_result_of_the_last_verification(
     html = page(officer("auditevent"))
     assert tiles(html)["Last verification"] == (
         value,
-        f"/admin/django_phi_oidc/auditevent/{event}/change/",
+        f"/admin/phi_oidc_audit/auditevent/{event}/change/",
         "2\xa0hours ago",
     )
     assert ("to do" in html) == is_marked
-    assert tiles(page(officer("auditcheckpoint")))["Last verification"][1] == "/admin/django_phi_oidc/auditcheckpoint/"
+    assert tiles(page(officer("auditcheckpoint")))["Last verification"][1] == "/admin/phi_oidc_audit/auditcheckpoint/"
 
 
 def test_log_lag_is_marked_only_if_events_wait_for_long() -> None:
@@ -283,7 +283,7 @@ def test_tile_of_the_deliveries_shows_the_worst_sink(settings: Any, tmp_path: Pa
     client = officer("sinkcursor")
     assert tiles(page(client))["Delivery to the SIEM"] == (
         "None",
-        "/admin/django_phi_oidc/sinkcursor/",
+        "/admin/phi_oidc_siem/sinkcursor/",
         "no sink is declared",
     )
     sinks = {name: {"type": "file", "path": tmp_path / name} for name in ("one", "two")}

@@ -13,8 +13,10 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.randomness import uuid7
-from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
+from django_phi_oidc.contrib.invitations.models import ActivationCode
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.contrib.officer_admin import people_admin
 from django_phi_oidc.contrib.officer_admin.people_admin import (
@@ -23,7 +25,7 @@ from django_phi_oidc.contrib.officer_admin.people_admin import (
 )
 from django_phi_oidc.contrib.officer_admin.person_sections import get_section_permissions
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
-from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
+from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.manual_blocks import block
 from tests.support.officers import sign_in_officer
 from tests.support.subject_linking import NOW
@@ -159,7 +161,7 @@ def test_person_without_an_account_is_shown_as_recorded() -> None:
     ActivationCode.objects.update(created_by="os:root@portal-1")
     client = sign_in_officer("view_oidcsession", "view_activationcode")
     assert "Deleted account" in client.get(SESSIONS).content.decode()
-    assert "os:root@portal-1" in client.get("/admin/django_phi_oidc/activationcode/").content.decode()
+    assert "os:root@portal-1" in client.get("/admin/phi_oidc_invitations/activationcode/").content.decode()
 
 
 @pytest.mark.parametrize(("permission", "is_linked"), [("view_auditevent", True), ("view_alertmute", False)])
@@ -167,7 +169,7 @@ def test_name_is_a_link_only_for_users_who_may_view_the_page(permission: str, is
     user = make_person()
     make_alert(user)
     client = sign_in_officer("view_securityalert", permission)
-    page = client.get("/admin/django_phi_oidc/securityalert/").content.decode()
+    page = client.get("/admin/phi_oidc_monitoring/securityalert/").content.decode()
     assert "Amina Okafor" in page
     assert (f"/person/{user.pk}/" in page) is is_linked
     assert client.get(f"/admin/django_phi_oidc/person/{user.pk}/").status_code == (200 if is_linked else 403)

@@ -19,16 +19,18 @@ from django.urls import reverse
 
 from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
-from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.conf import providers
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.invitations.invitations import create_invitations
+from django_phi_oidc.contrib.invitations.models import ActivationCode
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.officer_admin.forms import REVEAL_REASONS
 from django_phi_oidc.contrib.officer_admin.person_actions import PERSON_ACTIONS
 from django_phi_oidc.contrib.officer_admin.person_sections import MAX_EVENTS
 from django_phi_oidc.crypto.keyring import get_keys
 from django_phi_oidc.sessions.models import OIDCSession
-from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
+from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.docs.test_docs import in_backticks
 from tests.docs.test_docs import page as documented
 from tests.support.audit_log import events
@@ -418,7 +420,7 @@ def test_superuser_is_invited_only_by_a_superuser(patient: Any, officer: Officer
 
 
 def test_help_desk_cannot_invite_more_privileged_users(patient: Any, officer: Officer) -> None:
-    client, add = officer(HELP), reverse("admin:django_phi_oidc_activationcode_add")
+    client, add = officer(HELP), reverse("admin:phi_oidc_invitations_activationcode_add")
     patient.user.is_staff = True
     patient.user.save()
     colleague = officer(PRIVACY).user

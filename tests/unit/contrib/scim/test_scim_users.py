@@ -12,11 +12,12 @@ from django.db import transaction
 from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.scim.declaration import SUBJECT_SCHEMA
 from django_phi_oidc.contrib.scim.models import SCIMUser
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.subjects.linking import link_existing_user
-from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
+from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.scim_fixtures import SCIM, USER_SCHEMA, connect_client, declare_scim
 from tests.support.session_fixtures import events

@@ -19,7 +19,7 @@ from tests.support.sealed_events import NOW, seal
 from tests.unit.contrib.siem.test_tasks import declare
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-URL = "/admin/django_phi_oidc/sinkcursor/"
+URL = "/admin/phi_oidc_siem/sinkcursor/"
 DELIVER = f"{URL}siem/deliver/"
 LATER = NOW + timedelta(minutes=1)
 

@@ -370,7 +370,7 @@ def test_event_that_no_model_can_load_stops_the_sink_after_those_before_it(
     seal(5)
     victim = AuditLeaf.objects.get(leaf_index=3).event_id
     with without_triggers():
-        sql("UPDATE django_phi_oidc_auditevent SET occurred_at = %s WHERE id = %s", value, victim)
+        sql("UPDATE phi_oidc_audit_auditevent SET occurred_at = %s WHERE id = %s", value, victim)
     assert run(sink, clock).fault == "event_unreadable"
     assert sink.received == sealed_ids(3)[:3]
     assert alerts() == [("delivery_stopped", "event_unreadable", "Sink/siem")]

@@ -36,15 +36,17 @@ from django_phi_oidc.audit.log.proofs import create_inclusion_proof
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox, RefusalCount
 from django_phi_oidc.audit.operators import find_operator_actor, find_stated_account_pk
 from django_phi_oidc.audit.request_context import current_origin, use_origin
-from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.scim.clients import create_client
 from django_phi_oidc.contrib.scim.models import SCIMUser
 from django_phi_oidc.management.commands.phi_oidc import READING_COMMANDS, READING_OPTIONS, list_subcommands
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.sessions.token_revocation import queue_revocations
-from django_phi_oidc.subjects.models import ActivationCode, PairwiseSubject
+from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support import databases
 from tests.support.audit_log import NOW, PEM, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers

@@ -362,7 +362,7 @@ def test_traceback_and_verbosity_after_a_subcommand() -> None:
 @pytest.mark.django_db(databases=["default", "phi_audit"])
 def test_database_error_is_one_sentence(settings: Any) -> None:
     with connections["default"].cursor() as cursor:
-        cursor.execute("ALTER TABLE django_phi_oidc_legalhold RENAME TO away")
+        cursor.execute("ALTER TABLE phi_oidc_legal_holds_legalhold RENAME TO away")
     with pytest.raises(CommandError, match=r"^Database error: [^\n]+$"):
         call_command("phi_oidc", "hold", "list", stdout=io.StringIO(), skip_checks=True)
 

@@ -21,8 +21,9 @@ from django.test import override_settings
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.models import PairwiseSubject
 from django_phi_oidc.subjects.pairwise import get_pairwise_id

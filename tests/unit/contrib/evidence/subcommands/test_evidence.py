@@ -203,7 +203,7 @@ def test_pack_does_not_confirm_a_checkpoint_that_is_not_valid(evidence: Run, fil
     assert not file.exists()
     evidence("--output", file)
     with without_triggers():
-        sql("UPDATE django_phi_oidc_auditcheckpoint SET note = replace(note, '3', '4')")
+        sql("UPDATE phi_oidc_audit_auditcheckpoint SET note = replace(note, '3', '4')")
     file.unlink()
     with pytest.raises(CommandError):
         evidence("--output", file)

@@ -24,9 +24,9 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.operators import find_operator_actor
 from django_phi_oidc.contrib.invitations.activation_codes import CODE_ALPHABET, parse_code
 from django_phi_oidc.contrib.invitations.activation_redemption import redeem_code
+from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.invitations.subcommands import subject_invite
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.subjects.models import ActivationCode
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import NOW, make_user
 from tests.unit.management.terminal import Terminal

@@ -19,9 +19,10 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.operators import find_operator_actor
+from django_phi_oidc.contrib.notices.models import AccountNotice
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.subjects.linking import find_linked_subject, link_existing_user
-from django_phi_oidc.subjects.models import AccountNotice, PairwiseSubject
+from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.manual_blocks import block
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import ISSUER, NOW, make_user, sign_in

@@ -13,9 +13,10 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.audit.operators import find_operator_actor
-from django_phi_oidc.claims.models import LegalHold, StoredClaim
+from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import scrub_due_claims
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
+from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from tests.support.claims_fixtures import DAY, NOW, Person
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])

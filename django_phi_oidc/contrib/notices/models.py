@@ -1,0 +1,74 @@
+"""Notices about accounts, and the browsers that a user has signed in with."""
+
+from enum import StrEnum
+
+from django.conf import settings
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from ...fields import SealedTextField
+
+
+class NoticeKind(StrEnum):
+    """What a notice is about."""
+
+    LINKED = "linked"
+    UNLINKED = "unlinked"
+    NEW_DEVICE = "new_device"
+    LONG_ABSENCE = "long_absence"
+    SIGN_IN_REFUSED = "sign_in_refused"
+    STEP_UP_REFUSED = "step_up_refused"
+    CODE_REFUSED = "code_refused"
+    PASSWORD_REFUSED = "password_refused"
+    EMAIL_CHANGED = "email_changed"
+    PASSWORD_CHANGED = "password_changed"
+    ACTIVATED = "activated"
+    DEACTIVATED = "deactivated"
+    SESSIONS_ENDED = "sessions_ended"
+
+
+class AccountNotice(models.Model):
+    """A mail to the person about the account, to the address that the account had when it was written."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    kind = models.CharField(max_length=16)
+    """A NoticeKind."""
+    provider = models.CharField(max_length=64, blank=True)
+    """The declared name; empty if it is not declared any more."""
+    address = SealedTextField(bind=("id",))
+    occurred_at = models.DateTimeField()
+    due_at = models.DateTimeField(null=True)
+    """When to send it; in the future: leased by a worker, or to be tried again. None: sent, or abandoned."""
+    attempts = models.PositiveSmallIntegerField(default=0)
+    sent_at = models.DateTimeField(null=True)
+    """When a mail server accepted it."""
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("notice about an account"), _("notices about accounts")
+        default_permissions = ()
+        indexes = (models.Index(fields=["due_at"], condition=~models.Q(due_at=None), name="phi_oidc_notice_due"),)
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class KnownDevice(models.Model):
+    """A browser that a user has signed in with. It has a cookie with a random id, of which only this digest is stored.
+
+    The digest includes the user, so the rows do not show which users share a browser.
+    """
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False)
+    digest = models.CharField(max_length=64)
+    """Hexadecimal."""
+    first_used_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("known browser"), _("known browsers")
+        default_permissions = ()
+        constraints = (models.UniqueConstraint(fields=["user", "digest"], name="phi_oidc_known_device_unique"),)
+
+    def __str__(self) -> str:
+        return str(self.pk)

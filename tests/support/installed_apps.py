@@ -1,0 +1,24 @@
+"""INSTALLED_APPS of a project with the core and all its apps."""
+
+CORE_APPS = ("django_phi_oidc", "django_phi_oidc.audit")
+CONTRIB_APPS = (
+    "django_phi_oidc.contrib.adoption",
+    "django_phi_oidc.contrib.apis",
+    "django_phi_oidc.contrib.audit_exports",
+    "django_phi_oidc.contrib.doctor",
+    "django_phi_oidc.contrib.emergency",
+    "django_phi_oidc.contrib.evidence",
+    "django_phi_oidc.contrib.federation",
+    "django_phi_oidc.contrib.individual_rights",
+    "django_phi_oidc.contrib.invitations",
+    "django_phi_oidc.contrib.key_rotation",
+    "django_phi_oidc.contrib.legal_holds",
+    "django_phi_oidc.contrib.monitoring",
+    "django_phi_oidc.contrib.notices",
+    "django_phi_oidc.contrib.officer_admin",
+    "django_phi_oidc.contrib.scim",
+    "django_phi_oidc.contrib.shared_signals",
+    "django_phi_oidc.contrib.siem",
+)
+"""Without `rest_framework`, which needs a further package."""
+ALL_APPS = (*CORE_APPS, *CONTRIB_APPS, "django_phi_oidc.testing")
