@@ -1,8 +1,9 @@
-"""The relying party's side of OpenID Connect as pure functions: no Django, no settings, no clock, no network.
+"""The relying party's side of OpenID Connect as pure functions: no Django, no settings, no clock,
+no network.
 
-Each module implements one section of the specifications. The function that builds a request stands next to the one that
-processes its response, with a `Transport` between them. Everything that a check depends on is a keyword argument. The
-steps of a sign-in:
+Each module implements one section of the specifications. The function that builds a request stands
+next to the one that processes its response, with a `Transport` between them. Everything that a
+check depends on is a keyword argument. The steps of a sign-in:
 
     federation     validate_trust_chain, process_trust_chain, in place of metadata               OpenID Federation
     metadata       build_metadata_request, process_metadata_response, build_jwks_request, ...    Discovery 4
@@ -20,10 +21,12 @@ steps of a sign-in:
     introspection  build_introspection_request, process_introspection_response                   RFC 7662
     rp_initiated_logout  build_end_session_url, build_hint_parameters                            RP-Initiated Logout 2
 
-Below them, `jose` parses a JWS, `jwks` selects a key, `client_auth` authenticates the client, and `transport` defines
-requests and responses. joserfc and cryptography verify the signatures. `vectors_of_trust` compares levels of assurance.
+Below them, `jose` parses a JWS, `jwks` selects a key, `client_auth` authenticates the client, and
+`transport` defines requests and responses. joserfc and cryptography verify the signatures.
+`vectors_of_trust` compares levels of assurance.
 
-A processing function returns a frozen value, or raises an error of `django_phi_oidc.errors` with the code of the failed
-rule, for any input. Messages and reprs contain no token, secret, `sub` or query string. Errors raised here have no
-context, because a parser's error contains the text that it could not parse.
-"""
+A processing function returns a frozen value, or raises an error of `django_phi_oidc.errors` with
+the code of the failed rule, for any input. Messages and reprs contain no token, secret, `sub` or
+query string. Errors raised here have no context, because a parser's error contains the text that it
+could not parse.
+"""  # noqa: E501

@@ -1,4 +1,6 @@
-"""The authorization request and its response (R3, R4). Spec: Core 3.1.2, RFC 6749 4.1, 7636, 9207."""
+"""The authorization request and its response (R3, R4). Spec: Core 3.1.2, RFC 6749 4.1, 7636,
+9207.
+"""
 
 import hashlib
 import json
@@ -31,7 +33,9 @@ class AuthorizationRequest:
     dpop_jkt: str = ""
     """The thumbprint of the key that the code must be bound to. Spec: RFC 9449 10."""
     prompts_login: bool = False
-    """The person must authenticate again, even with a session at the provider. Spec: Core 3.1.2.1 (prompt)."""
+    """The person must authenticate again, even with a session at the provider. Spec: Core 3.1.2.1
+    (prompt).
+    """
 
     def __repr__(self) -> str:
         return "AuthorizationRequest(…)"
@@ -45,11 +49,13 @@ def build_authorization_parameters(
     scope: str,
     claims: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Return the parameters of an authorization request, by the browser or pushed: code flow with PKCE S256.
+    """Return the parameters of an authorization request, by the browser or pushed: code flow with
+    PKCE S256.
 
-    scope: space-separated. claims: the claims parameter, sent if not None. `prompt=consent` is added for offline_access
-    if no prompt is declared, unless the provider does not support it. `prompt=login` is added if the request prompts
-    for a login, and replaces `none`. Spec: Core 3.1.2.1, 5.5, 11; RFC 7636 4.3; RFC 8485 4; RFC 8707 2.1;
+    scope: space-separated. claims: the claims parameter, sent if not None. `prompt=consent` is
+    added for offline_access if no prompt is declared, unless the provider does not support it.
+    `prompt=login` is added if the request prompts for a login, and replaces `none`. Spec: Core
+    3.1.2.1, 5.5, 11; RFC 7636 4.3; RFC 8485 4; RFC 8707 2.1;
     RFC 9449 10.
     """
     parameters = {
@@ -115,7 +121,9 @@ def get_state(parameters: CallbackParameters) -> str:
     return state
 
 
-def process_authorization_response(parameters: CallbackParameters, *, metadata: ProviderMetadata) -> str:
+def process_authorization_response(
+    parameters: CallbackParameters, *, metadata: ProviderMetadata
+) -> str:
     """Return the code. NOT checked: the state; get_state returns it to the caller.
 
     Order: repeated parameters, iss, error, code. The error is only trusted after the iss check.
@@ -134,7 +142,8 @@ def validate_single_values(parameters: CallbackParameters) -> None:
 
 
 def validate_response_iss(parameters: CallbackParameters, *, metadata: ProviderMetadata) -> None:
-    """`iss_mismatch`, `iss_missing`: iss is exactly the issuer of the metadata, and present if they advertise it.
+    """`iss_mismatch`, `iss_missing`: iss is exactly the issuer of the metadata, and present if they
+    advertise it.
 
     An empty iss is a mismatch. Spec: RFC 9207 2.4.
     """
@@ -156,7 +165,9 @@ def raise_for_error(parameters: CallbackParameters) -> None:
 
 
 def get_code(parameters: CallbackParameters) -> str:
-    """`code_missing`: the response has a code, of visible ASCII characters. Spec: RFC 6749 4.1.2, A.11."""
+    """`code_missing`: the response has a code, of visible ASCII characters. Spec: RFC 6749 4.1.2,
+    A.11.
+    """
     code = _get_single_value(parameters, "code")
     if not code or not code.isascii() or not code.isprintable():
         raise CallbackError(Code.CODE_MISSING)
@@ -166,4 +177,6 @@ def get_code(parameters: CallbackParameters) -> str:
 def _get_single_value(parameters: CallbackParameters, name: str) -> str:
     """A parameter without a value is treated as omitted. Spec: RFC 6749 3.1."""
     values = parameters.get(name, ())
-    return values[0] if values else ""
+    if values:
+        return values[0]
+    return ""

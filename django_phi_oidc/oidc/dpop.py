@@ -1,7 +1,7 @@
 """DPoP: proofs that the sender of a token has the key that the token is bound to. Spec: RFC 9449.
 
-`create_proof` is the side of a client, `verify_proof` that of an API. `provider.dpop_requests` sends proofs and stores
-the nonces of servers.
+`create_proof` is the side of a client, `verify_proof` that of an API. `provider.dpop_requests`
+sends proofs and stores the nonces of servers.
 """
 
 import hashlib
@@ -14,7 +14,11 @@ from hmac import compare_digest
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, derive_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    derive_private_key,
+)
 
 from ..config.providers import ProviderDeclaration
 from ..config.signature_algorithms import create_signature, import_key
@@ -41,7 +45,9 @@ _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 """Spec: RFC 7518 6.2.2, 6.3.2, 6.4.1; RFC 8037 2."""
 _ORDER_OF_P256: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _NONCE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,512}")
-"""Spec: RFC 9449 8.1 (NQCHAR). The length is limited because nonces are kept in memory and sent again."""
+"""Spec: RFC 9449 8.1 (NQCHAR). The length is limited because nonces are kept in memory and sent
+again.
+"""
 _NONCE_CHALLENGE = re.compile(rf'\bDPoP\b.*\berror="?{NONCE_ERROR}"?', re.IGNORECASE | re.DOTALL)
 _PERCENT_ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
 _UNRESERVED = re.compile(rb"[A-Za-z0-9._~-]")
@@ -70,16 +76,22 @@ class VerifiedProof:
 
 
 def create_proof_key(seed: str) -> ProofKey:
-    """Return the key of a seed: SEED_BYTES random bytes as base64url, which are stored instead of the key.
+    """Return the key of a seed: SEED_BYTES random bytes as base64url, which are stored instead of
+    the key.
 
-    The bits above 256 make the bias of the modulo negligible. Raises: ValueError. Spec: FIPS 186-5 A.2.1.
+    The bits above 256 make the bias of the modulo negligible. Raises: ValueError. Spec: FIPS 186-5
+    A.2.1.
     """
     random = decode_b64url(seed)
     if len(random) != SEED_BYTES:
         raise ValueError("Not the seed of a key.")
-    private_key = derive_private_key(int.from_bytes(random, "big") % (_ORDER_OF_P256 - 1) + 1, SECP256R1())
+    private_key = derive_private_key(
+        int.from_bytes(random, "big") % (_ORDER_OF_P256 - 1) + 1, SECP256R1()
+    )
     public_key = import_key(private_key.public_key())
-    return ProofKey(private_key=private_key, public_jwk=public_key.as_dict(), thumbprint=public_key.thumbprint())
+    return ProofKey(
+        private_key=private_key, public_jwk=public_key.as_dict(), thumbprint=public_key.thumbprint()
+    )
 
 
 def is_dpop_enabled(*, metadata: ProviderMetadata, declaration: ProviderDeclaration) -> bool:
@@ -92,11 +104,20 @@ def is_dpop_enabled(*, metadata: ProviderMetadata, declaration: ProviderDeclarat
 
 
 def create_proof(
-    key: ProofKey, *, method: str, url: str, jti: str, now: datetime, access_token: str = "", nonce: str = ""
+    key: ProofKey,
+    *,
+    method: str,
+    url: str,
+    jti: str,
+    now: datetime,
+    access_token: str = "",
+    nonce: str = "",
 ) -> str:
-    """Return a proof for one request. jti: unpredictable, and new for each request, also for a retry.
+    """Return a proof for one request. jti: unpredictable, and new for each request, also for a
+    retry.
 
-    access_token: only with a request that the token authorizes. nonce: the last one that this server sent.
+    access_token: only with a request that the token authorizes. nonce: the last one that this
+    server sent.
     Spec: RFC 9449 4.2.
     """
     header = {"typ": PROOF_TYP, "alg": CLIENT_PROOF_ALG, "jwk": dict(key.public_jwk)}
@@ -110,24 +131,30 @@ def create_proof(
     }
     parts = (json.dumps(part, separators=(",", ":")).encode("ascii") for part in (header, claims))
     signing_input = ".".join(map(encode_b64url, parts))
-    signature = create_signature(CLIENT_PROOF_ALG, key.private_key, signing_input=signing_input.encode("ascii"))
+    signature = create_signature(
+        CLIENT_PROOF_ALG, key.private_key, signing_input=signing_input.encode("ascii")
+    )
     return f"{signing_input}.{encode_b64url(signature)}"
 
 
 def find_nonce(headers: Mapping[str, str]) -> str:
-    """Return the nonce for the next request to that server; empty if there is none, or none that is valid.
+    """Return the nonce for the next request to that server; empty if there is none, or none that is
+    valid.
 
     headers: names in lower case. Spec: RFC 9449 8, 8.1, 8.2.
     """
     nonce = headers.get("dpop-nonce", "")
-    return nonce if _NONCE.fullmatch(nonce) else ""
+    if _NONCE.fullmatch(nonce):
+        return nonce
+    return ""
 
 
 def is_nonce_required(response: TransportResponse) -> bool:
-    """Return whether the server refused the proof only for its nonce, and sent one for another attempt.
+    """Return whether the server refused the proof only for its nonce, and sent one for another
+    attempt.
 
-    An authorization server says so in the body, an API in WWW-Authenticate. A response with tokens is none of these: it
-    is refused as any other, and its tokens are revoked. Spec: RFC 9449 8, 9.
+    An authorization server says so in the body, an API in WWW-Authenticate. A response with tokens
+    is none of these: it is refused as any other, and its tokens are revoked. Spec: RFC 9449 8, 9.
     """
     if not find_nonce(response.headers) or extract_received_tokens(response):
         return False
@@ -143,12 +170,19 @@ def is_nonce_challenge(www_authenticate: str) -> bool:
 
 
 def verify_proof(
-    proof: str, *, method: str, url: str, now: datetime, access_token: str = "", thumbprint: str = ""
+    proof: str,
+    *,
+    method: str,
+    url: str,
+    now: datetime,
+    access_token: str = "",
+    thumbprint: str = "",
 ) -> VerifiedProof:
     """Return what a proof for this request says.
 
-    access_token: of the request, empty at an authorization server. thumbprint: of the key that the token is bound to,
-    empty: any key. NOT checked: whether jti was used before, and the nonce; the caller does both.
+    access_token: of the request, empty at an authorization server. thumbprint: of the key that the
+    token is bound to, empty: any key. NOT checked: whether jti was used before, and the nonce; the
+    caller does both.
     Raises: DPoPProofInvalid, with the rule. Spec: RFC 9449 4.3.
     """
     jws = _parse_proof(proof)
@@ -160,7 +194,8 @@ def verify_proof(
     if not key.verify(jws.alg, jws.signing_input, jws.signature):
         raise DPoPProofInvalid("dpop_signature")
     claims = jws.payload
-    jti, nonce = claims.get("jti"), claims.get("nonce", "")
+    jti = claims.get("jti")
+    nonce = claims.get("nonce", "")
     if not isinstance(jti, str) or not 0 < len(jti) <= 255:
         raise DPoPProofInvalid("dpop_jti")
     if not isinstance(nonce, str) or ("nonce" in claims and not nonce):
@@ -190,7 +225,9 @@ def remove_query(url: str) -> str:
 
 
 def get_origin(url: str) -> str:
-    """Return scheme, host and port, normalized: the server that a nonce is for. Spec: RFC 9449 8; RFC 6454 4."""
+    """Return scheme, host and port, normalized: the server that a nonce is for. Spec: RFC 9449 8;
+    RFC 6454 4.
+    """
     parts = urlsplit(url)
     return f"{parts.scheme}://{_get_authority(parts)}"
 
@@ -215,7 +252,9 @@ def _parse_proof(proof: str) -> JWS:
 
 
 def _get_proof_key(jws: JWS) -> tuple[VerificationKey, str]:
-    """Return the key in the header, which must be public, and its thumbprint. Spec: RFC 9449 4.2 (jwk)."""
+    """Return the key in the header, which must be public, and its thumbprint. Spec: RFC 9449 4.2
+    (jwk).
+    """
     jwk = jws.header.get("jwk")
     if not isinstance(jwk, dict) or _PRIVATE_MEMBERS & jwk.keys():
         raise DPoPProofInvalid("dpop_jwk")
@@ -239,14 +278,20 @@ def _is_same_url(claimed: object, url: str) -> bool:
 
 def _get_authority(parts: SplitResult) -> str:
     host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
+    if ":" in host:
+        host = f"[{host}]"
+
     is_default = parts.port in (None, _DEFAULT_PORTS.get(parts.scheme))
-    return host if is_default else f"{host}:{parts.port}"
+    if is_default:
+        return host
+    return f"{host}:{parts.port}"
 
 
 def _normalize_percent_encoding(match: re.Match[str]) -> str:
     octet = unquote_to_bytes(match[0])
-    return octet.decode("ascii") if _UNRESERVED.fullmatch(octet) else match[0].upper()
+    if _UNRESERVED.fullmatch(octet):
+        return octet.decode("ascii")
+    return match[0].upper()
 
 
 def _remove_dot_segments(path: str) -> str:

@@ -1,6 +1,7 @@
 """Strict parsing of a JWS, JSON and base64url. Verifies no signature.
 
-Input that two parsers could interpret differently is refused before any key is used. Spec: RFC 7515, RFC 8259.
+Input that two parsers could interpret differently is refused before any key is used. Spec: RFC
+7515, RFC 8259.
 """
 
 import base64
@@ -16,20 +17,28 @@ from ..errors import Code, IDTokenError
 
 MAX_DEPTH = 20
 MAX_STRUCTURAL_CHARACTERS = 20_000
-"""Maximum number of `[`, `{`, `:` and `,`, including those in strings. It bounds the number of values: 1 MiB of
-`{"":0},` would become 30 MB, and of `{}` as keys take half a second. A set of a hundred keys has about 2,000."""
+"""Maximum number of `[`, `{`, `:` and `,`, including those in strings. It bounds the number of
+values: 1 MiB of `{"":0},` would become 30 MB, and of `{}` as keys take half a second. A set of a
+hundred keys has about 2,000.
+"""
 MAX_NUMBER_LENGTH = 64
-"""Characters. No protocol message needs more, and parsing long numbers takes more than linear time."""
+"""Characters. No protocol message needs more, and parsing long numbers takes more than linear
+time.
+"""
 
 _B64URL = re.compile(r"[A-Za-z0-9_-]+")
 _STRUCTURAL_CHARACTERS = (b"[", b"{", b":", b",")
 _NEXT_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.?)*+"?)*+([\[\]{}]?)', re.DOTALL)
-"""Skips strings. It matches any input, with possessive quantifiers: one pass without backtracking."""
+"""Skips strings. It matches any input, with possessive quantifiers: one pass without
+backtracking.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JWS:
-    """A JSON Web Signature with a valid structure. Its content is not authentic until the signature is verified."""
+    """A JSON Web Signature with a valid structure. Its content is not authentic until the signature
+    is verified.
+    """
 
     header: Mapping[str, Any]
     payload: Mapping[str, Any] = field(repr=False)
@@ -49,17 +58,22 @@ class JWS:
 
     @property
     def media_type(self) -> str | None:
-        """The typ of the header in lower case, without `application/` (RFC 7515 4.1.9); None if absent."""
+        """The typ of the header in lower case, without `application/` (RFC 7515 4.1.9); None if
+        absent.
+        """
         typ: str | None = self.header.get("typ")
-        return None if typ is None else typ.lower().removeprefix("application/")
+        if typ is None:
+            return None
+        return typ.lower().removeprefix("application/")
 
 
 def parse_compact_jws(token: str, *, max_bytes: int = 65536) -> JWS:
     """Return the parts of a JWS in compact serialization whose header and payload are JSON objects.
 
-    Requires canonical base64url without padding, a string `alg`, string `typ` and `kid` if present, and no `crit`
-    (no extension is supported, including `b64`). `jku`, `x5u`, `jwk` and `x5c` are ignored. NOT checked: whether alg is
-    allowed, the value of typ, and the signature. It may be empty, so that `none` is refused as an algorithm.
+    Requires canonical base64url without padding, a string `alg`, string `typ` and `kid` if present,
+    and no `crit` (no extension is supported, including `b64`). `jku`, `x5u`, `jwk` and `x5c` are
+    ignored. NOT checked: whether alg is allowed, the value of typ, and the signature. It may be
+    empty, so that `none` is refused as an algorithm.
     Raises: IDTokenError. Spec: RFC 7515 5.2, 7.1, 4.1.11.
     """
     if len(token) > max_bytes or not token.isascii():
@@ -83,9 +97,10 @@ def parse_compact_jws(token: str, *, max_bytes: int = 65536) -> JWS:
 def parse_json_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     """Return the JSON object in data, which all parsers must interpret in the same way.
 
-    Requires valid UTF-8 without lone surrogates and NUL (columns and forms refuse them), unique member names at each
-    level, finite numbers of at most 64 characters, at most max_depth levels (the outer object is the first), and a
-    limited number of values. No input causes RecursionError or uses much more memory than its own size.
+    Requires valid UTF-8 without lone surrogates and NUL (columns and forms refuse them), unique
+    member names at each level, finite numbers of at most 64 characters, at most max_depth levels
+    (the outer object is the first), and a limited number of values. No input causes RecursionError
+    or uses much more memory than its own size.
     Raises: ValueError, which contains nothing of data. Spec: RFC 8259, RFC 7515 5.2, RFC 7493.
     """
     value: object = None
@@ -98,7 +113,8 @@ def parse_json_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, A
         except ValueError:
             value = None
     if not isinstance(value, dict):
-        # Not raised in the except block: the parser's error contains the document and would become the context.
+        # Not raised in the except block: the parser's error contains the document and would become
+        # the context.
         raise ValueError("Not a JSON object of the accepted form.")  # noqa: TRY004 -- one error for all faults
     return value
 
@@ -106,7 +122,8 @@ def parse_json_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, A
 def decode_b64url(text: str) -> bytes:
     """Return the bytes of canonical, non-empty base64url without padding.
 
-    Raises: ValueError for padding, other characters, and non-zero unused bits. Spec: RFC 7515 2, RFC 4648 3.5.
+    Raises: ValueError for padding, other characters, and non-zero unused bits. Spec: RFC 7515 2,
+    RFC 4648 3.5.
     """
     if not _B64URL.fullmatch(text) or len(text) % 4 == 1:
         raise ValueError("Not base64url.")
@@ -127,12 +144,17 @@ def _is_valid_header(header: Mapping[str, Any]) -> bool:
 
 
 def _exceeds_depth(data: bytes, max_depth: int) -> bool:
-    """Return without recursion. For invalid JSON this is correct up to the first fault, where the parser stops."""
+    """Return without recursion. For invalid JSON this is correct up to the first fault, where the
+    parser stops.
+    """
     if data.count(b"{") + data.count(b"[") <= max_depth:
         return False
     depth = 0
     for bracket in _NEXT_BRACKET.finditer(data):
-        depth += 1 if bracket[1] in (b"{", b"[") else -1
+        if bracket[1] in (b"{", b"["):
+            depth += 1
+        else:
+            depth += -1
         if not 0 < depth <= max_depth:
             return depth > max_depth
     return False

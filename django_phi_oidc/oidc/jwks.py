@@ -1,4 +1,6 @@
-"""The provider's keys: parsing, and selection for a token. Spec: RFC 7517, 7518 6, 8037 2; OIDC Core 10.1.1."""
+"""The provider's keys: parsing, and selection for a token. Spec: RFC 7517, 7518 6, 8037 2; OIDC
+Core 10.1.1.
+"""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -27,7 +29,11 @@ from ..config.signature_algorithms import (
 from ..errors import Code, KeyNotFound, MetadataError
 from .jose import decode_b64url, parse_json_object
 
-_CURVES: Mapping[str, EllipticCurve] = {"P-256": SECP256R1(), "P-384": SECP384R1(), "P-521": SECP521R1()}
+_CURVES: Mapping[str, EllipticCurve] = {
+    "P-256": SECP256R1(),
+    "P-384": SECP384R1(),
+    "P-521": SECP521R1(),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +49,8 @@ class VerificationKey:
     def can_verify(self, alg: str) -> bool:
         """Return whether key type, alg, use and key_ops allow this key to verify alg.
 
-        An `alg` of EdDSA permits Ed25519 and the reverse: for an Ed25519 key they are one algorithm.
+        An `alg` of EdDSA permits Ed25519 and the reverse: for an Ed25519 key they are one
+        algorithm.
         Spec: RFC 7517 4.1 to 4.4; RFC 7518 3.4 (one curve for each algorithm); RFC 9864 2.2.
         """
         algorithm = SIGNATURE_ALGORITHMS.get(alg)
@@ -95,7 +102,8 @@ class KeySet(Protocol):
 
 
 def parse_jwks(body: bytes) -> JSONWebKeySet:
-    """Return the keys that can verify signatures. Others (`oct`, unknown kty, weak, malformed) are ignored.
+    """Return the keys that can verify signatures. Others (`oct`, unknown kty, weak, malformed) are
+    ignored.
 
     Raises: MetadataError if body is not {"keys": [objects]}.
     Spec: RFC 7517 5 ("SHOULD ignore JWKs ... that use kty values that are not understood").
@@ -111,11 +119,20 @@ def parse_jwks(body: bytes) -> JSONWebKeySet:
 
 def parse_key(jwk: Mapping[str, Any]) -> VerificationKey | None:
     """Return the public key; None for an unsupported one, which RFC 7517 5 says to ignore."""
-    kty, key_ops = jwk.get("kty"), jwk.get("key_ops")
-    parse = _KEY_PARSERS.get(kty) if isinstance(kty, str) else None
-    if parse is None or any(name in jwk and not isinstance(jwk[name], str) for name in ("kid", "alg", "use")):
+    kty = jwk.get("kty")
+    key_ops = jwk.get("key_ops")
+
+    parse = None
+    if isinstance(kty, str):
+        parse = _KEY_PARSERS.get(kty)
+
+    if parse is None or any(
+        name in jwk and not isinstance(jwk[name], str) for name in ("kid", "alg", "use")
+    ):
         return None
-    if "key_ops" in jwk and not (isinstance(key_ops, list) and all(isinstance(op, str) for op in key_ops)):
+    if "key_ops" in jwk and not (
+        isinstance(key_ops, list) and all(isinstance(op, str) for op in key_ops)
+    ):
         return None
     try:
         public_key = parse(jwk)
@@ -141,12 +158,21 @@ def _parse_rsa_key(jwk: Mapping[str, Any]) -> PublicKey:
 
 
 def parse_ec_key(jwk: Mapping[str, Any]) -> EllipticCurvePublicKey:
-    """Return the key, which is on P-256, P-384 or P-521. Raises: ValueError. Spec: RFC 7518 6.2.1."""
-    x, y = _decode_member(jwk, "x"), _decode_member(jwk, "y")
-    curve = _CURVES.get(crv) if isinstance(crv := jwk.get("crv"), str) else None
+    """Return the key, which is on P-256, P-384 or P-521. Raises: ValueError. Spec: RFC 7518
+    6.2.1.
+    """
+    x = _decode_member(jwk, "x")
+    y = _decode_member(jwk, "y")
+
+    curve = None
+    if isinstance(crv := jwk.get("crv"), str):
+        curve = _CURVES.get(crv)
+
     if curve is None or not len(x) == len(y) == (curve.key_size + 7) // 8:
         raise ValueError("Not a point on a supported curve.")
-    return EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), curve).public_key()
+    return EllipticCurvePublicNumbers(
+        int.from_bytes(x, "big"), int.from_bytes(y, "big"), curve
+    ).public_key()
 
 
 def _parse_okp_key(jwk: Mapping[str, Any]) -> PublicKey:
@@ -157,7 +183,11 @@ def _parse_okp_key(jwk: Mapping[str, Any]) -> PublicKey:
 
 
 _KeyParser = Callable[[Mapping[str, Any]], PublicKey]
-_KEY_PARSERS: Mapping[str, _KeyParser] = {"RSA": _parse_rsa_key, "EC": parse_ec_key, "OKP": _parse_okp_key}
+_KEY_PARSERS: Mapping[str, _KeyParser] = {
+    "RSA": _parse_rsa_key,
+    "EC": parse_ec_key,
+    "OKP": _parse_okp_key,
+}
 
 
 def _decode_member(jwk: Mapping[str, Any], name: str) -> bytes:

@@ -1,4 +1,6 @@
-"""Verification of a back-channel logout token (R9). Spec: OIDC Back-Channel Logout 1.0, 2.4 and 2.6."""
+"""Verification of a back-channel logout token (R9). Spec: OIDC Back-Channel Logout 1.0, 2.4 and
+2.6.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -39,10 +41,13 @@ class AddressedLogoutToken(NamedTuple):
     declaration: ProviderDeclaration
 
 
-def address_logout_token(token: str, declarations: Iterable[ProviderDeclaration]) -> AddressedLogoutToken:
+def address_logout_token(
+    token: str, declarations: Iterable[ProviderDeclaration]
+) -> AddressedLogoutToken:
     """Return the token with the declaration of its issuer and client. NOTHING is verified.
 
-    An encrypted token shows neither, so the keys of each provider that encrypts ID Tokens are tried.
+    An encrypted token shows neither, so the keys of each provider that encrypts ID Tokens are
+    tried.
     Raises: LogoutTokenInvalid. Spec: Back-Channel Logout 2.4, 2.6 (1).
     """
     if token.count(".") != 4:
@@ -55,13 +60,20 @@ def address_logout_token(token: str, declarations: Iterable[ProviderDeclaration]
         if declaration.id_token_encryption.algs:
             try:
                 signed_token = get_signed_token(token, encryption=declaration.id_token_encryption)
-                return AddressedLogoutToken(signed_token, _get_declaration(signed_token, [declaration]))
+                return AddressedLogoutToken(
+                    signed_token, _get_declaration(signed_token, [declaration])
+                )
             except (IDTokenError, LogoutTokenInvalid) as error:
-                rule = error.rule if isinstance(error, LogoutTokenInvalid) else error.code
+                if isinstance(error, LogoutTokenInvalid):
+                    rule = error.rule
+                else:
+                    rule = error.code
     raise LogoutTokenInvalid(rule)
 
 
-def _get_declaration(token: str, declarations: Iterable[ProviderDeclaration]) -> ProviderDeclaration:
+def _get_declaration(
+    token: str, declarations: Iterable[ProviderDeclaration]
+) -> ProviderDeclaration:
     claims = _parse_logout_token(token).payload
     rule = "iss_invalid"
     for declaration in declarations:
@@ -69,13 +81,16 @@ def _get_declaration(token: str, declarations: Iterable[ProviderDeclaration]) ->
             _validate_issuer_and_audience(claims, declaration=declaration)
         except IDTokenError as error:
             # The audience distinguishes several clients of one issuer.
-            rule = error.code if claims.get("iss") == declaration.issuer else rule
+            if claims.get("iss") == declaration.issuer:
+                rule = error.code
         else:
             return declaration
     raise LogoutTokenInvalid(rule)
 
 
-def verify_logout_token(token: str, *, keys: KeySet, declaration: ProviderDeclaration, now: datetime) -> LogoutToken:
+def verify_logout_token(
+    token: str, *, keys: KeySet, declaration: ProviderDeclaration, now: datetime
+) -> LogoutToken:
     """Return the logout of a token that the declared issuer recently signed for this client.
 
     Uses the order, times and leeway of verify_id_token. NOT checked: whether jti was used before.
@@ -96,12 +111,16 @@ def verify_logout_token(token: str, *, keys: KeySet, declaration: ProviderDeclar
     except IDTokenError as error:
         raise LogoutTokenInvalid(error.code) from error
     validate_logout_claims(claims)
-    sub, sid, jti = claims.get("sub", ""), claims.get("sid", ""), claims["jti"]
+    sub = claims.get("sub", "")
+    sid = claims.get("sid", "")
+    jti = claims["jti"]
     return LogoutToken(iss=declaration.issuer, sub=sub, sid=sid, jti=jti, valid_until=valid_until)
 
 
 def has_logout_event(claims: Claims) -> bool:
-    """Return whether these are the claims of a logout token, not of an ID Token. Spec: Back-Channel Logout 2.4, 4."""
+    """Return whether these are the claims of a logout token, not of an ID Token. Spec: Back-Channel
+    Logout 2.4, 4.
+    """
     events = claims.get("events")
     return isinstance(events, dict) and BACKCHANNEL_LOGOUT_EVENT in events
 
@@ -109,17 +128,26 @@ def has_logout_event(claims: Claims) -> bool:
 def validate_typ(jws: JWS, *, required: bool) -> None:
     """`typ_invalid`: typ is the media type of logout tokens or, unless required, JWT or absent.
 
-    The type is only recommended, so it does not distinguish logout tokens from ID Tokens: validate_logout_claims does.
+    The type is only recommended, so it does not distinguish logout tokens from ID Tokens:
+    validate_logout_claims does.
     Spec: Back-Channel Logout 2.4, 4.1; RFC 7515 4.1.9.
     """
-    accepted = (LOGOUT_TOKEN_TYP,) if required else (LOGOUT_TOKEN_TYP, "jwt", None)
+    accepted: tuple[str | None, ...]
+    if required:
+        accepted = (LOGOUT_TOKEN_TYP,)
+    else:
+        accepted = (LOGOUT_TOKEN_TYP, "jwt", None)
     if jws.media_type not in accepted:
         raise LogoutTokenInvalid("typ_invalid")
 
 
 def validate_logout_claims(claims: Claims) -> None:
-    """Require the logout event, jti, sub or sid, and no nonce, which an ID Token would have. Spec: 2.4, 2.6."""
-    if not has_logout_event(claims) or not isinstance(claims["events"][BACKCHANNEL_LOGOUT_EVENT], dict):
+    """Require the logout event, jti, sub or sid, and no nonce, which an ID Token would have. Spec:
+    2.4, 2.6.
+    """
+    if not has_logout_event(claims) or not isinstance(
+        claims["events"][BACKCHANNEL_LOGOUT_EVENT], dict
+    ):
         raise LogoutTokenInvalid("events_invalid")
     if not isinstance(claims.get("jti"), str) or not claims["jti"]:
         raise LogoutTokenInvalid("jti_invalid")
@@ -140,7 +168,9 @@ def _parse_logout_token(token: str) -> JWS:
 
 def _validate_issuer_and_audience(claims: Claims, *, declaration: ProviderDeclaration) -> None:
     id_token.validate_iss(claims, issuer=declaration.issuer)
-    id_token.validate_aud(claims, client_id=declaration.client_id, trusted_audiences=declaration.trusted_audiences)
+    id_token.validate_aud(
+        claims, client_id=declaration.client_id, trusted_audiences=declaration.trusted_audiences
+    )
 
 
 def _validate_age(claims: Claims, *, declaration: ProviderDeclaration, now: datetime) -> datetime:

@@ -1,4 +1,6 @@
-"""Provider metadata and keys (R2). Spec: OIDC Discovery 1.0 3 and 4, RFC 8414, 8705 5, 9126 5, 9207 3."""
+"""Provider metadata and keys (R2). Spec: OIDC Discovery 1.0 3 and 4, RFC 8414, 8705 5, 9126 5, 9207
+3.
+"""
 
 import re
 from collections.abc import Mapping
@@ -30,8 +32,9 @@ MTLS_ENDPOINTS = (
 """Endpoints that get the client certificate, if one is declared."""
 
 _URL_PATTERN = re.compile(r"[!#-;=?-\[\]_a-z~]{1,2048}")
-"""The characters of RFC 3986. Some parsers drop other characters, so that two parsers could see different hosts. The
-length is limited because urlsplit caches the last 128 URLs."""
+"""The characters of RFC 3986. Some parsers drop other characters, so that two parsers could see
+different hosts. The length is limited because urlsplit caches the last 128 URLs.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,19 +87,26 @@ def build_metadata_url(issuer: str) -> str:
 
 
 def build_metadata_request(declaration: ProviderDeclaration) -> TransportRequest:
-    """Return the request for the metadata, at the declared URL or below the issuer. Spec: Discovery 4.1."""
+    """Return the request for the metadata, at the declared URL or below the issuer. Spec: Discovery
+    4.1.
+    """
     url = declaration.metadata_url or build_metadata_url(declaration.issuer)
-    return TransportRequest(method="GET", url=url, headers={"Accept": "application/json"}, operation="metadata")
+    return TransportRequest(
+        method="GET", url=url, headers={"Accept": "application/json"}, operation="metadata"
+    )
 
 
 def build_oauth_metadata_requests(*, issuer: str) -> tuple[TransportRequest, ...]:
-    """Return the requests for the metadata of RFC 8414 or SMART, to send in this order until one is answered with it.
+    """Return the requests for the metadata of RFC 8414 or SMART, to send in this order until one is
+    answered with it.
 
-    The first is that of RFC 8414. If the issuer has a path, the second is at its end, as in OIDC Discovery, which is
-    where many providers publish it. The last one is SMART's, of a FHIR server that is its own issuer.
+    The first is that of RFC 8414. If the issuer has a path, the second is at its end, as in OIDC
+    Discovery, which is where many providers publish it. The last one is SMART's, of a FHIR server
+    that is its own issuer.
     Spec: RFC 8414 3, 3.1, 5; SMART App Launch 2.2 (Conformance, .well-known/smart-configuration).
     """
-    parts, name = urlsplit(issuer.removesuffix("/")), "/.well-known/oauth-authorization-server"
+    parts = urlsplit(issuer.removesuffix("/"))
+    name = "/.well-known/oauth-authorization-server"
     smart_path = f"{parts.path}/.well-known/smart-configuration"
     paths = dict.fromkeys((f"{name}{parts.path}", f"{parts.path}{name}", smart_path))
     return tuple(
@@ -110,25 +120,38 @@ def build_oauth_metadata_requests(*, issuer: str) -> tuple[TransportRequest, ...
     )
 
 
-def process_oauth_metadata_response(response: TransportResponse, *, issuer: str) -> Mapping[str, Any] | None:
-    """Return the members; None if the response is no metadata of this issuer, which is then not used.
+def process_oauth_metadata_response(
+    response: TransportResponse, *, issuer: str
+) -> Mapping[str, Any] | None:
+    """Return the members; None if the response is no metadata of this issuer, which is then not
+    used.
 
     Spec: RFC 8414 3.2, 3.3.
     """
-    members = parse_json_body(response) if response.status == 200 else None
-    return members if members is not None and members.get("issuer") == issuer else None
+    members = None
+    if response.status == 200:
+        members = parse_json_body(response)
+    if members is not None and members.get("issuer") == issuer:
+        return members
+    return None
 
 
 def merge_metadata(
-    members: Mapping[str, Any], *, oauth_members: Mapping[str, Any], declaration: ProviderDeclaration
+    members: Mapping[str, Any],
+    *,
+    oauth_members: Mapping[str, Any],
+    declaration: ProviderDeclaration,
 ) -> dict[str, Any]:
-    """Return the members of OIDC Discovery, with those of RFC 8414 that it lacks, and with the declared overrides.
+    """Return the members of OIDC Discovery, with those of RFC 8414 that it lacks, and with the
+    declared overrides.
 
-    With a client certificate, endpoints are replaced by their aliases for mutual TLS, unless they are overridden.
+    With a client certificate, endpoints are replaced by their aliases for mutual TLS, unless they
+    are overridden.
     Requires: both are of the declared issuer. Spec: RFC 8705 5.
     """
     overrides = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in declaration.metadata_overrides
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in declaration.metadata_overrides
     }
     merged = {**oauth_members, **members}
     aliases = merged.get("mtls_endpoint_aliases")
@@ -143,17 +166,24 @@ def process_metadata_response(
     declaration: ProviderDeclaration,
     oauth_members: Mapping[str, Any] | None = MappingProxyType({}),
 ) -> ProviderMetadata:
-    """Return metadata of the declared issuer, with https endpoints and support for everything declared.
+    """Return metadata of the declared issuer, with https endpoints and support for everything
+    declared.
 
     oauth_members: of RFC 8414, for what the response lacks; None: they could not be fetched.
 
-    Unknown members and the media type, which static hosts set as they like, are ignored. NOT checked:
-    response_types_supported, code_challenge_methods_supported and token_endpoint_auth_methods_supported, which
-    providers omit or get wrong. The provider refuses what it does not support.
-    Raises: MetadataError; TransportError for an endpoint that is not https, or an outage. Spec: Discovery 3, 4.2, 4.3.
+    Unknown members and the media type, which static hosts set as they like, are ignored. NOT
+    checked: response_types_supported, code_challenge_methods_supported and
+    token_endpoint_auth_methods_supported, which providers omit or get wrong. The provider refuses
+    what it does not support.
+    Raises: MetadataError; TransportError for an endpoint that is not https, or an outage. Spec:
+    Discovery 3, 4.2, 4.3.
     """
     raise_for_outage(response)
-    members = parse_json_body(response) if response.status == 200 else None
+
+    members = None
+    if response.status == 200:
+        members = parse_json_body(response)
+
     if members is None:
         raise MetadataError(Code.METADATA_INVALID)
     validate_issuer(members, issuer=get_metadata_issuer(declaration))
@@ -170,7 +200,8 @@ def create_metadata(
 ) -> ProviderMetadata:
     """Return the metadata of these members, which must support everything declared.
 
-    Requires: the members are of the declared issuer. Raises: MetadataError; TransportError. Spec: Discovery 3.
+    Requires: the members are of the declared issuer. Raises: MetadataError; TransportError. Spec:
+    Discovery 3.
     """
     if not isinstance(members.get("mtls_endpoint_aliases", {}), dict):
         raise MetadataError(Code.METADATA_INVALID)
@@ -181,18 +212,28 @@ def create_metadata(
         metadata_issuer=declaration.metadata_issuer,
         authorization_endpoint=_get_endpoint(members, "authorization_endpoint"),
         token_endpoint=_get_endpoint(members, "token_endpoint"),
-        jwks_uri=_get_endpoint(members, "jwks_uri") if federation is None or "jwks_uri" in members else "",
+        jwks_uri=_get_endpoint(members, "jwks_uri")
+        if federation is None or "jwks_uri" in members
+        else "",
         **{name: _get_endpoint(members, name) for name in OPTIONAL_ENDPOINTS if name in members},
-        require_pushed_authorization_requests=_get_bool(members, "require_pushed_authorization_requests"),
+        require_pushed_authorization_requests=_get_bool(
+            members, "require_pushed_authorization_requests"
+        ),
         prompt_values_supported=_get_strings(members, "prompt_values_supported"),
         subject_types_supported=_get_strings(members, "subject_types_supported"),
-        id_token_signing_alg_values_supported=_get_strings(members, "id_token_signing_alg_values_supported"),
+        id_token_signing_alg_values_supported=_get_strings(
+            members, "id_token_signing_alg_values_supported"
+        ),
         acr_values_supported=_find_strings(members, "acr_values_supported"),
-        dpop_signing_alg_values_supported=_get_strings(members, "dpop_signing_alg_values_supported"),
+        dpop_signing_alg_values_supported=_get_strings(
+            members, "dpop_signing_alg_values_supported"
+        ),
         authorization_response_iss_parameter_supported=_get_bool(
             members, "authorization_response_iss_parameter_supported"
         ),
-        tls_client_certificate_bound_access_tokens=_get_bool(members, "tls_client_certificate_bound_access_tokens"),
+        tls_client_certificate_bound_access_tokens=_get_bool(
+            members, "tls_client_certificate_bound_access_tokens"
+        ),
     )
     for name in ("issuer", *REQUIRED_ENDPOINTS, *OPTIONAL_ENDPOINTS):
         if url := getattr(metadata, name):
@@ -227,7 +268,8 @@ def process_jwks_response(response: TransportResponse) -> JSONWebKeySet:
 def validate_https_url(url: str, *, allow_loopback_http: bool) -> None:
     """`transport_not_https`: url is https with a host, without userinfo and fragment.
 
-    http is accepted for a loopback address if that is allowed. Spec: Core 3.1.2.1, 3.1.3.1; RFC 6749 3.1, 3.2.
+    http is accepted for a loopback address if that is allowed. Spec: Core 3.1.2.1, 3.1.3.1; RFC
+    6749 3.1, 3.2.
     """
     parts = _split_url(url)
     if parts is None or not parts.hostname or "@" in parts.netloc or "#" in url:
@@ -248,25 +290,32 @@ def validate_issuer(members: Mapping[str, Any], *, issuer: str) -> None:
 
 
 def validate_pairwise_supported(metadata: ProviderMetadata) -> None:
-    """`pairwise_unsupported`: the provider supports pairwise subjects. Spec: Discovery 3, Core 8."""
+    """`pairwise_unsupported`: the provider supports pairwise subjects. Spec: Discovery 3, Core
+    8.
+    """
     if "pairwise" not in metadata.subject_types_supported:
         raise MetadataError(Code.PAIRWISE_UNSUPPORTED)
 
 
 def validate_alg_supported(metadata: ProviderMetadata, *, allowed: tuple[str, ...]) -> None:
-    """`alg_unsupported`: the provider signs ID Tokens with an allowed algorithm. Spec: Discovery 3."""
+    """`alg_unsupported`: the provider signs ID Tokens with an allowed algorithm. Spec: Discovery
+    3.
+    """
     if not set(allowed) & set(metadata.id_token_signing_alg_values_supported):
         raise MetadataError(Code.ALG_UNSUPPORTED)
 
 
 def validate_revocation_supported(metadata: ProviderMetadata) -> None:
-    """`revocation_unsupported`: the provider has a revocation endpoint. Spec: RFC 8414 2, RFC 7009."""
+    """`revocation_unsupported`: the provider has a revocation endpoint. Spec: RFC 8414 2, RFC
+    7009.
+    """
     if not metadata.revocation_endpoint:
         raise MetadataError(Code.REVOCATION_UNSUPPORTED)
 
 
 def validate_par_supported(metadata: ProviderMetadata, *, par: PARMode) -> None:
-    """`par_unsupported`: the provider supports PAR if we require it, and does not require it if we never use it.
+    """`par_unsupported`: the provider supports PAR if we require it, and does not require it if we
+    never use it.
 
     Spec: RFC 9126 5.
     """
@@ -277,13 +326,16 @@ def validate_par_supported(metadata: ProviderMetadata, *, par: PARMode) -> None:
 
 
 def validate_dpop_supported(metadata: ProviderMetadata) -> None:
-    """`dpop_unsupported`: the provider accepts proofs that are signed with ES256. Spec: RFC 9449 5.1."""
+    """`dpop_unsupported`: the provider accepts proofs that are signed with ES256. Spec: RFC 9449
+    5.1.
+    """
     if "ES256" not in metadata.dpop_signing_alg_values_supported:
         raise MetadataError(Code.DPOP_UNSUPPORTED)
 
 
 def validate_fapi2_supported(metadata: ProviderMetadata, *, dpop: DPoPMode) -> None:
-    """`profile_unsupported`: authorization responses have `iss`, and access tokens are bound to the client.
+    """`profile_unsupported`: authorization responses have `iss`, and access tokens are bound to the
+    client.
 
     Tokens are bound by DPoP if it is required (`dpop_unsupported`), else by the client certificate.
     Spec: FAPI 2.0 Security Profile 5.3.2.1, 5.3.3.2; RFC 9207 3; RFC 8705 3.3.
@@ -321,7 +373,9 @@ def _get_strings(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
 def _find_strings(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """Return what is no more than a hint: no sign-in is refused because it is malformed."""
     value = members.get(name)
-    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+    if isinstance(value, list):
+        return tuple(item for item in value if isinstance(item, str))
+    return ()
 
 
 def _get_bool(members: Mapping[str, Any], name: str) -> bool:

@@ -1,4 +1,6 @@
-"""Registration of the client at a provider. Spec: RFC 7591; OIDC Dynamic Client Registration 1.0."""
+"""Registration of the client at a provider. Spec: RFC 7591; OIDC Dynamic Client Registration
+1.0.
+"""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -29,13 +31,25 @@ REGISTRATION_DEFAULTS: Mapping[str, Any] = {
 """Values of members that the response omits. Spec: RFC 7591 2; Dynamic Client Registration 2."""
 _CRITICAL_MEMBERS = frozenset(
     {
-        *("redirect_uris", "subject_type", "token_endpoint_auth_method", "id_token_signed_response_alg"),
-        *("response_types", "jwks_uri", "userinfo_signed_response_alg", "tls_client_auth_subject_dn"),
+        *(
+            "redirect_uris",
+            "subject_type",
+            "token_endpoint_auth_method",
+            "id_token_signed_response_alg",
+        ),
+        *(
+            "response_types",
+            "jwks_uri",
+            "userinfo_signed_response_alg",
+            "tls_client_auth_subject_dn",
+        ),
         *("id_token_encrypted_response_alg", "id_token_encrypted_response_enc"),
         *("userinfo_encrypted_response_alg", "userinfo_encrypted_response_enc"),
     }
 )
-_UNORDERED_MEMBERS = frozenset({"redirect_uris", "post_logout_redirect_uris", "grant_types", "response_types"})
+_UNORDERED_MEMBERS = frozenset(
+    {"redirect_uris", "post_logout_redirect_uris", "grant_types", "response_types"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +82,10 @@ def build_client_metadata(
 ) -> dict[str, Any]:
     """Return the client metadata of the declaration.
 
-    id_token_alg: the algorithm for ID Tokens, which both sides support. certificate: that of client_certificate in DER.
-    Spec: RFC 7591 2; Dynamic Client Registration 2; RP-Initiated Logout 3.1; Back-Channel Logout 2.2; RFC 8705 2.1.2,
-    2.2, 3.4; RFC 9101 10.5; RFC 9126 6; RFC 9449 5.2.
+    id_token_alg: the algorithm for ID Tokens, which both sides support. certificate: that of
+    client_certificate in DER.
+    Spec: RFC 7591 2; Dynamic Client Registration 2; RP-Initiated Logout 3.1; Back-Channel Logout
+    2.2; RFC 8705 2.1.2, 2.2, 3.4; RFC 9101 10.5; RFC 9126 6; RFC 9449 5.2.
     """
     members: dict[str, Any] = {
         "application_type": "web",
@@ -86,7 +101,10 @@ def build_client_metadata(
     members |= _build_key_members(declaration, jwks_uri=client_urls.jwks, certificate=certificate)
     if declaration.userinfo_signed_response_alg:
         members["userinfo_signed_response_alg"] = declaration.userinfo_signed_response_alg[0]
-    logout_urls = {"backchannel": client_urls.backchannel_logout, "frontchannel": client_urls.frontchannel_logout}
+    logout_urls = {
+        "backchannel": client_urls.backchannel_logout,
+        "frontchannel": client_urls.frontchannel_logout,
+    }
     for channel, url in logout_urls.items():
         if provider_metadata.get(f"{channel}_logout_supported") is True:
             members[f"{channel}_logout_uri"] = url
@@ -102,9 +120,14 @@ def build_client_metadata(
     return members
 
 
-def _build_encryption_members(declaration: ProviderDeclaration, provider_metadata: Mapping[str, Any]) -> dict[str, str]:
+def _build_encryption_members(
+    declaration: ProviderDeclaration, provider_metadata: Mapping[str, Any]
+) -> dict[str, str]:
     members = {}
-    kinds = {"id_token": declaration.id_token_encryption, "userinfo": declaration.userinfo_encryption}
+    kinds = {
+        "id_token": declaration.id_token_encryption,
+        "userinfo": declaration.userinfo_encryption,
+    }
     for kind, encryption in kinds.items():
         for parameter, declared in (("alg", encryption.algs), ("enc", encryption.encs)):
             if encryption.algs:
@@ -113,17 +136,28 @@ def _build_encryption_members(declaration: ProviderDeclaration, provider_metadat
     return members
 
 
-def _build_key_members(declaration: ProviderDeclaration, *, jwks_uri: str, certificate: bytes) -> dict[str, Any]:
+def _build_key_members(
+    declaration: ProviderDeclaration, *, jwks_uri: str, certificate: bytes
+) -> dict[str, Any]:
     """Return what the provider has to know about the keys and the certificate of the client."""
     members: dict[str, Any] = {}
-    method, request_alg = declaration.token_endpoint_auth_method, declaration.request_object_signing_alg
-    is_published = method in ("private_key_jwt", "self_signed_tls_client_auth") or declaration.list_keys("enc")
+    method = declaration.token_endpoint_auth_method
+    request_alg = declaration.request_object_signing_alg
+    is_published = method in (
+        "private_key_jwt",
+        "self_signed_tls_client_auth",
+    ) or declaration.list_keys("enc")
     if is_published or request_alg:
         members["jwks_uri"] = jwks_uri
     if method == "private_key_jwt":
-        members["token_endpoint_auth_signing_alg"] = declaration.get_assertion_alg(declaration.list_keys("sig")[0])
+        members["token_endpoint_auth_signing_alg"] = declaration.get_assertion_alg(
+            declaration.list_keys("sig")[0]
+        )
     if request_alg:
-        members |= {"request_object_signing_alg": request_alg, "require_signed_request_object": True}
+        members |= {
+            "request_object_signing_alg": request_alg,
+            "require_signed_request_object": True,
+        }
     if method == "tls_client_auth":
         members["tls_client_auth_subject_dn"] = get_subject_dn(certificate)
     if declaration.client_certificate is not None:
@@ -134,11 +168,15 @@ def _build_key_members(declaration: ProviderDeclaration, *, jwks_uri: str, certi
 def build_registration_request(
     endpoint: str, *, metadata: Mapping[str, Any], initial_access_token: str
 ) -> TransportRequest:
-    """Return the request. initial_access_token: empty if the provider requires none. Spec: RFC 7591 3.1."""
+    """Return the request. initial_access_token: empty if the provider requires none. Spec: RFC 7591
+    3.1.
+    """
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if initial_access_token:
         headers["Authorization"] = f"Bearer {initial_access_token}"
-    return TransportRequest(method="POST", url=endpoint, headers=headers, body=json.dumps(metadata).encode())
+    return TransportRequest(
+        method="POST", url=endpoint, headers=headers, body=json.dumps(metadata).encode()
+    )
 
 
 def process_registration_response(response: TransportResponse) -> dict[str, Any]:
@@ -157,25 +195,44 @@ def process_registration_response(response: TransportResponse) -> dict[str, Any]
     return members
 
 
-def compare_registration(requested: Mapping[str, Any], registered: Mapping[str, Any]) -> Iterator[Deviation]:
+def compare_registration(
+    requested: Mapping[str, Any], registered: Mapping[str, Any]
+) -> Iterator[Deviation]:
     """Yield the members with another value than requested. Omitted members have their default.
 
     The provider may replace values, and must return the registered ones. Spec: RFC 7591 3.2.1.
     """
     for name, value in requested.items():
         registered_value = registered.get(name, REGISTRATION_DEFAULTS.get(name))
-        if _normalize_for_comparison(name, registered_value) != _normalize_for_comparison(name, value):
-            yield Deviation(name=name, level="failure" if name in _CRITICAL_MEMBERS else "warning")
+        if _normalize_for_comparison(name, registered_value) != _normalize_for_comparison(
+            name, value
+        ):
+            level: Literal["warning", "failure"]
+            if name in _CRITICAL_MEMBERS:
+                level = "failure"
+            else:
+                level = "warning"
+            yield Deviation(name=name, level=level)
 
 
 def _choose(declared: Sequence[str], offered: object) -> str:
-    """Return the first declared value that the provider offers; the first one if it offers none of them."""
-    return next((value for value in declared if isinstance(offered, list) and value in offered), declared[0])
+    """Return the first declared value that the provider offers; the first one if it offers none of
+    them.
+    """
+    return next(
+        (value for value in declared if isinstance(offered, list) and value in offered), declared[0]
+    )
 
 
 def _normalize_for_comparison(name: str, value: Any) -> Any:
-    return frozenset(value) if name in _UNORDERED_MEMBERS and _is_string_collection(value) else value
+    if name in _UNORDERED_MEMBERS and _is_string_collection(value):
+        return frozenset(value)
+    return value
 
 
 def _is_string_collection(value: Any) -> bool:
-    return isinstance(value, Collection) and not isinstance(value, str) and all(isinstance(item, str) for item in value)
+    return (
+        isinstance(value, Collection)
+        and not isinstance(value, str)
+        and all(isinstance(item, str) for item in value)
+    )

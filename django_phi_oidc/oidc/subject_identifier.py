@@ -12,7 +12,9 @@ _DRAFT_FORMATS = {"iss-sub": "iss_sub", "iss_sub": "iss_sub", "opaque": "opaque"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSubject:
-    """The person, the session at the provider, or both. All empty: nothing that this portal could recognize."""
+    """The person, the session at the provider, or both. All empty: nothing that this portal could
+    recognize.
+    """
 
     sub: str = field(default="", repr=False)
     """Of the person at the provider."""
@@ -26,14 +28,17 @@ class EventSubject:
         return bool(self.sub or self.sid or self.opaque_id)
 
 
-def parse_subject_identifier(value: object, *, issuer: str, allow_draft: bool = False) -> EventSubject:
+def parse_subject_identifier(
+    value: object, *, issuer: str, allow_draft: bool = False
+) -> EventSubject:
     """Return the subject, which is a person or session of that issuer.
 
-    An e-mail address, a phone number and other formats are valid, and recognize no one: another person may have got the
-    address since. Members of a complex subject other than `user` and `session`, such as `device`, are ignored, so more
-    sessions end than those of the device. allow_draft: accept `subject_type` instead of `format`.
-    Raises: SecurityEventTokenInvalid (`sub_id_invalid`), also for a subject of another issuer: a transmitter speaks for
-    its own people only. Spec: RFC 9493 3; SSF 1.0 3.2, 3.3.
+    An e-mail address, a phone number and other formats are valid, and recognize no one: another
+    person may have got the address since. Members of a complex subject other than `user` and
+    `session`, such as `device`, are ignored, so more sessions end than those of the device.
+    allow_draft: accept `subject_type` instead of `format`.
+    Raises: SecurityEventTokenInvalid (`sub_id_invalid`), also for a subject of another issuer: a
+    transmitter speaks for its own people only. Spec: RFC 9493 3; SSF 1.0 3.2, 3.3.
     """
     subject = _get_object(value)
     subject_format = _get_format(subject, allow_draft=allow_draft)

@@ -1,4 +1,6 @@
-"""The token request and its response (R5). Spec: OIDC Core 3.1.3, RFC 6749 4.1.3 and 5, RFC 7636 4.5."""
+"""The token request and its response (R5). Spec: OIDC Core 3.1.3, RFC 6749 4.1.3 and 5, RFC 7636
+4.5.
+"""
 
 import json
 import re
@@ -25,7 +27,9 @@ from .jwe import get_signed_token
 LIFETIME_ALERT_THRESHOLD = timedelta(hours=1)
 HEART_MAX_ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
 MAX_RECEIVED_TOKENS = 16
-"""Tokens extracted from one refused response, so that a provider cannot fill the table of revocations."""
+"""Tokens extracted from one refused response, so that a provider cannot fill the table of
+revocations.
+"""
 
 TokenTypeHint = Literal["refresh_token", "access_token"]
 TokenType = Literal["Bearer", "DPoP"]
@@ -62,7 +66,8 @@ class ReceivedToken:
 def build_token_request(
     *, code: str, redirect_uri: str, code_verifier: str, **client: Unpack[ClientContext]
 ) -> TransportRequest:
-    """Return the request that redeems code. It must be sent only once, and not be retried after a timeout.
+    """Return the request that redeems code. It must be sent only once, and not be retried after a
+    timeout.
 
     Spec: RFC 6749 4.1.3, RFC 7636 4.5, Core 3.1.3.1, RFC 8707 2.2.
     """
@@ -77,27 +82,39 @@ def build_token_request(
 
 
 def build_resource_parameter(declaration: ProviderDeclaration) -> dict[str, str]:
-    """Return the `resource` of a request for tokens: each one limits the access token again. Spec: RFC 8707 2.2."""
-    return {"resource": declaration.resource} if declaration.resource else {}
+    """Return the `resource` of a request for tokens: each one limits the access token again. Spec:
+    RFC 8707 2.2.
+    """
+    if declaration.resource:
+        return {"resource": declaration.resource}
+    return {}
 
 
-def list_accepted_token_types(declaration: ProviderDeclaration, *, has_proof: bool) -> tuple[TokenType, ...]:
-    """Return the token types that the response to a code may have. has_proof: the request has a DPoP proof.
+def list_accepted_token_types(
+    declaration: ProviderDeclaration, *, has_proof: bool
+) -> tuple[TokenType, ...]:
+    """Return the token types that the response to a code may have. has_proof: the request has a
+    DPoP proof.
 
     With `auto`, a provider may ignore the proof. Spec: RFC 9449 5.
     """
     if declaration.dpop == "require":
         return ("DPoP",)
-    return ("DPoP", "Bearer") if has_proof else ("Bearer",)
+    if has_proof:
+        return ("DPoP", "Bearer")
+    return ("Bearer",)
 
 
 def process_token_response(
-    response: TransportResponse, *, declaration: ProviderDeclaration, token_types: Sequence[TokenType] = ("Bearer",)
+    response: TransportResponse,
+    *,
+    declaration: ProviderDeclaration,
+    token_types: Sequence[TokenType] = ("Bearer",),
 ) -> TokenResponse:
     """Return the tokens of a response that satisfies RFC 6749 5.1 and Core 3.1.3.3.
 
-    Requires: if this raises, the caller queues extract_received_tokens(response) for revocation. NOT checked: the ID
-    Token and scope.
+    Requires: if this raises, the caller queues extract_received_tokens(response) for revocation.
+    NOT checked: the ID Token and scope.
     Raises: TokenResponseError; IDTokenError if the ID Token is not encrypted as declared.
     Spec: RFC 6749 5.1, 5.2; Core 3.1.3.3 to 3.1.3.5, 3.1.3.7 (1).
     """
@@ -113,16 +130,20 @@ def process_grant_response(
     id_token_getter: Callable[[Mapping[str, Any]], str],
     token_types: Sequence[TokenType] = ("Bearer",),
 ) -> TokenResponse:
-    """Process a token response. id_token_getter returns the ID Token or raises, depending on the grant."""
+    """Process a token response. id_token_getter returns the ID Token or raises, depending on the
+    grant.
+    """
     body = parse_json_body(response)
     raise_for_token_error(body or {}, response=response)
     members = validate_json_response(body, response=response)
     token_type = get_token_type(members, accepted=token_types)
     expires_in = get_expires_in(members, declaration=declaration)
-    access_token, id_token = get_access_token(members), id_token_getter(members)
+    access_token = get_access_token(members)
+    id_token = id_token_getter(members)
     return TokenResponse(
         access_token=access_token,
-        id_token=id_token and get_signed_token(id_token, encryption=declaration.id_token_encryption),
+        id_token=id_token
+        and get_signed_token(id_token, encryption=declaration.id_token_encryption),
         refresh_token=get_refresh_token(members),
         expires_in=expires_in,
         lifetime_alert=expires_in is None or expires_in > LIFETIME_ALERT_THRESHOLD,
@@ -131,14 +152,22 @@ def process_grant_response(
 
 
 def raise_for_token_error(members: Mapping[str, Any], *, response: TransportResponse) -> None:
-    """`token_error`: the status is 200 and there is no `error`. error_description is not read. Spec: RFC 6749 5.2."""
+    """`token_error`: the status is 200 and there is no `error`. error_description is not read.
+    Spec: RFC 6749 5.2.
+    """
     if response.status != 200 or "error" in members:
         error = get_error_code(members.get("error"))
-        raise TokenError(status=response.status, error=error, retry_after=parse_retry_after(response))
+        raise TokenError(
+            status=response.status, error=error, retry_after=parse_retry_after(response)
+        )
 
 
-def validate_json_response(body: Mapping[str, Any] | None, *, response: TransportResponse) -> Mapping[str, Any]:
-    """`token_response_invalid`: the body is a JSON object, with that media type. Spec: RFC 6749 5.1."""
+def validate_json_response(
+    body: Mapping[str, Any] | None, *, response: TransportResponse
+) -> Mapping[str, Any]:
+    """`token_response_invalid`: the body is a JSON object, with that media type. Spec: RFC 6749
+    5.1.
+    """
     if body is None or get_media_type(response) != "application/json":
         raise TokenResponseError(Code.TOKEN_RESPONSE_INVALID)
     return body
@@ -157,7 +186,9 @@ def get_token_type(members: Mapping[str, Any], *, accepted: Sequence[TokenType])
 
 
 def get_access_token(members: Mapping[str, Any]) -> str:
-    """`access_token_missing`: access_token is a string of visible ASCII characters. Spec: RFC 6749 5.1, A.12."""
+    """`access_token_missing`: access_token is a string of visible ASCII characters. Spec: RFC 6749
+    5.1, A.12.
+    """
     access_token = members.get("access_token")
     if not _is_valid_token(access_token):
         raise TokenResponseError(Code.ACCESS_TOKEN_MISSING)
@@ -165,7 +196,9 @@ def get_access_token(members: Mapping[str, Any]) -> str:
 
 
 def get_refresh_token(members: Mapping[str, Any]) -> str:
-    """`token_response_invalid`: refresh_token is absent, or a string of visible ASCII. Spec: RFC 6749 5.1, A.17."""
+    """`token_response_invalid`: refresh_token is absent, or a string of visible ASCII. Spec: RFC
+    6749 5.1, A.17.
+    """
     refresh_token = members.get("refresh_token", "")
     if "refresh_token" in members and not _is_valid_token(refresh_token):
         raise TokenResponseError(Code.TOKEN_RESPONSE_INVALID)
@@ -180,8 +213,11 @@ def get_id_token(members: Mapping[str, Any]) -> str:
     return id_token
 
 
-def get_expires_in(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> timedelta | None:
-    """`access_token_lifetime`: expires_in is a positive JSON integer of seconds, within the declared limit.
+def get_expires_in(
+    members: Mapping[str, Any], *, declaration: ProviderDeclaration
+) -> timedelta | None:
+    """`access_token_lifetime`: expires_in is a positive JSON integer of seconds, within the
+    declared limit.
 
     None if absent. The profile `heart` refuses an absent value and more than an hour.
     Spec: RFC 6749 5.1, A.14; HEART's profile of OAuth 2.0 (Token Lifetimes).
@@ -198,9 +234,11 @@ def get_expires_in(members: Mapping[str, Any], *, declaration: ProviderDeclarati
 
 
 def extract_received_tokens(response: TransportResponse) -> tuple[ReceivedToken, ...]:
-    """Return all tokens in a refused or malformed response: refresh tokens first, at most 16. Never raises.
+    """Return all tokens in a refused or malformed response: refresh tokens first, at most 16. Never
+    raises.
 
-    Ignores status, nesting, repeated names, and invalid or truncated JSON, because the tokens in it are valid.
+    Ignores status, nesting, repeated names, and invalid or truncated JSON, because the tokens in it
+    are valid.
     """
     text = response.body.decode("utf-8", errors="replace")
     pairs: Iterator[tuple[str, str]]
@@ -208,13 +246,19 @@ def extract_received_tokens(response: TransportResponse) -> tuple[ReceivedToken,
         pairs = ((field[1], unquote_plus(field[2])) for field in _FORM_FIELD.finditer(text))
     else:
         pairs = _scan_string_members(text)
-    values_by_hint: dict[TokenTypeHint, dict[str, None]] = {hint: {} for hint in get_args(TokenTypeHint)}
+    values_by_hint: dict[TokenTypeHint, dict[str, None]] = {
+        hint: {} for hint in get_args(TokenTypeHint)
+    }
     for name, value in pairs:
         values = values_by_hint.get(cast(TokenTypeHint, name))
         if values is not None and len(values) < MAX_RECEIVED_TOKENS and _is_encodable_text(value):
             values[value] = None
     hints = values_by_hint.items()
-    tokens = (ReceivedToken(token_type_hint=hint, value=value) for hint, values in hints for value in values)
+    tokens = (
+        ReceivedToken(token_type_hint=hint, value=value)
+        for hint, values in hints
+        for value in values
+    )
     return tuple(islice(tokens, MAX_RECEIVED_TOKENS))
 
 
@@ -229,11 +273,18 @@ def _is_encodable_text(value: str) -> bool:
 
 def _scan_string_members(text: str) -> Iterator[tuple[str, str]]:
     """Yield each name with a string value, in one pass over text that may not be valid JSON."""
-    name, end = "", -1
+    name = ""
+    end = -1
     for literal in _JSON_STRING_LITERAL.finditer(text):
         if name and literal.start() == end:
             yield name, _unescape_json_string(literal[1])
-        name, end = _unescape_json_string(literal[1]) if literal[2] else "", literal.end()
+
+        if literal[2]:
+            name = _unescape_json_string(literal[1])
+        else:
+            name = ""
+
+        end = literal.end()
 
 
 def _unescape_json_string(literal: str) -> str:
