@@ -1,7 +1,8 @@
-"""Parse the dictionary of a setting into a frozen dataclass, driven by the types of its fields. No Django.
+"""Parse the dictionary of a setting into a frozen dataclass, driven by the types of its fields. No
+Django.
 
-A field annotated `Annotated[type, parser]` has a parser of its own. All mistakes are reported at once, one a line; a
-message names options, never values.
+A field annotated `Annotated[type, parser]` has a parser of its own. All mistakes are reported at
+once, one a line; a message names options, never values.
 """
 
 import re
@@ -12,7 +13,17 @@ from difflib import get_close_matches
 from functools import lru_cache, partial
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NoReturn,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 from urllib.parse import urlsplit
 
 from ..errors import DeclarationInvalid
@@ -39,9 +50,9 @@ def parse_declaration(
 ) -> T:
     """Return an instance of declaration_class, a dataclass, from the options in raw.
 
-    path: of the declaration in the setting; empty for the setting itself. known: the options that are allowed here, if
-    not all. list_faults: yields mistakes that involve several options, as text that follows the path. identity: fields
-    that are not options.
+    path: of the declaration in the setting; empty for the setting itself. known: the options that
+    are allowed here, if not all. list_faults: yields mistakes that involve several options, as text
+    that follows the path. identity: fields that are not options.
 
     Raises: DeclarationInvalid with all mistakes.
     """
@@ -49,11 +60,19 @@ def parse_declaration(
     parsers = {name: parser for name, parser in parsers.items() if name not in identity}
     known = parsers if known is None else known
     mistakes = list_unknown_options(path, parse_mapping(path, raw), known)
-    required = {f.name for f in fields(cast(Any, declaration_class)) if f.default is f.default_factory is MISSING}
-    mistakes += [f"{path} lacks {name}." for name in parsers if name in required and name not in raw]
+    required = {
+        f.name
+        for f in fields(cast(Any, declaration_class))
+        if f.default is f.default_factory is MISSING
+    }
+    mistakes += [
+        f"{path} lacks {name}." for name in parsers if name in required and name not in raw
+    ]
     try:
         options = [(name, value) for name, value in raw.items() if name in known]
-        values = parse_each(lambda name, value: parsers[name](join_path(path, name), value), options)
+        values = parse_each(
+            lambda name, value: parsers[name](join_path(path, name), value), options
+        )
         if required <= {*values, *identity}:
             declaration = declaration_class(**identity, **values)
             mistakes += [f"{path}{fault}" for fault in list_faults(declaration)]
@@ -65,16 +84,21 @@ def parse_declaration(
 
 
 def parse_option(declaration_class: type, path: str, raw: Any, name: str) -> Any:
-    """Return one option alone, or its default: mistakes in the others do not matter. Raises: DeclarationInvalid."""
+    """Return one option alone, or its default: mistakes in the others do not matter. Raises:
+    DeclarationInvalid.
+    """
     if name in parse_mapping(path, raw):
         return get_parsers(declaration_class)[name](join_path(path, name), raw[name])
     (field,) = (field for field in fields(declaration_class) if field.name == name)
-    return field.default if field.default_factory is MISSING else field.default_factory()
+    if field.default_factory is MISSING:
+        return field.default
+    return field.default_factory()
 
 
 def parse_each(parse: Callable[[Any, Any], T], items: Iterable[tuple[Any, Any]]) -> dict[Any, T]:
     """Return parse(key, raw) by key. Raises: DeclarationInvalid with the mistakes of all items."""
-    parsed, mistakes = {}, []
+    parsed = {}
+    mistakes = []
     for key, raw in items:
         try:
             parsed[key] = parse(key, raw)
@@ -91,23 +115,35 @@ def mapping_of(parse: Callable[[Any, Any], T]) -> Callable[[str, Any], Mapping[s
 
 
 def list_unknown_options(path: str, raw: Mapping[Any, Any], known: Collection[str]) -> list[str]:
-    """Return a message for each option of raw that does not exist, with the nearest one that does."""
-    prefix = f"{path}: " if path else ""
+    """Return a message for each option of raw that does not exist, with the nearest one that
+    does.
+    """
+    if path:
+        prefix = f"{path}: "
+    else:
+        prefix = ""
+
     messages = []
     for name in sorted(ascii(name)[:66].strip("'") for name in raw if name not in known):
         nearest = get_close_matches(name.lower(), [option.lower() for option in known], n=1)
-        hint = next((f"; did you mean {option}?" for option in known if nearest == [option.lower()]), ".")
+        hint = next(
+            (f"; did you mean {option}?" for option in known if nearest == [option.lower()]), "."
+        )
         messages.append(f"{prefix}no option {name}{hint}")
     return messages
 
 
 def join_path(path: str, name: str) -> str:
     """Return the path of an option: top-level options stand alone."""
-    return f"{path}[{name!r}]" if path else name
+    if path:
+        return f"{path}[{name!r}]"
+    return name
 
 
 def parse_mapping(path: str, value: Any) -> Mapping[Any, Any]:
-    return value if isinstance(value, Mapping) else fail(path or "The setting", "must be a dictionary")
+    if isinstance(value, Mapping):
+        return value
+    return fail(path or "The setting", "must be a dictionary")
 
 
 def parse_name(path: str, name: Any) -> str:
@@ -125,12 +161,20 @@ def parse_printable(path: str, value: Any, *, max_length: int = 255) -> str:
 
 
 def parse_string(path: str, value: Any) -> str:
-    return value if isinstance(value, str) else fail(path, "must be a string")
+    if isinstance(value, str):
+        return value
+    return fail(path, "must be a string")
 
 
-def parse_strings(path: str, value: Any, *, item_type: Any = str, items: str = "strings") -> tuple[Any, ...]:
-    """Return a list of non-empty items as a tuple. A bare string is iterable too, so it is refused explicitly."""
-    if not isinstance(value, list | tuple) or not all(isinstance(item, item_type) and item != "" for item in value):
+def parse_strings(
+    path: str, value: Any, *, item_type: Any = str, items: str = "strings"
+) -> tuple[Any, ...]:
+    """Return a list of non-empty items as a tuple. A bare string is iterable too, so it is refused
+    explicitly.
+    """
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(item, item_type) and item != "" for item in value
+    ):
         fail(path, f"must be a list of {items}")
     return tuple(value)
 
@@ -142,7 +186,11 @@ def parse_choices(path: str, value: Any, *, choices: Sequence[str]) -> tuple[str
 
 
 def parse_duration(
-    path: str, value: Any, *, minimum: timedelta = timedelta.resolution, maximum: timedelta | None = None
+    path: str,
+    value: Any,
+    *,
+    minimum: timedelta = timedelta.resolution,
+    maximum: timedelta | None = None,
 ) -> timedelta:
     """Return a timedelta from one, or from a number of seconds, as JSON has it."""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -150,9 +198,21 @@ def parse_duration(
             value = timedelta(seconds=value)
         except (ValueError, OverflowError):  # NaN, or more than a timedelta holds
             value = None
-    if not isinstance(value, timedelta) or value < minimum or (maximum is not None and value > maximum):
-        positive = "positive " if minimum == timedelta.resolution else ""
-        bounds = f", {'' if positive else f'from {minimum} '}to {maximum}" if maximum else ""
+    if (
+        not isinstance(value, timedelta)
+        or value < minimum
+        or (maximum is not None and value > maximum)
+    ):
+        if minimum == timedelta.resolution:
+            positive = "positive "
+        else:
+            positive = ""
+
+        if maximum:
+            bounds = f", {'' if positive else f'from {minimum} '}to {maximum}"
+        else:
+            bounds = ""
+
         fail(path, f"must be a {positive}timedelta or number of seconds{bounds}")
     return value
 
@@ -184,7 +244,9 @@ def checked(parse: Parser, is_valid: Callable[[Any], Any], message: str) -> Pars
 
     def parse_checked(path: str, value: Any) -> Any:
         parsed = parse(path, value)
-        return parsed if is_valid(parsed) else fail(path, message)
+        if is_valid(parsed):
+            return parsed
+        return fail(path, message)
 
     return parse_checked
 
@@ -198,7 +260,9 @@ parse_email_addresses = checked(
 
 
 def is_url(url: str, *, forbidden: str) -> bool:
-    """Say whether url is http or https with a host, in ASCII. urlsplit drops characters that string comparison sees."""
+    """Say whether url is http or https with a host, in ASCII. urlsplit drops characters that string
+    comparison sees.
+    """
     if not url.isascii() or not url.isprintable() or set(forbidden).intersection(url):
         return False
     try:
@@ -230,11 +294,15 @@ def _get_parser(hint: Any) -> Parser:
 
 
 def _parse_choice(path: str, value: Any, *, choices: Sequence[str]) -> Any:
-    return value if isinstance(value, str) and value in choices else fail(path, f"must be one of {', '.join(choices)}")
+    if isinstance(value, str) and value in choices:
+        return value
+    return fail(path, f"must be one of {', '.join(choices)}")
 
 
 def parse_bool(path: str, value: Any) -> bool:
-    return value if isinstance(value, bool) else fail(path, "must be True or False")
+    if isinstance(value, bool):
+        return value
+    return fail(path, "must be True or False")
 
 
 _PARSERS: Mapping[Any, Parser] = {

@@ -1,4 +1,6 @@
-"""X.509 certificates of the client: of its TLS connections, and of keys that sign its JWTs. Spec: RFC 5280, 8705."""
+"""X.509 certificates of the client: of its TLS connections, and of keys that sign its JWTs. Spec:
+RFC 5280, 8705.
+"""
 
 import base64
 import hashlib
@@ -24,19 +26,25 @@ from .signature_algorithms import PublicKey, find_key_type, import_key
 
 
 def read_certificate_chain(path: Path) -> tuple[bytes, ...]:
-    """Return the certificates of a PEM file in DER, in the order of the file; a private key in it is skipped.
+    """Return the certificates of a PEM file in DER, in the order of the file; a private key in it
+    is skipped.
 
-    NOT checked: validity and signatures. Raises: DeclarationInvalid, also if the key of the first one is too weak.
+    NOT checked: validity and signatures. Raises: DeclarationInvalid, also if the key of the first
+    one is too weak.
     """
     try:
         certificates = load_pem_x509_certificates(path.read_bytes())
         key = certificates[0].public_key()
     except (OSError, ValueError, UnsupportedAlgorithm):
-        raise DeclarationInvalid("client_certificate is no readable PEM file with a certificate.") from None
+        raise DeclarationInvalid(
+            "client_certificate is no readable PEM file with a certificate."
+        ) from None
     is_weak = isinstance(key, RSAPublicKey) and not is_allowed_modulus(key.public_numbers().n)
     if find_key_type(key) is None or is_weak:
         bits = ALLOWED_RSA_KEY_BITS[0]
-        raise DeclarationInvalid(f"client_certificate must have an RSA key of {bits} bits or more, EC or Ed25519.")
+        raise DeclarationInvalid(
+            f"client_certificate must have an RSA key of {bits} bits or more, EC or Ed25519."
+        )
     return tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates)
 
 
@@ -46,13 +54,22 @@ def get_expiry(der: bytes) -> datetime:
 
 
 def build_certificate_jwk(chain: Sequence[bytes]) -> dict[str, Any]:
-    """Return the public key of the first certificate as a JWK with `x5c`. Spec: RFC 7517 4.7, RFC 8705 2.2.2."""
+    """Return the public key of the first certificate as a JWK with `x5c`. Spec: RFC 7517 4.7, RFC
+    8705 2.2.2.
+    """
     key = import_key(cast(PublicKey, load_der_x509_certificate(chain[0]).public_key()))
-    return {**key.as_dict(), "kid": key.thumbprint(), "use": "sig", "x5c": encode_certificate_chain(chain)}
+    return {
+        **key.as_dict(),
+        "kid": key.thumbprint(),
+        "use": "sig",
+        "x5c": encode_certificate_chain(chain),
+    }
 
 
 def encode_certificate_chain(chain: Sequence[bytes]) -> list[str]:
-    """Return `x5c`: each certificate in base64, with padding and not base64url. Spec: RFC 7515 4.1.6, RFC 7517 4.7."""
+    """Return `x5c`: each certificate in base64, with padding and not base64url. Spec: RFC 7515
+    4.1.6, RFC 7517 4.7.
+    """
     return [base64.b64encode(certificate).decode("ascii") for certificate in chain]
 
 
@@ -62,7 +79,9 @@ def get_subject_dn(der: bytes) -> str:
     Raises: DeclarationInvalid if it has none, so that no empty name is registered.
     """
     if not (name := load_der_x509_certificate(der).subject.rfc4514_string()):
-        raise DeclarationInvalid("The certificate has no subject: register its alternative name at the provider.")
+        raise DeclarationInvalid(
+            "The certificate has no subject: register its alternative name at the provider."
+        )
     return name
 
 
@@ -72,13 +91,21 @@ def get_subject_uri(der: bytes) -> str:
     Spec: RFC 5280 4.2.1.6; UDAP Security 3.1 (iss).
     """
     try:
-        names = load_der_x509_certificate(der).extensions.get_extension_for_class(SubjectAlternativeName).value
+        names = (
+            load_der_x509_certificate(der)
+            .extensions.get_extension_for_class(SubjectAlternativeName)
+            .value
+        )
         (uri,) = names.get_values_for_type(UniformResourceIdentifier)
     except (ExtensionNotFound, ValueError):
-        raise DeclarationInvalid("The certificate must have exactly one URI as a subject alternative name.") from None
+        raise DeclarationInvalid(
+            "The certificate must have exactly one URI as a subject alternative name."
+        ) from None
     return uri
 
 
 def compute_certificate_thumbprint(der: bytes) -> str:
-    """Return `x5t#S256`: base64url of the SHA-256 digest of the DER encoding. Spec: RFC 7515 4.1.8, RFC 8705 3.1."""
+    """Return `x5t#S256`: base64url of the SHA-256 digest of the DER encoding. Spec: RFC 7515 4.1.8,
+    RFC 8705 3.1.
+    """
     return base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode("ascii")

@@ -6,11 +6,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from ._parsing import checked, fail, parse_declaration, parse_duration, parse_printable, parse_string, parse_strings
+from ._parsing import (
+    checked,
+    fail,
+    parse_declaration,
+    parse_duration,
+    parse_printable,
+    parse_string,
+    parse_strings,
+)
 
 MAX_RETENTION = timedelta(days=36_525)
 CLAIM_REFERENCES = frozenset({"_claim_names", "_claim_sources"})
-"""References to distributed and aggregated claims, which are never fetched. Spec: OIDC Core 5.6.2."""
+"""References to distributed and aggregated claims, which are never fetched. Spec: OIDC Core
+5.6.2.
+"""
 MAX_PURPOSE_LENGTH = 32
 _CATEGORY_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -25,7 +35,9 @@ parse_purpose = checked(
 )
 """Not checked: that HL7 defines the code, which is check E007."""
 _parse_category = checked(
-    parse_string, _CATEGORY_PATTERN.fullmatch, "must be 1 to 32 lower-case letters, digits and _, the first a letter"
+    parse_string,
+    _CATEGORY_PATTERN.fullmatch,
+    "must be 1 to 32 lower-case letters, digits and _, the first a letter",
 )
 
 
@@ -58,14 +70,19 @@ class ClaimDeclaration:
     essential: bool = False
     """True: a sign-in without the claim is refused (`claim_missing`)."""
     members: Annotated[tuple[str, ...], _parse_members] = ()
-    """For a claim that is an object, such as `address`: the names of the members that are stored. All other members are
-    dropped at sign-in, and so is a value that is not an object. Default: all members."""
+    """For a claim that is an object, such as `address`: the names of the members that are stored.
+    All other members are dropped at sign-in, and so is a value that is not an object. Default: all
+    members.
+    """
     category: Annotated[str, _parse_category] = ""
-    """A short name such as `contact`. Actors then need [the permission of this category](claims.md#permissions) for the
-    claim of another person. Default: none: they need `reveal_storedclaim`."""
+    """A short name such as `contact`. Actors then need [the permission of this
+    category](claims.md#permissions) for the claim of another person. Default: none: they need
+    `reveal_storedclaim`.
+    """
     label: Literal["part2"] | None = None
-    """`part2`: a substance use disorder record. Each disclosure to others then needs a reference to the patient's
-    consent, and has [the notice of 42 CFR Part 2](../explanation/part2.md)."""
+    """`part2`: a substance use disorder record. Each disclosure to others then needs a reference to
+    the patient's consent, and has [the notice of 42 CFR Part 2](../explanation/part2.md).
+    """
 
 
 def parse_claim(name: str, raw: Mapping[str, Any]) -> ClaimDeclaration:

@@ -1,6 +1,8 @@
-"""The client's own keys: the first signs client assertions, others decrypt tokens, all are published.
+"""The client's own keys: the first signs client assertions, others decrypt tokens, all are
+published.
 
-A key is unencrypted PEM, as text or as a file. Its kid is its thumbprint, unless the setting names another one.
+A key is unencrypted PEM, as text or as a file. Its kid is its thumbprint, unless the setting names
+another one.
 Spec: RFC 7517, 7518, 7638.
 """
 
@@ -39,27 +41,38 @@ class ClientKey:
     thumbprint: str
     """Spec: RFC 7638, with SHA-256."""
     certificate: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
-    """The certificate of this key in DER, followed by those that issued it. NOT checked: validity and signatures."""
+    """The certificate of this key in DER, followed by those that issued it. NOT checked: validity
+    and signatures.
+    """
     private_key: PrivateKey = field(repr=False, compare=False)
 
     def list_algs(self) -> tuple[str, ...]:
         """Return the signature algorithms of the key, the default first."""
         key_type = find_key_type(self.private_key)
-        return () if key_type is None or self.use == "enc" else list_signing_algs(key_type)
+        if key_type is None or self.use == "enc":
+            return ()
+        return list_signing_algs(key_type)
 
     def sign(self, alg: str, signing_input: bytes) -> bytes:
-        """Return the signature of signing_input by alg, one of list_algs(). Spec: RFC 7518 3, 8037 3.1."""
+        """Return the signature of signing_input by alg, one of list_algs(). Spec: RFC 7518 3, 8037
+        3.1.
+        """
         if alg not in self.list_algs():
             raise ValueError("The key does not sign with that algorithm.")
         return create_signature(alg, self.private_key, signing_input=signing_input)
 
     def build_public_jwk(self, alg: str = "") -> dict[str, Any]:
-        """Return the public key with its certificates, for use with alg only if it is given. Spec: RFC 7517 4."""
+        """Return the public key with its certificates, for use with alg only if it is given. Spec:
+        RFC 7517 4.
+        """
         members = import_key(self.private_key.public_key()).as_dict()
         jwk = {**members, "kid": self.kid, "use": self.use}
         if self.certificate:
             jwk["x5c"] = encode_certificate_chain(self.certificate)
-        return {**jwk, "alg": alg} if alg else jwk
+
+        if alg:
+            return {**jwk, "alg": alg}
+        return jwk
 
 
 def parse_client_keys(path: str, value: Any) -> tuple[ClientKey, ...]:
@@ -68,13 +81,27 @@ def parse_client_keys(path: str, value: Any) -> tuple[ClientKey, ...]:
     An entry is a PEM text, the Path of a PEM file, or a dictionary with one as `key`.
     Raises: DeclarationInvalid, without the content of a key.
     """
-    entries = list(value) if isinstance(value, list | tuple) else [value]
+    if isinstance(value, list | tuple):
+        entries = list(value)
+    else:
+        entries = [value]
+
     if not all(isinstance(entry, str | Path | Mapping) for entry in entries):
-        fail(path, "must be a PEM text, a pathlib.Path of one, a dictionary with 'key', or a list of these")
-    keys = tuple(_parse_entry(path, entry if isinstance(entry, Mapping) else {"key": entry}) for entry in entries)
+        fail(
+            path,
+            "must be a PEM text, a pathlib.Path of one, a "
+            "dictionary with 'key', or a list of these",
+        )
+    keys = tuple(
+        _parse_entry(path, entry if isinstance(entry, Mapping) else {"key": entry})
+        for entry in entries
+    )
     if len({key.thumbprint for key in keys}) < len(keys):
         fail(path, "names one key twice")
-    return keys if len({key.kid for key in keys}) == len(keys) else fail(path, "gives one kid to two keys")
+
+    if len({key.kid for key in keys}) == len(keys):
+        return keys
+    return fail(path, "gives one kid to two keys")
 
 
 def _parse_private_key(path: str, source: Any) -> PrivateKey:
@@ -82,11 +109,14 @@ def _parse_private_key(path: str, source: Any) -> PrivateKey:
     with suppress(ValueError, TypeError, UnsupportedAlgorithm):
         key = load_pem_private_key(_read_pem(path, source), password=None)
     rule = (
-        f"must be unencrypted PEM of RSA with at least {ALLOWED_RSA_KEY_BITS[0]} bits, P-256, P-384, P-521 or Ed25519"
+        f"must be unencrypted PEM of RSA with at least {ALLOWED_RSA_KEY_BITS[0]} bits, P-256, "
+        "P-384, P-521 or Ed25519"
     )
     if find_key_type(key) is None:
         fail(path, rule)
-    if isinstance(key, RSAPrivateKey) and not is_allowed_modulus(key.public_key().public_numbers().n):
+    if isinstance(key, RSAPrivateKey) and not is_allowed_modulus(
+        key.public_key().public_numbers().n
+    ):
         fail(path, f"{rule}; not an RSA key from a faulty generator (ROCA)")
     return cast(PrivateKey, key)
 
@@ -114,11 +144,15 @@ class ClientKeyDeclaration:
     key: Annotated[PrivateKey, _parse_private_key] = field(repr=False)
     """PEM text, or the `pathlib.Path` of a PEM file."""
     kid: Annotated[str, parse_printable] = ""
-    """The key identifier that is registered at the provider. Default: the thumbprint of RFC 7638."""
+    """The key identifier that is registered at the provider. Default: the thumbprint of RFC
+    7638.
+    """
     use: KeyUse = "sig"
     """`sig`, or `enc`: the key only decrypts tokens; RSA, P-256, P-384 or P-521."""
     certificate: Annotated[tuple[Certificate, ...], _parse_certificates] = ()
-    """PEM text, or the `pathlib.Path` of a PEM file: the certificate of the key, followed by those that issued it."""
+    """PEM text, or the `pathlib.Path` of a PEM file: the certificate of the key, followed by those
+    that issued it.
+    """
 
 
 def _parse_entry(path: str, raw: Mapping[Any, Any]) -> ClientKey:
@@ -128,7 +162,9 @@ def _parse_entry(path: str, raw: Mapping[Any, Any]) -> ClientKey:
         kid=entry.kid or thumbprint,
         use=entry.use,
         thumbprint=thumbprint,
-        certificate=tuple(certificate.public_bytes(Encoding.DER) for certificate in entry.certificate),
+        certificate=tuple(
+            certificate.public_bytes(Encoding.DER) for certificate in entry.certificate
+        ),
         private_key=entry.key,
     )
 

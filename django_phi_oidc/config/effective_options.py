@@ -19,8 +19,8 @@ _URL_OPTIONS = frozenset({"url", "proxy"})
 def iter_effective_options(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the path and the value of each option but KEYS, such as `SESSIONS.idle_timeout`.
 
-    Secrets are left out: fields of a declaration that its repr does not show. The value of an option that cannot be
-    parsed is INVALID.
+    Secrets are left out: fields of a declaration that its repr does not show. The value of an
+    option that cannot be parsed is INVALID.
     """
     for field in fields(Options):
         if field.name != "KEYS":
@@ -32,7 +32,9 @@ def iter_effective_options(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def describe_value(value: Any) -> str:
-    """Return a text that is equal in all processes for equal values, and different for different ones."""
+    """Return a text that is equal in all processes for equal values, and different for different
+    ones.
+    """
     if value is None or isinstance(value, str | bool | int | float):
         return repr(value)
     if isinstance(value, frozenset | set):
@@ -40,19 +42,28 @@ def describe_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(describe_value, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key!r}: {describe_value(value[key])}' for key in sorted(value, key=str))}}}"
+        return f"{{{', '.join(f'{key!r}: {describe_value(value[key])}' for key in sorted(value, key=str))}}}"  # noqa: E501
     if isinstance(value, PurePath | date | timedelta | IPv4Network | IPv6Network):
         return str(value)
     # The name: the text of a function or of a key store may contain its address in memory.
-    named = value if hasattr(value, "__qualname__") else type(value)
+    if hasattr(value, "__qualname__"):
+        named = value
+    else:
+        named = type(value)
+
     return f"{named.__module__}.{named.__qualname__}"
 
 
 def _reduce_url(url: str) -> str:
-    """Return scheme, host and port; INVALID if the URL cannot be parsed, because then a password may be anywhere."""
+    """Return scheme, host and port; INVALID if the URL cannot be parsed, because then a password
+    may be anywhere.
+    """
     try:
         parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
+        if parts.port:
+            port = f":{parts.port}"
+        else:
+            port = ""
     except ValueError:
         return INVALID
     if not parts.hostname or "@" in f"{parts.path}{parts.query}{parts.fragment}":

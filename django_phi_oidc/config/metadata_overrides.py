@@ -1,4 +1,6 @@
-"""The option `metadata_overrides` of a provider: members of its metadata that are missing or wrong there. No Django."""
+"""The option `metadata_overrides` of a provider: members of its metadata that are missing or wrong
+there. No Django.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,21 +29,39 @@ _parse_endpoint = checked(
 
 
 def _parse_response_issuer(path: str, value: Any) -> bool:
-    """Spec: RFC 9207 2.4: a client that knows that the provider sends `iss` must not accept a response without it."""
-    return True if value is True else fail(path, "can only be True: False would accept responses without iss")
+    """Spec: RFC 9207 2.4: a client that knows that the provider sends `iss` must not accept a
+    response without it.
+    """
+    if value is True:
+        return True
+    return fail(path, "can only be True: False would accept responses without iss")
 
 
 _PARSERS: Mapping[str, Parser] = {
     **dict.fromkeys(
         (
-            *("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint", "revocation_endpoint"),
-            *("introspection_endpoint", "end_session_endpoint", "pushed_authorization_request_endpoint"),
+            *(
+                "authorization_endpoint",
+                "token_endpoint",
+                "jwks_uri",
+                "userinfo_endpoint",
+                "revocation_endpoint",
+            ),
+            *(
+                "introspection_endpoint",
+                "end_session_endpoint",
+                "pushed_authorization_request_endpoint",
+            ),
         ),
         _parse_endpoint,
     ),
     **dict.fromkeys(
         (
-            *("prompt_values_supported", "subject_types_supported", "id_token_signing_alg_values_supported"),
+            *(
+                "prompt_values_supported",
+                "subject_types_supported",
+                "id_token_signing_alg_values_supported",
+            ),
             "dpop_signing_alg_values_supported",
         ),
         parse_strings,
@@ -52,10 +72,16 @@ _PARSERS: Mapping[str, Parser] = {
 
 
 def parse_metadata_overrides(path: str, value: Any) -> MetadataOverrides:
-    """Return the overrides. `issuer` is none: it identifies the provider. Raises: DeclarationInvalid."""
+    """Return the overrides. `issuer` is none: it identifies the provider. Raises:
+    DeclarationInvalid.
+    """
     members = parse_mapping(path, value)
     if "issuer" in members:
         fail(f"{path}['issuer']", "can't be replaced: the metadata must be of the declared issuer")
     if unknown := list_unknown_options(path, members, _PARSERS):
         fail(path, f"has members that can't be replaced: {', '.join(unknown)}".rstrip("."))
-    return tuple(parse_each(lambda name, raw: _PARSERS[name](f"{path}[{name!r}]", raw), members.items()).items())
+    return tuple(
+        parse_each(
+            lambda name, raw: _PARSERS[name](f"{path}[{name!r}]", raw), members.items()
+        ).items()
+    )

@@ -1,7 +1,8 @@
 """The options of the setting `PHI_OIDC`: type, default and meaning of each. No Django.
 
-The tables of docs/reference/settings.md are generated from the texts below the fields, here and in the declarations;
-their links are relative to that page. `Default:` at the end of a text explains an empty default.
+The tables of docs/reference/settings.md are generated from the texts below the fields, here and in
+the declarations; their links are relative to that page. `Default:` at the end of a text explains an
+empty default.
 """
 
 import ipaddress
@@ -41,12 +42,16 @@ from .roles import RoleRule, parse_role_rules
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 KeySource = str | Path | Sequence[str] | Callable[[], Any] | None
-"""A list of keys, newest first, in one of the forms in which a project may give it; None: there is none."""
+"""A list of keys, newest first, in one of the forms in which a project may give it; None: there is
+none.
+"""
 METRIC_EXPORTERS = ("prometheus", "opentelemetry")
 SESSION_ENDING_CHANGES = ("password", "roles")
 MAX_ACTIVATION_LIFETIME = timedelta(days=366)
 _parse_activation_lifetime = partial(parse_duration, maximum=MAX_ACTIVATION_LIFETIME)
-_parse_operational_retention = partial(parse_duration, minimum=timedelta(days=1), maximum=timedelta(days=3653))
+_parse_operational_retention = partial(
+    parse_duration, minimum=timedelta(days=1), maximum=timedelta(days=3653)
+)
 _ORIGIN_PATTERN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -63,7 +68,9 @@ _parse_origins = checked(
     "must be a list of origins: each is https:// and a host",
 )
 _parse_user_names = checked(
-    partial(parse_strings, items="user names"), lambda names: len(set(names)) == len(names), "has a name twice"
+    partial(parse_strings, items="user names"),
+    lambda names: len(set(names)) == len(names),
+    "has a name twice",
 )
 _parse_dotted_path = checked(parse_string, lambda path: "." in path, "must be a dotted path")
 
@@ -83,44 +90,66 @@ def _parse_quorum(path: str, value: Any) -> int:
 def _parse_tiles(path: str, value: Any) -> Path | str:
     if isinstance(value, Path):
         return parse_absolute_path(path, value)
-    return value if isinstance(value, str) and value else fail(path, "must be a Path, or the name of a storage")
+    if isinstance(value, str) and value:
+        return value
+    return fail(path, "must be a Path, or the name of a storage")
 
 
 def _parse_account_notices(path: str, value: Any) -> bool | str:
-    return value if isinstance(value, bool) else str(_parse_dotted_path(path, value))
+    if isinstance(value, bool):
+        return value
+    return str(_parse_dotted_path(path, value))
 
 
 _parse_dotted_paths = checked(
-    parse_strings, lambda paths: all("." in path for path in paths), "must be a list of dotted paths"
+    parse_strings,
+    lambda paths: all("." in path for path in paths),
+    "must be a list of dotted paths",
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeysDeclaration:
-    """The option `KEYS`. Sources are read at each use, so that a file or a key service can replace keys."""
+    """The option `KEYS`. Sources are read at each use, so that a file or a key service can replace
+    keys.
+    """
 
     encryption: Annotated[KeySource, parse_raw] = None
-    """[Keys](#a-list-of-keys) that encrypt claims, tokens and pending sign-ins, newest first. Default: required."""
+    """[Keys](#a-list-of-keys) that encrypt claims, tokens and pending sign-ins, newest first.
+    Default: required.
+    """
     subject: Annotated[KeySource, parse_raw] = None
-    """[Keys](#a-list-of-keys) of the digests that identify subjects, newest first. Default: required."""
+    """[Keys](#a-list-of-keys) of the digests that identify subjects, newest first. Default:
+    required.
+    """
     audit_mac: Annotated[KeySource, parse_raw] = None
-    """[Keys](#a-list-of-keys) of the MACs of events, newest first; keep each as long as there are events with its MACs.
-    Default: required."""
+    """[Keys](#a-list-of-keys) of the MACs of events, newest first; keep each as long as there are
+    events with its MACs.
+    Default: required.
+    """
     pairwise: Annotated[KeySource, parse_raw] = None
-    """[Keys](#a-list-of-keys) of the identifiers that `get_pairwise_id` derives for downstream systems, newest first.
-    Default: required for `get_pairwise_id` only."""
+    """[Keys](#a-list-of-keys) of the identifiers that `get_pairwise_id` derives for downstream
+    systems, newest first.
+    Default: required for `get_pairwise_id` only.
+    """
     retention: Annotated[Any, parse_raw] = None
-    """`pathlib.Path` of a folder that `phi_oidc keys generate` has prepared, or an object with `get`, `create`,
-    `destroy` and `names`: [retention keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction
-    erases claims, in backups too. Default: none: claims are encrypted under `encryption`."""
+    """`pathlib.Path` of a folder that `phi_oidc keys generate` has prepared, or an object with
+    `get`, `create`, `destroy` and `names`: [retention
+    keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction erases claims,
+    in backups too. Default: none: claims are encrypted under `encryption`.
+    """
     audit_signing: Annotated[Path | str | Callable[[], Any] | None, parse_raw] = None
-    """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-audit-log.md): `pathlib.Path`, text, or
-    a callable; or [a signer](../how-to/signers.md), which keeps the key: a `pkcs11:` URI, a dotted path, or a callable
-    that returns one. Only for the process that seals the log. Default: none: this process does not seal."""
+    """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-audit-log.md):
+    `pathlib.Path`, text, or a callable; or [a signer](../how-to/signers.md), which keeps the key: a
+    `pkcs11:` URI, a dotted path, or a callable that returns one. Only for the process that seals
+    the log. Default: none: this process does not seal.
+    """
     audit_public: Annotated[Sequence[Path | str | Mapping[str, Any]], parse_raw] = ()
-    """Keys that verify checkpoints, in addition to that of `audit_signing`: verifier keys (`name+id+key`), PEM, base64
-    of 32 bytes, or a `pathlib.Path`. A key that [was replaced](../how-to/rotate-keys.md#the-signing-key) is
-    `{"key": …, "until_size": N}`: it verifies checkpoints of at most N events."""
+    """Keys that verify checkpoints, in addition to that of `audit_signing`: verifier keys
+    (`name+id+key`), PEM, base64 of 32 bytes, or a `pathlib.Path`. A key that [was
+    replaced](../how-to/rotate-keys.md#the-signing-key) is `{"key": …, "until_size": N}`: it
+    verifies checkpoints of at most N events.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,26 +159,43 @@ class AuditDeclaration:
     origin: Annotated[str, parse_raw] = "phi-oidc-audit"
     """The name of the log in each checkpoint: no spaces, no `+`. Do not change it later."""
     witness_file: Annotated[Path | str | None, parse_raw] = None
-    """Path of a file, outside of the database, that always contains the newest checkpoint; the sealer compares it."""
+    """Path of a file, outside of the database, that always contains the newest checkpoint; the
+    sealer compares it.
+    """
     resource_ids: Literal["plain", "keyed"] = "plain"
-    """`plain`, or `keyed`: events contain [a pseudonym](#keyed-resource-ids) instead of the id in `resource`."""
-    sinks: Annotated[Mapping[str, SinkDeclaration], mapping_of(parse_sink)] = field(default_factory=dict)
+    """`plain`, or `keyed`: events contain [a pseudonym](#keyed-resource-ids) instead of the id in
+    `resource`.
+    """
+    sinks: Annotated[Mapping[str, SinkDeclaration], mapping_of(parse_sink)] = field(
+        default_factory=dict
+    )
     """Name → [sink](#a-sink): where the audit log is delivered to."""
-    witnesses: Annotated[Mapping[str, WitnessDeclaration], mapping_of(parse_witness)] = field(default_factory=dict)
-    """Name → [witness](#a-witness): [independent parties](../how-to/witnesses.md) that cosign each checkpoint."""
+    witnesses: Annotated[Mapping[str, WitnessDeclaration], mapping_of(parse_witness)] = field(
+        default_factory=dict
+    )
+    """Name → [witness](#a-witness): [independent parties](../how-to/witnesses.md) that cosign each
+    checkpoint.
+    """
     quorum: Annotated[int, _parse_quorum] | None = None
-    """How many of the witnesses must have cosigned a checkpoint; 0: none. Default: more than half of them."""
+    """How many of the witnesses must have cosigned a checkpoint; 0: none. Default: more than half
+    of them.
+    """
     tiles: Annotated[Path | str, _parse_tiles] | None = None
     """`pathlib.Path` of a folder, or the name of one of Django's `STORAGES`, to which
-    [hashes and checkpoint](../how-to/tiles.md) are exported, so that anybody can verify the log. Default: none: nothing
-    is exported."""
+    [hashes and checkpoint](../how-to/tiles.md) are exported, so that anybody can verify the log.
+    Default: none: nothing is exported.
+    """
     archives: Annotated[Path, parse_absolute_path] | None = None
-    """Absolute path of a folder with [archives](../how-to/archive-the-audit-log.md), which the portal can read: the
-    admin then shows archived events. Default: none: the admin only names the archive."""
+    """Absolute path of a folder with [archives](../how-to/archive-the-audit-log.md), which the
+    portal can read: the admin then shows archived events. Default: none: the admin only names the
+    archive.
+    """
     exports: Annotated[Path, parse_absolute_path] | None = None
     """Absolute path of a folder, mode 0700, that the portal and its workers share:
-    [exports of many events](../how-to/read-the-audit-log.md#export-events) are stored there, for a day at most.
-    Default: none: no export of more than 10,000 events."""
+    [exports of many events](../how-to/read-the-audit-log.md#export-events) are stored there, for a
+    day at most.
+    Default: none: no export of more than 10,000 events.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,32 +206,54 @@ class SessionsDeclaration:
     """timedelta or seconds: how long a session lasts without activity."""
     absolute_timeout: timedelta = timedelta(hours=8)
     """timedelta or seconds: how long a session lasts at most."""
-    recheck: Annotated[timedelta, partial(parse_duration, minimum=timedelta(0))] = timedelta(seconds=30)
-    """timedelta or seconds: how long requests rely on the last read of the session's row; zero: every request reads
-    it."""
-    end_on: Annotated[tuple[str, ...], partial(parse_choices, choices=SESSION_ENDING_CHANGES)] = ("password",)
-    """List of account changes that end its sessions: `password`, `roles`. Roles are groups and permissions of the user.
-    Django sends no signal when a group's own permissions change, a group is deleted, or `is_staff` or `is_superuser`
-    change: [end those sessions](../how-to/end-sessions.md) yourself."""
+    recheck: Annotated[timedelta, partial(parse_duration, minimum=timedelta(0))] = timedelta(
+        seconds=30
+    )
+    """timedelta or seconds: how long requests rely on the last read of the session's row; zero:
+    every request reads it.
+    """
+    end_on: Annotated[tuple[str, ...], partial(parse_choices, choices=SESSION_ENDING_CHANGES)] = (
+        "password",
+    )
+    """List of account changes that end its sessions: `password`, `roles`. Roles are groups and
+    permissions of the user. Django sends no signal when a group's own permissions change, a group
+    is deleted, or `is_staff` or `is_superuser` change: [end those
+    sessions](../how-to/end-sessions.md) yourself.
+    """
     max_parallel: Annotated[int, _parse_session_count] | None = None
     """How many sessions a user may have at the same time: a further sign-in
-    [ends the oldest ones](../how-to/end-sessions.md#limit-the-parallel-sessions-of-a-user). Default: not limited."""
+    [ends the oldest ones](../how-to/end-sessions.md#limit-the-parallel-sessions-of-a-user).
+    Default: not limited.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The options of `PHI_OIDC`."""
 
-    PROVIDERS: Annotated[Mapping[str, ProviderDeclaration], mapping_of(parse_provider)] = field(default_factory=dict)
-    """Name → [provider](#a-provider); the first is the default; a name is letters, digits, `.`, `_`, `-`.
-    Default: required."""
-    CLAIMS: Annotated[Mapping[str, ClaimDeclaration], mapping_of(parse_claim)] = field(default_factory=dict)
+    PROVIDERS: Annotated[Mapping[str, ProviderDeclaration], mapping_of(parse_provider)] = field(
+        default_factory=dict
+    )
+    """Name → [provider](#a-provider); the first is the default; a name is letters, digits, `.`,
+    `_`, `-`.
+    Default: required.
+    """
+    CLAIMS: Annotated[Mapping[str, ClaimDeclaration], mapping_of(parse_claim)] = field(
+        default_factory=dict
+    )
     """Name → [claim](#a-claim); undeclared claims are dropped at sign-in. Default: none stored."""
-    ROLES: Annotated[Mapping[str, tuple[RoleRule, ...]], mapping_of(parse_role_rules)] = field(default_factory=dict)
-    """Provider → list of [rules](#a-rule-of-roles) that map claim values to Django groups, `is_staff` and
-    `is_superuser`. Default: none: groups are not changed."""
-    API: Annotated[Mapping[str, APIDeclaration], mapping_of(parse_api)] = field(default_factory=dict)
-    """Provider → [access tokens](#an-api) that the portal's own APIs accept. Default: none: no token is accepted."""
+    ROLES: Annotated[Mapping[str, tuple[RoleRule, ...]], mapping_of(parse_role_rules)] = field(
+        default_factory=dict
+    )
+    """Provider → list of [rules](#a-rule-of-roles) that map claim values to Django groups,
+    `is_staff` and `is_superuser`. Default: none: groups are not changed.
+    """
+    API: Annotated[Mapping[str, APIDeclaration], mapping_of(parse_api)] = field(
+        default_factory=dict
+    )
+    """Provider → [access tokens](#an-api) that the portal's own APIs accept. Default: none: no
+    token is accepted.
+    """
     KEYS: KeysDeclaration = KeysDeclaration()
     """[Keys](#keys) by purpose. Default: required."""
     AUDIT: AuditDeclaration = AuditDeclaration()
@@ -198,52 +266,75 @@ class Options:
     """Further origins of this portal, such as `https://other.example`, whose redirect URIs
     `oidc/sector-identifier.json` lists."""
     REVOCATION_GIVE_UP_AFTER: timedelta = timedelta(days=3)
-    """timedelta or seconds: how long after its first attempt, and at least ten, a revocation is abandoned, with an
-    alert."""
+    """timedelta or seconds: how long after its first attempt, and at least ten, a revocation is
+    abandoned, with an alert.
+    """
     OPERATIONAL_RETENTION: Annotated[timedelta, _parse_operational_retention] = timedelta(days=90)
     """timedelta or seconds, from a day to ten years: how long
-    [ended sessions, finished revocations and acknowledged alerts](../how-to/retention.md#rows-without-claims) are
-    stored."""
+    [ended sessions, finished revocations and acknowledged
+    alerts](../how-to/retention.md#rows-without-claims) are stored.
+    """
     CLEAR_ALL_COOKIES: bool = False
-    """A logout makes the browser delete every cookie of the registered domain, also of other applications."""
+    """A logout makes the browser delete every cookie of the registered domain, also of other
+    applications.
+    """
     KEEP_OFFLINE: bool = False
     """A back-channel logout does not revoke refresh tokens of `offline_access`."""
     BREAK_GLASS_ACCOUNTS: Annotated[tuple[str, ...], _parse_user_names] = ()
-    """List of the user names of [local accounts](../how-to/local-accounts.md), which may sign in with a password while
-    the provider is unavailable. One for each person."""
+    """List of the user names of [local accounts](../how-to/local-accounts.md), which may sign in
+    with a password while the provider is unavailable. One for each person.
+    """
     PATIENT_RESOURCES: Annotated[str, _parse_dotted_path] | None = None
-    """Dotted path of a function from a user to a list of `Type/id`: the resources about this user, for
-    [who looked at it](../how-to/privacy-requests.md#list-the-disclosures)."""
+    """Dotted path of a function from a user to a list of `Type/id`: the resources about this user,
+    for
+    [who looked at it](../how-to/privacy-requests.md#list-the-disclosures).
+    """
     PERSON_LABEL: Annotated[str, _parse_dotted_path] | None = None
-    """Dotted path of a function from a user to the [name](../how-to/read-the-audit-log.md#names-of-people) that the
-    pages of the admin show. It must not query the database. Default: the full name, or the user name without one."""
+    """Dotted path of a function from a user to the
+    [name](../how-to/read-the-audit-log.md#names-of-people) that the pages of the admin show. It
+    must not query the database. Default: the full name, or the user name without one.
+    """
     ACTIVATION_LIFETIME: Annotated[timedelta, _parse_activation_lifetime] = timedelta(days=14)
-    """timedelta or seconds, at most 366 days: how long an [activation code](../how-to/activation-codes.md) is valid."""
+    """timedelta or seconds, at most 366 days: how long an [activation
+    code](../how-to/activation-codes.md) is valid.
+    """
     ACCOUNT_NOTICES: Annotated[bool | str, _parse_account_notices] = True
-    """Persons get [a mail](../how-to/account-notices.md) about changes of their account, new browsers and suspicious
-    attempts. On: the mail goes to the e-mail address of the account. Or the dotted path of a function that takes a
-    user, and returns the address, or an empty text for no mail."""
+    """Persons get [a mail](../how-to/account-notices.md) about changes of their account, new
+    browsers and suspicious attempts. On: the mail goes to the e-mail address of the account. Or the
+    dotted path of a function that takes a user, and returns the address, or an empty text for no
+    mail.
+    """
     EMERGENCY: EmergencyDeclaration | None = None
-    """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default: none: no emergency
-    access."""
+    """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default:
+    none: no emergency access.
+    """
     ADMIN_ASSURANCE: AdminAssuranceDeclaration = field(default_factory=AdminAssuranceDeclaration)
-    """How strong and how recent [the sign-in of a user of the admin](../how-to/require-assurance.md#the-admin) must be,
-    [below](#admin_assurance). Default: nothing is required."""
+    """How strong and how recent [the sign-in of a user of the
+    admin](../how-to/require-assurance.md#the-admin) must be, [below](#admin_assurance). Default:
+    nothing is required.
+    """
     SECURITY_CONTACTS: Annotated[tuple[str, ...], parse_email_addresses] = ()
-    """Mail addresses that get [security alerts](../how-to/detect-anomalies.md), and the mails about emergencies
-    unless `EMERGENCY` has others."""
+    """Mail addresses that get [security alerts](../how-to/detect-anomalies.md), and the mails about
+    emergencies unless `EMERGENCY` has others.
+    """
     ANOMALY_RULES: Annotated[tuple[str, ...], _parse_dotted_paths] = ()
-    """Dotted paths of [your own rules](../how-to/detect-anomalies.md#custom-rules); a rule replaces the
-    built-in rule of the same kind."""
+    """Dotted paths of [your own rules](../how-to/detect-anomalies.md#custom-rules); a rule replaces
+    the built-in rule of the same kind.
+    """
     LEAKAGE_GUARD: Literal["report", "block"] = "report"
-    """What `LeakageGuardMiddleware` does with a response that [leaks](../how-to/detect-leaked-secrets.md): `report`, or
-    `block`."""
+    """What `LeakageGuardMiddleware` does with a response that
+    [leaks](../how-to/detect-leaked-secrets.md): `report`, or `block`.
+    """
     METRICS: Annotated[tuple[str, ...], partial(parse_choices, choices=METRIC_EXPORTERS)] = ()
-    """List of `prometheus`, `opentelemetry`: where [metrics](../how-to/metrics-and-health.md) are sent."""
+    """List of `prometheus`, `opentelemetry`: where [metrics](../how-to/metrics-and-health.md) are
+    sent.
+    """
 
 
 def parse_one(raw: Mapping[str, Any], option: str, member: str = "") -> Any:
-    """Return one option, or one member of a group: mistakes elsewhere do not matter. Raises: DeclarationInvalid."""
+    """Return one option, or one member of a group: mistakes elsewhere do not matter. Raises:
+    DeclarationInvalid.
+    """
     if not member:
         return parse_option(Options, "", raw, option)
     return parse_option(_GROUPS[option], option, raw.get(option, {}), member)
@@ -258,7 +349,10 @@ def list_mistakes(raw: Mapping[str, Any]) -> list[str]:
     """Return a message for each mistake in the options that exist."""
     parsers = get_parsers(Options)
     try:
-        parse_each(lambda name, value: parsers[name](name, value), ((n, raw[n]) for n in parsers if n in raw))
+        parse_each(
+            lambda name, value: parsers[name](name, value),
+            ((n, raw[n]) for n in parsers if n in raw),
+        )
     except DeclarationInvalid as error:
         return str(error).split("\n")
     return []

@@ -36,7 +36,11 @@ from .encryption_algorithms import (
     ResponseEncryption,
 )
 from .metadata_overrides import MetadataOverrides, parse_metadata_overrides
-from .request_parameters import REQUEST_OBJECT_CLAIMS, parse_authorization_parameters, parse_end_session_parameters
+from .request_parameters import (
+    REQUEST_OBJECT_CLAIMS,
+    parse_authorization_parameters,
+    parse_end_session_parameters,
+)
 from .resource_scopes import ScopeDeclaration, parse_scopes
 from .signature_algorithms import DEFAULT_SIGNING_ALGS, SIGNATURE_ALGORITHMS, find_key_type
 from .verified_email import MAX_EMAIL_LINKING, EmailLinking
@@ -46,7 +50,9 @@ FAPI2_ALGS = frozenset({"PS256", "ES256", "EdDSA", "Ed25519"})
 MAX_ISSUER_LENGTH = 255
 MAX_LEEWAY = timedelta(seconds=120)
 AMR_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
-"""The name of an authentication method. RFC 8176 registers short ones; providers add longer ones."""
+"""The name of an authentication method. RFC 8176 registers short ones; providers add longer
+ones.
+"""
 _ABSOLUTE_URI_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-\[\]_a-z~]{1,512}")
 """RFC 3986 4.3."""
 
@@ -83,25 +89,35 @@ _parse_issuer = checked(
     parse_string,
     # http is accepted here for a provider on a loopback address; check E005 refuses it elsewhere.
     lambda url: is_url(url, forbidden=" ?#@") and len(url) <= MAX_ISSUER_LENGTH,
-    f"must be an https URL without query or fragment (Discovery 3), {MAX_ISSUER_LENGTH} characters at most",
+    "must be an https URL without query or fragment (Discovery "
+    f"3), {MAX_ISSUER_LENGTH} characters at most",
 )
 _parse_proxy = checked(
-    parse_string, lambda url: not url or url.startswith(("http://", "https://")), "must be an http or https URL"
+    parse_string,
+    lambda url: not url or url.startswith(("http://", "https://")),
+    "must be an http or https URL",
 )
 _parse_leeway = partial(parse_duration, minimum=timedelta(0), maximum=MAX_LEEWAY)
 _parse_encryption_algs = partial(parse_choices, choices=tuple(KTY_BY_KEY_MANAGEMENT_ALG))
 _parse_encs = checked(partial(parse_choices, choices=CONTENT_ENCRYPTION_ALGS), bool, "is empty")
 _parse_label = checked(parse_raw, lambda label: isinstance(label, Label), "must be a string")
 _parse_algs = checked(
-    parse_strings, set(SIGNATURE_ALGORITHMS).issuperset, f"may contain only {', '.join(SIGNATURE_ALGORITHMS)}"
+    parse_strings,
+    set(SIGNATURE_ALGORITHMS).issuperset,
+    f"may contain only {', '.join(SIGNATURE_ALGORITHMS)}",
 )
 _parse_metadata_url = checked(
     parse_string,
-    lambda url: not url or (is_url(url, forbidden=" #@") and (url.startswith("https:") or is_loopback_http(url))),
+    lambda url: (
+        not url
+        or (is_url(url, forbidden=" #@") and (url.startswith("https:") or is_loopback_http(url)))
+    ),
     "must be an https URL without fragment",
 )
 _parse_metadata_issuer = checked(
-    parse_string, lambda url: not url or is_url(url, forbidden=" ?#@"), "must be a URL without query or fragment"
+    parse_string,
+    lambda url: not url or is_url(url, forbidden=" ?#@"),
+    "must be a URL without query or fragment",
 )
 _parse_resource = checked(
     parse_string,
@@ -123,11 +139,15 @@ _parse_methods = checked(
 def _parse_max_age(path: str, value: Any) -> int:
     if isinstance(value, timedelta) and not value.microseconds:
         value = value // timedelta(seconds=1)
-    return value if type(value) is int and value >= 0 else fail(path, "must be a whole number of seconds, or None")
+    if type(value) is int and value >= 0:
+        return value
+    return fail(path, "must be a whole number of seconds, or None")
 
 
 def _parse_call_count(path: str, value: Any) -> int:
-    return value if type(value) is int and value >= 1 else fail(path, "must be a whole number, at least 1")
+    if type(value) is int and value >= 1:
+        return value
+    return fail(path, "must be a whole number, at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,131 +158,189 @@ class ProviderDeclaration:
     issuer: Annotated[str, _parse_issuer]
     """As in the provider's metadata and ID Tokens, byte for byte."""
     federation: FederationDeclaration | None = None
-    """With [OpenID Federation](../how-to/federation.md), a dictionary: the metadata come from the trust chain of the
-    issuer, `client_id` is the entity identifier of the portal, and the provider registers the portal automatically.
-    [Its options](#federation). Default: none, so the metadata come from discovery."""
+    """With [OpenID Federation](../how-to/federation.md), a dictionary: the metadata come from the
+    trust chain of the issuer, `client_id` is the entity identifier of the portal, and the provider
+    registers the portal automatically. [Its options](#federation). Default: none, so the metadata
+    come from discovery.
+    """
     metadata_url: Annotated[str, _parse_metadata_url] = ""
-    """URL of the metadata, if it is elsewhere: a document of OpenID Connect Discovery, of RFC 8414, or SMART's
-    `.well-known/smart-configuration`. It must name the issuer.
-    Default: `.well-known/openid-configuration` below the issuer."""
+    """URL of the metadata, if it is elsewhere: a document of OpenID Connect Discovery, of RFC 8414,
+    or SMART's `.well-known/smart-configuration`. It must name the issuer.
+    Default: `.well-known/openid-configuration` below the issuer.
+    """
     metadata_issuer: Annotated[str, _parse_metadata_issuer] = ""
-    """With warning W120 and `metadata_url`: the issuer that this document names, byte for byte, if the provider's ID
-    Tokens name another one. ID Tokens must name `issuer` in any case, and `iss` of authorization responses (RFC 9207)
-    this one. Default: `issuer`."""
+    """With warning W120 and `metadata_url`: the issuer that this document names, byte for byte, if
+    the provider's ID Tokens name another one. ID Tokens must name `issuer` in any case, and `iss`
+    of authorization responses (RFC 9207) this one. Default: `issuer`.
+    """
     metadata_overrides: Annotated[MetadataOverrides, parse_metadata_overrides] = ()
-    """With warning W045: members of the provider's metadata that are missing or wrong there, name → value, such as
-    `revocation_endpoint`; [which ones](#metadata_overrides)."""
+    """With warning W045: members of the provider's metadata that are missing or wrong there, name →
+    value, such as `revocation_endpoint`; [which ones](#metadata_overrides).
+    """
     client_id: Annotated[str, parse_nonempty]
     """The client identifier that the provider issued to the portal."""
     client_secret: str = field(default="", repr=False)
     """With `client_secret_basic` and `client_secret_post` only. Default: required with them."""
-    label: Annotated[str, _parse_label] = field(default="", compare=False)  # a lazy translation has no fixed value
-    """Text for the choice among several providers; may be [a lazy translation](../how-to/translate.md).
-    Default: the name."""
+    # a lazy translation has no fixed value
+    label: Annotated[str, _parse_label] = field(default="", compare=False)
+    """Text for the choice among several providers; may be [a lazy
+    translation](../how-to/translate.md).
+    Default: the name.
+    """
     profile: SecurityProfile = "baseline"
-    """`baseline`; `heart`: the HEART profiles of OAuth 2.0 and OpenID Connect, [below](#the-profile-heart); `fapi2`:
-    the FAPI 2.0 Security Profile, [below](#the-profile-fapi2)."""
+    """`baseline`; `heart`: the HEART profiles of OAuth 2.0 and OpenID Connect,
+    [below](#the-profile-heart); `fapi2`: the FAPI 2.0 Security Profile,
+    [below](#the-profile-fapi2).
+    """
     token_endpoint_auth_method: ClientAuthMethod = "client_secret_basic"
-    """`client_secret_basic`, `client_secret_post`, `private_key_jwt`; with mutual TLS `tls_client_auth` or
-    `self_signed_tls_client_auth`."""
+    """`client_secret_basic`, `client_secret_post`, `private_key_jwt`; with mutual TLS
+    `tls_client_auth` or `self_signed_tls_client_auth`.
+    """
     client_certificate: Path | None = None
-    """Absolute path of a PEM file: the [client certificate](../how-to/client-certificates.md) and its intermediate
-    CAs. It is presented to the endpoints of this provider that authenticate the client, and to UserInfo, and is read
-    again when the file changes. Default: none; required for mutual TLS."""
+    """Absolute path of a PEM file: the [client certificate](../how-to/client-certificates.md) and
+    its intermediate CAs. It is presented to the endpoints of this provider that authenticate the
+    client, and to UserInfo, and is read again when the file changes. Default: none; required for
+    mutual TLS.
+    """
     client_certificate_key: Path | None = None
-    """Absolute path of a PEM file: the unencrypted private key of `client_certificate`. Default: that is in the same
-    file."""
+    """Absolute path of a PEM file: the unencrypted private key of `client_certificate`. Default:
+    that is in the same file.
+    """
     client_keys: Annotated[tuple[ClientKey, ...], parse_client_keys] = ()
-    """The portal's private keys, published in `oidc/jwks.json`: [an entry, or a list](#client_keys). The first one with
-    `use` `sig` signs, those with `enc` decrypt tokens. Default: required with `private_key_jwt`."""
+    """The portal's private keys, published in `oidc/jwks.json`: [an entry, or a
+    list](#client_keys). The first one with `use` `sig` signs, those with `enc` decrypt tokens.
+    Default: required with `private_key_jwt`.
+    """
     token_endpoint_auth_signing_alg: str = ""
-    """Client assertions: an algorithm of the key that signs; RS256, RS384 and RS512 with warning W011. Default: PS256,
-    ES256, ES384, ES512 or EdDSA, as the key."""
+    """Client assertions: an algorithm of the key that signs; RS256, RS384 and RS512 with warning
+    W011. Default: PS256, ES256, ES384, ES512 or EdDSA, as the key.
+    """
     client_key_header: ClientKeyHeader = "kid"
     """How client assertions and signed requests name the key: `kid`; `x5t#S256`, the thumbprint of
-    [its certificate](../how-to/client-certificates.md#of-a-key-that-signs), as Entra ID requires; or `x5c`, the
-    certificates, as UDAP requires."""
+    [its certificate](../how-to/client-certificates.md#of-a-key-that-signs), as Entra ID requires;
+    or `x5c`, the certificates, as UDAP requires.
+    """
     udap: bool = False
-    """Client assertions are those of [UDAP](../how-to/client-certificates.md#udap), and come with `udap=1`. Requires
-    `client_key_header` `x5c`."""
+    """Client assertions are those of [UDAP](../how-to/client-certificates.md#udap), and come with
+    `udap=1`. Requires `client_key_header` `x5c`.
+    """
     client_assertion_audience: AssertionAudience = "issuer"
-    """`issuer` or, with warning W012, `token_endpoint`, or `endpoint`: the URL that the assertion is sent to."""
+    """`issuer` or, with warning W012, `token_endpoint`, or `endpoint`: the URL that the assertion
+    is sent to.
+    """
     request_object_signing_alg: str = ""
-    """Authorization requests are [signed](../how-to/client-keys.md#signed-requests) with this algorithm by the first of
-    `client_keys`, which must fit it; RS256 with warning W108. Default: not signed."""
+    """Authorization requests are [signed](../how-to/client-keys.md#signed-requests) with this
+    algorithm by the first of `client_keys`, which must fit it; RS256 with warning W108. Default:
+    not signed.
+    """
     par: PARMode = "auto"
-    """Pushed authorization requests: `auto` if the provider supports them, `require`, or, with warning W013, `never`,
-    which fails with a provider that requires them (`par_unsupported`)."""
+    """Pushed authorization requests: `auto` if the provider supports them, `require`, or, with
+    warning W013, `never`, which fails with a provider that requires them (`par_unsupported`).
+    """
     dpop: DPoPMode = "never"
-    """[Tokens that are bound to a key of the session](../how-to/sender-constrained-tokens.md) (RFC 9449): `never`;
-    `auto`, if the provider supports it, which also accepts tokens that are not bound; or `require`."""
+    """[Tokens that are bound to a key of the session](../how-to/sender-constrained-tokens.md) (RFC
+    9449): `never`; `auto`, if the provider supports it, which also accepts tokens that are not
+    bound; or `require`.
+    """
     claims_request: ClaimsRequestMode = "scopes"
-    """`scopes`, or `parameter`: the `claims` parameter; `parameter_null` for providers that accept only null there."""
+    """`scopes`, or `parameter`: the `claims` parameter; `parameter_null` for providers that accept
+    only null there.
+    """
     resource_scopes: Annotated[tuple[ScopeDeclaration, ...], parse_scopes] = ()
     """Further scopes, name → `{"purpose": …, "basis": …}`, including `offline_access`."""
-    id_token_signed_response_alg: Annotated[tuple[str, ...], checked(_parse_algs, bool, "is empty")] = (
-        DEFAULT_SIGNING_ALGS
-    )
-    """Allowed algorithms: these, PS384, PS512, ES384, ES512, RS384, RS512; `none` and HS* are never allowed."""
+    id_token_signed_response_alg: Annotated[
+        tuple[str, ...], checked(_parse_algs, bool, "is empty")
+    ] = DEFAULT_SIGNING_ALGS
+    """Allowed algorithms: these, PS384, PS512, ES384, ES512, RS384, RS512; `none` and HS* are never
+    allowed.
+    """
     userinfo_signed_response_alg: Annotated[tuple[str, ...], _parse_algs] = ()
-    """If set, UserInfo must be signed with one of these; otherwise it may be signed. Default: not set."""
+    """If set, UserInfo must be signed with one of these; otherwise it may be signed. Default: not
+    set.
+    """
     id_token_encrypted_response_alg: Annotated[tuple[str, ...], _parse_encryption_algs] = ()
-    """If set, ID Tokens and logout tokens must be encrypted with one of these: RSA-OAEP-256, ECDH-ES, ECDH-ES+A128KW,
-    ECDH-ES+A256KW; otherwise they must not be encrypted. Requires a key with `use` `enc` in `client_keys`:
-    [Encrypted tokens](../how-to/encrypted-tokens.md). Default: not set."""
-    id_token_encrypted_response_enc: Annotated[tuple[str, ...], _parse_encs] = DEFAULT_CONTENT_ENCRYPTION_ALGS
+    """If set, ID Tokens and logout tokens must be encrypted with one of these: RSA-OAEP-256,
+    ECDH-ES, ECDH-ES+A128KW, ECDH-ES+A256KW; otherwise they must not be encrypted. Requires a key
+    with `use` `enc` in `client_keys`:
+    [Encrypted tokens](../how-to/encrypted-tokens.md). Default: not set.
+    """
+    id_token_encrypted_response_enc: Annotated[tuple[str, ...], _parse_encs] = (
+        DEFAULT_CONTENT_ENCRYPTION_ALGS
+    )
     """Allowed encryption of their content: these, and A256CBC-HS512."""
     userinfo_encrypted_response_alg: Annotated[tuple[str, ...], _parse_encryption_algs] = ()
-    """As `id_token_encrypted_response_alg`, for UserInfo; requires `userinfo_signed_response_alg`. Default: not set."""
-    userinfo_encrypted_response_enc: Annotated[tuple[str, ...], _parse_encs] = DEFAULT_CONTENT_ENCRYPTION_ALGS
+    """As `id_token_encrypted_response_alg`, for UserInfo; requires `userinfo_signed_response_alg`.
+    Default: not set.
+    """
+    userinfo_encrypted_response_enc: Annotated[tuple[str, ...], _parse_encs] = (
+        DEFAULT_CONTENT_ENCRYPTION_ALGS
+    )
     """Allowed encryption of the content of UserInfo: these, and A256CBC-HS512."""
     subject_type: SubjectType = "pairwise"
     """`pairwise` or, with warning W001, `public`."""
     acr_values: tuple[str, ...] = ()
     """Sent with the authorization request, and verified on return. Default: not sent."""
     acr_accepted: Annotated[tuple[str, ...], parse_acr_values] = ()
-    """The values of `acr` that are accepted on return, for a provider that answers with other values than requested,
-    or without a request. Default: `acr_values`."""
+    """The values of `acr` that are accepted on return, for a provider that answers with other
+    values than requested, or without a request. Default: `acr_values`.
+    """
     vtr: Annotated[tuple[str, ...], parse_vectors] = ()
-    """[Vectors of trust](../how-to/require-assurance.md#vectors-of-trust) such as `P9.Cp.Cd`, the most wanted first:
-    sent with the authorization request. On return, `vot` must have all components of one of them. Requires `vtm`.
-    Default: not sent."""
+    """[Vectors of trust](../how-to/require-assurance.md#vectors-of-trust) such as `P9.Cp.Cd`, the
+    most wanted first: sent with the authorization request. On return, `vot` must have all
+    components of one of them. Requires `vtm`.
+    Default: not sent.
+    """
     vtm: Annotated[str, _parse_trust_mark] = ""
     """URL of the trust mark that defines the vectors: `vtm` of ID Tokens must be equal to it."""
     amr_required: Annotated[tuple[str, ...], _parse_methods] = ()
-    """Authentication methods (`amr`) of which the ID Token must name **at least one**, as `["hwk", "fido"]` for
-    alternatives. Several factors are one name, `mfa`, at the providers that send it. Default: not checked."""
+    """Authentication methods (`amr`) of which the ID Token must name **at least one**, as `["hwk",
+    "fido"]` for alternatives. Several factors are one name, `mfa`, at the providers that send it.
+    Default: not checked.
+    """
     provider_requires_mfa: bool = False
-    """The provider requires several factors of each user, as a rule that was set there. Nothing is verified. The
-    warnings W055 and W057 are not reported, and the evidence contains the option."""
+    """The provider requires several factors of each user, as a rule that was set there. Nothing is
+    verified. The warnings W055 and W057 are not reported, and the evidence contains the option.
+    """
     max_age: Annotated[int, _parse_max_age] | None = None
-    """Seconds or timedelta: sent with the authorization request, and verified on return. Default: not sent."""
+    """Seconds or timedelta: sent with the authorization request, and verified on return. Default:
+    not sent.
+    """
     allow_auth_time_zero: bool = False
     """With warning W014: an `auth_time` of 0 means "unknown", and passes `max_age`."""
     reauthentication: ReauthenticationMode = "verify"
-    """`verify`: [after a timeout](../how-to/session-timeout-warning.md#sign-in-after-a-timeout), the next sign-in of
-    the browser requests `prompt=login` and `max_age`, and verifies `auth_time`; or, with warning W034, `request`:
-    without `max_age` and verification, or `never`, for providers that refuse `prompt=login`: it is not sent for a
-    [step-up](../how-to/require-assurance.md) either."""
-    authorization_parameters: Annotated[tuple[tuple[str, str], ...], parse_authorization_parameters] = ()
-    """Further parameters of each authorization request, name → string: `prompt`, `ui_locales`, `login_hint` (the same
-    for all users, such as a domain: never about a person), or one that the provider defines. Parameters that the
-    protocol sets, such as `scope` and `max_age`, are refused."""
+    """`verify`: [after a timeout](../how-to/session-timeout-warning.md#sign-in-after-a-timeout),
+    the next sign-in of the browser requests `prompt=login` and `max_age`, and verifies `auth_time`;
+    or, with warning W034, `request`: without `max_age` and verification, or `never`, for providers
+    that refuse `prompt=login`: it is not sent for a [step-up](../how-to/require-assurance.md)
+    either.
+    """
+    authorization_parameters: Annotated[
+        tuple[tuple[str, str], ...], parse_authorization_parameters
+    ] = ()
+    """Further parameters of each authorization request, name → string: `prompt`, `ui_locales`,
+    `login_hint` (the same for all users, such as a domain: never about a person), or one that the
+    provider defines. Parameters that the protocol sets, such as `scope` and `max_age`, are refused.
+    """
     resource: Annotated[str, _parse_resource] = ""
-    """URI of the API that access tokens are for (RFC 8707): sent with the authorization request, the token request and
-    each refresh. Many providers refuse such a token at UserInfo, so request claims in the ID Token.
-    Default: not sent."""
+    """URI of the API that access tokens are for (RFC 8707): sent with the authorization request,
+    the token request and each refresh. Many providers refuse such a token at UserInfo, so request
+    claims in the ID Token.
+    Default: not sent.
+    """
     leeway: Annotated[timedelta, _parse_leeway] = timedelta(seconds=30)
     """Accepted clock difference: timedelta or seconds, at most 120."""
     ca_bundle: str = ""
-    """File of the CA that signed the provider's certificate. Verification can't be disabled. Default: system."""
+    """File of the CA that signed the provider's certificate. Verification can't be disabled.
+    Default: system.
+    """
     proxy: Annotated[str, _parse_proxy] = field(default="", repr=False)  # it may contain a password
     """URL of a proxy; no environment variable is read."""
     max_concurrent_calls: Annotated[int, _parse_call_count] = 2
     """Calls to the provider that run at once in a process, [at most half of its
-    threads](../how-to/deploy-servers.md#a-provider-that-hangs). Others wait for their turn while calls finish, and are
-    refused while all of them hang. A sweep, which has threads of its own, revokes 12 times as many tokens at once, but
-    at most 32."""
+    threads](../how-to/deploy-servers.md#a-provider-that-hangs). Others wait for their turn while
+    calls finish, and are refused while all of them hang. A sweep, which has threads of its own,
+    revokes 12 times as many tokens at once, but at most 32.
+    """
     allow_loopback_http: bool = False
     """Accept http on loopback addresses, for development."""
     max_access_token_lifetime: timedelta = timedelta(hours=24)
@@ -272,19 +350,26 @@ class ProviderDeclaration:
     tokens: TokenHandling = "keep"
     """`keep`, or `discard`: tokens are revoked at the end of the sign-in and never stored."""
     end_session_method: EndSessionMethod = "get"
-    """How the browser is sent to the provider's end_session_endpoint: `get`, or `post`, a form, which keeps the
-    `id_token_hint` out of URLs."""
+    """How the browser is sent to the provider's end_session_endpoint: `get`, or `post`, a form,
+    which keeps the `id_token_hint` out of URLs.
+    """
     id_token_hint: IDTokenHint = "minimal"
-    """When the ID Token is stored, and sent at the logout: `minimal`, only if it has no claims about the person;
-    `always`, with warning W040; `never`, for a provider that needs no hint.
-    [What each one means](../how-to/logout.md#the-hint)."""
-    end_session_parameters: Annotated[tuple[tuple[str, str], ...], parse_end_session_parameters] = ()
-    """Further parameters of each logout request, name → string, such as `logout_uri` at Amazon Cognito. Parameters that
-    the protocol sets, such as `post_logout_redirect_uri`, are refused."""
+    """When the ID Token is stored, and sent at the logout: `minimal`, only if it has no claims
+    about the person; `always`, with warning W040; `never`, for a provider that needs no hint.
+    [What each one means](../how-to/logout.md#the-hint).
+    """
+    end_session_parameters: Annotated[
+        tuple[tuple[str, str], ...], parse_end_session_parameters
+    ] = ()
+    """Further parameters of each logout request, name → string, such as `logout_uri` at Amazon
+    Cognito. Parameters that the protocol sets, such as `post_logout_redirect_uri`, are refused.
+    """
     allow_logout_token_without_exp: bool = False
     """With warning W022: a logout token without `exp` is valid for two minutes after its `iat`."""
     require_logout_typ: bool = False
-    """Refuse logout tokens whose `typ` is `JWT` or absent; another `typ` than `logout+jwt` is always refused."""
+    """Refuse logout tokens whose `typ` is `JWT` or absent; another `typ` than `logout+jwt` is
+    always refused.
+    """
     trusted_audiences: tuple[str, ...] = ()
     """Further audiences that an ID Token may contain."""
     provisioning: ProvisioningMode = "create"
@@ -293,14 +378,20 @@ class ProviderDeclaration:
     [activation code](../how-to/activation-codes.md)."""
     link_verified_email: EmailLinking | None = None
     """With warning W091: for a limited time, a verified e-mail address
-    [links a first sign-in to an existing account](../how-to/migrate-existing-users.md#by-verified-e-mail-address):
-    `{"accounts_created_before": …, "until": …}`, two dates such as `"2026-12-31"`. Default: off."""
+    [links a first sign-in to an existing
+    account](../how-to/migrate-existing-users.md#by-verified-e-mail-address):
+    `{"accounts_created_before": …, "until": …}`, two dates such as `"2026-12-31"`. Default: off.
+    """
     signals: SignalsDeclaration | None = None
-    """[Security events](../how-to/shared-signals.md) that the provider sends, such as "session revoked" and "account
-    disabled", a dictionary: [its options](#signals). Default: none are received."""
+    """[Security events](../how-to/shared-signals.md) that the provider sends, such as "session
+    revoked" and "account disabled", a dictionary: [its options](#signals). Default: none are
+    received.
+    """
     scim: SCIMDeclaration | None = None
-    """[Accounts that the identity system manages](../how-to/joiners-movers-leavers.md) by SCIM 2.0, a dictionary:
-    [its options](#scim). Default: off."""
+    """[Accounts that the identity system manages](../how-to/joiners-movers-leavers.md) by SCIM 2.0,
+    a dictionary:
+    [its options](#scim). Default: off.
+    """
     third_party_login: bool = False
     """Another site, such as the start page of a hospital, may start a sign-in with this provider at
     [`oidc/initiate/`](../how-to/third-party-login.md)."""
@@ -327,33 +418,50 @@ class ProviderDeclaration:
     def id_token_encryption(self) -> ResponseEncryption:
         """How ID Tokens and logout tokens must be encrypted."""
         return ResponseEncryption(
-            self.id_token_encrypted_response_alg, self.id_token_encrypted_response_enc, self.list_keys("enc")
+            self.id_token_encrypted_response_alg,
+            self.id_token_encrypted_response_enc,
+            self.list_keys("enc"),
         )
 
     @property
     def userinfo_encryption(self) -> ResponseEncryption:
         """How UserInfo responses must be encrypted."""
         return ResponseEncryption(
-            self.userinfo_encrypted_response_alg, self.userinfo_encrypted_response_enc, self.list_keys("enc")
+            self.userinfo_encrypted_response_alg,
+            self.userinfo_encrypted_response_enc,
+            self.list_keys("enc"),
         )
 
     def get_assertion_alg(self, key: ClientKey) -> str:
-        """Return the algorithm of client assertions for a key: the declared one if it fits. Requires: use sig."""
+        """Return the algorithm of client assertions for a key: the declared one if it fits.
+        Requires: use sig.
+        """
         fitting = key.list_algs()
-        return self.token_endpoint_auth_signing_alg if self.token_endpoint_auth_signing_alg in fitting else fitting[0]
+        if self.token_endpoint_auth_signing_alg in fitting:
+            return self.token_endpoint_auth_signing_alg
+        return fitting[0]
 
     def list_signing_algs(self, key: ClientKey) -> set[str]:
-        """Return the algorithms by which the key signs, or would sign if it were the first one. Requires: use sig."""
+        """Return the algorithms by which the key signs, or would sign if it were the first one.
+        Requires: use sig.
+        """
         algs = {self.request_object_signing_alg} & set(key.list_algs())
-        return algs | {self.get_assertion_alg(key)} if self.token_endpoint_auth_method == "private_key_jwt" else algs
+        if self.token_endpoint_auth_method == "private_key_jwt":
+            return algs | {self.get_assertion_alg(key)}
+        return algs
 
 
 def parse_provider(name: str, raw: Mapping[str, Any]) -> ProviderDeclaration:
-    """Return the provider that raw declares. Raises: DeclarationInvalid with all mistakes, and no value."""
+    """Return the provider that raw declares. Raises: DeclarationInvalid with all mistakes, and no
+    value.
+    """
     path = f"PROVIDERS[{name!r}]"
-    # The name is part of redirect URIs: providers compare these byte for byte, and browsers normalise them.
+    # The name is part of redirect URIs: providers compare these byte for byte, and browsers
+    # normalise them.
     parse_name(path, name)
-    return parse_declaration(ProviderDeclaration, path, raw, name=name, list_faults=_list_provider_faults)
+    return parse_declaration(
+        ProviderDeclaration, path, raw, name=name, list_faults=_list_provider_faults
+    )
 
 
 def is_loopback_http(url: str) -> bool:
@@ -378,23 +486,47 @@ def _list_provider_faults(provider: ProviderDeclaration) -> Iterator[str]:
     yield from _list_signing_faults(provider)
     yield from _list_encryption_faults(provider)
     if provider.metadata_issuer and not provider.metadata_url:
-        yield "['metadata_issuer'] requires metadata_url: the document below the issuer must name the issuer."
+        yield (
+            "['metadata_issuer'] requires metadata_url: the document "
+            "below the issuer must name the issuer."
+        )
     if provider.vtr and not provider.vtm:
-        yield "['vtm'] is missing: only the trust mark says what the vectors of vtr mean (RFC 8485 5)."
-    linking, days = provider.link_verified_email, MAX_EMAIL_LINKING.days
-    if linking and not timedelta(0) < linking.until - linking.accounts_created_before <= MAX_EMAIL_LINKING:
-        yield f"['link_verified_email']: until must be 1 to {days} days after accounts_created_before."
+        yield (
+            "['vtm'] is missing: only the trust mark says what "
+            "the vectors of vtr mean (RFC 8485 5)."
+        )
+    linking = provider.link_verified_email
+    days = MAX_EMAIL_LINKING.days
+    if (
+        linking
+        and not timedelta(0) < linking.until - linking.accounts_created_before <= MAX_EMAIL_LINKING
+    ):
+        yield (
+            f"['link_verified_email']: until must be 1 to {days} days after "
+            "accounts_created_before."
+        )
     if provider.profile == "heart":
         yield from _list_heart_faults(provider)
     elif provider.profile == "fapi2":
         yield from _list_fapi2_faults(provider)
     if provider.federation is not None:
         yield from _list_federation_faults(provider, provider.federation)
-    if provider.scim is not None and provider.scim.subject == "invitation" and provider.provisioning != "invitation":
+    if (
+        provider.scim is not None
+        and provider.scim.subject == "invitation"
+        and provider.provisioning != "invitation"
+    ):
         yield "['scim']['subject'] invitation requires provisioning: invitation."
-    tokens = provider.scim.access_tokens if provider.scim else None
+
+    tokens = None
+    if provider.scim:
+        tokens = provider.scim.access_tokens
+
     if tokens is not None and tokens.audience == provider.client_id:
-        yield "['scim']['access_tokens']['audience'] is the client_id, which is the audience of ID Tokens."
+        yield (
+            "['scim']['access_tokens']['audience'] is the "
+            "client_id, which is the audience of ID Tokens."
+        )
 
 
 def _list_authentication_faults(provider: ProviderDeclaration) -> Iterator[str]:
@@ -418,14 +550,20 @@ def _list_fapi2_faults(provider: ProviderDeclaration) -> Iterator[str]:
     Spec: FAPI 2.0 Security Profile 5.3.3.1, 5.3.3.2, 5.4.1.
     """
     algs = [*provider.id_token_signed_response_alg, *provider.userinfo_signed_response_alg]
-    client_algs = {alg for key in provider.list_keys("sig")[:1] for alg in provider.list_signing_algs(key)}
+    client_algs = {
+        alg for key in provider.list_keys("sig")[:1] for alg in provider.list_signing_algs(key)
+    }
     conditions = {
-        "token_endpoint_auth_method": provider.token_endpoint_auth_method in ("private_key_jwt", *MTLS_METHODS),
+        "token_endpoint_auth_method": provider.token_endpoint_auth_method
+        in ("private_key_jwt", *MTLS_METHODS),
         "token_endpoint_auth_signing_alg or request_object_signing_alg": client_algs <= FAPI2_ALGS,
         "client_assertion_audience": provider.client_assertion_audience == "issuer",
-        "metadata_overrides or metadata_issuer": not (provider.metadata_overrides or provider.metadata_issuer),
+        "metadata_overrides or metadata_issuer": not (
+            provider.metadata_overrides or provider.metadata_issuer
+        ),
         "par": provider.par == "require",
-        "dpop or client_certificate": provider.dpop == "require" or provider.client_certificate is not None,
+        "dpop or client_certificate": provider.dpop == "require"
+        or provider.client_certificate is not None,
         "id_token_signed_response_alg or userinfo_signed_response_alg": set(algs) <= FAPI2_ALGS,
     }
     if violated := [name for name, holds in conditions.items() if not holds]:
@@ -435,7 +573,8 @@ def _list_fapi2_faults(provider: ProviderDeclaration) -> Iterator[str]:
 def _list_signing_faults(provider: ProviderDeclaration) -> Iterator[str]:
     """Yield mistakes in the use of the client key that signs assertions and requests."""
     signs_assertions = provider.token_endpoint_auth_method == "private_key_jwt"
-    signs_requests, keys = bool(provider.request_object_signing_alg), provider.list_keys("sig")
+    signs_requests = bool(provider.request_object_signing_alg)
+    keys = provider.list_keys("sig")
     if provider.token_endpoint_auth_signing_alg and not signs_assertions:
         yield "['token_endpoint_auth_signing_alg'] requires private_key_jwt."
     if not (signs_assertions or signs_requests):
@@ -451,26 +590,43 @@ def _list_signing_faults(provider: ProviderDeclaration) -> Iterator[str]:
                 yield f"[{option!r}]: the first key signs {', '.join(algs)}."
         if provider.udap and not (signs_assertions and provider.client_key_header == "x5c"):
             yield "['udap'] requires private_key_jwt, and client_key_header x5c."
-        if signs_requests and (names := REQUEST_OBJECT_CLAIMS.intersection(dict(provider.authorization_parameters))):
-            yield f"['authorization_parameters'] {', '.join(sorted(names))}: a signed request has this claim itself."
+        if signs_requests and (
+            names := REQUEST_OBJECT_CLAIMS.intersection(dict(provider.authorization_parameters))
+        ):
+            yield (
+                f"['authorization_parameters'] {', '.join(sorted(names))}: "
+                "a signed request has this claim itself."
+            )
         if provider.client_key_header != "kid" and not keys[0].certificate:
-            yield f"['client_key_header'] {provider.client_key_header} requires a certificate of the first key."
+            yield (
+                f"['client_key_header'] {provider.client_key_header} "
+                "requires a certificate of the first key."
+            )
 
 
 def _list_encryption_faults(provider: ProviderDeclaration) -> Iterator[str]:
-    kinds = {key_type.kty for key in provider.list_keys("enc") if (key_type := find_key_type(key.private_key))}
+    kinds = {
+        key_type.kty
+        for key in provider.list_keys("enc")
+        if (key_type := find_key_type(key.private_key))
+    }
     for name in ("id_token_encrypted_response_alg", "userinfo_encrypted_response_alg"):
         for alg in getattr(provider, name):
             if KTY_BY_KEY_MANAGEMENT_ALG[alg] not in kinds:
-                yield f"['{name}'] {alg} requires a client key of type {KTY_BY_KEY_MANAGEMENT_ALG[alg]} with use enc."
+                yield (
+                    f"['{name}'] {alg} requires a client key of type "
+                    f"{KTY_BY_KEY_MANAGEMENT_ALG[alg]} with use enc."
+                )
     if provider.userinfo_encrypted_response_alg and not provider.userinfo_signed_response_alg:
         yield "['userinfo_encrypted_response_alg'] requires userinfo_signed_response_alg."
 
 
 def _list_heart_faults(provider: ProviderDeclaration) -> Iterator[str]:
-    """Yield the options that the HEART profiles do not permit. Token lifetimes are checked with the tokens.
+    """Yield the options that the HEART profiles do not permit. Token lifetimes are checked with the
+    tokens.
 
-    Spec: HEART's profile of OAuth 2.0 (Requests to the Token Endpoint; Token Revocation and Introspection).
+    Spec: HEART's profile of OAuth 2.0 (Requests to the Token Endpoint; Token Revocation and
+    Introspection).
     """
     conditions = {
         "token_endpoint_auth_method": provider.token_endpoint_auth_method == "private_key_jwt",
@@ -481,19 +637,36 @@ def _list_heart_faults(provider: ProviderDeclaration) -> Iterator[str]:
         yield f"['profile'] heart does not permit this value of {', '.join(violated)}."
 
 
-def _list_federation_faults(provider: ProviderDeclaration, federation: FederationDeclaration) -> Iterator[str]:
-    """Yield what contradicts automatic registration, by which the provider knows only the portal's public keys.
+def _list_federation_faults(
+    provider: ProviderDeclaration, federation: FederationDeclaration
+) -> Iterator[str]:
+    """Yield what contradicts automatic registration, by which the provider knows only the portal's
+    public keys.
 
     Spec: OpenID Federation 1.0 12.1, 12.1.1.2; 3.1.1 (jwks), for the keys.
     """
     if not is_entity_identifier(provider.client_id):
-        yield "['client_id'] is the portal's entity identifier with federation: an https URL without query or fragment."
-    if provider.token_endpoint_auth_method not in ("private_key_jwt", "self_signed_tls_client_auth"):
-        yield "['token_endpoint_auth_method'] is private_key_jwt or self_signed_tls_client_auth with federation."
+        yield (
+            "['client_id'] is the portal's entity identifier with "
+            "federation: an https URL without query or fragment."
+        )
+    if provider.token_endpoint_auth_method not in (
+        "private_key_jwt",
+        "self_signed_tls_client_auth",
+    ):
+        yield (
+            "['token_endpoint_auth_method'] is private_key_jwt or "
+            "self_signed_tls_client_auth with federation."
+        )
     if not provider.request_object_signing_alg and provider.par != "require":
         yield "['federation'] requires request_object_signing_alg, or par: require."
     for option in ("metadata_overrides", "metadata_url", "metadata_issuer"):
         if getattr(provider, option):
-            yield f"[{option!r}] would replace what the trust chain has verified: not with federation."
-    if {key.thumbprint for key in federation.keys} & {key.thumbprint for key in provider.client_keys}:
+            yield (
+                f"[{option!r}] would replace what the trust chain "
+                "has verified: not with federation."
+            )
+    if {key.thumbprint for key in federation.keys} & {
+        key.thumbprint for key in provider.client_keys
+    }:
         yield "['federation']['keys'] has a key of client_keys: use separate keys."

@@ -8,14 +8,30 @@ from typing import Any
 from ._parsing import fail, parse_mapping, parse_printable
 
 PROTOCOL_PARAMETERS = frozenset(
-    {"response_type", "response_mode", "redirect_uri", "scope", "state", "nonce", "acr_values", "max_age", "claims"}
+    {
+        "response_type",
+        "response_mode",
+        "redirect_uri",
+        "scope",
+        "state",
+        "nonce",
+        "acr_values",
+        "max_age",
+        "claims",
+    }
     | {"registration", "id_token_hint", "resource", "vtr"}
 )
-"""Authorization request parameters that the package sets, or that would change how the response must be processed."""
+"""Authorization request parameters that the package sets, or that would change how the response
+must be processed.
+"""
 PROTOCOL_PARAMETER_PREFIXES = ("client_", "code_challenge", "dpop_", "request")
 REQUEST_OBJECT_CLAIMS = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
-"""Claims of a signed request about itself, which it cannot have as parameters, too. Spec: RFC 7519 4.1; RFC 9101 4."""
-END_SESSION_PROTOCOL_PARAMETERS = frozenset({"id_token_hint", "logout_hint", "post_logout_redirect_uri", "state"})
+"""Claims of a signed request about itself, which it cannot have as parameters, too. Spec: RFC 7519
+4.1; RFC 9101 4.
+"""
+END_SESSION_PROTOCOL_PARAMETERS = frozenset(
+    {"id_token_hint", "logout_hint", "post_logout_redirect_uri", "state"}
+)
 """Logout request parameters that the package sets; and those that begin with `client_`."""
 _PARAMETER_NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
@@ -33,8 +49,12 @@ def _parse_parameters(
 
 
 parse_authorization_parameters = partial(
-    _parse_parameters, protocol_names=PROTOCOL_PARAMETERS, protocol_prefixes=PROTOCOL_PARAMETER_PREFIXES
+    _parse_parameters,
+    protocol_names=PROTOCOL_PARAMETERS,
+    protocol_prefixes=PROTOCOL_PARAMETER_PREFIXES,
 )
 parse_end_session_parameters = partial(
-    _parse_parameters, protocol_names=END_SESSION_PROTOCOL_PARAMETERS, protocol_prefixes=("client_",)
+    _parse_parameters,
+    protocol_names=END_SESSION_PROTOCOL_PARAMETERS,
+    protocol_prefixes=("client_",),
 )

@@ -19,7 +19,9 @@ class ScopeDeclaration:
 
 def parse_scopes(path: str, value: Any) -> tuple[ScopeDeclaration, ...]:
     scopes = parse_mapping(path, value).items()
-    return tuple(parse_each(lambda name, raw: _parse_scope(f"{path}[{name!r}]", name, raw), scopes).values())
+    return tuple(
+        parse_each(lambda name, raw: _parse_scope(f"{path}[{name!r}]", name, raw), scopes).values()
+    )
 
 
 def _parse_scope(path: str, name: Any, raw: Any) -> ScopeDeclaration:

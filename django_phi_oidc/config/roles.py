@@ -11,7 +11,9 @@ from .claims import ClaimDeclaration
 AccountFlag = Literal["is_staff", "is_superuser"]
 ACCOUNT_FLAGS: tuple[AccountFlag, ...] = get_args(AccountFlag)
 SCIM_GROUPS_CLAIM = "scim_groups"
-"""In rules, the names of the groups in which SCIM clients have put the person. No claim of the provider."""
+"""In rules, the names of the groups in which SCIM clients have put the person. No claim of the
+provider.
+"""
 MAX_GROUP_NAME_LENGTH = 150
 """Characters of a Django group's name."""
 
@@ -24,11 +26,15 @@ class Role(NamedTuple):
 
 
 _parse_values = checked(
-    partial(parse_strings, item_type=str | int, items="strings, integers, True and False"), bool, "is empty"
+    partial(parse_strings, item_type=str | int, items="strings, integers, True and False"),
+    bool,
+    "is empty",
 )
 _parse_groups = checked(
     parse_strings,
-    lambda groups: all(len(name) <= MAX_GROUP_NAME_LENGTH and name.isprintable() for name in groups),
+    lambda groups: all(
+        len(name) <= MAX_GROUP_NAME_LENGTH and name.isprintable() for name in groups
+    ),
     f"has a name that no group can have: {MAX_GROUP_NAME_LENGTH} printable characters at most",
 )
 
@@ -38,14 +44,18 @@ class RoleRule:
     """A user who has one of these values in that claim gets these roles."""
 
     claim: Annotated[str, parse_nonempty]
-    """The name of a claim in `CLAIMS`, usually with the retention None; or `scim_groups`, the names of the person's
-    [SCIM groups](../how-to/joiners-movers-leavers.md#groups-and-roles)."""
+    """The name of a claim in `CLAIMS`, usually with the retention None; or `scim_groups`, the names
+    of the person's [SCIM groups](../how-to/joiners-movers-leavers.md#groups-and-roles).
+    """
     values: Annotated[tuple[str | int, ...], _parse_values]
-    """List of strings, integers, True, False: the claim's value, or an item of its list, must equal one of them exactly
-    (a string is no number, and True is not 1)."""
+    """List of strings, integers, True, False: the claim's value, or an item of its list, must equal
+    one of them exactly (a string is no number, and True is not 1).
+    """
     path: tuple[str, ...] = ()
-    """For a claim that is an object: the names of the members that lead to the values, outermost first.
-    Default: none: the claim itself."""
+    """For a claim that is an object: the names of the members that lead to the values, outermost
+    first.
+    Default: none: the claim itself.
+    """
     groups: Annotated[tuple[str, ...], _parse_groups] = ()
     """Names of Django groups."""
     is_staff: bool = False
@@ -61,7 +71,12 @@ class RoleRule:
     @property
     def roles(self) -> frozenset[Role]:
         """The groups and flags that the rule grants."""
-        return frozenset([*(Role("group", name) for name in self.groups), *(Role("flag", flag) for flag in self.flags)])
+        return frozenset(
+            [
+                *(Role("group", name) for name in self.groups),
+                *(Role("flag", flag) for flag in self.flags),
+            ]
+        )
 
 
 def parse_role_rules(provider: str, raw: Any) -> tuple[RoleRule, ...]:
@@ -73,7 +88,9 @@ def parse_role_rules(provider: str, raw: Any) -> tuple[RoleRule, ...]:
     if not isinstance(raw, list | tuple):
         fail(path, "must be a list of rules")
     parse = partial(parse_declaration, RoleRule, list_faults=_list_rule_faults)
-    return tuple(parse_each(lambda index, rule: parse(f"{path}[{index}]", rule), enumerate(raw)).values())
+    return tuple(
+        parse_each(lambda index, rule: parse(f"{path}[{index}]", rule), enumerate(raw)).values()
+    )
 
 
 def _list_rule_faults(rule: RoleRule) -> Iterator[str]:
@@ -82,7 +99,9 @@ def _list_rule_faults(rule: RoleRule) -> Iterator[str]:
 
 
 def get_managed_roles(rules: Sequence[RoleRule]) -> frozenset[Role]:
-    """Return every role that a rule can grant; a sign-in removes those of them that no rule grants."""
+    """Return every role that a rule can grant; a sign-in removes those of them that no rule
+    grants.
+    """
     return frozenset(role for rule in rules for role in rule.roles)
 
 
@@ -94,11 +113,14 @@ def list_role_rule_faults(
     protocol_claims: Collection[str],
     scim_providers: Collection[str] = (),
 ) -> Iterator[str]:
-    """Yield why a rule could never match. protocol_claims: claims about the token, which sign-ins drop."""
+    """Yield why a rule could never match. protocol_claims: claims about the token, which sign-ins
+    drop.
+    """
     for unknown in sorted(rules.keys() - set(providers)):
         yield f"ROLES[{unknown!r}]: there is no such provider."
     for provider, rule in ((provider, rule) for provider, own in rules.items() for rule in own):
-        claim, subject = claims.get(rule.claim), f"ROLES[{provider!r}]: the claim {rule.claim!r}"
+        claim = claims.get(rule.claim)
+        subject = f"ROLES[{provider!r}]: the claim {rule.claim!r}"
         if rule.claim == SCIM_GROUPS_CLAIM:
             if provider not in scim_providers or rule.path:
                 yield f"{subject} needs the option scim of the provider, and no path."
@@ -107,10 +129,14 @@ def list_role_rule_faults(
         elif claim is None:
             yield f"{subject} is not declared in CLAIMS, so sign-ins drop it."
         elif claim.members and (not rule.path or rule.path[0] not in claim.members):
-            yield f"{subject} is reduced to its declared members, and the path leads to none of them."
+            yield (
+                f"{subject} is reduced to its declared members, and the path leads to none of them."
+            )
 
 
-def list_shared_roles(rules: Mapping[str, Sequence[RoleRule]]) -> Iterator[tuple[Role, tuple[str, ...]]]:
+def list_shared_roles(
+    rules: Mapping[str, Sequence[RoleRule]],
+) -> Iterator[tuple[Role, tuple[str, ...]]]:
     """Yield each role that several providers manage, with their names."""
     by_provider = {provider: get_managed_roles(own) for provider, own in rules.items()}
     for role in sorted(frozenset().union(*by_provider.values())):

@@ -17,20 +17,27 @@ def is_allowed_modulus(modulus: int) -> bool:
 
     NOT checked: whether it is the product of two primes.
     """
-    return modulus.bit_length() in ALLOWED_RSA_KEY_BITS and modulus % 2 == 1 and not has_roca_fingerprint(modulus)
+    return (
+        modulus.bit_length() in ALLOWED_RSA_KEY_BITS
+        and modulus % 2 == 1
+        and not has_roca_fingerprint(modulus)
+    )
 
 
 def has_roca_fingerprint(modulus: int) -> bool:
-    """Return whether the modulus is from the faulty generator of CVE-2017-15361, whose keys can be factored.
+    """Return whether the modulus is from the faulty generator of CVE-2017-15361, whose keys can be
+    factored.
 
-    Its primes are powers of 65537 modulo many small primes, and so is their product. A sound modulus has this property
-    by chance about once in 2**27.
+    Its primes are powers of 65537 modulo many small primes, and so is their product. A sound
+    modulus has this property by chance about once in 2**27.
     """
     return all(modulus % prime in residues for prime, residues in _ROCA_RESIDUES.items())
 
 
 def _list_powers(prime: int) -> frozenset[int]:
-    powers = accumulate(repeat(_ROCA_GENERATOR, prime), lambda power, factor: power * factor % prime, initial=1)
+    powers = accumulate(
+        repeat(_ROCA_GENERATOR, prime), lambda power, factor: power * factor % prime, initial=1
+    )
     return frozenset(powers)
 
 

@@ -1,13 +1,17 @@
 """The signature algorithms of tokens and client assertions, computed by joserfc.
 
-There is no `none` and no HMAC: a name that is not in SIGNATURE_ALGORITHMS signs and verifies nothing.
+There is no `none` and no HMAC: a name that is not in SIGNATURE_ALGORITHMS signs and verifies
+nothing.
 Spec: RFC 7518 3, 8037 3.1, 9864 2.2.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from joserfc.jwa import JWSAlgModel
@@ -32,8 +36,11 @@ class SignatureAlgorithm(NamedTuple):
     hash_name: str
 
 
-RSA, ED25519 = KeyType("RSA"), KeyType("OKP", "Ed25519")
-P256, P384, P521 = KeyType("EC", "P-256"), KeyType("EC", "P-384"), KeyType("EC", "P-521")
+RSA = KeyType("RSA")
+ED25519 = KeyType("OKP", "Ed25519")
+P256 = KeyType("EC", "P-256")
+P384 = KeyType("EC", "P-384")
+P521 = KeyType("EC", "P-521")
 
 SIGNATURE_ALGORITHMS: Mapping[str, SignatureAlgorithm] = {
     "PS256": SignatureAlgorithm(RSA, "sha256"),
@@ -42,7 +49,8 @@ SIGNATURE_ALGORITHMS: Mapping[str, SignatureAlgorithm] = {
     "ES256": SignatureAlgorithm(P256, "sha256"),
     "ES384": SignatureAlgorithm(P384, "sha384"),
     "ES512": SignatureAlgorithm(P521, "sha512"),
-    # OpenID Connect defines no hash for these two. Providers use that of Ed25519 itself (RFC 8032 5.1).
+    # OpenID Connect defines no hash for these two. Providers use that of Ed25519 itself (RFC 8032
+    # 5.1).
     "EdDSA": SignatureAlgorithm(ED25519, "sha512"),
     "Ed25519": SignatureAlgorithm(ED25519, "sha512"),
     "RS256": SignatureAlgorithm(RSA, "sha256"),
@@ -52,12 +60,16 @@ SIGNATURE_ALGORITHMS: Mapping[str, SignatureAlgorithm] = {
 """Of the algorithms of one key type, the first is the default of client assertions."""
 DEFAULT_SIGNING_ALGS = ("PS256", "ES256", "EdDSA", "Ed25519", "RS256")
 ED25519_NAMES = frozenset({"EdDSA", "Ed25519"})
-"""Two names of one algorithm: EdDSA is only accepted with Ed25519 keys, where RFC 9864 2.2 renames it."""
+"""Two names of one algorithm: EdDSA is only accepted with Ed25519 keys, where RFC 9864 2.2 renames
+it.
+"""
 _CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
 def find_key_type(key: object) -> KeyType | None:
-    """Return the type of a public or private key; None if no algorithm uses it, for example on another curve."""
+    """Return the type of a public or private key; None if no algorithm uses it, for example on
+    another curve.
+    """
     match key:
         case RSAPublicKey() | RSAPrivateKey():
             return RSA
@@ -70,10 +82,14 @@ def find_key_type(key: object) -> KeyType | None:
 
 def list_signing_algs(key_type: KeyType) -> tuple[str, ...]:
     """Return the algorithms of a key type, the default first."""
-    return tuple(name for name, algorithm in SIGNATURE_ALGORITHMS.items() if algorithm.key_type == key_type)
+    return tuple(
+        name for name, algorithm in SIGNATURE_ALGORITHMS.items() if algorithm.key_type == key_type
+    )
 
 
-def verify_signature(alg: str, public_key: PublicKey, *, signing_input: bytes, signature: bytes) -> bool:
+def verify_signature(
+    alg: str, public_key: PublicKey, *, signing_input: bytes, signature: bytes
+) -> bool:
     """Return whether the signature is valid; False if the key is not of the algorithm's type."""
     if not _is_key_for(public_key, alg):
         return False
@@ -102,5 +118,7 @@ def _is_key_for(key: PublicKey | PrivateKey, alg: str) -> bool:
 
 
 def _get_implementation(alg: str) -> JWSAlgModel:
-    """Return EdDSA as Ed25519, its name of RFC 9864: joserfc's EdDSA accepts Ed448 keys too, and warns."""
+    """Return EdDSA as Ed25519, its name of RFC 9864: joserfc's EdDSA accepts Ed448 keys too, and
+    warns.
+    """
     return JWSRegistry.algorithms["Ed25519" if alg in ED25519_NAMES else alg]
