@@ -1,8 +1,9 @@
 """Key lists, newest key first, and encryption with them.
 
-A key is 32 bytes, written as base64url. A list comes from the setting itself (list or comma-separated text), from a
-file (`pathlib.Path`, one key per line), or from a callable that returns either, such as a KMS or Vault client. A key's
-id is derived from the key, so lists need no names.
+A key is 32 bytes, written as base64url. A list comes from the setting itself (list or
+comma-separated text), from a file (`pathlib.Path`, one key per line), or from a callable that
+returns either, such as a KMS or Vault client. A key's id is derived from the key, so lists need no
+names.
 """
 
 import base64
@@ -43,9 +44,15 @@ class SymmetricKey:
 
 @sensitive_variables()
 def get_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
-    """Return the keys of that ring (one of conf.KEY_RINGS), newest first, never empty. Raises: KeyMissing."""
+    """Return the keys of that ring (one of conf.KEY_RINGS), newest first, never empty. Raises:
+    KeyMissing.
+    """
     source = conf.get_key_source(ring_name)
-    texts = tuple(source) if isinstance(source, _LIST_TYPES) else _load_key_texts(ring_name, source)
+    if isinstance(source, _LIST_TYPES):
+        texts = tuple(source)
+    else:
+        texts = _load_key_texts(ring_name, source)
+
     try:
         keys = _parse_keys(ring_name, texts)
     except TypeError as error:
@@ -56,7 +63,9 @@ def get_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
 
 
 def find_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
-    """Return the keys of that ring as `get_keys` does; none if they can't be read, which is logged."""
+    """Return the keys of that ring as `get_keys` does; none if they can't be read, which is
+    logged.
+    """
     try:
         return get_keys(ring_name)
     except KeyMissing as error:
@@ -65,8 +74,13 @@ def find_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
 
 
 def log_key_missing(error: KeyMissing) -> None:
-    """Log the fault without its traceback: the cause and its frames may contain credentials of a key service."""
-    cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
+    """Log the fault without its traceback: the cause and its frames may contain credentials of a
+    key service.
+    """
+    if error.__cause__:
+        cause = f" ({type(error.__cause__).__name__})"
+    else:
+        cause = ""
     logger.error("%s%s", error, cause)
 
 
@@ -83,10 +97,11 @@ def encrypt(
     retention_key_names: str = "",
     retention_key_cache: retention_keys.KeyCache | None = None,
 ) -> str:
-    """Encrypt value under the newest encryption key, or under the named retention keys, created if necessary.
+    """Encrypt value under the newest encryption key, or under the named retention keys, created if
+    necessary.
 
-    context: must be the same for decryption. The ciphertext starts with the key id or names. Fernet's plaintext
-    timestamp is set to zero, so the time of encryption is not stored.
+    context: must be the same for decryption. The ciphertext starts with the key id or names.
+    Fernet's plaintext timestamp is set to zero, so the time of encryption is not stored.
     """
     if retention_key_names:
         material = retention_keys.get_or_create_key(retention_key_names, cache=retention_key_cache)
@@ -104,7 +119,8 @@ def decrypt(
     keys: Sequence[SymmetricKey] | None = None,
     retention_key_cache: retention_keys.KeyCache | None = None,
 ) -> str:
-    """Return the plaintext. Raises: KeyMissing, KeyUnknown; CiphertextInvalid, also for another context.
+    """Return the plaintext. Raises: KeyMissing, KeyUnknown; CiphertextInvalid, also for another
+    context.
 
     keys: the encryption keys, read once for many texts; None: read them now.
     """
@@ -120,10 +136,11 @@ def decrypt(
 
 
 def decrypt_external(ciphertext: str, *, context: Sequence[str]) -> str | None:
-    """Return the plaintext of a cookie or parameter; None if it is not one that `encrypt` made with that context.
+    """Return the plaintext of a cookie or parameter; None if it is not one that `encrypt` made with
+    that context.
 
-    Only the encryption keys are used: the sender must not choose a retention key, which may be missing. Raises:
-    KeyMissing, if there is no encryption key.
+    Only the encryption keys are used: the sender must not choose a retention key, which may be
+    missing. Raises: KeyMissing, if there is no encryption key.
     """
     key_id, _, token = ciphertext.partition(":")
     keys = get_keys("encryption")
@@ -147,7 +164,9 @@ def _get_key(key_id: str, keys: Sequence[SymmetricKey]) -> SymmetricKey:
     for key in keys:
         if key.id == key_id:
             return key
-    raise KeyUnknown if _KEY_ID.fullmatch(key_id) else CiphertextInvalid
+    if _KEY_ID.fullmatch(key_id):
+        raise KeyUnknown
+    raise CiphertextInvalid
 
 
 def _encrypt_bytes(envelope: bytes, key: SymmetricKey) -> str:
@@ -182,7 +201,9 @@ def _load_key_texts(ring_name: str, source: Any) -> tuple[str, ...]:
         try:
             source = source.read_text("ascii")
         except (OSError, ValueError) as error:
-            raise KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}]: the key file can't be read.") from error
+            raise KeyMissing(
+                f"PHI_OIDC['KEYS'][{ring_name!r}]: the key file can't be read."
+            ) from error
     if isinstance(source, str):
         source = source.replace("\n", ",").split(",")
     if source is not None and not isinstance(source, _LIST_TYPES):
@@ -191,7 +212,9 @@ def _load_key_texts(ring_name: str, source: Any) -> tuple[str, ...]:
 
 
 def _key_list_error(ring_name: str) -> KeyMissing:
-    return KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}] must be a list of keys, a file or a callable.")
+    return KeyMissing(
+        f"PHI_OIDC['KEYS'][{ring_name!r}] must be a list of keys, a file or a callable."
+    )
 
 
 @lru_cache(maxsize=16)
@@ -203,8 +226,11 @@ def _parse_keys(ring_name: str, texts: tuple[str, ...]) -> tuple[SymmetricKey, .
         # Different base64 texts can encode the same key.
         return tuple(dict.fromkeys(_parse_key(text.strip()) for text in texts if text.strip()))
     except ValueError:
-        # From None: the frames of the cause contain the text, which may be a key with a typing error.
-        raise KeyMissing(f"PHI_OIDC['KEYS'][{ring_name!r}]: each key is {KEY_BYTES} bytes as base64url.") from None
+        # From None: the frames of the cause contain the text, which may be a key with a typing
+        # error.
+        raise KeyMissing(
+            f"PHI_OIDC['KEYS'][{ring_name!r}]: each key is {KEY_BYTES} bytes as base64url."
+        ) from None
 
 
 @lru_cache(maxsize=64)
@@ -212,7 +238,9 @@ def _parse_key(text: str) -> SymmetricKey:
     material = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     if len(material) != KEY_BYTES:
         raise ValueError("length")
-    return SymmetricKey(hashlib.sha256(b"django_phi_oidc key id\x00" + material).hexdigest()[:8], material)
+    return SymmetricKey(
+        hashlib.sha256(b"django_phi_oidc key id\x00" + material).hexdigest()[:8], material
+    )
 
 
 def _is_retention(key_id: str) -> bool:
@@ -220,8 +248,11 @@ def _is_retention(key_id: str) -> bool:
 
 
 def _get_fernet(key: SymmetricKey) -> Fernet:
-    # Retention keys are not cached: there is one for each person, and none should stay in memory when it is destroyed.
-    return _create_fernet(key.material) if _is_retention(key.id) else _get_cached_fernet(key.material)
+    # Retention keys are not cached: there is one for each person, and none should stay in memory
+    # when it is destroyed.
+    if _is_retention(key.id):
+        return _create_fernet(key.material)
+    return _get_cached_fernet(key.material)
 
 
 def _create_fernet(material: bytes) -> Fernet:

@@ -37,8 +37,9 @@ class PKCS11Key:
 def parse_pkcs11_uri(uri: str) -> PKCS11Key:
     """Return the key that the URI names. A PIN in a file is read now.
 
-    An attribute that is not known here is refused, because it could select another key. `module-path`, a token and a
-    key are required. Raises: KeyMissing, without a value of the URI. Spec: RFC 7512 2.3, 2.4.
+    An attribute that is not known here is refused, because it could select another key.
+    `module-path`, a token and a key are required. Raises: KeyMissing, without a value of the URI.
+    Spec: RFC 7512 2.3, 2.4.
     """
     path, _, query = uri.removeprefix(SCHEME).partition("?")
     if not uri.startswith(SCHEME):
@@ -60,12 +61,20 @@ def parse_pkcs11_uri(uri: str) -> PKCS11Key:
         key_id=key_id,
         pin=_read_pin(texts),
     )
-    if not key.module_path.startswith("/") or not (key.token or key.serial) or not (key.label or key.key_id):
-        raise _build_error("It lacks an absolute module-path, the token, or the object or id of the key.")
+    if (
+        not key.module_path.startswith("/")
+        or not (key.token or key.serial)
+        or not (key.label or key.key_id)
+    ):
+        raise _build_error(
+            "It lacks an absolute module-path, the token, or the object or id of the key."
+        )
     return key
 
 
-def _iterate_attributes(text: str, separator: str, known: frozenset[str]) -> Iterator[tuple[str, bytes]]:
+def _iterate_attributes(
+    text: str, separator: str, known: frozenset[str]
+) -> Iterator[tuple[str, bytes]]:
     seen: set[str] = set()
     for part in text.split(separator) if text else ():
         name, equals, value = part.partition("=")

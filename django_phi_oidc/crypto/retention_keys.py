@@ -1,9 +1,10 @@
 """Retention keys, which are stored outside the database and destroyed when no claim needs them.
 
-There is one for each day and retention period, and one for each person. A claim is encrypted under both together. Then
-no backup of the database reveals claims that have expired since, nor those of a person that were erased on request.
-Claims on legal hold are encrypted under the key of the hold alone. The setting `KEYS['retention']` is a folder
-(`pathlib.Path`) or an object with the methods of `RetentionKeyStore`, such as a KMS or Vault client.
+There is one for each day and retention period, and one for each person. A claim is encrypted under
+both together. Then no backup of the database reveals claims that have expired since, nor those of a
+person that were erased on request. Claims on legal hold are encrypted under the key of the hold
+alone. The setting `KEYS['retention']` is a folder (`pathlib.Path`) or an object with the methods of
+`RetentionKeyStore`, such as a KMS or Vault client.
 """
 
 import base64
@@ -27,9 +28,15 @@ from ..errors import KeyMissing
 
 KEY_BYTES = 32
 MARKER_NAME = "phi-oidc-retention-keys"
-"""A file in the folder of the keys. An empty folder that was mounted in its place does not have it."""
-HOLD_PREFIX, _PERSON_PREFIX, _SEPARATOR = "hold-", "person/", "+"
-_DAY, _HOLD, _PERSON = "[0-9]{8}-(session|[0-9]{1,10})", "hold-[0-9a-f]{32}", "person/[0-9a-f]{2}/[0-9a-f]{30}"
+"""A file in the folder of the keys. An empty folder that was mounted in its place does not have
+it.
+"""
+HOLD_PREFIX = "hold-"
+_PERSON_PREFIX = "person/"
+_SEPARATOR = "+"
+_DAY = "[0-9]{8}-(session|[0-9]{1,10})"
+_HOLD = "hold-[0-9a-f]{32}"
+_PERSON = "person/[0-9a-f]{2}/[0-9a-f]{30}"
 _STORED_NAME = re.compile(f"{_DAY}|{_HOLD}|{_PERSON}")
 NAMES_PATTERN = f"({_DAY}([+]{_PERSON})?|{_HOLD})"
 """The names in a ciphertext, for Python and PostgreSQL."""
@@ -39,21 +46,27 @@ KeyCache = dict[str, bytes]
 
 
 class RetentionKeyStore(Protocol):
-    """Where the keys are. Any exception of a method counts as `KeyMissing`; no data is lost by that."""
+    """Where the keys are. Any exception of a method counts as `KeyMissing`; no data is lost by
+    that.
+    """
 
     def get(self, name: str) -> bytes | None:
         """Return the 32 bytes of that key; None if it does not exist or was destroyed."""
 
     def create(self, name: str) -> bytes:
-        """Return the key of that name, creating it if necessary. Concurrent calls all get the same key."""
+        """Return the key of that name, creating it if necessary. Concurrent calls all get the same
+        key.
+        """
 
     def destroy(self, name: str) -> None:
         """Destroy the key of that name and every copy of it, if it exists."""
 
     def names(self) -> Iterable[str]:
-        """Return the names of the keys of days and holds. Other names are ignored, such as those of persons.
+        """Return the names of the keys of days and holds. Other names are ignored, such as those of
+        persons.
 
-        It is called every 10 seconds. There may be millions of persons: a name `person/…` can be left out.
+        It is called every 10 seconds. There may be millions of persons: a name `person/…` can be
+        left out.
         """
 
 
@@ -66,17 +79,25 @@ def get_store() -> RetentionKeyStore:
     """Return the configured key store. Raises: KeyMissing, when none is configured."""
     declared = conf.get_key_source("retention")
     if declared is None:
-        raise KeyMissing("PHI_OIDC['KEYS']['retention'] is not set, but there are claims under retention keys.")
+        raise KeyMissing(
+            "PHI_OIDC['KEYS']['retention'] is not set, but there are claims under retention keys."
+        )
     if isinstance(declared, Path):
         return RetentionKeyFolder(declared)
-    if not all(callable(getattr(declared, name, None)) for name in ("get", "create", "destroy", "names")):
-        message = "PHI_OIDC['KEYS']['retention'] must be a folder, or have get, create, destroy, names."
+    if not all(
+        callable(getattr(declared, name, None)) for name in ("get", "create", "destroy", "names")
+    ):
+        message = (
+            "PHI_OIDC['KEYS']['retention'] must be a folder, or have get, create, destroy, names."
+        )
         raise ImproperlyConfigured(message)
     return _ProjectStore(cast(RetentionKeyStore, declared))
 
 
 class _ProjectStore:
-    """The project's own store. Any exception of it becomes `KeyMissing`, and its keys have the right length."""
+    """The project's own store. Any exception of it becomes `KeyMissing`, and its keys have the
+    right length.
+    """
 
     def __init__(self, store: RetentionKeyStore) -> None:
         self._store = store
@@ -84,7 +105,9 @@ class _ProjectStore:
     def get(self, name: str) -> bytes | None:
         with _translate_errors("get"):
             key = self._store.get(name)
-        return None if key is None else _check_length(name, key)
+        if key is None:
+            return None
+        return _check_length(name, key)
 
     def create(self, name: str) -> bytes:
         with _translate_errors("create"):
@@ -117,8 +140,13 @@ def _check_length(name: str, key: object) -> bytes:
 
 
 def retention_key_name(obtained_at: datetime, retention: timedelta | Literal["session"]) -> str:
-    """Return the key name for a claim: the day on which it was obtained (UTC), and its retention in seconds."""
-    kind = str(int(retention.total_seconds())) if isinstance(retention, timedelta) else retention
+    """Return the key name for a claim: the day on which it was obtained (UTC), and its retention in
+    seconds.
+    """
+    if isinstance(retention, timedelta):
+        kind = str(int(retention.total_seconds()))
+    else:
+        kind = retention
     return f"{obtained_at.astimezone(UTC):%Y%m%d}-{kind}"
 
 
@@ -128,12 +156,16 @@ def hold_key_name(hold_id: str) -> str:
 
 
 def person_key_name(key_id: uuid.UUID) -> str:
-    """Return the name of the key of a person. key_id: random. Its first two digits divide a folder into 256 parts."""
+    """Return the name of the key of a person. key_id: random. Its first two digits divide a folder
+    into 256 parts.
+    """
     return f"{_PERSON_PREFIX}{key_id.hex[:2]}/{key_id.hex[2:]}"
 
 
 def join_names(bucket: str, person_key_id: uuid.UUID) -> str:
-    """Return the names of the keys of a claim: those of its day and of the person, or the bucket alone."""
+    """Return the names of the keys of a claim: those of its day and of the person, or the bucket
+    alone.
+    """
     if not bucket or bucket.startswith(HOLD_PREFIX):
         return bucket
     return f"{bucket}{_SEPARATOR}{person_key_name(person_key_id)}"
@@ -145,36 +177,52 @@ def is_retention_key_name(name: str) -> bool:
 
 
 def are_retention_key_names(names: str) -> bool:
-    """Say whether these are the names in a text that is encrypted under retention keys, and not an encryption key."""
+    """Say whether these are the names in a text that is encrypted under retention keys, and not an
+    encryption key.
+    """
     return _is_valid(names, _NAMES)
 
 
 def find_key(names: str, *, cache: KeyCache | None = None) -> bytes | None:
-    """Return the key of texts with these names; None if one of the keys was destroyed. Raises: KeyMissing."""
+    """Return the key of texts with these names; None if one of the keys was destroyed. Raises:
+    KeyMissing.
+    """
     return _combine_keys(names, get_store().get, cache)
 
 
 def get_or_create_key(names: str, *, cache: KeyCache | None = None) -> bytes:
-    """Return the key of texts with these names, creating each of the keys if necessary. Raises: KeyMissing."""
+    """Return the key of texts with these names, creating each of the keys if necessary. Raises:
+    KeyMissing.
+    """
     return cast(bytes, _combine_keys(names, get_store().create, cache))
 
 
 @sensitive_variables()
-def _combine_keys(names: str, load: Callable[[str], bytes | None], cache: KeyCache | None) -> bytes | None:
-    """Return the key for which all of the named keys are necessary. Spec: NIST SP 800-133 Rev. 2, 6.3."""
-    cache, keys = {} if cache is None else cache, []
+def _combine_keys(
+    names: str, load: Callable[[str], bytes | None], cache: KeyCache | None
+) -> bytes | None:
+    """Return the key for which all of the named keys are necessary. Spec: NIST SP 800-133 Rev. 2,
+    6.3.
+    """
+    cache = {} if cache is None else cache
+    keys = []
     for name in names.split(_SEPARATOR):
         key = cache.get(name) or load(name)
         if key is None:
             return None
         cache[name] = key
         keys.append(key)
-    return keys[0] if len(keys) == 1 else hmac.digest(b"django_phi_oidc retention", b"".join(keys), "sha256")
+
+    if len(keys) == 1:
+        return keys[0]
+    return hmac.digest(b"django_phi_oidc retention", b"".join(keys), "sha256")
 
 
 def parse_key_date(name: str) -> date | None:
     """Return the day of the claims under that key; None for the key of a legal hold."""
-    return None if name.startswith(HOLD_PREFIX) else datetime.strptime(name[:8], "%Y%m%d").replace(tzinfo=UTC).date()
+    if name.startswith(HOLD_PREFIX):
+        return None
+    return datetime.strptime(name[:8], "%Y%m%d").replace(tzinfo=UTC).date()
 
 
 @lru_cache(maxsize=64)
@@ -193,7 +241,8 @@ def _is_listed(name: str) -> bool:
 
 
 def prepare_folder(folder: Path) -> bool:
-    """Create the folder if it does not exist, and write the marker; return False if it has the marker already.
+    """Create the folder if it does not exist, and write the marker; return False if it has the
+    marker already.
 
     Raises: OSError.
     """
@@ -209,8 +258,9 @@ def prepare_folder(folder: Path) -> bool:
 class RetentionKeyFolder:
     """Keys as files of one folder with mode 0600. All servers share it; backups must exclude it.
 
-    Without the marker that `prepare_folder` writes, each method raises KeyMissing: in another folder, every key would
-    look destroyed, and new keys would be lost as soon as the right folder is back.
+    Without the marker that `prepare_folder` writes, each method raises KeyMissing: in another
+    folder, every key would look destroyed, and new keys would be lost as soon as the right folder
+    is back.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -227,7 +277,10 @@ class RetentionKeyFolder:
             raise KeyMissing(f"The retention key {name} can't be read.") from error
         # After the read, so that a folder that went away during it is noticed.
         self._check_marker()
-        return None if key is None else _check_length(name, key)
+
+        if key is None:
+            return None
+        return _check_length(name, key)
 
     def create(self, name: str) -> bytes:
         if key := self.get(name):
@@ -236,7 +289,9 @@ class RetentionKeyFolder:
         temporary = path.with_name(f".{path.name}.{randomness.token_bytes(8).hex()}")
         try:
             self._create_parents(path)
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            with os.fdopen(
+                os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+            ) as file:
                 _write_durably(file, base64.urlsafe_b64encode(randomness.token_bytes(KEY_BYTES)))
             # Never replaces a file: of concurrent calls, the first one determines the key.
             with suppress(FileExistsError):
@@ -285,8 +340,8 @@ class RetentionKeyFolder:
     def _check_marker(self) -> None:
         if not os.path.isfile(os.path.join(self._folder, MARKER_NAME)):
             raise KeyMissing(
-                f"The folder of the retention keys has no file {MARKER_NAME}: mount the folder that has the keys. "
-                "For a new folder, run manage.py phi_oidc keys generate."
+                f"The folder of the retention keys has no file {MARKER_NAME}: mount the folder "
+                "that has the keys. For a new folder, run manage.py phi_oidc keys generate."
             )
 
 
