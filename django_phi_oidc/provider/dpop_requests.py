@@ -1,6 +1,7 @@
 """Requests with DPoP proofs, and the nonces that servers require in them. Spec: RFC 9449 4, 8, 9.
 
-A nonce is no secret and is valid for all sessions, so each process stores the last one of each server in memory.
+A nonce is no secret and is valid for all sessions, so each process stores the last one of each
+server in memory.
 """
 
 import time
@@ -12,7 +13,14 @@ from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness
 from ..http.transport import Transport, TransportRequest, TransportResponse
-from ..oidc.dpop import ProofKey, create_proof, find_nonce, get_origin, is_nonce_challenge, is_nonce_required
+from ..oidc.dpop import (
+    ProofKey,
+    create_proof,
+    find_nonce,
+    get_origin,
+    is_nonce_challenge,
+    is_nonce_required,
+)
 
 MAX_SERVERS = 256
 _JTI_BYTES = 16
@@ -31,10 +39,12 @@ def send_with_proof(
     timeout_seconds: float,
     access_token: str = "",
 ) -> TransportResponse:
-    """Send a request with a proof, and once more if the server refuses it only for its nonce (`use_dpop_nonce`).
+    """Send a request with a proof, and once more if the server refuses it only for its nonce
+    (`use_dpop_nonce`).
 
-    build_request: is called for each attempt, because a client assertion must be new too. key: None sends one request
-    without a proof. access_token: that of the request, if it has one. timeout_seconds: for both attempts together.
+    build_request: is called for each attempt, because a client assertion must be new too. key: None
+    sends one request without a proof. access_token: that of the request, if it has one.
+    timeout_seconds: for both attempts together.
     Raises: TransportError. Spec: RFC 9449 8, 8.2, 9.
     """
     if key is None:
@@ -54,21 +64,31 @@ def send_with_proof(
         return response
 
     response = send_once()
-    return send_once() if is_nonce_required(response) else response
+    if is_nonce_required(response):
+        return send_once()
+    return response
 
 
 @sensitive_variables()
-def create_request_proof(key: ProofKey, *, method: str, url: str, access_token: str, now: datetime) -> str:
-    """Return a proof for a request to url, with the last nonce of its server. Spec: RFC 9449 4.2, 8.2."""
-    nonce, jti = _nonces_by_origin.get(get_origin(url), ""), randomness.token_b64url(_JTI_BYTES)
-    return create_proof(key, method=method, url=url, jti=jti, now=now, access_token=access_token, nonce=nonce)
+def create_request_proof(
+    key: ProofKey, *, method: str, url: str, access_token: str, now: datetime
+) -> str:
+    """Return a proof for a request to url, with the last nonce of its server. Spec: RFC 9449 4.2,
+    8.2.
+    """
+    nonce = _nonces_by_origin.get(get_origin(url), "")
+    jti = randomness.token_b64url(_JTI_BYTES)
+    return create_proof(
+        key, method=method, url=url, jti=jti, now=now, access_token=access_token, nonce=nonce
+    )
 
 
 def remember_dpop_nonce(url: str, *, status: int, headers: Mapping[str, str]) -> bool:
-    """Store the nonce in an API's response to a request for url; return whether to send that request once more.
+    """Store the nonce in an API's response to a request for url; return whether to send that
+    request once more.
 
-    headers: of the response, with names in any case. True: the API refused the proof only for its nonce. Do not repeat
-    the request a second time. Spec: RFC 9449 8.2, 9.
+    headers: of the response, with names in any case. True: the API refused the proof only for its
+    nonce. Do not repeat the request a second time. Spec: RFC 9449 8.2, 9.
     """
     lowered = {name.lower(): value for name, value in headers.items()}
     _store_nonce(url, lowered)

@@ -18,7 +18,9 @@ from .call_limit import STALLED_SECONDS
 MIN_FRESH_SECONDS = 5 * 60
 MAX_FRESH_SECONDS = 24 * 60 * 60
 STALE_IF_ERROR_SECONDS = 60 * 60
-"""How long a copy that is no longer fresh may be used while the provider is unreachable or its document invalid."""
+"""How long a copy that is no longer fresh may be used while the provider is unreachable or its
+document invalid.
+"""
 REFETCH_COOLDOWN_SECONDS = 30
 """Between two refetches for an unknown kid of one source, and after a refetch that failed."""
 
@@ -30,13 +32,17 @@ _UNSTORABLE = re.compile(r"(?:^|[\s,])no-(?:store|cache)\b", re.IGNORECASE)
 
 T = TypeVar("T")
 Fetch = Callable[[float], tuple[T, float]]
-"""Takes a timeout in seconds, returns the validated document and for how many seconds it is fresh."""
+"""Takes a timeout in seconds, returns the validated document and for how many seconds it is
+fresh.
+"""
 
 
 def parse_freshness_seconds(headers: Mapping[str, str]) -> float:
-    """Return for how many seconds a response with these headers is fresh: between 5 minutes and 24 hours.
+    """Return for how many seconds a response with these headers is fresh: between 5 minutes and 24
+    hours.
 
-    A `no-store` response gets the minimum, otherwise each sign-in would need a fetch. Age and Expires are not read.
+    A `no-store` response gets the minimum, otherwise each sign-in would need a fetch. Age and
+    Expires are not read.
     Spec: RFC 9111 5.2.2.1.
     """
     cache_control = headers.get("cache-control", "")
@@ -45,7 +51,11 @@ def parse_freshness_seconds(headers: Mapping[str, str]) -> float:
         return MIN_FRESH_SECONDS
     # Limit the digits: int() raises ValueError for thousands of them.
     digits = max_age[1].lstrip("0")
-    seconds = int(digits or 0) if len(digits) < 9 else MAX_FRESH_SECONDS
+    if len(digits) < 9:
+        seconds = int(digits or 0)
+    else:
+        seconds = MAX_FRESH_SECONDS
+
     return max(MIN_FRESH_SECONDS, min(seconds, MAX_FRESH_SECONDS))
 
 
@@ -59,8 +69,9 @@ class _CachedCopy(Generic[T]):
     def is_usable(self, now: float, error: SignInRefused | None) -> bool:
         """Return whether the copy may be used after that error of the latest fetch.
 
-        A document that states its own expiry is used until then while no other one can be fetched, but only for
-        STALE_IF_ERROR_SECONDS while an invalid one is published: the former may be revoked.
+        A document that states its own expiry is used until then while no other one can be fetched,
+        but only for STALE_IF_ERROR_SECONDS while an invalid one is published: the former may be
+        revoked.
         """
         is_recent = now < self.fresh_until + STALE_IF_ERROR_SECONDS
         return now < self.valid_until and (is_recent or not isinstance(error, MetadataError))
@@ -70,14 +81,17 @@ class _FetchInProgress(Generic[T]):
     """A fetch that other threads may wait for."""
 
     def __init__(self, *, started_at: float, ends_at: float) -> None:
-        self.started_at, self.ends_at = started_at, ends_at
+        self.started_at = started_at
+        self.ends_at = ends_at
         self.finished = threading.Event()
         self.fetched_copy: _CachedCopy[T] | None = None
         self.error: SignInRefused | None = None
 
 
 class CachedDocument(Generic[T]):
-    """One document of a provider. Only a valid copy replaces a valid copy, and one thread at a time fetches."""
+    """One document of a provider. Only a valid copy replaces a valid copy, and one thread at a time
+    fetches.
+    """
 
     def __init__(
         self,
@@ -88,8 +102,8 @@ class CachedDocument(Generic[T]):
     ) -> None:
         """monotonic: a clock in seconds that never goes back.
 
-        find_validity_seconds: how much longer a document is valid; None if it does not state that: it is used for
-        STALE_IF_ERROR_SECONDS after it is no longer fresh.
+        find_validity_seconds: how much longer a document is valid; None if it does not state that:
+        it is used for STALE_IF_ERROR_SECONDS after it is no longer fresh.
         """
         self._fetch = fetch
         self._find_validity_seconds = find_validity_seconds
@@ -103,19 +117,24 @@ class CachedDocument(Generic[T]):
         self._last_refetch_at: dict[TokenSource, float] = {}
 
     def get(self, *, timeout_seconds: float) -> T:
-        """Return the document: fresh, or stale but usable while the provider is unreachable or its answer invalid.
+        """Return the document: fresh, or stale but usable while the provider is unreachable or its
+        answer invalid.
 
-        timeout_seconds: for the fetch, or for the wait for another thread's fetch. When that thread had a shorter
-        timeout and failed with it, this one tries again with its remaining time. Nothing waits for a fetch that hangs.
+        timeout_seconds: for the fetch, or for the wait for another thread's fetch. When that thread
+        had a shorter timeout and failed with it, this one tries again with its remaining time.
+        Nothing waits for a fetch that hangs.
         Raises: TransportError, and the errors of the fetch.
         """
         now = self._monotonic()
         ends_at = now + timeout_seconds
         with self._lock:
-            cached, pending = self._copy, self._fetch_in_progress
+            cached = self._copy
+            pending = self._fetch_in_progress
             usable = cached is not None and cached.is_usable(now, self._invalid)
             is_cooling_down = now < self._cooldown_until
-            if cached is not None and (now < cached.fresh_until or (usable and (pending or is_cooling_down))):
+            if cached is not None and (
+                now < cached.fresh_until or (usable and (pending or is_cooling_down))
+            ):
                 return cached.value
             if pending is None and is_cooling_down and self._invalid is not None:
                 raise copy.copy(self._invalid)
@@ -126,7 +145,11 @@ class CachedDocument(Generic[T]):
                 return self._wait_for_fetch(pending, timeout_seconds)
             except TransportError as error:
                 remaining = ends_at - self._monotonic()
-                if error.code is not Code.TRANSPORT_TIMEOUT or remaining <= 0 or ends_at <= pending.ends_at:
+                if (
+                    error.code is not Code.TRANSPORT_TIMEOUT
+                    or remaining <= 0
+                    or ends_at <= pending.ends_at
+                ):
                     raise
             return self.get(timeout_seconds=remaining)
         try:
@@ -135,17 +158,22 @@ class CachedDocument(Generic[T]):
             if cached is None:
                 raise
             with self._lock:
-                self._invalid = error if isinstance(error, MetadataError) else None
+                if isinstance(error, MetadataError):
+                    self._invalid = error
+                else:
+                    self._invalid = None
                 self._cooldown_until = self._monotonic() + REFETCH_COOLDOWN_SECONDS
             if not cached.is_usable(now, error):
                 raise
             return cached.value
 
     def refetch(self, *, outdated: T, source: TokenSource, timeout_seconds: float) -> T:
-        """Return a newer document than outdated, or outdated itself when the last refetch was less than 30 s ago.
+        """Return a newer document than outdated, or outdated itself when the last refetch was less
+        than 30 s ago.
 
-        source: refetches for tokens from the provider and from anyone are limited separately, so that a token of a
-        stranger does not delay sign-ins. Failed refetches count too. One thread fetches, and others wait for it.
+        source: refetches for tokens from the provider and from anyone are limited separately, so
+        that a token of a stranger does not delay sign-ins. Failed refetches count too. One thread
+        fetches, and others wait for it.
         Raises: TransportError, and the errors of the fetch.
         """
         now = self._monotonic()
@@ -154,11 +182,19 @@ class CachedDocument(Generic[T]):
                 return self._copy.value
             pending = self._fetch_in_progress
             if pending is None:
-                if now < self._last_refetch_at.get(source, float("-inf")) + REFETCH_COOLDOWN_SECONDS:
+                if (
+                    now
+                    < self._last_refetch_at.get(source, float("-inf")) + REFETCH_COOLDOWN_SECONDS
+                ):
                     return outdated
                 self._last_refetch_at[source] = now
-                own = self._fetch_in_progress = _FetchInProgress(started_at=now, ends_at=now + timeout_seconds)
-        return self._wait_for_fetch(pending, timeout_seconds) if pending else self._run_fetch(own, timeout_seconds)
+                own = self._fetch_in_progress = _FetchInProgress(
+                    started_at=now, ends_at=now + timeout_seconds
+                )
+
+        if pending:
+            return self._wait_for_fetch(pending, timeout_seconds)
+        return self._run_fetch(own, timeout_seconds)
 
     def _run_fetch(self, fetch_in_progress: _FetchInProgress[T], timeout_seconds: float) -> T:
         try:
@@ -176,12 +212,19 @@ class CachedDocument(Generic[T]):
             fetch_in_progress.finished.set()
 
     def _create_copy(self, value: T, fresh_seconds: float) -> _CachedCopy[T]:
-        now, validity_seconds = self._monotonic(), self._find_validity_seconds(value)
+        now = self._monotonic()
+        validity_seconds = self._find_validity_seconds(value)
         fresh_until = now + fresh_seconds
         if validity_seconds is None:
-            return _CachedCopy(value=value, fresh_until=fresh_until, valid_until=fresh_until + STALE_IF_ERROR_SECONDS)
+            return _CachedCopy(
+                value=value,
+                fresh_until=fresh_until,
+                valid_until=fresh_until + STALE_IF_ERROR_SECONDS,
+            )
         valid_until = now + validity_seconds
-        return _CachedCopy(value=value, fresh_until=min(fresh_until, valid_until), valid_until=valid_until)
+        return _CachedCopy(
+            value=value, fresh_until=min(fresh_until, valid_until), valid_until=valid_until
+        )
 
     def _wait_for_fetch(self, fetch_in_progress: _FetchInProgress[T], timeout_seconds: float) -> T:
         seconds_to_stall = fetch_in_progress.started_at + STALLED_SECONDS - self._monotonic()
@@ -193,7 +236,9 @@ class CachedDocument(Generic[T]):
         if (error := fetch_in_progress.error) is not None:
             raise copy.copy(error)  # a copy, because each thread adds its traceback
         if fetch_in_progress.fetched_copy is None:
-            raise TransportError(Code.TRANSPORT_UNREACHABLE, "The fetch of another thread was interrupted.")
+            raise TransportError(
+                Code.TRANSPORT_UNREACHABLE, "The fetch of another thread was interrupted."
+            )
         return fetch_in_progress.fetched_copy.value
 
 
@@ -209,13 +254,16 @@ class RemoteKeySet(Generic[T]):
         timeout_seconds: float,
     ) -> None:
         """read_keys: from the document. source: of the tokens. timeout_seconds: for each fetch."""
-        self._cached, self._read_keys, self._source = cached, read_keys, source
+        self._cached = cached
+        self._read_keys = read_keys
+        self._source = source
         self._timeout_seconds = timeout_seconds
 
     def get_key(self, *, kid: str | None, alg: str) -> VerificationKey:
         """Return the one matching key, after one refetch when no known key matches.
 
-        Raises: KeyNotFound; TransportError or MetadataInvalid, when there is not even an old copy of the keys.
+        Raises: KeyNotFound; TransportError or MetadataInvalid, when there is not even an old copy
+        of the keys.
         Spec: OIDC Core 10.1.1.
         """
         document = self._cached.get(timeout_seconds=self._timeout_seconds)
@@ -229,5 +277,7 @@ class RemoteKeySet(Generic[T]):
             message = f"No published key matches, and the refetch failed: {error.code}."
             raise KeyNotFound(message, is_certain=False) from error
         if fetched is document:
-            raise KeyNotFound("No key matches, and it is too early to fetch the keys again.", is_certain=False)
+            raise KeyNotFound(
+                "No key matches, and it is too early to fetch the keys again.", is_certain=False
+            )
         return self._read_keys(fetched).get_key(kid=kid, alg=alg)

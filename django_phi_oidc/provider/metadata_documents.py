@@ -1,4 +1,6 @@
-"""Fetch the metadata and keys of a provider: OIDC Discovery, and RFC 8414 or SMART for what it lacks."""
+"""Fetch the metadata and keys of a provider: OIDC Discovery, and RFC 8414 or SMART for what it
+lacks.
+"""
 
 import time
 from collections.abc import Mapping
@@ -40,20 +42,27 @@ _ABSENT_MEMBERS = (
 def fetch_metadata(
     declaration: ProviderDeclaration, *, transport: Transport, timeout_seconds: float
 ) -> tuple[ProviderMetadata, TransportResponse, Mapping[str, Any] | None]:
-    """Return the validated metadata, the response of OIDC Discovery, and the result of `fetch_oauth_members`.
+    """Return the validated metadata, the response of OIDC Discovery, and the result of
+    `fetch_oauth_members`.
 
     Raises: TransportError, MetadataError. Spec: OIDC Discovery 4, RFC 8414 3.
     """
     ends_at = time.monotonic() + timeout_seconds
     response = transport.send(build_metadata_request(declaration), timeout_seconds=timeout_seconds)
     members = fetch_oauth_members(
-        response, declaration=declaration, transport=transport, timeout_seconds=ends_at - time.monotonic()
+        response,
+        declaration=declaration,
+        transport=transport,
+        timeout_seconds=ends_at - time.monotonic(),
     )
     try:
-        metadata = process_metadata_response(response, declaration=declaration, oauth_members=members)
+        metadata = process_metadata_response(
+            response, declaration=declaration, oauth_members=members
+        )
     except MetadataError as error:
         if members is None and error.code in _ABSENT_MEMBERS:
-            # The missing document may have the member: this is an outage, and no property of the provider.
+            # The missing document may have the member: this is an outage, and no property of the
+            # provider.
             raise TransportError(Code.PROVIDER_UNAVAILABLE) from None
         raise
     return metadata, response, members
@@ -67,10 +76,11 @@ def fetch_keys(
     timeout_seconds: float,
     now: datetime,
 ) -> tuple[JSONWebKeySet, Mapping[str, str]]:
-    """Return the provider's keys for tokens, and the headers of the response, which has none if no request is needed.
+    """Return the provider's keys for tokens, and the headers of the response, which has none if no
+    request is needed.
 
-    From a trust chain, the keys in the chain itself precede the signed JWKS, and this the `jwks_uri`, which only TLS
-    protects. Raises: TransportError, MetadataError.
+    From a trust chain, the keys in the chain itself precede the signed JWKS, and this the
+    `jwks_uri`, which only TLS protects. Raises: TransportError, MetadataError.
     Spec: OIDC Discovery 3 (jwks_uri); OpenID Federation 1.0 5.2.1.
     """
     federation = metadata.federation
@@ -80,20 +90,30 @@ def fetch_keys(
         request = build_signed_jwks_request(federation.signed_jwks_uri)
         response = transport.send(request, timeout_seconds=timeout_seconds)
         federation_keys = federation.federation_keys
-        keys = process_signed_jwks_response(response, federation_keys=federation_keys, declaration=declaration, now=now)
+        keys = process_signed_jwks_response(
+            response, federation_keys=federation_keys, declaration=declaration, now=now
+        )
         return keys, response.headers
     response = transport.send(build_jwks_request(metadata), timeout_seconds=timeout_seconds)
     return process_jwks_response(response), response.headers
 
 
 def fetch_oauth_members(
-    response: TransportResponse, *, declaration: ProviderDeclaration, transport: Transport, timeout_seconds: float
+    response: TransportResponse,
+    *,
+    declaration: ProviderDeclaration,
+    transport: Transport,
+    timeout_seconds: float,
 ) -> Mapping[str, Any] | None:
-    """Return the members of RFC 8414 if the response of OIDC Discovery lacks a needed member, or else none.
+    """Return the members of RFC 8414 if the response of OIDC Discovery lacks a needed member, or
+    else none.
 
     None: the document could not be fetched for now.
     """
-    members = parse_json_body(response) if response.status == 200 else None
+    members = None
+    if response.status == 200:
+        members = parse_json_body(response)
+
     known = {*(members or {}), *(name for name, _ in declaration.metadata_overrides)}
     needed = _list_needed_members(declaration)
     is_issuer = members is not None and members.get("issuer") == get_metadata_issuer(declaration)
@@ -115,7 +135,8 @@ def fetch_oauth_members(
 
 
 def _list_needed_members(declaration: ProviderDeclaration) -> set[str]:
-    is_fapi2, is_key_bound = declaration.profile == "fapi2", declaration.dpop == "require"
+    is_fapi2 = declaration.profile == "fapi2"
+    is_key_bound = declaration.dpop == "require"
     conditions = {
         "revocation_endpoint": True,
         "pushed_authorization_request_endpoint": declaration.par == "require",

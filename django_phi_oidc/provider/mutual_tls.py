@@ -8,17 +8,22 @@ from ..config.providers import ProviderDeclaration
 from ..errors import Code, TransportError
 
 CertificateVersion = tuple[tuple[int, int], ...]
-"""Modification time and inode of each file of the client certificate; empty: no certificate is presented."""
+"""Modification time and inode of each file of the client certificate; empty: no certificate is
+presented.
+"""
 
 
 def read_certificate_version(declaration: ProviderDeclaration) -> CertificateVersion:
-    """Return what changes when a file of the client certificate is replaced; empty if none is declared.
+    """Return what changes when a file of the client certificate is replaced; empty if none is
+    declared.
 
     Raises: TransportTLS.
     """
     paths = filter(None, (declaration.client_certificate, declaration.client_certificate_key))
     try:
-        return tuple((status.st_mtime_ns, status.st_ino) for status in (path.stat() for path in paths))
+        return tuple(
+            (status.st_mtime_ns, status.st_ino) for status in (path.stat() for path in paths)
+        )
     except OSError as error:
         raise TransportError(Code.TRANSPORT_TLS, "client_certificate cannot be read.") from error
 
@@ -42,7 +47,9 @@ def load_client_certificate(context: ssl.SSLContext, declaration: ProviderDeclar
 
 
 def validate_client_certificate(declaration: ProviderDeclaration) -> None:
-    """Raises: TransportTLS if a client certificate is declared, and connections can't present it."""
+    """Raises: TransportTLS if a client certificate is declared, and connections can't present
+    it.
+    """
     if declaration.client_certificate is not None:
         load_client_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), declaration)
 
@@ -52,7 +59,11 @@ def list_certificate_expiries(declaration: ProviderDeclaration) -> list[tuple[st
 
     Raises: DeclarationInvalid if the file of client_certificate cannot be read.
     """
-    chains = [("client_keys", key.certificate) for key in declaration.client_keys if key.certificate]
+    chains = [
+        ("client_keys", key.certificate) for key in declaration.client_keys if key.certificate
+    ]
     if declaration.client_certificate is not None:
-        chains.append(("client_certificate", read_certificate_chain(declaration.client_certificate)))
+        chains.append(
+            ("client_certificate", read_certificate_chain(declaration.client_certificate))
+        )
     return [(option, get_expiry(chain[0])) for option, chain in chains]

@@ -19,18 +19,32 @@ from ..http.http_transport import HTTPTransport
 from ..http.transport import Transport
 from ..oidc.jwks import JSONWebKeySet, KeySet
 from ..oidc.metadata import ProviderMetadata
-from .metadata_cache import MIN_FRESH_SECONDS, CachedDocument, RemoteKeySet, TokenSource, parse_freshness_seconds
+from .metadata_cache import (
+    MIN_FRESH_SECONDS,
+    CachedDocument,
+    RemoteKeySet,
+    TokenSource,
+    parse_freshness_seconds,
+)
 from .metadata_documents import fetch_keys, fetch_metadata
 
 FRESH_CHAIN_SECONDS = 60 * 60
-"""How long a trust chain is used before it is fetched again. OpenID Federation has no other revocation."""
+"""How long a trust chain is used before it is fetched again. OpenID Federation has no other
+revocation.
+"""
 
 
 class Provider:
-    """A provider: its declaration, the transport to it, and its metadata and keys as cached in this process."""
+    """A provider: its declaration, the transport to it, and its metadata and keys as cached in this
+    process.
+    """
 
     def __init__(
-        self, *, declaration: ProviderDeclaration, transport: Transport, monotonic: Callable[[], float] = time.monotonic
+        self,
+        *,
+        declaration: ProviderDeclaration,
+        transport: Transport,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.declaration = declaration
         self.transport = transport
@@ -41,14 +55,16 @@ class Provider:
         self._keys = CachedDocument(self._fetch_keys, monotonic=monotonic)
 
     def get_metadata(self, *, timeout_seconds: float) -> ProviderMetadata:
-        """Return the validated metadata, of discovery or, if a federation is declared, of the trust chain only.
+        """Return the validated metadata, of discovery or, if a federation is declared, of the trust
+        chain only.
 
         Raises: TransportError, MetadataError. Spec: OIDC Discovery 4; OpenID Federation 1.0 10.
         """
         return self._metadata.get(timeout_seconds=timeout_seconds)
 
     def get_key_set(self, *, timeout_seconds: float, source: TokenSource = "anyone") -> KeySet:
-        """Return the keys for tokens of that source. timeout_seconds: now, and for each later fetch.
+        """Return the keys for tokens of that source. timeout_seconds: now, and for each later
+        fetch.
 
         Raises: TransportError, MetadataError.
         """
@@ -57,13 +73,19 @@ class Provider:
             federation = self.get_metadata(timeout_seconds=timeout_seconds).federation
             if federation is not None and federation.jwks is not None:
                 return RemoteKeySet(
-                    self._metadata, read_keys=_read_keys_by_value, source=source, timeout_seconds=timeout_seconds
+                    self._metadata,
+                    read_keys=_read_keys_by_value,
+                    source=source,
+                    timeout_seconds=timeout_seconds,
                 )
         self._keys.get(timeout_seconds=timeout_seconds)
-        return RemoteKeySet(self._keys, read_keys=lambda keys: keys, source=source, timeout_seconds=timeout_seconds)
+        return RemoteKeySet(
+            self._keys, read_keys=lambda keys: keys, source=source, timeout_seconds=timeout_seconds
+        )
 
     def with_declaration(self, declaration: ProviderDeclaration) -> "Provider":
-        """Return the same provider, sharing connections and caches, for a request with stricter requirements.
+        """Return the same provider, sharing connections and caches, for a request with stricter
+        requirements.
 
         Requires: the declarations differ in nothing that metadata is validated against.
         """
@@ -74,13 +96,18 @@ class Provider:
     def _fetch_metadata(self, timeout_seconds: float) -> tuple[ProviderMetadata, float]:
         if self.declaration.federation is not None:
             chain = fetch_trust_chain(
-                self.declaration, transport=self.transport, timeout_seconds=timeout_seconds, now=clock.now()
+                self.declaration,
+                transport=self.transport,
+                timeout_seconds=timeout_seconds,
+                now=clock.now(),
             )
             return process_trust_chain(chain, declaration=self.declaration), FRESH_CHAIN_SECONDS
         metadata, response, _ = fetch_metadata(
             self.declaration, transport=self.transport, timeout_seconds=timeout_seconds
         )
-        return metadata, MIN_FRESH_SECONDS if metadata.is_partial else parse_freshness_seconds(response.headers)
+        return metadata, MIN_FRESH_SECONDS if metadata.is_partial else parse_freshness_seconds(
+            response.headers
+        )
 
     def _fetch_keys(self, timeout_seconds: float) -> tuple[JSONWebKeySet, float]:
         ends_at = self._monotonic() + timeout_seconds
@@ -93,18 +120,24 @@ class Provider:
             now=clock.now(),
         )
         if not keys.has_usable_key():
-            # Not certain: a set that is published by mistake must not make a logout token invalid for good.
+            # Not certain: a set that is published by mistake must not make a logout token invalid
+            # for good.
             raise KeyNotFound("No published key can verify a signature.", is_certain=False)
         return keys, parse_freshness_seconds(headers)
 
 
 def _find_validity_seconds(metadata: ProviderMetadata) -> float | None:
     """Return how much longer the trust chain is valid. Spec: OpenID Federation 1.0 10.4."""
-    return None if metadata.federation is None else (metadata.federation.expires_at - clock.now()).total_seconds()
+    if metadata.federation is None:
+        return None
+    return (metadata.federation.expires_at - clock.now()).total_seconds()
 
 
 def _read_keys_by_value(metadata: ProviderMetadata) -> JSONWebKeySet:
-    keys = metadata.federation.jwks if metadata.federation is not None else None
+    keys = None
+    if metadata.federation is not None:
+        keys = metadata.federation.jwks
+
     if keys is None:
         raise KeyNotFound("The provider publishes its keys otherwise now.", is_certain=False)
     return keys
@@ -115,15 +148,24 @@ _providers: dict[tuple[int, ProviderDeclaration], Provider] = {}
 
 
 def get_provider(name: str | None = None) -> Provider:
-    """Return the provider of that name, or the first; one object per declaration. Raises: ProviderUnknown."""
+    """Return the provider of that name, or the first; one object per declaration. Raises:
+    ProviderUnknown.
+    """
     providers = conf.providers()
-    declaration = next(iter(providers.values()), None) if name is None else providers.get(name)
+
+    if name is None:
+        declaration = next(iter(providers.values()), None)
+    else:
+        declaration = providers.get(name)
+
     if declaration is None:
         raise AccountError(Code.PROVIDER_UNKNOWN)
     key = os.getpid(), declaration
     if provider := _providers.get(key):
         return provider
-    return _providers.setdefault(key, Provider(declaration=declaration, transport=HTTPTransport(declaration)))
+    return _providers.setdefault(
+        key, Provider(declaration=declaration, transport=HTTPTransport(declaration))
+    )
 
 
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.provider.registry")
