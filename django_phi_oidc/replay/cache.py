@@ -13,24 +13,30 @@ from .models import UsedIdentifier
 
 
 def mark_used(kind: str, identifier: str, *, expires_at: datetime) -> bool:
-    """Return True for the first call with this kind and identifier, once that is committed, and False for all others.
+    """Return True for the first call with this kind and identifier, once that is committed, and
+    False for all others.
 
     expires_at: from then on the identifier is refused for its age, and its row may be deleted.
-    Requires: no open transaction (RuntimeError), because a rollback would make the identifier usable again.
+    Requires: no open transaction (RuntimeError), because a rollback would make the identifier
+    usable again.
     """
     return _insert(kind, identifier, expires_at, frame=durable(router.db_for_write(UsedIdentifier)))
 
 
 def mark_used_in_transaction(kind: str, identifier: str, *, expires_at: datetime) -> bool:
-    """Do the same as `mark_used` in the caller's transaction: a rollback makes the identifier usable again.
+    """Do the same as `mark_used` in the caller's transaction: a rollback makes the identifier
+    usable again.
 
     A concurrent call with the same identifier waits for the end of that transaction.
     Requires: an open transaction (RuntimeError).
     """
     using = router.db_for_write(UsedIdentifier)
     if not connections[using].in_atomic_block:
-        raise RuntimeError("Marking an identifier as used in a transaction needs an open transaction.")
-    # A savepoint, because PostgreSQL refuses further statements of the caller after an IntegrityError.
+        raise RuntimeError(
+            "Marking an identifier as used in a transaction needs an open transaction."
+        )
+    # A savepoint, because PostgreSQL refuses further statements of the caller after an
+    # IntegrityError.
     return _insert(kind, identifier, expires_at, frame=transaction.atomic(using=using))
 
 
@@ -40,7 +46,8 @@ def was_used(kind: str, identifier: str) -> bool:
 
 
 def remember(kind: str, identifiers: Collection[str], *, expires_at: datetime) -> None:
-    """Remember the identifiers at least until that time; a later time is kept. Committed when this returns.
+    """Remember the identifiers at least until that time; a later time is kept. Committed when this
+    returns.
 
     Requires: no open transaction (RuntimeError).
     """
@@ -48,8 +55,11 @@ def remember(kind: str, identifiers: Collection[str], *, expires_at: datetime) -
         remember_in_transaction(kind, identifiers, expires_at=expires_at)
 
 
-def remember_in_transaction(kind: str, identifiers: Collection[str], *, expires_at: datetime) -> None:
-    """Remember the identifiers at least until that time in the caller's transaction; a later time is kept.
+def remember_in_transaction(
+    kind: str, identifiers: Collection[str], *, expires_at: datetime
+) -> None:
+    """Remember the identifiers at least until that time in the caller's transaction; a later time
+    is kept.
 
     Requires: an open transaction, in which this process has written before (SQLite).
     """
@@ -67,8 +77,12 @@ def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -
     return has_row(UsedIdentifier, digests, using=router.db_for_write(UsedIdentifier), until=until)
 
 
-def find_remembered_kind(kinds: Sequence[str], identifiers: Collection[str], *, until: datetime) -> str:
-    """Return the first of the kinds by which one of the identifiers is remembered until that time or longer, or ""."""
+def find_remembered_kind(
+    kinds: Sequence[str], identifiers: Collection[str], *, until: datetime
+) -> str:
+    """Return the first of the kinds by which one of the identifiers is remembered until that time
+    or longer, or "".
+    """
     digests = [compute_digest(kind, identifier) for kind in kinds for identifier in identifiers]
     using = router.db_for_write(UsedIdentifier)
     if not has_row(UsedIdentifier, digests, using=using, until=until):
@@ -82,16 +96,22 @@ def find_remembered_kind(kinds: Sequence[str], identifiers: Collection[str], *, 
 def find_end_of_memory(kind: str, identifiers: Collection[str]) -> datetime | None:
     """Return until when one of the identifiers is remembered at most; None if none of them is."""
     digests = [compute_digest(kind, identifier) for identifier in identifiers]
-    rows = UsedIdentifier.objects.using(router.db_for_write(UsedIdentifier)).filter(digest__in=digests)
+    rows = UsedIdentifier.objects.using(router.db_for_write(UsedIdentifier)).filter(
+        digest__in=digests
+    )
     return rows.order_by("-until").values_list("until", flat=True).first()
 
 
 def delete_expired(*, now: datetime, kept_kind: str = "") -> int:
-    """Delete the identifiers that are refused for their age at now, except those of a kind; return how many."""
+    """Delete the identifiers that are refused for their age at now, except those of a kind; return
+    how many.
+    """
     return delete_in_batches(UsedIdentifier.objects.filter(until__lt=now).exclude(kind=kept_kind))
 
 
-def _insert(kind: str, identifier: str, expires_at: datetime, *, frame: AbstractContextManager[None]) -> bool:
+def _insert(
+    kind: str, identifier: str, expires_at: datetime, *, frame: AbstractContextManager[None]
+) -> bool:
     row = UsedIdentifier(digest=compute_digest(kind, identifier), kind=kind, until=expires_at)
     try:
         with frame:

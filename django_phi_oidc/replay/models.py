@@ -5,7 +5,9 @@ from django.utils.translation import gettext_lazy as _
 
 
 class UsedIdentifier(models.Model):
-    """The digest of a used identifier, stored until the identifier would be refused for its age anyway."""
+    """The digest of a used identifier, stored until the identifier would be refused for its age
+    anyway.
+    """
 
     digest = models.CharField(primary_key=True, max_length=64, editable=False)
     """SHA-256 of kind and identifier, hexadecimal."""
@@ -13,7 +15,8 @@ class UsedIdentifier(models.Model):
     until = models.DateTimeField(db_index=True)
 
     class Meta:
-        verbose_name, verbose_name_plural = _("used identifier"), _("used identifiers")
+        verbose_name = _("used identifier")
+        verbose_name_plural = _("used identifiers")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.digest[:8]}"
