@@ -1,18 +1,20 @@
-"""R1: connections that are shut down at the deadline of their exchange, and pools that never reuse such a connection.
+"""R1: connections that are shut down at the deadline of their exchange, and pools that never reuse
+such a connection.
 
-Socket timeouts bound each read, so a response that drips never exceeds them. Here a timer shuts the connection down
-through a second handle on its socket, created before the TLS handshake, so that handshake, headers and body all end
-at once. The handle is a duplicate of the descriptor, because the TLS wrapper takes over the first one and because
-http.client closes it early.
+Socket timeouts bound each read, so a response that drips never exceeds them. Here a timer shuts the
+connection down through a second handle on its socket, created before the TLS handshake, so that
+handshake, headers and body all end at once. The handle is a duplicate of the descriptor, because
+the TLS wrapper takes over the first one and because http.client closes it early.
 
 This is the only module that relies on internals of urllib3 and http.client. The tests run with
 urllib3 2.2 on Python 3.11 and the newest 2.x on Python 3.13:
-- urllib3: `HTTPConnection._new_conn`, `HTTPConnectionPool._get_conn` and `_put_conn`, `ConnectionCls`,
-  `response_class`, the attributes `sslobj`, `incoming` and `socket` of `SSLTransport`, and wrapped errors in
-  `original_error` or `args`.
-- http.client: `HTTPResponse.begin()` reads the head through `fp.readline` alone, can run again once `headers` is None,
-  and reports malformed header lines in `msg.defects`; more than 100 headers raise HTTPException itself. Each chunk
-  begins with `_read_next_chunk_size()`, which may raise ValueError.
+- urllib3: `HTTPConnection._new_conn`, `HTTPConnectionPool._get_conn` and `_put_conn`,
+  `ConnectionCls`, `response_class`, the attributes `sslobj`, `incoming` and `socket` of
+  `SSLTransport`, and wrapped errors in `original_error` or `args`.
+- http.client: `HTTPResponse.begin()` reads the head through `fp.readline` alone, can run again once
+  `headers` is None, and reports malformed header lines in `msg.defects`; more than 100 headers
+  raise HTTPException itself. Each chunk begins with `_read_next_chunk_size()`, which may raise
+  ValueError.
 """
 
 import contextlib
@@ -75,21 +77,31 @@ class TimedExchange:
             raise TransportError(Code.TRANSPORT_TIMEOUT)
         return remaining
 
-    def connect(self, host: str, port: int, socket_options: Sequence[tuple[int, int, int | bytes]]) -> socket.socket:
-        """Return a connected socket. Host addresses share the remaining time. Raises: TransportError."""
+    def connect(
+        self, host: str, port: int, socket_options: Sequence[tuple[int, int, int | bytes]]
+    ) -> socket.socket:
+        """Return a connected socket. Host addresses share the remaining time. Raises:
+        TransportError.
+        """
         self.is_connection_reused = False
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            raise TransportError(Code.TRANSPORT_UNREACHABLE, "The provider's host name does not resolve.") from None
-        error: TransportError = TransportError(Code.TRANSPORT_UNREACHABLE, "The provider's host name has no address.")
+            raise TransportError(
+                Code.TRANSPORT_UNREACHABLE, "The provider's host name does not resolve."
+            ) from None
+        error: TransportError = TransportError(
+            Code.TRANSPORT_UNREACHABLE, "The provider's host name has no address."
+        )
         for position, (family, kind, protocol, _, address) in enumerate(addresses):
             with contextlib.ExitStack() as stack:
                 try:
                     connection = stack.enter_context(socket.socket(family, kind, protocol))
                     for option in socket_options:
                         connection.setsockopt(*option)
-                    connection.settimeout(self.get_remaining_seconds() / (len(addresses) - position))
+                    connection.settimeout(
+                        self.get_remaining_seconds() / (len(addresses) - position)
+                    )
                     connection.connect(address)
                     connection.settimeout(self.get_remaining_seconds())
                     self.set_handle(connection.dup())
@@ -114,7 +126,8 @@ class TimedExchange:
         with self._lock:
             if self.is_expired:
                 return None
-            handle, self._handle = self._handle, None
+            handle = self._handle
+            self._handle = None
             return handle
 
     def _expire(self) -> None:
@@ -140,8 +153,9 @@ class MalformedHeaders(http.client.HTTPException):
 class StrictHeaderReader:
     """Limits all that precedes a body, and refuses truncated lines and malformed status lines.
 
-    http.client limits lines only, and turns a hundred of 64 KiB into 60 MB. It takes the end of the connection for the
-    end of the head, so that a response cut after `HTTP/1.1 200 O` would be a complete one.
+    http.client limits lines only, and turns a hundred of 64 KiB into 60 MB. It takes the end of the
+    connection for the end of the head, so that a response cut after `HTTP/1.1 200 O` would be a
+    complete one.
     """
 
     def __init__(self, source: io.BufferedIOBase) -> None:
@@ -171,11 +185,13 @@ class StrictHeaderReader:
 
 
 class StrictResponse(http.client.HTTPResponse):
-    """Refuses malformed headers, which urllib3 accepts with a warning that quotes them, and skips interim responses.
+    """Refuses malformed headers, which urllib3 accepts with a warning that quotes them, and skips
+    interim responses.
 
-    http.client skips only 100. After a 103 the connection would be reused, and the next request would receive this
-    one's response. Lengths and sizes of chunks are digits: int() accepts `0x5`, `+5` and `1_0` as well, which other
-    programs on the way read differently. Spec: RFC 9110 8.6, 15.2; RFC 9112 7.1.
+    http.client skips only 100. After a 103 the connection would be reused, and the next request
+    would receive this one's response. Lengths and sizes of chunks are digits: int() accepts `0x5`,
+    `+5` and `1_0` as well, which other programs on the way read differently. Spec: RFC 9110 8.6,
+    15.2; RFC 9112 7.1.
     """
 
     def begin(self) -> None:
@@ -190,7 +206,9 @@ class StrictResponse(http.client.HTTPResponse):
             if self.fp is not None:
                 self.fp = source
         lengths = self.msg.get_all("content-length", [])
-        if self.msg.defects or not all(_CONTENT_LENGTH_PATTERN.fullmatch(length.strip()) for length in lengths):
+        if self.msg.defects or not all(
+            _CONTENT_LENGTH_PATTERN.fullmatch(length.strip()) for length in lengths
+        ):
             self.close()
             raise MalformedHeaders
 
@@ -205,7 +223,9 @@ class StrictResponse(http.client.HTTPResponse):
 
 
 class TimedConnection(HTTPConnection):
-    """A connection whose handle belongs to the current exchange, or to the connection while it is pooled."""
+    """A connection whose handle belongs to the current exchange, or to the connection while it is
+    pooled.
+    """
 
     response_class = StrictResponse
     exchange: TimedExchange
@@ -237,7 +257,8 @@ class TimedConnectionPool(urllib3.HTTPConnectionPool):
             connection.close()
         exchange.is_connection_reused = not connection.is_closed
         exchange.set_handle(connection.handle)
-        connection.exchange, connection.handle = exchange, None
+        connection.exchange = exchange
+        connection.handle = None
         return connection
 
     def _put_conn(self, conn: Any) -> None:
@@ -257,18 +278,23 @@ class TimedTLSConnectionPool(TimedConnectionPool, urllib3.HTTPSConnectionPool):
 
 
 def _has_unread_bytes(sock: Any) -> bool:
-    """Return whether TLS has decrypted bytes that are still unread: they would become the next request's response.
+    """Return whether TLS has decrypted bytes that are still unread: they would become the next
+    request's response.
 
     Polling the socket does not show them, so urllib3 considers such a connection idle.
     """
     if isinstance(sock, SSLTransport):
         # TLS to the provider inside TLS to a proxy: check both layers.
-        return bool(sock.sslobj.pending() or sock.incoming.pending or _has_unread_bytes(sock.socket))
+        return bool(
+            sock.sslobj.pending() or sock.incoming.pending or _has_unread_bytes(sock.socket)
+        )
     return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
 def translate_error(error: Exception, *, is_expired: bool) -> TransportError:
-    """Return the TransportError for an error, without its text, which quotes URLs, headers and received data."""
+    """Return the TransportError for an error, without its text, which quotes URLs, headers and
+    received data.
+    """
     root = error
     while inner := getattr(root, "original_error", None) or next(
         (a for a in root.args if isinstance(a, Exception)), None
@@ -279,7 +305,9 @@ def translate_error(error: Exception, *, is_expired: bool) -> TransportError:
     if isinstance(root, ssl.SSLCertVerificationError):
         message = f"The provider's certificate could not be verified: {root.verify_message}"
         return TransportError(Code.TRANSPORT_TLS, message)
-    if isinstance(root, ssl.SSLError) and not isinstance(root, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+    if isinstance(root, ssl.SSLError) and not isinstance(
+        root, ssl.SSLEOFError | ssl.SSLZeroReturnError
+    ):
         return TransportError(Code.TRANSPORT_TLS, f"TLS with the provider failed: {root.reason}")
     if isinstance(root, http.client.LineTooLong) or type(root) is http.client.HTTPException:
         # http.client raises the latter for more than 100 headers.
