@@ -1,4 +1,6 @@
-"""Claims that a hook of the project stored in a column of the account, where this package does not encrypt them."""
+"""Claims that a hook of the project stored in a column of the account, where this package does not
+encrypt them.
+"""
 
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -10,26 +12,32 @@ from django.views.decorators.debug import sensitive_variables
 from ..audit.events import MAX_ITEMS, Action, NewEvent
 
 _MIN_PART_LENGTH = 4
-"""Characters of a value that is also found as a part of a longer text; a shorter one must be the whole text."""
+"""Characters of a value that is also found as a part of a longer text; a shorter one must be the
+whole text.
+"""
 
 
 @sensitive_variables()
 def list_claims_in_account(account: AbstractBaseUser, claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the sorted names of the claims whose value is in a column of the account, without its encrypted columns.
+    """Return the sorted names of the claims whose value is in a column of the account, without its
+    encrypted columns.
 
     NOT found: a value that was changed before it was stored, or that is in another table.
     """
     columns = [
         str(value).casefold()
         for field in account._meta.concrete_fields
-        # Not by getattr, which would fetch a deferred column. An encrypted column has an EncryptedText.
+        # Not by getattr, which would fetch a deferred column. An encrypted column has an
+        # EncryptedText.
         if isinstance(value := vars(account).get(field.attname), str | date)
         and not (field.primary_key or field.is_relation or field.name == "password")
     ]
     return tuple(sorted(name for name, value in claims.items() if _is_stored(value, columns)))
 
 
-def build_account_claim_events(claim_names: tuple[str, ...], **event_fields: Any) -> Iterator[NewEvent]:
+def build_account_claim_events(
+    claim_names: tuple[str, ...], **event_fields: Any
+) -> Iterator[NewEvent]:
     """Yield the events that name the claims in columns of an account."""
     for start in range(0, len(claim_names), MAX_ITEMS):
         detail = {"claims": list(claim_names[start : start + MAX_ITEMS]), "place": "account"}
@@ -42,6 +50,11 @@ def _is_stored(value: Any, columns: list[str]) -> bool:
         return any(_is_stored(member, columns) for member in value.values())
     if isinstance(value, list | tuple):
         return any(_is_stored(item, columns) for item in value)
-    text = value.strip().casefold() if isinstance(value, str) else ""
+
+    if isinstance(value, str):
+        text = value.strip().casefold()
+    else:
+        text = ""
+
     is_part = len(text) >= _MIN_PART_LENGTH
     return bool(text) and any(text in column if is_part else text == column for column in columns)

@@ -1,9 +1,12 @@
-"""Categories of claims: the permission to reveal the claims of each. Spec: 45 CFR 164.514(d)(2), minimum necessary.
+"""Categories of claims: the permission to reveal the claims of each. Spec: 45 CFR 164.514(d)(2),
+minimum necessary.
 
-A declared category is not known to the migrations, so `migrate` creates its permission afterwards. The permissions
-belong to PairwiseSubject: backends such as django-guardian grant a permission only for objects of its own model.
+A declared category is not known to the migrations, so `migrate` creates its permission afterwards.
+The permissions belong to PairwiseSubject: backends such as django-guardian grant a permission only
+for objects of its own model.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.auth.models import Permission
@@ -23,38 +26,58 @@ REVEAL_PERMISSION = "django_phi_oidc.reveal_storedclaim"
 
 def get_category_permission(category: str) -> str:
     """Return the permission to reveal the claims of a category; "": those without a category."""
-    return f"{REVEAL_PERMISSION}_{category}" if category else REVEAL_PERMISSION
+    if category:
+        return f"{REVEAL_PERMISSION}_{category}"
+    return REVEAL_PERMISSION
 
 
-def can_reveal(user: Any, declaration: ClaimDeclaration, subject: PairwiseSubject | None = None) -> bool:
+def can_reveal(
+    user: Any, declaration: ClaimDeclaration, subject: PairwiseSubject | None = None
+) -> bool:
     """Return whether user may reveal the claim of other persons, or of this subject."""
     return has_permission(user, get_category_permission(declaration.category), subject)
 
 
 def find_declared_refusal(
-    user: Any, declaration: ClaimDeclaration | None, subject: PairwiseSubject | None, *, consent: str
+    user: Any,
+    declaration: ClaimDeclaration | None,
+    subject: PairwiseSubject | None,
+    *,
+    consent: str,
 ) -> str | None:
-    """Return the code that refuses a claim by its category or label, or None. user: None for a command on the server.
+    """Return the code that refuses a claim by its category or label, or None. user: None for a
+    command on the server.
 
-    It is for disclosures that have their own permission. The category of a claim that is not declared, or no longer
-    declared, is unknown, so only superusers are permitted.
+    It is for disclosures that have their own permission. The category of a claim that is not
+    declared, or no longer declared, is unknown, so only superusers are permitted.
     """
     if declaration is None:
         is_permitted = user is None or (user.is_active and getattr(user, "is_superuser", False))
-        return None if is_permitted else PERMISSION_MISSING
+        if is_permitted:
+            return None
+        return PERMISSION_MISSING
     if user is not None and declaration.category and not can_reveal(user, declaration, subject):
         return PERMISSION_MISSING
-    return CONSENT_MISSING if lacks_consent(declaration.label, consent) else None
+
+    if lacks_consent(declaration.label, consent):
+        return CONSENT_MISSING
+    return None
 
 
 def list_hidden_names(user: Any, subject: PairwiseSubject | None = None) -> list[str]:
-    """Return the claims with a category that user may not reveal: their names alone may disclose a condition."""
+    """Return the claims with a category that user may not reveal: their names alone may disclose a
+    condition.
+    """
     claims = conf.claims().values()
-    return [claim.name for claim in claims if claim.category and not can_reveal(user, claim, subject)]
+    return [
+        claim.name for claim in claims if claim.category and not can_reveal(user, claim, subject)
+    ]
 
 
 def list_names_hidden_of(user: Any, person: Any) -> set[str]:
-    """Return the hidden names for all subjects of person. One SELECT, unless the model-wide permissions suffice."""
+    """Return the hidden names for all subjects of person. One SELECT, unless the model-wide
+    permissions suffice.
+    """
     hidden = set(list_hidden_names(user))
     for subject in PairwiseSubject.objects.filter(user=person.pk) if hidden else ():
         hidden.intersection_update(list_hidden_names(user, subject))
@@ -62,11 +85,19 @@ def list_names_hidden_of(user: Any, person: Any) -> set[str]:
 
 
 def can_reveal_any(user: Any, person: Any) -> bool:
-    """Return whether user may reveal a stored claim of person. One SELECT, unless a model-wide permission suffices."""
+    """Return whether user may reveal a stored claim of person. One SELECT, unless a model-wide
+    permission suffices.
+    """
     stored = [claim for claim in conf.claims().values() if claim.retention is not None]
     if any(can_reveal(user, claim) for claim in stored):
         return True
-    subjects = PairwiseSubject.objects.filter(user=person.pk) if person.pk is not None else ()
+
+    subjects: Iterable[PairwiseSubject]
+    if person.pk is not None:
+        subjects = PairwiseSubject.objects.filter(user=person.pk)
+    else:
+        subjects = ()
+
     return any(can_reveal(user, claim, subject) for subject in subjects for claim in stored)
 
 
@@ -76,19 +107,31 @@ def list_categories() -> list[str]:
 
 def list_missing_categories(*, using: str) -> list[str]:
     """Return the declared categories whose permission is not in that database."""
-    by_codename = {get_category_permission(category).partition(".")[2]: category for category in list_categories()}
+    by_codename = {
+        get_category_permission(category).partition(".")[2]: category
+        for category in list_categories()
+    }
     rows = Permission.objects.using(using).filter(
         content_type__app_label=PairwiseSubject._meta.app_label,
         content_type__model=PairwiseSubject._meta.model_name,
         codename__in=by_codename,
     )
-    existing = set(rows.values_list("codename", flat=True)) if by_codename else set()
+
+    if by_codename:
+        existing = set(rows.values_list("codename", flat=True))
+    else:
+        existing = set()
+
     return [category for codename, category in by_codename.items() if codename not in existing]
 
 
 def create_category_permissions(*, using: str) -> None:
-    """Create the missing permissions of the declared categories in that database. None is deleted."""
-    if not router.allow_migrate_model(using, Permission) or not (missing := list_missing_categories(using=using)):
+    """Create the missing permissions of the declared categories in that database. None is
+    deleted.
+    """
+    if not router.allow_migrate_model(using, Permission) or not (
+        missing := list_missing_categories(using=using)
+    ):
         return
     content_type = ContentType.objects.db_manager(using).get_for_model(PairwiseSubject)
     Permission.objects.using(using).bulk_create(

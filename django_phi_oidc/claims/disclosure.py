@@ -16,13 +16,13 @@ from .._internal import clock, request_secrets
 from ..access.no_store import add_notice, mark_response_private
 from ..access.part2 import NOTICE, get_disclosure_detail, lacks_consent
 from ..access.policy import CLAIM_BOUND_TO_SESSION, CLAIM_NOT_DECLARED, find_reveal_refusal
-from ..audit.events import Action, NewEvent
+from ..audit.events import Action, EventOutcome, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
 from ..contrib.individual_rights.recipients import remember_recipient
 from ..crypto.retention_keys import KeyCache
-from ..errors import ClaimScrubbed, Code, KeyRingError, RevealRefused, Undecryptable
+from ..errors import ClaimScrubbed, Code, KeyRingError, PhiOidcError, RevealRefused, Undecryptable
 from ..subjects.models import PairwiseSubject
 from .categories import can_reveal
 from .minimization import select_declared_members
@@ -35,7 +35,9 @@ REVEAL_BATCH_SIZE = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevealResult:
-    """The result for one claim of one person. Its repr, which a page or log may show by mistake, omits the value."""
+    """The result for one claim of one person. Its repr, which a page or log may show by mistake,
+    omits the value.
+    """
 
     name: str
     value: Any = field(default=None, repr=False)
@@ -65,7 +67,9 @@ class RevealResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RevealDecision:
-    """The policy's decision about one claim of one person, before it is recorded and the value decrypted."""
+    """The policy's decision about one claim of one person, before it is recorded and the value
+    decrypted.
+    """
 
     name: str
     declaration: ClaimDeclaration | None
@@ -83,18 +87,25 @@ class _RevealDecision:
         return self.refusal is None and not self.is_expired
 
 
-def reveal(actor: Actor, user: AbstractBaseUser, name: str, *, purpose: str, consent: str = "") -> Any:
-    """Return the value of a declared claim of user, as the provider sent it, after the event is committed.
+def reveal(
+    actor: Actor, user: AbstractBaseUser, name: str, *, purpose: str, consent: str = ""
+) -> Any:
+    """Return the value of a declared claim of user, as the provider sent it, after the event is
+    committed.
 
-    None: the sign-in brought no such claim. purpose: the HL7 PurposeOfUse code that the claim was stored for and is
-    still declared for, or PATRQT if actor is user. consent: the reference to user's consent, for a claim with the label
-    `part2` of another person; then show `access.part2.NOTICE` with the value. Claims of the actor's own session precede
-    those that outlive sessions; a claim of a session is revealed only in that session. The response to the actor's
-    request is then marked as not storable.
-    Raises: RevealRefused, after its own event; AuditUnavailable before anything is decrypted; ClaimScrubbed if the
-    claim is expired, whether erased or not, by its retention at the sign-in or by that of today; Undecryptable.
+    None: the sign-in brought no such claim. purpose: the HL7 PurposeOfUse code that the claim was
+    stored for and is still declared for, or PATRQT if actor is user. consent: the reference to
+    user's consent, for a claim with the label `part2` of another person; then show
+    `access.part2.NOTICE` with the value. Claims of the actor's own session precede those that
+    outlive sessions; a claim of a session is revealed only in that session. The response to the
+    actor's request is then marked as not storable.
+    Raises: RevealRefused, after its own event; AuditUnavailable before anything is decrypted;
+    ClaimScrubbed if the claim is expired, whether erased or not, by its retention at the sign-in or
+    by that of today; Undecryptable.
     """
-    (result,) = _authorize_and_reveal(actor, [user], [name], purpose=purpose, consents={user.pk: consent})
+    (result,) = _authorize_and_reveal(
+        actor, [user], [name], purpose=purpose, consents={user.pk: consent}
+    )
     return result.get()
 
 
@@ -109,14 +120,19 @@ def reveal_many(
 ) -> dict[Any, dict[str, RevealResult]]:
     """Return, by the user's primary key and the claim's name, what `reveal` would return or raise.
 
-    For each REVEAL_BATCH_SIZE claims: one SELECT for the rows, a second one for persons who lack a row, one INSERT for
-    the events. Everything is recorded before anything is decrypted, and the refusal of one claim does not affect
-    others. reason_code: the `reason` of granted events; contains nothing about a person. consents: by primary key, the
-    `consent` of each user.
+    For each REVEAL_BATCH_SIZE claims: one SELECT for the rows, a second one for persons who lack a
+    row, one INSERT for the events. Everything is recorded before anything is decrypted, and the
+    refusal of one claim does not affect others. reason_code: the `reason` of granted events;
+    contains nothing about a person. consents: by primary key, the `consent` of each user.
     Raises: AuditUnavailable, and then nothing was decrypted.
     """
     persons = list({user.pk: user for user in users}.values())
-    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+
+    if isinstance(names, str):
+        names = [names]
+    else:
+        names = list(dict.fromkeys(names))
+
     options: Any = {"purpose": purpose, "reason_code": reason_code, "consents": consents}
     results = _authorize_and_reveal(actor, persons, names, **options)
     return {user.pk: {name: next(results) for name in names} for user in persons}
@@ -131,18 +147,29 @@ def _authorize_and_reveal(
     consents: Mapping[Any, str],
     reason_code: str = "",
 ) -> Iterator[RevealResult]:
-    """Decide and record everything, then yield each user's claims in the order of names, decrypting one at a time."""
+    """Decide and record everything, then yield each user's claims in the order of names, decrypting
+    one at a time.
+    """
     now = clock.now()
     # An empty form gives None: refused and recorded like any other value.
-    purpose = purpose if isinstance(purpose, str) else ""
+    if not isinstance(purpose, str):
+        purpose = ""
+
     decisions: list[_RevealDecision] = []
     size = max(1, REVEAL_BATCH_SIZE // max(1, len(names)))
     for start in range(0, len(users), size):
         options: Any = {"purpose": purpose, "consents": consents, "now": now}
         batch = list(_authorize_claims(actor, users[start : start + size], names, **options))
-        if not all(map(partial(_is_self, actor), users)) and any(decision.is_granted for decision in batch):
+        if not all(map(partial(_is_self, actor), users)) and any(
+            decision.is_granted for decision in batch
+        ):
             remember_recipient(actor.user, now=now)
-        fields: dict[str, Any] = {"actor": actor, "purpose": purpose, "reason_code": reason_code, "now": now}
+        fields: dict[str, Any] = {
+            "actor": actor,
+            "purpose": purpose,
+            "reason_code": reason_code,
+            "now": now,
+        }
         record_many([_create_event(decision, **fields) for decision in batch])
         decisions += batch
     if any(decision.is_granted for decision in decisions):
@@ -166,25 +193,46 @@ def _authorize_claims(
     rows, subjects = _get_rows_and_subjects(actor, users, names)
     declared = [claims[name] for name in names if name in claims]
     has_others = not all(_is_self(actor, user) for user in users)
-    permitted_names = {claim.name for claim in declared if has_others and can_reveal(actor.user, claim)}
+    permitted_names = {
+        claim.name for claim in declared if has_others and can_reveal(actor.user, claim)
+    }
     can_reveal_of = cache(partial(can_reveal, actor.user))
     for user in users:
-        is_self, key, consent = _is_self(actor, user), _get_user_key(user), consents.get(user.pk, "")
+        is_self = _is_self(actor, user)
+        key = _get_user_key(user)
+        consent = consents.get(user.pk, "")
         for name in names:
             declaration = claims.get(name)
             # Prefer the session's own row, then one that is not expired, then the newest.
             row = min(
                 rows.get((key, name), ()),
-                key=lambda row: (row.session == NO_SESSION, _is_row_expired(row, declaration, now=now)),
+                key=lambda row: (
+                    row.session == NO_SESSION,
+                    _is_row_expired(row, declaration, now=now),
+                ),
                 default=None,
             )
-            subject = row.subject if row else subjects.get(key)
+            subject: PairwiseSubject | None
+            if row:
+                subject = row.subject
+            else:
+                subject = subjects.get(key)
+
             is_permitted = is_self or name in permitted_names
             if declaration and subject and not is_permitted:
                 is_permitted = can_reveal_of(declaration, subject)
-            options: Any = {"purpose": purpose, "is_self": is_self, "is_permitted": is_permitted, "consent": consent}
+            options: Any = {
+                "purpose": purpose,
+                "is_self": is_self,
+                "is_permitted": is_permitted,
+                "consent": consent,
+            }
             refusal = _find_refusal(actor, declaration, row, **options)
-            is_expired = refusal is None and declaration is not None and _is_expired(row, subject, declaration, now=now)
+            is_expired = (
+                refusal is None
+                and declaration is not None
+                and _is_expired(row, subject, declaration, now=now)
+            )
             yield _RevealDecision(
                 name=name,
                 declaration=declaration,
@@ -192,7 +240,9 @@ def _authorize_claims(
                 row=row,
                 refusal=refusal,
                 is_expired=is_expired,
-                is_labelled=declaration is not None and declaration.label is not None and not is_self,
+                is_labelled=declaration is not None
+                and declaration.label is not None
+                and not is_self,
                 consent=consent,
             )
 
@@ -209,7 +259,8 @@ def _find_refusal(
 ) -> str | None:
     if declaration is None:
         return CLAIM_NOT_DECLARED
-    # A claim collected for one purpose is not used for another, even if the declaration was changed.
+    # A claim collected for one purpose is not used for another, even if the declaration was
+    # changed.
     is_changed = row is not None and row.purpose != declaration.purpose
     refusal = find_reveal_refusal(
         declared_purpose="" if is_changed else declaration.purpose,
@@ -227,14 +278,36 @@ def _find_refusal(
 def _create_event(
     decision: _RevealDecision, *, actor: Actor, purpose: str, reason_code: str, now: datetime
 ) -> NewEvent:
-    is_labelled, has_response = decision.is_granted and decision.is_labelled, actor.request is not None
-    label_detail = get_disclosure_detail(decision.consent, has_response=has_response) if is_labelled else {}
+    is_labelled = decision.is_granted and decision.is_labelled
+    has_response = actor.request is not None
+
+    if is_labelled:
+        label_detail = get_disclosure_detail(decision.consent, has_response=has_response)
+    else:
+        label_detail = {}
+
+    if decision.refusal:
+        action = Action.ACCESS_DENIED
+    else:
+        action = Action.CLAIM_REVEALED
+
+    outcome: EventOutcome
+    if decision.is_granted:
+        outcome = "success"
+    else:
+        outcome = "failure"
+
+    if decision.subject:
+        subject = str(decision.subject.uuid)
+    else:
+        subject = ""
+
     return NewEvent(
-        action=Action.ACCESS_DENIED if decision.refusal else Action.CLAIM_REVEALED,
+        action=action,
         origin=actor.origin,
         now=now,
-        outcome="success" if decision.is_granted else "failure",
-        subject=str(decision.subject.uuid) if decision.subject else "",
+        outcome=outcome,
+        subject=subject,
         purpose=purpose,
         reason=decision.refusal or (Code.CLAIM_SCRUBBED if decision.is_expired else reason_code),
         detail={"claim": decision.name, **label_detail},
@@ -244,7 +317,11 @@ def _create_event(
 def _reveal_claim(decision: _RevealDecision, retention_key_cache: KeyCache) -> RevealResult:
     """Requires: the event is committed."""
     if not decision.is_granted:
-        error = RevealRefused(decision.refusal) if decision.refusal is not None else ClaimScrubbed()
+        error: PhiOidcError
+        if decision.refusal is not None:
+            error = RevealRefused(decision.refusal)
+        else:
+            error = ClaimScrubbed()
         return RevealResult(name=decision.name, error=error)
     if decision.row is None or decision.declaration is None:
         return RevealResult(name=decision.name)
@@ -258,7 +335,9 @@ def _reveal_claim(decision: _RevealDecision, retention_key_cache: KeyCache) -> R
         # More members may have been declared when it was stored.
         value = select_declared_members(value, decision.declaration)
         request_secrets.register_secret(value, "claim", location="body")
-        return RevealResult(name=decision.name, value=value, notice=NOTICE if decision.is_labelled else "")
+        return RevealResult(
+            name=decision.name, value=value, notice=NOTICE if decision.is_labelled else ""
+        )
     # Created outside the except clause: the caught exception's frames may contain decrypted data.
     return RevealResult(name=decision.name, error=Undecryptable())
 
@@ -273,32 +352,52 @@ def _is_self(actor: Actor, user: AbstractBaseUser) -> bool:
 def _get_rows_and_subjects(
     actor: Actor, users: Sequence[AbstractBaseUser], names: Sequence[str]
 ) -> tuple[Mapping[tuple[Any, str], Sequence[StoredClaim]], Mapping[Any, PairwiseSubject]]:
-    """Return the candidate rows, newest first, by user and name; and the subjects of users who lack a row.
+    """Return the candidate rows, newest first, by user and name; and the subjects of users who lack
+    a row.
 
     One SELECT if there is a row for each user and name, otherwise two.
     """
-    own_session = {actor.origin.session} if actor.origin.session else set()
+    if actor.origin.session:
+        own_session = {actor.origin.session}
+    else:
+        own_session = set()
+
     keys = {_get_user_key(user) for user in users} - {None}
     rows: dict[tuple[Any, str], list[StoredClaim]] = defaultdict(list)
-    found = StoredClaim.objects.filter(subject__user__in=keys, session__in=[NO_SESSION, *own_session], name__in=names)
+    found = StoredClaim.objects.filter(
+        subject__user__in=keys, session__in=[NO_SESSION, *own_session], name__in=names
+    )
     for row in found.select_related("subject").order_by("-obtained_at"):
         rows[row.subject.user_id, row.name].append(row)
     lacking = {key for key in keys if any((key, name) not in rows for name in names)}
-    subjects = PairwiseSubject.objects.filter(user__in=lacking).order_by("last_seen_at") if lacking else ()
+    subjects: Iterable[PairwiseSubject]
+    if lacking:
+        subjects = PairwiseSubject.objects.filter(user__in=lacking).order_by("last_seen_at")
+    else:
+        subjects = ()
+
     return rows, {subject.user_id: subject for subject in subjects}
 
 
 def _get_user_key(user: AbstractBaseUser) -> Any:
     """Return the user's primary key with the database's type: it may have been assigned as text."""
-    return None if user.pk is None else user._meta.pk.to_python(user.pk)
+    if user.pk is None:
+        return None
+    return user._meta.pk.to_python(user.pk)
 
 
 def _is_expired(
-    row: StoredClaim | None, subject: PairwiseSubject | None, declaration: ClaimDeclaration, *, now: datetime
+    row: StoredClaim | None,
+    subject: PairwiseSubject | None,
+    declaration: ClaimDeclaration,
+    *,
+    now: datetime,
 ) -> bool:
-    """An erased row leaves no trace. What the latest sign-in brought is stored until the retention has passed.
+    """An erased row leaves no trace. What the latest sign-in brought is stored until the retention
+    has passed.
 
-    So without a row, the sign-in brought no such claim before that time; after it, this is unknown: it is expired.
+    So without a row, the sign-in brought no such claim before that time; after it, this is unknown:
+    it is expired.
     """
     if row is not None:
         return _is_row_expired(row, declaration, now=now)
@@ -307,5 +406,7 @@ def _is_expired(
     return subject.last_seen_at + declaration.retention <= now
 
 
-def _is_row_expired(row: StoredClaim, declaration: ClaimDeclaration | None, *, now: datetime) -> bool:
+def _is_row_expired(
+    row: StoredClaim, declaration: ClaimDeclaration | None, *, now: datetime
+) -> bool:
     return get_expiry(row, declaration) <= now

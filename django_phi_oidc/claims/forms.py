@@ -13,9 +13,11 @@ from ..config.claims import ClaimDeclaration
 
 
 class PurposeForm(forms.Form):
-    """Offer the declared purposes of these claims; for the person's own claims, first the person's own request.
+    """Offer the declared purposes of these claims; for the person's own claims, first the person's
+    own request.
 
-    NOT checked: whether the purpose is one of them. `reveal` refuses others, and records the refusal.
+    NOT checked: whether the purpose is one of them. `reveal` refuses others, and records the
+    refusal.
     """
 
     purpose = forms.CharField(
@@ -26,7 +28,9 @@ class PurposeForm(forms.Form):
         error_messages={"required": _("Choose a purpose first.")},
     )
 
-    def __init__(self, *args: Any, claims: Iterable[ClaimDeclaration], is_own: bool, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, claims: Iterable[ClaimDeclaration], is_own: bool, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         codes = [*([PATIENT_REQUEST] if is_own else []), *(claim.purpose for claim in claims)]
         choices = [(code, self.get_purpose_label(code)) for code in dict.fromkeys(codes)]

@@ -15,13 +15,23 @@ PROTOCOL_CLAIMS = frozenset(
         *("at_hash", "c_hash", "s_hash", "sid", "jti", "vot", "vtm"),
     }
 )
-"""Claims about the token and the sign-in, not about the person: never stored, never reported as undeclared."""
+"""Claims about the token and the sign-in, not about the person: never stored, never reported as
+undeclared.
+"""
 
 SCOPE_CLAIMS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "profile": frozenset(
             {
-                *("name", "family_name", "given_name", "middle_name", "nickname", "preferred_username", "profile"),
+                *(
+                    "name",
+                    "family_name",
+                    "given_name",
+                    "middle_name",
+                    "nickname",
+                    "preferred_username",
+                    "profile",
+                ),
                 *("picture", "website", "gender", "birthdate", "zoneinfo", "locale", "updated_at"),
             }
         ),
@@ -32,7 +42,9 @@ SCOPE_CLAIMS: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 """Scope → the claims that it requests. Spec: OIDC Core 5.4."""
 VERIFIED_EMAIL_CLAIMS = ("email", "email_verified")
-"""Requested while `link_verified_email` is in force, and neither kept nor reported unless they are declared."""
+"""Requested while `link_verified_email` is in force, and neither kept nor reported unless they are
+declared.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,20 +71,27 @@ def build_claims_request(
     provider_declaration: ProviderDeclaration,
     transient_claims: Collection[str] = (),
 ) -> ClaimsRequest:
-    """Return what to request from this provider: its resource scopes, and the declared claims by the declared method.
+    """Return what to request from this provider: its resource scopes, and the declared claims by
+    the declared method.
 
     transient_claims: names of claims that are requested, too, but not kept.
 
-    The claims parameter requests them in UserInfo, not in the ID Token, which is stored as the hint of a logout only if
-    it has no claims about the person. A provider that follows Core 5.4 requires UserInfo anyway, so this costs no
-    further request. `parameter_null` requests each claim as voluntary, because some providers accept only null;
-    essential claims are still required here.
+    The claims parameter requests them in UserInfo, not in the ID Token, which is stored as the hint
+    of a logout only if it has no claims about the person. A provider that follows Core 5.4 requires
+    UserInfo anyway, so this costs no further request. `parameter_null` requests each claim as
+    voluntary, because some providers accept only null; essential claims are still required here.
 
     Spec: OIDC Core 5.4, 5.5, 5.5.1; 3.1.2.1.
     """
     is_by_scope = provider_declaration.claims_request == "scopes"
-    scopes = get_minimal_scope([*declared_claims, *transient_claims]).split() if is_by_scope else ["openid"]
-    scope = " ".join(dict.fromkeys([*scopes, *(scope.name for scope in provider_declaration.resource_scopes)]))
+    if is_by_scope:
+        scopes = get_minimal_scope([*declared_claims, *transient_claims]).split()
+    else:
+        scopes = ["openid"]
+
+    scope = " ".join(
+        dict.fromkeys([*scopes, *(scope.name for scope in provider_declaration.resource_scopes)])
+    )
     if is_by_scope:
         return ClaimsRequest(scope=scope, claims=None)
     is_marked = provider_declaration.claims_request == "parameter"
@@ -82,24 +101,36 @@ def build_claims_request(
         for name, claim in declared_claims.items()
         if name not in PROTOCOL_CLAIMS
     }
-    return ClaimsRequest(scope=scope, claims={"userinfo": requested} if requested else None)
+
+    claims = None
+    if requested:
+        claims = {"userinfo": requested}
+
+    return ClaimsRequest(scope=scope, claims=claims)
 
 
 def get_minimal_scope(claim_names: Iterable[str]) -> str:
-    """Return the smallest `scope` that requests these claims. A claim outside the standard scopes needs none.
+    """Return the smallest `scope` that requests these claims. A claim outside the standard scopes
+    needs none.
 
     Spec: OIDC Core 3.1.2.1, 5.4; 5.2: `name#de` is `name` in a language.
     """
     names = {name.partition("#")[0] for name in claim_names}
-    return " ".join(["openid", *(scope for scope, claims in SCOPE_CLAIMS.items() if claims & names)])
+    return " ".join(
+        ["openid", *(scope for scope, claims in SCOPE_CLAIMS.items() if claims & names)]
+    )
 
 
-def minimize(received: Mapping[str, Any], declared_claims: Mapping[str, ClaimDeclaration]) -> MinimizedClaims:
-    """Return the received declared claims, and the names of the undeclared ones. Protocol claims are neither.
+def minimize(
+    received: Mapping[str, Any], declared_claims: Mapping[str, ClaimDeclaration]
+) -> MinimizedClaims:
+    """Return the received declared claims, and the names of the undeclared ones. Protocol claims
+    are neither.
 
-    A claim, or a member of one, that is null or empty counts as missing. A claim with declared members that is not an
-    object counts as undeclared. Claims by reference count as missing: `_claim_names` and `_claim_sources` cannot be
-    declared, and nothing in them is fetched or read. Spec: OIDC Core 5.3.2, 5.6.2.
+    A claim, or a member of one, that is null or empty counts as missing. A claim with declared
+    members that is not an object counts as undeclared. Claims by reference count as missing:
+    `_claim_names` and `_claim_sources` cannot be declared, and nothing in them is fetched or read.
+    Spec: OIDC Core 5.3.2, 5.6.2.
     """
     kept: dict[str, Any] = {}
     dropped: set[str] = set()
@@ -107,56 +138,88 @@ def minimize(received: Mapping[str, Any], declared_claims: Mapping[str, ClaimDec
         if name in PROTOCOL_CLAIMS or is_empty(value):
             continue
         declaration = declared_claims.get(name)
-        selected = None if declaration is None else select_declared_members(value, declaration)
+        if declaration is None:
+            selected = None
+        else:
+            selected = select_declared_members(value, declaration)
+
         if not is_empty(selected):
             kept[name] = selected
         if declaration is None or (declaration.members and not isinstance(value, Mapping)):
             dropped.add(name)
         elif members := declaration.members:
-            dropped |= {f"{name}.{key}" for key in value if key not in members and not is_empty(value[key])}
+            dropped |= {
+                f"{name}.{key}" for key in value if key not in members and not is_empty(value[key])
+            }
     return MinimizedClaims(kept=kept, undeclared_claims=tuple(sorted(dropped)))
 
 
 def list_personal_claims(claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the sorted names of the claims that are about the person: all but the protocol claims."""
+    """Return the sorted names of the claims that are about the person: all but the protocol
+    claims.
+    """
     return tuple(sorted(claims.keys() - PROTOCOL_CLAIMS))
 
 
 def select_declared_members(value: Any, declaration: ClaimDeclaration) -> Any:
-    """Return the claim's value, or an object of the declared members that it has; None if it has none of them."""
+    """Return the claim's value, or an object of the declared members that it has; None if it has
+    none of them.
+    """
     if not declaration.members:
         return value
     if not isinstance(value, Mapping):
         return None
-    return {name: value[name] for name in declaration.members if not is_empty(value.get(name))} or None
+    return {
+        name: value[name] for name in declaration.members if not is_empty(value.get(name))
+    } or None
 
 
-def validate_essential_claims(claims: Mapping[str, Any], declared_claims: Mapping[str, ClaimDeclaration]) -> None:
-    """Refuse a sign-in that lacks an essential claim. Raises: ClaimMissing. Spec: OIDC Core 5.5.1."""
-    missing = sorted(name for name, claim in declared_claims.items() if claim.essential and is_empty(claims.get(name)))
+def validate_essential_claims(
+    claims: Mapping[str, Any], declared_claims: Mapping[str, ClaimDeclaration]
+) -> None:
+    """Refuse a sign-in that lacks an essential claim. Raises: ClaimMissing. Spec: OIDC Core
+    5.5.1.
+    """
+    missing = sorted(
+        name
+        for name, claim in declared_claims.items()
+        if claim.essential and is_empty(claims.get(name))
+    )
     if missing:
         raise ClaimMissing(missing)
 
 
 def needs_userinfo(received: Mapping[str, Any], claim_names: Iterable[str]) -> bool:
-    """Return whether one of these claims is missing, so that UserInfo must be fetched. Spec: OIDC Core 5.3."""
+    """Return whether one of these claims is missing, so that UserInfo must be fetched. Spec: OIDC
+    Core 5.3.
+    """
     return any(is_empty(received.get(name)) for name in claim_names if name not in PROTOCOL_CLAIMS)
 
 
 def find_verified_email(*sources: Mapping[str, Any]) -> str:
-    """Return the e-mail address that the provider has verified; empty if there is none, or the sources disagree.
+    """Return the e-mail address that the provider has verified; empty if there is none, or the
+    sources disagree.
 
-    sources: ID Token and UserInfo, not merged: the statement of one about its address must not verify the address of
-    the other. `email_verified` must be the JSON boolean true: a text is not accepted, because "false" is one, too.
+    sources: ID Token and UserInfo, not merged: the statement of one about its address must not
+    verify the address of the other. `email_verified` must be the JSON boolean true: a text is not
+    accepted, because "false" is one, too.
     Spec: OIDC Core 5.1.
     """
     addresses = [source["email"] for source in sources if not is_empty(source.get("email"))]
-    statements = [source["email_verified"] for source in sources if not is_empty(source.get("email_verified"))]
-    verified = [
-        source["email"] for source in sources if source.get("email") in addresses and source.get("email_verified")
+    statements = [
+        source["email_verified"] for source in sources if not is_empty(source.get("email_verified"))
     ]
-    is_agreed = all(address == addresses[0] for address in addresses) and all(value is True for value in statements)
-    return verified[0] if verified and is_agreed and isinstance(verified[0], str) else ""
+    verified = [
+        source["email"]
+        for source in sources
+        if source.get("email") in addresses and source.get("email_verified")
+    ]
+    is_agreed = all(address == addresses[0] for address in addresses) and all(
+        value is True for value in statements
+    )
+    if verified and is_agreed and isinstance(verified[0], str):
+        return verified[0]
+    return ""
 
 
 def is_empty(value: Any) -> bool:

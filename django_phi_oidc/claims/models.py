@@ -16,9 +16,13 @@ from ..fields import SealedTextField
 from ..subjects.models import PairwiseSubject
 
 FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
-"""The `held_until` of a hold without an end, and the `retained_until` of a claim that ends with its session."""
+"""The `held_until` of a hold without an end, and the `retained_until` of a claim that ends with its
+session.
+"""
 NO_SESSION = uuid.UUID(int=0)
-"""The `StoredClaim.session` of a claim that outlives its session, so that one unique index covers both kinds."""
+"""The `StoredClaim.session` of a claim that outlives its session, so that one unique index covers
+both kinds.
+"""
 
 
 STANDARD_LABELS = (
@@ -54,30 +58,41 @@ def get_claim_label(name: str) -> str:
 
 
 def get_session_claim_condition(*, is_session_live: bool) -> Q:
-    """Return the condition of a claim that expires with a session, which is live; or which is gone: an orphaned claim.
+    """Return the condition of a claim that expires with a session, which is live; or which is gone:
+    an orphaned claim.
 
     Code of the host project can delete the row of a session past Django's signals, by SQL.
     """
     # By name, because sessions are a layer above claims.
     sessions = apps.get_model("django_phi_oidc", "OIDCSession")._default_manager
     live = Exists(sessions.filter(pk=OuterRef("session"), ended_at=None))
-    # In this order, so that the database looks for a session only if the claim has no time of its own.
+    # In this order, so that the database looks for a session only if the claim has no time of its
+    # own.
     return Q(("expires_at", None), Q(live) if is_session_live else ~Q(live))
 
 
 class StoredClaim(models.Model):
-    """One claim of one person: JSON text, encrypted and bound to this subject, session, name, account and retention."""
+    """One claim of one person: JSON text, encrypted and bound to this subject, session, name,
+    account and retention.
+    """
 
     subject = models.ForeignKey(
-        PairwiseSubject, verbose_name=_("subject"), on_delete=models.CASCADE, related_name="claims", db_index=False
+        PairwiseSubject,
+        verbose_name=_("subject"),
+        on_delete=models.CASCADE,
+        related_name="claims",
+        db_index=False,
     )
     session = models.UUIDField(_("session"), default=NO_SESSION)
     """The OIDC session whose end erases the claim, or NO_SESSION."""
     name = models.CharField(_("name"), max_length=255)
     bucket = models.CharField(_("bucket"), max_length=40, default="", editable=False)
-    """The retention key that encrypts the value, together with that of the person; empty: one of KEYS['encryption']."""
+    """The retention key that encrypts the value, together with that of the person; empty: one of
+    KEYS['encryption'].
+    """
     value = SealedTextField(
-        bind=("subject_id", "session", "name", "owner", "retained_until"), bucket="retention_key_names"
+        bind=("subject_id", "session", "name", "owner", "retained_until"),
+        bucket="retention_key_names",
     )
     purpose = models.CharField(_("purpose"), max_length=32)
     obtained_at = models.DateTimeField(_("obtained at"))
@@ -91,16 +106,21 @@ class StoredClaim(models.Model):
     """The end of the retention that was declared when the claim was stored. It never changes."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("stored claim"), _("stored claims")
+        verbose_name = _("stored claim")
+        verbose_name_plural = _("stored claims")
         default_permissions = ("view",)
         permissions = (("scrub_storedclaim", gettext_noop("Can erase claims of other persons")),)
         indexes = (
             models.Index(fields=["bucket"], condition=~Q(bucket=""), name="phi_oidc_claim_bucket"),
-            models.Index(fields=["session"], condition=~Q(session=NO_SESSION), name="phi_oidc_claim_session"),
+            models.Index(
+                fields=["session"], condition=~Q(session=NO_SESSION), name="phi_oidc_claim_session"
+            ),
         )
         constraints = (
             # Also the index of the foreign key.
-            models.UniqueConstraint(fields=["subject", "session", "name"], name="phi_oidc_stored_claim_unique"),
+            models.UniqueConstraint(
+                fields=["subject", "session", "name"], name="phi_oidc_stored_claim_unique"
+            ),
             models.CheckConstraint(
                 condition=models.Q(expires_at__isnull=False) | ~models.Q(session=NO_SESSION),
                 name="phi_oidc_stored_claim_ends",
@@ -120,12 +140,16 @@ class StoredClaim(models.Model):
 
     @property
     def retention_key_names(self) -> str:
-        """The names of all retention keys that encrypt the value. Requires: the instance has the current subject."""
+        """The names of all retention keys that encrypt the value. Requires: the instance has the
+        current subject.
+        """
         return self.bucket and join_names(self.bucket, self.subject.retention_key_id)
 
     @property
     def ends_at(self) -> datetime:
-        """When the claim expires: an `expires_at` after the declared retention was not written by this package."""
+        """When the claim expires: an `expires_at` after the declared retention was not written by
+        this package.
+        """
         return min(self.expires_at or FOREVER, self.retained_until)
 
     def validate_owner(self, user_id: Any) -> None:
@@ -138,13 +162,16 @@ class StoredClaim(models.Model):
 
 
 class UnusedPersonKey(models.Model):
-    """The retention key of an erased person, from the transaction that erases until the key is destroyed."""
+    """The retention key of an erased person, from the transaction that erases until the key is
+    destroyed.
+    """
 
     id = models.UUIDField(primary_key=True, editable=False)
     subject_uuid = models.UUIDField(editable=False)
 
     class Meta:
-        verbose_name, verbose_name_plural = _("unused person key"), _("unused person keys")
+        verbose_name = _("unused person key")
+        verbose_name_plural = _("unused person keys")
         default_permissions = ()
 
     def __str__(self) -> str:

@@ -1,7 +1,9 @@
-"""Erase claims when their session ends, when they expire, or on request, and destroy unused retention keys.
+"""Erase claims when their session ends, when they expire, or on request, and destroy unused
+retention keys.
 
-Events never contain erased values. Without one of its retention keys, a claim in a backup cannot be decrypted. The key
-of a day is destroyed when no claim of that day is left, the key of a person when all claims of the person are erased.
+Events never contain erased values. Without one of its retention keys, a claim in a backup cannot be
+decrypted. The key of a day is destroyed when no claim of that day is left, the key of a person when
+all claims of the person are erased.
 """
 
 import logging
@@ -40,13 +42,19 @@ PERSON_KEY_BATCH_SIZE = 100
 SCRUB_LOCK_ID = 0x7068695F73637275
 """PostgreSQL advisory lock, held by the worker that erases the first batch of expired claims."""
 DESTRUCTION_MARGIN = timedelta(hours=1)
-"""After the end of a day or of a hold. Claims obtained before that end are committed by then, by any server's clock."""
+"""After the end of a day or of a hold. Claims obtained before that end are committed by then, by
+any server's clock.
+"""
 UUID7_VERSION = 7
 """The version of a hold's id, which contains the time of its creation. Spec: RFC 9562 5.7."""
 
 
 def scrub_sessions(
-    session_ids: Collection[uuid.UUID], *, origin: Origin, now: datetime, further_events: Sequence[NewEvent] = ()
+    session_ids: Collection[uuid.UUID],
+    *,
+    origin: Origin,
+    now: datetime,
+    further_events: Sequence[NewEvent] = (),
 ) -> int:
     """Erase the claims of sessions in the caller's transaction; return their number.
 
@@ -64,29 +72,36 @@ def scrub_sessions(
     events: list[NewEvent] = [*further_events]
     for session, group in groupby(sorted(rows), key=itemgetter(0)):
         erased = list(group)
-        names, subject_uuid = [name for *_, name, _ in erased], str(erased[0][3])
+        names = [name for *_, name, _ in erased]
+        subject_uuid = str(erased[0][3])
         of_session = origin._replace(session=str(session))
-        events += _create_scrub_events(names, cause="session_ended", subject=subject_uuid, origin=of_session, now=now)
+        events += _create_scrub_events(
+            names, cause="session_ended", subject=subject_uuid, origin=of_session, now=now
+        )
     enqueue_many(events)
     return len(rows)
 
 
 def _build_session_claims_query(*session_ids: uuid.UUID) -> QuerySet[Any]:
-    """Return the query of the claims of these sessions: held until, session, key, name and UUID of the subject.
+    """Return the query of the claims of these sessions: held until, session, key, name and UUID of
+    the subject.
 
     session_ids: the last one is NO_SESSION, whose exclusion permits the use of the index.
     """
     # A subquery, because a join would lock the subject too, and block a sign-in of the same person.
     subject = PairwiseSubject.objects.filter(pk=OuterRef("subject")).values("uuid")
     # All code locks claims in this order, which prevents deadlocks.
-    claims = StoredClaim.objects.filter(any_of("session", session_ids[:-1])).exclude(session=session_ids[-1])
+    claims = StoredClaim.objects.filter(any_of("session", session_ids[:-1])).exclude(
+        session=session_ids[-1]
+    )
     claims = claims.order_by("pk").select_for_update()
     claims = claims.annotate(subject_uuid=Subquery(subject))
     return claims.values_list("held_until", "session", "pk", "name", "subject_uuid")
 
 
 def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:
-    """Erase all claims of a person now, including those of active sessions and of their ID Tokens; return their number.
+    """Erase all claims of a person now, including those of active sessions and of their ID Tokens;
+    return their number.
 
     Raises: HeldForLegalReasons, and then nothing was erased.
     """
@@ -96,8 +111,11 @@ def scrub_user(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> int:
         return in_tokens + _scrub_subjects(subjects, cause="requested", origin=origin, now=now)
 
 
-def _discard_id_tokens(subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime) -> int:
-    """Delete the ID Tokens of live sessions that have claims about these persons; return the number of the claims.
+def _discard_id_tokens(
+    subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime
+) -> int:
+    """Delete the ID Tokens of live sessions that have claims about these persons; return the number
+    of the claims.
 
     Raises: HeldForLegalReasons.
     """
@@ -113,9 +131,14 @@ def _discard_id_tokens(subjects: Sequence[PairwiseSubject], *, cause: str, origi
         fields: Any = {"subject": str(subject.uuid), "origin": origin, "now": now}
         for names in discarded[subject.pk]:
             # A token that could not be decrypted has no names.
-            nameless = NewEvent(Action.CLAIM_SCRUBBED, **fields, detail={"cause": cause, "claims": [], "counts": []})
+            nameless = NewEvent(
+                Action.CLAIM_SCRUBBED, **fields, detail={"cause": cause, "claims": [], "counts": []}
+            )
             scrubbed = _create_scrub_events(names, cause=cause, **fields) or [nameless]
-            events += [event._replace(detail={**(event.detail or {}), "place": "id_token"}) for event in scrubbed]
+            events += [
+                event._replace(detail={**(event.detail or {}), "place": "id_token"})
+                for event in scrubbed
+            ]
     enqueue_many(events)
     return sum(len(names) for tokens in discarded.values() for names in tokens)
 
@@ -131,10 +154,13 @@ def scrub_subject(subject: PairwiseSubject, *, cause: str, origin: Origin, now: 
 def lock_subjects_of_users(users: Collection[Any]) -> list[PairwiseSubject]:
     """Lock the subjects of these users until the end of the transaction, and return them.
 
-    All code locks in this order, which prevents deadlocks: subjects, accounts, sessions, claims, each by primary key.
+    All code locks in this order, which prevents deadlocks: subjects, accounts, sessions, claims,
+    each by primary key.
     A sign-in locks its claims by name, but after its subject.
     """
-    return list(PairwiseSubject.objects.filter(user__in=users).order_by("pk").select_for_update(no_key=True))
+    return list(
+        PairwiseSubject.objects.filter(user__in=users).order_by("pk").select_for_update(no_key=True)
+    )
 
 
 def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetime) -> int:
@@ -146,8 +172,11 @@ def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetim
     rows, held = _lock_subject_claims(subjects, now=now)
     _mark_expired(held, now=now)
     count = _delete_claims(rows, subjects, cause="user_inactive", origin=origin, now=now)
-    # Held claims have the key of the hold, except claims that could not be decrypted when the hold was placed.
-    preserved = StoredClaim.objects.filter(pk__in=held).exclude(bucket__startswith=retention_keys.HOLD_PREFIX)
+    # Held claims have the key of the hold, except claims that could not be decrypted when the hold
+    # was placed.
+    preserved = StoredClaim.objects.filter(pk__in=held).exclude(
+        bucket__startswith=retention_keys.HOLD_PREFIX
+    )
     kept = set(preserved.values_list("subject", flat=True))
     _replace_person_keys([subject for subject in subjects if subject.pk not in kept])
     return count
@@ -157,9 +186,13 @@ def count_claims_of_user(user: AbstractBaseUser, *, now: datetime) -> int:
     """Return how many claims `scrub_user` would erase. Raises: HeldForLegalReasons."""
     subjects = list(PairwiseSubject.objects.filter(user=user.pk))
     claims = StoredClaim.objects.filter(subject__in=subjects)
-    if claims.filter(held_until__gt=now).exists() or any(is_on_legal_hold(subject, now=now) for subject in subjects):
+    if claims.filter(held_until__gt=now).exists() or any(
+        is_on_legal_hold(subject, now=now) for subject in subjects
+    ):
         raise HeldForLegalReasons
-    tokens = apps.get_model("django_phi_oidc", "OIDCSession")._default_manager.list_personal_id_tokens(subjects)
+    tokens = apps.get_model(
+        "django_phi_oidc", "OIDCSession"
+    )._default_manager.list_personal_id_tokens(subjects)
     return claims.count() + sum(len(names) for _, names in tokens.values())
 
 
@@ -171,20 +204,28 @@ def scrub_due_claims(
 ) -> int:
     """Erase the expired claims that no legal hold preserves; return how many this run erased.
 
-    Each batch and its event is one transaction, so a killed worker leaves nothing half done. Several workers share the
-    work: on PostgreSQL they start at both ends and skip rows that another worker has locked, on SQLite they wait.
+    Each batch and its event is one transaction, so a killed worker leaves nothing half done.
+    Several workers share the work: on PostgreSQL they start at both ends and skip rows that another
+    worker has locked, on SQLite they wait.
     report_progress: called after each batch with the number of erased claims.
     """
-    erased, last_due_at, newest_first = 0, None, None
+    erased = 0
+    last_due_at = None
+    newest_first = None
     with batch_delivery():
         while True:
-            # Each batch continues where the last one ended, to avoid reading the deleted rows again.
+            # Each batch continues where the last one ended, to avoid reading the deleted rows
+            # again.
             with transaction.atomic():
-                newest_first = not _acquire_scrub_lock() if newest_first is None else newest_first
+                if newest_first is None:
+                    newest_first = not _acquire_scrub_lock()
+
                 counts, last_due_at = _delete_due_claims(
                     after=last_due_at, newest_first=newest_first, now=now, batch_size=batch_size
                 )
-                enqueue_many(_create_scrub_events(counts, cause="due", subject="", origin=Origin(), now=now))
+                enqueue_many(
+                    _create_scrub_events(counts, cause="due", subject="", origin=Origin(), now=now)
+                )
             erased += counts.total()
             report_progress(erased)
             if counts.total() != batch_size:
@@ -197,11 +238,12 @@ def scrub_past_limit(
     batch_size: int = SCRUB_BATCH_SIZE,
     report_progress: Callable[[int], None] = lambda erased: None,
 ) -> int:
-    """Erase the claims of sessions that are gone, and those that the current declarations no longer permit to store.
+    """Erase the claims of sessions that are gone, and those that the current declarations no longer
+    permit to store.
 
-    The latter are those after the retention in CLAIMS was shortened, or a claim removed. Claims on legal hold stay.
-    Returns their number. Each batch and its event is one transaction; rows that another transaction has locked are left
-    to the next run. Reads the whole table.
+    The latter are those after the retention in CLAIMS was shortened, or a claim removed. Claims on
+    legal hold stay. Returns their number. Each batch and its event is one transaction; rows that
+    another transaction has locked are left to the next run. Reads the whole table.
     """
     skip_locked = connection.features.has_select_for_update_skip_locked
     is_erasable = get_past_limit_condition(now=now) & (Q(held_until=None) | Q(held_until__lte=now))
@@ -210,12 +252,18 @@ def scrub_past_limit(
         while True:
             with transaction.atomic():
                 claims = (
-                    StoredClaim.objects.filter(is_erasable).order_by("pk").select_for_update(skip_locked=skip_locked)
+                    StoredClaim.objects.filter(is_erasable)
+                    .order_by("pk")
+                    .select_for_update(skip_locked=skip_locked)
                 )
                 names_by_id = dict(claims.values_list("pk", "name")[:batch_size])
                 _delete_unheld_rows(names_by_id)
                 names = names_by_id.values()
-                enqueue_many(_create_scrub_events(names, cause="declaration", subject="", origin=Origin(), now=now))
+                enqueue_many(
+                    _create_scrub_events(
+                        names, cause="declaration", subject="", origin=Origin(), now=now
+                    )
+                )
             erased += len(names_by_id)
             report_progress(erased)
             if len(names_by_id) != batch_size:
@@ -223,7 +271,8 @@ def scrub_past_limit(
 
 
 def count_unused_keys(*, now: datetime, due: Q) -> int:
-    """Return how many keys `destroy_unused_keys` would destroy after the erasure of the claims that meet the condition.
+    """Return how many keys `destroy_unused_keys` would destroy after the erasure of the claims that
+    meet the condition.
 
     Raises: KeyMissing.
     """
@@ -231,20 +280,26 @@ def count_unused_keys(*, now: datetime, due: Q) -> int:
         return 0
     in_use = set(StoredClaim.objects.exclude(due).values_list("bucket", flat=True).distinct())
     names = [name for name in retention_keys.get_store().names() if name not in in_use]
-    return sum(not _can_be_in_use(name, now=now) for name in names) + UnusedPersonKey.objects.count()
+    return (
+        sum(not _can_be_in_use(name, now=now) for name in names) + UnusedPersonKey.objects.count()
+    )
 
 
 def destroy_unused_keys(*, now: datetime) -> list[str]:
-    """Destroy the retention keys that no claim uses or will use; return their names: days, holds, erased persons.
+    """Destroy the retention keys that no claim uses or will use; return their names: days, holds,
+    erased persons.
 
-    `retention.key_unused` is committed before a key is destroyed, and the result in `retention.key_destroyed` after it.
-    A key that can't be destroyed does not prevent the destruction of the others. Each run tries it again, and once an
-    hour its events and an alert are written.
+    `retention.key_unused` is committed before a key is destroyed, and the result in
+    `retention.key_destroyed` after it. A key that can't be destroyed does not prevent the
+    destruction of the others. Each run tries it again, and once an hour its events and an alert are
+    written.
     Raises: AuditUnavailable; KeyMissing, after the other keys were destroyed.
     """
     if not retention_keys.is_enabled():
         return []
-    store, destroyed, count = retention_keys.get_store(), list[str](), 0
+    store = retention_keys.get_store()
+    destroyed = list[str]()
+    count = 0
     for unused in _iter_unused_keys(store, now=now):
         destroyed += _destroy_keys(store, unused, now=now)
         count += len(unused)
@@ -254,11 +309,25 @@ def destroy_unused_keys(*, now: datetime) -> list[str]:
 
 
 def _destroy_keys(
-    store: retention_keys.RetentionKeyStore, unused: Mapping[str, UnusedPersonKey | None], *, now: datetime
+    store: retention_keys.RetentionKeyStore,
+    unused: Mapping[str, UnusedPersonKey | None],
+    *,
+    now: datetime,
 ) -> list[str]:
-    """Destroy these keys, with their events, and return the names of those that are gone. Raises: AuditUnavailable."""
-    new = [name for name in unused if not is_recorded(Action.RETENTION_KEY_UNUSED, "bucket", name, now=now)]
-    record_many([_create_key_event(Action.RETENTION_KEY_UNUSED, name, unused[name], now=now) for name in new])
+    """Destroy these keys, with their events, and return the names of those that are gone. Raises:
+    AuditUnavailable.
+    """
+    new = [
+        name
+        for name in unused
+        if not is_recorded(Action.RETENTION_KEY_UNUSED, "bucket", name, now=now)
+    ]
+    record_many(
+        [
+            _create_key_event(Action.RETENTION_KEY_UNUSED, name, unused[name], now=now)
+            for name in new
+        ]
+    )
     events: list[NewEvent] = []
     destroyed = []
     try:
@@ -268,8 +337,13 @@ def _destroy_keys(
                 destroyed.append(name)
                 events.append(event)
             elif name in new:
-                alert = NewEvent(Action.ALERT_RAISED, Origin(), now, detail={"rule": "retention_key_kept"})
-                events += [item._replace(outcome="failure", reason=Code.KEY_MISSING) for item in (event, alert)]
+                alert = NewEvent(
+                    Action.ALERT_RAISED, Origin(), now, detail={"rule": "retention_key_kept"}
+                )
+                events += [
+                    item._replace(outcome="failure", reason=Code.KEY_MISSING)
+                    for item in (event, alert)
+                ]
     finally:
         with transaction.atomic():
             person_keys = [person_key.pk for name in destroyed if (person_key := unused[name])]
@@ -279,7 +353,9 @@ def _destroy_keys(
 
 
 def _scrub_orphaned_claims(*, now: datetime) -> int:
-    """Erase the claims of sessions that are gone, as their end would have done; return their number."""
+    """Erase the claims of sessions that are gone, as their end would have done; return their
+    number.
+    """
     orphaned = StoredClaim.objects.filter(get_session_claim_condition(is_session_live=False))
     erased = 0
     while session_ids := set(orphaned.values_list("session", flat=True)[:ORPHAN_BATCH_SIZE]):
@@ -291,22 +367,37 @@ def _scrub_orphaned_claims(*, now: datetime) -> int:
 def _iter_unused_keys(
     store: retention_keys.RetentionKeyStore, *, now: datetime
 ) -> Iterator[dict[str, UnusedPersonKey | None]]:
-    """Yield the names of the unused keys: those of days and holds, then batches of erased persons, with their rows."""
+    """Yield the names of the unused keys: those of days and holds, then batches of erased persons,
+    with their rows.
+    """
     names = list(store.names())
-    names_in_use = list_keys_in_use() if names else ()
-    if unused := [name for name in names if name not in names_in_use and not _can_be_in_use(name, now=now)]:
+    names_in_use: Collection[str]
+    if names:
+        names_in_use = list_keys_in_use()
+    else:
+        names_in_use = ()
+
+    if unused := [
+        name for name in names if name not in names_in_use and not _can_be_in_use(name, now=now)
+    ]:
         yield dict.fromkeys(unused)
     # The store is not asked for the keys of persons: it may have millions of them.
     rows = UnusedPersonKey.objects.order_by("pk")
     batch = list(rows[:PERSON_KEY_BATCH_SIZE])
     while batch:
         yield {str(person_key): person_key for person_key in batch}
-        # By primary key and not from the start: keys that can't be destroyed stay, and must not block the others.
+        # By primary key and not from the start: keys that can't be destroyed stay, and must not
+        # block the others.
         batch = list(rows.filter(pk__gt=batch[-1].pk)[:PERSON_KEY_BATCH_SIZE])
 
 
-def _create_key_event(action: Action, name: str, person_key: UnusedPersonKey | None, *, now: datetime) -> NewEvent:
-    subject = str(person_key.subject_uuid) if person_key else ""
+def _create_key_event(
+    action: Action, name: str, person_key: UnusedPersonKey | None, *, now: datetime
+) -> NewEvent:
+    if person_key:
+        subject = str(person_key.subject_uuid)
+    else:
+        subject = ""
     return NewEvent(action, Origin(), now, subject=subject, detail={"bucket": name})
 
 
@@ -321,7 +412,9 @@ def _destroy_key(store: retention_keys.RetentionKeyStore, name: str) -> bool:
 
 
 def _acquire_scrub_lock() -> bool:
-    """Return whether no other worker is in its first batch. The lock is held until the transaction ends."""
+    """Return whether no other worker is in its first batch. The lock is held until the transaction
+    ends.
+    """
     if connection.vendor != "postgresql":
         return True
     with connection.cursor() as cursor:
@@ -332,24 +425,42 @@ def _acquire_scrub_lock() -> bool:
 def _delete_due_claims(
     *, after: datetime | None, newest_first: bool, now: datetime, batch_size: int
 ) -> tuple[Counter[str], datetime | None]:
-    """Delete at most batch_size due rows by one statement; return their number by name, and when the last was due."""
+    """Delete at most batch_size due rows by one statement; return their number by name, and when
+    the last was due.
+    """
     table = connection.ops.quote_name(StoredClaim._meta.db_table)
     is_postgresql = connection.vendor == "postgresql"
-    order, edge, on = ("DESC", "min", "<=") if newest_first else ("ASC", "max", ">=")
+
+    if newest_first:
+        order = "DESC"
+        edge = "min"
+        on = "<="
+    else:
+        order = "ASC"
+        edge = "max"
+        on = ">="
+
     due = (
-        f"SELECT {'ctid' if is_postgresql else 'id'} FROM {table} WHERE expires_at <= %s"  # noqa: S608
-        f"{f' AND expires_at {on} %s' if after else ''} AND (held_until IS NULL OR held_until <= %s)"
+        f"SELECT {'ctid' if is_postgresql else 'id'} "  # noqa: S608
+        f"FROM {table} WHERE expires_at <= %s"
+        f"{f' AND expires_at {on} %s' if after else ''} AND (held_until IS NULL OR held_until <= "
+        "%s)"
         f" ORDER BY expires_at {order} LIMIT %s"
     )
     if is_postgresql:
-        # A concurrent hold waits for these row locks; or it has them first, and PostgreSQL checks the rows again.
+        # A concurrent hold waits for these row locks; or it has them first, and PostgreSQL checks
+        # the rows again.
         statement = (
-            f"WITH gone AS (DELETE FROM {table} WHERE ctid = ANY(ARRAY({due} FOR UPDATE SKIP LOCKED))"  # noqa: S608
-            f" RETURNING name, expires_at) SELECT name, count(*), {edge}(expires_at) FROM gone GROUP BY name"
+            f"WITH gone AS (DELETE FROM {table} WHERE ctid = "  # noqa: S608
+            f"ANY(ARRAY({due} FOR UPDATE SKIP LOCKED))"
+            " RETURNING name, expires_at) SELECT name, count(*), "
+            f"{edge}(expires_at) FROM gone GROUP BY name"
         )
     else:
         statement = f"DELETE FROM {table} WHERE id IN ({due}) RETURNING name, 1, expires_at"  # noqa: S608
-    parameters = [connection.ops.adapt_datetimefield_value(value) for value in (now, after, now) if value]
+    parameters = [
+        connection.ops.adapt_datetimefield_value(value) for value in (now, after, now) if value
+    ]
     counts: Counter[str] = Counter()
     edges = []
     with connection.cursor() as cursor:
@@ -361,9 +472,12 @@ def _delete_due_claims(
     return counts, (min if newest_first else max)(edges, default=None)
 
 
-def _scrub_subjects(subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime) -> int:
+def _scrub_subjects(
+    subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime
+) -> int:
     rows, held = _lock_subject_claims(subjects, now=now)
-    # A hold also counts without held claims: a backup may have claims that it preserves, under the keys of the persons.
+    # A hold also counts without held claims: a backup may have claims that it preserves, under the
+    # keys of the persons.
     if held or any(is_on_legal_hold(subject, now=now) for subject in subjects):
         raise HeldForLegalReasons
     _replace_person_keys(subjects)
@@ -371,13 +485,18 @@ def _scrub_subjects(subjects: Sequence[PairwiseSubject], *, cause: str, origin: 
 
 
 def _replace_person_keys(subjects: Sequence[PairwiseSubject]) -> None:
-    """Mark the keys of these subjects as unused. A later sign-in uses a new one. Requires: the subjects are locked.
+    """Mark the keys of these subjects as unused. A later sign-in uses a new one. Requires: the
+    subjects are locked.
 
-    This is also done without claims: a backup may have claims of the person that were erased for another reason.
+    This is also done without claims: a backup may have claims of the person that were erased for
+    another reason.
     """
     if not retention_keys.is_enabled():
         return
-    unused = [UnusedPersonKey(id=subject.retention_key_id, subject_uuid=subject.uuid) for subject in subjects]
+    unused = [
+        UnusedPersonKey(id=subject.retention_key_id, subject_uuid=subject.uuid)
+        for subject in subjects
+    ]
     # After a restore, the key of a person may be marked again before it was destroyed.
     UnusedPersonKey.objects.bulk_create(unused, ignore_conflicts=True)
     for subject in subjects:
@@ -388,14 +507,23 @@ def _replace_person_keys(subjects: Sequence[PairwiseSubject]) -> None:
 def _lock_subject_claims(
     subjects: Sequence[PairwiseSubject], *, now: datetime
 ) -> tuple[list[tuple[Any, ...]], list[int]]:
-    """Lock the claims of all subjects. Return session, key, name and subject of the erasable ones, and held keys."""
+    """Lock the claims of all subjects. Return session, key, name and subject of the erasable ones,
+    and held keys.
+    """
     claims = StoredClaim.objects.filter(subject__in=subjects).order_by("pk").select_for_update()
-    return _split_by_hold(claims.values_list("held_until", "session", "pk", "name", "subject"), now=now)
+    return _split_by_hold(
+        claims.values_list("held_until", "session", "pk", "name", "subject"), now=now
+    )
 
 
-def _split_by_hold(claim_rows: Iterable[Any], *, now: datetime) -> tuple[list[tuple[Any, ...]], list[int]]:
-    """Return the rows without an active hold, without their held_until, and the keys of the other rows."""
-    rows, held = [], []
+def _split_by_hold(
+    claim_rows: Iterable[Any], *, now: datetime
+) -> tuple[list[tuple[Any, ...]], list[int]]:
+    """Return the rows without an active hold, without their held_until, and the keys of the other
+    rows.
+    """
+    rows = []
+    held = []
     for held_until, *row in claim_rows:
         if held_until is None or held_until <= now:
             rows.append(tuple(row))
@@ -405,13 +533,22 @@ def _split_by_hold(claim_rows: Iterable[Any], *, now: datetime) -> tuple[list[tu
 
 
 def _mark_expired(claim_ids: Sequence[int], *, now: datetime) -> None:
-    """Mark claims on hold as expired: they cannot be revealed, and `scrub_due_claims` erases them after the hold."""
+    """Mark claims on hold as expired: they cannot be revealed, and `scrub_due_claims` erases them
+    after the hold.
+    """
     if claim_ids:
-        StoredClaim.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now), pk__in=claim_ids).update(expires_at=now)
+        StoredClaim.objects.filter(
+            Q(expires_at=None) | Q(expires_at__gt=now), pk__in=claim_ids
+        ).update(expires_at=now)
 
 
 def _delete_claims(
-    rows: Sequence[tuple[Any, ...]], subjects: Sequence[PairwiseSubject], *, cause: str, origin: Origin, now: datetime
+    rows: Sequence[tuple[Any, ...]],
+    subjects: Sequence[PairwiseSubject],
+    *,
+    cause: str,
+    origin: Origin,
+    now: datetime,
 ) -> int:
     if not rows:
         return 0
@@ -419,13 +556,17 @@ def _delete_claims(
     events: list[NewEvent] = []
     for subject in subjects:
         names = [name for _, _, name, owner in rows if owner == subject.pk]
-        events += _create_scrub_events(names, cause=cause, subject=str(subject.uuid), origin=origin, now=now)
+        events += _create_scrub_events(
+            names, cause=cause, subject=str(subject.uuid), origin=origin, now=now
+        )
     enqueue_many(events)
     return len(rows)
 
 
 def _delete_unheld_rows(claim_ids: Collection[int]) -> None:
-    """Delete by one statement, without the signal that checks each row. Requires: the rows are locked and not held."""
+    """Delete by one statement, without the signal that checks each row. Requires: the rows are
+    locked and not held.
+    """
     StoredClaim.objects.filter(pk__in=claim_ids)._raw_delete(using=connection.alias)
 
 
@@ -434,13 +575,20 @@ def _create_scrub_events(
 ) -> list[NewEvent]:
     counts = sorted(Counter(names).items())
     event = NewEvent(action=Action.CLAIM_SCRUBBED, origin=origin, now=now, subject=subject)
-    parts = [zip(*counts[start : start + MAX_ITEMS], strict=True) for start in range(0, len(counts), MAX_ITEMS)]
-    details = ({"cause": cause, "claims": list(names), "counts": list(numbers)} for names, numbers in parts)
+    parts = [
+        zip(*counts[start : start + MAX_ITEMS], strict=True)
+        for start in range(0, len(counts), MAX_ITEMS)
+    ]
+    details = (
+        {"cause": cause, "claims": list(names), "counts": list(numbers)} for names, numbers in parts
+    )
     return [event._replace(detail=detail) for detail in details]
 
 
 def list_keys_in_use() -> set[str]:
-    """Return the names of the keys that encrypt claims. One statement, with one index lookup for each name."""
+    """Return the names of the keys that encrypt claims. One statement, with one index lookup for
+    each name.
+    """
     table = connection.ops.quote_name(StoredClaim._meta.db_table)
     least = f"SELECT min(bucket) FROM {table} WHERE bucket <> ''"  # noqa: S608 -- the model's name
     with connection.cursor() as cursor:
@@ -460,4 +608,6 @@ def _can_be_in_use(key_name: str, *, now: datetime) -> bool:
     if LegalHold.objects.filter(pk=hold_id).exists():
         return list_active_holds(now=now - DESTRUCTION_MARGIN).filter(pk=hold_id).exists()
     # An unknown hold is just being placed, or its transaction was rolled back: its age decides.
-    return hold_id.version != UUID7_VERSION or hold_id >= randomness.lowest_uuid7(now - DESTRUCTION_MARGIN)
+    return hold_id.version != UUID7_VERSION or hold_id >= randomness.lowest_uuid7(
+        now - DESTRUCTION_MARGIN
+    )

@@ -1,4 +1,6 @@
-"""Report on stored claims: counts, ages, overdue claims, and claims that a legal hold preserves. No values."""
+"""Report on stored claims: counts, ages, overdue claims, and claims that a legal hold preserves. No
+values.
+"""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -31,7 +33,9 @@ class StoredClaimSummary:
     until: datetime | None
     """When the last one expires; None: all expire with their sessions."""
     overdue: int
-    """Claims without a hold that have expired, or whose session is gone, and which should be erased already."""
+    """Claims without a hold that have expired, or whose session is gone, and which should be erased
+    already.
+    """
     overdue_since: datetime | None
     """When the first of them expired; for one whose session is gone, when it was obtained."""
     held: int
@@ -56,7 +60,10 @@ class RetentionReport:
     @property
     def overdue_since(self) -> datetime | None:
         """When the first overdue claim expired, or was obtained if its session is gone."""
-        return min((summary.overdue_since for summary in self.claims if summary.overdue_since), default=None)
+        return min(
+            (summary.overdue_since for summary in self.claims if summary.overdue_since),
+            default=None,
+        )
 
     @property
     def is_late(self) -> bool:
@@ -77,7 +84,9 @@ class RetentionKeySummary:
 
 
 def get_overdue_condition(*, now: datetime) -> Q:
-    """Return the condition of a claim that should be erased already: it is expired or orphaned, and not on hold."""
+    """Return the condition of a claim that should be erased already: it is expired or orphaned, and
+    not on hold.
+    """
     is_orphaned = get_session_claim_condition(is_session_live=False)
     is_expired = Q(expires_at__lte=now) | is_orphaned | get_past_limit_condition(now=now)
     return is_expired & (Q(held_until=None) | Q(held_until__lte=now))
@@ -85,7 +94,8 @@ def get_overdue_condition(*, now: datetime) -> Q:
 
 def create_retention_report(*, now: datetime) -> RetentionReport:
     """Return the report, with two SELECTs; the table is read once, without the values."""
-    overdue, held = get_overdue_condition(now=now), Q(held_until__gt=now)
+    overdue = get_overdue_condition(now=now)
+    held = Q(held_until__gt=now)
     is_due = Q(expires_at__lte=now) | get_session_claim_condition(is_session_live=False)
     past_limit = get_past_limit_condition(now=now)
     rows = (
@@ -108,7 +118,9 @@ def create_retention_report(*, now: datetime) -> RetentionReport:
 
 
 def _create_summary(*, past_limit_since: datetime | None, **fields: Any) -> StoredClaimSummary:
-    """Return the summary. past_limit_since: when the oldest claim was obtained that is past its current limit."""
+    """Return the summary. past_limit_since: when the oldest claim was obtained that is past its
+    current limit.
+    """
     declaration = conf.claims().get(fields["name"])
     if past_limit_since is not None:
         # A claim without a declared retention counts as overdue after the margin only.

@@ -22,7 +22,16 @@ from .minimization import PROTOCOL_CLAIMS
 from .models import NO_SESSION, StoredClaim
 
 _UNIQUE_COLUMNS = ("subject_id", "session", "name")
-_REPLACED_COLUMNS = ("bucket", "value", "purpose", "obtained_at", "expires_at", "held_until", "owner", "retained_until")
+_REPLACED_COLUMNS = (
+    "bucket",
+    "value",
+    "purpose",
+    "obtained_at",
+    "expires_at",
+    "held_until",
+    "owner",
+    "retained_until",
+)
 
 
 def store_claims(
@@ -33,22 +42,33 @@ def store_claims(
     session_id: uuid.UUID,
     now: datetime,
 ) -> tuple[str, ...]:
-    """Store the declared claims in the caller's transaction, with one INSERT; return their names, sorted.
+    """Store the declared claims in the caller's transaction, with one INSERT; return their names,
+    sorted.
 
-    A claim of the session gets its own row. Others replace those of an earlier sign-in, which a legal hold preserves
-    in addition; a held claim that cannot be decrypted is not replaced, and the new one is not stored. Claims that are
-    not declared, or have no retention, are not stored. Purpose and end follow the current declaration.
-    Requires: the caller has locked the subject's row, and names the stored claims in an event of the same transaction.
+    A claim of the session gets its own row. Others replace those of an earlier sign-in, which a
+    legal hold preserves in addition; a held claim that cannot be decrypted is not replaced, and the
+    new one is not stored. Claims that are not declared, or have no retention, are not stored.
+    Purpose and end follow the current declaration.
+    Requires: the caller has locked the subject's row, and names the stored claims in an event of
+    the same transaction.
     Raises: KeyMissing.
     """
     names = tuple(sorted(name for name in claims if _is_storable(declared_claims.get(name))))
-    hold = find_current_hold(subject, now=now) if names else None
+    hold = None
+    if names:
+        hold = find_current_hold(subject, now=now)
+
     if hold is not None:
         unmoved = preserve_replaced_claims(subject, names, now=now)
         names = tuple(name for name in names if name not in unmoved)
     if not names:
         return ()
-    fields: dict[str, Any] = {"subject": subject, "session_id": session_id, "hold": hold, "now": now}
+    fields: dict[str, Any] = {
+        "subject": subject,
+        "session_id": session_id,
+        "hold": hold,
+        "now": now,
+    }
     rows = [_create_row(declared_claims[name], claims[name], **fields) for name in names]
     encrypted: Any = StoredClaim._meta.get_field("value")
     retention_key_cache: KeyCache = {}
@@ -61,15 +81,29 @@ def store_claims(
 
 
 def _is_storable(declaration: ClaimDeclaration | None) -> bool:
-    return declaration is not None and declaration.retention is not None and declaration.name not in PROTOCOL_CLAIMS
+    return (
+        declaration is not None
+        and declaration.retention is not None
+        and declaration.name not in PROTOCOL_CLAIMS
+    )
 
 
 def _create_row(
-    declared: Any, value: Any, *, subject: PairwiseSubject, session_id: Any, hold: LegalHold | None, now: datetime
+    declared: Any,
+    value: Any,
+    *,
+    subject: PairwiseSubject,
+    session_id: Any,
+    hold: LegalHold | None,
+    now: datetime,
 ) -> StoredClaim:
+    if declared.retention == "session":
+        session = session_id
+    else:
+        session = NO_SESSION
     return StoredClaim(
         subject=subject,
-        session=session_id if declared.retention == "session" else NO_SESSION,
+        session=session,
         name=declared.name,
         bucket=get_claim_key_name(obtained_at=now, retention=declared.retention, hold=hold),
         held_until=subject.held_until,

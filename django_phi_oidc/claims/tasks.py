@@ -15,5 +15,7 @@ def scrub() -> None:
 
 @periodic_task("phi_oidc.apply_retention")
 def apply_retention() -> None:
-    """Erase the claims of sessions that are gone, and those that CLAIMS no longer permits to store. Idempotent."""
+    """Erase the claims of sessions that are gone, and those that CLAIMS no longer permits to store.
+    Idempotent.
+    """
     scrub_past_limit(now=clock.now())

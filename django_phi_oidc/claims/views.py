@@ -33,13 +33,14 @@ class DisplayedClaim:
 
 
 class RevealMixin(TemplateResponseMixin, ContextMixin):
-    """A view that shows a person's claims masked, and on POST reveals those permitted for the chosen purpose.
+    """A view that shows a person's claims masked, and on POST reveals those permitted for the
+    chosen purpose.
 
-    Place it before TemplateView. The template gets `claims` (a list of DisplayedClaim), `form`, `redisclosure_notice`
-    (to be shown, unless empty), and after a disclosure `purpose`; it reveals nothing itself. GET never reveals. The
-    status is 400 without a purpose, 403 if nothing may be revealed for it, and 503 if the audit log is unavailable,
-    each with an error on the form. The project must restrict access to the view, and render Django's CSRF token in the
-    form.
+    Place it before TemplateView. The template gets `claims` (a list of DisplayedClaim), `form`,
+    `redisclosure_notice` (to be shown, unless empty), and after a disclosure `purpose`; it reveals
+    nothing itself. GET never reveals. The status is 400 without a purpose, 403 if nothing may be
+    revealed for it, and 503 if the audit log is unavailable, each with an error on the form. The
+    project must restrict access to the view, and render Django's CSRF token in the form.
     """
 
     request: HttpRequest
@@ -54,24 +55,32 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
         return cast(AbstractBaseUser, self.request.user)
 
     def get_consent(self) -> str:
-        """Return the reference to the person's consent, for claims with a label; by default none."""
+        """Return the reference to the person's consent, for claims with a label; by default
+        none.
+        """
         return ""
 
     def get_claim_declarations(self) -> Mapping[str, ClaimDeclaration]:
         claims = conf.claims()
-        names = self.claim_names or [name for name, claim in claims.items() if claim.retention is not None]
+        names = self.claim_names or [
+            name for name, claim in claims.items() if claim.retention is not None
+        ]
         return {name: claims[name] for name in names if name in claims}
 
     def get_form(self, data: Any = None) -> PurposeForm:
         """Return the form for these claims, bound if there are data."""
-        claims, initial = self.get_claim_declarations().values(), {"purpose": self.initial_purpose}
+        claims = self.get_claim_declarations().values()
+        initial = {"purpose": self.initial_purpose}
         return self.form_class(data, claims=claims, is_own=self._is_own_data(), initial=initial)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         revealed: Mapping[str, RevealResult] = kwargs.pop("revealed", {})
-        actor, person = Actor.from_request(self.request), self.get_person()
+        actor = Actor.from_request(self.request)
+        person = self.get_person()
         claims = [
-            DisplayedClaim(declared=claim, masked=MaskedClaim(actor, person, name), revealed=revealed.get(name))
+            DisplayedClaim(
+                declared=claim, masked=MaskedClaim(actor, person, name), revealed=revealed.get(name)
+            )
             for name, claim in self.get_claim_declarations().items()
         ]
         notice = next((result.notice for result in revealed.values() if result.notice), "")
@@ -93,22 +102,36 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
         return self._render_form(form, status=200, revealed=revealed, purpose=purpose)
 
     def reveal(self, purpose: str) -> Mapping[str, RevealResult]:
-        """Return the results of the claims declared for this purpose, or of all on a person's own request.
+        """Return the results of the claims declared for this purpose, or of all on a person's own
+        request.
 
-        Claims of a category that the actor may not reveal are not requested. If no claim is left, all are requested, so
-        that the refusals are recorded. Raises: AuditUnavailable.
+        Claims of a category that the actor may not reveal are not requested. If no claim is left,
+        all are requested, so that the refusals are recorded. Raises: AuditUnavailable.
         """
-        claims, person = self.get_claim_declarations(), self.get_person()
-        is_own, actor = self._is_own_data(), Actor.from_request(self.request)
-        hidden = set() if is_own else list_names_hidden_of(actor.user, person)
+        claims = self.get_claim_declarations()
+        person = self.get_person()
+        is_own = self._is_own_data()
+        actor = Actor.from_request(self.request)
+
+        if is_own:
+            hidden = set()
+        else:
+            hidden = list_names_hidden_of(actor.user, person)
+
         is_own_request = purpose == PATIENT_REQUEST and is_own
-        names = [name for name, claim in claims.items() if is_own_request or purpose == claim.purpose]
+        names = [
+            name for name, claim in claims.items() if is_own_request or purpose == claim.purpose
+        ]
         names = [name for name in names if name not in hidden]
         consents = {person.pk: suppress_not_found(self.get_consent, missing="")()}
-        return reveal_many(actor, [person], names or claims, purpose=purpose, consents=consents)[person.pk]
+        return reveal_many(actor, [person], names or claims, purpose=purpose, consents=consents)[
+            person.pk
+        ]
 
     def render_refused(self, form: PurposeForm) -> HttpResponseBase:
-        """Return the page for a purpose that permits nothing; the reason is only in the audit log."""
+        """Return the page for a purpose that permits nothing; the reason is only in the audit
+        log.
+        """
         form.add_error(None, _("This information cannot be shown for this purpose."))
         return self._render_form(form, status=403)
 
