@@ -1,7 +1,9 @@
-"""The existing account of a first sign-in, by its verified e-mail address, if the provider's declaration permits it.
+"""The existing account of a first sign-in, by its verified e-mail address, if the provider's
+declaration permits it.
 
-An e-mail address is a weak identifier: addresses are assigned again, and local accounts may have an address that their
-owner never proved. So each rule below refuses, and the link is made once for an account. Spec: OIDC Core 5.7.
+An e-mail address is a weak identifier: addresses are assigned again, and local accounts may have an
+address that their owner never proved. So each rule below refuses, and the link is made once for an
+account. Spec: OIDC Core 5.7.
 """
 
 from collections.abc import Iterator
@@ -30,7 +32,9 @@ CREATION_FIELD = "date_joined"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmailMatch:
-    """The verified e-mail address of a first sign-in. Only `find_verified_email` may have returned the address."""
+    """The verified e-mail address of a first sign-in. Only `find_verified_email` may have returned
+    the address.
+    """
 
     address: str = field(repr=False)
     provider: ProviderDeclaration
@@ -38,10 +42,11 @@ class EmailMatch:
 
     @sensitive_variables()
     def find_user_id(self) -> Any:
-        """Return the primary key of the account with that address, which `get_locked_user` checks, or None.
+        """Return the primary key of the account with that address, which `get_locked_user` checks,
+        or None.
 
-        Raises: EmailMatchRefused, if several accounts have it, or the audit log has an earlier link of the account;
-        AuditUnavailable.
+        Raises: EmailMatchRefused, if several accounts have it, or the audit log has an earlier link
+        of the account; AuditUnavailable.
         """
         if not self.provider.links_verified_email(self.now):
             return None
@@ -50,17 +55,23 @@ class EmailMatch:
             raise EmailMatchRefused("ambiguous")
         if user_ids and self._has_been_linked(user_ids[0]):
             raise EmailMatchRefused("linked_before")
-        return user_ids[0] if user_ids else None
+
+        if user_ids:
+            return user_ids[0]
+        return None
 
     @sensitive_variables()
     def get_locked_user(self, user_id: Any) -> Any:
         """Return the account, locked until the end of the transaction, without its password.
 
-        The person who knows the password may be another one than the one who has proved to own the address, so it
-        becomes unusable. That also ends the sessions of the account, because Django compares the password's digest.
-        Raises: EmailMatchRefused, also if another transaction has changed the account or linked it in the meantime.
+        The person who knows the password may be another one than the one who has proved to own the
+        address, so it becomes unusable. That also ends the sessions of the account, because Django
+        compares the password's digest.
+        Raises: EmailMatchRefused, also if another transaction has changed the account or linked it
+        in the meantime.
         """
-        # A link by an administrator locks the account, too. A code that is being redeemed is still seen as unused.
+        # A link by an administrator locks the account, too. A code that is being redeemed is still
+        # seen as unused.
         users = get_user_model()._base_manager.select_for_update(no_key=True, of=("self",))
         user = users.filter(pk=user_id).first()
         if user is None or self._list_user_ids() != [user_id]:
@@ -72,7 +83,8 @@ class EmailMatch:
         return user
 
     def _list_user_ids(self) -> list[Any]:
-        """Return the accounts with that address, active or not. Case is ignored in ASCII addresses only.
+        """Return the accounts with that address, active or not. Case is ignored in ASCII addresses
+        only.
 
         Databases and Python fold other letters differently: to PostgreSQL, a dotless i may be an i.
         """
@@ -82,9 +94,15 @@ class EmailMatch:
             return []
         name = user_model.get_email_field_name()
         rows = (
-            user_model._base_manager.filter(**{f"{name}__iexact": self.address}).order_by("pk").values_list("pk", name)
+            user_model._base_manager.filter(**{f"{name}__iexact": self.address})
+            .order_by("pk")
+            .values_list("pk", name)
         )
-        return [pk for pk, address in rows if address.isascii() and address.lower() == self.address.lower()]
+        return [
+            pk
+            for pk, address in rows
+            if address.isascii() and address.lower() == self.address.lower()
+        ]
 
     def _iter_refusals(self, user: Any) -> Iterator[str]:
         declared: Any = self.provider.link_verified_email
@@ -96,12 +114,21 @@ class EmailMatch:
             yield "privileged"
         if created_at is None or created_at >= first_day:
             yield "created_later"
-        # A person of another provider could still sign in, and would share the account with the owner of the address.
-        issuers = {self.provider.issuer, *(provider.issuer for provider in conf.providers().values())}
+        # A person of another provider could still sign in, and would share the account with the
+        # owner of the address.
+        issuers = {
+            self.provider.issuer,
+            *(provider.issuer for provider in conf.providers().values()),
+        }
         if PairwiseSubject.objects.filter(user=user.pk, issuer__in=issuers).exists():
             yield "linked"
-        # The code is the stronger proof, and its letter may have gone to another person than the owner of the address.
-        if ActivationCode.objects.redeemable(now=self.now).filter(user=user.pk, provider=self.provider.name).exists():
+        # The code is the stronger proof, and its letter may have gone to another person than the
+        # owner of the address.
+        if (
+            ActivationCode.objects.redeemable(now=self.now)
+            .filter(user=user.pk, provider=self.provider.name)
+            .exists()
+        ):
             yield "invited"
 
     def _has_been_linked(self, user_id: Any) -> bool:
@@ -109,9 +136,15 @@ class EmailMatch:
         resource = f"user/{user_id}"
         resources = [resource, get_resource_pseudonym(resource)]
         # First the outbox: an event that moves to the audit log in the meantime is found there.
-        waiting = [event for event in list_waiting_events(Action.SUBJECT_LINKED) if event.resource in resources]
+        waiting = [
+            event
+            for event in list_waiting_events(Action.SUBJECT_LINKED)
+            if event.resource in resources
+        ]
         query = EventQuery(actions=[Action.SUBJECT_LINKED], resources=resources)
-        providers = {event.provider for event in waiting} | {row.provider for row in list_events_of_query(query).rows}
+        providers = {event.provider for event in waiting} | {
+            row.provider for row in list_events_of_query(query).rows
+        }
         return self.provider.name in providers
 
 

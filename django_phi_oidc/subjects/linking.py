@@ -1,4 +1,6 @@
-"""Link a verified (issuer, `sub`) to one local account: never by a name, by an e-mail address only in `email_match`."""
+"""Link a verified (issuer, `sub`) to one local account: never by a name, by an e-mail address only
+in `email_match`.
+"""
 
 import base64
 import itertools
@@ -69,14 +71,17 @@ def get_or_create_account(
     provider: str,
     now: datetime,
 ) -> LinkedAccount:
-    """Return the one account of (issuer, sub), also during concurrent sign-ins, here or on another server.
+    """Return the one account of (issuer, sub), also during concurrent sign-ins, here or on another
+    server.
 
     Servers whose key lists share a key create one account, because that key's digest is unique.
-    create_user: creates the user at a first sign-in, inside the transaction that links it; None: refuse it.
+    create_user: creates the user at a first sign-in, inside the transaction that links it; None:
+    refuse it.
     email_match: may find an existing user for it instead.
     Takes one SELECT for a known person, and an INSERT if a key was added since.
-    Raises: SubjectKeyMissing, if the person may be known under a key that this server lacks; NotProvisioned, or its
-    subclass EmailMatchRefused; AccountNotSaved, if create_user or the database fails; SubjectAltered.
+    Raises: SubjectKeyMissing, if the person may be known under a key that this server lacks;
+    NotProvisioned, or its subclass EmailMatchRefused; AccountNotSaved, if create_user or the
+    database fails; SubjectAltered.
     """
     digests = _compute_digests(issuer, sub, keys)
     if rows := _find_digests(issuer, digests):
@@ -86,12 +91,16 @@ def get_or_create_account(
     try:
         if email_match is not None and (user_id := email_match.find_user_id()) is not None:
             get_user = partial(email_match.get_locked_user, user_id)
-            return _create_subject(issuer, digests, get_user, created=False, method="verified_email", **fields)
+            return _create_subject(
+                issuer, digests, get_user, created=False, method="verified_email", **fields
+            )
         if create_user is None:
             raise NotProvisioned
         return _create_subject(issuer, digests, create_user, created=True, **fields)
     except Exception as error:
-        if isinstance(error, PhiOidcError | PermissionDenied) and not isinstance(error, EmailMatchRefused):
+        if isinstance(error, PhiOidcError | PermissionDenied) and not isinstance(
+            error, EmailMatchRefused
+        ):
             raise
         # A concurrent sign-in of the same person may have created the account or the link.
         with suppress(Error):
@@ -117,11 +126,14 @@ def link_existing_user(
 ) -> PairwiseSubject:
     """Link the person with that sub to the user before their first sign-in, and return the subject.
 
-    One transaction, with an event. An existing link is never changed: of two concurrent administrators, or one and the
-    person's first sign-in, one wins. A sub that a sign-in would refuse is refused. The user's unused activation code
-    for that provider is revoked, so that it cannot link another person.
-    is_code_locked: a code of the user is locked, so the user must not be: create_invitations locks it before its codes.
-    Raises: SubjectTaken; SubjectKeyMissing; SubInvalid, SubNotPairwise; the user model's DoesNotExist.
+    One transaction, with an event. An existing link is never changed: of two concurrent
+    administrators, or one and the person's first sign-in, one wins. A sub that a sign-in would
+    refuse is refused. The user's unused activation code for that provider is revoked, so that it
+    cannot link another person.
+    is_code_locked: a code of the user is locked, so the user must not be: create_invitations locks
+    it before its codes.
+    Raises: SubjectTaken; SubjectKeyMissing; SubInvalid, SubNotPairwise; the user model's
+    DoesNotExist.
     """
     validate_linkable_sub(sub, provider=provider)
     digests = _compute_digests(provider.issuer, sub, keys)
@@ -133,12 +145,15 @@ def link_existing_user(
                 if not is_code_locked:
                     # A sign-in that is linked by its e-mail address must see this link, or be seen.
                     users.select_for_update(no_key=True, of=("self",)).get(pk=user.pk)
-                # Lock codes before the link, as redeem_code does: the reverse order could deadlock with it.
+                # Lock codes before the link, as redeem_code does: the reverse order could deadlock
+                # with it.
                 codes = ActivationCode.objects.filter(user=user.pk, provider=provider.name)
                 revoke_activation_codes(codes, reason="linked", origin=origin, now=now)
                 get_user = partial(users.get, pk=user.pk)
                 fields: Any = {"origin": origin, "provider": provider.name, "now": now}
-                return _create_subject(provider.issuer, digests, get_user, created=False, **fields).subject
+                return _create_subject(
+                    provider.issuer, digests, get_user, created=False, **fields
+                ).subject
         except IntegrityError:
             rows = _query_digests(provider.issuer, digests)
             if not rows:
@@ -155,19 +170,24 @@ def link_existing_users(
     origin: Origin,
     now: datetime,
 ) -> None:
-    """Link each person to a user, or none, as `link_existing_user` does, with a few statements for all.
+    """Link each person to a user, or none, as `link_existing_user` does, with a few statements for
+    all.
 
-    users: by the sub of the person; each user once. A user with a link at that provider is refused: another person
-    would get access to the same record. Subs are not validated.
-    Raises: SubjectTaken, also for such a user; SubjectKeyMissing; IntegrityError if one was linked at the same time;
-    the user model's DoesNotExist.
+    users: by the sub of the person; each user once. A user with a link at that provider is refused:
+    another person would get access to the same record. Subs are not validated.
+    Raises: SubjectTaken, also for such a user; SubjectKeyMissing; IntegrityError if one was linked
+    at the same time; the user model's DoesNotExist.
     """
     digests = {sub: _compute_digests(provider.issuer, sub, keys) for sub in users}
     pks = [user.pk for user in users.values()]
     with transaction.atomic():
         model = get_user_model()
         # The same order of locks as in create_invitations: users, then codes, then links.
-        rows = model._base_manager.select_for_update(no_key=True, of=("self",)).filter(pk__in=pks).order_by("pk")
+        rows = (
+            model._base_manager.select_for_update(no_key=True, of=("self",))
+            .filter(pk__in=pks)
+            .order_by("pk")
+        )
         locked = {user.pk: user for user in rows}
         if len(locked) < len(set(pks)):
             raise model.DoesNotExist
@@ -177,14 +197,23 @@ def link_existing_users(
             raise SubjectTaken(next(iter(taken.values())).user_id)
         codes = ActivationCode.objects.filter(user__in=pks, provider=provider.name)
         revoke_activation_codes(codes, reason="linked", origin=origin, now=now)
-        seen: dict[str, Any] = {"issuer": provider.issuer, "first_seen_at": now, "last_seen_at": now}
+        seen: dict[str, Any] = {
+            "issuer": provider.issuer,
+            "first_seen_at": now,
+            "last_seen_at": now,
+        }
         subjects = {
-            sub: PairwiseSubject(uuid=randomness.uuid4(), user=locked[user.pk], **seen) for sub, user in users.items()
+            sub: PairwiseSubject(uuid=randomness.uuid4(), user=locked[user.pk], **seen)
+            for sub, user in users.items()
         }
         PairwiseSubject.objects.bulk_create(subjects.values())
         _insert_digests([(subjects[sub], digests[sub]) for sub in users])
         write_notices(list(locked.values()), NoticeKind.LINKED, provider=provider.name, now=now)
-        fields: dict[str, Any] = {"action": Action.SUBJECT_LINKED, "origin": origin, "provider": provider.name}
+        fields: dict[str, Any] = {
+            "action": Action.SUBJECT_LINKED,
+            "origin": origin,
+            "provider": provider.name,
+        }
         fields |= {"now": now, "detail": {"created": False}}
         enqueue_many(
             [
@@ -205,7 +234,9 @@ def find_linked_subjects(
     digests = {sub: _compute_digests(issuer, sub, keys) for sub in subs}
     sub_by_digest = {digest: sub for sub in subs for digest in digests[sub].values()}
     rows_by_sub: dict[str, list[SubjectDigest]] = {}
-    rows = SubjectDigest.objects.filter(digest__in=sub_by_digest, issuer=issuer).select_related("subject")
+    rows = SubjectDigest.objects.filter(digest__in=sub_by_digest, issuer=issuer).select_related(
+        "subject"
+    )
     for row in rows.order_by("subject_id"):
         rows_by_sub.setdefault(sub_by_digest[row.digest], []).append(row)
     for sub, found in rows_by_sub.items():
@@ -231,7 +262,8 @@ def list_subject_digests(issuer: str, sub: str, keys: Sequence[SymmetricKey]) ->
 
 @sensitive_variables()
 def list_subject_ids(*, issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> list[int]:
-    """Return the subjects' keys: one, none, or two of servers without a common key. Raises: SubjectKeyMissing.
+    """Return the subjects' keys: one, none, or two of servers without a common key. Raises:
+    SubjectKeyMissing.
 
     NOT checked: the links to users. A logout ends the sessions of a subject in any case.
     """
@@ -239,7 +271,9 @@ def list_subject_ids(*, issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> 
 
 
 @sensitive_variables()
-def find_linked_subject(*, issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> PairwiseSubject | None:
+def find_linked_subject(
+    *, issuer: str, sub: str, keys: Sequence[SymmetricKey]
+) -> PairwiseSubject | None:
     """Return the subject of (issuer, sub) with its user, by one SELECT, or None.
 
     Raises: SubjectKeyMissing, SubjectAltered.
@@ -247,11 +281,15 @@ def find_linked_subject(*, issuer: str, sub: str, keys: Sequence[SymmetricKey]) 
     digests = _compute_digests(issuer, sub, keys)
     rows = _find_digests(issuer, digests)
     _validate_bindings(rows, digests)
-    return rows[0].subject if rows else None
+
+    if rows:
+        return rows[0].subject
+    return None
 
 
 def mark_seen(subject: PairwiseSubject, *, now: datetime) -> None:
-    """Set last_seen_at, lock the subject's row until the end of the transaction, and update the instance from it.
+    """Set last_seen_at, lock the subject's row until the end of the transaction, and update the
+    instance from it.
 
     Raises: PairwiseSubject.DoesNotExist if the subject was deleted meanwhile.
     """
@@ -264,7 +302,8 @@ def mark_seen(subject: PairwiseSubject, *, now: datetime) -> None:
     # An erasure or a hold may have changed them since the row was read. From here on it cannot.
     is_held, key_id = row
     subject.retention_key_id = PairwiseSubject._meta.get_field("retention_key_id").to_python(key_id)
-    subject.last_seen_at, subject.held_until = now, None
+    subject.last_seen_at = now
+    subject.held_until = None
     if is_held:
         subject.refresh_from_db(fields=["held_until"])
 
@@ -282,7 +321,9 @@ def _compute_digests(issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> Sub
 
 
 def _find_digests(issuer: str, digests: SubjectDigests) -> Sequence[SubjectDigest]:
-    """Return the person's stored digests. Raises: SubjectKeyMissing, if there may be some under an unknown key only."""
+    """Return the person's stored digests. Raises: SubjectKeyMissing, if there may be some under an
+    unknown key only.
+    """
     if rows := _query_digests(issuer, digests):
         return rows
     if _has_unknown_keys([key.id for key in digests]):
@@ -296,8 +337,8 @@ def _find_digests(issuer: str, digests: SubjectDigests) -> Sequence[SubjectDiges
 def _has_unknown_keys(key_ids: Sequence[str]) -> bool:
     """Return whether digests under other keys are stored.
 
-    Look for key ids in the gaps between the known ones, by the index; NOT IN would read the whole table. This finds
-    each unknown id under every collation.
+    Look for key ids in the gaps between the known ones, by the index; NOT IN would read the whole
+    table. This finds each unknown id under every collation.
     """
     ids = sorted(key_ids)
     gaps = Q(key_id__lt=ids[0]) | Q(key_id__gt=ids[-1])
@@ -307,19 +348,27 @@ def _has_unknown_keys(key_ids: Sequence[str]) -> bool:
 
 
 def _query_digests(issuer: str, digests: SubjectDigests) -> Sequence[SubjectDigest]:
-    """Return the person's digests, oldest subject first: servers without a common key create several subjects."""
+    """Return the person's digests, oldest subject first: servers without a common key create
+    several subjects.
+    """
     # Compiled once: compiling it for each sign-in takes a tenth of the time of a sign-in.
-    rows = fetch(_build_digest_query, [*digests.values(), issuer], using=router.db_for_read(SubjectDigest))
+    rows = fetch(
+        _build_digest_query, [*digests.values(), issuer], using=router.db_for_read(SubjectDigest)
+    )
     return sorted(rows, key=attrgetter("subject_id"))
 
 
 def _build_digest_query(*digests_and_issuer: str) -> QuerySet[SubjectDigest]:
     *digests, issuer = digests_and_issuer
-    return SubjectDigest.objects.filter(digest__in=digests, issuer=issuer).select_related("subject__user")
+    return SubjectDigest.objects.filter(digest__in=digests, issuer=issuer).select_related(
+        "subject__user"
+    )
 
 
 def _validate_bindings(rows: Sequence[SubjectDigest], digests: SubjectDigests) -> None:
-    """Raises: SubjectAltered if a digest, its subject or the user of the subject was exchanged in the database."""
+    """Raises: SubjectAltered if a digest, its subject or the user of the subject was exchanged in
+    the database.
+    """
     keys = {digest: key for key, digest in digests.items()}
     for row in rows:
         expected = _compute_binding(keys[row.digest], row.digest, row.subject)
@@ -328,13 +377,19 @@ def _validate_bindings(rows: Sequence[SubjectDigest], digests: SubjectDigests) -
 
 
 def _compute_binding(key: SymmetricKey, digest: str, subject: PairwiseSubject) -> str:
-    uuid_text, user_pk = str(subject.uuid), str(subject.user_id)
-    return compute_link_binding(key.material, subject_digest=digest, subject_uuid=uuid_text, user_pk=user_pk)
+    uuid_text = str(subject.uuid)
+    user_pk = str(subject.user_id)
+    return compute_link_binding(
+        key.material, subject_digest=digest, subject_uuid=uuid_text, user_pk=user_pk
+    )
 
 
 def _add_missing_digests(rows: Sequence[SubjectDigest], digests: SubjectDigests) -> LinkedAccount:
-    """Return the known account, after adding digests under new keys. Raises: NotProvisioned if unlinked since."""
-    subject, stored = rows[0].subject, {row.digest for row in rows}
+    """Return the known account, after adding digests under new keys. Raises: NotProvisioned if
+    unlinked since.
+    """
+    subject = rows[0].subject
+    stored = {row.digest for row in rows}
     missing = {key: digest for key, digest in digests.items() if digest not in stored}
     try:
         _insert_digests([(subject, missing)], ignore_conflicts=True)
@@ -353,9 +408,11 @@ def _create_subject(
     now: datetime,
     **event_fields: Any,
 ) -> LinkedAccount:
-    """Create the subject of that user with its digests. Raises: IntegrityError if the person was linked meanwhile.
+    """Create the subject of that user with its digests. Raises: IntegrityError if the person was
+    linked meanwhile.
 
-    created: whether get_user creates the user. method: for the event, if it is not that of an administrator's link.
+    created: whether get_user creates the user. method: for the event, if it is not that of an
+    administrator's link.
     """
     with transaction.atomic():
         user: Any = get_user()
@@ -381,7 +438,9 @@ def _create_subject(
 
 
 def _insert_digests(
-    digests_of_subjects: Sequence[tuple[PairwiseSubject, SubjectDigests]], *, ignore_conflicts: bool = False
+    digests_of_subjects: Sequence[tuple[PairwiseSubject, SubjectDigests]],
+    *,
+    ignore_conflicts: bool = False,
 ) -> None:
     """ignore_conflicts: accept that another server adds the same digests at the same time."""
     rows = [

@@ -11,27 +11,39 @@ from ..audit.events import Origin
 
 
 class PairwiseSubject(models.Model):
-    """A person as identified by one issuer, linked to a user. Deletion unlinks: sessions end, claims are erased."""
+    """A person as identified by one issuer, linked to a user. Deletion unlinks: sessions end,
+    claims are erased.
+    """
 
     uuid = models.UUIDField(_("UUID"), unique=True, editable=False)
     """Random and local: the pseudonym in the audit log."""
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE, related_name="pairwise_subjects"
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
+        on_delete=models.CASCADE,
+        related_name="pairwise_subjects",
     )
     issuer = models.CharField(_("issuer"), max_length=255)
     first_seen_at = models.DateTimeField(_("first seen at"))
     """The time of the first sign-in, or of the link that an administrator created before it."""
     last_seen_at = models.DateTimeField(_("last seen at"))
     held_until = models.DateTimeField(null=True, editable=False)
-    """The end of the legal hold that prevents the deletion of the subject and its claims; None without a hold."""
+    """The end of the legal hold that prevents the deletion of the subject and its claims; None
+    without a hold.
+    """
     retention_key_id = models.UUIDField(default=uuid4, editable=False)
-    """The id of the person's retention key. An erasure on request replaces it, and the key is destroyed."""
+    """The id of the person's retention key. An erasure on request replaces it, and the key is
+    destroyed.
+    """
 
     deleted_by: Origin = Origin()
-    """The origin of the events of a deletion: set on the instance before `delete()`. Not a column."""
+    """The origin of the events of a deletion: set on the instance before `delete()`. Not a
+    column.
+    """
 
     class Meta:
-        verbose_name, verbose_name_plural = _("pairwise subject"), _("pairwise subjects")
+        verbose_name = _("pairwise subject")
+        verbose_name_plural = _("pairwise subjects")
         permissions = (
             ("export_pairwisesubject", gettext_noop("Can export all that is held of persons")),
             ("reveal_storedclaim", gettext_noop("Can reveal claims of other persons")),
@@ -42,7 +54,9 @@ class PairwiseSubject(models.Model):
 
 
 class SubjectDigest(models.Model):
-    """HMAC-SHA256 of (issuer, `sub`) under one subject key. A subject has one for each configured key."""
+    """HMAC-SHA256 of (issuer, `sub`) under one subject key. A subject has one for each configured
+    key.
+    """
 
     subject = models.ForeignKey(PairwiseSubject, on_delete=models.CASCADE, related_name="digests")
     issuer = models.CharField(max_length=255)
@@ -53,9 +67,14 @@ class SubjectDigest(models.Model):
     """Binds digest, subject and user: see `compute_link_binding`."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("subject digest"), _("subject digests")
+        verbose_name = _("subject digest")
+        verbose_name_plural = _("subject digests")
         indexes = (models.Index(fields=["key_id"], name="phi_oidc_subject_digest_key"),)
-        constraints = (models.UniqueConstraint(fields=["issuer", "digest"], name="phi_oidc_subject_digest_unique"),)
+        constraints = (
+            models.UniqueConstraint(
+                fields=["issuer", "digest"], name="phi_oidc_subject_digest_unique"
+            ),
+        )
 
     def __str__(self) -> str:
         return gettext("under key %(key)s") % {"key": self.key_id}
@@ -64,17 +83,24 @@ class SubjectDigest(models.Model):
 class PairwiseIdentifier(models.Model):
     """The identifier of a user in one sector, that is, for one other system. It never changes."""
 
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False
+    )
     sector = models.CharField(max_length=255)
     value = models.CharField(max_length=64)
     """Hexadecimal."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("pairwise identifier"), _("pairwise identifiers")
+        verbose_name = _("pairwise identifier")
+        verbose_name_plural = _("pairwise identifiers")
         default_permissions = ()
         constraints = (
-            models.UniqueConstraint(fields=["user", "sector"], name="phi_oidc_pairwise_user_sector_unique"),
-            models.UniqueConstraint(fields=["sector", "value"], name="phi_oidc_pairwise_sector_value_unique"),
+            models.UniqueConstraint(
+                fields=["user", "sector"], name="phi_oidc_pairwise_user_sector_unique"
+            ),
+            models.UniqueConstraint(
+                fields=["sector", "value"], name="phi_oidc_pairwise_sector_value_unique"
+            ),
         )
 
     def __str__(self) -> str:

@@ -1,4 +1,6 @@
-"""Pairwise identifiers of users for other systems, which those systems cannot correlate. Spec: OIDC Core 8.1."""
+"""Pairwise identifiers of users for other systems, which those systems cannot correlate. Spec: OIDC
+Core 8.1.
+"""
 
 import re
 from typing import Any
@@ -16,12 +18,15 @@ SECTOR_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,253}[a-z0-9])?")
 
 
 def get_pairwise_id(user: AbstractBaseUser, sector: str) -> str:
-    """Return the user's identifier in that sector: 64 hexadecimal digits that never change, by one SELECT.
+    """Return the user's identifier in that sector: 64 hexadecimal digits that never change, by one
+    SELECT.
 
-    sector: the host name of the system that receives it. At first use it is computed with the newest pairwise key and
-    stored, so later keys do not change it, and concurrent first uses get the same one. It is deleted with the user. If
-    a primary key is reused, its new user gets the previous user's identifier.
-    Raises: ValueError for an invalid sector or an unsaved user; at first use, KeyMissing. Spec: OIDC Core 8.1.
+    sector: the host name of the system that receives it. At first use it is computed with the
+    newest pairwise key and stored, so later keys do not change it, and concurrent first uses get
+    the same one. It is deleted with the user. If a primary key is reused, its new user gets the
+    previous user's identifier.
+    Raises: ValueError for an invalid sector or an unsaved user; at first use, KeyMissing. Spec:
+    OIDC Core 8.1.
     """
     if not SECTOR_PATTERN.fullmatch(sector):
         raise ValueError("A sector is a host name in lower case, of 255 characters at most.")
@@ -29,8 +34,11 @@ def get_pairwise_id(user: AbstractBaseUser, sector: str) -> str:
         raise ValueError("A user that is not saved has no identifier.")
     identifier = PairwiseIdentifier.objects.filter(user=user.pk, sector=sector).first()
     if identifier is None:
-        key, label = keyring.get_keys(conf.PAIRWISE_KEY_RING)[0], get_user_model()._meta.label_lower
-        value = compute_pairwise_value(key.material, sector=sector, user_model_label=label, pk=str(user.pk))
+        key = keyring.get_keys(conf.PAIRWISE_KEY_RING)[0]
+        label = get_user_model()._meta.label_lower
+        value = compute_pairwise_value(
+            key.material, sector=sector, user_model_label=label, pk=str(user.pk)
+        )
         values: Any = {"user_id": user.pk, "sector": sector, "defaults": {"value": value}}
         identifier, _ = PairwiseIdentifier.objects.get_or_create(**values)
     return identifier.value

@@ -1,4 +1,6 @@
-"""The names of people on the pages of the admin. They are computed when a page is shown, and stored nowhere."""
+"""The names of people on the pages of the admin. They are computed when a page is shown, and stored
+nowhere.
+"""
 
 import uuid
 from collections.abc import Iterable
@@ -17,7 +19,9 @@ from .person_label import get_label
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A person on a page: the name, and the address of the person's page, which is empty if the site has none."""
+    """A person on a page: the name, and the address of the person's page, which is empty if the
+    site has none.
+    """
 
     label: str
     url: str
@@ -34,7 +38,9 @@ class People:
     _by_subject: dict[str, Person] = field(default_factory=dict)
 
     def find_actor(self, actor: str) -> Person | None:
-        """Return the person that an event names as its actor; None: the account is deleted, or it is no account."""
+        """Return the person that an event names as its actor; None: the account is deleted, or it
+        is no account.
+        """
         return self._by_account.get(find_stated_account_pk(actor) or actor)
 
     def find_subject(self, subject: str) -> Person | None:
@@ -53,9 +59,12 @@ def get_person(user: Any) -> Person:
 
 
 def find_people(*, actors: Iterable[str] = (), subjects: Iterable[str] = ()) -> People:
-    """Return the people that these actors and subjects of events are, by one SELECT, or none without both."""
+    """Return the people that these actors and subjects of events are, by one SELECT, or none
+    without both.
+    """
     model = get_user_model()
-    keys, uuids = set(), set()
+    keys = set()
+    uuids = set()
     for actor in actors:
         try:
             key = model._meta.pk.to_python(find_stated_account_pk(actor) or actor or None)

@@ -7,11 +7,15 @@ from .. import conf
 
 logger = logging.getLogger("django_phi_oidc.subjects")
 _reported_errors: set[str] = set()
-"""The exceptions of the project's function that this process has logged: the function may fail at each row."""
+"""The exceptions of the project's function that this process has logged: the function may fail at
+each row.
+"""
 
 
 def get_label(user: Any) -> str:
-    """Return the name by PERSON_LABEL; the user name if the project's function fails or returns nothing."""
+    """Return the name by PERSON_LABEL; the user name if the project's function fails or returns
+    nothing.
+    """
     try:
         label = str(conf.person_label()(user) or "").strip()
     except Exception as error:  # noqa: BLE001 -- the project's function must not prevent a page
