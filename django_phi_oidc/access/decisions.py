@@ -1,4 +1,6 @@
-"""The policy decision point: evaluate the policy, then commit the event, for a grant as for a refusal."""
+"""The policy decision point: evaluate the policy, then commit the event, for a grant as for a
+refusal.
+"""
 
 import logging
 from collections.abc import Callable
@@ -51,35 +53,61 @@ def authorize(
     now: datetime,
     find_consent: Callable[[], str] | None = None,
 ) -> str | None:
-    """Return the code of the rule that refuses actor, or None if access is granted. Either way, one event is recorded.
+    """Return the code of the rule that refuses actor, or None if access is granted. Either way, one
+    event is recorded.
 
-    resource: `Type/id`. purpose: the stated HL7 code. A value of another form is refused and not recorded, because it
-    may contain anything. find_object: called only if the actor has a session and no rule has refused yet; None checks
-    the permission without an object. A missing object is refused like a missing permission: a different answer would
-    disclose who is a patient here. An open emergency replaces a missing permission, for its own purpose, and the event
-    names it. A local account always needs one; it also replaces the policy's assurance, which only a provider states.
-    find_consent: returns a reference, for a policy with a label. It is called only if the permission or an emergency
-    admits actor: others must not learn from it for which patients there is a consent. An open emergency replaces it
-    (42 CFR 2.51), and users need none for their own resource at their own request (42 CFR 2.23).
-    With an open emergency, access is granted even if the audit log is unavailable: the event is spooled.
-    Raises: AuditUnavailable, and then nothing is permitted; exceptions of the functions, before a decision is made.
+    resource: `Type/id`. purpose: the stated HL7 code. A value of another form is refused and not
+    recorded, because it may contain anything. find_object: called only if the actor has a session
+    and no rule has refused yet; None checks the permission without an object. A missing object is
+    refused like a missing permission: a different answer would disclose who is a patient here. An
+    open emergency replaces a missing permission, for its own purpose, and the event names it. A
+    local account always needs one; it also replaces the policy's assurance, which only a provider
+    states.
+    find_consent: returns a reference, for a policy with a label. It is called only if the
+    permission or an emergency admits actor: others must not learn from it for which patients there
+    is a consent. An open emergency replaces it (42 CFR 2.51), and users need none for their own
+    resource at their own request (42 CFR 2.23).
+    With an open emergency, access is granted even if the audit log is unavailable: the event is
+    spooled.
+    Raises: AuditUnavailable, and then nothing is permitted; exceptions of the functions, before a
+    decision is made.
     """
     has_session = actor.is_authenticated_by_provider or actor.is_local
     is_checkable = has_session and is_resource_reference(resource)
-    exists, has_permission = (
-        _check_permission(actor, policy.permission, find_object) if is_checkable else (False, False)
-    )
+    if is_checkable:
+        exists, has_permission = _check_permission(actor, policy.permission, find_object)
+    else:
+        exists = False
+        has_permission = False
+
     is_permitted = has_permission and not actor.is_local
-    assurance = Assurance() if actor.is_local else policy.assurance
+
+    if actor.is_local:
+        assurance = Assurance()
+    else:
+        assurance = policy.assurance
 
     def find_emergency() -> EmergencyAccess | None:
-        return find_open_emergency(actor, resource=resource, permission=policy.permission, now=now) if exists else None
+        if exists:
+            return find_open_emergency(
+                actor, resource=resource, permission=policy.permission, now=now
+            )
+        return None
 
     is_labelled = policy.label is not None and not (
         purpose == PATIENT_REQUEST and is_own_resource(actor.user, resource)
     )
-    emergency = None if is_permitted else find_emergency()
-    consent = find_consent() if find_consent and is_labelled and (is_permitted or emergency) else ""
+
+    if is_permitted:
+        emergency = None
+    else:
+        emergency = find_emergency()
+
+    if find_consent and is_labelled and (is_permitted or emergency):
+        consent = find_consent()
+    else:
+        consent = ""
+
     needs_consent = is_labelled and lacks_consent(policy.label, consent)
     if needs_consent and is_permitted:
         emergency = find_emergency()
@@ -97,7 +125,9 @@ def authorize(
     if emergency and not refusal:
         purpose = emergency.purpose
     detail = {**_get_sign_in_detail(actor), **_get_emergency_detail(emergency)}
-    event = _build_decision_event(actor, refusal, resource=resource, purpose=purpose, detail=detail, now=now)
+    event = _build_decision_event(
+        actor, refusal, resource=resource, purpose=purpose, detail=detail, now=now
+    )
     if not refusal:
         remember_recipient(actor.user, now=now, resource=resource)
     if is_labelled and not refusal:
@@ -116,10 +146,20 @@ def _find_assurance_refusal(actor: Actor, assurance: Assurance, *, now: datetime
 
 
 def _build_decision_event(
-    actor: Actor, refusal: str | None, *, resource: str, purpose: str, detail: dict[str, Any], now: datetime
+    actor: Actor,
+    refusal: str | None,
+    *,
+    resource: str,
+    purpose: str,
+    detail: dict[str, Any],
+    now: datetime,
 ) -> NewEvent:
+    if refusal:
+        action = Action.ACCESS_DENIED
+    else:
+        action = Action.ACCESS_GRANTED
     return NewEvent(
-        action=Action.ACCESS_DENIED if refusal else Action.ACCESS_GRANTED,
+        action=action,
         origin=actor.origin,
         now=now,
         outcome="failure" if refusal else "success",
@@ -131,13 +171,16 @@ def _build_decision_event(
 
 
 def has_permission(user: Any, permission: str, obj: Any = None) -> bool:
-    """Return whether Django's backends grant the permission for everything, or for obj if there is one.
+    """Return whether Django's backends grant the permission for everything, or for obj if there is
+    one.
 
-    Both are checked: `ModelBackend` grants nothing for an object, other backends may grant nothing without one. A user
-    model without `has_perm` has no permission.
+    Both are checked: `ModelBackend` grants nothing for an object, other backends may grant nothing
+    without one. A user model without `has_perm` has no permission.
     """
     has_perm = getattr(user, "has_perm", None)
-    return has_perm is not None and bool(has_perm(permission) or (obj is not None and has_perm(permission, obj)))
+    return has_perm is not None and bool(
+        has_perm(permission) or (obj is not None and has_perm(permission, obj))
+    )
 
 
 def authorize_assurance(
@@ -145,16 +188,23 @@ def authorize_assurance(
 ) -> str | None:
     """Return the refusal code, or None if access is granted, after the event is committed.
 
-    page: as in record_page_grant. records_grant: False if another event of this request says that it was granted.
+    page: as in record_page_grant. records_grant: False if another event of this request says that
+    it was granted.
     Raises: AuditUnavailable, and then nothing is permitted.
     """
     refusal: str | None = SESSION_MISSING
     if actor.is_authenticated_by_provider:
         refusal = _find_assurance_refusal(actor, assurance, now=now)
     if refusal:
-        detail, origin = _get_page_detail(actor, page), actor.origin
+        detail = _get_page_detail(actor, page)
+        origin = actor.origin
         event_id = record(
-            Action.ACCESS_DENIED, origin=origin, now=now, outcome="failure", reason=refusal, detail=detail
+            Action.ACCESS_DENIED,
+            origin=origin,
+            now=now,
+            outcome="failure",
+            reason=refusal,
+            detail=detail,
         )
         keep_reference(actor.request, event_id)
     elif records_grant:
@@ -163,11 +213,14 @@ def authorize_assurance(
 
 
 def record_page_grant(actor: Actor, *, page: str, now: datetime) -> None:
-    """Commit the event of access to a page that has no resource. page: the name of its view in the URL configuration.
+    """Commit the event of access to a page that has no resource. page: the name of its view in the
+    URL configuration.
 
     Raises: AuditUnavailable, and then nothing is permitted.
     """
-    record(Action.ACCESS_GRANTED, origin=actor.origin, now=now, detail=_get_page_detail(actor, page))
+    record(
+        Action.ACCESS_GRANTED, origin=actor.origin, now=now, detail=_get_page_detail(actor, page)
+    )
 
 
 def _record_decision(
@@ -177,17 +230,26 @@ def _record_decision(
     emergency: EmergencyAccess | None,
     find_emergency: Callable[[], EmergencyAccess | None],
 ) -> bool:
-    """Return whether the event is in the audit log; if not, it is spooled. Raises: AuditUnavailable if in neither."""
-    path = _find_spool_path() if event.outcome == "success" else None
+    """Return whether the event is in the audit log; if not, it is spooled. Raises: AuditUnavailable
+    if in neither.
+    """
+    path = None
+    if event.outcome == "success":
+        path = _find_spool_path()
+
     if path is not None and emergency is not None:
         return record_or_spool(event, path=path, timeout_seconds=MOVE_TIMEOUT_SECONDS)
     try:
         (event_id,) = record_many([event])
     except AuditUnavailable:
-        # An actor with the permission may still have opened an emergency because the audit log is unavailable.
+        # An actor with the permission may still have opened an emergency because the audit log is
+        # unavailable.
         if path is None or (emergency := find_emergency()) is None:
             raise
-        spool_event(event._replace(detail={**(event.detail or {}), **_get_emergency_detail(emergency)}), path=path)
+        spool_event(
+            event._replace(detail={**(event.detail or {}), **_get_emergency_detail(emergency)}),
+            path=path,
+        )
         return False
     if event.action == Action.ACCESS_DENIED:
         keep_reference(actor.request, event_id)
@@ -197,7 +259,9 @@ def _record_decision(
 def _get_sign_in_detail(actor: Actor) -> dict[str, Any]:
     if actor.is_local:
         return {"local": True}
-    return {"client_id": actor.client_id} if actor.client_id else {}
+    if actor.client_id:
+        return {"client_id": actor.client_id}
+    return {}
 
 
 def _get_page_detail(actor: Actor, page: str) -> dict[str, Any]:
@@ -205,11 +269,17 @@ def _get_page_detail(actor: Actor, page: str) -> dict[str, Any]:
 
 
 def _get_emergency_detail(emergency: EmergencyAccess | None) -> dict[str, str]:
-    return {"emergency": str(emergency.pk)} if emergency else {}
+    if emergency:
+        return {"emergency": str(emergency.pk)}
+    return {}
 
 
-def _check_permission(actor: Actor, permission: str, find_object: FindObject | None) -> tuple[bool, bool]:
-    """Return whether the object exists, and whether Django's backends grant the permission on it."""
+def _check_permission(
+    actor: Actor, permission: str, find_object: FindObject | None
+) -> tuple[bool, bool]:
+    """Return whether the object exists, and whether Django's backends grant the permission on
+    it.
+    """
     has_perm = getattr(actor.user, "has_perm", None)  # a user model may have none
     if has_perm is None or not permission:
         return False, False
@@ -222,11 +292,15 @@ def _check_permission(actor: Actor, permission: str, find_object: FindObject | N
 
 def _find_spool_path() -> Path | None:
     declaration = conf.emergency()
-    return declaration.spool if declaration else None
+    if declaration:
+        return declaration.spool
+    return None
 
 
 def _flush_spool(*, now: datetime) -> None:
-    """Move spooled events to the audit log, which is writable again. What fails is retried after the next decision."""
+    """Move spooled events to the audit log, which is writable again. What fails is retried after
+    the next decision.
+    """
     path = _find_spool_path()
     if path is None or not has_spooled_events(path):
         return

@@ -44,7 +44,9 @@ from .responses import (
 from .step_up import create_step_up_url, get_return_path
 
 GUARD_MARK = "phi_oidc_guards_resource"
-"""The attribute that marks views and permission classes that enforce an access policy, for the system checks."""
+"""The attribute that marks views and permission classes that enforce an access policy, for the
+system checks.
+"""
 logger = logging.getLogger("django_phi_oidc.access")
 NOT_FOUND_ERRORS = (Http404, ObjectDoesNotExist, PermissionDenied)
 """The ways in which a view reports a missing object. Each must lead to a refusal with an event."""
@@ -62,12 +64,14 @@ def enforce_access_policy(
     find_object: FindObject | None = None,
     consent: Callable[[], str] | None = None,
 ) -> HttpResponse | None:
-    """Return None if the view may run, after the event is committed; otherwise the response in its place.
+    """Return None if the view may run, after the event is committed; otherwise the response in its
+    place.
 
-    No response to the request may be stored, not even a refusal. The functions are called only for a signed-in user; an
-    anonymous request is redirected to the sign-in, and is not recorded. A local account without an open emergency for
-    the resource gets a page that says how to open one.
-    Raises: RecordedRefusal if a browser is refused, so that the page of the project or of the app is shown.
+    No response to the request may be stored, not even a refusal. The functions are called only for
+    a signed-in user; an anonymous request is redirected to the sign-in, and is not recorded. A
+    local account without an open emergency for the resource gets a page that says how to open one.
+    Raises: RecordedRefusal if a browser is refused, so that the page of the project or of the app
+    is shown.
     """
     mark_response_private(request)
 
@@ -82,14 +86,21 @@ def enforce_access_policy(
             find_consent=consent and suppress_not_found(consent, missing=""),
         )
 
-    refusal = _enforce(request, policy.assurance, decide, resource=resource, permission=policy.permission)
+    refusal = _enforce(
+        request, policy.assurance, decide, resource=resource, permission=policy.permission
+    )
     return _mark_grant(request, refusal)
 
 
 def suppress_not_found(
-    find: Callable[[], Found], *, missing: Found, errors: tuple[type[Exception], ...] = NOT_FOUND_ERRORS
+    find: Callable[[], Found],
+    *,
+    missing: Found,
+    errors: tuple[type[Exception], ...] = NOT_FOUND_ERRORS,
 ) -> Callable[[], Found]:
-    """Return find, but with the result missing instead of its errors, which must not bypass the audit log."""
+    """Return find, but with the result missing instead of its errors, which must not bypass the
+    audit log.
+    """
 
     def find_or_missing() -> Found:
         try:
@@ -103,29 +114,42 @@ def suppress_not_found(
 def enforce_assurance(
     request: HttpRequest, assurance: Assurance, *, records_grant: bool = False
 ) -> HttpResponse | None:
-    """Return None if the sign-in meets the assurance; otherwise the response that replaces that of the view.
+    """Return None if the sign-in meets the assurance; otherwise the response that replaces that of
+    the view.
 
-    records_grant: a grant is recorded, unless an outer guard has recorded one for this request. No response may be
-    stored, because a stored one would be shown without an event.
+    records_grant: a grant is recorded, unless an outer guard has recorded one for this request. No
+    response may be stored, because a stored one would be shown without an event.
     """
     mark_response_private(request)
     records_grant = records_grant and not is_grant_recorded(request)
 
     def decide(actor: Actor) -> str | None:
-        page, now = get_view_name(request), clock.now()
-        return authorize_assurance(actor, assurance, page=page, records_grant=records_grant, now=now)
+        page = get_view_name(request)
+        now = clock.now()
+        return authorize_assurance(
+            actor, assurance, page=page, records_grant=records_grant, now=now
+        )
 
     refusal = _enforce(request, assurance, decide)
-    return _mark_grant(request, refusal) if records_grant else refusal
+
+    if records_grant:
+        return _mark_grant(request, refusal)
+    return refusal
 
 
 def get_view_name(request: HttpRequest) -> str:
-    """Return the name of the view in the URL configuration, or its dotted path: never a value from the URL."""
-    return request.resolver_match.view_name if request.resolver_match else ""
+    """Return the name of the view in the URL configuration, or its dotted path: never a value from
+    the URL.
+    """
+    if request.resolver_match:
+        return request.resolver_match.view_name
+    return ""
 
 
 def is_grant_recorded(request: HttpRequest) -> bool:
-    """Return whether a guard has recorded the grant of this request, so that it is not recorded twice."""
+    """Return whether a guard has recorded the grant of this request, so that it is not recorded
+    twice.
+    """
     return hasattr(request, _GRANTED_ATTRIBUTE)
 
 
@@ -142,9 +166,11 @@ def mark_guarded(view: ViewCallable) -> ViewCallable:
 
 
 def is_guarded(view: object) -> bool:
-    """Return whether a guard of this app decides on each request of a view of the URL configuration, and records it.
+    """Return whether a guard of this app decides on each request of a view of the URL
+    configuration, and records it.
 
-    That is `phi_access`, `require_assurance`, their mixins, or a permission class that the API view lists as it is.
+    That is `phi_access`, `require_assurance`, their mixins, or a permission class that the API view
+    lists as it is.
     """
     classes = getattr(getattr(view, "cls", None), "permission_classes", ())
     return any(hasattr(item, "phi_oidc_guarded") for item in (view, *classes))
@@ -171,7 +197,9 @@ def deny(request: HttpRequest, *, permission: str = "", emergency_url: str = "")
     Raises: RecordedRefusal for a browser, so that the page of the project or of the app is shown.
     """
     if is_navigation(request):
-        raise RecordedRefusal(reference=get_reference(request), permission=permission, emergency_url=emergency_url)
+        raise RecordedRefusal(
+            reference=get_reference(request), permission=permission, emergency_url=emergency_url
+        )
     return render_problem(403, "Access is denied.", code="access_denied")
 
 
@@ -186,7 +214,9 @@ def render_unavailable(request: HttpRequest) -> HttpResponse:
         response = render(request, "django_phi_oidc/trail_unavailable.html", context, status=503)
         set_private_headers(response)
     else:
-        response = render_problem(503, "Nothing can be shown at the moment.", code=Code.AUDIT_UNAVAILABLE)
+        response = render_problem(
+            503, "Nothing can be shown at the moment.", code=Code.AUDIT_UNAVAILABLE
+        )
     response["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
 
@@ -212,15 +242,15 @@ def _enforce(
     if refusal is None:
         return None
     if actor.is_local and refusal in (SESSION_MISSING, EMERGENCY_MISSING):
-        return _render_local_refusal(request, actor, refusal, resource=resource() if resource else "")
+        return _render_local_refusal(
+            request, actor, refusal, resource=resource() if resource else ""
+        )
     if refusal == SESSION_MISSING:
         return redirect_to_sign_in(request)
     is_step_up = refusal in STEP_UP_CODES
-    return (
-        _redirect_to_step_up(request, actor, get_step_up_assurance(assurance, refusal))
-        if is_step_up
-        else _deny_access(request, actor, resource=resource, permission=permission)
-    )
+    if is_step_up:
+        return _redirect_to_step_up(request, actor, get_step_up_assurance(assurance, refusal))
+    return _deny_access(request, actor, resource=resource, permission=permission)
 
 
 def _deny_access(
@@ -228,33 +258,53 @@ def _deny_access(
 ) -> HttpResponse:
     """Raises: RecordedRefusal for a browser."""
     # The same link for every rule: it must not show whether the object exists.
-    declaration, emergency_url = conf.emergency(), ""
-    if resource and declaration and permission in declaration.permissions and is_navigation(request):
+    declaration = conf.emergency()
+    emergency_url = ""
+    if (
+        resource
+        and declaration
+        and permission in declaration.permissions
+        and is_navigation(request)
+    ):
         emergency_url = _find_emergency_url(request, actor, resource())
     return deny(request, permission=permission, emergency_url=emergency_url)
 
 
-def _render_local_refusal(request: HttpRequest, actor: Actor, refusal: str, *, resource: str) -> HttpResponse:
+def _render_local_refusal(
+    request: HttpRequest, actor: Actor, refusal: str, *, resource: str
+) -> HttpResponse:
     """Return the response that shows a local account what it may do.
 
-    A local account is not redirected to the provider, because it is used while the provider is unavailable.
+    A local account is not redirected to the provider, because it is used while the provider is
+    unavailable.
     resource: of the emergency access that would admit the account; "": none would.
     """
     emergency_url = _find_emergency_url(request, actor, resource)
     if not is_navigation(request):
-        links = {"emergency": emergency_url} if emergency_url else {}
+        if emergency_url:
+            links = {"emergency": emergency_url}
+        else:
+            links = {}
         return render_problem(403, "A local account is not admitted here.", code=refusal, **links)
     context = {
         "emergency_url": emergency_url,
         "sign_in_url": get_sign_in_url(),
         "reference": get_reference(request),
     }
-    return set_private_headers(render(request, "django_phi_oidc/local_account.html", context, status=403))
+    return set_private_headers(
+        render(request, "django_phi_oidc/local_account.html", context, status=403)
+    )
 
 
 def _find_emergency_url(request: HttpRequest, actor: Actor, resource: str) -> str:
-    """Return the form that opens emergency access to the resource; "" if the user may not open it."""
-    if not is_resource_reference(resource) or conf.emergency() is None or not can_open_any(actor.user):
+    """Return the form that opens emergency access to the resource; "" if the user may not open
+    it.
+    """
+    if (
+        not is_resource_reference(resource)
+        or conf.emergency() is None
+        or not can_open_any(actor.user)
+    ):
         return ""
     is_safe_navigation = is_navigation(request) and request.method in ("GET", "HEAD")
     next_url = get_return_path(request, is_safe_navigation=is_safe_navigation)
@@ -265,16 +315,28 @@ def _find_emergency_url(request: HttpRequest, actor: Actor, resource: str) -> st
 
 
 def _redirect_to_step_up(request: HttpRequest, actor: Actor, assurance: Assurance) -> HttpResponse:
-    """A request body is not sent again after the step-up, so the person gets a page that says this first."""
-    is_page, is_safe = is_navigation(request), request.method in ("GET", "HEAD")
+    """A request body is not sent again after the step-up, so the person gets a page that says this
+    first.
+    """
+    is_page = is_navigation(request)
+    is_safe = request.method in ("GET", "HEAD")
     next_url = get_return_path(request, is_safe_navigation=is_page and is_safe)
-    url = create_step_up_url(assurance, session_id=actor.origin.session, next_url=next_url, now=clock.now())
+    url = create_step_up_url(
+        assurance, session_id=actor.origin.session, next_url=next_url, now=clock.now()
+    )
     if not url:
         return deny(request)
     if not is_page:
-        code, challenge = "insufficient_user_authentication", format_step_up_challenge(assurance)
-        return render_problem(401, "A stronger sign-in is needed.", code=code, challenge=challenge, step_up=url)
+        code = "insufficient_user_authentication"
+        challenge = format_step_up_challenge(assurance)
+        return render_problem(
+            401, "A stronger sign-in is needed.", code=code, challenge=challenge, step_up=url
+        )
     if is_safe:
         return set_private_headers(HttpResponseRedirect(url))
-    context = {"step_up_url": url, "reference": get_reference(request), "home_url": find_start_url()}
+    context = {
+        "step_up_url": url,
+        "reference": get_reference(request),
+        "home_url": find_start_url(),
+    }
     return set_private_headers(render(request, "django_phi_oidc/step_up.html", context, status=403))

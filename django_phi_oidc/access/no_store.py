@@ -1,4 +1,5 @@
-"""Responses that may disclose health information: not stored in caches, and without values in error reports.
+"""Responses that may disclose health information: not stored in caches, and without values in error
+reports.
 
 Those that disclose substance use disorder records have the notice of 42 CFR 2.32 in a header.
 """
@@ -18,9 +19,11 @@ NOTICE_HEADER = "Redisclosure-Notice"
 
 
 class VariableHidingReporterFilter:
-    """A filter for Django's error reports (page or mail) that shows only the names of a frame's variables.
+    """A filter for Django's error reports (page or mail) that shows only the names of a frame's
+    variables.
 
-    It works with DEBUG, too, where Django's own filter hides nothing. wrapped_filter: does everything else.
+    It works with DEBUG, too, where Django's own filter hides nothing. wrapped_filter: does
+    everything else.
     """
 
     def __init__(self, wrapped_filter: SafeExceptionReporterFilter) -> None:
@@ -29,19 +32,24 @@ class VariableHidingReporterFilter:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._wrapped_filter, name)
 
-    def get_traceback_frame_variables(self, request: HttpRequest | None, tb_frame: FrameType) -> list[tuple[str, str]]:
+    def get_traceback_frame_variables(
+        self, request: HttpRequest | None, tb_frame: FrameType
+    ) -> list[tuple[str, str]]:
         return [(name, self._wrapped_filter.cleansed_substitute) for name in tb_frame.f_locals]
 
 
 def mark_response_private(request: HttpRequest | None) -> None:
-    """Prevent storing the response to request, and reduce its error reports to code locations and variable names."""
+    """Prevent storing the response to request, and reduce its error reports to code locations and
+    variable names.
+    """
     if request is None or is_response_private(request):
         return
     request.phi_oidc_private = True  # type: ignore[attr-defined]  # for apply_no_store
     reporter_filter = VariableHidingReporterFilter(get_exception_reporter_filter(request))
     request.exception_reporter_filter = cast(SafeExceptionReporterFilter, reporter_filter)
-    # Django's `cache_page` stores the response before a middleware can mark it. A cache_page inside a guarded view sets
-    # its attribute only after this call, so the attribute is replaced by a read-only one.
+    # Django's `cache_page` stores the response before a middleware can mark it. A cache_page inside
+    # a guarded view sets its attribute only after this call, so the attribute is replaced by a
+    # read-only one.
     request.__class__ = _create_uncacheable_class(cast(Any, type(request)))
 
 
@@ -65,7 +73,8 @@ def is_response_private(request: HttpRequest) -> bool:
 def apply_no_store(request: HttpRequest, response: HttpResponseBase) -> None:
     """Replace Cache-Control in a response that must not be stored.
 
-    A generated stream in an OIDC session is always marked: its headers are sent before its code runs.
+    A generated stream in an OIDC session is always marked: its headers are sent before its code
+    runs.
     """
     # A file response runs no code that could reveal a claim.
     is_generated = response.streaming and getattr(response, "file_to_stream", None) is None
@@ -78,6 +87,8 @@ def apply_no_store(request: HttpRequest, response: HttpResponseBase) -> None:
 
 @lru_cache(maxsize=16)
 def _create_uncacheable_class(request_class: Any) -> type[HttpRequest]:
-    """Return a subclass in which the attribute that makes Django's cache store the response is always False."""
+    """Return a subclass in which the attribute that makes Django's cache store the response is
+    always False.
+    """
     always_false = property(lambda request: False, lambda request, value: None)
     return type(request_class.__name__, (request_class,), {"_cache_update_cache": always_false})

@@ -1,6 +1,8 @@
-"""Rules for revealing a claim and for access to a resource, as functions of plain values. They refuse by default.
+"""Rules for revealing a claim and for access to a resource, as functions of plain values. They
+refuse by default.
 
-Spec: HL7 v3 ActReason, value set PurposeOfUse (2.16.840.1.113883.1.11.20448), as FHIR R4 expands it.
+Spec: HL7 v3 ActReason, value set PurposeOfUse (2.16.840.1.113883.1.11.20448), as FHIR R4 expands
+it.
 """
 
 import re
@@ -93,18 +95,29 @@ PERMISSION_MISSING = "permission_missing"
 EMERGENCY_MISSING = "emergency_missing"
 """A local account has no open emergency for the resource, or the object does not exist."""
 RESOURCE_INVALID = "resource_invalid"
-ACR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE = "acr_insufficient", "auth_time_missing", "auth_time_stale"
+ACR_INSUFFICIENT = "acr_insufficient"
+AUTH_TIME_MISSING = "auth_time_missing"
+AUTH_TIME_STALE = "auth_time_stale"
 VOT_INSUFFICIENT = "vot_insufficient"
 SIGN_IN_DEMANDED = "sign_in_demanded"
 """A security event of the provider demands a new sign-in."""
 STEP_UP_CODES = frozenset(
-    {ACR_INSUFFICIENT, VOT_INSUFFICIENT, Code.AMR_INSUFFICIENT, AUTH_TIME_MISSING, AUTH_TIME_STALE, SIGN_IN_DEMANDED}
+    {
+        ACR_INSUFFICIENT,
+        VOT_INSUFFICIENT,
+        Code.AMR_INSUFFICIENT,
+        AUTH_TIME_MISSING,
+        AUTH_TIME_STALE,
+        SIGN_IN_DEMANDED,
+    }
 )
 """Refusals that another sign-in of the same person can resolve."""
 CONSENT_MISSING = "consent_missing"
 CLAIM_NOT_DECLARED = "claim_not_declared"
 CLAIM_BOUND_TO_SESSION = "claim_of_session"
-"""The claim is stored only for the person's own session, so the answer "no such claim" would be wrong for others."""
+"""The claim is stored only for the person's own session, so the answer "no such claim" would be
+wrong for others.
+"""
 _ACR_PATTERN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
 # An id is a key, not words: no blank, no "@", only ASCII, and short enough to be recorded in full.
 _RESOURCE_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}/[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -149,10 +162,10 @@ def find_reveal_refusal(
 ) -> str | None:
     """Return the code of the rule that refuses to reveal a claim, or None if it may be revealed.
 
-    declared_purpose: what the claim is stored for; "" if only the person's own request may use it. is_self: the actor
-    is the person. is_permitted: the actor may reveal claims of other persons. has_session: the actor has an OIDC
-    session. lacks_consent: the label of the claim requires a consent, and none is stated; persons need none for their
-    own claims (42 CFR 2.23).
+    declared_purpose: what the claim is stored for; "" if only the person's own request may use it.
+    is_self: the actor is the person. is_permitted: the actor may reveal claims of other persons.
+    has_session: the actor has an OIDC session. lacks_consent: the label of the claim requires a
+    consent, and none is stated; persons need none for their own claims (42 CFR 2.23).
     """
     if not has_session:
         return SESSION_MISSING
@@ -162,19 +175,35 @@ def find_reveal_refusal(
         return PURPOSE_UNKNOWN
     if stated_purpose != declared_purpose and not (is_self and stated_purpose == PATIENT_REQUEST):
         return PURPOSE_NOT_DECLARED
-    return CONSENT_MISSING if lacks_consent and not is_self else None
+
+    if lacks_consent and not is_self:
+        return CONSENT_MISSING
+    return None
 
 
 def parse_assurance(*, acr: object, max_age: object, vot: object = ()) -> Assurance:
     """Return the assurance that a view declares; without arguments, the empty one.
 
-    Raises: DeclarationInvalid if acr is not a list of values, vot not one of vectors, or max_age not a timedelta of at
-    least one minute.
+    Raises: DeclarationInvalid if acr is not a list of values, vot not one of vectors, or max_age
+    not a timedelta of at least one minute.
     """
-    values: Any = acr if isinstance(acr, list | tuple) else [None]
+    values: Any
+    if isinstance(acr, list | tuple):
+        values = acr
+    else:
+        values = [None]
+
     if not all(isinstance(value, str) and _ACR_PATTERN.fullmatch(value) for value in values):
-        raise DeclarationInvalid("acr is a list of values without blanks, such as those of acr_values.")
-    vectors: Any = vot if isinstance(vot, list | tuple) else [None]
+        raise DeclarationInvalid(
+            "acr is a list of values without blanks, such as those of acr_values."
+        )
+
+    vectors: Any
+    if isinstance(vot, list | tuple):
+        vectors = vot
+    else:
+        vectors = [None]
+
     if not all(isinstance(vector, str) and VECTOR_PATTERN.fullmatch(vector) for vector in vectors):
         raise DeclarationInvalid("vot is a list of vectors of trust such as P9.Cp.Cd.")
     if max_age is not None and (not isinstance(max_age, timedelta) or max_age < MIN_MAX_AGE):
@@ -183,7 +212,9 @@ def parse_assurance(*, acr: object, max_age: object, vot: object = ()) -> Assura
 
 
 def parse_required_assurance(*, acr: object, max_age: object, vot: object = ()) -> Assurance:
-    """Return the assurance that a view declares. Raises: DeclarationInvalid, also for the empty one."""
+    """Return the assurance that a view declares. Raises: DeclarationInvalid, also for the empty
+    one.
+    """
     assurance = parse_assurance(acr=acr, vot=vot, max_age=max_age)
     if assurance == Assurance():
         raise DeclarationInvalid("require_assurance: acr, vot or max_age is missing.")
@@ -195,8 +226,9 @@ def find_assurance_refusal(
 ) -> str | None:
     """Return the code of the rule that refuses a sign-in as too weak or too old, or None.
 
-    acr, vot, auth_time: of the ID Token; "" and None if missing. vot: under the declared trust mark. An auth_time in
-    the future does not show how recent the authentication is, and counts as stale.
+    acr, vot, auth_time: of the ID Token; "" and None if missing. vot: under the declared trust
+    mark. An auth_time in the future does not show how recent the authentication is, and counts as
+    stale.
     Spec: OIDC Core 2; RFC 8485 4; RFC 9470 3.
     """
     if assurance.acr and acr not in assurance.acr:
@@ -207,11 +239,15 @@ def find_assurance_refusal(
         return None
     if auth_time is None:
         return AUTH_TIME_MISSING
-    return None if -MAX_CLOCK_SKEW <= now - auth_time <= assurance.max_age else AUTH_TIME_STALE
+
+    if -MAX_CLOCK_SKEW <= now - auth_time <= assurance.max_age:
+        return None
+    return AUTH_TIME_STALE
 
 
 def get_step_up_assurance(assurance: Assurance, refusal: str) -> Assurance:
-    """Return what a step-up requires after that refusal: the assurance, and an authentication that is new if demanded.
+    """Return what a step-up requires after that refusal: the assurance, and an authentication that
+    is new if demanded.
 
     Single sign-on could answer with the authentication that a security event has made doubtful.
     """
@@ -232,23 +268,28 @@ def parse_access_policy(
     label: object = None,
     has_consent: bool = False,
 ) -> AccessPolicy:
-    """Return the policy that a view declares. purpose: the fixed one, or None if each request states one of purposes.
+    """Return the policy that a view declares. purpose: the fixed one, or None if each request
+    states one of purposes.
 
     has_consent: the view has a function that returns a reference to a consent.
-    Raises: DeclarationInvalid without a permission, without a purpose, with an unknown purpose, or with both kinds of
-    purpose; for an unknown label, or a label and a function for the consent without each other; and as parse_assurance
-    does.
+    Raises: DeclarationInvalid without a permission, without a purpose, with an unknown purpose, or
+    with both kinds of purpose; for an unknown label, or a label and a function for the consent
+    without each other; and as parse_assurance does.
     """
     if not isinstance(permission, str) or not permission.strip():
         raise DeclarationInvalid("phi_access: permission is missing.")
     # A bare string is iterable too, so reject it explicitly.
     if isinstance(purposes, str) or (purpose is not None and purposes):
-        raise DeclarationInvalid("phi_access: purposes must be a list, and needs a purpose that each request states.")
+        raise DeclarationInvalid(
+            "phi_access: purposes must be a list, and needs a purpose that each request states."
+        )
     allowed = frozenset(purposes if purpose is None else [purpose])
     if not allowed:
         raise DeclarationInvalid("phi_access: purposes is empty, so no access would be granted.")
     if unknown := allowed - PURPOSES.keys():
-        raise DeclarationInvalid(f"phi_access: no HL7 PurposeOfUse code: {', '.join(sorted(map(ascii, unknown)))}.")
+        raise DeclarationInvalid(
+            f"phi_access: no HL7 PurposeOfUse code: {', '.join(sorted(map(ascii, unknown)))}."
+        )
     if label not in (None, part2.PART2):
         raise DeclarationInvalid(f"phi_access: label must be {part2.PART2!r}.")
     if has_consent != (label is not None):
@@ -280,22 +321,30 @@ def find_access_refusal(
 ) -> str | None:
     """Return the code of the rule that refuses access to a resource, or None if access is granted.
 
-    has_session: the actor has an OIDC session, or a local one. is_permitted: the actor has the policy's permission (on
-    the object, if there is one), or an emergency grants it. emergency_purpose: the purpose of that emergency, accepted
-    in addition to the policy's. lacks_consent: the policy's label requires a consent, and there is neither one nor an
-    emergency. needs_emergency: the actor is a local account, which only an emergency admits.
-    assurance_refusal: the result of find_assurance_refusal; it is returned last, because a new sign-in does not help if
-    another rule refuses, too.
+    has_session: the actor has an OIDC session, or a local one. is_permitted: the actor has the
+    policy's permission (on the object, if there is one), or an emergency grants it.
+    emergency_purpose: the purpose of that emergency, accepted in addition to the policy's.
+    lacks_consent: the policy's label requires a consent, and there is neither one nor an emergency.
+    needs_emergency: the actor is a local account, which only an emergency admits.
+    assurance_refusal: the result of find_assurance_refusal; it is returned last, because a new
+    sign-in does not help if another rule refuses, too.
     """
     if not has_session:
         return SESSION_MISSING
     if not is_resource_reference(resource):
         return RESOURCE_INVALID
     if not (policy.permission and is_permitted):
-        return EMERGENCY_MISSING if needs_emergency else PERMISSION_MISSING
+        if needs_emergency:
+            return EMERGENCY_MISSING
+        return PERMISSION_MISSING
     if stated_purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
     # A policy without purposes permits none, not even the emergency's.
-    if not policy.purposes or (stated_purpose not in policy.purposes and stated_purpose != emergency_purpose):
+    if not policy.purposes or (
+        stated_purpose not in policy.purposes and stated_purpose != emergency_purpose
+    ):
         return PURPOSE_NOT_DECLARED
-    return CONSENT_MISSING if lacks_consent else assurance_refusal
+
+    if lacks_consent:
+        return CONSENT_MISSING
+    return assurance_refusal

@@ -7,5 +7,9 @@ from .policy import PURPOSES
 
 
 def get_purpose_label(code: str) -> str:
-    """Return the translated HL7 label of a purpose, or the code itself if HL7 does not define it."""
-    return capfirst(gettext(PURPOSES[code])) if code in PURPOSES else code
+    """Return the translated HL7 label of a purpose, or the code itself if HL7 does not define
+    it.
+    """
+    if code in PURPOSES:
+        return capfirst(gettext(PURPOSES[code]))
+    return code

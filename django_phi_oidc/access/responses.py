@@ -1,4 +1,6 @@
-"""Responses to refused requests: pages for browsers, problem documents for scripts. Spec: RFC 9457."""
+"""Responses to refused requests: pages for browsers, problem documents for scripts. Spec: RFC
+9457.
+"""
 
 import re
 
@@ -23,7 +25,9 @@ def is_navigation(request: HttpRequest) -> bool:
     return not is_script and "text/html" in request.headers.get("Accept", "")
 
 
-def render_problem(status: int, title: str, *, code: str, challenge: str = "Session", **members: str) -> HttpResponse:
+def render_problem(
+    status: int, title: str, *, code: str, challenge: str = "Session", **members: str
+) -> HttpResponse:
     """Return a problem document. challenge: the WWW-Authenticate header of status 401."""
     problem = {"title": title, "status": status, "code": code, **members}
     response = JsonResponse(problem, status=status, content_type="application/problem+json")
@@ -33,7 +37,9 @@ def render_problem(status: int, title: str, *, code: str, challenge: str = "Sess
 
 
 def format_step_up_challenge(assurance: Assurance) -> str:
-    """Return the WWW-Authenticate header that asks for a stronger or newer sign-in. Spec: RFC 9470 3."""
+    """Return the WWW-Authenticate header that asks for a stronger or newer sign-in. Spec: RFC 9470
+    3.
+    """
     return format_bearer_challenge(
         error="insufficient_user_authentication",
         error_description="A stronger or newer authentication is needed",
@@ -48,13 +54,19 @@ def format_bearer_challenge(**parameters: str) -> str:
 
 
 def format_challenge(scheme: str, **parameters: str) -> str:
-    """Return the challenge of a scheme, without empty parameters. Spec: RFC 9110 5.6.4 (quoted-string), 11.6.1."""
-    escaped = {name: re.sub(r'["\\]', r"\\\g<0>", value) for name, value in parameters.items() if value}
+    """Return the challenge of a scheme, without empty parameters. Spec: RFC 9110 5.6.4
+    (quoted-string), 11.6.1.
+    """
+    escaped = {
+        name: re.sub(r'["\\]', r"\\\g<0>", value) for name, value in parameters.items() if value
+    }
     return f"{scheme} " + ", ".join(f'{name}="{value}"' for name, value in escaped.items())
 
 
 def get_sign_in_url() -> str:
-    """Return the URL of the sign-in: that of this package, or LOGIN_URL if our URLs are not included."""
+    """Return the URL of the sign-in: that of this package, or LOGIN_URL if our URLs are not
+    included.
+    """
     try:
         return reverse("oidc_authentication_init")
     except NoReverseMatch:
@@ -62,7 +74,9 @@ def get_sign_in_url() -> str:
 
 
 def find_url(name_or_url: str) -> str:
-    """Return the URL that a setting such as LOGIN_REDIRECT_URL contains or names; empty if no URL has that name."""
+    """Return the URL that a setting such as LOGIN_REDIRECT_URL contains or names; empty if no URL
+    has that name.
+    """
     try:
         return resolve_url(name_or_url)
     except NoReverseMatch:
@@ -70,14 +84,20 @@ def find_url(name_or_url: str) -> str:
 
 
 def find_start_url() -> str:
-    """Return the URL of LOGOUT_REDIRECT_URL, or of the project's root if that has a page; otherwise an empty text."""
+    """Return the URL of LOGOUT_REDIRECT_URL, or of the project's root if that has a page; otherwise
+    an empty text.
+    """
     if settings.LOGOUT_REDIRECT_URL:
         return find_url(settings.LOGOUT_REDIRECT_URL)
-    return get_script_prefix() if has_page(get_script_prefix()) else ""
+    if has_page(get_script_prefix()):
+        return get_script_prefix()
+    return ""
 
 
 def has_page(path: str) -> bool:
-    """Return whether a URL of this project matches the path, directly or with the prefix of the language."""
+    """Return whether a URL of this project matches the path, directly or with the prefix of the
+    language.
+    """
     if not path.startswith(get_script_prefix()):
         return False
     path_info = f"/{path.removeprefix(get_script_prefix())}"

@@ -29,8 +29,16 @@ def has_matching_value(rule: RoleRule, claims: Mapping[str, Any]) -> bool:
     """Return whether the claim equals, or as a list contains, one of the rule's values."""
     claim = claims.get(rule.claim)
     for name in rule.path:
-        claim = claim.get(name) if isinstance(claim, Mapping) else None
-    values = claim if isinstance(claim, list | tuple) else [claim]
+        if isinstance(claim, Mapping):
+            claim = claim.get(name)
+        else:
+            claim = None
+
+    if isinstance(claim, list | tuple):
+        values = claim
+    else:
+        values = [claim]
+
     keys = {_get_comparison_key(value) for value in values if isinstance(value, str | int | float)}
     return not keys.isdisjoint(map(_get_comparison_key, rule.values))
 
@@ -50,17 +58,24 @@ def map_roles(
 
     def get_outcome(role: Role) -> RoleOutcome:
         if role not in granted:
-            return RoleOutcome.REMOVED if role in held_roles else RoleOutcome.NOT_GRANTED
+            if role in held_roles:
+                return RoleOutcome.REMOVED
+            return RoleOutcome.NOT_GRANTED
         if role in held_roles:
             return RoleOutcome.KEPT
-        return RoleOutcome.ADDED if role in existing_roles else RoleOutcome.GROUP_MISSING
+
+        if role in existing_roles:
+            return RoleOutcome.ADDED
+        return RoleOutcome.GROUP_MISSING
 
     return {role: get_outcome(role) for role in sorted(get_managed_roles(rules))}
 
 
 def get_administrative_groups(rules: Sequence[RoleRule]) -> frozenset[Role]:
     """Return the groups of the rules that also grant `is_staff` or `is_superuser`."""
-    return frozenset(role for rule in rules if rule.flags for role in rule.roles if role.kind == "group")
+    return frozenset(
+        role for rule in rules if rule.flags for role in rule.roles if role.kind == "group"
+    )
 
 
 def _get_comparison_key(value: str | float) -> tuple[bool, str | float]:

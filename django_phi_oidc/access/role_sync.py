@@ -1,4 +1,6 @@
-"""Update an account's groups and flags from the claims of each sign-in. Only managed roles are changed."""
+"""Update an account's groups and flags from the claims of each sign-in. Only managed roles are
+changed.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,16 +37,20 @@ def sync_roles(
     origin: Origin,
     now: datetime,
 ) -> RolePlan:
-    """Apply the rules to the user's roles and record the changes, in the caller's transaction. Return the plan.
+    """Apply the rules to the user's roles and record the changes, in the caller's transaction.
+    Return the plan.
 
-    One SELECT if nothing changes, none if the rules name no group. Groups are found by name and never created; a
-    missing group is logged. Requires: a transaction that has not written to any account's row, because this function
-    locks several rows in order; and that the new session does not exist yet if role changes end sessions.
+    One SELECT if nothing changes, none if the rules name no group. Groups are found by name and
+    never created; a missing group is logged. Requires: a transaction that has not written to any
+    account's row, because this function locks several rows in order; and that the new session does
+    not exist yet if role changes end sessions.
     """
     plan = plan_roles(user, rules=rules, claims=claims)
     if missing := list_role_names(plan, RoleOutcome.GROUP_MISSING):
         names = ", ".join(map(ascii, missing))
-        logger.error("Provider %s: these groups do not exist and were not granted: %s.", provider, names)
+        logger.error(
+            "Provider %s: these groups do not exist and were not granted: %s.", provider, names
+        )
     if _CHANGES.isdisjoint(plan.values()):
         return plan
     _lock_rows(user, rules, plan)
@@ -52,7 +58,12 @@ def sync_roles(
     plan = plan_roles(user, rules=rules, claims=claims)
     with collect_role_changes() as changes:
         _apply_plan(user, plan)
-    event_fields: dict[str, Any] = {"origin": origin, "now": now, "provider": provider, "subject": subject}
+    event_fields: dict[str, Any] = {
+        "origin": origin,
+        "now": now,
+        "provider": provider,
+        "subject": subject,
+    }
     events = list(build_role_events(changes, **event_fields))
     if kept := [role.name for role in plan if plan[role] is RoleOutcome.LAST_ADMINISTRATOR]:
         detail = {"rule": "last_administrator", "roles": kept}
@@ -63,12 +74,19 @@ def sync_roles(
 
 @sensitive_variables("claims")
 def sync_roles_of_many(
-    claims: Mapping[Any, Mapping[str, Any]], *, rules: Sequence[RoleRule], provider: str, origin: Origin, now: datetime
+    claims: Mapping[Any, Mapping[str, Any]],
+    *,
+    rules: Sequence[RoleRule],
+    provider: str,
+    origin: Origin,
+    now: datetime,
 ) -> None:
-    """Apply the rules to the roles of several accounts, as `sync_roles` does. claims: by the key of the account.
+    """Apply the rules to the roles of several accounts, as `sync_roles` does. claims: by the key of
+    the account.
 
-    Groups are added and removed by a fixed number of queries. An account whose flags change, or which loses a group
-    that also gives a flag, is updated by itself: the last administrator keeps the role.
+    Groups are added and removed by a fixed number of queries. An account whose flags change, or
+    which loses a group that also gives a flag, is updated by itself: the last administrator keeps
+    the role.
     Requires: as of `sync_roles`. Sessions that the change of a group ends are revoked by the sweep.
     """
     fields: Any = {"provider": provider, "origin": origin, "now": now}
@@ -76,16 +94,27 @@ def sync_roles_of_many(
     accounts = users.in_bulk(list(claims))
     first = _plan_many(accounts, rules, claims)
     if missing := sorted(
-        {name for plan in first.values() for name in list_role_names(plan, RoleOutcome.GROUP_MISSING)}
+        {
+            name
+            for plan in first.values()
+            for name in list_role_names(plan, RoleOutcome.GROUP_MISSING)
+        }
     ):
         names = ", ".join(map(ascii, missing))
-        logger.error("Provider %s: these groups do not exist and were not granted: %s.", provider, names)
+        logger.error(
+            "Provider %s: these groups do not exist and were not granted: %s.", provider, names
+        )
     changed = sorted(pk for pk, plan in first.items() if not _CHANGES.isdisjoint(plan.values()))
     alone = {pk for pk in changed if _needs_count_of_others(first[pk], rules)}
     for pk in (pk for pk in changed if pk in alone):
         sync_roles(accounts[pk], rules=rules, claims=claims[pk], subject="", **fields)
     together = [pk for pk in changed if pk not in alone]
-    list(users.filter(pk__in=together).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+    list(
+        users.filter(pk__in=together)
+        .order_by("pk")
+        .select_for_update(no_key=True)
+        .values_list("pk")
+    )
     # A concurrent sign-in may have committed before the lock: plan again, from what is written now.
     accounts = users.in_bulk(together)
     plans = _plan_many(accounts, rules, claims)
@@ -100,16 +129,25 @@ def sync_roles_of_many(
 def _plan_many(
     accounts: Mapping[Any, Any], rules: Sequence[RoleRule], claims: Mapping[Any, Any]
 ) -> dict[Any, RolePlan]:
-    """Return the plan of each account by its key, without the outcome LAST_ADMINISTRATOR, with two SELECTs."""
+    """Return the plan of each account by its key, without the outcome LAST_ADMINISTRATOR, with two
+    SELECTs.
+    """
     existing = {role for role in get_managed_roles(rules) if role.kind == "flag"}
-    held = {pk: {role for role in existing if getattr(account, role.name, False)} for pk, account in accounts.items()}
+    held = {
+        pk: {role for role in existing if getattr(account, role.name, False)}
+        for pk, account in accounts.items()
+    }
     if names := [role.name for role in get_managed_roles(rules) if role.kind == "group"]:
-        existing |= {Role("group", name) for name in _filter_groups(names).values_list("name", flat=True)}
+        existing |= {
+            Role("group", name) for name in _filter_groups(names).values_list("name", flat=True)
+        }
         rows = get_user_model()._base_manager.filter(pk__in=accounts, groups__name__in=names)
         for pk, name in rows.values_list("pk", "groups__name"):
             held[pk].add(Role("group", name))
     return {
-        pk: map_roles(rules, claims[pk], held_roles=frozenset(held[pk]), existing_roles=frozenset(existing))
+        pk: map_roles(
+            rules, claims[pk], held_roles=frozenset(held[pk]), existing_roles=frozenset(existing)
+        )
         for pk in accounts
     }
 
@@ -118,18 +156,28 @@ def _needs_count_of_others(plan: RolePlan, rules: Sequence[RoleRule]) -> bool:
     """Return whether a flag changes, or a group that also gives one is removed."""
     lost = {role for role, outcome in plan.items() if outcome is RoleOutcome.REMOVED}
     gained = {role for role, outcome in plan.items() if outcome is RoleOutcome.ADDED}
-    return any(role.kind == "flag" for role in lost | gained) or not lost.isdisjoint(get_administrative_groups(rules))
+    return any(role.kind == "flag" for role in lost | gained) or not lost.isdisjoint(
+        get_administrative_groups(rules)
+    )
 
 
 def _apply_group_plans(plans: Mapping[Any, RolePlan]) -> None:
     """Add the accounts to groups, and remove them: two or three queries for each group."""
-    if not (roles := {role for plan in plans.values() for role, outcome in plan.items() if outcome in _CHANGES}):
+    if not (
+        roles := {
+            role for plan in plans.values() for role, outcome in plan.items() if outcome in _CHANGES
+        }
+    ):
         return
     field: Any = get_user_model()._meta.get_field("groups")
-    # The user model's manager may leave accounts out, and a group may have no accessor (`related_name="+"`).
-    build_manager: Any = create_forward_many_to_many_manager(Manager, field.remote_field, reverse=True)
+    # The user model's manager may leave accounts out, and a group may have no accessor
+    # (`related_name="+"`).
+    build_manager: Any = create_forward_many_to_many_manager(
+        Manager, field.remote_field, reverse=True
+    )
     for group in _filter_groups([role.name for role in roles]).order_by("pk"):
-        role, members = Role("group", group.name), build_manager(group)
+        role = Role("group", group.name)
+        members = build_manager(group)
         # These calls send m2m_changed, as those of `_apply_plan`.
         if removed := [pk for pk, plan in plans.items() if plan.get(role) is RoleOutcome.REMOVED]:
             members.remove(*removed)
@@ -138,7 +186,8 @@ def _apply_group_plans(plans: Mapping[Any, RolePlan]) -> None:
 
 
 def grant_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
-    """Give the account these roles and record the changes, in one transaction. Return the roles that it did not have.
+    """Give the account these roles and record the changes, in one transaction. Return the roles
+    that it did not have.
 
     Raises: KeyMissing, DatabaseError, and then nothing is granted.
     """
@@ -146,16 +195,19 @@ def grant_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
 
 
 def withdraw_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
-    """Remove these roles from the account and record the changes, in one transaction. Return the roles that it had."""
+    """Remove these roles from the account and record the changes, in one transaction. Return the
+    roles that it had.
+    """
     return _change_roles(user, roles, RoleOutcome.REMOVED)
 
 
 def lock_sole_roles(user_pk: Any) -> list[Role]:
-    """Return the flags, and the groups with permissions of this app, that no other active account has.
+    """Return the flags, and the groups with permissions of this app, that no other active account
+    has.
 
-    Empty if the account is inactive. Its groups, and then the accounts with the same roles, are locked in order, as by
-    `sync_roles`: of two administrators who are deactivated at the same time, one is the last. Requires: a transaction
-    that has not written to any account.
+    Empty if the account is inactive. Its groups, and then the accounts with the same roles, are
+    locked in order, as by `sync_roles`: of two administrators who are deactivated at the same time,
+    one is the last. Requires: a transaction that has not written to any account.
     """
     users = get_user_model()._base_manager
     user: Any = users.filter(pk=user_pk, is_active=True).first()
@@ -164,16 +216,27 @@ def lock_sole_roles(user_pk: Any) -> list[Role]:
     held = [Role("flag", flag) for flag in _get_held_flags(user)]
     if hasattr(user, "groups"):
         _lock_groups(user.groups.values("name"))
-        groups = user.groups.filter(build_own_label_condition("permissions__content_type__app_label")).distinct()
-        held += [Role("group", name) for name in groups.order_by("name").values_list("name", flat=True)]
-    conditions = {role: {role.name: True} if role.kind == "flag" else {"groups__name": role.name} for role in held}
+        groups = user.groups.filter(
+            build_own_label_condition("permissions__content_type__app_label")
+        ).distinct()
+        held += [
+            Role("group", name) for name in groups.order_by("name").values_list("name", flat=True)
+        ]
+    conditions = {
+        role: {role.name: True} if role.kind == "flag" else {"groups__name": role.name}
+        for role in held
+    }
     pks: set[Any] = set()
     for condition in conditions.values():
         pks |= {*users.filter(is_active=True, **condition).values_list("pk", flat=True)}
     if pks:
-        list(users.filter(pk__in=pks).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+        list(
+            users.filter(pk__in=pks).order_by("pk").select_for_update(no_key=True).values_list("pk")
+        )
     others = users.filter(is_active=True).exclude(pk=user_pk)
-    return [role for role, condition in conditions.items() if not others.filter(**condition).exists()]
+    return [
+        role for role, condition in conditions.items() if not others.filter(**condition).exists()
+    ]
 
 
 def list_held_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
@@ -186,7 +249,12 @@ def _change_roles(user: Any, roles: Sequence[Role], outcome: RoleOutcome) -> lis
     with transaction.atomic(using=router.db_for_write(users)):
         locked = users._base_manager.select_for_update(no_key=True).get(pk=user.pk)
         held = list_held_roles(locked, roles)
-        changed = held if outcome is RoleOutcome.REMOVED else [role for role in roles if role not in held]
+
+        if outcome is RoleOutcome.REMOVED:
+            changed = held
+        else:
+            changed = [role for role in roles if role not in held]
+
         _apply_plan(locked, dict.fromkeys(changed, outcome))
     return changed
 
@@ -194,13 +262,19 @@ def _change_roles(user: Any, roles: Sequence[Role], outcome: RoleOutcome) -> lis
 def list_missing_groups(roles: Sequence[Role]) -> list[str]:
     """Return the names of those roles that are groups which do not exist."""
     names = [role.name for role in roles if role.kind == "group"]
-    existing = set(_filter_groups(names).values_list("name", flat=True)) if names else set()
+    if names:
+        existing = set(_filter_groups(names).values_list("name", flat=True))
+    else:
+        existing = set()
+
     return [name for name in names if name not in existing]
 
 
 @sensitive_variables("claims")
 def plan_roles(user: Any, *, rules: Sequence[RoleRule], claims: Mapping[str, Any]) -> RolePlan:
-    """Return what `sync_roles` would do, without writing. user: None for a person without an account."""
+    """Return what `sync_roles` would do, without writing. user: None for a person without an
+    account.
+    """
     existing, held = get_existing_and_held_roles(user, rules)
     plan = dict(map_roles(rules, claims, held_roles=held, existing_roles=existing))
     removed = [role for role, outcome in plan.items() if outcome is RoleOutcome.REMOVED]
@@ -209,16 +283,24 @@ def plan_roles(user: Any, *, rules: Sequence[RoleRule], claims: Mapping[str, Any
     return plan
 
 
-def get_existing_and_held_roles(user: Any, rules: Sequence[RoleRule]) -> tuple[frozenset[Role], frozenset[Role]]:
+def get_existing_and_held_roles(
+    user: Any, rules: Sequence[RoleRule]
+) -> tuple[frozenset[Role], frozenset[Role]]:
     """Return which of the managed roles exist, and which the user has, with at most one SELECT."""
     flags = [role for role in get_managed_roles(rules) if role.kind == "flag"]
-    existing, held = set(flags), {role for role in flags if getattr(user, role.name, False)}
+    existing = set(flags)
+    held = {role for role in flags if getattr(user, role.name, False)}
     if names := [role.name for role in get_managed_roles(rules) if role.kind == "group"]:
         pk: Any = getattr(user, "pk", None)
         members = get_user_model()._base_manager.filter(pk=pk, groups=OuterRef("pk"))
-        for name, is_held in _filter_groups(names).annotate(is_held=Exists(members)).values_list("name", "is_held"):
+        for name, is_held in (
+            _filter_groups(names).annotate(is_held=Exists(members)).values_list("name", "is_held")
+        ):
             existing.add(Role("group", name))
-            held |= {Role("group", name)} if is_held else set()
+            if is_held:
+                held |= {Role("group", name)}
+            else:
+                held |= set()
     return frozenset(existing), frozenset(held)
 
 
@@ -227,8 +309,12 @@ def list_role_names(plan: RolePlan, outcome: RoleOutcome, kind: str = "group") -
     return [role.name for role in plan if role.kind == kind and plan[role] is outcome]
 
 
-def _find_last_administrator_roles(user: Any, rules: Sequence[RoleRule], removed: Sequence[Role]) -> Iterator[Role]:
-    """Yield the removed roles that no other active account has. Flags count together: the admin requires both."""
+def _find_last_administrator_roles(
+    user: Any, rules: Sequence[RoleRule], removed: Sequence[Role]
+) -> Iterator[Role]:
+    """Yield the removed roles that no other active account has. Flags count together: the admin
+    requires both.
+    """
     pk: Any = getattr(user, "pk", None)
     others = get_user_model()._base_manager.filter(is_active=True).exclude(pk=pk)
     flags = [role for role in removed if role.kind == "flag"]
@@ -240,11 +326,19 @@ def _find_last_administrator_roles(user: Any, rules: Sequence[RoleRule], removed
 
 
 def _has_role(user: Any, role: Role) -> bool:
-    return bool(user.groups.filter(name=role.name).exists() if role.kind == "group" else getattr(user, role.name))
+    return bool(
+        user.groups.filter(name=role.name).exists()
+        if role.kind == "group"
+        else getattr(user, role.name)
+    )
 
 
 def _filter_groups(names: Sequence[str] | QuerySet[Any]) -> Any:
-    return get_user_model()._meta.get_field("groups").related_model._default_manager.filter(name__in=names)
+    return (
+        get_user_model()
+        ._meta.get_field("groups")
+        .related_model._default_manager.filter(name__in=names)
+    )
 
 
 def _get_held_flags(user: Any) -> dict[str, bool]:
@@ -252,7 +346,8 @@ def _get_held_flags(user: Any) -> dict[str, bool]:
 
 
 def _lock_rows(user: Any, rules: Sequence[RoleRule], plan: RolePlan) -> None:
-    """Lock what the decision depends on, always in the same order: groups, then accounts, each by primary key.
+    """Lock what the decision depends on, always in the same order: groups, then accounts, each by
+    primary key.
 
     If two administrators would lose the last roles at the same time, one of them keeps them.
     """
@@ -263,7 +358,12 @@ def _lock_rows(user: Any, rules: Sequence[RoleRule], plan: RolePlan) -> None:
     if any(role.kind == "flag" for role in removed):
         for flag in _get_held_flags(user):
             accounts |= Q(is_active=True, **{flag: True})
-    list(users._base_manager.filter(accounts).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+    list(
+        users._base_manager.filter(accounts)
+        .order_by("pk")
+        .select_for_update(no_key=True)
+        .values_list("pk")
+    )
     if flags := [role.name for role in get_managed_roles(rules) if role.kind == "flag"]:
         user.refresh_from_db(fields=flags)
 
@@ -273,10 +373,12 @@ def _lock_groups(names: Sequence[str] | QuerySet[Any]) -> None:
 
 
 def _apply_plan(user: Any, plan: RolePlan) -> None:
-    added, removed = list_role_names(plan, RoleOutcome.ADDED), list_role_names(plan, RoleOutcome.REMOVED)
+    added = list_role_names(plan, RoleOutcome.ADDED)
+    removed = list_role_names(plan, RoleOutcome.REMOVED)
     if added or removed:
         pks = dict(_filter_groups([*added, *removed]).values_list("name", "pk"))
-        # These calls send m2m_changed, which ends the person's other sessions if the project wants that.
+        # These calls send m2m_changed, which ends the person's other sessions if the project wants
+        # that.
         if removed:
             user.groups.remove(*(pks[name] for name in removed if name in pks))
         if added:

@@ -1,4 +1,5 @@
-"""The encrypted request for a stronger sign-in, passed in the URL that begins it, so that it cannot be forged.
+"""The encrypted request for a stronger sign-in, passed in the URL that begins it, so that it cannot
+be forged.
 
 It is bound to the session and expires after the time that following a redirect needs.
 """
@@ -18,7 +19,9 @@ from .policy import Assurance
 
 STEP_UP_LIFETIME = timedelta(minutes=10)
 MAX_RETURN_PATH_LENGTH = 512
-"""Characters. Five encrypted paths and our other data fit into a cookie of 4 KB and a header of 8 KB."""
+"""Characters. Five encrypted paths and our other data fit into a cookie of 4 KB and a header of 8
+KB.
+"""
 _CONTEXT = ["step-up"]
 
 
@@ -35,17 +38,27 @@ class StepUpRequest:
     """Seconds since the epoch."""
 
 
-def create_step_up_url(assurance: Assurance, *, session_id: str, next_url: str, now: datetime) -> str:
-    """Return the URL that begins the stronger sign-in, or "" if our URLs are not included. Raises: KeyMissing."""
+def create_step_up_url(
+    assurance: Assurance, *, session_id: str, next_url: str, now: datetime
+) -> str:
+    """Return the URL that begins the stronger sign-in, or "" if our URLs are not included. Raises:
+    KeyMissing.
+    """
     try:
         url = reverse("oidc_step_up")
     except NoReverseMatch:
         return ""
+
+    if assurance.max_age is None:
+        max_age_seconds = None
+    else:
+        max_age_seconds = int(assurance.max_age.total_seconds())
+
     step_up_request = StepUpRequest(
         session_id=session_id,
         acr=assurance.acr,
         vot=assurance.vot,
-        max_age_seconds=None if assurance.max_age is None else int(assurance.max_age.total_seconds()),
+        max_age_seconds=max_age_seconds,
         next_url=next_url,
         created_timestamp=now.timestamp(),
     )
@@ -53,24 +66,40 @@ def create_step_up_url(assurance: Assurance, *, session_id: str, next_url: str, 
     return f"{url}?{urlencode({'demand': encrypted})}"
 
 
-def parse_step_up_request(encrypted_request: str, *, session_id: str, now: datetime) -> StepUpRequest | None:
-    """Return the request; None if it is forged, expired or of another session. Raises: KeyMissing."""
+def parse_step_up_request(
+    encrypted_request: str, *, session_id: str, now: datetime
+) -> StepUpRequest | None:
+    """Return the request; None if it is forged, expired or of another session. Raises:
+    KeyMissing.
+    """
     if (value := keyring.decrypt_external(encrypted_request, context=_CONTEXT)) is None:
         return None
     try:
         fields = json.loads(value)
-        step_up_request = StepUpRequest(**{**fields, "acr": tuple(fields["acr"]), "vot": tuple(fields.get("vot", ()))})
+        step_up_request = StepUpRequest(
+            **{**fields, "acr": tuple(fields["acr"]), "vot": tuple(fields.get("vot", ()))}
+        )
     except (TypeError, KeyError):
         # TypeError and KeyError: another release of this package has encrypted it.
         return None
-    is_expired = now.timestamp() - step_up_request.created_timestamp > STEP_UP_LIFETIME.total_seconds()
-    return None if is_expired or step_up_request.session_id != session_id else step_up_request
+    is_expired = (
+        now.timestamp() - step_up_request.created_timestamp > STEP_UP_LIFETIME.total_seconds()
+    )
+    if is_expired or step_up_request.session_id != session_id:
+        return None
+    return step_up_request
 
 
 def get_return_path(request: HttpRequest, *, is_safe_navigation: bool) -> str:
-    """Return this page if a safe navigation shows it, else the one that led here; "" if neither is short enough."""
+    """Return this page if a safe navigation shows it, else the one that led here; "" if neither is
+    short enough.
+    """
     # A path may begin with two slashes, and would then name a host.
-    url = escape_leading_slashes(request.get_full_path()) if is_safe_navigation else request.headers.get("Referer", "")
+    if is_safe_navigation:
+        url = escape_leading_slashes(request.get_full_path())
+    else:
+        url = request.headers.get("Referer", "")
+
     hosts = {request.get_host()}
     if url_has_allowed_host_and_scheme(url, allowed_hosts=hosts, require_https=request.is_secure()):
         parts = urlsplit(iri_to_uri(url))
@@ -78,4 +107,6 @@ def get_return_path(request: HttpRequest, *, is_safe_navigation: bool) -> str:
         if page and len(page) <= MAX_RETURN_PATH_LENGTH:
             return page
     page = escape_leading_slashes(escape_uri_path(request.path))
-    return page if len(page) <= MAX_RETURN_PATH_LENGTH else ""
+    if len(page) <= MAX_RETURN_PATH_LENGTH:
+        return page
+    return ""
