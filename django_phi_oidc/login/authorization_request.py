@@ -1,4 +1,6 @@
-"""The authorization request: its URL, and the redirect to the provider. Spec: OIDC Core 3.1.2, RFC 7636, RFC 9126."""
+"""The authorization request: its URL, and the redirect to the provider. Spec: OIDC Core 3.1.2, RFC
+7636, RFC 9126.
+"""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -13,7 +15,11 @@ from ..access.responses import set_private_headers
 from ..claims import minimization
 from ..config.claims import ClaimDeclaration
 from ..http.transport import TransportRequest
-from ..oidc.authorization import AuthorizationRequest, build_authorization_parameters, build_authorization_url
+from ..oidc.authorization import (
+    AuthorizationRequest,
+    build_authorization_parameters,
+    build_authorization_url,
+)
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.dpop import SEED_BYTES, ProofKey, create_proof_key, is_dpop_enabled
 from ..oidc.pushed_authorization import build_par_request, is_par_enabled, process_par_response
@@ -36,9 +42,11 @@ def prepare_authorization_url(
     timeout_seconds: float,
     clock: Callable[[], datetime],
 ) -> str:
-    """Return the URL to redirect the browser to, after pushing the request to the provider if PAR is enabled.
+    """Return the URL to redirect the browser to, after pushing the request to the provider if PAR
+    is enabled.
 
-    proof_key: the key that the code will be bound to. timeout_seconds: for each call to the provider.
+    proof_key: the key that the code will be bound to. timeout_seconds: for each call to the
+    provider.
     Requires: no open transaction.
     Raises: TransportError, MetadataError, PushedRequestError. Spec: OIDC Core 3.1.2.1; RFC 9101 5;
     RFC 9126 2, 4; RFC 9449 10.1.
@@ -59,7 +67,9 @@ def prepare_authorization_url(
 
     def sign_parameters() -> dict[str, str]:
         freshness = AssertionFreshness(now=clock(), jti=randomness.token_b64url(32))
-        return build_signed_parameters(parameters, declaration=declaration, freshness=freshness, is_pushed=is_pushed)
+        return build_signed_parameters(
+            parameters, declaration=declaration, freshness=freshness, is_pushed=is_pushed
+        )
 
     if not is_pushed:
         return build_authorization_url(metadata=metadata, parameters=sign_parameters())
@@ -67,11 +77,18 @@ def prepare_authorization_url(
     def build_request() -> TransportRequest:
         freshness = AssertionFreshness(now=clock(), jti=randomness.token_b64url(32))
         return build_par_request(
-            metadata=metadata, declaration=declaration, parameters=sign_parameters(), freshness=freshness
+            metadata=metadata,
+            declaration=declaration,
+            parameters=sign_parameters(),
+            freshness=freshness,
         )
 
     response = send_with_proof(
-        build_request, transport=provider.transport, key=proof_key, clock=clock, timeout_seconds=timeout_seconds
+        build_request,
+        transport=provider.transport,
+        key=proof_key,
+        clock=clock,
+        timeout_seconds=timeout_seconds,
     )
     pushed = process_par_response(response, declaration=declaration)
     return build_authorization_url(metadata=metadata, parameters=pushed)
@@ -79,7 +96,9 @@ def prepare_authorization_url(
 
 def build_callback_url(request: HttpRequest, provider: str | None) -> str:
     """Return the redirect_uri. provider: None for the URL without a provider name."""
-    kwargs = {"provider": provider} if provider is not None else None
+    kwargs = None
+    if provider is not None:
+        kwargs = {"provider": provider}
     return request.build_absolute_uri(reverse("oidc_authentication_callback", kwargs=kwargs))
 
 
@@ -94,8 +113,8 @@ def redirect_to_provider(
 ) -> HttpResponse:
     """Return the redirect to the provider, which sets the state cookie.
 
-    `prompt=login` is not sent to a provider that refuses it (`reauthentication: "never"`): what the ID Token must
-    contain is verified all the same. Raises: SignInRefused.
+    `prompt=login` is not sent to a provider that refuses it (`reauthentication: "never"`): what the
+    ID Token must contain is verified all the same. Raises: SignInRefused.
     """
     state = randomness.token_b64url(32)
     request_secrets.register_secret(state, "state", location="location")
@@ -112,7 +131,8 @@ def redirect_to_provider(
             nonce=pending.nonce,
             code_verifier=pending.code_verifier,
             redirect_uri=pending.redirect_uri,
-            prompts_login=is_prompt_accepted and bool(pending.session_to_renew or pending.reauthenticates),
+            prompts_login=is_prompt_accepted
+            and bool(pending.session_to_renew or pending.reauthenticates),
         ),
         provider=provider,
         proof_key=proof_key,

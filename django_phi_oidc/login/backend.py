@@ -1,4 +1,6 @@
-"""The authentication backends: for verified OIDC sign-ins, with mozilla-django-oidc's hooks, and for break-glass."""
+"""The authentication backends: for verified OIDC sign-ins, with mozilla-django-oidc's hooks, and
+for break-glass.
+"""
 
 import logging
 import traceback
@@ -33,11 +35,12 @@ logger = logging.getLogger("django_phi_oidc.login")
 
 
 class OIDCAuthenticationBackend(MozillaBackend):
-    """Maps (issuer, `sub`) to a user. An e-mail address only links a first sign-in, if `link_verified_email` permits.
+    """Maps (issuer, `sub`) to a user. An e-mail address only links a first sign-in, if
+    `link_verified_email` permits.
 
-    Host projects may override `create_user(claims)`, `update_user(user, claims)` and `get_username(claims)`, which get
-    the declared claims: docs/how-to/custom-user-models.md. mozilla-django-oidc's other hooks are never called:
-    overriding them is a check error.
+    Host projects may override `create_user(claims)`, `update_user(user, claims)` and
+    `get_username(claims)`, which get the declared claims: docs/how-to/custom-user-models.md.
+    mozilla-django-oidc's other hooks are never called: overriding them is a check error.
     """
 
     provider = ""
@@ -47,14 +50,16 @@ class OIDCAuthenticationBackend(MozillaBackend):
         # Without the settings that the base class reads. This runs at every permission check.
         self.UserModel = get_user_model()
 
-    # Repeated here: the innermost decorator applies, and django.contrib.auth has one that hides less.
+    # Repeated here: the innermost decorator applies, and django.contrib.auth has one that hides
+    # less.
     @sensitive_variables()
     def authenticate(  # type: ignore[override]  # accepts only these credentials, as Django allows
         self, request: HttpRequest | None, *, sign_in: VerifiedSignIn
     ) -> Any:
         """Return the user, with the subject in `user.pairwise_link`. Raises: AccountError.
 
-        `user.claims_in_account` names the claims that a hook of the project has copied into columns of the account.
+        `user.claims_in_account` names the claims that a hook of the project has copied into columns
+        of the account.
         """
         self.provider = sign_in.provider
         provider = conf.providers().get(sign_in.provider)
@@ -83,24 +88,36 @@ class OIDCAuthenticationBackend(MozillaBackend):
                 with use_origin(lambda: origin._replace(actor=str(user.pk))):
                     user = self._update_user(user, sign_in.claims)
         user.pairwise_link = linked
-        has_hooks = self._has_own("create_user") or self._has_own("update_user") or self._has_own("get_username")
-        user.claims_in_account = list_claims_in_account(user, sign_in.claims) if has_hooks else ()
+        has_hooks = (
+            self._has_own("create_user")
+            or self._has_own("update_user")
+            or self._has_own("get_username")
+        )
+        if has_hooks:
+            user.claims_in_account = list_claims_in_account(user, sign_in.claims)
+        else:
+            user.claims_in_account = ()
+
         return user
 
     # ModelBackend's would not call the method above.
     aauthenticate = BaseBackend.aauthenticate  # type: ignore[assignment]  # it takes passwords
 
     def create_user(self, claims: Mapping[str, Any]) -> AbstractBaseUser:
-        """Return a new user with an opaque name and no data about the person: called at a first sign-in.
+        """Return a new user with an opaque name and no data about the person: called at a first
+        sign-in.
 
-        A unique e-mail address is opaque too, and cannot be delivered to. Any exception refuses the sign-in.
+        A unique e-mail address is opaque too, and cannot be delivered to. Any exception refuses the
+        sign-in.
         """
         fields = build_account_fields(self.UserModel, username=self.get_username(claims))
         user: AbstractBaseUser = self.UserModel._default_manager.create_user(**fields)
         return user
 
     def update_user(self, user: Any, claims: Mapping[str, Any]) -> Any:
-        """Return the user: called at each sign-in that does not create the account. Any exception refuses it."""
+        """Return the user: called at each sign-in that does not create the account. Any exception
+        refuses it.
+        """
         return user
 
     def get_username(self, claims: Mapping[str, Any]) -> str:
@@ -108,17 +125,24 @@ class OIDCAuthenticationBackend(MozillaBackend):
         return create_username(self.UserModel)
 
     def get_user(self, user_id: Any) -> Any:
-        """Return the user if active: deactivation ends the user's sessions at their next request."""
+        """Return the user if active: deactivation ends the user's sessions at their next
+        request.
+        """
         user = pop_checked_user(user_id)
         if user is None:
             return ModelBackend.get_user(self, user_id)
-        return user if self.user_can_authenticate(user) else None
+
+        if self.user_can_authenticate(user):
+            return user
+        return None
 
     def _has_own(self, hook: str) -> bool:
         return getattr(type(self), hook) is not getattr(OIDCAuthenticationBackend, hook)
 
     def _update_user(self, user: Any, claims: Mapping[str, Any]) -> Any:
-        """Call the hook of the project in a transaction; without a hook there is none. Raises: AccountNotSaved."""
+        """Call the hook of the project in a transaction; without a hook there is none. Raises:
+        AccountNotSaved.
+        """
         using = router.db_for_write(self.UserModel)
         try:
             with transaction.atomic(using=using) if self._has_own("update_user") else nullcontext():
@@ -134,7 +158,9 @@ class OIDCAuthenticationBackend(MozillaBackend):
 
 @contextmanager
 def _log_unsaved_account() -> Iterator[None]:
-    """Log the class and the place of the exception, without its message: databases repeat the values of the row."""
+    """Log the class and the place of the exception, without its message: databases repeat the
+    values of the row.
+    """
     try:
         yield
     except AccountNotSaved as error:

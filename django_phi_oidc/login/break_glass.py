@@ -1,7 +1,8 @@
-"""Password sign-in for the local accounts, for when no provider is reachable. Each use raises an alert.
+"""Password sign-in for the local accounts, for when no provider is reachable. Each use raises an
+alert.
 
-The page exists only if BREAK_GLASS_ACCOUNTS lists an account. The session lasts an hour and is no OIDC session: claims
-stay encrypted, and guarded views need an open emergency.
+The page exists only if BREAK_GLASS_ACCOUNTS lists an account. The session lasts an hour and is no
+OIDC session: claims stay encrypted, and guarded views need an open emergency.
 """
 
 from collections.abc import Sequence
@@ -38,22 +39,30 @@ from .redirect_url import get_landing_url
 SESSION_LIFETIME = timedelta(hours=1)
 REFUSAL_CODE = "break_glass_refused"
 MAX_GUESSES_PER_ADDRESS = 5
-"""Wrong passwords per minute. Further ones are not checked, and do not count into the limits of all addresses."""
+"""Wrong passwords per minute. Further ones are not checked, and do not count into the limits of all
+addresses.
+"""
 MAX_FIRST_GUESSES = MAX_REPEATED_GUESSES = 25
-"""Per minute, of all addresses together. First guesses of an address have a share of their own, so that addresses that
-keep guessing do not shut the page for the others."""
+"""Per minute, of all addresses together. First guesses of an address have a share of their own, so
+that addresses that keep guessing do not shut the page for the others.
+"""
 _THROTTLE_KIND = "break_glass"
 
 
 class BreakGlassLoginForm(forms.Form):
-    username = forms.CharField(max_length=254, widget=forms.TextInput(attrs={"autocomplete": "username"}))
+    username = forms.CharField(
+        max_length=254, widget=forms.TextInput(attrs={"autocomplete": "username"})
+    )
     password = forms.CharField(
-        max_length=4096, strip=False, widget=forms.PasswordInput(attrs={"autocomplete": "current-password"})
+        max_length=4096,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
     )
 
 
 @method_decorator(
-    [public_view, csrf_protect, sensitive_post_parameters("password"), sensitive_variables()], name="dispatch"
+    [public_view, csrf_protect, sensitive_post_parameters("password"), sensitive_variables()],
+    name="dispatch",
 )
 class BreakGlassLoginView(View):
     """Signs a local account in, after the event that permits it and an alert are committed."""
@@ -69,35 +78,61 @@ class BreakGlassLoginView(View):
         return _render_page(request, status=200)
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        origin, now = Actor.from_request(request).origin, clock.now()
+        origin = Actor.from_request(request).origin
+        now = clock.now()
         form = BreakGlassLoginForm(request.POST)
         network = get_sender_network(origin.client_ip)
-        user, counter_keys = None, _count_guess(network, now=now) if form.is_valid() else ()
+        user = None
+
+        if form.is_valid():
+            counter_keys = _count_guess(network, now=now)
+        else:
+            counter_keys = ()
+
         if counter_keys:
-            user = auth.authenticate(request, break_glass=BreakGlassCredentials(**form.cleaned_data))
+            user = auth.authenticate(
+                request, break_glass=BreakGlassCredentials(**form.cleaned_data)
+            )
         if user is None:
             # The page is the same whether the name, the password or the limit was the reason.
-            guessed = find_local_account(form.cleaned_data.get("username", "")) if counter_keys else None
+            guessed = None
+            if counter_keys:
+                guessed = find_local_account(form.cleaned_data.get("username", ""))
+
             # The account as a resource, so that guesses at one account can be found.
-            resource = "" if guessed is None else f"user/{guessed.pk}"
+            if guessed is None:
+                resource = ""
+            else:
+                resource = f"user/{guessed.pk}"
+
             fields: dict[str, Any] = {"detail": {"stage": "local"}, "resource": resource}
-            refusal = report_refusal(Action.LOGIN_REFUSED, REFUSAL_CODE, origin=origin, now=now, **fields)
+            refusal = report_refusal(
+                Action.LOGIN_REFUSED, REFUSAL_CODE, origin=origin, now=now, **fields
+            )
             if guessed is not None:
                 warn_user(guessed, NoticeKind.PASSWORD_REFUSED, provider="", now=now)
             return _render_page(request, status=503 if refusal.audit_error else 403)
         for counter_key in counter_keys:
             remove_attempt(_THROTTLE_KIND, counter_key, now=now)
         origin = origin._replace(actor=str(user.pk))
-        permit = NewEvent(action=Action.LOGIN_SUCCEEDED, origin=origin, now=now, reason="break_glass")
-        alert = NewEvent(action=Action.ALERT_RAISED, origin=origin, now=now, detail={"rule": "break_glass_used"})
+        permit = NewEvent(
+            action=Action.LOGIN_SUCCEEDED, origin=origin, now=now, reason="break_glass"
+        )
+        alert = NewEvent(
+            action=Action.ALERT_RAISED, origin=origin, now=now, detail={"rule": "break_glass_used"}
+        )
         try:
             record_many([permit, alert])
         except AuditUnavailable:
-            return set_private_headers(render(request, TEMPLATES_BY_PAGE["unavailable"], status=503))
-        # Ends the previous user's session. RevocationMiddleware then queues the revocation of its tokens.
+            return set_private_headers(
+                render(request, TEMPLATES_BY_PAGE["unavailable"], status=503)
+            )
+        # Ends the previous user's session. RevocationMiddleware then queues the revocation of its
+        # tokens.
         request.session.flush()
         auth.login(request, user)
-        # Another sign-in of the user in this Django session changes the backend, so this entry then permits nothing.
+        # Another sign-in of the user in this Django session changes the backend, so this entry then
+        # permits nothing.
         request.session[LOCAL_SIGN_IN_KEY] = request.session[auth.BACKEND_SESSION_KEY]
         request.session[ENDS_AT_KEY] = int((now + SESSION_LIFETIME).timestamp())
         request.session.set_expiry(int(SESSION_LIFETIME.total_seconds()))
@@ -106,7 +141,8 @@ class BreakGlassLoginView(View):
 
 
 def _count_guess(network: str, *, now: datetime) -> Sequence[str]:
-    """Count a guess, and return the counters that it increased; none if its password must not be checked.
+    """Count a guess, and return the counters that it increased; none if its password must not be
+    checked.
 
     Guesses are counted before the check, so that concurrent requests cannot exceed a limit.
     """
@@ -114,13 +150,24 @@ def _count_guess(network: str, *, now: datetime) -> Sequence[str]:
     if guesses_of_network > MAX_GUESSES_PER_ADDRESS:
         return ()
     # A network is an address, a prefix or "unknown".
-    share, limit = ("first", MAX_FIRST_GUESSES) if guesses_of_network == 1 else ("repeated", MAX_REPEATED_GUESSES)
-    return (network, share) if add_attempt(_THROTTLE_KIND, share, now=now) <= limit else ()
+    if guesses_of_network == 1:
+        share = "first"
+        limit = MAX_FIRST_GUESSES
+    else:
+        share = "repeated"
+        limit = MAX_REPEATED_GUESSES
+
+    if add_attempt(_THROTTLE_KIND, share, now=now) <= limit:
+        return (network, share)
+    return ()
 
 
 def _render_page(request: HttpRequest, *, status: int) -> HttpResponse:
     context = {"form": BreakGlassLoginForm(), "refused": status != 200}
-    response = set_private_headers(render(request, "django_phi_oidc/local_login.html", context, status=status))
-    # With `no-referrer` the form would be sent with the origin "null", which Django's CSRF check refuses.
+    response = set_private_headers(
+        render(request, "django_phi_oidc/local_login.html", context, status=status)
+    )
+    # With `no-referrer` the form would be sent with the origin "null", which Django's CSRF check
+    # refuses.
     response["Referrer-Policy"] = "same-origin"
     return response

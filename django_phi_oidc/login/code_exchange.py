@@ -43,7 +43,9 @@ from .state_cookie import AuthorizationState, is_issued_nonce
 PROVIDER_TIMEOUT_SECONDS = 8.0
 """For each call to the provider at sign-in."""
 CALLBACK_SECONDS = 16.0
-"""For all calls of a callback together. With the revocation of refused tokens, the user waits for less than 20 s."""
+"""For all calls of a callback together. With the revocation of refused tokens, the user waits for
+less than 20 s.
+"""
 MAX_AMR_VALUES = 16
 
 
@@ -95,17 +97,26 @@ class TokenExchangeResult:
 
     @property
     def acr(self) -> str:
-        """The ID Token's acr; empty when it is too long to store, which R6 refuses if acr was requested."""
+        """The ID Token's acr; empty when it is too long to store, which R6 refuses if acr was
+        requested.
+        """
         acr = self.id_token_claims.get("acr")
-        return acr if isinstance(acr, str) and len(acr) <= 255 else ""
+        if isinstance(acr, str) and len(acr) <= 255:
+            return acr
+        return ""
 
     @property
     def amr(self) -> list[str]:
-        """The methods of the authentication (RFC 8176) for the audit log; none if it is not a list of short names."""
+        """The methods of the authentication (RFC 8176) for the audit log; none if it is not a list
+        of short names.
+        """
         amr = self.id_token_claims.get("amr")
         if not isinstance(amr, list) or len(amr) > MAX_AMR_VALUES:
             return []
-        return amr if all(isinstance(value, str) and AMR_PATTERN.fullmatch(value) for value in amr) else []
+
+        if all(isinstance(value, str) and AMR_PATTERN.fullmatch(value) for value in amr):
+            return amr
+        return []
 
     @property
     def assurance_detail(self) -> dict[str, Any]:
@@ -120,7 +131,9 @@ class TokenExchangeResult:
 
 @contextmanager
 def revoke_tokens_on_error(issued_tokens: list[ReceivedToken], *, provider: str) -> Iterator[None]:
-    """On any exception, queue the tokens for revocation and try to revoke them, then raise it again."""
+    """On any exception, queue the tokens for revocation and try to revoke them, then raise it
+    again.
+    """
     try:
         yield
     except BaseException:
@@ -141,17 +154,29 @@ def exchange_code(
     issued_tokens: list[ReceivedToken],
     clock: Callable[[], datetime],
 ) -> TokenExchangeResult:
-    """Exchange the code, verify the tokens, and return them with the minimized claims. The code is sent once.
+    """Exchange the code, verify the tokens, and return them with the minimized claims. The code is
+    sent once.
 
-    transient_claims: names of claims that are used here, and neither kept nor reported unless they are declared.
-    issued_tokens: gets every received token, whether or not the response is accepted. Requires: no open transaction.
+    transient_claims: names of claims that are used here, and neither kept nor reported unless they
+    are declared.
+    issued_tokens: gets every received token, whether or not the response is accepted. Requires: no
+    open transaction.
     Raises: SignInRefused. Spec: OIDC Core 3.1.3, 5.3; RFC 9449 5.
     """
     declaration = provider.declaration
     metadata = provider.get_metadata(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
-    proof_key = create_proof_key(pending.dpop_seed) if pending.dpop_seed else None
+
+    proof_key = None
+    if pending.dpop_seed:
+        proof_key = create_proof_key(pending.dpop_seed)
+
     tokens = _request_tokens(
-        code, provider=provider, pending=pending, proof_key=proof_key, issued_tokens=issued_tokens, clock=clock
+        code,
+        provider=provider,
+        pending=pending,
+        proof_key=proof_key,
+        issued_tokens=issued_tokens,
+        clock=clock,
     )
     keys = provider.get_key_set(timeout_seconds=PROVIDER_TIMEOUT_SECONDS, source="provider")
     try:
@@ -168,19 +193,35 @@ def exchange_code(
         if error.code not in STEP_UP_CODES:
             raise
         # Everything before the level of the authentication was verified, the person too.
-        raise IdentifiedSignInRefused(error.code, sub=parse_compact_jws(tokens.id_token).payload["sub"]) from None
+        raise IdentifiedSignInRefused(
+            error.code, sub=parse_compact_jws(tokens.id_token).payload["sub"]
+        ) from None
     userinfo: Mapping[str, Any] = {}
     wanted = [*declared_claims, *transient_claims]
     if minimization.needs_userinfo(id_claims, wanted) and metadata.userinfo_endpoint:
         userinfo = _request_userinfo(
-            tokens, provider=provider, proof_key=proof_key, expected_sub=id_claims["sub"], keys=keys, clock=clock
+            tokens,
+            provider=provider,
+            proof_key=proof_key,
+            expected_sub=id_claims["sub"],
+            keys=keys,
+            clock=clock,
         )
-    claims = {**userinfo, **{name: value for name, value in id_claims.items() if not minimization.is_empty(value)}}
+    claims = {
+        **userinfo,
+        **{name: value for name, value in id_claims.items() if not minimization.is_empty(value)},
+    }
     if userinfo and declaration.subject_type == "pairwise":
         validate_pairwise_sub(claims)
     minimized = minimization.minimize(claims, declared_claims)
-    verified_email = minimization.find_verified_email(id_claims, userinfo) if transient_claims else ""
-    # Masked wherever they occur, but not searched for in redirects: a role such as "nurse" may be part of a URL.
+
+    if transient_claims:
+        verified_email = minimization.find_verified_email(id_claims, userinfo)
+    else:
+        verified_email = ""
+
+    # Masked wherever they occur, but not searched for in redirects: a role such as "nurse" may be
+    # part of a URL.
     secrets = [minimized.kept, id_claims["sub"], id_claims.get("sid"), verified_email]
     request_secrets.register_secret(secrets, "claim", location="anywhere")
     minimization.validate_essential_claims(minimized.kept, declared_claims)
@@ -188,7 +229,9 @@ def exchange_code(
         id_token_claims=id_claims,
         tokens=tokens,
         claims=minimized.kept,
-        undeclared_claims=tuple(name for name in minimized.undeclared_claims if name not in transient_claims),
+        undeclared_claims=tuple(
+            name for name in minimized.undeclared_claims if name not in transient_claims
+        ),
         verified_email=verified_email,
         vot=find_vector_of_trust(id_claims, vtm=declaration.vtm),
         offered_acr_values=metadata.acr_values_supported,

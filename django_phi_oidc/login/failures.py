@@ -1,10 +1,12 @@
-"""The failure of a sign-in: an event, a log line, a signal, and a page that says what the user can do.
+"""The failure of a sign-in: an event, a log line, a signal, and a page that says what the user can
+do.
 
-Only the first three contain the code. There are few kinds of page, with a reference by which a help desk finds the
-event: the browser must not see which check of R5 or R6 failed, or whether a `state` was ever issued here.
+Only the first three contain the code. There are few kinds of page, with a reference by which a help
+desk finds the event: the browser must not see which check of R5 or R6 failed, or whether a `state`
+was ever issued here.
 
-Requests that fail before a pending sign-in was found and used up cost their sender nothing, so their events are
-throttled: a `state` that is used or expired can be sent any number of times.
+Requests that fail before a pending sign-in was found and used up cost their sender nothing, so
+their events are throttled: a `state` that is used or expired can be sent any number of times.
 """
 
 import logging
@@ -45,8 +47,8 @@ from .redirect_url import get_landing_url
 
 logger = logging.getLogger("django_phi_oidc.login")
 LOG_MESSAGE = (
-    "A sign-in was refused: reason=%(code)s provider=%(provider)s stage=%(stage)s reference=%(reference)s%(detail)s."
-    " %(remedy)s"
+    "A sign-in was refused: reason=%(code)s provider=%(provider)s stage=%(stage)s "
+    "reference=%(reference)s%(detail)s. %(remedy)s"
 )
 INTERNAL_ERROR = "internal_error"
 AUDIT_RETRY_AFTER = timedelta(seconds=10)
@@ -56,7 +58,14 @@ LOGIN_ERRORS = (SignInRefused, AuditUnavailable, KeyMissing, SettingInvalid)
 """The failures that have a page. Any other exception is an internal error."""
 SignInStage = Literal["request", "callback", "step_up"]
 FailurePage = Literal[
-    "restart", "declined", "stronger", "not_shared", "no_account", "other_person", "failed", "unavailable"
+    "restart",
+    "declined",
+    "stronger",
+    "not_shared",
+    "no_account",
+    "other_person",
+    "failed",
+    "unavailable",
 ]
 TEMPLATES_BY_PAGE: Mapping[FailurePage, str] = {
     "restart": "django_phi_oidc/login_failed_restart.html",
@@ -69,8 +78,12 @@ TEMPLATES_BY_PAGE: Mapping[FailurePage, str] = {
     "unavailable": "django_phi_oidc/unavailable.html",
 }
 PAGES_BY_CODE: Mapping[str, FailurePage] = {
-    **dict.fromkeys(("state_missing", "state_unknown", "state_expired", "state_replayed"), "restart"),
-    **dict.fromkeys(("parameter_repeated", "code_missing", "provider_unknown", "logged_out"), "restart"),
+    **dict.fromkeys(
+        ("state_missing", "state_unknown", "state_expired", "state_replayed"), "restart"
+    ),
+    **dict.fromkeys(
+        ("parameter_repeated", "code_missing", "provider_unknown", "logged_out"), "restart"
+    ),
     **dict.fromkeys(("acr_insufficient", "vot_insufficient", "amr_insufficient"), "stronger"),
     **dict.fromkeys(("auth_time_missing", "auth_time_stale"), "stronger"),
     **dict.fromkeys(("not_provisioned", "email_match_refused", "user_inactive"), "no_account"),
@@ -81,7 +94,9 @@ PAGES_BY_CODE: Mapping[str, FailurePage] = {
 }
 """By rule code. Other codes: `unavailable` for a fault of the provider, else `failed`."""
 PAGES_BY_PROVIDER_ERROR: Mapping[str, FailurePage] = {
-    **dict.fromkeys(("access_denied", "consent_required", "account_selection_required"), "declined"),
+    **dict.fromkeys(
+        ("access_denied", "consent_required", "account_selection_required"), "declined"
+    ),
     **dict.fromkeys(("login_required", "interaction_required"), "declined"),
     **dict.fromkeys(("server_error", "temporarily_unavailable"), "unavailable"),
     "unmet_authentication_requirements": "stronger",
@@ -96,21 +111,34 @@ class SignInAttempt:
     view: type[View]
     stage: SignInStage
     provider: str
-    """A declared name, or empty. Other names in a URL come from the sender, and are not reported."""
+    """A declared name, or empty. Other names in a URL come from the sender, and are not
+    reported.
+    """
     provider_in_url: bool
     """Whether the URL names the provider."""
     is_state_known: bool = False
-    """Whether its pending sign-in was found, and used up. That cannot be repeated for free, so it is not throttled."""
+    """Whether its pending sign-in was found, and used up. That cannot be repeated for free, so it
+    is not throttled.
+    """
 
 
-def create_sign_in_attempt(view: View, provider: str | None, *, stage: SignInStage) -> SignInAttempt:
+def create_sign_in_attempt(
+    view: View, provider: str | None, *, stage: SignInStage
+) -> SignInAttempt:
     """Return the attempt. provider: from the URL; None: the first declared provider."""
     try:
         providers = conf.providers()
     except SettingInvalid:
         # The view reads the providers, too, and reports the error.
         providers = {}
-    name = next(iter(providers), "") if provider is None else provider if provider in providers else ""
+
+    if provider is None:
+        name = next(iter(providers), "")
+    elif provider in providers:
+        name = provider
+    else:
+        name = ""
+
     in_url = bool(name) and provider is not None
     return SignInAttempt(view=type(view), stage=stage, provider=name, provider_in_url=in_url)
 
@@ -118,11 +146,18 @@ def create_sign_in_attempt(view: View, provider: str | None, *, stage: SignInSta
 def render_login_failure(
     request: HttpRequest, error: LoginError, attempt: SignInAttempt, *, next_url: str
 ) -> HttpResponse:
-    """Report the failure and return its page. next_url: where the sign-in would have led, or empty."""
+    """Report the failure and return its page. next_url: where the sign-in would have led, or
+    empty.
+    """
     page = get_failure_page(error)
-    # The provider may still have the session of another person, who has no account: do not repeat that sign-in.
+    # The provider may still have the session of another person, who has no account: do not repeat
+    # that sign-in.
     prompts_login = page == "no_account"
-    provider = attempt.provider if attempt.provider_in_url else None
+
+    provider = None
+    if attempt.provider_in_url:
+        provider = attempt.provider
+
     sign_in_url = build_sign_in_url(provider, next_url=next_url, prompts_login=prompts_login)
     choose_url = build_sign_in_url(None, next_url=next_url, prompts_login=prompts_login)
     can_choose = attempt.provider_in_url and needs_provider_selection()
@@ -130,11 +165,14 @@ def render_login_failure(
         "page": page,
         "text": FAILURE_TEXTS.get(page),
         "reference": report_failure(request, error, attempt),
-        # After a failed step-up, retry through the page that required it: a new sign-in would end the session.
+        # After a failed step-up, retry through the page that required it: a new sign-in would end
+        # the session.
         "restart_url": next_url if attempt.stage == "step_up" and next_url else sign_in_url,
         "choose_url": choose_url if can_choose else "",
         "home_url": get_landing_url() if request.user.is_authenticated else "",
-        "wait_minutes": math.ceil(wait / timedelta(minutes=1)) if (wait := _find_retry_after(error)) else None,
+        "wait_minutes": math.ceil(wait / timedelta(minutes=1))
+        if (wait := _find_retry_after(error))
+        else None,
     }
     templates = [TEMPLATES_BY_PAGE[page], TEMPLATES_BY_PAGE["failed"]]
     response = render(request, templates, context, status=_get_http_status(error))
@@ -145,15 +183,30 @@ def render_login_failure(
 
 def report_failure(request: HttpRequest, error: LoginError, attempt: SignInAttempt) -> str:
     """Report a failed sign-in everywhere but on a page, and return the reference."""
-    level = logging.ERROR if _get_http_status(error) == 503 else logging.WARNING
-    audit_error = error if isinstance(error, AuditUnavailable) else None
+    if _get_http_status(error) == 503:
+        level = logging.ERROR
+    else:
+        level = logging.WARNING
+
+    audit_error = None
+    if isinstance(error, AuditUnavailable):
+        audit_error = error
+
     if isinstance(error, KeyMissing):
         # The line of the refusal does not say which keys.
         keyring.log_key_missing(error)
     elif isinstance(error, SettingInvalid):
         logger.error("%s", error)
     detail = _describe_error(error)
-    return _report(request, error.code, attempt, level, outcome="failure", detail=detail, audit_error=audit_error)
+    return _report(
+        request,
+        error.code,
+        attempt,
+        level,
+        outcome="failure",
+        detail=detail,
+        audit_error=audit_error,
+    )
 
 
 def report_internal_error(request: HttpRequest, attempt: SignInAttempt) -> None:
@@ -169,19 +222,28 @@ def _describe_error(error: LoginError) -> dict[str, Any]:
         return {"match": error.match}
     if isinstance(error, PARError | TokenError):
         return {"provider_error": error.error, "provider_status": error.status}
-    return {"provider_error": error.error} if isinstance(error, ProviderError) else {}
+
+    if isinstance(error, ProviderError):
+        return {"provider_error": error.error}
+    return {}
 
 
 def _find_retry_after(error: LoginError) -> timedelta | None:
-    """Return how long to wait: for the audit database, or for a provider that asks for it. Spec: RFC 9110 10.2.3."""
+    """Return how long to wait: for the audit database, or for a provider that asks for it. Spec:
+    RFC 9110 10.2.3.
+    """
     if isinstance(error, AuditUnavailable):
         return AUDIT_RETRY_AFTER
-    return error.retry_after if isinstance(error, SignInRefused) and error.is_provider_fault else None
+    if isinstance(error, SignInRefused) and error.is_provider_fault:
+        return error.retry_after
+    return None
 
 
 def _get_http_status(error: LoginError) -> int:
     is_fault_here = isinstance(error, AuditUnavailable | KeyMissing | SettingInvalid)
-    return 503 if error.is_provider_fault or is_fault_here else 403
+    if error.is_provider_fault or is_fault_here:
+        return 503
+    return 403
 
 
 def get_failure_page(error: LoginError) -> FailurePage:
@@ -201,8 +263,11 @@ def _report(
     detail: Mapping[str, Any] = MappingProxyType({}),
     audit_error: AuditUnavailable | None = None,
 ) -> str:
-    provider, stage = attempt.provider, attempt.stage
-    metrics.increment(metrics.COMPLETED_SIGN_INS, provider=provider, stage=stage, outcome=outcome, reason=code)
+    provider = attempt.provider
+    stage = attempt.stage
+    metrics.increment(
+        metrics.COMPLETED_SIGN_INS, provider=provider, stage=stage, outcome=outcome, reason=code
+    )
     fields = {"code": code, "provider": provider, "stage": stage}
     log_fields = {
         **fields,
@@ -226,4 +291,6 @@ def _report(
 
 
 def _format_log_value(value: Any) -> str:
-    return ",".join(value) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ",".join(value)
+    return str(value)

@@ -1,8 +1,9 @@
-"""Sign-ins whose portal was killed during the callback: tokens may exist that this app has never stored.
+"""Sign-ins whose portal was killed during the callback: tokens may exist that this app has never
+stored.
 
-The `state` of each callback is marked as used before the token request. A sign-in that succeeds has a session whose id
-is derived from that mark, which takes no statement. All other callbacks say that they have ended. What remains when
-the mark expires was interrupted.
+The `state` of each callback is marked as used before the token request. A sign-in that succeeds has
+a session whose id is derived from that mark, which takes no statement. All other callbacks say that
+they have ended. What remains when the mark expires was interrupted.
 """
 
 import hashlib
@@ -23,7 +24,8 @@ from ..sessions.models import OIDCSession
 
 logger = logging.getLogger("django_phi_oidc.login")
 INTERRUPTED = "interrupted"
-STATE_KIND, _ENDED_KIND = "state", "ended_state"
+STATE_KIND = "state"
+_ENDED_KIND = "ended_state"
 _BATCH_SIZE = 1000
 
 
@@ -33,8 +35,11 @@ def derive_session_id(state: str) -> uuid.UUID:
 
 
 def mark_callback_ended(state: str) -> None:
-    """State that a callback which started no session has ended. A failure is logged: then it counts as interrupted."""
-    using, digest = router.db_for_write(UsedIdentifier), compute_digest(STATE_KIND, state)
+    """State that a callback which started no session has ended. A failure is logged: then it counts
+    as interrupted.
+    """
+    using = router.db_for_write(UsedIdentifier)
+    digest = compute_digest(STATE_KIND, state)
     try:
         # A crash that loses the mark makes it count as interrupted, too.
         update(UsedIdentifier, digest, using=using, is_durable=False, kind=_ENDED_KIND)
@@ -43,26 +48,40 @@ def mark_callback_ended(state: str) -> None:
 
 
 def report_interrupted_sign_ins(*, now: datetime) -> int:
-    """Record how many sign-ins with expired states were interrupted, delete these states, and return the number.
+    """Record how many sign-ins with expired states were interrupted, delete these states, and
+    return the number.
 
-    Each is reported once: several workers share the work, and the event is written with the deletion.
+    Each is reported once: several workers share the work, and the event is written with the
+    deletion.
     """
     expired = UsedIdentifier.objects.filter(kind=STATE_KIND, until__lt=now).order_by("until")
-    interrupted_count, is_complete = 0, False
+    interrupted_count = 0
+    is_complete = False
     while not is_complete:
         with transaction.atomic(using=router.db_for_write(UsedIdentifier)):
-            digests = list(expired.select_for_update(skip_locked=True).values_list("digest", flat=True)[:_BATCH_SIZE])
+            digests = list(
+                expired.select_for_update(skip_locked=True).values_list("digest", flat=True)[
+                    :_BATCH_SIZE
+                ]
+            )
             session_ids = {_derive_session_id(digest) for digest in digests}
             count = len(digests) - OIDCSession.objects.filter(pk__in=session_ids).count()
             if count:
                 detail: dict[str, Any] = {"stage": "callback", "count": count}
-                fields: dict[str, Any] = {"outcome": "error", "reason": INTERRUPTED, "detail": detail}
+                fields: dict[str, Any] = {
+                    "outcome": "error",
+                    "reason": INTERRUPTED,
+                    "detail": detail,
+                }
                 enqueue_many([NewEvent(Action.LOGIN_REFUSED, Origin(), now, **fields)])
             UsedIdentifier.objects.filter(digest__in=digests).delete()
         interrupted_count += count
         is_complete = len(digests) < _BATCH_SIZE
     if interrupted_count:
-        logger.error("%d sign-ins were interrupted: their tokens may be valid until they expire.", interrupted_count)
+        logger.error(
+            "%d sign-ins were interrupted: their tokens may be valid until they expire.",
+            interrupted_count,
+        )
         labels = {"provider": "", "stage": "callback", "outcome": "error", "reason": INTERRUPTED}
         for _ in range(interrupted_count):
             metrics.increment(metrics.COMPLETED_SIGN_INS, **labels)

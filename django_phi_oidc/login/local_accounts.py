@@ -1,4 +1,6 @@
-"""The accounts that BREAK_GLASS_ACCOUNTS lists, and the authentication backend for their passwords."""
+"""The accounts that BREAK_GLASS_ACCOUNTS lists, and the authentication backend for their
+passwords.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +17,9 @@ from .. import conf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakGlassCredentials:
-    """The input of the break-glass form. No other form creates it, so no other form can use the password."""
+    """The input of the break-glass form. No other form creates it, so no other form can use the
+    password.
+    """
 
     username: str
     password: str = field(repr=False)
@@ -33,12 +37,17 @@ class BreakGlassBackend(ModelBackend):
         if user is None:
             make_password(break_glass.password)
             return None
-        return user if user.check_password(break_glass.password) and self.user_can_authenticate(user) else None
+
+        if user.check_password(break_glass.password) and self.user_can_authenticate(user):
+            return user
+        return None
 
     def get_user(self, user_id: Any) -> Any:
         """Return the account while BREAK_GLASS_ACCOUNTS lists it, and it is active."""
         user: Any = super().get_user(user_id)
-        return user if user is not None and user.get_username() in conf.break_glass_accounts() else None
+        if user is not None and user.get_username() in conf.break_glass_accounts():
+            return user
+        return None
 
     # ModelBackend's would not call the methods above.
     aauthenticate = BaseBackend.aauthenticate  # type: ignore[assignment]  # it takes passwords

@@ -18,8 +18,11 @@ def needs_provider_selection() -> bool:
 
 
 def render_provider_selection(request: HttpRequest) -> HttpResponse:
-    """Return the page with a link for each provider, in the order of declaration. It shows only their labels."""
-    next_url, prompts_login = parse_next_url(request), is_login_prompt_requested(request)
+    """Return the page with a link for each provider, in the order of declaration. It shows only
+    their labels.
+    """
+    next_url = parse_next_url(request)
+    prompts_login = is_login_prompt_requested(request)
     ways = [
         {
             "label": declaration.label or name,
@@ -31,17 +34,29 @@ def render_provider_selection(request: HttpRequest) -> HttpResponse:
 
 
 def build_sign_in_url(provider: str | None, *, next_url: str, prompts_login: bool = False) -> str:
-    """Return the URL that starts a sign-in with that provider. None: with the only one, or the page to choose one.
+    """Return the URL that starts a sign-in with that provider. None: with the only one, or the page
+    to choose one.
 
     prompts_login: the provider asks for an authentication, even if it has a session.
     """
-    url = reverse("oidc_authentication_init", kwargs={"provider": provider} if provider is not None else None)
-    query = {**({"next": next_url} if next_url else {}), **({"prompt": "login"} if prompts_login else {})}
-    return f"{url}?{urlencode(query)}" if query else url
+    kwargs = None
+    if provider is not None:
+        kwargs = {"provider": provider}
+
+    url = reverse("oidc_authentication_init", kwargs=kwargs)
+    query = {
+        **({"next": next_url} if next_url else {}),
+        **({"prompt": "login"} if prompts_login else {}),
+    }
+    if query:
+        return f"{url}?{urlencode(query)}"
+    return url
 
 
 def is_login_prompt_requested(request: HttpRequest) -> bool:
-    """Return whether the URL asks for a new authentication. Anyone may write such a URL: it only adds a prompt."""
+    """Return whether the URL asks for a new authentication. Anyone may write such a URL: it only
+    adds a prompt.
+    """
     return request.GET.get("prompt") == "login"
 
 
@@ -55,8 +70,16 @@ def parse_local_url(request: HttpRequest, url: str) -> str:
 
     A relative reference, such as `?page=2`, would lead from the callback URL to itself.
     """
-    safe = url_has_allowed_host_and_scheme(url, allowed_hosts={request.get_host()}, require_https=request.is_secure())
-    encoded = iri_to_uri(url) if safe else ""
+    safe = url_has_allowed_host_and_scheme(
+        url, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    )
+    if safe:
+        encoded = iri_to_uri(url)
+    else:
+        encoded = ""
+
     parts = urlsplit(encoded)
     is_absolute = bool(parts.netloc) or parts.path.startswith("/")
-    return encoded if is_absolute and len(encoded) <= MAX_RETURN_PATH_LENGTH else ""
+    if is_absolute and len(encoded) <= MAX_RETURN_PATH_LENGTH:
+        return encoded
+    return ""

@@ -12,7 +12,9 @@ from ..access.responses import find_start_url, find_url, has_page, set_private_h
 
 
 def get_landing_url() -> str:
-    """Return the URL to which a sign-in without `next` leads: of LOGIN_REDIRECT_URL if it is usable, or of our page."""
+    """Return the URL to which a sign-in without `next` leads: of LOGIN_REDIRECT_URL if it is
+    usable, or of our page.
+    """
     return _find_project_url() or reverse("oidc_signed_in")
 
 
@@ -26,12 +28,16 @@ def is_landing_unset() -> bool:
 
 
 def _find_project_url() -> str:
-    return "" if is_landing_unset() else find_url(settings.LOGIN_REDIRECT_URL)
+    if is_landing_unset():
+        return ""
+    return find_url(settings.LOGIN_REDIRECT_URL)
 
 
 @method_decorator(public_view, name="dispatch")
 class SignedInView(View):
-    """State whether the user is signed in. With DEBUG, the page names the setting that replaces it."""
+    """State whether the user is signed in. With DEBUG, the page names the setting that replaces
+    it.
+    """
 
     http_method_names = ("get", "head")
 
@@ -45,6 +51,7 @@ class SignedInView(View):
             "setting": settings.LOGIN_REDIRECT_URL,
         }
         response = set_private_headers(render(request, "django_phi_oidc/signed_in.html", context))
-        # With `no-referrer`, browsers would send this page's form with the origin "null", which Django refuses.
+        # With `no-referrer`, browsers would send this page's form with the origin "null", which
+        # Django refuses.
         response["Referrer-Policy"] = "same-origin"
         return response

@@ -1,4 +1,6 @@
-"""Consent to a sign-in that would replace a live session: any site can send a browser to the sign-in URL."""
+"""Consent to a sign-in that would replace a live session: any site can send a browser to the
+sign-in URL.
+"""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -14,16 +16,22 @@ _SALT = "django_phi_oidc.login.replacement"
 
 
 def needs_consent(request: HttpRequest) -> bool:
-    """Say whether a user is signed in, and the URL is not that of the link on our page for this session."""
+    """Say whether a user is signed in, and the URL is not that of the link on our page for this
+    session.
+    """
     if not request.user.is_authenticated:
         return False
-    return not constant_time_compare(request.GET.get(CONSENT_PARAMETER, ""), _create_consent(request))
+    return not constant_time_compare(
+        request.GET.get(CONSENT_PARAMETER, ""), _create_consent(request)
+    )
 
 
 def render_consent_page(request: HttpRequest, *, next_url: str) -> HttpResponse:
-    """Return the page that asks whether to sign in again. Nothing changes until the person follows its link.
+    """Return the page that asks whether to sign in again. Nothing changes until the person follows
+    its link.
 
-    A link instead of a form, because `form-action` of the project's policy would have to name the provider.
+    A link instead of a form, because `form-action` of the project's policy would have to name the
+    provider.
     """
     query = {
         **({"next": next_url} if next_url else {}),

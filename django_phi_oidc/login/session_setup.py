@@ -1,4 +1,6 @@
-"""Create the Django session and the OIDC session for a verified sign-in, and end the previous one."""
+"""Create the Django session and the OIDC session for a verified sign-in, and end the previous
+one.
+"""
 
 import base64
 import uuid
@@ -73,17 +75,26 @@ def establish_session(
     committed_events: list[AuthenticatedEvent],
     requested_at: datetime,
 ) -> None:
-    """Create both sessions and their event in one transaction and move the event to the audit log, or end them again.
+    """Create both sessions and their event in one transaction and move the event to the audit log,
+    or end them again.
 
-    The previous Django session is replaced only when all of this succeeded. On any failure, it and its user stay.
-    committed_events: events of this sign-in that wait in the outbox; emptied once the audit log has them. Otherwise the
-    caller moves them.
-    requested_at: the time of the authorization request. If a logout token has named the session since, it is refused.
-    issued_tokens: emptied once committed rows contain the tokens: those of a session that was ended again, or the
-    revocations for a provider whose tokens are discarded. These revocations are tried last.
+    The previous Django session is replaced only when all of this succeeded. On any failure, it and
+    its user stay.
+    committed_events: events of this sign-in that wait in the outbox; emptied once the audit log has
+    them. Otherwise the caller moves them.
+    requested_at: the time of the authorization request. If a logout token has named the session
+    since, it is refused.
+    issued_tokens: emptied once committed rows contain the tokens: those of a session that was ended
+    again, or the revocations for a provider whose tokens are discarded. These revocations are tried
+    last.
     """
     new = _NewSession(
-        request=request, user=user, result=result, provider=provider, now=clock.now(), session_id=session_id
+        request=request,
+        user=user,
+        result=result,
+        provider=provider,
+        now=clock.now(),
+        session_id=session_id,
     )
     with _replace_django_session(request) as previous_session:
         with transaction.atomic():
@@ -92,8 +103,9 @@ def establish_session(
                 mark_seen(new.subject, now=new.now)
             except PairwiseSubject.DoesNotExist as error:
                 raise NotProvisioned from error
-            # Before the new session exists, because a role change may end the person's other sessions. And before the
-            # account's row is written: the check for the last administrator locks several account rows in order.
+            # Before the new session exists, because a role change may end the person's other
+            # sessions. And before the account's row is written: the check for the last
+            # administrator locks several account rows in order.
             new.sync_roles()
             new.adopt_demands()
             new.log_in()
@@ -119,8 +131,13 @@ def establish_session(
                 previous_session.delete()
             end_surplus_sessions(user.pk, origin=origin)
         except BaseException as error:
-            reason = error.session_end if isinstance(error, SignInEnded) else EndReason.AUDIT_UNAVAILABLE
-            # If this fails too, issued_tokens still contains the tokens, and they are revoked without a row.
+            if isinstance(error, SignInEnded):
+                reason = error.session_end
+            else:
+                reason = EndReason.AUDIT_UNAVAILABLE
+
+            # If this fails too, issued_tokens still contains the tokens, and they are revoked
+            # without a row.
             _end_oidc_session(new.session_id, reason, origin=origin, now=clock.now())
             issued_tokens.clear()
             raise
@@ -137,10 +154,17 @@ class SignInEnded(AccountError):
 
 
 @sensitive_variables()
-def refuse_if_logged_out(result: TokenExchangeResult, *, issuer: str, requested_at: datetime) -> None:
-    """Raises: SignInEnded (`logged_out`): a logout, an event or a deactivation came since the sign-in was requested."""
-    sub, keys = result.id_token_claims["sub"], keyring.get_keys("subject")
-    if reason := find_end_reason(issuer=issuer, sid=result.sid, sub=sub, keys=keys, since=requested_at):
+def refuse_if_logged_out(
+    result: TokenExchangeResult, *, issuer: str, requested_at: datetime
+) -> None:
+    """Raises: SignInEnded (`logged_out`): a logout, an event or a deactivation came since the
+    sign-in was requested.
+    """
+    sub = result.id_token_claims["sub"]
+    keys = keyring.get_keys("subject")
+    if reason := find_end_reason(
+        issuer=issuer, sid=result.sid, sub=sub, keys=keys, since=requested_at
+    ):
         raise SignInEnded(reason)
 
 
@@ -164,7 +188,10 @@ class _NewSession:
             sync_roles(
                 self.user,
                 rules=rules,
-                claims={**self.result.claims, **get_group_claims(self.user.pk, provider=self.provider.name)},
+                claims={
+                    **self.result.claims,
+                    **get_group_claims(self.user.pk, provider=self.provider.name),
+                },
                 provider=self.provider.name,
                 subject=str(self.subject.uuid),
                 origin=origin._replace(actor=str(self.user.pk), session=str(self.session_id)),
@@ -174,16 +201,18 @@ class _NewSession:
     @sensitive_variables("sub")
     def adopt_demands(self) -> None:
         if self.provider.signals:
-            sub, keys = self.result.id_token_claims["sub"], keyring.get_keys("subject")
+            sub = self.result.id_token_claims["sub"]
+            keys = keyring.get_keys("subject")
             adopt_demands(self.subject.uuid, list_subject_digests(self.provider.issuer, sub, keys))
 
     def log_in(self) -> None:
         """Log the user in with a Django session that is saved when this returns.
 
-        Its row is inserted with all that login() sets. So login() sees a session of the same user, and does not cycle
-        the key, which is new anyway.
+        Its row is inserted with all that login() sets. So login() sees a session of the same user,
+        and does not cycle the key, which is new anyway.
         """
-        session, result = self.request.session, self.result
+        session = self.request.session
+        result = self.result
         session.update(
             {
                 auth.SESSION_KEY: self.user._meta.pk.value_to_string(self.user),
@@ -205,7 +234,8 @@ class _NewSession:
         auth.login(self.request, self.user)
 
     def write_notices(self, *, last_seen_at: datetime) -> None:
-        """Register the browser of users who get notices, and write the notice about a new one or a long absence.
+        """Register the browser of users who get notices, and write the notice about a new one or a
+        long absence.
 
         last_seen_at: before this sign-in.
         """
@@ -214,7 +244,10 @@ class _NewSession:
         is_new = register_device(self.user, get_device(self.request), now=self.now)
         is_absence_long = self.now - last_seen_at >= LONG_ABSENCE
         if (is_new or is_absence_long) and not self.user.pairwise_link.created:
-            kind = NoticeKind.NEW_DEVICE if is_new else NoticeKind.LONG_ABSENCE
+            if is_new:
+                kind = NoticeKind.NEW_DEVICE
+            else:
+                kind = NoticeKind.LONG_ABSENCE
             write_notice(self.user, kind, provider=self.provider.name, now=self.now)
 
     def record_undeclared_claims(self, origin: Origin) -> None:
@@ -222,9 +255,14 @@ class _NewSession:
         record_overfetched(self.result.undeclared_claims, event)
 
     def create_oidc_session(self, origin: Origin) -> list[NewEvent]:
-        """Insert the OIDC session and its claims, and return the events of the sign-in, which permit it."""
-        provider, policy = self.provider.name, self.provider.id_token_hint
-        id_token = reduce_id_token(self.result.tokens.id_token, self.result.id_token_claims, policy=policy)
+        """Insert the OIDC session and its claims, and return the events of the sign-in, which
+        permit it.
+        """
+        provider = self.provider.name
+        policy = self.provider.id_token_hint
+        id_token = reduce_id_token(
+            self.result.tokens.id_token, self.result.id_token_claims, policy=policy
+        )
         start_session(
             session_id=self.session_id,
             user=self.subject.user,
@@ -252,15 +290,27 @@ class _NewSession:
             now=self.now,
         )
         fields = self._get_event_fields(origin)
-        events = [*id_token.build_events(**fields), *build_account_claim_events(self.user.claims_in_account, **fields)]
+        events = [
+            *id_token.build_events(**fields),
+            *build_account_claim_events(self.user.claims_in_account, **fields),
+        ]
         if self.result.tokens.lifetime_alert:
-            events.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": "access_token_lifetime"}, **fields))
+            events.append(
+                NewEvent(
+                    action=Action.ALERT_RAISED, detail={"rule": "access_token_lifetime"}, **fields
+                )
+            )
         detail = {**self.result.assurance_detail, "claims": stored_claims}
         return [NewEvent(action=Action.LOGIN_SUCCEEDED, detail=detail, **fields), *events]
 
     def _get_event_fields(self, origin: Origin) -> dict[str, Any]:
         subject = str(self.subject.uuid)
-        return {"origin": origin, "now": self.now, "provider": self.provider.name, "subject": subject}
+        return {
+            "origin": origin,
+            "now": self.now,
+            "provider": self.provider.name,
+            "subject": subject,
+        }
 
     @sensitive_variables()
     def queue_discarded_tokens(self, issued_tokens: Sequence[ReceivedToken]) -> Sequence[uuid.UUID]:
@@ -269,8 +319,16 @@ class _NewSession:
             return ()
         lifetime = self.result.tokens.expires_in
         fields: Any = {"provider": self.provider.name, "session_id": self.session_id}
-        expires_at = None if lifetime is None else self.now + lifetime
-        tokens = [TokenToRevoke(token=token, access_token_expires_at=expires_at, **fields) for token in issued_tokens]
+
+        if lifetime is None:
+            expires_at = None
+        else:
+            expires_at = self.now + lifetime
+
+        tokens = [
+            TokenToRevoke(token=token, access_token_expires_at=expires_at, **fields)
+            for token in issued_tokens
+        ]
         return PendingRevocation.objects.queue(tokens, now=self.now)
 
 
@@ -284,14 +342,20 @@ def _insert_session(session: SessionBase) -> None:
         and not any(signal.has_listeners(Session) for signal in (pre_save, post_save))
     ):
         # The same row as save() inserts, without its savepoint.
-        insert([session.create_model_instance(dict(session.items()))], using=router.db_for_write(Session))
+        insert(
+            [session.create_model_instance(dict(session.items()))],
+            using=router.db_for_write(Session),
+        )
     else:
         session.save(must_create=True)
 
 
 def _save_only_when_changed(session: SessionBase) -> None:
-    """Skip SessionMiddleware's second save of the session that login() marked as modified, unless it changed."""
-    save, saved = session.save, _serialize_session(session)
+    """Skip SessionMiddleware's second save of the session that login() marked as modified, unless
+    it changed.
+    """
+    save = session.save
+    saved = _serialize_session(session)
 
     def save_changed(must_create: bool = False) -> None:
         nonlocal saved
@@ -309,8 +373,11 @@ def _serialize_session(session: SessionBase) -> bytes:
 
 @contextmanager
 def _replace_django_session(request: HttpRequest) -> Iterator[SessionBase]:
-    """Give the request a new session, and yield the previous one, which is restored when the block fails."""
-    previous, user = request.session, request.user
+    """Give the request a new session, and yield the previous one, which is restored when the block
+    fails.
+    """
+    previous = request.session
+    user = request.user
     new = import_module(settings.SESSION_ENGINE).SessionStore()
     # The data of an anonymous visitor is copied, as django.contrib.auth does.
     if auth.SESSION_KEY not in previous:
@@ -319,13 +386,18 @@ def _replace_django_session(request: HttpRequest) -> Iterator[SessionBase]:
     try:
         yield previous
     except BaseException:
-        request.session, request.user = previous, user
+        request.session = previous
+        request.user = user
         # A session engine without transactions has stored it.
         if new.session_key:
             new.delete()
         raise
 
 
-def _end_oidc_session(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime) -> None:
-    ended = retry_on_lost_connection(lambda: end_session(session_id, reason, origin=origin, now=now))
+def _end_oidc_session(
+    session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime
+) -> None:
+    ended = retry_on_lost_connection(
+        lambda: end_session(session_id, reason, origin=origin, now=now)
+    )
     revoke_after_commit(ended.revocation_ids if ended else ())

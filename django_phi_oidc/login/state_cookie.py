@@ -24,10 +24,13 @@ STATE_LIFETIME = timedelta(minutes=10)
 MAX_PENDING_SIGN_INS = 5
 """Pending sign-ins per browser. The oldest are deleted."""
 MAX_COOKIE_BYTES = 4096
-"""All encrypted cookies together, which have names with the prefix of the state cookies: servers refuse requests with
-a header of 8 KB. The oldest sign-ins are deleted."""
+"""All encrypted cookies together, which have names with the prefix of the state cookies: servers
+refuse requests with a header of 8 KB. The oldest sign-ins are deleted.
+"""
 SECURE_COOKIE_PREFIX, COOKIE_PREFIX = STATE_COOKIE_PREFIXES
-"""Browsers accept a cookie with the first prefix over https only, and for this host only; https reads no other."""
+"""Browsers accept a cookie with the first prefix over https only, and for this host only; https
+reads no other.
+"""
 _MAX_COOKIES_READ = 20
 _CONTEXT = "pending sign-in"
 
@@ -53,9 +56,13 @@ class AuthorizationState:
     """Seconds."""
     attempt_number: int = 1
     dpop_seed: str = field(default="", repr=False)
-    """Of the key that the tokens will be bound to (`oidc.dpop.create_proof_key`); empty without DPoP."""
+    """Of the key that the tokens will be bound to (`oidc.dpop.create_proof_key`); empty without
+    DPoP.
+    """
     reauthenticates: bool = False
-    """The person must authenticate after this request, because the last session of the browser has timed out."""
+    """The person must authenticate after this request, because the last session of the browser has
+    timed out.
+    """
 
     @property
     def started_at(self) -> datetime:
@@ -65,9 +72,15 @@ class AuthorizationState:
 def create_authorization_state(
     *, provider: str, redirect_uri: str, next_url: str, now: datetime, **optional_fields: Any
 ) -> AuthorizationState:
-    """Return the state of a sign-in that starts now. optional_fields: those of AuthorizationState with a default."""
+    """Return the state of a sign-in that starts now. optional_fields: those of AuthorizationState
+    with a default.
+    """
     return AuthorizationState(
-        provider=provider, redirect_uri=redirect_uri, next_url=next_url, **_create_secrets(now), **optional_fields
+        provider=provider,
+        redirect_uri=redirect_uri,
+        next_url=next_url,
+        **_create_secrets(now),
+        **optional_fields,
     )
 
 
@@ -77,12 +90,15 @@ def renew_authorization_state(state: AuthorizationState, *, now: datetime) -> Au
 
 
 def _create_secrets(now: datetime) -> dict[str, Any]:
-    nonce, code_verifier = create_nonce(), randomness.token_b64url(32)
+    nonce = create_nonce()
+    code_verifier = randomness.token_b64url(32)
     return {"nonce": nonce, "code_verifier": code_verifier, "started_timestamp": now.timestamp()}
 
 
 def create_nonce() -> str:
-    """Return 256 random bits and a MAC, which proves without a table that this portal issued the nonce."""
+    """Return 256 random bits and a MAC, which proves without a table that this portal issued the
+    nonce.
+    """
     random = randomness.token_bytes(32)
     mac = _compute_nonce_mac(keyring.get_keys("encryption")[0], random)
     return base64.urlsafe_b64encode(random + mac).decode("ascii")
@@ -94,14 +110,22 @@ def is_issued_nonce(nonce: str) -> bool:
         raw = base64.urlsafe_b64decode(nonce.encode("ascii"))
     except (ValueError, UnicodeEncodeError):
         return False
-    random, mac = raw[:32], raw[32:]
-    return any(hmac.compare_digest(_compute_nonce_mac(key, random), mac) for key in keyring.get_keys("encryption"))
+    random = raw[:32]
+    mac = raw[32:]
+    return any(
+        hmac.compare_digest(_compute_nonce_mac(key, random), mac)
+        for key in keyring.get_keys("encryption")
+    )
 
 
-def store_state(response: HttpResponse, request: HttpRequest, state: str, pending: AuthorizationState) -> None:
+def store_state(
+    response: HttpResponse, request: HttpRequest, state: str, pending: AuthorizationState
+) -> None:
     """Set the cookie of the pending sign-in, and delete the oldest ones if there are too many."""
     name = _get_cookie_name(request, state)
-    set_encrypted_cookie(response, request, name, pending, context=_CONTEXT, lifetime=STATE_LIFETIME)
+    set_encrypted_cookie(
+        response, request, name, pending, context=_CONTEXT, lifetime=STATE_LIFETIME
+    )
 
 
 def consume_state(request: HttpRequest, state: str, *, now: datetime) -> AuthorizationState:
@@ -111,17 +135,24 @@ def consume_state(request: HttpRequest, state: str, *, now: datetime) -> Authori
     Raises: StateReplayed, StateUnknown, StateExpired.
     """
     pending = _read_state(request, _get_cookie_name(request, state))
-    if pending is None or now.timestamp() - pending.started_timestamp > STATE_LIFETIME.total_seconds():
+    if (
+        pending is None
+        or now.timestamp() - pending.started_timestamp > STATE_LIFETIME.total_seconds()
+    ):
         if was_used("state", state):
             raise CallbackError(Code.STATE_REPLAYED)
-        raise CallbackError(Code.STATE_UNKNOWN) if pending is None else CallbackError(Code.STATE_EXPIRED)
+        if pending is None:
+            raise CallbackError(Code.STATE_UNKNOWN)
+        raise CallbackError(Code.STATE_EXPIRED)
     if not mark_used("state", state, expires_at=now + STATE_LIFETIME):
         raise CallbackError(Code.STATE_REPLAYED)
     return pending
 
 
 def find_next_url(request: HttpRequest, state: str) -> str:
-    """Return next_url of the sign-in of that state, even if expired or used; empty when its cookie is unreadable."""
+    """Return next_url of the sign-in of that state, even if expired or used; empty when its cookie
+    is unreadable.
+    """
     try:
         pending = _read_state(request, _get_cookie_name(request, state))
     except KeyMissing:
@@ -135,30 +166,63 @@ def delete_state(response: HttpResponse, request: HttpRequest, state: str) -> No
 
 
 def get_encrypted_cookie_name(request: HttpRequest, name: str) -> str:
-    """Return the name with the prefix of cookies that browsers accept over https only, and for this host only."""
-    return f"__Host-{name}" if request.is_secure() else name
+    """Return the name with the prefix of cookies that browsers accept over https only, and for this
+    host only.
+    """
+    if request.is_secure():
+        return f"__Host-{name}"
+    return name
 
 
 def set_encrypted_cookie(
-    response: HttpResponse, request: HttpRequest, name: str, value: Any, *, context: str, lifetime: timedelta
+    response: HttpResponse,
+    request: HttpRequest,
+    name: str,
+    value: Any,
+    *,
+    context: str,
+    lifetime: timedelta,
 ) -> None:
-    """Set a cookie with an encrypted dataclass instance, which only `read_encrypted_cookie` of that name decrypts.
+    """Set a cookie with an encrypted dataclass instance, which only `read_encrypted_cookie` of that
+    name decrypts.
 
-    Pending sign-ins are deleted, unreadable ones first, then the oldest, as far as the other cookies need the room.
+    Pending sign-ins are deleted, unreadable ones first, then the oldest, as far as the other
+    cookies need the room.
     """
     # A default value takes room, and is the same when the cookie is read.
     members = ((item, getattr(value, item.name)) for item in fields(value))
     values = {item.name: member for item, member in members if member != item.default}
     ciphertext = keyring.encrypt(json.dumps(values), context=[context, name])
-    response.set_cookie(name, ciphertext, max_age=lifetime, secure=request.is_secure(), httponly=True, samesite="Lax")
+    response.set_cookie(
+        name,
+        ciphertext,
+        max_age=lifetime,
+        secure=request.is_secure(),
+        httponly=True,
+        samesite="Lax",
+    )
     _delete_surplus_states(response, request, {name: ciphertext})
 
 
-def _delete_surplus_states(response: HttpResponse, request: HttpRequest, new: dict[str, str]) -> None:
-    prefix = SECURE_COOKIE_PREFIX if request.is_secure() else COOKIE_PREFIX
+def _delete_surplus_states(
+    response: HttpResponse, request: HttpRequest, new: dict[str, str]
+) -> None:
+    if request.is_secure():
+        prefix = SECURE_COOKIE_PREFIX
+    else:
+        prefix = COOKIE_PREFIX
+
     others = {name: text for name, text in request.COOKIES.items() if name not in response.cookies}
-    states = [name for name in list_state_cookie_names(request) if name in others and name.startswith(prefix)]
-    kept = {name: text for name, text in others.items() if name.startswith(prefix) and name not in states}
+    states = [
+        name
+        for name in list_state_cookie_names(request)
+        if name in others and name.startswith(prefix)
+    ]
+    kept = {
+        name: text
+        for name, text in others.items()
+        if name.startswith(prefix) and name not in states
+    }
     bytes_left = MAX_COOKIE_BYTES - sum(_count_bytes(*item) for item in ({**kept, **new}).items())
     count_left = MAX_PENDING_SIGN_INS - 1
     started_at = {
@@ -166,7 +230,8 @@ def _delete_surplus_states(response: HttpResponse, request: HttpRequest, new: di
         for name in states[:_MAX_COOKIES_READ]
     }
     for name in sorted(started_at, key=started_at.__getitem__, reverse=True):
-        count_left, bytes_left = count_left - 1, bytes_left - _count_bytes(name, request.COOKIES[name])
+        count_left = count_left - 1
+        bytes_left = bytes_left - _count_bytes(name, request.COOKIES[name])
         if count_left < 0 or bytes_left < 0:
             response.delete_cookie(name, samesite="Lax")
 
@@ -176,9 +241,15 @@ def _count_bytes(name: str, text: str) -> int:
     return len(name) + len(text) + 3
 
 
-def read_encrypted_cookie(request: HttpRequest, name: str, cls: type[T], *, context: str) -> T | None:
-    """Return the dataclass instance of that cookie; None when it is missing or unreadable. Raises: KeyMissing."""
-    if (value := keyring.decrypt_external(request.COOKIES.get(name, ""), context=[context, name])) is None:
+def read_encrypted_cookie(
+    request: HttpRequest, name: str, cls: type[T], *, context: str
+) -> T | None:
+    """Return the dataclass instance of that cookie; None when it is missing or unreadable. Raises:
+    KeyMissing.
+    """
+    if (
+        value := keyring.decrypt_external(request.COOKIES.get(name, ""), context=[context, name])
+    ) is None:
         return None
     try:
         return cls(**json.loads(value))
@@ -192,7 +263,10 @@ def _read_state(request: HttpRequest, cookie_name: str) -> AuthorizationState | 
 
 
 def _get_cookie_name(request: HttpRequest, state: str) -> str:
-    prefix = SECURE_COOKIE_PREFIX if request.is_secure() else COOKIE_PREFIX
+    if request.is_secure():
+        prefix = SECURE_COOKIE_PREFIX
+    else:
+        prefix = COOKIE_PREFIX
     return prefix + hashlib.sha256(state.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

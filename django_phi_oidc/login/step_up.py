@@ -1,6 +1,7 @@
 """Step-up: a stronger or newer authentication for a session that continues.
 
-If another person signs in at the provider, the session is unchanged, and the issued tokens are revoked.
+If another person signs in at the provider, the session is unchanged, and the issued tokens are
+revoked.
 Spec: R9 (`subject_changed`); OIDC Core 3.1.2.1 (acr_values, max_age, prompt); RFC 9470.
 """
 
@@ -53,24 +54,31 @@ MAX_STEP_UP_ATTEMPTS = 2
 
 @method_decorator([public_view, sensitive_variables()], name="dispatch")
 class StepUpView(View):
-    """Redirects a signed-in user to their provider, with the requirements of the page that asked for the step-up."""
+    """Redirects a signed-in user to their provider, with the requirements of the page that asked
+    for the step-up.
+    """
 
     http_method_names = ("get",)
 
     def get(self, request: HttpRequest) -> HttpResponse:
         request.encoding = "utf-8"
         actor = Actor.from_request(request)
-        attempt, next_url = create_sign_in_attempt(self, None, stage="step_up"), ""
+        attempt = create_sign_in_attempt(self, None, stage="step_up")
+        next_url = ""
         try:
             demand = request.GET.get("demand", "")
-            step_up = parse_step_up_request(demand, session_id=actor.origin.session, now=clock.now())
+            step_up = parse_step_up_request(
+                demand, session_id=actor.origin.session, now=clock.now()
+            )
             if step_up is None:
                 raise CallbackError(Code.STATE_UNKNOWN)
             next_url = step_up.next_url
             provider = _get_actor_session(actor).provider
             attempt = create_sign_in_attempt(self, provider, stage="step_up")
             # As in a sign-in: with several providers, the redirect_uri names the provider.
-            redirect_uri = build_callback_url(request, provider if needs_provider_selection() else None)
+            redirect_uri = build_callback_url(
+                request, provider if needs_provider_selection() else None
+            )
             pending = create_authorization_state(
                 provider=provider,
                 redirect_uri=redirect_uri,
@@ -92,14 +100,25 @@ class StepUpView(View):
 
 
 @sensitive_variables()
-def complete_step_up(request: HttpRequest, provider: Provider, *, pending: AuthorizationState, code: str) -> None:
+def complete_step_up(
+    request: HttpRequest, provider: Provider, *, pending: AuthorizationState, code: str
+) -> None:
     """Renew the current session, but not its claims. Raises: LOGIN_ERRORS: it is then unchanged."""
     issued_tokens: list[ReceivedToken] = []
     with revoke_tokens_on_error(issued_tokens, provider=pending.provider):
-        exchange = partial(exchange_code, declared_claims={}, issued_tokens=issued_tokens, clock=clock.now)
-        result = exchange(code, provider=_apply_step_up_requirements(provider, pending), pending=pending)
+        exchange = partial(
+            exchange_code, declared_claims={}, issued_tokens=issued_tokens, clock=clock.now
+        )
+        result = exchange(
+            code, provider=_apply_step_up_requirements(provider, pending), pending=pending
+        )
         # Without R6's leeway: pages allow none, and would require another step-up.
-        assurance = Assurance(max_age=None if pending.max_age is None else timedelta(seconds=pending.max_age))
+        if pending.max_age is None:
+            max_age = None
+        else:
+            max_age = timedelta(seconds=pending.max_age)
+
+        assurance = Assurance(max_age=max_age)
         levels = {"acr": result.acr, "vot": result.vot}
         if find_assurance_refusal(assurance, **levels, auth_time=result.auth_time, now=clock.now()):
             raise IDTokenError(Code.AUTH_TIME_STALE)
@@ -112,8 +131,14 @@ def retry_step_up(
     error: LoginError,
     attempt: SignInAttempt,
 ) -> HttpResponse | None:
-    """After an insufficient authentication, report it and redirect to the provider once more; else return None."""
-    if pending is None or not pending.session_to_renew or pending.attempt_number >= MAX_STEP_UP_ATTEMPTS:
+    """After an insufficient authentication, report it and redirect to the provider once more; else
+    return None.
+    """
+    if (
+        pending is None
+        or not pending.session_to_renew
+        or pending.attempt_number >= MAX_STEP_UP_ATTEMPTS
+    ):
         return None
     if error.code not in STEP_UP_CODES:
         return None
@@ -131,13 +156,21 @@ def _redirect_to_provider(request: HttpRequest, pending: AuthorizationState) -> 
 
 def _apply_step_up_requirements(provider: Provider, pending: AuthorizationState) -> Provider:
     """Return the provider with the page's requirements in addition to those of each sign-in."""
-    declaration, max_age = provider.declaration, pending.max_age
-    # Of the page's values, those that a sign-in may have. If there are none, the page requires a stronger one.
-    acr = [value for value in pending.acr if value in declaration.accepted_acr_values] or pending.acr
+    declaration = provider.declaration
+    max_age = pending.max_age
+    # Of the page's values, those that a sign-in may have. If there are none, the page requires a
+    # stronger one.
+    acr = [
+        value for value in pending.acr if value in declaration.accepted_acr_values
+    ] or pending.acr
     # A value that acr never names, such as one for several factors, is requested at each sign-in.
-    unnamed_acr = [value for value in declaration.acr_values if value not in declaration.accepted_acr_values]
+    unnamed_acr = [
+        value for value in declaration.acr_values if value not in declaration.accepted_acr_values
+    ]
     # Likewise, the vectors of a sign-in that satisfy the page.
-    vtr = [vector for vector in declaration.vtr if is_vector_sufficient(vector, accepted=pending.vot)]
+    vtr = [
+        vector for vector in declaration.vtr if is_vector_sufficient(vector, accepted=pending.vot)
+    ]
     vtr = vtr or complete_vectors(pending.vot, required=declaration.vtr)
     ages = [age for age in (max_age, declaration.max_age) if age is not None]
     return provider.with_declaration(
@@ -162,20 +195,30 @@ def _renew_current_session(
     issued_tokens: list[ReceivedToken],
 ) -> None:
     """issued_tokens: emptied once committed rows contain the tokens."""
-    actor, now = Actor.from_request(request), clock.now()
-    declaration, sub = provider.declaration, result.id_token_claims["sub"]
+    actor = Actor.from_request(request)
+    now = clock.now()
+    declaration = provider.declaration
+    sub = result.id_token_claims["sub"]
     if actor.origin.session != pending.session_to_renew:
         raise AccountError(Code.SUBJECT_CHANGED)
     session = _get_actor_session(actor)
-    subject_ids = list_subject_ids(issuer=declaration.issuer, sub=sub, keys=keyring.get_keys("subject"))
+    subject_ids = list_subject_ids(
+        issuer=declaration.issuer, sub=sub, keys=keyring.get_keys("subject")
+    )
     if session.subject_id not in subject_ids or session.provider != declaration.name:
         raise AccountError(Code.SUBJECT_CHANGED)
+
+    if session.subject:
+        subject = str(session.subject.uuid)
+    else:
+        subject = ""
+
     record(
         Action.SESSION_RENEWED,
         origin=actor.origin,
         now=now,
         provider=declaration.name,
-        subject=str(session.subject.uuid) if session.subject else "",
+        subject=subject,
         detail=result.assurance_detail,
     )
     revocation_ids = renew_session(
@@ -183,7 +226,9 @@ def _renew_current_session(
         subject_id=session.subject_id,
         tokens=result.tokens,
         dpop_seed=result.dpop_seed,
-        id_token=reduce_id_token(result.tokens.id_token, result.id_token_claims, policy=declaration.id_token_hint),
+        id_token=reduce_id_token(
+            result.tokens.id_token, result.id_token_claims, policy=declaration.id_token_hint
+        ),
         sid=result.sid,
         acr=result.acr,
         auth_time=result.auth_time,
@@ -198,13 +243,21 @@ def _renew_current_session(
         # After the commit of the new sid, see `recent_logouts`.
         refuse_if_logged_out(result, issuer=declaration.issuer, requested_at=pending.started_at)
     except BaseException as error:
-        # Also if that is unknown: a logout token that came before the commit has not found the session.
-        reason = error.session_end if isinstance(error, SignInEnded) else EndReason.AUDIT_UNAVAILABLE
+        # Also if that is unknown: a logout token that came before the commit has not found the
+        # session.
+        if isinstance(error, SignInEnded):
+            reason = error.session_end
+        else:
+            reason = EndReason.AUDIT_UNAVAILABLE
+
         end_session_and_revoke(session.pk, reason, origin=actor.origin, now=clock.now())
         raise
-    request.session[ASSURANCE_KEY] = build_assurance_entry(acr=result.acr, auth_time=result.auth_time)
+    request.session[ASSURANCE_KEY] = build_assurance_entry(
+        acr=result.acr, auth_time=result.auth_time
+    )
     request.session[VECTOR_OF_TRUST_KEY] = result.vot
-    # The previous session cookie becomes invalid. RevocationMiddleware stores the new key in the row.
+    # The previous session cookie becomes invalid. RevocationMiddleware stores the new key in the
+    # row.
     request.session.cycle_key()
     revoke_after_commit(revocation_ids)
 

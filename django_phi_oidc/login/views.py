@@ -39,7 +39,13 @@ from .code_exchange import (
     exchange_code,
     revoke_tokens_on_error,
 )
-from .failures import LOGIN_ERRORS, create_sign_in_attempt, render_login_failure, report_internal_error
+from .failures import (
+    LOGIN_ERRORS,
+    SignInStage,
+    create_sign_in_attempt,
+    render_login_failure,
+    report_internal_error,
+)
 from .interrupted_sign_ins import derive_session_id, mark_callback_ended
 from .provider_selection import (
     is_login_prompt_requested,
@@ -56,15 +62,23 @@ from .reauthentication import (
 from .redirect_url import get_landing_url
 from .replacement import needs_consent, render_consent_page
 from .session_setup import establish_session
-from .state_cookie import AuthorizationState, consume_state, create_authorization_state, delete_state, find_next_url
+from .state_cookie import (
+    AuthorizationState,
+    consume_state,
+    create_authorization_state,
+    delete_state,
+    find_next_url,
+)
 from .step_up import complete_step_up, retry_step_up
 
 
 @method_decorator([public_view, sensitive_variables()], name="dispatch")
 class OIDCAuthenticationRequestView(View):
-    """Redirects to the provider, or shows the page to choose one or the page that protects a live session.
+    """Redirects to the provider, or shows the page to choose one or the page that protects a live
+    session.
 
-    Reads only `next`, which the provider never sees, `prompt`, and the consent to replace the session.
+    Reads only `next`, which the provider never sees, `prompt`, and the consent to replace the
+    session.
     """
 
     http_method_names = ("get",)
@@ -78,8 +92,12 @@ class OIDCAuthenticationRequestView(View):
             declared_provider = get_provider(provider)
             if needs_consent(request):
                 return render_consent_page(request, next_url=parse_next_url(request))
-            with metrics.measure_duration(metrics.SIGN_IN_STEP_DURATION, provider=attempt.provider, step="request"):
-                return start_sign_in(request, declared_provider, provider_in_url=provider is not None)
+            with metrics.measure_duration(
+                metrics.SIGN_IN_STEP_DURATION, provider=attempt.provider, step="request"
+            ):
+                return start_sign_in(
+                    request, declared_provider, provider_in_url=provider is not None
+                )
         except LOGIN_ERRORS as error:
             return render_login_failure(request, error, attempt, next_url=parse_next_url(request))
         except SuspiciousOperation:
@@ -91,7 +109,9 @@ class OIDCAuthenticationRequestView(View):
 
 @method_decorator([public_view, sensitive_variables()], name="dispatch")
 class OIDCAuthenticationCallbackView(View):
-    """Processes the provider's authorization response: a session, or a refusal that ends no session."""
+    """Processes the provider's authorization response: a session, or a refusal that ends no
+    session.
+    """
 
     http_method_names = ("get",)
 
@@ -100,27 +120,46 @@ class OIDCAuthenticationCallbackView(View):
             return super().dispatch(request, *args, **kwargs)
 
     def get(self, request: HttpRequest, provider: str | None = None) -> HttpResponse:
-        # Ignore the charset that the request declares: some of Python's codecs are not text encodings.
+        # Ignore the charset that the request declares: some of Python's codecs are not text
+        # encodings.
         request.encoding = "utf-8"
         attempt = create_sign_in_attempt(self, provider, stage="callback")
-        state, pending, is_session_started = "", None, False
-        # Outside the try block: too many parameters are Django's 400, and anyone can send those. A SuspiciousOperation
-        # raised later, in a hook of the host project, is reported like any other failure of a sign-in.
+        state = ""
+        pending = None
+        is_session_started = False
+        # Outside the try block: too many parameters are Django's 400, and anyone can send those. A
+        # SuspiciousOperation raised later, in a hook of the host project, is reported like any
+        # other failure of a sign-in.
         parameters = dict(request.GET.lists())
         try:
             state = get_state(parameters)
             pending = consume_state(request, state, now=clock.now())
-            # Only now: values from a URL that anyone may have written are no secrets, and must not be masked.
+            # Only now: values from a URL that anyone may have written are no secrets, and must not
+            # be masked.
             request_secrets.register_secret(state, "state")
             request_secrets.register_secret(parameters.get("code"), "code")
-            attempt = replace(attempt, is_state_known=True, stage="step_up" if pending.session_to_renew else "callback")
+
+            stage: SignInStage
+            if pending.session_to_renew:
+                stage = "step_up"
+            else:
+                stage = "callback"
+
+            attempt = replace(attempt, is_state_known=True, stage=stage)
             response: HttpResponse = HttpResponseRedirect(pending.next_url or get_landing_url())
-            complete_sign_in(request, get_provider(provider), pending=pending, parameters=parameters)
+            complete_sign_in(
+                request, get_provider(provider), pending=pending, parameters=parameters
+            )
             # First: cookies that are deleted take no room.
             delete_state(response, request, state)
             remember_session(response, request)
             is_session_started = not pending.session_to_renew
-            labels = {"provider": attempt.provider, "stage": attempt.stage, "outcome": "success", "reason": ""}
+            labels = {
+                "provider": attempt.provider,
+                "stage": attempt.stage,
+                "outcome": "success",
+                "reason": "",
+            }
             metrics.increment(metrics.COMPLETED_SIGN_INS, **labels)
         except LOGIN_ERRORS as error:
             next_url = find_next_url(request, state)
@@ -143,17 +182,26 @@ class OIDCAuthenticationCallbackView(View):
         return set_private_headers(response)
 
 
-def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: bool) -> HttpResponse:
-    """Return the redirect to the provider. Raises: SignInRefused, KeyMissing. Spec: OIDC Core 3.1.2.1, RFC 7636."""
+def start_sign_in(
+    request: HttpRequest, provider: Provider, *, provider_in_url: bool
+) -> HttpResponse:
+    """Return the redirect to the provider. Raises: SignInRefused, KeyMissing. Spec: OIDC Core
+    3.1.2.1, RFC 7636.
+    """
     name = provider.declaration.name
     callback_url = build_callback_url(request, name if provider_in_url else None)
-    next_url, now = parse_next_url(request), clock.now()
+    next_url = parse_next_url(request)
+    now = clock.now()
     is_due = is_reauthentication_due(request, declaration=provider.declaration, now=now)
     reauthenticates = is_due or is_login_prompt_requested(request)
     if reauthenticates:
         provider = request_reauthentication(provider)
     pending = create_authorization_state(
-        provider=name, redirect_uri=callback_url, next_url=next_url, now=now, reauthenticates=reauthenticates
+        provider=name,
+        redirect_uri=callback_url,
+        next_url=next_url,
+        now=now,
+        reauthenticates=reauthenticates,
     )
     transient_claims = _list_transient_claims(provider.declaration)
     return redirect_to_provider(
@@ -162,10 +210,17 @@ def start_sign_in(request: HttpRequest, provider: Provider, *, provider_in_url: 
 
 
 def complete_sign_in(
-    request: HttpRequest, provider: Provider, *, pending: AuthorizationState, parameters: dict[str, list[str]]
+    request: HttpRequest,
+    provider: Provider,
+    *,
+    pending: AuthorizationState,
+    parameters: dict[str, list[str]],
 ) -> None:
-    """Sign the user in, or renew the session of a step-up. Raises: as exchange_code, AuditUnavailable, KeyMissing."""
-    declaration, name = provider.declaration, provider.declaration.name
+    """Sign the user in, or renew the session of a step-up. Raises: as exchange_code,
+    AuditUnavailable, KeyMissing.
+    """
+    declaration = provider.declaration
+    name = provider.declaration.name
     if pending.provider != name:
         raise CallbackError(Code.STATE_UNKNOWN)
     metadata = provider.get_metadata(timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
@@ -173,7 +228,9 @@ def complete_sign_in(
     if pending.session_to_renew:
         complete_step_up(request, provider, pending=pending, code=code)
         return
-    if not pending.reauthenticates and is_reauthentication_due(request, declaration=declaration, now=clock.now()):
+    if not pending.reauthenticates and is_reauthentication_due(
+        request, declaration=declaration, now=clock.now()
+    ):
         # The request is from before the timeout.
         raise CallbackError(Code.STATE_EXPIRED)
     measure_step = partial(metrics.measure_duration, metrics.SIGN_IN_STEP_DURATION, provider=name)
@@ -189,7 +246,9 @@ def complete_sign_in(
                 issued_tokens=issued_tokens,
                 clock=clock.now,
             )
-        validate_reauthentication(result.id_token_claims, declaration=declaration, pending=pending, now=clock.now())
+        validate_reauthentication(
+            result.id_token_claims, declaration=declaration, pending=pending, now=clock.now()
+        )
         sign_in = VerifiedSignIn(
             provider=name,
             issuer=declaration.issuer,
@@ -223,4 +282,6 @@ def complete_sign_in(
 
 
 def _list_transient_claims(declaration: ProviderDeclaration) -> Collection[str]:
-    return VERIFIED_EMAIL_CLAIMS if declaration.links_verified_email(clock.now()) else ()
+    if declaration.links_verified_email(clock.now()):
+        return VERIFIED_EMAIL_CLAIMS
+    return ()
