@@ -1,7 +1,8 @@
-"""End a person's access from outside, for example by a SCIM client or a security event, and give it back.
+"""End a person's access from outside, for example by a SCIM client or a security event, and give it
+back.
 
-The change and its events share a transaction: if the events can't be written, nothing changes. The audit database, the
-provider and the message broker may be unavailable.
+The change and its events share a transaction: if the events can't be written, nothing changes. The
+audit database, the provider and the message broker may be unavailable.
 """
 
 from collections.abc import Sequence
@@ -23,11 +24,15 @@ from .models import EndReason, OIDCSession
 from .recent_logouts import remember_ended_access
 from .tasks import revoke_after_commit
 
-_account_without_access: ContextVar[Any] = ContextVar("django_phi_oidc.sessions.account_access", default=None)
+_account_without_access: ContextVar[Any] = ContextVar(
+    "django_phi_oidc.sessions.account_access", default=None
+)
 
 
 def has_lost_access(user_pk: Any) -> bool:
-    """Return whether `disable_account` saves this account now, after it has ended its access: receivers need not."""
+    """Return whether `disable_account` saves this account now, after it has ended its access:
+    receivers need not.
+    """
     return user_pk is not None and bool(_account_without_access.get() == user_pk)
 
 
@@ -40,11 +45,13 @@ def end_access(
     events: Sequence[NewEvent] = (),
     is_inline: bool = True,
 ) -> int:
-    """End all sessions of the account, and revoke its tokens and waiting activation codes. Return how many ended.
+    """End all sessions of the account, and revoke its tokens and waiting activation codes. Return
+    how many ended.
 
-    One transaction, or the caller's. The account stays active, so the person may sign in again, but a sign-in that is
-    in progress is refused (`logged_out`). events: of the change that causes it. is_inline: the tokens are revoked after
-    the commit, before this returns, for up to INLINE_SECONDS; the sweep revokes the others. Idempotent.
+    One transaction, or the caller's. The account stays active, so the person may sign in again, but
+    a sign-in that is in progress is refused (`logged_out`). events: of the change that causes it.
+    is_inline: the tokens are revoked after the commit, before this returns, for up to
+    INLINE_SECONDS; the sweep revokes the others. Idempotent.
     Raises: KeyMissing, DatabaseError, and then nothing has changed.
     """
     with batch_delivery(), transaction.atomic():
@@ -57,17 +64,26 @@ def end_access(
         revoke_activation_codes(codes, reason=reason, origin=origin, now=now)
         if is_inline:
             leased = [row for session in ended for row in session.leased_revocations]
-            revoke_after_commit([pk for session in ended for pk in session.revocation_ids], leased=leased)
+            revoke_after_commit(
+                [pk for session in ended for pk in session.revocation_ids], leased=leased
+            )
     return len(ended)
 
 
 def disable_account(
-    user_pk: Any, *, origin: Origin, now: datetime, events: Sequence[NewEvent] = (), is_inline: bool = True
+    user_pk: Any,
+    *,
+    origin: Origin,
+    now: datetime,
+    events: Sequence[NewEvent] = (),
+    is_inline: bool = True,
 ) -> bool:
-    """Deactivate the account, end its access as `end_access` does, and erase its claims. Return whether it was active.
+    """Deactivate the account, end its access as `end_access` does, and erase its claims. Return
+    whether it was active.
 
-    One transaction, or the caller's; an account that is inactive already loses its sessions all the same. Requires: a
-    user model with the field `is_active`. Raises: the user model's DoesNotExist; as `end_access`.
+    One transaction, or the caller's; an account that is inactive already loses its sessions all the
+    same. Requires: a user model with the field `is_active`. Raises: the user model's DoesNotExist;
+    as `end_access`.
     """
     with use_origin(lambda: origin), batch_delivery(), transaction.atomic():
         # First: on SQLite a read would not lock.
@@ -86,7 +102,9 @@ def disable_account(
     return was_active
 
 
-def enable_account(user_pk: Any, *, origin: Origin, now: datetime, events: Sequence[NewEvent] = ()) -> bool:
+def enable_account(
+    user_pk: Any, *, origin: Origin, now: datetime, events: Sequence[NewEvent] = ()
+) -> bool:
     """Activate the account, so that its person can sign in again. Return whether it was inactive.
 
     One transaction, or the caller's. Sessions, claims and activation codes do not come back.
@@ -105,4 +123,6 @@ def enable_account(user_pk: Any, *, origin: Origin, now: datetime, events: Seque
 def _get_locked_account(user_pk: Any) -> Any:
     """Lock the account's subjects, then its row, in the order of a sign-in."""
     lock_subjects_of_users([user_pk])
-    return get_user_model()._base_manager.select_for_update(no_key=True, of=("self",)).get(pk=user_pk)
+    return (
+        get_user_model()._base_manager.select_for_update(no_key=True, of=("self",)).get(pk=user_pk)
+    )

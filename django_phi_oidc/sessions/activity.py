@@ -25,7 +25,9 @@ ENDS_AT_KEY = "phi_oidc_until"
 """Optional key in the Django session: the POSIX time at which the session ends in any case."""
 _MAX_READ_TIMES = 4096
 _read_times: dict[uuid.UUID, SessionTimes] = {}
-"""The times of the rows that this process has read or updated, so that pages in quick succession need no statement."""
+"""The times of the rows that this process has read or updated, so that pages in quick succession
+need no statement.
+"""
 _checked_users: ContextVar[list[Any]] = ContextVar("phi_oidc_checked_users")
 
 
@@ -48,7 +50,9 @@ class SessionActivity:
     idle_timeout_seconds: float
     absolute_timeout_seconds: float
     stored_times: SessionTimes | None
-    """As stored in the Django session: for an OIDC session, those of the sign-in or of a later `store`."""
+    """As stored in the Django session: for an OIDC session, those of the sign-in or of a later
+    `store`.
+    """
     is_ended: bool = False
     checked_user: Any = None
     """As read with the row in this request."""
@@ -61,13 +65,18 @@ class SessionActivity:
             return None
         timestamp = now.timestamp()
         entry = session.get(TIMES_KEY)
-        stored_times = SessionTimes(*entry) if entry else None
+        stored_times = None
+        if entry:
+            stored_times = SessionTimes(*entry)
+
         return cls(
             session_id=session_id,
             stored_session_id=session.get(SESSION_KEY),
             session_key=session.session_key,
-            # OIDC sessions have a row with their start; a password session counts from its first request.
-            times=_find_read_times(session_id, stored_times) or SessionTimes(timestamp, timestamp, 0.0),
+            # OIDC sessions have a row with their start; a password session counts from its first
+            # request.
+            times=_find_read_times(session_id, stored_times)
+            or SessionTimes(timestamp, timestamp, 0.0),
             stored_times=stored_times,
             now_timestamp=timestamp,
             ends_at_timestamp=session.get(ENDS_AT_KEY),
@@ -91,7 +100,8 @@ class SessionActivity:
     def needs_check(self) -> bool:
         """Whether the session has timed out or its row must be read.
 
-        It must be read before an activity is stored, because another process may have stored a later one.
+        It must be read before an activity is stored, because another process may have stored a
+        later one.
         """
         if self.session_id is None:
             return bool(self.timeout_reason)
@@ -104,13 +114,18 @@ class SessionActivity:
     def needs_activity_update(self) -> bool:
         """Whether an activity at this time must be stored."""
         return self.stored_times is None or is_activity_update_due(
-            self.times, now_timestamp=self.now_timestamp, idle_timeout_seconds=self.idle_timeout_seconds
+            self.times,
+            now_timestamp=self.now_timestamp,
+            idle_timeout_seconds=self.idle_timeout_seconds,
         )
 
     @property
     def idle_seconds_left(self) -> float:
         """Seconds until the idle timeout if this request counts as activity and none follows."""
-        last_seen = self.now_timestamp if self.needs_activity_update else self.times.last_seen_timestamp
+        if self.needs_activity_update:
+            last_seen = self.now_timestamp
+        else:
+            last_seen = self.times.last_seen_timestamp
         return last_seen + self.idle_timeout_seconds - self.now_timestamp
 
     @property
@@ -122,18 +137,24 @@ class SessionActivity:
         return ends_at - self.now_timestamp
 
     def update_from_row(self, row: OIDCSession) -> None:
-        self.times = SessionTimes(row.started_at.timestamp(), row.last_seen_at.timestamp(), self.now_timestamp)
+        self.times = SessionTimes(
+            row.started_at.timestamp(), row.last_seen_at.timestamp(), self.now_timestamp
+        )
         self.checked_user = row.user
         self._keep_times()
 
     def store(self, session: SessionBase) -> bool:
-        """Store an activity now: in the row, or, without one, in the Django session. False: the session has ended.
+        """Store an activity now: in the row, or, without one, in the Django session. False: the
+        session has ended.
 
-        The Django session of an OIDC session is only saved if Django would let it expire before the idle timeout.
+        The Django session of an OIDC session is only saved if Django would let it expire before the
+        idle timeout.
         """
         self.times = self.times._replace(last_seen_timestamp=self.now_timestamp)
         if self.session_id is not None:
-            if not _update_last_seen(self.session_id, now=datetime.fromtimestamp(self.now_timestamp, UTC)):
+            if not _update_last_seen(
+                self.session_id, now=datetime.fromtimestamp(self.now_timestamp, UTC)
+            ):
                 return False
             self._keep_times()
             if self.stored_times is not None:
@@ -150,11 +171,19 @@ class SessionActivity:
             _read_times[self.session_id] = self.times
 
 
-def _find_read_times(session_id: uuid.UUID | None, stored: SessionTimes | None) -> SessionTimes | None:
-    """Return the newer of the times that this process has read from the row, and those of the Django session."""
-    read = _read_times.get(session_id) if session_id is not None else None
+def _find_read_times(
+    session_id: uuid.UUID | None, stored: SessionTimes | None
+) -> SessionTimes | None:
+    """Return the newer of the times that this process has read from the row, and those of the
+    Django session.
+    """
+    read = None
+    if session_id is not None:
+        read = _read_times.get(session_id)
     return max(
-        (times for times in (read, stored) if times), key=lambda times: times.last_checked_timestamp, default=None
+        (times for times in (read, stored) if times),
+        key=lambda times: times.last_checked_timestamp,
+        default=None,
     )
 
 
@@ -172,8 +201,14 @@ def _build_live_session_query(session_id: Any) -> models.QuerySet[OIDCSession]:
 
 @contextmanager
 def use_checked_user(user: Any) -> Iterator[None]:
-    """Give `pop_checked_user` in this block the user that was read with the row of the session. user: may be None."""
-    users = [] if user is None else [user]
+    """Give `pop_checked_user` in this block the user that was read with the row of the session.
+    user: may be None.
+    """
+    if user is not None:
+        users = [user]
+    else:
+        users = []
+
     token = _checked_users.set(users)
     try:
         yield
@@ -184,23 +219,37 @@ def use_checked_user(user: Any) -> Iterator[None]:
 
 
 def pop_checked_user(user_id: Any) -> Any:
-    """Return the user of this request if the check of the session has just read it, once; otherwise None.
+    """Return the user of this request if the check of the session has just read it, once; otherwise
+    None.
 
-    Only if the manager of the user model selects all users: another one may leave some out, or add to them.
+    Only if the manager of the user model selects all users: another one may leave some out, or add
+    to them.
     """
     users = _checked_users.get([])
     manager: Any = auth.get_user_model()._default_manager
     is_plain = type(manager).get_queryset is models.Manager.get_queryset
-    return users.pop() if users and users[0].pk == user_id and is_plain else None
+    if users and users[0].pk == user_id and is_plain:
+        return users.pop()
+    return None
 
 
 def _update_last_seen(session_id: uuid.UUID, *, now: datetime) -> bool:
     """Store an activity; return False when the session has ended.
 
-    It need not be on disk: an activity that is lost in a crash of the database only lets the idle timeout come earlier.
+    It need not be on disk: an activity that is lost in a crash of the database only lets the idle
+    timeout come earlier.
     """
     using = router.db_for_write(OIDCSession)
-    return bool(update(OIDCSession, session_id, using=using, null="ended_at", is_durable=False, last_seen_at=now))
+    return bool(
+        update(
+            OIDCSession,
+            session_id,
+            using=using,
+            null="ended_at",
+            is_durable=False,
+            last_seen_at=now,
+        )
+    )
 
 
 def update_session_key(session_id: uuid.UUID, *, django_session_key: str) -> bool:
@@ -210,5 +259,7 @@ def update_session_key(session_id: uuid.UUID, *, django_session_key: str) -> boo
         # A write first: on SQLite a read would not lock.
         if not live.update(session_key_digest=sha256_hex(django_session_key)):
             return False
-        OIDCSession(pk=session_id, session_key=django_session_key).save(update_fields=["session_key"])
+        OIDCSession(pk=session_id, session_key=django_session_key).save(
+            update_fields=["session_key"]
+        )
     return True

@@ -4,7 +4,7 @@ Spec: OIDC Back-Channel Logout 1.0, R9.
 """
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -29,6 +29,7 @@ from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..audit.refusals import RefusalLog, report_refusal
 from ..audit.request_context import get_client_ip, get_request_id
+from ..config.providers import ProviderDeclaration
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
 from ..errors import (
@@ -61,12 +62,18 @@ PROVIDER_CALL_SECONDS = 2.0
 """Limit of each call to the provider, which waits for our response meanwhile."""
 RETRY_AFTER_SECONDS = 30
 """The keys are not fetched again earlier."""
-SERVER_ERRORS: tuple[type[Exception], ...] = (SubjectKeyMissing, KeyRingError, DatabaseError, InterfaceError)
+SERVER_ERRORS: tuple[type[Exception], ...] = (
+    SubjectKeyMissing,
+    KeyRingError,
+    DatabaseError,
+    InterfaceError,
+)
 """Faults of this server or its database."""
 RETRIABLE_ERRORS: tuple[type[Exception], ...] = (TransportError, MetadataError, *SERVER_ERRORS)
 logger = logging.getLogger("django_phi_oidc.logout")
 REFUSAL_LOG_MESSAGE = (
-    "A logout token was refused: reason=%(reason)s rule=%(rule)s provider=%(provider)s request=%(request)s"
+    "A logout token was refused: reason=%(reason)s rule=%(rule)s "
+    "provider=%(provider)s request=%(request)s"
 )
 
 
@@ -80,25 +87,39 @@ def process_logout_token(
     now: datetime,
     keep_offline_providers: Collection[str] = (),
 ) -> list[EndedSession]:
-    """End all sessions that a verified logout token names, or none of them; return the ended sessions.
+    """End all sessions that a verified logout token names, or none of them; return the ended
+    sessions.
 
-    A sid names a session of the issuer, and sub must be that of its person; a difference raises an alert, but the
-    session ends: Keycloak up to 26.1 sends another sub than in the ID Token to pairwise clients. Without a sid, all
-    sessions of the person end. Only for these are the subject keys needed.
+    A sid names a session of the issuer, and sub must be that of its person; a difference raises an
+    alert, but the session ends: Keycloak up to 26.1 sends another sub than in the ID Token to
+    pairwise clients. Without a sid, all sessions of the person end. Only for these are the subject
+    keys needed.
 
-    Its jti is marked as used in the same transaction, so a failed delivery can be repeated and a successful one can't.
-    Of two concurrent deliveries, the second waits for the first. keep_offline_providers: as in `end_sessions`.
-    Requires: no open transaction (RuntimeError), because the response to the provider confirms a commit.
-    Raises: LogoutTokenReplayed; without a sid SubjectKeyMissing, KeyMissing. Spec: Back-Channel Logout 2.4, 2.6, 2.7.
+    Its jti is marked as used in the same transaction, so a failed delivery can be repeated and a
+    successful one can't. Of two concurrent deliveries, the second waits for the first.
+    keep_offline_providers: as in `end_sessions`.
+    Requires: no open transaction (RuntimeError), because the response to the provider confirms a
+    commit.
+    Raises: LogoutTokenReplayed; without a sid SubjectKeyMissing, KeyMissing. Spec: Back-Channel
+    Logout 2.4, 2.6, 2.7.
     """
     # An issuer contains no NUL, so two (iss, jti) pairs never give the same identifier.
     identifier = f"{token.iss}\0{token.jti}"
     if was_used("logout_token", identifier):
         raise LogoutTokenReplayed
     # Committed before the sessions are read, see `recent_logouts`.
-    keys = () if token.sid else get_subject_keys()
+    if not token.sid:
+        keys = get_subject_keys()
+    else:
+        keys = ()
+
     remember_logout(
-        issuer=token.iss, sid=token.sid, sub=token.sub, keys=keys, reason=EndReason.BACKCHANNEL_LOGOUT, now=now
+        issuer=token.iss,
+        sid=token.sid,
+        sub=token.sub,
+        keys=keys,
+        reason=EndReason.BACKCHANNEL_LOGOUT,
+        now=now,
     )
     with transaction.atomic(durable=True):
         if not mark_used_in_transaction("logout_token", identifier, expires_at=token.valid_until):
@@ -117,7 +138,9 @@ def process_logout_token(
             keep_offline_providers=keep_offline_providers,
         )
         fields: Any = {"origin": origin, "now": now, "provider": provider}
-        events = [NewEvent(action=Action.LOGOUT_RECEIVED, detail={"sessions": len(ended)}, **fields)]
+        events = [
+            NewEvent(action=Action.LOGOUT_RECEIVED, detail={"sessions": len(ended)}, **fields)
+        ]
         if mismatches:
             detail = {"rule": "logout_sub_mismatch", "count": mismatches}
             events.append(NewEvent(action=Action.ALERT_RAISED, detail=detail, **fields))
@@ -129,7 +152,9 @@ def process_logout_token(
 def _count_sub_mismatches(
     token: LogoutToken, condition: Q, *, get_subject_keys: Callable[[], Sequence[SymmetricKey]]
 ) -> int:
-    """Return how many live sessions of the token's sid have another sub; 0 if that cannot be determined now."""
+    """Return how many live sessions of the token's sid have another sub; 0 if that cannot be
+    determined now.
+    """
     if not token.sid or not token.sub:
         return 0
     try:
@@ -151,26 +176,34 @@ def end_matching_sessions(condition: Q, reason: EndReason, **options: Any) -> li
 
 
 class SessionlessView(View):
-    """Base of the views that other systems call. The Django session of a browser is neither read nor changed."""
+    """Base of the views that other systems call. The Django session of a browser is neither read
+    nor changed.
+    """
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
         request.session = type(request.session)()
         activity = getattr(request, "phi_oidc_timing", None)
         if activity is not None:
-            # Else RevocationMiddleware would end the session, because this request seems to have lost it.
+            # Else RevocationMiddleware would end the session, because this request seems to have
+            # lost it.
             activity.is_ended = True
         response = super().dispatch(request, *args, **kwargs)
-        return set_private_headers(response) if isinstance(response, HttpResponse) else response
+        if isinstance(response, HttpResponse):
+            return set_private_headers(response)
+        return response
 
 
-@method_decorator([public_view, csrf_exempt, sensitive_post_parameters(), sensitive_variables()], name="dispatch")
+@method_decorator(
+    [public_view, csrf_exempt, sensitive_post_parameters(), sensitive_variables()], name="dispatch"
+)
 class BackchannelLogoutView(SessionlessView):
     """Accept a logout token from the provider and end its sessions before responding.
 
-    200: the sessions ended, or there were none. 400: the token is refused for good. 503: the token could not be
-    verified or processed, and is not marked as used: the provider's keys or our database are unavailable. A provider
-    may repeat a token only after what it takes for an outage (BCL 2.5).
+    200: the sessions ended, or there were none. 400: the token is refused for good. 503: the token
+    could not be verified or processed, and is not marked as used: the provider's keys or our
+    database are unavailable. A provider may repeat a token only after what it takes for an outage
+    (BCL 2.5).
     """
 
     http_method_names = ("post",)
@@ -181,7 +214,9 @@ class BackchannelLogoutView(SessionlessView):
             token = _get_logout_token(request)
             addressed = address_logout_token(token, conf.providers().values())
             provider_name = addressed.declaration.name
-            logout_token = _verify_with_provider_keys(addressed.signed_token, get_provider(provider_name))
+            logout_token = _verify_with_provider_keys(
+                addressed.signed_token, get_provider(provider_name)
+            )
             _end_sessions(logout_token, provider=provider_name, origin=get_request_origin(request))
         except (LogoutTokenInvalid, LogoutTokenReplayed) as refusal:
             origin = get_request_origin(request)
@@ -193,7 +228,9 @@ class BackchannelLogoutView(SessionlessView):
                 options["detail"] = {"rule": rule}
             log = RefusalLog(logger, REFUSAL_LOG_MESSAGE, {**fields, "request": origin.request_id})
             report_refusal(Action.LOGOUT_REFUSED, refusal.code, log=log, **options)
-            return JsonResponse({"error": "invalid_request", "error_description": str(refusal)}, status=400)
+            return JsonResponse(
+                {"error": "invalid_request", "error_description": str(refusal)}, status=400
+            )
         except RETRIABLE_ERRORS as fault:
             log_fault(fault, provider_name=provider_name)
             response = JsonResponse({"error": "temporarily_unavailable"}, status=503)
@@ -203,14 +240,18 @@ class BackchannelLogoutView(SessionlessView):
 
 
 def _get_logout_token(request: HttpRequest) -> str:
-    """Return the only logout token of the form. Raises: LogoutTokenInvalid. Spec: Back-Channel Logout 2.5."""
+    """Return the only logout token of the form. Raises: LogoutTokenInvalid. Spec: Back-Channel
+    Logout 2.5.
+    """
     tokens: list[str] = []
     # Suppressed instead of chained: the exception would keep the body.
     with suppress(OSError, ValueError):
         # Django limits its own parsing by the length that the client states.
         body = request.read(MAX_BODY_BYTES + 1)
         if request.content_type == FORM_CONTENT_TYPE and len(body) <= MAX_BODY_BYTES:
-            form = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+            form = parse_qs(
+                body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS
+            )
             tokens = form.get("logout_token", [])
     if len(tokens) != 1:
         raise LogoutTokenInvalid("request_malformed")
@@ -218,10 +259,14 @@ def _get_logout_token(request: HttpRequest) -> str:
 
 
 def _verify_with_provider_keys(token: str, provider: Provider) -> LogoutToken:
-    """Raises: LogoutTokenInvalid; TransportError, MetadataError: the token can't be verified now."""
+    """Raises: LogoutTokenInvalid; TransportError, MetadataError: the token can't be verified
+    now.
+    """
     try:
         keys = provider.get_key_set(timeout_seconds=PROVIDER_CALL_SECONDS)
-        return verify_logout_token(token, keys=keys, declaration=provider.declaration, now=clock.now())
+        return verify_logout_token(
+            token, keys=keys, declaration=provider.declaration, now=clock.now()
+        )
     except KeyNotFound as error:
         if not error.is_certain:
             raise
@@ -229,12 +274,29 @@ def _verify_with_provider_keys(token: str, provider: Provider) -> LogoutToken:
 
 
 def _end_sessions(logout_token: LogoutToken, *, provider: str, origin: Origin) -> None:
-    """Raises: LogoutTokenReplayed; one of SERVER_ERRORS, and then the token is not marked as used."""
-    providers = conf.providers().values() if conf.should_keep_offline_tokens() else ()
+    """Raises: LogoutTokenReplayed; one of SERVER_ERRORS, and then the token is not marked as
+    used.
+    """
+    providers: Iterable[ProviderDeclaration]
+    if conf.should_keep_offline_tokens():
+        providers = conf.providers().values()
+    else:
+        providers = ()
+
     # Refresh tokens of `offline_access` should outlive the logout. Spec: Back-Channel Logout 2.7.
-    offline = [p.name for p in providers if any(scope.name == "offline_access" for scope in p.resource_scopes)]
+    offline = [
+        p.name
+        for p in providers
+        if any(scope.name == "offline_access" for scope in p.resource_scopes)
+    ]
     get_keys = partial(keyring.get_keys, "subject")
-    end = partial(process_logout_token, logout_token, provider=provider, get_subject_keys=get_keys, origin=origin)
+    end = partial(
+        process_logout_token,
+        logout_token,
+        provider=provider,
+        get_subject_keys=get_keys,
+        origin=origin,
+    )
     retry_on_lost_connection(partial(end, now=clock.now(), keep_offline_providers=offline))
 
 
@@ -246,5 +308,9 @@ def get_request_origin(request: HttpRequest) -> Origin:
 
 def log_fault(fault: Exception, *, provider_name: str) -> None:
     """Log the code or class of a fault only: the message of a database error may contain values."""
-    name = fault.code if isinstance(fault, PhiOidcError) else type(fault).__name__
+    name: str
+    if isinstance(fault, PhiOidcError):
+        name = fault.code
+    else:
+        name = type(fault).__name__
     logger.error("A logout by the provider failed: fault=%s provider=%s", name, provider_name)

@@ -8,14 +8,17 @@ from ..oidc.token import TokenResponse
 
 
 def sha256_hex(value: str) -> str:
-    """Return the SHA-256 of value, hexadecimal: rows can be found by it without storing the value."""
+    """Return the SHA-256 of value, hexadecimal: rows can be found by it without storing the
+    value.
+    """
     return hashlib.sha256(value.encode("utf-8")).hexdigest()
 
 
 def compute_token_digest(token: str) -> str:
     """Return the digest by which an API of the portal recognizes an access token.
 
-    Of a JWT it is that of the JWS Signing Input: the holder can turn an ECDSA signature into another valid one.
+    Of a JWT it is that of the JWS Signing Input: the holder can turn an ECDSA signature into
+    another valid one.
     """
     try:
         return sha256_hex(parse_compact_jws(token).signing_input.decode("ascii"))

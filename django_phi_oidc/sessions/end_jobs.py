@@ -1,7 +1,8 @@
 """End many sessions as a job: in batches, with a progress that a killed worker does not lose.
 
-A job is a leased row. Each batch ends its sessions and updates the row in one transaction, so another worker continues
-after the lease where a killed one stopped. The tokens are revoked by the sweep: no request to a provider is made here.
+A job is a leased row. Each batch ends its sessions and updates the row in one transaction, so
+another worker continues after the lease where a killed one stopped. The tokens are revoked by the
+sweep: no request to a provider is made here.
 """
 
 import time
@@ -50,7 +51,9 @@ class SessionSelection:
     user: str = ""
     """The primary key of a user."""
     before: str = ""
-    """An aware time in ISO 8601: only sessions that started earlier. A text, because a job stores it as JSON."""
+    """An aware time in ISO 8601: only sessions that started earlier. A text, because a job stores
+    it as JSON.
+    """
     session_ids: Sequence[str] | None = None
 
     @property
@@ -99,7 +102,12 @@ def start_bulk_end(selection: SessionSelection, *, origin: Origin, now: datetime
     """
     if not selection.scope:
         raise ValueError("A bulk end needs a criterion.")
-    resource = f"user/{selection.user}" if selection.user else ""
+
+    if selection.user:
+        resource = f"user/{selection.user}"
+    else:
+        resource = ""
+
     if not resource and selection.group is not None:
         resource = f"group/{selection.group}"
     with transaction.atomic():
@@ -139,7 +147,8 @@ def list_remaining(job: SessionEndJob) -> QuerySet[OIDCSession]:
 
 def get_token_progress(job: SessionEndJob) -> TokenProgress:
     """Return the state of the job's tokens, by one SELECT."""
-    counts, faults = dict.fromkeys(("revoked", "waiting", "failed"), 0), dict[str, int]()
+    counts = dict.fromkeys(("revoked", "waiting", "failed"), 0)
+    faults = dict[str, int]()
     rows = PendingRevocation.objects.filter(end_job=job.pk).order_by("status", "last_fault")
     for status, fault, count in rows.values_list("status", "last_fault").annotate(Count("pk")):
         names = {RevocationStatus.DONE: "revoked", RevocationStatus.PENDING: "waiting"}
@@ -153,15 +162,21 @@ def run_due_jobs(*, clock: Callable[[], datetime], budget_seconds: float) -> Non
     """Run the jobs that no worker holds, oldest first, until the budget is used up."""
     ends_at = time.monotonic() + budget_seconds
     due = SessionEndJob.objects.all().unleased(clock(), lease=LEASE_DURATION)
-    for pk in due.filter(state__in=_OPEN_STATES).order_by("requested_at").values_list("pk", flat=True)[:10]:
+    for pk in (
+        due.filter(state__in=_OPEN_STATES)
+        .order_by("requested_at")
+        .values_list("pk", flat=True)[:10]
+    ):
         if (seconds_left := ends_at - time.monotonic()) > 0:
             run_job(pk, clock=clock, budget_seconds=seconds_left)
 
 
 def run_job(job_id: uuid.UUID, *, clock: Callable[[], datetime], budget_seconds: float) -> bool:
-    """End sessions of the job until none is left or the budget is used up. False: another worker holds it, or none.
+    """End sessions of the job until none is left or the budget is used up. False: another worker
+    holds it, or none.
 
-    At least one batch is ended. A batch that fails is retried by a later run; after MAX_FAILURES the job has failed.
+    At least one batch is ended. A batch that fails is retried by a later run; after MAX_FAILURES
+    the job has failed.
     """
     jobs: Any = SessionEndJob.objects.filter(state__in=_OPEN_STATES)
     changes = {"state": _State.RUNNING, "attempts": F("attempts") + 1}
@@ -181,7 +196,8 @@ def run_job(job_id: uuid.UUID, *, clock: Callable[[], datetime], budget_seconds:
             # All batches were tried: other transactions lock the sessions that remain.
             _record_failure(job, LOCK_TIMEOUT, now=clock())
         else:
-            # A lease that has ended: due at once, and the page knows when a worker was last at work.
+            # A lease that has ended: due at once, and the page knows when a worker was last at
+            # work.
             _leased(job).update(state=_State.WAITING, lease_until=clock(), fault="")
     except _EndJobLeaseLost:
         pass
@@ -206,7 +222,9 @@ def _leased(job: SessionEndJob) -> QuerySet[SessionEndJob]:
 
 
 def _iterate_batches(job: SessionEndJob) -> Iterator[list[uuid.UUID]]:
-    """Yield the ids of the sessions in order, each once, although those that are locked stay live."""
+    """Yield the ids of the sessions in order, each once, although those that are locked stay
+    live.
+    """
     remaining = list_remaining(job).order_by("pk").values_list("pk", flat=True)
     batch = list(remaining[:BATCH_SIZE])
     while batch:
@@ -214,8 +232,12 @@ def _iterate_batches(job: SessionEndJob) -> Iterator[list[uuid.UUID]]:
         batch = list(remaining.filter(pk__gt=batch[-1])[:BATCH_SIZE])
 
 
-def _end_batch(job: SessionEndJob, session_ids: Sequence[uuid.UUID], *, clock: Callable[[], datetime]) -> None:
-    """End the sessions and write the progress. If another transaction locks one for too long, end the others."""
+def _end_batch(
+    job: SessionEndJob, session_ids: Sequence[uuid.UUID], *, clock: Callable[[], datetime]
+) -> None:
+    """End the sessions and write the progress. If another transaction locks one for too long, end
+    the others.
+    """
     try:
         _end_and_count(job, session_ids, now=clock())
     except OperationalError as error:
@@ -230,7 +252,9 @@ def _end_and_count(job: SessionEndJob, session_ids: Sequence[uuid.UUID], *, now:
     """Raises: _EndJobLeaseLost, and then nothing is ended."""
     origin = Origin(actor=job.requested_by, client_ip=job.client_ip)
     with transaction.atomic():
-        ended = end_sessions(session_ids, EndReason.ADMINISTRATOR, origin=origin, now=now, end_job=job.pk)
+        ended = end_sessions(
+            session_ids, EndReason.ADMINISTRATOR, origin=origin, now=now, end_job=job.pk
+        )
         # Last, so that a reader of the row does not wait for the batch.
         if not _leased(job).update(done=F("done") + len(ended), lease_until=now + LEASE_DURATION):
             raise _EndJobLeaseLost

@@ -1,4 +1,6 @@
-"""Find sessions to end: past a timeout, of an inactive or deleted account, or without a Django session."""
+"""Find sessions to end: past a timeout, of an inactive or deleted account, or without a Django
+session.
+"""
 
 import logging
 import uuid
@@ -26,15 +28,25 @@ BATCH_SIZE = 500
 DUE_BATCH_SIZE = 10_000
 """Sessions whose times are compared by one statement."""
 RECHECK_BATCH_SIZE = 10_000
-"""Sessions that are looked up again by one statement, which computes the digests of all Django sessions."""
+"""Sessions that are looked up again by one statement, which computes the digests of all Django
+sessions.
+"""
 MAX_CLOCK_DIFFERENCE = timedelta(minutes=1)
-"""How much the clocks of servers may differ: a fast clock lengthens a timeout by this, and by one run of the task."""
+"""How much the clocks of servers may differ: a fast clock lengthens a timeout by this, and by one
+run of the task.
+"""
 
 
 def list_due_sessions(
-    *, now: datetime, idle_timeout: timedelta, absolute_timeout: timedelta, limit: int = DUE_BATCH_SIZE
+    *,
+    now: datetime,
+    idle_timeout: timedelta,
+    absolute_timeout: timedelta,
+    limit: int = DUE_BATCH_SIZE,
 ) -> dict[str, list[uuid.UUID]]:
-    """Return up to limit live sessions that are due, by the reason why they end; those that do not end yet by ""."""
+    """Return up to limit live sessions that are due, by the reason why they end; those that do not
+    end yet by "".
+    """
     reason = Case(
         # First: its end also erases the claims of the account.
         When(_get_unusable_condition(), then=Value(EndReason.USER_INACTIVE)),
@@ -43,15 +55,24 @@ def list_due_sessions(
         default=Value(""),
         output_field=CharField(),
     )
-    rows = OIDCSession.objects.live().filter(due_at__lte=now).order_by("due_at").annotate(reason=reason)
+    rows = (
+        OIDCSession.objects.live()
+        .filter(due_at__lte=now)
+        .order_by("due_at")
+        .annotate(reason=reason)
+    )
     ids_by_reason: dict[str, list[uuid.UUID]] = {}
     for pk, reason_value in rows.values_list("pk", "reason")[:limit]:
         ids_by_reason.setdefault(reason_value, []).append(pk)
     return ids_by_reason
 
 
-def update_due_times(session_ids: Sequence[uuid.UUID], *, idle_timeout: timedelta, absolute_timeout: timedelta) -> int:
-    """Make sessions due at the earlier end of their timeouts; return how many. Those that are locked are left out."""
+def update_due_times(
+    session_ids: Sequence[uuid.UUID], *, idle_timeout: timedelta, absolute_timeout: timedelta
+) -> int:
+    """Make sessions due at the earlier end of their timeouts; return how many. Those that are
+    locked are left out.
+    """
     if not session_ids:
         return 0
     rows = OIDCSession.objects.live().filter(pk__in=session_ids)
@@ -64,8 +85,12 @@ def update_due_times(session_ids: Sequence[uuid.UUID], *, idle_timeout: timedelt
 def list_sessions_with_late_due_time(
     *, idle_timeout: timedelta, absolute_timeout: timedelta, limit: int = DUE_BATCH_SIZE
 ) -> list[uuid.UUID]:
-    """Return up to limit live sessions that would be due too late, because a timeout was shortened."""
-    rows = OIDCSession.objects.live().filter(due_at__gt=_build_due_time(idle_timeout, absolute_timeout))
+    """Return up to limit live sessions that would be due too late, because a timeout was
+    shortened.
+    """
+    rows = OIDCSession.objects.live().filter(
+        due_at__gt=_build_due_time(idle_timeout, absolute_timeout)
+    )
     return list(rows.values_list("pk", flat=True)[:limit])
 
 
@@ -75,28 +100,40 @@ def _build_due_time(idle_timeout: timedelta, absolute_timeout: timedelta) -> Lea
 
 def list_sessions_of_unusable_accounts(*, limit: int = BATCH_SIZE) -> list[uuid.UUID]:
     """Return up to limit live sessions whose account is inactive or deleted."""
-    return list(OIDCSession.objects.live().filter(_get_unusable_condition()).values_list("pk", flat=True)[:limit])
+    return list(
+        OIDCSession.objects.live()
+        .filter(_get_unusable_condition())
+        .values_list("pk", flat=True)[:limit]
+    )
 
 
 def _get_unusable_condition() -> Q:
     # A custom user model may have no such column; then all accounts are active.
-    has_is_active = any(field.name == "is_active" for field in get_user_model()._meta.concrete_fields)
+    has_is_active = any(
+        field.name == "is_active" for field in get_user_model()._meta.concrete_fields
+    )
     return Q(user=None) | (Q(user__is_active=False) if has_is_active else Q())
 
 
 def limit_future_times(*, now: datetime) -> None:
-    """Set times of live sessions that are in the future to now: a server with a fast clock has stored them.
+    """Set times of live sessions that are in the future to now: a server with a fast clock has
+    stored them.
 
-    Otherwise its lead would lengthen both timeouts. Differences up to MAX_CLOCK_DIFFERENCE are left alone. Nothing is
-    changed if the clock of this process differs from that of the database, because then this clock may be the slow one.
+    Otherwise its lead would lengthen both timeouts. Differences up to MAX_CLOCK_DIFFERENCE are left
+    alone. Nothing is changed if the clock of this process differs from that of the database,
+    because then this clock may be the slow one.
     """
     if not _has_time_of_database(now):
-        logger.error("This clock and that of the database differ by more than %s.", MAX_CLOCK_DIFFERENCE)
+        logger.error(
+            "This clock and that of the database differ by more than %s.", MAX_CLOCK_DIFFERENCE
+        )
         return
     for name in ("last_seen_at", "started_at"):
         rows = OIDCSession.objects.live().filter(**{f"{name}__gt": now + MAX_CLOCK_DIFFERENCE})
         if changed := rows.update(**{name: now}):
-            logger.error("%d sessions had a time in the future: check the clocks of the servers.", changed)
+            logger.error(
+                "%d sessions had a time in the future: check the clocks of the servers.", changed
+            )
 
 
 def _has_time_of_database(now: datetime) -> bool:
@@ -120,20 +157,35 @@ class OrphanSearch:
 
 
 def find_orphaned_sessions(*, wait: Callable[[], None]) -> OrphanSearch:
-    """Return the sessions orphaned before and after wait(): a request stores a cycled session key only at its end.
+    """Return the sessions orphaned before and after wait(): a request stores a cycled session key
+    only at its end.
 
-    Django sessions in the same database are found by the digests of their keys, without any encryption key. Those
-    elsewhere are looked up by their decrypted keys.
+    Django sessions in the same database are found by the digests of their keys, without any
+    encryption key. Those elsewhere are looked up by their decrypted keys.
     """
     is_joinable = _is_in_same_database()
-    search = _join_django_sessions() if is_joinable else _look_up_django_sessions()
+    if is_joinable:
+        search = _join_django_sessions()
+    else:
+        search = _look_up_django_sessions()
+
     if candidates := search.orphaned:
         wait()
         search.orphaned = []
-        size = RECHECK_BATCH_SIZE if is_joinable else BATCH_SIZE
+
+        if is_joinable:
+            size = RECHECK_BATCH_SIZE
+        else:
+            size = BATCH_SIZE
+
         for start in range(0, len(candidates), size):
             batch = candidates[start : start + size]
-            again = _join_django_sessions(batch) if is_joinable else _look_up_django_sessions(batch)
+
+            if is_joinable:
+                again = _join_django_sessions(batch)
+            else:
+                again = _look_up_django_sessions(batch)
+
             search.orphaned += again.orphaned
             search.key_missing_count += again.key_missing_count
     return search
@@ -171,12 +223,15 @@ def _look_up_django_sessions(session_ids: Sequence[uuid.UUID] | None = None) -> 
     live = OIDCSession.objects.live().order_by("pk").only("pk", "session_key")
     if session_ids is not None:
         live = live.filter(pk__in=session_ids)
-    search, last_id = OrphanSearch(), uuid.UUID(int=0)
+    search = OrphanSearch()
+    last_id = uuid.UUID(int=0)
     while rows := list(live.filter(pk__gt=last_id)[:BATCH_SIZE]):
         last_id = rows[-1].pk
         keys = keyring.find_keys("encryption")
         columns_by_id = {row.pk: row.decrypt_columns(["session_key"], keys=keys) for row in rows}
-        session_keys = {pk: columns.plaintexts.get("session_key", "") for pk, columns in columns_by_id.items()}
+        session_keys = {
+            pk: columns.plaintexts.get("session_key", "") for pk, columns in columns_by_id.items()
+        }
         existing = _find_existing_keys([key for key in session_keys.values() if key])
         for pk, columns in columns_by_id.items():
             if columns.ciphertexts:
@@ -187,10 +242,16 @@ def _look_up_django_sessions(session_ids: Sequence[uuid.UUID] | None = None) -> 
 
 
 def _find_existing_keys(session_keys: Sequence[str]) -> set[str]:
-    """Return the keys that the session engine has, without expired ones if the engine stores when they expire."""
+    """Return the keys that the session engine has, without expired ones if the engine stores when
+    they expire.
+    """
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, DatabaseStore):
-        return set(_list_valid_sessions().filter(session_key__in=session_keys).values_list("session_key", flat=True))
+        return set(
+            _list_valid_sessions()
+            .filter(session_key__in=session_keys)
+            .values_list("session_key", flat=True)
+        )
     if store is CacheStore:
         engine = store()
         keys: Mapping[str, str] = {engine.cache_key_prefix + key: key for key in session_keys}
@@ -199,5 +260,7 @@ def _find_existing_keys(session_keys: Sequence[str]) -> set[str]:
 
 
 def _list_valid_sessions() -> QuerySet[Any]:
-    sessions: QuerySet[Any] = import_module(settings.SESSION_ENGINE).SessionStore.get_model_class().objects.all()
+    sessions: QuerySet[Any] = (
+        import_module(settings.SESSION_ENGINE).SessionStore.get_model_class().objects.all()
+    )
     return sessions.filter(expire_date__gt=clock.now())

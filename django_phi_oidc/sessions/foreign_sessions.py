@@ -1,7 +1,9 @@
-"""Sessions that another authentication backend has begun: find them, and end them with the tokens that they store.
+"""Sessions that another authentication backend has begun: find them, and end them with the tokens
+that they store.
 
-mozilla-django-oidc stores tokens in the Django session, where nothing encrypts or revokes them. If its backend is not
-in AUTHENTICATION_BACKENDS any more, Django treats the user of such a session as anonymous, and keeps its row.
+mozilla-django-oidc stores tokens in the Django session, where nothing encrypts or revokes them. If
+its backend is not in AUTHENTICATION_BACKENDS any more, Django treats the user of such a session as
+anonymous, and keeps its row.
 """
 
 import logging
@@ -43,22 +45,29 @@ class ForeignSession:
     expires_at: datetime
     tokens: tuple[ReceivedToken, ...] = field(repr=False)
     provider: str
-    """The declared provider that issued the tokens, as the stored ID Token names it; empty if that is unknown."""
+    """The declared provider that issued the tokens, as the stored ID Token names it; empty if that
+    is unknown.
+    """
     issuer: str = ""
     """The issuer that the stored ID Token names; empty without a readable one."""
 
     def list_revocable(self, provider: str) -> list[TokenToRevoke]:
         """Return the tokens with the provider at which they can be revoked.
 
-        provider: for tokens whose provider is unknown, or empty. It gets no tokens of another issuer.
+        provider: for tokens whose provider is unknown, or empty. It gets no tokens of another
+        issuer.
         """
         is_possible = provider and self.issuer in ("", conf.providers()[provider].issuer)
         name = self.provider or (provider if is_possible else "")
-        return [TokenToRevoke(token=token, provider=name) for token in self.tokens] if name else []
+        if name:
+            return [TokenToRevoke(token=token, provider=name) for token in self.tokens]
+        return []
 
 
 def has_session_table() -> bool:
-    """Return whether the session engine stores sessions in a table, so that they can be searched."""
+    """Return whether the session engine stores sessions in a table, so that they can be
+    searched.
+    """
     return issubclass(import_module(settings.SESSION_ENGINE).SessionStore, DatabaseStore)
 
 
@@ -66,7 +75,8 @@ def has_session_table() -> bool:
 def iterate_foreign_sessions() -> Iterator[ForeignSession]:
     """Yield the foreign sessions, also expired ones, by one query for each 500 rows of the table.
 
-    Rows that SECRET_KEY and SECRET_KEY_FALLBACKS cannot read are left out: no request can use them either.
+    Rows that SECRET_KEY and SECRET_KEY_FALLBACKS cannot read are left out: no request can use them
+    either.
     Requires: has_session_table.
     """
     store = import_module(settings.SESSION_ENGINE).SessionStore()
@@ -92,15 +102,21 @@ def iterate_foreign_sessions() -> Iterator[ForeignSession]:
 def end_foreign_sessions(
     sessions: Sequence[ForeignSession], *, provider: str = "", origin: Origin, now: datetime
 ) -> tuple[int, tuple[uuid.UUID, ...]]:
-    """Delete those of the sessions that still exist; return their number, and the revocations to try.
+    """Delete those of the sessions that still exist; return their number, and the revocations to
+    try.
 
-    One transaction, with an event for each. provider: as for `list_revocable`; other tokens are only deleted.
+    One transaction, with an event for each. provider: as for `list_revocable`; other tokens are
+    only deleted.
     Requires: has_session_table. Raises: KeyMissing.
     """
     model = import_module(settings.SESSION_ENGINE).SessionStore.get_model_class()
     rows = model._base_manager.using(router.db_for_write(model)).order_by("pk").select_for_update()
     with transaction.atomic():
-        existing = set(rows.filter(pk__in=[session.session_key for session in sessions]).values_list("pk", flat=True))
+        existing = set(
+            rows.filter(pk__in=[session.session_key for session in sessions]).values_list(
+                "pk", flat=True
+            )
+        )
         ended = [session for session in sessions if session.session_key in existing]
         revocable = [(session, session.list_revocable(provider)) for session in ended]
         queued = _queue([token for _, tokens in revocable for token in tokens], now=now)
@@ -122,12 +138,14 @@ def end_foreign_sessions(
 
 @sensitive_variables()
 def queue_foreign_tokens(session: Mapping[str, Any], *, now: datetime) -> tuple[uuid.UUID, ...]:
-    """Queue the tokens of a foreign Django session that is about to be deleted; return the revocations to try.
+    """Queue the tokens of a foreign Django session that is about to be deleted; return the
+    revocations to try.
 
-    Tokens are only sent to the provider that issued them. If that is unknown, or no key can encrypt them, they are not
-    revoked: the end of a session does not depend on it.
+    Tokens are only sent to the provider that issued them. If that is unknown, or no key can encrypt
+    them, they are not revoked: the end of a session does not depend on it.
     """
-    tokens, provider = _list_tokens(session), _find_provider(session)
+    tokens = _list_tokens(session)
+    provider = _find_provider(session)
     if not tokens or not provider:
         return ()
     try:
@@ -138,22 +156,34 @@ def queue_foreign_tokens(session: Mapping[str, Any], *, now: datetime) -> tuple[
 
 
 def _queue(tokens: Sequence[TokenToRevoke], *, now: datetime) -> tuple[uuid.UUID, ...]:
-    return PendingRevocation.objects.queue(tokens, now=now) if tokens else ()
+    if tokens:
+        return PendingRevocation.objects.queue(tokens, now=now)
+    return ()
 
 
 def _is_foreign(data: Mapping[str, Any]) -> bool:
-    """Return whether the session has a user, and neither an OIDC session nor the sign-in of a local account."""
-    is_local = LOCAL_SIGN_IN_KEY in data and data[LOCAL_SIGN_IN_KEY] == data.get(auth.BACKEND_SESSION_KEY)
+    """Return whether the session has a user, and neither an OIDC session nor the sign-in of a local
+    account.
+    """
+    is_local = LOCAL_SIGN_IN_KEY in data and data[LOCAL_SIGN_IN_KEY] == data.get(
+        auth.BACKEND_SESSION_KEY
+    )
     return auth.SESSION_KEY in data and find_oidc_session_id(data) is None and not is_local
 
 
 def _list_tokens(data: Mapping[str, Any]) -> tuple[ReceivedToken, ...]:
-    """Return the tokens under the keys of mozilla-django-oidc (`store_tokens`), and of subclasses that refresh.
+    """Return the tokens under the keys of mozilla-django-oidc (`store_tokens`), and of subclasses
+    that refresh.
 
-    Other code may store anything under these keys: what is no token (RFC 6749 A.12) must not prevent a logout.
+    Other code may store anything under these keys: what is no token (RFC 6749 A.12) must not
+    prevent a logout.
     """
     stored = [(hint, data.get(f"oidc_{hint}")) for hint in TOKEN_HINTS]
-    return tuple(ReceivedToken(token_type_hint=hint, value=value) for hint, value in stored if _is_token(value))
+    return tuple(
+        ReceivedToken(token_type_hint=hint, value=value)
+        for hint, value in stored
+        if _is_token(value)
+    )
 
 
 def _is_token(value: Any) -> TypeGuard[str]:
@@ -161,10 +191,16 @@ def _is_token(value: Any) -> TypeGuard[str]:
 
 
 def _find_provider(data: Mapping[str, Any]) -> str:
-    """Return the declared provider and client that the stored ID Token names. Its signature was verified before."""
+    """Return the declared provider and client that the stored ID Token names. Its signature was
+    verified before.
+    """
     claims = _parse_id_token(data)
     audience = claims.get("aud")
-    audiences = audience if isinstance(audience, list) else [audience]
+    if isinstance(audience, list):
+        audiences = audience
+    else:
+        audiences = [audience]
+
     for name, declaration in conf.providers().items():
         if declaration.issuer == claims.get("iss") and declaration.client_id in audiences:
             return name

@@ -38,8 +38,12 @@ _NETLOC_PATTERN = re.compile(r"[A-Za-z0-9.:\[\]-]+")
 
 
 @sensitive_variables()
-def end_sessions_of_sid(sid: str, *, issuer: str, origin: Origin, now: datetime) -> list[EndedSession]:
-    """End the sessions with that `sid` of that issuer; return them. Spec: Front-Channel Logout 2."""
+def end_sessions_of_sid(
+    sid: str, *, issuer: str, origin: Origin, now: datetime
+) -> list[EndedSession]:
+    """End the sessions with that `sid` of that issuer; return them. Spec: Front-Channel Logout
+    2.
+    """
     # Nothing is written without such a session, because anyone can send the request.
     condition = Q(issuer=issuer, sid_digest=sha256_hex(sid))
     return end_matching_sessions(condition, EndReason.FRONTCHANNEL_LOGOUT, origin=origin, now=now)
@@ -47,25 +51,38 @@ def end_sessions_of_sid(sid: str, *, issuer: str, origin: Origin, now: datetime)
 
 @method_decorator([public_view, sensitive_variables()], name="dispatch")
 class FrontchannelLogoutView(SessionlessView):
-    """End the sessions with the `sid` of the request. The response does not show if there were any."""
+    """End the sessions with the `sid` of the request. The response does not show if there were
+    any.
+    """
 
     http_method_names = ("get",)
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        # Ignore the encoding that the request states: some of Python's codecs are not text encodings.
+        # Ignore the encoding that the request states: some of Python's codecs are not text
+        # encodings.
         request.encoding = "utf-8"
-        issuer, sid = request.GET.get("iss", ""), request.GET.get("sid", "")
-        providers = [provider for provider in conf.providers().values() if provider.issuer == issuer]
+        issuer = request.GET.get("iss", "")
+        sid = request.GET.get("sid", "")
+        providers = [
+            provider for provider in conf.providers().values() if provider.issuer == issuer
+        ]
         response = HttpResponse(content_type="text/plain")
         if providers and sid:
-            origin, now = get_request_origin(request), clock.now()
+            origin = get_request_origin(request)
+            now = clock.now()
             try:
-                retry_on_lost_connection(lambda: end_sessions_of_sid(sid, issuer=issuer, origin=origin, now=now))
+                retry_on_lost_connection(
+                    lambda: end_sessions_of_sid(sid, issuer=issuer, origin=origin, now=now)
+                )
             except SERVER_ERRORS as fault:
                 log_fault(fault, provider_name=providers[0].name)
                 response.status_code = 503
-        ancestors = sorted({origin for provider in providers for origin in _iter_frame_ancestors(provider)})
-        response["Content-Security-Policy"] = " ".join(["frame-ancestors", *(ancestors or ["'none'"])])
+        ancestors = sorted(
+            {origin for provider in providers for origin in _iter_frame_ancestors(provider)}
+        )
+        response["Content-Security-Policy"] = " ".join(
+            ["frame-ancestors", *(ancestors or ["'none'"])]
+        )
         # Browsers that know frame-ancestors ignore X-Frame-Options, which can't name the provider.
         response.xframe_options_exempt = bool(ancestors)
         return response
@@ -75,10 +92,16 @@ def _iter_frame_ancestors(declaration: ProviderDeclaration) -> Iterator[str]:
     """Yield the origins of the provider's pages: its issuer, and the endpoints that users visit."""
     urls = [declaration.issuer]
     try:
-        metadata = get_provider(declaration.name).get_metadata(timeout_seconds=PROVIDER_CALL_SECONDS)
+        metadata = get_provider(declaration.name).get_metadata(
+            timeout_seconds=PROVIDER_CALL_SECONDS
+        )
         urls += [metadata.authorization_endpoint, metadata.end_session_endpoint]
     except (TransportError, MetadataError) as fault:
-        logger.warning("Provider %s may frame only from the origin of its issuer: %s.", declaration.name, fault.code)
+        logger.warning(
+            "Provider %s may frame only from the origin of its issuer: %s.",
+            declaration.name,
+            fault.code,
+        )
     for url in filter(None, urls):
         parts = urlsplit(url)
         if _NETLOC_PATTERN.fullmatch(parts.netloc):

@@ -1,7 +1,9 @@
-"""What a session keeps of an ID Token: the claims that a later step compares, and the token only as a logout hint.
+"""What a session keeps of an ID Token: the claims that a later step compares, and the token only as
+a logout hint.
 
-Providers put claims about the person into ID Tokens, even claims that minimization drops. So the token is stored only
-if all its claims are protocol claims, or if `id_token_hint: "always"` requires it for each logout.
+Providers put claims about the person into ID Tokens, even claims that minimization drops. So the
+token is stored only if all its claims are protocol claims, or if `id_token_hint: "always"` requires
+it for each logout.
 """
 
 import json
@@ -16,8 +18,9 @@ from ..config.providers import IDTokenHint
 from ..oidc.refresh import UNCHANGED_CLAIMS, UNCHANGED_CLAIMS_IF_PRESENT
 
 KEPT_CLAIMS = (*UNCHANGED_CLAIMS, *UNCHANGED_CLAIMS_IF_PRESENT, "sid")
-"""A refresh compares all but `sid` with the new ID Token (OIDC Core 12.2). A logout sends the hint only to `iss`, and
-`sid` if it sends no token."""
+"""A refresh compares all but `sid` with the new ID Token (OIDC Core 12.2). A logout sends the hint
+only to `iss`, and `sid` if it sends no token.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,18 +40,33 @@ class KeptIDToken:
         return {"id_token": self.token or None, "id_token_claims": json.dumps(self.claims)}
 
     def build_events(
-        self, *, origin: Origin, now: datetime, provider: str, subject: str, known: tuple[str, ...] = ()
+        self,
+        *,
+        origin: Origin,
+        now: datetime,
+        provider: str,
+        subject: str,
+        known: tuple[str, ...] = (),
     ) -> list[NewEvent]:
-        """Return the events that name the claims about the person in the token. known: those that have an event."""
+        """Return the events that name the claims about the person in the token. known: those that
+        have an event.
+        """
         if set(self.personal_claims) <= set(known):
             return []
         event = NewEvent(Action.CLAIM_STORED, origin, now, provider=provider, subject=subject)
-        parts = [self.personal_claims[i : i + MAX_ITEMS] for i in range(0, len(self.personal_claims), MAX_ITEMS)]
-        return [event._replace(detail={"claims": list(part), "place": "id_token"}) for part in parts]
+        parts = [
+            self.personal_claims[i : i + MAX_ITEMS]
+            for i in range(0, len(self.personal_claims), MAX_ITEMS)
+        ]
+        return [
+            event._replace(detail={"claims": list(part), "place": "id_token"}) for part in parts
+        ]
 
 
 def reduce_id_token(token: str, claims: Mapping[str, Any], *, policy: IDTokenHint) -> KeptIDToken:
-    """Return what a session keeps of a token with these verified claims. policy: `id_token_hint` of its provider."""
+    """Return what a session keeps of a token with these verified claims. policy: `id_token_hint` of
+    its provider.
+    """
     kept = {name: claims[name] for name in KEPT_CLAIMS if name in claims}
     personal = list_personal_claims(claims)
     if policy == "never" or (personal and policy != "always"):

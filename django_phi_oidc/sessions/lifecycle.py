@@ -61,7 +61,9 @@ class EndedSession:
     id_token: str = field(repr=False)
     """For the `id_token_hint` of a LOGOUT, and empty for other reasons or if it was not kept."""
     id_token_claims: Mapping[str, Any] = field(repr=False)
-    """Those that were kept of the ID Token; empty for other reasons or if they could not be decrypted."""
+    """Those that were kept of the ID Token; empty for other reasons or if they could not be
+    decrypted.
+    """
     revocation_ids: tuple[uuid.UUID, ...]
     """The revocations to try after the commit, most dangerous token first."""
     leased_revocations: tuple[PendingRevocation, ...] = ()
@@ -70,7 +72,9 @@ class EndedSession:
     """Of the Django session that was deleted with it; empty if its key could not be decrypted."""
 
 
-def end_session(session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime) -> EndedSession | None:
+def end_session(
+    session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime
+) -> EndedSession | None:
     """End the session as `end_sessions` does. None: it had already ended, or never existed."""
     return next(iter(end_sessions([session_id], reason, origin=origin, now=now)), None)
 
@@ -88,14 +92,17 @@ def end_sessions(
 ) -> list[EndedSession]:
     """End those of the sessions that are live, each exactly once, and return them.
 
-    One transaction: the rows are ended, their claims are erased, the ciphertext of each token is moved to a revocation,
-    all encrypted columns are cleared, the events are in the outbox, and the Django sessions are deleted (after the
-    commit if the session engine has no transactions). No token is decrypted: one whose key is missing, or that is
-    damaged, is found when it is revoked. A Django session whose key can't be decrypted is not deleted, which raises an
-    alert: the middleware ends it at its next request.
-    The number of statements does not depend on the number of sessions, but for one for each 400 tokens.
+    One transaction: the rows are ended, their claims are erased, the ciphertext of each token is
+    moved to a revocation, all encrypted columns are cleared, the events are in the outbox, and the
+    Django sessions are deleted (after the commit if the session engine has no transactions). No
+    token is decrypted: one whose key is missing, or that is damaged, is found when it is revoked. A
+    Django session whose key can't be decrypted is not deleted, which raises an alert: the
+    middleware ends it at its next request.
+    The number of statements does not depend on the number of sessions, but for one for each 400
+    tokens.
 
-    keep_offline_providers: names of providers whose refresh tokens are deleted here without being revoked.
+    keep_offline_providers: names of providers whose refresh tokens are deleted here without being
+    revoked.
     lease_revocations: the caller tries the new revocations at once, after the commit.
     end_job: the SessionEndJob that ends them, for the progress of its revocations.
     """
@@ -104,23 +111,40 @@ def end_sessions(
         if not sessions:
             return []
         ids = [session.pk for session in sessions]
-        offline_ids = {session.pk for session in sessions if session.provider in keep_offline_providers}
+        offline_ids = {
+            session.pk for session in sessions if session.provider in keep_offline_providers
+        }
         keys = keyring.find_keys("encryption")
-        names: list[EncryptedColumnName] = ["session_key", *(_HINT_COLUMNS if reason is EndReason.LOGOUT else ())]
+        names: list[EncryptedColumnName] = [
+            "session_key",
+            *(_HINT_COLUMNS if reason is EndReason.LOGOUT else ()),
+        ]
         ending = [
             _EndingSession(
-                session, session.decrypt_columns(names, keys=keys), keep_refresh_token=session.pk in offline_ids
+                session,
+                session.decrypt_columns(names, keys=keys),
+                keep_refresh_token=session.pk in offline_ids,
             )
             for session in sessions
         ]
-        events = [event for item in ending for event in item.build_events(reason, origin=origin, now=now)]
+        events = [
+            event for item in ending for event in item.build_events(reason, origin=origin, now=now)
+        ]
         events += _build_key_alert([item.columns for item in ending], now=now)
         scrub_sessions(ids, origin=origin, now=now, further_events=events)
         revocations = PendingRevocation.objects
-        deferred = revocations.make_due_now(ids, keep_offline_session_ids=offline_ids, now=now, end_job=end_job)
+        deferred = revocations.make_due_now(
+            ids, keep_offline_session_ids=offline_ids, now=now, end_job=end_job
+        )
         tokens = [token for item in ending for token in item.tokens_to_revoke]
-        moved, leased = revocations.move_tokens(tokens, now=now, is_leased=lease_revocations, end_job=end_job)
-        changes: dict[str, Any] = {"ended_at": now, "end_reason": reason.value, "refresh_lease_until": None}
+        moved, leased = revocations.move_tokens(
+            tokens, now=now, is_leased=lease_revocations, end_job=end_job
+        )
+        changes: dict[str, Any] = {
+            "ended_at": now,
+            "end_reason": reason.value,
+            "refresh_lease_until": None,
+        }
         changes |= dict.fromkeys((*ENCRYPTED_COLUMNS, "access_token_digest"))
         update(OIDCSession, *ids, using=connection.alias, **changes)
         session_keys = [item.columns.plaintexts.get("session_key") for item in ending]
@@ -144,13 +168,17 @@ def end_sessions(
 
 
 def _lock_live_sessions(session_ids: Collection[uuid.UUID]) -> list[OIDCSession]:
-    """Return those of the sessions that are live; no other transaction can end them until the commit."""
+    """Return those of the sessions that are live; no other transaction can end them until the
+    commit.
+    """
     using = router.db_for_write(OIDCSession)
     if connections[using].features.has_select_for_update:
         return fetch(_build_lock_query, list(dict.fromkeys(session_ids)), using=using)
     # SQLite locks at the first write, and may refuse that after a read.
     live = OIDCSession.objects.live().filter(pk__in=session_ids)
-    return list(_build_end_query(*session_ids)) if live.update(refresh_lease_until=None) else []
+    if live.update(refresh_lease_until=None):
+        return list(_build_end_query(*session_ids))
+    return []
 
 
 def _build_lock_query(*session_ids: uuid.UUID) -> QuerySet[OIDCSession]:
@@ -158,18 +186,24 @@ def _build_lock_query(*session_ids: uuid.UUID) -> QuerySet[OIDCSession]:
 
 
 def _build_end_query(*session_ids: uuid.UUID) -> QuerySet[OIDCSession]:
-    """Return the query of the columns that an end reads, with the UUID of the subject and which tokens there are."""
+    """Return the query of the columns that an end reads, with the UUID of the subject and which
+    tokens there are.
+    """
     # Ordered, so that two transactions that end some of the same sessions do not deadlock.
     rows = OIDCSession.objects.live().filter(any_of("pk", session_ids)).order_by("pk")
     rows = rows.only("provider", "session_key", *_HINT_COLUMNS)
-    has_tokens: dict[str, Any] = {f"has_{hint}": Q(**{f"{hint}__isnull": False}) for hint in TOKEN_HINTS}
+    has_tokens: dict[str, Any] = {
+        f"has_{hint}": Q(**{f"{hint}__isnull": False}) for hint in TOKEN_HINTS
+    }
     return rows.annotate(subject_uuid=F("subject__uuid"), **has_tokens)
 
 
 class _EndingSession:
     """A session that ends, with its decrypted columns."""
 
-    def __init__(self, session: Any, columns: DecryptedColumns, *, keep_refresh_token: bool) -> None:
+    def __init__(
+        self, session: Any, columns: DecryptedColumns, *, keep_refresh_token: bool
+    ) -> None:
         """session: a row of `_build_end_query`."""
         self.session: OIDCSession = session
         self.subject_uuid: uuid.UUID | None = session.subject_uuid
@@ -177,10 +211,13 @@ class _EndingSession:
         self.tokens_to_revoke = [
             SessionToken(session.pk, hint)
             for hint in TOKEN_HINTS
-            if getattr(session, f"has_{hint}") and not (keep_refresh_token and hint == "refresh_token")
+            if getattr(session, f"has_{hint}")
+            and not (keep_refresh_token and hint == "refresh_token")
         ]
 
-    def build_events(self, reason: EndReason, *, origin: Origin, now: datetime) -> Iterator[NewEvent]:
+    def build_events(
+        self, reason: EndReason, *, origin: Origin, now: datetime
+    ) -> Iterator[NewEvent]:
         fields = _get_event_fields(self.session, self.subject_uuid, origin=origin, now=now)
         detail: dict[str, Any] = {"tokens": len(self.tokens_to_revoke)}
         yield NewEvent(action=Action.SESSION_ENDED, reason=reason, detail=detail, **fields)
@@ -202,20 +239,28 @@ def _get_event_fields(
 
 
 def _build_damage_alert(fields: dict[str, Any]) -> NewEvent:
-    """Return the alert that encrypted columns of a session are damaged. fields: of the session's events."""
+    """Return the alert that encrypted columns of a session are damaged. fields: of the session's
+    events.
+    """
     detail = {"rule": "session_undecryptable"}
-    return NewEvent(action=Action.ALERT_RAISED, detail=detail, **{**fields, "reason": Code.UNDECRYPTABLE})
+    return NewEvent(
+        action=Action.ALERT_RAISED, detail=detail, **{**fields, "reason": Code.UNDECRYPTABLE}
+    )
 
 
 def _build_key_alert(columns: Sequence[DecryptedColumns], *, now: datetime) -> Iterator[NewEvent]:
-    """Yield one alert if columns of some of the sessions can't be decrypted because a key is missing."""
+    """Yield one alert if columns of some of the sessions can't be decrypted because a key is
+    missing.
+    """
     if count := len([item for item in columns if item.ciphertexts]):
         detail = {"rule": KEY_ALERT_RULE, "count": count}
         yield NewEvent(Action.ALERT_RAISED, Origin(), now, reason=Code.KEY_MISSING, detail=detail)
 
 
 def delete_django_sessions(session_keys: Sequence[str]) -> None:
-    """Delete Django sessions with the open transaction, or after it if the session engine has no transactions."""
+    """Delete Django sessions with the open transaction, or after it if the session engine has no
+    transactions.
+    """
     store = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(store, DatabaseStore):
         store.get_model_class().objects.filter(any_of("session_key", session_keys)).delete()
@@ -229,19 +274,24 @@ def delete_django_sessions(session_keys: Sequence[str]) -> None:
             for key in session_keys:
                 engine.delete(key)
 
-        # A named function and no partial: Django logs the name of a failed callback, and a partial's shows the key.
+        # A named function and no partial: Django logs the name of a failed callback, and a
+        # partial's shows the key.
         transaction.on_commit(delete_django_sessions, robust=True)
 
 
 def delete_ended_sessions(*, before: datetime, now: datetime) -> int:
-    """Delete the sessions that ended before that time; return their number. Those of persons on legal hold stay."""
+    """Delete the sessions that ended before that time; return their number. Those of persons on
+    legal hold stay.
+    """
     holds = list_active_holds(now=now).filter(subject=OuterRef("subject"))
     return delete_in_batches(OIDCSession.objects.filter(~Exists(holds), ended_at__lt=before))
 
 
 def find_live_session_with_subject(session_id: uuid.UUID) -> OIDCSession | None:
     """Return a live session with its subject and user; None when it has ended."""
-    return OIDCSession.objects.live().filter(pk=session_id).select_related("subject", "user").first()
+    return (
+        OIDCSession.objects.live().filter(pk=session_id).select_related("subject", "user").first()
+    )
 
 
 @sensitive_variables()
@@ -259,18 +309,21 @@ def renew_session(
     origin: Origin,
     now: datetime,
 ) -> tuple[uuid.UUID, ...] | None:
-    """Replace the tokens of a session after a new sign-in of the same person; return the revocations to try now.
+    """Replace the tokens of a session after a new sign-in of the same person; return the
+    revocations to try now.
 
-    One transaction. None: the session has ended or belongs to another person, and nothing is written. Its start, claims
-    and timeouts stay. A refresh in progress loses its lease, and its result is discarded.
+    One transaction. None: the session has ended or belongs to another person, and nothing is
+    written. Its start, claims and timeouts stay. A refresh in progress loses its lease, and its
+    result is discarded.
 
-    The replaced tokens are revoked when the session ends and not now: a provider may have one grant for a user and
-    client, and revokes all its tokens, including the new ones, with the old refresh token (RFC 7009 2.1).
+    The replaced tokens are revoked when the session ends and not now: a provider may have one grant
+    for a user and client, and revokes all its tokens, including the new ones, with the old refresh
+    token (RFC 7009 2.1).
 
     A replaced token whose key is missing, or that is damaged, raises an alert.
 
-    persist_tokens: False: access and refresh token are not stored, but revoked now. dpop_seed: of the key that the new
-    tokens are bound to, or empty. Raises: KeyMissing. Spec: R9.
+    persist_tokens: False: access and refresh token are not stored, but revoked now. dpop_seed: of
+    the key that the new tokens are bound to, or empty. Raises: KeyMissing. Spec: R9.
     """
     with transaction.atomic():
         live = OIDCSession.objects.live().filter(pk=session_id, subject_id=subject_id)
@@ -281,20 +334,44 @@ def renew_session(
         new = {"refresh_token": tokens.refresh_token, "access_token": tokens.access_token}
         columns = row.decrypt_columns(TOKEN_HINTS, keys=keyring.get_keys("encryption"))
         stored = [hint for hint in TOKEN_HINTS if getattr(row, hint)]
-        replaced = [SessionToken(row.pk, hint) for hint in stored if columns.plaintexts.get(hint) not in new.values()]
-        PendingRevocation.objects.move_tokens(replaced, now=now, due_at=row.started_at + conf.absolute_timeout())
-        subject_uuid = row.subject.uuid if row.subject else None
+        replaced = [
+            SessionToken(row.pk, hint)
+            for hint in stored
+            if columns.plaintexts.get(hint) not in new.values()
+        ]
+        PendingRevocation.objects.move_tokens(
+            replaced, now=now, due_at=row.started_at + conf.absolute_timeout()
+        )
+
+        subject_uuid = None
+        if row.subject:
+            subject_uuid = row.subject.uuid
+
         fields = _get_event_fields(row, subject_uuid, origin=Origin(), now=now)
-        claim_events = id_token.build_events(**_get_event_fields(row, subject_uuid, origin=origin, now=now))
-        damage_alerts = [_build_damage_alert(fields)] if columns.damaged else []
+        claim_events = id_token.build_events(
+            **_get_event_fields(row, subject_uuid, origin=origin, now=now)
+        )
+
+        if columns.damaged:
+            damage_alerts = [_build_damage_alert(fields)]
+        else:
+            damage_alerts = []
+
         enqueue_many([*damage_alerts, *_build_key_alert([columns], now=now), *claim_events])
-        unused = [] if persist_tokens else [hint for hint in TOKEN_HINTS if new[hint]]
+
+        if not persist_tokens:
+            unused = [hint for hint in TOKEN_HINTS if new[hint]]
+        else:
+            unused = []
+
         received = [ReceivedToken(token_type_hint=hint, value=new[hint]) for hint in unused]
         queued = queue_revocations(received, provider=row.provider, session_id=row.pk, now=now)
         values: dict[str, Any] = {
             **dict.fromkeys((*TOKEN_HINTS, "access_token_digest")),
             **(build_token_columns(tokens) if persist_tokens else {}),
-            "access_token_expires_at": now + tokens.expires_in if persist_tokens and tokens.expires_in else None,
+            "access_token_expires_at": now + tokens.expires_in
+            if persist_tokens and tokens.expires_in
+            else None,
             "dpop_seed": (dpop_seed or None) if persist_tokens else None,
             **id_token.columns,
             "sid_digest": sha256_hex(sid) if sid else "",
@@ -326,19 +403,27 @@ def start_session(
 ) -> OIDCSession:
     """Create the session with one INSERT inside the caller's transaction and return it.
 
-    sid: of the ID Token, or empty; only its digest has a column. The caller stores str(id) in the Django session, and
-    the events of id_token in the outbox. place: of the sign-in.
-    persist_tokens: False: access and refresh token are not stored. dpop_seed: of the key that they are bound to, or
-    empty.
+    sid: of the ID Token, or empty; only its digest has a column. The caller stores str(id) in the
+    Django session, and the events of id_token in the outbox. place: of the sign-in.
+    persist_tokens: False: access and refresh token are not stored. dpop_seed: of the key that they
+    are bound to, or empty.
     """
-    expires_at = now + tokens.expires_in if persist_tokens and tokens.expires_in is not None else None
+    expires_at = None
+    if persist_tokens and tokens.expires_in is not None:
+        expires_at = now + tokens.expires_in
+
+    if sid:
+        sid_digest = sha256_hex(sid)
+    else:
+        sid_digest = ""
+
     row = OIDCSession(
         id=session_id,
         user_id=user.pk,
         subject=subject,
         provider=provider,
         issuer=issuer,
-        sid_digest=sha256_hex(sid) if sid else "",
+        sid_digest=sid_digest,
         session_key=django_session_key,
         session_key_digest=sha256_hex(django_session_key),
         **(build_token_columns(tokens) if persist_tokens else {}),

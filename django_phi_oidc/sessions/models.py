@@ -74,8 +74,11 @@ class OIDCSessionQuerySet(LeasedQuerySet["OIDCSession"]):
         return self.filter(ended_at=None)
 
     @sensitive_variables()
-    def discard_personal_id_tokens(self, subjects: Sequence[PairwiseSubject]) -> list[tuple[int, tuple[str, ...]]]:
-        """Delete the ID Tokens of live sessions that have claims about these persons, in the caller's transaction.
+    def discard_personal_id_tokens(
+        self, subjects: Sequence[PairwiseSubject]
+    ) -> list[tuple[int, tuple[str, ...]]]:
+        """Delete the ID Tokens of live sessions that have claims about these persons, in the
+        caller's transaction.
 
         Returns the same as list_personal_id_tokens.
         """
@@ -90,8 +93,8 @@ class OIDCSessionQuerySet(LeasedQuerySet["OIDCSession"]):
     ) -> dict[uuid.UUID, tuple[int, tuple[str, ...]]]:
         """Return which live sessions have an ID Token with claims about these persons.
 
-        For each session: the key of its subject, and the names of the claims. Tokens that can't be decrypted here and
-        now count as well; their names are empty.
+        For each session: the key of its subject, and the names of the claims. Tokens that can't be
+        decrypted here and now count as well; their names are empty.
         """
         personal: dict[uuid.UUID, tuple[int, tuple[str, ...]]] = {}
         for row in self.live().filter(subject__in=subjects, id_token__isnull=False).order_by("pk"):
@@ -99,7 +102,8 @@ class OIDCSessionQuerySet(LeasedQuerySet["OIDCSession"]):
                 names = list_personal_claims(parse_compact_jws(row.decrypt("id_token")).payload)
                 is_personal = bool(names)
             except (KeyRingError, IDTokenError):
-                names, is_personal = (), True
+                names = ()
+                is_personal = True
             if is_personal:
                 personal[row.pk] = cast(int, row.subject_id), names
         return personal
@@ -116,28 +120,42 @@ class DecryptedColumns:
 
 
 class OIDCSession(models.Model):
-    """Connects a Django session with what the provider issued for it. An ended session has no tokens."""
+    """Connects a Django session with what the provider issued for it. An ended session has no
+    tokens.
+    """
 
     id = models.UUIDField(_("id"), primary_key=True, editable=False)
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, verbose_name=_("user"), null=True, on_delete=models.SET_NULL, related_name="+"
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
     )
-    subject = models.ForeignKey(PairwiseSubject, null=True, on_delete=models.SET_NULL, related_name="+")
+    subject = models.ForeignKey(
+        PairwiseSubject, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
     provider = models.CharField(_("provider"), max_length=64)
     issuer = models.CharField(max_length=255)
     sid_digest = models.CharField(max_length=64, blank=True)
     """SHA-256 of the ID Token's `sid`, hexadecimal, or empty."""
     session_key = SealedTextField(bind=("id",), null=True)
     session_key_digest = models.CharField(max_length=64)
-    """SHA-256 of the Django session key, hexadecimal. A key of at least 160 random bits cannot be guessed from it."""
+    """SHA-256 of the Django session key, hexadecimal. A key of at least 160 random bits cannot be
+    guessed from it.
+    """
     access_token = SealedTextField(bind=("id",), null=True)
     access_token_digest = models.CharField(max_length=64, null=True)  # noqa: DJ001 -- as in PendingRevocation
     """`compute_token_digest`: an end moves the token to its revocation without decrypting it."""
     refresh_token = SealedTextField(bind=("id",), null=True)
     dpop_seed = SealedTextField(bind=("id",), null=True)
-    """Of the key that the tokens are bound to (`oidc.dpop.create_proof_key`). None: they are Bearer tokens."""
+    """Of the key that the tokens are bound to (`oidc.dpop.create_proof_key`). None: they are Bearer
+    tokens.
+    """
     id_token = SealedTextField(bind=("id",), null=True)
-    """Only as the hint of a logout, and only if its provider's `id_token_hint` permits to store it."""
+    """Only as the hint of a logout, and only if its provider's `id_token_hint` permits to store
+    it.
+    """
     id_token_claims = SealedTextField(bind=("id",), null=True)
     """JSON: the protocol claims of the ID Token that a refresh compares, and `sid`."""
     access_token_expires_at = models.DateTimeField(_("access token expires at"), null=True)
@@ -146,23 +164,29 @@ class OIDCSession(models.Model):
     started_at = models.DateTimeField(_("started at"))
     last_seen_at = models.DateTimeField(_("last seen at"))
     due_at = models.DateTimeField(default=DUE_AT_ONCE, db_default=DUE_AT_ONCE, editable=False)
-    """When `phi_oidc.end_overdue` compares the other times with the timeouts; it does not time out earlier.
+    """When `phi_oidc.end_overdue` compares the other times with the timeouts; it does not time out
+    earlier.
 
-    Only that task changes it, so that a later `last_seen_at` is written without a change of any index.
+    Only that task changes it, so that a later `last_seen_at` is written without a change of any
+    index.
     """
     ended_at = models.DateTimeField(_("ended at"), null=True, db_index=True)
     end_reason = models.CharField(_("end reason"), max_length=32, choices=EndReason, blank=True)
     refresh_lease_until = models.DateTimeField(null=True)
-    # Defaults of the database: during an update, servers with the former release insert rows without these columns.
+    # Defaults of the database: during an update, servers with the former release insert rows
+    # without these columns.
     browser = models.CharField(max_length=32, blank=True, default="", db_default="")
     platform = models.CharField(max_length=32, blank=True, default="", db_default="")
     network = models.CharField(max_length=64, blank=True, default="", db_default="")
-    """These three: the place of the sign-in, as `sign_in_places` stores it, so that the user recognizes the session."""
+    """These three: the place of the sign-in, as `sign_in_places` stores it, so that the user
+    recognizes the session.
+    """
 
     objects = OIDCSessionQuerySet.as_manager()
 
     class Meta:
-        verbose_name, verbose_name_plural = _("OIDC session"), _("OIDC sessions")
+        verbose_name = _("OIDC session")
+        verbose_name_plural = _("OIDC sessions")
         indexes = (
             # Each sign-in pays for each index. Logouts by `sid` look for live sessions only.
             models.Index(
@@ -171,7 +195,9 @@ class OIDCSession(models.Model):
                 name="phi_oidc_session_sid",
             ),
             models.Index(fields=["started_at"], name="phi_oidc_session_started"),
-            models.Index(fields=["due_at"], condition=models.Q(ended_at=None), name="phi_oidc_session_due"),
+            models.Index(
+                fields=["due_at"], condition=models.Q(ended_at=None), name="phi_oidc_session_due"
+            ),
         )
         default_permissions = ("view",)
         permissions = (("end_oidcsession", gettext_noop("Can end sessions")),)
@@ -180,10 +206,14 @@ class OIDCSession(models.Model):
         return str(self.pk)
 
     @sensitive_variables()
-    def decrypt(self, column: EncryptedColumnName, *, keys: Sequence[SymmetricKey] | None = None) -> str:
-        """Return the plaintext of the column, or empty, and register a token as a secret of the current request.
+    def decrypt(
+        self, column: EncryptedColumnName, *, keys: Sequence[SymmetricKey] | None = None
+    ) -> str:
+        """Return the plaintext of the column, or empty, and register a token as a secret of the
+        current request.
 
-        The Django session key is not registered, because the session cookie of the response contains it.
+        The Django session key is not registered, because the session cookie of the response
+        contains it.
         keys, Raises: as `SealedTextField.decrypt`.
         """
         value = cast(SealedTextField, self._meta.get_field(column)).decrypt(self, keys=keys) or ""
@@ -193,9 +223,14 @@ class OIDCSession(models.Model):
 
     @sensitive_variables()
     def decrypt_columns(
-        self, columns: Sequence[EncryptedColumnName] = ENCRYPTED_COLUMNS, *, keys: Sequence[SymmetricKey]
+        self,
+        columns: Sequence[EncryptedColumnName] = ENCRYPTED_COLUMNS,
+        *,
+        keys: Sequence[SymmetricKey],
     ) -> DecryptedColumns:
-        """Return what the columns contain, as far as these encryption keys decrypt it. keys: may be none."""
+        """Return what the columns contain, as far as these encryption keys decrypt it. keys: may be
+        none.
+        """
         result = DecryptedColumns()
         for column in columns:
             try:
@@ -234,7 +269,10 @@ class SessionToken(NamedTuple):
 
 _MOVED_COLUMNS: Mapping[TokenTypeHint, Mapping[str, str]] = {
     "refresh_token": {},
-    "access_token": {"token_digest": "access_token_digest", "token_expires_at": "access_token_expires_at"},
+    "access_token": {
+        "token_digest": "access_token_digest",
+        "token_expires_at": "access_token_expires_at",
+    },
 }
 """The columns of a session that are moved with its token."""
 _MOVED_AT_ONCE = 400
@@ -256,7 +294,9 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
     """Creates revocations and finds those that are due."""
 
     def queue(self, tokens: Iterable["TokenToRevoke"], *, now: datetime) -> tuple[uuid.UUID, ...]:
-        """Create a row that is due at once for each token, by one statement; return their ids in order."""
+        """Create a row that is due at once for each token, by one statement; return their ids in
+        order.
+        """
         rows: list[PendingRevocation] = []
         for item in tokens:
             is_access_token = item.token.token_type_hint == "access_token"
@@ -267,7 +307,9 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
                     session=item.session_id,
                     token=item.token.value,
                     token_type_hint=item.token.token_type_hint,
-                    token_digest=compute_token_digest(item.token.value) if is_access_token else None,
+                    token_digest=compute_token_digest(item.token.value)
+                    if is_access_token
+                    else None,
                     token_expires_at=item.access_token_expires_at if is_access_token else None,
                     due_at=now,
                     created_at=now,
@@ -286,17 +328,32 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         is_leased: bool = False,
         end_job: uuid.UUID | None = None,
     ) -> tuple[list[uuid.UUID], dict[uuid.UUID, "PendingRevocation"]]:
-        """Create a row for each of these tokens, with its ciphertext, by one statement for each 400; return their ids.
+        """Create a row for each of these tokens, with its ciphertext, by one statement for each
+        400; return their ids.
 
         No key is needed. The caller empties the columns of the sessions.
-        due_at: None means at once. is_leased: the caller tries them first, after the commit, and gets the rows by id as
-        well. end_job: the SessionEndJob that ends the sessions. Requires: the sessions are locked, and have the tokens.
+        due_at: None means at once. is_leased: the caller tries them first, after the commit, and
+        gets the rows by id as well. end_job: the SessionEndJob that ends the sessions. Requires:
+        the sessions are locked, and have the tokens.
         """
-        shared: dict[str, Any] = {"status": RevocationStatus.PENDING.value, "last_fault": "", "attempts": 0}
+        shared: dict[str, Any] = {
+            "status": RevocationStatus.PENDING.value,
+            "last_fault": "",
+            "attempts": 0,
+        }
         shared |= {"due_at": due_at or now, "created_at": due_at or now}
-        shared |= {"end_job": end_job} if end_job else {}
+
+        if end_job:
+            shared |= {"end_job": end_job}
+        else:
+            shared |= {}
+
         if is_leased:
-            shared |= {"attempts": 1, "first_attempt_at": now, "lease_until": now + REVOCATION_LEASE}
+            shared |= {
+                "attempts": 1,
+                "first_attempt_at": now,
+                "lease_until": now + REVOCATION_LEASE,
+            }
         ids = [randomness.uuid7(now) for _ in tokens]
         rows: list[PendingRevocation] = []
         using = router.db_for_write(self.model)
@@ -306,12 +363,19 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
             copies = [
                 CopiedRows(
                     keys=[(pk, token.session_id) for pk, token in part if token.hint == hint],
-                    columns={"provider": "provider", "session": "id", "session_token": hint, **further_columns},
+                    columns={
+                        "provider": "provider",
+                        "session": "id",
+                        "session_token": hint,
+                        **further_columns,
+                    },
                     values={"token_type_hint": hint, **shared},
                 )
                 for hint, further_columns in _MOVED_COLUMNS.items()
             ]
-            rows += insert_copies(self.model, copies, source=OIDCSession, using=using, returning=is_leased)
+            rows += insert_copies(
+                self.model, copies, source=OIDCSession, using=using, returning=is_leased
+            )
         return ids, {row.pk: row for row in rows}
 
     def make_due_now(
@@ -322,46 +386,68 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         now: datetime,
         end_job: uuid.UUID | None = None,
     ) -> dict[uuid.UUID | None, list[uuid.UUID]]:
-        """Make the later revocations of these sessions due now; return their ids by session, refresh tokens first.
+        """Make the later revocations of these sessions due now; return their ids by session,
+        refresh tokens first.
 
-        keep_offline_session_ids: refresh tokens of these sessions that were not yet to be revoked stay valid.
+        keep_offline_session_ids: refresh tokens of these sessions that were not yet to be revoked
+        stay valid.
         Their rows are deleted.
         """
-        later = self.filter(any_of("session", session_ids), status=RevocationStatus.PENDING, due_at__gt=now)
+        later = self.filter(
+            any_of("session", session_ids), status=RevocationStatus.PENDING, due_at__gt=now
+        )
         if keep_offline_session_ids:
-            offline = later.filter(session__in=keep_offline_session_ids, token_type_hint="refresh_token")
+            offline = later.filter(
+                session__in=keep_offline_session_ids, token_type_hint="refresh_token"
+            )
             offline.filter(created_at__gt=now).delete()
         ids_by_session: dict[uuid.UUID | None, list[uuid.UUID]] = {}
         for session, pk in later.order_by("-token_type_hint").values_list("session", "pk"):
             ids_by_session.setdefault(session, []).append(pk)
         if ids_by_session:
-            later.update(due_at=now, created_at=Least("created_at", models.Value(now)), end_job=end_job)
+            later.update(
+                due_at=now, created_at=Least("created_at", models.Value(now)), end_job=end_job
+            )
         return ids_by_session
 
     def due(self, now: datetime) -> Self:
         """Return the pending revocations that are due and not leased.
 
-        A row that waits for its next attempt longer than any back-off was written by a clock that was ahead: it is due.
+        A row that waits for its next attempt longer than any back-off was written by a clock that
+        was ahead: it is due.
         """
         is_due = models.Q(due_at__lte=now) | models.Q(attempts__gt=0, due_at__gt=now + _MAX_WAIT)
-        return self.unleased(now, lease=REVOCATION_LEASE).filter(is_due, status=RevocationStatus.PENDING)
+        return self.unleased(now, lease=REVOCATION_LEASE).filter(
+            is_due, status=RevocationStatus.PENDING
+        )
 
     def at_ready_providers(self, now: datetime) -> Self:
-        """Leave out the providers that have asked for no request before a later time than now (Retry-After)."""
+        """Leave out the providers that have asked for no request before a later time than now
+        (Retry-After).
+        """
         waiting = self.model._default_manager.filter(
-            status=RevocationStatus.PENDING, provider_busy_until__gt=now, provider_busy_until__lte=now + _MAX_WAIT
+            status=RevocationStatus.PENDING,
+            provider_busy_until__gt=now,
+            provider_busy_until__lte=now + _MAX_WAIT,
         )
         return self.exclude(provider__in=waiting.values("provider"))
 
     def lease_due(self, *, now: datetime, limit: int | None = None) -> list["PendingRevocation"]:
-        """Acquire the leases of those of these rows that are due, and return them: longest due, then refresh tokens.
+        """Acquire the leases of those of these rows that are due, and return them: longest due,
+        then refresh tokens.
 
-        Two statements for any number of rows. Rows that another transaction locks are skipped. Requires: an open
-        transaction, which is committed before the work begins.
+        Two statements for any number of rows. Rows that another transaction locks are skipped.
+        Requires: an open transaction, which is committed before the work begins.
         """
-        rows = list(self.due(now).order_by("due_at", "-token_type_hint", "id").lock(skip_locked=True)[:limit])
+        rows = list(
+            self.due(now)
+            .order_by("due_at", "-token_type_hint", "id")
+            .lock(skip_locked=True)[:limit]
+        )
         if rows:
-            first_attempt_at = Least(Coalesce("first_attempt_at", models.Value(now)), models.Value(now))
+            first_attempt_at = Least(
+                Coalesce("first_attempt_at", models.Value(now)), models.Value(now)
+            )
             self.model._default_manager.filter(pk__in=[row.pk for row in rows]).update(
                 lease_until=now + REVOCATION_LEASE,
                 attempts=models.F("attempts") + 1,
@@ -374,10 +460,14 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         return rows
 
     def lock(self, *, skip_locked: bool = False) -> Self:
-        """Lock the rows until the commit, when they are read. On SQLite, lock the database at once."""
+        """Lock the rows until the commit, when they are read. On SQLite, lock the database at
+        once.
+        """
         features = connections[self.db].features
         if features.has_select_for_update:
-            return self.select_for_update(skip_locked=skip_locked and features.has_select_for_update_skip_locked)
+            return self.select_for_update(
+                skip_locked=skip_locked and features.has_select_for_update_skip_locked
+            )
         # A write that changes nothing: after a read, SQLite may refuse the first write.
         self.model._default_manager.filter(pk=uuid.UUID(int=0)).update(lease_until=None)
         return self.all()
@@ -394,12 +484,16 @@ class PendingRevocation(models.Model):
     session_token = SealedTextField(
         bind=("token_type_hint", "session"), source_table="django_phi_oidc_oidcsession", null=True
     )
-    """Instead of `token`: the ciphertext from the session's column, which needs no key to be moved here."""
+    """Instead of `token`: the ciphertext from the session's column, which needs no key to be moved
+    here.
+    """
     token_type_hint = models.CharField(_("token type hint"), max_length=16)
     token_digest = models.CharField(max_length=64, null=True)  # noqa: DJ001 -- every index can leave out NULL
     """Of an access token: `compute_token_digest`. Kept when it is revoked."""
     token_expires_at = models.DateTimeField(_("token expires at"), null=True)
-    status = models.CharField(_("status"), max_length=16, choices=RevocationStatus, default=RevocationStatus.PENDING)
+    status = models.CharField(
+        _("status"), max_length=16, choices=RevocationStatus, default=RevocationStatus.PENDING
+    )
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     due_at = models.DateTimeField(_("due at"))
     lease_until = models.DateTimeField(null=True)
@@ -407,7 +501,9 @@ class PendingRevocation(models.Model):
     created_at = models.DateTimeField(_("created at"))
     """When the token was first to be revoked."""
     first_attempt_at = models.DateTimeField(_("first attempt at"), null=True)
-    """`REVOCATION_GIVE_UP_AFTER` counts from it: without workers or keys, no revocation is abandoned."""
+    """`REVOCATION_GIVE_UP_AFTER` counts from it: without workers or keys, no revocation is
+    abandoned.
+    """
     finished_at = models.DateTimeField(_("finished at"), null=True)
     provider_busy_until = models.DateTimeField(null=True, editable=False)
     """From a Retry-After: until then, sweeps send the provider no request for any token."""
@@ -417,10 +513,19 @@ class PendingRevocation(models.Model):
     objects = PendingRevocationQuerySet.as_manager()
 
     class Meta:
-        verbose_name, verbose_name_plural = _("pending revocation"), _("pending revocations")
+        verbose_name = _("pending revocation")
+        verbose_name_plural = _("pending revocations")
         indexes = (
-            models.Index(fields=["due_at"], condition=models.Q(status="pending"), name="phi_oidc_revocation_due"),
-            models.Index(fields=["session"], condition=models.Q(status="pending"), name="phi_oidc_revocation_session"),
+            models.Index(
+                fields=["due_at"],
+                condition=models.Q(status="pending"),
+                name="phi_oidc_revocation_due",
+            ),
+            models.Index(
+                fields=["session"],
+                condition=models.Q(status="pending"),
+                name="phi_oidc_revocation_session",
+            ),
             models.Index(
                 fields=["token_digest"],
                 condition=models.Q(token_digest__isnull=False),
@@ -432,18 +537,24 @@ class PendingRevocation(models.Model):
                 name="phi_oidc_revocation_busy",
             ),
             models.Index(
-                fields=["end_job"], condition=models.Q(end_job__isnull=False), name="phi_oidc_revocation_end_job"
+                fields=["end_job"],
+                condition=models.Q(end_job__isnull=False),
+                name="phi_oidc_revocation_end_job",
             ),
         )
         default_permissions = ("view",)
-        permissions = (("retry_pendingrevocation", gettext_noop("Can have revocations tried again")),)
+        permissions = (
+            ("retry_pendingrevocation", gettext_noop("Can have revocations tried again")),
+        )
 
     def __str__(self) -> str:
         return f"{self.token_type_hint} {self.pk}"
 
     @sensitive_variables()
     def decrypt_token(self) -> str:
-        """Return the token, and register it as a secret of the current request. Raises: KeyRingError."""
+        """Return the token, and register it as a secret of the current request. Raises:
+        KeyRingError.
+        """
         for column in ("token", "session_token"):
             value = cast(SealedTextField, self._meta.get_field(column)).decrypt(self)
             if value is not None:
@@ -455,7 +566,9 @@ class PendingRevocation(models.Model):
 
 
 class SessionEndJob(models.Model):
-    """A request to end many sessions. A worker, or the page of the job, ends them in batches under a lease."""
+    """A request to end many sessions. A worker, or the page of the job, ends them in batches under
+    a lease.
+    """
 
     class State(models.TextChoices):
         WAITING = "waiting", _("waiting for a worker")
@@ -487,7 +600,8 @@ class SessionEndJob(models.Model):
     objects: ClassVar[models.Manager["SessionEndJob"]] = LeasedQuerySet.as_manager()
 
     class Meta:
-        verbose_name, verbose_name_plural = _("request to end sessions"), _("requests to end sessions")
+        verbose_name = _("request to end sessions")
+        verbose_name_plural = _("requests to end sessions")
         default_permissions = ()
         indexes = (models.Index(fields=["requested_at"], name="phi_oidc_end_job_requested"),)
 

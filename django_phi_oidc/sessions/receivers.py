@@ -35,7 +35,9 @@ from .tasks import end_session_and_revoke, revoke_after_commit
 
 @receiver(user_logged_out, dispatch_uid="django_phi_oidc.sessions")
 def end_on_django_logout(*, request: HttpRequest | None, **kwargs: Any) -> None:
-    """End the OIDC session of the request, or revoke what another backend stored, before Django flushes the session."""
+    """End the OIDC session of the request, or revoke what another backend stored, before Django
+    flushes the session.
+    """
     if request is None:
         return
     if session_id := find_oidc_session_id(request.session):
@@ -46,15 +48,21 @@ def end_on_django_logout(*, request: HttpRequest | None, **kwargs: Any) -> None:
 
 
 @receiver(pre_delete, sender=PairwiseSubject, dispatch_uid="django_phi_oidc.sessions.unlinking")
-def end_sessions_on_unlink(*, instance: PairwiseSubject, origin: Model | Any = None, **kwargs: Any) -> None:
-    """End the live sessions of a link and erase its claims, with their events, in the transaction that deletes it.
+def end_sessions_on_unlink(
+    *, instance: PairwiseSubject, origin: Model | Any = None, **kwargs: Any
+) -> None:
+    """End the live sessions of a link and erase its claims, with their events, in the transaction
+    that deletes it.
 
-    origin: what delete() was called on. When one person is deleted, their tokens are revoked after the commit. For a
-    queryset they are left to the sweep, because each revocation may take its full time-out.
+    origin: what delete() was called on. When one person is deleted, their tokens are revoked after
+    the commit. For a queryset they are left to the sweep, because each revocation may take its full
+    time-out.
     Raises: HeldForLegalReasons, and then neither the subject nor the user is deleted.
     """
-    actor, now = instance.deleted_by, clock.now()
-    # Locked: a concurrent sign-in of this subject either commits its session before this, or finds no subject.
+    actor = instance.deleted_by
+    now = clock.now()
+    # Locked: a concurrent sign-in of this subject either commits its session before this, or finds
+    # no subject.
     subject = PairwiseSubject.objects.select_for_update(no_key=True).filter(pk=instance.pk).first()
     if subject is None:
         return
@@ -73,11 +81,14 @@ def end_sessions_on_unlink(*, instance: PairwiseSubject, origin: Model | Any = N
 
 
 @receiver(pre_delete, sender=OIDCSession, dispatch_uid="django_phi_oidc.sessions.deletion")
-def end_session_on_deletion(*, instance: OIDCSession, origin: Model | Any = None, **kwargs: Any) -> None:
-    """End a live session whose row is deleted, in that transaction: its tokens are in the row and nowhere else.
+def end_session_on_deletion(
+    *, instance: OIDCSession, origin: Model | Any = None, **kwargs: Any
+) -> None:
+    """End a live session whose row is deleted, in that transaction: its tokens are in the row and
+    nowhere else.
 
-    origin: what delete() was called on. The tokens of one session are revoked after the commit, those of a queryset by
-    the sweep.
+    origin: what delete() was called on. The tokens of one session are revoked after the commit,
+    those of a queryset by the sweep.
     """
     if instance.ended_at is not None:
         return
@@ -95,9 +106,11 @@ def start_session_timeouts(*, request: HttpRequest | None, **kwargs: Any) -> Non
 
 
 def _lock_subjects_before_account(account: Model, update_fields: Collection[str] | None) -> None:
-    """Lock the account's subjects before its row, in the order of a sign-in, if the change will end its sessions.
+    """Lock the account's subjects before its row, in the order of a sign-in, if the change will end
+    its sessions.
 
-    In autocommit, without a flag among the fields, the account's row is not locked any more when the sessions end.
+    In autocommit, without a flag among the fields, the account's row is not locked any more when
+    the sessions end.
     """
     is_change = _is_deactivation(account, update_fields) or _is_password_change(account)
     if has_lost_access(account.pk):
@@ -106,14 +119,25 @@ def _lock_subjects_before_account(account: Model, update_fields: Collection[str]
         lock_subjects_of_users([account.pk])
 
 
-def _write_notices_after_change(account: Model, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Write the notices about another e-mail address, and about a local account that may or may not be used now."""
-    user, now = cast(Any, account), clock.now()
+def _write_notices_after_change(
+    account: Model, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> None:
+    """Write the notices about another e-mail address, and about a local account that may or may not
+    be used now.
+    """
+    user = cast(Any, account)
+    now = clock.now()
     address_field = user.get_email_field_name()
     if old.get(address_field) != new.get(address_field):
         write_address_notice(user, str(old[address_field] or ""), now=now)
-    if old.get("is_active") != new.get("is_active") and user.get_username() in conf.break_glass_accounts():
-        kind = NoticeKind.ACTIVATED if new["is_active"] else NoticeKind.DEACTIVATED
+    if (
+        old.get("is_active") != new.get("is_active")
+        and user.get_username() in conf.break_glass_accounts()
+    ):
+        if new["is_active"]:
+            kind = NoticeKind.ACTIVATED
+        else:
+            kind = NoticeKind.DEACTIVATED
         write_notice(user, kind, provider="", now=now)
 
 
@@ -125,11 +149,15 @@ record_flag_changes(
 )
 
 
-@receiver(post_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.sessions.account")
+@receiver(
+    post_save, sender=settings.AUTH_USER_MODEL, dispatch_uid="django_phi_oidc.sessions.account"
+)
 def end_sessions_on_account_change(
     *, instance: Model, created: bool, update_fields: Collection[str] | None = None, **kwargs: Any
 ) -> None:
-    """End the sessions, and erase all claims, of a deactivated account; end those of one with a new password."""
+    """End the sessions, and erase all claims, of a deactivated account; end those of one with a new
+    password.
+    """
     if created or has_lost_access(instance.pk):
         return
     if _has_new_password(instance):
@@ -145,16 +173,32 @@ def end_sessions_on_account_change(
 
 @receiver(m2m_changed, dispatch_uid="django_phi_oidc.sessions.roles")
 def end_sessions_on_role_change(
-    *, sender: type[Model], instance: Model, action: str, reverse: bool, pk_set: set[Any] | None, **kwargs: Any
+    *,
+    sender: type[Model],
+    instance: Model,
+    action: str,
+    reverse: bool,
+    pk_set: set[Any] | None,
+    **kwargs: Any,
 ) -> None:
     """End the sessions of accounts whose groups or permissions change, if that is configured."""
     # The tables between users and their groups and permissions. A custom user model may have none.
     user = get_user_model()
-    tables = [getattr(user, name).through for name in ("groups", "user_permissions") if hasattr(user, name)]
+    tables = [
+        getattr(user, name).through
+        for name in ("groups", "user_permissions")
+        if hasattr(user, name)
+    ]
     is_change = action in ("post_add", "post_remove", "pre_clear") and sender in tables
     if not is_change or "roles" not in conf.end_sessions_on():
         return
-    user_ids: Collection[Any] | None = pk_set if reverse else [instance.pk]
+
+    user_ids: Collection[Any] | None
+    if reverse:
+        user_ids = pk_set
+    else:
+        user_ids = [instance.pk]
+
     if user_ids is None:
         # All users of a group or permission are removed.
         user_ids = list(instance.user_set.values_list("pk", flat=True))  # type: ignore[attr-defined]
@@ -170,7 +214,9 @@ record_row_changes(after_change=_end_sessions_on_row_change)
 
 
 def _is_deactivation(user: Model, update_fields: Collection[str] | None) -> bool:
-    return not getattr(user, "is_active", True) and (update_fields is None or "is_active" in update_fields)
+    return not getattr(user, "is_active", True) and (
+        update_fields is None or "is_active" in update_fields
+    )
 
 
 def _is_password_change(user: Model) -> bool:
@@ -184,7 +230,9 @@ def _has_new_password(user: Model) -> bool:
 
 
 def _end_sessions_of_users(user_ids: Collection[Any], reason: EndReason) -> None:
-    """End all sessions of these users. Tokens of one user are revoked now, those of several in the sweep."""
+    """End all sessions of these users. Tokens of one user are revoked now, those of several in the
+    sweep.
+    """
     live = OIDCSession.objects.live().filter(user__in=user_ids).values_list("pk", flat=True)
     ended = end_sessions(list(live), reason, origin=Origin(), now=clock.now())
     if len(user_ids) == 1:

@@ -1,10 +1,12 @@
-"""Pages for refused requests: who the user is, what is missing, a reference for the help desk, and how to leave.
+"""Pages for refused requests: who the user is, what is missing, a reference for the help desk, and
+how to leave.
 
-A project with its own `handler403` or `403.html` keeps it for its own pages. The pages of this app in the admin have
-their own page always, in the layout of the admin.
+A project with its own `handler403` or `403.html` keeps it for its own pages. The pages of this app
+in the admin have their own page always, in the layout of the admin.
 
-A database that refuses a connection, or closes it, is no fault of the request, which can be repeated: the URLs of this
-app answer with status 503. Other URLs keep the error page of the project.
+A database that refuses a connection, or closes it, is no fault of the request, which can be
+repeated: the URLs of this app answer with status 503. Other URLs keep the error page of the
+project.
 """
 
 import logging
@@ -46,15 +48,25 @@ def find_refusal_page(request: HttpRequest, exception: Exception) -> HttpRespons
         site = find_admin_site(request)
         if site is not None:
             return _render_admin_refusal(request, exception, site)
-        return None if _has_own_page(request) else _render_portal_refusal(request, exception)
-    if isinstance(exception, Http404) and _is_own_admin_page(request) and (site := find_admin_site(request)):
+
+        if _has_own_page(request):
+            return None
+        return _render_portal_refusal(request, exception)
+    if (
+        isinstance(exception, Http404)
+        and _is_own_admin_page(request)
+        and (site := find_admin_site(request))
+    ):
         context = {"home_url": reverse("admin:index", current_app=site.name)}
-        return _render_admin_page(request, site, "missing", _("Page not found"), context, status=404)
+        return _render_admin_page(
+            request, site, "missing", _("Page not found"), context, status=404
+        )
     return None
 
 
 def find_outage_response(request: HttpRequest, error: Exception) -> HttpResponse | None:
-    """Return the response if the database is not available; None for another error, or a URL of the project.
+    """Return the response if the database is not available; None for another error, or a URL of the
+    project.
 
     Spec: RFC 9110 15.6.4.
     """
@@ -62,19 +74,25 @@ def find_outage_response(request: HttpRequest, error: Exception) -> HttpResponse
     if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
         return None
     try:
-        match = request.resolver_match or resolve(request.path_info, getattr(request, "urlconf", None))
+        match = request.resolver_match or resolve(
+            request.path_info, getattr(request, "urlconf", None)
+        )
     except Resolver404:
         return None
     if not match.func.__module__.startswith(f"{_APP_LABEL}."):
         return None
     state = getattr(error.__cause__, "sqlstate", None) or "no SQLSTATE"
-    logger.error("The database failed during %s: %s (%s)", match.url_name, type(error).__name__, state)
+    logger.error(
+        "The database failed during %s: %s (%s)", match.url_name, type(error).__name__, state
+    )
     if is_navigation(request):
         # Without the request: a context processor of the project may need the database.
         page = render_to_string(f"{_APP_LABEL}/database_unavailable.html")
         response = set_private_headers(HttpResponse(page, status=503))
     else:
-        response = render_problem(503, "The database is not available.", code="database_unavailable")
+        response = render_problem(
+            503, "The database is not available.", code="database_unavailable"
+        )
     response["Retry-After"] = str(DATABASE_RETRY_AFTER_SECONDS)
     return response
 
@@ -110,7 +128,9 @@ def _has_own_page(request: HttpRequest) -> bool:
 
 
 def _render_portal_refusal(request: HttpRequest, refusal: RecordedRefusal) -> HttpResponse:
-    """Return a page that does not depend on the rule that refused, nor on whether the resource exists."""
+    """Return a page that does not depend on the rule that refused, nor on whether the resource
+    exists.
+    """
     context = {
         **_build_account_context(request, refusal),
         "permission": find_permission_name(refusal.permission),
@@ -121,9 +141,14 @@ def _render_portal_refusal(request: HttpRequest, refusal: RecordedRefusal) -> Ht
     return _set_headers(render(request, f"{_APP_LABEL}/refused.html", context, status=403))
 
 
-def _render_admin_refusal(request: HttpRequest, refusal: RecordedRefusal, site: "AdminSite") -> HttpResponse:
-    """Return a page in the layout of the admin. Only members of staff see which groups have the permission."""
-    is_staff, permission = site.has_permission(request), refusal.permission
+def _render_admin_refusal(
+    request: HttpRequest, refusal: RecordedRefusal, site: "AdminSite"
+) -> HttpResponse:
+    """Return a page in the layout of the admin. Only members of staff see which groups have the
+    permission.
+    """
+    is_staff = site.has_permission(request)
+    permission = refusal.permission
     if not is_staff or request.user.has_perm(permission):
         permission = ""
     context = {
@@ -134,14 +159,26 @@ def _render_admin_refusal(request: HttpRequest, refusal: RecordedRefusal, site: 
         "groups": _list_group_names(permission) if permission else [],
         "home_url": reverse("admin:index", current_app=site.name) if is_staff else find_start_url(),
         # Django's own logout of the admin redirects a user who is not staff back to the admin.
-        "sign_out_url": _find_url("oidc_logout") or (is_staff and reverse("admin:logout", current_app=site.name)),
+        "sign_out_url": _find_url("oidc_logout")
+        or (is_staff and reverse("admin:logout", current_app=site.name)),
     }
-    title = _("You do not have access") if is_staff else _("Only for staff")
+
+    if is_staff:
+        title = _("You do not have access")
+    else:
+        title = _("Only for staff")
+
     return _render_admin_page(request, site, "refused", title, context, status=403)
 
 
 def _render_admin_page(
-    request: HttpRequest, site: "AdminSite", name: str, title: str, context: dict[str, Any], *, status: int
+    request: HttpRequest,
+    site: "AdminSite",
+    name: str,
+    title: str,
+    context: dict[str, Any],
+    *,
+    status: int,
 ) -> HttpResponse:
     request.current_app = site.name
     context = {**site.each_context(request), "title": title, **context}
@@ -152,14 +189,21 @@ def _render_admin_page(
 
 def _set_headers(response: HttpResponse) -> HttpResponse:
     set_private_headers(response)
-    # With `no-referrer` the form that signs out is sent with the origin "null", which Django refuses.
+    # With `no-referrer` the form that signs out is sent with the origin "null", which Django
+    # refuses.
     response["Referrer-Policy"] = "same-origin"
     return response
 
 
 def _build_account_context(request: HttpRequest, refusal: RecordedRefusal) -> dict[str, Any]:
     user: Any = request.user
-    label, username = (get_label(user), user.get_username()) if user.is_authenticated else ("", "")
+    if user.is_authenticated:
+        label = get_label(user)
+        username = user.get_username()
+    else:
+        label = ""
+        username = ""
+
     return {
         "label": label,
         "username": username if username != label else "",
@@ -169,11 +213,16 @@ def _build_account_context(request: HttpRequest, refusal: RecordedRefusal) -> di
 
 
 def _build_other_account_url(request: HttpRequest) -> str:
-    """Return the URL that signs in another person and leads back here; "" if our URLs are not included."""
+    """Return the URL that signs in another person and leads back here; "" if our URLs are not
+    included.
+    """
     url = _find_url("oidc_authentication_init")
     is_safe = is_navigation(request) and request.method in ("GET", "HEAD")
     next_url = get_return_path(request, is_safe_navigation=is_safe)
-    return url and f"{url}?{urlencode({'prompt': 'login', **({'next': next_url} if next_url else {})})}"
+    return (
+        url
+        and f"{url}?{urlencode({'prompt': 'login', **({'next': next_url} if next_url else {})})}"
+    )
 
 
 def _find_url(name: str) -> str:
@@ -186,8 +235,14 @@ def _find_url(name: str) -> str:
 def find_permission_name(permission: str) -> str:
     """Return the name of `app.codename` for people; "" if the database has no such permission."""
     app_label, _dot, codename = permission.partition(".")
-    rows = Permission.objects.select_related("content_type").filter(content_type__app_label=app_label)
-    row = rows.filter(codename=codename).first() if codename else None
+    rows = Permission.objects.select_related("content_type").filter(
+        content_type__app_label=app_label
+    )
+
+    row = None
+    if codename:
+        row = rows.filter(codename=codename).first()
+
     if row is None:
         return ""
     model = row.content_type.model_class()
@@ -201,10 +256,14 @@ def find_permission_name(permission: str) -> str:
         "delete": _("Delete %(objects)s"),
     }
     text = names.get(operation)
-    return text % {"objects": model._meta.verbose_name_plural} if text else _(row.name)
+    if text:
+        return text % {"objects": model._meta.verbose_name_plural}
+    return _(row.name)
 
 
 def _list_group_names(permission: str) -> list[str]:
     app_label, _dot, codename = permission.partition(".")
-    groups = Group.objects.filter(permissions__codename=codename, permissions__content_type__app_label=app_label)
+    groups = Group.objects.filter(
+        permissions__codename=codename, permissions__content_type__app_label=app_label
+    )
     return list(groups.order_by("name").distinct().values_list("name", flat=True))

@@ -14,7 +14,9 @@ from .tasks import end_session_and_revoke
 
 
 def log_out(request: HttpRequest, reason: EndReason) -> EndedSession | None:
-    """End the session of the request, and revoke its tokens; return the OIDC session. None: it has none any more."""
+    """End the session of the request, and revoke its tokens; return the OIDC session. None: it has
+    none any more.
+    """
     session: Any = request.session
     session_id = find_oidc_session_id(session)
     ended = None

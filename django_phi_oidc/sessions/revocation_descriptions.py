@@ -10,8 +10,12 @@ from .models import PendingRevocation, RevocationStatus
 
 
 def describe_revocation(row: PendingRevocation) -> str:
-    """Return the state, for example “Revocation failed: the server answered 503; next attempt at 14:02 UTC”."""
-    return _describe_waiting(row) if row.status == RevocationStatus.PENDING else _describe_result(row)
+    """Return the state, for example “Revocation failed: the server answered 503; next attempt at
+    14:02 UTC”.
+    """
+    if row.status == RevocationStatus.PENDING:
+        return _describe_waiting(row)
+    return _describe_result(row)
 
 
 def _describe_waiting(row: PendingRevocation) -> str:
@@ -35,21 +39,30 @@ def _describe_result(row: PendingRevocation) -> str:
         return gettext("Refused for good: %(reason)s") % {"reason": reason}
     count = row.attempts
     text = ngettext(
-        "Abandoned after %(count)d attempt: %(reason)s", "Abandoned after %(count)d attempts: %(reason)s", count
+        "Abandoned after %(count)d attempt: %(reason)s",
+        "Abandoned after %(count)d attempts: %(reason)s",
+        count,
     )
     return text % {"count": count, "reason": reason}
 
 
 def _get_fault_phrase(fault: str) -> str:
-    """Return a stored fault in words. fault: a code, and after a space the provider's own code, if it sent one."""
+    """Return a stored fault in words. fault: a code, and after a space the provider's own code, if
+    it sent one.
+    """
     code, _, provider_error = fault.partition(" ")
     if provider_error in ("", "other"):
         return get_reason_phrase(code)
-    texts = {"reason": get_reason_phrase(code), "provider_reason": get_reason_phrase(provider_error)}
+    texts = {
+        "reason": get_reason_phrase(code),
+        "provider_reason": get_reason_phrase(provider_error),
+    }
     return gettext("%(reason)s (%(provider_reason)s)") % texts
 
 
 def _format_time(at: datetime) -> str:
     """Return the time in UTC, as in the lists, with the date unless it is today."""
     at = at.astimezone(UTC)
-    return f"{at:%H:%M} UTC" if at.date() == clock.now().astimezone(UTC).date() else f"{at:%Y-%m-%d %H:%M} UTC"
+    if at.date() == clock.now().astimezone(UTC).date():
+        return f"{at:%H:%M} UTC"
+    return f"{at:%Y-%m-%d %H:%M} UTC"

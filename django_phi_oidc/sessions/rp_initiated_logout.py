@@ -1,4 +1,5 @@
-"""Build the request that sends the browser to the provider's logout, and recognize its `state` on the way back.
+"""Build the request that sends the browser to the provider's logout, and recognize its `state` on
+the way back.
 
 Spec: OIDC RP-Initiated Logout 1.0, R9.
 """
@@ -15,7 +16,11 @@ from .._internal import randomness
 from ..claims.minimization import PROTOCOL_CLAIMS
 from ..config.providers import EndSessionMethod
 from ..errors import AccountError, MetadataError, TransportError
-from ..oidc.rp_initiated_logout import build_end_session_url, build_hint_parameters, parse_url_origin
+from ..oidc.rp_initiated_logout import (
+    build_end_session_url,
+    build_hint_parameters,
+    parse_url_origin,
+)
 from ..provider.registry import get_provider
 
 STATE_MAX_AGE_SECONDS = 600
@@ -35,8 +40,10 @@ class EndSessionRequest:
     """Validated for use in a header."""
     parameters: Mapping[str, str] = field(repr=False)
     needs_click: bool
-    """Whether the user decides on a page of the portal: the provider may need the `id_token_hint`, which is not sent.
-    Without it some providers show an error or an empty page, which must not be the end of a logout."""
+    """Whether the user decides on a page of the portal: the provider may need the `id_token_hint`,
+    which is not sent. Without it some providers show an error or an empty page, which must not be
+    the end of a logout.
+    """
 
     @property
     def url(self) -> str:
@@ -54,10 +61,11 @@ def build_end_session_request(
     timeout_seconds: float,
     now: datetime,
 ) -> EndSessionRequest | None:
-    """Return the logout request; None without an endpoint, when unavailable, or if the URL would be too long.
+    """Return the logout request; None without an endpoint, when unavailable, or if the URL would be
+    too long.
 
-    id_token, id_token_claims: of the ended session; both may be empty. timeout_seconds: for fetching the provider's
-    metadata if they are not cached.
+    id_token, id_token_claims: of the ended session; both may be empty. timeout_seconds: for
+    fetching the provider's metadata if they are not cached.
     """
     try:
         provider = get_provider(provider_name)
@@ -65,7 +73,8 @@ def build_end_session_request(
     except (AccountError, TransportError, MetadataError):
         return None
     declaration = provider.declaration
-    method, policy = declaration.end_session_method, declaration.id_token_hint
+    method = declaration.end_session_method
+    policy = declaration.id_token_hint
     origin = parse_url_origin(metadata.end_session_endpoint)
     if not origin:
         return None
@@ -90,12 +99,16 @@ def build_end_session_request(
         },
         needs_click="id_token_hint" not in hint and policy != "never",
     )
-    return request if method == "post" or len(request.url) <= MAX_URL_LENGTH else None
+    if method == "post" or len(request.url) <= MAX_URL_LENGTH:
+        return request
+    return None
 
 
 def create_logout_state(now: datetime) -> str:
     """Return a random value with its time and a MAC, so that it needs no storage."""
-    return signing.Signer(salt=_STATE_SALT).sign(f"{randomness.token_b64url(16)}.{int(now.timestamp())}")
+    return signing.Signer(salt=_STATE_SALT).sign(
+        f"{randomness.token_b64url(16)}.{int(now.timestamp())}"
+    )
 
 
 def is_valid_logout_state(state: str, *, now: datetime) -> bool:

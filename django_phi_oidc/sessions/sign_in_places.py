@@ -1,4 +1,5 @@
-"""Where a session was opened, as coarsely as its user needs to recognize it: browser, platform and address range.
+"""Where a session was opened, as coarsely as its user needs to recognize it: browser, platform and
+address range.
 
 Neither the User-Agent header nor the address is stored with the session.
 """
@@ -8,14 +9,22 @@ from typing import NamedTuple
 
 from django.utils.translation import gettext as _
 
-IPV4_PREFIX, IPV6_PREFIX = 24, 48
+IPV4_PREFIX = 24
+IPV6_PREFIX = 48
 """Bits of an address that are stored: the range of a provider's customers, not one connection."""
 _BROWSERS = (
-    *(("Edg", "Edge"), ("OPR/", "Opera"), ("SamsungBrowser/", "Samsung Internet"), ("Firefox/", "Firefox")),
+    *(
+        ("Edg", "Edge"),
+        ("OPR/", "Opera"),
+        ("SamsungBrowser/", "Samsung Internet"),
+        ("Firefox/", "Firefox"),
+    ),
     *(("FxiOS/", "Firefox"), ("Chrome/", "Chrome"), ("Chromium/", "Chrome"), ("CriOS/", "Chrome")),
     ("Safari/", "Safari"),
 )
-"""A part of the User-Agent header, and the browser that sends it. The first one counts: others imitate those below."""
+"""A part of the User-Agent header, and the browser that sends it. The first one counts: others
+imitate those below.
+"""
 _PLATFORMS = (
     *(("iPhone", "iPhone"), ("iPad", "iPad"), ("Android", "Android"), ("CrOS", "ChromeOS")),
     *(("Windows", "Windows"), ("Macintosh", "macOS"), ("Linux", "Linux")),
@@ -23,7 +32,9 @@ _PLATFORMS = (
 
 
 class SignInPlace(NamedTuple):
-    """What is stored of the browser and of the address that opened a session; empty if it is unknown."""
+    """What is stored of the browser and of the address that opened a session; empty if it is
+    unknown.
+    """
 
     browser: str = ""
     platform: str = ""
@@ -40,12 +51,19 @@ def create_sign_in_place(*, user_agent: str, client_ip: str) -> SignInPlace:
 
 
 def get_address_range(client_ip: str) -> str:
-    """Return the first 24 bits of an IPv4 address, or 48 of an IPv6 address, as a network; empty without an address."""
+    """Return the first 24 bits of an IPv4 address, or 48 of an IPv6 address, as a network; empty
+    without an address.
+    """
     try:
         address = ipaddress.ip_address(client_ip)
     except ValueError:
         return ""
-    prefix = IPV4_PREFIX if address.version == 4 else IPV6_PREFIX
+
+    if address.version == 4:
+        prefix = IPV4_PREFIX
+    else:
+        prefix = IPV6_PREFIX
+
     return str(ipaddress.ip_network((address, prefix), strict=False))
 
 

@@ -34,7 +34,9 @@ CALL_SECONDS = 8.0
 SWEEP_SECONDS = 50.0
 _MIN_CALL_SECONDS = 0.05
 _MAX_REQUEST_SECONDS = 5.0
-"""Longest time between cycling a Django session key and storing it. Longer requests may sign the user out."""
+"""Longest time between cycling a Django session key and storing it. Longer requests may sign the
+user out.
+"""
 
 
 @periodic_task("phi_oidc.sweep_revocations")
@@ -50,14 +52,19 @@ def sweep_revocations() -> None:
 
 @periodic_task("phi_oidc.run_session_end_jobs")
 def run_session_end_jobs() -> None:
-    """End the sessions of the jobs that administrators have requested. The sweep revokes their tokens."""
+    """End the sessions of the jobs that administrators have requested. The sweep revokes their
+    tokens.
+    """
     end_jobs.run_due_jobs(clock=clock.now, budget_seconds=SWEEP_SECONDS)
 
 
 @periodic_task("phi_oidc.end_overdue")
 def end_expired_sessions() -> int:
     """End and count the sessions past a timeout. The sweep revokes their tokens."""
-    timeouts: dict[str, Any] = {"idle_timeout": conf.idle_timeout(), "absolute_timeout": conf.absolute_timeout()}
+    timeouts: dict[str, Any] = {
+        "idle_timeout": conf.idle_timeout(),
+        "absolute_timeout": conf.absolute_timeout(),
+    }
     ended = 0
     while True:
         due = expiry.list_due_sessions(now=clock.now(), **timeouts)
@@ -72,12 +79,17 @@ def end_expired_sessions() -> int:
 
 @periodic_task("phi_oidc.check_sessions")
 def end_orphaned_sessions() -> int:
-    """End and count the live sessions of unusable accounts and without a Django session. The sweep revokes.
+    """End and count the live sessions of unusable accounts and without a Django session. The sweep
+    revokes.
 
-    A session whose key can't be decrypted because the encryption key is missing is not without a Django session.
+    A session whose key can't be decrypted because the encryption key is missing is not without a
+    Django session.
     This reads all live sessions. It also corrects times that would make them end too late.
     """
-    timeouts: dict[str, Any] = {"idle_timeout": conf.idle_timeout(), "absolute_timeout": conf.absolute_timeout()}
+    timeouts: dict[str, Any] = {
+        "idle_timeout": conf.idle_timeout(),
+        "absolute_timeout": conf.absolute_timeout(),
+    }
     expiry.limit_future_times(now=clock.now())
     while late := expiry.list_sessions_with_late_due_time(**timeouts):
         if not expiry.update_due_times(late, **timeouts):
@@ -90,7 +102,9 @@ def end_orphaned_sessions() -> int:
         ended += ended_now
     search = expiry.find_orphaned_sessions(wait=_wait_for_requests)
     if count := search.key_missing_count:
-        raise_or_enqueue_alert(KEY_ALERT_RULE, now=clock.now(), count=count, reason=Code.KEY_MISSING)
+        raise_or_enqueue_alert(
+            KEY_ALERT_RULE, now=clock.now(), count=count, reason=Code.KEY_MISSING
+        )
     return ended + _end_in_batches(search.orphaned, EndReason.SESSION_LOST)
 
 
@@ -101,7 +115,9 @@ def _end_in_batches(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
 
 
 def _end_batch(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
-    """End the sessions. If another transaction locks a row of one of them for too long, end the others."""
+    """End the sessions. If another transaction locks a row of one of them for too long, end the
+    others.
+    """
     try:
         return len(_end_sessions(session_ids, reason, origin=Origin(), now=clock.now()))
     except OperationalError as error:
@@ -122,17 +138,27 @@ def _end_sessions(
     now: datetime,
     lease_revocations: bool = False,
 ) -> list[EndedSession]:
-    """End the sessions, and in the same transaction erase all claims of accounts that were found to be inactive.
+    """End the sessions, and in the same transaction erase all claims of accounts that were found to
+    be inactive.
 
-    The accounts were changed without a signal, for example by a bulk update; else their claims would already be erased.
-    If the end were committed before the erasure fails, no later run would find these users.
+    The accounts were changed without a signal, for example by a bulk update; else their claims
+    would already be erased. If the end were committed before the erasure fails, no later run would
+    find these users.
     """
     if reason is not EndReason.USER_INACTIVE:
-        return end_sessions(session_ids, reason, origin=origin, now=now, lease_revocations=lease_revocations)
+        return end_sessions(
+            session_ids, reason, origin=origin, now=now, lease_revocations=lease_revocations
+        )
     with transaction.atomic():
-        users = set(OIDCSession.objects.filter(pk__in=session_ids, user__isnull=False).values_list("user", flat=True))
+        users = set(
+            OIDCSession.objects.filter(pk__in=session_ids, user__isnull=False).values_list(
+                "user", flat=True
+            )
+        )
         lock_subjects_of_users(users)
-        ended = end_sessions(session_ids, reason, origin=origin, now=now, lease_revocations=lease_revocations)
+        ended = end_sessions(
+            session_ids, reason, origin=origin, now=now, lease_revocations=lease_revocations
+        )
         scrub_inactive_users(users, origin=origin, now=now)
     return ended
 
@@ -144,17 +170,27 @@ def _wait_for_requests() -> None:
 def end_session_and_revoke(
     session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime
 ) -> EndedSession | None:
-    """End the session, and revoke its tokens as `revoke_after_commit` does. None: it had already ended."""
+    """End the session, and revoke its tokens as `revoke_after_commit` does. None: it had already
+    ended.
+    """
     with batch_delivery():
-        sessions = _end_sessions([session_id], reason, origin=origin, now=now, lease_revocations=True)
-        ended = sessions[0] if sessions else None
+        sessions = _end_sessions(
+            [session_id], reason, origin=origin, now=now, lease_revocations=True
+        )
+        ended = None
+        if sessions:
+            ended = sessions[0]
+
         if ended:
             revoke_after_commit(ended.revocation_ids, leased=ended.leased_revocations)
     return ended
 
 
-def revoke_after_commit(revocation_ids: Sequence[uuid.UUID], *, leased: Sequence[PendingRevocation] = ()) -> None:
-    """After the open transaction, if any, try these revocations in order, for up to 2 s. The sweep tries the others.
+def revoke_after_commit(
+    revocation_ids: Sequence[uuid.UUID], *, leased: Sequence[PendingRevocation] = ()
+) -> None:
+    """After the open transaction, if any, try these revocations in order, for up to 2 s. The sweep
+    tries the others.
 
     leased: those of the rows that were created with a lease, in that transaction.
     """
@@ -177,21 +213,25 @@ def revoke_after_commit(revocation_ids: Sequence[uuid.UUID], *, leased: Sequence
 def revoke_received_tokens(tokens: Sequence[ReceivedToken], *, provider: str) -> None:
     """Queue tokens that no session stores, and try to revoke them before returning.
 
-    If they can't be queued, because the database or a key is unavailable, they are revoked without the queue. A token
-    for which that fails stays valid until it expires, and an error is logged.
+    If they can't be queued, because the database or a key is unavailable, they are revoked without
+    the queue. A token for which that fails stays valid until it expires, and an error is logged.
     """
     try:
         queue = token_revocation.queue_revocations
         pks = retry_on_lost_connection(lambda: queue(tokens, provider=provider, now=clock.now()))
     except (DatabaseError, InterfaceError, KeyRingError):
-        logger.exception("The tokens of a refused sign-in can't be queued for revocation; they are revoked now.")
+        logger.exception(
+            "The tokens of a refused sign-in can't be queued for revocation; they are revoked now."
+        )
         _revoke_without_queue(tokens, provider=provider)
     else:
         revoke_after_commit(pks)
 
 
 def retry_on_lost_connection(operation: Callable[[], T]) -> T:
-    """Return operation(), a single transaction; run it again if the connection to the default database was lost."""
+    """Return operation(), a single transaction; run it again if the connection to the default
+    database was lost.
+    """
     try:
         return operation()
     except (OperationalError, InterfaceError):
@@ -209,4 +249,7 @@ def _revoke_without_queue(tokens: Sequence[ReceivedToken], *, provider: str) -> 
             token, provider_name=provider, now=clock.now(), timeout_seconds=seconds_left
         )
         if result.error_code:
-            logger.error("A token of a refused sign-in is valid and not queued for revocation: %s.", result.error_code)
+            logger.error(
+                "A token of a refused sign-in is valid and not queued for revocation: %s.",
+                result.error_code,
+            )

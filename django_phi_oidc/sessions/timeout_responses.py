@@ -28,7 +28,9 @@ class TimeLeft(NamedTuple):
     session: str
     """An opaque mark of the session; every session has another one."""
     idle: int
-    """Seconds until the idle timeout, rounded up, so that a request at that time finds the session ended."""
+    """Seconds until the idle timeout, rounded up, so that a request at that time finds the session
+    ended.
+    """
     absolute: int
     """Seconds until the session ends in any case."""
 
@@ -38,9 +40,11 @@ def get_time_left(request: HttpRequest) -> TimeLeft:
     activity: SessionActivity | None = getattr(request, "phi_oidc_timing", None)
     if activity is None:
         # The session started in this request.
-        idle, absolute = conf.idle_timeout().total_seconds(), conf.absolute_timeout().total_seconds()
+        idle = conf.idle_timeout().total_seconds()
+        absolute = conf.absolute_timeout().total_seconds()
     else:
-        idle, absolute = _get_idle_seconds_left(request, activity), activity.absolute_seconds_left
+        idle = _get_idle_seconds_left(request, activity)
+        absolute = activity.absolute_seconds_left
     identifier = str(find_oidc_session_id(request.session) or request.user.pk)
     mark = salted_hmac(_SESSION_TAG_SALT, identifier, algorithm="sha256").hexdigest()[:32]
     return TimeLeft(session=mark, idle=math.ceil(idle), absolute=math.ceil(absolute))
@@ -60,7 +64,9 @@ def is_passive_request(request: HttpRequest) -> bool:
 
 
 def render_session_ended_response(request: HttpRequest, reason: str) -> HttpResponse | None:
-    """Return the response to a request whose session has ended; None for a view that needs no login. Spec: RFC 9457."""
+    """Return the response to a request whose session has ended; None for a view that needs no
+    login. Spec: RFC 9457.
+    """
     try:
         view = resolve(request.path_info, getattr(request, "urlconf", None)).func
     except Resolver404:
@@ -77,20 +83,28 @@ def render_session_ended_problem(reason: str) -> HttpResponse:
     return render_problem(401, "The session is over.", code=reason, sign_in=get_sign_in_url())
 
 
-def set_refresh_header(request: HttpRequest, activity: SessionActivity, response: HttpResponseBase) -> None:
+def set_refresh_header(
+    request: HttpRequest, activity: SessionActivity, response: HttpResponseBase
+) -> None:
     """Make the browser leave the page when the session ends, unless the page does so itself."""
     if (
         response.status_code == 200
         and response.get("Content-Type", "").startswith("text/html")
         and not getattr(request, "phi_oidc_watched", False)
     ):
-        seconds = math.ceil(min(_get_idle_seconds_left(request, activity), activity.absolute_seconds_left))
+        seconds = math.ceil(
+            min(_get_idle_seconds_left(request, activity), activity.absolute_seconds_left)
+        )
         response.headers.setdefault("Refresh", f"{seconds}; url={get_expired_url(request)}")
 
 
 def _get_idle_seconds_left(request: HttpRequest, activity: SessionActivity) -> float:
     if is_passive_request(request):
-        return activity.times.last_seen_timestamp + activity.idle_timeout_seconds - activity.now_timestamp
+        return (
+            activity.times.last_seen_timestamp
+            + activity.idle_timeout_seconds
+            - activity.now_timestamp
+        )
     return activity.idle_seconds_left
 
 
@@ -103,7 +117,8 @@ def get_expired_url(request: HttpRequest) -> str:
 
 @lru_cache(maxsize=16)
 def _resolve_expired_url(urlconf: str, script_name: str, login_url: str) -> str:
-    # Cached: each page of a signed-in user needs it, and reverse() takes as long as the rest of the middleware.
+    # Cached: each page of a signed-in user needs it, and reverse() takes as long as the rest of the
+    # middleware.
     try:
         return f"{reverse('oidc_logged_out')}?expired=1"
     except NoReverseMatch:

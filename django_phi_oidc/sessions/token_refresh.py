@@ -1,8 +1,8 @@
 """Refresh the tokens of a session, by one caller at a time across all processes (R8).
 
-The steps: `acquire_lease`, committed; `request_tokens`, without an open transaction; `store_tokens` or `release_lease`,
-committed. A killed process leaves a lease that expires. Ending a session waits for none of these steps: `store_tokens`
-stores nothing for an ended session. Spec: OIDC Core 12.
+The steps: `acquire_lease`, committed; `request_tokens`, without an open transaction; `store_tokens`
+or `release_lease`, committed. A killed process leaves a lease that expires. Ending a session waits
+for none of these steps: `store_tokens` stores nothing for an ended session. Spec: OIDC Core 12.
 """
 
 import json
@@ -34,7 +34,11 @@ from ..http.transport import TransportRequest
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.dpop import create_proof_key
 from ..oidc.jose import parse_compact_jws
-from ..oidc.refresh import build_refresh_request, process_refresh_response, verify_refreshed_id_token
+from ..oidc.refresh import (
+    build_refresh_request,
+    process_refresh_response,
+    verify_refreshed_id_token,
+)
 from ..oidc.token import ReceivedToken, TokenResponse, TokenType, extract_received_tokens
 from ..provider.dpop_requests import send_with_proof
 from ..provider.registry import get_provider
@@ -45,7 +49,9 @@ from .models import EndReason, OIDCSession
 LEASE_DURATION = timedelta(seconds=30)
 """Longer than all calls of `request_tokens` together."""
 REFRESH_MARGIN = timedelta(seconds=30)
-"""Tokens are refreshed this long before they expire, because the caller's request takes time and clocks differ."""
+"""Tokens are refreshed this long before they expire, because the caller's request takes time and
+clocks differ.
+"""
 _MIN_CALL_SECONDS = 0.1
 
 
@@ -84,27 +90,37 @@ def find_session_with_tokens(session_id: uuid.UUID) -> OIDCSession | None:
 
 
 def is_refresh_due(row: OIDCSession, *, now: datetime) -> bool:
-    """Say whether the access token must and can be refreshed. Without a known expiry it counts as valid."""
+    """Say whether the access token must and can be refreshed. Without a known expiry it counts as
+    valid.
+    """
     expires_at = row.access_token_expires_at
     return bool(row.refresh_token) and expires_at is not None and expires_at <= now + REFRESH_MARGIN
 
 
 @sensitive_variables()
 def get_live_access_token(row: OIDCSession, *, now: datetime) -> str:
-    """Return the access token, or empty if there is none or it has expired. Raises: KeyRingError."""
+    """Return the access token, or empty if there is none or it has expired. Raises:
+    KeyRingError.
+    """
     expires_at = row.access_token_expires_at
-    return "" if expires_at is not None and expires_at <= now else row.decrypt("access_token")
+    if expires_at is not None and expires_at <= now:
+        return ""
+    return row.decrypt("access_token")
 
 
 @sensitive_variables()
 def acquire_lease(session: OIDCSession, *, now: datetime) -> RefreshLease | None:
     """Return the lease of the session, committed; None when it is not available.
 
-    It is not while another caller holds it, when the session has ended or has other tokens than `session`, and while a
-    transaction locks the row. That may be the caller's own transaction on another connection, so this does not wait.
-    Requires: `is_refresh_due(session)`. Raises: KeyRingError; RuntimeError inside an open transaction.
+    It is not while another caller holds it, when the session has ended or has other tokens than
+    `session`, and while a transaction locks the row. That may be the caller's own transaction on
+    another connection, so this does not wait.
+    Requires: `is_refresh_due(session)`. Raises: KeyRingError; RuntimeError inside an open
+    transaction.
     """
-    unchanged = OIDCSession.objects.live().filter(access_token_expires_at=session.access_token_expires_at)
+    unchanged = OIDCSession.objects.live().filter(
+        access_token_expires_at=session.access_token_expires_at
+    )
     with transaction.atomic(durable=True):
         if not unchanged.acquire_lease(session.pk, now=now, lease=LEASE_DURATION):
             return None
@@ -123,27 +139,45 @@ def acquire_lease(session: OIDCSession, *, now: datetime) -> RefreshLease | None
 
 @sensitive_variables()
 def request_tokens(
-    lease: RefreshLease, *, new_tokens: list[ReceivedToken], clock: Callable[[], datetime], timeout_seconds: float
+    lease: RefreshLease,
+    *,
+    new_tokens: list[ReceivedToken],
+    clock: Callable[[], datetime],
+    timeout_seconds: float,
 ) -> RefreshResult:
     """Send the refresh token once and return the validated response. Nothing is stored.
 
-    new_tokens: gets every new token as soon as it is received, even if the response is refused later.
-    timeout_seconds: for metadata and keys together, again for the refresh, and again for keys that the response needs.
-    A session whose tokens are bound to a key stays bound. One without a key is not refreshed if `dpop` is `require`.
-    Requires: no open transaction. Raises: SignInRefused; RefreshMismatch. Spec: OIDC Core 12; RFC 9449 5.
+    new_tokens: gets every new token as soon as it is received, even if the response is refused
+    later.
+    timeout_seconds: for metadata and keys together, again for the refresh, and again for keys that
+    the response needs. A session whose tokens are bound to a key stays bound. One without a key is
+    not refreshed if `dpop` is `require`.
+    Requires: no open transaction. Raises: SignInRefused; RefreshMismatch. Spec: OIDC Core 12; RFC
+    9449 5.
     """
     ends_at = time.monotonic() + timeout_seconds
     provider = get_provider(lease.provider)
     declaration = provider.declaration
-    proof_key = create_proof_key(lease.dpop_seed) if lease.dpop_seed else None
-    token_types: tuple[TokenType, ...] = ("DPoP",) if proof_key else ("Bearer",)
+
+    proof_key = None
+    if lease.dpop_seed:
+        proof_key = create_proof_key(lease.dpop_seed)
+
+    token_types: tuple[TokenType, ...]
+    if proof_key:
+        token_types = ("DPoP",)
+    else:
+        token_types = ("Bearer",)
+
     if declaration.dpop == "require" and proof_key is None:
         # Before the refresh token is used: the provider's tokens would be refused.
         message = "The session is from before dpop was required: its tokens are bound to no key."
         raise TokenResponseError(Code.TOKEN_TYPE_UNSUPPORTED, message)
     metadata = provider.get_metadata(timeout_seconds=timeout_seconds)
     # Fetched before the refresh token is used: without keys the response could not be verified.
-    keys = provider.get_key_set(timeout_seconds=max(ends_at - time.monotonic(), _MIN_CALL_SECONDS), source="provider")
+    keys = provider.get_key_set(
+        timeout_seconds=max(ends_at - time.monotonic(), _MIN_CALL_SECONDS), source="provider"
+    )
     sent_at = clock()
 
     def build_request() -> TransportRequest:
@@ -154,12 +188,19 @@ def request_tokens(
             freshness=AssertionFreshness(now=clock(), jti=randomness.token_b64url(32)),
         )
 
-    # With the full time-out: an interrupted call may lose the only refresh token that the provider still accepts.
+    # With the full time-out: an interrupted call may lose the only refresh token that the provider
+    # still accepts.
     response = send_with_proof(
-        build_request, transport=provider.transport, key=proof_key, clock=clock, timeout_seconds=timeout_seconds
+        build_request,
+        transport=provider.transport,
+        key=proof_key,
+        clock=clock,
+        timeout_seconds=timeout_seconds,
     )
     known = (lease.refresh_token, lease.access_token)
-    new_tokens.extend(token for token in extract_received_tokens(response) if token.value not in known)
+    new_tokens.extend(
+        token for token in extract_received_tokens(response) if token.value not in known
+    )
     for token in new_tokens:
         request_secrets.register_secret(token.value, token.token_type_hint)
     tokens = process_refresh_response(response, declaration=declaration, token_types=token_types)
@@ -175,20 +216,31 @@ def request_tokens(
             now=clock(),
         )
         id_token = reduce_id_token(tokens.id_token, claims, policy=declaration.id_token_hint)
-    expires_at = None if tokens.expires_in is None else sent_at + tokens.expires_in
+
+    if tokens.expires_in is None:
+        expires_at = None
+    else:
+        expires_at = sent_at + tokens.expires_in
+
     return RefreshResult(tokens=tokens, access_token_expires_at=expires_at, id_token=id_token)
 
 
 def find_end_reason(refusal: SignInRefused | RefreshMismatch) -> EndReason | None:
-    """Return why an error of `request_tokens` ends the session; None when the session keeps its tokens.
+    """Return why an error of `request_tokens` ends the session; None when the session keeps its
+    tokens.
 
-    Faults of the provider end no session, and neither does its refusal of this client: the grant may still be valid.
+    Faults of the provider end no session, and neither does its refusal of this client: the grant
+    may still be valid.
     """
     if isinstance(refusal, KeyNotFound) and not refusal.is_certain:
         return None
     if isinstance(refusal, RefreshMismatch | IDTokenError | KeyNotFound):
         return EndReason.REFRESH_MISMATCH
-    if isinstance(refusal, TokenError) and refusal.error == "invalid_grant" and not refusal.is_provider_fault:
+    if (
+        isinstance(refusal, TokenError)
+        and refusal.error == "invalid_grant"
+        and not refusal.is_provider_fault
+    ):
         return EndReason.INVALID_GRANT
     return None
 
@@ -202,40 +254,57 @@ def store_tokens(
     origin: Origin,
     now: datetime,
 ) -> list[ReceivedToken]:
-    """Store the tokens and release the lease, if it is still held and the session is live; return those to revoke.
+    """Store the tokens and release the lease, if it is still held and the session is live; return
+    those to revoke.
 
-    When they were stored, there are none to revoke. Else they are all new tokens except those that another caller has
-    stored since. Where the provider sent no new refresh or ID Token, or one that is not kept, the old one stays.
+    When they were stored, there are none to revoke. Else they are all new tokens except those that
+    another caller has stored since. Where the provider sent no new refresh or ID Token, or one that
+    is not kept, the old one stays.
 
-    The replaced access token is not revoked, although it is valid for up to `REFRESH_MARGIN`: the provider may then
-    revoke the refresh token of the same grant as well (RFC 7009 2.1), and so the session. The provider itself
-    invalidated the replaced refresh token when it issued another one (RFC 6749 6).
+    The replaced access token is not revoked, although it is valid for up to `REFRESH_MARGIN`: the
+    provider may then revoke the refresh token of the same grant as well (RFC 7009 2.1), and so the
+    session. The provider itself invalidated the replaced refresh token when it issued another one
+    (RFC 6749 6).
     Raises: KeyRingError; RuntimeError inside an open transaction.
     """
     with transaction.atomic(durable=True):
         live = OIDCSession.objects.live()
         if live.release_lease(lease.session_id, expires_at=lease.expires_at):
             values = build_token_columns(refresh_result.tokens)
-            if refresh_result.id_token and _replaces_id_token(lease, refresh_result.id_token, origin=origin, now=now):
+            if refresh_result.id_token and _replaces_id_token(
+                lease, refresh_result.id_token, origin=origin, now=now
+            ):
                 values["id_token"] = refresh_result.id_token.token
             expires_at = refresh_result.access_token_expires_at
             row = OIDCSession(pk=lease.session_id, access_token_expires_at=expires_at, **values)
             row.save(update_fields=[*values, "access_token_expires_at"])
             return []
         other = live.filter(pk=lease.session_id).first()
-        stored = (other.decrypt("refresh_token"), other.decrypt("access_token")) if other else ()
+        stored: tuple[str, ...]
+        if other:
+            stored = (other.decrypt("refresh_token"), other.decrypt("access_token"))
+        else:
+            stored = ()
+
         return [token for token in new_tokens if token.value not in stored]
 
 
-def _replaces_id_token(lease: RefreshLease, id_token: KeptIDToken, *, origin: Origin, now: datetime) -> bool:
-    """Return whether to store the new token, and queue the event if it has claims that the old one did not have.
+def _replaces_id_token(
+    lease: RefreshLease, id_token: KeptIDToken, *, origin: Origin, now: datetime
+) -> bool:
+    """Return whether to store the new token, and queue the event if it has claims that the old one
+    did not have.
 
-    A token with claims about the person only replaces another one: if the session has none any more, these claims were
-    erased on request. Without its event it is not stored.
+    A token with claims about the person only replaces another one: if the session has none any
+    more, these claims were erased on request. Without its event it is not stored.
     """
     if not id_token.personal_claims:
         return bool(id_token.token)
-    row = OIDCSession.objects.filter(pk=lease.session_id, id_token__isnull=False).select_related("subject").first()
+    row = (
+        OIDCSession.objects.filter(pk=lease.session_id, id_token__isnull=False)
+        .select_related("subject")
+        .first()
+    )
     if row is None:
         return False
     events = id_token.build_events(
@@ -243,12 +312,15 @@ def _replaces_id_token(lease: RefreshLease, id_token: KeptIDToken, *, origin: Or
         now=now,
         provider=row.provider,
         subject=str(row.subject.uuid) if row.subject else "",
-        known=list_personal_claims(parse_compact_jws(lease.id_token).payload) if lease.id_token else (),
+        known=list_personal_claims(parse_compact_jws(lease.id_token).payload)
+        if lease.id_token
+        else (),
     )
     try:
         enqueue_many(events)
     except KeyMissing:
-        # Without the keys of the audit log the refresh must not fail, because the old refresh token is used up.
+        # Without the keys of the audit log the refresh must not fail, because the old refresh token
+        # is used up.
         return False
     return True
 

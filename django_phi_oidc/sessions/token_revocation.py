@@ -1,4 +1,6 @@
-"""Revoke tokens at the provider. Attempts, due times and results are stored in `PendingRevocation`. Spec: RFC 7009."""
+"""Revoke tokens at the provider. Attempts, due times and results are stored in `PendingRevocation`.
+Spec: RFC 7009.
+"""
 
 import logging
 import threading
@@ -47,10 +49,16 @@ BATCH_SIZE = 200
 """Revocations that a sweep leases and saves together."""
 GROWTH = 8
 MIN_ATTEMPTS = 10
-"""Before a revocation is abandoned. The time alone decides nothing: the workers may have been down for most of it."""
+"""Before a revocation is abandoned. The time alone decides nothing: the workers may have been down
+for most of it.
+"""
 _RETRY_FIELDS = ("last_fault", "lease_until", "due_at", "provider_busy_until", "first_attempt_at")
 _FINAL_RESULTS = ("done", "unsupported", "refused")
-_ERROR_CODES = {"done": "", "unsupported": "unsupported_token_type", "retry_slowly": "invalid_client"}
+_ERROR_CODES = {
+    "done": "",
+    "unsupported": "unsupported_token_type",
+    "retry_slowly": "invalid_client",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +89,18 @@ class RevocationAttemptResult:
 
 @sensitive_variables()
 def queue_revocations(
-    tokens: Sequence[ReceivedToken], *, provider: str, session_id: uuid.UUID | None = None, now: datetime
+    tokens: Sequence[ReceivedToken],
+    *,
+    provider: str,
+    session_id: uuid.UUID | None = None,
+    now: datetime,
 ) -> tuple[uuid.UUID, ...]:
-    """Create a PendingRevocation that is due at once for each token; return their ids in the order of tokens."""
-    to_revoke = [TokenToRevoke(token=token, provider=provider, session_id=session_id) for token in tokens]
+    """Create a PendingRevocation that is due at once for each token; return their ids in the order
+    of tokens.
+    """
+    to_revoke = [
+        TokenToRevoke(token=token, provider=provider, session_id=session_id) for token in tokens
+    ]
     return PendingRevocation.objects.queue(to_revoke, now=now)
 
 
@@ -98,25 +114,34 @@ def attempt_revocations(
 ) -> dict[uuid.UUID, RevocationStatus | None]:
     """Try to revoke these tokens in this order, and store all results with their events together.
 
-    Returns the status of each revocation that was leased, which it is not if it is unknown, finished, not due, or
-    leased already; None: the budget was used up before. The leases are committed
-    first, so two workers never try the same row, and the rows of a killed worker are due again when its leases end.
+    Returns the status of each revocation that was leased, which it is not if it is unknown,
+    finished, not due, or leased already; None: the budget was used up before. The leases are
+    committed
+    first, so two workers never try the same row, and the rows of a killed worker are due again when
+    its leases end.
     leased: those of the rows that were created with a lease of the caller.
-    Requires: budget_seconds below LEASE_DURATION. Raises: RuntimeError inside an open transaction, because the calls
-    would keep it open.
+    Requires: budget_seconds below LEASE_DURATION. Raises: RuntimeError inside an open transaction,
+    because the calls would keep it open.
     """
     started = time.monotonic()
-    # A lease that may end during the calls, because the caller's transaction took long, is acquired again.
+    # A lease that may end during the calls, because the caller's transaction took long, is acquired
+    # again.
     ends_at = now + timedelta(seconds=budget_seconds)
     rows = {row.pk: row for row in leased if row.lease_until and row.lease_until >= ends_at}
     if unleased := [pk for pk in revocation_ids if pk not in rows]:
         with transaction.atomic(durable=True):
-            rows |= {row.pk: row for row in PendingRevocation.objects.filter(pk__in=unleased).lease_due(now=now)}
+            rows |= {
+                row.pk: row
+                for row in PendingRevocation.objects.filter(pk__in=unleased).lease_due(now=now)
+            }
     attempts: list[_Attempt] = []
     for row in [rows[pk] for pk in revocation_ids if pk in rows]:
         seconds_left = budget_seconds - (time.monotonic() - started)
         has_time = not attempts or seconds_left >= _MIN_CALL_SECONDS
-        result = _revoke_row(row, now=now, timeout_seconds=seconds_left) if has_time else None
+        result = None
+        if has_time:
+            result = _revoke_row(row, now=now, timeout_seconds=seconds_left)
+
         attempts.append(_Attempt(row=row, result=result, seconds=time.monotonic() - started))
     return _save_results(attempts, leased_at=now, give_up_after=give_up_after)
 
@@ -131,33 +156,51 @@ def retry_due(
     batch_size: int = BATCH_SIZE,
     report_progress: Callable[[int], None] = lambda tried: None,
 ) -> Counter[RevocationStatus]:
-    """Try the due revocations until none is left or the budget is used up, and count the results. Sweeps may overlap.
+    """Try the due revocations until none is left or the budget is used up, and count the results.
+    Sweeps may overlap.
 
-    Providers share the time equally, so that none waits for another one: the next batch is for the provider that has
-    used the least time. Its first batch is one token, and each further one has at most GROWTH times as many as the last
-    one tried; at most `get_max_background_calls` requests are sent at once. No request begins after timeout_seconds, or
-    the provider's share of the budget if that is less, and none takes longer than that. A provider that is unavailable
-    or asks to wait is left after that batch: its other revocations stay due. So is one whose first revocation becomes
+    Providers share the time equally, so that none waits for another one: the next batch is for the
+    provider that has used the least time. Its first batch is one token, and each further one has at
+    most GROWTH times as many as the last one tried; at most `get_max_background_calls` requests are
+    sent at once. No request begins after timeout_seconds, or the provider's share of the budget if
+    that is less, and none takes longer than that. A provider that is unavailable or asks to wait is
+    left after that batch: its other revocations stay due. So is one whose first revocation becomes
     due during the sweep, or that has asked for no request yet.
 
-    rows: only these; None means all. report_progress: called after each batch with the number of attempts.
-    Requires: twice timeout_seconds below LEASE_DURATION. Raises: RuntimeError inside an open transaction.
+    rows: only these; None means all. report_progress: called after each batch with the number of
+    attempts.
+    Requires: twice timeout_seconds below LEASE_DURATION. Raises: RuntimeError inside an open
+    transaction.
     """
     ends_at = time.monotonic() + budget_seconds
-    rows = PendingRevocation.objects.all() if rows is None else rows
+
+    if rows is None:
+        rows = PendingRevocation.objects.all()
+
     due = rows.due(clock()).at_ready_providers(clock())
-    used_seconds = dict.fromkeys(due.order_by("provider").values_list("provider", flat=True).distinct(), 0.0)
+    used_seconds = dict.fromkeys(
+        due.order_by("provider").values_list("provider", flat=True).distinct(), 0.0
+    )
     sizes = dict.fromkeys(used_seconds, 1)
     timeout_seconds = min(timeout_seconds, budget_seconds / (len(used_seconds) or 1))
     statuses: Counter[RevocationStatus] = Counter()
     with ExitStack() as stack:
-        executors = {name: stack.enter_context(ThreadPoolExecutor(_get_max_calls(name))) for name in used_seconds}
+        executors = {
+            name: stack.enter_context(ThreadPoolExecutor(_get_max_calls(name)))
+            for name in used_seconds
+        }
         while used_seconds and (started := time.monotonic()) < ends_at:
             name = min(used_seconds, key=used_seconds.__getitem__)
             now = clock()
             with transaction.atomic(durable=True):
-                leased = rows.filter(provider=name).at_ready_providers(now).lease_due(now=now, limit=sizes[name])
-            attempts = _call_concurrently(leased, executor=executors[name], now=now, timeout_seconds=timeout_seconds)
+                leased = (
+                    rows.filter(provider=name)
+                    .at_ready_providers(now)
+                    .lease_due(now=now, limit=sizes[name])
+                )
+            attempts = _call_concurrently(
+                leased, executor=executors[name], now=now, timeout_seconds=timeout_seconds
+            )
             saved = _save_results(attempts, leased_at=now, give_up_after=give_up_after)
             statuses.update(status for status in saved.values() if status)
             report_progress(statuses.total())
@@ -171,15 +214,17 @@ def retry_due(
 
 def _get_max_calls(provider: str) -> int:
     declaration = conf.providers().get(provider)
-    return get_max_background_calls(declaration.max_concurrent_calls) if declaration else 1
+    if declaration:
+        return get_max_background_calls(declaration.max_concurrent_calls)
+    return 1
 
 
 @sensitive_variables("token")
 def is_revoked(token: str, *, now: datetime) -> bool:
     """Return whether this portal has revoked that access token, or tries to.
 
-    NOT known: tokens that others revoked at the provider, those that a renewed session had before, until it ends, and
-    those of sessions from before migration 0017.
+    NOT known: tokens that others revoked at the provider, those that a renewed session had before,
+    until it ends, and those of sessions from before migration 0017.
     """
     rows = PendingRevocation.objects.filter(token_digest=compute_token_digest(token))
     return rows.filter(created_at__lte=now + _CLOCK_DIFFERENCE).exists()
@@ -188,7 +233,8 @@ def is_revoked(token: str, *, now: datetime) -> bool:
 def delete_finished_revocations(*, before: datetime, now: datetime) -> int:
     """Delete the revocations that were finished before that time; return their number.
 
-    Those whose access token an API of the portal would still accept stay, so that `is_revoked` knows them.
+    Those whose access token an API of the portal would still accept stay, so that `is_revoked`
+    knows them.
     """
     for provider in conf.providers().values():
         before = min(before, now - provider.max_access_token_lifetime - 2 * provider.leeway)
@@ -198,18 +244,25 @@ def delete_finished_revocations(*, before: datetime, now: datetime) -> int:
 
 
 def has_provider_failed(revocations: Sequence[PendingRevocation]) -> bool:
-    """Return whether one of these revocations failed because the provider did not answer, or with a server error.
+    """Return whether one of these revocations failed because the provider did not answer, or with a
+    server error.
 
     A suspended provider has just not answered other calls.
     """
     faults = [row.last_fault for row in revocations]
-    return any(fault == Code.PROVIDER_SUSPENDED or fault.startswith(("transport_", "http_5")) for fault in faults)
+    return any(
+        fault == Code.PROVIDER_SUSPENDED or fault.startswith(("transport_", "http_5"))
+        for fault in faults
+    )
 
 
-def reset_backoff(*, now: datetime, revocation_ids: Sequence[uuid.UUID] | None = None) -> list[uuid.UUID]:
+def reset_backoff(
+    *, now: datetime, revocation_ids: Sequence[uuid.UUID] | None = None
+) -> list[uuid.UUID]:
     """Make all pending revocations, or those of revocation_ids, due now and return their ids.
 
-    Tokens that a session had before it was renewed are excluded: they are revoked when the session ends.
+    Tokens that a session had before it was renewed are excluded: they are revoked when the session
+    ends.
     """
     pending = PendingRevocation.objects.filter(status=RevocationStatus.PENDING, created_at__lte=now)
     if revocation_ids is not None:
@@ -231,8 +284,12 @@ class _Attempt:
 def _call_concurrently(
     rows: Sequence[PendingRevocation], *, executor: Executor, now: datetime, timeout_seconds: float
 ) -> list[_Attempt]:
-    """Call the provider for each row in this order. After timeout_seconds, or once it is unavailable, begin no call."""
-    started, is_unavailable, context = time.monotonic(), threading.Event(), copy_context()
+    """Call the provider for each row in this order. After timeout_seconds, or once it is
+    unavailable, begin no call.
+    """
+    started = time.monotonic()
+    is_unavailable = threading.Event()
+    context = copy_context()
 
     def attempt(row: PendingRevocation) -> _Attempt:
         result = None
@@ -254,23 +311,38 @@ def _revoke_row(
     try:
         token = row.decrypt_token()
     except KeyRingError as error:
+        if error.is_key_missing:
+            error_code = Code.KEY_MISSING
+        else:
+            error_code = error.code
         return RevocationAttemptResult(
             status=RevocationStatus.PENDING,
-            error_code=Code.KEY_MISSING if error.is_key_missing else error.code,
+            error_code=error_code,
             needs_operator=True,
             is_key_missing=error.is_key_missing,
         )
     received = ReceivedToken(token_type_hint=cast(TokenTypeHint, row.token_type_hint), value=token)
     return revoke_at_provider(
-        received, provider_name=row.provider, now=now, timeout_seconds=timeout_seconds, is_background=is_background
+        received,
+        provider_name=row.provider,
+        now=now,
+        timeout_seconds=timeout_seconds,
+        is_background=is_background,
     )
 
 
 @sensitive_variables()
 def revoke_at_provider(
-    token: ReceivedToken, *, provider_name: str, now: datetime, timeout_seconds: float, is_background: bool = False
+    token: ReceivedToken,
+    *,
+    provider_name: str,
+    now: datetime,
+    timeout_seconds: float,
+    is_background: bool = False,
 ) -> RevocationAttemptResult:
-    """Call the revocation endpoint once and return the result. Nothing is stored. is_background: see `call_limit`."""
+    """Call the revocation endpoint once and return the result. Nothing is stored. is_background:
+    see `call_limit`.
+    """
     ends_at = time.monotonic() + timeout_seconds
     try:
         provider = get_provider(provider_name)
@@ -278,7 +350,9 @@ def revoke_at_provider(
         if not metadata.revocation_endpoint and metadata.is_partial:
             raise MetadataError(Code.METADATA_INVALID)
         if not metadata.revocation_endpoint:
-            return RevocationAttemptResult(status=RevocationStatus.UNSUPPORTED, error_code=Code.REVOCATION_UNSUPPORTED)
+            return RevocationAttemptResult(
+                status=RevocationStatus.UNSUPPORTED, error_code=Code.REVOCATION_UNSUPPORTED
+            )
         request = build_revocation_request(
             metadata=metadata,
             declaration=provider.declaration,
@@ -289,7 +363,9 @@ def revoke_at_provider(
         request = replace(request, is_background=is_background)
         response = provider.transport.send(request, timeout_seconds=ends_at - time.monotonic())
     except AccountError as error:
-        return RevocationAttemptResult(status=RevocationStatus.PENDING, error_code=error.code, needs_operator=True)
+        return RevocationAttemptResult(
+            status=RevocationStatus.PENDING, error_code=error.code, needs_operator=True
+        )
     except (TransportError, MetadataError) as error:
         return RevocationAttemptResult(
             status=RevocationStatus.PENDING, error_code=error.code, is_provider_unavailable=True
@@ -322,8 +398,12 @@ def _save_results(
     now = leased_at + timedelta(seconds=max(attempt.seconds for attempt in attempts))
     equal: dict[Any, list[PendingRevocation]] = {}
     for attempt in attempts:
-        row, result = attempt.row, attempt.result
-        status = _get_new_status(row, result, now=now, give_up_after=give_up_after) if result else None
+        row = attempt.row
+        result = attempt.result
+        status = None
+        if result:
+            status = _get_new_status(row, result, now=now, give_up_after=give_up_after)
+
         statuses[row.pk] = status
         equal.setdefault((result, status, row.attempts), []).append(row)
     with transaction.atomic(durable=True):
@@ -342,37 +422,59 @@ def _save_results(
 
 
 def _save_result(
-    rows: Sequence[PendingRevocation], result: RevocationAttemptResult, *, status: RevocationStatus, now: datetime
+    rows: Sequence[PendingRevocation],
+    result: RevocationAttemptResult,
+    *,
+    status: RevocationStatus,
+    now: datetime,
 ) -> list[PendingRevocation]:
-    """Save the result of rows of the same number of attempts; return those that no other worker has leased since."""
+    """Save the result of rows of the same number of attempts; return those that no other worker has
+    leased since.
+    """
     leased = _filter_leased(rows)
     if status is RevocationStatus.PENDING:
         pks = set(leased.order_by("pk").lock().values_list("pk", flat=True))
         saved = [row for row in rows if row.pk in pks]
-        PendingRevocation.objects.bulk_update([_schedule_retry(row, result, now=now) for row in saved], _RETRY_FIELDS)
+        PendingRevocation.objects.bulk_update(
+            [_schedule_retry(row, result, now=now) for row in saved], _RETRY_FIELDS
+        )
         return saved
     final = {"status": status, "last_fault": result.fault, "finished_at": now}
     cleared = dict.fromkeys(("lease_until", "provider_busy_until", "token", "session_token"))
     count = leased.update(**final, **cleared)
     if count in (0, len(rows)):
         return list(rows[:count])
-    pks = set(PendingRevocation.objects.filter(pk__in=[row.pk for row in rows], **final).values_list("pk", flat=True))
+    pks = set(
+        PendingRevocation.objects.filter(pk__in=[row.pk for row in rows], **final).values_list(
+            "pk", flat=True
+        )
+    )
     return [row for row in rows if row.pk in pks]
 
 
 def _filter_leased(rows: Sequence[PendingRevocation]) -> PendingRevocationQuerySet:
-    """Return those of these rows, of the same number of attempts, that no other worker has leased since."""
+    """Return those of these rows, of the same number of attempts, that no other worker has leased
+    since.
+    """
     # The number of attempts identifies the lease: each lease increments it.
     pks = [row.pk for row in rows]
-    return PendingRevocation.objects.filter(pk__in=pks, attempts=rows[0].attempts, status=RevocationStatus.PENDING)
+    return PendingRevocation.objects.filter(
+        pk__in=pks, attempts=rows[0].attempts, status=RevocationStatus.PENDING
+    )
 
 
 def _get_new_status(
-    row: PendingRevocation, result: RevocationAttemptResult, *, now: datetime, give_up_after: timedelta
+    row: PendingRevocation,
+    result: RevocationAttemptResult,
+    *,
+    now: datetime,
+    give_up_after: timedelta,
 ) -> RevocationStatus:
     can_abandon = result.status is RevocationStatus.PENDING and not result.is_key_missing
     is_abandoned = can_abandon and _is_abandoned(row, now=now, give_up_after=give_up_after)
-    return RevocationStatus.ABANDONED if is_abandoned else result.status
+    if is_abandoned:
+        return RevocationStatus.ABANDONED
+    return result.status
 
 
 def _is_abandoned(row: PendingRevocation, *, now: datetime, give_up_after: timedelta) -> bool:
@@ -380,7 +482,9 @@ def _is_abandoned(row: PendingRevocation, *, now: datetime, give_up_after: timed
     return row.attempts >= MIN_ATTEMPTS and waited >= give_up_after
 
 
-def _schedule_retry(row: PendingRevocation, result: RevocationAttemptResult, *, now: datetime) -> PendingRevocation:
+def _schedule_retry(
+    row: PendingRevocation, result: RevocationAttemptResult, *, now: datetime
+) -> PendingRevocation:
     """Return the row with the time of its next attempt."""
     wait = compute_backoff(
         attempts=row.attempts,
@@ -400,27 +504,58 @@ def _schedule_retry(row: PendingRevocation, result: RevocationAttemptResult, *, 
 
 
 def _build_attempt_events(
-    row: PendingRevocation, result: RevocationAttemptResult, *, status: RevocationStatus, now: datetime
+    row: PendingRevocation,
+    result: RevocationAttemptResult,
+    *,
+    status: RevocationStatus,
+    now: datetime,
 ) -> list[NewEvent]:
     """Return one event for the attempt, and an alert when an operator must act."""
+    if row.session:
+        session = str(row.session)
+    else:
+        session = ""
+
     fields: dict[str, Any] = {
-        "origin": Origin(session=str(row.session) if row.session else ""),
+        "origin": Origin(session=session),
         "now": now,
         "provider": row.provider,
         "reason": result.error_code,
     }
-    provider_answer = {"provider_error": result.provider_error} if result.provider_error else {}
-    detail = {"hint": row.token_type_hint, "attempts": row.attempts, "status": status, **provider_answer}
+
+    if result.provider_error:
+        provider_answer = {"provider_error": result.provider_error}
+    else:
+        provider_answer = {}
+
+    detail = {
+        "hint": row.token_type_hint,
+        "attempts": row.attempts,
+        "status": status,
+        **provider_answer,
+    }
     if status is RevocationStatus.DONE:
         return [NewEvent(action=Action.TOKEN_REVOKED, detail=detail, **fields)]
-    events = [NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **fields)]
-    rules = {RevocationStatus.ABANDONED: "revocation_abandoned", RevocationStatus.REFUSED: "revocation_refused"}
+    events = [
+        NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **fields)
+    ]
+    rules = {
+        RevocationStatus.ABANDONED: "revocation_abandoned",
+        RevocationStatus.REFUSED: "revocation_refused",
+    }
     # A repeated error raises no further alert.
     is_blocked = result.needs_operator or result.is_unexpected
     is_newly_blocked = is_blocked and row.last_fault != result.fault
-    blocked_rule = "session_undecryptable" if result.error_code == Code.UNDECRYPTABLE else "revocation_blocked"
+
+    if result.error_code == Code.UNDECRYPTABLE:
+        blocked_rule = "session_undecryptable"
+    else:
+        blocked_rule = "revocation_blocked"
+
     if rule := rules.get(status, blocked_rule if is_newly_blocked else ""):
-        events.append(NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule, **provider_answer}, **fields))
+        events.append(
+            NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule, **provider_answer}, **fields)
+        )
     return events
 
 

@@ -32,17 +32,22 @@ _STATE_COOKIE_NAME = re.compile(f"(?:{'|'.join(STATE_COOKIE_PREFIXES)})[0-9a-f]{
 LOGOUT_BUDGET_SECONDS = 2.0
 """For all calls to the provider together. The user does not wait longer."""
 FORM_CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; img-src 'self'; "
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; img-src "
+    "'self'; "
     "form-action {origin} 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""Of the page that posts to the provider. Chromium also checks form-action against the redirect back."""
+"""Of the page that posts to the provider. Chromium also checks form-action against the redirect
+back.
+"""
 
 
 @method_decorator([public_view, csrf_protect, sensitive_variables()], name="dispatch")
 class OIDCLogoutView(View):
-    """End the session of this browser, then send it to the provider's logout or to the signed-out page.
+    """End the session of this browser, then send it to the provider's logout or to the signed-out
+    page.
 
-    A page with a button replaces the redirect where the provider might end the logout on an error page.
+    A page with a button replaces the redirect where the provider might end the logout on an error
+    page.
     """
 
     http_method_names = ("post",)
@@ -63,7 +68,9 @@ class OIDCLogoutView(View):
         response: HttpResponse = HttpResponseRedirect(logged_out_url)
         if end_request:
             is_unavailable = ended is not None and has_provider_failed(ended.leased_revocations)
-            response = _render_provider_redirect(request, end_request, is_unavailable=is_unavailable)
+            response = _render_provider_redirect(
+                request, end_request, is_unavailable=is_unavailable
+            )
         response.delete_cookie(
             settings.SESSION_COOKIE_NAME,
             path=settings.SESSION_COOKIE_PATH,
@@ -79,7 +86,9 @@ class OIDCLogoutView(View):
 
 @method_decorator(public_view, name="dispatch")
 class LoggedOutView(View):
-    """State whether the user is signed out here, at the provider too (it returned our `state`), or not at all."""
+    """State whether the user is signed out here, at the provider too (it returned our `state`), or
+    not at all.
+    """
 
     http_method_names = ("get", "head")
 
@@ -91,7 +100,8 @@ class LoggedOutView(View):
             "home_url": find_start_url(),
         }
         response = set_private_headers(render(request, "django_phi_oidc/logged_out.html", context))
-        # With `no-referrer`, browsers would send this page's form with the origin "null", which Django refuses.
+        # With `no-referrer`, browsers would send this page's form with the origin "null", which
+        # Django refuses.
         response["Referrer-Policy"] = "same-origin"
         return response
 
@@ -111,24 +121,32 @@ class SessionTimeLeftView(View):
         if not request.user.is_authenticated:
             return render_session_ended_problem("no_session")
         # A step-up sign-in in the meantime has changed the CSRF token.
-        return set_private_headers(JsonResponse({**get_time_left(request)._asdict(), "token": get_token(request)}))
+        return set_private_headers(
+            JsonResponse({**get_time_left(request)._asdict(), "token": get_token(request)})
+        )
 
 
 def _render_provider_redirect(
     request: HttpRequest, end_session_request: EndSessionRequest, *, is_unavailable: bool
 ) -> HttpResponse:
-    """Return the redirect to the provider, the page that posts a form to it, or the page with a button.
+    """Return the redirect to the provider, the page that posts a form to it, or the page with a
+    button.
 
-    is_unavailable: the provider has just failed to answer, so the browser would not reach it either.
+    is_unavailable: the provider has just failed to answer, so the browser would not reach it
+    either.
     """
-    is_get, parameters = end_session_request.method == "get", end_session_request.parameters
+    is_get = end_session_request.method == "get"
+    parameters = end_session_request.parameters
     needs_click = end_session_request.needs_click or is_unavailable
     in_header = is_get and not needs_click
     for name, kind in (("state", "state"), ("id_token_hint", "id_token")):
-        request_secrets.register_secret(parameters.get(name), kind, location="location" if in_header else "body")
+        request_secrets.register_secret(
+            parameters.get(name), kind, location="location" if in_header else "body"
+        )
     if in_header:
         return HttpResponseRedirect(end_session_request.url)
-    nonce, origin = randomness.token_b64url(16), end_session_request.endpoint_origin
+    nonce = randomness.token_b64url(16)
+    origin = end_session_request.endpoint_origin
     context = {
         # A form would replace the query of the endpoint, so with GET the page has a link.
         "url": end_session_request.url if is_get else "",
@@ -140,7 +158,9 @@ def _render_provider_redirect(
         "csp_nonce": nonce,
     }
     response = render(request, "django_phi_oidc/end_session.html", context)
-    response["Content-Security-Policy"] = FORM_CONTENT_SECURITY_POLICY.format(nonce=nonce, origin=origin)
+    response["Content-Security-Policy"] = FORM_CONTENT_SECURITY_POLICY.format(
+        nonce=nonce, origin=origin
+    )
     return response
 
 
@@ -154,5 +174,7 @@ def is_logout_routed() -> bool:
 
 
 def list_state_cookie_names(request: HttpRequest) -> list[str]:
-    """Return the state cookies of unfinished sign-ins. Other names may be invalid in a response header."""
+    """Return the state cookies of unfinished sign-ins. Other names may be invalid in a response
+    header.
+    """
     return [name for name in request.COOKIES if _STATE_COOKIE_NAME.fullmatch(name)]
