@@ -1,7 +1,9 @@
-"""Find tokens, codes and revealed claims where they must not be, and mask them in logs and reports. No Django.
+"""Find tokens, codes and revealed claims where they must not be, and mask them in logs and reports.
+No Django.
 
-Detected: the shapes of tokens, by one regular expression, and the exact values registered for the current request
-(`request_secrets`). NOT detected: encodings other than that of URLs, and opaque tokens without a name next to them.
+Detected: the shapes of tokens, by one regular expression, and the exact values registered for the
+current request (`request_secrets`). NOT detected: encodings other than that of URLs, and opaque
+tokens without a name next to them.
 """
 
 import logging
@@ -15,16 +17,18 @@ from .._internal.request_secrets import SecretLocation, current_secrets, has_rev
 
 MASK = "•••"
 TOKEN_PATTERN = re.compile(
-    # A compact JWS or JWE, whose header is the base64url of '{"…'; a bearer token; an opaque token after its name, with
-    # a digit, which words do not have. A match starts only at the beginning of a run of characters, so a page that
-    # consists of such beginnings takes no longer than another.
+    # A compact JWS or JWE, whose header is the base64url of '{"…'; a bearer token; an opaque token
+    # after its name, with a digit, which words do not have. A match starts only at the beginning of
+    # a run of characters, so a page that consists of such beginnings takes no longer than another.
     r"(?<![\w-])(eyJ[\w-]{10,}(?:\.[\w-]*){2,4})"
     r"|earer ((?=[\w.~+/=-]{0,64}\d)[\w.~+/=-]{16,})"
     r"|(?:(?<=access)|(?<=refresh)|(?<=logout)|(?<=\bid))_token[\"']?\s{0,9}[:=]\s{0,9}[\"']?"
     r"((?=[\w.~+/=-]{0,64}\d)[\w.~+/=-]{16,})"
 )
 _TOKEN_HINTS = ("eyJ", "earer ", "_token")
-"""Matches of TOKEN_PATTERN start with one of these. Searching a page for them is a thousand times faster."""
+"""Matches of TOKEN_PATTERN start with one of these. Searching a page for them is a thousand times
+faster.
+"""
 AUDIT_LOGGER_NAME = "phi_oidc.audit"
 """The logger of audit events."""
 _UNAMBIGUOUS_LENGTH = 16
@@ -32,11 +36,17 @@ _UNAMBIGUOUS_LENGTH = 16
 
 
 def find_leaks(text: str, location: SecretLocation) -> list[str]:
-    """Return the kinds of secrets in that part of a request or response that do not belong there, each once."""
+    """Return the kinds of secrets in that part of a request or response that do not belong there,
+    each once.
+    """
     secrets = current_secrets()
     allowed = [secret.value for secret in secrets if secret.location == location]
     misplaced = [secret for secret in secrets if secret.location not in (location, "anywhere")]
-    kinds = [secret.kind for secret in misplaced if next(_iter_occurrences(secret.value, text), None) is not None]
+    kinds = [
+        secret.kind
+        for secret in misplaced
+        if next(_iter_occurrences(secret.value, text), None) is not None
+    ]
     if any(not any(token in value for value in allowed) for token in _iter_tokens(text)):
         kinds.append("token")
     return list(dict.fromkeys(kinds))
@@ -44,7 +54,9 @@ def find_leaks(text: str, location: SecretLocation) -> list[str]:
 
 def find_leaks_in_url(text: str, location: SecretLocation) -> list[str]:
     """Do the same for a text that may be URL-encoded."""
-    return find_leaks(f"{text}\n{unquote_plus(text)}" if "%" in text or "+" in text else text, location)
+    return find_leaks(
+        f"{text}\n{unquote_plus(text)}" if "%" in text or "+" in text else text, location
+    )
 
 
 def mask(text: str) -> str:
@@ -53,14 +65,18 @@ def mask(text: str) -> str:
         for encoded in secret.encodings:
             text = _mask_value(encoded, text)
     if any(hint in text for hint in _TOKEN_HINTS):
-        text = TOKEN_PATTERN.sub(lambda match: match[0].removesuffix(match[match.lastindex or 0]) + MASK, text)
+        text = TOKEN_PATTERN.sub(
+            lambda match: match[0].removesuffix(match[match.lastindex or 0]) + MASK, text
+        )
     return text
 
 
 class LeakageFilter(logging.Filter):
-    """A filter for LOGGING that masks messages, tracebacks and texts in `extra`. It drops no record.
+    """A filter for LOGGING that masks messages, tracebacks and texts in `extra`. It drops no
+    record.
 
-    Records of audit events are not changed: an event contains no secret, and its MAC covers every character.
+    Records of audit events are not changed: an event contains no secret, and its MAC covers every
+    character.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -73,13 +89,17 @@ class LeakageFilter(logging.Filter):
                 setattr(record, name, masked)
         try:
             message = record.getMessage()
-            traceback = _FORMATTER.formatException(record.exc_info) if record.exc_info and not record.exc_text else ""
+            if record.exc_info and not record.exc_text:
+                traceback = _FORMATTER.formatException(record.exc_info)
+            else:
+                traceback = ""
         except Exception:  # noqa: BLE001 -- a filter must not make the application's logging call fail
-            # The record cannot be formatted: its arguments do not match, or `__str__` of one of them fails. The handler
-            # reports that on stderr and needs them for it.
+            # The record cannot be formatted: its arguments do not match, or `__str__` of one of
+            # them fails. The handler reports that on stderr and needs them for it.
             return True
         if (masked := mask(message)) != message:
-            record.msg, record.args = masked, None
+            record.msg = masked
+            record.args = None
         if (masked := mask(traceback)) != traceback:
             # Formatters use this text instead of formatting the traceback.
             record.exc_text = masked
@@ -87,7 +107,8 @@ class LeakageFilter(logging.Filter):
 
 
 def before_send(event: Any, hint: Any) -> Any:
-    """Return a Sentry event with every text masked, and without variables if a claim was revealed before.
+    """Return a Sentry event with every text masked, and without variables if a claim was revealed
+    before.
 
     Texts are values, keys of dictionaries and members of sets. This does not need the middleware.
     For the options `before_send`, `before_send_transaction` and `before_breadcrumb`.
@@ -100,12 +121,16 @@ def _mask_event(part: Any, *, without_variables: bool) -> Any:
     if isinstance(part, str):
         return mask(part)
     if isinstance(part, Mapping):
-        members = {key: value for key, value in part.items() if not (without_variables and key == "vars")}
+        members = {
+            key: value for key, value in part.items() if not (without_variables and key == "vars")
+        }
         return {mask_part(key): mask_part(value) for key, value in members.items()}
     if isinstance(part, list | tuple | set | frozenset):
         items = [mask_part(item) for item in part]
         # A named tuple takes its members as arguments: a plain one is as good in an event.
-        return next((kind(items) for kind in (list, set, frozenset) if isinstance(part, kind)), tuple(items))
+        return next(
+            (kind(items) for kind in (list, set, frozenset) if isinstance(part, kind)), tuple(items)
+        )
     return part
 
 
@@ -120,17 +145,22 @@ def _iter_tokens(text: str) -> Iterator[str]:
 
 
 def _iter_occurrences(value: str, text: str) -> Iterator[int]:
-    """Yield the positions of the whole value. No regular expression: Python would cache it with the value."""
+    """Yield the positions of the whole value. No regular expression: Python would cache it with the
+    value.
+    """
     at = text.find(value)
     while at >= 0:
         neighbors = text[at - 1 : at] + text[at + len(value) : at + len(value) + 1]
-        if len(value) >= _UNAMBIGUOUS_LENGTH or not any(char.isalnum() or char == "_" for char in neighbors):
+        if len(value) >= _UNAMBIGUOUS_LENGTH or not any(
+            char.isalnum() or char == "_" for char in neighbors
+        ):
             yield at
         at = text.find(value, at + len(value))
 
 
 def _mask_value(value: str, text: str) -> str:
-    parts, end = [], 0
+    parts = []
+    end = 0
     for at in _iter_occurrences(value, text):
         parts += [text[end:at], MASK]
         end = at + len(value)

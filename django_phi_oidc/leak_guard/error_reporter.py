@@ -9,7 +9,8 @@ from .detector import mask
 class MaskingReporter(ExceptionReporter):
     """For DEFAULT_EXCEPTION_REPORTER: masks the rendered report, and thus every part of it.
 
-    DEFAULT_EXCEPTION_REPORTER_FILTER sees neither exception messages nor the URL. The project's filter still applies.
+    DEFAULT_EXCEPTION_REPORTER_FILTER sees neither exception messages nor the URL. The project's
+    filter still applies.
     """
 
     def get_traceback_html(self) -> SafeString:

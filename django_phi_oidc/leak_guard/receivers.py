@@ -1,4 +1,6 @@
-"""Track the secrets of each request, so that logs and error reports can be masked without the middleware."""
+"""Track the secrets of each request, so that logs and error reports can be masked without the
+middleware.
+"""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""Track the secrets of each Celery task, as `receivers.py` does for each request. Web processes do not import this."""
+"""Track the secrets of each Celery task, as `receivers.py` does for each request. Web processes do
+not import this.
+"""
 
 from typing import Any
 
