@@ -1,7 +1,7 @@
 """System checks, a module for each part of the settings.
 
-The modules are imported when Django runs the checks. Web processes never do, and so import neither Celery nor other
-packages that only a check needs.
+The modules are imported when Django runs the checks. Web processes never do, and so import neither
+Celery nor other packages that only a check needs.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,17 @@ _FEATURES = Path(__file__).resolve().parents[1] / "contrib"
 
 
 def register_checks() -> None:
-    """Register a function with Django for each combination of tag and `deploy`, which runs the checks of that kind."""
-    for tag, deploy in product((checks.Tags.database, checks.Tags.security, checks.Tags.urls), (False, True)):
+    """Register a function with Django for each combination of tag and `deploy`, which runs the
+    checks of that kind.
+    """
+    for tag, deploy in product(
+        (checks.Tags.database, checks.Tags.security, checks.Tags.urls), (False, True)
+    ):
         checks.register(_build_runner(tag, deploy), tag, deploy=deploy)
 
 
-# Cached, because ready() runs again when a test changes INSTALLED_APPS: Django ignores a function that it has.
+# Cached, because ready() runs again when a test changes INSTALLED_APPS: Django ignores a function
+# that it has.
 @cache
 def _build_runner(tag: str, deploy: bool) -> Callable[..., list[checks.CheckMessage]]:
     def run_imported_checks(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -34,6 +39,10 @@ def _build_runner(tag: str, deploy: bool) -> Callable[..., list[checks.CheckMess
         for path in sorted(_FEATURES.glob("*/checks.py")):
             import_module(f"django_phi_oidc.contrib.{path.parent.name}.checks")
         import_module("django_phi_oidc.audit.checks.witnesses")
-        return [message for check in REGISTERED_CHECKS[tag, deploy] for message in check(app_configs, **kwargs)]
+        return [
+            message
+            for check in REGISTERED_CHECKS[tag, deploy]
+            for message in check(app_configs, **kwargs)
+        ]
 
     return run_imported_checks

@@ -12,13 +12,17 @@ def iterate_url_patterns() -> Iterator[URLPattern]:
 
 
 def iterate_routes() -> Iterator[tuple[str, URLPattern]]:
-    """Yield the patterns as above, each with its whole route: that of an included one begins with those above it."""
+    """Yield the patterns as above, each with its whole route: that of an included one begins with
+    those above it.
+    """
     if getattr(settings, "ROOT_URLCONF", None):
         yield from _iterate("", get_resolver())
 
 
 def is_shadowed(route: str, pattern: URLPattern) -> bool:
-    """Return whether an earlier pattern answers this route. Routes with parameters are NOT checked."""
+    """Return whether an earlier pattern answers this route. Routes with parameters are NOT
+    checked.
+    """
     try:
         return resolve(f"/{route}").func is not pattern.callback
     except Resolver404:

@@ -1,4 +1,6 @@
-"""System checks of the providers, the keys, the sinks and Django's own settings; errors, or rules that are weakened."""
+"""System checks of the providers, the keys, the sinks and Django's own settings; errors, or rules
+that are weakened.
+"""
 
 import stat
 from collections.abc import Callable, Iterable
@@ -39,43 +41,104 @@ from ..subjects.account_fields import list_missing_fields
 from ..subjects.email_match import CREATION_FIELD, has_required_fields
 
 UNUSED_BACKEND_HOOKS = (
-    *("filter_users_by_claims", "describe_user_by_claims", "get_or_create_user", "verify_claims", "get_userinfo"),
+    *(
+        "filter_users_by_claims",
+        "describe_user_by_claims",
+        "get_or_create_user",
+        "verify_claims",
+        "get_userinfo",
+    ),
     *("get_token", "verify_token", "get_payload_data", "retrieve_matching_jwk", "store_tokens"),
 )
 METRICS_PACKAGES = {"prometheus": "prometheus_client", "opentelemetry": "opentelemetry.metrics"}
 
 
 _PROVIDER_WARNINGS: tuple[tuple[int, str, Callable[[Any], bool], str], ...] = (
-    (1, "subject_type", lambda v: v == "public", "other clients see the same public subject identifiers."),
-    (2, "revocation", lambda v: v == "best_effort", "without a revocation endpoint, tokens stay valid after a logout."),
+    (
+        1,
+        "subject_type",
+        lambda v: v == "public",
+        "other clients see the same public subject identifiers.",
+    ),
+    (
+        2,
+        "revocation",
+        lambda v: v == "best_effort",
+        "without a revocation endpoint, tokens stay valid after a logout.",
+    ),
     (3, "trusted_audiences", bool, "ID Tokens for other audiences too are accepted."),
-    (4, "leeway", lambda v: v > timedelta(seconds=30), "the accepted clock difference is more than 30 s."),
+    (
+        4,
+        "leeway",
+        lambda v: v > timedelta(seconds=30),
+        "the accepted clock difference is more than 30 s.",
+    ),
     (
         5,
         "max_access_token_lifetime",
         lambda v: v > timedelta(days=1),
         "access tokens may be valid for more than a day.",
     ),
-    (6, "allow_loopback_http", lambda v: v and _is_development(), "http is accepted on loopback addresses."),
+    (
+        6,
+        "allow_loopback_http",
+        lambda v: v and _is_development(),
+        "http is accepted on loopback addresses.",
+    ),
     (
         11,
         "token_endpoint_auth_signing_alg",
         lambda v: v.startswith("RS"),
         "client assertions are signed with PKCS #1 v1.5.",
     ),
-    (12, "client_assertion_audience", lambda v: v != "issuer", "client assertions name an endpoint from the metadata."),
-    (13, "par", lambda v: v == "never", "authorization requests go through the browser, even if they could be pushed."),
-    (14, "allow_auth_time_zero", bool, "an auth_time of 0 passes max_age: the time of authentication is unknown."),
-    (22, "allow_logout_token_without_exp", bool, "logout tokens without exp are valid for two minutes."),
-    (34, "reauthentication", lambda v: v != "verify", "after a timeout, single sign-on may suffice to sign in again."),
-    (40, "id_token_hint", lambda v: v == "always", "ID Tokens are stored with their claims about the person."),
+    (
+        12,
+        "client_assertion_audience",
+        lambda v: v != "issuer",
+        "client assertions name an endpoint from the metadata.",
+    ),
+    (
+        13,
+        "par",
+        lambda v: v == "never",
+        "authorization requests go through the browser, even if they could be pushed.",
+    ),
+    (
+        14,
+        "allow_auth_time_zero",
+        bool,
+        "an auth_time of 0 passes max_age: the time of authentication is unknown.",
+    ),
+    (
+        22,
+        "allow_logout_token_without_exp",
+        bool,
+        "logout tokens without exp are valid for two minutes.",
+    ),
+    (
+        34,
+        "reauthentication",
+        lambda v: v != "verify",
+        "after a timeout, single sign-on may suffice to sign in again.",
+    ),
+    (
+        40,
+        "id_token_hint",
+        lambda v: v == "always",
+        "ID Tokens are stored with their claims about the person.",
+    ),
     (
         108,
         "request_object_signing_alg",
         lambda v: v.startswith("RS"),
         "authorization requests are signed by PKCS #1 v1.5.",
     ),
-    (120, "metadata_issuer", bool, "endpoints and keys come from metadata that name another issuer."),
+    (
+        120,
+        "metadata_issuer",
+        bool,
+        "endpoints and keys come from metadata that name another issuer.",
+    ),
     (
         140,
         "signals",
@@ -95,22 +158,28 @@ _PROVIDER_WARNINGS: tuple[tuple[int, str, Callable[[Any], bool], str], ...] = (
         "link_verified_email is over: delete this option.",
     ),
 )
-"""Number, option, condition of its value, and text. The default of each of these options weakens nothing."""
+"""Number, option, condition of its value, and text. The default of each of these options weakens
+nothing.
+"""
 
 
 @register_check(Tags.security)
 def check_declarations(**kwargs: Any) -> Messages:
     """PHI_OIDC, its providers, claims, sinks and keys.
 
-    E001 to E007, E021, E100; W001 to W006, W011 to W015, W022, W034, W040, W045, W091, W092, W108, W120, W140.
+    E001 to E007, E021, E100; W001 to W006, W011 to W015, W022, W034, W040, W045, W091, W092, W108,
+    W120, W140.
     """
     try:
-        unknown, mistakes = conf.list_unknown_options(), conf.list_mistakes()
+        unknown = conf.list_unknown_options()
+        mistakes = conf.list_mistakes()
     except ImproperlyConfigured as fault:
         yield error(2, str(fault))
         return
     yield from (error(1, text) for text in unknown)
-    yield from (error(21 if text.startswith("PHI_OIDC['AUDIT']['sinks']") else 2, text) for text in mistakes)
+    yield from (
+        error(21 if text.startswith("PHI_OIDC['AUDIT']['sinks']") else 2, text) for text in mistakes
+    )
     invalid = [text for text in mistakes if not text.startswith("PHI_OIDC['AUDIT']['sinks']")]
     for get in (
         conf.account_notices,
@@ -140,18 +209,30 @@ def check_declarations(**kwargs: Any) -> Messages:
         yield from _check_provider(provider)
     yield from _check_shared_issuers(providers)
     yield from _check_client_key_ids(providers)
-    purposes = [(f'["CLAIMS"]["{claim.name}"]', claim.name, claim.purpose) for claim in conf.claims().values()]
+    purposes = [
+        (f'["CLAIMS"]["{claim.name}"]', claim.name, claim.purpose)
+        for claim in conf.claims().values()
+    ]
     for provider in providers:
         path = f'["PROVIDERS"]["{provider.name}"]["resource_scopes"]'
-        purposes += [(f'{path}["{scope.name}"]', scope.name, scope.purpose) for scope in provider.resource_scopes]
+        purposes += [
+            (f'{path}["{scope.name}"]', scope.name, scope.purpose)
+            for scope in provider.resource_scopes
+        ]
     for path, name, purpose in purposes:
         if purpose not in PURPOSES:
-            hint = f"One of {', '.join(PURPOSES)}. " + in_settings(f'PHI_OIDC{path}["purpose"] = "TREAT"')
-            yield error(7, f"PHI_OIDC: the purpose of {name!r} is not a known HL7 PurposeOfUse code.", hint)
+            hint = f"One of {', '.join(PURPOSES)}. " + in_settings(
+                f'PHI_OIDC{path}["purpose"] = "TREAT"'
+            )
+            yield error(
+                7, f"PHI_OIDC: the purpose of {name!r} is not a known HL7 PurposeOfUse code.", hint
+            )
 
 
 def _get_retention_key_stores() -> list[retention_keys.RetentionKeyStore]:
-    return [retention_keys.get_store()] if retention_keys.is_enabled() else []
+    if retention_keys.is_enabled():
+        return [retention_keys.get_store()]
+    return []
 
 
 def _check_keys(stores: Iterable[retention_keys.RetentionKeyStore]) -> Messages:
@@ -175,8 +256,13 @@ def _check_shared_issuers(providers: Iterable[ProviderDeclaration]) -> Messages:
         names_by_issuer.setdefault(provider.issuer, []).append(repr(provider.name))
     for names in names_by_issuer.values():
         if len(names) > 1:
-            text = f"Providers {', '.join(names)} have one issuer: a sign-in by one gives access to accounts of all."
-            hint = "Keep one of them, if that is not wanted. " + in_settings(f'del PHI_OIDC["PROVIDERS"][{names[-1]}]')
+            text = (
+                f"Providers {', '.join(names)} have one issuer: a sign-in "
+                "by one gives access to accounts of all."
+            )
+            hint = "Keep one of them, if that is not wanted. " + in_settings(
+                f'del PHI_OIDC["PROVIDERS"][{names[-1]}]'
+            )
             yield warning(15, text, hint)
 
 
@@ -187,21 +273,34 @@ def _check_client_key_ids(providers: Iterable[ProviderDeclaration]) -> Messages:
         for key in provider.client_keys:
             keys_by_kid.setdefault(key.kid, set()).add(key)
     if any(len(keys) > 1 for keys in keys_by_kid.values()):
-        yield error(100, "Client keys of two providers have the same kid.", "Set another 'kid' in client_keys.")
+        yield error(
+            100,
+            "Client keys of two providers have the same kid.",
+            "Set another 'kid' in client_keys.",
+        )
 
 
 def _check_provider(provider: ProviderDeclaration) -> Messages:
-    subject, path = f"Provider {provider.name!r}:", f'PHI_OIDC["PROVIDERS"]["{provider.name}"]'
+    subject = f"Provider {provider.name!r}:"
+    path = f'PHI_OIDC["PROVIDERS"]["{provider.name}"]'
     is_loopback = is_loopback_http(provider.issuer)
-    if not provider.issuer.startswith("https:") and not (provider.allow_loopback_http and is_loopback):
+    if not provider.issuer.startswith("https:") and not (
+        provider.allow_loopback_http and is_loopback
+    ):
         is_allowable = is_loopback and _is_development()
-        line = '["allow_loopback_http"] = DEBUG' if is_allowable else f'["issuer"] = "https{provider.issuer[4:]}"'
+        if is_allowable:
+            line = '["allow_loopback_http"] = DEBUG'
+        else:
+            line = f'["issuer"] = "https{provider.issuer[4:]}"'
+
         yield error(5, f"{subject} the issuer is not https.", in_settings(f"{path}{line}"))
     if provider.allow_loopback_http and not _is_development():
         hint = in_settings(f'{path}["allow_loopback_http"] = DEBUG')
         yield error(6, f"{subject} allow_loopback_http is for development; DEBUG is off.", hint)
     for name, _ in provider.metadata_overrides:
-        hint = "When the metadata is correct. " + in_settings(f'del {path}["metadata_overrides"]["{name}"]')
+        hint = "When the metadata is correct. " + in_settings(
+            f'del {path}["metadata_overrides"]["{name}"]'
+        )
         yield warning(45, f"{subject} metadata_overrides replaces {name} of the metadata.", hint)
     for number, option, applies, text in _PROVIDER_WARNINGS:
         if applies(getattr(provider, option)):
@@ -215,23 +314,40 @@ def _is_development() -> bool:
 @register_check(Tags.security)
 def check_session_engine(**kwargs: Any) -> Messages:
     """E008, E009: session engines whose sessions the server can't end."""
-    engine, hint = settings.SESSION_ENGINE, in_settings('SESSION_ENGINE = "django.contrib.sessions.backends.db"')
+    engine = settings.SESSION_ENGINE
+    hint = in_settings('SESSION_ENGINE = "django.contrib.sessions.backends.db"')
     if engine == "django.contrib.sessions.backends.signed_cookies":
         yield error(8, "signed_cookies sessions can't be ended: a copied cookie stays valid.", hint)
-    if engine in ("django.contrib.sessions.backends.cache", "django.contrib.sessions.backends.cached_db"):
+    if engine in (
+        "django.contrib.sessions.backends.cache",
+        "django.contrib.sessions.backends.cached_db",
+    ):
         backend = settings.CACHES.get(settings.SESSION_CACHE_ALIAS, {}).get("BACKEND", "")
         if backend.rpartition(".")[2] in ("LocMemCache", "DummyCache"):
-            yield error(9, "With a per-process cache, a session that was ended stays valid in other processes.", hint)
+            yield error(
+                9,
+                "With a per-process cache, a session that was "
+                "ended stays valid in other processes.",
+                hint,
+            )
 
 
 @register_check(Tags.security)
 def check_backends(**kwargs: Any) -> Messages:
-    """E011: the OIDC backend is missing; E012: an override is never called; W007, W023, E024: sign-in by password."""
+    """E011: the OIDC backend is missing; E012: an override is never called; W007, W023, E024:
+    sign-in by password.
+    """
     backends = [import_string(path) for path in settings.AUTHENTICATION_BACKENDS]
-    oidc_backends = [backend for backend in backends if issubclass(backend, OIDCAuthenticationBackend)]
+    oidc_backends = [
+        backend for backend in backends if issubclass(backend, OIDCAuthenticationBackend)
+    ]
     if not oidc_backends:
         path = "django_phi_oidc.backends.OIDCAuthenticationBackend"
-        yield error(11, f"AUTHENTICATION_BACKENDS lacks {path}.", in_settings(f'AUTHENTICATION_BACKENDS = ["{path}"]'))
+        yield error(
+            11,
+            f"AUTHENTICATION_BACKENDS lacks {path}.",
+            in_settings(f'AUTHENTICATION_BACKENDS = ["{path}"]'),
+        )
     hint = "Hooks: create_user, update_user, get_username."
     for backend, hook in product(oidc_backends, UNUSED_BACKEND_HOOKS):
         if getattr(backend, hook) is not getattr(OIDCAuthenticationBackend, hook):
@@ -242,18 +358,32 @@ def check_backends(**kwargs: Any) -> Messages:
     accounts = conf.break_glass_accounts()
     if bool(accounts) != any(issubclass(backend, BreakGlassBackend) for backend in backends):
         path = "django_phi_oidc.backends.BreakGlassBackend"
-        line = f'AUTHENTICATION_BACKENDS += ["{path}"]' if accounts else 'PHI_OIDC["BREAK_GLASS_ACCOUNTS"] = ["…"]'
+
+        if accounts:
+            line = f'AUTHENTICATION_BACKENDS += ["{path}"]'
+        else:
+            line = 'PHI_OIDC["BREAK_GLASS_ACCOUNTS"] = ["…"]'
+
         yield error(24, f"BREAK_GLASS_ACCOUNTS and {path} require each other.", in_settings(line))
     elif accounts:
         text = "Local accounts may sign in by password, without the provider"
-        text += "." if conf.emergency() else ". Without EMERGENCY, they see no record while it is unavailable."
-        hint = "To end that, remove their backend, too. " + in_settings('del PHI_OIDC["BREAK_GLASS_ACCOUNTS"]')
+
+        if conf.emergency():
+            text += "."
+        else:
+            text += ". Without EMERGENCY, they see no record while it is unavailable."
+
+        hint = "To end that, remove their backend, too. " + in_settings(
+            'del PHI_OIDC["BREAK_GLASS_ACCOUNTS"]'
+        )
         yield warning(23, text, hint)
 
 
 @register_check(Tags.security)
 def check_new_accounts(**kwargs: Any) -> Messages:
-    """E036: a first sign-in can't create an account; W036: only if the manager sets a field that it is not given."""
+    """E036: a first sign-in can't create an account; W036: only if the manager sets a field that it
+    is not given.
+    """
     if all(provider.provisioning != "create" for provider in conf.providers().values()):
         return
     base = OIDCAuthenticationBackend
@@ -264,18 +394,27 @@ def check_new_accounts(**kwargs: Any) -> Messages:
             continue
         has_own_username = backend.get_username is not base.get_username
         for missing in list_missing_fields(get_user_model(), has_own_username=has_own_username):
-            yield error(36, missing.reason, hint) if missing.is_certain else warning(36, missing.reason, hint)
+            if missing.is_certain:
+                yield error(36, missing.reason, hint)
+            else:
+                yield warning(36, missing.reason, hint)
 
 
 @register_check(Tags.security)
 def check_email_linking(**kwargs: Any) -> Messages:
-    """E091: accounts have no e-mail address or time of creation, so link_verified_email links none."""
-    user_model, hint = get_user_model(), "Link the persons by `phi_oidc subject link --csv`."
+    """E091: accounts have no e-mail address or time of creation, so link_verified_email links
+    none.
+    """
+    user_model = get_user_model()
+    hint = "Link the persons by `phi_oidc subject link --csv`."
     is_usable = has_required_fields(user_model)
     for provider in conf.providers().values():
         if provider.link_verified_email is not None and not is_usable:
             fields = f"{getattr(user_model, 'EMAIL_FIELD', 'email')} and {CREATION_FIELD}"
-            text = f"Provider {provider.name!r}: link_verified_email requires the fields {fields} of the user model."
+            text = (
+                f"Provider {provider.name!r}: link_verified_email "
+                f"requires the fields {fields} of the user model."
+            )
             yield error(91, text, hint)
 
 
@@ -285,17 +424,29 @@ def check_sinks(**kwargs: Any) -> Messages:
     text = "has no TLS: the receiver on this machine must not forward events in clear."
     for sink in conf.sinks().values():
         if sink.is_plaintext and not settings.DEBUG:
-            line = '["tls"] = True' if sink.type == "syslog" else '["url"] = "https://…"'
+            if sink.type == "syslog":
+                line = '["tls"] = True'
+            else:
+                line = '["url"] = "https://…"'
+
             hint = in_settings(f'PHI_OIDC["AUDIT"]["sinks"]["{sink.name}"]{line}')
             yield warning(16, f"Sink {sink.name!r} {text}", hint)
 
 
 @register_check(Tags.security, deploy=True)
 def check_outside_copy(**kwargs: Any) -> Messages:
-    """W065: no checkpoint outside of the audit database shows that its newest events were deleted."""
+    """W065: no checkpoint outside of the audit database shows that its newest events were
+    deleted.
+    """
     if not conf.sinks() and not conf.witness_file() and not conf.witnesses():
-        text = "Nothing outside of the audit database would show that its newest events and checkpoints were deleted."
-        hint = f"Declare witnesses in AUDIT['witnesses'], a sink, or a file on another machine. {SET_WITNESS_FILE}"
+        text = (
+            "Nothing outside of the audit database would show that its newest events and "
+            "checkpoints were deleted."
+        )
+        hint = (
+            "Declare witnesses in AUDIT['witnesses'], a sink, or a "
+            f"file on another machine. {SET_WITNESS_FILE}"
+        )
         yield warning(65, text, hint)
 
 
@@ -315,7 +466,9 @@ def check_signing_key(**kwargs: Any) -> Messages:
     """W019: this process can sign checkpoints."""
     if conf.get_key_source("audit_signing"):
         hint = "Unset PHI_AUDIT_SIGNING_KEY for web processes, and set KEYS['audit_public'] there."
-        yield warning(19, "This process has the key that signs the audit log; only the sealer needs it.", hint)
+        yield warning(
+            19, "This process has the key that signs the audit log; only the sealer needs it.", hint
+        )
 
 
 @register_check(Tags.security, deploy=True)
@@ -328,9 +481,14 @@ def check_key_permissions(**kwargs: Any) -> Messages:
         paths[f"['PROVIDERS'][{name!r}]: the file of the client certificate's key"] = key_file
     for option, path in paths.items():
         with suppress(OSError):
-            if isinstance(path, Path) and (mode := stat.S_IMODE(path.stat().st_mode)) & stat.S_IRWXO:
+            if (
+                isinstance(path, Path)
+                and (mode := stat.S_IMODE(path.stat().st_mode)) & stat.S_IRWXO
+            ):
                 wanted = "0700" if path.is_dir() else "0600"
-                text = f"PHI_OIDC{option} has mode {mode:04o}: every user of this server can open it."
+                text = (
+                    f"PHI_OIDC{option} has mode {mode:04o}: every user of this server can open it."
+                )
                 yield warning(47, text, f"chmod {wanted} {path}")
 
 
@@ -338,7 +496,10 @@ def check_key_permissions(**kwargs: Any) -> Messages:
 def check_trusted_proxies(**kwargs: Any) -> Messages:
     """W041: the portal is behind a proxy, and takes the proxy's address for that of each client."""
     if getattr(settings, "SECURE_PROXY_SSL_HEADER", None) and not conf.trusted_proxies():
-        text = "SECURE_PROXY_SSL_HEADER is set, but TRUSTED_PROXIES is empty: events have the address of the proxy."
+        text = (
+            "SECURE_PROXY_SSL_HEADER is set, but TRUSTED_PROXIES is "
+            "empty: events have the address of the proxy."
+        )
         text += " All clients share the limits for one address."
         yield warning(41, text, in_settings('PHI_OIDC["TRUSTED_PROXIES"] = ["10.0.0.0/24"]'))
 

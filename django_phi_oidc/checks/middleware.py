@@ -19,7 +19,10 @@ LEAKAGE_GUARD_MIDDLEWARE = "django_phi_oidc.middleware.LeakageGuardMiddleware"
 def check_middleware(**kwargs: Any) -> Messages:
     """E010: RevocationMiddleware is missing, or comes before the session and the user are known."""
     if REVOCATION_MIDDLEWARE not in settings.MIDDLEWARE:
-        text = f"{REVOCATION_MIDDLEWARE} is not in MIDDLEWARE: the tokens of a lost session would not be revoked."
+        text = (
+            f"{REVOCATION_MIDDLEWARE} is not in MIDDLEWARE: the tokens "
+            "of a lost session would not be revoked."
+        )
         yield error(10, text, in_settings(f'MIDDLEWARE = [*MIDDLEWARE, "{REVOCATION_MIDDLEWARE}"]'))
         return
     before, _ = _split_classes(REVOCATION_MIDDLEWARE)
@@ -28,7 +31,11 @@ def check_middleware(**kwargs: Any) -> Messages:
             own = [path for path in settings.MIDDLEWARE if _is_subclass(path, required)]
             first = own or [f"{required.__module__}.{required.__name__}"]
             names = ", ".join(f'"{path}"' for path in (*first, REVOCATION_MIDDLEWARE))
-            yield error(10, f"{REVOCATION_MIDDLEWARE} must come after {required.__name__}.", f"In this order: {names}")
+            yield error(
+                10,
+                f"{REVOCATION_MIDDLEWARE} must come after {required.__name__}.",
+                f"In this order: {names}",
+            )
 
 
 @register_check(Tags.security)
@@ -37,19 +44,31 @@ def check_leakage_guard(**kwargs: Any) -> Messages:
     if LEAKAGE_GUARD_MIDDLEWARE not in settings.MIDDLEWARE:
         return
     before, after = _split_classes(LEAKAGE_GUARD_MIDDLEWARE)
-    misplaced: list[type] = [middleware for middleware in before if issubclass(middleware, SessionMiddleware)]
+    misplaced: list[type] = [
+        middleware for middleware in before if issubclass(middleware, SessionMiddleware)
+    ]
     misplaced += [middleware for middleware in after if issubclass(middleware, GZipMiddleware)]
-    hint = "GZipMiddleware comes first, then the guard, then all middleware that writes cookies and pages."
+    hint = (
+        "GZipMiddleware comes first, then the guard, then all "
+        "middleware that writes cookies and pages."
+    )
     for middleware in misplaced:
-        yield warning(30, f"{LEAKAGE_GUARD_MIDDLEWARE} is on the wrong side of {middleware.__name__}.", hint)
+        yield warning(
+            30, f"{LEAKAGE_GUARD_MIDDLEWARE} is on the wrong side of {middleware.__name__}.", hint
+        )
 
 
 def _split_classes(path: str) -> tuple[list[type], list[type]]:
-    """Return the middleware classes before and after path. Function-based middleware is left out."""
+    """Return the middleware classes before and after path. Function-based middleware is left
+    out.
+    """
     position = list(settings.MIDDLEWARE).index(path)
-    before, after = settings.MIDDLEWARE[:position], settings.MIDDLEWARE[position + 1 :]
+    before = settings.MIDDLEWARE[:position]
+    after = settings.MIDDLEWARE[position + 1 :]
     classes = ([import_string(name) for name in names] for names in (before, after))
-    before_classes, after_classes = ([cls for cls in group if isinstance(cls, type)] for group in classes)
+    before_classes, after_classes = (
+        [cls for cls in group if isinstance(cls, type)] for group in classes
+    )
     return before_classes, after_classes
 
 

@@ -18,8 +18,14 @@ from ..config.roles import get_managed_roles, list_role_rule_faults, list_shared
 @register_check(Tags.security)
 def check_role_rules(**kwargs: Any) -> Messages:
     """E025: rules that can't work; W024: providers that manage the same role."""
-    rules, providers, claims = conf.roles(), conf.providers(), conf.claims()
-    known: dict[str, Any] = {"providers": providers, "claims": claims, "protocol_claims": PROTOCOL_CLAIMS}
+    rules = conf.roles()
+    providers = conf.providers()
+    claims = conf.claims()
+    known: dict[str, Any] = {
+        "providers": providers,
+        "claims": claims,
+        "protocol_claims": PROTOCOL_CLAIMS,
+    }
     faults = list(list_role_rule_faults(rules, **known, scim_providers=conf.scim()))
     roles = {role for own in rules.values() for role in get_managed_roles(own)}
     required = {"groups" if role.kind == "group" else role.name for role in roles}
@@ -27,11 +33,17 @@ def check_role_rules(**kwargs: Any) -> Messages:
         # The search for the last administrator considers active users only.
         required.add("is_active")
     missing = sorted(required - {field.name for field in get_user_model()._meta.get_fields()})
-    faults += [f"ROLES needs the field {name!r}, which the user model does not have." for name in missing]
+    faults += [
+        f"ROLES needs the field {name!r}, which the user model does not have." for name in missing
+    ]
     yield from (error(25, f"PHI_OIDC: {fault}") for fault in faults)
     hint = "A sign-in at one provider removes the role that another provider granted."
     for role, names in list_shared_roles(rules):
-        yield warning(24, f"PHI_OIDC['ROLES']: {' and '.join(map(repr, names))} both manage {role.name!r}.", hint)
+        yield warning(
+            24,
+            f"PHI_OIDC['ROLES']: {' and '.join(map(repr, names))} both manage {role.name!r}.",
+            hint,
+        )
 
 
 @register_check(Tags.database)
@@ -42,9 +54,20 @@ def check_role_groups(databases: Sequence[str] | None = None, **kwargs: Any) -> 
     with suppress(DatabaseError):
         roles = {role for rules in conf.roles().values() for role in get_managed_roles(rules)}
         names = {role.name for role in roles if role.kind == "group"}
-        if not names or Group._meta.db_table not in connections["default"].introspection.table_names():
+        if (
+            not names
+            or Group._meta.db_table not in connections["default"].introspection.table_names()
+        ):
             return
-        existing = Group.objects.using("default").filter(name__in=names).values_list("name", flat=True)
+        existing = (
+            Group.objects.using("default").filter(name__in=names).values_list("name", flat=True)
+        )
         for name in sorted(names - set(existing)):
-            code = f"from django.contrib.auth.models import Group; Group.objects.create(name={name!r})"
-            yield warning(25, f"PHI_OIDC['ROLES']: the group {name!r} does not exist.", f'manage.py shell -c "{code}"')
+            code = (
+                f"from django.contrib.auth.models import Group; Group.objects.create(name={name!r})"
+            )
+            yield warning(
+                25,
+                f"PHI_OIDC['ROLES']: the group {name!r} does not exist.",
+                f'manage.py shell -c "{code}"',
+            )

@@ -1,4 +1,6 @@
-"""System checks of connections to other machines: data must not be sent in clear (45 CFR 164.312(e))."""
+"""System checks of connections to other machines: data must not be sent in clear (45 CFR
+164.312(e)).
+"""
 
 import ipaddress
 import re
@@ -29,11 +31,20 @@ _CELERY_LINES = {
 
 @register_check(Tags.security, deploy=True)
 def check_transmission(**kwargs: Any) -> Messages:
-    """W017, W018, W051, W052: connections to another machine that are not encrypted, or could be intercepted."""
+    """W017, W018, W051, W052: connections to another machine that are not encrypted, or could be
+    intercepted.
+    """
     yield from _check_databases()
-    # A project may have configured its Celery app without the settings, or may not have loaded the app here.
-    for name in sorted({name for name, urls in _iter_celery_urls() if any(map(_is_plaintext, urls))}):
-        yield warning(18, f"The connection to the Celery {name} is not encrypted.", in_settings(_CELERY_LINES[name]))
+    # A project may have configured its Celery app without the settings, or may not have loaded the
+    # app here.
+    for name in sorted(
+        {name for name, urls in _iter_celery_urls() if any(map(_is_plaintext, urls))}
+    ):
+        yield warning(
+            18,
+            f"The connection to the Celery {name} is not encrypted.",
+            in_settings(_CELERY_LINES[name]),
+        )
     alias = _find_session_cache_alias()
     if any(map(_is_plaintext, _list_cache_urls(settings.CACHES.get(alias, {})))):
         text = f"SESSION_ENGINE: sessions are sent unencrypted to the cache {alias!r}."
@@ -42,9 +53,15 @@ def check_transmission(**kwargs: Any) -> Messages:
         )
         yield warning(51, text, hint)
     if any(_is_plaintext_mailer(path, options) for path, options in _iter_mailers()):
-        text = "Mail, such as error reports and notifications, is sent unencrypted to another machine."
+        text = (
+            "Mail, such as error reports and notifications, is sent unencrypted to another machine."
+        )
         has_mailers = getattr(settings, "MAILERS", None) is not None
-        line = 'MAILERS["default"]["OPTIONS"]["use_tls"] = True' if has_mailers else "EMAIL_USE_TLS = True"
+        if has_mailers:
+            line = 'MAILERS["default"]["OPTIONS"]["use_tls"] = True'
+        else:
+            line = "EMAIL_USE_TLS = True"
+
         yield warning(52, text, in_settings(line))
 
 
@@ -56,11 +73,20 @@ def _check_databases() -> Messages:
         hosts = options.get("hostaddr") or declared.get("HOST") or options.get("host") or ""
         # A service of libpq may name any host.
         is_local = all(map(_is_this_machine, str(hosts).split(","))) and not options.get("service")
-        # Other modes encrypt without TLS being required, or accept the certificate of another server.
-        if connections[alias].vendor == "postgresql" and not is_local and options.get("sslmode") != "verify-full":
+        # Other modes encrypt without TLS being required, or accept the certificate of another
+        # server.
+        if (
+            connections[alias].vendor == "postgresql"
+            and not is_local
+            and options.get("sslmode") != "verify-full"
+        ):
             value = '{"sslmode": "verify-full", "sslrootcert": "/etc/ssl/…"}'
             hint = in_settings(f'DATABASES["{alias}"].setdefault("OPTIONS", {{}}).update({value})')
-            yield warning(17, f"The connection to {alias!r} may be unencrypted, or reach another server.", hint)
+            yield warning(
+                17,
+                f"The connection to {alias!r} may be unencrypted, or reach another server.",
+                hint,
+            )
 
 
 def _iter_celery_urls() -> Iterator[tuple[str, list[str]]]:
@@ -78,7 +104,11 @@ def _iter_celery_urls() -> Iterator[tuple[str, list[str]]]:
 
 def _split_urls(urls: Any) -> list[str]:
     """Return the URLs: Celery accepts several, as a list or with semicolons."""
-    texts: Iterable[str] = [urls] if isinstance(urls, str) else urls or ()
+    texts: Iterable[str]
+    if isinstance(urls, str):
+        texts = [urls]
+    else:
+        texts = urls or ()
     return [url.strip() for text in texts for url in text.split(";")]
 
 
@@ -92,42 +122,67 @@ def _is_plaintext(url: str) -> bool:
 
 
 def _find_session_cache_alias() -> str:
-    """Return the alias of the cache that stores sessions, also for a subclass of Django's engines; empty: none does."""
+    """Return the alias of the cache that stores sessions, also for a subclass of Django's engines;
+    empty: none does.
+    """
     store = import_module(settings.SESSION_ENGINE).SessionStore
-    return settings.SESSION_CACHE_ALIAS if issubclass(store, CacheStore | CachedDatabaseStore) else ""
+    if issubclass(store, CacheStore | CachedDatabaseStore):
+        return settings.SESSION_CACHE_ALIAS
+    return ""
 
 
 def _list_cache_urls(cache: Mapping[str, Any]) -> list[str]:
     """Return the URLs of the servers of the cache. Memcached has none, and an option for TLS."""
     declared = cache.get("LOCATION") or ()
-    texts = re.split("[;,]", declared) if isinstance(declared, str) else declared
+    texts: Iterable[Any]
+    if isinstance(declared, str):
+        texts = re.split("[;,]", declared)
+    else:
+        texts = declared
+
     locations = [str(text).strip() for text in texts]
     if "memcache" not in cache.get("BACKEND", "").lower():
         return locations
     uses_tls = cache.get("OPTIONS", {}).get("tls_context")
-    return [f"memcached://{text}" for text in locations if not uses_tls and not text.startswith(("unix:", "/"))]
+    return [
+        f"memcached://{text}"
+        for text in locations
+        if not uses_tls and not text.startswith(("unix:", "/"))
+    ]
 
 
 def _iter_mailers() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield backend and options of each mailer: from MAILERS, or the settings that it replaces in Django 6.1."""
+    """Yield backend and options of each mailer: from MAILERS, or the settings that it replaces in
+    Django 6.1.
+    """
     mailers: Any = getattr(settings, "MAILERS", None)
     if mailers is None:
         names = {"host": "EMAIL_HOST", "use_tls": "EMAIL_USE_TLS", "use_ssl": "EMAIL_USE_SSL"}
-        yield settings.EMAIL_BACKEND, {option: getattr(settings, name) for option, name in names.items()}
+        yield (
+            settings.EMAIL_BACKEND,
+            {option: getattr(settings, name) for option, name in names.items()},
+        )
         return
     for mailer in mailers.values():
-        yield mailer.get("BACKEND", f"{EmailBackend.__module__}.EmailBackend"), mailer.get("OPTIONS", {})
+        yield (
+            mailer.get("BACKEND", f"{EmailBackend.__module__}.EmailBackend"),
+            mailer.get("OPTIONS", {}),
+        )
 
 
 def _is_plaintext_mailer(backend: str, options: Mapping[str, Any]) -> bool:
-    """Say whether the backend sends by SMTP in clear. Backends of other protocols are NOT checked."""
+    """Say whether the backend sends by SMTP in clear. Backends of other protocols are NOT
+    checked.
+    """
     is_encrypted = options.get("use_tls") or options.get("use_ssl")
     is_remote = not _is_this_machine(options.get("host") or "localhost")
     return is_remote and not is_encrypted and issubclass(import_string(backend), EmailBackend)
 
 
 def _is_this_machine(host: str) -> bool:
-    """Say whether host is loopback, the directory of a Unix socket, or empty, which means one of these."""
+    """Say whether host is loopback, the directory of a Unix socket, or empty, which means one of
+    these.
+    """
     if host in ("", "localhost") or host.startswith(("/", "@")):
         return True
     try:
