@@ -29,7 +29,20 @@ from ..subcommands._arguments import USER_FORMS, Options, get_user
 from ..subcommands._output import Output
 
 _MODULES = (
-    *(admin, attack, audit, configuration, delivery, doctor, evidence, groups, hold, init, keys, migrate_from),
+    *(
+        admin,
+        attack,
+        audit,
+        configuration,
+        delivery,
+        doctor,
+        evidence,
+        groups,
+        hold,
+        init,
+        keys,
+        migrate_from,
+    ),
     *(register, roles, scim, scrub, sessions, signals, subject),
 )
 SUBCOMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in _MODULES}
@@ -41,17 +54,30 @@ READING_COMMANDS = {
     *("configuration show", "delivery status", "evidence verify", "hold list", "scim list"),
     *("sessions list", "signals list", "subject list"),
 }
-"""Subcommands that record no event. All others are refused if there is no actor for their events."""
+"""Subcommands that record no event. All others are refused if there is no actor for their
+events.
+"""
 READING_OPTIONS = {"audit verify": "copy", "groups": "check", "scrub": "report"}
 """With this option, the subcommand records no event; nor does any with `--dry-run`."""
 COMMANDS_WITHOUT_CHECKS = {
-    *("init", "keys generate", "audit check-proof", "evidence verify", "migrate-from mozilla", "migrate-from allauth"),
+    *(
+        "init",
+        "keys generate",
+        "audit check-proof",
+        "evidence verify",
+        "migrate-from mozilla",
+        "migrate-from allauth",
+    ),
 }
-EXIT_STATUSES = "Exit status: 0 if it succeeds; 1 if it fails, or finds a fault; 2 for wrong arguments."
+EXIT_STATUSES = (
+    "Exit status: 0 if it succeeds; 1 if it fails, or finds a fault; 2 for wrong arguments."
+)
 
 
 class SubcommandParser(CommandParser):
-    """Prints one sentence about wrong arguments, without the usage, which has all options of Django."""
+    """Prints one sentence about wrong arguments, without the usage, which has all options of
+    Django.
+    """
 
     def error(self, message: str) -> Any:
         if self.called_from_command_line:
@@ -75,11 +101,15 @@ class Command(BaseCommand):
         for name, subparser in list_subcommands(parser):
             subparser.set_defaults(full_name=name)
             subparser.epilog = EXIT_STATUSES
-            # No default: `evidence --json verify` has its value before the second subcommand is parsed.
+            # No default: `evidence --json verify` has its value before the second subcommand is
+            # parsed.
             json_help = "Write JSON, one object per line."
             subparser.add_argument("--json", action="store_true", default=SUPPRESS, help=json_help)
             if name not in READING_COMMANDS:
-                help_text = f"Your account, recorded in the events with your name on this system: {USER_FORMS}."
+                help_text = (
+                    "Your account, recorded in the events with your "
+                    f"name on this system: {USER_FORMS}."
+                )
                 subparser.add_argument("--as", dest="as_user", metavar="USER", help=help_text)
         for subparser in subparsers.choices.values():
             _add_django_options(subparser, django_options)
@@ -91,8 +121,11 @@ class Command(BaseCommand):
         return super().execute(*args, **options)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        as_json, verbosity = options.get("json", False), options["verbosity"]
-        output = Output(self.stdout, self.stderr, as_json=as_json, verbosity=verbosity, style=self.style)
+        as_json = options.get("json", False)
+        verbosity = options["verbosity"]
+        output = Output(
+            self.stdout, self.stderr, as_json=as_json, verbosity=verbosity, style=self.style
+        )
         started = time.monotonic()
         try:
             origin = _get_origin(options)
@@ -110,10 +143,14 @@ class Command(BaseCommand):
                 output.note(f"{options['full_name']} took {time.monotonic() - started:.1f} s.")
 
 
-def list_subcommands(parser: ArgumentParser, prefix: str = "") -> Iterator[tuple[str, ArgumentParser]]:
+def list_subcommands(
+    parser: ArgumentParser, prefix: str = ""
+) -> Iterator[tuple[str, ArgumentParser]]:
     """Yield the name and the parser of each subcommand that needs no further subcommand."""
     subparsers = [
-        (action.required, action.choices) for action in parser._actions if isinstance(action.choices, Mapping)
+        (action.required, action.choices)
+        for action in parser._actions
+        if isinstance(action.choices, Mapping)
     ]
     if not any(required for required, _ in subparsers):
         yield prefix.strip(), parser
@@ -123,7 +160,9 @@ def list_subcommands(parser: ArgumentParser, prefix: str = "") -> Iterator[tuple
 
 
 def _add_django_options(parser: ArgumentParser, options: Sequence[Action]) -> None:
-    """Let the options of all commands of Django come after the subcommand, too. The last value counts."""
+    """Let the options of all commands of Django come after the subcommand, too. The last value
+    counts.
+    """
     group = parser.add_argument_group("options of every command of Django")
     for option in options:
         later = copy.copy(option)
@@ -139,17 +178,34 @@ def _add_django_options(parser: ArgumentParser, options: Sequence[Action]) -> No
 def _get_origin(options: Options) -> Origin:
     """Return the origin of the events of the subcommand; empty if it records none.
 
-    Raises: CommandError without a name of the operating system or `--as`, and if there is no such active user.
+    Raises: CommandError without a name of the operating system or `--as`, and if there is no such
+    active user.
     """
     name = options["full_name"]
-    if name in READING_COMMANDS or options.get("dry_run") or options.get(READING_OPTIONS.get(name, "")):
+    if (
+        name in READING_COMMANDS
+        or options.get("dry_run")
+        or options.get(READING_OPTIONS.get(name, ""))
+    ):
         return Origin()
-    user = None if options["as_user"] is None else get_user(options["as_user"])
+
+    if options["as_user"] is None:
+        user = None
+    else:
+        user = get_user(options["as_user"])
+
     if not getattr(user, "is_active", True):
         raise CommandError(f"User {options['as_user']} is not active.")
-    actor = find_operator_actor(account_pk="" if user is None else str(user.pk))
+
+    if user is None:
+        account_pk = ""
+    else:
+        account_pk = str(user.pk)
+
+    actor = find_operator_actor(account_pk=account_pk)
     if actor is None:
         raise CommandError(
-            "Nothing was done: this user id has no name, so the events would have no actor. Add --as USER."
+            "Nothing was done: this user id has no name, so the "
+            "events would have no actor. Add --as USER."
         )
     return Origin(actor=actor)

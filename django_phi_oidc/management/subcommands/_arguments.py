@@ -28,20 +28,28 @@ _MAX_SHOWN_LENGTH = 64
 
 
 def build_argument_error(message: str) -> CommandError:
-    """Return the error of wrong arguments, with the status of those that argparse refuses: nothing was done."""
+    """Return the error of wrong arguments, with the status of those that argparse refuses: nothing
+    was done.
+    """
     return CommandError(message, returncode=2)
 
 
 def add_command(commands: Any, name: str, handler: Handler, help_text: str) -> ArgumentParser:
-    """Add a subcommand that handler handles to the subparsers in commands. help_text: an imperative sentence."""
+    """Add a subcommand that handler handles to the subparsers in commands. help_text: an imperative
+    sentence.
+    """
     parser: ArgumentParser = commands.add_parser(name, help=help_text, description=help_text)
     parser.set_defaults(handler=handler)
     return parser
 
 
 def add_dry_run(parser: ArgumentParser) -> None:
-    """Add `--dry-run` to a subcommand that deletes or ends something. With it, the subcommand records no event."""
-    parser.add_argument("--dry-run", action="store_true", help="Print what would be affected, and change nothing.")
+    """Add `--dry-run` to a subcommand that deletes or ends something. With it, the subcommand
+    records no event.
+    """
+    parser.add_argument(
+        "--dry-run", action="store_true", help="Print what would be affected, and change nothing."
+    )
 
 
 def add_confirmation(parser: ArgumentParser) -> None:
@@ -50,7 +58,9 @@ def add_confirmation(parser: ArgumentParser) -> None:
 
 
 def require_confirmation(question: str, options: Options, *, refusal: str) -> None:
-    """Raises: CommandError, with refusal if the operator declines, and if there are neither `--yes` nor a terminal."""
+    """Raises: CommandError, with refusal if the operator declines, and if there are neither `--yes`
+    nor a terminal.
+    """
     if options["yes"]:
         return
     if not sys.stdin.isatty():
@@ -60,10 +70,11 @@ def require_confirmation(question: str, options: Options, *, refusal: str) -> No
 
 
 def get_user(reference: str) -> Any:
-    """Return the user with that user name, with the primary key in `pk:VALUE`, or with the subject in `uuid:UUID`.
+    """Return the user with that user name, with the primary key in `pk:VALUE`, or with the subject
+    in `uuid:UUID`.
 
-    A text without such a prefix is a user name, even if it looks like a primary key. A text that names two users is
-    refused: in projects where users choose their names, one could be `pk:1`.
+    A text without such a prefix is a user name, even if it looks like a primary key. A text that
+    names two users is refused: in projects where users choose their names, one could be `pk:1`.
     Raises: CommandError.
     """
     shown = format_untrusted(reference[:_MAX_SHOWN_LENGTH])
@@ -84,9 +95,13 @@ def get_user(reference: str) -> Any:
 
 
 def format_user(name: str | None, pk: Any) -> str:
-    """Return what names this user as an argument of a subcommand: the user name if possible, otherwise `pk:VALUE`."""
+    """Return what names this user as an argument of a subcommand: the user name if possible,
+    otherwise `pk:VALUE`.
+    """
     is_name = name and name.isprintable() and not name.startswith(tuple(_USER_LOOKUPS))
-    return str(name) if is_name else f"pk:{pk}"
+    if is_name:
+        return str(name)
+    return f"pk:{pk}"
 
 
 def describe_user(user: Any) -> str:
@@ -103,11 +118,17 @@ def _find_user_by_name(name: str) -> Any:
     """Raises: CommandError if several users have that name."""
     model = get_user_model()
     try:
-        return model._default_manager.get(**{model.USERNAME_FIELD: name}) if name.isprintable() else None
+        return (
+            model._default_manager.get(**{model.USERNAME_FIELD: name})
+            if name.isprintable()
+            else None
+        )
     except (ObjectDoesNotExist, ValidationError, ValueError):
         return None
     except MultipleObjectsReturned as error:
-        raise CommandError(f"Several users have the name {name}: write pk:VALUE for one of them.") from error
+        raise CommandError(
+            f"Several users have the name {name}: write pk:VALUE for one of them."
+        ) from error
 
 
 def _suggest_user_forms(reference: str) -> str:
@@ -117,23 +138,32 @@ def _suggest_user_forms(reference: str) -> str:
         uuid.UUID(reference)
     except ValueError:
         return ""
-    return f" If this is a subject in the audit log, write uuid:{reference}; if it is a primary key, pk:{reference}."
+    return (
+        " If this is a subject in the audit log, write "
+        f"uuid:{reference}; if it is a primary key, pk:{reference}."
+    )
 
 
 def get_provider(name: str) -> ProviderDeclaration:
     """Return the declared provider with that name. Raises: CommandError."""
     providers = conf.providers()
     if name not in providers:
-        raise build_argument_error(f"There is no provider {format_untrusted(name)}.{suggest(name, providers)}")
+        raise build_argument_error(
+            f"There is no provider {format_untrusted(name)}.{suggest(name, providers)}"
+        )
     return providers[name]
 
 
 def create_choice_parser(kind: str, names: Collection[str]) -> Callable[[str], str]:
-    """Return a type of an argument that accepts only these names, and suggests the nearest ones for another one."""
+    """Return a type of an argument that accepts only these names, and suggests the nearest ones for
+    another one.
+    """
 
     def parse_choice(text: str) -> str:
         if text not in names:
-            raise ArgumentTypeError(f"there is no {kind} {format_untrusted(text)}.{suggest(text, names)}")
+            raise ArgumentTypeError(
+                f"there is no {kind} {format_untrusted(text)}.{suggest(text, names)}"
+            )
         return text
 
     return parse_choice
@@ -142,19 +172,31 @@ def create_choice_parser(kind: str, names: Collection[str]) -> Callable[[str], s
 def parse_portal_origin(text: str) -> str:
     """Return the origin of the portal. Raises: CommandError."""
     parts = urlsplit(text)
-    if parts.scheme not in ("https", "http") or not parts.netloc or parts.path.strip("/") or parts.query:
+    if (
+        parts.scheme not in ("https", "http")
+        or not parts.netloc
+        or parts.path.strip("/")
+        or parts.query
+    ):
         raise build_argument_error("--portal must be an origin, such as https://your.host.")
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def build_callback_path(provider: str) -> str:
-    """Return the path of the redirect URI, which names the provider unless it is the only one. Raises: CommandError."""
-    kwargs = None if len(conf.providers()) == 1 else {"provider": provider}
+    """Return the path of the redirect URI, which names the provider unless it is the only one.
+    Raises: CommandError.
+    """
+    if len(conf.providers()) == 1:
+        kwargs = None
+    else:
+        kwargs = {"provider": provider}
     try:
         return reverse("oidc_authentication_callback", kwargs=kwargs)
     except NoReverseMatch as error:
         line = 'path("oidc/", include("django_phi_oidc.urls"))'
-        raise CommandError(f"The URLs of the portal have no callback: add {line} to urlpatterns.") from error
+        raise CommandError(
+            f"The URLs of the portal have no callback: add {line} to urlpatterns."
+        ) from error
 
 
 def parse_time(text: str) -> datetime:
@@ -162,8 +204,12 @@ def parse_time(text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ArgumentTypeError("a time is written as in 2026-11-24 or 2026-11-24T16:05:00+01:00") from error
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+        raise ArgumentTypeError(
+            "a time is written as in 2026-11-24 or 2026-11-24T16:05:00+01:00"
+        ) from error
+    if time.tzinfo:
+        return time
+    return time.replace(tzinfo=UTC)
 
 
 def parse_number(text: str) -> int:

@@ -35,7 +35,10 @@ def read_csv_table(
     Raises: CommandError if the file cannot be read or parsed.
     """
     try:
-        content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        if path == "-":
+            content = sys.stdin.buffer.read()
+        else:
+            content = Path(path).read_bytes()
         table = parse_csv_table(content, required=required, reserved=reserved)
     except OSError as error:
         raise CommandError(f"{path} cannot be read: {error.strerror}.") from error

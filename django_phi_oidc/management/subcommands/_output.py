@@ -1,4 +1,6 @@
-"""Output of a subcommand: text or JSON lines on standard output, notes and progress on standard error."""
+"""Output of a subcommand: text or JSON lines on standard output, notes and progress on standard
+error.
+"""
 
 import json
 import time
@@ -33,7 +35,9 @@ class Output:
             self.stdout.write(text)
 
     def write_row(self, row: Row, text: str | Callable[[Row], str]) -> None:
-        """Print row as one line of JSON if `--json` was given, otherwise its text, or what the function returns."""
+        """Print row as one line of JSON if `--json` was given, otherwise its text, or what the
+        function returns.
+        """
         if self.as_json:
             self.stdout.write(json.dumps(row, default=format_value))
         else:
@@ -60,7 +64,12 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Print a line on standard error that must not be missed: with `-v 0`, too."""
-        self.stderr.write(text, style_func=self.style.WARNING if self.stderr.isatty() else str)
+        style_func: Callable[[str], str]
+        if self.stderr.isatty():
+            style_func = self.style.WARNING
+        else:
+            style_func = str
+        self.stderr.write(text, style_func=style_func)
 
     def colour(self, text: str, level: Level | str) -> str:
         """Return the text in the colour of the level, if standard output has colours."""
@@ -68,16 +77,29 @@ class Output:
 
 
 class ProgressLine:
-    """A line on standard error with a count, total and percentage, which is rewritten at most four times a second.
+    """A line on standard error with a count, total and percentage, which is rewritten at most four
+    times a second.
 
-    It is shown only if standard error is a terminal, and not with `-v 0`. prints_rows: neither if standard output is a
-    terminal, because the rows on it would be mixed with the line.
+    It is shown only if standard error is a terminal, and not with `-v 0`. prints_rows: neither if
+    standard output is a terminal, because the rows on it would be mixed with the line.
     """
 
-    def __init__(self, output: Output, label: str, total: int = 0, *, prints_rows: bool = False) -> None:
-        is_shown = output.verbosity > 0 and output.stderr.isatty() and not (prints_rows and output.stdout.isatty())
-        self._stderr = output.stderr if is_shown else None
-        self._label, self._total = label, total
+    def __init__(
+        self, output: Output, label: str, total: int = 0, *, prints_rows: bool = False
+    ) -> None:
+        is_shown = (
+            output.verbosity > 0
+            and output.stderr.isatty()
+            and not (prints_rows and output.stdout.isatty())
+        )
+        self._stderr: OutputWrapper | None
+        if is_shown:
+            self._stderr = output.stderr
+        else:
+            self._stderr = None
+
+        self._label = label
+        self._total = total
         self._undrawn: tuple[int, int] | None = None
         self._next_at = 0.0
         self._is_open = False
@@ -108,7 +130,9 @@ class ProgressLine:
             self(number)
 
     def end(self) -> None:
-        """Show the last progress, if it was not shown yet, and start a new line if anything was shown."""
+        """Show the last progress, if it was not shown yet, and start a new line if anything was
+        shown.
+        """
         if self._undrawn is not None:
             self._draw()
         if self._is_open and self._stderr is not None:
@@ -119,21 +143,43 @@ class ProgressLine:
         if self._stderr is None or self._undrawn is None:
             return
         (done, total), self._undrawn = self._undrawn, None
-        share = min(done / total, 1) if total else 0
-        bar = f"[{'#' * round(share * 30):.<30}] {share:4.0%} " if total else ""
-        of_total = f" of {total:,}" if total else ""
-        self._stderr.write(f"\r\x1b[K{bar}{done:,}{of_total} {self._label}", style_func=str, ending="")
+        if total:
+            share = min(done / total, 1)
+        else:
+            share = 0
+
+        if total:
+            bar = f"[{'#' * round(share * 30):.<30}] {share:4.0%} "
+        else:
+            bar = ""
+
+        if total:
+            of_total = f" of {total:,}"
+        else:
+            of_total = ""
+
+        self._stderr.write(
+            f"\r\x1b[K{bar}{done:,}{of_total} {self._label}", style_func=str, ending=""
+        )
         self._stderr.flush()
         self._is_open, self._next_at = True, time.monotonic() + SECONDS_BETWEEN_DRAWINGS
 
 
 def format_value(value: object) -> str:
-    """Return a datetime as ISO 8601 in seconds, None as an empty string, and other values as text."""
+    """Return a datetime as ISO 8601 in seconds, None as an empty string, and other values as
+    text.
+    """
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds")
-    return "" if value is None else str(value)
+    if value is None:
+        return ""
+    return str(value)
 
 
 def format_untrusted(text: str) -> str:
-    """Return text, escaped if it holds control characters: those from a form or provider must not reach a terminal."""
-    return text if text.isprintable() else ascii(text)
+    """Return text, escaped if it holds control characters: those from a form or provider must not
+    reach a terminal.
+    """
+    if text.isprintable():
+        return text
+    return ascii(text)

@@ -12,52 +12,68 @@ from ...login.backend import OIDCAuthenticationBackend
 from ...login.local_accounts import BreakGlassBackend
 
 OIDC_BACKEND = "django_phi_oidc.backends.OIDCAuthenticationBackend"
-_PERMISSION_BACKENDS = ("guardian.backends.ObjectPermissionBackend", "rules.permissions.ObjectPermissionBackend")
+_PERMISSION_BACKENDS = (
+    "guardian.backends.ObjectPermissionBackend",
+    "rules.permissions.ObjectPermissionBackend",
+)
 """Their `authenticate` refuses all users, which the class does not show."""
 _ALWAYS = (
     "Signed-in users are signed out at their next request, and sign in at the provider.",
-    "A first sign-in gets a new account without permissions. To give a person an account that exists, link it before:"
-    " manage.py phi_oidc subject link --user USER",
+    "A first sign-in gets a new account without permissions. To give a person an account that "
+    "exists, link it before: manage.py phi_oidc subject link --user USER",
 )
 _CHANGES_BY_APP = {
     "django.contrib.admin": (
-        "The admin's log-in page leads to the provider, for superusers too; its log-out ends the session there. To make"
-        " the first administrator after a sign-in: manage.py phi_oidc admin grant USER"
+        "The admin's log-in page leads to the provider, for superusers too; its log-out ends the "
+        "session there. To make the first administrator after a "
+        "sign-in: manage.py phi_oidc admin grant USER"
     ),
     "rest_framework": "BasicAuthentication of REST framework refuses every password, too.",
-    "rest_framework.authtoken": "Tokens of rest_framework.authtoken that exist stay valid: delete those of persons.",
+    "rest_framework.authtoken": "Tokens of rest_framework.authtoken that exist "
+    "stay valid: delete those of persons.",
     "allauth": (
-        "Log-ins of allauth continue to start sessions, without this provider: remove its URLs. To take over its"
-        " providers and users: manage.py phi_oidc migrate-from allauth"
+        "Log-ins of allauth continue to start sessions, without this provider: remove its URLs. To "
+        "take over its providers and users: manage.py phi_oidc migrate-from allauth"
     ),
     "mozilla_django_oidc": (
-        "mozilla-django-oidc: remove its URLs and its middleware SessionRefresh. To take over its settings:"
-        " manage.py phi_oidc migrate-from mozilla"
+        "mozilla-django-oidc: remove its URLs and its middleware SessionRefresh. To take over its "
+        "settings: manage.py phi_oidc migrate-from mozilla"
     ),
-    "django_otp": "Second factors of django-otp are not asked for at a sign-in: require them at the provider.",
+    "django_otp": "Second factors of django-otp are not asked for at a "
+    "sign-in: require them at the provider.",
 }
 _KEEP_LOCAL_ACCOUNTS = """\
 To keep passwords of named accounts, for the case that the provider is unavailable, add these lines. The page is
 oidc/local-login/, and each use raises an alert:
       AUTHENTICATION_BACKENDS += ["django_phi_oidc.backends.BreakGlassBackend"]
-      PHI_OIDC["BREAK_GLASS_ACCOUNTS"] = ["YOUR-USER-NAME"]"""
+      PHI_OIDC["BREAK_GLASS_ACCOUNTS"] = ["YOUR-USER-NAME"]"""  # noqa: E501
 _KEEP_PASSWORDS = """\
 To keep all passwords for the time of a change-over, add this line. Log-in forms of your own then work as before, those
 of the admin do not, and the system checks warn (W007):
-      AUTHENTICATION_BACKENDS += ["{path}"]"""
+      AUTHENTICATION_BACKENDS += ["{path}"]"""  # noqa: E501
 
 
 def list_new_backends() -> list[str]:
-    """Return AUTHENTICATION_BACKENDS for this project: that of this app, and those that only grant permissions."""
-    paths = [path for path in settings.AUTHENTICATION_BACKENDS if _is_kept(path, import_string(path))]
-    has_oidc_backend = any(issubclass(import_string(path), OIDCAuthenticationBackend) for path in paths)
-    return paths if has_oidc_backend else [OIDC_BACKEND, *paths]
+    """Return AUTHENTICATION_BACKENDS for this project: that of this app, and those that only grant
+    permissions.
+    """
+    paths = [
+        path for path in settings.AUTHENTICATION_BACKENDS if _is_kept(path, import_string(path))
+    ]
+    has_oidc_backend = any(
+        issubclass(import_string(path), OIDCAuthenticationBackend) for path in paths
+    )
+    if has_oidc_backend:
+        return paths
+    return [OIDC_BACKEND, *paths]
 
 
 def list_sign_in_changes() -> Iterator[str]:
     """Yield a text for each change, and for each way to keep a log-in."""
     kept = list_new_backends()
-    removed = {path: import_string(path) for path in settings.AUTHENTICATION_BACKENDS if path not in kept}
+    removed = {
+        path: import_string(path) for path in settings.AUTHENTICATION_BACKENDS if path not in kept
+    }
     for path, backend in removed.items():
         yield _describe_removal(path, backend)
     if removed:
@@ -71,11 +87,17 @@ def list_sign_in_changes() -> Iterator[str]:
 
 def _describe_removal(path: str, backend: type[Any]) -> str:
     if issubclass(backend, RemoteUserBackend):
-        return f"{path} is removed: a user whom the web server names in REMOTE_USER is not signed in any more."
+        return (
+            f"{path} is removed: a user whom the web server names in "
+            "REMOTE_USER is not signed in any more."
+        )
     if _accepts_passwords(backend):
-        return f"{path} is removed: no form accepts a password any more, not even that of a superuser."
+        return (
+            f"{path} is removed: no form accepts a password any more, not even that of a superuser."
+        )
     return (
-        f"{path} is removed, and with it the log-ins that it permits. If it only grants permissions, keep it:"
+        f"{path} is removed, and with it the log-ins that it permits. If it only grants "
+        "permissions, keep it:"
         f' AUTHENTICATION_BACKENDS += ["{path}"]'
     )
 
@@ -86,6 +108,9 @@ def _accepts_passwords(backend: type[Any]) -> bool:
 
 def _is_kept(path: str, backend: type[Any]) -> bool:
     """Return whether it is a backend of this app, or never signs a user in."""
-    if issubclass(backend, OIDCAuthenticationBackend | BreakGlassBackend) or path in _PERMISSION_BACKENDS:
+    if (
+        issubclass(backend, OIDCAuthenticationBackend | BreakGlassBackend)
+        or path in _PERMISSION_BACKENDS
+    ):
         return True
     return issubclass(backend, BaseBackend) and backend.authenticate is BaseBackend.authenticate

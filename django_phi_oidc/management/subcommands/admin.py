@@ -1,6 +1,7 @@
 """Give an account access to the admin, which makes the first administrator.
 
-The operating system decides who may run this. The operator sees whose account it is, and confirms it.
+The operating system decides who may run this. The operator sees whose account it is, and confirms
+it.
 """
 
 from argparse import ArgumentParser
@@ -33,18 +34,25 @@ from ._arguments import (
 from ._output import Output, format_untrusted, format_value
 from .groups import list_group_names
 
-STAFF, SUPERUSER = Role("flag", "is_staff"), Role("flag", "is_superuser")
+STAFF = Role("flag", "is_staff")
+SUPERUSER = Role("flag", "is_superuser")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="admin_command", required=True, metavar="SUBCOMMAND")
-    grant = add_command(commands, "grant", _grant, "Give an account access to the admin, and groups.")
+    grant = add_command(
+        commands, "grant", _grant, "Give an account access to the admin, and groups."
+    )
     grant.add_argument("user", metavar="USER", help=f"The account: {USER_FORMS}.")
     groups_help = "A group that `phi_oidc groups` creates; may be repeated."
     grant.add_argument("--group", action="append", default=[], metavar="NAME", help=groups_help)
-    superuser_help = "Also give every permission, including that to reveal the claims of all persons."
+    superuser_help = (
+        "Also give every permission, including that to reveal the claims of all persons."
+    )
     grant.add_argument("--superuser", action="store_true", help=superuser_help)
-    withdraw = add_command(commands, "withdraw", _withdraw, "Withdraw the access of an account to the admin.")
+    withdraw = add_command(
+        commands, "withdraw", _withdraw, "Withdraw the access of an account to the admin."
+    )
     withdraw.add_argument("user", metavar="USER", help=f"The account: {USER_FORMS}.")
     add_dry_run(withdraw)
     for command in (grant, withdraw):
@@ -56,10 +64,18 @@ def _grant(options: Options, output: Output) -> None:
     roles = [STAFF, *([SUPERUSER] if options["superuser"] else [])]
     roles += [Role("group", name) for name in dict.fromkeys(options["group"])]
     _validate_roles(roles)
-    question = " ".join([*_describe_account(user), *_describe_risk(roles), f"It will get {_format_roles(roles)}."])
+    question = " ".join(
+        [*_describe_account(user), *_describe_risk(roles), f"It will get {_format_roles(roles)}."]
+    )
     require_confirmation(question, options, refusal="Nothing was granted.")
-    granted, name = grant_roles(user, roles), format_untrusted(describe_user(user))
-    result = f"was granted {_format_roles(granted)}." if granted else "had all of this already."
+    granted = grant_roles(user, roles)
+    name = format_untrusted(describe_user(user))
+
+    if granted:
+        result = f"was granted {_format_roles(granted)}."
+    else:
+        result = "had all of this already."
+
     steps = list(_list_next_steps(user, roles))
     row = {**build_user_row(user), "granted": [role.name for role in granted], "next": steps}
     output.confirm(row, "\n".join([f"{name} {result}", *(f"Next: {step}" for step in steps)]))
@@ -68,7 +84,9 @@ def _grant(options: Options, output: Output) -> None:
 def _withdraw(options: Options, output: Output) -> None:
     user = get_user(options["user"])
     groups = [Role("group", name) for name in list_group_names()]
-    held = list_held_roles(user, [role for role in (STAFF, SUPERUSER, *groups) if _find_field(role)])
+    held = list_held_roles(
+        user, [role for role in (STAFF, SUPERUSER, *groups) if _find_field(role)]
+    )
     row = {**build_user_row(user), "withdrawn": [role.name for role in held]}
     name = format_untrusted(describe_user(user))
     if not held:
@@ -76,7 +94,12 @@ def _withdraw(options: Options, output: Output) -> None:
         return
     loss = _format_roles(held)
     if STAFF in held:
-        others = get_user_model()._base_manager.filter(is_active=True, is_staff=True).exclude(pk=user.pk).count()
+        others = (
+            get_user_model()
+            ._base_manager.filter(is_active=True, is_staff=True)
+            .exclude(pk=user.pk)
+            .count()
+        )
         loss += f". Other active accounts with is_staff: {others}"
     if options["dry_run"]:
         output.preview(row, f"{name} would lose {loss}.")
@@ -88,11 +111,15 @@ def _withdraw(options: Options, output: Output) -> None:
 
 
 def _get_person(reference: str) -> Any:
-    """Return the account. Raises: CommandError if it is unknown or inactive, or if no person can sign in with it."""
+    """Return the account. Raises: CommandError if it is unknown or inactive, or if no person can
+    sign in with it.
+    """
     try:
         user = get_user(reference)
     except CommandError as error:
-        raise CommandError(f"{error} `manage.py phi_oidc subject list` shows who has signed in.") from error
+        raise CommandError(
+            f"{error} `manage.py phi_oidc subject list` shows who has signed in."
+        ) from error
     name = format_untrusted(describe_user(user))
     if not user.is_active:
         raise CommandError(f"{name} is not active. Activate the account first.")
@@ -105,7 +132,9 @@ def _get_person(reference: str) -> Any:
 
 
 def _validate_roles(roles: Sequence[Role]) -> None:
-    """Raises: CommandError if the user model lacks a field, or a group is not of `phi_oidc groups`, or is missing."""
+    """Raises: CommandError if the user model lacks a field, or a group is not of `phi_oidc groups`,
+    or is missing.
+    """
     for role in roles:
         if not _find_field(role):
             raise CommandError(f"The user model lacks the field for {_format_roles([role])}.")
@@ -113,9 +142,13 @@ def _validate_roles(roles: Sequence[Role]) -> None:
     for role in roles:
         if role.kind == "group" and role.name not in known:
             name = format_untrusted(role.name)
-            raise build_argument_error(f"`phi_oidc groups` creates no group {name}.{suggest(role.name, known)}")
+            raise build_argument_error(
+                f"`phi_oidc groups` creates no group {name}.{suggest(role.name, known)}"
+            )
     if missing := list_missing_groups(roles):
-        raise CommandError(f"There is no group {missing[0]} yet. Run `manage.py phi_oidc groups` first.")
+        raise CommandError(
+            f"There is no group {missing[0]} yet. Run `manage.py phi_oidc groups` first."
+        )
 
 
 def _find_field(role: Role) -> Any:
@@ -131,14 +164,20 @@ def _describe_account(user: Any) -> Iterator[str]:
     yield f"{format_untrusted(describe_user(user))} is the account pk:{user.pk}."
     for subject in PairwiseSubject.objects.filter(user=user.pk).order_by("pk"):
         provider = find_provider_name(subject.issuer) or subject.issuer
-        times = f"first seen {format_value(subject.first_seen_at)}, last seen {format_value(subject.last_seen_at)}"
+        times = (
+            f"first seen {format_value(subject.first_seen_at)}, last seen "
+            f"{format_value(subject.last_seen_at)}"
+        )
         yield f"It belongs to a person of {provider}, {times}."
 
 
 def _describe_risk(roles: Sequence[Role]) -> Iterator[str]:
     if SUPERUSER in roles:
         count = get_user_model()._base_manager.filter(is_active=True, is_superuser=True).count()
-        yield f"A superuser can reveal the claims of all persons and change all permissions; {count} are active now."
+        yield (
+            "A superuser can reveal the claims of all persons and "
+            f"change all permissions; {count} are active now."
+        )
 
 
 def _list_next_steps(user: Any, roles: Sequence[Role]) -> Iterator[str]:
@@ -151,11 +190,19 @@ def _list_next_steps(user: Any, roles: Sequence[Role]) -> Iterator[str]:
     user = get_user_model()._base_manager.get(pk=user.pk)
     get_permissions = getattr(user, "get_all_permissions", None)
     if get_permissions is None or not get_permissions():
-        yield "The account has no permissions, so the admin is empty: add --group NAME, or --superuser."
+        yield (
+            "The account has no permissions, so the admin is "
+            "empty: add --group NAME, or --superuser."
+        )
     for provider, rules in conf.roles().items():
         if managed := sorted(role.name for role in get_managed_roles(rules).intersection(roles)):
-            yield f"ROLES of {provider} manages {', '.join(managed)}: a sign-in there withdraws what no rule grants."
+            yield (
+                f"ROLES of {provider} manages {', '.join(managed)}: a "
+                "sign-in there withdraws what no rule grants."
+            )
 
 
 def _format_roles(roles: Sequence[Role]) -> str:
-    return ", ".join(role.name if role.kind == "flag" else f"the group {role.name}" for role in roles)
+    return ", ".join(
+        role.name if role.kind == "flag" else f"the group {role.name}" for role in roles
+    )

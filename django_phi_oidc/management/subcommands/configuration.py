@@ -8,7 +8,12 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from ..._internal import clock
-from ...audit.configuration import WORKER_COMPONENT, EffectiveConfiguration, read_configuration, record_configuration
+from ...audit.configuration import (
+    WORKER_COMPONENT,
+    EffectiveConfiguration,
+    read_configuration,
+    record_configuration,
+)
 from ...config._parsing import parse_name
 from ...errors import DeclarationInvalid
 from ._arguments import Options, add_command
@@ -16,8 +21,15 @@ from ._output import Output
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="configuration_command", required=True, metavar="SUBCOMMAND")
-    add_command(commands, "show", _show, "Print its digest, the warnings of the checks and the silenced checks.")
+    commands = parser.add_subparsers(
+        dest="configuration_command", required=True, metavar="SUBCOMMAND"
+    )
+    add_command(
+        commands,
+        "show",
+        _show,
+        "Print its digest, the warnings of the checks and the silenced checks.",
+    )
     record_help = "Record it, with an event if it has changed; then print the same as show."
     record = add_command(commands, "record", _record, record_help)
     help_text = "A name for the processes that share this configuration, such as web."
@@ -42,7 +54,9 @@ def _parse_component(text: str) -> str:
     except DeclarationInvalid as error:
         raise ArgumentTypeError(str(error)) from error
     if name == WORKER_COMPONENT:
-        raise ArgumentTypeError(f"{name} is the name of the Celery workers, which record their own configuration")
+        raise ArgumentTypeError(
+            f"{name} is the name of the Celery workers, which record their own configuration"
+        )
     return name
 
 

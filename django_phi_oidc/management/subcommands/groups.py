@@ -1,4 +1,6 @@
-"""Create the groups of the officers and of the claim categories, each with exactly the permissions it needs."""
+"""Create the groups of the officers and of the claim categories, each with exactly the permissions
+it needs.
+"""
 
 from argparse import ArgumentParser
 from collections.abc import Mapping
@@ -84,8 +86,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def handle(options: Options, output: Output) -> None:
-    """Create or correct the groups and print the changes. Raises: CommandError if a permission is missing."""
-    is_changed, is_dry_run = False, options["check"] or options["dry_run"]
+    """Create or correct the groups and print the changes. Raises: CommandError if a permission is
+    missing.
+    """
+    is_changed = False
+    is_dry_run = options["check"] or options["dry_run"]
     with transaction.atomic():
         for name in list_group_names():
             change = _sync_group(name, dry_run=is_dry_run)
@@ -101,7 +106,9 @@ def handle(options: Options, output: Output) -> None:
 
 
 def list_group_names() -> list[str]:
-    """Return the officers' groups, then one for each category of claims: the users who may reveal these claims."""
+    """Return the officers' groups, then one for each category of claims: the users who may reveal
+    these claims.
+    """
     return [*GROUPS, *map(_get_category_group, list_categories())]
 
 
@@ -114,7 +121,10 @@ def get_required_permissions(group_name: str) -> set[str]:
     view_user = f"{user_model.app_label}.view_{user_model.model_name}"
     installed = {config.label for config in apps.get_app_configs()}
     own = {name for name in GROUPS[group_name] if name.partition(".")[0] in installed}
-    return own | {view_user} if VIEW_USER in GROUPS[group_name] else own
+
+    if VIEW_USER in GROUPS[group_name]:
+        return own | {view_user}
+    return own
 
 
 def _get_category_group(category: str) -> str:
@@ -122,17 +132,24 @@ def _get_category_group(category: str) -> str:
 
 
 def _sync_group(group_name: str, *, dry_run: bool) -> dict[str, Any]:
-    existing = {_format_permission(item): item for item in Permission.objects.select_related("content_type")}
+    existing = {
+        _format_permission(item): item for item in Permission.objects.select_related("content_type")
+    }
     required = get_required_permissions(group_name)
     if missing := sorted(required - existing.keys()):
         raise CommandError(f"There is no permission {missing[0]}. Run migrate.")
     group = Group.objects.filter(name=group_name).first()
-    current = set(map(_format_permission, group.permissions.select_related("content_type"))) if group else set()
+    if group:
+        current = set(map(_format_permission, group.permissions.select_related("content_type")))
+    else:
+        current = set()
+
     if not dry_run and (group is None or current != required):
         target = group or Group.objects.create(name=group_name)
         # `set` sends its signal only for permissions that change.
         target.permissions.set([existing[name] for name in required])
-    added, removed = sorted(required - current), sorted(current - required)
+    added = sorted(required - current)
+    removed = sorted(current - required)
     return {"group": group_name, "made": group is None, "added": added, "removed": removed}
 
 
@@ -141,5 +158,10 @@ def _format_permission(permission: Permission) -> str:
 
 
 def _format_change(change: Mapping[str, Any]) -> str:
-    changes = [f"{sign}{name}" for key, sign in (("added", "+"), ("removed", "-")) for name in change[key]]
-    return f"{change['group']}{' (new)' if change['made'] else ''}: {', '.join(changes) or 'unchanged'}"
+    changes = [
+        f"{sign}{name}" for key, sign in (("added", "+"), ("removed", "-")) for name in change[key]
+    ]
+    return (
+        f"{change['group']}{' (new)' if change['made'] else ''}: "
+        f"{', '.join(changes) or 'unchanged'}"
+    )

@@ -15,7 +15,15 @@ from ...access.role_mapping import has_matching_value
 from ...access.role_sync import get_existing_and_held_roles, plan_roles
 from ...claims.minimization import minimize
 from ...config.roles import RoleRule, get_managed_roles
-from ._arguments import USER_FORMS, Options, add_command, build_argument_error, describe_user, get_provider, get_user
+from ._arguments import (
+    USER_FORMS,
+    Options,
+    add_command,
+    build_argument_error,
+    describe_user,
+    get_provider,
+    get_user,
+)
 from ._output import Output, format_untrusted
 
 OUTCOME_TEXTS = {
@@ -32,10 +40,18 @@ OUTCOME_TEXTS = {
 
 def add_arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="roles_command", required=True, metavar="SUBCOMMAND")
-    explain = add_command(commands, "explain", _explain, "Show which rules match and what a sign-in would change.")
-    explain.add_argument("--provider", metavar="NAME", help="Whose rules to use (default: the first provider).")
-    explain.add_argument("--user", metavar="USER", help=f"The user (default: a new one): {USER_FORMS}.")
-    explain.add_argument("--claims", metavar="FILE", help="A JSON object with the claims of the sign-in, or -.")
+    explain = add_command(
+        commands, "explain", _explain, "Show which rules match and what a sign-in would change."
+    )
+    explain.add_argument(
+        "--provider", metavar="NAME", help="Whose rules to use (default: the first provider)."
+    )
+    explain.add_argument(
+        "--user", metavar="USER", help=f"The user (default: a new one): {USER_FORMS}."
+    )
+    explain.add_argument(
+        "--claims", metavar="FILE", help="A JSON object with the claims of the sign-in, or -."
+    )
 
 
 @sensitive_variables()
@@ -44,9 +60,22 @@ def _explain(options: Options, output: Output) -> None:
         raise build_argument_error("Name a user, a file with claims, or both.")
     provider = get_provider(options["provider"] or next(iter(conf.providers()), "")).name
     rules = conf.roles().get(provider, ())
-    user = None if options["user"] is None else get_user(options["user"])
-    minimized = None if options["claims"] is None else minimize(_read_claims(options["claims"]), conf.claims())
-    claims = None if minimized is None else minimized.kept
+
+    if options["user"] is None:
+        user = None
+    else:
+        user = get_user(options["user"])
+
+    if options["claims"] is None:
+        minimized = None
+    else:
+        minimized = minimize(_read_claims(options["claims"]), conf.claims())
+
+    if minimized is None:
+        claims = None
+    else:
+        claims = minimized.kept
+
     explanation = {
         "provider": provider,
         "user": "" if user is None else describe_user(user),
@@ -74,21 +103,36 @@ def _list_role_outcomes(
 ) -> Iterator[dict[str, Any]]:
     """Yield the outcome for each managed role, with the numbers of the rules that grant it.
 
-    Claims of earlier sign-ins are not stored, so without claims this shows only the roles the user holds.
+    Claims of earlier sign-ins are not stored, so without claims this shows only the roles the user
+    holds.
     """
     if claims is None:
         _, held = get_existing_and_held_roles(user, rules)
-        outcomes = {role: "held" if role in held else "not_held" for role in sorted(get_managed_roles(rules))}
+        outcomes = {
+            role: "held" if role in held else "not_held"
+            for role in sorted(get_managed_roles(rules))
+        }
     else:
-        outcomes = {role: str(outcome) for role, outcome in plan_roles(user, rules=rules, claims=claims).items()}
-    matching = [(n, rule) for n, rule in enumerate(rules) if claims is None or has_matching_value(rule, claims)]
+        outcomes = {
+            role: str(outcome)
+            for role, outcome in plan_roles(user, rules=rules, claims=claims).items()
+        }
+    matching = [
+        (n, rule)
+        for n, rule in enumerate(rules)
+        if claims is None or has_matching_value(rule, claims)
+    ]
     for role, outcome in outcomes.items():
         granting = [number for number, rule in matching if role in rule.roles]
         yield {"kind": role.kind, "name": role.name, "outcome": outcome, "rules": granting}
 
 
 def _format_lines(explanation: Mapping[str, Any]) -> Iterator[str]:
-    user = f"user {format_untrusted(explanation['user'])}" if explanation["user"] else "a new user"
+    if explanation["user"]:
+        user = f"user {format_untrusted(explanation['user'])}"
+    else:
+        user = "a new user"
+
     yield f"Provider {explanation['provider']}, {user}."
     if not explanation["rules"]:
         yield "The provider has no rules, so groups are not changed."
@@ -97,11 +141,25 @@ def _format_lines(explanation: Mapping[str, Any]) -> Iterator[str]:
     for rule in explanation["rules"]:
         claim = " > ".join([rule["claim"], *rule["path"]])
         values = ", ".join(json.dumps(value) for value in rule["values"])
-        match = "" if rule["matches"] is None else ": yes" if rule["matches"] else ": no"
-        missing = ", the claim is missing" if rule["came"] is False else ""
+
+        if rule["matches"] is None:
+            match = ""
+        elif rule["matches"]:
+            match = ": yes"
+        else:
+            match = ": no"
+
+        if rule["came"] is False:
+            missing = ", the claim is missing"
+        else:
+            missing = ""
+
         yield f"rule {rule['rule']}: {claim} has one of {values}{match}{missing}"
     for role in explanation["roles"]:
-        rules = f" (rule {', '.join(map(str, role['rules']))})" if role["rules"] else ""
+        if role["rules"]:
+            rules = f" (rule {', '.join(map(str, role['rules']))})"
+        else:
+            rules = ""
         yield f"{role['kind']} {role['name']}: {OUTCOME_TEXTS[role['outcome']]}{rules}"
 
 
@@ -109,7 +167,9 @@ def _format_lines(explanation: Mapping[str, Any]) -> Iterator[str]:
 def _read_claims(path: str) -> Mapping[str, Any]:
     """Return the claims in that file. Error messages contain nothing of its content."""
     try:
-        claims = json.loads(sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8"))
+        claims = json.loads(
+            sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        )
     except (OSError, ValueError, RecursionError) as error:
         raise CommandError(f"{path} cannot be read as JSON: {type(error).__name__}.") from None
     if not isinstance(claims, dict):

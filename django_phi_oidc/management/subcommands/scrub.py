@@ -38,14 +38,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     user_help = f"Erase all claims of this user, also those of live sessions: {USER_FORMS}."
     group.add_argument("--user", metavar="USER", help=user_help)
-    report_help = "Erase nothing and report the stored claims; fail if some are overdue by more than an hour."
+    report_help = (
+        "Erase nothing and report the stored claims; fail if some are overdue by more than an hour."
+    )
     group.add_argument("--report", action="store_true", help=report_help)
     add_dry_run(parser)
     parser.set_defaults(handler=handle)
 
 
 def handle(options: Options, output: Output) -> None:
-    """Erase or report. Raises: CommandError if claims or keys could not be erased, or something is overdue."""
+    """Erase or report. Raises: CommandError if claims or keys could not be erased, or something is
+    overdue.
+    """
     if options["report"]:
         _print_report(output)
     elif options["user"] is not None:
@@ -57,7 +61,8 @@ def handle(options: Options, output: Output) -> None:
 
 
 def _scrub_user(reference: str, output: Output, *, is_dry_run: bool) -> None:
-    user, now = get_user(reference), clock.now()
+    user = get_user(reference)
+    now = clock.now()
     try:
         if is_dry_run:
             _preview_of_user(user, output, now=now)
@@ -71,7 +76,8 @@ def _scrub_user(reference: str, output: Output, *, is_dry_run: bool) -> None:
 def _preview_of_user(user: Any, output: Output, *, now: datetime) -> None:
     """Raises: HeldForLegalReasons."""
     count = count_claims_of_user(user, now=now)
-    text, row = f"{count} claims would be erased.", {"claims": count, "retention_keys": 0}
+    text = f"{count} claims would be erased."
+    row = {"claims": count, "retention_keys": 0}
     if retention_keys.is_enabled():
         subjects = PairwiseSubject.objects.filter(user=user.pk)
         unused = count_unused_keys(now=now, due=Q(subject__in=subjects))
@@ -98,14 +104,22 @@ def _preview_due(output: Output) -> None:
 def _scrub_due(output: Output) -> None:
     now = clock.now()
     with ProgressLine(output, "claims erased") as progress:
-        total = create_retention_report(now=now).overdue if progress.is_shown else 0
+        if progress.is_shown:
+            total = create_retention_report(now=now).overdue
+        else:
+            total = 0
+
         due = scrub_due_claims(now=now, report_progress=lambda done: progress(done, total))
-        past_limit = scrub_past_limit(now=now, report_progress=lambda done: progress(due + done, total))
+        past_limit = scrub_past_limit(
+            now=now, report_progress=lambda done: progress(due + done, total)
+        )
     _destroy_unused_keys(due + past_limit, output)
 
 
 def _destroy_unused_keys(erased_count: int, output: Output) -> None:
-    text, row, fault = f"{erased_count} claims were erased.", {"claims": erased_count, "retention_keys": 0}, ""
+    text = f"{erased_count} claims were erased."
+    row = {"claims": erased_count, "retention_keys": 0}
+    fault = ""
     if retention_keys.is_enabled():
         try:
             row["retention_keys"] = len(destroy_unused_keys(now=clock.now()))
@@ -116,7 +130,9 @@ def _destroy_unused_keys(erased_count: int, output: Output) -> None:
 
 
 def _print_report(output: Output) -> None:
-    report, keys, fault = create_retention_report(now=clock.now()), None, ""
+    report = create_retention_report(now=clock.now())
+    keys = None
+    fault = ""
     try:
         keys = find_key_summary()
     except KeyMissing as error:
@@ -124,7 +140,10 @@ def _print_report(output: Output) -> None:
     row = {**asdict(report), "retention_keys": asdict(keys) if keys else None}
     output.write_row(row, lambda _: "\n".join(_format_report(report, keys)))
     if report.is_late:
-        fault = f"{report.overdue} claims are overdue, some for more than an hour: does phi_oidc.scrub run? {fault}"
+        fault = (
+            f"{report.overdue} claims are overdue, some for more than "
+            f"an hour: does phi_oidc.scrub run? {fault}"
+        )
     if fault:
         raise CommandError(fault.strip())
 
@@ -135,28 +154,55 @@ def _format_report(report: RetentionReport, keys: KeySummary | None) -> list[str
     names = ("count", "of_sessions", "held")
     count, live, held = (sum(getattr(summary, name) for summary in report.claims) for name in names)
     total = (
-        f"{count} claims are stored: {live} of live sessions, {report.overdue} overdue, {held} kept by a legal hold."
+        f"{count} claims are stored: {live} of live sessions, {report.overdue} overdue, {held} "
+        "kept by a legal hold."
     )
-    return [*map(_format_claims, report.claims), total, f"{report.holds} legal holds are active.", *_format_keys(keys)]
+    return [
+        *map(_format_claims, report.claims),
+        total,
+        f"{report.holds} legal holds are active.",
+        *_format_keys(keys),
+    ]
 
 
 def _format_claims(summary: StoredClaimSummary) -> str:
-    until = f"until {format_value(summary.until)}" if summary.until else "until their sessions end"
-    text = f"{summary.name} ({summary.purpose}): {summary.count}, since {format_value(summary.since)}, {until}"
+    if summary.until:
+        until = f"until {format_value(summary.until)}"
+    else:
+        until = "until their sessions end"
+
+    text = (
+        f"{summary.name} ({summary.purpose}): {summary.count}, since "
+        f"{format_value(summary.since)}, {until}"
+    )
     if summary.of_sessions:
         text += f"; {summary.of_sessions} of live sessions"
     if summary.overdue_since:
-        text += f"; {summary.overdue} overdue, the first since {format_value(summary.overdue_since)}"
+        text += (
+            f"; {summary.overdue} overdue, the first since {format_value(summary.overdue_since)}"
+        )
     if summary.held:
-        text += f"; {summary.held} kept by a legal hold, {summary.held_past_their_time} of them past their time"
+        text += (
+            f"; {summary.held} kept by a legal hold, "
+            f"{summary.held_past_their_time} of them past their time"
+        )
     return text
 
 
 def _format_keys(keys: KeySummary | None) -> list[str]:
     if keys is None:
         return []
-    oldest = f", the oldest of {keys.oldest}" if keys.oldest else ""
+
+    if keys.oldest:
+        oldest = f", the oldest of {keys.oldest}"
+    else:
+        oldest = ""
+
     days_and_holds = (
-        f"{keys.count} retention keys of days and holds exist{oldest}; {keys.of_holds} belong to legal holds."
+        f"{keys.count} retention keys of days and holds "
+        f"exist{oldest}; {keys.of_holds} belong to legal holds."
     )
-    return [days_and_holds, f"{keys.of_erased_persons} retention keys of erased persons are not destroyed yet."]
+    return [
+        days_and_holds,
+        f"{keys.of_erased_persons} retention keys of erased persons are not destroyed yet.",
+    ]

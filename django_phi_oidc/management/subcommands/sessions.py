@@ -17,7 +17,13 @@ from ...audit.request_context import current_origin
 from ...sessions import token_revocation
 from ...sessions.end_jobs import SessionSelection
 from ...sessions.lifecycle import end_sessions
-from ...sessions.models import TOKEN_HINTS, EndReason, OIDCSession, PendingRevocation, RevocationStatus
+from ...sessions.models import (
+    TOKEN_HINTS,
+    EndReason,
+    OIDCSession,
+    PendingRevocation,
+    RevocationStatus,
+)
 from ...sessions.tasks import CALL_SECONDS
 from ._arguments import (
     USER_FORMS,
@@ -42,38 +48,81 @@ PENDING_NOTICE = "The sweep retries pending revocations; see the audit log for t
 
 def add_arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="sessions_command", required=True, metavar="SUBCOMMAND")
-    listing = add_command(commands, "list", _list, "List the live sessions and whether revocations are pending.")
+    listing = add_command(
+        commands, "list", _list, "List the live sessions and whether revocations are pending."
+    )
     pending_help = "List all sessions with pending revocations, even ended ones."
     listing.add_argument("--pending", action="store_true", help=pending_help)
     limit_help = f"List at most this many (default: {MAX_LISTED})."
     listing.add_argument("--limit", type=parse_number, default=MAX_LISTED, help=limit_help)
     end = add_command(commands, "end", _end, "End sessions and revoke their tokens.")
-    end.add_argument("ids", nargs="*", type=uuid.UUID, metavar="ID", help="The id of a session, as `list` shows it.")
+    end.add_argument(
+        "ids",
+        nargs="*",
+        type=uuid.UUID,
+        metavar="ID",
+        help="The id of a session, as `list` shows it.",
+    )
     end.add_argument("--all", action="store_true", help="End all live sessions; requires --yes.")
-    end.add_argument("--yes", action="store_true", help="Confirm --all, or --foreign if tokens cannot be revoked.")
-    end.add_argument("--seconds", type=float, default=600.0, help="Time for all revocations (default: 600).")
+    end.add_argument(
+        "--yes",
+        action="store_true",
+        help="Confirm --all, or --foreign if tokens cannot be revoked.",
+    )
+    end.add_argument(
+        "--seconds", type=float, default=600.0, help="Time for all revocations (default: 600)."
+    )
     add_dry_run(end)
     for command in (listing, end):
-        command.add_argument("--user", metavar="USER", help=f"Only sessions of this user: {USER_FORMS}.")
-        provider_help = "Only sessions of this provider; with `end --foreign`, where to revoke their tokens."
+        command.add_argument(
+            "--user", metavar="USER", help=f"Only sessions of this user: {USER_FORMS}."
+        )
+        provider_help = (
+            "Only sessions of this provider; with `end --foreign`, where to revoke their tokens."
+        )
         command.add_argument("--provider", metavar="NAME", help=provider_help)
-        command.add_argument("--group", metavar="NAME", help="Only sessions of members of this group.")
+        command.add_argument(
+            "--group", metavar="NAME", help="Only sessions of members of this group."
+        )
         before_help = "Only sessions that started before this date or time (UTC without an offset)."
         command.add_argument("--before", type=parse_time, metavar="TIME", help=before_help)
         foreign_help = "Instead, sessions that another authentication backend has begun."
         command.add_argument("--foreign", action="store_true", help=foreign_help)
-    retry = add_command(commands, "retry", _retry, "Retry all pending revocations now, regardless of their back-off.")
-    retry.add_argument("--seconds", type=float, default=600.0, help="Stop after this many seconds (default: 600).")
+    retry = add_command(
+        commands,
+        "retry",
+        _retry,
+        "Retry all pending revocations now, regardless of their back-off.",
+    )
+    retry.add_argument(
+        "--seconds", type=float, default=600.0, help="Stop after this many seconds (default: 600)."
+    )
     add_dry_run(retry)
 
 
 def _filter_sessions(options: Options, sessions: QuerySet[OIDCSession]) -> QuerySet[OIDCSession]:
-    """Raises: CommandError for an unknown name, so that a typing error does not silently end nothing."""
+    """Raises: CommandError for an unknown name, so that a typing error does not silently end
+    nothing.
+    """
+    group = None
+    if options["group"] is not None:
+        group = _get_group(options["group"]).pk
+
+    if options["user"] is not None:
+        user = str(get_user(options["user"]).pk)
+    else:
+        user = ""
+
+    if options["before"] is not None:
+        before = options["before"].isoformat()
+    else:
+        before = ""
+
     selection = SessionSelection(
         provider=options["provider"] or "",
-        group=_get_group(options["group"]).pk if options["group"] is not None else None,
-        user=str(get_user(options["user"]).pk) if options["user"] is not None else "",
-        before=options["before"].isoformat() if options["before"] is not None else "",
+        group=group,
+        user=user,
+        before=before,
     )
     sessions = selection.filter(sessions)
     # A provider that is no longer declared may still have sessions.
@@ -95,7 +144,8 @@ def _list(options: Options, output: Output) -> None:
         return
     sessions = _annotate_pending(OIDCSession.objects.all())
     if options["pending"]:
-        # Not filtered by `pending`: SQLite would search the revocations for every session ever stored.
+        # Not filtered by `pending`: SQLite would search the revocations for every session ever
+        # stored.
         sessions = sessions.filter(pk__in=_pending_revocations().values("session"))
     else:
         sessions = sessions.filter(ended_at=None)
@@ -118,15 +168,33 @@ def _write_sessions(sessions: QuerySet[OIDCSession], output: Output, *, limit: i
         if number == limit:
             output.warn(f"There are more than {limit} sessions.")
             break
-        user = "" if user_pk is None else format_user(name, user_pk)
-        output.write_row(dict(zip(("id", *fields[1:]), values, strict=True)) | {"user": user}, _format_session)
+
+        if user_pk is None:
+            user = ""
+        else:
+            user = format_user(name, user_pk)
+
+        output.write_row(
+            dict(zip(("id", *fields[1:]), values, strict=True)) | {"user": user}, _format_session
+        )
 
 
 def _format_session(session: Mapping[str, Any]) -> str:
-    ended_at = session["ended_at"]
-    state = f"ended {format_value(ended_at)} ({session['end_reason']})" if ended_at else "live"
-    tokens = ", revocations pending" if session["pending"] else ""
-    times = f"started {format_value(session['started_at'])}, last seen {format_value(session['last_seen_at'])}"
+    ended = session["ended_at"]
+    if ended:
+        state = f"ended {format_value(ended)} ({session['end_reason']})"
+    else:
+        state = "live"
+
+    if session["pending"]:
+        tokens = ", revocations pending"
+    else:
+        tokens = ""
+
+    times = (
+        f"started {format_value(session['started_at'])}, last seen "
+        f"{format_value(session['last_seen_at'])}"
+    )
     user = format_untrusted(session["user"]) or "(no user)"
     return f"{session['id']}  {user}  {session['provider']}  {times}, {state}{tokens}"
 
@@ -157,25 +225,39 @@ def _end_selected(options: Options, output: Output) -> EndedSessions | None:
     if options["ids"]:
         live = live.filter(pk__in=options["ids"])
     elif not any(options[name] for name in ("all", "user", "provider", "group", "before")):
-        raise build_argument_error("Name sessions, --user, --provider, --group, --before, or --all.")
+        raise build_argument_error(
+            "Name sessions, --user, --provider, --group, --before, or --all."
+        )
     live = _filter_sessions(options, live)
     if options["dry_run"]:
         _preview_end(live, output)
         return None
     if options["all"] and not options["yes"]:
-        raise build_argument_error("--all ends every session that the other options select. Add --yes to confirm.")
-    ended, revocation_ids = 0, list[uuid.UUID]()
+        raise build_argument_error(
+            "--all ends every session that the other options select. Add --yes to confirm."
+        )
+    ended = 0
+    revocation_ids = list[uuid.UUID]()
     with ProgressLine(output, "sessions ended") as progress:
-        total = live.count() if progress.is_shown else 0
+        if progress.is_shown:
+            total = live.count()
+        else:
+            total = 0
+
         session_ids = live.order_by("pk").values_list("pk", flat=True)
         batch = list(session_ids[:BATCH_SIZE])
         while batch:
-            ended_sessions = end_sessions(batch, EndReason.ADMINISTRATOR, origin=current_origin(), now=clock.now())
+            ended_sessions = end_sessions(
+                batch, EndReason.ADMINISTRATOR, origin=current_origin(), now=clock.now()
+            )
             ended += len(ended_sessions)
             revocation_ids += [pk for session in ended_sessions for pk in session.revocation_ids]
             progress(ended, total)
-            # Not from the start, where ended sessions are. At the end once more, for ids of servers with a slow clock.
-            batch = list(session_ids.filter(pk__gt=batch[-1])[:BATCH_SIZE]) or list(session_ids[:BATCH_SIZE])
+            # Not from the start, where ended sessions are. At the end once more, for ids of servers
+            # with a slow clock.
+            batch = list(session_ids.filter(pk__gt=batch[-1])[:BATCH_SIZE]) or list(
+                session_ids[:BATCH_SIZE]
+            )
     return ended, revocation_ids
 
 
@@ -188,7 +270,9 @@ def _preview_end(sessions: QuerySet[OIDCSession], output: Output) -> None:
 
 
 def _revoke_tokens(revocation_ids: Sequence[uuid.UUID], *, ends_at: float, output: Output) -> None:
-    """Attempt these revocations until ends_at. The sweep may attempt some of them too; their rows hold the result."""
+    """Attempt these revocations until ends_at. The sweep may attempt some of them too; their rows
+    hold the result.
+    """
     with ProgressLine(output, "tokens tried") as progress:
         for start in range(0, len(revocation_ids), REVOCATION_BATCH_SIZE):
 
@@ -196,7 +280,9 @@ def _revoke_tokens(revocation_ids: Sequence[uuid.UUID], *, ends_at: float, outpu
                 progress(start + tried, len(revocation_ids))
 
             token_revocation.retry_due(
-                rows=PendingRevocation.objects.filter(pk__in=revocation_ids[start : start + REVOCATION_BATCH_SIZE]),
+                rows=PendingRevocation.objects.filter(
+                    pk__in=revocation_ids[start : start + REVOCATION_BATCH_SIZE]
+                ),
                 clock=clock.now,
                 budget_seconds=max(ends_at - time.monotonic(), 0),
                 timeout_seconds=CALL_SECONDS,
@@ -207,15 +293,28 @@ def _revoke_tokens(revocation_ids: Sequence[uuid.UUID], *, ends_at: float, outpu
 
 def _retry(options: Options, output: Output) -> None:
     if options["dry_run"]:
-        count = PendingRevocation.objects.filter(status=RevocationStatus.PENDING, created_at__lte=clock.now()).count()
+        count = PendingRevocation.objects.filter(
+            status=RevocationStatus.PENDING, created_at__lte=clock.now()
+        ).count()
         output.preview({"tokens": count}, f"{count} revocations would be retried.")
         return
     revocation_ids = token_revocation.reset_backoff(now=clock.now())
-    limits: Any = {"timeout_seconds": CALL_SECONDS, "give_up_after": conf.revocation_give_up_after()}
+    limits: Any = {
+        "timeout_seconds": CALL_SECONDS,
+        "give_up_after": conf.revocation_give_up_after(),
+    }
     token_revocation.retry_due(clock=clock.now, budget_seconds=options["seconds"], **limits)
     statuses = _count_statuses(revocation_ids)
-    text = f"{len(revocation_ids)} revocations were pending: {_format_statuses(statuses) or 'nothing to do'}."
-    fault = PENDING_NOTICE if len(revocation_ids) > statuses[RevocationStatus.DONE] else ""
+    text = (
+        f"{len(revocation_ids)} revocations were pending: "
+        f"{_format_statuses(statuses) or 'nothing to do'}."
+    )
+
+    if len(revocation_ids) > statuses[RevocationStatus.DONE]:
+        fault = PENDING_NOTICE
+    else:
+        fault = ""
+
     output.confirm({"tokens": len(revocation_ids), "statuses": statuses}, text, fault=fault)
 
 

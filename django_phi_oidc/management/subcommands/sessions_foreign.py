@@ -1,4 +1,6 @@
-"""List and end sessions that another authentication backend has begun (`phi_oidc sessions … --foreign`)."""
+"""List and end sessions that another authentication backend has begun (`phi_oidc sessions …
+--foreign`).
+"""
 
 import uuid
 from collections import Counter
@@ -23,8 +25,12 @@ from ...sessions.foreign_sessions import (
 from ._arguments import Options, build_argument_error, describe_user, get_provider, get_user
 from ._output import Output, ProgressLine, format_untrusted, format_value
 
-LIVE, ANONYMOUS, EXPIRED = "live", "anonymous", "expired"
-SESSIONS, TOKENS, REVOCABLE_TOKENS = "sessions", "tokens", "revocable tokens"
+LIVE = "live"
+ANONYMOUS = "anonymous"
+EXPIRED = "expired"
+SESSIONS = "sessions"
+TOKENS = "tokens"
+REVOCABLE_TOKENS = "revocable tokens"
 EndedSessions = tuple[int, list[uuid.UUID]]
 """Their number, and the revocations to try."""
 
@@ -40,19 +46,32 @@ def list_foreign(options: Options, output: Output) -> None:
 def end_foreign(options: Options, output: Output) -> EndedSessions | None:
     """End the sessions. None: it was a dry run. Raises: CommandError."""
     if any(options[name] for name in ("ids", "all", "group", "before")):
-        raise build_argument_error("--foreign permits only --user, --provider, --yes, --seconds and --dry-run.")
-    provider = get_provider(options["provider"]).name if options["provider"] else ""
+        raise build_argument_error(
+            "--foreign permits only --user, --provider, --yes, --seconds and --dry-run."
+        )
+
+    if options["provider"]:
+        provider = get_provider(options["provider"]).name
+    else:
+        provider = ""
+
     if options["dry_run"]:
         counts = _write_sessions(_iterate_sessions(options), output, provider=provider)
         row = {"sessions": counts[SESSIONS], "tokens": counts[REVOCABLE_TOKENS]}
-        output.preview(row, "{sessions} sessions would be ended, {tokens} tokens would be revoked.".format(**row))
+        output.preview(
+            row,
+            "{sessions} sessions would be ended, {tokens} tokens would be revoked.".format(**row),
+        )
         return None
     if not options["yes"]:
         _require_revocable(_iterate_sessions(options), provider)
-    ended, revocation_ids = 0, list[uuid.UUID]()
+    ended = 0
+    revocation_ids = list[uuid.UUID]()
     with ProgressLine(output, "sessions ended") as progress:
         for batch in split_into_batches(_iterate_sessions(options), BATCH_SIZE):
-            count, queued = end_foreign_sessions(batch, provider=provider, origin=current_origin(), now=clock.now())
+            count, queued = end_foreign_sessions(
+                batch, provider=provider, origin=current_origin(), now=clock.now()
+            )
             ended += count
             revocation_ids += queued
             progress(ended)
@@ -61,21 +80,29 @@ def end_foreign(options: Options, output: Output) -> EndedSessions | None:
 
 def _require_revocable(sessions: Iterable[ForeignSession], provider: str) -> None:
     """Raises: CommandError if tokens would only be deleted."""
-    count = sum(bool(session.tokens) and not session.list_revocable(provider) for session in sessions)
+    count = sum(
+        bool(session.tokens) and not session.list_revocable(provider) for session in sessions
+    )
     if count and provider:
         raise CommandError(
-            f"Nothing was ended. {count} sessions store tokens of another issuer than that of {provider}, as their ID"
-            " Tokens show. Add --yes to only delete these: they then stay valid until they expire."
+            f"Nothing was ended. {count} sessions store tokens of another issuer than that of "
+            f"{provider}, as their ID Tokens show. Add --yes to only delete these: they then stay "
+            "valid until they expire."
         )
     if count:
         raise CommandError(
-            f"Nothing was ended. {count} sessions store tokens, and it is unknown which provider issued them. Add"
-            " --provider to revoke them there, or --yes to only delete them: they then stay valid until they expire."
+            f"Nothing was ended. {count} sessions store tokens, and it is unknown which provider "
+            "issued them. Add --provider to revoke them there, or --yes to only delete them: they "
+            "then stay valid until they expire."
         )
 
 
 def _write_sessions(
-    sessions: Iterable[ForeignSession], output: Output, *, provider: str = "", limit: int | None = None
+    sessions: Iterable[ForeignSession],
+    output: Output,
+    *,
+    provider: str = "",
+    limit: int | None = None,
 ) -> Counter[str]:
     """Print the sessions, at most limit, and count all of them by their state, and their tokens."""
     counts: Counter[str] = Counter()
@@ -92,15 +119,19 @@ def _write_sessions(
 
 def _format_counts(counts: Counter[str]) -> str:
     states = ", ".join(f"{counts[state]} {state}" for state in (LIVE, ANONYMOUS, EXPIRED))
-    return f"{counts[SESSIONS]} sessions of other backends: {states}. They store {counts[TOKENS]} tokens."
+    return (
+        f"{counts[SESSIONS]} sessions of other backends: "
+        f"{states}. They store {counts[TOKENS]} tokens."
+    )
 
 
 def _iterate_sessions(options: Options) -> Iterator[ForeignSession]:
     """Yield the sessions, or those of `--user`. Raises: CommandError."""
     if not has_session_table():
         raise CommandError(
-            f"The sessions of {settings.SESSION_ENGINE} cannot be searched, because they are not in a table. To end"
-            " them, clear the cache or the folder that stores them, or change SECRET_KEY; all users must sign in again."
+            f"The sessions of {settings.SESSION_ENGINE} cannot be searched, because they are not "
+            "in a table. To end them, clear the cache or the folder that stores them, or change "
+            "SECRET_KEY; all users must sign in again."
         )
     user_pk = None
     if options["user"] is not None:
@@ -111,7 +142,8 @@ def _iterate_sessions(options: Options) -> Iterator[ForeignSession]:
 
 def _find_users(sessions: Iterable[ForeignSession]) -> Mapping[str, Any]:
     """Return the users by what a session stores of their primary key."""
-    field, user_pks = get_user_model()._meta.pk, set()
+    field = get_user_model()._meta.pk
+    user_pks = set()
     for session in sessions:
         try:
             user_pks.add(field.to_python(session.user_id))
@@ -123,7 +155,12 @@ def _find_users(sessions: Iterable[ForeignSession]) -> Mapping[str, Any]:
 
 def _build_row(session: ForeignSession, users: Mapping[str, Any]) -> dict[str, Any]:
     user = users.get(session.user_id)
-    state = LIVE if session.backend in settings.AUTHENTICATION_BACKENDS else ANONYMOUS
+
+    if session.backend in settings.AUTHENTICATION_BACKENDS:
+        state = LIVE
+    else:
+        state = ANONYMOUS
+
     return {
         "user": describe_user(user) if user else "",
         "user_pk": session.user_id,
@@ -136,7 +173,11 @@ def _build_row(session: ForeignSession, users: Mapping[str, Any]) -> dict[str, A
 
 
 def _format_row(row: Mapping[str, Any]) -> str:
-    tokens = f", {row['tokens']} tokens of {row['provider'] or 'an unknown provider'}" if row["tokens"] else ""
+    if row["tokens"]:
+        tokens = f", {row['tokens']} tokens of {row['provider'] or 'an unknown provider'}"
+    else:
+        tokens = ""
+
     times = f"{row['state']}, until {format_value(row['expires_at'])}"
     user = format_untrusted(row["user"]) or f"(no user {format_untrusted(row['user_pk'])})"
     return f"{user}  {format_untrusted(row['backend'])}  {times}{tokens}"

@@ -1,6 +1,7 @@
 """Link and invite persons, unlink and list them, and export, account for and erase their data.
 
-The `sub` is read from standard input or a file: arguments are visible in the shell history and the process list.
+The `sub` is read from standard input or a file: arguments are visible in the shell history and the
+process list.
 """
 
 import json
@@ -58,29 +59,48 @@ _LISTED_FIELDS = ("issuer", "first_seen_at", "last_seen_at")
 def add_arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="subject_command", required=True, metavar="SUBCOMMAND")
     link = add_command(
-        commands, "link", _link, "Link the person whose sub is read from standard input to a user, or many by a file."
+        commands,
+        "link",
+        _link,
+        "Link the person whose sub is read from standard input to a user, or many by a file.",
     )
     provider_help = "The provider that issued the sub; required if several are declared."
     link.add_argument("--provider", metavar="NAME", help=provider_help)
     linked = link.add_mutually_exclusive_group(required=True)
     linked.add_argument("--user", metavar="USER", help=f"The user to link: {USER_FORMS}.")
-    csv_help = "A CSV file with the columns `user`, `sub` and optionally `provider`; -: standard input."
+    csv_help = (
+        "A CSV file with the columns `user`, `sub` and optionally `provider`; -: standard input."
+    )
     linked.add_argument("--csv", metavar="FILE", help=csv_help)
-    unlink = add_command(commands, "unlink", _unlink, "End the sessions of a person, erase the claims, and unlink.")
+    unlink = add_command(
+        commands, "unlink", _unlink, "End the sessions of a person, erase the claims, and unlink."
+    )
     unlink.add_argument("uuid", type=uuid.UUID, metavar="UUID", help=UUID_HELP)
     listing = add_command(commands, "list", _list, "List the linked persons.")
-    listing.add_argument("--user", metavar="USER", help=f"Only subjects of this user: {USER_FORMS}.")
+    listing.add_argument(
+        "--user", metavar="USER", help=f"Only subjects of this user: {USER_FORMS}."
+    )
     export = add_command(commands, "export", _export, "Export the data of a person as JSON.")
-    accounting = add_command(commands, "accounting", subject_accounting.handle, "List who accessed a person's record.")
+    accounting = add_command(
+        commands, "accounting", subject_accounting.handle, "List who accessed a person's record."
+    )
     subject_accounting.add_arguments(accounting)
     invite_help = "Create activation codes, which are shown once, or revoke one."
-    subject_invite.add_arguments(add_command(commands, "invite", subject_invite.handle, invite_help))
-    erase = add_command(commands, "erase", _erase, "End the sessions of a person and erase the stored data.")
+    subject_invite.add_arguments(
+        add_command(commands, "invite", subject_invite.handle, invite_help)
+    )
+    erase = add_command(
+        commands, "erase", _erase, "End the sessions of a person and erase the stored data."
+    )
     for command in (export, erase):
         group = command.add_mutually_exclusive_group(required=True)
         group.add_argument("uuid", nargs="?", type=uuid.UUID, metavar="UUID", help=UUID_HELP)
-        group.add_argument("--user", metavar="USER", help=f"All subjects of this user: {USER_FORMS}.")
-    export.add_argument("--output", type=Path, metavar="FILE", help="A new file that only its owner can read.")
+        group.add_argument(
+            "--user", metavar="USER", help=f"All subjects of this user: {USER_FORMS}."
+        )
+    export.add_argument(
+        "--output", type=Path, metavar="FILE", help="A new file that only its owner can read."
+    )
     add_confirmation(erase)
     for command in (link, unlink, erase):
         add_dry_run(command)
@@ -93,10 +113,18 @@ def _link(options: Options, output: Output) -> None:
         return
     if options["dry_run"]:
         raise build_argument_error("--dry-run requires --csv.")
-    user, provider = get_user(options["user"]), find_default_provider(options["provider"])
+    user = get_user(options["user"])
+    provider = find_default_provider(options["provider"])
     if provider is None:
-        raise build_argument_error(f"Several providers are declared. Add --provider: {', '.join(conf.providers())}.")
-    sub = getpass("Subject (sub), not shown: ") if sys.stdin.isatty() else sys.stdin.read()
+        raise build_argument_error(
+            f"Several providers are declared. Add --provider: {', '.join(conf.providers())}."
+        )
+
+    if sys.stdin.isatty():
+        sub = getpass("Subject (sub), not shown: ")
+    else:
+        sub = sys.stdin.read()
+
     try:
         subject = link_existing_user(
             user,
@@ -143,7 +171,9 @@ def _list(options: Options, output: Output) -> None:
     subjects = PairwiseSubject.objects.order_by("pk")
     if options["user"] is not None:
         subjects = subjects.filter(user=get_user(options["user"]))
-    rows = subjects.values_list("uuid", f"user__{get_user_model().USERNAME_FIELD}", "user", *_LISTED_FIELDS)
+    rows = subjects.values_list(
+        "uuid", f"user__{get_user_model().USERNAME_FIELD}", "user", *_LISTED_FIELDS
+    )
     for subject_uuid, name, pk, *values in rows.iterator():
         row = {"uuid": str(subject_uuid), "user": format_user(name, pk), "user_pk": str(pk)}
         row |= zip(_LISTED_FIELDS, map(format_value, values), strict=True)
@@ -163,7 +193,11 @@ def _export(options: Options, output: Output) -> None:
     try:
         with create_private_file(path) if path else nullcontext() as file:
             export = export_person(
-                user, subjects, claim_declarations=conf.claims(), origin=current_origin(), now=clock.now()
+                user,
+                subjects,
+                claim_declarations=conf.claims(),
+                origin=current_origin(),
+                now=clock.now(),
             )
             # Escaped on a terminal, because values sent by a provider may hold control sequences.
             text = json.dumps(export.document, indent=2, ensure_ascii=file is None)
@@ -179,7 +213,9 @@ def _export(options: Options, output: Output) -> None:
         row = {**build_user_row(user), "file": str(path)}
         output.confirm(row, f"The data of user {row['user']} is in {path}.")
     if not subjects:
-        output.warn(f"No person is linked to user {describe_user(user)}: is this the right account?")
+        output.warn(
+            f"No person is linked to user {describe_user(user)}: is this the right account?"
+        )
     if export.withheld_count:
         text = "events and claims are withheld, because a legal hold suspends the accounting."
         output.warn(f"For staff only: {export.withheld_count} {text}")
@@ -193,7 +229,9 @@ def _erase(options: Options, output: Output) -> None:
         _preview_erasure(user, subjects, output)
         return
     names = ", ".join(str(subject.uuid) for subject in subjects) or "none"
-    question = f"All data of user {describe_user(user)} as subject {names} will be erased permanently."
+    question = (
+        f"All data of user {describe_user(user)} as subject {names} will be erased permanently."
+    )
     require_confirmation(question, options, refusal="Nothing was erased.")
     try:
         erased = erase_person(user, subjects, origin=current_origin(), now=clock.now())
@@ -208,7 +246,9 @@ def _erase(options: Options, output: Output) -> None:
     output.confirm(row, f"{counts} were erased. The account was not deleted.", fault=fault)
 
 
-def _preview_erasure(user: AbstractBaseUser, subjects: Sequence[PairwiseSubject], output: Output) -> None:
+def _preview_erasure(
+    user: AbstractBaseUser, subjects: Sequence[PairwiseSubject], output: Output
+) -> None:
     try:
         row, counts = _describe_erasure(user, preview_erasure(user, subjects, now=clock.now()))
     except HeldForLegalReasons as refusal:
@@ -227,8 +267,9 @@ def _describe_erasure(user: AbstractBaseUser, erased: ErasureResult) -> tuple[di
         "invitations": erased.invitation_count,
     }
     counts = (
-        f"User {row['user']}: {len(subjects)} subjects, {erased.claim_count} claims, {erased.session_count} sessions, "
-        f"{erased.identifier_count} pairwise identifiers and {erased.invitation_count} invitations"
+        f"User {row['user']}: {len(subjects)} subjects, {erased.claim_count} claims, "
+        f"{erased.session_count} sessions, {erased.identifier_count} pairwise identifiers and "
+        f"{erased.invitation_count} invitations"
     )
     return row, counts
 
