@@ -14,8 +14,12 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def format_utc(moment: datetime | None) -> str:
-    """Return the time to the second, in UTC, without the name of the zone, which the label has; empty for None."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
+    """Return the time to the second, in UTC, without the name of the zone, which the label has;
+    empty for None.
+    """
+    if moment:
+        return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    return ""
 
 
 def keep_dates_together(text: str) -> SafeString:
@@ -35,7 +39,9 @@ def create_code_column(field_name: str, description: Any) -> Callable[[Any, Any]
     @admin.display(description=description)
     def show_code(model_admin: Any, row: Any) -> str:
         text = getattr(row, field_name)
-        return format_html("<code>{}</code>", text) if text else model_admin.get_empty_value_display()
+        return (
+            format_html("<code>{}</code>", text) if text else model_admin.get_empty_value_display()
+        )
 
     return show_code
 
@@ -47,6 +53,10 @@ def create_time_column(field_name: str, description: Any) -> Callable[[Any, Any]
     def show_time(model_admin: Any, row: Any) -> str:
         text = format_utc(getattr(row, field_name))
         # A class of Django's: one line in a narrow column.
-        return format_html('<span class="nowrap">{}</span>', text) if text else model_admin.get_empty_value_display()
+        return (
+            format_html('<span class="nowrap">{}</span>', text)
+            if text
+            else model_admin.get_empty_value_display()
+        )
 
     return show_time

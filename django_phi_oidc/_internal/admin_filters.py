@@ -11,9 +11,15 @@ ListChoices = Callable[[], list[tuple[str, str]]]
 Condition = Callable[[QuerySet[Any]], QuerySet[Any]]
 
 
-def create_choice_filter(title: Any, lookup: str, list_choices: ListChoices) -> type[admin.SimpleListFilter]:
-    """Return a filter that offers declared values: the distinct values of a large table would need a full scan."""
-    return _create_filter(title, lookup, list_choices, lambda rows, value: rows.filter(**{lookup: value}), indexed=())
+def create_choice_filter(
+    title: Any, lookup: str, list_choices: ListChoices
+) -> type[admin.SimpleListFilter]:
+    """Return a filter that offers declared values: the distinct values of a large table would need
+    a full scan.
+    """
+    return _create_filter(
+        title, lookup, list_choices, lambda rows, value: rows.filter(**{lookup: value}), indexed=()
+    )
 
 
 def create_state_filter(
@@ -31,14 +37,21 @@ def create_state_filter(
     """
 
     def apply(rows: QuerySet[Any], value: str) -> QuerySet[Any]:
-        return states[value][1](rows) if value in states else rows
+        if value in states:
+            return states[value][1](rows)
+        return rows
 
     labels = [(value, label) for value, (label, _) in states.items()]
     list_filter = _create_filter(title, parameter, lambda: labels, apply, indexed=(*indexed, "all"))
-    return _add_default(list_filter, default) if default else list_filter
+
+    if default:
+        return _add_default(list_filter, default)
+    return list_filter
 
 
-def _add_default(list_filter: type[admin.SimpleListFilter], default: str) -> type[admin.SimpleListFilter]:
+def _add_default(
+    list_filter: type[admin.SimpleListFilter], default: str
+) -> type[admin.SimpleListFilter]:
     class DefaultListFilter(list_filter):  # type: ignore[misc, valid-type]  # a class from a function
         def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, Any]]:
             return [*super().lookups(request, model_admin), ("all", gettext_lazy("All"))]
@@ -49,8 +62,14 @@ def _add_default(list_filter: type[admin.SimpleListFilter], default: str) -> typ
         def choices(self, changelist: Any) -> Iterator[dict[str, Any]]:
             for value, label in self.lookup_choices:
                 # None removes the parameter.
-                query = changelist.get_query_string({self.parameter_name: None if value == default else value})
-                yield {"selected": self.value() == str(value), "query_string": query, "display": label}
+                query = changelist.get_query_string(
+                    {self.parameter_name: None if value == default else value}
+                )
+                yield {
+                    "selected": self.value() == str(value),
+                    "query_string": query,
+                    "display": label,
+                }
 
     return DefaultListFilter
 
@@ -69,7 +88,9 @@ def _create_filter(
 
         @property
         def needs_scan(self) -> bool:
-            """Whether no index finds the rows of the selected value: a `BoundedChangeList` then searches few rows."""
+            """Whether no index finds the rows of the selected value: a `BoundedChangeList` then
+            searches few rows.
+            """
             return bool(self.value()) and self.value() not in indexed
 
         def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
@@ -77,6 +98,8 @@ def _create_filter(
 
         def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any]:
             value = self.value()
-            return apply(queryset, value) if value else queryset
+            if value:
+                return apply(queryset, value)
+            return queryset
 
     return ListFilter

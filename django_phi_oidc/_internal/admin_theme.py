@@ -1,6 +1,8 @@
-"""Base classes of admin pages: those of django-unfold if the project uses that theme, otherwise Django's.
+"""Base classes of admin pages: those of django-unfold if the project uses that theme, otherwise
+Django's.
 
-The choice is made when the admin is loaded, because a class has its base for the life of the process.
+The choice is made when the admin is loaded, because a class has its base for the life of the
+process.
 
 Also translations of texts that Django and the theme show on these pages, and have not translated.
 """
@@ -19,8 +21,8 @@ DJANGO_TEXTS = (
     gettext_noop("- Select an option -"),
     gettext_noop("Run"),
     gettext_noop(
-        "Are you sure you want to delete the %(object_name)s “%(escaped_object)s”? All of the following related items"
-        " will be deleted:"
+        "Are you sure you want to delete the %(object_name)s “%(escaped_object)s”? All of the "
+        "following related items will be deleted:"
     ),
     gettext_noop("Apply Filters"),
     gettext_noop("Choose file to upload"),
@@ -31,7 +33,9 @@ DJANGO_TEXTS = (
     gettext_noop("Select record"),
     gettext_noop("This page yielded into no results."),
 )
-"""Texts of Django 6.1 and of django-unfold on our pages that these have not translated: our catalogues have them."""
+"""Texts of Django 6.1 and of django-unfold on our pages that these have not translated: our
+catalogues have them.
+"""
 HAS_UNFOLD = apps.is_installed("unfold")
 
 if TYPE_CHECKING:
@@ -43,14 +47,16 @@ elif HAS_UNFOLD:
     from unfold.widgets import UnfoldAdminFileFieldWidget as ThemedFileInput
     from unfold.widgets import UnfoldAdminSplitDateTimeWidget as ThemedSplitDateTime
 else:
-    ThemedModelAdmin, ThemedSplitDateTime, ThemedFileInput = admin.ModelAdmin, AdminSplitDateTime, FileInput
+    ThemedModelAdmin = admin.ModelAdmin
+    ThemedSplitDateTime = AdminSplitDateTime
+    ThemedFileInput = FileInput
 
 
 def install_script_texts(site: admin.AdminSite) -> None:
     """Add the catalogue `djangojs` of this app to the texts of the site's scripts.
 
-    Django 6.1 has not translated the labels of its date fields, such as `Today (%(date)s)`, into German and Spanish.
-    Its view reads only the catalogues of the packages that it names.
+    Django 6.1 has not translated the labels of its date fields, such as `Today (%(date)s)`, into
+    German and Spanish. Its view reads only the catalogues of the packages that it names.
     """
     show_catalogue = JavaScriptCatalog.as_view(packages=["django.contrib.admin", "django_phi_oidc"])
 
@@ -61,7 +67,8 @@ def install_script_texts(site: admin.AdminSite) -> None:
 
 
 def install_theme_styles(site: admin.AdminSite) -> None:
-    """Add the style sheet for django-unfold to each page of the site, before that of the theme, and `phi_theme`.
+    """Add the style sheet for django-unfold to each page of the site, before that of the theme, and
+    `phi_theme`.
 
     Templates read `phi_theme` where the markup of the themes differs.
     """

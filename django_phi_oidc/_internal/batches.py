@@ -8,7 +8,9 @@ T = TypeVar("T")
 
 
 def split_into_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of size items, the last one shorter. Each is read from items when it is requested."""
+    """Yield lists of size items, the last one shorter. Each is read from items when it is
+    requested.
+    """
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

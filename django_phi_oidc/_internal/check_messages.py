@@ -12,14 +12,21 @@ from django.core.exceptions import ImproperlyConfigured
 
 Messages = Iterator[checks.CheckMessage]
 DEBUG_AT_START = settings.DEBUG
-"""DEBUG as the project sets it, because ready() imports this module: Django's test runner turns it off before the
-checks."""
-REGISTERED_CHECKS: defaultdict[tuple[str, bool], list[Callable[..., list[checks.CheckMessage]]]] = defaultdict(list)
+"""DEBUG as the project sets it, because ready() imports this module: Django's test runner turns it
+off before the checks.
+"""
+REGISTERED_CHECKS: defaultdict[tuple[str, bool], list[Callable[..., list[checks.CheckMessage]]]] = (
+    defaultdict(list)
+)
 """The checks by tag and `deploy`, of the modules that are imported."""
 
 
-def register_check(tag: str, *, deploy: bool = False) -> Callable[[Callable[..., Messages]], Callable[..., Any]]:
-    """Register a generator of messages. It ends at an option that is wrong, which E002 or E021 reports."""
+def register_check(
+    tag: str, *, deploy: bool = False
+) -> Callable[[Callable[..., Messages]], Callable[..., Any]]:
+    """Register a generator of messages. It ends at an option that is wrong, which E002 or E021
+    reports.
+    """
 
     def decorate(generate: Callable[..., Messages]) -> Callable[..., Any]:
         @wraps(generate)
@@ -37,7 +44,9 @@ def register_check(tag: str, *, deploy: bool = False) -> Callable[[Callable[...,
 
 def in_settings(*lines: str) -> str:
     """Return a hint with lines that can be pasted at the end of the settings."""
-    return f"In your settings: {lines[0]}" if len(lines) == 1 else "\n\t\t".join(["In your settings:", *lines])
+    if len(lines) == 1:
+        return f"In your settings: {lines[0]}"
+    return "\n\t\t".join(["In your settings:", *lines])
 
 
 def error(number: int, message: str, hint: str | None = None) -> checks.Error:
@@ -50,5 +59,7 @@ def warning(number: int, message: str, hint: str | None = None) -> checks.Warnin
     return checks.Warning(message, hint=hint, id=f"django_phi_oidc.W{number:03}")
 
 
-SET_WITNESS_FILE = in_settings('PHI_OIDC["AUDIT"]["witness_file"] = "/mnt/another-machine/phi-oidc-witness"')
+SET_WITNESS_FILE = in_settings(
+    'PHI_OIDC["AUDIT"]["witness_file"] = "/mnt/another-machine/phi-oidc-witness"'
+)
 """The hint of W021 and W065."""

@@ -1,4 +1,6 @@
-"""The current time. Views, tasks and commands call `now()`; all other code gets `now` as an argument."""
+"""The current time. Views, tasks and commands call `now()`; all other code gets `now` as an
+argument.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,8 +1,10 @@
-"""A deadline for the statements of a database alias, kept by this process: for a database that hangs.
+"""A deadline for the statements of a database alias, kept by this process: for a database that
+hangs.
 
-A server enforces `statement_timeout` only while it and the network work, and keepalives find only a peer that is gone.
-So at the deadline a timer shuts down the socket of the connection, and the driver reports a lost connection. It waits
-for the socket by poll(2), with or without its C extension, over TCP with or without TLS and over Unix sockets.
+A server enforces `statement_timeout` only while it and the network work, and keepalives find only a
+peer that is gone. So at the deadline a timer shuts down the socket of the connection, and the
+driver reports a lost connection. It waits for the socket by poll(2), with or without its C
+extension, over TCP with or without TLS and over Unix sockets.
 """
 
 import os
@@ -19,20 +21,26 @@ from django.db import OperationalError, connections
 from .deadlines import call_at
 
 CONNECT_SECONDS = 5
-"""`connect_timeout` of a connection whose declaration has none: the driver's default is two minutes."""
+"""`connect_timeout` of a connection whose declaration has none: the driver's default is two
+minutes.
+"""
 CLIENT_MARGIN_SECONDS = 0.2
-"""How much longer this process waits than a server with a statement timeout, which does not commit the statement."""
+"""How much longer this process waits than a server with a statement timeout, which does not commit
+the statement.
+"""
 _NEVER = float("inf")
 
 
 class connection_deadline(AbstractContextManager[None]):  # noqa: N801 -- used like a function
-    """Make the statements in the block fail when that time is over, on PostgreSQL. Opening a connection counts too.
+    """Make the statements in the block fail when that time is over, on PostgreSQL. Opening a
+    connection counts too.
 
     A statement that was sent may be executed all the same. Raises: OperationalError of Django.
     """
 
     def __init__(self, seconds: float, *, using: str) -> None:
-        self._seconds, self._using = seconds, using
+        self._seconds = seconds
+        self._using = using
 
     def __enter__(self) -> None:
         connection: Any = connections[self._using]
@@ -60,7 +68,8 @@ class connection_deadline(AbstractContextManager[None]):  # noqa: N801 -- used l
 class _Watch:
     """The deadline of the statements on one connection of Django, which belongs to one thread.
 
-    A callback is scheduled only if none is scheduled already, so deadlines of many short statements cost little.
+    A callback is scheduled only if none is scheduled already, so deadlines of many short statements
+    cost little.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -74,7 +83,8 @@ class _Watch:
     def start(self, ends_at: float) -> float:
         """Set the deadline, unless an outer one is earlier, and return the outer one."""
         with self._lock:
-            previous, self.ends_at = self.ends_at, min(ends_at, self.ends_at)
+            previous = self.ends_at
+            self.ends_at = min(ends_at, self.ends_at)
             is_scheduled = self._checks_at <= self.ends_at
             if not is_scheduled:
                 self._checks_at = self.ends_at
@@ -86,7 +96,9 @@ class _Watch:
         return previous
 
     def end(self, previous: float) -> None:
-        """Restore the outer deadline. The connection is not shut down after this returns, if there is none."""
+        """Restore the outer deadline. The connection is not shut down after this returns, if there
+        is none.
+        """
         with self._lock:
             self.ends_at = previous
         if previous == _NEVER and (connection := self._connection()) is not None:
@@ -94,7 +106,9 @@ class _Watch:
             del connection.get_new_connection
 
     def _get_new_connection(self, parameters: Any) -> Any:
-        """Do what the method of Django's connection does, within the deadline. Raises: OperationalError."""
+        """Do what the method of Django's connection does, within the deadline. Raises:
+        OperationalError.
+        """
         attempt = _ConnectionAttempt(self._connection(), parameters)
         self.driver_connection = attempt.get_result(ends_at=self.ends_at)
         # The callback may have run just before.
@@ -129,14 +143,17 @@ def _shut_down(driver_connection: Any) -> None:
     # OperationalError of the driver, which is not imported here, if it has closed the socket.
     with suppress(Exception):
         number = driver_connection.fileno()
-        # The descriptor may be closed, and its number reused, while this thread looks: so compare after duplicating it.
+        # The descriptor may be closed, and its number reused, while this thread looks: so compare
+        # after duplicating it.
         with socket.socket(fileno=os.dup(number)) as handle:
             if driver_connection.fileno() == number:
                 handle.shutdown(socket.SHUT_RDWR)
 
 
 class _ConnectionAttempt:
-    """Connects in a thread of its own, because neither the driver nor the resolver can be interrupted."""
+    """Connects in a thread of its own, because neither the driver nor the resolver can be
+    interrupted.
+    """
 
     def __init__(self, connection: Any, parameters: Any) -> None:
         """connection, parameters: of Django."""
@@ -149,7 +166,9 @@ class _ConnectionAttempt:
         self._error: BaseException | None = None
 
     def get_result(self, *, ends_at: float) -> Any:
-        """Connect, and return the connection of the driver. Raises: OperationalError, and errors of the driver."""
+        """Connect, and return the connection of the driver. Raises: OperationalError, and errors of
+        the driver.
+        """
         seconds_left = ends_at - time.monotonic()
         if seconds_left > 0:
             threading.Thread(target=self._run, name="phi_oidc connection", daemon=True).start()

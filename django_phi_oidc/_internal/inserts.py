@@ -1,7 +1,9 @@
-"""INSERTs without the overhead of query sets: no signals, no key read back, no extra transaction."""
+"""INSERTs without the overhead of query sets: no signals, no key read back, no extra
+transaction.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
 from itertools import chain
@@ -22,20 +24,27 @@ _PLAIN_FIELDS = (
     models.BinaryField,
     models.PositiveIntegerField,
 )
-"""Those whose values, in models of this app, psycopg takes as they are. Django's preparation would take longer than
-sending them."""
+"""Those whose values, in models of this app, psycopg takes as they are. Django's preparation would
+take longer than sending them.
+"""
 _MIN_COPIED_ROWS = 50
-"""From so many rows on, PostgreSQL reads them by COPY, which takes a third of the time of an INSERT."""
+"""From so many rows on, PostgreSQL reads them by COPY, which takes a third of the time of an
+INSERT.
+"""
 _waiting_inserts: ContextVar[tuple[str, list["_Insert"]]] = ContextVar(
     "django_phi_oidc._internal.inserts", default=("", [])
 )
 """The alias of the innermost block of `combine_inserts`, and its INSERTs that were not sent yet."""
 _cursors: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""The driver's cursor for `insert_autocommit` by connection: a new cursor has to look up each type again."""
+"""The driver's cursor for `insert_autocommit` by connection: a new cursor has to look up each type
+again.
+"""
 
 
 class RowNotStored(IntegrityError):
-    """An INSERT succeeded and stored fewer rows than it was given: a trigger or a rule of the table drops them."""
+    """An INSERT succeeded and stored fewer rows than it was given: a trigger or a rule of the table
+    drops them.
+    """
 
 
 def require_rows(stored_count: int, count: int) -> None:
@@ -45,32 +54,50 @@ def require_rows(stored_count: int, count: int) -> None:
 
 
 def insert(
-    rows: Sequence[models.Model], *, using: str, unique: Sequence[str] = (), replaced: Sequence[str] = ()
+    rows: Sequence[models.Model],
+    *,
+    using: str,
+    unique: Sequence[str] = (),
+    replaced: Sequence[str] = (),
 ) -> None:
-    """Insert rows of one model (at least one), all or none, by one statement unless it has too many parameters.
+    """Insert rows of one model (at least one), all or none, by one statement unless it has too many
+    parameters.
 
-    On PostgreSQL, many rows are inserted by COPY: the same privilege, triggers and constraints, but no execute wrapper.
-    In a block of `combine_inserts`, the statement may be sent later.
+    On PostgreSQL, many rows are inserted by COPY: the same privilege, triggers and constraints, but
+    no execute wrapper. In a block of `combine_inserts`, the statement may be sent later.
 
-    unique: columns with a unique index. A stored row with the same values in them gets the new values of the columns
-    in replaced; without unique, it is an IntegrityError. The database assigns an automatic key.
+    unique: columns with a unique index. A stored row with the same values in them gets the new
+    values of the columns in replaced; without unique, it is an IntegrityError. The database assigns
+    an automatic key.
     Raises: RowNotStored, and then, outside a transaction, some may be stored.
     """
-    connection, model = connections[using], type(rows[0])
-    fields, columns = _list_inserted_fields(model), (tuple(unique), tuple(replaced))
+    connection = connections[using]
+    model = type(rows[0])
+    fields = _list_inserted_fields(model)
+    columns = (tuple(unique), tuple(replaced))
     most = (connection.features.max_query_params or len(rows) * len(fields)) // len(fields)
     parts = [rows[start : start + most] for start in range(0, len(rows), most)]
-    frame = transaction.atomic(using=using, savepoint=False) if len(parts) > 1 else nullcontext()
+    frame: AbstractContextManager[Any]
+    if len(parts) > 1:
+        frame = transaction.atomic(using=using, savepoint=False)
+    else:
+        frame = nullcontext()
+
     with frame:
         for part in parts:
-            values = list(zip(*(_prepare_column(field, part, connection) for field in fields), strict=True))
+            values = list(
+                zip(*(_prepare_column(field, part, connection) for field in fields), strict=True)
+            )
             if connection.vendor == "postgresql" and len(part) >= _MIN_COPIED_ROWS and not unique:
                 _copy(model, values, using=using)
             else:
                 statement = _build_insert(model, using, len(part), *columns)
-                _send_or_wait(_Insert(statement, list(chain.from_iterable(values)), len(part)), using=using)
+                _send_or_wait(
+                    _Insert(statement, list(chain.from_iterable(values)), len(part)), using=using
+                )
     for row in rows:
-        row._state.adding, row._state.db = False, using
+        row._state.adding = False
+        row._state.db = using
 
 
 class _Insert(NamedTuple):
@@ -81,11 +108,12 @@ class _Insert(NamedTuple):
 
 @contextmanager
 def combine_inserts(*, using: str) -> Iterator[None]:
-    """Send consecutive statements of `insert` in this block together, on PostgreSQL: each would be a round trip.
+    """Send consecutive statements of `insert` in this block together, on PostgreSQL: each would be
+    a round trip.
 
-    They are sent before the next other statement, or at the end of the block, and raise their errors then: the block
-    must not handle an IntegrityError of another statement. Requires: an open transaction, which is rolled back if an
-    exception leaves the block, and no other such block.
+    They are sent before the next other statement, or at the end of the block, and raise their
+    errors then: the block must not handle an IntegrityError of another statement. Requires: an open
+    transaction, which is rolled back if an exception leaves the block, and no other such block.
     """
     connection: Any = connections[using]
     # Several statements at once can't have parameters that the server binds.
@@ -158,27 +186,42 @@ class CopiedRows(NamedTuple):
     keys: Sequence[tuple[Any, Any]]
     """The primary key of each new row, and that of the row whose values it gets."""
     columns: Mapping[str, str]
-    """The fields of the new row that get a value, each with the field of the other row that has it."""
+    """The fields of the new row that get a value, each with the field of the other row that has
+    it.
+    """
     values: Mapping[str, Any]
     """The fields that have the same value in all of these rows."""
 
 
 def insert_copies(
-    model: type[models.Model], parts: Sequence[CopiedRows], *, source: type[models.Model], using: str, returning: bool
+    model: type[models.Model],
+    parts: Sequence[CopiedRows],
+    *,
+    source: type[models.Model],
+    using: str,
+    returning: bool,
 ) -> list[Any]:
-    """Insert rows with values of rows of source by one statement: these values do not pass through this process.
+    """Insert rows with values of rows of source by one statement: these values do not pass through
+    this process.
 
-    A field that only the other part names is NULL, and one that no part names has the default of the database.
-    returning: return the new rows, in any order. Requires: one part or two, of which one has keys; no value is None.
+    A field that only the other part names is NULL, and one that no part names has the default of
+    the database.
+    returning: return the new rows, in any order. Requires: one part or two, of which one has keys;
+    no value is None.
     Raises: RowNotStored.
     """
     connection = connections[using]
     quote = connection.ops.quote_name
     parts = [part for part in parts if part.keys]
     names = list(dict.fromkeys(name for part in parts for name in (*part.columns, *part.values)))
-    target, origin = cast("Any", model._meta), cast("Any", source._meta)
-    fields: dict[str, Any] = {target.pk.name: target.pk, **{name: target.get_field(name) for name in names}}
-    selects, parameters = [], []
+    target = cast("Any", model._meta)
+    origin = cast("Any", source._meta)
+    fields: dict[str, Any] = {
+        target.pk.name: target.pk,
+        **{name: target.get_field(name) for name in names},
+    }
+    selects = []
+    parameters = []
     for part in parts:
         expressions = dict.fromkeys(names, "NULL") | dict.fromkeys(part.values, "%s")
         for name, column in part.columns.items():
@@ -190,13 +233,18 @@ def insert_copies(
             key_parameters = [list(keys) for keys in zip(*part.keys, strict=True)]
         else:
             table = f"(VALUES {', '.join(['(%s, %s)'] * len(part.keys))}) AS new"
-            prepared += [pair for new, old in part.keys for pair in ((target.pk, new), (origin.pk, old))]
+            prepared += [
+                pair for new, old in part.keys for pair in ((target.pk, new), (origin.pk, old))
+            ]
             key_parameters = []
         selects.append(
             f"SELECT new.column1, {', '.join(expressions.values())} FROM {table}"  # noqa: S608 -- the models' names
-            f" JOIN {quote(origin.db_table)} AS source ON source.{quote(origin.pk.column)} = new.column2"
+            f" JOIN {quote(origin.db_table)} AS source ON "
+            f"source.{quote(origin.pk.column)} = new.column2"
         )
-        parameters += [field.get_db_prep_save(value, connection) for field, value in prepared] + key_parameters
+        parameters += [
+            field.get_db_prep_save(value, connection) for field, value in prepared
+        ] + key_parameters
     columns = ", ".join(quote(field.column) for field in fields.values())
     statement = f"INSERT INTO {quote(target.db_table)} ({columns}) {' UNION ALL '.join(selects)}"
     count = sum(len(part.keys) for part in parts)
@@ -213,12 +261,18 @@ def insert_copies(
 def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using: str) -> bool:
     """Insert a row in its own transaction if possible; return False if nothing was done.
 
-    It is possible on PostgreSQL, in autocommit, without wrappers or logs of Django's cursors. The driver binds the
-    values on the server, and prepares the statement if the alias has `prepare_threshold` in its OPTIONS: half the cost.
-    values: of all concrete fields, in order, of types that the driver maps to the columns. Raises: RowNotStored.
+    It is possible on PostgreSQL, in autocommit, without wrappers or logs of Django's cursors. The
+    driver binds the values on the server, and prepares the statement if the alias has
+    `prepare_threshold` in its OPTIONS: half the cost.
+    values: of all concrete fields, in order, of types that the driver maps to the columns. Raises:
+    RowNotStored.
     """
     connection: Any = connections[using]
-    if connection.vendor != "postgresql" or connection.execute_wrappers or connection.queries_logged:
+    if (
+        connection.vendor != "postgresql"
+        or connection.execute_wrappers
+        or connection.queries_logged
+    ):
         return False
     connection.close_if_health_check_failed()
     if not connection.get_autocommit():
@@ -234,15 +288,23 @@ def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using
 
 @lru_cache(maxsize=64)
 def _list_inserted_fields(model: type[models.Model]) -> Sequence[Any]:
-    return [field for field in model._meta.concrete_fields if not isinstance(field, models.AutoField)]
+    return [
+        field for field in model._meta.concrete_fields if not isinstance(field, models.AutoField)
+    ]
 
 
 @lru_cache(maxsize=64)
 def _build_insert(
-    model: type[models.Model], using: str, row_count: int, unique: Sequence[str], replaced: Sequence[str]
+    model: type[models.Model],
+    using: str,
+    row_count: int,
+    unique: Sequence[str],
+    replaced: Sequence[str],
 ) -> str:
-    quote, fields = connections[using].ops.quote_name, _list_inserted_fields(model)
-    table, columns = quote(model._meta.db_table), ", ".join(quote(field.column) for field in fields)
+    quote = connections[using].ops.quote_name
+    fields = _list_inserted_fields(model)
+    table = quote(model._meta.db_table)
+    columns = ", ".join(quote(field.column) for field in fields)
     places = ", ".join([f"({build_placeholders(len(fields))})"] * row_count)
     statement = f"INSERT INTO {table} ({columns}) VALUES {places}"  # noqa: S608 -- the model's names
     if not unique:
@@ -261,4 +323,4 @@ def _build_copy(model: type[models.Model]) -> str:
 def _build_prepared_insert(model: type[models.Model]) -> bytes:
     columns = ", ".join(f'"{field.column}"' for field in model._meta.concrete_fields)
     places = build_placeholders(len(model._meta.concrete_fields))
-    return f'INSERT INTO "{model._meta.db_table}" ({columns}) VALUES ({places})'.encode()  # noqa: S608 -- as above
+    return (f'INSERT INTO "{model._meta.db_table}" ({columns}) VALUES ({places})').encode()  # noqa: S608 -- as above

@@ -25,7 +25,10 @@ def get_mail_backend_line() -> str:
     """Return the line for the settings that selects a backend that delivers."""
     if getattr(settings, "MAILERS", None) is None:
         return f'EMAIL_BACKEND = "{_SMTP_BACKEND}"'
-    return f'MAILERS["default"] = {{"BACKEND": "{_SMTP_BACKEND}", "OPTIONS": {{"host": "…", "timeout": 10}}}}'
+    return (
+        f'MAILERS["default"] = {{"BACKEND": "{_SMTP_BACKEND}", '
+        f'"OPTIONS": {{"host": "…", "timeout": 10}}}}'
+    )
 
 
 def get_mail_timeout_line() -> str:

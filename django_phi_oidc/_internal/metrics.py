@@ -1,4 +1,5 @@
-"""Metrics hooks: counters and timers are forwarded to the registered sinks; without a sink they do nothing. No Django.
+"""Metrics hooks: counters and timers are forwarded to the registered sinks; without a sink they do
+nothing. No Django.
 
 Labels contain declared names, rule codes and fixed words: never data about a person.
 """
@@ -12,18 +13,28 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric: its name without the prefix `phi_oidc`, and its labels, all of which are required."""
+    """A metric: its name without the prefix `phi_oidc`, and its labels, all of which are
+    required.
+    """
 
     name: str
     help: str
     labels: tuple[str, ...]
 
 
-COMPLETED_SIGN_INS = Metric("sign_ins", "Sign-ins, including refusals", ("provider", "stage", "outcome", "reason"))
-COMMITTED_EVENTS = Metric("events", "Events that this process committed", ("provider", "action", "outcome", "reason"))
+COMPLETED_SIGN_INS = Metric(
+    "sign_ins", "Sign-ins, including refusals", ("provider", "stage", "outcome", "reason")
+)
+COMMITTED_EVENTS = Metric(
+    "events", "Events that this process committed", ("provider", "action", "outcome", "reason")
+)
 SIGN_IN_STEP_DURATION = Metric("sign_in", "Duration of a step of a sign-in", ("provider", "step"))
-PROVIDER_CALL_DURATION = Metric("provider_call", "Duration of a request to a provider", ("provider", "call", "outcome"))
-WITNESS_ANSWERS = Metric("witness_answers", "Answers of the witnesses of the audit log", ("witness", "outcome"))
+PROVIDER_CALL_DURATION = Metric(
+    "provider_call", "Duration of a request to a provider", ("provider", "call", "outcome")
+)
+WITNESS_ANSWERS = Metric(
+    "witness_answers", "Answers of the witnesses of the audit log", ("witness", "outcome")
+)
 COUNTERS = (COMPLETED_SIGN_INS, COMMITTED_EVENTS, WITNESS_ANSWERS)
 TIMERS = (SIGN_IN_STEP_DURATION, PROVIDER_CALL_DURATION)
 """In seconds."""
@@ -61,7 +72,9 @@ def increment(metric: Metric, **labels: str) -> None:
 
 @contextmanager
 def measure_duration(metric: Metric, **labels: str) -> Iterator[dict[str, str]]:
-    """Measure the block, also if it raises. The block may set labels in the dictionary that it gets."""
+    """Measure the block, also if it raises. The block may set labels in the dictionary that it
+    gets.
+    """
     started = time.monotonic()
     try:
         yield labels

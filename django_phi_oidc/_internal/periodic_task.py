@@ -1,9 +1,10 @@
 """Declare the periodic tasks: none of them waits for a lock without limit.
 
-A process that was stopped inside a transaction keeps its locks. Without a limit, each run of a task would wait for them
-and occupy a worker, until no worker is left for the other tasks.
+A process that was stopped inside a transaction keeps its locks. Without a limit, each run of a task
+would wait for them and occupy a worker, until no worker is left for the other tasks.
 
-`tasks.py` in the root registers them with Celery: web processes import the functions, and never Celery.
+`tasks.py` in the root registers them with Celery: web processes import the functions, and never
+Celery.
 """
 
 from collections.abc import Callable

@@ -6,8 +6,8 @@ from django.conf import settings
 def list_leaking_aliases() -> list[str]:
     """Return the PostgreSQL databases with persistent connections and no pool.
 
-    Under ASGI, each request has threads of its own. A persistent connection belongs to its thread, so no later request
-    uses it, and it stays open until Python collects it.
+    Under ASGI, each request has threads of its own. A persistent connection belongs to its thread,
+    so no later request uses it, and it stays open until Python collects it.
     """
     return [
         alias

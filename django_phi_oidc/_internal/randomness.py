@@ -31,11 +31,15 @@ def uuid4() -> uuid.UUID:
 
 def uuid7(now: datetime) -> uuid.UUID:
     """Return a UUIDv7 with microsecond precision. Spec: RFC 9562 5.7, and 6.2 (method 3)."""
-    return uuid.UUID(int=_lowest_uuid7_int(now) | int.from_bytes(token_bytes(8), "big") & (1 << 62) - 1)
+    return uuid.UUID(
+        int=_lowest_uuid7_int(now) | int.from_bytes(token_bytes(8), "big") & (1 << 62) - 1
+    )
 
 
 def lowest_uuid7(now: datetime) -> uuid.UUID:
-    """Return the lowest id that `uuid7` can return at now: lower ids are older. Times before 1970 count as 1970."""
+    """Return the lowest id that `uuid7` can return at now: lower ids are older. Times before 1970
+    count as 1970.
+    """
     return uuid.UUID(int=_lowest_uuid7_int(now))
 
 

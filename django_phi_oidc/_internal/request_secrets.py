@@ -1,7 +1,8 @@
-"""The secrets of the current request or task, which must not appear elsewhere: in memory until it ends. No Django.
+"""The secrets of the current request or task, which must not appear elsewhere: in memory until it
+ends. No Django.
 
-They are recorded inside `track_secrets`, and between `start_tracking` and `stop_tracking`. Elsewhere, as in a command
-of the host project, only the fact that a claim was revealed is recorded.
+They are recorded inside `track_secrets`, and between `start_tracking` and `stop_tracking`.
+Elsewhere, as in a command of the host project, only the fact that a claim was revealed is recorded.
 """
 
 import json
@@ -34,9 +35,12 @@ class Secret:
     @cached_property
     def encodings(self) -> frozenset[str]:
         """The value as it appears in a message, a repr, a page, JSON and a URL."""
-        plain, shown = self.value, repr(self.value)[1:-1]
+        plain = self.value
+        shown = repr(self.value)[1:-1]
         urls = quote(plain, safe=""), quote_plus(plain)
-        return frozenset({plain, shown, escape(plain), escape(shown), json.dumps(plain)[1:-1], *urls})
+        return frozenset(
+            {plain, shown, escape(plain), escape(shown), json.dumps(plain)[1:-1], *urls}
+        )
 
 
 @dataclass(slots=True)
@@ -53,8 +57,11 @@ _tracker_context: ContextVar[_Tracker | None] = ContextVar("phi_oidc_secrecy", d
 
 @contextmanager
 def track_secrets() -> Iterator[None]:
-    """Record secrets in this block; clear them at its end, also for threads and tasks that inherited them."""
-    outer, tracker = _tracker_context.get(), _Tracker()
+    """Record secrets in this block; clear them at its end, also for threads and tasks that
+    inherited them.
+    """
+    outer = _tracker_context.get()
+    tracker = _Tracker()
     token = _tracker_context.set(tracker)
     try:
         yield
@@ -66,7 +73,9 @@ def track_secrets() -> Iterator[None]:
 
 
 def start_tracking() -> None:
-    """Record secrets from here on in this context, until `stop_tracking`; forget those of earlier work."""
+    """Record secrets from here on in this context, until `stop_tracking`; forget those of earlier
+    work.
+    """
     stop_tracking()
     _tracker_context.set(_Tracker())
 
@@ -78,8 +87,11 @@ def stop_tracking() -> None:
     _tracker_context.set(None)
 
 
-def register_secret(value: Any, kind: str, *, location: SecretLocation | Literal["anywhere"] | None = None) -> None:
-    """Record a value, or each string and number in an object or list. A later location replaces the earlier one.
+def register_secret(
+    value: Any, kind: str, *, location: SecretLocation | Literal["anywhere"] | None = None
+) -> None:
+    """Record a value, or each string and number in an object or list. A later location replaces the
+    earlier one.
 
     Strings and numbers of fewer than MIN_SECRET_LENGTH characters are NOT recorded.
     """
@@ -99,11 +111,15 @@ def register_secret(value: Any, kind: str, *, location: SecretLocation | Literal
 def current_secrets() -> Collection[Secret]:
     """Return the secrets that the current request has registered so far."""
     tracker = _tracker_context.get()
-    return tuple(tracker.secrets.values()) if tracker is not None else ()
+    if tracker is not None:
+        return tuple(tracker.secrets.values())
+    return ()
 
 
 def has_revealed_claims() -> bool:
-    """Return whether a claim was revealed, or received at a sign-in, in this request, task or thread."""
+    """Return whether a claim was revealed, or received at a sign-in, in this request, task or
+    thread.
+    """
     tracker = _tracker_context.get()
     return tracker is not None and tracker.has_claims
 

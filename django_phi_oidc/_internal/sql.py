@@ -1,4 +1,6 @@
-"""Single SQL statements without the overhead of query sets: no signals, no extra transaction. INSERTs: `inserts`."""
+"""Single SQL statements without the overhead of query sets: no signals, no extra transaction.
+INSERTs: `inserts`.
+"""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -19,16 +21,20 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _ASYNC_COMMIT_SOURCE = "(SELECT set_config('synchronous_commit', 'off', true)) AS need_not_wait"
 """PostgreSQL commits this one statement before it is on disk, if it is a transaction by itself."""
 _MAX_LISTED_VALUES = 8
-"""PostgreSQL gets more values as one array. Query sets with more parameters are not compiled in advance."""
+"""PostgreSQL gets more values as one array. Query sets with more parameters are not compiled in
+advance.
+"""
 _compiled: dict[Any, tuple[models.QuerySet[Any], Any, str]] = {}
 """The query sets of `fetch` with their compilers, which have no connection, and SQL."""
 
 
 def durable(using: str) -> AbstractContextManager[None]:
-    """Return a block in which one statement is committed when it returns, even if the caller's work is rolled back.
+    """Return a block in which one statement is committed when it returns, even if the caller's work
+    is rolled back.
 
     In autocommit the database does this itself; BEGIN and COMMIT would be two more round trips.
-    Raises: RuntimeError if a transaction is open (except that of Django's TestCase), or autocommit is off.
+    Raises: RuntimeError if a transaction is open (except that of Django's TestCase), or autocommit
+    is off.
     """
     connection = connections[using]
     if connection.get_autocommit():
@@ -39,11 +45,15 @@ def durable(using: str) -> AbstractContextManager[None]:
 
 
 def savepoint() -> AbstractContextManager[None]:
-    """Return a block after whose DatabaseError an open transaction of the default database can be committed.
+    """Return a block after whose DatabaseError an open transaction of the default database can be
+    committed.
 
-    PostgreSQL aborts a transaction after an error, except back to a savepoint. Outside a transaction, nothing is done.
+    PostgreSQL aborts a transaction after an error, except back to a savepoint. Outside a
+    transaction, nothing is done.
     """
-    return transaction.atomic() if transaction.get_connection().in_atomic_block else nullcontext()
+    if transaction.get_connection().in_atomic_block:
+        return transaction.atomic()
+    return nullcontext()
 
 
 @contextmanager
@@ -56,21 +66,27 @@ def statement_timeout(seconds: float, *, using: str) -> Iterator[None]:
     with transaction.atomic(using=using, durable=True):
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
-                # For this transaction only: a pooler assigns the connection to other clients afterwards.
-                cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(round(seconds * 1000))])
+                # For this transaction only: a pooler assigns the connection to other clients
+                # afterwards.
+                cursor.execute(
+                    "SELECT set_config('statement_timeout', %s, true)", [str(round(seconds * 1000))]
+                )
         yield
 
 
 @contextmanager
 def limit_lock_waits(seconds: float) -> Iterator[None]:
-    """Let each statement of this thread fail that waits for a lock for so long, on the PostgreSQL connections.
+    """Let each statement of this thread fail that waits for a lock for so long, on the PostgreSQL
+    connections.
 
     It applies to transactions that begin inside the block. An open transaction is not changed.
     """
     with ExitStack() as stack:
         for connection in connections.all():
             if connection.vendor == "postgresql":
-                stack.enter_context(connection.execute_wrapper(partial(_execute_with_lock_timeout, seconds=seconds)))
+                stack.enter_context(
+                    connection.execute_wrapper(partial(_execute_with_lock_timeout, seconds=seconds))
+                )
         yield
 
 
@@ -80,22 +96,37 @@ def is_lock_timeout(error: OperationalError) -> bool:
 
 
 def _execute_with_lock_timeout(
-    execute: Callable[..., Any], statement: str, parameters: Any, many: bool, context: dict[str, Any], *, seconds: float
+    execute: Callable[..., Any],
+    statement: str,
+    parameters: Any,
+    many: bool,
+    context: dict[str, Any],
+    *,
+    seconds: float,
 ) -> Any:
     connection = context["connection"]
     if connection.connection.info.transaction_status != _IDLE:
         return execute(statement, parameters, many, context)
     # In autocommit, the setting needs a transaction for this one statement.
-    with transaction.atomic(using=connection.alias) if connection.get_autocommit() else nullcontext():
+    with (
+        transaction.atomic(using=connection.alias) if connection.get_autocommit() else nullcontext()
+    ):
         with connection.wrap_database_errors, connection.connection.cursor() as cursor:
-            # For this transaction only: a pooler assigns the connection to other clients afterwards.
-            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(round(seconds * 1000))])
+            # For this transaction only: a pooler assigns the connection to other clients
+            # afterwards.
+            cursor.execute(
+                "SELECT set_config('lock_timeout', %s, true)", [str(round(seconds * 1000))]
+            )
         return execute(statement, parameters, many, context)
 
 
 def read_statement_timeout(seconds: float, *, using: str) -> AbstractContextManager[None]:
-    """Return `statement_timeout` for reads: nothing on SQLite, where each transaction takes the write lock."""
-    return statement_timeout(seconds, using=using) if connections[using].vendor == "postgresql" else nullcontext()
+    """Return `statement_timeout` for reads: nothing on SQLite, where each transaction takes the
+    write lock.
+    """
+    if connections[using].vendor == "postgresql":
+        return statement_timeout(seconds, using=using)
+    return nullcontext()
 
 
 def update(
@@ -107,18 +138,25 @@ def update(
     is_durable: bool = True,
     **values: Any,
 ) -> Any:
-    """Set fields of the rows with these primary keys by one statement; return whether there is such a row.
+    """Set fields of the rows with these primary keys by one statement; return whether there is such
+    a row.
 
-    returning: SQL expressions over the new row, whose values are returned instead; None if there is no such row.
-    null: a field that must be NULL, or there is no such row. is_durable: False: a crash may undo it, because on
-    PostgreSQL, outside a transaction, the update returns before it is on disk.
+    returning: SQL expressions over the new row, whose values are returned instead; None if there is
+    no such row.
+    null: a field that must be NULL, or there is no such row. is_durable: False: a crash may undo
+    it, because on PostgreSQL, outside a transaction, the update returns before it is on disk.
     """
     connection = connections[using]
     fields: list[Any] = [model._meta.get_field(name) for name in values]
     pk: Any = model._meta.pk
     quote = connection.ops.quote_name
     sets = ", ".join(f"{quote(field.column)} = %s" for field in fields)
-    source = "" if is_durable else _build_async_commit_clause("FROM", connection)
+
+    if is_durable:
+        source = ""
+    else:
+        source = _build_async_commit_clause("FROM", connection)
+
     condition, key_parameters = _build_key_condition(pk, keys, connection)
     statement = f"UPDATE {quote(model._meta.db_table)} SET {sets}{source} WHERE {condition}"  # noqa: S608 -- as above
     if null:
@@ -126,7 +164,10 @@ def update(
         statement += f" AND {quote(null_field.column)} IS NULL"
     if returning:
         statement += f" RETURNING {returning}"
-    parameters = [f.get_db_prep_save(value, connection) for f, value in zip(fields, values.values(), strict=True)]
+    parameters = [
+        f.get_db_prep_save(value, connection)
+        for f, value in zip(fields, values.values(), strict=True)
+    ]
     with connection.cursor() as cursor:
         cursor.execute(statement, [*parameters, *key_parameters])
         if returning:
@@ -135,29 +176,43 @@ def update(
 
 
 def has_row(model: type[models.Model], keys: Sequence[Any], *, using: str, **least: Any) -> bool:
-    """Return whether a row with one of these primary keys (at least one) has these values in its fields, or greater."""
+    """Return whether a row with one of these primary keys (at least one) has these values in its
+    fields, or greater.
+    """
     connection = connections[using]
     pk: Any = model._meta.pk
     fields: list[Any] = [model._meta.get_field(name) for name in least]
     quote = connection.ops.quote_name
     key_condition, parameters = _build_key_condition(pk, keys, connection)
     conditions = [key_condition, *(f"{quote(field.column)} >= %s" for field in fields)]
-    parameters += [f.get_db_prep_value(value, connection) for f, value in zip(fields, least.values(), strict=True)]
-    statement = f"SELECT 1 FROM {quote(model._meta.db_table)} WHERE {' AND '.join(conditions)} LIMIT 1"  # noqa: S608 -- as above
+    parameters += [
+        f.get_db_prep_value(value, connection)
+        for f, value in zip(fields, least.values(), strict=True)
+    ]
+    statement = (
+        f"SELECT 1 FROM {quote(model._meta.db_table)} WHERE "  # noqa: S608 -- as above
+        f"{' AND '.join(conditions)} LIMIT 1"
+    )
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.fetchone() is not None
 
 
-def fetch(build: Callable[..., models.QuerySet[Any]], parameters: Sequence[Any], *, using: str) -> list[Any]:
-    """Return the rows of build(*parameters), which Django compiles to SQL once for each small number of parameters.
+def fetch(
+    build: Callable[..., models.QuerySet[Any]], parameters: Sequence[Any], *, using: str
+) -> list[Any]:
+    """Return the rows of build(*parameters), which Django compiles to SQL once for each small
+    number of parameters.
 
     On SQLite, only if all of them are texts: it stores other types as texts.
-    build: a function that always returns the same query set of instances or tuples, with all parameters in this order.
+    build: a function that always returns the same query set of instances or tuples, with all
+    parameters in this order.
     Raises: ValueError if the query set has other parameters.
     """
     connection = connections[using]
-    has_other_types = connection.vendor == "sqlite" and not all(isinstance(value, str) for value in parameters)
+    has_other_types = connection.vendor == "sqlite" and not all(
+        isinstance(value, str) for value in parameters
+    )
     if has_other_types or not 0 < len(parameters) <= _MAX_LISTED_VALUES:
         return list(build(*parameters).using(using))
     key = build, len(parameters), using, connection.vendor
@@ -171,8 +226,10 @@ def fetch(build: Callable[..., models.QuerySet[Any]], parameters: Sequence[Any],
         _compiled[key] = queryset, compiler, statement
     queryset, compiler, statement = _compiled[key]
     # Copies, because other threads use them with their own connections.
-    compiler, rows = copy.copy(compiler), queryset.all()
-    compiler.connection, compiler.as_sql = connection, lambda: (statement, tuple(parameters))
+    compiler = copy.copy(compiler)
+    rows = queryset.all()
+    compiler.connection = connection
+    compiler.as_sql = lambda: (statement, tuple(parameters))
     rows.query.get_compiler = lambda *_, **__: compiler  # type: ignore[method-assign]  # of this copy only
     return list(rows)
 
@@ -212,22 +269,31 @@ class _AnyOf(In):
 def any_of(name: str, values: Sequence[Any]) -> Any:
     """Return the condition of a query set that a field has one of these values.
 
-    PostgreSQL gets many values as one array, because it takes longer to read a list of them than to find the rows.
+    PostgreSQL gets many values as one array, because it takes longer to read a list of them than to
+    find the rows.
     """
-    return Q(**{f"{name}__in": values}) if len(values) <= _MAX_LISTED_VALUES else _AnyOf(F(name), list(values))
+    if len(values) <= _MAX_LISTED_VALUES:
+        return Q(**{f"{name}__in": values})
+    return _AnyOf(F(name), list(values))
 
 
 def _build_async_commit_clause(keyword: str, connection: Any) -> str:
     is_alone = connection.vendor == "postgresql" and connection.get_autocommit()
-    return f" {keyword} {_ASYNC_COMMIT_SOURCE}" if is_alone else ""
+    if is_alone:
+        return f" {keyword} {_ASYNC_COMMIT_SOURCE}"
+    return ""
 
 
 def delete_in_batches(rows: models.QuerySet[Any], *, batch_size: int = 1000) -> int:
-    """Delete rows, each batch in its own transaction, and return their number. Several workers share the work."""
+    """Delete rows, each batch in its own transaction, and return their number. Several workers
+    share the work.
+    """
     deleted = 0
     while True:
         with transaction.atomic(using=rows.db):
-            pks = list(rows.select_for_update(skip_locked=True).values_list("pk", flat=True)[:batch_size])
+            pks = list(
+                rows.select_for_update(skip_locked=True).values_list("pk", flat=True)[:batch_size]
+            )
             deleted += len(pks)
             if pks:
                 rows.filter(pk__in=pks).delete()
@@ -238,14 +304,17 @@ def delete_in_batches(rows: models.QuerySet[Any], *, batch_size: int = 1000) -> 
 def count_rows(querysets: Sequence[models.QuerySet[Any]], *, limit: int, using: str) -> list[int]:
     """Return how many rows each queryset has, at most limit, by one SELECT.
 
-    The order of a queryset is kept, so that the database can use an index with that order instead of the table.
+    The order of a queryset is kept, so that the database can use an index with that order instead
+    of the table.
     """
     if not querysets:
         return []
     compiled = [part.values("pk")[:limit].query.get_compiler(using).as_sql() for part in querysets]
     counted = ", ".join(f"(SELECT COUNT(*) FROM ({sql}) AS part)" for sql, _ in compiled)  # noqa: S608 -- Django's own
     with connections[using].cursor() as cursor:
-        cursor.execute(f"SELECT {counted}", [value for _, parameters in compiled for value in parameters])
+        cursor.execute(
+            f"SELECT {counted}", [value for _, parameters in compiled for value in parameters]
+        )
         return list(cursor.fetchone())
 
 

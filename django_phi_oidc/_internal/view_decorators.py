@@ -7,7 +7,9 @@ from django.db import connections, transaction
 
 
 def public_view(view: Any) -> Any:
-    """Make a view public: no login is required, and ATOMIC_REQUESTS of no database applies to it."""
+    """Make a view public: no login is required, and ATOMIC_REQUESTS of no database applies to
+    it.
+    """
     for alias in connections:
         view = transaction.non_atomic_requests(using=alias)(view)
     return login_not_required(view)

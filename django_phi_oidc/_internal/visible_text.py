@@ -8,7 +8,9 @@ _INVISIBLE_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")
 
 
 def has_visible_text(text: str) -> bool:
-    """Return whether the text has a letter or digit. Spaces, zero-width and control characters and marks are none."""
+    """Return whether the text has a letter or digit. Spaces, zero-width and control characters and
+    marks are none.
+    """
     return any(char.isalnum() and char not in _INVISIBLE_LETTERS for char in text)
 
 
