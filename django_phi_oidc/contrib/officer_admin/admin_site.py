@@ -1,4 +1,5 @@
-"""Sign-in to the admin through the provider instead of a password, and a logout that reaches the provider.
+"""Sign-in to the admin through the provider instead of a password, and a logout that reaches the
+provider.
 
 ADMIN_ASSURANCE states how strong and how recent that sign-in must be.
 """
@@ -29,14 +30,18 @@ from ...sessions.views import OIDCLogoutView, is_logout_routed
 
 
 def use_oidc_login(site: AdminSite) -> None:
-    """Replace the site's login and logout pages by those of this app, and require ADMIN_ASSURANCE of its other pages.
+    """Replace the site's login and logout pages by those of this app, and require ADMIN_ASSURANCE
+    of its other pages.
 
     It applies wherever the URLs of the site are included; call it before they are.
 
-    A signed-in user who is not a member of staff is refused with an event, because another sign-in would lead back
-    here. Django's logout would leave the provider's session, which signs in again without a password.
+    A signed-in user who is not a member of staff is refused with an event, because another sign-in
+    would lead back here. Django's logout would leave the provider's session, which signs in again
+    without a password.
     """
-    original_login, original_logout, original_admin_view = site.login, site.logout, site.admin_view
+    original_login = site.login
+    original_logout = site.logout
+    original_admin_view = site.admin_view
 
     @login_not_required
     def login(request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -50,12 +55,16 @@ def use_oidc_login(site: AdminSite) -> None:
         if request.user.is_authenticated:
             try:
                 fields: Any = {"reason": PERMISSION_MISSING, "detail": {"page": "login"}}
-                event_id = record_request_event(request, Action.ACCESS_DENIED, outcome="failure", **fields)
+                event_id = record_request_event(
+                    request, Action.ACCESS_DENIED, outcome="failure", **fields
+                )
             except AuditUnavailable:
                 return render_trail_unavailable(request, site)
             raise RecordedRefusal(reference=str(event_id))
         # The sign-in validates `next`.
-        return HttpResponseRedirect(f"{sign_in_url}?{urlencode({'next': request.GET.get('next') or index_url})}")
+        return HttpResponseRedirect(
+            f"{sign_in_url}?{urlencode({'next': request.GET.get('next') or index_url})}"
+        )
 
     site.login = login  # type: ignore[method-assign]  # of this one site
 
@@ -74,20 +83,27 @@ def use_oidc_login(site: AdminSite) -> None:
         @wraps(view)
         def assured_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             is_asked = conf.admin_assurance().privilege_max_age is not None
-            changes_privileges = is_asked and _changes_privileges(request, view, kwargs.get("object_id"))
+            changes_privileges = is_asked and _changes_privileges(
+                request, view, kwargs.get("object_id")
+            )
             refusal = _enforce_admin_assurance(request, changes_privileges=changes_privileges)
-            return view(request, *args, **kwargs) if refusal is None else refusal
+            if refusal is None:
+                return view(request, *args, **kwargs)
+            return refusal
 
         return original_admin_view(assured_view, cacheable)
 
     site.admin_view = admin_view  # type: ignore[method-assign]
 
 
-def _enforce_admin_assurance(request: HttpRequest, *, changes_privileges: bool) -> HttpResponse | None:
-    """Return None if the sign-in is strong and recent enough; otherwise the response in the page's place.
+def _enforce_admin_assurance(
+    request: HttpRequest, *, changes_privileges: bool
+) -> HttpResponse | None:
+    """Return None if the sign-in is strong and recent enough; otherwise the response in the page's
+    place.
 
-    A local account is exempt: no provider could make its sign-in stronger. Each of its sign-ins raises an alert, and
-    its session ends after an hour.
+    A local account is exempt: no provider could make its sign-in stronger. Each of its sign-ins
+    raises an alert, and its session ends after an hour.
     """
     declared = conf.admin_assurance()
     ages = [declared.max_age, declared.privilege_max_age if changes_privileges else None]
@@ -98,29 +114,45 @@ def _enforce_admin_assurance(request: HttpRequest, *, changes_privileges: bool) 
     return enforce_assurance(request, assurance)
 
 
-def _changes_privileges(request: HttpRequest, view: Callable[..., Any], object_id: str | None) -> bool:
-    """Return whether the user may change accounts, groups or permissions on the page, directly or by an inline.
+def _changes_privileges(
+    request: HttpRequest, view: Callable[..., Any], object_id: str | None
+) -> bool:
+    """Return whether the user may change accounts, groups or permissions on the page, directly or
+    by an inline.
 
-    Lists and histories count only if a form is submitted to them. Pages that the user may only view do not count.
+    Lists and histories count only if a form is submitted to them. Pages that the user may only view
+    do not count.
     """
     model_admin = getattr(view, "__self__", None)
     if not isinstance(model_admin, ModelAdmin):
         return False
-    if request.method in ("GET", "HEAD") and getattr(view, "__name__", "") in ("changelist_view", "history_view"):
+    if request.method in ("GET", "HEAD") and getattr(view, "__name__", "") in (
+        "changelist_view",
+        "history_view",
+    ):
         return False
-    if not issubclass(model_admin.model, ROLE_MODELS) and not _has_privilege_inline(request, model_admin, object_id):
+    if not issubclass(model_admin.model, ROLE_MODELS) and not _has_privilege_inline(
+        request, model_admin, object_id
+    ):
         return False
     rights = model_admin.get_model_perms(request)
     return rights["add"] or rights["change"] or rights["delete"]
 
 
-def _has_privilege_inline(request: HttpRequest, model_admin: "ModelAdmin[Any]", object_id: str | None) -> bool:
+def _has_privilege_inline(
+    request: HttpRequest, model_admin: "ModelAdmin[Any]", object_id: str | None
+) -> bool:
     rows = [None]
     defaults = ModelAdmin.get_inlines, ModelAdmin.get_inline_instances
     # Overridden methods may depend on the object.
-    if object_id is not None and (type(model_admin).get_inlines, type(model_admin).get_inline_instances) != defaults:
+    if (
+        object_id is not None
+        and (type(model_admin).get_inlines, type(model_admin).get_inline_instances) != defaults
+    ):
         to_field = request.POST.get(TO_FIELD_VAR, request.GET.get(TO_FIELD_VAR))
         rows.append(model_admin.get_object(request, unquote(object_id), to_field))
     models = [inline.model for row in rows for inline in model_admin.get_inlines(request, row)]
-    models += [inline.model for row in rows for inline in model_admin.get_inline_instances(request, row)]
+    models += [
+        inline.model for row in rows for inline in model_admin.get_inline_instances(request, row)
+    ]
     return any(issubclass(model, ROLE_MODELS) for model in models)

@@ -1,20 +1,27 @@
-"""The geometry of charts with stacked bars and a scale of round numbers, which a template draws. No Django."""
+"""The geometry of charts with stacked bars and a scale of round numbers, which a template draws. No
+Django.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-CHART_HEIGHT, BAR_STEP, BAR_GAP = 120, 20, 4
+CHART_HEIGHT = 120
+BAR_STEP = 20
+BAR_GAP = 4
 """In units of the SVG view box. BAR_STEP: from one bar to the next."""
-MIN_HEIGHT, PART_GAP = 1, 1
+MIN_HEIGHT = 1
+PART_GAP = 1
 """Of a part, so that the smallest number is visible; and between two parts of a bar."""
 MAX_GRID_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChartPart:
-    """The numbers of one part of the bars, oldest first. None: unknown, because nothing was counted in that time."""
+    """The numbers of one part of the bars, oldest first. None: unknown, because nothing was counted
+    in that time.
+    """
 
     label: Any
     """Translatable; shown if a chart has several parts."""
@@ -96,7 +103,9 @@ class Chart:
 
 
 def compute_grid(highest: int) -> tuple[int, ...]:
-    """Return at most MAX_GRID_STEPS equal steps of round numbers from 0 that include highest, in descending order."""
+    """Return at most MAX_GRID_STEPS equal steps of round numbers from 0 that include highest, in
+    descending order.
+    """
     scale = 1
     while True:
         for step in (scale, 2 * scale, 5 * scale):
@@ -106,9 +115,14 @@ def compute_grid(highest: int) -> tuple[int, ...]:
 
 
 def build_chart(starts: Sequence[datetime], parts: Sequence[ChartPart]) -> Chart:
-    """Return the chart of these parts, which have a number for each start. Requires: at least one of both."""
+    """Return the chart of these parts, which have a number for each start. Requires: at least one
+    of both.
+    """
     columns = list(zip(*(part.counts for part in parts), strict=True))
-    totals = [None if all(count is None for count in column) else sum(filter(None, column)) for column in columns]
+    totals = [
+        None if all(count is None for count in column) else sum(filter(None, column))
+        for column in columns
+    ]
     grid_values = compute_grid(max(total or 0 for total in totals))
     rectangles = []
     for place, column in enumerate(columns):
@@ -117,9 +131,16 @@ def build_chart(starts: Sequence[datetime], parts: Sequence[ChartPart]) -> Chart
             if count:
                 height = max(MIN_HEIGHT, round(CHART_HEIGHT * count / grid_values[0], 2))
                 y = round(y - height, 2)
-                gap = PART_GAP if height > 2 * (PART_GAP + MIN_HEIGHT) and len(column) > 1 else 0
+
+                if height > 2 * (PART_GAP + MIN_HEIGHT) and len(column) > 1:
+                    gap = PART_GAP
+                else:
+                    gap = 0
+
                 x = place * BAR_STEP + BAR_GAP // 2
-                rectangles.append(ChartRectangle(x, y + gap, BAR_STEP - BAR_GAP, height - gap, number))
+                rectangles.append(
+                    ChartRectangle(x, y + gap, BAR_STEP - BAR_GAP, height - gap, number)
+                )
     return Chart(
         starts=tuple(starts),
         parts=tuple(parts),

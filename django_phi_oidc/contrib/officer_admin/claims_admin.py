@@ -60,11 +60,14 @@ if TYPE_CHECKING:
     HoldModelForm = forms.ModelForm[LegalHold]
     SubjectChoiceField = forms.ModelChoiceField[PairwiseSubject]
 else:
-    HoldModelForm, SubjectChoiceField = forms.ModelForm, forms.ModelChoiceField
+    HoldModelForm = forms.ModelForm
+    SubjectChoiceField = forms.ModelChoiceField
 
 
 def _list_purposes() -> list[tuple[str, str]]:
-    purposes = sorted({claim.purpose for claim in conf.claims().values() if claim.retention is not None})
+    purposes = sorted(
+        {claim.purpose for claim in conf.claims().values() if claim.retention is not None}
+    )
     return [(purpose, get_purpose_label(purpose)) for purpose in purposes]
 
 
@@ -78,7 +81,9 @@ ClaimNameFilter = create_choice_filter(
     gettext_lazy("name"),
     "name",
     lambda: [
-        (name, get_claim_label(name)) for name, claim in sorted(conf.claims().items()) if claim.retention is not None
+        (name, get_claim_label(name))
+        for name, claim in sorted(conf.claims().items())
+        if claim.retention is not None
     ],
 )
 ClaimPurposeFilter = create_choice_filter(gettext_lazy("purpose"), "purpose", _list_purposes)
@@ -86,7 +91,10 @@ ClaimEndFilter = create_state_filter(
     gettext_lazy("end"),
     "end",
     {
-        "overdue": (gettext_lazy("Overdue"), lambda rows: rows.filter(get_overdue_condition(now=clock.now()))),
+        "overdue": (
+            gettext_lazy("Overdue"),
+            lambda rows: rows.filter(get_overdue_condition(now=clock.now())),
+        ),
         "held": (gettext_lazy("On legal hold"), _filter_held),
         "session": (gettext_lazy("With its session"), lambda rows: rows.filter(expires_at=None)),
     },
@@ -102,11 +110,15 @@ class SubjectRowsAdmin(PeopleAdmin, RowActionsAdmin, CascadeOnlyAdmin):
     list_select_related = ("subject",)
 
     def list_actors(self, row: Any) -> Iterable[str]:
-        return (str(row.subject.user_id),) if row.subject else ()
+        if row.subject:
+            return (str(row.subject.user_id),)
+        return ()
 
     @admin.display(description=gettext_lazy("Person"))
     def person(self, row: Any) -> str:
-        return self.show_actor(row, str(row.subject.user_id)) if row.subject else _("Erased")
+        if row.subject:
+            return self.show_actor(row, str(row.subject.user_id))
+        return _("Erased")
 
     @admin.display(description=gettext_lazy("Subject"))
     def subject_uuid(self, row: Any) -> str:
@@ -114,7 +126,9 @@ class SubjectRowsAdmin(PeopleAdmin, RowActionsAdmin, CascadeOnlyAdmin):
 
     def describe_person(self, row: Any) -> str:
         """Return the name without a link. Requires: the people are attached."""
-        return self.get_name(row, str(row.subject.user_id)) if row.subject else _("Erased")
+        if row.subject:
+            return self.get_name(row, str(row.subject.user_id))
+        return _("Erased")
 
 
 @admin.register(StoredClaim)
@@ -125,7 +139,9 @@ class StoredClaimAdmin(SubjectRowsAdmin):
     fieldsets = (
         (None, {"fields": ("person", "claim", "masked", "purpose_label", "retention")}),
         (gettext_lazy("Times"), {"fields": ("obtained", "expires", "held")}),
-        build_technical_fieldset("name_code", "subject_uuid", "session_display", "purpose_code", "bucket"),
+        build_technical_fieldset(
+            "name_code", "subject_uuid", "session_display", "purpose_code", "bucket"
+        ),
     )
     sortable_by = ()
     actions = ("erase_now",)
@@ -138,16 +154,22 @@ class StoredClaimAdmin(SubjectRowsAdmin):
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Put the newest claim first, or the one that is overdue for the longest time."""
-        return ("expires_at",) if request.GET.get("end") == "overdue" else ("-id",)
+        if request.GET.get("end") == "overdue":
+            return ("expires_at",)
+        return ("-id",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[StoredClaim]:
         return super().get_queryset(request).defer("value")
 
     def attach_people(self, request: HttpRequest, rows: Iterable[Any]) -> None:
-        """Look up also which sessions of claims are gone; as an annotation, the count of rows would compute it too."""
+        """Look up also which sessions of claims are gone; as an annotation, the count of rows would
+        compute it too.
+        """
         rows = list(rows)
         pks = [row.pk for row in rows if row.expires_at is None]
-        orphaned = StoredClaim.objects.filter(get_session_claim_condition(is_session_live=False), pk__in=pks)
+        orphaned = StoredClaim.objects.filter(
+            get_session_claim_condition(is_session_live=False), pk__in=pks
+        )
         orphaned_pks = set(orphaned.values_list("pk", flat=True))
         for row in rows:
             row.is_orphaned = row.pk in orphaned_pks
@@ -162,7 +184,9 @@ class StoredClaimAdmin(SubjectRowsAdmin):
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         can_view = super().has_view_permission(request, obj)
-        return can_view and (obj is None or obj.name not in list_hidden_names(request.user, obj.subject))
+        return can_view and (
+            obj is None or obj.name not in list_hidden_names(request.user, obj.subject)
+        )
 
     @admin.display(description=gettext_lazy("Name"))
     def claim(self, row: StoredClaim) -> str:
@@ -174,12 +198,18 @@ class StoredClaimAdmin(SubjectRowsAdmin):
 
     @admin.display(description=gettext_lazy("Retention"))
     def retention(self, claim: Any) -> str:
-        return keep_dates_together(describe_retention(claim, is_orphaned=claim.is_orphaned, now=clock.now()))
+        return keep_dates_together(
+            describe_retention(claim, is_orphaned=claim.is_orphaned, now=clock.now())
+        )
 
     @admin.display(description=gettext_lazy("Session"))
     def session_display(self, claim: StoredClaim) -> str:
-        """Return the session that it expires with, or the empty value for a claim that outlives sessions."""
-        return self.get_empty_value_display() if claim.session == NO_SESSION else str(claim.session)
+        """Return the session that it expires with, or the empty value for a claim that outlives
+        sessions.
+        """
+        if claim.session == NO_SESSION:
+            return self.get_empty_value_display()
+        return str(claim.session)
 
     @admin.display(description=gettext_lazy("Value"))
     def masked(self, claim: StoredClaim) -> str:
@@ -197,14 +227,18 @@ class StoredClaimAdmin(SubjectRowsAdmin):
     def get_urls(self) -> list[Any]:
         """Put the report's URL first; Django's own patterns would match it as a primary key."""
         view = self.admin_site.admin_view(self.report_view)
-        return [path("report/", view, name="django_phi_oidc_storedclaim_report"), *super().get_urls()]
+        return [
+            path("report/", view, name="django_phi_oidc_storedclaim_report"),
+            *super().get_urls(),
+        ]
 
     def report_view(self, request: HttpRequest) -> HttpResponseBase:
         """Show the retention report."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         report = create_retention_report(now=clock.now())
-        keys, is_unavailable = None, False
+        keys = None
+        is_unavailable = False
         try:
             keys = find_key_summary()
         except KeyMissing:
@@ -214,7 +248,10 @@ class StoredClaimAdmin(SubjectRowsAdmin):
             "opts": self.opts,
             "title": _("Retention report"),
             "report": report,
-            "claims": [(row, get_claim_label(row.name), get_purpose_label(row.purpose)) for row in report.claims],
+            "claims": [
+                (row, get_claim_label(row.name), get_purpose_label(row.purpose))
+                for row in report.claims
+            ],
             "keys": keys,
             "keys_are_away": is_unavailable,
             "sees_holds": request.user.has_perm("phi_oidc_legal_holds.view_legalhold"),
@@ -230,7 +267,8 @@ class StoredClaimAdmin(SubjectRowsAdmin):
         can_apply=lambda claim: not _is_held(claim),
         ask=lambda count: _("Erase all claims of these persons now?"),
         consequence=gettext_lazy(
-            "All claims of these persons are permanently erased now, also those that you did not select."
+            "All claims of these persons are permanently erased "
+            "now, also those that you did not select."
         ),
         describe_skipped=lambda count: (
             ngettext(
@@ -242,9 +280,14 @@ class StoredClaimAdmin(SubjectRowsAdmin):
         ),
     )
     def erase_now(self, request: HttpRequest, rows: Sequence[StoredClaim]) -> None:
-        """Erase all claims of each person with a selected claim, except on legal hold; one transaction per person."""
+        """Erase all claims of each person with a selected claim, except on legal hold; one
+        transaction per person.
+        """
         users = get_user_model()._base_manager.filter(pk__in={row.subject.user_id for row in rows})
-        origin, erased, persons, held = Actor.from_request(request).origin, 0, 0, 0
+        origin = Actor.from_request(request).origin
+        erased = 0
+        persons = 0
+        held = 0
         with batch_delivery():
             for user in users:
                 try:
@@ -253,7 +296,9 @@ class StoredClaimAdmin(SubjectRowsAdmin):
                 except HeldForLegalReasons:
                     held += 1
         message = _("Erased claims: %(claims)d, of persons: %(persons)d.")
-        self.message_user(request, message % {"claims": erased, "persons": persons}, messages.SUCCESS)
+        self.message_user(
+            request, message % {"claims": erased, "persons": persons}, messages.SUCCESS
+        )
         if held:
             message = ngettext(
                 "%(held)d person is on legal hold, so none of their claims were erased.",
@@ -292,7 +337,9 @@ class SubjectField(SubjectChoiceField):
             return super().to_python(value)
         subject = PairwiseSubject.objects.filter(uuid=uuid).first()
         if subject is None:
-            raise forms.ValidationError(self.error_messages["invalid_choice"], "invalid_choice", {"value": value})
+            raise forms.ValidationError(
+                self.error_messages["invalid_choice"], "invalid_choice", {"value": value}
+            )
         return subject
 
 
@@ -327,7 +374,9 @@ class LegalHoldForm(FutureUntilMixin, HoldModelForm):
         suspension = self.build_suspension()
         if suspension is None and (cleaned.get("agency") or cleaned.get("oral_statement_at")):
             self.add_error("suspended_until", _("Until when is the accounting suspended?"))
-        fault = suspension and find_suspension_fault(suspension, hold_until=cleaned.get("until"), now=clock.now())
+        fault = suspension and find_suspension_fault(
+            suspension, hold_until=cleaned.get("until"), now=clock.now()
+        )
         if fault:
             self.add_error("suspended_until", _(fault))
         return cleaned
@@ -352,11 +401,13 @@ class LegalHoldForm(FutureUntilMixin, HoldModelForm):
         )
         help_texts = {  # noqa: RUF012 -- Django's own form of it
             "subject": gettext_lazy("The subject's UUID or primary key."),
-            "reason": gettext_lazy("For example a case number. It is not recorded in the audit log."),
+            "reason": gettext_lazy(
+                "For example a case number. It is not recorded in the audit log."
+            ),
             "until": gettext_lazy("Leave empty to hold until released."),
             "suspended_until": gettext_lazy(
-                "Until then, the person’s accounting leaves out the disclosures to an agency. Leave empty to leave out "
-                "none."
+                "Until then, the person’s accounting leaves out the disclosures to an agency. "
+                "Leave empty to leave out none."
             ),
             "oral_statement_at": gettext_lazy("Leave empty if the agency stated it in writing."),
         }
@@ -401,7 +452,9 @@ class LegalHoldAdmin(SubjectRowsAdmin, ErrorMessageAdmin):
     placed = create_time_column("placed_at", gettext_lazy("Placed (UTC)"))
     ends = create_time_column("until", gettext_lazy("Ends (UTC)"))
     released = create_time_column("released_at", gettext_lazy("Released (UTC)"))
-    suspended = create_time_column("suspended_until", gettext_lazy("Accounting suspended until (UTC)"))
+    suspended = create_time_column(
+        "suspended_until", gettext_lazy("Accounting suspended until (UTC)")
+    )
     stated_orally = create_time_column("oral_statement_at", gettext_lazy("Oral statement of (UTC)"))
 
     def get_fieldsets(self, request: HttpRequest, obj: LegalHold | None = None) -> Any:
@@ -439,12 +492,17 @@ class LegalHoldAdmin(SubjectRowsAdmin, ErrorMessageAdmin):
             return _("Released")
         if not _is_active(hold):
             return _("Ended")
-        return _("Active until it is released") if hold.until is None else _("Active for a time")
+
+        if hold.until is None:
+            return _("Active until it is released")
+        return _("Active for a time")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Include the reason, which is often a case number. No index has it, but there are few holds."""
+        """Include the reason, which is often a case number. No index has it, but there are few
+        holds.
+        """
         rows, has_duplicates = super().get_search_results(request, queryset, search_term)
         return rows | queryset.filter(reason__istartswith=search_term.strip()), has_duplicates
 
@@ -458,15 +516,22 @@ class LegalHoldAdmin(SubjectRowsAdmin, ErrorMessageAdmin):
     def has_release_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("phi_oidc_legal_holds.change_legalhold")
 
-    def formfield_for_foreignkey(self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any) -> Any:
-        field = super().formfield_for_foreignkey(db_field, request, **{**kwargs, "form_class": SubjectField})
+    def formfield_for_foreignkey(
+        self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> Any:
+        field = super().formfield_for_foreignkey(
+            db_field, request, **{**kwargs, "form_class": SubjectField}
+        )
         if field is not None:
-            # The popup's script needs the first class; the second one makes the field wide enough for a UUID.
+            # The popup's script needs the first class; the second one makes the field wide enough
+            # for a UUID.
             field.widget.attrs["class"] = "vForeignKeyRawIdAdminField vUUIDField"
         return field
 
     def save_model(self, request: HttpRequest, obj: LegalHold, form: Any, change: bool) -> None:
-        """Place the hold in the form's transaction. Raises: PhiOidcError; DoesNotExist if the subject was deleted."""
+        """Place the hold in the form's transaction. Raises: PhiOidcError; DoesNotExist if the
+        subject was deleted.
+        """
         origin = Actor.from_request(request).origin
         fields = {"reason": obj.reason, "until": obj.until, "suspension": form.build_suspension()}
         hold = place_hold(obj.subject.uuid, **fields, origin=origin, now=clock.now())
@@ -477,8 +542,13 @@ class LegalHoldAdmin(SubjectRowsAdmin, ErrorMessageAdmin):
         description=gettext_lazy("Release"),
         permissions=["release"],
         can_apply=_is_active,
-        ask=lambda count: ngettext("Release %(count)d hold?", "Release %(count)d holds?", count) % {"count": count},
-        consequence=gettext_lazy("The next scrub erases claims past their retention that no other hold keeps."),
+        ask=lambda count: (
+            ngettext("Release %(count)d hold?", "Release %(count)d holds?", count)
+            % {"count": count}
+        ),
+        consequence=gettext_lazy(
+            "The next scrub erases claims past their retention that no other hold keeps."
+        ),
         describe_skipped=lambda count: (
             ngettext(
                 "%(count)d hold had already ended and was skipped.",
@@ -490,11 +560,14 @@ class LegalHoldAdmin(SubjectRowsAdmin, ErrorMessageAdmin):
     )
     def release(self, request: HttpRequest, rows: Sequence[LegalHold]) -> None:
         """Release the selected holds, each in its own transaction."""
-        origin, released = Actor.from_request(request).origin, 0
+        origin = Actor.from_request(request).origin
+        released = 0
         try:
             for hold in sorted(rows, key=lambda row: row.placed_at):
                 released += release_hold(hold.pk, origin=origin, now=clock.now())
         except PhiOidcError as refusal:
             self.message_user(request, get_error_message(refusal), messages.ERROR)
-        message = ngettext("%(count)d hold was released.", "%(count)d holds were released.", released)
+        message = ngettext(
+            "%(count)d hold was released.", "%(count)d holds were released.", released
+        )
         self.message_user(request, message % {"count": released}, messages.SUCCESS)

@@ -1,4 +1,5 @@
-"""The tiles of the overview: numbers that are counted along an index up to a maximum, and three states.
+"""The tiles of the overview: numbers that are counted along an index up to a maximum, and three
+states.
 
 A tile is shown to users who may view the rows that it counts. Other numbers are not queried.
 """
@@ -58,7 +59,9 @@ PANELS = (
     DashboardPanel(
         label=gettext_lazy("Revocations pending"),
         model_label="django_phi_oidc.pendingrevocation",
-        rows=lambda now: PendingRevocation.objects.filter(status=RevocationStatus.PENDING).order_by("due_at"),
+        rows=lambda now: PendingRevocation.objects.filter(status=RevocationStatus.PENDING).order_by(
+            "due_at"
+        ),
         url_query="status__exact=pending",
     ),
     DashboardPanel(
@@ -108,14 +111,25 @@ class DashboardTile:
 
 
 def find_page_url(
-    site_name: str, model_label: str, url_query: str = "", *, page: str = "changelist", **kwargs: Any
+    site_name: str,
+    model_label: str,
+    url_query: str = "",
+    *,
+    page: str = "changelist",
+    **kwargs: Any,
 ) -> str:
     """Return the URL of a page of the model; empty if the admin site has none."""
     try:
-        url = reverse(f"admin:{model_label.replace('.', '_')}_{page}", kwargs=kwargs or None, current_app=site_name)
+        url = reverse(
+            f"admin:{model_label.replace('.', '_')}_{page}",
+            kwargs=kwargs or None,
+            current_app=site_name,
+        )
     except NoReverseMatch:
         return ""
-    return f"{url}?{url_query}" if url_query else url
+    if url_query:
+        return f"{url}?{url_query}"
+    return url
 
 
 def format_past(time: datetime, *, now: datetime) -> str:
@@ -140,10 +154,14 @@ def list_trend_tiles(charts: Sequence[TrendChart], *, site_name: str) -> list[Da
     ]
 
 
-def list_panel_tiles(*, can_view: Callable[[str], bool], site_name: str, now: datetime) -> list[DashboardTile]:
+def list_panel_tiles(
+    *, can_view: Callable[[str], bool], site_name: str, now: datetime
+) -> list[DashboardTile]:
     """Return the numbers of the panels whose models may be viewed, by one SELECT or none."""
     panels = [panel for panel in PANELS if can_view(panel.model_label)]
-    counts = sql.count_rows([panel.rows(now) for panel in panels], limit=MAX_COUNT, using=DEFAULT_DB_ALIAS)
+    counts = sql.count_rows(
+        [panel.rows(now) for panel in panels], limit=MAX_COUNT, using=DEFAULT_DB_ALIAS
+    )
     return [
         DashboardTile(
             label=panel.label,
@@ -158,46 +176,76 @@ def list_panel_tiles(*, can_view: Callable[[str], bool], site_name: str, now: da
 
 def create_overdue_tile(*, site_name: str) -> DashboardTile:
     """Return how many claims were overdue when that was last measured, by one SELECT."""
-    label, url = _("Claims overdue"), find_page_url(site_name, "django_phi_oidc.storedclaim", "end=overdue")
+    label = _("Claims overdue")
+    url = find_page_url(site_name, "django_phi_oidc.storedclaim", "end=overdue")
     measured = find_last_measurement(Series.OVERDUE)
     if measured is None:
         return DashboardTile(label=label, value="–", note=_("not measured yet"), url=url)
     note = _("measured at %(time)s UTC") % {"time": f"{measured.hour:02d}:00"}
-    return DashboardTile(label=label, value=measured.count, note=note, url=url, needs_action=measured.count > 0)
+    return DashboardTile(
+        label=label, value=measured.count, note=note, url=url, needs_action=measured.count > 0
+    )
 
 
 def create_delivery_tile(*, site_name: str, now: datetime) -> DashboardTile:
     """Return the state of the sink that is worst off. Raises: AuditUnavailable."""
     sinks = get_declared_sinks()
     statuses = list_sink_statuses(sinks, now=now)
-    label, url = _("Delivery to the SIEM"), find_page_url(site_name, "phi_oidc_siem.sinkcursor")
+    label = _("Delivery to the SIEM")
+    url = find_page_url(site_name, "phi_oidc_siem.sinkcursor")
     if not statuses:
-        return DashboardTile(label=label, value=pgettext("list", "None"), note=_("no sink is declared"), url=url)
-    if faulty := sorted(filter(lambda status: status.needs_action, statuses), key=lambda status: -status.severity):
-        note = ", ".join(f"{status.declaration.name}: {STATE_LABELS[status.state]}" for status in faulty)
         return DashboardTile(
-            label=label, value=capfirst(STATE_LABELS[faulty[0].state]), note=note, url=url, needs_action=True
+            label=label, value=pgettext("list", "None"), note=_("no sink is declared"), url=url
+        )
+    if faulty := sorted(
+        filter(lambda status: status.needs_action, statuses), key=lambda status: -status.severity
+    ):
+        note = ", ".join(
+            f"{status.declaration.name}: {STATE_LABELS[status.state]}" for status in faulty
+        )
+        return DashboardTile(
+            label=label,
+            value=capfirst(STATE_LABELS[faulty[0].state]),
+            note=note,
+            url=url,
+            needs_action=True,
         )
     note = ngettext("%(count)d sink", "%(count)d sinks", len(statuses)) % {"count": len(statuses)}
     slowest = max(statuses, key=lambda status: status.missing_count)
-    return DashboardTile(label=label, value=capfirst(STATE_LABELS[slowest.state]), note=note, url=url)
+    return DashboardTile(
+        label=label, value=capfirst(STATE_LABELS[slowest.state]), note=note, url=url
+    )
 
 
 def create_log_tile(*, site_name: str, now: datetime) -> DashboardTile:
     """Return how many events wait to be sealed, by two SELECTs. Raises: AuditUnavailable."""
-    label, url = _("Events not sealed"), find_page_url(site_name, "phi_oidc_audit.auditcheckpoint")
+    label = _("Events not sealed")
+    url = find_page_url(site_name, "phi_oidc_audit.auditcheckpoint")
     try:
         rows = search.list_checkpoints(page_size=1).rows
     except RowUnreadable:
-        return DashboardTile(label=label, value=_("Unreadable"), note=UNREADABLE_MESSAGE, url=url, needs_action=True)
+        return DashboardTile(
+            label=label, value=_("Unreadable"), note=UNREADABLE_MESSAGE, url=url, needs_action=True
+        )
     count = search.count_unsealed(max_count=MAX_COUNT)
-    lag = max(now - rows[0].sealed_at, timedelta(0)) if rows else None
+
+    lag = None
+    if rows:
+        lag = max(now - rows[0].sealed_at, timedelta(0))
+
     note = _("never sealed")
     if lag is not None:
         note = _("last sealed: %(time)s") % {"time": format_past(rows[0].sealed_at, now=now)}
+
+    value: int | str
+    if count >= MAX_COUNT:
+        value = f"{count}+"
+    else:
+        value = count
+
     return DashboardTile(
         label=label,
-        value=f"{count}+" if count >= MAX_COUNT else count,
+        value=value,
         note=note,
         url=url,
         needs_action=count > 0 and (lag is None or lag > LATE_SEALING),
@@ -205,16 +253,25 @@ def create_log_tile(*, site_name: str, now: datetime) -> DashboardTile:
 
 
 def create_verification_tile(*, sees_events: bool, site_name: str, now: datetime) -> DashboardTile:
-    """Return the time and the result of the last verification, by one SELECT. Raises: AuditUnavailable."""
-    verified, label = build_verification_context(), _("Last verification")
-    url = find_page_url(site_name, f"phi_oidc_audit.{'auditevent' if sees_events else 'auditcheckpoint'}")
+    """Return the time and the result of the last verification, by one SELECT. Raises:
+    AuditUnavailable.
+    """
+    verified = build_verification_context()
+    label = _("Last verification")
+    url = find_page_url(
+        site_name, f"phi_oidc_audit.{'auditevent' if sees_events else 'auditcheckpoint'}"
+    )
     if "unreadable" in verified:
-        return DashboardTile(label=label, value=_("Unreadable"), note=UNREADABLE_MESSAGE, url=url, needs_action=True)
+        return DashboardTile(
+            label=label, value=_("Unreadable"), note=UNREADABLE_MESSAGE, url=url, needs_action=True
+        )
     if not verified:
         return DashboardTile(label=label, value=_("Never"), url=url)
     event = verified["event"]
     if sees_events:
-        url = find_page_url(site_name, "phi_oidc_audit.auditevent", page="change", event_id=event.id)
+        url = find_page_url(
+            site_name, "phi_oidc_audit.auditevent", page="change", event_id=event.id
+        )
     findings = verified.get("findings")
     value = _("Failed")
     if verified["is_clean"]:
@@ -222,4 +279,6 @@ def create_verification_tile(*, sees_events: bool, site_name: str, now: datetime
     elif isinstance(findings, int) and findings:
         value = ngettext("%(count)d finding", "%(count)d findings", findings) % {"count": findings}
     note = format_past(event.occurred_at, now=now)
-    return DashboardTile(label=label, value=value, note=note, url=url, needs_action=not verified["is_clean"])
+    return DashboardTile(
+        label=label, value=value, note=note, url=url, needs_action=not verified["is_clean"]
+    )

@@ -1,4 +1,6 @@
-"""The setting `ADMIN_ASSURANCE`: the assurance of the sign-in that the admin requires. No Django."""
+"""The setting `ADMIN_ASSURANCE`: the assurance of the sign-in that the admin requires. No
+Django.
+"""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,12 +18,18 @@ class AdminAssuranceDeclaration:
     """What a sign-in must meet for the pages of the admin. The empty one requires nothing."""
 
     acr: Annotated[tuple[str, ...], parse_acr_values] = ()
-    """List of `acr` values, the weakest first: the sign-in must have one of them. Default: none is required."""
+    """List of `acr` values, the weakest first: the sign-in must have one of them. Default: none is
+    required.
+    """
     vot: Annotated[tuple[str, ...], parse_vectors] = ()
-    """List of [vectors of trust](../how-to/require-assurance.md#vectors-of-trust), the weakest first: the sign-in must
-    have all components of one of them. Default: none is required."""
+    """List of [vectors of trust](../how-to/require-assurance.md#vectors-of-trust), the weakest
+    first: the sign-in must have all components of one of them. Default: none is required.
+    """
     max_age: Annotated[timedelta, _parse_max_age] | None = None
-    """timedelta or seconds, at least a minute: the longest time since the user authenticated at the provider, for each
-    page. Default: unlimited."""
+    """timedelta or seconds, at least a minute: the longest time since the user authenticated at the
+    provider, for each page. Default: unlimited.
+    """
     privilege_max_age: Annotated[timedelta, _parse_max_age] | None = None
-    """As `max_age`, for the pages that add, change or delete accounts, groups and permissions. Default: `max_age`."""
+    """As `max_age`, for the pages that add, change or delete accounts, groups and permissions.
+    Default: `max_age`.
+    """

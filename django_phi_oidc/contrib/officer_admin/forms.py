@@ -20,7 +20,9 @@ REVEAL_REASONS = (
     ("incident", gettext_lazy("an incident is investigated")),
     ("authority", gettext_lazy("an authority or a court requires it")),
 )
-"""Why an officer reveals a claim: the `reason` of the event. A fixed list, because the audit log keeps typed text."""
+"""Why an officer reveals a claim: the `reason` of the event. A fixed list, because the audit log
+keeps typed text.
+"""
 
 
 EXPORT_REASONS = (
@@ -52,7 +54,8 @@ class ActionForm(forms.Form):
 class ConsentForm(ActionForm):
     """Asks for the reference to a consent, if a claim with a label is declared.
 
-    NOT checked: the submitted reference. The disclosure refuses an invalid one, so that the audit log has the refusal.
+    NOT checked: the submitted reference. The disclosure refuses an invalid one, so that the audit
+    log has the refusal.
     """
 
     consent = forms.CharField(
@@ -60,19 +63,22 @@ class ConsentForm(ActionForm):
         max_length=128,
         required=False,
         help_text=gettext_lazy(
-            "For substance use disorder records (42 CFR Part 2): the reference of the patient’s consent or of the "
-            "court order, without names. It is recorded in the audit log."
+            "For substance use disorder records (42 CFR Part 2): the reference of the patient’s "
+            "consent or of the court order, without names. It is recorded in the audit log."
         ),
     )
     field_order = ("chosen", "purpose", "reason", "consent")
 
 
 class MultipleChoiceForm(ActionForm):
-    chosen = forms.MultipleChoiceField(label=gettext_lazy("Which"), widget=forms.CheckboxSelectMultiple)
+    chosen = forms.MultipleChoiceField(
+        label=gettext_lazy("Which"), widget=forms.CheckboxSelectMultiple
+    )
 
     def set_choices(self, choices: Choices) -> None:
         field: Any = self.fields["chosen"]
-        field.choices, field.initial = choices, [value for value, _label in choices]
+        field.choices = choices
+        field.initial = [value for value, _label in choices]
         self.is_empty = not choices
 
 
@@ -81,19 +87,27 @@ class SingleChoiceForm(ActionForm):
 
     def set_choices(self, choices: Choices) -> None:
         field: Any = self.fields["chosen"]
-        field.choices, field.initial = choices, choices[0][0] if choices else None
+        field.choices = choices
+
+        if choices:
+            field.initial = choices[0][0]
+        else:
+            field.initial = None
+
         self.is_empty = not choices
 
 
 class RevealForm(MultipleChoiceForm, ConsentForm):
     """Asks which claims, for which purpose, and why; no claim is selected initially.
 
-    It offers the declared purposes of these claims. NOT checked: the submitted purpose. `reveal` refuses any other, so
-    that the audit log has the refusal.
+    It offers the declared purposes of these claims. NOT checked: the submitted purpose. `reveal`
+    refuses any other, so that the audit log has the refusal.
     """
 
     purpose = forms.CharField(label=gettext_lazy("Purpose"), widget=forms.Select)
-    reason = forms.ChoiceField(label=gettext_lazy("Reason"), choices=REVEAL_REASONS, widget=forms.RadioSelect)
+    reason = forms.ChoiceField(
+        label=gettext_lazy("Reason"), choices=REVEAL_REASONS, widget=forms.RadioSelect
+    )
 
     def set_choices(self, choices: Choices) -> None:
         super().set_choices(choices)
@@ -113,9 +127,14 @@ class ExportForm(ConsentForm):
 
     purpose = forms.ChoiceField(
         label=gettext_lazy("Purpose"),
-        choices=lambda: [("", "---------"), *((code, get_purpose_label(code)) for code in EXPORT_PURPOSES)],
+        choices=lambda: [
+            ("", "---------"),
+            *((code, get_purpose_label(code)) for code in EXPORT_PURPOSES),
+        ],
     )
-    reason = forms.ChoiceField(label=gettext_lazy("Reason"), choices=EXPORT_REASONS, widget=forms.RadioSelect)
+    reason = forms.ChoiceField(
+        label=gettext_lazy("Reason"), choices=EXPORT_REASONS, widget=forms.RadioSelect
+    )
 
 
 class PlaceHoldForm(FutureUntilMixin, SingleChoiceForm):
@@ -128,5 +147,7 @@ class PlaceHoldForm(FutureUntilMixin, SingleChoiceForm):
     until = forms.DateTimeField(
         label=gettext_lazy("Until"),
         required=False,
-        help_text=gettext_lazy("As in 2027-11-24 16:05, in this site’s time zone. Empty: until it is released."),
+        help_text=gettext_lazy(
+            "As in 2027-11-24 16:05, in this site’s time zone. Empty: until it is released."
+        ),
     )

@@ -1,8 +1,10 @@
-"""Count sign-ins and refusals per hour, and measure once an hour what is stored, for the charts of the overview.
+"""Count sign-ins and refusals per hour, and measure once an hour what is stored, for the charts of
+the overview.
 
-Counting an hour again replaces its numbers, so a run may be repeated or interrupted, and two workers may count at the
-same time. Events may be late: they wait in the outbox while the audit database is unavailable. So each hour of the last
-two days is counted again in each new hour. Hours without a row are counted from the audit log.
+Counting an hour again replaces its numbers, so a run may be repeated or interrupted, and two
+workers may count at the same time. Events may be late: they wait in the outbox while the audit
+database is unavailable. So each hour of the last two days is counted again in each new hour. Hours
+without a row are counted from the audit log.
 """
 
 import time
@@ -24,7 +26,8 @@ from ...sessions.recent_logouts import SIGN_IN_REFUSAL_REASONS
 from ..monitoring.models import SecurityAlert
 from .models import HourlyCount
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 KEPT_DAYS = 35
 """Enough to compare the last 30 days, and yesterday with the same day of the four weeks before."""
 LATE_HOURS = 48
@@ -49,7 +52,9 @@ class Series(StrEnum):
 
     SIGN_INS = "sign_ins"
     REFUSALS = "refusals"
-    """By reason. This and the one above are counted from the audit log, the others are measured once in each hour."""
+    """By reason. This and the one above are counted from the audit log, the others are measured
+    once in each hour.
+    """
     LIVE_SESSIONS = "live_sessions"
     REVOCATIONS = "revocations"
     CLAIMS = "claims"
@@ -61,7 +66,8 @@ class Series(StrEnum):
 
 
 def update_counts(*, now: datetime) -> None:
-    """Count the events of the current and the last hour, and in each new hour the late and the missing ones.
+    """Count the events of the current and the last hour, and in each new hour the late and the
+    missing ones.
 
     Raises: AuditUnavailable.
     """
@@ -90,12 +96,16 @@ def find_last_measurement(series: Series) -> HourlyCount | None:
 
 def _list_counted_hours(*, since: datetime) -> set[datetime]:
     """Return the hours whose events were counted."""
-    rows = HourlyCount.objects.filter(series=Series.SIGN_INS, day__gte=since.date()).values_list("day", "hour")
+    rows = HourlyCount.objects.filter(series=Series.SIGN_INS, day__gte=since.date()).values_list(
+        "day", "hour"
+    )
     return {datetime(day.year, day.month, day.day, hour, tzinfo=UTC) for day, hour in rows}
 
 
 def _list_kept_hours(current: datetime) -> list[datetime]:
-    """Return the current hour and those before it that are kept, newest first, back to that of the oldest event."""
+    """Return the current hour and those before it that are kept, newest first, back to that of the
+    oldest event.
+    """
     oldest_id = search.find_oldest_event_id() or lowest_uuid7(current)
     earlier = (current - number * HOUR for number in range(1, KEPT_DAYS * 24 + 1))
     return [current, *(hour for hour in earlier if oldest_id < lowest_uuid7(hour + HOUR))]
@@ -108,8 +118,8 @@ def _get_hour_start(moment: datetime) -> datetime:
 def count_sign_ins(since: datetime, until: datetime) -> int:
     """Return the number of sign-ins from since until before until. Raises: AuditUnavailable.
 
-    A sign-in whose session ended within SIGN_IN_TIME for one of SIGN_IN_REFUSAL_REASONS was refused after its event was
-    committed, and is not counted.
+    A sign-in whose session ended within SIGN_IN_TIME for one of SIGN_IN_REFUSAL_REASONS was refused
+    after its event was committed, and is not counted.
     """
     sign_ins = _filter_by_time(since, until).filter(action=Action.LOGIN_SUCCEEDED)
     ended = _filter_by_time(since, until + SIGN_IN_TIME).filter(
@@ -127,8 +137,11 @@ def count_sign_ins(since: datetime, until: datetime) -> int:
 
 
 def count_failures_by_reason(since: datetime, until: datetime) -> dict[str, int]:
-    """Return the number of events with the outcome `failure`, by reason, in that time. Raises: AuditUnavailable."""
-    # The condition of the partial index is repeated, because SQLite would not use the index otherwise.
+    """Return the number of events with the outcome `failure`, by reason, in that time. Raises:
+    AuditUnavailable.
+    """
+    # The condition of the partial index is repeated, because SQLite would not use the index
+    # otherwise.
     failures = _filter_by_time(since, until).filter(outcome="failure", outcome__lt="success")
     with translate_database_errors():
         return dict(failures.order_by().values_list("reason").annotate(count=Count("pk")))
@@ -154,7 +167,9 @@ def _measure(*, now: datetime) -> _Counts:
     """Return the numbers of what is stored now."""
     return {
         (Series.LIVE_SESSIONS, ""): OIDCSession.objects.filter(ended_at=None).count(),
-        (Series.REVOCATIONS, ""): PendingRevocation.objects.filter(status=RevocationStatus.PENDING).count(),
+        (Series.REVOCATIONS, ""): PendingRevocation.objects.filter(
+            status=RevocationStatus.PENDING
+        ).count(),
         (Series.ALERTS, ""): SecurityAlert.objects.filter(acknowledged_at=None).count(),
         (Series.OVERDUE, ""): StoredClaim.objects.filter(get_overdue_condition(now=now)).count(),
         **{(Series.CLAIMS, group): count for group, count in _count_claims_by_age(now=now).items()},
@@ -170,7 +185,9 @@ def _count_claims_by_age(*, now: datetime) -> Mapping[str, int]:
     ]
     conditions.append(Q(obtained_at__lte=limits[-1]))
     groups = zip([*AGE_GROUPS, OLDER], conditions, strict=True)
-    return StoredClaim.objects.aggregate(**{group: Count("pk", filter=condition) for group, condition in groups})
+    return StoredClaim.objects.aggregate(
+        **{group: Count("pk", filter=condition) for group, condition in groups}
+    )
 
 
 def _store(hour: datetime, counts: _Counts) -> None:
@@ -181,4 +198,6 @@ def _store(hour: datetime, counts: _Counts) -> None:
         for (series, label), count in sorted(counts.items())
     ]
     unique = ["day", "hour", "series", "label"]
-    HourlyCount.objects.bulk_create(rows, update_conflicts=True, unique_fields=unique, update_fields=["count"])
+    HourlyCount.objects.bulk_create(
+        rows, update_conflicts=True, unique_fields=unique, update_fields=["count"]
+    )

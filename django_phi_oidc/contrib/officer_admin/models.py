@@ -16,14 +16,19 @@ class HourlyCount(models.Model):
     series = models.CharField(max_length=16)
     """A `Series`."""
     label = models.CharField(max_length=256, blank=True)
-    """Of a part of the series: the reason of refusals, the age group of claims. An hour without it has no such rows."""
+    """Of a part of the series: the reason of refusals, the age group of claims. An hour without it
+    has no such rows.
+    """
     count = models.PositiveBigIntegerField()
 
     class Meta:
-        verbose_name, verbose_name_plural = _("hourly count"), _("hourly counts")
+        verbose_name = _("hourly count")
+        verbose_name_plural = _("hourly counts")
         default_permissions = ()
         constraints = (
-            models.UniqueConstraint(fields=["day", "hour", "series", "label"], name="phi_oidc_hourlycount_unique"),
+            models.UniqueConstraint(
+                fields=["day", "hour", "series", "label"], name="phi_oidc_hourlycount_unique"
+            ),
         )
 
     def __str__(self) -> str:

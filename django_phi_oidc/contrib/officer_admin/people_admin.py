@@ -1,4 +1,6 @@
-"""Change lists with people: names instead of keys by one query a page, and a search by name, user name and ids."""
+"""Change lists with people: names instead of keys by one query a page, and a search by name, user
+name and ids.
+"""
 
 import uuid
 from collections.abc import Iterable, Sequence
@@ -26,20 +28,26 @@ PERSON_PAGE_MODELS = (
     *("pairwisesubject", "activationcode", "oidcsession", "storedclaim"),
     *("legalhold", "emergencyaccess", "auditevent"),
 )
-"""A person's page shows a section to users who may view this model, and one to those who may view accounts."""
+"""A person's page shows a section to users who may view this model, and one to those who may view
+accounts.
+"""
 
 
 def can_view_person_pages(user: Any) -> bool:
     """Return whether a section of the page of a person is for user."""
     accounts = get_user_model()._meta
     permissions = [f"django_phi_oidc.view_{model}" for model in PERSON_PAGE_MODELS]
-    return any(map(user.has_perm, [*permissions, f"{accounts.app_label}.view_{accounts.model_name}"]))
+    return any(
+        map(user.has_perm, [*permissions, f"{accounts.app_label}.view_{accounts.model_name}"])
+    )
 
 
 def list_matching_accounts(term: str) -> list[Any]:
-    """Return the keys of at most MAX_ACCOUNTS + 1 accounts. term: a key, a subject's UUID, or a name's beginning.
+    """Return the keys of at most MAX_ACCOUNTS + 1 accounts. term: a key, a subject's UUID, or a
+    name's beginning.
 
-    A name is the user name (case matters, so that the database uses its index), or the first and the last name.
+    A name is the user name (case matters, so that the database uses its index), or the first and
+    the last name.
     """
     model = get_user_model()
     users: QuerySet[Any] = model._default_manager.order_by()
@@ -56,7 +64,8 @@ def list_matching_accounts(term: str) -> list[Any]:
         found.update(users.filter(pk=key).values_list("pk", flat=True))
     except ValidationError:
         pass
-    # Most projects have no index for names, so they are not compared with a key or a complete user name.
+    # Most projects have no index for names, so they are not compared with a key or a complete user
+    # name.
     if not found and subject is None:
         named = Q(**{f"{model.USERNAME_FIELD}__startswith": term})
         if fields := [name for name in NAME_FIELDS if _has_field(model, name)]:
@@ -74,8 +83,11 @@ def _has_field(model: Any, name: str) -> bool:
 
 
 def _build_name_condition(fields: Sequence[str], term: str) -> Q:
-    """Return the condition that each word of the term begins one of the names, or the term begins one of them."""
-    condition, whole = Q(), Q()
+    """Return the condition that each word of the term begins one of the names, or the term begins
+    one of them.
+    """
+    condition = Q()
+    whole = Q()
     for word in term.split():
         starts = Q()
         for name in fields:
@@ -96,7 +108,9 @@ class PeopleChangeList(BoundedChangeList):
 
 
 class PeopleAdmin(AuditedAdmin):
-    """Shows people by name, with links to their pages for users who may view these, and searches rows by people."""
+    """Shows people by name, with links to their pages for users who may view these, and searches
+    rows by people.
+    """
 
     account_lookup = ""
     """The lookup from a row to its account."""
@@ -104,7 +118,9 @@ class PeopleAdmin(AuditedAdmin):
     """Lookups for which the search accepts a complete UUID."""
     search_fields = ("pk",)
     """Only makes Django show the box."""
-    search_help_text = gettext_lazy("The beginning of a name or user name, or a complete account or subject ID.")
+    search_help_text = gettext_lazy(
+        "The beginning of a name or user name, or a complete account or subject ID."
+    )
 
     def list_actors(self, row: Any) -> Iterable[str]:
         """Return the accounts of the row by their keys, and its actors."""
@@ -124,7 +140,8 @@ class PeopleAdmin(AuditedAdmin):
         # In a popup, a click selects the row.
         is_linked = IS_POPUP_VAR not in request.GET and can_view_person_pages(request.user)
         for row in rows:
-            row.people, row.has_person_links = people, is_linked
+            row.people = people
+            row.has_person_links = is_linked
 
     def describe_row(self, row: Any) -> str:
         """Return the row in words, without HTML. Requires: the people are attached."""
@@ -139,15 +156,21 @@ class PeopleAdmin(AuditedAdmin):
         return self.describe_rows(request, [row])[0]
 
     def get_name(self, row: Any, actor: str) -> str:
-        """Return the name of an actor without a link; the actor as recorded if it has no account any more."""
+        """Return the name of an actor without a link; the actor as recorded if it has no account
+        any more.
+        """
         return str(row.people.find_actor(actor) or actor)
 
     def show_actor(self, row: Any, actor: str) -> str:
-        """Return the name of an actor, with a link; the actor as recorded if it has no account any more."""
+        """Return the name of an actor, with a link; the actor as recorded if it has no account any
+        more.
+        """
         return self._show(row, row.people.find_actor(actor), actor)
 
     def show_subject(self, row: Any, subject: str) -> str:
-        """Return the name of a subject's person, with a link; the UUID of a subject that is not linked any more."""
+        """Return the name of a subject's person, with a link; the UUID of a subject that is not
+        linked any more.
+        """
         return self._show(row, row.people.find_subject(subject), subject)
 
     def _show(self, row: Any, person: Any, code: str) -> str:
@@ -160,7 +183,9 @@ class PeopleAdmin(AuditedAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return PeopleChangeList
 
-    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
         if (row := kwargs.get("obj")) is not None:
             self.attach_people(request, [row])
             context["subtitle"] = self.describe_row(row)
@@ -170,7 +195,9 @@ class PeopleAdmin(AuditedAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Use indexes: the rows with that id, else those of the people that match. Django compares substrings."""
+        """Use indexes: the rows with that id, else those of the people that match. Django compares
+        substrings.
+        """
         if not (term := search_term.strip()):
             return queryset, False
         for rows in self.list_exact_matches(queryset, term):

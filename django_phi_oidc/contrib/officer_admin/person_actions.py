@@ -1,4 +1,5 @@
-"""The actions on the page of a person. Each needs a permission of its own and calls the use case that owns the rule.
+"""The actions on the page of a person. Each needs a permission of its own and calls the use case
+that owns the rule.
 
 An action is confirmed on a page of its own. What it discloses is only in the response to that form.
 """
@@ -116,7 +117,9 @@ class PersonAction:
         return user.has_perm(self.permission) or self.has_other_permission(user, person)
 
     def is_permitted(self, user: Any, person: Any) -> bool:
-        return self.has_permission(user, person) and not (self.grants_sign_in and not can_invite(user, person))
+        return self.has_permission(user, person) and not (
+            self.grants_sign_in and not can_invite(user, person)
+        )
 
 
 def _end_sessions(request: ActionRequest) -> str:
@@ -141,48 +144,74 @@ def _describe_session(row: OIDCSession) -> str:
 @sensitive_variables()
 def _reveal_claims(request: ActionRequest) -> ActionResult:
     """Raises: AuditUnavailable; RevealRefused when all selected claims are refused."""
-    data, person = request.form_data, request.person
-    names, codes = data["chosen"], {"purpose": data["purpose"], "reason_code": data["reason"]}
+    data = request.form_data
+    person = request.person
+    names = data["chosen"]
+    codes = {"purpose": data["purpose"], "reason_code": data["reason"]}
     consents = {person.pk: request.consent}
-    results = disclosure.reveal_many(request.actor, [person], names, consents=consents, **codes)[person.pk].values()
+    results = disclosure.reveal_many(request.actor, [person], names, consents=consents, **codes)[
+        person.pk
+    ].values()
     if all(result.is_refused for result in results):
         for result in results:
             result.get()
     return _build_result(results)
 
 
-def _build_result(claims: Collection[disclosure.RevealResult | legal_hold_disclosure.HeldClaim]) -> ActionResult:
+def _build_result(
+    claims: Collection[disclosure.RevealResult | legal_hold_disclosure.HeldClaim],
+) -> ActionResult:
     rows = tuple((get_claim_label(claim.name), _describe_value(claim)) for claim in claims)
-    return ActionResult(rows=rows, notice=next((claim.notice for claim in claims if claim.notice), ""))
+    return ActionResult(
+        rows=rows, notice=next((claim.notice for claim in claims if claim.notice), "")
+    )
 
 
 def _describe_value(claim: Any) -> str:
     if getattr(claim, "is_refused", False):
-        return _("Not shown: you do not have the permission for this purpose, or the consent is missing.")
+        return _(
+            "Not shown: you do not have the permission for this purpose, or the consent is missing."
+        )
     if getattr(claim, "is_scrubbed", False):
         return _("Its retention period has ended.")
     if claim.is_undecryptable:
         return _("It cannot be decrypted with the present keys.")
-    return claim.value if isinstance(claim.value, str) else json.dumps(claim.value, ensure_ascii=False, indent=2)
+
+    if isinstance(claim.value, str):
+        return claim.value
+    return json.dumps(claim.value, ensure_ascii=False, indent=2)
 
 
 def _claim_choices(request: ActionRequest) -> Choices:
-    """Only claims that the actor may reveal and that outlive sessions: others are disclosed to their session only."""
-    rows = StoredClaim.objects.filter(subject__in=request.subjects, session=NO_SESSION).select_related("subject")
+    """Only claims that the actor may reveal and that outlive sessions: others are disclosed to
+    their session only.
+    """
+    rows = StoredClaim.objects.filter(
+        subject__in=request.subjects, session=NO_SESSION
+    ).select_related("subject")
     found = {(row.name, row.subject) for row in rows.defer("value")}
-    declared, user = conf.claims(), request.actor.user
-    names = {name for name, subject in found if name in declared and can_reveal(user, declared[name], subject)}
+    declared = conf.claims()
+    user = request.actor.user
+    names = {
+        name
+        for name, subject in found
+        if name in declared and can_reveal(user, declared[name], subject)
+    }
     return [(name, get_claim_label(name)) for name in sorted(names)]
 
 
 def _scrub_claims(request: ActionRequest) -> str:
     count = scrub_user(request.person, origin=request.origin, now=request.now)
-    return ngettext("%(count)d claim was erased.", "%(count)d claims were erased.", count) % {"count": count}
+    return ngettext("%(count)d claim was erased.", "%(count)d claims were erased.", count) % {
+        "count": count
+    }
 
 
 def _place_hold(request: ActionRequest) -> str:
     data = request.form_data
-    subject, reason, until = uuid.UUID(data["chosen"]), data["reason"], data["until"]
+    subject = uuid.UUID(data["chosen"])
+    reason = data["reason"]
+    until = data["until"]
     place_hold(subject, reason=reason, until=until, origin=request.origin, now=request.now)
     return _("The hold was placed.")
 
@@ -190,13 +219,19 @@ def _place_hold(request: ActionRequest) -> str:
 def _subject_choices(request: ActionRequest) -> Choices:
     subjects = request.subjects
     issuers = Counter(subject.issuer for subject in subjects)
-    labels = (row.issuer if issuers[row.issuer] == 1 else f"{row.issuer} ({row.uuid})" for row in subjects)
+    labels = (
+        row.issuer if issuers[row.issuer] == 1 else f"{row.issuer} ({row.uuid})" for row in subjects
+    )
     return [(str(row.uuid), label) for row, label in zip(subjects, labels, strict=True)]
 
 
 def _release_holds(request: ActionRequest) -> str:
-    count = sum(release_hold(pk, origin=request.origin, now=request.now) for pk in request.chosen_ids)
-    return ngettext("%(count)d hold was released.", "%(count)d holds were released.", count) % {"count": count}
+    count = sum(
+        release_hold(pk, origin=request.origin, now=request.now) for pk in request.chosen_ids
+    )
+    return ngettext("%(count)d hold was released.", "%(count)d holds were released.", count) % {
+        "count": count
+    }
 
 
 def _active_hold_choices(request: ActionRequest) -> Choices:
@@ -208,12 +243,18 @@ def _active_hold_choices(request: ActionRequest) -> Choices:
 def _disclose_held_claims(request: ActionRequest) -> ActionResult:
     subject = uuid.UUID(request.form_data["chosen"])
     options = {"purpose": "HLEGAL", "consent": request.consent}
-    return _build_result(legal_hold_disclosure.disclose_held_claims(request.actor, subject, **options))
+    return _build_result(
+        legal_hold_disclosure.disclose_held_claims(request.actor, subject, **options)
+    )
 
 
 def _open_emergency_choices(request: ActionRequest) -> Choices:
-    rows = EmergencyAccess.objects.currently_open(now=request.now).filter(actor=str(request.person.pk))
-    return [(str(row.pk), row.resource) for row in rows.order_by("expires_at").defer("reason", "note")]
+    rows = EmergencyAccess.objects.currently_open(now=request.now).filter(
+        actor=str(request.person.pk)
+    )
+    return [
+        (str(row.pk), row.resource) for row in rows.order_by("expires_at").defer("reason", "note")
+    ]
 
 
 @sensitive_variables()
@@ -221,16 +262,24 @@ def _issue_activation_code(request: ActionRequest) -> ActionResult:
     provider = request.form_data["chosen"]
     invitation = invite_user(request.person, provider, origin=request.origin, now=request.now)
     expires_at = f"{invitation.expires_at:%Y-%m-%d %H:%M}"
-    return ActionResult(rows=((_("Activation code"), invitation.code), (_("Until (UTC)"), expires_at)))
+    return ActionResult(
+        rows=((_("Activation code"), invitation.code), (_("Until (UTC)"), expires_at))
+    )
 
 
 def _provider_choices(request: ActionRequest) -> Choices:
     providers = conf.providers().items()
-    return [(name, provider.label or name) for name, provider in providers if provider.provisioning == "invitation"]
+    return [
+        (name, provider.label or name)
+        for name, provider in providers
+        if provider.provisioning == "invitation"
+    ]
 
 
 def _revoke_activation_codes(request: ActionRequest) -> str:
-    codes = ActivationCode.objects.filter(pk__in=request.form_data["chosen"], user=request.person.pk)
+    codes = ActivationCode.objects.filter(
+        pk__in=request.form_data["chosen"], user=request.person.pk
+    )
     return revoke_selected_codes(codes, origin=request.origin, now=request.now)
 
 
@@ -241,14 +290,24 @@ def _activation_code_choices(request: ActionRequest) -> Choices:
 
 @sensitive_variables()
 def _export_person(request: ActionRequest) -> ActionResult:
-    options: dict[str, Any] = {"claim_declarations": conf.claims(), "origin": request.origin, "now": request.now}
+    options: dict[str, Any] = {
+        "claim_declarations": conf.claims(),
+        "origin": request.origin,
+        "now": request.now,
+    }
     data = request.form_data
-    options |= {"purpose": data["purpose"], "reason_code": data["reason"], "actor_user": request.actor.user}
+    options |= {
+        "purpose": data["purpose"],
+        "reason_code": data["reason"],
+        "actor_user": request.actor.user,
+    }
     remember_recipient(request.actor.user, now=request.now)
     exported = export_person(request.person, request.subjects, consent=request.consent, **options)
     if exported.document["redisclosure_notice"]:
         add_notice(request.actor.request)
-    return ActionResult(rows=(), document=json.dumps(exported.document, indent=2, ensure_ascii=False))
+    return ActionResult(
+        rows=(), document=json.dumps(exported.document, indent=2, ensure_ascii=False)
+    )
 
 
 _ACTIONS = (
@@ -257,7 +316,9 @@ _ACTIONS = (
         section="subjects",
         permission=EXPORT_PERMISSION,
         title=gettext_lazy("Export all data"),
-        description=gettext_lazy("You get a file with every stored value of this person, to hand over to them."),
+        description=gettext_lazy(
+            "You get a file with every stored value of this person, to hand over to them."
+        ),
         run=_export_person,
         form_class=ExportForm,
     ),
@@ -266,7 +327,9 @@ _ACTIONS = (
         section="activation",
         permission="phi_oidc_invitations.issue_activationcode",
         title=gettext_lazy("Make an activation code"),
-        description=gettext_lazy("The code is shown once. An earlier code for the same provider becomes invalid."),
+        description=gettext_lazy(
+            "The code is shown once. An earlier code for the same provider becomes invalid."
+        ),
         run=_issue_activation_code,
         choices=_provider_choices,
         form_class=SingleChoiceForm,
@@ -287,7 +350,9 @@ _ACTIONS = (
         section="sessions",
         permission="django_phi_oidc.end_oidcsession",
         title=gettext_lazy("End sessions now"),
-        description=gettext_lazy("The person is signed out, and the tokens of these sessions are revoked."),
+        description=gettext_lazy(
+            "The person is signed out, and the tokens of these sessions are revoked."
+        ),
         run=_end_sessions,
         choices=_live_session_choices,
         form_class=MultipleChoiceForm,
@@ -299,7 +364,8 @@ _ACTIONS = (
         has_other_permission=can_reveal_any,
         title=gettext_lazy("Reveal claims"),
         description=gettext_lazy(
-            "The audit log records that you viewed them, with purpose and reason. The person may ask who did."
+            "The audit log records that you viewed them, with purpose "
+            "and reason. The person may ask who did."
         ),
         run=_reveal_claims,
         choices=_claim_choices,
@@ -330,7 +396,9 @@ _ACTIONS = (
         section="holds",
         permission="phi_oidc_legal_holds.change_legalhold",
         title=gettext_lazy("Release legal holds"),
-        description=gettext_lazy("The next scrub erases claims past their retention that no other hold keeps."),
+        description=gettext_lazy(
+            "The next scrub erases claims past their retention that no other hold keeps."
+        ),
         run=_release_holds,
         choices=_active_hold_choices,
         form_class=MultipleChoiceForm,
@@ -340,7 +408,9 @@ _ACTIONS = (
         section="holds",
         permission=legal_hold_disclosure.DISCLOSE_PERMISSION,
         title=gettext_lazy("View what a legal hold keeps"),
-        description=gettext_lazy("The audit log records that you viewed it, for the purpose “Legal”."),
+        description=gettext_lazy(
+            "The audit log records that you viewed it, for the purpose “Legal”."
+        ),
         run=_disclose_held_claims,
         choices=_subject_choices,
         form_class=DiscloseForm,
@@ -351,7 +421,9 @@ _ACTIONS = (
         permission=REVIEW_PERMISSION,
         title=gettext_lazy("Close emergency accesses"),
         description=gettext_lazy("They end now. Each must still be reviewed on its own page."),
-        run=lambda request: close_selected_emergencies(request.chosen_ids, origin=request.origin, now=request.now),
+        run=lambda request: close_selected_emergencies(
+            request.chosen_ids, origin=request.origin, now=request.now
+        ),
         choices=_open_emergency_choices,
         form_class=MultipleChoiceForm,
     ),

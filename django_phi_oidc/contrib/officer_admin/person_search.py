@@ -1,4 +1,6 @@
-"""Find the account that a text names: by the primary key, the user name, or the search of the admin's list of users."""
+"""Find the account that a text names: by the primary key, the user name, or the search of the
+admin's list of users.
+"""
 
 import uuid
 from collections.abc import Iterable
@@ -35,49 +37,77 @@ class AccountMatches:
 def find_accounts(request: HttpRequest, site: AdminSite, term: str) -> AccountMatches:
     """Return the accounts that a text names.
 
-    A primary key, in full, is found by any user who may open the page. Names are searched only for users who may view
-    the accounts, and with the fields of the admin's own list of users, if there is one.
+    A primary key, in full, is found by any user who may open the page. Names are searched only for
+    users who may view the accounts, and with the fields of the admin's own list of users, if there
+    is one.
     """
     account = _find_account(term)
-    model, users = get_user_model(), site._registry.get(get_user_model())
+    model = get_user_model()
+    users = site._registry.get(get_user_model())
     permission = f"{model._meta.app_label}.{get_permission_codename('view', model._meta)}"
-    can_view = users.has_view_permission(request) if users else request.user.has_perm(permission)
+
+    if users:
+        can_view = users.has_view_permission(request)
+    else:
+        can_view = request.user.has_perm(permission)
+
     if not can_view or not term or "\0" in term:
         return AccountMatches(accounts=(account,) if account else ())
     name = model.USERNAME_FIELD
-    rows = users.get_queryset(request) if users else model._default_manager.all()
-    exact = {row.pk: row for row in [account, *rows.filter(**{f"{name}__iexact": term})[:MAX_MATCHES]] if row}
+
+    if users:
+        rows = users.get_queryset(request)
+    else:
+        rows = model._default_manager.all()
+
+    exact = {
+        row.pk: row
+        for row in [account, *rows.filter(**{f"{name}__iexact": term})[:MAX_MATCHES]]
+        if row
+    }
     if exact:
         return AccountMatches(accounts=tuple(exact.values()))
     found = rows.filter(**{f"{name}__icontains": term})
     if users and users.get_search_fields(request):
         found, has_duplicates = users.get_search_results(request, rows, term)
-        found = found.distinct() if has_duplicates else found
+        if has_duplicates:
+            found = found.distinct()
     accounts = tuple(found.order_by(name)[: MAX_MATCHES + 1])
     return AccountMatches(accounts=accounts[:MAX_MATCHES], has_more=len(accounts) > MAX_MATCHES)
 
 
 def find_people_by_id(request: HttpRequest, id_: uuid.UUID) -> AccountMatches:
-    """Return the accounts that a UUID of a subject, a session or an event leads to, for users who may view that row.
+    """Return the accounts that a UUID of a subject, a session or an event leads to, for users who
+    may view that row.
 
-    An event leads to the person that it is about, otherwise to its actor. It shows what that person did, so this is
-    recorded as a view of the event. Raises: AuditUnavailable.
+    An event leads to the person that it is about, otherwise to its actor. It shows what that person
+    did, so this is recorded as a view of the event. Raises: AuditUnavailable.
     """
-    has_perm, keys = request.user.has_perm, list[Any]()
+    has_perm = request.user.has_perm
+    keys = list[Any]()
     if has_perm("django_phi_oidc.view_pairwisesubject"):
         keys += PairwiseSubject.objects.filter(uuid=id_).values_list("user", flat=True)
     if has_perm("django_phi_oidc.view_oidcsession"):
         keys += OIDCSession.objects.filter(pk=id_).values_list("user", flat=True)
     if not keys and has_perm("phi_oidc_audit.view_auditevent"):
         keys += _list_accounts_of_event(request, id_)
-    accounts = get_user_model()._base_manager.filter(pk__in={key for key in keys if key is not None})
+    accounts = get_user_model()._base_manager.filter(
+        pk__in={key for key in keys if key is not None}
+    )
     return AccountMatches(accounts=tuple(accounts))
 
 
 def list_person_filters(accounts: Iterable[Any]) -> dict[Any, str]:
-    """Return for each account the value of the filter `person`, for the events by and about it, by one query."""
+    """Return for each account the value of the filter `person`, for the events by and about it, by
+    one query.
+    """
     values = {account.pk: str(account.pk) for account in accounts}
-    rows = PairwiseSubject.objects.filter(user__in=values).order_by("pk") if values else ()
+    rows: Iterable[PairwiseSubject]
+    if values:
+        rows = PairwiseSubject.objects.filter(user__in=values).order_by("pk")
+    else:
+        rows = ()
+
     for row in rows:
         values[row.user_id] += f",{row.uuid}"
     return values
@@ -90,7 +120,10 @@ def _find_account(term: str) -> Any:
         model._meta.pk.run_validators(key)
     except ValidationError:
         return None
-    return model._base_manager.filter(pk=key).first() if key is not None else None
+
+    if key is not None:
+        return model._base_manager.filter(pk=key).first()
+    return None
 
 
 def _list_accounts_of_event(request: HttpRequest, id_: uuid.UUID) -> list[Any]:
@@ -102,8 +135,12 @@ def _list_accounts_of_event(request: HttpRequest, id_: uuid.UUID) -> list[Any]:
         return []
     detail = {"page": "event", "filters": []}
     resource = f"AuditEvent/{id_}"
-    record_request_event(request, Action.AUDIT_VIEWED, subject=event.subject, resource=resource, detail=detail)
-    return _list_subject_accounts(event) or [account.pk for account in [_find_account(event.actor)] if account]
+    record_request_event(
+        request, Action.AUDIT_VIEWED, subject=event.subject, resource=resource, detail=detail
+    )
+    return _list_subject_accounts(event) or [
+        account.pk for account in [_find_account(event.actor)] if account
+    ]
 
 
 def _list_subject_accounts(event: AuditEvent) -> list[Any]:
@@ -111,4 +148,8 @@ def _list_subject_accounts(event: AuditEvent) -> list[Any]:
         subject = uuid.UUID(event.subject)
     except ValueError:
         return []
-    return list(PairwiseSubject.objects.filter(uuid=subject, user__isnull=False).values_list("user", flat=True))
+    return list(
+        PairwiseSubject.objects.filter(uuid=subject, user__isnull=False).values_list(
+            "user", flat=True
+        )
+    )

@@ -1,4 +1,6 @@
-"""The sections of the page of a person, each for users with its permission. No value, token or key is read."""
+"""The sections of the page of a person, each for users with its permission. No value, token or key
+is read.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,7 +62,9 @@ class TimelineList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonSection:
-    """A section of the page: a table, or the lists of the timeline, or the reason why there is none."""
+    """A section of the page: a table, or the lists of the timeline, or the reason why there is
+    none.
+    """
 
     name: str
     title: str
@@ -85,7 +89,11 @@ class _SectionRows:
 
 def list_viewable_sections(user: Any, person: AbstractBaseUser) -> list[str]:
     """Return the names of the sections that user may view of person."""
-    return [name for name, permission in get_section_permissions(person).items() if user.has_perm(permission)]
+    return [
+        name
+        for name, permission in get_section_permissions(person).items()
+        if user.has_perm(permission)
+    ]
 
 
 def get_section_permissions(person: AbstractBaseUser) -> dict[str, str]:
@@ -102,8 +110,12 @@ def get_section_permissions(person: AbstractBaseUser) -> dict[str, str]:
     }
 
 
-def get_sections(actor: Actor, person: AbstractBaseUser, *, now: datetime) -> Iterator[PersonSection]:
-    """Yield the sections that actor may view. Viewing the timeline is an event, committed before it is yielded."""
+def get_sections(
+    actor: Actor, person: AbstractBaseUser, *, now: datetime
+) -> Iterator[PersonSection]:
+    """Yield the sections that actor may view. Viewing the timeline is an event, committed before it
+    is yielded.
+    """
     subjects = list(PairwiseSubject.objects.filter(user=person.pk).order_by("pk"))
     for name in list_viewable_sections(actor.user, person):
         if name == "timeline":
@@ -121,40 +133,72 @@ def get_sections(actor: Actor, person: AbstractBaseUser, *, now: datetime) -> It
         )
 
 
-def _subject_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> _SectionRows:
+def _subject_rows(
+    viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime
+) -> _SectionRows:
     rows = []
     for row in subjects:
         is_unlimited = row.held_until and row.held_until.year == 9999
-        held_until = _("until it is released") if is_unlimited else _format_time(row.held_until)
+        if is_unlimited:
+            held_until = _("until it is released")
+        else:
+            held_until = _format_time(row.held_until)
+
         link = _admin_link(row.issuer, "django_phi_oidc_pairwisesubject", row.pk)
-        rows.append((link, _format_time(row.first_seen_at), _format_time(row.last_seen_at), held_until))
+        rows.append(
+            (link, _format_time(row.first_seen_at), _format_time(row.last_seen_at), held_until)
+        )
     return _SectionRows(rows=rows)
 
 
-def _session_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> _SectionRows:
-    columns = ("id", "browser", "platform", "provider", "started_at", "last_seen_at", "ended_at", "end_reason")
+def _session_rows(
+    viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime
+) -> _SectionRows:
+    columns = (
+        "id",
+        "browser",
+        "platform",
+        "provider",
+        "started_at",
+        "last_seen_at",
+        "ended_at",
+        "end_reason",
+    )
     sessions = OIDCSession.objects.filter(user=person.pk).only(*columns)
     live = list(sessions.filter(ended_at=None).order_by("-started_at")[:MAX_ROWS])
     rows = []
-    for row in [*live, *sessions.exclude(ended_at=None).order_by("-started_at")[: MAX_ROWS - len(live)]]:
+    for row in [
+        *live,
+        *sessions.exclude(ended_at=None).order_by("-started_at")[: MAX_ROWS - len(live)],
+    ]:
         ended = pgettext("session", "active")
         if row.ended_at is not None:
             ended = f"{_format_time(row.ended_at)}: {row.get_end_reason_display()}"
-        started, last_seen = _format_time(row.started_at), _format_time(row.last_seen_at)
-        link = _admin_link(get_device_label(row.browser, row.platform), "django_phi_oidc_oidcsession", row.pk)
+        started = _format_time(row.started_at)
+        last_seen = _format_time(row.last_seen_at)
+        link = _admin_link(
+            get_device_label(row.browser, row.platform), "django_phi_oidc_oidcsession", row.pk
+        )
         rows.append((link, get_provider_label(row.provider), started, last_seen, ended))
     return _SectionRows(rows=rows, live_count=len(live), unavailable_actions=_unless(live, "end"))
 
 
-def _claim_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> _SectionRows:
+def _claim_rows(
+    viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime
+) -> _SectionRows:
     hidden = {subject.pk: list_hidden_names(viewer, subject) for subject in subjects}
     is_visible = (Q(subject=subject) & ~Q(name__in=hidden[subject.pk]) for subject in subjects)
-    claims = StoredClaim.objects.filter(reduce(or_, is_visible, Q(pk__in=[]))).defer("value").order_by("name", "-pk")
+    claims = (
+        StoredClaim.objects.filter(reduce(or_, is_visible, Q(pk__in=[])))
+        .defer("value")
+        .order_by("name", "-pk")
+    )
     found = list(claims[:MAX_ROWS])
     rows = []
     for row in found:
         until = _format_time(row.expires_at) or _("end of the session")
-        purpose, obtained = get_purpose_label(row.purpose), _format_time(row.obtained_at)
+        purpose = get_purpose_label(row.purpose)
+        obtained = _format_time(row.obtained_at)
         rows.append(
             (
                 _admin_link(get_claim_label(row.name), "django_phi_oidc_storedclaim", row.pk),
@@ -164,28 +208,45 @@ def _claim_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], n
                 until,
             )
         )
-    # Claims that the viewer may not see could be erased, too: then the button must not show whether there are any.
+    # Claims that the viewer may not see could be erased, too: then the button must not show whether
+    # there are any.
     has_more = len(found) == MAX_ROWS
     erasable = found or any(hidden.values())
-    revealable = has_more or any(row.session == NO_SESSION and row.name in conf.claims() for row in found)
-    return _SectionRows(rows=rows, unavailable_actions=_unless(erasable, "scrub") | _unless(revealable, "reveal"))
+    revealable = has_more or any(
+        row.session == NO_SESSION and row.name in conf.claims() for row in found
+    )
+    return _SectionRows(
+        rows=rows, unavailable_actions=_unless(erasable, "scrub") | _unless(revealable, "reveal")
+    )
 
 
-def _hold_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> _SectionRows:
+def _hold_rows(
+    viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime
+) -> _SectionRows:
     found = list(LegalHold.objects.filter(subject__in=subjects).order_by("-placed_at")[:MAX_ROWS])
     rows = []
     for row in found:
         until = _format_time(row.until) or _("until it is released")
         link = _admin_link(row.reason, "phi_oidc_legal_holds_legalhold", row.pk)
         rows.append((link, _format_time(row.placed_at), until, _format_time(row.released_at)))
-    is_active = any(row.released_at is None and (row.until is None or row.until > now) for row in found)
-    unavailable = _unless(is_active or len(found) == MAX_ROWS, "release", "disclose") | _unless(subjects, "hold")
+    is_active = any(
+        row.released_at is None and (row.until is None or row.until > now) for row in found
+    )
+    unavailable = _unless(is_active or len(found) == MAX_ROWS, "release", "disclose") | _unless(
+        subjects, "hold"
+    )
     return _SectionRows(rows=rows, unavailable_actions=unavailable)
 
 
-def _role_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> _SectionRows:
+def _role_rows(
+    viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime
+) -> _SectionRows:
     # A custom user model may have no groups.
-    groups = person.groups.order_by("name").values_list("name", flat=True) if hasattr(person, "groups") else ()
+    if hasattr(person, "groups"):
+        groups = person.groups.order_by("name").values_list("name", flat=True)
+    else:
+        groups = ()
+
     flags = [flag for flag in ("is_staff", "is_superuser") if getattr(person, flag, False)]
     rows = [
         (name, ", ".join(_role_sources(kind, name)) or _("assigned here: no rule manages it"))
@@ -204,69 +265,126 @@ def _role_sources(kind: str, name: str) -> Iterator[str]:
                 yield source % {"provider": provider, "number": number, "claim": claim}
 
 
-def _emergency_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> _SectionRows:
-    emergencies = EmergencyAccess.objects.filter(actor=str(person.pk)).defer("reason", "note").order_by("-opened_at")
-    rows, is_open = [], False
+def _emergency_rows(
+    viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime
+) -> _SectionRows:
+    emergencies = (
+        EmergencyAccess.objects.filter(actor=str(person.pk))
+        .defer("reason", "note")
+        .order_by("-opened_at")
+    )
+    rows = []
+    is_open = False
     for row in emergencies[:MAX_ROWS]:
-        review = row.get_verdict_display() if row.reviewed_at else _("waits for its review")
+        if row.reviewed_at:
+            review = row.get_verdict_display()
+        else:
+            review = _("waits for its review")
+
         has_ended = row.has_ended(now=now)
         is_open = is_open or not has_ended
-        opened, ends = (
-            _admin_link(_format_time(row.opened_at), "phi_oidc_emergency_emergencyaccess", row.pk),
-            row.closed_at or row.expires_at,
+        opened = _admin_link(
+            _format_time(row.opened_at), "phi_oidc_emergency_emergencyaccess", row.pk
         )
+        ends = row.closed_at or row.expires_at
         purpose = get_purpose_label(row.purpose)
-        rows.append((opened, row.resource, purpose, _format_time(ends), review if has_ended else _("open")))
-    return _SectionRows(rows=rows, unavailable_actions=_unless(is_open or len(rows) == MAX_ROWS, "close"))
+        rows.append(
+            (opened, row.resource, purpose, _format_time(ends), review if has_ended else _("open"))
+        )
+    return _SectionRows(
+        rows=rows, unavailable_actions=_unless(is_open or len(rows) == MAX_ROWS, "close")
+    )
 
 
-def _activation_code_rows(viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime) -> _SectionRows:
-    rows, is_redeemable = [], False
+def _activation_code_rows(
+    viewer: Any, person: Any, subjects: Sequence[PairwiseSubject], now: datetime
+) -> _SectionRows:
+    rows = []
+    is_redeemable = False
     for row in ActivationCode.objects.filter(user=person.pk).order_by("-pk")[:MAX_ROWS]:
         ended = (row.redeemed_at and _("redeemed")) or (row.revoked_at and _("revoked"))
         state = ended or (_("waiting") if row.expires_at > now else _("expired"))
         is_redeemable = is_redeemable or (not ended and row.expires_at > now)
-        link = _admin_link(get_provider_label(row.provider), "phi_oidc_invitations_activationcode", row.pk)
+        link = _admin_link(
+            get_provider_label(row.provider), "phi_oidc_invitations_activationcode", row.pk
+        )
         rows.append((link, state, _format_time(row.created_at), _format_time(row.expires_at)))
-    has_invitations = any(provider.provisioning == "invitation" for provider in conf.providers().values())
-    unavailable = _unless(is_redeemable or len(rows) == MAX_ROWS, "withdraw") | _unless(has_invitations, "invite")
+    has_invitations = any(
+        provider.provisioning == "invitation" for provider in conf.providers().values()
+    )
+    unavailable = _unless(is_redeemable or len(rows) == MAX_ROWS, "withdraw") | _unless(
+        has_invitations, "invite"
+    )
     return _SectionRows(rows=rows, unavailable_actions=unavailable)
 
 
 def _unless(condition: object, *actions: str) -> frozenset[str]:
-    return frozenset() if condition else frozenset(actions)
+    if condition:
+        return frozenset()
+    return frozenset(actions)
 
 
-def _timeline_section(actor: Actor, person: Any, subjects: Iterable[PairwiseSubject], now: datetime) -> PersonSection:
+def _timeline_section(
+    actor: Actor, person: Any, subjects: Iterable[PairwiseSubject], now: datetime
+) -> PersonSection:
     """Return the newest events by and about the person, after the event of this view."""
     section: dict[str, Any] = {"name": "timeline", "title": _("Timeline")}
     uuids = [str(subject.uuid) for subject in subjects]
     detail = {"page": "person", "filters": ["actor", "subject"]}
     view_events = [
-        NewEvent(Action.AUDIT_VIEWED, actor.origin, now, subject=uuid, resource=f"user/{person.pk}", detail=detail)
+        NewEvent(
+            Action.AUDIT_VIEWED,
+            actor.origin,
+            now,
+            subject=uuid,
+            resource=f"user/{person.pk}",
+            detail=detail,
+        )
         for uuid in uuids or [""]
     ]
     try:
         record_many(view_events)
-        own = search.list_events(search.EventFilters(actor=str(person.pk)), page_size=MAX_EVENTS).rows
+        own = search.list_events(
+            search.EventFilters(actor=str(person.pk)), page_size=MAX_EVENTS
+        ).rows
         about = [
             row
             for uuid in uuids
-            for row in search.list_events(search.EventFilters(subject=uuid), page_size=MAX_EVENTS).rows
+            for row in search.list_events(
+                search.EventFilters(subject=uuid), page_size=MAX_EVENTS
+            ).rows
         ]
     except AuditUnavailable:
-        return PersonSection(**section, fault=_("The audit log is not available, so it is not shown."))
+        return PersonSection(
+            **section, fault=_("The audit log is not available, so it is not shown.")
+        )
     except search.RowUnreadable:
-        return PersonSection(**section, fault=_("An event was altered: “phi_oidc audit verify” identifies it."))
+        return PersonSection(
+            **section, fault=_("An event was altered: “phi_oidc audit verify” identifies it.")
+        )
     about = sorted(about, key=lambda row: row.id, reverse=True)[:MAX_EVENTS]
     people = find_people_of_events([*own, *about])
     list_url = reverse("admin:phi_oidc_audit_auditevent_changelist")
-    by_link = AdminLink(_("All events by this person"), f"{list_url}?{urlencode({'actor': person.pk})}")
-    about_text = _("All events about this person") if len(uuids) == 1 else _("All events about %(subject)s")
-    about_links = [AdminLink(about_text % {"subject": uuid}, f"{list_url}?subject={uuid}") for uuid in uuids]
-    by = TimelineList(name="by", title=_("By this person"), rows=build_event_table(own, people), links=[by_link])
+    by_link = AdminLink(
+        _("All events by this person"), f"{list_url}?{urlencode({'actor': person.pk})}"
+    )
+
+    if len(uuids) == 1:
+        about_text = _("All events about this person")
+    else:
+        about_text = _("All events about %(subject)s")
+
+    about_links = [
+        AdminLink(about_text % {"subject": uuid}, f"{list_url}?subject={uuid}") for uuid in uuids
+    ]
+    by = TimelineList(
+        name="by", title=_("By this person"), rows=build_event_table(own, people), links=[by_link]
+    )
     of = TimelineList(
-        name="about", title=_("About this person"), rows=build_event_table(about, people), links=about_links
+        name="about",
+        title=_("About this person"),
+        rows=build_event_table(about, people),
+        links=about_links,
     )
     return PersonSection(**section, timeline=(by, of))
 
@@ -277,7 +395,9 @@ def _admin_link(text: object, url_prefix: str, pk: object) -> AdminLink:
 
 
 def _format_time(moment: datetime | None) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
+    if moment:
+        return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    return ""
 
 
 _SectionDefinition = tuple[
@@ -299,7 +419,13 @@ _SECTION_DEFINITIONS: dict[str, _SectionDefinition] = {
     "roles": (lambda: _("Roles"), lambda: (_("Role"), _("Where it comes from")), _role_rows),
     "sessions": (
         lambda: pgettext("of a person", "Sessions"),
-        lambda: (_("Device"), _("Provider"), _("Since (UTC)"), _("Last seen (UTC)"), _("Ended (UTC)")),
+        lambda: (
+            _("Device"),
+            _("Provider"),
+            _("Since (UTC)"),
+            _("Last seen (UTC)"),
+            _("Ended (UTC)"),
+        ),
         _session_rows,
     ),
     "claims": (

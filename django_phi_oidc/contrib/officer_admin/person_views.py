@@ -37,10 +37,11 @@ _TEMPLATE_DIRECTORY = "admin/django_phi_oidc/person"
 
 
 def install_person_pages(site: AdminSite) -> None:
-    """Add a page for each person to the site, linked from the change page of the user model if the site has one.
+    """Add a page for each person to the site, linked from the change page of the user model if the
+    site has one.
 
-    The host project needs no change to a model or template. The link is added when the site builds its URLs, because
-    all admins are registered by then.
+    The host project needs no change to a model or template. The link is added when the site builds
+    its URLs, because all admins are registered by then.
     """
     get_other_urls = site.get_urls
 
@@ -53,7 +54,9 @@ def install_person_pages(site: AdminSite) -> None:
         return [
             path("django_phi_oidc/person/", search_view, name="phi_oidc_person_search"),
             path("django_phi_oidc/person/<str:quoted>/", view, name="phi_oidc_person"),
-            path("django_phi_oidc/person/<str:quoted>/<str:act>/", view, name="phi_oidc_person_act"),
+            path(
+                "django_phi_oidc/person/<str:quoted>/<str:act>/", view, name="phi_oidc_person_act"
+            ),
             *get_other_urls(),
         ]
 
@@ -61,14 +64,22 @@ def install_person_pages(site: AdminSite) -> None:
 
 
 def _add_person_link(user_admin: Any) -> None:
-    """Add a link to the change page of users, with any template, for those who may open the person page."""
+    """Add a link to the change page of users, with any template, for those who may open the person
+    page.
+    """
     original = user_admin.render_change_form
 
     @wraps(original)
-    def render_change_form(request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def render_change_form(
+        request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
         response = original(request, context, *args, **kwargs)
         person = kwargs.get("obj") or context.get("original")
-        if person is not None and isinstance(response, TemplateResponse) and _can_open_page(request.user, person):
+        if (
+            person is not None
+            and isinstance(response, TemplateResponse)
+            and _can_open_page(request.user, person)
+        ):
             names: Any = response.template_name
             template = select_template([names] if isinstance(names, str) else names)
             response.context_data = {
@@ -94,7 +105,9 @@ def _create_person_view(site: AdminSite) -> Any:
             person = _get_person(request, unquote(quoted), act)
             if not act:
                 return _render_person_page(request, person, base_context)
-            return _process_action(request, person, _get_permitted_action(request, person, act), base_context)
+            return _process_action(
+                request, person, _get_permitted_action(request, person, act), base_context
+            )
         except AuditUnavailable:
             return render_trail_unavailable(request, site)
 
@@ -103,16 +116,21 @@ def _create_person_view(site: AdminSite) -> Any:
 
 def _create_search_view(site: AdminSite) -> Any:
     def search_view(request: HttpRequest) -> HttpResponseBase:
-        """Find a person by a name or an id: redirect to the person's page, or list the people that match.
+        """Find a person by a name or an id: redirect to the person's page, or list the people that
+        match.
 
-        A list shows names only, so it is not recorded; the page of the person and a view of an event are.
+        A list shows names only, so it is not recorded; the page of the person and a view of an
+        event are.
         """
         mark_response_private(request)
         term = request.GET.get("q", "").strip()
         try:
             if not can_find_people(request.user):
                 raise _record_denial(request, None, "")
-            matches = _find_people(request, site, term) if term else AccountMatches()
+            if term:
+                matches = _find_people(request, site, term)
+            else:
+                matches = AccountMatches()
         except AuditUnavailable:
             return render_trail_unavailable(request, site)
         if matches.is_single:
@@ -122,7 +140,9 @@ def _create_search_view(site: AdminSite) -> Any:
             "page_opts": PairwiseSubject._meta,
             "title": _("Find a person"),
             "term": term,
-            "people": [(get_person(account), account.get_username()) for account in matches.accounts],
+            "people": [
+                (get_person(account), account.get_username()) for account in matches.accounts
+            ],
             "has_more": matches.has_more,
         }
         return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_search.html", context)
@@ -140,11 +160,15 @@ def _find_people(request: HttpRequest, site: AdminSite, term: str) -> AccountMat
         matches = find_people_by_id(request, uuid.UUID(term))
     except ValueError:
         return find_accounts(request, site, term)
-    return matches if matches.accounts else find_accounts(request, site, term)
+    if matches.accounts:
+        return matches
+    return find_accounts(request, site, term)
 
 
 def _get_person(request: HttpRequest, pk: str, action_name: str) -> AbstractBaseUser:
-    """Return the person. Without any permission, the response does not show who exists. Raises: RecordedRefusal."""
+    """Return the person. Without any permission, the response does not show who exists. Raises:
+    RecordedRefusal.
+    """
     users = get_user_model()
     try:
         person: AbstractBaseUser | None = users._base_manager.get(pk=pk)
@@ -160,10 +184,14 @@ def _get_person(request: HttpRequest, pk: str, action_name: str) -> AbstractBase
 
 def _can_open_page(user: Any, person: Any) -> bool:
     can_view = bool(list_viewable_sections(user, person))
-    return can_view or any(action.has_permission(user, person) for action in PERSON_ACTIONS.values())
+    return can_view or any(
+        action.has_permission(user, person) for action in PERSON_ACTIONS.values()
+    )
 
 
-def _get_permitted_action(request: HttpRequest, person: AbstractBaseUser, action_name: str) -> PersonAction:
+def _get_permitted_action(
+    request: HttpRequest, person: AbstractBaseUser, action_name: str
+) -> PersonAction:
     action = PERSON_ACTIONS.get(action_name)
     if action is None:
         raise Http404
@@ -183,10 +211,16 @@ def _record_denial(
     *,
     permission: str = "",
 ) -> RecordedRefusal:
-    """Return the refusal, after its event, which has no unknown key or action of the URL. Raises: AuditUnavailable.
+    """Return the refusal, after its event, which has no unknown key or action of the URL. Raises:
+    AuditUnavailable.
 
     permission: the one that the page names.
     """
+    if action_name in PERSON_ACTIONS:
+        page = f"person/{action_name}"
+    else:
+        page = "person"
+
     event_id = record(
         Action.ACCESS_DENIED,
         origin=Actor.from_request(request).origin,
@@ -194,12 +228,14 @@ def _record_denial(
         outcome="failure",
         reason=reason,
         resource=f"user/{person.pk}" if person else "",
-        detail={"page": f"person/{action_name}" if action_name in PERSON_ACTIONS else "person"},
+        detail={"page": page},
     )
     return RecordedRefusal(reference=str(event_id), permission=permission, reason=reason)
 
 
-def _render_person_page(request: HttpRequest, person: AbstractBaseUser, base: dict[str, Any]) -> HttpResponseBase:
+def _render_person_page(
+    request: HttpRequest, person: AbstractBaseUser, base: dict[str, Any]
+) -> HttpResponseBase:
     sections = list(get_sections(Actor.from_request(request), person, now=clock.now()))
     unavailable = {name for section in sections for name in section.unavailable_actions}
     actions = [
@@ -213,26 +249,45 @@ def _render_person_page(request: HttpRequest, person: AbstractBaseUser, base: di
         "person": person,
         "quoted": quote(person.pk),
         "last_login": getattr(person, "last_login", None) if "roles" in section_names else None,
-        "live_sessions": next((section.live_count for section in sections if section.name == "sessions"), None),
+        "live_sessions": next(
+            (section.live_count for section in sections if section.name == "sessions"), None
+        ),
         "max_rows": MAX_ROWS,
-        "sections": [(each, [action for action in actions if action.section == each.name]) for each in sections],
+        "sections": [
+            (each, [action for action in actions if action.section == each.name])
+            for each in sections
+        ],
         "other_acts": [action for action in actions if action.section not in section_names],
     }
     return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person.html", {**base, **context})
 
 
 def _process_action(
-    request: HttpRequest, person: AbstractBaseUser, action: PersonAction, base_context: dict[str, Any]
+    request: HttpRequest,
+    person: AbstractBaseUser,
+    action: PersonAction,
+    base_context: dict[str, Any],
 ) -> HttpResponseBase:
-    action_request = ActionRequest(actor=Actor.from_request(request), person=person, now=clock.now())
-    data = request.POST if request.method == "POST" else None
+    action_request = ActionRequest(
+        actor=Actor.from_request(request), person=person, now=clock.now()
+    )
+
+    data = None
+    if request.method == "POST":
+        data = request.POST
+
     form = action.form_class(data, choices=action.choices(action_request))
     fields = {
         **{"title": action.title, "act": action, "form": form},
         **{"person": person, "label": get_label(person), "quoted": quote(person.pk)},
     }
     context = {**base_context, **fields}
-    status = 400 if request.method == "POST" else 200
+
+    if request.method == "POST":
+        status = 400
+    else:
+        status = 200
+
     if form.is_valid():
         try:
             action_request.form_data.update(form.cleaned_data)
@@ -242,16 +297,23 @@ def _process_action(
         except RevealRefused:
             form.add_error(
                 None,
-                _("Nothing was shown: you do not have the permission for this purpose, or the consent is missing."),
+                _(
+                    "Nothing was shown: you do not have the permission for "
+                    "this purpose, or the consent is missing."
+                ),
             )
             status = 403
         except (PhiOidcError, ObjectDoesNotExist) as refusal:
             form.add_error(None, get_error_message(refusal))
             status = 409
-    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_action.html", context, status=status)
+    return TemplateResponse(
+        request, f"{_TEMPLATE_DIRECTORY}/person_action.html", context, status=status
+    )
 
 
-def _render_result(request: HttpRequest, result: str | ActionResult, context: dict[str, Any]) -> HttpResponseBase:
+def _render_result(
+    request: HttpRequest, result: str | ActionResult, context: dict[str, Any]
+) -> HttpResponseBase:
     """Show the result in this response only: neither a URL nor a message contains a value."""
     if isinstance(result, str):
         messages.success(request, result)
@@ -260,4 +322,6 @@ def _render_result(request: HttpRequest, result: str | ActionResult, context: di
         disposition = 'attachment; filename="person.json"'
         headers = {"Content-Disposition": disposition, "Cache-Control": "no-store"}
         return HttpResponse(result.document, content_type="application/json", headers=headers)
-    return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_result.html", {**context, "result": result})
+    return TemplateResponse(
+        request, f"{_TEMPLATE_DIRECTORY}/person_result.html", {**context, "result": result}
+    )

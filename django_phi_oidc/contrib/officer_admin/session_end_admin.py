@@ -1,4 +1,6 @@
-"""End all sessions of a provider, a group, a person or before a time in the admin, and show the progress."""
+"""End all sessions of a provider, a group, a person or before a time in the admin, and show the
+progress.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,13 @@ from django.contrib.admin.widgets import ForeignKeyRawIdWidget
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
 from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils.translation import gettext, gettext_lazy, ngettext
@@ -57,7 +65,9 @@ class SessionSelectionForm(forms.Form):
         empty_label=gettext_lazy("Any group, or none"),
     )
     user = forms.ModelChoiceField(
-        label=gettext_lazy("Person (ID of the user)"), required=False, queryset=get_user_model()._base_manager.all()
+        label=gettext_lazy("Person (ID of the user)"),
+        required=False,
+        queryset=get_user_model()._base_manager.all(),
     )
 
     before = forms.DateTimeField(
@@ -82,7 +92,9 @@ class SessionSelectionForm(forms.Form):
 
     def get_selection(self) -> end_jobs.SessionSelection:
         data = self.cleaned_data
-        group, user, before = data.get("group"), data["user"], data["before"]
+        group = data.get("group")
+        user = data["user"]
+        before = data["before"]
         return end_jobs.SessionSelection(
             provider=data["provider"],
             group=group.pk if group else None,
@@ -109,7 +121,9 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
 
-    def _find_missing_permission(self, request: HttpRequest, page: str = "", action: str = "") -> str:
+    def _find_missing_permission(
+        self, request: HttpRequest, page: str = "", action: str = ""
+    ) -> str:
         return next((name for name in _PERMISSIONS if not request.user.has_perm(name)), "")
 
     def get_urls(self) -> list[Any]:
@@ -135,19 +149,37 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("ended"))
     def ended_sessions(self, job: SessionEndJob) -> str:
-        return gettext("%(done)d of %(total)d") % {"done": job.done, "total": max(job.done, job.total)}
+        return gettext("%(done)d of %(total)d") % {
+            "done": job.done,
+            "total": max(job.done, job.total),
+        }
 
-    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        """Ask whose sessions to end, show how many are live, and start the job after the confirmation."""
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Ask whose sessions to end, show how many are live, and start the job after the
+        confirmation.
+        """
         if not self.has_add_permission(request):
             raise PermissionDenied
-        data = request.POST if request.method == "POST" else request.GET
-        form = SessionSelectionForm(data if any(name in data for name in SessionSelectionForm.base_fields) else None)
+
+        if request.method == "POST":
+            data = request.POST
+        else:
+            data = request.GET
+
+        form = SessionSelectionForm(
+            data if any(name in data for name in SessionSelectionForm.base_fields) else None
+        )
         if request.method == "POST" and form.is_valid():
             origin = Actor.from_request(request).origin
             job = end_jobs.start_bulk_end(form.get_selection(), origin=origin, now=clock.now())
             return self._run_and_redirect(job)
-        context: dict[str, Any] = {"form": form, "title": gettext("End sessions"), "media": self.media + form.media}
+        context: dict[str, Any] = {
+            "form": form,
+            "title": gettext("End sessions"),
+            "media": self.media + form.media,
+        }
         if form.is_bound and form.is_valid():
             sessions = form.get_selection().filter(OIDCSession.objects.live())
             own_id = Actor.from_request(request).origin.session
@@ -165,7 +197,8 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
         job = self._get_job(request, object_id)
         if request.method not in ("GET", "HEAD"):
             raise PermissionDenied
-        tokens, now = end_jobs.get_token_progress(job), clock.now()
+        tokens = end_jobs.get_token_progress(job)
+        now = clock.now()
         names = _find_names([job])
         context = {
             "title": gettext("End sessions"),
@@ -175,10 +208,15 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
             "person": self._find_linked_person(request, job, names),
             "requester": names.people.find_actor(job.requested_by) or job.requested_by,
             "tokens": tokens,
-            "token_faults": [(fault, count, *_describe_fault(fault)) for fault, count in tokens.faults],
+            "token_faults": [
+                (fault, count, *_describe_fault(fault)) for fault, count in tokens.faults
+            ],
             "is_changing": job.is_open or tokens.waiting > 0,
-            "is_late": job.is_open and now - max(job.requested_at, job.lease_until or job.requested_at) > LATE_AFTER,
-            "others_ended": max(job.total - job.done, 0) if job.state == SessionEndJob.State.DONE else 0,
+            "is_late": job.is_open
+            and now - max(job.requested_at, job.lease_until or job.requested_at) > LATE_AFTER,
+            "others_ended": max(job.total - job.done, 0)
+            if job.state == SessionEndJob.State.DONE
+            else 0,
         }
         return self._render(request, "job", context)
 
@@ -199,7 +237,9 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
         return job
 
     def _run_and_redirect(self, job: SessionEndJob) -> HttpResponse:
-        """End sessions for up to 2 s, and revoke their tokens if they are few. A worker does the rest."""
+        """End sessions for up to 2 s, and revoke their tokens if they are few. A worker does the
+        rest.
+        """
         with limit_lock_waits(LOCK_WAIT_SECONDS):
             end_jobs.run_job(job.pk, clock=clock.now, budget_seconds=INLINE_SECONDS)
         pending = PendingRevocation.objects.filter(end_job=job.pk, status=RevocationStatus.PENDING)
@@ -209,7 +249,9 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
             revoke_after_commit(pks)
         return HttpResponseRedirect(end_jobs.build_job_url(job))
 
-    def _find_linked_person(self, request: HttpRequest, job: SessionEndJob, names: "_Names") -> Person | None:
+    def _find_linked_person(
+        self, request: HttpRequest, job: SessionEndJob, names: "_Names"
+    ) -> Person | None:
         """Return the person of the selection, if the viewer may open the page of the person."""
         user_pk = end_jobs.SessionSelection(**job.selection).user
         if not user_pk or not list_viewable_sections(request.user, get_user_model()(pk=user_pk)):
@@ -233,7 +275,11 @@ def _find_names(jobs: Sequence[SessionEndJob]) -> _Names:
     selections = [end_jobs.SessionSelection(**job.selection) for job in jobs]
     actors = {job.requested_by for job in jobs} | {selection.user for selection in selections}
     groups = {selection.group for selection in selections if selection.group is not None}
-    names = dict(Group.objects.filter(pk__in=groups).values_list("pk", "name")) if groups else {}
+    if groups:
+        names = dict(Group.objects.filter(pk__in=groups).values_list("pk", "name"))
+    else:
+        names = {}
+
     return _Names(people=find_people(actors=actors), groups=names)
 
 
@@ -243,7 +289,10 @@ def _describe_selection(job: SessionEndJob, names: _Names) -> list[str]:
     texts = []
     if selection.session_ids is not None:
         count = len(selection.session_ids)
-        texts.append(ngettext("%(count)d selected session", "%(count)d selected sessions", count) % {"count": count})
+        texts.append(
+            ngettext("%(count)d selected session", "%(count)d selected sessions", count)
+            % {"count": count}
+        )
     if selection.provider:
         declaration = conf.providers().get(selection.provider)
         label = (declaration and declaration.label) or selection.provider

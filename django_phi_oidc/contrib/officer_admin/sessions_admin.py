@@ -1,4 +1,6 @@
-"""Sessions and pending revocations: list, end, and retry. No token, `sid` or session key is displayed."""
+"""Sessions and pending revocations: list, end, and retry. No token, `sid` or session key is
+displayed.
+"""
 
 import uuid
 from collections.abc import Iterable, Sequence
@@ -47,7 +49,9 @@ SESSION_BATCH_SIZE = 500
 MAX_INLINE_SESSIONS = 100
 """Sessions that an action ends in its request."""
 MAX_INLINE_REVOCATIONS = 100
-"""A request revokes at most this many tokens itself, because it leases all of them before the first attempt."""
+"""A request revokes at most this many tokens itself, because it leases all of them before the first
+attempt.
+"""
 
 ProviderFilter = create_choice_filter(gettext_lazy("provider"), "provider", list_provider_choices)
 SessionStateFilter = create_state_filter(
@@ -72,8 +76,14 @@ RevocationStateFilter = create_state_filter(
         "finished": (gettext_lazy("Finished"), lambda rows: rows.exclude(status="pending")),
         "done": (gettext_lazy("Finished: revoked"), lambda rows: rows.filter(status="done")),
         "refused": (gettext_lazy("Finished: refused"), lambda rows: rows.filter(status="refused")),
-        "unsupported": (gettext_lazy("Finished: not supported"), lambda rows: rows.filter(status="unsupported")),
-        "abandoned": (gettext_lazy("Finished: abandoned"), lambda rows: rows.filter(status="abandoned")),
+        "unsupported": (
+            gettext_lazy("Finished: not supported"),
+            lambda rows: rows.filter(status="unsupported"),
+        ),
+        "abandoned": (
+            gettext_lazy("Finished: abandoned"),
+            lambda rows: rows.filter(status="abandoned"),
+        ),
     },
     default="pending",
     indexed=("pending",),
@@ -119,26 +129,39 @@ class OIDCSessionAdmin(PeopleAdmin, RowActionsAdmin):
     signed_in = create_time_column("auth_time", gettext_lazy("Authenticated by the provider (UTC)"))
     end_reason_code = create_code_column("end_reason", gettext_lazy("End reason"))
     issuer_url = create_code_column("issuer", gettext_lazy("Issuer"))
-    access_token_expires = create_time_column("access_token_expires_at", gettext_lazy("Access token expires (UTC)"))
+    access_token_expires = create_time_column(
+        "access_token_expires_at", gettext_lazy("Access token expires (UTC)")
+    )
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
-        last = "ended" if _is_list_of_ended(request) else "last_seen"
+        if _is_list_of_ended(request):
+            last = "ended"
+        else:
+            last = "last_seen"
         return "person", "started", "device", "provider_label", last, "state"
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        """Put the session first that started last, or ended last. Other orders would need an index."""
-        return ("-ended_at",) if _is_list_of_ended(request) else ("-started_at",)
+        """Put the session first that started last, or ended last. Other orders would need an
+        index.
+        """
+        if _is_list_of_ended(request):
+            return ("-ended_at",)
+        return ("-started_at",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[OIDCSession]:
         rows: QuerySet[OIDCSession] = super().get_queryset(request).defer(*ENCRYPTED_COLUMNS)
-        return rows.filter(ended_at__isnull=False) if _is_list_of_ended(request) else rows
+        if _is_list_of_ended(request):
+            return rows.filter(ended_at__isnull=False)
+        return rows
 
     def list_actors(self, row: OIDCSession) -> Iterable[str]:
         return (str(row.user_id),)
 
     @admin.display(description=gettext_lazy("Person"))
     def person(self, row: OIDCSession) -> str:
-        return _("Deleted account") if row.user_id is None else self.show_actor(row, str(row.user_id))
+        if row.user_id is None:
+            return _("Deleted account")
+        return self.show_actor(row, str(row.user_id))
 
     @admin.display(description=gettext_lazy("Provider"))
     def provider_label(self, row: OIDCSession) -> str:
@@ -168,24 +191,37 @@ class OIDCSessionAdmin(PeopleAdmin, RowActionsAdmin):
 
     def describe_row(self, row: OIDCSession) -> str:
         """Return person, provider and start."""
-        person = _("Deleted account") if row.user_id is None else self.get_name(row, str(row.user_id))
-        texts = {"person": person, "provider": get_provider_label(row.provider), "time": format_utc(row.started_at)}
+        if row.user_id is None:
+            person = _("Deleted account")
+        else:
+            person = self.get_name(row, str(row.user_id))
+
+        texts = {
+            "person": person,
+            "provider": get_provider_label(row.provider),
+            "time": format_utc(row.started_at),
+        }
         return _("%(person)s, %(provider)s, started %(time)s UTC") % texts
 
     def has_end_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("django_phi_oidc.end_oidcsession")
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        return super().changelist_view(request, {"may_end": self.has_end_permission(request), **(extra_context or {})})
+        return super().changelist_view(
+            request, {"may_end": self.has_end_permission(request), **(extra_context or {})}
+        )
 
     @confirmed_action(
         description=gettext_lazy("End now"),
         permissions=["end"],
         can_apply=lambda row: row.ended_at is None,
         ask=lambda count: (
-            ngettext("End %(count)d session now?", "End %(count)d sessions now?", count) % {"count": count}
+            ngettext("End %(count)d session now?", "End %(count)d sessions now?", count)
+            % {"count": count}
         ),
-        consequence=gettext_lazy("These people are signed out, and the tokens of their sessions are revoked."),
+        consequence=gettext_lazy(
+            "These people are signed out, and the tokens of their sessions are revoked."
+        ),
         describe_skipped=lambda count: (
             ngettext(
                 "%(count)d session had already ended and was skipped.",
@@ -200,11 +236,17 @@ class OIDCSessionAdmin(PeopleAdmin, RowActionsAdmin):
 
         Many sessions are ended by workers, and the response leads to the page with the progress.
         """
-        ids, origin, now = [row.pk for row in rows], Actor.from_request(request).origin, clock.now()
+        ids = [row.pk for row in rows]
+        origin = Actor.from_request(request).origin
+        now = clock.now()
         if len(ids) > MAX_INLINE_SESSIONS:
-            job = start_bulk_end(SessionSelection(session_ids=[str(pk) for pk in ids]), origin=origin, now=now)
+            job = start_bulk_end(
+                SessionSelection(session_ids=[str(pk) for pk in ids]), origin=origin, now=now
+            )
             return HttpResponseRedirect(build_job_url(job))
-        self.message_user(request, end_selected_sessions(ids, origin=origin, now=now), messages.SUCCESS)
+        self.message_user(
+            request, end_selected_sessions(ids, origin=origin, now=now), messages.SUCCESS
+        )
         return None
 
 
@@ -220,7 +262,16 @@ class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):
         (None, {"fields": ("person", "provider_label", "token_kind", "state", "remedy")}),
         (
             gettext_lazy("Attempts"),
-            {"fields": ("created", "first_attempted", "attempts", "due", "finished", "token_expires")},
+            {
+                "fields": (
+                    "created",
+                    "first_attempted",
+                    "attempts",
+                    "due",
+                    "finished",
+                    "token_expires",
+                )
+            },
         ),
         build_technical_fieldset("id", "session_link", "status_code", "last_fault_code"),
     )
@@ -238,8 +289,12 @@ class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):
     token_expires = create_time_column("token_expires_at", gettext_lazy("Token expires (UTC)"))
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        """Put the next attempt first, or the newest row: an id starts with the creation time. Both have an index."""
-        return ("due_at",) if request.GET.get("status__exact", "pending") == "pending" else ("-id",)
+        """Put the next attempt first, or the newest row: an id starts with the creation time. Both
+        have an index.
+        """
+        if request.GET.get("status__exact", "pending") == "pending":
+            return ("due_at",)
+        return ("-id",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PendingRevocation]:
         return super().get_queryset(request).defer("token", "session_token")
@@ -252,7 +307,11 @@ class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):
         may_view = request.user.has_perm("django_phi_oidc.view_oidcsession")
         for row in rows:
             account = accounts.get(row.session)
-            row.account = "" if account is None else str(account)
+            if account is None:
+                row.account = ""
+            else:
+                row.account = str(account)
+
             row.has_session_link = may_view and row.session in accounts
         super().attach_people(request, rows)
 
@@ -273,7 +332,9 @@ class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):
 
     @admin.display(description=gettext_lazy("Token"))
     def token_kind(self, row: PendingRevocation) -> str:
-        return _("Refresh token") if row.token_type_hint == "refresh_token" else _("Access token")
+        if row.token_type_hint == "refresh_token":
+            return _("Refresh token")
+        return _("Access token")
 
     @admin.display(description=gettext_lazy("State"))
     def state(self, row: PendingRevocation) -> str:
@@ -283,7 +344,11 @@ class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):
     def session_link(self, row: Any) -> str:
         if not row.has_session_link:
             return str(row.session or self.get_empty_value_display())
-        url = reverse("admin:django_phi_oidc_oidcsession_change", args=[row.session], current_app=self.admin_site.name)
+        url = reverse(
+            "admin:django_phi_oidc_oidcsession_change",
+            args=[row.session],
+            current_app=self.admin_site.name,
+        )
         return format_html('<a href="{}">{}</a>', url, row.session)
 
     def describe_row(self, row: Any) -> str:
@@ -298,17 +363,23 @@ class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):
     def remedy(self, revocation: PendingRevocation) -> str:
         """Return what an operator can do about the last fault."""
         code, _space, provider_error = revocation.last_fault.partition(" ")
-        return _(get_remedy(code, provider_error)) if code else str(self.get_empty_value_display())
+        if code:
+            return _(get_remedy(code, provider_error))
+        return str(self.get_empty_value_display())
 
     @confirmed_action(
         description=gettext_lazy("Try again now"),
         permissions=["retry"],
         can_apply=lambda row: row.status == RevocationStatus.PENDING,
         ask=lambda count: (
-            ngettext("Try %(count)d revocation again now?", "Try %(count)d revocations again now?", count)
+            ngettext(
+                "Try %(count)d revocation again now?", "Try %(count)d revocations again now?", count
+            )
             % {"count": count}
         ),
-        consequence=gettext_lazy("The portal asks the provider now, and does not wait for the next attempt."),
+        consequence=gettext_lazy(
+            "The portal asks the provider now, and does not wait for the next attempt."
+        ),
         describe_skipped=lambda count: (
             ngettext(
                 "%(count)d revocation was finished and was skipped.",
@@ -319,8 +390,12 @@ class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):
         ),
     )
     def retry(self, request: HttpRequest, rows: Sequence[PendingRevocation]) -> None:
-        """Retry the selected pending revocations regardless of their back-off, within 2 s or in the sweep."""
-        pks = token_revocation.reset_backoff(now=clock.now(), revocation_ids=[row.pk for row in rows])
+        """Retry the selected pending revocations regardless of their back-off, within 2 s or in the
+        sweep.
+        """
+        pks = token_revocation.reset_backoff(
+            now=clock.now(), revocation_ids=[row.pk for row in rows]
+        )
         _revoke_inline_if_few(pks)
         done = PendingRevocation.objects.filter(pk__in=pks, finished_at__isnull=False).count()
         message = ngettext(
@@ -328,28 +403,44 @@ class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):
             "%(done)d of %(count)d revocations are finished. The sweep retries the others.",
             len(pks),
         )
-        level = messages.SUCCESS if done == len(pks) else messages.WARNING
+
+        if done == len(pks):
+            level = messages.SUCCESS
+        else:
+            level = messages.WARNING
+
         self.message_user(request, message % {"done": done, "count": len(pks)}, level)
 
 
 def _is_list_of_ended(request: HttpRequest) -> bool:
     """Return whether the filters select ended sessions only."""
-    state = request.GET.get("ended_at__isempty", "0" if request.GET.get("end_reason__exact") else "")
+    state = request.GET.get(
+        "ended_at__isempty", "0" if request.GET.get("end_reason__exact") else ""
+    )
     return state == "0"
 
 
-def end_selected_sessions(session_ids: Sequence[uuid.UUID], *, origin: Origin, now: datetime) -> str:
-    """End these sessions, and return a message. Their tokens are revoked within 2 s, or by the sweep."""
+def end_selected_sessions(
+    session_ids: Sequence[uuid.UUID], *, origin: Origin, now: datetime
+) -> str:
+    """End these sessions, and return a message. Their tokens are revoked within 2 s, or by the
+    sweep.
+    """
     ended_sessions = [
         ended
         for start in range(0, len(session_ids), SESSION_BATCH_SIZE)
         for ended in end_sessions(
-            session_ids[start : start + SESSION_BATCH_SIZE], EndReason.ADMINISTRATOR, origin=origin, now=now
+            session_ids[start : start + SESSION_BATCH_SIZE],
+            EndReason.ADMINISTRATOR,
+            origin=origin,
+            now=now,
         )
     ]
     _revoke_inline_if_few([pk for ended in ended_sessions for pk in ended.revocation_ids])
     count = len(ended_sessions)
-    return ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", count) % {"count": count}
+    return ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", count) % {
+        "count": count
+    }
 
 
 def _revoke_inline_if_few(revocation_ids: Sequence[uuid.UUID]) -> None:

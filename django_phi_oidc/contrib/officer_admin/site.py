@@ -1,4 +1,6 @@
-"""The overview on the index page of the admin. Users who may view none of it see the page unchanged."""
+"""The overview on the index page of the admin. Users who may view none of it see the page
+unchanged.
+"""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -17,9 +19,11 @@ PERIOD_PARAMETER = "period"
 
 
 def install_dashboard(site: AdminSite) -> None:
-    """Add the overview to the index page of the site, regardless of the order of apps and the project's own changes.
+    """Add the overview to the index page of the site, regardless of the order of apps and the
+    project's own changes.
 
-    A site with its own index template keeps it, and may include `admin/django_phi_oidc/overview.html` there.
+    A site with its own index template keeps it, and may include
+    `admin/django_phi_oidc/overview.html` there.
     """
     index = site.index
 
@@ -38,8 +42,8 @@ def install_dashboard(site: AdminSite) -> None:
 def get_dashboard_context(request: HttpRequest, *, site_name: str) -> dict[str, Any]:
     """Return what the overview shows to this user; empty if they may view none of it.
 
-    Uses nine SELECTs at most, and one more for each sink that is behind. It shows only counts of the audit log, so
-    viewing it is not recorded.
+    Uses nine SELECTs at most, and one more for each sink that is behind. It shows only counts of
+    the audit log, so viewing it is not recorded.
     """
 
     def can_view(model_label: str) -> bool:
@@ -48,7 +52,9 @@ def get_dashboard_context(request: HttpRequest, *, site_name: str) -> dict[str, 
 
     now = clock.now()
     chosen = request.GET.get(PERIOD_PARAMETER, "")
-    chosen = chosen if chosen in trends.PERIODS else trends.DEFAULT_PERIOD
+    if chosen not in trends.PERIODS:
+        chosen = trends.DEFAULT_PERIOD
+
     trend_charts = trends.list_trend_charts(trends.PERIODS[chosen], can_view=can_view, now=now)
     tiles = [
         *dashboard.list_trend_tiles(trend_charts, site_name=site_name),
@@ -59,10 +65,15 @@ def get_dashboard_context(request: HttpRequest, *, site_name: str) -> dict[str, 
     log_tiles, is_log_away = _list_log_tiles(can_view=can_view, site_name=site_name, now=now)
     if not (tiles or log_tiles or is_log_away):
         return {}
+
+    comparisons = None
+    if can_view("phi_oidc_audit.auditevent"):
+        comparisons = trends.compare_yesterday(now=now)
+
     return {
         "tiles": [*tiles, *log_tiles],
         "is_log_away": is_log_away,
-        "comparisons": trends.compare_yesterday(now=now) if can_view("phi_oidc_audit.auditevent") else None,
+        "comparisons": comparisons,
         "charts": [_build_figure(chart, site_name=site_name) for chart in trend_charts],
         "chart_height": charts.CHART_HEIGHT,
         "periods": [(key, period.label, key == chosen) for key, period in trends.PERIODS.items()],
@@ -73,7 +84,8 @@ def _list_log_tiles(
     *, can_view: Callable[[str], bool], site_name: str, now: datetime
 ) -> tuple[Sequence[DashboardTile], bool]:
     """Return the tiles that read the audit log, and whether it is unavailable."""
-    sees_events, sees_checkpoints = can_view("phi_oidc_audit.auditevent"), can_view("phi_oidc_audit.auditcheckpoint")
+    sees_events = can_view("phi_oidc_audit.auditevent")
+    sees_checkpoints = can_view("phi_oidc_audit.auditcheckpoint")
     tiles = []
     try:
         if can_view("phi_oidc_siem.sinkcursor"):
@@ -81,7 +93,11 @@ def _list_log_tiles(
         if sees_checkpoints:
             tiles.append(dashboard.create_log_tile(site_name=site_name, now=now))
         if sees_events or sees_checkpoints:
-            tiles.append(dashboard.create_verification_tile(sees_events=sees_events, site_name=site_name, now=now))
+            tiles.append(
+                dashboard.create_verification_tile(
+                    sees_events=sees_events, site_name=site_name, now=now
+                )
+            )
     except AuditUnavailable:
         return [], True
     return tiles, False

@@ -1,4 +1,5 @@
-"""Admin of subjects and activation codes: read-only lists, and forms to link and to invite a person.
+"""Admin of subjects and activation codes: read-only lists, and forms to link and to invite a
+person.
 
 No digest and no `sub` is shown. An activation code is shown once, in the response to its creation.
 """
@@ -57,11 +58,17 @@ from .people_admin import PeopleAdmin
 
 
 def _list_invitation_providers() -> list[tuple[str, str]]:
-    return [choice for choice in list_provider_choices() if conf.providers()[choice[0]].provisioning == "invitation"]
+    return [
+        choice
+        for choice in list_provider_choices()
+        if conf.providers()[choice[0]].provisioning == "invitation"
+    ]
 
 
 def _validate_not_more_privileged(request: HttpRequest, user: Any) -> None:
-    """An administrator who links a person decides who signs in as the user. Raises: ResourcePermissionDenied."""
+    """An administrator who links a person decides who signs in as the user. Raises:
+    ResourcePermissionDenied.
+    """
     if has_more_privileges(user, request.user):
         raise ResourcePermissionDenied(f"user/{user.pk}")
 
@@ -74,7 +81,9 @@ class SubjectLinkForm(forms.ModelForm):  # type: ignore[type-arg]  # only the st
         label=gettext_lazy("Subject (sub)"),
         max_length=255,
         widget=forms.PasswordInput(attrs={"autocomplete": "off", "class": "vTextField"}),
-        help_text=gettext_lazy("The provider's identifier of this person for this portal. It is not stored or shown."),
+        help_text=gettext_lazy(
+            "The provider's identifier of this person for this portal. It is not stored or shown."
+        ),
     )
 
     class Meta:
@@ -111,7 +120,9 @@ class PairwiseSubjectAdmin(CSVImportMixin, PeopleAdmin, ErrorMessageAdmin):
 
     def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
         """Return the column that opens the row, or that selects it in a popup."""
-        return ("person",) if IS_POPUP_VAR in request.GET else self.list_display_links
+        if IS_POPUP_VAR in request.GET:
+            return ("person",)
+        return self.list_display_links
 
     def get_fieldsets(self, request: HttpRequest, obj: PairwiseSubject | None = None) -> Any:
         if obj is None:
@@ -139,23 +150,33 @@ class PairwiseSubjectAdmin(CSVImportMixin, PeopleAdmin, ErrorMessageAdmin):
             return pgettext("list", "None")
         if row.held_until and row.held_until.year == MAXYEAR:
             return _("Until it is released: the person cannot be unlinked.")
-        return _("Until %(time)s UTC: the person cannot be unlinked.") % {"time": format_utc(row.held_until)}
+        return _("Until %(time)s UTC: the person cannot be unlinked.") % {
+            "time": format_utc(row.held_until)
+        }
 
-    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
         """Offer no deletion while a legal hold prevents it."""
         if (row := kwargs.get("obj")) is not None and _is_held(row):
             context["show_delete"] = False
         return super().render_change_form(request, context, *args, **kwargs)
 
-    def has_change_permission(self, request: HttpRequest, obj: PairwiseSubject | None = None) -> bool:
+    def has_change_permission(
+        self, request: HttpRequest, obj: PairwiseSubject | None = None
+    ) -> bool:
         return False
 
     def get_retry_url(self, request: HttpRequest) -> str:
         """Return the URL of the form with its previous input, except for the `sub`."""
-        return f"{request.path}?{urlencode({name: request.POST.get(name, '') for name in ('provider', 'user')})}"
+        return f"{request.path}?{urlencode({name: request.POST.get(name, '') for name in ('provider', 'user')})}"  # noqa: E501
 
-    def save_model(self, request: HttpRequest, obj: PairwiseSubject, form: Any, change: bool) -> None:
-        """Link, in the form's transaction. Raises: PhiOidcError; DoesNotExist if the user was deleted."""
+    def save_model(
+        self, request: HttpRequest, obj: PairwiseSubject, form: Any, change: bool
+    ) -> None:
+        """Link, in the form's transaction. Raises: PhiOidcError; DoesNotExist if the user was
+        deleted.
+        """
         _validate_not_more_privileged(request, obj.user)
         subject = link_existing_user(
             obj.user,
@@ -171,7 +192,9 @@ class PairwiseSubjectAdmin(CSVImportMixin, PeopleAdmin, ErrorMessageAdmin):
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show an error if a legal hold was placed since the confirmation page, which shows holds, was rendered."""
+        """Show an error if a legal hold was placed since the confirmation page, which shows holds,
+        was rendered.
+        """
         try:
             return super().delete_view(request, object_id, extra_context)
         except HeldForLegalReasons as refusal:
@@ -235,14 +258,18 @@ ActivationCodeStateFilter = create_state_filter(
         "redeemed": (gettext_lazy("Redeemed"), lambda rows: rows.exclude(redeemed_at=None)),
         "over": (
             gettext_lazy("Revoked or expired"),
-            lambda rows: rows.filter(Q(revoked_at__isnull=False) | Q(expires_at__lte=clock.now()), redeemed_at=None),
+            lambda rows: rows.filter(
+                Q(revoked_at__isnull=False) | Q(expires_at__lte=clock.now()), redeemed_at=None
+            ),
         ),
     },
 )
 
 
 @admin.register(ActivationCode)
-class ActivationCodeAdmin(CSVImportMixin, PeopleAdmin, RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
+class ActivationCodeAdmin(
+    CSVImportMixin, PeopleAdmin, RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin
+):
     """Adding creates a code and shows it. The actions revoke codes or replace one."""
 
     csv_import = INVITATIONS
@@ -297,7 +324,9 @@ class ActivationCodeAdmin(CSVImportMixin, PeopleAdmin, RowActionsAdmin, ErrorMes
             return _("Revoked")
         if code.expires_at <= clock.now():
             return _("Expired")
-        return keep_dates_together(_("Waiting until %(time)s UTC") % {"time": format_utc(code.expires_at)})
+        return keep_dates_together(
+            _("Waiting until %(time)s UTC") % {"time": format_utc(code.expires_at)}
+        )
 
     def describe_row(self, row: ActivationCode) -> str:
         """Return person and provider."""
@@ -306,22 +335,30 @@ class ActivationCodeAdmin(CSVImportMixin, PeopleAdmin, RowActionsAdmin, ErrorMes
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list, without the button to add a code if no provider accepts one."""
         is_possible = self.has_add_permission(request) and bool(_list_invitation_providers())
-        return super().changelist_view(request, {**(extra_context or {}), "has_add_permission": is_possible})
+        return super().changelist_view(
+            request, {**(extra_context or {}), "has_add_permission": is_possible}
+        )
 
-    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
         """Offer one button to save, because the response is the page with the code."""
         context.update(show_save_and_add_another=False, show_save_and_continue=False)
         return super().render_change_form(request, context, *args, **kwargs)
 
     @sensitive_variables()
-    def save_model(self, request: HttpRequest, obj: ActivationCode, form: Any, change: bool) -> None:
+    def save_model(
+        self, request: HttpRequest, obj: ActivationCode, form: Any, change: bool
+    ) -> None:
         """Invite, in the form's transaction. Raises: PhiOidcError."""
         provider = form.cleaned_data["provider"]
         obj.invitation = self._create_invitation(request, obj.user, provider)  # type: ignore[attr-defined]  # for response_add
         obj.pk = ActivationCode.objects.unused().get(user=obj.user, provider=provider).pk
         obj.refresh_from_db()
 
-    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
         """Show the code in this response only. It is not stored in a session or cookie."""
         return self._render_code_page(request, obj.invitation, obj)
 
@@ -329,7 +366,9 @@ class ActivationCodeAdmin(CSVImportMixin, PeopleAdmin, RowActionsAdmin, ErrorMes
         description=gettext_lazy("Revoke"),
         permissions=["issue"],
         can_apply=_is_redeemable,
-        ask=lambda count: ngettext("Revoke %(count)d code?", "Revoke %(count)d codes?", count) % {"count": count},
+        ask=lambda count: (
+            ngettext("Revoke %(count)d code?", "Revoke %(count)d codes?", count) % {"count": count}
+        ),
         consequence=gettext_lazy("The codes can no longer be redeemed."),
         describe_skipped=_describe_skipped_codes,
     )
@@ -337,23 +376,33 @@ class ActivationCodeAdmin(CSVImportMixin, PeopleAdmin, RowActionsAdmin, ErrorMes
         """Revoke the selected codes."""
         codes = ActivationCode.objects.filter(pk__in=[row.pk for row in rows])
         origin = Actor.from_request(request).origin
-        self.message_user(request, revoke_selected_codes(codes, origin=origin, now=clock.now()), messages.SUCCESS)
+        self.message_user(
+            request, revoke_selected_codes(codes, origin=origin, now=clock.now()), messages.SUCCESS
+        )
 
     @confirmed_action(
         description=gettext_lazy("Replace by a new code"),
         permissions=["issue"],
         can_apply=_is_replaceable,
         ask=lambda count: _("Replace this code by a new one?"),
-        consequence=gettext_lazy("The new code is shown once. An earlier code for the same provider becomes invalid."),
-        describe_skipped=lambda count: _("The code was redeemed, or its provider accepts no activation codes."),
+        consequence=gettext_lazy(
+            "The new code is shown once. An earlier code for the same provider becomes invalid."
+        ),
+        describe_skipped=lambda count: _(
+            "The code was redeemed, or its provider accepts no activation codes."
+        ),
         max_rows=1,
     )
     @method_decorator(sensitive_variables())
-    def make_another(self, request: HttpRequest, rows: Sequence[ActivationCode]) -> HttpResponse | None:
+    def make_another(
+        self, request: HttpRequest, rows: Sequence[ActivationCode]
+    ) -> HttpResponse | None:
         """Invite the user of the one selected code again, and show the new code."""
         (code,) = rows
         try:
-            return self._render_code_page(request, self._create_invitation(request, code.user, code.provider), code)
+            return self._render_code_page(
+                request, self._create_invitation(request, code.user, code.provider), code
+            )
         except PhiOidcError as refusal:
             self.message_user(request, get_error_message(refusal), messages.ERROR)
             return None
@@ -362,10 +411,14 @@ class ActivationCodeAdmin(CSVImportMixin, PeopleAdmin, RowActionsAdmin, ErrorMes
         """Raises: PhiOidcError; ResourcePermissionDenied."""
         if not can_invite(request.user, user):
             raise ResourcePermissionDenied(f"user/{user.pk}")
-        return invite_user(user, provider, origin=Actor.from_request(request).origin, now=clock.now())
+        return invite_user(
+            user, provider, origin=Actor.from_request(request).origin, now=clock.now()
+        )
 
     @sensitive_variables()
-    def _render_code_page(self, request: HttpRequest, invitation: Invitation, code: ActivationCode) -> HttpResponse:
+    def _render_code_page(
+        self, request: HttpRequest, invitation: Invitation, code: ActivationCode
+    ) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -374,22 +427,33 @@ class ActivationCodeAdmin(CSVImportMixin, PeopleAdmin, RowActionsAdmin, ErrorMes
             "user_invited": code.user,
             "provider": code.provider,
         }
-        response = TemplateResponse(request, "admin/phi_oidc_invitations/activationcode/code.html", context)
+        response = TemplateResponse(
+            request, "admin/phi_oidc_invitations/activationcode/code.html", context
+        )
         response["Cache-Control"] = "no-store"
         return response
 
 
 def invite_user(user: Any, provider_name: str, *, origin: Origin, now: datetime) -> Invitation:
-    """Create an activation code for user. Raises: PhiOidcError. NOT checked: the privileges of user."""
+    """Create an activation code for user. Raises: PhiOidcError. NOT checked: the privileges of
+    user.
+    """
     provider = conf.providers().get(provider_name)
     if provider is None:
-        raise InvitationRefused(gettext_noop("There is no provider %(provider)s."), provider=provider_name)
-    key, lifetime = keyring.get_keys("subject")[0], conf.activation_lifetime()
-    (invitation,) = create_invitations([user.pk], provider=provider, key=key, lifetime=lifetime, origin=origin, now=now)
+        raise InvitationRefused(
+            gettext_noop("There is no provider %(provider)s."), provider=provider_name
+        )
+    key = keyring.get_keys("subject")[0]
+    lifetime = conf.activation_lifetime()
+    (invitation,) = create_invitations(
+        [user.pk], provider=provider, key=key, lifetime=lifetime, origin=origin, now=now
+    )
     return invitation
 
 
 def revoke_selected_codes(codes: ActivationCodeQuerySet, *, origin: Origin, now: datetime) -> str:
     """Revoke those of these codes that were not redeemed, and return a message."""
     count = revoke_activation_codes(codes, reason="withdrawn", origin=origin, now=now)
-    return ngettext("%(count)d code was revoked.", "%(count)d codes were revoked.", count) % {"count": count}
+    return ngettext("%(count)d code was revoked.", "%(count)d codes were revoked.", count) % {
+        "count": count
+    }

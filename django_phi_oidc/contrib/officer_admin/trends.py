@@ -1,4 +1,5 @@
-"""The charts of the overview, and the comparison of yesterday with earlier days, from the hourly counts.
+"""The charts of the overview, and the comparison of yesterday with earlier days, from the hourly
+counts.
 
 Days and hours are in UTC. A chart is built for users who may view the rows that it counts.
 """
@@ -26,9 +27,11 @@ MAX_REASONS = 4
 """Reasons with a part of their own; all other refusals are one part."""
 COMPARED_WEEKS = 4
 MIN_COMPARED_DAYS = 2
-UNUSUAL_RATIO, UNUSUAL_DIFFERENCE = 1.5, 10
-"""A day is unusual if its number is above the highest of the compared days by this factor, or below the lowest, and
-differs from it by at least so many."""
+UNUSUAL_RATIO = 1.5
+UNUSUAL_DIFFERENCE = 10
+"""A day is unusual if its number is above the highest of the compared days by this factor, or below
+the lowest, and differs from it by at least so many.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,9 @@ class Period:
     """As of Django's date filter, for the labels of the horizontal axis."""
 
     def list_starts(self, now: datetime) -> list[datetime]:
-        """Return the starts of the bars, oldest first; the last one is not over, unless the day has later bars."""
+        """Return the starts of the bars, oldest first; the last one is not over, unless the day has
+        later bars.
+        """
         hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         first = hour - (self.bar_count - 1) * HOUR
         if self.bar_hours > 1:
@@ -110,8 +115,13 @@ class Trend:
         return f"admin:{self.model_label.replace('.', '_')}_changelist"
 
     def build_url_query(self, since: datetime) -> str:
-        """Return the query string of the page; since: the start of the period, which a list of events begins at."""
-        times = {"since": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M}"} if self.is_of_events else {}
+        """Return the query string of the page; since: the start of the period, which a list of
+        events begins at.
+        """
+        if self.is_of_events:
+            times = {"since": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M}"}
+        else:
+            times = {}
         return urlencode({**self.url_query, **times})
 
 
@@ -130,7 +140,12 @@ TRENDS = (
         url_query={"outcome": "failure"},
         is_of_events=True,
     ),
-    Trend(series=Series.CLAIMS, title=_("Claims held by age"), model_label="django_phi_oidc.storedclaim", url_query={}),
+    Trend(
+        series=Series.CLAIMS,
+        title=_("Claims held by age"),
+        model_label="django_phi_oidc.storedclaim",
+        url_query={},
+    ),
     Trend(
         series=Series.LIVE_SESSIONS,
         title=_("Live sessions"),
@@ -150,7 +165,10 @@ TRENDS = (
         url_query={"state": "open"},
     ),
     Trend(
-        series=Series.UNSEALED, title=_("Events not sealed"), model_label="phi_oidc_audit.auditcheckpoint", url_query={}
+        series=Series.UNSEALED,
+        title=_("Events not sealed"),
+        model_label="phi_oidc_audit.auditcheckpoint",
+        url_query={},
     ),
 )
 
@@ -182,7 +200,9 @@ class TrendChart:
 
     @property
     def table_rows(self) -> str:
-        """The rows of the table. Not in the template, which would take half of the time of the page for them."""
+        """The rows of the table. Not in the template, which would take half of the time of the page
+        for them.
+        """
         has_total = len(self.chart.parts) > 1
         rows = (
             (f"{start:%Y-%m-%d %H:%M}", _build_cells([*counts, total] if has_total else counts))
@@ -191,7 +211,9 @@ class TrendChart:
         return format_html_join("\n", '<tr><th scope="row">{}</th>{}</tr>', rows)
 
 
-def list_trend_charts(period: Period, *, can_view: Callable[[str], bool], now: datetime) -> list[TrendChart]:
+def list_trend_charts(
+    period: Period, *, can_view: Callable[[str], bool], now: datetime
+) -> list[TrendChart]:
     """Return the charts of the series whose rows may be viewed, by one SELECT or none."""
     trends = [trend for trend in TRENDS if can_view(trend.model_label)]
     if not trends:
@@ -210,30 +232,41 @@ def list_trend_charts(period: Period, *, can_view: Callable[[str], bool], now: d
 
 
 def _build_cells(counts: Sequence[int | None]) -> str:
-    return format_html_join("", "<td>{}</td>", (("–" if count is None else str(count),) for count in counts))
+    return format_html_join(
+        "", "<td>{}</td>", (("–" if count is None else str(count),) for count in counts)
+    )
 
 
 _Numbers = Mapping[str, Mapping[int, int]]
 """By label, and by the place of the bar."""
 
 
-def _load_numbers(trends: Sequence[Trend], period: Period, starts: Sequence[datetime]) -> Mapping[Series, _Numbers]:
+def _load_numbers(
+    trends: Sequence[Trend], period: Period, starts: Sequence[datetime]
+) -> Mapping[Series, _Numbers]:
     first = starts[0]
     in_period = Q(day__gt=first.date()) | Q(day=first.date(), hour__gte=first.hour)
     slot = ExpressionWrapper(F("hour") / period.bar_hours, output_field=IntegerField())
     rows = (
-        HourlyCount.objects.filter(in_period, day__gte=first.date(), series__in=[trend.series for trend in trends])
+        HourlyCount.objects.filter(
+            in_period, day__gte=first.date(), series__in=[trend.series for trend in trends]
+        )
         .values_list("series", "label", "day", slot)
         .annotate(total=Sum("count"), highest=Max("count"))
         .order_by()
     )
     added = {trend.series for trend in trends if trend.is_of_events}
-    numbers: dict[Series, dict[str, dict[int, int]]] = {trend.series: defaultdict(dict) for trend in trends}
+    numbers: dict[Series, dict[str, dict[int, int]]] = {
+        trend.series: defaultdict(dict) for trend in trends
+    }
     for name, label, day, bar, total, highest in rows:
         since = datetime(day.year, day.month, day.day, bar * period.bar_hours, tzinfo=UTC)
         place = (since - first) // timedelta(hours=period.bar_hours)
         if place < len(starts):
-            numbers[Series(name)][label][place] = total if name in added else highest
+            if name in added:
+                numbers[Series(name)][label][place] = total
+            else:
+                numbers[Series(name)][label][place] = highest
     return numbers
 
 
@@ -241,12 +274,19 @@ def _build_parts(trend: Trend, numbers: _Numbers, bar_count: int) -> list[ChartP
     """Return the parts of the bars: one, unless the series has labels."""
     if trend.series is Series.CLAIMS:
         groups = [*AGE_GROUPS, OLDER]
-        return [ChartPart(label=_AGE_LABELS[name], counts=_fill(numbers.get(name, {}), bar_count)) for name in groups]
+        return [
+            ChartPart(label=_AGE_LABELS[name], counts=_fill(numbers.get(name, {}), bar_count))
+            for name in groups
+        ]
     if trend.series is not Series.REFUSALS:
         return [ChartPart(label=trend.title, counts=_fill(numbers.get("", {}), bar_count))]
-    by_number = sorted((name for name in numbers if name), key=lambda name: (-sum(numbers[name].values()), name))
-    shown, others = by_number[:MAX_REASONS], ["", *by_number[MAX_REASONS:]]
-    # Each counted hour has a row without a reason. An hour without a row for a reason has no such refusal.
+    by_number = sorted(
+        (name for name in numbers if name), key=lambda name: (-sum(numbers[name].values()), name)
+    )
+    shown = by_number[:MAX_REASONS]
+    others = ["", *by_number[MAX_REASONS:]]
+    # Each counted hour has a row without a reason. An hour without a row for a reason has no such
+    # refusal.
     counted = numbers.get("", {})
     rest = {bar: sum(numbers.get(name, {}).get(bar, 0) for name in others) for bar in counted}
     parts = [
@@ -287,7 +327,8 @@ class DayComparison:
     def verdict(self) -> Verdict:
         if len(self.compared) < MIN_COMPARED_DAYS:
             return Verdict.UNKNOWN
-        lowest, highest = min(self.compared), max(self.compared)
+        lowest = min(self.compared)
+        highest = max(self.compared)
         if self.count >= highest + UNUSUAL_DIFFERENCE and self.count > highest * UNUSUAL_RATIO:
             return Verdict.MORE
         if self.count <= lowest - UNUSUAL_DIFFERENCE and self.count < lowest / UNUSUAL_RATIO:
@@ -301,10 +342,17 @@ class DayComparison:
     @property
     def sentence(self) -> str:
         """The comparison in words."""
-        count = _COUNT_SENTENCES[self.series] % {"day": date_format(self.day, "l"), "count": self.count}
+        count = _COUNT_SENTENCES[self.series] % {
+            "day": date_format(self.day, "l"),
+            "count": self.count,
+        }
         if self.verdict is Verdict.UNKNOWN:
             return f"{count} {_VERDICT_SENTENCES[self.verdict]}"
-        numbers = {"weeks": len(self.compared), "lowest": min(self.compared), "highest": max(self.compared)}
+        numbers = {
+            "weeks": len(self.compared),
+            "lowest": min(self.compared),
+            "highest": max(self.compared),
+        }
         return f"{count} {_RANGE_SENTENCE % numbers} {_VERDICT_SENTENCES[self.verdict]}"
 
 
@@ -322,7 +370,9 @@ _VERDICT_SENTENCES = {
 
 
 def compare_yesterday(*, now: datetime) -> list[DayComparison]:
-    """Return the comparisons of sign-ins and refusals, by one SELECT; none if yesterday was not counted completely."""
+    """Return the comparisons of sign-ins and refusals, by one SELECT; none if yesterday was not
+    counted completely.
+    """
     yesterday = now.astimezone(UTC).date() - DAY
     days = [yesterday - number * timedelta(weeks=1) for number in range(COMPARED_WEEKS + 1)]
     rows = (

@@ -10,7 +10,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="HourlyCount",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("day", models.DateField()),
                 ("hour", models.PositiveSmallIntegerField()),
                 ("series", models.CharField(max_length=16)),
@@ -23,7 +28,8 @@ class Migration(migrations.Migration):
                 "default_permissions": (),
                 "constraints": [
                     models.UniqueConstraint(
-                        fields=("day", "hour", "series", "label"), name="phi_oidc_hourlycount_unique"
+                        fields=("day", "hour", "series", "label"),
+                        name="phi_oidc_hourlycount_unique",
                     )
                 ],
             },
