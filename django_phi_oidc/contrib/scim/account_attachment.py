@@ -1,4 +1,6 @@
-"""Attach a SCIM user to the account that its person had before: a decision of an officer, not of a client."""
+"""Attach a SCIM user to the account that its person had before: a decision of an officer, not of a
+client.
+"""
 
 from datetime import datetime
 from typing import Any
@@ -27,21 +29,31 @@ from .scim_users import (
 )
 
 
-def attach_account(resource_id: str, user: Any, *, origin: Origin, now: datetime, is_dry_run: bool = False) -> Any:
-    """Attach the SCIM user to that account, and disable the account that was created for it, which this returns.
+def attach_account(
+    resource_id: str, user: Any, *, origin: Origin, now: datetime, is_dry_run: bool = False
+) -> Any:
+    """Attach the SCIM user to that account, and disable the account that was created for it, which
+    this returns.
 
-    The roles of its groups move with it. If the client has set `active` to false, the account is disabled. Otherwise it
-    is enabled if a client has disabled it, for example by deleting an earlier SCIM user of the account.
+    The roles of its groups move with it. If the client has set `active` to false, the account is
+    disabled. Otherwise it is enabled if a client has disabled it, for example by deleting an
+    earlier SCIM user of the account.
     One transaction, with the events. is_dry_run: nothing is changed.
-    Raises: SCIMRefused: there is no such user; the account has a SCIM user or no link to its provider; one of the two
-    accounts is a local one; or a person has signed in to the account that was created. KeyMissing, DatabaseError, and
-    then nothing has changed.
+    Raises: SCIMRefused: there is no such user; the account has a SCIM user or no link to its
+    provider; one of the two accounts is a local one; or a person has signed in to the account that
+    was created. KeyMissing, DatabaseError, and then nothing has changed.
     """
     pk = parse_id(resource_id)
     with use_origin(lambda: origin), batch_delivery(), transaction.atomic():
-        row = None if pk is None else SCIMUser.objects.filter(pk=pk, deleted_at=None).first()
+        if pk is None:
+            row = None
+        else:
+            row = SCIMUser.objects.filter(pk=pk, deleted_at=None).first()
+
         if row is None or row.provider not in conf.scim():
-            raise SCIMRefused(404, "", "There is no SCIM user with this id, of a provider with the option scim.")
+            raise SCIMRefused(
+                404, "", "There is no SCIM user with this id, of a provider with the option scim."
+            )
         # In this order, as changes of groups and users by a client: see `lock_user`.
         lock_groups_of_user(resource_id, row.provider)
         lock_subjects_of_users([row.user_id, user.pk])
@@ -73,15 +85,24 @@ def _attach(row: SCIMUser, created: Any, user: Any, request: ClientRequest) -> N
     fields = [{"resource": f"user/{account.pk}", "detail": detail} for account in (user, created)]
     enqueue_many([request.build_event(Action.SCIM_USER_CHANGED, **own) for own in fields])
     earlier = SCIMUser.objects.filter(user=user.pk)
-    row.has_disabled_account = earlier.filter(provider=row.provider, has_disabled_account=True).exists()
+    row.has_disabled_account = earlier.filter(
+        provider=row.provider, has_disabled_account=True
+    ).exists()
     earlier.delete()
     row.user = user
-    row.version, row.changed_at = row.version + 1, request.now
+    row.version = row.version + 1
+    row.changed_at = request.now
     row.save()
     is_active = row.active is not False
     # Before the roles change. Both before the accounts are written: see `sync_roles`.
-    sole_roles = [] if is_active else lock_sole_roles(user.pk)
-    sync_group_roles([created.pk, user.pk], provider=row.provider, origin=request.origin, now=request.now)
+    if not is_active:
+        sole_roles = lock_sole_roles(user.pk)
+    else:
+        sole_roles = []
+
+    sync_group_roles(
+        [created.pk, user.pk], provider=row.provider, origin=request.origin, now=request.now
+    )
     apply_activity(row, is_active, request, sole_roles=sole_roles)
     row.save(update_fields=["has_disabled_account"])
     disable_account(created.pk, origin=request.origin, now=request.now)

@@ -1,4 +1,6 @@
-"""Admin of SCIM clients: create, rotate and revoke them. A token is shown once, in the response to its creation."""
+"""Admin of SCIM clients: create, rotate and revoke them. A token is shown once, in the response to
+its creation.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,12 +42,16 @@ class SCIMClientForm(forms.ModelForm):  # type: ignore[type-arg]  # only the stu
         r"[A-Za-z0-9][A-Za-z0-9._-]*",
         max_length=64,
         label=gettext_lazy("Name"),
-        help_text=gettext_lazy("Letters, digits, and . _ - after the first. The events of the client have it."),
+        help_text=gettext_lazy(
+            "Letters, digits, and . _ - after the first. The events of the client have it."
+        ),
     )
     provider = forms.ChoiceField(
         label=gettext_lazy("Provider"),
         choices=_list_scim_providers,
-        help_text=gettext_lazy("The client manages the accounts of this provider, and sees no others."),
+        help_text=gettext_lazy(
+            "The client manages the accounts of this provider, and sees no others."
+        ),
     )
 
     class Meta:
@@ -68,7 +74,9 @@ def _describe_skipped(count: int) -> str:
 
 @admin.register(SCIMClient)
 class SCIMClientAdmin(RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
-    """Adding creates a client and shows its token. The actions show a new token, or revoke clients."""
+    """Adding creates a client and shows its token. The actions show a new token, or revoke
+    clients.
+    """
 
     form = SCIMClientForm
     list_display = ("name", "provider_label", "state", "last_used")
@@ -94,15 +102,23 @@ class SCIMClientAdmin(RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
     def state(self, row: SCIMClient) -> str:
         if row.revoked_at is not None:
             return _("Revoked")
-        valid = row.tokens.filter(revoked_at=None, expires_at__gt=clock.now()).order_by("-expires_at").first()
+        valid = (
+            row.tokens.filter(revoked_at=None, expires_at__gt=clock.now())
+            .order_by("-expires_at")
+            .first()
+        )
         if valid is None:
             return _("No valid token")
-        return keep_dates_together(_("Token valid until %(time)s UTC") % {"time": format_utc(valid.expires_at)})
+        return keep_dates_together(
+            _("Token valid until %(time)s UTC") % {"time": format_utc(valid.expires_at)}
+        )
 
     @admin.display(description=gettext_lazy("Last used (UTC)"))
     def last_used(self, row: SCIMClient) -> str:
         used = row.tokens.exclude(last_used_at=None).order_by("-last_used_at").first()
-        return keep_dates_together(format_utc(used.last_used_at)) if used and used.last_used_at else _("Never")
+        if used and used.last_used_at:
+            return keep_dates_together(format_utc(used.last_used_at))
+        return _("Never")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.has_manage_permission(request)
@@ -116,9 +132,13 @@ class SCIMClientAdmin(RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list, without the button to add a client if SCIM is off."""
         is_possible = self.has_add_permission(request) and bool(_list_scim_providers())
-        return super().changelist_view(request, {**(extra_context or {}), "has_add_permission": is_possible})
+        return super().changelist_view(
+            request, {**(extra_context or {}), "has_add_permission": is_possible}
+        )
 
-    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
         """Offer one button to save, because the response is the page with the token."""
         context.update(show_save_and_add_another=False, show_save_and_continue=False)
         return super().render_change_form(request, context, *args, **kwargs)
@@ -131,7 +151,9 @@ class SCIMClientAdmin(RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
         obj.issued = create_client(obj.name, **fields, origin=origin, now=clock.now())  # type: ignore[attr-defined]  # for response_add
         obj.pk = obj.issued.client.pk  # type: ignore[attr-defined]  # as above
 
-    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
         """Show the token in this response only. It is not stored in a session or cookie."""
         return self._render_token_page(request, obj.issued)
 
@@ -140,7 +162,9 @@ class SCIMClientAdmin(RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
         permissions=["manage"],
         can_apply=_is_live,
         ask=lambda count: _("Create a new token for this client?"),
-        consequence=gettext_lazy("The new token is shown once. The last one stays valid for 24 hours, others end now."),
+        consequence=gettext_lazy(
+            "The new token is shown once. The last one stays valid for 24 hours, others end now."
+        ),
         describe_skipped=_describe_skipped,
         max_rows=1,
     )
@@ -150,14 +174,21 @@ class SCIMClientAdmin(RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
         (client,) = rows
         fields: Any = {"lifetime": DEFAULT_LIFETIME, "overlap": DEFAULT_OVERLAP}
         origin = Actor.from_request(request).origin
-        return self._render_token_page(request, rotate_token(client, **fields, origin=origin, now=clock.now()))
+        return self._render_token_page(
+            request, rotate_token(client, **fields, origin=origin, now=clock.now())
+        )
 
     @confirmed_action(
         description=gettext_lazy("Revoke"),
         permissions=["manage"],
         can_apply=_is_live,
-        ask=lambda count: ngettext("Revoke %(count)d client?", "Revoke %(count)d clients?", count) % {"count": count},
-        consequence=gettext_lazy("Their tokens are no longer valid. The accounts stay as they are."),
+        ask=lambda count: (
+            ngettext("Revoke %(count)d client?", "Revoke %(count)d clients?", count)
+            % {"count": count}
+        ),
+        consequence=gettext_lazy(
+            "Their tokens are no longer valid. The accounts stay as they are."
+        ),
         describe_skipped=_describe_skipped,
     )
     def revoke(self, request: HttpRequest, rows: Sequence[SCIMClient]) -> None:
@@ -165,7 +196,9 @@ class SCIMClientAdmin(RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
         for client in rows:
             revoke_client(client, origin=Actor.from_request(request).origin, now=clock.now())
         count = len(rows)
-        message = ngettext("%(count)d client was revoked.", "%(count)d clients were revoked.", count)
+        message = ngettext(
+            "%(count)d client was revoked.", "%(count)d clients were revoked.", count
+        )
         self.message_user(request, message % {"count": count}, messages.SUCCESS)
 
     @sensitive_variables()

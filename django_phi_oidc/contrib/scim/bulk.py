@@ -1,4 +1,6 @@
-"""Bulk requests: up to MAX_BULK_OPERATIONS operations, each a transaction of its own. Spec: RFC 7644 3.7."""
+"""Bulk requests: up to MAX_BULK_OPERATIONS operations, each a transaction of its own. Spec: RFC
+7644 3.7.
+"""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -62,10 +64,22 @@ def perform_bulk(
                 continue
             own = replace(request, is_inline=time.monotonic() < ends_at)
             service = ServiceProvider(own, base_url)
-            _perform(number, item, job, service, report_fault=report_fault, report_unknown_ids=report_unknown_ids)
+            _perform(
+                number,
+                item,
+                job,
+                service,
+                report_fault=report_fault,
+                report_unknown_ids=report_unknown_ids,
+            )
         if len(postponed) == len(waiting):
             for number, item in postponed:
-                _add_result(number, item, job, build_error(409, "A bulkId can't be resolved.", "invalidValue"))
+                _add_result(
+                    number,
+                    item,
+                    job,
+                    build_error(409, "A bulkId can't be resolved.", "invalidValue"),
+                )
             break
         waiting = postponed
     results = [job.results[number] for number in sorted(job.results)]
@@ -73,12 +87,17 @@ def perform_bulk(
 
 
 def _parse(data: Mapping[str, Any]) -> _Job:
-    operations, fail_on_errors = data.get("Operations"), data.get("failOnErrors", 0)
+    operations = data.get("Operations")
+    fail_on_errors = data.get("failOnErrors", 0)
     if data.get("schemas") != [REQUEST_SCHEMA] or not isinstance(operations, list):
         raise SCIMRefused(400, "invalidSyntax", "The body is no bulk request.")
     if not all(isinstance(item, Mapping) for item in operations):
         raise SCIMRefused(400, "invalidSyntax", "The body is no bulk request.")
-    if isinstance(fail_on_errors, bool) or not isinstance(fail_on_errors, int) or fail_on_errors < 0:
+    if (
+        isinstance(fail_on_errors, bool)
+        or not isinstance(fail_on_errors, int)
+        or fail_on_errors < 0
+    ):
         raise SCIMRefused(400, "invalidValue", "failOnErrors must be a number of errors.")
     if len(operations) > MAX_BULK_OPERATIONS:
         raise SCIMRefused(413, "", f"A bulk request has at most {MAX_BULK_OPERATIONS} operations.")
@@ -94,11 +113,15 @@ def _perform(
     report_fault: Callable[[Exception], None],
     report_unknown_ids: Callable[[Collection[UUID]], None],
 ) -> None:
-    method, path = str(item.get("method", "")).upper(), item.get("path")
+    method = str(item.get("method", "")).upper()
+    path = item.get("path")
     data = _resolve(item.get("data", {}), job)
     if method not in _METHODS or not isinstance(path, str) or not isinstance(data, Mapping):
         _add_result(
-            number, item, job, build_error(400, "The operation needs a method, a path and data.", "invalidSyntax")
+            number,
+            item,
+            job,
+            build_error(400, "The operation needs a method, a path and data.", "invalidSyntax"),
         )
         return
     if method == "POST" and not isinstance(item.get("bulkId"), str):
@@ -106,18 +129,35 @@ def _perform(
         return
     segments = [_resolve(segment, job) for segment in path.partition("?")[0].strip("/").split("/")]
     if segments[-1] == ".search":
-        _add_result(number, item, job, build_error(400, "A bulk request can't search.", "invalidValue"))
+        _add_result(
+            number, item, job, build_error(400, "A bulk request can't search.", "invalidValue")
+        )
         return
     version = item.get("version")
-    operation = Operation(method=method, path=segments, data=data, if_match=version if isinstance(version, str) else "")
+    operation = Operation(
+        method=method,
+        path=segments,
+        data=data,
+        if_match=version if isinstance(version, str) else "",
+    )
     response = run(lambda: service.perform(operation), report_fault=report_fault)
     report_unknown_ids(list_unknown_ids(response, segments))
-    location = f"{service.base_url}/{'/'.join(segments)}" if method != "POST" else ""
+
+    if method != "POST":
+        location = f"{service.base_url}/{'/'.join(segments)}"
+    else:
+        location = ""
+
     _add_result(number, item, job, response, location=location)
 
 
-def _add_result(number: int, item: Mapping[str, Any], job: _Job, response: SCIMResponse, *, location: str = "") -> None:
-    result: dict[str, Any] = {"method": str(item.get("method", "")).upper(), "status": str(response.status)}
+def _add_result(
+    number: int, item: Mapping[str, Any], job: _Job, response: SCIMResponse, *, location: str = ""
+) -> None:
+    result: dict[str, Any] = {
+        "method": str(item.get("method", "")).upper(),
+        "status": str(response.status),
+    }
     if isinstance(bulk_id := item.get("bulkId"), str):
         result["bulkId"] = bulk_id
     if location := response.location or location:
@@ -157,4 +197,7 @@ def _resolve(value: Any, job: _Job) -> Any:
         return job.ids.get(value.removeprefix(_REFERENCE), value)
     if isinstance(value, Mapping):
         return {name: _resolve(item, job) for name, item in value.items()}
-    return [_resolve(item, job) for item in value] if isinstance(value, list) else value
+
+    if isinstance(value, list):
+        return [_resolve(item, job) for item in value]
+    return value

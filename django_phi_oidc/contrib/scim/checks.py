@@ -13,7 +13,8 @@ from .declaration import list_mixed_roles
 
 @register_check(Tags.security)
 def check_scim(**kwargs: Any) -> Messages:
-    """E150: a missing package; E151: no `is_active`, or access tokens of two providers that cannot be distinguished;
+    """E150: a missing package; E151: no `is_active`, or access tokens of two providers that cannot
+    be distinguished;
     W150: roles of a group and of a claim.
     """
     declared = conf.scim()
@@ -21,9 +22,14 @@ def check_scim(**kwargs: Any) -> Messages:
         return
     if find_spec("scim2_models") is None:
         hint = 'pip install "django-phi-oidc[scim]"'
-        yield error(150, "The option scim requires the package scim2-models, which is not installed.", hint)
+        yield error(
+            150, "The option scim requires the package scim2-models, which is not installed.", hint
+        )
     if "is_active" not in {field.name for field in get_user_model()._meta.get_fields()}:
-        yield error(151, "The option scim requires the field 'is_active', which the user model does not have.")
+        yield error(
+            151,
+            "The option scim requires the field 'is_active', which the user model does not have.",
+        )
     accepted = {name: scim.access_tokens for name, scim in declared.items() if scim.access_tokens}
     by_target: dict[tuple[str, str], list[str]] = {}
     for name, tokens in accepted.items():
@@ -31,11 +37,22 @@ def check_scim(**kwargs: Any) -> Messages:
     for same in by_target.values():
         if len(same) > 1:
             names = " and ".join(map(repr, same))
-            yield error(151, f"The option scim: {names} accept access tokens of the same issuer and audience.")
+            yield error(
+                151,
+                f"The option scim: {names} accept access tokens of the same issuer and audience.",
+            )
     introspecting = [name for name, tokens in accepted.items() if tokens.method != "jwt"]
     if len(introspecting) > 1:
         names = " and ".join(map(repr, introspecting))
-        yield error(151, f"The option scim: {names} would see tokens of each other; only one can use introspection.")
+        yield error(
+            151,
+            f"The option scim: {names} would see tokens of each "
+            "other; only one can use introspection.",
+        )
     hint = "A change of the groups removes a role that a claim has granted, until the next sign-in."
     for provider, role in list_mixed_roles(conf.roles(), declared):
-        yield warning(150, f"PHI_OIDC['ROLES'][{provider!r}]: {role!r} depends on scim_groups and on a claim.", hint)
+        yield warning(
+            150,
+            f"PHI_OIDC['ROLES'][{provider!r}]: {role!r} depends on scim_groups and on a claim.",
+            hint,
+        )

@@ -1,4 +1,6 @@
-"""SCIM clients: create, rotate and revoke them, and authenticate their requests. Spec: RFC 7644 2; RFC 6750 2.1."""
+"""SCIM clients: create, rotate and revoke them, and authenticate their requests. Spec: RFC 7644 2;
+RFC 6750 2.1.
+"""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -25,12 +27,22 @@ class SCIMClientRefused(Exception):
 
 
 class SCIMTokenRefused(Exception):
-    """A request has no valid token. reason, rule: for the audit log only; client: of the token, if it has one."""
+    """A request has no valid token. reason, rule: for the audit log only; client: of the token, if
+    it has one.
+    """
 
-    def __init__(self, reason: str, client: SCIMClient | None = None, *, provider: str = "", rule: str = "") -> None:
+    def __init__(
+        self, reason: str, client: SCIMClient | None = None, *, provider: str = "", rule: str = ""
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.client, self.rule = reason, client, rule
-        self.provider = client.provider if client else provider
+        self.reason = reason
+        self.client = client
+        self.rule = rule
+
+        if client:
+            self.provider = client.provider
+        else:
+            self.provider = provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +55,9 @@ class IssuedToken:
 
 
 @sensitive_variables()
-def create_client(name: str, *, provider: str, lifetime: timedelta, origin: Origin, now: datetime) -> IssuedToken:
+def create_client(
+    name: str, *, provider: str, lifetime: timedelta, origin: Origin, now: datetime
+) -> IssuedToken:
     """Create a client of that provider with its first token, in one transaction with the event.
 
     Raises: SCIMClientRefused: the name is taken, or the provider does not have the option scim.
@@ -52,7 +66,9 @@ def create_client(name: str, *, provider: str, lifetime: timedelta, origin: Orig
         raise SCIMClientRefused(f"The provider {provider} does not have the option scim.")
     try:
         with transaction.atomic():
-            client = SCIMClient.objects.create(name=name, provider=provider, created_at=now, created_by=origin.actor)
+            client = SCIMClient.objects.create(
+                name=name, provider=provider, created_at=now, created_by=origin.actor
+            )
             _record(client, "created", origin=origin, now=now)
             return _issue_token(client, lifetime=lifetime, now=now)
     except IntegrityError as error:
@@ -69,7 +85,9 @@ def rotate_token(
     """
     with transaction.atomic():
         _lock_live_client(client)
-        valid = list(client.tokens.filter(revoked_at=None, expires_at__gt=now).order_by("-created_at", "-pk"))
+        valid = list(
+            client.tokens.filter(revoked_at=None, expires_at__gt=now).order_by("-created_at", "-pk")
+        )
         client.tokens.filter(pk__in=[token.pk for token in valid[1:]]).update(revoked_at=now)
         for token in valid[:1]:
             token.expires_at = min(token.expires_at, now + overlap)
@@ -79,7 +97,8 @@ def rotate_token(
 
 
 def revoke_client(client: SCIMClient, *, origin: Origin, now: datetime) -> None:
-    """Revoke the client and its tokens for good, in one transaction with the event. Its users stay as they are.
+    """Revoke the client and its tokens for good, in one transaction with the event. Its users stay
+    as they are.
 
     Raises: SCIMClientRefused: it was revoked before.
     """
@@ -122,7 +141,9 @@ def _lock_live_client(client: SCIMClient) -> None:
 def _issue_token(client: SCIMClient, *, lifetime: timedelta, now: datetime) -> IssuedToken:
     token = TOKEN_PREFIX + randomness.token_b64url(32)
     expires_at = now + lifetime
-    SCIMToken.objects.create(client=client, digest=_compute_digest(token), created_at=now, expires_at=expires_at)
+    SCIMToken.objects.create(
+        client=client, digest=_compute_digest(token), created_at=now, expires_at=expires_at
+    )
     return IssuedToken(client=client, token=token, expires_at=expires_at)
 
 
@@ -131,5 +152,9 @@ def _compute_digest(token: str) -> str:
 
 
 def _record(client: SCIMClient, change: str, *, origin: Origin, now: datetime) -> None:
-    fields = {"provider": client.provider, "resource": f"SCIMClient/{client.pk}", "detail": {"change": change}}
+    fields = {
+        "provider": client.provider,
+        "resource": f"SCIMClient/{client.pk}",
+        "detail": {"change": change},
+    }
     enqueue(Action.SCIM_CLIENT_CHANGED, origin=origin, now=now, **fields)  # type: ignore[arg-type]  # by name

@@ -1,4 +1,6 @@
-"""The option `scim` of a provider: its identity system manages accounts of this portal. No Django."""
+"""The option `scim` of a provider: its identity system manages accounts of this portal. No
+Django.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,20 +15,29 @@ SUBJECT_SCHEMA = "urn:ietf:params:scim:schemas:extension:phi_oidc:2.0:User"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SCIMDeclaration:
-    """How SCIM clients of the provider authenticate, and how their persons are recognised at the sign-in."""
+    """How SCIM clients of the provider authenticate, and how their persons are recognised at the
+    sign-in.
+    """
 
     subject: Literal["extension", "invitation"]
     """`extension`: clients send the pairwise `sub` of each person in
-    [an extension](../how-to/joiners-movers-leavers.md#who-the-person-is); `invitation`: each person enters an
-    [activation code](../how-to/activation-codes.md) at the first sign-in, and `provisioning` of the provider is
-    `invitation`."""
+    [an extension](../how-to/joiners-movers-leavers.md#who-the-person-is); `invitation`: each person
+    enters an [activation code](../how-to/activation-codes.md) at the first sign-in, and
+    `provisioning` of the provider is `invitation`.
+    """
     access_tokens: ClientTokensDeclaration | None = None
-    """[Access tokens of the provider](../how-to/joiners-movers-leavers.md#access-tokens-of-the-provider) that are
-    accepted in place of a client's token, a dictionary: [its options](#access_tokens). Default: none."""
+    """[Access tokens of the
+    provider](../how-to/joiners-movers-leavers.md#access-tokens-of-the-provider) that are accepted
+    in place of a client's token, a dictionary: [its options](#access_tokens). Default: none.
+    """
 
 
-def list_mixed_roles(rules: Mapping[str, Sequence[RoleRule]], declared: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yield the provider and the name of each role that groups of SCIM and another claim both manage."""
+def list_mixed_roles(
+    rules: Mapping[str, Sequence[RoleRule]], declared: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield the provider and the name of each role that groups of SCIM and another claim both
+    manage.
+    """
     for provider in declared:
         own = rules.get(provider, ())
         by_group = get_managed_roles([rule for rule in own if rule.claim == SCIM_GROUPS_CLAIM])

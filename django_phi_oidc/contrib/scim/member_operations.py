@@ -1,6 +1,8 @@
-"""Operations of a PATCH on the members of a group, as sets of ids: scim2-models compares each with every member.
+"""Operations of a PATCH on the members of a group, as sets of ids: scim2-models compares each with
+every member.
 
-An operation that selects members otherwise than by their id is left to scim2-models. Spec: RFC 7644 3.5.2.
+An operation that selects members otherwise than by their id is left to scim2-models. Spec: RFC 7644
+3.5.2.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,17 +24,21 @@ class _NotByIdError(Exception):
 
 
 def split_member_operations(patch: PatchOp[Group]) -> tuple[MemberChange, list[Any]] | None:
-    """Return what the operations change about members, and the other operations; None if scim2-models must apply all.
+    """Return what the operations change about members, and the other operations; None if
+    scim2-models must apply all.
 
-    The order between the two does not matter, because they change different attributes. Requires: a validated patch.
+    The order between the two does not matter, because they change different attributes. Requires: a
+    validated patch.
     """
-    change, others = MemberChange(), list[Any]()
+    change = MemberChange()
+    others = list[Any]()
     try:
         for operation in patch.operations or ():
             path: Any = operation.path
             if path is None and isinstance(operation.value, Mapping):
                 change, other = _split_value(operation, change)
-                others += [other] if other is not None else []
+                if other is not None:
+                    others += [other]
             elif _is_about_members(path):
                 change = _apply(operation.op.value, path.value_filter, operation.value, change)
             else:
@@ -43,7 +49,9 @@ def split_member_operations(patch: PatchOp[Group]) -> tuple[MemberChange, list[A
 
 
 def _split_value(operation: Any, change: MemberChange) -> tuple[MemberChange, Any]:
-    """Return the change and the operation without its members; None in place of an operation that has nothing else."""
+    """Return the change and the operation without its members; None in place of an operation that
+    has nothing else.
+    """
     # A name with a colon may be that of a schema, whose attributes are the value.
     names = [name for name in operation.value if _MEMBERS in name.lower() or ":" in name]
     if not names:
@@ -71,13 +79,19 @@ def _apply(op: str, value_filter: Any, value: Any, change: MemberChange) -> Memb
     if op == "remove":
         if value is not None:
             return change.remove(
-                _get_id({k: v for k, v in item.items() if v is not None}, ("value",)) for item in _list(value)
+                _get_id({k: v for k, v in item.items() if v is not None}, ("value",))
+                for item in _list(value)
             )
-        return change.replace(()) if value_filter is None else change.remove([_get_compared_id(value_filter)])
+        if value_filter is None:
+            return change.replace(())
+        return change.remove([_get_compared_id(value_filter)])
     if value_filter is not None:
         raise _NotByIdError
     ids = [_get_id(item, _KEPT) for item in _list(() if value is None else value)]
-    return change.add(ids) if op == "add" else change.replace(ids)
+
+    if op == "add":
+        return change.add(ids)
+    return change.replace(ids)
 
 
 def _list(value: Any) -> Sequence[Mapping[str, Any]]:
@@ -88,7 +102,9 @@ def _list(value: Any) -> Sequence[Mapping[str, Any]]:
 
 
 def _get_id(item: Mapping[str, Any], known: Iterable[str]) -> str:
-    """Return the id of a member that has no other sub-attributes than the known ones, all of them texts."""
+    """Return the id of a member that has no other sub-attributes than the known ones, all of them
+    texts.
+    """
     lowered = {name.lower(): value for name, value in item.items()}
     texts = all(value is None or isinstance(value, str) for value in lowered.values())
     if not (lowered.get("value") and texts and lowered.keys() <= {*known}):
@@ -98,7 +114,9 @@ def _get_id(item: Mapping[str, Any], known: Iterable[str]) -> str:
 
 def _get_compared_id(node: Any) -> str:
     is_of_value = (
-        isinstance(node, Comparison) and node.attr_path.attr.lower() == "value" and not node.attr_path.sub_attr
+        isinstance(node, Comparison)
+        and node.attr_path.attr.lower() == "value"
+        and not node.attr_path.sub_attr
     )
     if not is_of_value or node.op != CompareOperator.eq or not isinstance(node.value, str):
         raise _NotByIdError

@@ -14,7 +14,9 @@ from .models import SCIMMembership
 
 
 def list_group_names(user_pk: Any, *, provider: str) -> list[str]:
-    """Return the names of the groups in which clients of the provider have put the account, by one SELECT."""
+    """Return the names of the groups in which clients of the provider have put the account, by one
+    SELECT.
+    """
     rows = _list_memberships(provider).filter(member__user=user_pk)
     return list(rows.order_by("group__display_name").values_list("group__display_name", flat=True))
 
@@ -24,14 +26,18 @@ def _list_memberships(provider: str) -> QuerySet[SCIMMembership]:
 
 
 def get_group_claims(user_pk: Any, *, provider: str) -> dict[str, list[str]]:
-    """Return what rules see of the groups at a sign-in; empty, without a SELECT, if no rule of the provider does."""
+    """Return what rules see of the groups at a sign-in; empty, without a SELECT, if no rule of the
+    provider does.
+    """
     rules = conf.roles().get(provider, ())
     if not any(rule.claim == SCIM_GROUPS_CLAIM for rule in rules):
         return {}
     return {SCIM_GROUPS_CLAIM: list_group_names(user_pk, provider=provider)}
 
 
-def sync_group_roles(user_pks: Collection[Any], *, provider: str, origin: Origin, now: datetime) -> None:
+def sync_group_roles(
+    user_pks: Collection[Any], *, provider: str, origin: Origin, now: datetime
+) -> None:
     """Apply the rules about groups to these accounts, in the caller's transaction, with the events.
 
     Rules about other claims are left to the next sign-in. Requires: as of `sync_roles_of_many`.

@@ -20,9 +20,12 @@ class SCIMClient(models.Model):
     revoked_at = models.DateTimeField(_("revoked at"), null=True, editable=False)
 
     class Meta:
-        verbose_name, verbose_name_plural = _("SCIM client"), _("SCIM clients")
+        verbose_name = _("SCIM client")
+        verbose_name_plural = _("SCIM clients")
         default_permissions = ("view",)
-        permissions = (("manage_scimclient", gettext_noop("Can create, rotate and revoke SCIM clients")),)
+        permissions = (
+            ("manage_scimclient", gettext_noop("Can create, rotate and revoke SCIM clients")),
+        )
 
     def __str__(self) -> str:
         return self.name
@@ -46,7 +49,8 @@ class SCIMToken(models.Model):
     revoked_at = models.DateTimeField(null=True)
 
     class Meta:
-        verbose_name, verbose_name_plural = _("SCIM token"), _("SCIM tokens")
+        verbose_name = _("SCIM token")
+        verbose_name_plural = _("SCIM tokens")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -54,11 +58,15 @@ class SCIMToken(models.Model):
 
 
 class SCIMUser(models.Model):
-    """An account that clients of a provider manage. No client sees a deleted one, whose row has no names."""
+    """An account that clients of a provider manage. No client sees a deleted one, whose row has no
+    names.
+    """
 
     id = models.UUIDField(primary_key=True, editable=False)
     provider = models.CharField(max_length=64)
-    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+"
+    )
     user_name = models.CharField(max_length=MAX_LENGTH)
     user_name_key = models.CharField(max_length=MAX_LENGTH)
     """As it is compared: without case."""
@@ -73,9 +81,12 @@ class SCIMUser(models.Model):
     deleted_at = models.DateTimeField(null=True)
 
     class Meta:
-        verbose_name, verbose_name_plural = _("SCIM user"), _("SCIM users")
+        verbose_name = _("SCIM user")
+        verbose_name_plural = _("SCIM users")
         default_permissions = ()
-        indexes = (models.Index(fields=["provider", "external_id"], name="phi_oidc_scim_user_external_id"),)
+        indexes = (
+            models.Index(fields=["provider", "external_id"], name="phi_oidc_scim_user_external_id"),
+        )
         constraints = (
             models.UniqueConstraint(
                 fields=["provider", "user_name_key"],
@@ -102,10 +113,13 @@ class SCIMGroup(models.Model):
     changed_at = models.DateTimeField()
 
     class Meta:
-        verbose_name, verbose_name_plural = _("SCIM group"), _("SCIM groups")
+        verbose_name = _("SCIM group")
+        verbose_name_plural = _("SCIM groups")
         default_permissions = ()
         constraints = (
-            models.UniqueConstraint(fields=["provider", "display_name_key"], name="phi_oidc_scim_group_name_unique"),
+            models.UniqueConstraint(
+                fields=["provider", "display_name_key"], name="phi_oidc_scim_group_name_unique"
+            ),
         )
 
     def __str__(self) -> str:
@@ -119,9 +133,14 @@ class SCIMMembership(models.Model):
     member = models.ForeignKey(SCIMUser, on_delete=models.CASCADE, related_name="memberships")
 
     class Meta:
-        verbose_name, verbose_name_plural = _("SCIM membership"), _("SCIM memberships")
+        verbose_name = _("SCIM membership")
+        verbose_name_plural = _("SCIM memberships")
         default_permissions = ()
-        constraints = (models.UniqueConstraint(fields=["group", "member"], name="phi_oidc_scim_membership_unique"),)
+        constraints = (
+            models.UniqueConstraint(
+                fields=["group", "member"], name="phi_oidc_scim_membership_unique"
+            ),
+        )
 
     def __str__(self) -> str:
         return str(self.pk)

@@ -1,6 +1,8 @@
-"""The operations on Users and Groups, from SCIM messages to use cases and back. Spec: RFC 7644 3.3 to 3.6, 3.14.
+"""The operations on Users and Groups, from SCIM messages to use cases and back. Spec: RFC 7644 3.3
+to 3.6, 3.14.
 
-A failed precondition, an unknown id and a refused value are exceptions; `views` and `bulk` make responses of them.
+A failed precondition, an unknown id and a refused value are exceptions; `views` and `bulk` make
+responses of them.
 """
 
 from abc import ABC, abstractmethod
@@ -56,19 +58,24 @@ ANY_VERSION = "*"
 
 
 def format_version(row: SCIMUser | SCIMGroup) -> str:
-    """Return the entity tag, which is weak: representations may differ in their attributes. Spec: RFC 7644 3.14."""
+    """Return the entity tag, which is weak: representations may differ in their attributes. Spec:
+    RFC 7644 3.14.
+    """
     return f'W/"{row.version}"'
 
 
 class ResourceEndpoint(ABC):
-    """The operations of one client on one type of resources. base_url: of the service provider, without a slash."""
+    """The operations of one client on one type of resources. base_url: of the service provider,
+    without a slash.
+    """
 
     name: ClassVar[Literal["User", "Group"]]
     columns: ClassVar[Mapping[Path, Column]]
     collections: ClassVar[Mapping[str, Any]]
 
     def __init__(self, request: ClientRequest, base_url: str) -> None:
-        self.request, self.base_url = request, base_url
+        self.request = request
+        self.base_url = base_url
 
     @property
     @abstractmethod
@@ -80,7 +87,9 @@ class ResourceEndpoint(ABC):
         """Return the rows that the client may see."""
 
     @abstractmethod
-    def render(self, rows: Sequence[Any], *, is_complete: Callable[[str], bool]) -> list[Resource[Any]]:
+    def render(
+        self, rows: Sequence[Any], *, is_complete: Callable[[str], bool]
+    ) -> list[Resource[Any]]:
         """Return the resources of the rows. is_complete: whether a costly attribute is wanted."""
 
     @abstractmethod
@@ -101,15 +110,22 @@ class ResourceEndpoint(ABC):
     def get(self, resource_id: str) -> Any:
         """Return the row. Raises: NotFoundException."""
         pk = scim_users.parse_id(resource_id)
-        row = None if pk is None else self.list_rows().filter(pk=pk).first()
+        if pk is None:
+            row = None
+        else:
+            row = self.list_rows().filter(pk=pk).first()
+
         if row is None:
             raise NotFoundException
         return row
 
-    def search(self, search: SearchRequest[Any], *, is_alone: bool = True) -> tuple[int, list[Resource[Any]]]:
+    def search(
+        self, search: SearchRequest[Any], *, is_alone: bool = True
+    ) -> tuple[int, list[Resource[Any]]]:
         """Return the number of resources that match, and a page of them.
 
-        is_alone: False: other types are searched too, so an attribute that only they have matches nothing here.
+        is_alone: False: other types are searched too, so an attribute that only they have matches
+        nothing here.
         Raises: InvalidFilterException, InvalidPathException.
         """
         rows = self.list_rows()
@@ -117,28 +133,41 @@ class ResourceEndpoint(ABC):
             columns: Any = {"columns": self.columns, "collections": self.collections}
             rows = rows.filter(build_condition(search.filter, is_strict=is_alone, **columns))
         total = rows.count()
-        start, count = (search.start_index or 1) - 1, MAX_RESULTS if search.count is None else search.count
+        start = (search.start_index or 1) - 1
+
+        if search.count is None:
+            count = MAX_RESULTS
+        else:
+            count = search.count
+
         # At most the number of all: databases refuse larger integers.
         start = min(start, total)
-        page = list(rows.order_by(*self._list_order(search))[start : start + min(count, MAX_RESULTS)])
+        page = list(
+            rows.order_by(*self._list_order(search))[start : start + min(count, MAX_RESULTS)]
+        )
         return total, self.render(page, is_complete=build_completeness(search))
 
     def create(self, data: Mapping[str, Any]) -> Any:
         """Create a resource and return its row. Raises: ValidationError, SCIMRefused."""
-        resource = self.model.model_validate(data, scim_ctx=Context.RESOURCE_CREATION_REQUEST, scim_policy=POLICY)
+        resource = self.model.model_validate(
+            data, scim_ctx=Context.RESOURCE_CREATION_REQUEST, scim_policy=POLICY
+        )
         return self._create(resource)
 
     def replace(self, resource_id: str, data: Mapping[str, Any], *, if_match: str = "") -> Any:
         """Replace the attributes and return the row. An attribute that is missing stays as it is.
 
-        if_match: entity tags, or empty. Raises: as `create`; NotFoundException, PreconditionFailedException.
+        if_match: entity tags, or empty. Raises: as `create`; NotFoundException,
+        PreconditionFailedException.
         """
         context = Context.RESOURCE_REPLACEMENT_REQUEST
         new = self.model.model_validate(data, scim_ctx=context, scim_policy=POLICY)
         return self._change_locked(resource_id, if_match, lambda row: self._change(row, new))
 
     def patch(self, resource_id: str, data: Mapping[str, Any], *, if_match: str = "") -> Any:
-        """Apply the operations, all or none, and return the row. Raises: as `replace`; SCIMException."""
+        """Apply the operations, all or none, and return the row. Raises: as `replace`;
+        SCIMException.
+        """
         _validate_path_length(data)
         patch = PatchOp[self.model].model_validate(  # type: ignore[name-defined]  # known at run time only
             data, scim_ctx=Context.RESOURCE_PATCH_REQUEST, scim_policy=POLICY
@@ -173,7 +202,10 @@ class ResourceEndpoint(ABC):
         if search.sort_by is None:
             return order
         binding = search.sort_binding(self.model)
-        column = self.columns.get((binding.field_name, binding.sub_field_name)) if binding else None
+        column = None
+        if binding:
+            column = self.columns.get((binding.field_name, binding.sub_field_name))
+
         if column is None:
             raise InvalidPathException(detail="sortBy names an attribute that can't be sorted")
         is_descending = search.sort_order == SearchRequest.SortOrder.descending
@@ -192,19 +224,29 @@ class ResourceEndpoint(ABC):
 class UserEndpoint(ResourceEndpoint):
     """The users of the client's provider."""
 
-    name, columns, collections = "User", USER_COLUMNS, USER_COLLECTIONS
+    name = "User"
+    columns = USER_COLUMNS
+    collections = USER_COLLECTIONS
 
     @property
     def model(self) -> Any:
         has_subject = conf.scim()[self.request.provider.name].subject == "extension"
         model: Any = User
-        return model[Subject] if has_subject else model
+
+        if has_subject:
+            return model[Subject]
+        return model
 
     def list_rows(self) -> QuerySet[SCIMUser]:
         return scim_users.list_users(self.request.provider.name)
 
-    def render(self, rows: Sequence[SCIMUser], *, is_complete: Callable[[str], bool]) -> list[Resource[Any]]:
-        groups_by_user = scim_users.build_users_page(rows) if rows and is_complete("groups") else {}
+    def render(
+        self, rows: Sequence[SCIMUser], *, is_complete: Callable[[str], bool]
+    ) -> list[Resource[Any]]:
+        if rows and is_complete("groups"):
+            groups_by_user = scim_users.build_users_page(rows)
+        else:
+            groups_by_user = {}
         return [
             self.model(
                 id=str(row.pk),
@@ -244,12 +286,25 @@ class UserEndpoint(ResourceEndpoint):
 
     def _read(self, resource: Any, row: SCIMUser | None = None) -> scim_users.UserAttributes:
         """row: the user as it is, whose values stay if the resource does not name them."""
-        subject = resource[Subject] if Subject.__schema__ in type(resource).get_extension_models() else None
+        subject = None
+        if Subject.__schema__ in type(resource).get_extension_models():
+            subject = resource[Subject]
+
         named = resource.model_fields_set
+        if row and "external_id" not in named:
+            external_id = row.external_id
+        else:
+            external_id = resource.external_id or ""
+
+        if row and "active" not in named:
+            active = row.active
+        else:
+            active = resource.active
+
         return scim_users.UserAttributes(
             user_name=resource.user_name or "",
-            external_id=row.external_id if row and "external_id" not in named else resource.external_id or "",
-            active=row.active if row and "active" not in named else resource.active,
+            external_id=external_id,
+            active=active,
             sub=(subject.sub if subject else None) or "",
         )
 
@@ -257,7 +312,9 @@ class UserEndpoint(ResourceEndpoint):
 class GroupEndpoint(ResourceEndpoint):
     """The groups of the client's provider."""
 
-    name, columns, collections = "Group", GROUP_COLUMNS, GROUP_COLLECTIONS
+    name = "Group"
+    columns = GROUP_COLUMNS
+    collections = GROUP_COLLECTIONS
 
     @property
     def model(self) -> Any:
@@ -266,8 +323,13 @@ class GroupEndpoint(ResourceEndpoint):
     def list_rows(self) -> QuerySet[SCIMGroup]:
         return scim_groups.list_groups(self.request.provider.name)
 
-    def render(self, rows: Sequence[SCIMGroup], *, is_complete: Callable[[str], bool]) -> list[Resource[Any]]:
-        members = scim_groups.list_member_ids(rows) if rows and is_complete("members") else {}
+    def render(
+        self, rows: Sequence[SCIMGroup], *, is_complete: Callable[[str], bool]
+    ) -> list[Resource[Any]]:
+        if rows and is_complete("members"):
+            members = scim_groups.list_member_ids(rows)
+        else:
+            members = {}
         return [
             Group(
                 id=str(row.pk),
@@ -311,12 +373,20 @@ class GroupEndpoint(ResourceEndpoint):
         if any(not member.value for member in resource.members or ()):
             raise MutabilityException(detail="a member needs a value")
         named = resource.model_fields_set
+        if row and "external_id" not in named:
+            external_id = row.external_id
+        else:
+            external_id = resource.external_id or ""
+
+        if row and "members" not in named:
+            members = MemberChange()
+        else:
+            members = MemberChange().replace(member.value for member in resource.members or ())
+
         return scim_groups.GroupAttributes(
             display_name=resource.display_name or "",
-            external_id=row.external_id if row and "external_id" not in named else resource.external_id or "",
-            members=MemberChange()
-            if row and "members" not in named
-            else MemberChange().replace(member.value for member in resource.members or ()),
+            external_id=external_id,
+            members=members,
         )
 
 
@@ -324,22 +394,38 @@ ENDPOINTS: Mapping[str, type[ResourceEndpoint]] = {"Users": UserEndpoint, "Group
 
 
 def _validate_path_length(data: Mapping[str, Any]) -> None:
-    """Raises: InvalidPathException. Before the paths are parsed, and for each spelling of their name."""
+    """Raises: InvalidPathException. Before the paths are parsed, and for each spelling of their
+    name.
+    """
     operations = [item for items in data.values() if isinstance(items, list) for item in items]
     objects = (item for item in operations if isinstance(item, Mapping))
-    sizes = (len(text) for item in objects for name, text in item.items() if name != "value" and isinstance(text, str))
+    sizes = (
+        len(text)
+        for item in objects
+        for name, text in item.items()
+        if name != "value" and isinstance(text, str)
+    )
     if sum(sizes) > MAX_PATH_CHARACTERS:
-        raise InvalidPathException(detail=f"the paths of a request have at most {MAX_PATH_CHARACTERS} characters")
+        raise InvalidPathException(
+            detail=f"the paths of a request have at most {MAX_PATH_CHARACTERS} characters"
+        )
 
 
 def matches_version(row: Any, entity_tags: str) -> bool:
-    """Return whether one of the tags of If-Match or If-None-Match is that of the row. Spec: RFC 9110 8.8.3.2 (weak)."""
+    """Return whether one of the tags of If-Match or If-None-Match is that of the row. Spec: RFC
+    9110 8.8.3.2 (weak).
+    """
     tags = {tag.strip().removeprefix("W/") for tag in entity_tags.split(",")}
     return ANY_VERSION in tags or format_version(row).removeprefix("W/") in tags
 
 
 def build_completeness(parameters: ResponseParameters[Any]) -> Callable[[str], bool]:
     """Return a function that says whether the response has an attribute, by its name."""
-    wanted = {str(path).rpartition(":")[2].partition(".")[0].lower() for path in parameters.attributes or ()}
-    excluded = {str(path).rpartition(":")[2].lower() for path in parameters.excluded_attributes or ()}
+    wanted = {
+        str(path).rpartition(":")[2].partition(".")[0].lower()
+        for path in parameters.attributes or ()
+    }
+    excluded = {
+        str(path).rpartition(":")[2].lower() for path in parameters.excluded_attributes or ()
+    }
     return lambda name: name in wanted if wanted else name not in excluded

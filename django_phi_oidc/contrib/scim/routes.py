@@ -4,4 +4,7 @@ from django.urls import path
 
 from .views import SCIMView
 
-urlpatterns = [path("", SCIMView.as_view(), name="oidc_scim"), path("<path:path>", SCIMView.as_view())]
+urlpatterns = [
+    path("", SCIMView.as_view(), name="oidc_scim"),
+    path("<path:path>", SCIMView.as_view()),
+]

@@ -1,6 +1,7 @@
 """The resources of this service provider, reduced to what it stores, and the discovery documents.
 
-An attribute that is not declared here is accepted, and not stored. Spec: RFC 7643 4.1, 4.2, 5, 6, 7; RFC 7644 4.
+An attribute that is not declared here is accepted, and not stored. Spec: RFC 7643 4.1, 4.2, 5, 6,
+7; RFC 7644 4.
 """
 
 from collections.abc import Iterable
@@ -56,7 +57,9 @@ class Subject(Extension):
     __schema__ = URN(SUBJECT_SCHEMA)
 
     sub: Annotated[str | None, Mutability.write_only, Returned.never, CaseExact.true] = None
-    """The pairwise `sub` of the person's ID Tokens for this portal. Once set, it does not change."""
+    """The pairwise `sub` of the person's ID Tokens for this portal. Once set, it does not
+    change.
+    """
 
 
 class GroupOfUser(ComplexAttribute):
@@ -113,7 +116,9 @@ def build_service_provider_config(base_url: str) -> ServiceProviderConfig:
     """Return what this service provider supports. Spec: RFC 7643 5."""
     return ServiceProviderConfig(
         patch=Patch(supported=True),
-        bulk=Bulk(supported=True, max_operations=MAX_BULK_OPERATIONS, max_payload_size=MAX_BODY_BYTES),
+        bulk=Bulk(
+            supported=True, max_operations=MAX_BULK_OPERATIONS, max_payload_size=MAX_BODY_BYTES
+        ),
         filter=Filter(supported=True, max_results=MAX_RESULTS),
         change_password=ChangePassword(supported=False),
         sort=Sort(supported=True),
@@ -122,17 +127,21 @@ def build_service_provider_config(base_url: str) -> ServiceProviderConfig:
             AuthenticationScheme(
                 type=AuthenticationScheme.Type.oauthbearertoken,
                 name="OAuth Bearer Token",
-                description="A token of the client, or an access token of the provider if that is declared (RFC 6750).",
+                description="A token of the client, or an access token of the provider if that is "
+                "declared (RFC 6750).",
                 primary=True,
             )
         ],
         meta=Meta(
-            resource_type="ServiceProviderConfig", location=Reference[External](f"{base_url}/ServiceProviderConfig")
+            resource_type="ServiceProviderConfig",
+            location=Reference[External](f"{base_url}/ServiceProviderConfig"),
         ),
     )
 
 
-def build_resource_types(models: Iterable[type[Resource[Any]]], base_url: str) -> list[ResourceType]:
+def build_resource_types(
+    models: Iterable[type[Resource[Any]]], base_url: str
+) -> list[ResourceType]:
     """Return the types of resources. Spec: RFC 7643 6."""
     types = [ResourceType.from_resource(model) for model in models]
     for item in types:
@@ -142,11 +151,15 @@ def build_resource_types(models: Iterable[type[Resource[Any]]], base_url: str) -
 
 
 def build_schemas(models: Iterable[type[Resource[Any]]], base_url: str) -> list[Schema]:
-    """Return the schemas of the resources, their extensions and the discovery documents. Spec: RFC 7643 7."""
+    """Return the schemas of the resources, their extensions and the discovery documents. Spec: RFC
+    7643 7.
+    """
     described: list[Any] = []
     for model in models:
         described += [model, *model.get_extension_models().values()]
-    schemas = [model.to_schema() for model in [*described, ServiceProviderConfig, ResourceType, Schema]]
+    schemas = [
+        model.to_schema() for model in [*described, ServiceProviderConfig, ResourceType, Schema]
+    ]
     for schema in schemas:
         location = Reference[External](f"{base_url}/Schemas/{schema.id}")
         schema.meta = Meta(resource_type="Schema", location=location)

@@ -1,4 +1,6 @@
-"""Groups of SCIM clients: create, change and delete them; members get the roles of the group, with its events."""
+"""Groups of SCIM clients: create, change and delete them; members get the roles of the group, with
+its events.
+"""
 
 import uuid
 from collections.abc import Collection, Iterable, Sequence
@@ -25,7 +27,8 @@ from .scim_users import (
 
 
 class MemberUnknown(SCIMRefused):
-    """A member is not a user of the provider: one of another provider is refused as one that does not exist.
+    """A member is not a user of the provider: one of another provider is refused as one that does
+    not exist.
 
     ids: those that are well-formed.
     """
@@ -37,7 +40,9 @@ class MemberUnknown(SCIMRefused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberChange:
-    """A change of the members of a group, by ids as the client sends them. Of two changes of one, the last counts."""
+    """A change of the members of a group, by ids as the client sends them. Of two changes of one,
+    the last counts.
+    """
 
     keeps_others: bool = True
     """False: members that are not added are removed."""
@@ -73,7 +78,8 @@ def list_groups(provider: str) -> QuerySet[SCIMGroup]:
 def create_group(attributes: GroupAttributes, request: ClientRequest) -> SCIMGroup:
     """Create a group with its members, and give them its roles.
 
-    Raises: SCIMRefused: the name is taken, or a member is no user of this provider; KeyMissing, DatabaseError.
+    Raises: SCIMRefused: the name is taken, or a member is no user of this provider; KeyMissing,
+    DatabaseError.
     """
     _validate(attributes)
     row = SCIMGroup(
@@ -95,7 +101,8 @@ def create_group(attributes: GroupAttributes, request: ClientRequest) -> SCIMGro
 
 
 def change_group(row: SCIMGroup, attributes: GroupAttributes, request: ClientRequest) -> SCIMGroup:
-    """Give the group these attributes and members, and return it. Nothing is written if it has them.
+    """Give the group these attributes and members, and return it. Nothing is written if it has
+    them.
 
     Requires: the row is locked by `lock_group` in the open transaction. Raises: as `create_group`.
     """
@@ -106,14 +113,22 @@ def change_group(row: SCIMGroup, attributes: GroupAttributes, request: ClientReq
     if not (is_changed or added or removed):
         return row
     _assign(row, attributes)
-    row.version, row.changed_at = row.version + 1, request.now
+    row.version = row.version + 1
+    row.changed_at = request.now
     try:
         with transaction.atomic():
             row.save()
     except IntegrityError as error:
         raise SCIMRefused(409, "uniqueness", "There is a group with this displayName.") from error
-    _record(row, "renamed" if is_renamed else "changed", request, added=len(added), removed=len(removed))
-    members = list(SCIMMembership.objects.filter(group=row.pk).values_list("member", flat=True)) if is_renamed else []
+    _record(
+        row, "renamed" if is_renamed else "changed", request, added=len(added), removed=len(removed)
+    )
+
+    if is_renamed:
+        members = list(SCIMMembership.objects.filter(group=row.pk).values_list("member", flat=True))
+    else:
+        members = []
+
     _sync_members({*added, *removed, *members}, request)
     return row
 
@@ -129,13 +144,19 @@ def delete_group(row: SCIMGroup, request: ClientRequest) -> None:
 def lock_group(group_id: str, provider: str) -> SCIMGroup | None:
     """Return the group, locked until the end of the transaction."""
     pk = parse_id(group_id)
-    return None if pk is None else list_groups(provider).select_for_update(no_key=True).filter(pk=pk).first()
+    if pk is None:
+        return None
+    return list_groups(provider).select_for_update(no_key=True).filter(pk=pk).first()
 
 
 def lock_groups_of_user(user_id: str, provider: str) -> None:
-    """Lock the groups of the user, before the user as in a change of a group, until the end of the transaction."""
+    """Lock the groups of the user, before the user as in a change of a group, until the end of the
+    transaction.
+    """
     if (pk := parse_id(user_id)) is not None:
-        rows = list_groups(provider).filter(pk__in=SCIMMembership.objects.filter(member=pk).values("group"))
+        rows = list_groups(provider).filter(
+            pk__in=SCIMMembership.objects.filter(member=pk).values("group")
+        )
         list(rows.order_by("pk").select_for_update(no_key=True).values_list("pk"))
 
 
@@ -156,12 +177,18 @@ def _validate(attributes: GroupAttributes) -> None:
 
 
 def _assign(row: SCIMGroup, attributes: GroupAttributes) -> None:
-    row.display_name, row.display_name_key = attributes.display_name, build_comparison_key(attributes.display_name)
+    row.display_name, row.display_name_key = (
+        attributes.display_name,
+        build_comparison_key(attributes.display_name),
+    )
     row.external_id = attributes.external_id
 
 
-def _set_members(row: SCIMGroup, change: MemberChange, request: ClientRequest) -> tuple[set[uuid.UUID], set[uuid.UUID]]:
-    """Store the members, and return which were added and removed. Raises: SCIMRefused for one that does not exist.
+def _set_members(
+    row: SCIMGroup, change: MemberChange, request: ClientRequest
+) -> tuple[set[uuid.UUID], set[uuid.UUID]]:
+    """Store the members, and return which were added and removed. Raises: SCIMRefused for one that
+    does not exist.
 
     A fixed number of queries: members that stay are not read if the change names those that do not.
     """
@@ -170,22 +197,32 @@ def _set_members(row: SCIMGroup, change: MemberChange, request: ClientRequest) -
     wanted = {pk for text in change.added if (pk := parse_id(text)) is not None}
     memberships = SCIMMembership.objects.filter(group=row.pk)
     unwanted = {pk for text in change.removed if (pk := parse_id(text)) is not None}
-    named = memberships.filter(member__in=wanted | unwanted) if change.keeps_others else memberships
+
+    if change.keeps_others:
+        named = memberships.filter(member__in=wanted | unwanted)
+    else:
+        named = memberships
+
     held = set(named.values_list("member", flat=True))
-    added, removed = wanted - held, held - wanted
+    added = wanted - held
+    removed = held - wanted
     known = set(list_users(row.provider).filter(pk__in=added).values_list("pk", flat=True))
     if known != added or len(wanted) < len(change.added):
         raise MemberUnknown(added - known)
     memberships.filter(member__in=removed).delete()
-    SCIMMembership.objects.bulk_create(SCIMMembership(group=row, member_id=pk) for pk in sorted(added))
+    SCIMMembership.objects.bulk_create(
+        SCIMMembership(group=row, member_id=pk) for pk in sorted(added)
+    )
     return added, removed
 
 
 def _sync_members(members: Collection[uuid.UUID], request: ClientRequest) -> None:
-    """Update the roles of these users, and the versions of their resources, which have the names of the groups.
+    """Update the roles of these users, and the versions of their resources, which have the names of
+    the groups.
 
-    The users are locked first: a sign-in, or a change of another group, is committed before the groups are read, or
-    waits. Otherwise a member that leaves two groups at once could keep the role of both.
+    The users are locked first: a sign-in, or a change of another group, is committed before the
+    groups are read, or waits. Otherwise a member that leaves two groups at once could keep the role
+    of both.
     Raises: MemberUnknown: a member was deleted meanwhile.
     """
     rows = SCIMUser.objects.filter(pk__in=members).order_by("pk")
@@ -195,10 +232,20 @@ def _sync_members(members: Collection[uuid.UUID], request: ClientRequest) -> Non
     if deleted := [user.pk for user in users if user.deleted_at]:
         raise MemberUnknown(deleted)
     user_pks = [user.user_id for user in users]
-    sync_group_roles(user_pks, provider=request.provider.name, origin=request.origin, now=request.now)
+    sync_group_roles(
+        user_pks, provider=request.provider.name, origin=request.origin, now=request.now
+    )
     SCIMUser.objects.filter(pk__in=members).update(version=F("version") + 1, changed_at=request.now)
 
 
-def _record(row: SCIMGroup, change: str, request: ClientRequest, *, added: int = 0, removed: int = 0) -> None:
+def _record(
+    row: SCIMGroup, change: str, request: ClientRequest, *, added: int = 0, removed: int = 0
+) -> None:
     detail = {"change": change, "members_added": added, "members_removed": removed}
-    enqueue_many([request.build_event(Action.SCIM_GROUP_CHANGED, resource=f"SCIMGroup/{row.pk}", detail=detail)])
+    enqueue_many(
+        [
+            request.build_event(
+                Action.SCIM_GROUP_CHANGED, resource=f"SCIMGroup/{row.pk}", detail=detail
+            )
+        ]
+    )

@@ -22,7 +22,14 @@ from .scim_groups import MemberUnknown
 from .scim_users import SCIMRefused, parse_id
 
 UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (
-    *(DatabaseError, InterfaceError, KeyRingError, SubjectKeyMissing, SubjectAltered, AuditUnavailable),
+    *(
+        DatabaseError,
+        InterfaceError,
+        KeyRingError,
+        SubjectKeyMissing,
+        SubjectAltered,
+        AuditUnavailable,
+    ),
     *(TransportError, MetadataError, IntrospectionFailed),
 )
 """Faults of this server, its databases, or the provider that verifies a token.
@@ -70,7 +77,9 @@ def build_refusal(error: Exception) -> SCIMResponse:
     """Return the error response of one of REFUSALS."""
     if isinstance(error, SCIMRefused):
         response = build_error(error.status, str(error), error.scim_type)
-        return replace(response, unknown_ids=error.ids) if isinstance(error, MemberUnknown) else response
+        if isinstance(error, MemberUnknown):
+            return replace(response, unknown_ids=error.ids)
+        return response
     first = Error()
     if isinstance(error, ValidationError):
         first = Error.from_validation_errors(_list_errors(error))[0]
@@ -80,17 +89,27 @@ def build_refusal(error: Exception) -> SCIMResponse:
 
 
 def list_unknown_ids(response: SCIMResponse, path: Sequence[str]) -> Collection[UUID]:
-    """Return the ids that do not exist for the client: of members, or the last segment of the path."""
-    pk = parse_id(path[-1]) if response.status == 404 else None
-    return response.unknown_ids if pk is None else [pk]
+    """Return the ids that do not exist for the client: of members, or the last segment of the
+    path.
+    """
+    pk = None
+    if response.status == 404:
+        pk = parse_id(path[-1])
+    if pk is None:
+        return response.unknown_ids
+    return [pk]
 
 
 def build_unavailable() -> SCIMResponse:
     return build_error(503, "The portal can't process the request now. Repeat it later.")
 
 
-def run(operation: Callable[[], SCIMResponse], *, report_fault: Callable[[Exception], None]) -> SCIMResponse:
-    """Return the response of the operation, or that of its error. report_fault: logs one of UNAVAILABLE_ERRORS."""
+def run(
+    operation: Callable[[], SCIMResponse], *, report_fault: Callable[[Exception], None]
+) -> SCIMResponse:
+    """Return the response of the operation, or that of its error. report_fault: logs one of
+    UNAVAILABLE_ERRORS.
+    """
     try:
         return operation()
     except UNAVAILABLE_ERRORS as fault:

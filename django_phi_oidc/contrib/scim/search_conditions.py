@@ -1,6 +1,7 @@
 """Translate a filter into a condition of the ORM. Spec: RFC 7644 3.4.2.2.
 
-scim2-models parses the grammar and resolves the attributes; values are parameters of the query, and never SQL.
+scim2-models parses the grammar and resolves the attributes; values are parameters of the query, and
+never SQL.
 """
 
 from collections.abc import Callable, Mapping
@@ -76,7 +77,10 @@ USER_COLUMNS: Mapping[Path, Column] = {
     ("user_name", None): _text("user_name_key"),
     ("active", None): Column("active", bool, frozenset(), is_nullable=True),
 }
-GROUP_COLUMNS: Mapping[Path, Column] = {**COMMON_COLUMNS, ("display_name", None): _text("display_name_key")}
+GROUP_COLUMNS: Mapping[Path, Column] = {
+    **COMMON_COLUMNS,
+    ("display_name", None): _text("display_name_key"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,9 @@ class Collection:
 
 
 USER_COLLECTIONS = {
-    "groups": Collection("member", {"value": _identifier("group"), "display": _text("group__display_name_key")})
+    "groups": Collection(
+        "member", {"value": _identifier("group"), "display": _text("group__display_name_key")}
+    )
 }
 GROUP_COLLECTIONS = {"members": Collection("group", {"value": _identifier("member")})}
 
@@ -102,15 +108,20 @@ def build_condition(
     collections: Mapping[str, Collection],
     is_strict: bool = True,
 ) -> Q:
-    """Return the condition. is_strict: False: an attribute that the resource does not have matches nothing.
+    """Return the condition. is_strict: False: an attribute that the resource does not have matches
+    nothing.
 
     Raises: InvalidFilterException: too many terms, or an attribute or operator has no column.
     """
-    return _ConditionBuilder(scim_filter, columns, collections, is_strict=is_strict).visit(scim_filter.ast)
+    return _ConditionBuilder(scim_filter, columns, collections, is_strict=is_strict).visit(
+        scim_filter.ast
+    )
 
 
 def _refuse() -> InvalidFilterException:
-    return InvalidFilterException(detail="the filter names an attribute or operator that can't be searched")
+    return InvalidFilterException(
+        detail="the filter names an attribute or operator that can't be searched"
+    )
 
 
 class _LogicalBuilder(FilterVisitor[Q]):
@@ -123,7 +134,10 @@ class _LogicalBuilder(FilterVisitor[Q]):
         condition = self.visit(node.terms[0])
         for term in node.terms[1:]:
             other = self.visit(term)
-            condition = condition & other if node.op == LogicalOperator.and_ else condition | other
+            if node.op == LogicalOperator.and_:
+                condition = condition & other
+            else:
+                condition = condition | other
         return condition
 
 
@@ -136,7 +150,9 @@ class _ConditionBuilder(_LogicalBuilder):
         *,
         is_strict: bool,
     ) -> None:
-        self.scim_filter, self.columns, self.collections = scim_filter, columns, collections
+        self.scim_filter = scim_filter
+        self.columns = columns
+        self.collections = collections
         self.is_strict = is_strict
         self._terms = 0
 
@@ -191,7 +207,8 @@ class _ValueConditionBuilder(_LogicalBuilder):
     """The condition inside the brackets of a value path."""
 
     def __init__(self, collection: Collection, outer: _ConditionBuilder) -> None:
-        self.collection, self.outer = collection, outer
+        self.collection = collection
+        self.outer = outer
 
     def visit(self, node: FilterNode) -> Q:
         self.outer.count_term()
@@ -223,7 +240,9 @@ def _exists(collection: Collection, condition: Q) -> Q:
 def _is_present(column: Column) -> Q:
     if column.is_nullable:
         return Q(**{f"{column.name}__isnull": False})
-    return ~Q(**{column.name: ""}) if column.convert in (str, build_comparison_key) else Q()
+    if column.convert in (str, build_comparison_key):
+        return ~Q(**{column.name: ""})
+    return Q()
 
 
 def _compare(column: Column, op: CompareOperator, value: Any) -> Q:
@@ -231,15 +250,27 @@ def _compare(column: Column, op: CompareOperator, value: Any) -> Q:
         return _compare_with_null(column, op)
     # No stored text has these characters, and databases refuse some of them.
     is_storable = not isinstance(value, str) or value.isprintable()
-    converted = column.convert(value) if is_storable else None
+    converted = None
+    if is_storable:
+        converted = column.convert(value)
+
     if op in (CompareOperator.eq, CompareOperator.ne):
-        equals = Q(pk__in=[]) if converted is None else Q(**{column.name: converted})
-        return equals if op == CompareOperator.eq else ~equals
+        if converted is None:
+            equals = Q(pk__in=[])
+        else:
+            equals = Q(**{column.name: converted})
+        if op == CompareOperator.eq:
+            return equals
+        return ~equals
     if op.value not in column.lookups:
         raise _refuse()
     lookup = {**_TEXT_LOOKUPS, **_ORDER_LOOKUPS}[op.value]
     # An attribute without a value matches none of these operators.
-    matches = Q(pk__in=[]) if converted is None else Q(**{f"{column.name}__{lookup}": converted})
+    if converted is None:
+        matches = Q(pk__in=[])
+    else:
+        matches = Q(**{f"{column.name}__{lookup}": converted})
+
     return matches & _is_present(column)
 
 

@@ -1,4 +1,6 @@
-"""Dispatch an operation to its endpoint: by method and path, as a request or as part of a bulk request."""
+"""Dispatch an operation to its endpoint: by method and path, as a request or as part of a bulk
+request.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +56,8 @@ class ServiceProvider:
     """The endpoints, for one authenticated request. base_url: without a slash at its end."""
 
     def __init__(self, request: ClientRequest, base_url: str) -> None:
-        self.request, self.base_url = request, base_url
+        self.request = request
+        self.base_url = base_url
         self.endpoints: dict[str, ResourceEndpoint] = {
             name: build(request, base_url) for name, build in ENDPOINTS.items()
         }
@@ -62,16 +65,22 @@ class ServiceProvider:
     def perform(self, operation: Operation) -> SCIMResponse:
         """Return the response. Raises: REFUSALS, UNAVAILABLE_ERRORS."""
         match operation.path:
-            case [("ServiceProviderConfig" | "ResourceTypes" | "Schemas") as name, *rest] if len(rest) < 2:
+            case [("ServiceProviderConfig" | "ResourceTypes" | "Schemas") as name, *rest] if (
+                len(rest) < 2
+            ):
                 return self._discover(name, rest, operation)
             case [name] if name in self.endpoints:
                 return self._perform_on_type(self.endpoints[name], operation)
             case [name, last] if name in self.endpoints and last == SEARCH:
-                return self._search(self.endpoints[name], operation.data) if operation.method == "POST" else _refuse()
+                if operation.method == "POST":
+                    return self._search(self.endpoints[name], operation.data)
+                return _refuse()
             case [name, resource_id] if name in self.endpoints:
                 return self._perform_on_resource(self.endpoints[name], resource_id, operation)
             case [last] if last == SEARCH:
-                return self._search_all(operation.data) if operation.method == "POST" else _refuse()
+                if operation.method == "POST":
+                    return self._search_all(operation.data)
+                return _refuse()
         raise NotFoundException
 
     def _discover(self, name: str, rest: Sequence[str], operation: Operation) -> SCIMResponse:
@@ -84,10 +93,18 @@ class ServiceProvider:
             if rest:
                 raise NotFoundException
             return build_response(build_service_provider_config(self.base_url))
-        build: Any = build_resource_types if name == "ResourceTypes" else build_schemas
+
+        build: Any
+        if name == "ResourceTypes":
+            build = build_resource_types
+        else:
+            build = build_schemas
+
         documents = build(models, self.base_url)
         if not rest:
-            return build_response(_build_list(documents, [type(documents[0])], total=len(documents)))
+            return build_response(
+                _build_list(documents, [type(documents[0])], total=len(documents))
+            )
         found = [document for document in documents if document.id == rest[0]]
         if not found:
             raise NotFoundException
@@ -100,9 +117,13 @@ class ServiceProvider:
             return _refuse()
         parameters = _parse_parameters(endpoint, operation)
         row = endpoint.create(operation.data)
-        return self._respond(endpoint, row, parameters, status=201, context=Context.RESOURCE_CREATION_RESPONSE)
+        return self._respond(
+            endpoint, row, parameters, status=201, context=Context.RESOURCE_CREATION_RESPONSE
+        )
 
-    def _perform_on_resource(self, endpoint: ResourceEndpoint, resource_id: str, operation: Operation) -> SCIMResponse:
+    def _perform_on_resource(
+        self, endpoint: ResourceEndpoint, resource_id: str, operation: Operation
+    ) -> SCIMResponse:
         parameters = _parse_parameters(endpoint, operation)
         preconditions = {"if_match": operation.if_match}
         match operation.method:
@@ -113,10 +134,14 @@ class ServiceProvider:
                 return self._respond(endpoint, row, parameters)
             case "PUT":
                 row = endpoint.replace(resource_id, operation.data, **preconditions)
-                return self._respond(endpoint, row, parameters, context=Context.RESOURCE_REPLACEMENT_RESPONSE)
+                return self._respond(
+                    endpoint, row, parameters, context=Context.RESOURCE_REPLACEMENT_RESPONSE
+                )
             case "PATCH":
                 row = endpoint.patch(resource_id, operation.data, **preconditions)
-                return self._respond(endpoint, row, parameters, context=Context.RESOURCE_PATCH_RESPONSE)
+                return self._respond(
+                    endpoint, row, parameters, context=Context.RESOURCE_PATCH_RESPONSE
+                )
             case "DELETE":
                 endpoint.delete(resource_id, **preconditions)
                 return SCIMResponse(status=204)
@@ -133,7 +158,9 @@ class ServiceProvider:
     ) -> SCIMResponse:
         (resource,) = endpoint.render([row], is_complete=build_completeness(parameters))
         options: Any = {"location": endpoint.get_location(row), "version": format_version(row)}
-        return build_response(resource, status=status, context=context, parameters=parameters, **options)
+        return build_response(
+            resource, status=status, context=context, parameters=parameters, **options
+        )
 
     def _search(self, endpoint: ResourceEndpoint, data: Mapping[str, Any]) -> SCIMResponse:
         search = _parse_search(endpoint.model, data)
@@ -145,20 +172,28 @@ class ServiceProvider:
         """Search users, then groups. Spec: RFC 7644 3.4.2.1."""
         models = tuple(endpoint.model for endpoint in self.endpoints.values())
         search = _parse_search(_unite(models), data)
-        start, wanted = search.start_index or 1, search.count
-        total, resources = 0, list[Any]()
+        start = search.start_index or 1
+        wanted = search.count
+        total = 0
+        resources = list[Any]()
         for endpoint in self.endpoints.values():
             own = search.model_copy(
                 update={
                     "filter": _bind_filter(search.filter, endpoint.model),
                     "start_index": max(1, start - total),
-                    "count": max(0, (MAX_RESULTS if wanted is None else min(wanted, MAX_RESULTS)) - len(resources)),
+                    "count": max(
+                        0,
+                        (MAX_RESULTS if wanted is None else min(wanted, MAX_RESULTS))
+                        - len(resources),
+                    ),
                 }
             )
             matches, page = endpoint.search(own, is_alone=False)
             total += matches
             resources += page
-        return build_response(_build_list(resources, models, total=total, start=start), parameters=search)
+        return build_response(
+            _build_list(resources, models, total=total, start=start), parameters=search
+        )
 
 
 def _bind_filter(scim_filter: ScimFilter[Any] | None, model: Any) -> ScimFilter[Any] | None:
@@ -172,13 +207,24 @@ def _refuse() -> SCIMResponse:
 
 def _parse_search(model: Any, data: Mapping[str, Any]) -> SearchRequest[Any]:
     """Raises: ValidationError, InvalidFilterException."""
-    known = {"filter", "sortBy", "sortOrder", "startIndex", "count", "attributes", "excludedAttributes", "schemas"}
+    known = {
+        "filter",
+        "sortBy",
+        "sortOrder",
+        "startIndex",
+        "count",
+        "attributes",
+        "excludedAttributes",
+        "schemas",
+    }
     named = {name: value for name, value in data.items() if name in known}
     if len(str(named.get("filter", ""))) > MAX_FILTER_LENGTH:
         # Before it is parsed.
         raise InvalidFilterException(detail=f"a filter has at most {MAX_FILTER_LENGTH} characters")
     request_class: Any = SearchRequest
-    search: SearchRequest[Any] = request_class[model].model_validate(named, scim_ctx=Context.SEARCH_REQUEST)
+    search: SearchRequest[Any] = request_class[model].model_validate(
+        named, scim_ctx=Context.SEARCH_REQUEST
+    )
     return search
 
 
@@ -191,10 +237,15 @@ def _parse_parameters(endpoint: ResourceEndpoint, operation: Operation) -> Respo
     return parameters
 
 
-def _build_list(resources: Sequence[Any], models: Sequence[Any], *, total: int, start: int = 1) -> BaseModel:
+def _build_list(
+    resources: Sequence[Any], models: Sequence[Any], *, total: int, start: int = 1
+) -> BaseModel:
     list_class: Any = ListResponse
     response: BaseModel = list_class[_unite(models)](
-        total_results=total, start_index=start, items_per_page=len(resources), resources=list(resources)
+        total_results=total,
+        start_index=start,
+        items_per_page=len(resources),
+        resources=list(resources),
     )
     return response
 

@@ -1,4 +1,6 @@
-"""The SCIM endpoint: authenticate the client, read the body, and write the response. Spec: RFC 7644 2, 3.1, 3.8."""
+"""The SCIM endpoint: authenticate the client, read the body, and write the response. Spec: RFC 7644
+2, 3.1, 3.8.
+"""
 
 import json
 import logging
@@ -41,7 +43,10 @@ _ACCEPTED_CONTENT_TYPES = (CONTENT_TYPE, "application/json")
 _CREDENTIALS = re.compile(r"(bearer|dpop) +([A-Za-z0-9._~+/-]{1,8192}=*)", re.IGNORECASE)
 Client = SCIMClient | OAuthClient
 _METHODS_WITH_BODY = ("POST", "PUT", "PATCH")
-_MESSAGE = "A SCIM request was refused: reason=%(reason)s client=%(client)s provider=%(provider)s request=%(request)s"
+_MESSAGE = (
+    "A SCIM request was refused: reason=%(reason)s "
+    "client=%(client)s provider=%(provider)s request=%(request)s"
+)
 
 
 class _BodyRefused(Exception):
@@ -49,15 +54,19 @@ class _BodyRefused(Exception):
 
     def __init__(self, reason: str, response: SCIMResponse) -> None:
         super().__init__(reason)
-        self.reason, self.response = reason, response
+        self.reason = reason
+        self.response = response
 
 
-@method_decorator([public_view, csrf_exempt, sensitive_post_parameters(), sensitive_variables()], name="dispatch")
+@method_decorator(
+    [public_view, csrf_exempt, sensitive_post_parameters(), sensitive_variables()], name="dispatch"
+)
 class SCIMView(SessionlessView):
     """Every endpoint of the SCIM service provider.
 
-    401: no valid token. 403: by http, unless DEBUG is on. 404: unknown, deleted, or of another provider. 503: nothing
-    has changed, and the client may repeat the request: the database or a key is unavailable.
+    401: no valid token. 403: by http, unless DEBUG is on. 404: unknown, deleted, or of another
+    provider. 503: nothing has changed, and the client may repeat the request: the database or a key
+    is unavailable.
     """
 
     http_method_names = ("get", "post", "put", "patch", "delete")
@@ -67,7 +76,9 @@ class SCIMView(SessionlessView):
 
     post = put = patch = delete = get
 
-    def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def http_method_not_allowed(
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
         return _write(build_error(405, "The resource does not have this method."))
 
 
@@ -80,7 +91,11 @@ def _process(request: HttpRequest, path: str) -> SCIMResponse:
     try:
         client = _authenticate(request)
     except SCIMTokenRefused as refusal:
-        detail = {"rule": refusal.rule} if refusal.rule else {}
+        if refusal.rule:
+            detail = {"rule": refusal.rule}
+        else:
+            detail = {}
+
         _report(request, refusal.reason, refusal.client, provider=refusal.provider, detail=detail)
         return build_error(401, "The request has no valid token.")
     origin = get_request_origin(request)._replace(actor=client.actor)
@@ -91,13 +106,18 @@ def _process(request: HttpRequest, path: str) -> SCIMResponse:
     # Discovery documents have no method with a body.
     has_body = request.method in _METHODS_WITH_BODY and segments[0] not in DISCOVERY
     try:
-        data = _read_body(request) if has_body else {}
+        if has_body:
+            data = _read_body(request)
+        else:
+            data = {}
     except _BodyRefused as refusal:
         _report(request, refusal.reason, client)
         return refusal.response
     if segments == ["Bulk"] and request.method == "POST":
         report = partial(_report_foreign_ids, request, client)
-        return perform_bulk(data, client_request, base_url, report_fault=_log_fault, report_unknown_ids=report)
+        return perform_bulk(
+            data, client_request, base_url, report_fault=_log_fault, report_unknown_ids=report
+        )
     operation = Operation(
         method=str(request.method),
         path=segments,
@@ -121,7 +141,8 @@ def _authenticate(request: HttpRequest) -> Client:
     match = _CREDENTIALS.fullmatch(header.strip())
     if match is None:
         raise SCIMTokenRefused("scim_token_malformed")
-    is_dpop, token = match[1].lower() == DPOP_TOKEN_TYPE, match[2]
+    is_dpop = match[1].lower() == DPOP_TOKEN_TYPE
+    token = match[2]
     request_secrets.register_secret(token, "scim_token")
     if token.startswith(TOKEN_PREFIX) and not is_dpop:
         return authenticate_client(token, now=clock.now())
@@ -129,13 +150,19 @@ def _authenticate(request: HttpRequest) -> Client:
 
 
 def _read_body(request: HttpRequest) -> Mapping[str, Any]:
-    """Return the JSON object. Raises: _BodyRefused: too large, another type, or not exactly one strict object."""
+    """Return the JSON object. Raises: _BodyRefused: too large, another type, or not exactly one
+    strict object.
+    """
     if request.content_type not in _ACCEPTED_CONTENT_TYPES:
-        raise _BodyRefused("scim_body_malformed", build_error(415, f"The body must be {CONTENT_TYPE}."))
+        raise _BodyRefused(
+            "scim_body_malformed", build_error(415, f"The body must be {CONTENT_TYPE}.")
+        )
     try:
         body = request.read(MAX_BODY_BYTES + 1)
     except OSError:
-        raise _BodyRefused("scim_body_malformed", build_error(400, "The body ended early.", "invalidSyntax")) from None
+        raise _BodyRefused(
+            "scim_body_malformed", build_error(400, "The body ended early.", "invalidSyntax")
+        ) from None
     if len(body) > MAX_BODY_BYTES:
         message = f"A body has at most {MAX_BODY_BYTES} bytes."
         raise _BodyRefused("scim_body_too_large", build_error(413, message))
@@ -144,15 +171,22 @@ def _read_body(request: HttpRequest) -> Mapping[str, Any]:
     except ValueError:
         data = None
     if data is None or _has_repeated_name(data):
-        message = "The body must be one JSON object, without duplicate names in any case, and not deeply nested."
+        message = (
+            "The body must be one JSON object, without duplicate "
+            "names in any case, and not deeply nested."
+        )
         raise _BodyRefused("scim_body_malformed", build_error(400, message, "invalidSyntax"))
     return data
 
 
 def _has_repeated_name(value: Any) -> bool:
-    """Return whether names of an object differ only in case: they are one name. Spec: RFC 7643 2.1."""
+    """Return whether names of an object differ only in case: they are one name. Spec: RFC 7643
+    2.1.
+    """
     if isinstance(value, Mapping):
-        return len({name.lower() for name in value}) < len(value) or any(map(_has_repeated_name, value.values()))
+        return len({name.lower() for name in value}) < len(value) or any(
+            map(_has_repeated_name, value.values())
+        )
     return isinstance(value, list) and any(map(_has_repeated_name, value))
 
 
@@ -180,18 +214,31 @@ def _report(
         origin = origin._replace(actor=client.actor)
     fields = {"reason": reason, "client": client.name if client else "", "provider": provider}
     log = RefusalLog(logger, _MESSAGE, {**fields, "request": origin.request_id})
-    options: dict[str, Any] = {"origin": origin, "now": clock.now(), "provider": provider, "detail": detail or {}}
+    options: dict[str, Any] = {
+        "origin": origin,
+        "now": clock.now(),
+        "provider": provider,
+        "detail": detail or {},
+    }
     report_refusal(Action.SCIM_REFUSED, reason, log=log, **options)
 
 
 def _log_fault(fault: Exception) -> None:
     """Log the code or class of a fault only: the message of a database error may contain values."""
-    name = fault.code if isinstance(fault, PhiOidcError) else type(fault).__name__
+    name: str
+    if isinstance(fault, PhiOidcError):
+        name = fault.code
+    else:
+        name = type(fault).__name__
     logger.error("A SCIM request failed: fault=%s", name)
 
 
 def _write(response: SCIMResponse) -> HttpResponse:
-    body = b"" if response.body is None else json.dumps(response.body, separators=(",", ":")).encode()
+    if response.body is None:
+        body = b""
+    else:
+        body = json.dumps(response.body, separators=(",", ":")).encode()
+
     http_response = HttpResponse(body, status=response.status, content_type=CONTENT_TYPE)
     if response.location:
         http_response["Location"] = response.location

@@ -14,17 +14,30 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="SCIMClient",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("name", models.CharField(max_length=64, unique=True, verbose_name="name")),
                 ("provider", models.CharField(max_length=64, verbose_name="provider")),
                 ("created_at", models.DateTimeField(editable=False, verbose_name="created at")),
-                ("created_by", models.CharField(editable=False, max_length=255, verbose_name="created by")),
-                ("revoked_at", models.DateTimeField(editable=False, null=True, verbose_name="revoked at")),
+                (
+                    "created_by",
+                    models.CharField(editable=False, max_length=255, verbose_name="created by"),
+                ),
+                (
+                    "revoked_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="revoked at"),
+                ),
             ],
             options={
                 "verbose_name": "SCIM client",
                 "verbose_name_plural": "SCIM clients",
-                "permissions": (("manage_scimclient", "Can create, rotate and revoke SCIM clients"),),
+                "permissions": (
+                    ("manage_scimclient", "Can create, rotate and revoke SCIM clients"),
+                ),
                 "default_permissions": ("view",),
             },
         ),
@@ -46,7 +59,8 @@ class Migration(migrations.Migration):
                 "default_permissions": (),
                 "constraints": [
                     models.UniqueConstraint(
-                        fields=("provider", "display_name_key"), name="phi_oidc_scim_group_name_unique"
+                        fields=("provider", "display_name_key"),
+                        name="phi_oidc_scim_group_name_unique",
                     )
                 ],
             },
@@ -54,7 +68,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="SCIMToken",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("digest", models.CharField(editable=False, max_length=64, unique=True)),
                 ("created_at", models.DateTimeField()),
                 ("expires_at", models.DateTimeField()),
@@ -92,7 +111,9 @@ class Migration(migrations.Migration):
                 (
                     "user",
                     models.OneToOneField(
-                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to=settings.AUTH_USER_MODEL
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
                     ),
                 ),
             ],
@@ -105,7 +126,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="SCIMMembership",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 (
                     "group",
                     models.ForeignKey(
@@ -131,7 +157,9 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="scimuser",
-            index=models.Index(fields=["provider", "external_id"], name="phi_oidc_scim_user_external_id"),
+            index=models.Index(
+                fields=["provider", "external_id"], name="phi_oidc_scim_user_external_id"
+            ),
         ),
         migrations.AddConstraint(
             model_name="scimuser",
@@ -143,6 +171,8 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="scimmembership",
-            constraint=models.UniqueConstraint(fields=("group", "member"), name="phi_oidc_scim_membership_unique"),
+            constraint=models.UniqueConstraint(
+                fields=("group", "member"), name="phi_oidc_scim_membership_unique"
+            ),
         ),
     ]

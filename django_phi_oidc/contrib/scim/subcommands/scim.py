@@ -1,4 +1,6 @@
-"""Create, rotate, revoke and list the clients that provision accounts by SCIM, and attach their users to accounts."""
+"""Create, rotate, revoke and list the clients that provision accounts by SCIM, and attach their
+users to accounts.
+"""
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
@@ -41,21 +43,37 @@ MAX_DAYS = 731
 def add_arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="scim_command", required=True, metavar="SUBCOMMAND")
     create = add_command(commands, "create", _create, "Create a client and show its token once.")
-    create.add_argument("name", type=_parse_client_name, metavar="CLIENT", help="The name of the new client.")
+    create.add_argument(
+        "name", type=_parse_client_name, metavar="CLIENT", help="The name of the new client."
+    )
     provider_help = "The provider whose accounts it manages, which has the option scim."
     create.add_argument("--provider", required=True, metavar="NAME", help=provider_help)
-    rotate = add_command(commands, "rotate", _rotate, "Show a new token once; the last one stays valid for a while.")
+    rotate = add_command(
+        commands, "rotate", _rotate, "Show a new token once; the last one stays valid for a while."
+    )
     rotate.add_argument("name", metavar="CLIENT", help="The client, by its name.")
     hours = int(DEFAULT_OVERLAP.total_seconds()) // 3600
-    overlap_help = f"How long the last token stays valid, in hours; 0: it ends now (default: {hours})."
-    rotate.add_argument("--overlap-hours", type=parse_number, default=hours, metavar="N", help=overlap_help)
+    overlap_help = (
+        f"How long the last token stays valid, in hours; 0: it ends now (default: {hours})."
+    )
+    rotate.add_argument(
+        "--overlap-hours", type=parse_number, default=hours, metavar="N", help=overlap_help
+    )
     for command in (create, rotate):
-        days_help = f"How long the token is valid, at most {MAX_DAYS} days (default: {DEFAULT_LIFETIME.days})."
-        command.add_argument("--days", type=_parse_days, default=DEFAULT_LIFETIME.days, metavar="N", help=days_help)
+        days_help = (
+            f"How long the token is valid, at most {MAX_DAYS} days (default: "
+            f"{DEFAULT_LIFETIME.days})."
+        )
+        command.add_argument(
+            "--days", type=_parse_days, default=DEFAULT_LIFETIME.days, metavar="N", help=days_help
+        )
     revoke = add_command(commands, "revoke", _revoke, "Revoke a client and its tokens for good.")
     revoke.add_argument("name", metavar="CLIENT", help="The client, by its name.")
     add_dry_run(revoke)
-    attach_help = "Attach a SCIM user to an account that its person had before, and disable the one created for it."
+    attach_help = (
+        "Attach a SCIM user to an account that its person had "
+        "before, and disable the one created for it."
+    )
     attach = add_command(commands, "attach", _attach, attach_help)
     attach.add_argument("resource", metavar="ID", help="The SCIM user, by its id.")
     attach.add_argument("user", metavar="USER", help=f"The account: {USER_FORMS}.")
@@ -75,7 +93,8 @@ def _create(options: Options, output: Output) -> None:
 
 @sensitive_variables()
 def _rotate(options: Options, output: Output) -> None:
-    client, overlap = _get_client(options["name"]), timedelta(hours=options["overlap_hours"])
+    client = _get_client(options["name"])
+    overlap = timedelta(hours=options["overlap_hours"])
     fields: Any = {"lifetime": timedelta(days=options["days"]), "overlap": overlap}
     try:
         issued = rotate_token(client, **fields, origin=current_origin(), now=clock.now())
@@ -108,7 +127,8 @@ def _revoke(options: Options, output: Output) -> None:
 
 
 def _attach(options: Options, output: Output) -> None:
-    user, is_dry_run = get_user(options["user"]), options["dry_run"]
+    user = get_user(options["user"])
+    is_dry_run = options["dry_run"]
     fields: Any = {"origin": current_origin(), "now": clock.now(), "is_dry_run": is_dry_run}
     try:
         created = attach_account(options["resource"], user, **fields)
@@ -116,7 +136,9 @@ def _attach(options: Options, output: Output) -> None:
         raise CommandError(str(error)) from error
     row = {**build_user_row(user), "resource": options["resource"], "disabled": str(created.pk)}
     if is_dry_run:
-        output.preview(row, f"The SCIM user would be attached, and account pk:{created.pk} disabled.")
+        output.preview(
+            row, f"The SCIM user would be attached, and account pk:{created.pk} disabled."
+        )
         return
     output.confirm(row, f"The SCIM user is attached, and account pk:{created.pk} is disabled.")
 
@@ -125,8 +147,12 @@ def _list(options: Options, output: Output) -> None:
     now = clock.now()
     clients = SCIMClient.objects.order_by("name")
     for client in clients:
-        valid = SCIMToken.objects.filter(client=client, revoked_at=None, expires_at__gt=now).order_by("-created_at")
-        tokens = [(format_value(token.expires_at), format_value(token.last_used_at)) for token in valid]
+        valid = SCIMToken.objects.filter(
+            client=client, revoked_at=None, expires_at__gt=now
+        ).order_by("-created_at")
+        tokens = [
+            (format_value(token.expires_at), format_value(token.last_used_at)) for token in valid
+        ]
         row: dict[str, Any] = {"client": client.name, "provider": client.provider}
         row |= {"revoked_at": format_value(client.revoked_at)}
         row["tokens"] = [{"expires_at": expires, "last_used_at": used} for expires, used in tokens]
