@@ -9,21 +9,35 @@ from ...provider.mutual_tls import list_certificate_expiries, validate_client_ce
 from .diagnostics import CERTIFICATE_EXPIRY_WARNING, ProviderFinding
 
 
-def check_client_certificates(declaration: ProviderDeclaration, *, now: datetime) -> Iterator[ProviderFinding]:
-    """Check that the files can be used, and their expiry. An expired one is still used: the provider refuses it."""
+def check_client_certificates(
+    declaration: ProviderDeclaration, *, now: datetime
+) -> Iterator[ProviderFinding]:
+    """Check that the files can be used, and their expiry. An expired one is still used: the
+    provider refuses it.
+    """
     try:
         validate_client_certificate(declaration)
         expiries = list_certificate_expiries(declaration)
     except (DeclarationInvalid, TransportError) as error:
-        remedy = "Declare a PEM file with the certificate and its unencrypted private key, which this user may read."
+        remedy = (
+            "Declare a PEM file with the certificate and its "
+            "unencrypted private key, which this user may read."
+        )
         yield ProviderFinding(
-            check="client", level="failure", code="django_phi_oidc.E106", text=str(error), remedy=remedy
+            check="client",
+            level="failure",
+            code="django_phi_oidc.E106",
+            text=str(error),
+            remedy=remedy,
         )
         return
     for option, expires_at in expiries:
         text = f"{option}: certificate until {expires_at:%Y-%m-%d} ({(expires_at - now).days} days)"
         if expires_at - now < CERTIFICATE_EXPIRY_WARNING:
-            code, remedy = "client_certificate_expires", "Renew it, and register it before that day."
-            yield ProviderFinding(check="client", level="warning", code=code, text=text, remedy=remedy)
+            code = "client_certificate_expires"
+            remedy = "Renew it, and register it before that day."
+            yield ProviderFinding(
+                check="client", level="warning", code=code, text=text, remedy=remedy
+            )
         else:
             yield ProviderFinding(check="client", level="ok", text=text)

@@ -63,19 +63,26 @@ class ProbeContext:
 
 
 def probe_provider(
-    declaration: ProviderDeclaration, context: ProbeContext, *, transport: Transport, clock: Callable[[], datetime]
+    declaration: ProviderDeclaration,
+    context: ProbeContext,
+    *,
+    transport: Transport,
+    clock: Callable[[], datetime],
 ) -> Iterator[ProviderFinding]:
-    """Yield the findings in the order of the requests. Checks that depend on a failed request are left out.
+    """Yield the findings in the order of the requests. Checks that depend on a failed request are
+    left out.
 
-    A random token is sent to the revocation endpoint, which shows whether it knows the client; with a callback URL,
-    `client_probe` sends further requests. Nothing is changed.
+    A random token is sent to the revocation endpoint, which shows whether it knows the client; with
+    a callback URL, `client_probe` sends further requests. Nothing is changed.
     """
     if declaration.federation is not None:
         yield from _probe_federation_member(declaration, context, transport=transport, clock=clock)
         return
     requested_at = clock()
     try:
-        response = transport.send(build_metadata_request(declaration), timeout_seconds=TIMEOUT_SECONDS)
+        response = transport.send(
+            build_metadata_request(declaration), timeout_seconds=TIMEOUT_SECONDS
+        )
     except TransportError as error:
         yield diagnostics.diagnose_request_error("discovery", error)
         return
@@ -87,7 +94,9 @@ def probe_provider(
     )
     members = diagnostics.find_metadata_members(response)
     if members is not None:
-        members = merge_metadata(members, oauth_members=oauth_members or {}, declaration=declaration)
+        members = merge_metadata(
+            members, oauth_members=oauth_members or {}, declaration=declaration
+        )
     yield from _check_tls(declaration, members or {}, now=received_at)
     times = {"requested_at": requested_at, "received_at": received_at}
     yield diagnostics.check_clock(response.headers, **times, leeway=declaration.leeway)
@@ -104,12 +113,18 @@ def probe_provider(
 
 
 def _probe_federation_member(
-    declaration: ProviderDeclaration, context: ProbeContext, *, transport: Transport, clock: Callable[[], datetime]
+    declaration: ProviderDeclaration,
+    context: ProbeContext,
+    *,
+    transport: Transport,
+    clock: Callable[[], datetime],
 ) -> Iterator[ProviderFinding]:
     """Yield the findings about a provider whose metadata come from its trust chain."""
     now = clock()
     try:
-        chain = fetch_trust_chain(declaration, transport=transport, timeout_seconds=TIMEOUT_SECONDS, now=now)
+        chain = fetch_trust_chain(
+            declaration, transport=transport, timeout_seconds=TIMEOUT_SECONDS, now=now
+        )
     except SignInRefused as error:
         yield diagnostics.diagnose_request_error("federation", error)
         return
@@ -120,7 +135,11 @@ def _probe_federation_member(
     try:
         metadata = process_trust_chain(chain, declaration=declaration)
         keys, _ = fetch_keys(
-            metadata, declaration=declaration, transport=transport, timeout_seconds=TIMEOUT_SECONDS, now=now
+            metadata,
+            declaration=declaration,
+            transport=transport,
+            timeout_seconds=TIMEOUT_SECONDS,
+            now=now,
         )
     except SignInRefused as error:
         yield diagnostics.diagnose_request_error("keys", error)
@@ -130,7 +149,9 @@ def _probe_federation_member(
     yield from _check_client(declaration, context, metadata, transport=transport, clock=clock)
 
 
-def _check_own_membership(declaration: ProviderDeclaration, *, transport: Transport, now: datetime) -> ProviderFinding:
+def _check_own_membership(
+    declaration: ProviderDeclaration, *, transport: Transport, now: datetime
+) -> ProviderFinding:
     """Find the portal's own trust chain, as the provider does."""
     try:
         chain = fetch_trust_chain(
@@ -142,7 +163,9 @@ def _check_own_membership(declaration: ProviderDeclaration, *, transport: Transp
             entity_type=OPENID_RELYING_PARTY,
         )
     except SignInRefused as error:
-        return diagnostics.diagnose_request_error("membership", error, prefix=f"{declaration.client_id}: ")
+        return diagnostics.diagnose_request_error(
+            "membership", error, prefix=f"{declaration.client_id}: "
+        )
     return check_own_trust_chain(chain, declaration=declaration)
 
 
@@ -197,13 +220,17 @@ def _check_metadata(
     yield from diagnostics.check_logout(members, declaration=declaration)
     yield from check_known_provider(members, declaration=declaration)
     yield diagnostics.check_response_issuer(members, is_only_provider=context.is_only_provider)
-    yield diagnostics.check_requested_claims(members, declaration=declaration, claims=context.claims)
+    yield diagnostics.check_requested_claims(
+        members, declaration=declaration, claims=context.claims
+    )
     yield check_assurance(members, declaration=declaration)
     yield from diagnostics.check_resource(declaration, wants_claims=bool(context.claims))
     yield from diagnostics.check_reauthentication(members, declaration=declaration)
 
 
-def _find_entity_configuration(declaration: ProviderDeclaration, *, transport: Transport) -> Iterator[ProviderFinding]:
+def _find_entity_configuration(
+    declaration: ProviderDeclaration, *, transport: Transport
+) -> Iterator[ProviderFinding]:
     """Report a provider that has an entity configuration in place of metadata.
 
     Spec: OpenID Federation 1.0, 9 (the document is a JWT, which is not read).
@@ -218,7 +245,9 @@ def _find_entity_configuration(declaration: ProviderDeclaration, *, transport: T
         )
     except TransportError:
         return
-    if response.status == 200 and response.headers.get("content-type", "").startswith(ENTITY_STATEMENT):
+    if response.status == 200 and response.headers.get("content-type", "").startswith(
+        ENTITY_STATEMENT
+    ):
         text = "it is a member of a federation: it has an entity configuration"
         yield build_federation_finding(text, level="warning")
 
@@ -227,15 +256,32 @@ def _check_tls(
     declaration: ProviderDeclaration, members: Mapping[str, Any], *, now: datetime
 ) -> Iterator[ProviderFinding]:
     """Check each host of the provider once."""
-    urls = [declaration.issuer, *(members[name] for name in diagnostics.list_endpoint_names(members))]
+    urls = [
+        declaration.issuer,
+        *(members[name] for name in diagnostics.list_endpoint_names(members)),
+    ]
     # A host of these alone may refuse connections without a certificate.
-    names = MTLS_ENDPOINTS if declaration.client_certificate else ()
-    mtls_urls = {members[name] for name in diagnostics.list_endpoint_names(members) if name in names}
-    allowed_urls = [url for url in urls if diagnostics.is_allowed_url(url, declaration.allow_loopback_http)]
+    names: tuple[str, ...]
+    if declaration.client_certificate:
+        names = MTLS_ENDPOINTS
+    else:
+        names = ()
+
+    mtls_urls = {
+        members[name] for name in diagnostics.list_endpoint_names(members) if name in names
+    }
+    allowed_urls = [
+        url for url in urls if diagnostics.is_allowed_url(url, declaration.allow_loopback_http)
+    ]
     for url in {urlsplit(url).netloc: url for url in reversed(allowed_urls)}.values():
         host = urlsplit(url).netloc
         try:
-            version, expires_at = "TLS" if url.startswith("https:") else "", None
+            if url.startswith("https:"):
+                version = "TLS"
+            else:
+                version = ""
+
+            expires_at = None
             if version and not declaration.proxy:
                 version, expires_at = _get_tls_version_and_expiry(
                     url, declaration=declaration, presents_certificate=url in mtls_urls
@@ -249,12 +295,14 @@ def _check_tls(
 def _get_tls_version_and_expiry(
     url: str, *, declaration: ProviderDeclaration, presents_certificate: bool
 ) -> tuple[str, datetime]:
-    """Return the TLS version and the expiry of the certificate, which is verified as for every request.
+    """Return the TLS version and the expiry of the certificate, which is verified as for every
+    request.
 
     Each step has TIMEOUT_SECONDS. Requires: an https URL with a host, and no proxy.
     Raises: TransportTLS, TransportTimeout, TransportUnreachable.
     """
-    parts, context = urlsplit(url), create_ssl_context(declaration.ca_bundle)
+    parts = urlsplit(url)
+    context = create_ssl_context(declaration.ca_bundle)
     if presents_certificate:
         load_client_certificate(context, declaration)
     address = parts.hostname or "", parts.port or 443
@@ -273,9 +321,13 @@ def _check_keys(
     declaration: ProviderDeclaration, members: Mapping[str, Any], *, transport: Transport
 ) -> Iterator[ProviderFinding]:
     url = members.get("jwks_uri")
-    if not isinstance(url, str) or not diagnostics.is_allowed_url(url, declaration.allow_loopback_http):
+    if not isinstance(url, str) or not diagnostics.is_allowed_url(
+        url, declaration.allow_loopback_http
+    ):
         return
-    request = TransportRequest(method="GET", url=url, headers={"Accept": "application/jwk-set+json, application/json"})
+    request = TransportRequest(
+        method="GET", url=url, headers={"Accept": "application/jwk-set+json, application/json"}
+    )
     try:
         response = transport.send(request, timeout_seconds=TIMEOUT_SECONDS)
     except TransportError as error:
@@ -286,17 +338,25 @@ def _check_keys(
 
 
 def _find_usable_metadata(
-    declaration: ProviderDeclaration, response: TransportResponse, oauth_members: Mapping[str, Any] | None
+    declaration: ProviderDeclaration,
+    response: TransportResponse,
+    oauth_members: Mapping[str, Any] | None,
 ) -> ProviderMetadata | None:
     """Return the metadata; None if a sign-in would be refused because of it."""
     try:
-        return process_metadata_response(response, declaration=declaration, oauth_members=oauth_members)
+        return process_metadata_response(
+            response, declaration=declaration, oauth_members=oauth_members
+        )
     except SignInRefused:
         return None
 
 
 def _check_client_is_known(
-    declaration: ProviderDeclaration, metadata: ProviderMetadata, *, transport: Transport, now: datetime
+    declaration: ProviderDeclaration,
+    metadata: ProviderMetadata,
+    *,
+    transport: Transport,
+    now: datetime,
 ) -> Iterator[ProviderFinding]:
     """Send no request if there is no revocation endpoint."""
     try:
@@ -310,25 +370,38 @@ def _check_client_is_known(
     except SignInRefused:
         return
     try:
-        yield diagnostics.check_client_is_known(transport.send(request, timeout_seconds=TIMEOUT_SECONDS))
+        yield diagnostics.check_client_is_known(
+            transport.send(request, timeout_seconds=TIMEOUT_SECONDS)
+        )
     except TransportError as error:
         yield diagnostics.diagnose_request_error("client", error)
 
 
-def _check_recent_events(declaration: ProviderDeclaration, *, now: datetime) -> Iterator[ProviderFinding]:
+def _check_recent_events(
+    declaration: ProviderDeclaration, *, now: datetime
+) -> Iterator[ProviderFinding]:
     """Report what only sign-ins show, as far as the audit log has it."""
-    alerts = _count_recent(declaration, Action.ALERT_RAISED, lambda row: Code.ACCESS_TOKEN_LIFETIME in row.detail, now)
-    yield diagnostics.check_access_token_lifetime(alerts, limit=declaration.max_access_token_lifetime)
+    alerts = _count_recent(
+        declaration, Action.ALERT_RAISED, lambda row: Code.ACCESS_TOKEN_LIFETIME in row.detail, now
+    )
+    yield diagnostics.check_access_token_lifetime(
+        alerts, limit=declaration.max_access_token_lifetime
+    )
     refusals = _count_recent(declaration, Action.LOGIN_REFUSED, _is_proof_required, now)
     yield from diagnostics.check_token_type(refusals or 0)
 
 
 def _is_proof_required(row: AuditEvent) -> bool:
-    return row.reason == Code.TOKEN_TYPE_UNSUPPORTED or any(error in row.detail for error in PROOF_ERRORS)
+    return row.reason == Code.TOKEN_TYPE_UNSUPPORTED or any(
+        error in row.detail for error in PROOF_ERRORS
+    )
 
 
 def _count_recent(
-    declaration: ProviderDeclaration, action: Action, is_counted: Callable[[AuditEvent], bool], now: datetime
+    declaration: ProviderDeclaration,
+    action: Action,
+    is_counted: Callable[[AuditEvent], bool],
+    now: datetime,
 ) -> int | None:
     """Return the number of these events of the provider; None if the audit log cannot be read."""
     filters = EventFilters(action=action, since=now - ALERT_PERIOD)

@@ -10,20 +10,32 @@ from .known_providers import find_known_provider
 from .known_providers.definitions import KnownProvider, list_differences
 
 
-def check_known_provider(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> Iterator[ProviderFinding]:
-    """Report which provider it is, the faults that the metadata do not show, and what differs from its recipe.
+def check_known_provider(
+    members: Mapping[str, Any], *, declaration: ProviderDeclaration
+) -> Iterator[ProviderFinding]:
+    """Report which provider it is, the faults that the metadata do not show, and what differs from
+    its recipe.
 
     Spec: Core 8 and Back-Channel Logout 2.4, whose `sub` Keycloak up to 26.1 deviates from.
     """
     known = find_known_provider(members)
     if known is None:
         return
-    page = f"; its settings: {known.get_page()}" if known.slug else ""
+
+    if known.slug:
+        page = f"; its settings: {known.get_page()}"
+    else:
+        page = ""
+
     yield ProviderFinding(check="provider", level="ok", text=f"recognized as {known.name}{page}")
     for fault in known.faults:
         if fault.applies(declaration):
             yield ProviderFinding(
-                check=fault.check, level=fault.level, code=fault.code, text=fault.text, remedy=fault.remedy
+                check=fault.check,
+                level=fault.level,
+                code=fault.code,
+                text=fault.text,
+                remedy=fault.remedy,
             )
     if known.recipe and known.recipe.trust_anchor and declaration.federation is None:
         text = f"{known.name} admits only members of its federation"
@@ -31,14 +43,28 @@ def check_known_provider(members: Mapping[str, Any], *, declaration: ProviderDec
     yield from _compare_with_recipe(known, declaration)
 
 
-def _compare_with_recipe(known: KnownProvider, declaration: ProviderDeclaration) -> Iterator[ProviderFinding]:
+def _compare_with_recipe(
+    known: KnownProvider, declaration: ProviderDeclaration
+) -> Iterator[ProviderFinding]:
     for option in list_differences(known.recipe, declaration) if known.recipe else ():
-        example = ", for example" if option.need == "example" else ""
+        if option.need == "example":
+            example = ", for example"
+        else:
+            example = ""
+
+        level: Literal["warning", "failure"]
+        if option.need == "required":
+            level = "failure"
+        else:
+            level = "warning"
+
         yield ProviderFinding(
             check="recipe",
-            level="failure" if option.need == "required" else "warning",
+            level=level,
             code="recipe_differs",
-            text=sanitize_text(f"{known.name} needs {option.name}{example} {json.dumps(option.value)}"),
+            text=sanitize_text(
+                f"{known.name} needs {option.name}{example} {json.dumps(option.value)}"
+            ),
             remedy=option.reason,
         )
 
@@ -46,4 +72,6 @@ def _compare_with_recipe(known: KnownProvider, declaration: ProviderDeclaration)
 def build_federation_finding(text: str, *, level: Literal["warning", "failure"]) -> ProviderFinding:
     """Return the finding about a member of a federation that is declared without it."""
     remedy = "Declare federation: docs/how-to/federation.md."
-    return ProviderFinding(check="provider", level=level, code="federation_undeclared", text=text, remedy=remedy)
+    return ProviderFinding(
+        check="provider", level=level, code="federation_undeclared", text=text, remedy=remedy
+    )

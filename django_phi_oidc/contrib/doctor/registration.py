@@ -57,11 +57,14 @@ def register_client(
 
     udap: register by a software statement. Requires then: the option udap of the declaration.
 
-    Raises: TransportError; RegistrationRefused; DeclarationInvalid, MetadataInvalid, IssuerMismatch, AlgUnsupported or
-    RegistrationUnsupported before anything was sent to the registration endpoint. Spec: RFC 7591 3; UDAP Security 3.
+    Raises: TransportError; RegistrationRefused; DeclarationInvalid, MetadataInvalid,
+    IssuerMismatch, AlgUnsupported or RegistrationUnsupported before anything was sent to the
+    registration endpoint. Spec: RFC 7591 3; UDAP Security 3.
     """
     if declaration.federation is not None:
-        raise RegistrationUnsupported("A member of a federation is registered at the operator of the federation.")
+        raise RegistrationUnsupported(
+            "A member of a federation is registered at the operator of the federation."
+        )
     response = transport.send(build_metadata_request(declaration), timeout_seconds=TIMEOUT_SECONDS)
     members = diagnostics.find_metadata_members(response)
     if members is None:
@@ -76,39 +79,63 @@ def register_client(
     if not algs:
         raise MetadataError(Code.ALG_UNSUPPORTED)
     path = declaration.client_certificate
+    if path:
+        certificate = read_certificate_chain(path)[0]
+    else:
+        certificate = b""
+
     requested = build_client_metadata(
         declaration,
         client_urls=client_urls,
         provider_metadata=members,
         id_token_alg=algs[0],
-        certificate=read_certificate_chain(path)[0] if path else b"",
+        certificate=certificate,
     )
     if udap is None:
-        request = build_registration_request(endpoint, metadata=requested, initial_access_token=initial_access_token)
+        request = build_registration_request(
+            endpoint, metadata=requested, initial_access_token=initial_access_token
+        )
     else:
         requested = build_udap_metadata(requested, information=udap)
         freshness = AssertionFreshness(now=clock(), jti=randomness.token_b64url(32))
         request = build_udap_registration_request(
             endpoint, metadata=requested, declaration=declaration, freshness=freshness
         )
-    registered = process_registration_response(transport.send(request, timeout_seconds=TIMEOUT_SECONDS))
-    return RegistrationResult(members=registered, findings=tuple(_compare_registration(requested, registered)))
+    registered = process_registration_response(
+        transport.send(request, timeout_seconds=TIMEOUT_SECONDS)
+    )
+    return RegistrationResult(
+        members=registered, findings=tuple(_compare_registration(requested, registered))
+    )
 
 
-def _compare_registration(requested: Mapping[str, Any], registered: Mapping[str, Any]) -> Iterator[ProviderFinding]:
+def _compare_registration(
+    requested: Mapping[str, Any], registered: Mapping[str, Any]
+) -> Iterator[ProviderFinding]:
     differences = compare_registration(requested, registered)
-    level_by_name: dict[str, FindingLevel] = {difference.name: difference.level for difference in differences}
+    level_by_name: dict[str, FindingLevel] = {
+        difference.name: difference.level for difference in differences
+    }
     for name, value in requested.items():
         if level := level_by_name.get(name):
             text = f"{name}: requested {value}, registered {registered.get(name, 'nothing')}"
             remedy = "Ask the provider to change it, or declare what it has registered."
             code = "registered_otherwise"
         else:
-            level, text, code, remedy = "ok", f"{name}: {value}", "", ""
+            level = "ok"
+            text = f"{name}: {value}"
+            code = ""
+            remedy = ""
         text = diagnostics.sanitize_text(text)
         yield ProviderFinding(check="registered", level=level, code=code, text=text, remedy=remedy)
     expires_at = registered.get("client_secret_expires_at")
-    if type(expires_at) is int and 0 < expires_at < _MAX_EXPIRY_TIMESTAMP and "client_secret" in registered:
+    if (
+        type(expires_at) is int
+        and 0 < expires_at < _MAX_EXPIRY_TIMESTAMP
+        and "client_secret" in registered
+    ):
         text = f"client_secret: until {datetime.fromtimestamp(expires_at, UTC):%Y-%m-%d %H:%M} UTC"
         remedy = "Renew it before that, at the client's registration_client_uri."
-        yield ProviderFinding(check="registered", level="warning", code="secret_expires", text=text, remedy=remedy)
+        yield ProviderFinding(
+            check="registered", level="warning", code="secret_expires", text=text, remedy=remedy
+        )

@@ -11,21 +11,31 @@ from .diagnostics import ProviderFinding
 _FAPI2_METHODS = frozenset({"private_key_jwt", *MTLS_METHODS})
 
 
-def check_fapi2(members: Mapping[str, Any], *, declaration: ProviderDeclaration) -> Iterator[ProviderFinding]:
-    """Report the clauses of the FAPI 2.0 Security Profile that the metadata does not satisfy, if it is declared.
+def check_fapi2(
+    members: Mapping[str, Any], *, declaration: ProviderDeclaration
+) -> Iterator[ProviderFinding]:
+    """Report the clauses of the FAPI 2.0 Security Profile that the metadata does not satisfy, if it
+    is declared.
 
-    NOT checked: what the metadata does not contain, such as the lifetime of codes. Spec: FAPI 2.0 Security Profile
-    5.3.2.1, 5.3.2.2, 5.4.1.
+    NOT checked: what the metadata does not contain, such as the lifetime of codes. Spec: FAPI 2.0
+    Security Profile 5.3.2.1, 5.3.2.2, 5.4.1.
     """
     if declaration.profile != "fapi2":
         return
     missing = [clause for clause, holds in _list_fapi2_clauses(members) if not holds]
     for clause in missing:
-        text = f"the metadata does not say that the provider satisfies FAPI 2.0 Security Profile {clause}"
+        text = (
+            "the metadata does not say that the provider "
+            f"satisfies FAPI 2.0 Security Profile {clause}"
+        )
         remedy = find_remedy(Code.PROFILE_UNSUPPORTED)
-        yield ProviderFinding(check="fapi2", level="warning", code=Code.PROFILE_UNSUPPORTED, text=text, remedy=remedy)
+        yield ProviderFinding(
+            check="fapi2", level="warning", code=Code.PROFILE_UNSUPPORTED, text=text, remedy=remedy
+        )
     if not missing:
-        yield ProviderFinding(check="fapi2", level="ok", text="the metadata satisfies the FAPI 2.0 Security Profile")
+        yield ProviderFinding(
+            check="fapi2", level="ok", text="the metadata satisfies the FAPI 2.0 Security Profile"
+        )
 
 
 def _list_fapi2_clauses(members: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
@@ -34,13 +44,24 @@ def _list_fapi2_clauses(members: Mapping[str, Any]) -> Iterator[tuple[str, bool]
     yield "5.3.2.1, sender-constrained access tokens", is_certificate_bound or is_key_bound
     methods = _get_values(members, "token_endpoint_auth_methods_supported")
     yield "5.3.2.1, private_key_jwt or mutual TLS", bool(methods & _FAPI2_METHODS)
-    yield "5.3.2.2, only pushed requests", members.get("require_pushed_authorization_requests") is True
-    yield "5.3.2.2, PKCE with S256", "S256" in _get_values(members, "code_challenge_methods_supported")
-    yield "5.3.2.2, iss in responses", members.get("authorization_response_iss_parameter_supported") is True
+    yield (
+        "5.3.2.2, only pushed requests",
+        members.get("require_pushed_authorization_requests") is True,
+    )
+    yield (
+        "5.3.2.2, PKCE with S256",
+        "S256" in _get_values(members, "code_challenge_methods_supported"),
+    )
+    yield (
+        "5.3.2.2, iss in responses",
+        members.get("authorization_response_iss_parameter_supported") is True,
+    )
     algs = _get_values(members, "id_token_signing_alg_values_supported")
     yield "5.4.1, PS256, ES256 or EdDSA", bool(algs & FAPI2_ALGS)
 
 
 def _get_values(members: Mapping[str, Any], name: str) -> frozenset[str]:
     values = members.get(name)
-    return frozenset(value for value in values if isinstance(value, str)) if isinstance(values, list) else frozenset()
+    if isinstance(values, list):
+        return frozenset(value for value in values if isinstance(value, str))
+    return frozenset()

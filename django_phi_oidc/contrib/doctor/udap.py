@@ -1,4 +1,6 @@
-"""Registration by a software statement that the client signs, for UDAP. Spec: HL7 UDAP Security 3.1; RFC 7591 2.3."""
+"""Registration by a software statement that the client signs, for UDAP. Spec: HL7 UDAP Security
+3.1; RFC 7591 2.3.
+"""
 
 import json
 from collections.abc import Mapping
@@ -28,8 +30,12 @@ class UDAPClientInformation:
     """Space-separated."""
 
 
-def build_udap_metadata(metadata: Mapping[str, Any], *, information: UDAPClientInformation) -> dict[str, Any]:
-    """Return those members of the client metadata that a software statement contains. Spec: UDAP Security 3.1."""
+def build_udap_metadata(
+    metadata: Mapping[str, Any], *, information: UDAPClientInformation
+) -> dict[str, Any]:
+    """Return those members of the client metadata that a software statement contains. Spec: UDAP
+    Security 3.1.
+    """
     return {
         **{name: metadata[name] for name in _STATED_MEMBERS},
         "client_name": information.client_name,
@@ -40,15 +46,22 @@ def build_udap_metadata(metadata: Mapping[str, Any], *, information: UDAPClientI
 
 
 def build_udap_registration_request(
-    endpoint: str, *, metadata: Mapping[str, Any], declaration: ProviderDeclaration, freshness: AssertionFreshness
+    endpoint: str,
+    *,
+    metadata: Mapping[str, Any],
+    declaration: ProviderDeclaration,
+    freshness: AssertionFreshness,
 ) -> TransportRequest:
     """Return the request with a software statement that is valid for five minutes at this endpoint.
 
-    Its issuer is the URI in the certificate of the key that signs. Requires: client_key_header is x5c.
-    Raises: DeclarationInvalid if the certificate has not exactly one URI. Spec: UDAP Security 3.1, 3.2.3.
+    Its issuer is the URI in the certificate of the key that signs. Requires: client_key_header is
+    x5c.
+    Raises: DeclarationInvalid if the certificate has not exactly one URI. Spec: UDAP Security 3.1,
+    3.2.3.
     """
     key = declaration.list_keys("sig")[0]
-    uri, issued_at = get_subject_uri(key.certificate[0]), int(freshness.now.timestamp())
+    uri = get_subject_uri(key.certificate[0])
+    issued_at = int(freshness.now.timestamp())
     claims = {
         **metadata,
         "iss": uri,

@@ -9,7 +9,9 @@ from .products import PRODUCTS
 from .record_systems import RECORD_SYSTEMS
 
 KNOWN_PROVIDERS = (*NATIONAL_SERVICES, *RECORD_SYSTEMS, *PRODUCTS)
-"""Those with marks in their issuers before those whose marks are paths, because some of the former run the latter."""
+"""Those with marks in their issuers before those whose marks are paths, because some of the former
+run the latter.
+"""
 PROVIDERS_BY_SLUG = {known.slug: known for known in KNOWN_PROVIDERS if known.slug}
 
 

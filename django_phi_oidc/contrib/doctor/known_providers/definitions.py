@@ -1,4 +1,6 @@
-"""What is known of a provider: marks in its metadata, faults, and the recipe of its settings. No Django."""
+"""What is known of a provider: marks in its metadata, faults, and the recipe of its settings. No
+Django.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +24,10 @@ class RecipeOption:
     reason: str
     """Sentences: the comment in the settings, and the remedy of the doctor."""
     need: Need = "advised"
-    """`required`: without it, sign-ins fail. `advised`: sign-ins work without it. `example`: the project chooses the
-    value. `visible`: the metadata show that it is needed, so other checks of the doctor compare it."""
+    """`required`: without it, sign-ins fail. `advised`: sign-ins work without it. `example`: the
+    project chooses the value. `visible`: the metadata show that it is needed, so other checks of
+    the doctor compare it.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +45,13 @@ class Recipe:
     decryption_key_type: ClientKeyType = ""
     """Of a second key, for which the provider encrypts tokens; empty: it encrypts none."""
     needs_certificate: bool = False
-    """The key needs a certificate: from a certification authority, or a self-signed one for mutual TLS."""
+    """The key needs a certificate: from a certification authority, or a self-signed one for mutual
+    TLS.
+    """
     trust_anchor: str = ""
-    """Of the federation (OpenID Federation) that the provider is in; empty: metadata are discovered."""
+    """Of the federation (OpenID Federation) that the provider is in; empty: metadata are
+    discovered.
+    """
     options: tuple[RecipeOption, ...] = ()
     """All options but issuer, client id, secret, key and federation."""
 
@@ -67,7 +75,9 @@ class KnownProvider:
 
     name: str
     marks: tuple[tuple[str, str], ...]
-    """Members of the metadata and patterns, all of which match. In a list, one value has to match."""
+    """Members of the metadata and patterns, all of which match. In a list, one value has to
+    match.
+    """
     slug: str = ""
     """Its name for `phi_oidc init`; empty: it has neither recipe nor page."""
     page: str = ""
@@ -85,7 +95,10 @@ class KnownProvider:
     def has_mark(self, members: Mapping[str, Any]) -> bool:
         """Return whether these metadata, whose types are not checked, are those of the provider."""
         return all(
-            any(isinstance(value, str) and re.search(pattern, value) for value in _list_values(members.get(member)))
+            any(
+                isinstance(value, str) and re.search(pattern, value)
+                for value in _list_values(members.get(member))
+            )
             for member, pattern in self.marks
         )
 
@@ -100,12 +113,15 @@ NO_REVOCATION = RecipeOption(
     name="revocation",
     value="best_effort",
     need="visible",
-    reason="It has no revocation endpoint: tokens stay valid after a logout until they expire (W002).",
+    reason="It has no revocation endpoint: tokens stay valid "
+    "after a logout until they expire (W002).",
 )
 
 
 def _list_values(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+    if isinstance(value, list):
+        return value
+    return [value]
 
 
 def list_differences(recipe: Recipe, declaration: ProviderDeclaration) -> Iterator[RecipeOption]:

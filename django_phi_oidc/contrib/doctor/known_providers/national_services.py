@@ -25,8 +25,8 @@ NATIONAL_SERVICES = (
                     name="reauthentication",
                     value="request",
                     need="required",
-                    reason="Its metadata do not list auth_time, so an authentication after a timeout is requested but"
-                    " not verified (W034).",
+                    reason="Its metadata do not list auth_time, so an authentication after a "
+                    "timeout is requested but not verified (W034).",
                 ),
             ),
         ),
@@ -34,11 +34,17 @@ NATIONAL_SERVICES = (
     KnownProvider(
         name="FranceConnect",
         slug="franceconnect",
-        marks=(("issuer", r"^https://([a-z0-9-]+\.)+(franceconnect\.gouv|dev-franceconnect)\.fr/api/v2$"),),
+        marks=(
+            (
+                "issuer",
+                r"^https://([a-z0-9-]+\.)+(franceconnect\.gouv|dev-franceconnect)\.fr/api/v2$",
+            ),
+        ),
         requires_id_token_hint=True,
         recipe=Recipe(
             issuer="https://oidc.franceconnect.gouv.fr/api/v2",
-            issuer_note="Production. The sandbox is https://fcp-low.sbx.dev-franceconnect.fr/api/v2.",
+            issuer_note="Production. The sandbox is "
+            "https://fcp-low.sbx.dev-franceconnect.fr/api/v2.",
             options=(
                 RecipeOption(
                     name="token_endpoint_auth_method",
@@ -73,7 +79,8 @@ NATIONAL_SERVICES = (
         marks=(("user_type_supported", "^(IP|HP|HCI|HCP)$"),),
         recipe=Recipe(
             issuer="https://idp.krankenkasse.example",
-            issuer_note="The identity provider of one health insurance. The Federation Master lists them.",
+            issuer_note="The identity provider of one health insurance. "
+            "The Federation Master lists them.",
             client_key_type="P-256",
             key_auth_method="self_signed_tls_client_auth",
             needs_certificate=True,
@@ -108,11 +115,17 @@ NATIONAL_SERVICES = (
                     name="acr_values",
                     value=["gematik-ehealth-loa-high"],
                     need="example",
-                    reason="It requires a level: this one for health data, or gematik-ehealth-loa-substantial.",
+                    reason="It requires a level: this one for health data, or "
+                    "gematik-ehealth-loa-substantial.",
                 ),
                 RecipeOption(
                     name="resource_scopes",
-                    value={"urn:telematik:versicherter": {"purpose": "TREAT", "basis": "identity of the patient"}},
+                    value={
+                        "urn:telematik:versicherter": {
+                            "purpose": "TREAT",
+                            "basis": "identity of the patient",
+                        }
+                    },
                     need="example",
                     reason="Its claims are requested by scopes. This one has the insurance number.",
                 ),
@@ -120,8 +133,8 @@ NATIONAL_SERVICES = (
                     name="reauthentication",
                     value="request",
                     need="required",
-                    reason="Its ID Tokens have no auth_time, so an authentication after a timeout is requested but not"
-                    " verified (W034).",
+                    reason="Its ID Tokens have no auth_time, so an authentication after a timeout "
+                    "is requested but not verified (W034).",
                 ),
                 NO_REVOCATION,
             ),
@@ -144,15 +157,16 @@ NATIONAL_SERVICES = (
                         }
                     },
                     need="example",
-                    reason="The policy scope of your application. ID.me has no scopes such as profile and email.",
+                    reason="The policy scope of your application. ID.me has "
+                    "no scopes such as profile and email.",
                 ),
                 PUBLIC_SUBJECTS,
                 RecipeOption(
                     name="reauthentication",
                     value="request",
                     need="required",
-                    reason="Its documents mention no auth_time, so an authentication after a timeout is requested but"
-                    " not verified (W034).",
+                    reason="Its documents mention no auth_time, so an authentication after a "
+                    "timeout is requested but not verified (W034).",
                 ),
                 NO_REVOCATION,
             ),
@@ -164,7 +178,8 @@ NATIONAL_SERVICES = (
         marks=(("issuer", r"^https://(secure\.login|idp\.int\.identitysandbox)\.gov/"),),
         recipe=Recipe(
             issuer="https://secure.login.gov/",
-            issuer_note="Production, with a slash at the end. The sandbox is https://idp.int.identitysandbox.gov/.",
+            issuer_note="Production, with a slash at the end. The sandbox is "
+            "https://idp.int.identitysandbox.gov/.",
             client_key_type="RSA",
             options=(
                 RecipeOption(
@@ -183,7 +198,8 @@ NATIONAL_SERVICES = (
                     name="acr_values",
                     value=["urn:acr.login.gov:auth-only"],
                     need="example",
-                    reason="It requires a level of service: urn:acr.login.gov:auth-only, verified, or"
+                    reason="It requires a level of service: urn:acr.login.gov:auth-only, verified, "
+                    "or"
                     " verified-facial-match-required.",
                 ),
                 RecipeOption(
@@ -196,13 +212,15 @@ NATIONAL_SERVICES = (
                     name="reauthentication",
                     value="never",
                     need="required",
-                    reason="It accepts no prompt=login and sends no auth_time, so an authentication after a timeout can"
-                    " be neither requested nor verified (W034).",
+                    reason="It accepts no prompt=login and sends no auth_time, so an "
+                    "authentication after a timeout can be "
+                    "neither requested nor verified (W034).",
                 ),
                 RecipeOption(
                     name="id_token_hint",
                     value="never",
-                    reason="It refuses a logout request with an ID Token; client_id is sent instead.",
+                    reason="It refuses a logout request with an ID "
+                    "Token; client_id is sent instead.",
                 ),
                 NO_REVOCATION,
             ),
@@ -211,7 +229,8 @@ NATIONAL_SERVICES = (
             KnownFault(
                 check="assurance",
                 code=Code.ACR_INSUFFICIENT,
-                text="login.gov may answer another acr than a requested one that ends with -preferred",
+                text="login.gov may answer another acr than a "
+                "requested one that ends with -preferred",
                 remedy="Declare acr_accepted with each answer that is sufficient.",
                 applies=lambda declaration: (
                     not declaration.acr_accepted
@@ -223,7 +242,9 @@ NATIONAL_SERVICES = (
     KnownProvider(
         name="NHS CIS2",
         slug="cis2",
-        marks=(("issuer", r"^https://am\.[a-z0-9.-]*spineservices\.nhs\.uk(:443)?/openam/oauth2/"),),
+        marks=(
+            ("issuer", r"^https://am\.[a-z0-9.-]*spineservices\.nhs\.uk(:443)?/openam/oauth2/"),
+        ),
         recipe=Recipe(
             issuer="https://am.nhsidentity.spineservices.nhs.uk:443/openam/oauth2/realms/root/realms/NHSIdentity"
             "/realms/Healthcare",
@@ -240,13 +261,15 @@ NATIONAL_SERVICES = (
                     name="acr_values",
                     value=["AAL3_ANY"],
                     need="example",
-                    reason="The authenticators that your portal admits, such as smartcards and passkeys.",
+                    reason="The authenticators that your portal admits, "
+                    "such as smartcards and passkeys.",
                 ),
                 RecipeOption(
                     name="subject_type",
                     value="public",
                     need="visible",
-                    reason="The sub is the national id of the worker, which other clients get too (W001).",
+                    reason="The sub is the national id of the worker, "
+                    "which other clients get too (W001).",
                 ),
             ),
         ),
@@ -257,7 +280,8 @@ NATIONAL_SERVICES = (
         marks=(("issuer", r"^https://auth\.(login\.nhs\.uk|[a-z]+\.signin\.nhs\.uk)$"),),
         recipe=Recipe(
             issuer="https://auth.login.nhs.uk",
-            issuer_note="Production. Sandpit: https://auth.sandpit.signin.nhs.uk. Integration: https://auth.aos.signin.nhs.uk.",
+            issuer_note="Production. Sandpit: https://auth.sandpit.signin.nhs.uk. Integration: "
+            "https://auth.aos.signin.nhs.uk.",
             client_key_type="RSA",
             options=(
                 RecipeOption(
@@ -282,8 +306,8 @@ NATIONAL_SERVICES = (
                     name="vtr",
                     value=["P9.Cp.Cd", "P9.Cp.Ck", "P9.Cm"],
                     need="example",
-                    reason="The identity of each user is verified (P9), with two factors. Without it, unverified users"
-                    " sign in, too.",
+                    reason="The identity of each user is verified (P9), with two factors. Without "
+                    "it, unverified users sign in, too.",
                 ),
                 RecipeOption(
                     name="vtm",
@@ -300,10 +324,16 @@ NATIONAL_SERVICES = (
         name="Pro Santé Connect",
         slug="psc",
         page="pro-sante-connect",
-        marks=(("issuer", r"^https://auth\.([a-z]+\.)?(esw|psc)\.esante\.gouv\.fr/auth/realms/esante-wallet$"),),
+        marks=(
+            (
+                "issuer",
+                r"^https://auth\.([a-z]+\.)?(esw|psc)\.esante\.gouv\.fr/auth/realms/esante-wallet$",
+            ),
+        ),
         recipe=Recipe(
             issuer="https://auth.esw.esante.gouv.fr/auth/realms/esante-wallet",
-            issuer_note="Production. The sandbox is https://auth.bas.psc.esante.gouv.fr/auth/realms/esante-wallet.",
+            issuer_note="Production. The sandbox is "
+            "https://auth.bas.psc.esante.gouv.fr/auth/realms/esante-wallet.",
             options=(
                 RecipeOption(
                     name="metadata_url",
@@ -313,11 +343,19 @@ NATIONAL_SERVICES = (
                     reason="Its metadata have another name than those of OpenID Connect Discovery.",
                 ),
                 RecipeOption(
-                    name="acr_values", value=["eidas1"], need="example", reason="It requires this level in the request."
+                    name="acr_values",
+                    value=["eidas1"],
+                    need="example",
+                    reason="It requires this level in the request.",
                 ),
                 RecipeOption(
                     name="resource_scopes",
-                    value={"scope_all": {"purpose": "HOPERAT", "basis": "identity and role of the professional"}},
+                    value={
+                        "scope_all": {
+                            "purpose": "HOPERAT",
+                            "basis": "identity and role of the professional",
+                        }
+                    },
                     need="example",
                     reason="The professional identity: profession, speciality, places of practice.",
                 ),
@@ -340,7 +378,8 @@ NATIONAL_SERVICES = (
                     name="profile",
                     value="fapi2",
                     need="required",
-                    reason="It follows the FAPI 2.0 Security Profile: each of its rules is enforced.",
+                    reason="It follows the FAPI 2.0 Security Profile: "
+                    "each of its rules is enforced.",
                 ),
                 RecipeOption(
                     name="dpop",
@@ -390,7 +429,8 @@ NATIONAL_SERVICES = (
                     name="authorization_parameters",
                     value={"authentication_context_type": "APP_AUTHENTICATION_DEFAULT"},
                     need="required",
-                    reason="It requires the kind of the transaction from Login apps, for its detection of fraud.",
+                    reason="It requires the kind of the transaction from "
+                    "Login apps, for its detection of fraud.",
                 ),
                 RecipeOption(
                     name="acr_values",
@@ -402,8 +442,8 @@ NATIONAL_SERVICES = (
                     name="reauthentication",
                     value="never",
                     need="required",
-                    reason="It documents neither prompt nor auth_time, so an authentication after a timeout can be"
-                    " neither requested nor verified (W034).",
+                    reason="It documents neither prompt nor auth_time, so an authentication after "
+                    "a timeout can be neither requested nor verified (W034).",
                 ),
                 PUBLIC_SUBJECTS,
                 NO_REVOCATION,
@@ -416,7 +456,8 @@ NATIONAL_SERVICES = (
         marks=(("acr_values_supported", r"^https://www\.spid\.gov\.it/SpidL[123]$"),),
         recipe=Recipe(
             issuer="https://oidc.idserver.servizicie.interno.gov.it",
-            issuer_note="CIE, production. For SPID, the identity provider that the user has chosen.",
+            issuer_note="CIE, production. For SPID, the identity "
+            "provider that the user has chosen.",
             client_key_type="P-256",
             decryption_key_type="RSA",
             trust_anchor="https://oidc.registry.servizicie.interno.gov.it",
@@ -425,7 +466,8 @@ NATIONAL_SERVICES = (
                     name="client_assertion_audience",
                     value="endpoint",
                     need="required",
-                    reason="The audience of a client assertion is the endpoint that it is sent to (W012).",
+                    reason="The audience of a client assertion is the "
+                    "endpoint that it is sent to (W012).",
                 ),
                 RecipeOption(
                     name="request_object_signing_alg",
@@ -477,14 +519,15 @@ NATIONAL_SERVICES = (
                     name="userinfo_encrypted_response_enc",
                     value=["A256CBC-HS512"],
                     need="required",
-                    reason="Each provider has it, and A256GCM is not among the algorithms of its rules.",
+                    reason="Each provider has it, and A256GCM is not "
+                    "among the algorithms of its rules.",
                 ),
                 RecipeOption(
                     name="reauthentication",
                     value="request",
                     need="required",
-                    reason="Its ID Tokens have no auth_time, so an authentication after a timeout is requested but not"
-                    " verified (W034).",
+                    reason="Its ID Tokens have no auth_time, so an authentication after a timeout "
+                    "is requested but not verified (W034).",
                 ),
             ),
         ),

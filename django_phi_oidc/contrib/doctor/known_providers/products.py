@@ -13,7 +13,8 @@ from .definitions import (
 _LOGOUT_TOKEN_WITHOUT_EXP = RecipeOption(
     name="allow_logout_token_without_exp",
     value=True,
-    reason="Its logout tokens have no exp: without this option, a logout elsewhere ends no session here (W022).",
+    reason="Its logout tokens have no exp: without this option, a "
+    "logout elsewhere ends no session here (W022).",
 )
 
 PRODUCTS = (
@@ -29,13 +30,16 @@ PRODUCTS = (
             options=(
                 PUBLIC_SUBJECTS,
                 RecipeOption(
-                    name="id_token_hint", value="never", reason="Its sign-out page ignores the hint: store no ID Token."
+                    name="id_token_hint",
+                    value="never",
+                    reason="Its sign-out page ignores the hint: store no ID Token.",
                 ),
                 RecipeOption(
                     name="end_session_parameters",
                     value={"logout_uri": "https://your.host/oidc/logged-out/"},
                     need="visible",
-                    reason="Its sign-out page requires this parameter, with a registered URL of your portal.",
+                    reason="Its sign-out page requires this parameter, "
+                    "with a registered URL of your portal.",
                 ),
             ),
         ),
@@ -43,10 +47,13 @@ PRODUCTS = (
             KnownFault(
                 check="revocation",
                 code="revocation_partial",
-                text="Cognito revokes refresh tokens, with their access tokens; it refuses an access token alone",
+                text="Cognito revokes refresh tokens, with their access "
+                "tokens; it refuses an access token alone",
                 remedy="Set the lifetime of access tokens to ten minutes, in the app client.",
             ),
-            build_unsupported_acr_fault("Cognito", "Require a second factor in the user pool. Delete acr_values."),
+            build_unsupported_acr_fault(
+                "Cognito", "Require a second factor in the user pool. Delete acr_values."
+            ),
         ),
     ),
     KnownProvider(
@@ -62,9 +69,10 @@ PRODUCTS = (
             KnownFault(
                 check="revocation",
                 code="revocation_partial",
-                text="Auth0 revokes refresh tokens only: it answers 200 for an access token, which stays valid until it"
-                " expires, although the audit log has token.revoked",
-                remedy="Set the lifetime of access tokens to ten minutes, in the settings of the API at Auth0.",
+                text="Auth0 revokes refresh tokens only: it answers 200 for an access token, which "
+                "stays valid until it expires, although the audit log has token.revoked",
+                remedy="Set the lifetime of access tokens to ten minutes, "
+                "in the settings of the API at Auth0.",
             ),
         ),
     ),
@@ -72,7 +80,10 @@ PRODUCTS = (
         name="django-oauth-toolkit",
         slug="dot",
         page="django-oauth-toolkit",
-        marks=(("authorization_endpoint", "/authorize/$"), ("jwks_uri", r"/\.well-known/jwks\.json$")),
+        marks=(
+            ("authorization_endpoint", "/authorize/$"),
+            ("jwks_uri", r"/\.well-known/jwks\.json$"),
+        ),
         recipe=Recipe(
             issuer="https://id.example.org/o",
             issuer_note="The prefix of its URLs.",
@@ -81,7 +92,8 @@ PRODUCTS = (
                 RecipeOption(
                     name="id_token_hint",
                     value="never",
-                    reason="A logout asks the user for confirmation, with and without the hint: store no ID Token.",
+                    reason="A logout asks the user for confirmation, with and "
+                    "without the hint: store no ID Token.",
                 ),
             ),
         ),
@@ -98,13 +110,15 @@ PRODUCTS = (
                 RecipeOption(
                     name="allow_auth_time_zero",
                     value=True,
-                    reason="Its auth_time is always 0: otherwise, a sign-in after a timeout is refused (W014).",
+                    reason="Its auth_time is always 0: otherwise, a sign-in "
+                    "after a timeout is refused (W014).",
                 ),
                 RecipeOption(
                     name="id_token_hint",
                     value="always",
                     need="visible",
-                    reason="A logout without the hint ends on an empty page. ID Tokens are stored for it (W040).",
+                    reason="A logout without the hint ends on an empty page. "
+                    "ID Tokens are stored for it (W040).",
                 ),
                 _LOGOUT_TOKEN_WITHOUT_EXP,
             ),
@@ -113,7 +127,8 @@ PRODUCTS = (
             KnownFault(
                 check="claims",
                 code="claims_parameter_unsupported",
-                text="Glewlwyd 2.7 supports only null in the claims parameter, and drops it from pushed requests",
+                text="Glewlwyd 2.7 supports only null in the claims "
+                "parameter, and drops it from pushed requests",
                 remedy="Declare claims_request: scopes.",
                 applies=lambda declaration: declaration.claims_request != "scopes",
             ),
@@ -131,13 +146,15 @@ PRODUCTS = (
                     name="reauthentication",
                     value="never",
                     need="required",
-                    reason="Google accepts no prompt=login and sends no auth_time, so an authentication after a timeout"
-                    " can be neither requested nor verified (W034).",
+                    reason="Google accepts no prompt=login and sends no auth_time, so an "
+                    "authentication after a timeout can be "
+                    "neither requested nor verified (W034).",
                 ),
                 RecipeOption(
                     name="authorization_parameters",
                     value={"prompt": "select_account"},
-                    reason="The user chooses an account at each sign-in: not sufficient for shared computers.",
+                    reason="The user chooses an account at each sign-in: "
+                    "not sufficient for shared computers.",
                 ),
             ),
         ),
@@ -159,8 +176,10 @@ PRODUCTS = (
             KnownFault(
                 check="logout",
                 code="logout_sub_mismatch",
-                text="Keycloak up to 26.1: sub in logout tokens is not the pairwise one, so only sid finds a session",
-                remedy="Update to 26.2, or switch on 'Backchannel logout session required' for the client.",
+                text="Keycloak up to 26.1: sub in logout tokens is not the "
+                "pairwise one, so only sid finds a session",
+                remedy="Update to 26.2, or switch on 'Backchannel logout "
+                "session required' for the client.",
                 applies=lambda declaration: declaration.subject_type == "pairwise",
             ),
         ),
@@ -180,7 +199,8 @@ PRODUCTS = (
                     name="subject_type",
                     value="public",
                     need="visible",
-                    reason="Delete this line if you have configured pairwise subjects there (W001).",
+                    reason="Delete this line if you have configured "
+                    "pairwise subjects there (W001).",
                 ),
             ),
         ),
@@ -195,7 +215,11 @@ PRODUCTS = (
             issuer_note="Your Directory (tenant) ID, never common or organizations.",
             options=(NO_REVOCATION,),
         ),
-        faults=(build_unsupported_acr_fault("Entra ID", "Use a policy of Conditional Access. Delete acr_values."),),
+        faults=(
+            build_unsupported_acr_fault(
+                "Entra ID", "Use a policy of Conditional Access. Delete acr_values."
+            ),
+        ),
     ),
     KnownProvider(
         name="Okta",
@@ -204,14 +228,16 @@ PRODUCTS = (
         requires_id_token_hint=True,
         recipe=Recipe(
             issuer="https://example.okta.com",
-            issuer_note="The URL of the organization; of a custom authorization server, with /oauth2/ and its id.",
+            issuer_note="The URL of the organization; of a custom authorization server, with "
+            "/oauth2/ and its id.",
             options=(
                 PUBLIC_SUBJECTS,
                 RecipeOption(
                     name="id_token_hint",
                     value="always",
                     need="visible",
-                    reason="A logout without the hint ends on an error page. ID Tokens are stored for it (W040).",
+                    reason="A logout without the hint ends on an error page. "
+                    "ID Tokens are stored for it (W040).",
                 ),
             ),
         ),

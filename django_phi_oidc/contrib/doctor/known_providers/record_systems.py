@@ -6,14 +6,15 @@ _FHIR_USER = RecipeOption(
     name="resource_scopes",
     value={"fhirUser": {"purpose": "PATRQT", "basis": "sign-in of the patient"}},
     need="example",
-    reason="The ID Token names the FHIR resource of the user (SMART App Launch). Add the scopes of APIs that you call.",
+    reason="The ID Token names the FHIR resource of the user (SMART App "
+    "Launch). Add the scopes of APIs that you call.",
 )
 _NO_REAUTHENTICATION = RecipeOption(
     name="reauthentication",
     value="never",
     need="required",
-    reason="It documents neither prompt nor auth_time, so an authentication after a timeout can be neither requested"
-    " nor verified (W034).",
+    reason="It documents neither prompt nor auth_time, so an authentication after a timeout can be "
+    "neither requested nor verified (W034).",
 )
 _TOKEN_ENDPOINT_AUDIENCE = RecipeOption(
     name="client_assertion_audience",
@@ -21,7 +22,9 @@ _TOKEN_ENDPOINT_AUDIENCE = RecipeOption(
     need="required",
     reason="The audience of client assertions is the token endpoint (W012).",
 )
-_FHIR_SERVER = "The FHIR server that the access token is for. Without this parameter the request is refused."
+_FHIR_SERVER = (
+    "The FHIR server that the access token is for. Without this parameter the request is refused."
+)
 
 RECORD_SYSTEMS = (
     KnownProvider(
@@ -30,7 +33,8 @@ RECORD_SYSTEMS = (
         marks=(("jwks_uri", r"/api/epic/20\d\d/"),),
         recipe=Recipe(
             issuer="https://fhir.epic.com/interconnect-fhir-oauth/oauth2",
-            issuer_note="That of the sandbox. Each organization has its own: the base URL of its OAuth endpoints.",
+            issuer_note="That of the sandbox. Each organization has its own: "
+            "the base URL of its OAuth endpoints.",
             client_key_type="P-384",
             options=(
                 _TOKEN_ENDPOINT_AUDIENCE,
@@ -61,7 +65,8 @@ RECORD_SYSTEMS = (
                     value="https://fhir-myrecord.cerner.com/r4/ec2458f2-1e24-41c8-b71b-0e701af7583d"
                     "/.well-known/smart-configuration",
                     need="example",
-                    reason="It has no OpenID Connect Discovery below the issuer, but a SMART document of the tenant.",
+                    reason="It has no OpenID Connect Discovery below the issuer, but a SMART "
+                    "document of the tenant.",
                 ),
                 RecipeOption(
                     name="metadata_issuer",
@@ -81,7 +86,9 @@ RECORD_SYSTEMS = (
                 _TOKEN_ENDPOINT_AUDIENCE,
                 RecipeOption(
                     name="authorization_parameters",
-                    value={"aud": "https://fhir-myrecord.cerner.com/r4/ec2458f2-1e24-41c8-b71b-0e701af7583d"},
+                    value={
+                        "aud": "https://fhir-myrecord.cerner.com/r4/ec2458f2-1e24-41c8-b71b-0e701af7583d"
+                    },
                     need="example",
                     reason=_FHIR_SERVER,
                 ),
@@ -105,7 +112,8 @@ RECORD_SYSTEMS = (
                     name="client_key_header",
                     value="x5c",
                     need="required",
-                    reason="Client assertions contain the certificate, which proves the membership in the network.",
+                    reason="Client assertions contain the certificate, which "
+                    "proves the membership in the network.",
                 ),
                 RecipeOption(
                     name="udap",

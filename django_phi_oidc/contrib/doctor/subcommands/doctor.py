@@ -22,7 +22,12 @@ from ..probe import ProbeContext, probe_provider
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("provider", nargs="?", metavar="PROVIDER", help="Its name (default: all declared providers).")
+    parser.add_argument(
+        "provider",
+        nargs="?",
+        metavar="PROVIDER",
+        help="Its name (default: all declared providers).",
+    )
     parser.add_argument(
         "--portal",
         metavar="ORIGIN",
@@ -36,22 +41,37 @@ def handle(options: Options, output: Output) -> None:
 
     Raises: CommandError if one is a failure, or there is no such provider.
     """
-    providers, name = conf.providers(), options["provider"]
-    declarations = [*providers.values()] if name is None else [get_provider(name)]
-    portal_origin = "" if options["portal"] is None else parse_portal_origin(options["portal"])
+    providers = conf.providers()
+    name = options["provider"]
+    if name is None:
+        declarations = [*providers.values()]
+    else:
+        declarations = [get_provider(name)]
+
+    if options["portal"] is None:
+        portal_origin = ""
+    else:
+        portal_origin = parse_portal_origin(options["portal"])
+
     context = ProbeContext(
         claims=conf.claims(),
         is_only_provider=len(providers) == 1,
-        introspection_provider_names=[name for name, api in conf.apis().items() if api.method == "introspection"],
+        introspection_provider_names=[
+            name for name, api in conf.apis().items() if api.method == "introspection"
+        ],
     )
     failures = warnings = 0
     for declaration in declarations:
         output.write(f"{declaration.name}: {sanitize_text(declaration.issuer)}")
         transport = HTTPTransport(declaration)
         if portal_origin:
-            context = replace(context, callback_url=portal_origin + build_callback_path(declaration.name))
+            context = replace(
+                context, callback_url=portal_origin + build_callback_path(declaration.name)
+            )
         try:
-            for finding in probe_provider(declaration, context, transport=transport, clock=clock.now):
+            for finding in probe_provider(
+                declaration, context, transport=transport, clock=clock.now
+            ):
                 failures += finding.level == "failure"
                 warnings += finding.level == "warning"
                 write_finding(finding, declaration.name, output)
@@ -77,8 +97,16 @@ def _list_audit_log_deviations() -> list[str]:
 
 def write_finding(finding: ProviderFinding, provider: str, output: Output) -> None:
     """Print a finding as an object or as a table row, followed by its remedy."""
-    code = f" [{finding.code}]" if finding.code else ""
-    remedy = f"\n{'':23}{finding.remedy}" if finding.remedy else ""
+    if finding.code:
+        code = f" [{finding.code}]"
+    else:
+        code = ""
+
+    if finding.remedy:
+        remedy = f"\n{'':23}{finding.remedy}"
+    else:
+        remedy = ""
+
     level = output.colour(f"{finding.level:<8}", finding.level)
     text = f"  {level} {finding.check:<11} {finding.text}{code}{remedy}"
     output.write_row({"provider": provider, **asdict(finding)}, text)

@@ -29,14 +29,39 @@ from .doctor import write_finding
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("provider", metavar="PROVIDER", help="Its name in PROVIDERS, declared with any client_id.")
-    parser.add_argument("--portal", required=True, metavar="ORIGIN", help="Origin of the portal: https://your.host.")
-    parser.add_argument("--initial-access-token", type=Path, metavar="FILE", help="File with the initial access token.")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="New file for id and secrets.")
-    parser.add_argument("--udap", action="store_true", help="Register by a signed software statement, for UDAP.")
-    parser.add_argument("--client-name", default="", metavar="NAME", help="With --udap: name of the portal for users.")
-    parser.add_argument("--contact", action="append", metavar="URI", help="With --udap: mailto:privacy@example.org.")
-    parser.add_argument("--logo", default="", metavar="URL", help="With --udap: https URL of a PNG, JPG or GIF image.")
+    parser.add_argument(
+        "provider", metavar="PROVIDER", help="Its name in PROVIDERS, declared with any client_id."
+    )
+    parser.add_argument(
+        "--portal", required=True, metavar="ORIGIN", help="Origin of the portal: https://your.host."
+    )
+    parser.add_argument(
+        "--initial-access-token",
+        type=Path,
+        metavar="FILE",
+        help="File with the initial access token.",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="New file for id and secrets."
+    )
+    parser.add_argument(
+        "--udap", action="store_true", help="Register by a signed software statement, for UDAP."
+    )
+    parser.add_argument(
+        "--client-name",
+        default="",
+        metavar="NAME",
+        help="With --udap: name of the portal for users.",
+    )
+    parser.add_argument(
+        "--contact", action="append", metavar="URI", help="With --udap: mailto:privacy@example.org."
+    )
+    parser.add_argument(
+        "--logo",
+        default="",
+        metavar="URL",
+        help="With --udap: https URL of a PNG, JPG or GIF image.",
+    )
     parser.set_defaults(handler=handle)
 
 
@@ -47,16 +72,28 @@ def handle(options: Options, output: Output) -> None:
     Raises: CommandError if nothing was registered, or a critical member differs.
     """
     declaration = get_provider(options["provider"])
-    udap = _build_udap_information(options, declaration) if options["udap"] else None
+
+    udap = None
+    if options["udap"]:
+        udap = _build_udap_information(options, declaration)
+
     client_urls = _build_client_urls(parse_portal_origin(options["portal"]), declaration.name)
     path: Path = options["output"]
     transport = HTTPTransport(declaration)
     try:
         token_path = options["initial_access_token"]
-        token = token_path.read_text(encoding="ascii").strip() if token_path else ""
+        if token_path:
+            token = token_path.read_text(encoding="ascii").strip()
+        else:
+            token = ""
+
         with create_private_file(path) as file:
             registered = register_client(
-                declaration, client_urls=client_urls, initial_access_token=token, transport=transport, udap=udap
+                declaration,
+                client_urls=client_urls,
+                initial_access_token=token,
+                transport=transport,
+                udap=udap,
             )
             file.write(json.dumps(registered.members, indent=2) + "\n")
     except PhiOidcError as refusal:
@@ -69,10 +106,14 @@ def handle(options: Options, output: Output) -> None:
         write_finding(finding, declaration.name, output)
     output.note(f"The client_id and the secrets are in {path}.")
     if any(finding.level == "failure" for finding in registered.findings):
-        raise CommandError("The client is registered, but a critical member differs from the declaration.")
+        raise CommandError(
+            "The client is registered, but a critical member differs from the declaration."
+        )
 
 
-def _build_udap_information(options: Options, declaration: ProviderDeclaration) -> UDAPClientInformation:
+def _build_udap_information(
+    options: Options, declaration: ProviderDeclaration
+) -> UDAPClientInformation:
     """Raises: CommandError for what UDAP Security 3.1 does not permit."""
     contacts = tuple(options["contact"] or ())
     if not declaration.udap:
