@@ -1,7 +1,7 @@
 """The page where a user without a linked account enters an activation code.
 
-The verified sign-in is stored for ten minutes, only in an encrypted cookie. Guesses are limited per person, per address
-and in total. A correct code creates the link, and the user then signs in again.
+The verified sign-in is stored for ten minutes, only in an encrypted cookie. Guesses are limited per
+person, per address and in total. A correct code creates the link, and the user then signs in again.
 """
 
 import logging
@@ -47,10 +47,17 @@ from ..notices.notices import warn_user
 from .activation_redemption import redeem_code
 
 logger = logging.getLogger("django_phi_oidc.login")
-LOG_MESSAGE = "An activation code was refused: reason=%(reason)s provider=%(provider)s reference=%(reference)s"
+LOG_MESSAGE = (
+    "An activation code was refused: reason=%(reason)s provider=%(provider)s "
+    "reference=%(reference)s"
+)
 COOKIE_LIFETIME = timedelta(minutes=10)
-MAX_GUESSES_PER_PERSON, MAX_GUESSES_PER_ADDRESS, MAX_GUESSES_TOTAL = 5, 10, 3000
-"""Wrong codes per minute. Further ones are not checked. Those beyond one limit do not count towards the next."""
+MAX_GUESSES_PER_PERSON = 5
+MAX_GUESSES_PER_ADDRESS = 10
+MAX_GUESSES_TOTAL = 3000
+"""Wrong codes per minute. Further ones are not checked. Those beyond one limit do not count towards
+the next.
+"""
 MAX_CODE_LENGTH = 64
 """Characters that are read."""
 TOO_MANY_GUESSES = "guessing"
@@ -77,7 +84,9 @@ class UnlinkedSignIn:
 
 
 def attach_unlinked_sign_in(request: HttpRequest, sign_in: VerifiedSignIn) -> None:
-    """Attach the sign-in to the request for redirect_to_activation, if its provider accepts activation codes."""
+    """Attach the sign-in to the request for redirect_to_activation, if its provider accepts
+    activation codes.
+    """
     provider = conf.providers().get(sign_in.provider)
     if provider is not None and provider.provisioning == "invitation":
         setattr(request, _REQUEST_ATTRIBUTE, sign_in)
@@ -86,7 +95,9 @@ def attach_unlinked_sign_in(request: HttpRequest, sign_in: VerifiedSignIn) -> No
 def redirect_to_activation(
     request: HttpRequest, error: LoginError, attempt: SignInAttempt, *, next_url: str
 ) -> HttpResponse | None:
-    """Report the failure and redirect to the activation page; None if an activation code would not help."""
+    """Report the failure and redirect to the activation page; None if an activation code would not
+    help.
+    """
     sign_in: VerifiedSignIn | None = getattr(request, _REQUEST_ATTRIBUTE, None)
     if sign_in is None or not isinstance(error, NotProvisioned):
         return None
@@ -100,16 +111,22 @@ def redirect_to_activation(
         signed_in_timestamp=clock.now().timestamp(),
         auth_timestamp=sign_in.auth_time.timestamp() if sign_in.auth_time else None,
     )
-    response, name = HttpResponseRedirect(reverse("oidc_activate")), get_encrypted_cookie_name(request, _COOKIE_NAME)
-    set_encrypted_cookie(response, request, name, unlinked, context=_COOKIE_CONTEXT, lifetime=COOKIE_LIFETIME)
+    response = HttpResponseRedirect(reverse("oidc_activate"))
+    name = get_encrypted_cookie_name(request, _COOKIE_NAME)
+    set_encrypted_cookie(
+        response, request, name, unlinked, context=_COOKIE_CONTEXT, lifetime=COOKIE_LIFETIME
+    )
     return set_private_headers(response)
 
 
 @method_decorator(
-    [public_view, csrf_protect, sensitive_post_parameters("code"), sensitive_variables()], name="dispatch"
+    [public_view, csrf_protect, sensitive_post_parameters("code"), sensitive_variables()],
+    name="dispatch",
 )
 class ActivationView(View):
-    """Asks for the code after a sign-in at the provider. A correct code leads to the sign-in again."""
+    """Asks for the code after a sign-in at the provider. A correct code leads to the sign-in
+    again.
+    """
 
     http_method_names = ("get", "post")
 
@@ -117,27 +134,39 @@ class ActivationView(View):
         if unlinked := _find_unlinked_sign_in(request, now=clock.now()):
             return _render_page(request, unlinked, status=200)
         # The letter with the code may contain this URL.
-        home = get_landing_url() if request.user.is_authenticated else ""
+        if request.user.is_authenticated:
+            home = get_landing_url()
+        else:
+            home = ""
+
         url = home or build_sign_in_url(None, next_url=parse_next_url(request))
         return set_private_headers(HttpResponseRedirect(url))
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        origin, now = Actor.from_request(request).origin, clock.now()
+        origin = Actor.from_request(request).origin
+        now = clock.now()
         unlinked = _find_unlinked_sign_in(request, now=now)
         if unlinked is None:
             return _render_page(request, None, status=403)
-        provider, keys = conf.providers()[unlinked.provider], keyring.get_keys("subject")
+        provider = conf.providers()[unlinked.provider]
+        keys = keyring.get_keys("subject")
         person = compute_subject_digest(keys[0].material, issuer=unlinked.issuer, sub=unlinked.sub)
         network = get_sender_network(origin.client_ip)
-        limits = (person, MAX_GUESSES_PER_PERSON), (network, MAX_GUESSES_PER_ADDRESS), ("", MAX_GUESSES_TOTAL)
+        limits = (
+            (person, MAX_GUESSES_PER_PERSON),
+            (network, MAX_GUESSES_PER_ADDRESS),
+            ("", MAX_GUESSES_TOTAL),
+        )
         try:
-            # Count before checking, so that concurrent requests cannot exceed a limit. One limit after the other, so
-            # that attempts beyond the own limit do not use up the limit of all.
+            # Count before checking, so that concurrent requests cannot exceed a limit. One limit
+            # after the other, so that attempts beyond the own limit do not use up the limit of all.
             for counter_key, limit in limits:
                 if add_attempt(_THROTTLE_KIND, counter_key, now=now) > limit:
                     raise ActivationRefused(TOO_MANY_GUESSES)
             code = request.POST.get("code", "")[:MAX_CODE_LENGTH]
-            redeem_code(code, sub=unlinked.sub, provider=provider, keys=keys, origin=origin, now=now)
+            redeem_code(
+                code, sub=unlinked.sub, provider=provider, keys=keys, origin=origin, now=now
+            )
         except (ActivationRefused, SubjectKeyMissing) as error:
             return _deny_activation(request, error, unlinked, keys, origin, now=now)
         for counter_key, _ in limits:
@@ -155,7 +184,18 @@ def _deny_activation(
     now: datetime,
 ) -> HttpResponse:
     """Return the same page for each reason, except for too many guesses."""
-    reason, user = (error.reason, error.user) if isinstance(error, ActivationRefused) else (error.code, "")
+    if isinstance(error, ActivationRefused):
+        reason = error.reason
+        user = error.user
+    else:
+        reason = error.code
+        user = ""
+
+    if user:
+        resource = f"user/{user}"
+    else:
+        resource = ""
+
     reference, audit_error = report_refusal(
         Action.ACTIVATION_REFUSED,
         reason,
@@ -164,7 +204,7 @@ def _deny_activation(
         log=RefusalLog(logger, LOG_MESSAGE, {"reason": reason, "provider": unlinked.provider}),
         throttle_key=Code.ACTIVATION_REFUSED,
         provider=unlinked.provider,
-        resource=f"user/{user}" if user else "",
+        resource=resource,
     )
     with suppress(SubjectKeyMissing, SubjectAltered):
         # The form was submitted twice, and the first request created the link.
@@ -173,12 +213,21 @@ def _deny_activation(
     pk: Any = user
     if pk and (account := get_user_model()._default_manager.filter(pk=pk).first()):
         warn_user(account, NoticeKind.CODE_REFUSED, provider=unlinked.provider, now=now)
-    status = 503 if audit_error else 429 if reason == TOO_MANY_GUESSES else 403
+
+    if audit_error:
+        status = 503
+    elif reason == TOO_MANY_GUESSES:
+        status = 429
+    else:
+        status = 403
+
     return _render_page(request, unlinked, status=status, reference=reference)
 
 
 def _redirect_to_sign_in(request: HttpRequest, unlinked: UnlinkedSignIn) -> HttpResponse:
-    """Redirect to the sign-in, which now finds an account. The provider still has a session and does not prompt."""
+    """Redirect to the sign-in, which now finds an account. The provider still has a session and
+    does not prompt.
+    """
     response = HttpResponseRedirect(_build_restart_url(unlinked, prompts_login=False))
     response.delete_cookie(get_encrypted_cookie_name(request, _COOKIE_NAME), samesite="Lax")
     return set_private_headers(response)
@@ -188,22 +237,36 @@ def _render_page(
     request: HttpRequest, unlinked: UnlinkedSignIn | None, *, status: int, reference: str = ""
 ) -> HttpResponse:
     """unlinked: None when it is too late to enter a code."""
-    provider = conf.providers().get(unlinked.provider) if unlinked else None
-    auth_timestamp = unlinked.auth_timestamp if unlinked else None
-    # On a shared computer the provider may still have the session of the previous person: without the prompt, the links
-    # would lead back to this page as the same person. No claim is shown, because that person may not be the reader.
+    provider = None
+    if unlinked:
+        provider = conf.providers().get(unlinked.provider)
+
+    auth_timestamp = None
+    if unlinked:
+        auth_timestamp = unlinked.auth_timestamp
+
+    # On a shared computer the provider may still have the session of the previous person: without
+    # the prompt, the links would lead back to this page as the same person. No claim is shown,
+    # because that person may not be the reader.
+    authenticated_at = None
+    if auth_timestamp is not None:
+        authenticated_at = datetime.fromtimestamp(auth_timestamp, UTC)
+
     context = {
         "is_open": unlinked is not None,
         "label": provider.label if provider else "",
-        "authenticated_at": datetime.fromtimestamp(auth_timestamp, UTC) if auth_timestamp is not None else None,
+        "authenticated_at": authenticated_at,
         "is_wrong": status == 403,
         "is_guessing": status == 429,
         "is_unavailable": status == 503,
         "reference": reference,
         "restart_url": _build_restart_url(unlinked, prompts_login=True),
     }
-    response = set_private_headers(render(request, "django_phi_oidc/activate.html", context, status=status))
-    # With `no-referrer` the form would be sent with the origin "null", which Django's CSRF check refuses.
+    response = set_private_headers(
+        render(request, "django_phi_oidc/activate.html", context, status=status)
+    )
+    # With `no-referrer` the form would be sent with the origin "null", which Django's CSRF check
+    # refuses.
     response["Referrer-Policy"] = "same-origin"
     if status == 429:
         response["Retry-After"] = "60"
@@ -211,19 +274,35 @@ def _render_page(
 
 
 def _build_restart_url(unlinked: UnlinkedSignIn | None, *, prompts_login: bool) -> str:
-    provider = unlinked.provider if unlinked and unlinked.provider_in_url else None
-    return build_sign_in_url(provider, next_url=unlinked.next_url if unlinked else "", prompts_login=prompts_login)
+    provider = None
+    if unlinked and unlinked.provider_in_url:
+        provider = unlinked.provider
+    return build_sign_in_url(
+        provider, next_url=unlinked.next_url if unlinked else "", prompts_login=prompts_login
+    )
 
 
 @sensitive_variables()
 def _find_unlinked_sign_in(request: HttpRequest, *, now: datetime) -> UnlinkedSignIn | None:
-    """Return the sign-in of the cookie; None when it has expired, or its provider was declared differently since."""
+    """Return the sign-in of the cookie; None when it has expired, or its provider was declared
+    differently since.
+    """
     unlinked = read_encrypted_cookie(
-        request, get_encrypted_cookie_name(request, _COOKIE_NAME), UnlinkedSignIn, context=_COOKIE_CONTEXT
+        request,
+        get_encrypted_cookie_name(request, _COOKIE_NAME),
+        UnlinkedSignIn,
+        context=_COOKIE_CONTEXT,
     )
-    if unlinked is None or now.timestamp() - unlinked.signed_in_timestamp > COOKIE_LIFETIME.total_seconds():
+    if (
+        unlinked is None
+        or now.timestamp() - unlinked.signed_in_timestamp > COOKIE_LIFETIME.total_seconds()
+    ):
         return None
     provider = conf.providers().get(unlinked.provider)
-    if provider is None or provider.provisioning != "invitation" or provider.issuer != unlinked.issuer:
+    if (
+        provider is None
+        or provider.provisioning != "invitation"
+        or provider.issuer != unlinked.issuer
+    ):
         return None
     return unlinked

@@ -1,4 +1,6 @@
-"""Redeem an activation code: mark it used, and link the person to its account, in one transaction."""
+"""Redeem an activation code: mark it used, and link the person to its account, in one
+transaction.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +23,8 @@ from .activation_codes import parse_code
 from .invitations import have_privileges_grown, revoke_activation_codes
 from .models import ActivationCode
 
-PRIVILEGES_GROWN, ALTERED = "privileges_grown", "altered"
+PRIVILEGES_GROWN = "privileges_grown"
+ALTERED = "altered"
 
 
 @sensitive_variables()
@@ -36,25 +39,32 @@ def redeem_code(
 ) -> PairwiseSubject:
     """Link the person with that sub to the user of the code, and return the subject.
 
-    Of concurrent requests, one redeems the code. Each refusal takes the same statements: `unknown`, `expired`,
-    `redeemed`, `revoked`, `user_inactive`. Only `altered`, `privileges_grown` and `subject_taken` come after a
-    correct code.
-    Raises: ActivationRefused, with the code left unchanged, or revoked if the privileges of its user have grown;
-    SubjectKeyMissing, SubInvalid, SubNotPairwise.
+    Of concurrent requests, one redeems the code. Each refusal takes the same statements: `unknown`,
+    `expired`, `redeemed`, `revoked`, `user_inactive`. Only `altered`, `privileges_grown` and
+    `subject_taken` come after a correct code.
+    Raises: ActivationRefused, with the code left unchanged, or revoked if the privileges of its
+    user have grown; SubjectKeyMissing, SubInvalid, SubNotPairwise.
     """
     code = parse_code(code_text)
-    digests = [compute_activation_digest(key.material, issuer=provider.issuer, code=code) for key in keys]
+    digests = [
+        compute_activation_digest(key.material, issuer=provider.issuer, code=code) for key in keys
+    ]
     with _revoke_codes_of_grown_privileges(origin=origin, now=now), transaction.atomic():
         codes = ActivationCode.objects.filter(provider=provider.name, digest__in=digests)
-        # The update comes first, in one statement: a concurrent request with the same code waits here, then finds it
-        # redeemed.
+        # The update comes first, in one statement: a concurrent request with the same code waits
+        # here, then finds it redeemed.
         is_redeemed = codes.redeemable(now=now).update(redeemed_at=now)
         activation = codes.select_related("user").first()
         if activation is None:
             raise ActivationRefused("unknown")
         user = activation.user
         if not is_redeemed:
-            reason = "redeemed" if activation.redeemed_at else "revoked" if activation.revoked_at else "expired"
+            if activation.redeemed_at:
+                reason = "redeemed"
+            elif activation.revoked_at:
+                reason = "revoked"
+            else:
+                reason = "expired"
             raise ActivationRefused(reason, user=user.pk)
         if not user.is_active:
             raise ActivationRefused("user_inactive", user=user.pk)
@@ -67,14 +77,20 @@ def redeem_code(
             subject = link_existing_user(user, sub=sub, is_code_locked=True, **fields)
         except SubjectTaken as error:
             raise ActivationRefused(error.code, user=user.pk) from error
-        fields = {"subject": str(subject.uuid), "provider": provider.name, "resource": f"user/{user.pk}"}
+        fields = {
+            "subject": str(subject.uuid),
+            "provider": provider.name,
+            "resource": f"user/{user.pk}",
+        }
         enqueue(Action.ACTIVATION_REDEEMED, origin=origin, now=now, **fields)
     return subject
 
 
 @contextmanager
 def _revoke_codes_of_grown_privileges(*, origin: Origin, now: datetime) -> Iterator[None]:
-    """Revoke all codes of the user after the transaction in the block was rolled back for that reason."""
+    """Revoke all codes of the user after the transaction in the block was rolled back for that
+    reason.
+    """
     try:
         yield
     except ActivationRefused as error:
@@ -86,7 +102,9 @@ def _revoke_codes_of_grown_privileges(*, origin: Origin, now: datetime) -> Itera
 
 
 def _is_bound(activation: ActivationCode, keys: Sequence[SymmetricKey]) -> bool:
-    """Return whether the code was created for this user, with these privileges; not if the row was changed since."""
+    """Return whether the code was created for this user, with these privileges; not if the row was
+    changed since.
+    """
     if not isinstance(activation.privileges, list):
         return False
     return any(

@@ -1,4 +1,6 @@
-"""Invitations: activation codes for users. A code is shown once, redeemed once, and revoked by the next one."""
+"""Invitations: activation codes for users. A code is shown once, redeemed once, and revoked by the
+next one.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +27,8 @@ from .activation_codes import create_code, format_code
 from .models import ActivationCode, ActivationCodeQuerySet
 
 LINK_PERMISSION = "django_phi_oidc.add_pairwisesubject"
-SUPERUSER, STAFF = "superuser", "staff"
+SUPERUSER = "superuser"
+STAFF = "staff"
 """Privileges that are no permissions."""
 
 
@@ -51,8 +54,10 @@ def create_invitations(
 ) -> list[Invitation]:
     """Create a code for each user, in their order, or for none, and revoke the previous ones.
 
-    user_ids: primary keys without duplicates. key: the newest subject key. One transaction, with an event for each.
-    Raises: InvitationRefused, if the provider accepts no codes, or a user does not exist or is deactivated.
+    user_ids: primary keys without duplicates. key: the newest subject key. One transaction, with an
+    event for each.
+    Raises: InvitationRefused, if the provider accepts no codes, or a user does not exist or is
+    deactivated.
     """
     validate_accepts_codes(provider)
     with transaction.atomic():
@@ -79,16 +84,28 @@ def create_invitations(
         fields = {"provider": provider.name, "origin": origin, "now": now, "detail": detail}
         issued = Action.ACTIVATION_ISSUED
         enqueue_many([NewEvent(action=issued, resource=f"user/{pk}", **fields) for pk in user_ids])
-    return [Invitation(user_id=pk, code=format_code(code), expires_at=expires_at) for pk, code in codes.items()]
+    return [
+        Invitation(user_id=pk, code=format_code(code), expires_at=expires_at)
+        for pk, code in codes.items()
+    ]
 
 
-def revoke_activation_codes(codes: ActivationCodeQuerySet, *, reason: str, origin: Origin, now: datetime) -> int:
-    """Revoke the unused codes, in one transaction, and return how many were not expired. Each of those has an event."""
+def revoke_activation_codes(
+    codes: ActivationCodeQuerySet, *, reason: str, origin: Origin, now: datetime
+) -> int:
+    """Revoke the unused codes, in one transaction, and return how many were not expired. Each of
+    those has an event.
+    """
     with transaction.atomic():
         locked = codes.unused().order_by("pk").select_for_update()
         rows = list(locked.values_list("pk", "user", "provider", "expires_at"))
         ActivationCode.objects.filter(pk__in=[pk for pk, *_ in rows]).update(revoked_at=now)
-        fields: Any = {"action": Action.ACTIVATION_REVOKED, "origin": origin, "now": now, "reason": reason}
+        fields: Any = {
+            "action": Action.ACTIVATION_REVOKED,
+            "origin": origin,
+            "now": now,
+            "reason": reason,
+        }
         events = [
             NewEvent(provider=provider, resource=f"user/{user}", detail={}, **fields)
             for _, user, provider, expires_at in rows
@@ -100,14 +117,25 @@ def revoke_activation_codes(codes: ActivationCodeQuerySet, *, reason: str, origi
 
 @sensitive_variables()
 def _create_row(
-    user_pk: Any, code: str, privileges: Sequence[str], *, issuer: str, key: SymmetricKey, **fields: Any
+    user_pk: Any,
+    code: str,
+    privileges: Sequence[str],
+    *,
+    issuer: str,
+    key: SymmetricKey,
+    **fields: Any,
 ) -> ActivationCode:
     digest = compute_activation_digest(key.material, issuer=issuer, code=code)
     binding = compute_activation_binding(
         key.material, activation_digest=digest, user_pk=str(user_pk), privileges=privileges
     )
     return ActivationCode(
-        user_id=user_pk, key_id=key.id, digest=digest, privileges=privileges, binding=binding, **fields
+        user_id=user_pk,
+        key_id=key.id,
+        digest=digest,
+        privileges=privileges,
+        binding=binding,
+        **fields,
     )
 
 
@@ -115,7 +143,10 @@ def validate_accepts_codes(provider: ProviderDeclaration) -> None:
     """Raises: InvitationRefused."""
     if provider.provisioning != "invitation":
         raise InvitationRefused(
-            gettext_noop("Provider %(provider)s accepts no activation codes: its provisioning is %(provisioning)s."),
+            gettext_noop(
+                "Provider %(provider)s accepts no activation codes: "
+                "its provisioning is %(provisioning)s."
+            ),
             provider=provider.name,
             provisioning=provider.provisioning,
         )
@@ -133,8 +164,9 @@ def validate_users(user_ids: Sequence[Any], users_by_id: dict[Any, Any]) -> None
 def list_privileges(user: Any) -> list[str]:
     """Return the privileges by which a sign-in as user reaches the data of others, sorted.
 
-    These are all permissions of superusers and staff, and the permissions of this package of all users, such as those
-    to reveal claims and to open emergencies. Others do not count: patients have permissions of their own.
+    These are all permissions of superusers and staff, and the permissions of this package of all
+    users, such as those to reveal claims and to open emergencies. Others do not count: patients
+    have permissions of their own.
     """
     permissions: set[str] = getattr(user, "get_all_permissions", set)()
     if getattr(user, "is_superuser", False):
@@ -145,30 +177,44 @@ def list_privileges(user: Any) -> list[str]:
 
 
 def has_more_privileges(user: Any, actor: Any) -> bool:
-    """Return whether user has privileges that actor lacks: an actor who invites or links user could sign in as user."""
+    """Return whether user has privileges that actor lacks: an actor who invites or links user could
+    sign in as user.
+    """
     if getattr(actor, "is_superuser", False):
         return False
-    return not {*list_privileges(user)} - {STAFF} <= getattr(actor, "get_all_permissions", frozenset)()
+    return (
+        not {*list_privileges(user)} - {STAFF} <= getattr(actor, "get_all_permissions", frozenset)()
+    )
 
 
 def find_more_privileged(users_by_id: Mapping[Any, Any], actor: Any) -> set[Any]:
-    """Return the keys of the users for which `has_more_privileges` is true, with a few statements for all."""
+    """Return the keys of the users for which `has_more_privileges` is true, with a few statements
+    for all.
+    """
     if getattr(actor, "is_superuser", False):
         return set()
     own: Collection[str] = getattr(actor, "get_all_permissions", frozenset)()
     privileges_by_id = _list_privileges_of_all(users_by_id)
-    return {pk for pk, privileges in privileges_by_id.items() if not {*privileges} - {STAFF} <= {*own}}
+    return {
+        pk for pk, privileges in privileges_by_id.items() if not {*privileges} - {STAFF} <= {*own}
+    }
 
 
 def _list_privileges_of_all(users_by_id: Mapping[Any, Any]) -> dict[Any, list[str]]:
-    """Return the privileges by primary key, with one statement for all users without a group or permission."""
+    """Return the privileges by primary key, with one statement for all users without a group or
+    permission.
+    """
     model = get_user_model()
     names = [name for name in ("groups", "user_permissions") if hasattr(model, name)]
     has_any = reduce(or_, (Q(**{f"{name}__isnull": False}) for name in names), Q(pk__in=[]))
-    holders = set(model._base_manager.filter(has_any, pk__in=users_by_id).values_list("pk", flat=True))
+    holders = set(
+        model._base_manager.filter(has_any, pk__in=users_by_id).values_list("pk", flat=True)
+    )
     flags = ("is_staff", "is_superuser")
     return {
-        pk: list_privileges(user) if pk in holders or any(getattr(user, flag, False) for flag in flags) else []
+        pk: list_privileges(user)
+        if pk in holders or any(getattr(user, flag, False) for flag in flags)
+        else []
         for pk, user in users_by_id.items()
     }
 
@@ -180,10 +226,15 @@ def have_privileges_grown(user: Any, code: ActivationCode) -> bool:
 
 
 def can_invite(actor: Any, user: Any) -> bool:
-    """Return whether actor may create an activation code for user. NOT checked: the permission to create codes.
+    """Return whether actor may create an activation code for user. NOT checked: the permission to
+    create codes.
 
-    A second link gives another person access to an existing record, so it requires the permission to link, too.
+    A second link gives another person access to an existing record, so it requires the permission
+    to link, too.
     """
     if has_more_privileges(user, actor):
         return False
-    return bool(actor.has_perm(LINK_PERMISSION)) or not PairwiseSubject.objects.filter(user=user.pk).exists()
+    return (
+        bool(actor.has_perm(LINK_PERMISSION))
+        or not PairwiseSubject.objects.filter(user=user.pk).exists()
+    )

@@ -18,7 +18,9 @@ class ActivationCodeQuerySet(models.QuerySet["ActivationCode"]):
 
 
 class ActivationCode(models.Model):
-    """An invitation: a person who signs in and knows the code is linked to this user, once. Only a digest is stored."""
+    """An invitation: a person who signs in and knows the code is linked to this user, once. Only a
+    digest is stored.
+    """
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE, related_name="+"
@@ -41,11 +43,16 @@ class ActivationCode(models.Model):
     objects = ActivationCodeQuerySet.as_manager()
 
     class Meta:
-        verbose_name, verbose_name_plural = _("activation code"), _("activation codes")
+        verbose_name = _("activation code")
+        verbose_name_plural = _("activation codes")
         default_permissions = ("view",)
-        permissions = (("issue_activationcode", gettext_noop("Can make and revoke activation codes")),)
+        permissions = (
+            ("issue_activationcode", gettext_noop("Can make and revoke activation codes")),
+        )
         constraints = (
-            models.UniqueConstraint(fields=["digest"], name="phi_oidc_activation_code_digest_unique"),
+            models.UniqueConstraint(
+                fields=["digest"], name="phi_oidc_activation_code_digest_unique"
+            ),
             # Of two concurrent creations, one fails, so that a user never has two valid codes.
             models.UniqueConstraint(
                 fields=["user", "provider"],

@@ -1,1 +1,3 @@
-"""Invite and link people from a CSV file: the rows are checked and shown before anything is written."""
+"""Invite and link people from a CSV file: the rows are checked and shown before anything is
+written.
+"""

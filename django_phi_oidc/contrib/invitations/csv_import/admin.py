@@ -1,7 +1,8 @@
 """The pages that invite or link people from a CSV file: upload, preview, confirmation, result.
 
-Nothing is written before the confirmation. Until then the file is in a hidden field of the preview page, encrypted and
-bound to the administrator: not in a session, and not on a disk. Codes are in the response to the confirmation only.
+Nothing is written before the confirmation. Until then the file is in a hidden field of the preview
+page, encrypted and bound to the administrator: not in a session, and not on a disk. Codes are in
+the response to the confirmation only.
 """
 
 import base64
@@ -71,20 +72,37 @@ class CSVImport:
 
 INVITATIONS = CSVImport(
     title=gettext_lazy("Invite people from a CSV file"),
-    description=gettext_lazy("Each person gets an activation code. You download the codes for your letters."),
-    columns=(("user", gettext_lazy("The user name; or “pk:” and the primary key, such as pk:43.")),),
-    other_columns=gettext_lazy("Other columns, such as names and addresses, are copied to the file with the codes."),
+    description=gettext_lazy(
+        "Each person gets an activation code. You download the codes for your letters."
+    ),
+    columns=(
+        ("user", gettext_lazy("The user name; or “pk:” and the primary key, such as pk:43.")),
+    ),
+    other_columns=gettext_lazy(
+        "Other columns, such as names and addresses, are copied to the file with the codes."
+    ),
     check=csv_rows.check_invitations,
     creates_codes=True,
     is_provider_offered=lambda provider: provider.provisioning == "invitation",
 )
 LINKS = CSVImport(
     title=gettext_lazy("Link people from a CSV file"),
-    description=gettext_lazy("Each person can sign in to the account from then on. Verify the identities before."),
+    description=gettext_lazy(
+        "Each person can sign in to the account from then on. Verify the identities before."
+    ),
     columns=(
         ("user", gettext_lazy("The user name; or “pk:” and the primary key, such as pk:43.")),
-        ("sub", gettext_lazy("The provider's identifier of the person for this portal. It is not stored or shown.")),
-        ("provider", gettext_lazy("Optional: the name of the provider, if the file is for several.")),
+        (
+            "sub",
+            gettext_lazy(
+                "The provider's identifier of the person for this "
+                "portal. It is not stored or shown."
+            ),
+        ),
+        (
+            "provider",
+            gettext_lazy("Optional: the name of the provider, if the file is for several."),
+        ),
     ),
     check=csv_rows.check_links,
     creates_codes=False,
@@ -102,12 +120,16 @@ class CSVUploadForm(forms.Form):
     def __init__(self, *args: Any, providers: Sequence[ProviderDeclaration], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         provider_field: Any = self.fields["provider"]
-        provider_field.choices = [(provider.name, provider.label or provider.name) for provider in providers]
+        provider_field.choices = [
+            (provider.name, provider.label or provider.name) for provider in providers
+        ]
 
     def clean_file(self) -> Any:
         file = self.cleaned_data["file"]
         if file.size > csv_rows.MAX_BYTES:
-            raise forms.ValidationError(_("The file is larger than 1 MB. Split it into several files."))
+            raise forms.ValidationError(
+                _("The file is larger than 1 MB. Split it into several files.")
+            )
         return file
 
 
@@ -123,18 +145,26 @@ class PendingImport:
 
 
 class CSVImportMixin:
-    """Adds the pages to a ModelAdmin that records refusals (`AuditedAdmin`). Importing needs the permission to add."""
+    """Adds the pages to a ModelAdmin that records refusals (`AuditedAdmin`). Importing needs the
+    permission to add.
+    """
 
     csv_import: CSVImport
     opts: Any
     admin_site: Any
 
     def get_urls(self) -> list[Any]:
-        views = {"import": ("import/", self.import_view), "template": ("import/template/", self.template_view)}
+        views = {
+            "import": ("import/", self.import_view),
+            "template": ("import/template/", self.template_view),
+        }
         if self.csv_import.creates_codes:
             views["codes"] = ("import/codes/", self.codes_view)
         wrap = self.admin_site.admin_view
-        urls = [path(route, wrap(view), name=self._url_name(name)) for name, (route, view) in views.items()]
+        urls = [
+            path(route, wrap(view), name=self._url_name(name))
+            for name, (route, view) in views.items()
+        ]
         return [*urls, *super().get_urls()]  # type: ignore[misc]
 
     @method_decorator(sensitive_post_parameters())
@@ -150,10 +180,17 @@ class CSVImportMixin:
             return render_trail_unavailable(request, self.admin_site)
 
     def template_view(self, request: HttpRequest) -> HttpResponse:
-        """Return a file with the names of the columns, with the delimiter that the user's spreadsheet expects."""
+        """Return a file with the names of the columns, with the delimiter that the user's
+        spreadsheet expects.
+        """
         self._require_permission(request)
         names = [name for name, _meaning in self.csv_import.columns]
-        delimiter = ";" if get_format("DECIMAL_SEPARATOR") == "," else ","
+
+        if get_format("DECIMAL_SEPARATOR") == ",":
+            delimiter = ";"
+        else:
+            delimiter = ","
+
         content = csv_rows.render_csv(names, [], delimiter=delimiter, has_bom=True)
         return _build_download(content, f"{self.opts.model_name}-template.csv")
 
@@ -166,17 +203,28 @@ class CSVImportMixin:
             return HttpResponseNotAllowed(["POST"])
         values = self._decrypt(request, request.POST.get("codes", ""), "codes")
         if values is None:
-            messages.error(request, _("The codes are no longer available. Import the file again to replace them."))
+            messages.error(
+                request,
+                _("The codes are no longer available. Import the file again to replace them."),
+            )
             return HttpResponseRedirect(self._get_url("import"))
-        return _build_download(_decompress(values["file"]), f"activation-codes-{clock.now():%Y%m%dT%H%M%SZ}.csv")
+        return _build_download(
+            _decompress(values["file"]), f"activation-codes-{clock.now():%Y%m%dT%H%M%SZ}.csv"
+        )
 
     @sensitive_variables()
     def _upload(self, request: HttpRequest) -> HttpResponse:
         is_posted = request.method == "POST"
-        data: Any = (request.POST, request.FILES) if is_posted else ()
+        data: Any
+        if is_posted:
+            data = (request.POST, request.FILES)
+        else:
+            data = ()
+
         form = CSVUploadForm(*data, providers=self._list_providers())
         if is_posted and form.is_valid():
-            content, provider = form.cleaned_data["file"].read(), form.cleaned_data["provider"]
+            content = form.cleaned_data["file"].read()
+            provider = form.cleaned_data["provider"]
             try:
                 return self._render_preview(request, content, conf.providers()[provider])
             except (CSVTableError, csv_rows.ImportRefused, PhiOidcError) as refusal:
@@ -185,17 +233,29 @@ class CSVImportMixin:
                 form.add_error("file", _get_refusal_message(refusal))
         return self._render_upload(request, form, status=400 if is_posted else 200)
 
-    def _render_upload(self, request: HttpRequest, form: CSVUploadForm, *, status: int = 200) -> HttpResponse:
+    def _render_upload(
+        self, request: HttpRequest, form: CSVUploadForm, *, status: int = 200
+    ) -> HttpResponse:
         context: dict[str, Any] = {"form": form, "template_url": self._get_url("template")}
-        context |= {"columns": self.csv_import.columns, "other_columns": self.csv_import.other_columns}
+        context |= {
+            "columns": self.csv_import.columns,
+            "other_columns": self.csv_import.other_columns,
+        }
         return self._render(request, "upload", status=status, **context)
 
     @sensitive_variables()
     def _render_preview(
-        self, request: HttpRequest, content: bytes, provider: ProviderDeclaration, *, warning: str = ""
+        self,
+        request: HttpRequest,
+        content: bytes,
+        provider: ProviderDeclaration,
+        *,
+        warning: str = "",
     ) -> HttpResponse:
         """Raises: CSVTableError, ImportRefused, PhiOidcError."""
-        checked = self.csv_import.check(content, provider=provider, actor=request.user, now=clock.now())
+        checked = self.csv_import.check(
+            content, provider=provider, actor=request.user, now=clock.now()
+        )
         if not warning:
             self._record_forbidden(request, checked)
         values = {
@@ -204,9 +264,17 @@ class CSVImportMixin:
             "rows": _compute_rows_digest(checked),
             "file": _compress(content),
         }
-        groups = {"applicable": checked.applicable, "problems": checked.problems, "done": checked.done}
+        groups = {
+            "applicable": checked.applicable,
+            "problems": checked.problems,
+            "done": checked.done,
+        }
         context: dict[str, Any] = {name: _describe_rows(rows) for name, rows in groups.items()}
-        context |= {"provider": provider.label or provider.name, "warning": warning, "limit": MAX_LISTED_ROWS}
+        context |= {
+            "provider": provider.label or provider.name,
+            "warning": warning,
+            "limit": MAX_LISTED_ROWS,
+        }
         if checked.applicable:
             context["pending"] = self._encrypt(request, values, "pending")
         return self._render(request, "preview", **context)
@@ -214,22 +282,35 @@ class CSVImportMixin:
     @sensitive_variables()
     def _confirm(self, request: HttpRequest) -> HttpResponse:
         values = self._decrypt(request, request.POST["pending"], "pending")
-        provider = conf.providers().get(values["provider"]) if values else None
+        provider = None
+        if values:
+            provider = conf.providers().get(values["provider"])
+
         if values is None or provider is None:
-            messages.error(request, _("The preview is too old. Nothing was written. Select the file again."))
+            messages.error(
+                request, _("The preview is too old. Nothing was written. Select the file again.")
+            )
             return HttpResponseRedirect(self._get_url("import"))
         content = _decompress(values["file"])
         try:
-            checked = self.csv_import.check(content, provider=provider, actor=request.user, now=clock.now())
+            checked = self.csv_import.check(
+                content, provider=provider, actor=request.user, now=clock.now()
+            )
             if _compute_rows_digest(checked) != values["rows"]:
-                warning = _("Accounts have changed since the preview. Nothing was written. Check the rows again.")
+                warning = _(
+                    "Accounts have changed since the preview. Nothing "
+                    "was written. Check the rows again."
+                )
                 return self._render_preview(request, content, provider, warning=warning)
             return self._apply(request, checked, provider, values["id"])
         except AuditUnavailable:
             raise
         except (IntegrityError, OperationalError):
             # Another link of the person or the user, or a deadlock.
-            warning = _("Another request invited or linked one of these people at the same time. Nothing was written.")
+            warning = _(
+                "Another request invited or linked one of these people "
+                "at the same time. Nothing was written."
+            )
             return self._render_preview(request, content, provider, warning=warning)
         except (CSVTableError, csv_rows.ImportRefused, PhiOidcError, ObjectDoesNotExist) as refusal:
             messages.error(request, f"{_('Nothing was written.')} {_get_refusal_message(refusal)}")
@@ -237,44 +318,71 @@ class CSVImportMixin:
 
     @sensitive_variables()
     def _apply(
-        self, request: HttpRequest, checked: csv_rows.CheckedFile, provider: ProviderDeclaration, import_id: str
+        self,
+        request: HttpRequest,
+        checked: csv_rows.CheckedFile,
+        provider: ProviderDeclaration,
+        import_id: str,
     ) -> HttpResponse:
-        """Import the applicable rows, all or none. Raises: PhiOidcError, ObjectDoesNotExist, IntegrityError."""
-        origin, now, count = Actor.from_request(request).origin, clock.now(), len(checked.applicable)
+        """Import the applicable rows, all or none. Raises: PhiOidcError, ObjectDoesNotExist,
+        IntegrityError.
+        """
+        origin = Actor.from_request(request).origin
+        now = clock.now()
+        count = len(checked.applicable)
         codes: list[tuple[str, ...]] = []
         with transaction.atomic():
             # A second click would replace the codes that the first response shows.
             if not mark_used_in_transaction("csv_import", import_id, expires_at=now + LIFETIME):
-                messages.error(request, _("This preview was already confirmed. Nothing further was written."))
+                messages.error(
+                    request, _("This preview was already confirmed. Nothing further was written.")
+                )
                 return HttpResponseRedirect(self._get_url("import"))
             if self.csv_import.creates_codes:
-                codes = csv_rows.apply_invitations(checked, provider=provider, origin=origin, now=now)
+                codes = csv_rows.apply_invitations(
+                    checked, provider=provider, origin=origin, now=now
+                )
             else:
                 csv_rows.apply_links(checked, origin=origin, now=now)
         if not self.csv_import.creates_codes:
-            message = ngettext("%(count)d person was linked.", "%(count)d people were linked.", count)
+            message = ngettext(
+                "%(count)d person was linked.", "%(count)d people were linked.", count
+            )
             messages.success(request, message % {"count": count})
             return HttpResponseRedirect(self._get_url("changelist"))
         columns = (*checked.header, *csv_rows.CODE_COLUMNS)
-        file = csv_rows.render_csv(columns, codes, delimiter=checked.delimiter, has_bom=checked.has_bom)
+        file = csv_rows.render_csv(
+            columns, codes, delimiter=checked.delimiter, has_bom=checked.has_bom
+        )
         context: dict[str, Any] = {"count": count, "skipped": len(checked.problems)}
         context["codes"] = self._encrypt(request, {"file": _compress(file)}, "codes")
         return self._render(request, "codes", codes_url=self._get_url("codes"), **context)
 
     def _record_forbidden(self, request: HttpRequest, checked: csv_rows.CheckedFile) -> None:
-        """Record the accounts that the administrator may not invite or link. Raises: AuditUnavailable."""
+        """Record the accounts that the administrator may not invite or link. Raises:
+        AuditUnavailable.
+        """
         fields: dict[str, Any] = {"origin": Actor.from_request(request).origin, "now": clock.now()}
         fields |= {"outcome": "failure", "reason": "permission_missing"}
         fields["detail"] = {"page": f"{self.opts.model_name}/import"}
         forbidden = [row for row in checked.rows if row.is_forbidden]
-        record_many([NewEvent(Action.ACCESS_DENIED, resource=f"user/{row.user.pk}", **fields) for row in forbidden])
+        record_many(
+            [
+                NewEvent(Action.ACCESS_DENIED, resource=f"user/{row.user.pk}", **fields)
+                for row in forbidden
+            ]
+        )
 
     def _require_permission(self, request: HttpRequest) -> None:
         if not self.has_add_permission(request):  # type: ignore[attr-defined]  # of the ModelAdmin
             raise PermissionDenied
 
     def _list_providers(self) -> list[ProviderDeclaration]:
-        return [provider for provider in conf.providers().values() if self.csv_import.is_provider_offered(provider)]
+        return [
+            provider
+            for provider in conf.providers().values()
+            if self.csv_import.is_provider_offered(provider)
+        ]
 
     def _url_name(self, name: str) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{name}"
@@ -284,21 +392,34 @@ class CSVImportMixin:
 
     @sensitive_variables()
     def _encrypt(self, request: HttpRequest, values: dict[str, Any], kind: str) -> str:
-        """Return the values for a hidden field that only this administrator can send back, within LIFETIME."""
+        """Return the values for a hidden field that only this administrator can send back, within
+        LIFETIME.
+        """
         text = json.dumps({**values, "expires_at": (clock.now() + LIFETIME).timestamp()})
         return keyring.encrypt(text, context=self._get_context(request, kind))
 
     @sensitive_variables()
     def _decrypt(self, request: HttpRequest, text: str, kind: str) -> dict[str, Any] | None:
-        """Return the values; None if they are expired, or not of `_encrypt` for this administrator."""
+        """Return the values; None if they are expired, or not of `_encrypt` for this
+        administrator.
+        """
         plaintext = keyring.decrypt_external(text, context=self._get_context(request, kind))
-        values: dict[str, Any] = json.loads(plaintext) if plaintext is not None else {"expires_at": 0}
-        return values if values["expires_at"] > clock.now().timestamp() else None
+        values: dict[str, Any]
+        if plaintext is not None:
+            values = json.loads(plaintext)
+        else:
+            values = {"expires_at": 0}
+
+        if values["expires_at"] > clock.now().timestamp():
+            return values
+        return None
 
     def _get_context(self, request: HttpRequest, kind: str) -> list[str]:
         return ["csv import", kind, str(self.opts.model_name), str(request.user.pk)]
 
-    def _render(self, request: HttpRequest, template: str, *, status: int = 200, **context: Any) -> HttpResponse:
+    def _render(
+        self, request: HttpRequest, template: str, *, status: int = 200, **context: Any
+    ) -> HttpResponse:
         frame = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -320,10 +441,20 @@ def _describe_rows(rows: Sequence[csv_rows.ImportRow]) -> dict[str, Any]:
 
 
 def _describe_row(row: csv_rows.ImportRow) -> dict[str, Any]:
+    if row.user is not None:
+        person = get_label(row.user)
+    else:
+        person = ""
+
+    if row.user is not None:
+        username = row.user.get_username()
+    else:
+        username = ""
+
     return {
         "line": row.line_number,
-        "person": get_label(row.user) if row.user is not None else "",
-        "username": row.user.get_username() if row.user is not None else "",
+        "person": person,
+        "username": username,
         "text": row.problem or row.note,
     }
 

@@ -1,4 +1,6 @@
-"""Check and apply the rows of a CSV file. No text of a problem repeats a cell: a `sub` may be in the wrong column."""
+"""Check and apply the rows of a CSV file. No text of a problem repeats a cell: a `sub` may be in
+the wrong column.
+"""
 
 import csv
 import io
@@ -34,7 +36,9 @@ MAX_ROWS = 5_000
 MAX_BYTES = 1_000_000
 BATCH_SIZE = 500
 """Rows of one statement."""
-USER_COLUMN, SUB_COLUMN, PROVIDER_COLUMN = "user", "sub", "provider"
+USER_COLUMN = "user"
+SUB_COLUMN = "sub"
+PROVIDER_COLUMN = "provider"
 CODE_COLUMNS = ("code", "expires_at")
 
 
@@ -66,12 +70,15 @@ class ImportRow:
         return not self.problem and not self.is_done
 
     def refuse(self, problem: str, *, is_forbidden: bool = False) -> None:
-        self.problem, self.is_forbidden = problem, is_forbidden
+        self.problem = problem
+        self.is_forbidden = is_forbidden
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedFile:
-    """The rows of a file, checked against the accounts, and what is needed to write a file of the same format."""
+    """The rows of a file, checked against the accounts, and what is needed to write a file of the
+    same format.
+    """
 
     header: Sequence[str]
     rows: Sequence[ImportRow]
@@ -92,8 +99,12 @@ class CheckedFile:
 
 
 @sensitive_variables()
-def check_invitations(content: bytes, *, provider: ProviderDeclaration, actor: Any, now: datetime) -> CheckedFile:
-    """Return the rows with the users that actor may invite. Raises: ImportRefused, CSVTableError, PhiOidcError."""
+def check_invitations(
+    content: bytes, *, provider: ProviderDeclaration, actor: Any, now: datetime
+) -> CheckedFile:
+    """Return the rows with the users that actor may invite. Raises: ImportRefused, CSVTableError,
+    PhiOidcError.
+    """
     validate_accepts_codes(provider)
     checked = _parse(content, required=(USER_COLUMN,), reserved=CODE_COLUMNS, provider=provider)
     may_link = actor.has_perm(LINK_PERMISSION)
@@ -101,19 +112,26 @@ def check_invitations(content: bytes, *, provider: ProviderDeclaration, actor: A
         users = {row.user.pk: row.user for row in batch}
         more_privileged = find_more_privileged(users, actor)
         links = list(PairwiseSubject.objects.filter(user__in=users).values_list("user", "issuer"))
-        linked, linked_here = {pk for pk, _ in links}, {pk for pk, issuer in links if issuer == provider.issuer}
-        codes = ActivationCode.objects.redeemable(now=now).filter(user__in=users, provider=provider.name)
+        linked = {pk for pk, _ in links}
+        linked_here = {pk for pk, issuer in links if issuer == provider.issuer}
+        codes = ActivationCode.objects.redeemable(now=now).filter(
+            user__in=users, provider=provider.name
+        )
         invited = set(codes.values_list("user", flat=True))
         for row in batch:
             pk = row.user.pk
             if not row.user.is_active:
                 row.refuse(gettext("The account is deactivated."))
             elif pk in more_privileged:
-                row.refuse(gettext("This account has permissions that you do not have."), is_forbidden=True)
+                row.refuse(
+                    gettext("This account has permissions that you do not have."), is_forbidden=True
+                )
             elif pk in linked_here:
                 row.refuse(gettext("A person is already linked to this account at this provider."))
             elif pk in linked and not may_link:
-                text = gettext("A person is already linked to this account, and you may not link a second one.")
+                text = gettext(
+                    "A person is already linked to this account, and you may not link a second one."
+                )
                 row.refuse(text, is_forbidden=True)
             elif pk in invited:
                 row.note = gettext("Replaces the unused code of this account.")
@@ -121,15 +139,20 @@ def check_invitations(content: bytes, *, provider: ProviderDeclaration, actor: A
 
 
 @sensitive_variables()
-def check_links(content: bytes, *, provider: ProviderDeclaration, actor: Any, now: datetime) -> CheckedFile:
-    """Return the rows with the persons that actor may link. Raises: ImportRefused, CSVTableError, PhiOidcError.
+def check_links(
+    content: bytes, *, provider: ProviderDeclaration, actor: Any, now: datetime
+) -> CheckedFile:
+    """Return the rows with the persons that actor may link. Raises: ImportRefused, CSVTableError,
+    PhiOidcError.
 
     provider: of the rows without a provider of their own.
     """
     checked = _parse(content, required=(USER_COLUMN, SUB_COLUMN), reserved=(), provider=provider)
     lines_by_sub: dict[tuple[str, str], int] = {}
     for row in _list_unrefused(checked):
-        first = lines_by_sub.setdefault((row.provider.issuer, get_sub(checked, row)), row.line_number)
+        first = lines_by_sub.setdefault(
+            (row.provider.issuer, get_sub(checked, row)), row.line_number
+        )
         if first != row.line_number:
             row.refuse(gettext("This sub is already in line %(line)d.") % {"line": first})
             continue
@@ -137,7 +160,9 @@ def check_links(content: bytes, *, provider: ProviderDeclaration, actor: Any, no
             validate_linkable_sub(get_sub(checked, row), provider=row.provider)
         except PhiOidcError as error:
             row.refuse(get_error_message(error))
-    for declaration in {row.provider.name: row.provider for row in checked.rows if row.provider}.values():
+    for declaration in {
+        row.provider.name: row.provider for row in checked.rows if row.provider
+    }.values():
         rows = [row for row in _list_unrefused(checked) if row.provider == declaration]
         for batch in split_into_batches(rows, BATCH_SIZE):
             _check_links_of_provider(checked, batch, declaration, actor)
@@ -151,19 +176,25 @@ def _check_links_of_provider(
     users = {row.user.pk: row.user for row in batch}
     more_privileged = find_more_privileged(users, actor)
     subs = {row.line_number: get_sub(checked, row) for row in batch}
-    subjects = find_linked_subjects(list(subs.values()), issuer=provider.issuer, keys=keyring.get_keys("subject"))
+    subjects = find_linked_subjects(
+        list(subs.values()), issuer=provider.issuer, keys=keyring.get_keys("subject")
+    )
     linked = PairwiseSubject.objects.filter(user__in=users, issuer=provider.issuer)
     linked_users = set(linked.values_list("user", flat=True))
     for row in batch:
         subject = subjects.get(subs[row.line_number])
         if row.user.pk in more_privileged:
-            row.refuse(gettext("This account has permissions that you do not have."), is_forbidden=True)
+            row.refuse(
+                gettext("This account has permissions that you do not have."), is_forbidden=True
+            )
         elif subject is not None and subject.user_id == row.user.pk:
             row.is_done = True
         elif subject is not None:
             row.refuse(gettext("This person is already linked to another account."))
         elif row.user.pk in linked_users:
-            row.refuse(gettext("Another person of this provider is already linked to this account."))
+            row.refuse(
+                gettext("Another person of this provider is already linked to this account.")
+            )
 
 
 @sensitive_variables()
@@ -180,22 +211,29 @@ def apply_invitations(
 
     Requires: an open transaction, which an error must roll back. Raises: PhiOidcError.
     """
-    key, lifetime = keyring.get_keys("subject")[0], conf.activation_lifetime()
+    key = keyring.get_keys("subject")[0]
+    lifetime = conf.activation_lifetime()
     invitations = {}
     # In the order of the keys, as within each batch: two imports must not deadlock.
     pks = sorted(row.user.pk for row in checked.applicable)
     for batch in split_into_batches(pks, BATCH_SIZE):
-        for item in create_invitations(batch, provider=provider, key=key, lifetime=lifetime, origin=origin, now=now):
+        for item in create_invitations(
+            batch, provider=provider, key=key, lifetime=lifetime, origin=origin, now=now
+        ):
             invitations[item.user_id] = item
     found = [(row, invitations[row.user.pk]) for row in checked.applicable]
-    return [(*row.cells, item.code, item.expires_at.isoformat(timespec="seconds")) for row, item in found]
+    return [
+        (*row.cells, item.code, item.expires_at.isoformat(timespec="seconds"))
+        for row, item in found
+    ]
 
 
 @sensitive_variables()
 def apply_links(checked: CheckedFile, *, origin: Origin, now: datetime) -> None:
     """Link the persons of the applicable rows.
 
-    Requires, Raises: as apply_invitations; IntegrityError if one of them was linked at the same time.
+    Requires, Raises: as apply_invitations; IntegrityError if one of them was linked at the same
+    time.
     """
     rows = sorted(checked.applicable, key=lambda row: row.user.pk)
     for provider in {row.provider.name: row.provider for row in rows if row.provider}.values():
@@ -208,16 +246,28 @@ def apply_links(checked: CheckedFile, *, origin: Origin, now: datetime) -> None:
 
 @sensitive_variables()
 def render_csv(
-    columns: Sequence[str], rows: Collection[Sequence[str]], *, delimiter: str = ",", has_bom: bool = False
+    columns: Sequence[str],
+    rows: Collection[Sequence[str]],
+    *,
+    delimiter: str = ",",
+    has_bom: bool = False,
 ) -> bytes:
-    """Return a CSV file in which no cell is a formula. delimiter, has_bom: those of the file that the rows are from."""
+    """Return a CSV file in which no cell is a formula. delimiter, has_bom: those of the file that
+    the rows are from.
+    """
     text = io.StringIO()
-    csv.writer(text, delimiter=delimiter).writerows([map(escape_formulas, row) for row in (columns, *rows)])
+    csv.writer(text, delimiter=delimiter).writerows(
+        [map(escape_formulas, row) for row in (columns, *rows)]
+    )
     return text.getvalue().encode("utf-8-sig" if has_bom else "utf-8")
 
 
 def _parse(
-    content: bytes, *, required: Sequence[str], reserved: Collection[str], provider: ProviderDeclaration
+    content: bytes,
+    *,
+    required: Sequence[str],
+    reserved: Collection[str],
+    provider: ProviderDeclaration,
 ) -> CheckedFile:
     """Return the rows with their users. Raises: ImportRefused, CSVTableError."""
     if not content.strip():
@@ -232,7 +282,9 @@ def _parse(
     if not rows:
         raise ImportRefused(gettext("The file has no row below the column names."))
     _find_users_of_rows(table, rows)
-    return CheckedFile(header=table.header, rows=rows, delimiter=table.delimiter, has_bom=table.has_bom)
+    return CheckedFile(
+        header=table.header, rows=rows, delimiter=table.delimiter, has_bom=table.has_bom
+    )
 
 
 def _find_users_of_rows(table: CSVTable, rows: Sequence[ImportRow]) -> None:
@@ -267,7 +319,9 @@ def _set_user(
     if SUB_COLUMN in cells and (name := cells.get(PROVIDER_COLUMN)):
         row.provider = conf.providers().get(name)
     if row.user is None:
-        row.refuse(gettext("There is no such user. Write the user name, or “pk:” and the primary key."))
+        row.refuse(
+            gettext("There is no such user. Write the user name, or “pk:” and the primary key.")
+        )
     elif row.provider is None:
         row.refuse(gettext("There is no such provider."))
     else:

@@ -14,15 +14,29 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ActivationCode",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("provider", models.CharField(max_length=64, verbose_name="provider")),
                 ("key_id", models.CharField(editable=False, max_length=8)),
                 ("digest", models.CharField(editable=False, max_length=64)),
                 ("created_at", models.DateTimeField(editable=False, verbose_name="created at")),
-                ("created_by", models.CharField(editable=False, max_length=255, verbose_name="created by")),
+                (
+                    "created_by",
+                    models.CharField(editable=False, max_length=255, verbose_name="created by"),
+                ),
                 ("expires_at", models.DateTimeField(editable=False, verbose_name="expires at")),
-                ("redeemed_at", models.DateTimeField(editable=False, null=True, verbose_name="redeemed at")),
-                ("revoked_at", models.DateTimeField(editable=False, null=True, verbose_name="revoked at")),
+                (
+                    "redeemed_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="redeemed at"),
+                ),
+                (
+                    "revoked_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="revoked at"),
+                ),
                 ("privileges", models.JSONField(default=list, editable=False)),
                 ("binding", models.CharField(editable=False, max_length=64)),
                 (
@@ -41,7 +55,9 @@ class Migration(migrations.Migration):
                 "permissions": (("issue_activationcode", "Can make and revoke activation codes"),),
                 "default_permissions": ("view",),
                 "constraints": [
-                    models.UniqueConstraint(fields=("digest",), name="phi_oidc_activation_code_digest_unique"),
+                    models.UniqueConstraint(
+                        fields=("digest",), name="phi_oidc_activation_code_digest_unique"
+                    ),
                     models.UniqueConstraint(
                         condition=models.Q(("redeemed_at", None), ("revoked_at", None)),
                         fields=("user", "provider"),

@@ -1,4 +1,5 @@
-"""Create activation codes for one user or a CSV file of users, and revoke them (`phi_oidc subject invite`).
+"""Create activation codes for one user or a CSV file of users, and revoke them (`phi_oidc subject
+invite`).
 
 Each code is shown once: on standard output, or in a new file that only its owner can read.
 """
@@ -47,7 +48,8 @@ from ..models import ActivationCode
 
 BATCH_SIZE = 500
 """Users invited in one transaction."""
-USER_COLUMN, ADDED_COLUMNS = "user", ("code", "expires_at")
+USER_COLUMN = "user"
+ADDED_COLUMNS = ("code", "expires_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +66,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument("user", nargs="?", metavar="USER", help=f"The user to invite: {USER_FORMS}.")
     csv_help = "A CSV file with the users in a column `user`; -: standard input."
     group.add_argument("--csv", metavar="FILE", help=csv_help)
-    group.add_argument("--revoke", metavar="USER", help=f"Revoke the code of this user: {USER_FORMS}.")
-    parser.add_argument("--provider", metavar="NAME", help="Required if several providers accept activation codes.")
+    group.add_argument(
+        "--revoke", metavar="USER", help=f"Revoke the code of this user: {USER_FORMS}."
+    )
+    parser.add_argument(
+        "--provider", metavar="NAME", help="Required if several providers accept activation codes."
+    )
     output_help = "With --csv: a new file that only its owner can read."
     parser.add_argument("--output", type=Path, metavar="FILE", help=output_help)
     add_dry_run(parser)
 
 
 def handle(options: Options, output: Output) -> None:
-    """Create or revoke codes. Raises: CommandError, whose message says which codes were created before, if any."""
+    """Create or revoke codes. Raises: CommandError, whose message says which codes were created
+    before, if any.
+    """
     if options["output"] is not None and options["csv"] is None:
         raise build_argument_error("--output requires --csv.")
     if options["dry_run"] and options["revoke"] is None:
@@ -87,16 +95,20 @@ def handle(options: Options, output: Output) -> None:
 
 @sensitive_variables()
 def _invite_one(options: Options, output: Output) -> None:
-    user, provider = get_user(options["user"]), _get_provider(options["provider"])
+    user = get_user(options["user"])
+    provider = _get_provider(options["provider"])
     (invitation,) = _create_invitations([user.pk], provider=provider)
     expires_at = format_value(invitation.expires_at)
     row = {**build_user_row(user), "code": invitation.code, "expires_at": expires_at}
-    output.write_row(row, lambda row: "User {user} was invited: {code}, until {expires_at}.".format(**row))
+    output.write_row(
+        row, lambda row: "User {user} was invited: {code}, until {expires_at}.".format(**row)
+    )
 
 
 def _revoke(options: Options, output: Output) -> None:
     user = get_user(options["revoke"])
-    codes, now = ActivationCode.objects.filter(user=user), clock.now()
+    codes = ActivationCode.objects.filter(user=user)
+    now = clock.now()
     if (provider := options["provider"]) is not None:
         codes = codes.filter(provider=provider)
         # A provider that is no longer declared may still have codes.
@@ -107,7 +119,9 @@ def _revoke(options: Options, output: Output) -> None:
         row["codes"] = codes.redeemable(now=now).count()
         output.preview(row, f"User {row['user']}: {row['codes']} codes would be revoked.")
         return
-    row["codes"] = revoke_activation_codes(codes, reason="withdrawn", origin=current_origin(), now=now)
+    row["codes"] = revoke_activation_codes(
+        codes, reason="withdrawn", origin=current_origin(), now=now
+    )
     output.confirm(row, f"User {row['user']}: {row['codes']} codes were revoked.")
 
 
@@ -117,10 +131,13 @@ def _invite_many(options: Options, output: Output) -> None:
     validate_accepts_codes(provider)
     header, rows = _parse_csv(options["csv"], output)
     _validate_users(rows)
-    done, columns = 0, (*header, *ADDED_COLUMNS)
+    done = 0
+    columns = (*header, *ADDED_COLUMNS)
     # The codes on standard output must not be mixed with progress on the same terminal.
     with (
-        ProgressLine(output, "users invited", len(rows), prints_rows=options["output"] is None) as progress,
+        ProgressLine(
+            output, "users invited", len(rows), prints_rows=options["output"] is None
+        ) as progress,
         _open_output(options["output"], output, columns) as write,
     ):
         for batch in split_into_batches(rows, BATCH_SIZE):
@@ -134,39 +151,64 @@ def _invite_many(options: Options, output: Output) -> None:
             done += len(batch)
             progress(done)
     if (path := options["output"]) is not None:
-        output.confirm({"users": done, "file": str(path)}, f"{done} users were invited; their codes are in {path}.")
+        output.confirm(
+            {"users": done, "file": str(path)},
+            f"{done} users were invited; their codes are in {path}.",
+        )
 
 
-def _create_invitations(user_pks: Sequence[Any], *, provider: ProviderDeclaration) -> list[Invitation]:
-    key, lifetime = keyring.get_keys("subject")[0], conf.activation_lifetime()
+def _create_invitations(
+    user_pks: Sequence[Any], *, provider: ProviderDeclaration
+) -> list[Invitation]:
+    key = keyring.get_keys("subject")[0]
+    lifetime = conf.activation_lifetime()
     return create_invitations(
-        user_pks, provider=provider, key=key, lifetime=lifetime, origin=current_origin(), now=clock.now()
+        user_pks,
+        provider=provider,
+        key=key,
+        lifetime=lifetime,
+        origin=current_origin(),
+        now=clock.now(),
     )
 
 
 def _get_provider(name: str | None) -> ProviderDeclaration:
     if name is not None:
         return get_provider(name)
-    providers = [provider for provider in conf.providers().values() if provider.provisioning == "invitation"]
+    providers = [
+        provider for provider in conf.providers().values() if provider.provisioning == "invitation"
+    ]
     if not providers:
-        raise CommandError('No provider accepts activation codes: none has the provisioning "invitation".')
+        raise CommandError(
+            'No provider accepts activation codes: none has the provisioning "invitation".'
+        )
     if len(providers) > 1:
         names = ", ".join(provider.name for provider in providers)
-        raise build_argument_error(f"Several providers accept activation codes. Add --provider: {names}.")
+        raise build_argument_error(
+            f"Several providers accept activation codes. Add --provider: {names}."
+        )
     return providers[0]
 
 
 def _parse_csv(path: str, output: Output) -> tuple[Sequence[str], list[InvitationRow]]:
-    """Return the header and the rows. Raises: CommandError for the first fault, with its line number."""
+    """Return the header and the rows. Raises: CommandError for the first fault, with its line
+    number.
+    """
     header, lines = read_csv_table(path, required=[USER_COLUMN], reserved=ADDED_COLUMNS)
-    position, rows, line_by_user = header.index(USER_COLUMN), [], dict[Any, int]()
+    position = header.index(USER_COLUMN)
+    rows = []
+    line_by_user = dict[Any, int]()
     with ProgressLine(output, "lines read") as progress:
         for number, cells in progress.track(lines):
             if len(cells) != len(header):
-                raise CommandError(f"Line {number}: {len(cells)} columns, but {len(header)} in the first line.")
+                raise CommandError(
+                    f"Line {number}: {len(cells)} columns, but {len(header)} in the first line."
+                )
             user = _get_user(cells[position].strip(), number)
             if first := line_by_user.get(user.pk):
-                raise CommandError(f"Line {number}: user {describe_user(user)} is already in line {first}.")
+                raise CommandError(
+                    f"Line {number}: user {describe_user(user)} is already in line {first}."
+                )
             line_by_user[user.pk] = number
             rows.append(InvitationRow(line_number=number, user_pk=user.pk, cells=cells))
     if not rows:
@@ -196,12 +238,17 @@ def _validate_users(rows: Sequence[InvitationRow]) -> None:
 def _open_output(
     path: Path | None, output: Output, columns: Sequence[str]
 ) -> Iterator[Callable[[Sequence[Sequence[str]]], None]]:
-    """Return a function that writes and flushes rows: as CSV with a header, or to standard output with `--json`.
+    """Return a function that writes and flushes rows: as CSV with a header, or to standard output
+    with `--json`.
 
-    If the block fails, an empty file is deleted. A file with codes is kept, because they cannot be shown again.
+    If the block fails, an empty file is deleted. A file with codes is kept, because they cannot be
+    shown again.
     """
     if path is None:
-        yield _create_json_writer(output, columns) if output.as_json else _create_csv_writer(output.stdout, columns)
+        if output.as_json:
+            yield _create_json_writer(output, columns)
+        else:
+            yield _create_csv_writer(output.stdout, columns)
         return
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -211,13 +258,17 @@ def _open_output(
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             yield _create_csv_writer(file, columns)
     except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}. Invite the users who are not in it again.") from error
+        raise CommandError(
+            f"{path}: {error.strerror}. Invite the users who are not in it again."
+        ) from error
     finally:
         if not path.stat().st_size:
             path.unlink()
 
 
-def _create_csv_writer(file: Any, columns: Sequence[str]) -> Callable[[Sequence[Sequence[str]]], None]:
+def _create_csv_writer(
+    file: Any, columns: Sequence[str]
+) -> Callable[[Sequence[Sequence[str]]], None]:
     header = [columns]
 
     def write(rows: Sequence[Sequence[str]]) -> None:
@@ -228,7 +279,9 @@ def _create_csv_writer(file: Any, columns: Sequence[str]) -> Callable[[Sequence[
     return write
 
 
-def _create_json_writer(output: Output, columns: Sequence[str]) -> Callable[[Sequence[Sequence[str]]], None]:
+def _create_json_writer(
+    output: Output, columns: Sequence[str]
+) -> Callable[[Sequence[Sequence[str]]], None]:
     def write(rows: Sequence[Sequence[str]]) -> None:
         for cells in rows:
             output.write_row(dict(zip(columns, cells, strict=True)), "")

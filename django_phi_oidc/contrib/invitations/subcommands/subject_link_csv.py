@@ -1,6 +1,7 @@
 """Link the persons of a CSV file to users (`phi_oidc subject link --csv`).
 
-All rows are validated before the first link. No message repeats a cell, because a `sub` may be in the wrong column.
+All rows are validated before the first link. No message repeats a cell, because a `sub` may be in
+the wrong column.
 """
 
 import stat
@@ -36,10 +37,15 @@ from ....management.subcommands._output import Output, ProgressLine
 from ....subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
 from ....subjects.models import PairwiseSubject
 
-USER_COLUMN, SUB_COLUMN, PROVIDER_COLUMN = "user", "sub", "provider"
+USER_COLUMN = "user"
+SUB_COLUMN = "sub"
+PROVIDER_COLUMN = "provider"
 BATCH_SIZE = 100
 """Rows whose events are moved to the audit log together."""
-LINKED, ALREADY_LINKED, WOULD_BE_LINKED, REFUSED = "linked", "already_linked", "would_be_linked", "refused"
+LINKED = "linked"
+ALREADY_LINKED = "already_linked"
+WOULD_BE_LINKED = "would_be_linked"
+REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +66,14 @@ class RowRefused(Exception):
 
 @sensitive_variables()
 def link_csv(options: Options, output: Output) -> None:
-    """Link all persons of the file that are not linked yet, or none if a row is invalid. Raises: CommandError."""
+    """Link all persons of the file that are not linked yet, or none if a row is invalid. Raises:
+    CommandError.
+    """
     path = options["csv"]
     _warn_about_permissions(path, output)
-    rows, refusals = _parse_rows(path, default_provider=find_default_provider(options["provider"]), output=output)
+    rows, refusals = _parse_rows(
+        path, default_provider=find_default_provider(options["provider"]), output=output
+    )
     if refusals:
         _write_refusals(refusals, output)
         raise CommandError(f"{len(refusals)} rows are invalid. Nothing was linked.")
@@ -71,14 +81,28 @@ def link_csv(options: Options, output: Output) -> None:
     before = f"{len(rows) - len(new)} were linked before"
     if options["dry_run"]:
         _write_rows({row.line_number: _build_row(row, is_dry_run=True) for row in rows}, output)
-        output.preview(_count(len(new), len(rows)), f"{len(new)} persons would be linked, {before}.")
+        output.preview(
+            _count(len(new), len(rows)), f"{len(new)} persons would be linked, {before}."
+        )
         return
     uuids = _link_rows(new, refusals, output)
     applied = [row for row in rows if row.line_number not in refusals]
-    _write_rows({row.line_number: _build_row(row, uuid=uuids.get(row.line_number, "")) for row in applied}, output)
+    _write_rows(
+        {row.line_number: _build_row(row, uuid=uuids.get(row.line_number, "")) for row in applied},
+        output,
+    )
     _write_refusals(refusals, output)
-    fault = f"{len(refusals)} rows were refused." if refusals else ""
-    output.confirm(_count(len(uuids), len(applied)), f"{len(uuids)} persons were linked, {before}.", fault=fault)
+
+    if refusals:
+        fault = f"{len(refusals)} rows were refused."
+    else:
+        fault = ""
+
+    output.confirm(
+        _count(len(uuids), len(applied)),
+        f"{len(uuids)} persons were linked, {before}.",
+        fault=fault,
+    )
 
 
 @sensitive_variables()
@@ -109,21 +133,33 @@ def _write_rows(rows: Mapping[int, Mapping[str, Any]], output: Output) -> None:
 
 
 def _write_refusals(refusals: Mapping[int, str], output: Output) -> None:
-    _write_rows({line: {"line": line, "status": REFUSED, "reason": refusals[line]} for line in refusals}, output)
+    _write_rows(
+        {line: {"line": line, "status": REFUSED, "reason": refusals[line]} for line in refusals},
+        output,
+    )
     for line_number, reason in refusals.items():
         if not output.as_json:
             output.warn(f"Line {line_number}: {reason}")
 
 
 def _build_row(row: LinkRow, *, uuid: str = "", is_dry_run: bool = False) -> dict[str, Any]:
-    status = ALREADY_LINKED if row.is_linked else WOULD_BE_LINKED if is_dry_run else LINKED
+    if row.is_linked:
+        status = ALREADY_LINKED
+    elif is_dry_run:
+        status = WOULD_BE_LINKED
+    else:
+        status = LINKED
+
     line = {"line": row.line_number, "status": status}
     return {**line, **build_user_row(row.user), "provider": row.provider.name, "uuid": uuid}
 
 
 def _warn_about_permissions(path: str, output: Output) -> None:
     try:
-        mode = stat.S_IMODE(Path(path).stat().st_mode) if path != "-" else 0
+        if path != "-":
+            mode = stat.S_IMODE(Path(path).stat().st_mode)
+        else:
+            mode = 0
     except OSError:
         return
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -132,20 +168,28 @@ def _warn_about_permissions(path: str, output: Output) -> None:
 
 
 def find_default_provider(name: str | None) -> ProviderDeclaration | None:
-    """Return the provider of that name, or the only declared one; None if there are several. Raises: CommandError."""
+    """Return the provider of that name, or the only declared one; None if there are several.
+    Raises: CommandError.
+    """
     if name is not None:
         return get_provider(name)
-    return next(iter(conf.providers().values())) if len(conf.providers()) == 1 else None
+    if len(conf.providers()) == 1:
+        return next(iter(conf.providers().values()))
+    return None
 
 
 @sensitive_variables()
 def _parse_rows(
     path: str, *, default_provider: ProviderDeclaration | None, output: Output
 ) -> tuple[list[LinkRow], dict[int, str]]:
-    """Return the valid rows, and the reasons against the others by line number. Raises: CommandError for the file."""
+    """Return the valid rows, and the reasons against the others by line number. Raises:
+    CommandError for the file.
+    """
     header, lines = read_csv_table(path, required=[USER_COLUMN, SUB_COLUMN])
-    rows, refusals = list[LinkRow](), dict[int, str]()
-    lines_of_users, lines_of_persons = dict[Any, int](), dict[Any, int]()
+    rows = list[LinkRow]()
+    refusals = dict[int, str]()
+    lines_of_users = dict[Any, int]()
+    lines_of_persons = dict[Any, int]()
     with ProgressLine(output, "lines read") as progress:
         for number, cells in progress.track(lines):
             try:
@@ -169,19 +213,32 @@ def _refuse_repetition(lines: dict[Any, int], key: Any, line_number: int, name: 
 
 
 @sensitive_variables()
-def _parse_row(line_number: int, cells: Mapping[str, str], default_provider: ProviderDeclaration | None) -> LinkRow:
+def _parse_row(
+    line_number: int, cells: Mapping[str, str], default_provider: ProviderDeclaration | None
+) -> LinkRow:
     """Raises: RowRefused; SubjectKeyMissing, which concerns the whole file."""
-    sub, provider_name = cells[SUB_COLUMN].strip(), cells.get(PROVIDER_COLUMN, "").strip()
-    provider = conf.providers().get(provider_name) if provider_name else default_provider
+    sub = cells[SUB_COLUMN].strip()
+    provider_name = cells.get(PROVIDER_COLUMN, "").strip()
+    if provider_name:
+        provider = conf.providers().get(provider_name)
+    else:
+        provider = default_provider
+
     if provider is None:
-        raise RowRefused("there is no such provider." if provider_name else "the provider is missing: add --provider.")
+        raise RowRefused(
+            "there is no such provider."
+            if provider_name
+            else "the provider is missing: add --provider."
+        )
     try:
         user = get_user(cells[USER_COLUMN].strip())
     except CommandError as error:
         raise RowRefused(f"there is no such user, or several: {USER_FORMS}.") from error
     try:
         validate_linkable_sub(sub, provider=provider)
-        linked = find_linked_subject(issuer=provider.issuer, sub=sub, keys=keyring.get_keys("subject"))
+        linked = find_linked_subject(
+            issuer=provider.issuer, sub=sub, keys=keyring.get_keys("subject")
+        )
     except SubjectKeyMissing:
         raise
     except PhiOidcError as error:
@@ -190,18 +247,26 @@ def _parse_row(line_number: int, cells: Mapping[str, str], default_provider: Pro
         raise RowRefused(f"this person is linked to user {describe_user(linked.user)} already.")
     if linked is None:
         _refuse_second_person(user, provider)
-    return LinkRow(line_number=line_number, user=user, provider=provider, sub=sub, is_linked=linked is not None)
+    return LinkRow(
+        line_number=line_number, user=user, provider=provider, sub=sub, is_linked=linked is not None
+    )
 
 
 def _refuse_second_person(user: Any, provider: ProviderDeclaration) -> None:
-    """Raises: RowRefused. A second person would get access to the same record: `subject link --user` permits that."""
+    """Raises: RowRefused. A second person would get access to the same record: `subject link
+    --user` permits that.
+    """
     if PairwiseSubject.objects.filter(user=user.pk, issuer=provider.issuer).exists():
-        raise RowRefused(f"another person of this provider is linked to user {describe_user(user)} already.")
+        raise RowRefused(
+            f"another person of this provider is linked to user {describe_user(user)} already."
+        )
 
 
 @sensitive_variables()
 def _link(row: LinkRow) -> str:
-    """Link the person in a transaction of its own, and return the subject's UUID. Raises: RowRefused."""
+    """Link the person in a transaction of its own, and return the subject's UUID. Raises:
+    RowRefused.
+    """
     users = get_user_model()._base_manager.select_for_update(no_key=True, of=("self",))
     try:
         with transaction.atomic():
