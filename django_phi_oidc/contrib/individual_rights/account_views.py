@@ -1,4 +1,6 @@
-"""The pages "Your access": a user's own sessions, who looked at the record, what is held, and a copy of all data."""
+"""The pages "Your access": a user's own sessions, who looked at the record, what is held, and a
+copy of all data.
+"""
 
 import json
 import uuid
@@ -37,16 +39,23 @@ from .views import AccountingMixin
 
 @method_decorator([public_view, csrf_protect, sensitive_variables()], name="dispatch")
 class _AccountView(View):
-    """A page for a user with a session of the provider. Nothing of it is stored by browser or cache."""
+    """A page for a user with a session of the provider. Nothing of it is stored by browser or
+    cache.
+    """
 
     assurance = Assurance()
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return enforce_assurance(request, self.assurance) or super().dispatch(request, *args, **kwargs)
+        return enforce_assurance(request, self.assurance) or super().dispatch(
+            request, *args, **kwargs
+        )
 
     def render_page(self, template: str, context: dict[str, Any]) -> HttpResponse:
-        response = set_private_headers(render(self.request, f"django_phi_oidc/{template}.html", context))
-        # With `no-referrer` the form would be sent with the origin "null", which Django's CSRF check refuses.
+        response = set_private_headers(
+            render(self.request, f"django_phi_oidc/{template}.html", context)
+        )
+        # With `no-referrer` the form would be sent with the origin "null", which Django's CSRF
+        # check refuses.
         response["Referrer-Policy"] = "same-origin"
         return response
 
@@ -67,13 +76,17 @@ class AccountView(_AccountView):
 
 
 class _ConfirmedView(_AccountView):
-    """A page that asks before it acts. A sign-in that is too old leads to the provider, and back to the question."""
+    """A page that asks before it acts. A sign-in that is too old leads to the provider, and back to
+    the question.
+    """
 
     http_method_names = ("get", "head", "post")
     assurance = RECENT_SIGN_IN
 
     def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
-        return self.render_page("account_confirm", self.get_question(Actor.from_request(request), **kwargs))
+        return self.render_page(
+            "account_confirm", self.get_question(Actor.from_request(request), **kwargs)
+        )
 
     def get_question(self, actor: Actor, **kwargs: Any) -> dict[str, str]:
         """Return `heading`, `text` and `button`. Raises: Http404."""
@@ -87,7 +100,9 @@ class EndSessionView(_ConfirmedView):
         other = find_other_session(actor, kwargs["session"])
         if other is None:
             raise Http404
-        text = _("%(device)s is signed out at once, and has to sign in again.") % {"device": other.device}
+        text = _("%(device)s is signed out at once, and has to sign in again.") % {
+            "device": other.device
+        }
         return {"heading": _("Sign out this device?"), "text": text, "button": _("Sign out")}
 
     def post(self, request: HttpRequest, session: uuid.UUID) -> HttpResponse:
@@ -101,11 +116,17 @@ class EndOtherSessionsView(_ConfirmedView):
 
     def get_question(self, actor: Actor, **kwargs: Any) -> dict[str, str]:
         text = _("Every device except this one is signed out at once.")
-        return {"heading": _("Sign out all other devices?"), "text": text, "button": _("Sign out all others")}
+        return {
+            "heading": _("Sign out all other devices?"),
+            "text": text,
+            "button": _("Sign out all others"),
+        }
 
     def post(self, request: HttpRequest) -> HttpResponse:
         count = end_other_sessions(Actor.from_request(request), now=clock.now())
-        text = ngettext("%(count)d device was signed out.", "%(count)d devices were signed out.", count)
+        text = ngettext(
+            "%(count)d device was signed out.", "%(count)d devices were signed out.", count
+        )
         return _redirect_to_account(request, text % {"count": count})
 
 
@@ -114,8 +135,9 @@ class OwnExportView(_ConfirmedView):
 
     def get_question(self, actor: Actor, **kwargs: Any) -> dict[str, str]:
         text = _(
-            "The file contains everything that this portal's sign-in stores about you, readable for anyone who opens"
-            " it. Do not download it on a computer that you share. The download is recorded."
+            "The file contains everything that this portal's sign-in stores about you, readable "
+            "for anyone who opens it. Do not download it on a computer that you share. The "
+            "download is recorded."
         )
         return {"heading": _("Download your data?"), "text": text, "button": _("Download")}
 
@@ -128,7 +150,9 @@ class OwnExportView(_ConfirmedView):
             add_notice(request)
         document = json.dumps(exported.document, indent=2, ensure_ascii=False)
         headers = {"Content-Disposition": 'attachment; filename="my-data.json"'}
-        return set_private_headers(HttpResponse(document, content_type="application/json", headers=headers))
+        return set_private_headers(
+            HttpResponse(document, content_type="application/json", headers=headers)
+        )
 
 
 @method_decorator(public_view, name="dispatch")

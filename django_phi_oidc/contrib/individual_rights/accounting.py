@@ -1,6 +1,8 @@
-"""Accounting of disclosures: who accessed a person's record, when, and for what purpose. Spec: 45 CFR 164.528.
+"""Accounting of disclosures: who accessed a person's record, when, and for what purpose. Spec: 45
+CFR 164.528.
 
-Disclosures for treatment, payment and health care operations are included, although the rule exempts them.
+Disclosures for treatment, payment and health care operations are included, although the rule
+exempts them.
 """
 
 import json
@@ -53,7 +55,9 @@ class Disclosure:
     occurred_at: datetime
     action: str
     actor: str
-    """The primary key as text; `os:` and more for the operator of a command; empty for the system."""
+    """The primary key as text; `os:` and more for the operator of a command; empty for the
+    system.
+    """
     is_own: bool
     """The actor is the person."""
     recipient: Recipient = UNKNOWN_RECIPIENT
@@ -61,7 +65,9 @@ class Disclosure:
     purpose: str
     """HL7 PurposeOfUse code, or empty."""
     resource: str
-    """`Type/id` as the project names it, even if the audit log has pseudonyms; empty for a claim."""
+    """`Type/id` as the project names it, even if the audit log has pseudonyms; empty for a
+    claim.
+    """
     claims: tuple[str, ...]
     emergency: str
     """The id of the emergency access that permitted it, or empty."""
@@ -82,19 +88,28 @@ class DisclosureAccounting:
     includes_own: bool
     subject_uuids: tuple[str, ...]
     resource_names: Mapping[str, str]
-    """The names of the person's resources in the audit log, mapped to their names in the project."""
+    """The names of the person's resources in the audit log, mapped to their names in the
+    project.
+    """
     suspended_purposes: Mapping[str, datetime]
-    """The purposes whose disclosures are withheld, each with the end of the suspension. The person must not learn of
-    it. Spec: 45 CFR 164.528(a)(2)."""
+    """The purposes whose disclosures are withheld, each with the end of the suspension. The person
+    must not learn of it. Spec: 45 CFR 164.528(a)(2).
+    """
     origin: Origin
     now: datetime
 
     def get_page(
-        self, *, before: uuid.UUID | None = None, after: uuid.UUID | None = None, size: int = PAGE_SIZE
+        self,
+        *,
+        before: uuid.UUID | None = None,
+        after: uuid.UUID | None = None,
+        size: int = PAGE_SIZE,
     ) -> KeysetPage[Disclosure, uuid.UUID]:
-        """Return up to size disclosures, newest first: the newest ones, or those next to the event `before` or `after`.
+        """Return up to size disclosures, newest first: the newest ones, or those next to the event
+        `before` or `after`.
 
-        The event of this accounting and a copy of it are committed first. The MACs of the events are NOT checked.
+        The event of this accounting and a copy of it are committed first. The MACs of the events
+        are NOT checked.
         Requires: no open transaction, which could roll back the copy and not the event.
         Raises: AuditUnavailable, RowUnreadable, and then nothing may be displayed.
         """
@@ -111,16 +126,24 @@ class DisclosureAccounting:
         return rows
 
     def count_withheld(self) -> int:
-        """Return how many disclosures are withheld from the person. Raises: AuditUnavailable, RowUnreadable."""
+        """Return how many disclosures are withheld from the person. Raises: AuditUnavailable,
+        RowUnreadable.
+        """
         if not self.suspended_purposes:
             return 0
-        withheld = replace(self._build_query(), excluded_purposes=(), purposes=self.suspended_purposes)
+        withheld = replace(
+            self._build_query(), excluded_purposes=(), purposes=self.suspended_purposes
+        )
         return sum(map(len, iterate_event_pages_of_query(withheld)))
 
     def find_available_since(self) -> datetime | None:
-        """Return the oldest available time, or None if complete. Raises: AuditUnavailable, RowUnreadable."""
+        """Return the oldest available time, or None if complete. Raises: AuditUnavailable,
+        RowUnreadable.
+        """
         oldest = find_oldest_unarchived_time()
-        return oldest if oldest and oldest > self.since else None
+        if oldest and oldest > self.since:
+            return oldest
+        return None
 
     def _build_query(self) -> EventQuery:
         return EventQuery(
@@ -133,28 +156,42 @@ class DisclosureAccounting:
         )
 
     def _record(self, rows: Sequence[Disclosure]) -> None:
-        """Commit a copy of what is given, and an event for each subject. Raises: AuditUnavailable, RowUnreadable.
+        """Commit a copy of what is given, and an event for each subject. Raises: AuditUnavailable,
+        RowUnreadable.
 
-        Requires: no open transaction, such as that of ATOMIC_REQUESTS. The copy would be part of it, and the event not.
+        Requires: no open transaction, such as that of ATOMIC_REQUESTS. The copy would be part of
+        it, and the event not.
         """
-        detail: dict[str, Any] = {"since": self.since.isoformat(timespec="seconds"), "count": len(rows)}
+        detail: dict[str, Any] = {
+            "since": self.since.isoformat(timespec="seconds"),
+            "count": len(rows),
+        }
         if self.suspended_purposes:
             until = max(self.suspended_purposes.values())
-            detail |= {"withheld": self.count_withheld(), "suspended_until": until.isoformat(timespec="seconds")}
+            detail |= {
+                "withheld": self.count_withheld(),
+                "suspended_until": until.isoformat(timespec="seconds"),
+            }
         fields: Any = {"origin": self.origin, "now": self.now, "purpose": PATIENT_REQUEST}
         fields |= {"action": Action.SUBJECT_ACCOUNTED, "resource": f"user/{self.user_pk}"}
         try:
-            # The copy is rolled back if the events fail. The events are committed before it: if its COMMIT fails, they
-            # name a copy that does not exist, and nothing is displayed.
+            # The copy is rolled back if the events fail. The events are committed before it: if its
+            # COMMIT fails, they name a copy that does not exist, and nothing is displayed.
             with transaction.atomic():
-                detail["sha256"] = store_copy(self.user_pk, list(map(_format_line, rows)), now=self.now)
+                detail["sha256"] = store_copy(
+                    self.user_pk, list(map(_format_line, rows)), now=self.now
+                )
                 subjects = self.subject_uuids or ("",)
-                record_many([NewEvent(subject=subject, detail=detail, **fields) for subject in subjects])
+                record_many(
+                    [NewEvent(subject=subject, detail=detail, **fields) for subject in subjects]
+                )
         except KeyMissing as error:
             raise AuditUnavailable from error
 
     def _create_disclosures(self, events: Sequence[AuditEvent]) -> tuple[Disclosure, ...]:
-        """Return the disclosures with their recipients. Raises: AuditUnavailable without the keys."""
+        """Return the disclosures with their recipients. Raises: AuditUnavailable without the
+        keys.
+        """
         rows = [self._create_disclosure(event) for event in events]
         looks = [(row.actor, row.occurred_at) for row in rows if not row.is_own]
         try:
@@ -162,9 +199,15 @@ class DisclosureAccounting:
         except KeyMissing as error:
             raise AuditUnavailable from error
         # Events from before the first row: the name that the account has now is better than none.
-        current = find_current_recipients({actor for actor, moment in looks if (actor, moment) not in known} - {""})
+        current = find_current_recipients(
+            {actor for actor, moment in looks if (actor, moment) not in known} - {""}
+        )
         return tuple(
-            replace(row, recipient=known.get((row.actor, row.occurred_at)) or current.get(row.actor, UNKNOWN_RECIPIENT))
+            replace(
+                row,
+                recipient=known.get((row.actor, row.occurred_at))
+                or current.get(row.actor, UNKNOWN_RECIPIENT),
+            )
             for row in rows
         )
 
@@ -196,21 +239,33 @@ def create_accounting(
 ) -> DisclosureAccounting:
     """Return the accounting of the user's record. Each part of it that is read is recorded.
 
-    resources: `Type/id` of the user's resources in the project. include_own: also what the person accessed, which
-    164.528(a)(1)(ii) exempts. Deleted links are excluded, because they may have belonged to another person. Disclosures
-    for purposes that a legal hold suspends now are excluded, also from what staff give to the person.
+    resources: `Type/id` of the user's resources in the project. include_own: also what the person
+    accessed, which 164.528(a)(1)(ii) exempts. Deleted links are excluded, because they may have
+    belonged to another person. Disclosures for purposes that a legal hold suspends now are
+    excluded, also from what staff give to the person.
     Raises: ImproperlyConfigured for an invalid resource; KeyMissing.
     """
-    # Refuse invalid references: an accounting that omits them would be incomplete. A bare string is iterable too.
-    references = [] if isinstance(resources, str) else list(resources)
+    # Refuse invalid references: an accounting that omits them would be incomplete. A bare string is
+    # iterable too.
+    if not isinstance(resources, str):
+        references = list(resources)
+    else:
+        references = []
+
     if isinstance(resources, str) or not all(map(is_resource_reference, references)):
         raise ImproperlyConfigured("PHI_OIDC['PATIENT_RESOURCES'] must return a list of Type/id.")
     references.insert(0, f"user/{user.pk}")
     names = {resource: resource for resource in references}
-    # All names that the audit log may use: AUDIT['resource_ids'] and the oldest key may have changed.
+    # All names that the audit log may use: AUDIT['resource_ids'] and the oldest key may have
+    # changed.
     for key in keyring.get_keys("audit_mac"):
-        names |= {compute_resource_pseudonym(resource, key=key.material): resource for resource in references}
-    uuids = PairwiseSubject.objects.filter(user=user.pk).order_by("pk").values_list("uuid", flat=True)
+        names |= {
+            compute_resource_pseudonym(resource, key=key.material): resource
+            for resource in references
+        }
+    uuids = (
+        PairwiseSubject.objects.filter(user=user.pk).order_by("pk").values_list("uuid", flat=True)
+    )
     subjects = tuple(map(str, uuids))
     return DisclosureAccounting(
         user_pk=str(user.pk),

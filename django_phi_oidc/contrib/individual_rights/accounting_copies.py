@@ -1,4 +1,6 @@
-"""Copies of the accountings of disclosures that were given, kept for six years. Spec: 45 CFR 164.528(d)."""
+"""Copies of the accountings of disclosures that were given, kept for six years. Spec: 45 CFR
+164.528(d).
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,13 +14,16 @@ from .models import AccountingCopy
 def store_copy(account: str, lines: Sequence[str], *, now: datetime) -> str:
     """Store what is given to the person of that account, and return its SHA-256 in hexadecimal.
 
-    A person who opens the same page again does not add a copy. Requires: an open transaction. Raises: KeyMissing.
+    A person who opens the same page again does not add a copy. Requires: an open transaction.
+    Raises: KeyMissing.
     """
     text = "".join(f"{line}\n" for line in lines)
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     if not AccountingCopy.objects.filter(account=account, sha256=sha256).update(last_given_at=now):
         fields = {"account": account, "sha256": sha256, "count": len(lines), "lines": text}
-        AccountingCopy(id=randomness.uuid7(now), first_given_at=now, last_given_at=now, **fields).save()
+        AccountingCopy(
+            id=randomness.uuid7(now), first_given_at=now, last_given_at=now, **fields
+        ).save()
     return sha256
 
 

@@ -1,4 +1,6 @@
-"""The accountings of disclosures that were given, in the admin: the list, and each copy as a download."""
+"""The accountings of disclosures that were given, in the admin: the list, and each copy as a
+download.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -65,7 +67,9 @@ class AccountingCopyAdmin(PeopleAdmin, ReadOnlyAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Return the lines as a download, after the event of this. Raises: Http404, also if no key decrypts them."""
+        """Return the lines as a download, after the event of this. Raises: Http404, also if no key
+        decrypts them.
+        """
         if request.method != "GET" or not self.has_view_permission(request):
             raise PermissionDenied
         mark_response_private(request)
@@ -73,11 +77,17 @@ class AccountingCopyAdmin(PeopleAdmin, ReadOnlyAdmin):
         try:
             copy = AccountingCopy.objects.get(pk=UUID(object_id))
             detail = {"page": "accounting", "filters": []}
-            record_request_event(request, Action.AUDIT_VIEWED, resource=f"user/{copy.account}", detail=detail)
+            record_request_event(
+                request, Action.AUDIT_VIEWED, resource=f"user/{copy.account}", detail=detail
+            )
             lines = field.decrypt(copy)
         except AuditUnavailable:
             return render_trail_unavailable(request, self.admin_site)
         except (AccountingCopy.DoesNotExist, KeyRingError, ValueError):
             raise Http404 from None
         headers = {"Content-Disposition": f'attachment; filename="accounting-{copy.pk}.jsonl"'}
-        return HttpResponse(lines, content_type="application/jsonl", headers={**headers, "Cache-Control": "no-store"})
+        return HttpResponse(
+            lines,
+            content_type="application/jsonl",
+            headers={**headers, "Cache-Control": "no-store"},
+        )

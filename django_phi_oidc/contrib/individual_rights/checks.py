@@ -16,14 +16,25 @@ def check_patient_resources(**kwargs: Any) -> Messages:
     """W075: resources are guarded, and the accounting of disclosures cannot find whose they are."""
     if conf.patient_resources() is not None:
         return
-    if conf.emergency() is not None or any(_is_guarded(pattern.callback) for pattern in iterate_url_patterns()):
-        text = "PATIENT_RESOURCES is not set: the accounting of disclosures lacks the access to guarded resources."
+    if conf.emergency() is not None or any(
+        _is_guarded(pattern.callback) for pattern in iterate_url_patterns()
+    ):
+        text = (
+            "PATIENT_RESOURCES is not set: the accounting of "
+            "disclosures lacks the access to guarded resources."
+        )
         hint = "Name a function from a user to the resources about this user. "
-        yield warning(75, text, hint + in_settings('PHI_OIDC["PATIENT_RESOURCES"] = "portal.records.resources_of"'))
+        yield warning(
+            75,
+            text,
+            hint + in_settings('PHI_OIDC["PATIENT_RESOURCES"] = "portal.records.resources_of"'),
+        )
 
 
 def _is_guarded(view: Callable[..., Any]) -> bool:
-    """Return whether this package guards the view. Combined permission classes (`A | B`) are NOT checked."""
+    """Return whether this package guards the view. Combined permission classes (`A | B`) are NOT
+    checked.
+    """
     view_class = getattr(view, "view_class", None) or getattr(view, "cls", None)
     candidates = (view, view_class, *getattr(view_class, "permission_classes", ()))
     return any(getattr(candidate, GUARD_MARK, False) for candidate in candidates)

@@ -1,4 +1,6 @@
-"""Erase the data of a person in one transaction; only the audit log shows that there was any. Spec: GDPR 17."""
+"""Erase the data of a person in one transaction; only the audit log shows that there was any. Spec:
+GDPR 17.
+"""
 
 import uuid
 from collections import Counter
@@ -40,17 +42,20 @@ def erase_person(
 ) -> ErasureResult:
     """Erase the data of these subjects of user in one transaction and return the counts.
 
-    Live sessions end, claims are erased, and the subjects are deleted with their digests, each with its events. Then
-    the session rows are deleted and, if the account has no link left, its pairwise identifiers and invitations. An open
-    emergency access of the person is closed and kept: like the audit log, it is about access to records of others, and
-    must be reviewed. Tokens are revoked after the commit, as for an unlinked account. The account itself is deleted by
-    the host project. Raises: HeldForLegalReasons, and then nothing was erased of any subject.
+    Live sessions end, claims are erased, and the subjects are deleted with their digests, each with
+    its events. Then the session rows are deleted and, if the account has no link left, its pairwise
+    identifiers and invitations. An open emergency access of the person is closed and kept: like the
+    audit log, it is about access to records of others, and must be reviewed. Tokens are revoked
+    after the commit, as for an unlinked account. The account itself is deleted by the host project.
+    Raises: HeldForLegalReasons, and then nothing was erased of any subject.
     """
     with transaction.atomic():
-        # Locked, so that no concurrent sign-in or legal hold is added. no_key: ending a session reads the subject's key
-        # while it locks the session, and the sessions are locked next.
+        # Locked, so that no concurrent sign-in or legal hold is added. no_key: ending a session
+        # reads the subject's key while it locks the session, and the sessions are locked next.
         pks = [subject.pk for subject in subjects]
-        locked = list(PairwiseSubject.objects.select_for_update(no_key=True).filter(pk__in=pks).order_by("pk"))
+        locked = list(
+            PairwiseSubject.objects.select_for_update(no_key=True).filter(pk__in=pks).order_by("pk")
+        )
         if any(is_on_legal_hold(subject, now=now) for subject in locked):
             raise HeldForLegalReasons
         # Before the notices that this unlinking writes.
@@ -67,7 +72,9 @@ def erase_person(
             subject.deleted_by = origin
             subject.delete()
         OIDCSession.objects.filter(pk__in=session_ids).delete()
-        unlinked_sessions, identifiers, invitations = _erase_account_data(user, origin=origin, now=now)
+        unlinked_sessions, identifiers, invitations = _erase_account_data(
+            user, origin=origin, now=now
+        )
         enqueue_many(list(_build_erasure_events(user, claim_counts, origin=origin, now=now)))
     return ErasureResult(
         subject_uuids=tuple(claim_counts),
@@ -78,15 +85,20 @@ def erase_person(
     )
 
 
-def preview_erasure(user: AbstractBaseUser, subjects: Sequence[PairwiseSubject], *, now: datetime) -> ErasureResult:
+def preview_erasure(
+    user: AbstractBaseUser, subjects: Sequence[PairwiseSubject], *, now: datetime
+) -> ErasureResult:
     """Return what `erase_person` would erase. Raises: HeldForLegalReasons."""
     if any(is_on_legal_hold(subject, now=now) for subject in subjects):
         raise HeldForLegalReasons
     pks = [subject.pk for subject in subjects]
     counted = [OIDCSession.objects.filter(subject__in=pks)]
-    identifiers, invitations = PairwiseIdentifier.objects.none(), ActivationCode.objects.none()
+    identifiers = PairwiseIdentifier.objects.none()
+    invitations = ActivationCode.objects.none()
     if not PairwiseSubject.objects.filter(user=user.pk).exclude(pk__in=pks).exists():
-        counted.append(OIDCSession.objects.filter(user=user.pk, subject=None, ended_at__isnull=False))
+        counted.append(
+            OIDCSession.objects.filter(user=user.pk, subject=None, ended_at__isnull=False)
+        )
         identifiers = PairwiseIdentifier.objects.filter(user=user.pk)
         invitations = ActivationCode.objects.filter(user=user.pk)
     return ErasureResult(
@@ -98,8 +110,12 @@ def preview_erasure(user: AbstractBaseUser, subjects: Sequence[PairwiseSubject],
     )
 
 
-def _erase_account_data(user: AbstractBaseUser, *, origin: Origin, now: datetime) -> tuple[int, int, int]:
-    """Erase the rest of an account without a link; return the numbers of sessions, identifiers and codes."""
+def _erase_account_data(
+    user: AbstractBaseUser, *, origin: Origin, now: datetime
+) -> tuple[int, int, int]:
+    """Erase the rest of an account without a link; return the numbers of sessions, identifiers and
+    codes.
+    """
     if PairwiseSubject.objects.filter(user=user.pk).exists():
         return 0, 0, 0
     KnownDevice.objects.filter(user=user.pk).delete()
@@ -109,15 +125,25 @@ def _erase_account_data(user: AbstractBaseUser, *, origin: Origin, now: datetime
     # Valid codes are revoked first: otherwise the person could redeem one and be linked again.
     revoke_activation_codes(codes, reason="erased", origin=origin, now=now)
     invitations, _ = codes.delete()
-    opened = list(EmergencyAccess.objects.currently_open(now=now).filter(user=user.pk).values_list("pk", flat=True))
+    opened = list(
+        EmergencyAccess.objects.currently_open(now=now)
+        .filter(user=user.pk)
+        .values_list("pk", flat=True)
+    )
     close_emergencies(opened, CloseReason.ADMINISTRATOR, origin=origin, now=now)
-    sessions, _ = OIDCSession.objects.filter(user=user.pk, subject=None, ended_at__isnull=False).delete()
+    sessions, _ = OIDCSession.objects.filter(
+        user=user.pk, subject=None, ended_at__isnull=False
+    ).delete()
     identifiers, _ = PairwiseIdentifier.objects.filter(user=user.pk).delete()
     return sessions, identifiers, invitations
 
 
 def _build_erasure_events(
-    user: AbstractBaseUser, claim_counts: Mapping[uuid.UUID, Counter[str]], *, origin: Origin, now: datetime
+    user: AbstractBaseUser,
+    claim_counts: Mapping[uuid.UUID, Counter[str]],
+    *,
+    origin: Origin,
+    now: datetime,
 ) -> Iterator[NewEvent]:
     for subject, counts in claim_counts.items() or [("", Counter[str]())]:
         counted = sorted(counts.items())

@@ -1,4 +1,6 @@
-"""Export all stored data of a person, and who accessed it, in one document. Spec: 45 CFR 164.524, GDPR 15."""
+"""Export all stored data of a person, and who accessed it, in one document. Spec: 45 CFR 164.524,
+GDPR 15.
+"""
 
 import json
 import uuid
@@ -39,11 +41,24 @@ from .recipients import list_stored_names
 
 _HOLD_ACTIONS = frozenset({Action.HOLD_PLACED, Action.HOLD_RELEASED})
 
-_TOKEN_NAMES = {"access_token": "access token (may contain claims)", "refresh_token": "refresh token"}
-"""Columns of a session, and hints of a revocation. The values are credentials, so they are not exported."""
+_TOKEN_NAMES = {
+    "access_token": "access token (may contain claims)",
+    "refresh_token": "refresh token",
+}
+"""Columns of a session, and hints of a revocation. The values are credentials, so they are not
+exported.
+"""
 _PLACE = ("browser", "platform", "network")
 _CODE_TIMES = ("created_at", "expires_at", "redeemed_at", "revoked_at")
-_EMERGENCY_FIELDS = ("is_local", "permissions", "purpose", "opened_at", "expires_at", "closed_at", "reviewed_at")
+_EMERGENCY_FIELDS = (
+    "is_local",
+    "permissions",
+    "purpose",
+    "opened_at",
+    "expires_at",
+    "closed_at",
+    "reviewed_at",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +68,9 @@ class PersonExport:
     document: Mapping[str, Any] = field(repr=False)
     unreadable_items: tuple[str, ...]
     withheld_count: int
-    """Events and claims that a suspension of the accounting keeps from the person: for staff only."""
+    """Events and claims that a suspension of the accounting keeps from the person: for staff
+    only.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,32 +94,37 @@ def export_person(
     actor_user: Any = None,
     consent: str = "",
 ) -> PersonExport:
-    """Return the stored data of these subjects of user as JSON values, after the events of the export are committed.
+    """Return the stored data of these subjects of user as JSON values, after the events of the
+    export are committed.
 
-    purpose: the HL7 PurposeOfUse code of the export. reason_code: the `reason` of its events; contains nothing about a
-    person. actor_user: the account that gets the document, which then needs the permission of the category of each
-    claim, stored or in a kept ID Token, and must be a superuser for an undeclared claim; None: a command on the server,
-    or the person.
-    consent: the reference to the person's consent, for claims with a label; at the person's own request (PATRQT) none
-    is needed (42 CFR 2.23).
+    purpose: the HL7 PurposeOfUse code of the export. reason_code: the `reason` of its events;
+    contains nothing about a person. actor_user: the account that gets the document, which then
+    needs the permission of the category of each claim, stored or in a kept ID Token, and must be a
+    superuser for an undeclared claim; None: a command on the server, or the person.
+    consent: the reference to the person's consent, for claims with a label; at the person's own
+    request (PATRQT) none is needed (42 CFR 2.23).
 
-    Included: all stored claims, even expired ones; sessions without keys, with the claims that are kept of their ID
-    Token, and the names of their other stored tokens, which may contain claims; legal holds without their reason,
-    which may be about others; the events about the person with their actors; pairwise identifiers; invitations without
-    their author; emergency accesses that the person opened, without record and reason, which are about others; the
-    names under which the person got data of others; which accountings were given, without their lines; notices; and
-    known browsers. The number of SELECTs does not depend on the number of subjects. Only the events are read in pages
-    of a thousand.
+    Included: all stored claims, even expired ones; sessions without keys, with the claims that are
+    kept of their ID Token, and the names of their other stored tokens, which may contain claims;
+    legal holds without their reason, which may be about others; the events about the person with
+    their actors; pairwise identifiers; invitations without their author; emergency accesses that
+    the person opened, without record and reason, which are about others; the names under which the
+    person got data of others; which accountings were given, without their lines; notices; and known
+    browsers. The number of SELECTs does not depend on the number of subjects. Only the events are
+    read in pages of a thousand.
 
-    While a legal hold suspends the accounting (45 CFR 164.528(a)(2)), the document leaves out that hold, the events for
-    its purposes and the expired claims that no other hold preserves, unless the export is for one of these purposes
-    itself.
-    Raises: AuditUnavailable, and then no stored claim was decrypted, and the kept ID Tokens only for the names of their
-    claims; RevealRefused, after the events of the refused claims: a document without them would be incomplete.
+    While a legal hold suspends the accounting (45 CFR 164.528(a)(2)), the document leaves out that
+    hold, the events for its purposes and the expired claims that no other hold preserves, unless
+    the export is for one of these purposes itself.
+    Raises: AuditUnavailable, and then no stored claim was decrypted, and the kept ID Tokens only
+    for the names of their claims; RevealRefused, after the events of the refused claims: a document
+    without them would be incomplete.
     """
     suspended, until = _find_suspension(user, purpose=purpose, now=now)
     claims = list(
-        StoredClaim.objects.filter(subject__in=subjects).select_related("subject").order_by("name", "obtained_at")
+        StoredClaim.objects.filter(subject__in=subjects)
+        .select_related("subject")
+        .order_by("name", "obtained_at")
     )
     holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
     claim_count = len(claims)
@@ -115,30 +137,45 @@ def export_person(
     _refuse_claims(user, names, claim_declarations, actor_user=actor_user, **fields)
     fields |= {"reason": reason_code, "labelled": labelled, "suspended_until": until}
     record_many(list(_build_export_events(user, names, **fields)))
-    unreadable, withheld = list[str](), list[uuid.UUID]()
+    unreadable = list[str]()
+    withheld = list[uuid.UUID]()
     document = {
         "exported_at": _format_datetime(now),
-        "redisclosure_notice": NOTICE if any(not labelled.isdisjoint(each) for each in names.values()) else None,
+        "redisclosure_notice": NOTICE
+        if any(not labelled.isdisjoint(each) for each in names.values())
+        else None,
         "account": {"id": str(user.pk), "username": user.get_username()},
         "subjects": [
             {
                 **_serialize_subject(subject, holds),
-                "claims": list(_iter_claims(subject, claims, claim_declarations, user.pk, unreadable)),
-                "events": list(_iter_events(subject, unreadable, withheld, suspended_purposes=suspended)),
+                "claims": list(
+                    _iter_claims(subject, claims, claim_declarations, user.pk, unreadable)
+                ),
+                "events": list(
+                    _iter_events(subject, unreadable, withheld, suspended_purposes=suspended)
+                ),
             }
             for subject in subjects
         ],
         "sessions": _serialize_sessions(sessions, unreadable),
         **_serialize_account_data(user),
-        "notices": [_serialize_notice(row, unreadable) for row in AccountNotice.objects.filter(user=user.pk)],
+        "notices": [
+            _serialize_notice(row, unreadable) for row in AccountNotice.objects.filter(user=user.pk)
+        ],
         "unreadable": unreadable,
     }
     withheld_count = len(withheld) + claim_count - len(claims)
-    return PersonExport(document=document, unreadable_items=tuple(unreadable), withheld_count=withheld_count)
+    return PersonExport(
+        document=document, unreadable_items=tuple(unreadable), withheld_count=withheld_count
+    )
 
 
-def _find_suspension(user: AbstractBaseUser, *, purpose: str, now: datetime) -> tuple[Mapping[str, datetime], str]:
-    """Return the purposes whose events the export leaves out, each with its end, and the last end for the events."""
+def _find_suspension(
+    user: AbstractBaseUser, *, purpose: str, now: datetime
+) -> tuple[Mapping[str, datetime], str]:
+    """Return the purposes whose events the export leaves out, each with its end, and the last end
+    for the events.
+    """
     suspended = find_suspended_purposes(user.pk, now=now)
     if not suspended or purpose in suspended:
         return {}, ""
@@ -158,30 +195,48 @@ def _serialize_account_data(user: AbstractBaseUser) -> dict[str, Any]:
     """Return what is stored for the account, and not for one of its subjects."""
     identifiers = PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
     codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
-    emergencies = EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
-    copies = AccountingCopy.objects.filter(account=str(user.pk)).defer("lines").order_by("first_given_at", "pk")
+    emergencies = (
+        EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
+    )
+    copies = (
+        AccountingCopy.objects.filter(account=str(user.pk))
+        .defer("lines")
+        .order_by("first_given_at", "pk")
+    )
     devices = KnownDevice.objects.filter(user=user.pk).order_by("first_used_at", "pk")
     return {
         "devices": [_serialize(device, "first_used_at", "last_used_at") for device in devices],
         "identifiers": [_serialize(identifier, "sector", "value") for identifier in identifiers],
         "invitations": [_serialize(code, "provider", *_CODE_TIMES) for code in codes],
         "emergencies": [
-            {"id": str(row.pk), **_serialize(row, *_EMERGENCY_FIELDS, optional=("close_reason", "verdict"))}
+            {
+                "id": str(row.pk),
+                **_serialize(row, *_EMERGENCY_FIELDS, optional=("close_reason", "verdict")),
+            }
             for row in emergencies
         ],
         "recipient_names": [
-            {"since": _format_datetime(since), "name": recipient.name, "roles": list(recipient.roles)}
+            {
+                "since": _format_datetime(since),
+                "name": recipient.name,
+                "roles": list(recipient.roles),
+            }
             for since, recipient in list_stored_names(user)
         ],
         "provisioned": [
             {
-                **_serialize(row, "provider", "user_name", "active", "created_at", "changed_at", "deleted_at"),
+                **_serialize(
+                    row, "provider", "user_name", "active", "created_at", "changed_at", "deleted_at"
+                ),
                 **_serialize(row, optional=("external_id",)),
                 "groups": list_group_names(user.pk, provider=row.provider),
             }
             for row in SCIMUser.objects.filter(user=user.pk)
         ],
-        "accountings": [_serialize(copy, "first_given_at", "last_given_at", "count", "sha256") for copy in copies],
+        "accountings": [
+            _serialize(copy, "first_given_at", "last_given_at", "count", "sha256")
+            for copy in copies
+        ],
     }
 
 
@@ -192,9 +247,11 @@ def hide_suspending_holds(
     *,
     now: datetime,
 ) -> tuple[list[LegalHold], list[StoredClaim]]:
-    """Return what would be stored without the holds that suspend the accounting: the other holds, and the claims.
+    """Return what would be stored without the holds that suspend the accounting: the other holds,
+    and the claims.
 
-    Requires: such a hold is active. It changes `held_until` of the claims to the end of the other holds.
+    Requires: such a hold is active. It changes `held_until` of the claims to the end of the other
+    holds.
     """
     others = [hold for hold in holds if not hold.suspended_until]
     ends = [
@@ -203,15 +260,25 @@ def hide_suspending_holds(
         if hold.released_at is None and (hold.until or FOREVER) > now
     ]
     for claim in claims:
-        claim.held_until = max((until for subject, until in ends if subject == claim.subject_id), default=None)
-    stored = [claim for claim in claims if claim.held_until or get_expiry(claim, declarations.get(claim.name)) > now]
+        claim.held_until = max(
+            (until for subject, until in ends if subject == claim.subject_id), default=None
+        )
+    stored = [
+        claim
+        for claim in claims
+        if claim.held_until or get_expiry(claim, declarations.get(claim.name)) > now
+    ]
     return others, stored
 
 
 def _list_claim_names(
-    subjects: Sequence[PairwiseSubject], claims: Sequence[StoredClaim], sessions: Sequence[_OpenedSession]
+    subjects: Sequence[PairwiseSubject],
+    claims: Sequence[StoredClaim],
+    sessions: Sequence[_OpenedSession],
 ) -> dict[PairwiseSubject | None, list[str]]:
-    """Return the sorted names of the claims of each subject. None: an account or a session without a subject."""
+    """Return the sorted names of the claims of each subject. None: an account or a session without
+    a subject.
+    """
     names: dict[PairwiseSubject | None, set[str]] = {subject: set() for subject in subjects}
     for claim in claims:
         names[claim.subject].add(claim.name)
@@ -232,14 +299,23 @@ def _refuse_claims(
 ) -> None:
     """Raises: RevealRefused if claims are refused by their declaration, after an event for each."""
     is_own_request = event_fields["purpose"] == PATIENT_REQUEST
-    event = NewEvent(Action.ACCESS_DENIED, outcome="failure", resource=f"user/{user.pk}", **event_fields)
+    event = NewEvent(
+        Action.ACCESS_DENIED, outcome="failure", resource=f"user/{user.pk}", **event_fields
+    )
     events = []
     for subject, names in names_by_subject.items():
-        uuid_text = "" if subject is None else str(subject.uuid)
+        if subject is None:
+            uuid_text = ""
+        else:
+            uuid_text = str(subject.uuid)
         for name in names:
-            refusal = find_declared_refusal(actor_user, declarations.get(name), subject, consent=consent)
+            refusal = find_declared_refusal(
+                actor_user, declarations.get(name), subject, consent=consent
+            )
             if refusal and not (is_own_request and refusal == CONSENT_MISSING):
-                events.append(event._replace(subject=uuid_text, reason=refusal, detail={"claim": name}))
+                events.append(
+                    event._replace(subject=uuid_text, reason=refusal, detail={"claim": name})
+                )
     record_many(events)
     if events:
         raise RevealRefused(events[0].reason)
@@ -254,12 +330,19 @@ def _build_export_events(
     suspended_until: str,
     **event_fields: Any,
 ) -> Iterator[NewEvent]:
-    """Yield the events: the claim names of each subject, or one event for an account without subjects."""
-    suspension = {"suspended_until": suspended_until} if suspended_until else {}
+    """Yield the events: the claim names of each subject, or one event for an account without
+    subjects.
+    """
+    if suspended_until:
+        suspension = {"suspended_until": suspended_until}
+    else:
+        suspension = {}
     for subject, names in names_by_subject.items():
         for start in range(0, max(len(names), 1), MAX_ITEMS):
             batch = names[start : start + MAX_ITEMS]
-            label_detail = {"notice": NOTICE_SECTION} | ({} if lacks_consent(PART2, consent) else {"consent": consent})
+            label_detail = {"notice": NOTICE_SECTION} | (
+                {} if lacks_consent(PART2, consent) else {"consent": consent}
+            )
             is_labelled = not labelled.isdisjoint(batch)
             yield NewEvent(
                 action=Action.SUBJECT_EXPORTED,
@@ -286,12 +369,16 @@ def _iter_claims(
 def _serialize_claim(
     claim: StoredClaim, declaration: ClaimDeclaration | None, user_id: Any, unreadable: list[str]
 ) -> dict[str, Any]:
-    """Return the decrypted claim; one that can't be decrypted has no value and is added to unreadable."""
+    """Return the decrypted claim; one that can't be decrypted has no value and is added to
+    unreadable.
+    """
     sealed: Any = StoredClaim._meta.get_field("value")
     fields = {
         **_serialize(claim, "name", "purpose"),
         # The legal basis of another purpose does not apply to this claim.
-        "basis": declaration.basis if declaration and declaration.purpose == claim.purpose else None,
+        "basis": declaration.basis
+        if declaration and declaration.purpose == claim.purpose
+        else None,
         "label": declaration.label if declaration else None,
         **_serialize(claim, "obtained_at", "expires_at", "held_until"),
     }
@@ -304,7 +391,9 @@ def _serialize_claim(
 
 
 def _serialize_notice(notice: AccountNotice, unreadable: list[str]) -> dict[str, Any]:
-    """Return the notice with its address. An address that can't be decrypted is left out, and added to unreadable."""
+    """Return the notice with its address. An address that can't be decrypted is left out, and added
+    to unreadable.
+    """
     sealed: Any = AccountNotice._meta.get_field("address")
     fields = _serialize(notice, "kind", "provider", "occurred_at", "sent_at")
     try:
@@ -315,19 +404,32 @@ def _serialize_notice(notice: AccountNotice, unreadable: list[str]) -> dict[str,
 
 
 def _serialize(row: Model, *names: str, optional: Sequence[str] = ()) -> dict[str, Any]:
-    """Return these fields of the row. optional: their names in addition, with None instead of an empty text."""
-    values = {name: getattr(row, name) for name in names} | {name: getattr(row, name) or None for name in optional}
-    return {name: _format_datetime(value) if isinstance(value, datetime) else value for name, value in values.items()}
+    """Return these fields of the row. optional: their names in addition, with None instead of an
+    empty text.
+    """
+    values = {name: getattr(row, name) for name in names} | {
+        name: getattr(row, name) or None for name in optional
+    }
+    return {
+        name: _format_datetime(value) if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }
 
 
 @sensitive_variables()
-def _open_sessions(user: AbstractBaseUser, subjects: Sequence[PairwiseSubject]) -> list[_OpenedSession]:
+def _open_sessions(
+    user: AbstractBaseUser, subjects: Sequence[PairwiseSubject]
+) -> list[_OpenedSession]:
     """Return the sessions with the claims that they keep of their ID Tokens."""
     keys = keyring.find_keys("encryption")
     # After a link is deleted, its sessions still refer to the account.
     is_of_person = Q(subject__in=subjects) | Q(user=user.pk, subject=None)
     opened = []
-    for row in OIDCSession.objects.filter(is_of_person).select_related("subject").order_by("started_at", "pk"):
+    for row in (
+        OIDCSession.objects.filter(is_of_person)
+        .select_related("subject")
+        .order_by("started_at", "pk")
+    ):
         columns = row.decrypt_columns(("id_token_claims", "id_token"), keys=keys)
         claims = json.loads(columns.plaintexts.get("id_token_claims", "{}"))
         if id_token := columns.plaintexts.get("id_token"):
@@ -338,28 +440,50 @@ def _open_sessions(user: AbstractBaseUser, subjects: Sequence[PairwiseSubject]) 
 
 
 @sensitive_variables()
-def _serialize_sessions(sessions: Sequence[_OpenedSession], unreadable: list[str]) -> list[dict[str, Any]]:
+def _serialize_sessions(
+    sessions: Sequence[_OpenedSession], unreadable: list[str]
+) -> list[dict[str, Any]]:
     """Return the sessions, without the claims that identify the session.
 
     An ID Token that can't be decrypted is added to unreadable.
     """
-    revocations = PendingRevocation.objects.filter(status=RevocationStatus.PENDING).order_by("token_type_hint", "pk")
+    revocations = PendingRevocation.objects.filter(status=RevocationStatus.PENDING).order_by(
+        "token_type_hint", "pk"
+    )
     names_to_revoke: dict[uuid.UUID | None, list[str]] = {}
     for revocation in revocations.filter(session__in=[session.row.pk for session in sessions]):
-        names_to_revoke.setdefault(revocation.session, []).append(_TOKEN_NAMES[revocation.token_type_hint])
+        names_to_revoke.setdefault(revocation.session, []).append(
+            _TOKEN_NAMES[revocation.token_type_hint]
+        )
     times = ("started_at", "last_seen_at", "ended_at", "auth_time")
     serialized = []
     for session in sessions:
         row = session.row
         if not session.is_readable:
             unreadable.append(f"ID Token of session {row.pk}")
+
+        if row.subject is None:
+            subject = None
+        else:
+            subject = str(row.subject.uuid)
+
         serialized.append(
             {
                 "id": str(row.pk),
-                "subject": None if row.subject is None else str(row.subject.uuid),
-                **_serialize(row, "provider", "issuer", *times, optional=(*_PLACE, "end_reason", "acr")),
-                "id_token": {name: value for name, value in session.id_token.items() if name not in ("nonce", "sid")},
-                "tokens": [name for column, name in _TOKEN_NAMES.items() if getattr(row, column) is not None],
+                "subject": subject,
+                **_serialize(
+                    row, "provider", "issuer", *times, optional=(*_PLACE, "end_reason", "acr")
+                ),
+                "id_token": {
+                    name: value
+                    for name, value in session.id_token.items()
+                    if name not in ("nonce", "sid")
+                },
+                "tokens": [
+                    name
+                    for column, name in _TOKEN_NAMES.items()
+                    if getattr(row, column) is not None
+                ],
                 "to_revoke": names_to_revoke.get(row.pk, []),
             }
         )
@@ -391,4 +515,6 @@ def _iter_events(
 
 
 def _format_datetime(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="seconds")
+    if moment is None:
+        return None
+    return moment.isoformat(timespec="seconds")

@@ -22,7 +22,8 @@ class AccountingCopy(models.Model):
     last_given_at = models.DateTimeField(_("last given at"), editable=False, db_index=True)
 
     class Meta:
-        verbose_name, verbose_name_plural = _("accounting of disclosures"), _("accountings of disclosures")
+        verbose_name = _("accounting of disclosures")
+        verbose_name_plural = _("accountings of disclosures")
         default_permissions = ("view",)
         indexes = (models.Index(fields=["account", "sha256"], name="phi_oidc_accounting_copy"),)
 
@@ -31,11 +32,12 @@ class AccountingCopy(models.Model):
 
 
 class DisclosureRecipient(AppendOnlyModel):
-    """The name and the roles of an account when it saw data of another person: a row for each change.
+    """The name and the roles of an account when it saw data of another person: a row for each
+    change.
 
-    The events only have the primary key. An account can be renamed or deleted, and its key reused; and the log cannot
-    hold the name, because a rotation of the encryption keys could not encrypt it again there. No foreign key: the row
-    is needed for as long as the events.
+    The events only have the primary key. An account can be renamed or deleted, and its key reused;
+    and the log cannot hold the name, because a rotation of the encryption keys could not encrypt it
+    again there. No foreign key: the row is needed for as long as the events.
     """
 
     id = models.UUIDField(primary_key=True, editable=False)
@@ -47,9 +49,12 @@ class DisclosureRecipient(AppendOnlyModel):
     """JSON: `name`, and the list `roles`."""
 
     class Meta(AppendOnlyModel.Meta):
-        verbose_name, verbose_name_plural = _("recipient of disclosures"), _("recipients of disclosures")
+        verbose_name = _("recipient of disclosures")
+        verbose_name_plural = _("recipients of disclosures")
         default_permissions = ()
-        indexes = (models.Index(fields=["account", "recorded_at"], name="phi_oidc_recipient_account"),)
+        indexes = (
+            models.Index(fields=["account", "recorded_at"], name="phi_oidc_recipient_account"),
+        )
 
     def __str__(self) -> str:
         return str(self.id)

@@ -1,6 +1,8 @@
-"""What users see and do about their own account: sessions, what is held, who had access, a copy of all data.
+"""What users see and do about their own account: sessions, what is held, who had access, a copy of
+all data.
 
-Each function takes the actor and returns or changes only rows of that user: no parameter selects another person.
+Each function takes the actor and returns or changes only rows of that user: no parameter selects
+another person.
 Spec: ASVS 5.0 7.5.2.
 """
 
@@ -36,7 +38,9 @@ from .export import PersonExport, export_person, hide_suspending_holds
 from .recipients import Recipient
 
 RECENT_SIGN_IN = Assurance(max_age=timedelta(minutes=15))
-"""What ending sessions and the copy of all data require: an attacker at an open browser must not lock its user out."""
+"""What ending sessions and the copy of all data require: an attacker at an open browser must not
+lock its user out.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,22 +85,31 @@ class OwnClaim:
 
 
 def list_own_sessions(actor: Actor) -> list[OwnSession]:
-    """Return the live sessions of the user, that of this request first, then by their last activity."""
-    sessions = [_create_own_session(row, actor) for row in _query_own_sessions(actor).order_by("-last_seen_at", "-pk")]
+    """Return the live sessions of the user, that of this request first, then by their last
+    activity.
+    """
+    sessions = [
+        _create_own_session(row, actor)
+        for row in _query_own_sessions(actor).order_by("-last_seen_at", "-pk")
+    ]
     return sorted(sessions, key=lambda session: not session.is_current)
 
 
 def find_other_session(actor: Actor, session_id: uuid.UUID) -> OwnSession | None:
-    """Return that live session of the user; None for the current one, an ended one and that of another user."""
+    """Return that live session of the user; None for the current one, an ended one and that of
+    another user.
+    """
     row = _query_other_sessions(actor).filter(pk=session_id).first()
-    return None if row is None else _create_own_session(row, actor)
+    if row is None:
+        return None
+    return _create_own_session(row, actor)
 
 
 def end_other_sessions(actor: Actor, *, session_id: uuid.UUID | None = None, now: datetime) -> int:
     """End that other session of the user, or all, and return the number. Requires: RECENT_SIGN_IN.
 
-    The sessions end with a mail to the user in one transaction; their tokens are revoked after it. The current session
-    ends by signing out.
+    The sessions end with a mail to the user in one transaction; their tokens are revoked after it.
+    The current session ends by signing out.
     """
     others = _query_other_sessions(actor)
     if session_id is not None:
@@ -105,7 +118,10 @@ def end_other_sessions(actor: Actor, *, session_id: uuid.UUID | None = None, now
     ids = list(others.values_list("pk", flat=True))
     with batch_delivery():
         with transaction.atomic():
-            ended = end_sessions(ids, EndReason.ACCOUNT_OWNER, origin=actor.origin, now=now) if ids else []
+            if ids:
+                ended = end_sessions(ids, EndReason.ACCOUNT_OWNER, origin=actor.origin, now=now)
+            else:
+                ended = []
             if ended:
                 write_notice(actor.user, NoticeKind.SESSIONS_ENDED, provider="", now=now)
         revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
@@ -115,10 +131,16 @@ def end_other_sessions(actor: Actor, *, session_id: uuid.UUID | None = None, now
 def list_held_claims(user: AbstractBaseUser, *, now: datetime) -> list[OwnClaim]:
     """Return which claims are stored about the user, by name. No value is read.
 
-    While a legal hold suspends the accounting, the list is as it would be without that hold (45 CFR 164.528(a)(2)).
+    While a legal hold suspends the accounting, the list is as it would be without that hold (45 CFR
+    164.528(a)(2)).
     """
     declarations = conf.claims()
-    rows = StoredClaim.objects.filter(subject__user=user.pk).select_related("subject").defer("value").order_by("name")
+    rows = (
+        StoredClaim.objects.filter(subject__user=user.pk)
+        .select_related("subject")
+        .defer("value")
+        .order_by("name")
+    )
     claims: Sequence[StoredClaim] = list(rows)
     if find_suspended_purposes(user.pk, now=now):
         holds = list(LegalHold.objects.filter(subject__user=user.pk))
@@ -127,7 +149,11 @@ def list_held_claims(user: AbstractBaseUser, *, now: datetime) -> list[OwnClaim]
     for claim in claims:
         expiry = get_expiry(claim, declarations.get(claim.name))
         is_held = claim.held_until is not None and claim.held_until > max(expiry, now)
-        kept_until = claim.held_until if claim.held_until and is_held else expiry
+        if claim.held_until and is_held:
+            kept_until = claim.held_until
+        else:
+            kept_until = expiry
+
         item = OwnClaim(
             name=claim.name,
             purpose=claim.purpose,
@@ -144,11 +170,19 @@ def list_held_claims(user: AbstractBaseUser, *, now: datetime) -> list[OwnClaim]
 def export_own_data(actor: Actor, *, now: datetime) -> PersonExport:
     """Return the copy of all data about the user, after its events. Requires: RECENT_SIGN_IN.
 
-    It is the user's own request, so claims of each category are included. Events do not name members of staff: the
-    accounting of disclosures does, as the project wants it. Raises: AuditUnavailable.
+    It is the user's own request, so claims of each category are included. Events do not name
+    members of staff: the accounting of disclosures does, as the project wants it. Raises:
+    AuditUnavailable.
     """
-    user, subjects = actor.user, list(PairwiseSubject.objects.filter(user=actor.user.pk).order_by("pk"))
-    exported = export_person(user, subjects, claim_declarations=conf.claims(), origin=actor.origin, now=now)  # type: ignore[arg-type]  # a user with a session
+    user = actor.user
+    subjects = list(PairwiseSubject.objects.filter(user=actor.user.pk).order_by("pk"))
+    exported = export_person(
+        user,  # type: ignore[arg-type]  # a user with a session
+        subjects,
+        claim_declarations=conf.claims(),
+        origin=actor.origin,
+        now=now,
+    )
     for subject in exported.document["subjects"]:
         for event in subject["events"]:
             if event["actor"] not in ("", str(user.pk)):
@@ -156,9 +190,12 @@ def export_own_data(actor: Actor, *, now: datetime) -> PersonExport:
     return exported
 
 
-def create_own_accounting(actor: Actor, *, since: datetime, include_own: bool, now: datetime) -> DisclosureAccounting:
+def create_own_accounting(
+    actor: Actor, *, since: datetime, include_own: bool, now: datetime
+) -> DisclosureAccounting:
     """Return the accounting of the user's record. Each part of it that is read is recorded."""
-    user, get_resources = actor.user, conf.patient_resources()
+    user = actor.user
+    get_resources = conf.patient_resources()
     return create_accounting(
         user,  # type: ignore[arg-type]  # a user with a session
         resources=get_resources(user) if get_resources else (),
@@ -170,7 +207,9 @@ def create_own_accounting(actor: Actor, *, since: datetime, include_own: bool, n
 
 
 def get_recipient_name(recipient: Recipient) -> str:
-    """Return the name for display of an account that had access. Without one: an account without a name, or unknown."""
+    """Return the name for display of an account that had access. Without one: an account without a
+    name, or unknown.
+    """
     return recipient.name or _("a member of staff")
 
 
@@ -180,7 +219,9 @@ def _query_own_sessions(actor: Actor) -> OIDCSessionQuerySet:
 
 def _query_other_sessions(actor: Actor) -> OIDCSessionQuerySet:
     current = actor.origin.session
-    return _query_own_sessions(actor).exclude(pk=current) if current else _query_own_sessions(actor)
+    if current:
+        return _query_own_sessions(actor).exclude(pk=current)
+    return _query_own_sessions(actor)
 
 
 def _create_own_session(row: OIDCSession, actor: Actor) -> OwnSession:
@@ -189,7 +230,9 @@ def _create_own_session(row: OIDCSession, actor: Actor) -> OwnSession:
         id=row.pk,
         device=get_device_label(row.browser, row.platform),
         network=row.network,
-        provider=str(declaration.label) if declaration and declaration.label else urlsplit(row.issuer).netloc,
+        provider=str(declaration.label)
+        if declaration and declaration.label
+        else urlsplit(row.issuer).netloc,
         started_at=row.started_at,
         last_seen_at=row.last_seen_at,
         is_current=str(row.pk) == actor.origin.session,

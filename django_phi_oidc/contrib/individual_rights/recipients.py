@@ -1,4 +1,5 @@
-"""Who saw the data of a person: the name and the roles at that time, for the accounting of disclosures.
+"""Who saw the data of a person: the name and the roles at that time, for the accounting of
+disclosures.
 
 Spec: 45 CFR 164.528(b)(2)(ii).
 """
@@ -26,13 +27,19 @@ from .models import DisclosureRecipient
 
 logger = logging.getLogger("django_phi_oidc.access")
 RECHECK_SECONDS = 60.0
-"""How long this process does not read the roles of an account again. A new name is noticed at once."""
+"""How long this process does not read the roles of an account again. A new name is noticed at
+once.
+"""
 _MAX_REMEMBERED = 10_000
 _remembered: dict[tuple[str, str], tuple[str, float]] = {}
-"""By account and resource: the name, and the monotonic time until which no query is needed. An entry without a resource
-says that the name is stored; one with a resource says that nothing is stored, because the resource is the account's."""
+"""By account and resource: the name, and the monotonic time until which no query is needed. An
+entry without a resource says that the name is stored; one with a resource says that nothing is
+stored, because the resource is the account's.
+"""
 _reported_errors: set[str] = set()
-"""The exceptions of the project's function that this process has logged: the function may fail at each request."""
+"""The exceptions of the project's function that this process has logged: the function may fail at
+each request.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +57,13 @@ UNKNOWN_RECIPIENT = Recipient()
 def remember_recipient(user: Any, *, now: datetime, resource: str = "") -> None:
     """Store the name and the roles of user, unless the last stored ones are the same.
 
-    Call it before the event of a disclosure to user is recorded. resource: what is disclosed, if it is a `Type/id`;
-    nothing is stored for persons who look at resources of their own. It takes two SELECTs, and an INSERT after a
-    change, at most once in RECHECK_SECONDS for each account and process. Without encryption keys nothing is stored, and
-    the disclosure is not refused for that.
+    Call it before the event of a disclosure to user is recorded. resource: what is disclosed, if it
+    is a `Type/id`; nothing is stored for persons who look at resources of their own. It takes two
+    SELECTs, and an INSERT after a change, at most once in RECHECK_SECONDS for each account and
+    process. Without encryption keys nothing is stored, and the disclosure is not refused for that.
     """
-    account, name = str(user.pk), _get_name(user)
+    account = str(user.pk)
+    name = _get_name(user)
     if any(_is_remembered(key, name) for key in ((account, ""), (account, resource))):
         return
     if resource and is_own_resource(user, resource):
@@ -63,9 +71,13 @@ def remember_recipient(user: Any, *, now: datetime, resource: str = "") -> None:
         return
     identity = json.dumps({"name": name, "roles": _list_roles(user)}, ensure_ascii=False)
     try:
-        latest = DisclosureRecipient.objects.filter(account=account).order_by("recorded_at", "id").last()
+        latest = (
+            DisclosureRecipient.objects.filter(account=account).order_by("recorded_at", "id").last()
+        )
         if latest is None or _find_identity(latest) != identity:
-            row = DisclosureRecipient(id=randomness.uuid7(now), account=account, recorded_at=now, identity=identity)
+            row = DisclosureRecipient(
+                id=randomness.uuid7(now), account=account, recorded_at=now, identity=identity
+            )
             # Not save(), after whose errors a transaction of the caller cannot be committed.
             insert([row], using=router.db_for_write(DisclosureRecipient))
     except KeyMissing as error:
@@ -76,7 +88,9 @@ def remember_recipient(user: Any, *, now: datetime, resource: str = "") -> None:
 
 
 def is_own_resource(user: Any, resource: str) -> bool:
-    """Return whether resource is about user, by PATIENT_RESOURCES. False if the project's function fails."""
+    """Return whether resource is about user, by PATIENT_RESOURCES. False if the project's function
+    fails.
+    """
     if (get_resources := conf.patient_resources()) is None:
         return False
     try:
@@ -89,19 +103,26 @@ def is_own_resource(user: Any, resource: str) -> bool:
         return False
 
 
-def find_recipients(looks: Iterable[tuple[str, datetime]]) -> Mapping[tuple[str, datetime], Recipient]:
-    """Return the recipient of each look (an `AuditEvent.actor` and a time), as it was at that time, by one SELECT.
+def find_recipients(
+    looks: Iterable[tuple[str, datetime]],
+) -> Mapping[tuple[str, datetime], Recipient]:
+    """Return the recipient of each look (an `AuditEvent.actor` and a time), as it was at that time,
+    by one SELECT.
 
-    That is the last row before the look; or the first one after it, if the clocks of two servers differ. Accounts
-    without a row are missing. Raises: KeyMissing.
+    That is the last row before the look; or the first one after it, if the clocks of two servers
+    differ. Accounts without a row are missing. Raises: KeyMissing.
     """
     wanted = set(looks)
     rows: dict[str, list[DisclosureRecipient]] = defaultdict(list)
     accounts = {account for account, _ in wanted} - {""}
-    for row in DisclosureRecipient.objects.filter(account__in=accounts).order_by("recorded_at", "id"):
+    for row in DisclosureRecipient.objects.filter(account__in=accounts).order_by(
+        "recorded_at", "id"
+    ):
         rows[row.account].append(row)
     chosen = {
-        (account, moment): next((row for row in reversed(rows[account]) if row.recorded_at <= moment), rows[account][0])
+        (account, moment): next(
+            (row for row in reversed(rows[account]) if row.recorded_at <= moment), rows[account][0]
+        )
         for account, moment in wanted
         if account in rows
     }
@@ -110,13 +131,16 @@ def find_recipients(looks: Iterable[tuple[str, datetime]]) -> Mapping[tuple[str,
 
 
 def list_stored_names(user: Any) -> list[tuple[datetime, Recipient]]:
-    """Return the stored recipients of user with their times, the oldest first. Raises: KeyMissing."""
+    """Return the stored recipients of user with their times, the oldest first. Raises:
+    KeyMissing.
+    """
     rows = DisclosureRecipient.objects.filter(account=str(user.pk)).order_by("recorded_at", "id")
     return [(row.recorded_at, _parse_identity(_find_identity(row))) for row in rows]
 
 
 def find_current_recipients(accounts: Iterable[str]) -> dict[str, Recipient]:
-    """Return these actors of events with the names that their accounts have today; deleted ones are missing.
+    """Return these actors of events with the names that their accounts have today; deleted ones are
+    missing.
 
     The account of a command is the one that its operator named.
     """
@@ -129,8 +153,17 @@ def find_current_recipients(accounts: Iterable[str]) -> dict[str, Recipient]:
         except ValidationError:
             continue
         keys[account] = key
-    users = model._default_manager.in_bulk(set(keys.values())) if keys else {}
-    return {account: Recipient(name=_get_name(users[key])) for account, key in keys.items() if key in users}
+
+    if keys:
+        users = model._default_manager.in_bulk(set(keys.values()))
+    else:
+        users = {}
+
+    return {
+        account: Recipient(name=_get_name(users[key]))
+        for account, key in keys.items()
+        if key in users
+    }
 
 
 def forget_remembered() -> None:
@@ -153,12 +186,16 @@ def _remember(key: tuple[str, str], name: str) -> None:
 def _get_name(user: Any) -> str:
     """Return the full name; a custom user model may have none."""
     full_name = getattr(user, "get_full_name", None)
-    return str(full_name()).strip() if full_name else ""
+    if full_name:
+        return str(full_name()).strip()
+    return ""
 
 
 def _list_roles(user: Any) -> list[str]:
     # A custom user model may have no groups.
-    return sorted(user.groups.values_list("name", flat=True)) if hasattr(user, "groups") else []
+    if hasattr(user, "groups"):
+        return sorted(user.groups.values_list("name", flat=True))
+    return []
 
 
 def _find_identity(row: DisclosureRecipient) -> str | None:

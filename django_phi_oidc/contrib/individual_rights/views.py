@@ -49,11 +49,12 @@ class DisplayedDisclosure:
 class AccountingMixin(ContextMixin, View):
     """Add the disclosures of the current user's record to a TemplateView.
 
-    Template context: `disclosures` (a list of DisplayedDisclosure, newest first), `since`, `shows_own`, `newer` and
-    `older` (query strings, or empty), and on the last page `begins_at` if older events are only in archives. `?all=1`
-    also shows the user's own accesses. Disclosures whose accounting a legal hold suspends are left out, and nothing
-    shows that. An event is recorded before each page is displayed. Requires an OIDC session; the response is not
-    stored; without the audit log it is 503. ATOMIC_REQUESTS does not apply to the view.
+    Template context: `disclosures` (a list of DisplayedDisclosure, newest first), `since`,
+    `shows_own`, `newer` and `older` (query strings, or empty), and on the last page `begins_at` if
+    older events are only in archives. `?all=1` also shows the user's own accesses. Disclosures
+    whose accounting a legal hold suspends are left out, and nothing shows that. An event is
+    recorded before each page is displayed. Requires an OIDC session; the response is not stored;
+    without the audit log it is 503. ATOMIC_REQUESTS does not apply to the view.
     """
 
     request: HttpRequest
@@ -61,7 +62,9 @@ class AccountingMixin(ContextMixin, View):
 
     @classonlymethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:  # noqa: N805 -- as in Django's View
-        """Return the view, which runs in no transaction of the request: it could roll the copy back, not the event."""
+        """Return the view, which runs in no transaction of the request: it could roll the copy
+        back, not the event.
+        """
         return transaction.non_atomic_requests(super().as_view(**initkwargs))
 
     def get_since(self, now: datetime) -> datetime:
@@ -71,7 +74,8 @@ class AccountingMixin(ContextMixin, View):
     def get_recipient_name(self, recipient: Recipient) -> str:
         """Return the name for display of an account that had access, as it was at that time.
 
-        Its name is empty for an account without one, for a command on the server, and if it is unknown.
+        Its name is empty for an account without one, for a command on the server, and if it is
+        unknown.
         """
         return get_recipient_name(recipient)
 
@@ -83,17 +87,24 @@ class AccountingMixin(ContextMixin, View):
         try:
             return set_no_store(super().dispatch(request, *args, **kwargs))
         except (AuditUnavailable, RowUnreadable):
-            logger.exception("The accounting of disclosures is not displayed: the audit log is unavailable.")
+            logger.exception(
+                "The accounting of disclosures is not displayed: the audit log is unavailable."
+            )
             return render_unavailable(request)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """Return the disclosures after their event is recorded. Raises: Http404; AuditUnavailable, RowUnreadable."""
+        """Return the disclosures after their event is recorded. Raises: Http404; AuditUnavailable,
+        RowUnreadable.
+        """
         cursor = EventCursorForm(self.request.GET)
         if not cursor.is_valid():
             raise Http404
         shows_own = self.request.GET.get("all") == "1"
-        actor, now = Actor.from_request(self.request), clock.now()
-        accounting = create_own_accounting(actor, since=self.get_since(now), include_own=shows_own, now=now)
+        actor = Actor.from_request(self.request)
+        now = clock.now()
+        accounting = create_own_accounting(
+            actor, since=self.get_since(now), include_own=shows_own, now=now
+        )
         page = accounting.get_page(**cursor.cleaned_data, size=self.page_size)
         context = {
             "disclosures": [
@@ -114,5 +125,9 @@ class AccountingMixin(ContextMixin, View):
 
 
 def _encode_query(shows_own: bool, **cursor: object) -> str:
-    parameters: Mapping[str, object] = {name: value for name, value in cursor.items() if value is not None}
-    return "?" + urlencode({**parameters, **({"all": 1} if shows_own else {})}) if parameters else ""
+    parameters: Mapping[str, object] = {
+        name: value for name, value in cursor.items() if value is not None
+    }
+    if parameters:
+        return "?" + urlencode({**parameters, **({"all": 1} if shows_own else {})})
+    return ""

@@ -30,10 +30,25 @@ from ..accounting import Disclosure, DisclosureAccounting, create_accounting, ge
 
 _MAX_DIGITS = 5
 _COLUMNS = (
-    *("occurred_at", "actor", "name", "roles", "own", "purpose", "purpose_name", "action", "resource", "claims"),
+    *(
+        "occurred_at",
+        "actor",
+        "name",
+        "roles",
+        "own",
+        "purpose",
+        "purpose_name",
+        "action",
+        "resource",
+        "claims",
+    ),
     *("emergency", "event"),
 )
-_ACTION_PREFIXES = {Action.CLAIM_REVEALED: "", Action.ACCESS_GRANTED: "", Action.SUBJECT_EXPORTED: "export: "}
+_ACTION_PREFIXES = {
+    Action.CLAIM_REVEALED: "",
+    Action.ACCESS_GRANTED: "",
+    Action.SUBJECT_EXPORTED: "export: ",
+}
 AccountingRow = Mapping[str, Any]
 
 
@@ -46,38 +61,60 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def handle(options: Options, output: Output) -> None:
-    """Print the disclosures. Raises: CommandError if there is no such user, or the list is incomplete."""
+    """Print the disclosures. Raises: CommandError if there is no such user, or the list is
+    incomplete.
+    """
     if options["csv"] and output.as_json:
         raise build_argument_error("Choose --csv or --json.")
-    user, now = get_user(options["user"]), clock.now()
+    user = get_user(options["user"])
+    now = clock.now()
     try:
         accounting = _create_accounting(user, options, now=now)
         disclosures = accounting.list_all()
-        withheld_count, available_since = accounting.count_withheld(), accounting.find_available_since()
+        withheld_count = accounting.count_withheld()
+        available_since = accounting.find_available_since()
     except (AuditUnavailable, ImproperlyConfigured, RowUnreadable) as refusal:
         raise CommandError(f"Nothing was listed. {refusal}") from refusal
     write = _create_row_writer(options, output)
     for disclosure in disclosures:
         write(_build_row(disclosure))
     if conf.patient_resources() is None:
-        output.warn("PATIENT_RESOURCES is not set: the accesses that guarded views recorded are missing (W075).")
+        output.warn(
+            "PATIENT_RESOURCES is not set: the accesses that "
+            "guarded views recorded are missing (W075)."
+        )
     if accounting.suspended_purposes:
         # On standard error: the output is for the person, who must not learn of it.
         until = format_value(max(accounting.suspended_purposes.values()))
         output.warn(
-            f"For staff only: {withheld_count} disclosures for {', '.join(sorted(accounting.suspended_purposes))} are "
-            f"withheld, because a legal hold suspends the accounting until {until}."
+            f"For staff only: {withheld_count} disclosures for "
+            f"{', '.join(sorted(accounting.suspended_purposes))} are withheld, because a legal "
+            f"hold suspends the accounting until {until}."
         )
     if available_since is not None:
-        raise CommandError(f"Events before {format_value(available_since)} are in archives and not listed here.")
+        raise CommandError(
+            f"Events before {format_value(available_since)} are in archives and not listed here."
+        )
 
 
-def _create_accounting(user: AbstractBaseUser, options: Options, *, now: datetime) -> DisclosureAccounting:
-    since: datetime | timedelta = get_accounting_start(now) if options["since"] is None else options["since"]
+def _create_accounting(
+    user: AbstractBaseUser, options: Options, *, now: datetime
+) -> DisclosureAccounting:
+    since: datetime | timedelta
+    if options["since"] is None:
+        since = get_accounting_start(now)
+    else:
+        since = options["since"]
+
     get_resources = conf.patient_resources()
+    if get_resources:
+        resources = get_resources(user)
+    else:
+        resources = ()
+
     return create_accounting(
         user,
-        resources=get_resources(user) if get_resources else (),
+        resources=resources,
         since=now - since if isinstance(since, timedelta) else since,
         include_own=options["all"],
         origin=current_origin(),
@@ -89,7 +126,11 @@ def _build_row(disclosure: Disclosure) -> AccountingRow:
     row = {name: getattr(disclosure, name, None) for name in _COLUMNS}
     row |= {"occurred_at": format_value(disclosure.occurred_at), "name": disclosure.recipient.name}
     row["roles"] = list(disclosure.recipient.roles)
-    return row | {"own": disclosure.is_own, "claims": list(disclosure.claims), "event": str(disclosure.id)}
+    return row | {
+        "own": disclosure.is_own,
+        "claims": list(disclosure.claims),
+        "event": str(disclosure.id),
+    }
 
 
 def _create_row_writer(options: Options, output: Output) -> Callable[[AccountingRow], None]:
@@ -97,20 +138,35 @@ def _create_row_writer(options: Options, output: Output) -> Callable[[Accounting
         return lambda row: output.write_row(row, _format_line)
     sheet = csv.DictWriter(output.stdout, _COLUMNS)
     sheet.writeheader()
-    return lambda row: sheet.writerow({column: escape_formulas(_format_cell(value)) for column, value in row.items()})
+    return lambda row: sheet.writerow(
+        {column: escape_formulas(_format_cell(value)) for column, value in row.items()}
+    )
 
 
 def _format_cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else ""
-    return " ".join(value) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return " ".join(value)
+    return str(value)
 
 
 def _format_line(row: AccountingRow) -> str:
-    actor, name = row["actor"], format_untrusted(row["name"])
-    nameless = "a command on the server" if actor.startswith(OPERATOR_PREFIX) else "a member of staff"
+    actor = row["actor"]
+    name = format_untrusted(row["name"])
+
+    if actor.startswith(OPERATOR_PREFIX):
+        nameless = "a command on the server"
+    else:
+        nameless = "a member of staff"
+
     roles = "".join(f", {format_untrusted(role)}" for role in row["roles"])
-    who = f"{name or nameless}{roles} ({actor})" if actor else "the system"
+
+    if actor:
+        who = f"{name or nameless}{roles} ({actor})"
+    else:
+        who = "the system"
+
     data = " ".join(row["claims"]) or row["resource"]
     parts = [
         row["occurred_at"],
