@@ -9,10 +9,14 @@ Delivery = Literal["push", "poll"]
 TokenClaimsChange = Literal["end", "refresh"]
 
 _parse_transmitter = checked(
-    parse_string, lambda url: not url or is_url(url, forbidden=" ?#@"), "must be an https URL without query or fragment"
+    parse_string,
+    lambda url: not url or is_url(url, forbidden=" ?#@"),
+    "must be an https URL without query or fragment",
 )
 _parse_metadata_url = checked(
-    parse_string, lambda url: not url or is_url(url, forbidden=" #@"), "must be an https URL without fragment"
+    parse_string,
+    lambda url: not url or is_url(url, forbidden=" #@"),
+    "must be an https URL without fragment",
 )
 _parse_event_types = checked(
     parse_strings,
@@ -25,7 +29,9 @@ def _is_header_value(value: str) -> bool:
     return value.isascii() and value.isprintable() and value == value.strip()
 
 
-_parse_header_value = checked(parse_string, _is_header_value, "must be visible ASCII, as the value of a header")
+_parse_header_value = checked(
+    parse_string, _is_header_value, "must be visible ASCII, as the value of a header"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,27 +39,36 @@ class SignalsDeclaration:
     """A stream of security events of the OpenID Shared Signals Framework 1.0 (SSF)."""
 
     delivery: Delivery
-    """`push`: the transmitter posts each event to `oidc/ssf/events/` (RFC 8935); `poll`: a task of the portal fetches
-    them (RFC 8936)."""
+    """`push`: the transmitter posts each event to `oidc/ssf/events/` (RFC 8935); `poll`: a task of
+    the portal fetches them (RFC 8936).
+    """
     transmitter: Annotated[str, _parse_transmitter] = ""
-    """The issuer of the events, if the transmitter has one of its own, byte for byte. Default: `issuer`."""
+    """The issuer of the events, if the transmitter has one of its own, byte for byte. Default:
+    `issuer`.
+    """
     metadata_url: Annotated[str, _parse_metadata_url] = ""
-    """URL of the transmitter's metadata, if it is elsewhere. Default: `.well-known/ssf-configuration` of the
-    transmitter."""
+    """URL of the transmitter's metadata, if it is elsewhere. Default:
+    `.well-known/ssf-configuration` of the transmitter.
+    """
     audience: tuple[str, ...] = ()
     """The values that `aud` of the events may have. Default: `client_id`."""
     push_authorization: Annotated[str, _parse_header_value] = field(default="", repr=False)
-    """The `Authorization` header of each delivery by `push`, such as `Bearer …`: `phi_oidc signals create` sends it to
-    the transmitter. Default: none is required, and the signature alone authenticates an event."""
+    """The `Authorization` header of each delivery by `push`, such as `Bearer …`: `phi_oidc signals
+    create` sends it to the transmitter. Default: none is required, and the signature alone
+    authenticates an event.
+    """
     access_token: Annotated[str, _parse_header_value] = field(default="", repr=False)
     """A Bearer token for the transmitter's own interface. Default: the portal gets one by the grant
     `client_credentials` from the provider, with the scopes `ssf.read` and `ssf.manage`."""
     events_requested: Annotated[tuple[str, ...], _parse_event_types] = ()
-    """The URIs of the event types that `phi_oidc signals create` and `update` request. Default: those that have an
-    effect here."""
+    """The URIs of the event types that `phi_oidc signals create` and `update` request. Default:
+    those that have an effect here.
+    """
     token_claims_change: TokenClaimsChange = "end"
-    """When claims of the person have changed: `end` their sessions, so that the next sign-in has the new claims and
-    roles; or `refresh` only the access tokens, at their next use."""
+    """When claims of the person have changed: `end` their sessions, so that the next sign-in has
+    the new claims and roles; or `refresh` only the access tokens, at their next use.
+    """
     allow_draft_events: bool = False
-    """With warning W140: accept events in the form of drafts before SSF 1.0, as login.gov sends them: with `exp`, and
-    with the subject inside of the event."""
+    """With warning W140: accept events in the form of drafts before SSF 1.0, as login.gov sends
+    them: with `exp`, and with the subject inside of the event.
+    """

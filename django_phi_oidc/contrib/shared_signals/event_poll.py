@@ -1,4 +1,6 @@
-"""Poll a transmitter for security events, and acknowledge those that are committed. Spec: RFC 8936."""
+"""Poll a transmitter for security events, and acknowledge those that are committed. Spec: RFC
+8936.
+"""
 
 import time
 from collections.abc import Callable
@@ -36,7 +38,9 @@ class PollResult:
     """Processed now, or before."""
     refused: int = 0
     left: int = 0
-    """Not acknowledged, because they could not be recorded or processed: the next poll gets them again."""
+    """Not acknowledged, because they could not be recorded or processed: the next poll gets them
+    again.
+    """
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,17 +52,27 @@ class _Answers:
     left: int = 0
 
 
-def poll_events(provider: str, *, clock: Callable[[], datetime], budget_seconds: float) -> PollResult:
-    """Fetch and process the events of all poll streams of a provider until there are none, or the budget is used up.
+def poll_events(
+    provider: str, *, clock: Callable[[], datetime], budget_seconds: float
+) -> PollResult:
+    """Fetch and process the events of all poll streams of a provider until there are none, or the
+    budget is used up.
 
-    An event is acknowledged by the next request, after its effects are committed: a killed process loses none, and an
-    event that comes again is acknowledged without a second effect. After a fault the poll ends.
+    An event is acknowledged by the next request, after its effects are committed: a killed process
+    loses none, and an event that comes again is acknowledged without a second effect. After a fault
+    the poll ends.
     Requires: no open transaction.
-    Raises: TransportError, MetadataError (`stream_refused`, also if there is no stream), TokenResponseError.
+    Raises: TransportError, MetadataError (`stream_refused`, also if there is no stream),
+    TokenResponseError.
     """
-    transmitter, result = get_transmitter(provider), PollResult()
+    transmitter = get_transmitter(provider)
+    result = PollResult()
     ends_at = time.monotonic() + budget_seconds
-    streams = [stream for stream in list_streams(transmitter) if stream.delivery == DELIVERY_METHODS["poll"]]
+    streams = [
+        stream
+        for stream in list_streams(transmitter)
+        if stream.delivery == DELIVERY_METHODS["poll"]
+    ]
     if not streams:
         # A stream that the transmitter has lost sends no events, not even one about its end.
         raise MetadataError(Code.STREAM_REFUSED, "The transmitter has no stream that is polled.")
@@ -68,9 +82,15 @@ def poll_events(provider: str, *, clock: Callable[[], datetime], budget_seconds:
 
 
 def _poll_stream(
-    transmitter: Transmitter, endpoint_url: str, result: PollResult, *, clock: Callable[[], datetime], ends_at: float
+    transmitter: Transmitter,
+    endpoint_url: str,
+    result: PollResult,
+    *,
+    clock: Callable[[], datetime],
+    ends_at: float,
 ) -> None:
-    answers, max_events = _Answers(), MAX_EVENTS
+    answers = _Answers()
+    max_events = MAX_EVENTS
     while True:
         try:
             polled = _send_poll(transmitter, endpoint_url, answers, max_events=max_events)
@@ -93,7 +113,9 @@ def _poll_stream(
 
 
 @sensitive_variables()
-def _send_poll(transmitter: Transmitter, endpoint_url: str, answers: _Answers, *, max_events: int) -> PolledEvents:
+def _send_poll(
+    transmitter: Transmitter, endpoint_url: str, answers: _Answers, *, max_events: int
+) -> PolledEvents:
     response = send_authorized(
         transmitter,
         lambda access_token: build_poll_request(
@@ -112,14 +134,20 @@ def _process_events(
     transmitter: Transmitter, polled: PolledEvents, *, clock: Callable[[], datetime], ends_at: float
 ) -> _Answers:
     """Process the events of one response, and revoke the tokens of the sessions that ended."""
-    answers, declaration, revocation_ids = _Answers(), transmitter.provider.declaration, []
+    answers = _Answers()
+    declaration = transmitter.provider.declaration
+    revocation_ids = []
     for jti, token in polled.tokens.items():
         try:
             event = verify_event(token, provider=declaration.name, timeout_seconds=CALL_SECONDS)
             if event.jti != jti:
                 raise SecurityEventTokenInvalid("jti_invalid")
             ended = process_event(
-                event, declaration=declaration, signals=transmitter.signals, origin=Origin(), now=clock()
+                event,
+                declaration=declaration,
+                signals=transmitter.signals,
+                origin=Origin(),
+                now=clock(),
             )
             revocation_ids += [pk for session in ended for pk in session.revocation_ids]
         except SecurityEventTokenInvalid as refusal:

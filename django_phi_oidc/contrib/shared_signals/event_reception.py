@@ -1,7 +1,7 @@
 """Receive a security event: verify it, record it, then apply its effects, once.
 
-The event is committed to the audit log before the effects are. If either fails, the transmitter gets no
-acknowledgement and sends the event again. Spec: RFC 8417; SSF 1.0; CAEP 1.0; RISC 1.0.
+The event is committed to the audit log before the effects are. If either fails, the transmitter
+gets no acknowledgement and sends the event again. Spec: RFC 8417; SSF 1.0; CAEP 1.0; RISC 1.0.
 """
 
 import logging
@@ -60,13 +60,17 @@ RETRIABLE_ERRORS: tuple[type[Exception], ...] = (
     *(AuditUnavailable, SubjectKeyMissing, KeyRingError, DatabaseError, InterfaceError),
 )
 """Faults after which the same event may be received: the transmitter gets no acknowledgement."""
-STATE_KIND, VERIFIED_KIND = "signal_state", "signal_verified"
+STATE_KIND = "signal_state"
+VERIFIED_KIND = "signal_verified"
 """The kinds of used identifiers: a requested verification, and one whose event was received."""
 logger = logging.getLogger("django_phi_oidc.signals")
 _JTI_KIND = "security_event"
-_KNOWN_TYPE = re.compile(r"https://schemas\.openid\.net/secevent/([a-z]{1,16})/event-type/([a-z0-9-]{1,64})")
+_KNOWN_TYPE = re.compile(
+    r"https://schemas\.openid\.net/secevent/([a-z]{1,16})/event-type/([a-z0-9-]{1,64})"
+)
 _REFUSAL_MESSAGE = (
-    "A security event was refused: reason=%(reason)s rule=%(rule)s provider=%(provider)s request=%(request)s"
+    "A security event was refused: reason=%(reason)s "
+    "rule=%(rule)s provider=%(provider)s request=%(request)s"
 )
 
 
@@ -74,7 +78,8 @@ _REFUSAL_MESSAGE = (
 def verify_event(token: str, *, provider: str, timeout_seconds: float) -> SecurityEventToken:
     """Return the verified event. timeout_seconds: for each call to the transmitter.
 
-    Raises: SecurityEventTokenInvalid; TransportError, MetadataError: the token can't be verified now.
+    Raises: SecurityEventTokenInvalid; TransportError, MetadataError: the token can't be verified
+    now.
     """
     transmitter = get_transmitter(provider)
     try:
@@ -101,16 +106,19 @@ def process_event(
     now: datetime,
     lease_revocations: bool = False,
 ) -> list[EndedSession]:
-    """Record the event, and apply its effects unless it was processed before; return the sessions that ended.
+    """Record the event, and apply its effects unless it was processed before; return the sessions
+    that ended.
 
-    The effects and the mark of its jti are one transaction. Events may come in any order and late: a session that began
-    after the event, beyond the declared leeway, is not ended by it. An event of an unknown type is only recorded.
+    The effects and the mark of its jti are one transaction. Events may come in any order and late:
+    a session that began after the event, beyond the declared leeway, is not ended by it. An event
+    of an unknown type is only recorded.
     lease_revocations: as in `end_sessions`.
-    Requires: no open transaction (RuntimeError). Raises: SecurityEventTokenInvalid (`state_invalid`) for a verification
-    that was not requested; one of RETRIABLE_ERRORS, and then nothing is changed.
+    Requires: no open transaction (RuntimeError). Raises: SecurityEventTokenInvalid
+    (`state_invalid`) for a verification that was not requested; one of RETRIABLE_ERRORS, and then
+    nothing is changed.
     """
-    # A jti is unique within one feed (RFC 8417 2.2), and two providers may have the same transmitter. Names and issuers
-    # contain no NUL, so two triples never give the same identifier.
+    # A jti is unique within one feed (RFC 8417 2.2), and two providers may have the same
+    # transmitter. Names and issuers contain no NUL, so two triples never give the same identifier.
     identifier = f"{declaration.name}\0{event.iss}\0{event.jti}"
     if was_used(_JTI_KIND, identifier):
         return []
@@ -119,15 +127,23 @@ def process_event(
     condition = _find_sessions(event, declaration=declaration)
     fields: dict[str, Any] = {"origin": origin, "now": now, "provider": declaration.name}
     fields["subject"] = _find_subject_uuid(condition)
-    detail = {"event": format_event_type(event.event_type), "event_time": event.occurred_at.isoformat("T", "seconds")}
+    detail = {
+        "event": format_event_type(event.event_type),
+        "event_time": event.occurred_at.isoformat("T", "seconds"),
+    }
     record(Action.SIGNAL_RECEIVED, detail=detail, **fields)
     if _ends_sessions(event, declaration=declaration):
         # Committed before the sessions are read, see `recent_logouts`.
         _remember_end(event, declaration=declaration, now=now)
-    elif event.event_type in SIGN_IN_EVENTS and (sub := event.subject.sub or event.subject.opaque_id):
-        # Committed before the persons are read: a first sign-in that is in progress finds it, or its link is found.
+    elif event.event_type in SIGN_IN_EVENTS and (
+        sub := event.subject.sub or event.subject.opaque_id
+    ):
+        # Committed before the persons are read: a first sign-in that is in progress finds it, or
+        # its link is found.
         keys = keyring.get_keys("subject")
-        remember_demand(list_subject_digests(declaration.issuer, sub, keys), since=event.occurred_at)
+        remember_demand(
+            list_subject_digests(declaration.issuer, sub, keys), since=event.occurred_at
+        )
     with transaction.atomic(durable=True):
         if not mark_used_in_transaction(_JTI_KIND, identifier, expires_at=event.valid_until):
             return []
@@ -135,24 +151,46 @@ def process_event(
         return _apply(event, condition, lease_revocations=lease_revocations, **context)
 
 
-def report_refused_event(refusal: SecurityEventTokenInvalid, *, provider: str, origin: Origin, now: datetime) -> None:
-    """Record and log that an event was refused. provider: as declared, maybe by an unverified token; or empty."""
-    fields = {"reason": refusal.code, "rule": refusal.rule, "provider": provider, "request": origin.request_id}
+def report_refused_event(
+    refusal: SecurityEventTokenInvalid, *, provider: str, origin: Origin, now: datetime
+) -> None:
+    """Record and log that an event was refused. provider: as declared, maybe by an unverified
+    token; or empty.
+    """
+    fields = {
+        "reason": refusal.code,
+        "rule": refusal.rule,
+        "provider": provider,
+        "request": origin.request_id,
+    }
     log = RefusalLog(logger, _REFUSAL_MESSAGE, fields)
-    options: dict[str, Any] = {"origin": origin, "now": now, "provider": provider, "detail": {"rule": refusal.rule}}
+    options: dict[str, Any] = {
+        "origin": origin,
+        "now": now,
+        "provider": provider,
+        "detail": {"rule": refusal.rule},
+    }
     report_refusal(Action.SIGNAL_REFUSED, refusal.code, log=log, **options)
 
 
 def log_fault(fault: Exception, *, provider: str) -> None:
     """Log the code or class of a fault only: the message of a database error may contain values."""
-    name = fault.code if isinstance(fault, PhiOidcError) else type(fault).__name__
+    name: str
+    if isinstance(fault, PhiOidcError):
+        name = fault.code
+    else:
+        name = type(fault).__name__
     logger.error("Security events can't be processed now: fault=%s provider=%s", name, provider)
 
 
 def format_event_type(uri: str) -> str:
-    """Return `profile/name` of a type that the OpenID Foundation defines, and `other` for all others."""
+    """Return `profile/name` of a type that the OpenID Foundation defines, and `other` for all
+    others.
+    """
     match = _KNOWN_TYPE.fullmatch(uri)
-    return f"{match[1]}/{match[2]}" if match else "other"
+    if match:
+        return f"{match[1]}/{match[2]}"
+    return "other"
 
 
 def format_verification(provider: str, stream_id: str, state: str) -> str:
@@ -161,10 +199,13 @@ def format_verification(provider: str, stream_id: str, state: str) -> str:
 
 
 def _validate_state(event: SecurityEventToken, *, provider: str, now: datetime) -> None:
-    """`state_invalid`: the state, if any, was requested for the stream that is the subject. Spec: SSF 1.0 8.1.4.1."""
+    """`state_invalid`: the state, if any, was requested for the stream that is the subject. Spec:
+    SSF 1.0 8.1.4.1.
+    """
     if "state" not in event.event:
         return
-    state, stream_id = event.event["state"], event.subject.opaque_id
+    state = event.event["state"]
+    stream_id = event.subject.opaque_id
     verification = format_verification(provider, stream_id, str(state))
     if not isinstance(state, str) or not is_remembered(STATE_KIND, [verification], until=now):
         raise SecurityEventTokenInvalid("state_invalid")
@@ -172,10 +213,11 @@ def _validate_state(event: SecurityEventToken, *, provider: str, now: datetime) 
 
 @sensitive_variables()
 def _find_sessions(event: SecurityEventToken, *, declaration: ProviderDeclaration) -> Q | None:
-    """Return the condition of the subject's sessions; None if the subject is none that this portal could recognize.
+    """Return the condition of the subject's sessions; None if the subject is none that this portal
+    could recognize.
 
-    "session-revoked" with a session ends that one only. One whose `sid` is not known here counts as that session: the
-    provider may not state it in ID Tokens. For other events, the person matters.
+    "session-revoked" with a session ends that one only. One whose `sid` is not known here counts as
+    that session: the provider may not state it in ID Tokens. For other events, the person matters.
     """
     subject = event.subject
     if not subject.is_recognizable or event.event_type in (VERIFICATION, STREAM_UPDATED):
@@ -198,31 +240,58 @@ def _list_subject_ids(event: SecurityEventToken, *, declaration: ProviderDeclara
     return list_subject_ids(issuer=declaration.issuer, sub=sub, keys=keyring.get_keys("subject"))
 
 
-def _list_subject_uuids(event: SecurityEventToken, condition: Q, *, declaration: ProviderDeclaration) -> list[UUID]:
-    """Return the pseudonyms of the persons, also of those without a session here. Raises: as _list_subject_ids."""
+def _list_subject_uuids(
+    event: SecurityEventToken, condition: Q, *, declaration: ProviderDeclaration
+) -> list[UUID]:
+    """Return the pseudonyms of the persons, also of those without a session here. Raises: as
+    _list_subject_ids.
+    """
     with_session = OIDCSession.objects.filter(condition, subject__isnull=False).values("subject")
     named = Q(pk__in=_list_subject_ids(event, declaration=declaration))
-    return list(PairwiseSubject.objects.filter(named | Q(pk__in=with_session)).values_list("uuid", flat=True))
+    return list(
+        PairwiseSubject.objects.filter(named | Q(pk__in=with_session)).values_list(
+            "uuid", flat=True
+        )
+    )
 
 
 @sensitive_variables()
 def _find_subject_uuid(condition: Q | None) -> str:
-    """Return the pseudonym of the person, if the event is about one person whose session this portal knows."""
+    """Return the pseudonym of the person, if the event is about one person whose session this
+    portal knows.
+    """
     if condition is None:
         return ""
     pks = OIDCSession.objects.filter(condition, subject__isnull=False).values("subject")
     uuids = PairwiseSubject.objects.filter(pk__in=pks).values_list("uuid", flat=True)[:2]
-    return str(uuids[0]) if len(uuids) == 1 else ""
+    if len(uuids) == 1:
+        return str(uuids[0])
+    return ""
 
 
 @sensitive_variables()
-def _remember_end(event: SecurityEventToken, *, declaration: ProviderDeclaration, now: datetime) -> None:
-    """Refuse a sign-in that was requested before the event and is in progress. A later end that is known stays."""
-    subject, keys = event.subject, keyring.get_keys("subject")
-    # The time of the event may be rounded down to seconds. A sign-in that is requested from now on comes after it.
+def _remember_end(
+    event: SecurityEventToken, *, declaration: ProviderDeclaration, now: datetime
+) -> None:
+    """Refuse a sign-in that was requested before the event and is in progress. A later end that is
+    known stays.
+    """
+    subject = event.subject
+    keys = keyring.get_keys("subject")
+    # The time of the event may be rounded down to seconds. A sign-in that is requested from now on
+    # comes after it.
     end_time = min(event.occurred_at + declaration.leeway, now)
-    sid = subject.sid if event.event_type == SESSION_REVOKED or not subject.sub else ""
-    named = [(sid, "")] if sid else [("", subject.sub or subject.opaque_id), (subject.opaque_id, "")]
+
+    if event.event_type == SESSION_REVOKED or not subject.sub:
+        sid = subject.sid
+    else:
+        sid = ""
+
+    if sid:
+        named = [(sid, "")]
+    else:
+        named = [("", subject.sub or subject.opaque_id), (subject.opaque_id, "")]
+
     options: dict[str, Any] = {"keys": keys, "reason": EndReason.SECURITY_EVENT, "now": end_time}
     for sid, sub in named:
         if sid or sub:
@@ -231,7 +300,8 @@ def _remember_end(event: SecurityEventToken, *, declaration: ProviderDeclaration
 
 def _ends_sessions(event: SecurityEventToken, *, declaration: ProviderDeclaration) -> bool:
     """Return whether the event ends sessions, or those whose tokens cannot be refreshed."""
-    # A provider that is never asked for a new authentication, or does not state its time, could not meet the demand.
+    # A provider that is never asked for a new authentication, or does not state its time, could not
+    # meet the demand.
     can_demand = declaration.reauthentication == "verify" and not declaration.allow_auth_time_zero
     if event.event_type in SIGN_IN_EVENTS:
         return not can_demand
@@ -250,13 +320,22 @@ def _apply(
     """Apply the effects in the open transaction, and return the sessions that ended."""
     ended: list[EndedSession] = []
     if event.event_type == VERIFICATION and "state" in event.event:
-        verification = format_verification(declaration.name, event.subject.opaque_id, event.event["state"])
-        mark_used_in_transaction(VERIFIED_KIND, verification, expires_at=fields["now"] + timedelta(hours=1))
+        verification = format_verification(
+            declaration.name, event.subject.opaque_id, event.event["state"]
+        )
+        mark_used_in_transaction(
+            VERIFIED_KIND, verification, expires_at=fields["now"] + timedelta(hours=1)
+        )
     if event.event_type == STREAM_UPDATED and event.event.get("status") in ("paused", "disabled"):
-        enqueue_many([NewEvent(action=Action.ALERT_RAISED, detail={"rule": "signals_stopped"}, **fields)])
+        enqueue_many(
+            [NewEvent(action=Action.ALERT_RAISED, detail={"rule": "signals_stopped"}, **fields)]
+        )
     if event.event_type in IDENTIFIER_EVENTS:
         # Also without a known person: the subject is usually the address. Spec: RISC 1.0 2.5, 2.6.
-        rule = "identifier_changed" if event.event_type == IDENTIFIER_CHANGED else "identifier_recycled"
+        if event.event_type == IDENTIFIER_CHANGED:
+            rule = "identifier_changed"
+        else:
+            rule = "identifier_recycled"
         enqueue_many([NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule}, **fields)])
     if condition is None:
         return ended

@@ -1,4 +1,6 @@
-"""The transmitter's metadata, and the management of a stream of security events. Spec: SSF 1.0 7, 8.1."""
+"""The transmitter's metadata, and the management of a stream of security events. Spec: SSF 1.0 7,
+8.1.
+"""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +22,10 @@ from ...oidc.metadata import validate_https_url, validate_issuer
 from .declaration import Delivery, SignalsDeclaration
 from .security_event_token import get_transmitter_issuer
 
-DELIVERY_METHODS: Mapping[Delivery, str] = {"push": "urn:ietf:rfc:8935", "poll": "urn:ietf:rfc:8936"}
+DELIVERY_METHODS: Mapping[Delivery, str] = {
+    "push": "urn:ietf:rfc:8935",
+    "poll": "urn:ietf:rfc:8936",
+}
 _WELL_KNOWN_PATH = "/.well-known/ssf-configuration"
 _ENDPOINTS = (
     *("configuration_endpoint", "status_endpoint", "verification_endpoint"),
@@ -57,10 +62,17 @@ class EventStream:
 def build_transmitter_metadata_request(
     declaration: ProviderDeclaration, signals: SignalsDeclaration
 ) -> TransportRequest:
-    """Return the request for the metadata. The well-known path precedes that of the issuer. Spec: SSF 1.0 7.2.1."""
+    """Return the request for the metadata. The well-known path precedes that of the issuer. Spec:
+    SSF 1.0 7.2.1.
+    """
     parts = urlsplit(get_transmitter_issuer(declaration, signals))
-    url = signals.metadata_url or parts._replace(path=_WELL_KNOWN_PATH + parts.path.removesuffix("/")).geturl()
-    return TransportRequest(method="GET", url=url, headers={"Accept": "application/json"}, operation="signals_metadata")
+    url = (
+        signals.metadata_url
+        or parts._replace(path=_WELL_KNOWN_PATH + parts.path.removesuffix("/")).geturl()
+    )
+    return TransportRequest(
+        method="GET", url=url, headers={"Accept": "application/json"}, operation="signals_metadata"
+    )
 
 
 def process_transmitter_metadata_response(
@@ -68,15 +80,22 @@ def process_transmitter_metadata_response(
 ) -> TransmitterMetadata:
     """Return the metadata of the declared transmitter.
 
-    Raises: MetadataError; TransportError for an outage, and for an endpoint that is not https. Spec: SSF 1.0 7.1.
+    Raises: MetadataError; TransportError for an outage, and for an endpoint that is not https.
+    Spec: SSF 1.0 7.1.
     """
     raise_for_outage(response)
-    members = parse_json_body(response) if response.status == 200 else None
+
+    members = None
+    if response.status == 200:
+        members = parse_json_body(response)
+
     if members is None:
         raise MetadataError(Code.METADATA_INVALID)
     issuer = get_transmitter_issuer(declaration, signals)
     validate_issuer(members, issuer=issuer)
-    urls = {name: members[name] for name in ("jwks_uri", *_ENDPOINTS) if members.get(name) is not None}
+    urls = {
+        name: members[name] for name in ("jwks_uri", *_ENDPOINTS) if members.get(name) is not None
+    }
     if "jwks_uri" not in urls:
         raise MetadataError(Code.METADATA_INVALID)
     for url in urls.values():
@@ -97,7 +116,12 @@ def build_delivery(signals: SignalsDeclaration, *, push_url: str) -> dict[str, s
 
 
 def build_stream_request(
-    method: str, url: str, *, access_token: str, body: Mapping[str, Any] | None = None, stream_id: str = ""
+    method: str,
+    url: str,
+    *,
+    access_token: str,
+    body: Mapping[str, Any] | None = None,
+    stream_id: str = "",
 ) -> TransportRequest:
     """Return a request of the receiver to an endpoint of the transmitter.
 
@@ -106,7 +130,9 @@ def build_stream_request(
     Spec: SSF 1.0 8.1, 7.1.1 (Bearer).
     """
     if not url:
-        raise MetadataError(Code.STREAM_REFUSED, "The transmitter has no endpoint for this (SSF 1.0 7.1).")
+        raise MetadataError(
+            Code.STREAM_REFUSED, "The transmitter has no endpoint for this (SSF 1.0 7.1)."
+        )
     headers = {"Accept": "application/json", "Authorization": f"Bearer {access_token}"}
     if body is not None:
         headers["Content-Type"] = "application/json"
@@ -124,24 +150,32 @@ def process_stream_response(response: TransportResponse, *, accepted: Collection
     """Raises: MetadataError (`stream_refused`) for another status; TransportError for an outage."""
     raise_for_outage(response)
     if response.status not in accepted:
-        raise MetadataError(Code.STREAM_REFUSED, f"The transmitter answered {response.status} (SSF 1.0 8.1).")
+        raise MetadataError(
+            Code.STREAM_REFUSED, f"The transmitter answered {response.status} (SSF 1.0 8.1)."
+        )
 
 
 def process_status_response(response: TransportResponse) -> str:
-    """Return the status of a stream: `enabled`, `paused` or `disabled`. Raises: as above. Spec: SSF 1.0 8.1.2."""
+    """Return the status of a stream: `enabled`, `paused` or `disabled`. Raises: as above. Spec: SSF
+    1.0 8.1.2.
+    """
     process_stream_response(response, accepted=(200, 202))
     status = (parse_json_body(response) or {}).get("status")
     if status not in ("enabled", "paused", "disabled"):
-        raise MetadataError(Code.STREAM_REFUSED, "The transmitter does not state the status of the stream.")
+        raise MetadataError(
+            Code.STREAM_REFUSED, "The transmitter does not state the status of the stream."
+        )
     return str(status)
 
 
 def process_configuration_response(
     response: TransportResponse, *, declaration: ProviderDeclaration, signals: SignalsDeclaration
 ) -> EventStream:
-    """Return the stream that was created, read or updated, which is one of the declared transmitter, for this receiver.
+    """Return the stream that was created, read or updated, which is one of the declared
+    transmitter, for this receiver.
 
-    Raises: MetadataError (`stream_refused`); TransportError for an outage, and if the URL to poll is not https.
+    Raises: MetadataError (`stream_refused`); TransportError for an outage, and if the URL to poll
+    is not https.
     Spec: SSF 1.0 8.1.1.
     """
     process_stream_response(response, accepted=(200, 201, 202))
@@ -151,7 +185,8 @@ def process_configuration_response(
 def process_configurations_response(
     response: TransportResponse, *, declaration: ProviderDeclaration, signals: SignalsDeclaration
 ) -> list[EventStream]:
-    """Return all streams of this receiver. Some transmitters send the only one without a list, or 404 for none.
+    """Return all streams of this receiver. Some transmitters send the only one without a list, or
+    404 for none.
 
     Raises: as process_configuration_response. Spec: SSF 1.0 8.1.1.2.
     """
@@ -159,33 +194,54 @@ def process_configurations_response(
         return []
     process_stream_response(response, accepted=(200,))
     document = _parse_document(response)
-    items: Sequence[Any] = document if isinstance(document, list) else [document]
+    items: Sequence[Any]
+    if isinstance(document, list):
+        items = document
+    else:
+        items = [document]
+
     return [_parse_stream(item, declaration=declaration, signals=signals) for item in items]
 
 
 def _parse_document(response: TransportResponse) -> Any:
     """Return the JSON object, or the list of them: the strict parser accepts objects only."""
-    wrapped = TransportResponse(status=200, headers={}, body=b'{"document":' + response.body.strip() + b"}")
+    wrapped = TransportResponse(
+        status=200, headers={}, body=b'{"document":' + response.body.strip() + b"}"
+    )
     members = parse_json_body(wrapped)
     if members is None or members.keys() != {"document"}:
         raise MetadataError(Code.STREAM_REFUSED, "The transmitter sends no JSON.")
     return members["document"]
 
 
-def _parse_stream(members: object, *, declaration: ProviderDeclaration, signals: SignalsDeclaration) -> EventStream:
+def _parse_stream(
+    members: object, *, declaration: ProviderDeclaration, signals: SignalsDeclaration
+) -> EventStream:
     if not isinstance(members, dict):
-        raise MetadataError(Code.STREAM_REFUSED, "The transmitter does not describe the stream (SSF 1.0 8.1.1).")
+        raise MetadataError(
+            Code.STREAM_REFUSED, "The transmitter does not describe the stream (SSF 1.0 8.1.1)."
+        )
     if members.get("iss") != get_transmitter_issuer(declaration, signals):
         raise MetadataError(Code.STREAM_REFUSED, "The stream is one of another transmitter (iss).")
-    stream_id, delivery = members.get("stream_id"), members.get("delivery")
+    stream_id = members.get("stream_id")
+    delivery = members.get("delivery")
     delivered = members.get("events_delivered", [])
-    if not isinstance(stream_id, str) or not isinstance(delivery, dict) or not isinstance(delivered, list):
-        raise MetadataError(Code.STREAM_REFUSED, "The transmitter does not describe the stream (SSF 1.0 8.1.1).")
-    method, endpoint_url = str(delivery.get("method", "")), str(delivery.get("endpoint_url", ""))
+    if (
+        not isinstance(stream_id, str)
+        or not isinstance(delivery, dict)
+        or not isinstance(delivered, list)
+    ):
+        raise MetadataError(
+            Code.STREAM_REFUSED, "The transmitter does not describe the stream (SSF 1.0 8.1.1)."
+        )
+    method = str(delivery.get("method", ""))
+    endpoint_url = str(delivery.get("endpoint_url", ""))
     audience = tuple(get_audiences(members))
     if not "".join((stream_id, method, endpoint_url, *audience)).isprintable():
         # A command prints them, and a terminal interprets control characters.
-        raise MetadataError(Code.STREAM_REFUSED, "The description of the stream has control characters.")
+        raise MetadataError(
+            Code.STREAM_REFUSED, "The description of the stream has control characters."
+        )
     if method == DELIVERY_METHODS["poll"]:
         validate_https_url(endpoint_url, allow_loopback_http=declaration.allow_loopback_http)
     return EventStream(

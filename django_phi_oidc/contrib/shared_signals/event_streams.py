@@ -1,4 +1,6 @@
-"""Manage the streams of security events at a transmitter. Nothing of a stream is stored here. Spec: SSF 1.0 8.1."""
+"""Manage the streams of security events at a transmitter. Nothing of a stream is stored here. Spec:
+SSF 1.0 8.1.
+"""
 
 import time
 from collections.abc import Callable
@@ -32,13 +34,17 @@ UNAUTHORIZED = 401
 
 
 @sensitive_variables()
-def send_authorized(transmitter: Transmitter, build: Callable[[str], TransportRequest]) -> TransportResponse:
-    """Send the request that build returns for an access token; once more with a new token if it was refused.
+def send_authorized(
+    transmitter: Transmitter, build: Callable[[str], TransportRequest]
+) -> TransportResponse:
+    """Send the request that build returns for an access token; once more with a new token if it was
+    refused.
 
     Raises: TransportError, MetadataError, TokenResponseError.
     """
     ends_at = time.monotonic() + CALL_SECONDS
-    transport, seconds = transmitter.provider.transport, CALL_SECONDS
+    transport = transmitter.provider.transport
+    seconds = CALL_SECONDS
     token = transmitter.get_access_token(timeout_seconds=seconds)
     response = transport.send(build(token), timeout_seconds=ends_at - time.monotonic())
     if response.status == UNAUTHORIZED and not transmitter.signals.access_token:
@@ -48,12 +54,16 @@ def send_authorized(transmitter: Transmitter, build: Callable[[str], TransportRe
 
 
 def list_streams(transmitter: Transmitter) -> list[EventStream]:
-    """Return the streams of this receiver. Raises: TransportError, MetadataError, TokenResponseError."""
+    """Return the streams of this receiver. Raises: TransportError, MetadataError,
+    TokenResponseError.
+    """
     response = _send(transmitter, "GET", "configuration_endpoint")
     return process_configurations_response(response, **_context(transmitter))
 
 
-def create_stream(transmitter: Transmitter, *, push_url: str, origin: Origin, now: datetime) -> EventStream:
+def create_stream(
+    transmitter: Transmitter, *, push_url: str, origin: Origin, now: datetime
+) -> EventStream:
     """Create a stream with the declared delivery and events, after the event of the change.
 
     push_url: where events are pushed to. Raises: as list_streams; AuditUnavailable.
@@ -68,16 +78,24 @@ def create_stream(transmitter: Transmitter, *, push_url: str, origin: Origin, no
     return process_configuration_response(response, **_context(transmitter))
 
 
-def update_stream(transmitter: Transmitter, stream_id: str, *, origin: Origin, now: datetime) -> EventStream:
-    """Request the declared events, after the event of the change. Raises: as create_stream. Spec: SSF 1.0 8.1.1.3."""
+def update_stream(
+    transmitter: Transmitter, stream_id: str, *, origin: Origin, now: datetime
+) -> EventStream:
+    """Request the declared events, after the event of the change. Raises: as create_stream. Spec:
+    SSF 1.0 8.1.1.3.
+    """
     _record(transmitter, "update", origin=origin, now=now)
     body = {"stream_id": stream_id, "events_requested": _list_requested_events(transmitter)}
     response = _send(transmitter, "PATCH", "configuration_endpoint", body=body)
     return process_configuration_response(response, **_context(transmitter))
 
 
-def delete_stream(transmitter: Transmitter, stream_id: str, *, origin: Origin, now: datetime) -> None:
-    """Delete the stream, after the event of the change. Raises: as create_stream. Spec: SSF 1.0 8.1.1.5."""
+def delete_stream(
+    transmitter: Transmitter, stream_id: str, *, origin: Origin, now: datetime
+) -> None:
+    """Delete the stream, after the event of the change. Raises: as create_stream. Spec: SSF 1.0
+    8.1.1.5.
+    """
     _record(transmitter, "delete", origin=origin, now=now)
     response = _send(transmitter, "DELETE", "configuration_endpoint", stream_id=stream_id)
     process_stream_response(response, accepted=(200, 204))
@@ -85,27 +103,41 @@ def delete_stream(transmitter: Transmitter, stream_id: str, *, origin: Origin, n
 
 def get_status(transmitter: Transmitter, stream_id: str) -> str:
     """Return `enabled`, `paused` or `disabled`. Raises: as list_streams. Spec: SSF 1.0 8.1.2.1."""
-    return process_status_response(_send(transmitter, "GET", "status_endpoint", stream_id=stream_id))
+    return process_status_response(
+        _send(transmitter, "GET", "status_endpoint", stream_id=stream_id)
+    )
 
 
-def set_status(transmitter: Transmitter, stream_id: str, status: str, *, origin: Origin, now: datetime) -> str:
-    """Set the status, after the event of the change, and return it. Raises: as create_stream. Spec: SSF 1.0 8.1.2.2."""
+def set_status(
+    transmitter: Transmitter, stream_id: str, status: str, *, origin: Origin, now: datetime
+) -> str:
+    """Set the status, after the event of the change, and return it. Raises: as create_stream. Spec:
+    SSF 1.0 8.1.2.2.
+    """
     _record(transmitter, f"status {status}", origin=origin, now=now)
     body = {"stream_id": stream_id, "status": status}
     return process_status_response(_send(transmitter, "POST", "status_endpoint", body=body))
 
 
 def request_verification(transmitter: Transmitter, stream_id: str, *, now: datetime) -> str:
-    """Request a verification event with a new state, and return what identifies it for `is_verified`.
+    """Request a verification event with a new state, and return what identifies it for
+    `is_verified`.
 
     Raises: as list_streams. Spec: SSF 1.0 8.1.4.2.
     """
-    state, provider = randomness.token_b64url(16), transmitter.provider.declaration.name
+    state = randomness.token_b64url(16)
+    provider = transmitter.provider.declaration.name
     # In the form of drafts, the event does not name the stream.
-    stream_ids = [stream_id, ""] if transmitter.signals.allow_draft_events else [stream_id]
+    if transmitter.signals.allow_draft_events:
+        stream_ids = [stream_id, ""]
+    else:
+        stream_ids = [stream_id]
+
     verifications = [format_verification(provider, named, state) for named in stream_ids]
     remember(STATE_KIND, verifications, expires_at=now + VERIFICATION_LIFETIME)
-    response = _send(transmitter, "POST", "verification_endpoint", body={"stream_id": stream_id, "state": state})
+    response = _send(
+        transmitter, "POST", "verification_endpoint", body={"stream_id": stream_id, "state": state}
+    )
     process_stream_response(response, accepted=(200, 202, 204))
     return state
 
@@ -133,9 +165,16 @@ def wait_for_verification(
 
 @sensitive_variables()
 def change_subject(
-    transmitter: Transmitter, stream_id: str, *, sub: str, is_added: bool, origin: Origin, now: datetime
+    transmitter: Transmitter,
+    stream_id: str,
+    *,
+    sub: str,
+    is_added: bool,
+    origin: Origin,
+    now: datetime,
 ) -> None:
-    """Add the person to the stream, or remove them, after the event of the change. Raises: as create_stream.
+    """Add the person to the stream, or remove them, after the event of the change. Raises: as
+    create_stream.
 
     sub: of the person at the provider. Spec: SSF 1.0 8.1.3.
     """
@@ -144,13 +183,24 @@ def change_subject(
     body: dict[str, Any] = {"stream_id": stream_id, "subject": subject}
     if is_added:
         body["verified"] = True
-    response = _send(transmitter, "POST", "add_subject_endpoint" if is_added else "remove_subject_endpoint", body=body)
+    response = _send(
+        transmitter,
+        "POST",
+        "add_subject_endpoint" if is_added else "remove_subject_endpoint",
+        body=body,
+    )
     process_stream_response(response, accepted=(200, 204))
 
 
 def _record(transmitter: Transmitter, operation: str, *, origin: Origin, now: datetime) -> None:
     provider = transmitter.provider.declaration.name
-    record(Action.SIGNAL_STREAM_CHANGED, origin=origin, now=now, provider=provider, detail={"operation": operation})
+    record(
+        Action.SIGNAL_STREAM_CHANGED,
+        origin=origin,
+        now=now,
+        provider=provider,
+        detail={"operation": operation},
+    )
 
 
 def _context(transmitter: Transmitter) -> dict[str, Any]:
@@ -163,7 +213,12 @@ def _list_requested_events(transmitter: Transmitter) -> list[str]:
 
 @sensitive_variables()
 def _send(
-    transmitter: Transmitter, method: str, endpoint: str, *, body: dict[str, Any] | None = None, stream_id: str = ""
+    transmitter: Transmitter,
+    method: str,
+    endpoint: str,
+    *,
+    body: dict[str, Any] | None = None,
+    stream_id: str = "",
 ) -> TransportResponse:
     url: str = getattr(transmitter.get_metadata(timeout_seconds=CALL_SECONDS), endpoint)
     return send_authorized(

@@ -15,8 +15,10 @@ ERROR_CODES: Mapping[str, str] = {
     "authorization_invalid": "authentication_failed",
     "state_invalid": "invalid_state",
 }
-"""The error code of a transmission by the rule that refused; for all others `invalid_request`. Spec: RFC 8935 2.4;
-SSF 1.0 8.1.4.1."""
+"""The error code of a transmission by the rule that refused; for all others `invalid_request`.
+Spec: RFC 8935 2.4;
+SSF 1.0 8.1.4.1.
+"""
 
 
 def get_error_code(rule: str) -> str:
@@ -42,23 +44,40 @@ def build_poll_request(
 ) -> TransportRequest:
     """Return the request that acknowledges events, reports errors, and asks for more.
 
-    acknowledged: the jti of events that are processed and committed. errors: (err, description) by jti. The transmitter
-    answers at once instead of waiting for an event: a task that waits would occupy a worker. max_events: 0 only
-    acknowledges. Spec: RFC 8936 2.2, 2.4.
+    acknowledged: the jti of events that are processed and committed. errors: (err, description) by
+    jti. The transmitter answers at once instead of waiting for an event: a task that waits would
+    occupy a worker. max_events: 0 only acknowledges. Spec: RFC 8936 2.2, 2.4.
     """
     body: dict[str, Any] = {"maxEvents": max_events, "returnImmediately": True}
     if acknowledged:
         body["ack"] = list(acknowledged)
     if errors:
-        body["setErrs"] = {jti: {"err": err, "description": text} for jti, (err, text) in errors.items()}
+        body["setErrs"] = {
+            jti: {"err": err, "description": text} for jti, (err, text) in errors.items()
+        }
     return build_stream_request("POST", endpoint_url, access_token=access_token, body=body)
 
 
 def process_poll_response(response: TransportResponse) -> PolledEvents:
-    """Return the events. Raises: MetadataError (`stream_refused`); TransportError for an outage. Spec: RFC 8936 2.3."""
+    """Return the events. Raises: MetadataError (`stream_refused`); TransportError for an outage.
+    Spec: RFC 8936 2.3.
+    """
     process_stream_response(response, accepted=(200, 202, 204))
-    members = parse_json_body(response) if response.body else {}
-    tokens = {} if members is None else members.get("sets", {})
-    if members is None or not isinstance(tokens, dict) or not all(isinstance(token, str) for token in tokens.values()):
+
+    if response.body:
+        members = parse_json_body(response)
+    else:
+        members = {}
+
+    if members is not None:
+        tokens = members.get("sets", {})
+    else:
+        tokens = {}
+
+    if (
+        members is None
+        or not isinstance(tokens, dict)
+        or not all(isinstance(token, str) for token in tokens.values())
+    ):
         raise MetadataError(Code.STREAM_REFUSED, "The transmitter sends no events (RFC 8936 2.3).")
     return PolledEvents(tokens=tokens, more_available=members.get("moreAvailable") is True)

@@ -16,10 +16,12 @@ from .declaration import SignalsDeclaration
 
 SET_TYP = "secevent+jwt"
 MAX_SET_AGE = timedelta(days=30)
-"""From `iat`. Longer than an outage of the portal that a poll makes up for: effects depend on the time of the event,
-so a late one does no harm. The used `jti` are stored for as long."""
+"""From `iat`. Longer than an outage of the portal that a poll makes up for: effects depend on the
+time of the event, so a late one does no harm. The used `jti` are stored for as long.
+"""
 _CAEP, _RISC, _SSF = (
-    f"https://schemas.openid.net/secevent/{profile}/event-type/" for profile in ("caep", "risc", "ssf")
+    f"https://schemas.openid.net/secevent/{profile}/event-type/"
+    for profile in ("caep", "risc", "ssf")
 )
 SESSION_REVOKED = f"{_CAEP}session-revoked"
 TOKEN_CLAIMS_CHANGE = f"{_CAEP}token-claims-change"
@@ -57,7 +59,9 @@ class SecurityEventToken:
     event: Mapping[str, Any] = field(repr=False)
     subject: EventSubject
     occurred_at: datetime
-    """When the event happened, at the latest: `event_timestamp`, `toe` or `iat`, and not after now."""
+    """When the event happened, at the latest: `event_timestamp`, `toe` or `iat`, and not after
+    now.
+    """
     valid_until: datetime
     """After this time the token is too old."""
 
@@ -67,12 +71,15 @@ def get_transmitter_issuer(declaration: ProviderDeclaration, signals: SignalsDec
     return signals.transmitter or declaration.issuer
 
 
-def address_security_event_token(token: str, declarations: Iterable[ProviderDeclaration]) -> ProviderDeclaration:
+def address_security_event_token(
+    token: str, declarations: Iterable[ProviderDeclaration]
+) -> ProviderDeclaration:
     """Return the declaration of the token's issuer and audience. NOTHING is verified.
 
     Raises: SecurityEventTokenInvalid. Spec: RFC 8417 2.2; SSF 1.0 4.1.6, 4.1.8.
     """
-    claims, rule = _parse_jws(token).payload, Code.ISS_INVALID
+    claims = _parse_jws(token).payload
+    rule = Code.ISS_INVALID
     for declaration in declarations:
         signals = declaration.signals
         if signals is None or claims.get("iss") != get_transmitter_issuer(declaration, signals):
@@ -84,13 +91,21 @@ def address_security_event_token(token: str, declarations: Iterable[ProviderDecl
 
 
 def verify_security_event_token(
-    token: str, *, keys: KeySet, declaration: ProviderDeclaration, signals: SignalsDeclaration, now: datetime
+    token: str,
+    *,
+    keys: KeySet,
+    declaration: ProviderDeclaration,
+    signals: SignalsDeclaration,
+    now: datetime,
 ) -> SecurityEventToken:
-    """Return the event of a token that the declared transmitter signed for this receiver in the last 30 days.
+    """Return the event of a token that the declared transmitter signed for this receiver in the
+    last 30 days.
 
-    Uses the algorithms and the leeway of ID Tokens. The claims are only checked after the signature, so that a forger
-    does not learn which claim was wrong. NOT checked: whether jti was used before, and the members of the event.
-    Raises: SecurityEventTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataError).
+    Uses the algorithms and the leeway of ID Tokens. The claims are only checked after the
+    signature, so that a forger does not learn which claim was wrong. NOT checked: whether jti was
+    used before, and the members of the event.
+    Raises: SecurityEventTokenInvalid; what keys raises (KeyNotFound, TransportError,
+    MetadataError).
     Spec: RFC 8417 2.2, 4; SSF 1.0 4.1; RFC 8725 3.
     """
     jws = _parse_jws(token)
@@ -115,7 +130,9 @@ def verify_security_event_token(
         jti=jti,
         event_type=event_type,
         event=event,
-        subject=_get_subject(claims, event, event_type=event_type, declaration=declaration, signals=signals),
+        subject=_get_subject(
+            claims, event, event_type=event_type, declaration=declaration, signals=signals
+        ),
         occurred_at=min(_get_event_time(claims, event, issued_at=issued_at), now),
         valid_until=issued_at + MAX_SET_AGE + declaration.leeway,
     )
@@ -129,29 +146,38 @@ def _parse_jws(token: str) -> JWS:
 
 
 def _validate_typ(jws: JWS) -> None:
-    """`typ_invalid`: typ is that of a SET, so no ID Token and no logout token is one. Spec: SSF 1.0 4.1.3."""
+    """`typ_invalid`: typ is that of a SET, so no ID Token and no logout token is one. Spec: SSF 1.0
+    4.1.3.
+    """
     if jws.media_type != SET_TYP:
         raise IDTokenError(Code.TYP_INVALID)
 
 
-def _is_audience(claims: Claims, *, declaration: ProviderDeclaration, signals: SignalsDeclaration) -> bool:
+def _is_audience(
+    claims: Claims, *, declaration: ProviderDeclaration, signals: SignalsDeclaration
+) -> bool:
     """Return whether the token is for this receiver only. Spec: SSF 1.0 4.1.8."""
     audiences = id_token.get_audiences(claims)
     return bool(audiences) and set(audiences) <= set(signals.audience or (declaration.client_id,))
 
 
 def _get_issue_time(claims: Claims, *, now: datetime, leeway: timedelta) -> datetime:
-    """`iat_invalid`: iat is a NumericDate, at most 30 days old and not in the future. Spec: RFC 8417 2.2."""
+    """`iat_invalid`: iat is a NumericDate, at most 30 days old and not in the future. Spec: RFC
+    8417 2.2.
+    """
     issued_at = id_token.parse_numeric_date(claims.get("iat"))
     if issued_at is None or not now - MAX_SET_AGE - leeway <= issued_at <= now + leeway:
         raise IDTokenError(Code.IAT_INVALID)
     return issued_at
 
 
-def _validate_exp(claims: Claims, *, signals: SignalsDeclaration, now: datetime, leeway: timedelta) -> None:
+def _validate_exp(
+    claims: Claims, *, signals: SignalsDeclaration, now: datetime, leeway: timedelta
+) -> None:
     """`exp_invalid`, `sub_invalid`: neither is present, which distinguishes SETs from other JWTs.
 
-    In the form of drafts, exp may be present and is in the future. Spec: SSF 1.0 4.1.2, 4.1.7; RFC 8417 4.5, 4.6.
+    In the form of drafts, exp may be present and is in the future. Spec: SSF 1.0 4.1.2, 4.1.7; RFC
+    8417 4.5, 4.6.
     """
     if "sub" in claims:
         raise IDTokenError(Code.SUB_INVALID)
@@ -163,7 +189,9 @@ def _validate_exp(claims: Claims, *, signals: SignalsDeclaration, now: datetime,
 
 
 def _get_event(claims: Claims) -> tuple[str, Mapping[str, Any]]:
-    """`events_invalid`: events is an object with one member, whose value is an object. Spec: SSF 1.0 4.1.9."""
+    """`events_invalid`: events is an object with one member, whose value is an object. Spec: SSF
+    1.0 4.1.9.
+    """
     events = claims.get("events")
     if not isinstance(events, dict) or len(events) != 1:
         raise SecurityEventTokenInvalid("events_invalid")
@@ -181,7 +209,9 @@ def _get_subject(
     declaration: ProviderDeclaration,
     signals: SignalsDeclaration,
 ) -> EventSubject:
-    """`sub_id_invalid`: sub_id is a subject identifier. Spec: SSF 1.0 4.1.2, 8.1.4.1; RFC 9493 4.1."""
+    """`sub_id_invalid`: sub_id is a subject identifier. Spec: SSF 1.0 4.1.2, 8.1.4.1; RFC 9493
+    4.1.
+    """
     allow_draft = signals.allow_draft_events
     value = claims.get("sub_id")
     if value is None and allow_draft:
@@ -193,7 +223,9 @@ def _get_subject(
 
 
 def _get_event_time(claims: Claims, event: Mapping[str, Any], *, issued_at: datetime) -> datetime:
-    """`events_invalid`: event_timestamp and toe, if present, are NumericDates. Spec: CAEP 1.0 2; RFC 8417 2.2."""
+    """`events_invalid`: event_timestamp and toe, if present, are NumericDates. Spec: CAEP 1.0 2;
+    RFC 8417 2.2.
+    """
     for members, name in ((event, "event_timestamp"), (claims, "toe")):
         if name in members:
             occurred_at = id_token.parse_numeric_date(members[name])

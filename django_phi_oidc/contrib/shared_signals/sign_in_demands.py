@@ -1,9 +1,10 @@
 """A new sign-in that a security event demands of a person, before their next guarded page.
 
-A demand is stored with the time of the event, and met by any later authentication: it is never deleted by a use. It is
-about the person, because single sign-on would start another session with the doubtful authentication; and about each
-live session, because those that began before `signals` was declared do not name their person. A person who is not
-linked yet is demanded by their digests, which the first sign-in looks up.
+A demand is stored with the time of the event, and met by any later authentication: it is never
+deleted by a use. It is about the person, because single sign-on would start another session with
+the doubtful authentication; and about each live session, because those that began before `signals`
+was declared do not name their person. A person who is not linked yet is demanded by their digests,
+which the first sign-in looks up.
 """
 
 import uuid
@@ -20,7 +21,9 @@ _KIND = "sign_in_demand"
 _UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def demand_new_sign_in(*, session_ids: Collection[uuid.UUID], subjects: Collection[uuid.UUID], since: datetime) -> None:
+def demand_new_sign_in(
+    *, session_ids: Collection[uuid.UUID], subjects: Collection[uuid.UUID], since: datetime
+) -> None:
     """Demand an authentication after that time of the sessions, and of all sessions of the persons.
 
     subjects: the pseudonyms of the persons. Requires: as `remember_in_transaction`.
@@ -30,7 +33,8 @@ def demand_new_sign_in(*, session_ids: Collection[uuid.UUID], subjects: Collecti
 
 
 def remember_demand(digests: Collection[str], *, since: datetime) -> None:
-    """Commit the demand for a person who may have no pseudonym yet: `adopt_demands` finds it at a sign-in.
+    """Commit the demand for a person who may have no pseudonym yet: `adopt_demands` finds it at a
+    sign-in.
 
     digests: of (issuer, `sub`). Requires: as `remember`.
     """
@@ -47,9 +51,11 @@ def adopt_demands(subject: uuid.UUID, digests: Collection[str]) -> None:
 
 
 def is_new_sign_in_demanded(actor: Actor) -> bool:
-    """Return whether the actor authenticated before the latest event that demands a new sign-in of them.
+    """Return whether the actor authenticated before the latest event that demands a new sign-in of
+    them.
 
-    An unknown time of authentication counts as earlier. Takes one SELECT if a provider sends security events.
+    An unknown time of authentication counts as earlier. Takes one SELECT if a provider sends
+    security events.
     """
     if not actor.origin.session or not conf.has_signals():
         return False

@@ -1,4 +1,6 @@
-"""The transmitter of a provider's security events: its metadata, its keys, and access to its interface."""
+"""The transmitter of a provider's security events: its metadata, its keys, and access to its
+interface.
+"""
 
 import os
 import time
@@ -35,14 +37,17 @@ _UNSTATED_LIFETIME_SECONDS = 60.0
 
 
 class Transmitter:
-    """The transmitter of one provider. Its metadata and keys are cached as those of the provider."""
+    """The transmitter of one provider. Its metadata and keys are cached as those of the
+    provider.
+    """
 
     def __init__(self, provider: Provider, signals: SignalsDeclaration) -> None:
         self.provider = provider
         self.signals = signals
         self._metadata = CachedDocument(self._fetch_metadata, monotonic=time.monotonic)
         self._keys = CachedDocument(self._fetch_keys, monotonic=time.monotonic)
-        self._access_token, self._token_valid_until = "", 0.0
+        self._access_token = ""
+        self._token_valid_until = 0.0
 
     def get_metadata(self, *, timeout_seconds: float) -> TransmitterMetadata:
         """Return the validated metadata. Raises: TransportError, MetadataError. Spec: SSF 1.0 7."""
@@ -54,11 +59,17 @@ class Transmitter:
         Raises: TransportError, MetadataError. Spec: SSF 1.0 4.1.1.
         """
         self._keys.get(timeout_seconds=timeout_seconds)
-        return RemoteKeySet(self._keys, read_keys=lambda keys: keys, source="anyone", timeout_seconds=timeout_seconds)
+        return RemoteKeySet(
+            self._keys,
+            read_keys=lambda keys: keys,
+            source="anyone",
+            timeout_seconds=timeout_seconds,
+        )
 
     @sensitive_variables()
     def get_access_token(self, *, timeout_seconds: float, is_renewed: bool = False) -> str:
-        """Return the declared Bearer token, or one of the provider, which this process keeps until it expires.
+        """Return the declared Bearer token, or one of the provider, which this process keeps until
+        it expires.
 
         is_renewed: the transmitter has refused the kept one.
         Raises: TransportError, MetadataError, TokenResponseError. Spec: RFC 6749 4.4.
@@ -77,9 +88,16 @@ class Transmitter:
         response = self.provider.transport.send(
             replace(request, is_background=True), timeout_seconds=ends_at - time.monotonic()
         )
-        tokens = process_client_credentials_response(response, declaration=self.provider.declaration)
+        tokens = process_client_credentials_response(
+            response, declaration=self.provider.declaration
+        )
         request_secrets.register_secret(tokens.access_token, "access_token")
-        seconds = tokens.expires_in.total_seconds() if tokens.expires_in else _UNSTATED_LIFETIME_SECONDS
+
+        if tokens.expires_in:
+            seconds = tokens.expires_in.total_seconds()
+        else:
+            seconds = _UNSTATED_LIFETIME_SECONDS
+
         # In this order: another thread that reads the new time must not read the former token.
         self._access_token = tokens.access_token
         self._token_valid_until = time.monotonic() + seconds - _TOKEN_MARGIN_SECONDS
@@ -89,7 +107,9 @@ class Transmitter:
         declaration = self.provider.declaration
         request = build_transmitter_metadata_request(declaration, self.signals)
         response = self.provider.transport.send(request, timeout_seconds=timeout_seconds)
-        metadata = process_transmitter_metadata_response(response, declaration=declaration, signals=self.signals)
+        metadata = process_transmitter_metadata_response(
+            response, declaration=declaration, signals=self.signals
+        )
         return metadata, parse_freshness_seconds(response.headers)
 
     def _fetch_keys(self, timeout_seconds: float) -> tuple[JSONWebKeySet, float]:
@@ -103,7 +123,8 @@ class Transmitter:
         response = self.provider.transport.send(request, timeout_seconds=ends_at - time.monotonic())
         keys = process_jwks_response(response)
         if not keys.has_usable_key():
-            # Not certain: a set that is published by mistake must not make an event invalid for good.
+            # Not certain: a set that is published by mistake must not make an event invalid for
+            # good.
             raise KeyNotFound("No published key can verify a signature.", is_certain=False)
         return keys, parse_freshness_seconds(response.headers)
 
@@ -113,7 +134,9 @@ _transmitters: dict[tuple[int, Provider], Transmitter] = {}
 
 
 def get_transmitter(provider_name: str) -> Transmitter:
-    """Return the transmitter of that provider. Raises: ProviderUnknown, also if it sends no events."""
+    """Return the transmitter of that provider. Raises: ProviderUnknown, also if it sends no
+    events.
+    """
     provider = get_provider(provider_name)
     if provider.declaration.signals is None:
         raise AccountError(Code.PROVIDER_UNKNOWN)

@@ -41,17 +41,23 @@ MAX_BODY_BYTES = 64 * 1024
 class EventPushView(SessionlessView):
     """Accept a security event from a transmitter, and apply its effects before responding.
 
-    202: the event is recorded and its effects are committed, now or by an earlier delivery. 400: it is refused for
-    good. 503: it could not be verified, recorded or processed, and may be sent again. 404: no provider pushes events.
+    202: the event is recorded and its effects are committed, now or by an earlier delivery. 400: it
+    is refused for good. 503: it could not be verified, recorded or processed, and may be sent
+    again. 404: no provider pushes events.
     """
 
     http_method_names = ("post",)
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        providers = [p for p in conf.providers().values() if p.signals is not None and p.signals.delivery == "push"]
+        providers = [
+            p
+            for p in conf.providers().values()
+            if p.signals is not None and p.signals.delivery == "push"
+        ]
         if not providers:
             return HttpResponse(status=404)
-        provider_name, origin = "", get_request_origin(request)
+        provider_name = ""
+        origin = get_request_origin(request)
         try:
             token = _get_token(request)
             declaration = address_security_event_token(token, providers)
@@ -70,7 +76,9 @@ class EventPushView(SessionlessView):
 
 
 def _get_token(request: HttpRequest) -> str:
-    """Return the token, which is the whole body. Raises: SecurityEventTokenInvalid. Spec: RFC 8935 2.1."""
+    """Return the token, which is the whole body. Raises: SecurityEventTokenInvalid. Spec: RFC 8935
+    2.1.
+    """
     try:
         body = request.read(MAX_BODY_BYTES + 1)
         if request.content_type == SET_CONTENT_TYPE and len(body) <= MAX_BODY_BYTES:
@@ -82,18 +90,26 @@ def _get_token(request: HttpRequest) -> str:
 
 
 def _authenticate(request: HttpRequest, signals: SignalsDeclaration) -> None:
-    """`authorization_invalid`: the header is the one of the stream, if one is declared. Spec: SSF 1.0 6.1.1."""
+    """`authorization_invalid`: the header is the one of the stream, if one is declared. Spec: SSF
+    1.0 6.1.1.
+    """
     header = request.headers.get("Authorization", "")
     if signals.push_authorization and not constant_time_compare(header, signals.push_authorization):
         raise SecurityEventTokenInvalid("authorization_invalid")
 
 
-def _process(token: str, declaration: ProviderDeclaration, signals: SignalsDeclaration, *, origin: Origin) -> None:
-    """Process the event, and revoke the tokens of the sessions that it ended. Raises: see the view."""
+def _process(
+    token: str, declaration: ProviderDeclaration, signals: SignalsDeclaration, *, origin: Origin
+) -> None:
+    """Process the event, and revoke the tokens of the sessions that it ended. Raises: see the
+    view.
+    """
     event = verify_event(token, provider=declaration.name, timeout_seconds=PROVIDER_CALL_SECONDS)
     with batch_delivery():
         options: dict[str, Any] = {"declaration": declaration, "signals": signals, "origin": origin}
         options["lease_revocations"] = True
         ended = retry_on_lost_connection(lambda: process_event(event, now=clock.now(), **options))
         ids = [pk for session in ended for pk in session.revocation_ids]
-        revoke_after_commit(ids, leased=[row for session in ended for row in session.leased_revocations])
+        revoke_after_commit(
+            ids, leased=[row for session in ended for row in session.leased_revocations]
+        )

@@ -38,19 +38,39 @@ STREAM_HELP = "The id of the stream, as `list` shows it; required if there are s
 
 def add_arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="signals_command", required=True, metavar="SUBCOMMAND")
-    create = add_command(commands, "create", _create, "Create a stream with the declared delivery and events.")
-    create.add_argument("--portal", required=True, metavar="ORIGIN", help="Origin of the portal: https://your.host.")
-    listing = add_command(commands, "list", _list, "List the streams of this portal, as the transmitter has them.")
+    create = add_command(
+        commands, "create", _create, "Create a stream with the declared delivery and events."
+    )
+    create.add_argument(
+        "--portal", required=True, metavar="ORIGIN", help="Origin of the portal: https://your.host."
+    )
+    listing = add_command(
+        commands, "list", _list, "List the streams of this portal, as the transmitter has them."
+    )
     update = add_command(commands, "update", _update, "Write the declared events to a stream.")
-    delete = add_command(commands, "delete", _delete, "Delete a stream: the provider sends no further event.")
+    delete = add_command(
+        commands, "delete", _delete, "Delete a stream: the provider sends no further event."
+    )
     status = add_command(commands, "status", _status, "Show the status of a stream, or set it.")
-    status.add_argument("--set", type=create_choice_parser("status", STATUSES), help=f"One of {', '.join(STATUSES)}.")
-    verify = add_command(commands, "verify", _verify, "Test a stream: request a verification event and wait for it.")
+    status.add_argument(
+        "--set",
+        type=create_choice_parser("status", STATUSES),
+        help=f"One of {', '.join(STATUSES)}.",
+    )
+    verify = add_command(
+        commands, "verify", _verify, "Test a stream: request a verification event and wait for it."
+    )
     seconds_help = f"Wait this many seconds (default: {DEFAULT_SECONDS})."
     verify.add_argument("--seconds", type=parse_number, default=DEFAULT_SECONDS, help=seconds_help)
-    add = add_command(commands, "add", _add, "Register the person whose sub is read from standard input.")
-    remove = add_command(commands, "remove", _remove, "Withdraw the person whose sub is read from standard input.")
-    poll = add_command(commands, "poll", _poll, "Move the waiting events of a stream that is polled to the portal.")
+    add = add_command(
+        commands, "add", _add, "Register the person whose sub is read from standard input."
+    )
+    remove = add_command(
+        commands, "remove", _remove, "Withdraw the person whose sub is read from standard input."
+    )
+    poll = add_command(
+        commands, "poll", _poll, "Move the waiting events of a stream that is polled to the portal."
+    )
     for command in (create, listing, update, delete, status, verify, add, remove, poll):
         provider_help = "The provider that sends the events; required if several do."
         command.add_argument("--provider", metavar="NAME", help=provider_help)
@@ -59,7 +79,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def _get_transmitter(options: Options) -> Transmitter:
-    """Raises: CommandError if the provider is unknown or sends no events, or if it is not named and several do."""
+    """Raises: CommandError if the provider is unknown or sends no events, or if it is not named and
+    several do.
+    """
     names = [name for name, provider in conf.providers().items() if provider.signals is not None]
     if options["provider"] is not None:
         name = get_provider(options["provider"]).name
@@ -67,7 +89,10 @@ def _get_transmitter(options: Options) -> Transmitter:
             raise build_argument_error(f"Provider {name} has no `signals` in PROVIDERS.")
         return get_transmitter(name)
     if len(names) != 1:
-        listed = f"Add --provider: {', '.join(names)}." if names else "No provider has `signals` in PROVIDERS."
+        if names:
+            listed = f"Add --provider: {', '.join(names)}."
+        else:
+            listed = "No provider has `signals` in PROVIDERS."
         raise build_argument_error(listed)
     return get_transmitter(names[0])
 
@@ -78,7 +103,9 @@ def _get_stream_id(transmitter: Transmitter, options: Options) -> str:
     streams = event_streams.list_streams(transmitter)
     if len(streams) != 1:
         ids = ", ".join(stream.stream_id for stream in streams)
-        raise build_argument_error(f"Add --stream: {ids}." if streams else "There is no stream: create one.")
+        raise build_argument_error(
+            f"Add --stream: {ids}." if streams else "There is no stream: create one."
+        )
     return streams[0].stream_id
 
 
@@ -102,23 +129,33 @@ def _describe(stream: EventStream) -> Mapping[str, Any]:
 
 
 def _format_stream(row: Mapping[str, Any]) -> str:
-    return f"{row['stream']}  {row['delivery']}  {row['endpoint']}  {len(row['events'])} types of events"
+    return (
+        f"{row['stream']}  {row['delivery']}  {row['endpoint']} "
+        f" {len(row['events'])} types of events"
+    )
 
 
 def _create(options: Options, output: Output) -> None:
-    transmitter, portal_origin = _get_transmitter(options), parse_portal_origin(options["portal"])
+    transmitter = _get_transmitter(options)
+    portal_origin = parse_portal_origin(options["portal"])
     try:
         push_url = f"{portal_origin}{reverse('oidc_ssf_events')}"
     except NoReverseMatch as error:
         line = 'path("oidc/", include("django_phi_oidc.urls"))'
-        raise CommandError(f"The URLs of the portal do not accept events: add {line} to urlpatterns.") from error
+        raise CommandError(
+            f"The URLs of the portal do not accept events: add {line} to urlpatterns."
+        ) from error
     with _report_faults():
-        stream = event_streams.create_stream(transmitter, push_url=push_url, origin=current_origin(), now=clock.now())
+        stream = event_streams.create_stream(
+            transmitter, push_url=push_url, origin=current_origin(), now=clock.now()
+        )
     row = _describe(stream)
     output.confirm(row, f"The stream was created: {_format_stream(row)}.")
     expected = transmitter.signals.audience or (transmitter.provider.declaration.client_id,)
     if unexpected := set(stream.audience) - set(expected):
-        output.warn(f"Set `audience`: the transmitter will send aud {', '.join(sorted(unexpected))}.")
+        output.warn(
+            f"Set `audience`: the transmitter will send aud {', '.join(sorted(unexpected))}."
+        )
 
 
 def _list(options: Options, output: Output) -> None:
@@ -131,7 +168,9 @@ def _update(options: Options, output: Output) -> None:
     transmitter = _get_transmitter(options)
     with _report_faults():
         stream_id = _get_stream_id(transmitter, options)
-        stream = event_streams.update_stream(transmitter, stream_id, origin=current_origin(), now=clock.now())
+        stream = event_streams.update_stream(
+            transmitter, stream_id, origin=current_origin(), now=clock.now()
+        )
     row = _describe(stream)
     output.confirm(row, f"The stream was updated: {_format_stream(row)}.")
 
@@ -140,7 +179,9 @@ def _delete(options: Options, output: Output) -> None:
     transmitter = _get_transmitter(options)
     with _report_faults():
         stream_id = _get_stream_id(transmitter, options)
-        event_streams.delete_stream(transmitter, stream_id, origin=current_origin(), now=clock.now())
+        event_streams.delete_stream(
+            transmitter, stream_id, origin=current_origin(), now=clock.now()
+        )
     output.confirm({"stream": stream_id}, f"Stream {stream_id} was deleted.")
 
 
@@ -159,7 +200,8 @@ def _status(options: Options, output: Output) -> None:
 
 def _verify(options: Options, output: Output) -> None:
     transmitter = _get_transmitter(options)
-    is_polled, provider = transmitter.signals.delivery == "poll", transmitter.provider.declaration.name
+    is_polled = transmitter.signals.delivery == "poll"
+    provider = transmitter.provider.declaration.name
 
     def poll() -> None:
         if is_polled:
@@ -169,9 +211,20 @@ def _verify(options: Options, output: Output) -> None:
         stream_id = _get_stream_id(transmitter, options)
         state = event_streams.request_verification(transmitter, stream_id, now=clock.now())
         seconds = float(options["seconds"])
-        is_verified = event_streams.wait_for_verification(transmitter, stream_id, state, seconds=seconds, poll=poll)
-    fault = "" if is_verified else "No verification event arrived in time: see the log and `signal.refused`."
-    text = f"Stream {stream_id} delivers events." if is_verified else f"Stream {stream_id}:"
+        is_verified = event_streams.wait_for_verification(
+            transmitter, stream_id, state, seconds=seconds, poll=poll
+        )
+
+    if is_verified:
+        fault = ""
+    else:
+        fault = "No verification event arrived in time: see the log and `signal.refused`."
+
+    if is_verified:
+        text = f"Stream {stream_id} delivers events."
+    else:
+        text = f"Stream {stream_id}:"
+
     output.confirm({"stream": stream_id, "verified": is_verified}, text, fault=fault)
 
 
@@ -186,13 +239,27 @@ def _remove(options: Options, output: Output) -> None:
 @sensitive_variables()
 def _change_subject(options: Options, output: Output, *, is_added: bool) -> None:
     transmitter = _get_transmitter(options)
-    sub = getpass("Subject (sub), not shown: ") if sys.stdin.isatty() else sys.stdin.read()
+
+    if sys.stdin.isatty():
+        sub = getpass("Subject (sub), not shown: ")
+    else:
+        sub = sys.stdin.read()
+
     with _report_faults():
         stream_id = _get_stream_id(transmitter, options)
         change: dict[str, Any] = {"sub": sub.strip(), "is_added": is_added}
-        event_streams.change_subject(transmitter, stream_id, origin=current_origin(), now=clock.now(), **change)
-    done = "added to" if is_added else "removed from"
-    output.confirm({"stream": stream_id, "added": is_added}, f"The person was {done} stream {stream_id}.")
+        event_streams.change_subject(
+            transmitter, stream_id, origin=current_origin(), now=clock.now(), **change
+        )
+
+    if is_added:
+        done = "added to"
+    else:
+        done = "removed from"
+
+    output.confirm(
+        {"stream": stream_id, "added": is_added}, f"The person was {done} stream {stream_id}."
+    )
 
 
 def _poll(options: Options, output: Output) -> None:
@@ -203,5 +270,12 @@ def _poll(options: Options, output: Output) -> None:
         name = transmitter.provider.declaration.name
         result: PollResult = poll_events(name, clock=clock.now, budget_seconds=POLL_BUDGET_SECONDS)
     row = {"acknowledged": result.acknowledged, "refused": result.refused, "left": result.left}
-    fault = f"{result.left} events wait: see the log." if result.left else ""
-    output.confirm(row, f"{result.acknowledged} events were received, {result.refused} refused.", fault=fault)
+
+    if result.left:
+        fault = f"{result.left} events wait: see the log."
+    else:
+        fault = ""
+
+    output.confirm(
+        row, f"{result.acknowledged} events were received, {result.refused} refused.", fault=fault
+    )
