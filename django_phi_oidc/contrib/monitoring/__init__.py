@@ -1,1 +1,3 @@
-"""Alerts for operators: anomalies in the audit log, and changes of a provider's metadata or keys."""
+"""Alerts for operators: anomalies in the audit log, and changes of a provider's metadata or
+keys.
+"""

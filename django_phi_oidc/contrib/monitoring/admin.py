@@ -53,7 +53,10 @@ AlertStateFilter = create_state_filter(
     "state",
     {
         "open": (gettext_lazy("Open"), lambda rows: rows.filter(acknowledged_at=None)),
-        "acknowledged": (gettext_lazy("Acknowledged"), lambda rows: rows.exclude(acknowledged_at=None)),
+        "acknowledged": (
+            gettext_lazy("Acknowledged"),
+            lambda rows: rows.exclude(acknowledged_at=None),
+        ),
     },
 )
 
@@ -64,7 +67,9 @@ class AcknowledgeAlertForm(AlertModelForm):
         fields = ("note",)
         labels = {"key": gettext_lazy("Concerns")}  # noqa: RUF012 -- as below
         help_texts = {  # noqa: RUF012 -- Django's own form of it
-            "note": gettext_lazy("The outcome. Saving acknowledges the alert. The note is not in the audit log."),
+            "note": gettext_lazy(
+                "The outcome. Saving acknowledges the alert. The note is not in the audit log."
+            ),
         }
 
     def clean_note(self) -> str:
@@ -78,7 +83,8 @@ class AlertPeopleAdmin(PeopleAdmin, RowActionsAdmin):
     """Rows with a kind and a key, which may be a person as the audit log has it."""
 
     search_help_text = gettext_lazy(
-        "The beginning of a name or user name, or a complete account or subject ID, address, provider, record or kind."
+        "The beginning of a name or user name, or a complete account or subject ID, address, "
+        "provider, record or kind."
     )
 
     kind_code = create_code_column("kind", gettext_lazy("Kind"))
@@ -97,7 +103,9 @@ class AlertPeopleAdmin(PeopleAdmin, RowActionsAdmin):
     def filter_by_accounts(self, queryset: QuerySet[Any], accounts: Sequence[Any]) -> QuerySet[Any]:
         subjects = PairwiseSubject.objects.filter(user__in=accounts).values_list("uuid", flat=True)
         keys = [str(account) for account in accounts]
-        return queryset.filter(key__in=[*keys, *(f"{ACCOUNT_PREFIX}{key}" for key in keys), *map(str, subjects)])
+        return queryset.filter(
+            key__in=[*keys, *(f"{ACCOUNT_PREFIX}{key}" for key in keys), *map(str, subjects)]
+        )
 
     @admin.display(description=gettext_lazy("Concerns"))
     def concerns(self, row: Any) -> str:
@@ -105,7 +113,9 @@ class AlertPeopleAdmin(PeopleAdmin, RowActionsAdmin):
         if row.people.find_subject(row.key) is not None:
             return self.show_subject(row, row.key)
         account = row.key.removeprefix(ACCOUNT_PREFIX)
-        return self.show_actor(row, account) if row.people.find_actor(account) else self.describe_key(row)
+        if row.people.find_actor(account):
+            return self.show_actor(row, account)
+        return self.describe_key(row)
 
     def describe_key(self, row: Any) -> str:
         """Return the key of a row without a person."""
@@ -116,7 +126,9 @@ class AlertPeopleAdmin(PeopleAdmin, RowActionsAdmin):
 
 @admin.register(SecurityAlert)
 class SecurityAlertAdmin(AlertPeopleAdmin):
-    """Alerts. Saving the note acknowledges one; nothing else can be changed, and none can be deleted."""
+    """Alerts. Saving the note acknowledges one; nothing else can be changed, and none can be
+    deleted.
+    """
 
     form = AcknowledgeAlertForm
     list_display = ("label", "concerns", "severity", "count", "last_seen_utc", "state")
@@ -125,8 +137,25 @@ class SecurityAlertAdmin(AlertPeopleAdmin):
     ordering = ("-last_seen",)
     operation_permissions = (("change", "acknowledge_securityalert"),)
     readonly_fields = (
-        *("label", "explanation", "concerns", "severity", "count", "first_seen_utc", "last_seen_utc", "notified"),
-        *("state", "acknowledged", "acknowledged_by_person", "mute_link", "kind_code", "key_code", "event_link"),
+        *(
+            "label",
+            "explanation",
+            "concerns",
+            "severity",
+            "count",
+            "first_seen_utc",
+            "last_seen_utc",
+            "notified",
+        ),
+        *(
+            "state",
+            "acknowledged",
+            "acknowledged_by_person",
+            "mute_link",
+            "kind_code",
+            "key_code",
+            "event_link",
+        ),
     )
 
     first_seen_utc = create_time_column("first_seen", gettext_lazy("First seen (UTC)"))
@@ -136,9 +165,28 @@ class SecurityAlertAdmin(AlertPeopleAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: SecurityAlert | None = None) -> Any:
         can_mute = request.user.has_perm("phi_oidc_monitoring.add_alertmute")
-        happened = ("label", "explanation", "concerns", "severity", "count", "first_seen_utc", "last_seen_utc")
-        answered = ("state", "acknowledged", "acknowledged_by_person") if obj and obj.acknowledged_at else ("state",)
-        mute = ("mute_link",) if can_mute else ()
+        happened = (
+            "label",
+            "explanation",
+            "concerns",
+            "severity",
+            "count",
+            "first_seen_utc",
+            "last_seen_utc",
+        )
+
+        answered: tuple[str, ...]
+        if obj and obj.acknowledged_at:
+            answered = ("state", "acknowledged", "acknowledged_by_person")
+        else:
+            answered = ("state",)
+
+        mute: tuple[str, ...]
+        if can_mute:
+            mute = ("mute_link",)
+        else:
+            mute = ()
+
         return [
             (None, {"fields": (*happened, "notified")}),
             (gettext_lazy("Acknowledgement"), {"fields": (*answered, *mute, "note")}),
@@ -162,7 +210,9 @@ class SecurityAlertAdmin(AlertPeopleAdmin):
 
     @admin.display(description=gettext_lazy("State"))
     def state(self, row: SecurityAlert) -> str:
-        return _("Open") if row.acknowledged_at is None else _("Acknowledged")
+        if row.acknowledged_at is None:
+            return _("Open")
+        return _("Acknowledged")
 
     @admin.display(description=gettext_lazy("Acknowledged by"))
     def acknowledged_by_person(self, row: SecurityAlert) -> str:
@@ -172,10 +222,16 @@ class SecurityAlertAdmin(AlertPeopleAdmin):
     def event_link(self, row: Any) -> str:
         if row.event is None or not row.has_event_link:
             return str(row.event or self.get_empty_value_display())
-        url = reverse("admin:phi_oidc_audit_auditevent_change", args=[row.event], current_app=self.admin_site.name)
+        url = reverse(
+            "admin:phi_oidc_audit_auditevent_change",
+            args=[row.event],
+            current_app=self.admin_site.name,
+        )
         return format_html('<a href="{}">{}</a>', url, row.event)
 
-    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
         """Offer one button: saving acknowledges, and nothing can be changed afterwards."""
         context["show_save_and_continue"] = False
         kwargs["obj"].has_event_link = request.user.has_perm("phi_oidc_audit.view_auditevent")
@@ -192,10 +248,14 @@ class SecurityAlertAdmin(AlertPeopleAdmin):
         return format_html('<a href="{}?{}">{}</a>', url, query, _("Mute alerts like this one"))
 
     def save_model(self, request: HttpRequest, obj: SecurityAlert, form: Any, change: bool) -> None:
-        """Acknowledge the alert, in the transaction of the form, unless another person already has."""
+        """Acknowledge the alert, in the transaction of the form, unless another person already
+        has.
+        """
         origin = Actor.from_request(request).origin
         if not acknowledge_alert(obj.pk, note=obj.note, origin=origin, now=clock.now()):
-            self.message_user(request, _("Another person has already acknowledged it."), messages.WARNING)
+            self.message_user(
+                request, _("Another person has already acknowledged it."), messages.WARNING
+            )
 
     def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
         """Write no admin log entry: the audit log has the event."""
@@ -236,8 +296,14 @@ AlertMuteStateFilter = create_state_filter(
     gettext_lazy("state"),
     "state",
     {
-        "active": (gettext_lazy("Active"), lambda rows: rows.filter(active_mute_filter(now=clock.now()))),
-        "over": (gettext_lazy("Ended"), lambda rows: rows.exclude(active_mute_filter(now=clock.now()))),
+        "active": (
+            gettext_lazy("Active"),
+            lambda rows: rows.filter(active_mute_filter(now=clock.now())),
+        ),
+        "over": (
+            gettext_lazy("Ended"),
+            lambda rows: rows.exclude(active_mute_filter(now=clock.now())),
+        ),
     },
 )
 
@@ -262,7 +328,21 @@ class AlertMuteAdmin(ErrorMessageAdmin, AlertPeopleAdmin):
         if obj is None:
             return [(None, {"fields": AlertMuteForm.Meta.fields})]
         return [
-            (None, {"fields": ("label", "concerns", "state", "ends", "note", "muted", "muted_by_person", "lifted")}),
+            (
+                None,
+                {
+                    "fields": (
+                        "label",
+                        "concerns",
+                        "state",
+                        "ends",
+                        "note",
+                        "muted",
+                        "muted_by_person",
+                        "lifted",
+                    )
+                },
+            ),
             build_technical_fieldset("kind_code", "key_code"),
         ]
 
@@ -275,7 +355,9 @@ class AlertMuteAdmin(ErrorMessageAdmin, AlertPeopleAdmin):
 
     @admin.display(description=gettext_lazy("State"))
     def state(self, row: AlertMute) -> str:
-        return _("Active") if _is_active(row) else _("Ended")
+        if _is_active(row):
+            return _("Active")
+        return _("Ended")
 
     @admin.display(description=gettext_lazy("Muted by"))
     def muted_by_person(self, row: AlertMute) -> str:
@@ -295,15 +377,21 @@ class AlertMuteAdmin(ErrorMessageAdmin, AlertPeopleAdmin):
         return request.user.has_perm("phi_oidc_monitoring.change_alertmute")
 
     def save_model(self, request: HttpRequest, obj: AlertMute, form: Any, change: bool) -> None:
-        origin, now = Actor.from_request(request).origin, clock.now()
-        obj.pk = create_mute(kind=obj.kind, key=obj.key, until=obj.until, note=obj.note, origin=origin, now=now).pk
+        origin = Actor.from_request(request).origin
+        now = clock.now()
+        obj.pk = create_mute(
+            kind=obj.kind, key=obj.key, until=obj.until, note=obj.note, origin=origin, now=now
+        ).pk
         obj.refresh_from_db()
 
     @confirmed_action(
         description=gettext_lazy("End now"),
         permissions=["end"],
         can_apply=_is_active,
-        ask=lambda count: ngettext("End %(count)d mute now?", "End %(count)d mutes now?", count) % {"count": count},
+        ask=lambda count: (
+            ngettext("End %(count)d mute now?", "End %(count)d mutes now?", count)
+            % {"count": count}
+        ),
         consequence=gettext_lazy("Such alerts are sent again."),
         describe_skipped=lambda count: (
             ngettext(

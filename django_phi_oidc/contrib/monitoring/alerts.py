@@ -1,4 +1,6 @@
-"""Alerts: raised once for a kind and key, sent to the operators, acknowledged, muted. Each step is an audit event."""
+"""Alerts: raised once for a kind and key, sent to the operators, acknowledged, muted. Each step is
+an audit event.
+"""
 
 import logging
 import uuid
@@ -29,7 +31,11 @@ SEND_RETRY_DELAY = timedelta(minutes=5)
 MAX_MUTE_DURATION = timedelta(days=90)
 MAX_ALERTS_PER_RUN = 100
 """Alerts in one run and one mail."""
-_LOG_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.CRITICAL}
+_LOG_LEVELS = {
+    Severity.INFO: logging.INFO,
+    Severity.WARNING: logging.WARNING,
+    Severity.CRITICAL: logging.CRITICAL,
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,7 +54,8 @@ class AlertCandidate:
 
 
 def raise_alert(candidate: AlertCandidate, *, now: datetime) -> None:
-    """Add the occurrences to the open alert of that kind and key, or open one; it is sent unless it is muted.
+    """Add the occurrences to the open alert of that kind and key, or open one; it is sent unless it
+    is muted.
 
     Requires: an open transaction.
     """
@@ -57,11 +64,14 @@ def raise_alert(candidate: AlertCandidate, *, now: datetime) -> None:
         kind=candidate.kind, key=candidate.key, acknowledged_at=None, defaults=defaults
     )
     is_due = alert.notified_at is None or candidate.last_seen - alert.last_seen >= RENOTIFY_AFTER
-    mutes = AlertMute.objects.filter(active_mute_filter(now=now), kind=candidate.kind, key__in=["", candidate.key])
+    mutes = AlertMute.objects.filter(
+        active_mute_filter(now=now), kind=candidate.kind, key__in=["", candidate.key]
+    )
     if is_due and alert.due_at is None and not mutes.exists():
         alert.due_at = now
         if not candidate.has_alert_event:
-            resource, detail = f"SecurityAlert/{alert.pk}", {"rule": candidate.kind, "count": candidate.count}
+            resource = f"SecurityAlert/{alert.pk}"
+            detail = {"rule": candidate.kind, "count": candidate.count}
             enqueue(Action.ALERT_RAISED, origin=Origin(), now=now, resource=resource, detail=detail)
     alert.count += candidate.count
     alert.first_seen = min(alert.first_seen, candidate.first_seen)
@@ -71,9 +81,11 @@ def raise_alert(candidate: AlertCandidate, *, now: datetime) -> None:
 
 
 def send_due_alerts(*, recipients: Sequence[str], now: datetime) -> int:
-    """Send the due alerts by log, signal and one mail for all, at least once each; return how many were sent.
+    """Send the due alerts by log, signal and one mail for all, at least once each; return how many
+    were sent.
 
-    The mail has kinds and counts, never the key. A mail that cannot be sent is retried after SEND_RETRY_DELAY.
+    The mail has kinds and counts, never the key. A mail that cannot be sent is retried after
+    SEND_RETRY_DELAY.
     """
     lease = now + SEND_RETRY_DELAY
     with transaction.atomic():
@@ -83,7 +95,9 @@ def send_due_alerts(*, recipients: Sequence[str], now: datetime) -> int:
         SecurityAlert.objects.filter(pk__in=[alert.pk for alert in alerts]).update(due_at=lease)
     for alert in alerts:
         level = _LOG_LEVELS[Severity(alert.severity)]
-        logger.log(level, "Security alert %s: %s, seen %s times.", alert.pk, alert.kind, alert.count)
+        logger.log(
+            level, "Security alert %s: %s, seen %s times.", alert.pk, alert.kind, alert.count
+        )
         security_alert.send_robust(sender=SecurityAlert, alert=alert)
     if alerts and recipients:
         try:
@@ -103,7 +117,9 @@ def delete_acknowledged_alerts(*, before: datetime) -> int:
 
 
 def acknowledge_alert(pk: int, *, note: str, origin: Origin, now: datetime) -> bool:
-    """Close the alert, and return whether it was open. The next occurrence opens a new one. Raises: ValueError."""
+    """Close the alert, and return whether it was open. The next occurrence opens a new one. Raises:
+    ValueError.
+    """
     if not note.strip():
         raise ValueError("The note is empty.")
     with transaction.atomic():
@@ -111,13 +127,20 @@ def acknowledge_alert(pk: int, *, note: str, origin: Origin, now: datetime) -> b
             acknowledged_at=now, acknowledged_by=origin.actor, note=note.strip(), due_at=None
         )
         if closed:
-            resource, detail = f"SecurityAlert/{pk}", {"rule": SecurityAlert.objects.get(pk=pk).kind}
-            enqueue(Action.ALERT_ACKNOWLEDGED, origin=origin, now=now, resource=resource, detail=detail)
+            resource = f"SecurityAlert/{pk}"
+            detail = {"rule": SecurityAlert.objects.get(pk=pk).kind}
+            enqueue(
+                Action.ALERT_ACKNOWLEDGED, origin=origin, now=now, resource=resource, detail=detail
+            )
     return bool(closed)
 
 
-def create_mute(*, kind: str, key: str, until: datetime, note: str, origin: Origin, now: datetime) -> AlertMute:
-    """Stop sending alerts of that kind, or of that kind and key, until a time. Raises: ValueError."""
+def create_mute(
+    *, kind: str, key: str, until: datetime, note: str, origin: Origin, now: datetime
+) -> AlertMute:
+    """Stop sending alerts of that kind, or of that kind and key, until a time. Raises:
+    ValueError.
+    """
     if not now < until <= now + MAX_MUTE_DURATION:
         raise ValueError(f"A mute lasts {MAX_MUTE_DURATION.days} days at most.")
     if not kind or not note.strip():
@@ -129,7 +152,13 @@ def create_mute(*, kind: str, key: str, until: datetime, note: str, origin: Orig
         alerts = SecurityAlert.objects.filter(kind=kind)
         (alerts.filter(key=key) if key else alerts).update(due_at=None)
         detail = {"rule": kind, "until": until.isoformat()}
-        enqueue(Action.ALERT_MUTED, origin=origin, now=now, resource=f"AlertMute/{mute.pk}", detail=detail)
+        enqueue(
+            Action.ALERT_MUTED,
+            origin=origin,
+            now=now,
+            resource=f"AlertMute/{mute.pk}",
+            detail=detail,
+        )
     return mute
 
 
@@ -138,7 +167,8 @@ def end_mute(pk: int, *, origin: Origin, now: datetime) -> bool:
     with transaction.atomic():
         ended = AlertMute.objects.filter(pk=pk, lifted_at=None, until__gt=now).update(lifted_at=now)
         if ended:
-            resource, detail = f"AlertMute/{pk}", {"rule": AlertMute.objects.get(pk=pk).kind}
+            resource = f"AlertMute/{pk}"
+            detail = {"rule": AlertMute.objects.get(pk=pk).kind}
             enqueue(Action.ALERT_UNMUTED, origin=origin, now=now, resource=resource, detail=detail)
     return bool(ended)
 
@@ -151,15 +181,26 @@ def _send_alert_mail(alerts: Sequence[SecurityAlert], recipients: Sequence[str])
     # In the language of the site.
     count = len(alerts)
     with override(settings.LANGUAGE_CODE):
-        subject = ngettext("%(count)d security alert of the portal", "%(count)d security alerts of the portal", count)
+        subject = ngettext(
+            "%(count)d security alert of the portal",
+            "%(count)d security alerts of the portal",
+            count,
+        )
         lines = [_format_alert_line(alert) for alert in alerts]
-        text = "\n".join([*lines, "", gettext("The keys of these alerts are in the portal's admin.")])
+        text = "\n".join(
+            [*lines, "", gettext("The keys of these alerts are in the portal's admin.")]
+        )
     send_mail(subject % {"count": count}, text, None, list(recipients))
 
 
 def _format_alert_line(alert: SecurityAlert) -> str:
     label = get_alert_label(alert.kind)
-    values = {"severity": alert.get_severity_display(), "kind": label, "count": alert.count, "alert": alert.pk}
+    values = {
+        "severity": alert.get_severity_display(),
+        "kind": label,
+        "count": alert.count,
+        "alert": alert.pk,
+    }
     text = ngettext(
         "%(severity)s: %(kind)s, seen %(count)d time; alert %(alert)d",
         "%(severity)s: %(kind)s, seen %(count)d times; alert %(alert)d",

@@ -1,7 +1,9 @@
-"""Evaluate the rules on new events of the log: exactly once per event and rule, with any number of workers.
+"""Evaluate the rules on new events of the log: exactly once per event and rule, with any number of
+workers.
 
-Events are read and evaluated without an open transaction. Then one transaction writes the cursor, by compare-and-set,
-the memory of the rules and the alerts: of two workers at the same leaves, the later one writes nothing.
+Events are read and evaluated without an open transaction. Then one transaction writes the cursor,
+by compare-and-set, the memory of the rules and the alerts: of two workers at the same leaves, the
+later one writes nothing.
 """
 
 import json
@@ -23,7 +25,9 @@ from .rules import Rule, RuleMemory
 BATCH_SIZE = 20_000
 """Maximum number of leaves in one transaction."""
 MAX_KEYS_PER_KIND = 20
-"""Alerts of one kind in one batch. More keys become one alert without a key, to limit the number of alerts."""
+"""Alerts of one kind in one batch. More keys become one alert without a key, to limit the number of
+alerts.
+"""
 LAG_ALERT_INTERVAL = timedelta(hours=1)
 _CURSOR_NAME = "rules"
 _MAX_KEY_LENGTH = 256
@@ -36,7 +40,8 @@ RuleMemories = dict[RuleKey, RuleMemory]
 def evaluate_batch(rules: Sequence[Rule], *, now: datetime, limit: int = BATCH_SIZE) -> int | None:
     """Evaluate the next leaves, up to limit, and return how many they were; None if there are none.
 
-    A killed worker has written nothing. A worker that is second at the same leaves writes nothing and returns None.
+    A killed worker has written nothing. A worker that is second at the same leaves writes nothing
+    and returns None.
     Raises: AuditUnavailable.
     """
     cursor, _ = WatchCursor.objects.get_or_create(name=_CURSOR_NAME)
@@ -45,32 +50,52 @@ def evaluate_batch(rules: Sequence[Rule], *, now: datetime, limit: int = BATCH_S
         return None
     matches = list(_match_rules(rules, batch.events))
     # Load memories after the cursor: they change only together with it.
-    memories = _load_memories({(rule.kind, key) for rule, key, _ in matches if rule.memory_lifetime})
+    memories = _load_memories(
+        {(rule.kind, key) for rule, key, _ in matches if rule.memory_lifetime}
+    )
     candidates: dict[RuleKey, AlertCandidate] = {}
     expiries: dict[RuleKey, datetime] = {}
     for rule, key, event in matches:
-        rule_key, memory = (rule.kind, key), memories[rule.kind, key] if rule.memory_lifetime else {}
+        rule_key = (rule.kind, key)
+
+        if rule.memory_lifetime:
+            memory = memories[rule.kind, key]
+        else:
+            memory = {}
+
         if rule.evaluate(event, memory):
             _add_candidate(candidates, rule, key, event)
         if rule.memory_lifetime:
             expiries[rule_key] = max(expiries.get(rule_key, event.occurred_at), event.occurred_at)
     lifetimes = {rule.kind: rule.memory_lifetime for rule in rules}
     with transaction.atomic():
-        position = {"tree_size": batch.tree_size, "leaf_hash": batch.leaf_hash, "sealed_at": batch.sealed_at}
+        position = {
+            "tree_size": batch.tree_size,
+            "leaf_hash": batch.leaf_hash,
+            "sealed_at": batch.sealed_at,
+        }
         unchanged = WatchCursor.objects.filter(name=_CURSOR_NAME, version=cursor.version)
         if not unchanged.update(version=F("version") + 1, **position):
             return None
-        _save_memories(memories, {rule_key: at + lifetimes[rule_key[0]] for rule_key, at in expiries.items()})
+        _save_memories(
+            memories, {rule_key: at + lifetimes[rule_key[0]] for rule_key, at in expiries.items()}
+        )
         if batch.events:
             # Expired by the time of the events, too: a wrong clock may have set it ahead of now.
-            AnomalyMemory.objects.filter(expires_at__lt=min(now, batch.events[-1].occurred_at)).delete()
-        for candidate in (*_limit_keys_per_kind(candidates), *_log_integrity_candidates(batch, now=now)):
+            AnomalyMemory.objects.filter(
+                expires_at__lt=min(now, batch.events[-1].occurred_at)
+            ).delete()
+        for candidate in (
+            *_limit_keys_per_kind(candidates),
+            *_log_integrity_candidates(batch, now=now),
+        ):
             raise_alert(candidate, now=now)
     return max(batch.tree_size - cursor.tree_size, 0)
 
 
 def check_sealing_lag(*, now: datetime) -> bool:
-    """Return True if events wait too long to be sealed, and raise an alert once an hour: no rule sees such events.
+    """Return True if events wait too long to be sealed, and raise an alert once an hour: no rule
+    sees such events.
 
     Raises: AuditUnavailable.
     """
@@ -79,12 +104,16 @@ def check_sealing_lag(*, now: datetime) -> bool:
     if overdue_count and not open_alerts.filter(last_seen__gt=now - LAG_ALERT_INTERVAL).exists():
         with transaction.atomic():
             # The alert event of the sealer is in the audit log already, but not sealed either.
-            candidate = AlertCandidate(kind="sealing_lag", first_seen=now, last_seen=now, has_alert_event=True)
+            candidate = AlertCandidate(
+                kind="sealing_lag", first_seen=now, last_seen=now, has_alert_event=True
+            )
             raise_alert(candidate, now=now)
     return overdue_count > 0
 
 
-def _match_rules(rules: Iterable[Rule], events: Iterable[Event]) -> Iterator[tuple[Rule, str, Event]]:
+def _match_rules(
+    rules: Iterable[Rule], events: Iterable[Event]
+) -> Iterator[tuple[Rule, str, Event]]:
     by_action: dict[str, list[Rule]] = defaultdict(list)
     for rule in rules:
         for action in rule.actions:
@@ -98,14 +127,19 @@ def _match_rules(rules: Iterable[Rule], events: Iterable[Event]) -> Iterator[tup
                 yield rule, key[:_MAX_KEY_LENGTH], event
 
 
-def _add_candidate(candidates: dict[RuleKey, AlertCandidate], rule: Rule, key: str, event: Event) -> None:
+def _add_candidate(
+    candidates: dict[RuleKey, AlertCandidate], rule: Rule, key: str, event: Event
+) -> None:
     at = event.occurred_at
-    new = AlertCandidate(kind=rule.kind, key=key, severity=rule.severity, count=0, first_seen=at, last_seen=at)
+    new = AlertCandidate(
+        kind=rule.kind, key=key, severity=rule.severity, count=0, first_seen=at, last_seen=at
+    )
     candidate = candidates.setdefault((rule.kind, key), new)
     candidate.has_alert_event = rule.has_alert_event
     candidate.count += 1
     candidate.event_id = event.id
-    candidate.first_seen, candidate.last_seen = min(candidate.first_seen, at), max(candidate.last_seen, at)
+    candidate.first_seen = min(candidate.first_seen, at)
+    candidate.last_seen = max(candidate.last_seen, at)
 
 
 def _limit_keys_per_kind(candidates: Mapping[RuleKey, AlertCandidate]) -> Iterator[AlertCandidate]:
@@ -120,12 +154,16 @@ def _limit_keys_per_kind(candidates: Mapping[RuleKey, AlertCandidate]) -> Iterat
             count = sum(candidate.count for candidate in of_kind)
             first_seen = min(candidate.first_seen for candidate in of_kind)
             last_seen = max(candidate.last_seen for candidate in of_kind)
-            yield replace(of_kind[-1], key="", count=count, first_seen=first_seen, last_seen=last_seen)
+            yield replace(
+                of_kind[-1], key="", count=count, first_seen=first_seen, last_seen=last_seen
+            )
 
 
 def _log_integrity_candidates(batch: EventBatch, *, now: datetime) -> Iterator[AlertCandidate]:
     if ids := batch.altered_event_ids:
-        yield AlertCandidate(kind="trail_altered", count=len(ids), first_seen=now, last_seen=now, event_id=ids[0])
+        yield AlertCandidate(
+            kind="trail_altered", count=len(ids), first_seen=now, last_seen=now, event_id=ids[0]
+        )
     if batch.is_log_replaced:
         yield AlertCandidate(kind="log_replaced", first_seen=now, last_seen=now)
 
@@ -138,7 +176,9 @@ def _load_memories(rule_keys: Iterable[RuleKey]) -> RuleMemories:
         keys[kind].append(key)
     for kind, of_kind in keys.items():
         for start in range(0, len(of_kind), _QUERY_CHUNK_SIZE):
-            rows = AnomalyMemory.objects.filter(kind=kind, key__in=of_kind[start : start + _QUERY_CHUNK_SIZE])
+            rows = AnomalyMemory.objects.filter(
+                kind=kind, key__in=of_kind[start : start + _QUERY_CHUNK_SIZE]
+            )
             for key, state in rows.values_list("key", "state"):
                 memories[kind, key] = json.loads(state)
     return memories
@@ -146,9 +186,17 @@ def _load_memories(rule_keys: Iterable[RuleKey]) -> RuleMemories:
 
 def _save_memories(memories: RuleMemories, expiries: Mapping[RuleKey, datetime]) -> None:
     rows = [
-        AnomalyMemory(kind=kind, key=key, state=json.dumps(memories[kind, key], separators=(",", ":")), expires_at=at)
+        AnomalyMemory(
+            kind=kind,
+            key=key,
+            state=json.dumps(memories[kind, key], separators=(",", ":")),
+            expires_at=at,
+        )
         for (kind, key), at in sorted(expiries.items())
     ]
     AnomalyMemory.objects.bulk_create(
-        rows, update_conflicts=True, unique_fields=["kind", "key"], update_fields=["state", "expires_at"]
+        rows,
+        update_conflicts=True,
+        unique_fields=["kind", "key"],
+        update_fields=["state", "expires_at"],
     )

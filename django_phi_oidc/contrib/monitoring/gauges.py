@@ -40,10 +40,14 @@ class Gauge:
 
 GAUGES: Mapping[str, Gauge] = {
     "sessions_live": Gauge(
-        "Sessions that have not ended", DEFAULT_DB_ALIAS, lambda now: OIDCSession.objects.filter(ended_at=None)
+        "Sessions that have not ended",
+        DEFAULT_DB_ALIAS,
+        lambda now: OIDCSession.objects.filter(ended_at=None),
     ),
     "revocations_due": Gauge(
-        "Tokens that should have been revoked by now", DEFAULT_DB_ALIAS, PendingRevocation.objects.due
+        "Tokens that should have been revoked by now",
+        DEFAULT_DB_ALIAS,
+        PendingRevocation.objects.due,
     ),
     "claims_overdue": Gauge(
         "Expired claims that are not erased yet and that no legal hold keeps",
@@ -60,12 +64,16 @@ GAUGES: Mapping[str, Gauge] = {
 
 
 def measure_gauges(*, now: datetime) -> dict[str, int]:
-    """Return the gauges, each up to MAX_COUNT. One that cannot be counted in time is left out and logged."""
+    """Return the gauges, each up to MAX_COUNT. One that cannot be counted in time is left out and
+    logged.
+    """
     counts = {}
     for name, gauge in GAUGES.items():
         try:
             with (
-                connection_deadline(STATEMENT_TIMEOUT_SECONDS + CLIENT_MARGIN_SECONDS, using=gauge.using),
+                connection_deadline(
+                    STATEMENT_TIMEOUT_SECONDS + CLIENT_MARGIN_SECONDS, using=gauge.using
+                ),
                 read_statement_timeout(STATEMENT_TIMEOUT_SECONDS, using=gauge.using),
             ):
                 counts[name] = gauge.rows(now)[:MAX_COUNT].count()

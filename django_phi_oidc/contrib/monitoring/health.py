@@ -20,16 +20,25 @@ from ...crypto import keyring
 from ...errors import KeyMissing
 
 DATABASE_SECONDS = 0.9
-"""For each database on PostgreSQL, including a new connection: the response takes less than 2 s while both hang."""
+"""For each database on PostgreSQL, including a new connection: the response takes less than 2 s
+while both hang.
+"""
 PROBE_TIMEOUT_SECONDS = DATABASE_SECONDS / 2
-"""For each statement of the probe on PostgreSQL: the server ends it before the deadline shuts the connection down."""
+"""For each statement of the probe on PostgreSQL: the server ends it before the deadline shuts the
+connection down.
+"""
 PROBE_SECONDS = 5.0
-"""How long a process keeps the answer whether an event can be written: each probe leaves dead rows to be vacuumed."""
-WORKING, UNAVAILABLE = "working", "unavailable"
+"""How long a process keeps the answer whether an event can be written: each probe leaves dead rows
+to be vacuumed.
+"""
+WORKING = "working"
+UNAVAILABLE = "unavailable"
 
 
 class WriteProbe:
-    """Whether the audit log accepts an event: tried by one thread of the process at a time, at most every 5 s."""
+    """Whether the audit log accepts an event: tried by one thread of the process at a time, at most
+    every 5 s.
+    """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -41,7 +50,9 @@ class WriteProbe:
         """Return the answer, up to PROBE_SECONDS old. Requires: no open transaction."""
         with self._lock:
             if self._monotonic() >= self._fresh_until:
-                self._is_writable = is_writable(now=clock.now(), timeout_seconds=PROBE_TIMEOUT_SECONDS)
+                self._is_writable = is_writable(
+                    now=clock.now(), timeout_seconds=PROBE_TIMEOUT_SECONDS
+                )
                 self._fresh_until = self._monotonic() + PROBE_SECONDS
             return self._is_writable
 
@@ -51,9 +62,11 @@ _write_probe = WriteProbe()
 
 @method_decorator(public_view, name="dispatch")
 class HealthView(View):
-    """Reports each part that sign-in and access depend on: status 200, or 500 if one is unavailable.
+    """Reports each part that sign-in and access depend on: status 200, or 500 if one is
+    unavailable.
 
-    The response gives no reasons. Providers are not checked: an outage of one is no reason to remove a server.
+    The response gives no reasons. Providers are not checked: an outage of one is no reason to
+    remove a server.
     """
 
     http_method_names = ("get", "head")
@@ -70,7 +83,10 @@ class HealthView(View):
 
 def _is_database_available(alias: str) -> bool:
     try:
-        with connection_deadline(DATABASE_SECONDS, using=alias), connections[alias].cursor() as cursor:
+        with (
+            connection_deadline(DATABASE_SECONDS, using=alias),
+            connections[alias].cursor() as cursor,
+        ):
             cursor.execute("SELECT 1")
             return bool(cursor.fetchone())
     except (DatabaseError, InterfaceError):

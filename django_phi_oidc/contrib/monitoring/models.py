@@ -7,11 +7,15 @@ from django.utils.translation import gettext_noop
 
 from .severity import Severity
 
-_SEVERITY_CHOICES = list(zip(map(str, Severity), (_("info"), _("warning"), _("critical")), strict=True))
+_SEVERITY_CHOICES = list(
+    zip(map(str, Severity), (_("info"), _("warning"), _("critical")), strict=True)
+)
 
 
 class WatchCursor(models.Model):
-    """How far the rules have read the log. It changes in one transaction with their memory and alerts."""
+    """How far the rules have read the log. It changes in one transaction with their memory and
+    alerts.
+    """
 
     name = models.CharField(primary_key=True, max_length=16, editable=False)
     version = models.PositiveBigIntegerField(default=0)
@@ -19,12 +23,15 @@ class WatchCursor(models.Model):
     tree_size = models.BigIntegerField(default=0)
     """The leaves below it have been read."""
     leaf_hash = models.BinaryField(max_length=32, default=bytes)
-    """Of the last leaf read; empty before the first. Shows whether the log is still the one that was read."""
+    """Of the last leaf read; empty before the first. Shows whether the log is still the one that
+    was read.
+    """
     sealed_at = models.DateTimeField(null=True)
     """When that leaf was sealed."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("watch cursor"), _("watch cursors")
+        verbose_name = _("watch cursor")
+        verbose_name_plural = _("watch cursors")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -43,7 +50,8 @@ class AnomalyMemory(models.Model):
     """Without an index: it changes with each batch, and the table is small."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("anomaly memory"), _("anomaly memories")
+        verbose_name = _("anomaly memory")
+        verbose_name_plural = _("anomaly memories")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -51,10 +59,14 @@ class AnomalyMemory(models.Model):
 
 
 class SecurityAlert(models.Model):
-    """An alert for the operators. Each kind and key has one open alert, which counts further occurrences."""
+    """An alert for the operators. Each kind and key has one open alert, which counts further
+    occurrences.
+    """
 
     kind = models.CharField(_("kind"), max_length=64, editable=False)
-    severity = models.CharField(_("severity"), max_length=8, editable=False, choices=_SEVERITY_CHOICES)
+    severity = models.CharField(
+        _("severity"), max_length=8, editable=False, choices=_SEVERITY_CHOICES
+    )
     key = models.CharField(_("key"), max_length=256, blank=True, editable=False)
     """The person or thing that it concerns, as in the audit log."""
     count = models.PositiveBigIntegerField(_("count"), default=0, editable=False)
@@ -66,22 +78,31 @@ class SecurityAlert(models.Model):
     """When to send it; None: not to be sent."""
     notified_at = models.DateTimeField(_("notified at"), null=True, editable=False)
     acknowledged_at = models.DateTimeField(_("acknowledged at"), null=True, editable=False)
-    acknowledged_by = models.CharField(_("acknowledged by"), max_length=256, blank=True, editable=False)
+    acknowledged_by = models.CharField(
+        _("acknowledged by"), max_length=256, blank=True, editable=False
+    )
     """The user's primary key as text."""
     note = models.TextField(_("note"), blank=True, max_length=2000)
     """The outcome. It is not in the audit log."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("security alert"), _("security alerts")
+        verbose_name = _("security alert")
+        verbose_name_plural = _("security alerts")
         default_permissions = ("view",)
-        permissions = (("acknowledge_securityalert", gettext_noop("Can acknowledge security alerts")),)
+        permissions = (
+            ("acknowledge_securityalert", gettext_noop("Can acknowledge security alerts")),
+        )
         constraints = (
             models.UniqueConstraint(
-                fields=["kind", "key"], condition=Q(acknowledged_at=None), name="phi_oidc_securityalert_open"
+                fields=["kind", "key"],
+                condition=Q(acknowledged_at=None),
+                name="phi_oidc_securityalert_open",
             ),
         )
         indexes = (
-            models.Index(fields=["due_at"], condition=~Q(due_at=None), name="phi_oidc_securityalert_due"),
+            models.Index(
+                fields=["due_at"], condition=~Q(due_at=None), name="phi_oidc_securityalert_due"
+            ),
             models.Index(fields=["-last_seen"], name="phi_oidc_securityalert_seen"),
         )
 
@@ -104,7 +125,8 @@ class AlertMute(models.Model):
     """When it was ended before its time."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("alert mute"), _("alert mutes")
+        verbose_name = _("alert mute")
+        verbose_name_plural = _("alert mutes")
         default_permissions = ("view", "add", "change")
         indexes = (models.Index(fields=["kind", "until"], name="phi_oidc_alertmute_kind"),)
 

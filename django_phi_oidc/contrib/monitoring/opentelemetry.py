@@ -1,4 +1,6 @@
-"""Metrics for OpenTelemetry, with the extra `opentelemetry`: a sink for the project's meter provider."""
+"""Metrics for OpenTelemetry, with the extra `opentelemetry`: a sink for the project's meter
+provider.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -19,15 +21,20 @@ class OpenTelemetrySink:
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
         meter = get_meter("django_phi_oidc", __version__, meter_provider)
         self._counters = {
-            metric: meter.create_counter(f"{PREFIX}.{metric.name}", description=metric.help) for metric in COUNTERS
+            metric: meter.create_counter(f"{PREFIX}.{metric.name}", description=metric.help)
+            for metric in COUNTERS
         }
         self._histograms = {
-            metric: meter.create_histogram(f"{PREFIX}.{metric.name}", unit="s", description=metric.help)
+            metric: meter.create_histogram(
+                f"{PREFIX}.{metric.name}", unit="s", description=metric.help
+            )
             for metric in TIMERS
         }
         gauges = GaugeCache()
         for name, gauge in GAUGES.items():
-            meter.create_observable_gauge(f"{PREFIX}.{name}", [_gauge_callback(gauges, name)], description=gauge.help)
+            meter.create_observable_gauge(
+                f"{PREFIX}.{name}", [_gauge_callback(gauges, name)], description=gauge.help
+            )
 
     def increment(self, metric: Metric, labels: Mapping[str, str]) -> None:
         self._counters[metric].add(1, labels)
@@ -36,7 +43,9 @@ class OpenTelemetrySink:
         self._histograms[metric].record(seconds, labels)
 
 
-def _gauge_callback(gauges: GaugeCache, name: str) -> Callable[[CallbackOptions], Iterator[Observation]]:
+def _gauge_callback(
+    gauges: GaugeCache, name: str
+) -> Callable[[CallbackOptions], Iterator[Observation]]:
     def observe(options: CallbackOptions) -> Iterator[Observation]:
         try:
             values = gauges.read()

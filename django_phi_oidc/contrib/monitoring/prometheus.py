@@ -5,7 +5,14 @@ from collections.abc import Iterator, Mapping
 
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -36,15 +43,21 @@ class GaugeCollector(Collector):
 
 
 class PrometheusSink:
-    """Counts and times in a registry, by default that of the client, which the project may already expose."""
+    """Counts and times in a registry, by default that of the client, which the project may already
+    expose.
+    """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._counters = {
-            metric: Counter(f"{PREFIX}_{metric.name}", metric.help, metric.labels, registry=registry)
+            metric: Counter(
+                f"{PREFIX}_{metric.name}", metric.help, metric.labels, registry=registry
+            )
             for metric in COUNTERS
         }
         self._histograms = {
-            metric: Histogram(f"{PREFIX}_{metric.name}_seconds", metric.help, metric.labels, registry=registry)
+            metric: Histogram(
+                f"{PREFIX}_{metric.name}_seconds", metric.help, metric.labels, registry=registry
+            )
             for metric in TIMERS
         }
         registry.register(GAUGE_COLLECTOR)
@@ -59,7 +72,8 @@ class PrometheusSink:
 @public_view
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Return the metrics of the process, or of all processes if PROMETHEUS_MULTIPROC_DIR is set, as text.
+    """Return the metrics of the process, or of all processes if PROMETHEUS_MULTIPROC_DIR is set, as
+    text.
 
     There is no authentication: mount it where only Prometheus can reach it.
     """
@@ -68,7 +82,9 @@ def metrics(request: HttpRequest) -> HttpResponse:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped in the client
         registry.register(GAUGE_COLLECTOR)
-    return set_private_headers(HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST))
+    return set_private_headers(
+        HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    )
 
 
 GAUGE_COLLECTOR = GaugeCollector()

@@ -1,6 +1,7 @@
 """Anomaly rules over the audit log. No Django.
 
-A rule sees each event once, in the order of the log. What it needs of earlier events is in `memory`: bounded JSON.
+A rule sees each event once, in the order of the log. What it needs of earlier events is in
+`memory`: bounded JSON.
 """
 
 import hashlib
@@ -21,7 +22,9 @@ RuleMemory = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Raises an alert for each event of its actions for which `key` returns a key: one alert per kind and key."""
+    """Raises an alert for each event of its actions for which `key` returns a key: one alert per
+    kind and key.
+    """
 
     kind: str
     """A code: the name of the rule in alerts, mutes and the audit log."""
@@ -29,20 +32,25 @@ class Rule:
     actions: Collection[str]
     """The rule sees only events with these actions."""
     key: Callable[[Event], str | None]
-    """Return the person or thing that the event counts for; None: the event does not concern this rule."""
+    """Return the person or thing that the event counts for; None: the event does not concern this
+    rule.
+    """
     memory_lifetime: timedelta = timedelta(0)
     """How long after its last event a key is remembered; zero: `evaluate` has no memory."""
     has_alert_event: bool = False
     """The audit log already has an `alert.raised` for it, and gets no second one."""
 
     def evaluate(self, event: Event, memory: RuleMemory) -> bool:
-        """Return True if the event raises the alert. memory: of its key; changed in place; bounded JSON."""
+        """Return True if the event raises the alert. memory: of its key; changed in place; bounded
+        JSON.
+        """
         return True
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdRule(Rule):
-    """Raises the alert for one key at `threshold` different items within `memory_lifetime`, and at each further one.
+    """Raises the alert for one key at `threshold` different items within `memory_lifetime`, and at
+    each further one.
 
     It remembers at most `threshold` items, by a short digest, with the times of their events.
     """
@@ -69,9 +77,9 @@ class ThresholdRule(Rule):
 class UnusualVolumeRule(Rule):
     """Raises the alert for each item above the daily limit (UTC) of one key.
 
-    The limit is `median_factor` times the median of the last `baseline_days` days with any items, and at least
-    `min_count`. With fewer than `min_known_days` such days it is `limit_without_baseline`. At most `max_distinct`
-    items are counted.
+    The limit is `median_factor` times the median of the last `baseline_days` days with any items,
+    and at least `min_count`. With fewer than `min_known_days` such days it is
+    `limit_without_baseline`. At most `max_distinct` items are counted.
     """
 
     distinct_by: Callable[[Event], str]
@@ -124,13 +132,23 @@ REFUSAL_ACTIONS = {
 REPLAY_REASONS = frozenset({"state_replayed", "token_replayed", "logout_token_replayed"})
 FORGERY_REASONS = frozenset(
     {
-        *("alg_not_allowed", "signature_invalid", "iss_mismatch", "nonce_invalid", "subject_altered"),
+        *(
+            "alg_not_allowed",
+            "signature_invalid",
+            "iss_mismatch",
+            "nonce_invalid",
+            "subject_altered",
+        ),
         "at_hash_invalid",
         "userinfo_sub_mismatch",
     }
 )
-OUTAGE_REASONS = frozenset({"provider_unavailable", "provider_suspended", "transport_unreachable", "transport_timeout"})
-"""While a provider is away, users try again: such refusals say nothing about the address or the person."""
+OUTAGE_REASONS = frozenset(
+    {"provider_unavailable", "provider_suspended", "transport_unreachable", "transport_timeout"}
+)
+"""While a provider is away, users try again: such refusals say nothing about the address or the
+person.
+"""
 EXPIRY_REASONS = frozenset({"exp_invalid", "token_expired"})
 ALERT_SEVERITIES: Mapping[str, Severity] = {
     "access_token_lifetime": Severity.INFO,
@@ -175,7 +193,9 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "witness_refused": Severity.CRITICAL,
     "witness_unavailable": Severity.WARNING,
 }
-"""The rules of `alert.raised` events that other parts of the app write: each is an alert of that kind."""
+"""The rules of `alert.raised` events that other parts of the app write: each is an alert of that
+kind.
+"""
 
 
 def get_builtin_rules() -> tuple[Rule, ...]:
@@ -185,24 +205,42 @@ def get_builtin_rules() -> tuple[Rule, ...]:
 
 
 def merge_rules(custom_rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """Return the built-in and the custom rules; a custom rule replaces the built-in rule of the same kind."""
+    """Return the built-in and the custom rules; a custom rule replaces the built-in rule of the
+    same kind.
+    """
     return tuple({rule.kind: rule for rule in (*get_builtin_rules(), *custom_rules)}.values())
 
 
 def _refusal_rules() -> tuple[Rule, ...]:
-    five_minutes, ten_minutes = timedelta(minutes=5), timedelta(minutes=10)
+    five_minutes = timedelta(minutes=5)
+    ten_minutes = timedelta(minutes=10)
 
-    def burst(kind: str, key: Callable[[Event], str | None], threshold: int, lifetime: timedelta) -> Rule:
-        return ThresholdRule(kind=kind, actions=REFUSAL_ACTIONS, key=key, threshold=threshold, memory_lifetime=lifetime)
+    def burst(
+        kind: str, key: Callable[[Event], str | None], threshold: int, lifetime: timedelta
+    ) -> Rule:
+        return ThresholdRule(
+            kind=kind,
+            actions=REFUSAL_ACTIONS,
+            key=key,
+            threshold=threshold,
+            memory_lifetime=lifetime,
+        )
 
     def refusal(kind: str, reasons: Collection[str], **options: Any) -> Rule:
         def key(event: Event) -> str | None:
-            return event.client_ip or event.provider if event.reason in reasons else None
+            if event.reason in reasons:
+                return event.client_ip or event.provider
+            return None
 
         return Rule(kind=kind, key=key, **{"actions": REFUSAL_ACTIONS, **options})
 
     return (
-        burst("refusals_by_address", lambda event: _unless_outage(event, event.client_ip), 15, five_minutes),
+        burst(
+            "refusals_by_address",
+            lambda event: _unless_outage(event, event.client_ip),
+            15,
+            five_minutes,
+        ),
         burst("refusals_by_provider", lambda event: event.provider or None, 60, five_minutes),
         # By the pseudonym, the user of a code, or the signed-in user.
         burst(
@@ -212,14 +250,20 @@ def _refusal_rules() -> tuple[Rule, ...]:
             ten_minutes,
         ),
         refusal("replay", REPLAY_REASONS),
-        Rule(kind="logout_token_refused", actions={Action.LOGOUT_REFUSED}, key=_withdrawal_refusal_key),
+        Rule(
+            kind="logout_token_refused",
+            actions={Action.LOGOUT_REFUSED},
+            key=_withdrawal_refusal_key,
+        ),
         Rule(kind="signal_refused", actions={Action.SIGNAL_REFUSED}, key=_withdrawal_refusal_key),
         refusal("token_forged", FORGERY_REASONS, severity=Severity.CRITICAL),
         refusal("token_expired", EXPIRY_REASONS, actions={Action.LOGIN_REFUSED}),
         # A single late refresh by an app is normal.
         ThresholdRule(
             kind="expired_tokens_in_use",
-            key=lambda event: (event.client_ip or event.provider) if event.reason in EXPIRY_REASONS else None,
+            key=lambda event: (
+                (event.client_ip or event.provider) if event.reason in EXPIRY_REASONS else None
+            ),
             actions={Action.API_REFUSED},
             threshold=10,
             memory_lifetime=ten_minutes,
@@ -228,16 +272,24 @@ def _refusal_rules() -> tuple[Rule, ...]:
 
 
 def _unless_outage(event: Event, key: str) -> str | None:
-    """Return the key, or None if the provider was away, so that neither the address nor the person is the reason."""
-    status = json.loads(event.detail).get("provider_status", 0) if event.reason in ("token_error", "par_error") else 0
-    return None if event.reason in OUTAGE_REASONS or is_outage_status(status) else key or None
+    """Return the key, or None if the provider was away, so that neither the address nor the person
+    is the reason.
+    """
+    if event.reason in ("token_error", "par_error"):
+        status = json.loads(event.detail).get("provider_status", 0)
+    else:
+        status = 0
+    if event.reason in OUTAGE_REASONS or is_outage_status(status):
+        return None
+    return key or None
 
 
 def _withdrawal_refusal_key(event: Event) -> str | None:
-    """Return the provider whose sessions a refused logout token or security event has not ended, or the sender.
+    """Return the provider whose sessions a refused logout token or security event has not ended, or
+    the sender.
 
-    The endpoints are public: a request that contains no token is neither of them. A token that ended sessions before is
-    counted by `replay`.
+    The endpoints are public: a request that contains no token is neither of them. A token that
+    ended sessions before is counted by `replay`.
     """
     if json.loads(event.detail).get("rule") in (None, "request_malformed", "token_malformed"):
         return None
@@ -287,9 +339,16 @@ def _alert_event_rule(kind: str, severity: Severity) -> Rule:
         if json.loads(event.detail).get("rule") != kind:
             return None
         # The resource of `event_` alerts is only the first of many events.
-        return ("" if kind.startswith("event_") else event.resource) or event.provider or event.actor or event.reason
+        return (
+            ("" if kind.startswith("event_") else event.resource)
+            or event.provider
+            or event.actor
+            or event.reason
+        )
 
-    return Rule(kind=kind, severity=severity, actions={Action.ALERT_RAISED}, key=key, has_alert_event=True)
+    return Rule(
+        kind=kind, severity=severity, actions={Action.ALERT_RAISED}, key=key, has_alert_event=True
+    )
 
 
 def _record_key(event: Event) -> str:

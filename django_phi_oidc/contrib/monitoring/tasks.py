@@ -23,8 +23,10 @@ RUN_SECONDS = 50.0
 @periodic_task("phi_oidc.watch")
 def watch() -> None:
     """Evaluate the events that were sealed since the last run, and send the due alerts."""
-    rules, ends_at = get_declared_rules(), time.monotonic() + RUN_SECONDS
-    # Each step runs even if another one fails, such as because of a row that a stopped process has locked.
+    rules = get_declared_rules()
+    ends_at = time.monotonic() + RUN_SECONDS
+    # Each step runs even if another one fails, such as because of a row that a stopped process has
+    # locked.
     try:
         while time.monotonic() < ends_at and evaluate_batch(rules, now=clock.now()) is not None:
             pass
@@ -44,7 +46,9 @@ def watch_providers() -> None:
             check_provider_drift(declaration, transport=transport, now=clock.now())
         except (MetadataError, TransportError) as error:
             # This is no change; `phi_oidc doctor` reports the details.
-            logger.warning("Cannot check provider %s for changes: %s.", declaration.name, error.code)
+            logger.warning(
+                "Cannot check provider %s for changes: %s.", declaration.name, error.code
+            )
         finally:
             transport.close()
 
@@ -56,7 +60,9 @@ def get_declared_rules() -> tuple[Rule, ...]:
         try:
             rule = import_string(path)
         except ImportError as error:
-            raise ImproperlyConfigured(f"PHI_OIDC['ANOMALY_RULES']: {path} cannot be imported.") from error
+            raise ImproperlyConfigured(
+                f"PHI_OIDC['ANOMALY_RULES']: {path} cannot be imported."
+            ) from error
         if not isinstance(rule, Rule):
             raise ImproperlyConfigured(f"PHI_OIDC['ANOMALY_RULES']: {path} is not a Rule.")
         rules.append(rule)

@@ -30,7 +30,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="WatchCursor",
             fields=[
-                ("name", models.CharField(editable=False, max_length=16, primary_key=True, serialize=False)),
+                (
+                    "name",
+                    models.CharField(
+                        editable=False, max_length=16, primary_key=True, serialize=False
+                    ),
+                ),
                 ("version", models.PositiveBigIntegerField(default=0)),
                 ("tree_size", models.BigIntegerField(default=0)),
                 ("leaf_hash", models.BinaryField(default=bytes, max_length=32)),
@@ -45,14 +50,27 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="AlertMute",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("kind", models.CharField(max_length=64, verbose_name="kind")),
                 ("key", models.CharField(blank=True, max_length=256, verbose_name="key")),
                 ("until", models.DateTimeField(verbose_name="until")),
                 ("note", models.CharField(max_length=255, verbose_name="note")),
                 ("muted_at", models.DateTimeField(editable=False, verbose_name="muted at")),
-                ("muted_by", models.CharField(blank=True, editable=False, max_length=256, verbose_name="muted by")),
-                ("lifted_at", models.DateTimeField(editable=False, null=True, verbose_name="lifted at")),
+                (
+                    "muted_by",
+                    models.CharField(
+                        blank=True, editable=False, max_length=256, verbose_name="muted by"
+                    ),
+                ),
+                (
+                    "lifted_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="lifted at"),
+                ),
             ],
             options={
                 "verbose_name": "alert mute",
@@ -64,28 +82,53 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="SecurityAlert",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("kind", models.CharField(editable=False, max_length=64, verbose_name="kind")),
                 (
                     "severity",
                     models.CharField(
-                        choices=[("info", "info"), ("warning", "warning"), ("critical", "critical")],
+                        choices=[
+                            ("info", "info"),
+                            ("warning", "warning"),
+                            ("critical", "critical"),
+                        ],
                         editable=False,
                         max_length=8,
                         verbose_name="severity",
                     ),
                 ),
-                ("key", models.CharField(blank=True, editable=False, max_length=256, verbose_name="key")),
-                ("count", models.PositiveBigIntegerField(default=0, editable=False, verbose_name="count")),
+                (
+                    "key",
+                    models.CharField(
+                        blank=True, editable=False, max_length=256, verbose_name="key"
+                    ),
+                ),
+                (
+                    "count",
+                    models.PositiveBigIntegerField(default=0, editable=False, verbose_name="count"),
+                ),
                 ("first_seen", models.DateTimeField(editable=False, verbose_name="first seen")),
                 ("last_seen", models.DateTimeField(editable=False, verbose_name="last seen")),
                 ("event", models.UUIDField(editable=False, null=True, verbose_name="event")),
                 ("due_at", models.DateTimeField(editable=False, null=True)),
-                ("notified_at", models.DateTimeField(editable=False, null=True, verbose_name="notified at")),
-                ("acknowledged_at", models.DateTimeField(editable=False, null=True, verbose_name="acknowledged at")),
+                (
+                    "notified_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="notified at"),
+                ),
+                (
+                    "acknowledged_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="acknowledged at"),
+                ),
                 (
                     "acknowledged_by",
-                    models.CharField(blank=True, editable=False, max_length=256, verbose_name="acknowledged by"),
+                    models.CharField(
+                        blank=True, editable=False, max_length=256, verbose_name="acknowledged by"
+                    ),
                 ),
                 ("note", models.TextField(blank=True, max_length=2000, verbose_name="note")),
             ],
