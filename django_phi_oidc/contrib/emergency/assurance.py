@@ -1,4 +1,6 @@
-"""The assurance of the sign-in that emergency access requires: declared, or what the provider of the session offers."""
+"""The assurance of the sign-in that emergency access requires: declared, or what the provider of
+the session offers.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -24,15 +26,20 @@ Spec: REFEDS MFA; PAPE 1.0; NIST SP 800-63B 4; OIDC EAP ACR Values 1.0."""
 
 
 def select_offered_acr_values(supported: Iterable[str]) -> list[str]:
-    """Return the values to ask for if `acr` is not declared. supported: `acr_values_supported` of the provider."""
-    declaration, known = conf.emergency(), {*supported}
+    """Return the values to ask for if `acr` is not declared. supported: `acr_values_supported` of
+    the provider.
+    """
+    declaration = conf.emergency()
+    known = {*supported}
     if declaration is None or declaration.acr is not None:
         return []
     return [value for value in MULTI_FACTOR_ACR_VALUES if value in known]
 
 
 def get_emergency_assurance(session: Mapping[str, Any]) -> Assurance:
-    """Return what the sign-in of that Django session must meet; an empty one if nothing is declared or offered."""
+    """Return what the sign-in of that Django session must meet; an empty one if nothing is declared
+    or offered.
+    """
     declaration = conf.emergency()
     if declaration is not None and declaration.acr is not None:
         return Assurance(acr=declaration.acr)

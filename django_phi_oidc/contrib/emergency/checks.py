@@ -18,18 +18,30 @@ from .notifications import RETRY_DELAY
 
 @register_check(Tags.security)
 def check_emergency(**kwargs: Any) -> Messages:
-    """E027: a spool that can't be written; W027, W028: mails that are not delivered, or block the worker."""
+    """E027: a spool that can't be written; W027, W028: mails that are not delivered, or block the
+    worker.
+    """
     declared = conf.emergency()
     if declared is None:
         return
     if declared.spool and not os.access(declared.spool.parent, os.W_OK | os.X_OK):
-        text = "PHI_OIDC['EMERGENCY']: the folder of the spool does not exist, or this account can't write to it."
+        text = (
+            "PHI_OIDC['EMERGENCY']: the folder of the spool does not "
+            "exist, or this account can't write to it."
+        )
         hint = f"As the account that runs the portal: mkdir -p -m 700 {declared.spool.parent}"
         yield error(27, text, hint)
-    timeout, limit = get_mail_timeout_seconds(), int(RETRY_DELAY.total_seconds())
+    timeout = get_mail_timeout_seconds()
+    limit = int(RETRY_DELAY.total_seconds())
     if not does_mail_deliver():
-        text = "PHI_OIDC['EMERGENCY']: the mail backend does not deliver, so the privacy officer gets no mail."
+        text = (
+            "PHI_OIDC['EMERGENCY']: the mail backend does not "
+            "deliver, so the privacy officer gets no mail."
+        )
         yield warning(27, text, in_settings(get_mail_backend_line()))
     elif not timeout or limit <= timeout:
-        text = f"PHI_OIDC['EMERGENCY']: the mail timeout must be less than {limit} s; a slow mail server blocks all."
+        text = (
+            "PHI_OIDC['EMERGENCY']: the mail timeout must be less than "
+            f"{limit} s; a slow mail server blocks all."
+        )
         yield warning(28, text, in_settings(get_mail_timeout_line()))

@@ -12,18 +12,26 @@ from ...config._parsing import checked, fail, parse_duration, parse_email_addres
 from ...config.assurance_levels import parse_acr_values
 
 PACKAGE_PERMISSION_PREFIXES = ("django_phi_oidc.", "phi_oidc_")
-"""The package's own permissions open and review emergencies and disclose claims: no emergency grants them."""
+"""The package's own permissions open and review emergencies and disclose claims: no emergency
+grants them.
+"""
 MAX_DURATION = timedelta(hours=24)
 MAX_UNREVIEWED = 1_000
 MIN_DURATION = timedelta(minutes=1)
 _parse_longest = partial(parse_duration, minimum=MIN_DURATION, maximum=MAX_DURATION)
-_parse_review_period = partial(parse_duration, minimum=timedelta(hours=1), maximum=timedelta(days=90))
+_parse_review_period = partial(
+    parse_duration, minimum=timedelta(hours=1), maximum=timedelta(days=90)
+)
 _PERMISSION_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _parse_permissions(path: str, value: Any) -> Mapping[str, str]:
     for name, label in parse_mapping(path, value).items():
-        if not isinstance(name, str) or not _PERMISSION_PATTERN.fullmatch(name) or not str(label).strip():
+        if (
+            not isinstance(name, str)
+            or not _PERMISSION_PATTERN.fullmatch(name)
+            or not str(label).strip()
+        ):
             fail(path, "must map 'app.codename' to a description")
         if name.startswith(PACKAGE_PERMISSION_PREFIXES):
             fail(f"{path}[{name!r}]", "can't be granted in an emergency")
@@ -49,22 +57,36 @@ class EmergencyDeclaration:
     """timedelta or seconds, from a minute to 24 hours: the maximum duration."""
     local_longest: Annotated[timedelta, _parse_longest] = timedelta(minutes=30)
     """timedelta or seconds, from a minute to 24 hours: the maximum duration for a
-    [local account](../how-to/local-accounts.md#see-records); a shorter `longest` applies to it, too."""
+    [local account](../how-to/local-accounts.md#see-records); a shorter `longest` applies to it,
+    too.
+    """
     max_unreviewed: Annotated[int, _parse_max_unreviewed] = 10
-    """From 1 to 1,000: how many emergency accesses without [a review](../how-to/emergency-access.md#the-review) a user
-    may have opened within 24 hours. A further one is refused, with an alert."""
+    """From 1 to 1,000: how many emergency accesses without [a
+    review](../how-to/emergency-access.md#the-review) a user may have opened within 24 hours. A
+    further one is refused, with an alert.
+    """
     review_within: Annotated[timedelta, _parse_review_period] = timedelta(days=3)
-    """timedelta or seconds, from an hour to 90 days: how long after its end an emergency access must be reviewed.
-    Then the [review queue](../how-to/emergency-access.md#the-review) shows it as overdue, and `mail_to` gets a mail."""
+    """timedelta or seconds, from an hour to 90 days: how long after its end an emergency access
+    must be reviewed.
+    Then the [review queue](../how-to/emergency-access.md#the-review) shows it as overdue, and
+    `mail_to` gets a mail.
+    """
     acr: Annotated[tuple[str, ...], parse_acr_values] | None = None
-    """List of `acr` values, the weakest first: the sign-in at the provider must have one of them, otherwise the page
-    asks for a [stronger sign-in](../how-to/require-assurance.md). Empty: none is required. Default:
-    [multi-factor values](../how-to/emergency-access.md#in-your-templates) that the provider of the session offers."""
+    """List of `acr` values, the weakest first: the sign-in at the provider must have one of them,
+    otherwise the page asks for a [stronger sign-in](../how-to/require-assurance.md). Empty: none is
+    required. Default:
+    [multi-factor values](../how-to/emergency-access.md#in-your-templates) that the provider of the
+    session offers.
+    """
     spool: Path | None = None
     """Absolute path of a file on this machine, for permits
-    [while the audit database is unavailable](../how-to/emergency-access.md#while-the-audit-log-is-unavailable).
-    Default: none: they are refused then."""
+    [while the audit database is
+    unavailable](../how-to/emergency-access.md#while-the-audit-log-is-unavailable).
+    Default: none: they are refused then.
+    """
 
     def get_longest(self, *, is_local: bool) -> timedelta:
         """Return the maximum duration. is_local: the person signed in with a local account."""
-        return min(self.longest, self.local_longest) if is_local else self.longest
+        if is_local:
+            return min(self.longest, self.local_longest)
+        return self.longest

@@ -1,4 +1,6 @@
-"""Emergency accesses in the admin: the queue of those to review, what was looked at, and the review."""
+"""Emergency accesses in the admin: the queue of those to review, what was looked at, and the
+review.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -54,7 +56,9 @@ MAX_LISTED_ACCESSES = 200
 """Rows of the page: the first ones. The audit log has the others."""
 OTHER_EMERGENCIES_PERIOD = timedelta(days=30)
 _REFUSAL_MESSAGES = {
-    OWN_EMERGENCY: gettext_lazy("This is your own emergency access. Another person must review it."),
+    OWN_EMERGENCY: gettext_lazy(
+        "This is your own emergency access. Another person must review it."
+    ),
     STILL_OPEN: gettext_lazy("It is still open. Close it first, or wait until it ends."),
     ALREADY_REVIEWED: gettext_lazy("It has already been reviewed."),
 }
@@ -70,7 +74,9 @@ EmergencyStateFilter = create_state_filter(
     {
         "waiting": (
             gettext_lazy("awaiting review"),
-            lambda rows: rows.filter(pk__in=_pks(EmergencyAccess.objects.awaiting_review(now=clock.now()))),
+            lambda rows: rows.filter(
+                pk__in=_pks(EmergencyAccess.objects.awaiting_review(now=clock.now()))
+            ),
         ),
         "overdue": (
             gettext_lazy("review overdue"),
@@ -78,7 +84,9 @@ EmergencyStateFilter = create_state_filter(
         ),
         "open": (
             gettext_lazy("open"),
-            lambda rows: rows.filter(pk__in=_pks(EmergencyAccess.objects.currently_open(now=clock.now()))),
+            lambda rows: rows.filter(
+                pk__in=_pks(EmergencyAccess.objects.currently_open(now=clock.now()))
+            ),
         ),
         "reviewed": (gettext_lazy("reviewed"), lambda rows: rows.exclude(reviewed_at=None)),
     },
@@ -116,7 +124,9 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
         return rows.annotate(waiting_since=Case(When(waits, then=F("opened_at"))))
 
     def get_ordering(self, request: HttpRequest) -> Any:
-        """Put those that wait for a review first, the oldest first, then the others, the newest first."""
+        """Put those that wait for a review first, the oldest first, then the others, the newest
+        first.
+        """
         return F("waiting_since").asc(nulls_last=True), "-opened_at"
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -147,15 +157,23 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
     def close_now(self, request: HttpRequest, queryset: QuerySet[EmergencyAccess]) -> None:
         """Close the selected emergencies that are open."""
         ids = list(queryset.order_by().values_list("pk", flat=True))
-        message = close_selected_emergencies(ids, origin=Actor.from_request(request).origin, now=clock.now())
+        message = close_selected_emergencies(
+            ids, origin=Actor.from_request(request).origin, now=clock.now()
+        )
         self.message_user(request, message, messages.SUCCESS)
 
     @method_decorator([sensitive_post_parameters("note"), sensitive_variables()])
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Show an emergency with its reason and events, after an event of its own; or process the review."""
-        has_permission = self.has_review_permission if request.method == "POST" else self.has_view_permission
+        """Show an emergency with its reason and events, after an event of its own; or process the
+        review.
+        """
+        if request.method == "POST":
+            has_permission = self.has_review_permission
+        else:
+            has_permission = self.has_view_permission
+
         if not has_permission(request):
             raise PermissionDenied
         mark_response_private(request)
@@ -171,11 +189,22 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
         except AuditUnavailable:
             return render_trail_unavailable(request, self.admin_site)
 
-    def _process_review(self, request: HttpRequest, row: EmergencyAccess, form: EmergencyReviewForm) -> HttpResponse:
-        """Redirect to the next one that waits, or to the list. Raises: AuditUnavailable; PermissionDenied."""
-        actor, verdict = Actor.from_request(request), ReviewVerdict(form.cleaned_data["verdict"])
+    def _process_review(
+        self, request: HttpRequest, row: EmergencyAccess, form: EmergencyReviewForm
+    ) -> HttpResponse:
+        """Redirect to the next one that waits, or to the list. Raises: AuditUnavailable;
+        PermissionDenied.
+        """
+        actor = Actor.from_request(request)
+        verdict = ReviewVerdict(form.cleaned_data["verdict"])
         try:
-            review_emergency(row.pk, actor=actor, verdict=verdict, note=form.cleaned_data["note"], now=clock.now())
+            review_emergency(
+                row.pk,
+                actor=actor,
+                verdict=verdict,
+                note=form.cleaned_data["note"],
+                now=clock.now(),
+            )
         except EmergencyRefused as refusal:
             if refusal.reason not in _REFUSAL_MESSAGES:
                 raise PermissionDenied from None
@@ -193,17 +222,25 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
         self.message_user(request, message, messages.SUCCESS)
         return HttpResponseRedirect(_build_page_url(waiting[0]) if waiting else _build_list_url())
 
-    def _render_emergency(self, request: HttpRequest, row: EmergencyAccess, form: EmergencyReviewForm) -> HttpResponse:
+    def _render_emergency(
+        self, request: HttpRequest, row: EmergencyAccess, form: EmergencyReviewForm
+    ) -> HttpResponse:
         """Raises: AuditUnavailable."""
         detail = {"page": "emergency", "filters": ["actor"]}
-        record_request_event(request, Action.AUDIT_VIEWED, resource=f"EmergencyAccess/{row.pk}", detail=detail)
-        now, user = clock.now(), request.user
+        record_request_event(
+            request, Action.AUDIT_VIEWED, resource=f"EmergencyAccess/{row.pk}", detail=detail
+        )
+        now = clock.now()
+        user = request.user
         is_own = str(user.pk) == row.actor
         may_review = self.has_review_permission(request)
-        people, links_people = find_people(actors=[row.actor, row.reviewed_by]), can_view_people(user)
+        people = find_people(actors=[row.actor, row.reviewed_by])
+        links_people = can_view_people(user)
         context = {
             **self.admin_site.each_context(request),
-            **build_activity_context(row, links_events=user.has_perm("phi_oidc_audit.view_auditevent")),
+            **build_activity_context(
+                row, links_events=user.has_perm("phi_oidc_audit.view_auditevent")
+            ),
             "opts": self.opts,
             "title": _("Emergency access"),
             "row": row,
@@ -216,25 +253,36 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
             "has_ended": row.has_ended(now=now),
             "reason": _decrypt_field(row, "reason"),
             "note": _decrypt_field(row, "note"),
-            "other_rows": [(other, describe_review(other, now=now)) for other in list_other_emergencies(row)],
+            "other_rows": [
+                (other, describe_review(other, now=now)) for other in list_other_emergencies(row)
+            ],
             "other_days": OTHER_EMERGENCIES_PERIOD.days,
             "is_own": is_own,
             "form": form,
-            "may_review": row.has_ended(now=now) and row.reviewed_at is None and not is_own and may_review,
+            "may_review": row.has_ended(now=now)
+            and row.reviewed_at is None
+            and not is_own
+            and may_review,
             "waiting": list_reviewable_pks(user, excluded=row, now=now) if may_review else [],
         }
-        template, status = "admin/phi_oidc_emergency/emergencyaccess/emergency.html", 400 if form.errors else 200
+        template = "admin/phi_oidc_emergency/emergencyaccess/emergency.html"
+        status = 400 if form.errors else 200
         return TemplateResponse(request, template, context, status=status)
 
 
 def build_activity_context(row: EmergencyAccess, *, links_events: bool) -> dict[str, Any]:
-    """Return what the person looked at, and the other events of the emergency. Raises: AuditUnavailable."""
+    """Return what the person looked at, and the other events of the emergency. Raises:
+    AuditUnavailable.
+    """
     accesses: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     is_unreadable = False
     try:
         for event in list_emergency_events(row):
-            rows = accesses if event.action == Action.ACCESS_GRANTED else others
+            if event.action == Action.ACCESS_GRANTED:
+                rows = accesses
+            else:
+                rows = others
             rows.append(_build_event_row(event, links_events=links_events))
     except RowUnreadable:
         is_unreadable = True
@@ -255,9 +303,13 @@ def build_activity_context(row: EmergencyAccess, *, links_events: bool) -> dict[
 
 
 def _build_event_row(event: AuditEvent, *, links_events: bool) -> dict[str, Any]:
+    if links_events:
+        url = reverse("admin:phi_oidc_audit_auditevent_change", args=[event.pk])
+    else:
+        url = ""
     return {
         "occurred_at": event.occurred_at,
-        "url": reverse("admin:phi_oidc_audit_auditevent_change", args=[event.pk]) if links_events else "",
+        "url": url,
         "action": get_action_label(event.action),
         "outcome": get_outcome_label(event.outcome),
         "resource": event.resource,
@@ -273,26 +325,47 @@ def can_view_people(user: Any) -> bool:
 
 
 def describe_person(people: People, row: EmergencyAccess, *, links_people: bool) -> str:
-    """Return the name of the person who opened the emergency, as a link if the viewer may open the person's page."""
-    person = people.find_actor(row.actor) or Person(label=_("deleted account %(key)s") % {"key": row.actor}, url="")
-    label = format_html('<a href="{}">{}</a>', person.url, person) if links_people and person.url else person.label
-    return format_html(_("{person}, local account"), person=label) if row.is_local else format_html("{}", label)
+    """Return the name of the person who opened the emergency, as a link if the viewer may open the
+    person's page.
+    """
+    person = people.find_actor(row.actor) or Person(
+        label=_("deleted account %(key)s") % {"key": row.actor}, url=""
+    )
+    label: str
+    if links_people and person.url:
+        label = format_html('<a href="{}">{}</a>', person.url, person)
+    else:
+        label = person.label
+
+    if row.is_local:
+        return format_html(_("{person}, local account"), person=label)
+    return format_html("{}", label)
 
 
 def get_record_label(row: EmergencyAccess) -> str:
     """Return what was opened: a resource, or all of them."""
-    return _("All records") if row.resource == ALL_RESOURCES else row.resource
+    if row.resource == ALL_RESOURCES:
+        return _("All records")
+    return row.resource
 
 
 def get_emergency_permission_label(permission: str) -> str:
-    """Return the description of the settings, or the name of the permission if they no longer offer it."""
+    """Return the description of the settings, or the name of the permission if they no longer offer
+    it.
+    """
     declaration = conf.emergency()
-    declared = declaration.permissions.get(permission, "") if declaration else ""
+    if declaration:
+        declared = declaration.permissions.get(permission, "")
+    else:
+        declared = ""
+
     return str(declared or find_permission_name(permission) or permission)
 
 
 def describe_review(row: EmergencyAccess, *, now: datetime) -> str:
-    """Return in words whether it is open, waits for its review and until when, or how it was reviewed."""
+    """Return in words whether it is open, waits for its review and until when, or how it was
+    reviewed.
+    """
     if row.reviewed_at is not None:
         return str(row.get_verdict_display())
     if not row.has_ended(now=now):
@@ -309,13 +382,18 @@ def describe_review(row: EmergencyAccess, *, now: datetime) -> str:
 
 def _find_deadline(row: EmergencyAccess) -> datetime | None:
     declaration = conf.emergency()
-    return row.get_end() + declaration.review_within if declaration else None
+    if declaration:
+        return row.get_end() + declaration.review_within
+    return None
 
 
 def _list_overdue(*, now: datetime) -> QuerySet[EmergencyAccess]:
     declaration = conf.emergency()
     rows = EmergencyAccess.objects.awaiting_review(now=now)
-    return rows.ended_before(now - declaration.review_within) if declaration else rows.none()
+
+    if declaration:
+        return rows.ended_before(now - declaration.review_within)
+    return rows.none()
 
 
 def _format_time(time: datetime) -> str:
@@ -324,20 +402,34 @@ def _format_time(time: datetime) -> str:
 
 def list_reviewable_pks(user: Any, *, excluded: EmergencyAccess, now: datetime) -> list[UUID]:
     """Return the emergencies that wait for a review by user, the oldest first."""
-    rows = EmergencyAccess.objects.awaiting_review(now=now).exclude(actor=str(user.pk)).exclude(pk=excluded.pk)
+    rows = (
+        EmergencyAccess.objects.awaiting_review(now=now)
+        .exclude(actor=str(user.pk))
+        .exclude(pk=excluded.pk)
+    )
     return list(rows.order_by("opened_at", "pk").values_list("pk", flat=True))
 
 
 def list_other_emergencies(row: EmergencyAccess) -> list[EmergencyAccess]:
-    """Return the other emergencies of the same person, from OTHER_EMERGENCIES_PERIOD before this one, newest first."""
-    rows = EmergencyAccess.objects.filter(opened_at__gt=row.opened_at - OTHER_EMERGENCIES_PERIOD, actor=row.actor)
-    return list(rows.exclude(pk=row.pk).defer("reason", "note").order_by("-opened_at")[:MAX_LISTED_ACCESSES])
+    """Return the other emergencies of the same person, from OTHER_EMERGENCIES_PERIOD before this
+    one, newest first.
+    """
+    rows = EmergencyAccess.objects.filter(
+        opened_at__gt=row.opened_at - OTHER_EMERGENCIES_PERIOD, actor=row.actor
+    )
+    return list(
+        rows.exclude(pk=row.pk).defer("reason", "note").order_by("-opened_at")[:MAX_LISTED_ACCESSES]
+    )
 
 
-def close_selected_emergencies(emergency_ids: Sequence[UUID], *, origin: Origin, now: datetime) -> str:
+def close_selected_emergencies(
+    emergency_ids: Sequence[UUID], *, origin: Origin, now: datetime
+) -> str:
     """Close these emergency accesses, and return a message."""
     count = len(close_emergencies(emergency_ids, CloseReason.ADMINISTRATOR, origin=origin, now=now))
-    text = ngettext("%(count)d emergency access was closed.", "%(count)d emergency accesses were closed.", count)
+    text = ngettext(
+        "%(count)d emergency access was closed.", "%(count)d emergency accesses were closed.", count
+    )
     return text % {"count": count}
 
 

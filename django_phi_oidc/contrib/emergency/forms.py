@@ -17,10 +17,14 @@ MAX_TEXT_LENGTH = 2000
 
 
 class EmergencyForm(forms.Form):
-    """NOT checked: whether the person may open it. `open_emergency` refuses that, and records the refusal."""
+    """NOT checked: whether the person may open it. `open_emergency` refuses that, and records the
+    refusal.
+    """
 
     resource = forms.CharField(
-        label=_("Record"), max_length=193, help_text=_("As shown on its page, for example Patient/4711.")
+        label=_("Record"),
+        max_length=193,
+        help_text=_("As shown on its page, for example Patient/4711."),
     )
     permissions = forms.MultipleChoiceField(
         label=_("What you need to do"),
@@ -41,11 +45,18 @@ class EmergencyForm(forms.Form):
         help_text=_("The privacy officer will read this."),
     )
 
-    def __init__(self, *args: Any, permission_labels: Mapping[str, str], max_duration: timedelta, **rest: Any) -> None:
+    def __init__(
+        self, *args: Any, permission_labels: Mapping[str, str], max_duration: timedelta, **rest: Any
+    ) -> None:
         super().__init__(*args, **rest)
         permissions: Any = self.fields["permissions"]
         permissions.choices = list(permission_labels.items())
-        permissions.initial = list(permission_labels) if len(permission_labels) == 1 else []
+
+        if len(permission_labels) == 1:
+            permissions.initial = list(permission_labels)
+        else:
+            permissions.initial = []
+
         longest = max_duration // timedelta(minutes=1)
         self.fields["minutes"] = forms.IntegerField(
             label=_("Duration in minutes"), min_value=1, max_value=longest, initial=min(longest, 60)
@@ -61,7 +72,9 @@ class EmergencyForm(forms.Form):
 class EmergencyReviewForm(forms.Form):
     """Verdict and note of a review."""
 
-    verdict = forms.ChoiceField(label=_("Verdict"), choices=ReviewVerdict.choices, widget=forms.RadioSelect)
+    verdict = forms.ChoiceField(
+        label=_("Verdict"), choices=ReviewVerdict.choices, widget=forms.RadioSelect
+    )
     note = forms.CharField(
         label=_("Note"),
         max_length=MAX_TEXT_LENGTH,

@@ -1,8 +1,9 @@
 """Open, close, expire and review emergency access. Spec: 45 CFR 164.312(a)(2)(ii).
 
-The events and the due alert mail are committed with the row, on `default`: every open emergency is recorded, and an
-unavailable audit log prevents no emergency. Expiry needs no task, because each check compares the clock;
-`mark_expired_emergencies` only records it in the row and in the audit log.
+The events and the due alert mail are committed with the row, on `default`: every open emergency is
+recorded, and an unavailable audit log prevents no emergency. Expiry needs no task, because each
+check compares the clock; `mark_expired_emergencies` only records it in the row and in the audit
+log.
 """
 
 from collections.abc import Collection, Iterator
@@ -43,7 +44,9 @@ DURATION_INVALID = "duration_invalid"
 TOO_MANY_UNREVIEWED = "too_many_unreviewed"
 COUNTING_PERIOD = timedelta(hours=24)
 """How long an opening counts towards `max_unreviewed`."""
-OWN_EMERGENCY, STILL_OPEN, ALREADY_REVIEWED = "own_emergency", "still_open", "already_reviewed"
+OWN_EMERGENCY = "own_emergency"
+STILL_OPEN = "still_open"
+ALREADY_REVIEWED = "already_reviewed"
 EXPIRY_BATCH_SIZE = 500
 LATE_EVENT_MARGIN = timedelta(minutes=1)
 """A request that began before the end of an emergency may be decided a moment later."""
@@ -60,11 +63,14 @@ def open_emergency(
     duration: timedelta,
     now: datetime,
 ) -> EmergencyAccess:
-    """Open an emergency access for actor, and return it. resource: `Type/id` or ALL_RESOURCES. purpose: ETREAT or BTG.
+    """Open an emergency access for actor, and return it. resource: `Type/id` or ALL_RESOURCES.
+    purpose: ETREAT or BTG.
 
-    It is open when the caller's transaction is committed. The periodic task mails the privacy officer; the alert event
-    reaches the SIEM. A person can have `max_unreviewed` emergencies without a review that were opened within 24 hours.
-    Raises: EmergencyRefused, after `emergency.refused` is committed; AuditUnavailable if that fails.
+    It is open when the caller's transaction is committed. The periodic task mails the privacy
+    officer; the alert event reaches the SIEM. A person can have `max_unreviewed` emergencies
+    without a review that were opened within 24 hours.
+    Raises: EmergencyRefused, after `emergency.refused` is committed; AuditUnavailable if that
+    fails.
     """
     permissions = sorted(set(permissions))
     declaration = conf.emergency()
@@ -78,7 +84,9 @@ def open_emergency(
         duration=duration,
     )
     if refusal or declaration is None:
-        record_emergency_refusal(actor, refusal or PERMISSION_MISSING, resource=resource, purpose=purpose, now=now)
+        record_emergency_refusal(
+            actor, refusal or PERMISSION_MISSING, resource=resource, purpose=purpose, now=now
+        )
         raise EmergencyRefused(refusal or PERMISSION_MISSING)
     emergency = EmergencyAccess(
         id=randomness.uuid7(now),
@@ -109,13 +117,18 @@ def open_emergency(
             emergency.save(force_insert=True)
             enqueue_many([opened, alert])
     if not is_permitted:
-        record_emergency_refusal(actor, TOO_MANY_UNREVIEWED, resource=resource, purpose=purpose, now=now)
+        record_emergency_refusal(
+            actor, TOO_MANY_UNREVIEWED, resource=resource, purpose=purpose, now=now
+        )
         raise EmergencyRefused(TOO_MANY_UNREVIEWED)
     return emergency
 
 
-def record_emergency_refusal(actor: Actor, code: str, *, now: datetime, resource: str = "", purpose: str = "") -> UUID:
-    """Commit the event of a refusal, without values of an invalid form, and its alert, and return its id.
+def record_emergency_refusal(
+    actor: Actor, code: str, *, now: datetime, resource: str = "", purpose: str = ""
+) -> UUID:
+    """Commit the event of a refusal, without values of an invalid form, and its alert, and return
+    its id.
 
     Raises: AuditUnavailable.
     """
@@ -129,20 +142,39 @@ def record_emergency_refusal(actor: Actor, code: str, *, now: datetime, resource
         reason=code,
         detail={},
     )
-    alert = NewEvent(action=Action.ALERT_RAISED, origin=actor.origin, now=now, detail={"rule": "emergency_limit"})
+    alert = NewEvent(
+        action=Action.ALERT_RAISED, origin=actor.origin, now=now, detail={"rule": "emergency_limit"}
+    )
     return record_many([refusal, alert] if code == TOO_MANY_UNREVIEWED else [refusal])[0]
 
 
 def close_emergencies(
-    emergency_ids: Collection[UUID], close_reason: CloseReason, *, origin: Origin, now: datetime, user_id: Any = None
+    emergency_ids: Collection[UUID],
+    close_reason: CloseReason,
+    *,
+    origin: Origin,
+    now: datetime,
+    user_id: Any = None,
 ) -> tuple[UUID, ...]:
-    """Close the open ones of these emergencies, with their events, and return their ids. user_id: only of this user."""
+    """Close the open ones of these emergencies, with their events, and return their ids. user_id:
+    only of this user.
+    """
     with transaction.atomic():
         rows = EmergencyAccess.objects.currently_open(now=now).filter(pk__in=emergency_ids)
-        rows = rows if user_id is None else rows.filter(user=user_id)
-        closed = [row for row in rows if _mark_closed(row, closed_at=now, close_reason=close_reason)]
+
+        if user_id is not None:
+            rows = rows.filter(user=user_id)
+
+        closed = [
+            row for row in rows if _mark_closed(row, closed_at=now, close_reason=close_reason)
+        ]
         enqueue_many(
-            [_create_event(Action.EMERGENCY_CLOSED, row, reason=close_reason, origin=origin, now=now) for row in closed]
+            [
+                _create_event(
+                    Action.EMERGENCY_CLOSED, row, reason=close_reason, origin=origin, now=now
+                )
+                for row in closed
+            ]
         )
     return tuple(row.pk for row in closed)
 
@@ -151,47 +183,79 @@ def mark_expired_emergencies(*, now: datetime) -> int:
     """Mark the expired emergencies as closed, with their events, and return their number."""
     changes = {"closed_at": F("expires_at"), "close_reason": CloseReason.EXPIRED}
     with transaction.atomic():
-        rows = EmergencyAccess.objects.expired_unclosed(now=now).order_by("pk").select_for_update(skip_locked=True)
+        rows = (
+            EmergencyAccess.objects.expired_unclosed(now=now)
+            .order_by("pk")
+            .select_for_update(skip_locked=True)
+        )
         expired = [row for row in rows[:EXPIRY_BATCH_SIZE] if _mark_closed(row, **changes)]
         enqueue_many(
-            [_create_event(Action.EMERGENCY_EXPIRED, row, origin=Origin(actor=row.actor), now=now) for row in expired]
+            [
+                _create_event(
+                    Action.EMERGENCY_EXPIRED, row, origin=Origin(actor=row.actor), now=now
+                )
+                for row in expired
+            ]
         )
     return len(expired)
 
 
 @sensitive_variables("note")
-def review_emergency(pk: UUID, *, actor: Actor, verdict: ReviewVerdict, note: str, now: datetime) -> EmergencyAccess:
+def review_emergency(
+    pk: UUID, *, actor: Actor, verdict: ReviewVerdict, note: str, now: datetime
+) -> EmergencyAccess:
     """Store actor's review of an emergency, with its event, and return the row.
 
-    Refused for the person who opened it, even with the permission; while it is open; and if it is already reviewed.
-    Raises: EmergencyRefused, after `emergency.refused` is committed; AuditUnavailable; EmergencyAccess.DoesNotExist.
+    Refused for the person who opened it, even with the permission; while it is open; and if it is
+    already reviewed.
+    Raises: EmergencyRefused, after `emergency.refused` is committed; AuditUnavailable;
+    EmergencyAccess.DoesNotExist.
     """
     with transaction.atomic():
         row = EmergencyAccess.objects.select_for_update().get(pk=pk)
         refusal = _find_review_refusal(row, actor.user, now=now)
         if not refusal:
-            row.reviewed_by, row.reviewed_at, row.verdict = str(actor.user.pk), now, verdict
+            row.reviewed_by = str(actor.user.pk)
+            row.reviewed_at = now
+            row.verdict = verdict
             row.note = note.strip() or None  # type: ignore[assignment]  # plain text is assigned, see fields.py
             if row.alerted_at is not None:
                 # The reminder is not needed any more.
                 row.alert_due_at = None
             row.save(force_update=True)
             detail = {"verdict": str(verdict)}
-            enqueue_many([_create_event(Action.EMERGENCY_REVIEWED, row, detail, origin=actor.origin, now=now)])
+            enqueue_many(
+                [
+                    _create_event(
+                        Action.EMERGENCY_REVIEWED, row, detail, origin=actor.origin, now=now
+                    )
+                ]
+            )
     if refusal:
         detail = {"emergency": str(pk)}
-        record(Action.EMERGENCY_REFUSED, origin=actor.origin, now=now, outcome="failure", reason=refusal, detail=detail)
+        record(
+            Action.EMERGENCY_REFUSED,
+            origin=actor.origin,
+            now=now,
+            outcome="failure",
+            reason=refusal,
+            detail=detail,
+        )
         raise EmergencyRefused(refusal)
     return row
 
 
 def list_emergency_events(emergency: EmergencyAccess) -> Iterator[AuditEvent]:
-    """Yield the events that name the emergency, oldest first, without those that are still in a spool.
+    """Yield the events that name the emergency, oldest first, without those that are still in a
+    spool.
 
-    Raises: AuditUnavailable; RowUnreadable if an event of that person and time was altered and cannot be parsed.
+    Raises: AuditUnavailable; RowUnreadable if an event of that person and time was altered and
+    cannot be parsed.
     """
     until = emergency.get_end() + LATE_EVENT_MARGIN
-    for event in iterate_events(EventFilters(actor=emergency.actor, since=emergency.opened_at, until=until)):
+    for event in iterate_events(
+        EventFilters(actor=emergency.actor, since=emergency.opened_at, until=until)
+    ):
         if str(emergency.pk) in event.detail:
             yield event
 
@@ -212,8 +276,17 @@ def _find_opening_refusal(
     duration: timedelta,
 ) -> str | None:
     """Return the code of the first rule that is not met, or None."""
-    offered = declaration.permissions.keys() if declaration else set()
-    longest = declaration.get_longest(is_local=actor.is_local) if declaration else timedelta(0)
+    offered: Collection[str]
+    if declaration:
+        offered = declaration.permissions.keys()
+    else:
+        offered = set()
+
+    if declaration:
+        longest = declaration.get_longest(is_local=actor.is_local)
+    else:
+        longest = timedelta(0)
+
     rules = {
         SESSION_MISSING: has_session(actor),
         PERMISSION_MISSING: declaration is not None and can_open(actor.user, resource),
@@ -227,12 +300,18 @@ def _find_opening_refusal(
 
 
 def _count_unreviewed_openings(actor: Actor, *, now: datetime) -> int:
-    """Return how many emergencies the actor has opened lately that have no review. Locks the account until the commit.
+    """Return how many emergencies the actor has opened lately that have no review. Locks the
+    account until the commit.
 
     Without the lock, concurrent openings could exceed the limit.
     """
     user_pk: Any = actor.user.pk
-    list(get_user_model()._base_manager.filter(pk=user_pk).select_for_update(no_key=True).values_list("pk"))
+    list(
+        get_user_model()
+        ._base_manager.filter(pk=user_pk)
+        .select_for_update(no_key=True)
+        .values_list("pk")
+    )
     return EmergencyAccess.objects.filter(
         actor=str(actor.user.pk), opened_at__gt=now - COUNTING_PERIOD, reviewed_at=None
     ).count()
@@ -245,18 +324,31 @@ def _find_review_refusal(row: EmergencyAccess, user: Any, *, now: datetime) -> s
         return OWN_EMERGENCY
     if not row.has_ended(now=now):
         return STILL_OPEN
-    return ALREADY_REVIEWED if row.reviewed_at is not None else None
+
+    if row.reviewed_at is not None:
+        return ALREADY_REVIEWED
+    return None
 
 
 def _create_event(
-    action: Action, emergency: EmergencyAccess, detail: Any = None, *, origin: Origin, now: datetime, reason: str = ""
+    action: Action,
+    emergency: EmergencyAccess,
+    detail: Any = None,
+    *,
+    origin: Origin,
+    now: datetime,
+    reason: str = "",
 ) -> NewEvent:
+    if emergency.resource == ALL_RESOURCES:
+        resource = ""
+    else:
+        resource = emergency.resource
     return NewEvent(
         action=action,
         origin=origin,
         now=now,
         purpose=emergency.purpose,
-        resource="" if emergency.resource == ALL_RESOURCES else emergency.resource,
+        resource=resource,
         reason=str(reason),
         detail={"emergency": str(emergency.pk), **(detail or {})},
     )

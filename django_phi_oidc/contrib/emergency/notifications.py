@@ -1,8 +1,9 @@
-"""Mail the privacy officer about each emergency, at least once, and once more if its review is overdue.
+"""Mail the privacy officer about each emergency, at least once, and once more if its review is
+overdue.
 
-The row stores when its next mail is due. A sender leases the row first: a killed worker or an unavailable mail server
-delays the mail, and a worker killed after the mail server accepted it sends it twice. The mail names no patient and no
-reason.
+The row stores when its next mail is due. A sender leases the row first: a killed worker or an
+unavailable mail server delays the mail, and a worker killed after the mail server accepted it sends
+it twice. The mail names no patient and no reason.
 """
 
 import logging
@@ -34,7 +35,7 @@ Opened: %(opened_at)s (UTC)
 Ends: %(expires_at)s (UTC), unless it is closed before
 
 Review it in the admin, under "Emergency accesses", after it has ended. The record and the reason are shown there.
-""")
+""")  # noqa: E501
 _REMINDER_SUBJECT = gettext_noop("The review of an emergency access is overdue")
 _REMINDER_BODY = gettext_noop("""\
 An emergency access has not been reviewed in time.
@@ -48,18 +49,27 @@ Review it in the admin, under "Emergency accesses". The record and the reason ar
 """)
 
 
-def send_due_alerts(*, mail_to: Sequence[str], now: datetime, review_within: timedelta | None = None) -> int:
-    """Send the due mails, and return how many a mail server accepted. A failed mail is due again after RETRY_DELAY.
+def send_due_alerts(
+    *, mail_to: Sequence[str], now: datetime, review_within: timedelta | None = None
+) -> int:
+    """Send the due mails, and return how many a mail server accepted. A failed mail is due again
+    after RETRY_DELAY.
 
     review_within: how long after its end a review is due; None: no reminders.
     """
     due = EmergencyAccess.objects.filter(alert_due_at__lte=now).order_by("alert_due_at", "pk")
     rows = due.defer("reason", "note")[:MAIL_BATCH_SIZE]
-    return sum(_send_alert(row, mail_to=mail_to, now=now, review_within=review_within) for row in rows)
+    return sum(
+        _send_alert(row, mail_to=mail_to, now=now, review_within=review_within) for row in rows
+    )
 
 
 def _send_alert(
-    emergency: EmergencyAccess, *, mail_to: Sequence[str], now: datetime, review_within: timedelta | None
+    emergency: EmergencyAccess,
+    *,
+    mail_to: Sequence[str],
+    now: datetime,
+    review_within: timedelta | None,
 ) -> bool:
     is_reminder = emergency.alerted_at is not None
     row = EmergencyAccess.objects.filter(pk=emergency.pk)
@@ -71,12 +81,19 @@ def _send_alert(
     try:
         _send_mail(emergency, mail_to)
     except Exception as error:  # noqa: BLE001 -- of any mail backend: the other mails must be sent
-        logger.error("The mail of emergency %s was not sent: %s.", emergency.pk, type(error).__name__)  # noqa: TRY400
+        logger.error(  # noqa: TRY400
+            "The mail of emergency %s was not sent: %s.", emergency.pk, type(error).__name__
+        )
         return False
     if is_reminder:
         row.update(alert_due_at=None)
         return True
-    row.update(alerted_at=now, alert_due_at=emergency.expires_at + review_within if review_within else None)
+
+    alert_due_at = None
+    if review_within:
+        alert_due_at = emergency.expires_at + review_within
+
+    row.update(alerted_at=now, alert_due_at=alert_due_at)
     # It may have been reviewed in the meantime: after an outage of the mail server, for example.
     row.exclude(reviewed_at=None).update(alert_due_at=None)
     return True
@@ -92,7 +109,14 @@ def _send_mail(emergency: EmergencyAccess, mail_to: Sequence[str]) -> None:
         if emergency.is_local:
             parameters["actor"] = gettext(_LOCAL_ACCOUNT) % parameters
         is_reminder = emergency.alerted_at is not None
-        subject, body = (_REMINDER_SUBJECT, _REMINDER_BODY) if is_reminder else (_SUBJECT, _BODY)
-        subject, body = gettext(subject), gettext(body) % parameters
+        if is_reminder:
+            subject = _REMINDER_SUBJECT
+            body = _REMINDER_BODY
+        else:
+            subject = _SUBJECT
+            body = _BODY
+
+        subject = gettext(subject)
+        body = gettext(body) % parameters
     # One mail to all recipients: only the mail server knows which of them it reached.
     send_mail(subject, body, None, list(mail_to))

@@ -1,9 +1,11 @@
-"""The spool: a local file for permits of an emergency while the audit log is unavailable, flushed into it later.
+"""The spool: a local file for permits of an emergency while the audit log is unavailable, flushed
+into it later.
 
-Each line is `link event`: the event's canonical text with its own MAC, and HMAC-SHA256 under the key of that MAC over
-the previous link and the text. A line that is altered, removed, inserted or moved is detected, and an alert is raised.
-NOT detected: an attacker with write access who removes whole lines at the end. A line that a kill truncated has no line
-end, and permitted nothing. Several processes may share a file. Requires: POSIX (flock).
+Each line is `link event`: the event's canonical text with its own MAC, and HMAC-SHA256 under the
+key of that MAC over the previous link and the text. A line that is altered, removed, inserted or
+moved is detected, and an alert is raised. NOT detected: an attacker with write access who removes
+whole lines at the end. A line that a kill truncated has no line end, and permitted nothing. Several
+processes may share a file. Requires: POSIX (flock).
 """
 
 import fcntl
@@ -50,10 +52,12 @@ class _SpoolLine(NamedTuple):
 
 
 def record_or_spool(new_event: NewEvent, *, path: Path, timeout_seconds: float) -> bool:
-    """Commit the event to the audit log, or write it to the spool. Return whether it is in the audit log.
+    """Commit the event to the audit log, or write it to the spool. Return whether it is in the
+    audit log.
 
-    timeout_seconds: as for `insert_events`. The event has the same id in both places, so that an event whose commit
-    was not noticed is not written again. Raises: AuditUnavailable, and then nothing may be permitted.
+    timeout_seconds: as for `insert_events`. The event has the same id in both places, so that an
+    event whose commit was not noticed is not written again. Raises: AuditUnavailable, and then
+    nothing may be permitted.
     """
     try:
         authenticated = authenticate_event(new_event)
@@ -70,7 +74,8 @@ def record_or_spool(new_event: NewEvent, *, path: Path, timeout_seconds: float) 
 def spool_event(new_event: NewEvent, *, path: Path, max_bytes: int = MAX_SPOOL_BYTES) -> uuid.UUID:
     """Write the event to disk and return its id. A later flush moves it to the audit log.
 
-    Raises: AuditUnavailable if the file is full or cannot be written, and then nothing may be permitted.
+    Raises: AuditUnavailable if the file is full or cannot be written, and then nothing may be
+    permitted.
     """
     try:
         authenticated = authenticate_event(new_event)
@@ -90,9 +95,10 @@ def has_spooled_events(path: Path) -> bool:
 def flush_spool(path: Path, *, now: datetime, timeout_seconds: float | None = None) -> int:
     """Move the events of the file to the audit log, in order, and return how many were moved.
 
-    Safe to kill, to repeat and to run concurrently: stored events are not written again, and while one process flushes,
-    others return 0. A line that is not as it was written goes to a second file (`.altered`), and an alert is raised. If
-    the event in such a line has a valid MAC, it is moved all the same. timeout_seconds: as for `insert_events`.
+    Safe to kill, to repeat and to run concurrently: stored events are not written again, and while
+    one process flushes, others return 0. A line that is not as it was written goes to a second file
+    (`.altered`), and an alert is raised. If the event in such a line has a valid MAC, it is moved
+    all the same. timeout_seconds: as for `insert_events`.
     Raises: AuditUnavailable, and then the file is unchanged; OSError; KeyMissing.
     """
     if not has_spooled_events(path):
@@ -107,11 +113,18 @@ def flush_spool(path: Path, *, now: datetime, timeout_seconds: float | None = No
         stored_ids = {
             item.event.id
             for start in range(0, len(events), _BATCH_SIZE)
-            for item in store_missing_events(events[start : start + _BATCH_SIZE], timeout_seconds=timeout_seconds)
+            for item in store_missing_events(
+                events[start : start + _BATCH_SIZE], timeout_seconds=timeout_seconds
+            )
         }
-        bad = [line.raw for line in lines if not (line.is_linked and line.event and line.event.event.id in stored_ids)]
+        bad = [
+            line.raw
+            for line in lines
+            if not (line.is_linked and line.event and line.event.event.id in stored_ids)
+        ]
         with _locked_file(path) as file:
-            # New lines are linked to these ones. Then everything stays for the next flush, which skips stored events.
+            # New lines are linked to these ones. Then everything stays for the next flush, which
+            # skips stored events.
             if _read_file(file) == content:
                 if bad:
                     _store_altered_lines(path, bad, now=now)
@@ -157,7 +170,11 @@ def _parse_lines(content: bytes) -> Iterator[_SpoolLine]:
     for raw in content.split(b"\n")[:-1]:
         link, _, text = raw.partition(b" ")
         event = _find_authentic_event(text)
-        expected = _compute_link(previous_link, text, _get_mac_key(event)) if event else b""
+        if event:
+            expected = _compute_link(previous_link, text, _get_mac_key(event))
+        else:
+            expected = b""
+
         yield _SpoolLine(raw, event, event is not None and hmac.compare_digest(link, expected))
         previous_link = link
 
@@ -181,10 +198,18 @@ def _compute_link(previous_link: bytes, text: bytes, key: bytes) -> bytes:
 
 
 def _store_altered_lines(path: Path, lines: list[bytes], *, now: datetime) -> None:
-    """Raise an alert, then append the lines to the `.altered` file for analysis. Raises: AuditUnavailable; OSError."""
-    logger.error("%d lines of the spool are not as they were written; they are in %s.altered.", len(lines), path)
+    """Raise an alert, then append the lines to the `.altered` file for analysis. Raises:
+    AuditUnavailable; OSError.
+    """
+    logger.error(
+        "%d lines of the spool are not as they were written; they are in %s.altered.",
+        len(lines),
+        path,
+    )
     detail = {"rule": "spool_altered", "count": len(lines)}
-    insert_events([authenticate_event(NewEvent(Action.ALERT_RAISED, Origin(), now, "failure", detail=detail))])
+    insert_events(
+        [authenticate_event(NewEvent(Action.ALERT_RAISED, Origin(), now, "failure", detail=detail))]
+    )
     with _locked_file(path.with_name(f"{path.name}.altered")) as file:
         os.pwrite(file, b"".join(line + b"\n" for line in lines), os.fstat(file).st_size)
         os.fsync(file)
@@ -196,12 +221,15 @@ def _read_file(file: int) -> bytes:
 
 @contextmanager
 def _locked_file(path: Path) -> Iterator[int]:
-    """Open the file, created with mode 0600, and lock it against other processes. Raises: OSError."""
+    """Open the file, created with mode 0600, and lock it against other processes. Raises:
+    OSError.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file).st_size == 0:
-            # Make the name of a new file durable. Otherwise a power failure loses the file with its content.
+            # Make the name of a new file durable. Otherwise a power failure loses the file with its
+            # content.
             directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(directory)
@@ -215,7 +243,11 @@ def _locked_file(path: Path) -> Iterator[int]:
 @contextmanager
 def _flush_lock(path: Path) -> Iterator[bool]:
     """Yield whether this process may flush. Excludes other flushes, but not writers."""
-    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    lock = os.open(
+        path.with_name(f"{path.name}.lock"),
+        os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+        0o600,
+    )
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -35,7 +35,9 @@ from .models import ALL_RESOURCES, CloseReason
 from .queries import OPEN_PERMISSION, can_open, can_open_any, has_session, list_open_emergencies
 
 
-@method_decorator([csrf_protect, sensitive_post_parameters("reason"), sensitive_variables()], name="dispatch")
+@method_decorator(
+    [csrf_protect, sensitive_post_parameters("reason"), sensitive_variables()], name="dispatch"
+)
 class EmergencyView(View):
     http_method_names = ("get", "post")
     actor: Actor
@@ -46,19 +48,30 @@ class EmergencyView(View):
         declaration = conf.emergency()
         if declaration is None:
             raise Http404
-        self.actor, self.declaration = Actor.from_request(request), declaration
+        self.actor = Actor.from_request(request)
+        self.declaration = declaration
         if not self.actor.user.is_authenticated or not has_session(self.actor):
             return redirect_to_sign_in(request)
         mark_response_private(request)
         self.can_open_any = can_open_any(self.actor.user)
         try:
             # A person who has lost the permission may still see and close open emergencies.
-            can_see = request.method != "POST" and list_open_emergencies(self.actor.user, now=clock.now())
+            can_see = request.method != "POST" and list_open_emergencies(
+                self.actor.user, now=clock.now()
+            )
             if not (self.can_open_any or can_see):
-                keep_reference(request, record_emergency_refusal(self.actor, PERMISSION_MISSING, now=clock.now()))
+                keep_reference(
+                    request,
+                    record_emergency_refusal(self.actor, PERMISSION_MISSING, now=clock.now()),
+                )
                 return deny(request, permission=OPEN_PERMISSION)
-            # A person who may only see and close emergencies needs no stronger sign-in. A local account has none.
-            assurance = get_emergency_assurance(request.session) if self.can_open_any else Assurance()
+            # A person who may only see and close emergencies needs no stronger sign-in. A local
+            # account has none.
+            if self.can_open_any:
+                assurance = get_emergency_assurance(request.session)
+            else:
+                assurance = Assurance()
+
             if not self.actor.is_local and (refusal := enforce_assurance(request, assurance)):
                 return refusal
             return super().dispatch(request, *args, **kwargs)
@@ -66,7 +79,9 @@ class EmergencyView(View):
             return render_unavailable(request)
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        form = self._create_form(initial={"resource": request.GET.get("resource", "")}) if self.can_open_any else None
+        form = None
+        if self.can_open_any:
+            form = self._create_form(initial={"resource": request.GET.get("resource", "")})
         return self._render_page(request, form, status=200)
 
     def post(self, request: HttpRequest) -> HttpResponse:
@@ -80,23 +95,33 @@ class EmergencyView(View):
         except EmergencyRefused as refusal:
             text = _("You do not have the permission to open emergency access to this record.")
             if refusal.reason == TOO_MANY_UNREVIEWED:
-                text = _("Too many of your emergency accesses still wait for a review. Call the privacy officer.")
+                text = _(
+                    "Too many of your emergency accesses still wait for "
+                    "a review. Call the privacy officer."
+                )
             form.add_error(None, text)
             return self._render_page(request, form, status=403)
-        return set_private_headers(HttpResponseRedirect(_get_next_url(request) or reverse("oidc_emergency")))
+        return set_private_headers(
+            HttpResponseRedirect(_get_next_url(request) or reverse("oidc_emergency"))
+        )
 
     def _create_form(self, data: Any = None, **options: Any) -> EmergencyForm:
-        labels, longest = self.declaration.permissions, self.declaration.get_longest(is_local=self.actor.is_local)
+        labels = self.declaration.permissions
+        longest = self.declaration.get_longest(is_local=self.actor.is_local)
         return EmergencyForm(data, permission_labels=labels, max_duration=longest, **options)
 
-    def _render_page(self, request: HttpRequest, form: EmergencyForm | None, *, status: int) -> HttpResponse:
+    def _render_page(
+        self, request: HttpRequest, form: EmergencyForm | None, *, status: int
+    ) -> HttpResponse:
         context = {
             "form": form,
             "emergencies": list_open_emergencies(self.actor.user, now=clock.now()),
             "next": _get_next_url(request),
             "may_open_everything": can_open(self.actor.user, ALL_RESOURCES),
         }
-        response = set_private_headers(render(request, "django_phi_oidc/emergency.html", context, status=status))
+        response = set_private_headers(
+            render(request, "django_phi_oidc/emergency.html", context, status=status)
+        )
         # With `no-referrer` the form is sent with the origin "null", which Django refuses.
         response["Referrer-Policy"] = "same-origin"
         return response
@@ -112,7 +137,13 @@ class EmergencyCloseView(View):
         actor = Actor.from_request(request)
         if not actor.user.is_authenticated:
             return redirect_to_sign_in(request)
-        close_emergencies([emergency], CloseReason.CLOSED, origin=actor.origin, now=clock.now(), user_id=actor.user.pk)
+        close_emergencies(
+            [emergency],
+            CloseReason.CLOSED,
+            origin=actor.origin,
+            now=clock.now(),
+            user_id=actor.user.pk,
+        )
         return set_private_headers(HttpResponseRedirect(reverse("oidc_emergency")))
 
 
@@ -120,4 +151,6 @@ def _get_next_url(request: HttpRequest) -> str:
     """Return the page to continue with, if it is on this host, else ""."""
     url = request.POST.get("next", request.GET.get("next", ""))
     hosts = {request.get_host()}
-    return url if url_has_allowed_host_and_scheme(url, hosts, require_https=request.is_secure()) else ""
+    if url_has_allowed_host_and_scheme(url, hosts, require_https=request.is_secure()):
+        return url
+    return ""

@@ -16,12 +16,28 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="EmergencyAccess",
             fields=[
-                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name="id")),
+                (
+                    "id",
+                    models.UUIDField(
+                        editable=False, primary_key=True, serialize=False, verbose_name="id"
+                    ),
+                ),
                 ("actor", models.CharField(editable=False, max_length=255)),
-                ("is_local", models.BooleanField(default=False, editable=False, verbose_name="local account")),
-                ("resource", models.CharField(editable=False, max_length=200, verbose_name="resource")),
+                (
+                    "is_local",
+                    models.BooleanField(
+                        default=False, editable=False, verbose_name="local account"
+                    ),
+                ),
+                (
+                    "resource",
+                    models.CharField(editable=False, max_length=200, verbose_name="resource"),
+                ),
                 ("permissions", models.JSONField(editable=False)),
-                ("purpose", models.CharField(editable=False, max_length=16, verbose_name="purpose")),
+                (
+                    "purpose",
+                    models.CharField(editable=False, max_length=16, verbose_name="purpose"),
+                ),
                 ("reason", django_phi_oidc.fields.SealedTextField(bind=("id",))),
                 ("opened_at", models.DateTimeField(editable=False, verbose_name="opened at")),
                 ("expires_at", models.DateTimeField(editable=False, verbose_name="expires at")),
@@ -40,7 +56,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("alert_due_at", models.DateTimeField(editable=False, null=True)),
-                ("alerted_at", models.DateTimeField(editable=False, null=True, verbose_name="alerted at")),
+                (
+                    "alerted_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="alerted at"),
+                ),
                 ("reviewed_by", models.CharField(default="", editable=False, max_length=255)),
                 ("reviewed_at", models.DateTimeField(editable=False, null=True)),
                 (
@@ -71,13 +90,21 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "emergency accesses",
                 "permissions": (
                     ("open_emergencyaccess", "Can open emergency access to one resource"),
-                    ("open_emergencyaccess_everywhere", "Can open emergency access to every resource"),
-                    ("review_emergencyaccess", "Can review emergency access of other persons, and close it"),
+                    (
+                        "open_emergencyaccess_everywhere",
+                        "Can open emergency access to every resource",
+                    ),
+                    (
+                        "review_emergencyaccess",
+                        "Can review emergency access of other persons, and close it",
+                    ),
                 ),
                 "default_permissions": ("view",),
                 "indexes": [
                     models.Index(
-                        condition=models.Q(("closed_at", None)), fields=["expires_at"], name="phi_oidc_emergency_open"
+                        condition=models.Q(("closed_at", None)),
+                        fields=["expires_at"],
+                        name="phi_oidc_emergency_open",
                     ),
                     models.Index(
                         condition=models.Q(("alert_due_at", None), _negated=True),
@@ -88,7 +115,8 @@ class Migration(migrations.Migration):
                 ],
                 "constraints": [
                     models.CheckConstraint(
-                        condition=models.Q(("expires_at__gt", models.F("opened_at"))), name="phi_oidc_emergency_ends"
+                        condition=models.Q(("expires_at__gt", models.F("opened_at"))),
+                        name="phi_oidc_emergency_ends",
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
@@ -108,7 +136,10 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(
                         condition=models.Q(
                             models.Q(
-                                ("note__isnull", True), ("reviewed_at", None), ("reviewed_by", ""), ("verdict", "")
+                                ("note__isnull", True),
+                                ("reviewed_at", None),
+                                ("reviewed_by", ""),
+                                ("verdict", ""),
                             ),
                             models.Q(
                                 models.Q(("reviewed_at", None), _negated=True),
