@@ -1,1 +1,3 @@
-"""Deliver the sealed audit log to a SIEM, an audit repository or a file: at least once and in order."""
+"""Deliver the sealed audit log to a SIEM, an audit repository or a file: at least once and in
+order.
+"""

@@ -1,7 +1,7 @@
 """The deliveries in the admin: the state of each declared sink, and the request to deliver at once.
 
-The pages show no event, so viewing them is not recorded. A worker delivers, not the web server: only the worker may
-have the file, the certificates and the network of a sink.
+The pages show no event, so viewing them is not recorded. A worker delivers, not the web server:
+only the worker may have the file, the certificates and the network of a sink.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -49,18 +49,25 @@ _STATES_WITH_TIME = {
     SinkState.STOPPED: gettext_lazy("Stopped since %(time)s"),
     SinkState.NO_WORKER: gettext_lazy("Not delivering: no worker has attempted it since %(time)s"),
 }
-_TYPE_LABELS = {"syslog": gettext_lazy("syslog"), "https": gettext_lazy("HTTPS"), "file": gettext_lazy("file")}
+_TYPE_LABELS = {
+    "syslog": gettext_lazy("syslog"),
+    "https": gettext_lazy("HTTPS"),
+    "file": gettext_lazy("file"),
+}
 _LIST_URL_NAME = "admin:phi_oidc_siem_sinkcursor_changelist"
 _CAUSES = {
     SinkState.LATE: (
-        gettext_lazy("Events are delivered, but more slowly than they are sealed, or a run is still in progress."),
+        gettext_lazy(
+            "Events are delivered, but more slowly than they are "
+            "sealed, or a run is still in progress."
+        ),
         gettext_lazy("Check the load of the worker and of the collector."),
     ),
     SinkState.NO_WORKER: (
         gettext_lazy("A delivery is due, and no worker has attempted it."),
         gettext_lazy(
-            "Check that Celery beat and a worker run, and that the task phi_oidc.deliver is in the schedule. Without"
-            " Celery, run “phi_oidc delivery deliver” by cron."
+            "Check that Celery beat and a worker run, and that the task phi_oidc.deliver is in the "
+            "schedule. Without Celery, run “phi_oidc delivery deliver” by cron."
         ),
     ),
 }
@@ -78,12 +85,17 @@ class SinkCursorAdmin(TrailAdminMixin, SinkAdmin):
 
     def get_urls(self) -> list[Any]:
         return self.build_urls(
-            {"changelist": ("", self.list_view), "deliver": ("<str:name>/deliver/", self.deliver_view)}
+            {
+                "changelist": ("", self.list_view),
+                "deliver": ("<str:name>/deliver/", self.deliver_view),
+            }
         )
 
     def can_deliver(self, request: HttpRequest) -> bool:
         """Return True if this user may request deliveries, which takes both permissions."""
-        return self.has_view_permission(request) and request.user.has_perm("phi_oidc_siem.deliver_sinkcursor")
+        return self.has_view_permission(request) and request.user.has_perm(
+            "phi_oidc_siem.deliver_sinkcursor"
+        )
 
     @require_view_permission
     def list_view(self, request: HttpRequest) -> HttpResponseBase:
@@ -92,26 +104,38 @@ class SinkCursorAdmin(TrailAdminMixin, SinkAdmin):
         statuses = list_sink_statuses(get_declared_sinks(), now=now)
         statuses.sort(key=lambda status: -status.severity)
         rows = [_build_row(status, now=now) for status in statuses]
-        title, may_deliver = gettext_lazy("Deliveries of the audit log"), self.can_deliver(request)
-        return self.render_page(request, "change_list", title=title, rows=rows, may_deliver=may_deliver)
+        title = gettext_lazy("Deliveries of the audit log")
+        may_deliver = self.can_deliver(request)
+        return self.render_page(
+            request, "change_list", title=title, rows=rows, may_deliver=may_deliver
+        )
 
     @require_delivery_permission
     def deliver_view(self, request: HttpRequest, name: str) -> HttpResponseBase:
-        """Ask for confirmation (GET), or make the sink due at once (POST), after the event of the request."""
+        """Ask for confirmation (GET), or make the sink due at once (POST), after the event of the
+        request.
+        """
         if name not in get_declared_sinks():
             raise Http404
         if request.method != "POST":
-            return self.render_page(request, "deliver", title=gettext_lazy("Deliver now"), name=name)
+            return self.render_page(
+                request, "deliver", title=gettext_lazy("Deliver now"), name=name
+            )
         now = clock.now()
         record_request_event(request, Action.DELIVERY_REQUESTED, resource=f"Sink/{name}")
         make_due_now([name], now=now)
-        message = _("A delivery to %(sink)s was requested. A worker starts it within seconds: reload this page then.")
+        message = _(
+            "A delivery to %(sink)s was requested. A worker starts "
+            "it within seconds: reload this page then."
+        )
         messages.success(request, message % {"sink": name})
         return HttpResponseRedirect(reverse(_LIST_URL_NAME, current_app=self.admin_site.name))
 
 
 def _build_row(status: SinkStatus, *, now: datetime) -> dict[str, Any]:
-    """Return the texts about a sink. meaning, remedy: what prevents delivery and what to do; empty if nothing does."""
+    """Return the texts about a sink. meaning, remedy: what prevents delivery and what to do; empty
+    if nothing does.
+    """
     cursor = status.cursor
     meaning: Any
     remedy: Any
@@ -119,9 +143,11 @@ def _build_row(status: SinkStatus, *, now: datetime) -> dict[str, Any]:
         meaning, remedy = _CAUSES[status.state]
     elif cursor.last_fault:
         text = get_fault_text(cursor.last_fault)
-        meaning, remedy = text.meaning, text.remedy
+        meaning = text.meaning
+        remedy = text.remedy
     else:
-        meaning, remedy = "", ""
+        meaning = ""
+        remedy = ""
     return {
         "status": status,
         "state": _format_state(status),
@@ -142,8 +168,15 @@ def format_duration(duration: timedelta, *, now: datetime) -> str:
 
 def _format_state(status: SinkStatus) -> str:
     """Return the state as a sentence with the time since which it lasts."""
-    cursor, sentences = status.cursor, _STATES_WITH_TIME
-    since = cursor.due_at if status.state is SinkState.NO_WORKER and not cursor._state.adding else cursor.failing_since
+    cursor = status.cursor
+    sentences = _STATES_WITH_TIME
+
+    since: datetime | None
+    if status.state is SinkState.NO_WORKER and not cursor._state.adding:
+        since = cursor.due_at
+    else:
+        since = cursor.failing_since
+
     if since is None or status.state not in sentences:
         return str(capfirst(STATE_LABELS[status.state]))
     return str(sentences[status.state]) % {"time": f"{since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"}

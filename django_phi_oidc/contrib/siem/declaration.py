@@ -25,7 +25,14 @@ LogFormat = Literal["json", "ocsf", "cef", "fhir"]
 
 _HEADER_NAME_PATTERN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """Spec: RFC 9110 5.1."""
-_RESERVED_HEADERS = {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "prefer"}
+_RESERVED_HEADERS = {
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "transfer-encoding",
+    "prefer",
+}
 _OPTIONS_BY_TYPE: Mapping[str, frozenset[str]] = {
     "syslog": frozenset({"host", "port", "tls", "ca_bundle", "client_certificate"}),
     "https": frozenset({"url", "headers", "ca_bundle", "client_certificate"}),
@@ -50,7 +57,9 @@ _parse_text = checked(
     str.isprintable,
     "must be printable",
 )
-_parse_port = checked(parse_raw, lambda n: type(n) is int and 0 < n < 65536, "must be a number from 1 to 65535")
+_parse_port = checked(
+    parse_raw, lambda n: type(n) is int and 0 < n < 65536, "must be a number from 1 to 65535"
+)
 
 
 def _parse_headers(path: str, value: Any) -> dict[str, str | Path]:
@@ -79,14 +88,23 @@ class SinkDeclaration:
     """`syslog`: the collector's port."""
     tls: bool = True
     """`syslog`: False, with warning W016, for loopback addresses only."""
-    url: Annotated[str, _parse_text] = field(default="", repr=False)  # some collectors expect a token in the query
-    """`https`: the collector, or with `fhir` the base of a FHIR server; http, with warning W016, on loopback only.
-    Default: required."""
-    headers: Annotated[Mapping[str, str | Path], _parse_headers] = field(default_factory=dict, repr=False)
-    """`https`: name → string, or `pathlib.Path` of a file that is read and stripped for each request."""
+    # some collectors expect a token in the query
+    url: Annotated[str, _parse_text] = field(default="", repr=False)
+    """`https`: the collector, or with `fhir` the base of a FHIR server; http, with warning W016, on
+    loopback only.
+    Default: required.
+    """
+    headers: Annotated[Mapping[str, str | Path], _parse_headers] = field(
+        default_factory=dict, repr=False
+    )
+    """`https`: name → string, or `pathlib.Path` of a file that is read and stripped for each
+    request.
+    """
     ca_bundle: Annotated[str, _parse_text] = ""
-    """`syslog`, `https`: file of the CA that signed the collector's certificate. Verification can't be disabled.
-    Default: system."""
+    """`syslog`, `https`: file of the CA that signed the collector's certificate. Verification can't
+    be disabled.
+    Default: system.
+    """
     client_certificate: Annotated[str, _parse_text] = ""
     """`syslog`, `https`: PEM file of the client certificate and its key, without a password."""
     path: Annotated[str, _parse_text] = ""
@@ -101,14 +119,18 @@ class SinkDeclaration:
 
 
 def parse_sink(name: str, raw: Any) -> SinkDeclaration:
-    """Return the sink that raw declares. Raises: DeclarationInvalid with all mistakes, and no value."""
+    """Return the sink that raw declares. Raises: DeclarationInvalid with all mistakes, and no
+    value.
+    """
     path = f"AUDIT['sinks'][{name!r}]"
     parse_name(path, name)
     sink_type: Any = parse_mapping(path, raw).get("type")
     if sink_type not in get_args(SinkType):
         fail(f"{path}['type']", f"must be one of {', '.join(get_args(SinkType))}")
     known = _OPTIONS_BY_TYPE[sink_type] | {"type", "format", "lag_alert"}
-    return parse_declaration(SinkDeclaration, path, raw, known=known, list_faults=_list_sink_faults, name=name)
+    return parse_declaration(
+        SinkDeclaration, path, raw, known=known, list_faults=_list_sink_faults, name=name
+    )
 
 
 def _list_sink_faults(sink: SinkDeclaration) -> Iterator[str]:
@@ -125,4 +147,6 @@ def _list_sink_faults(sink: SinkDeclaration) -> Iterator[str]:
 
 
 def _is_sink_url(url: str) -> bool:
-    return is_url(url, forbidden=" #@") and (urlsplit(url).scheme == "https" or is_loopback_http(url))
+    return is_url(url, forbidden=" #@") and (
+        urlsplit(url).scheme == "https" or is_loopback_http(url)
+    )

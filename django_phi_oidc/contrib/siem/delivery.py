@@ -60,8 +60,8 @@ def deliver(
 ) -> DeliveryResult:
     """Send the items that sink lacks, until it has all, a fault stops it, or seconds have passed.
 
-    Each batch takes a lease on the cursor by a committed compare-and-set, so two workers never send to one sink at the
-    same time. A worker that lost its lease records nothing.
+    Each batch takes a lease on the cursor by a committed compare-and-set, so two workers never send
+    to one sink at the same time. A worker that lost its lease records nothing.
 
     Requires: send_timeout_seconds below LEASE_DURATION.
     Raises: RuntimeError inside an open transaction, which would stay open while sending.
@@ -70,15 +70,22 @@ def deliver(
     accepted = 0
     while (cursor := _acquire_lease(name, now=clock())) is not None:
         try:
-            # Halved after each failure, so that a refused item is sent alone and holds up no item before it.
+            # Halved after each failure, so that a refused item is sent alone and holds up no item
+            # before it.
             limit = max(1, batch_size >> min(cursor.attempts - 1, 16))
             hashes = bytes(cursor.leaf_hash), bytes(cursor.root_hash)
             batch = read_items(
-                DeliveryPosition(cursor.tree_size, cursor.checkpoint_size, *hashes, cursor.epoch), limit=limit
+                DeliveryPosition(cursor.tree_size, cursor.checkpoint_size, *hashes, cursor.epoch),
+                limit=limit,
             )
         except AuditUnavailable as error:
             batch = ItemBatch(fault=error.code)
-        result = sink.send(batch.items, timeout_seconds=send_timeout_seconds) if batch.items else SendResult(accepted=0)
+
+        if batch.items:
+            result = sink.send(batch.items, timeout_seconds=send_timeout_seconds)
+        else:
+            result = SendResult(accepted=0)
+
         fault = result.fault or ("" if batch.items else batch.fault)
         if not _record_delivery(cursor, batch, result, fault=fault, now=clock()):
             break
@@ -91,9 +98,11 @@ def deliver(
 
 
 def check_lag(name: str, *, lag_alert: timedelta, now: datetime) -> bool:
-    """Return True if the sink lacks an item that was sealed more than lag_alert ago; raise one alert per lag.
+    """Return True if the sink lacks an item that was sealed more than lag_alert ago; raise one
+    alert per lag.
 
-    Applies to a sink in its back-off too, and to one that no worker delivers to. Raises: AuditUnavailable.
+    Applies to a sink in its back-off too, and to one that no worker delivers to. Raises:
+    AuditUnavailable.
     """
     cursor = _get_cursor(name, now=now)
     since = find_oldest_sealing_time(cursor.checkpoint_size)
@@ -115,13 +124,17 @@ def make_due_now(names: Sequence[str], *, now: datetime) -> None:
 
 
 def get_cursors(names: Sequence[str], *, now: datetime) -> dict[str, SinkCursor]:
-    """Return the cursors of these sinks, those without a fault first; a new one starts at the beginning of the log."""
+    """Return the cursors of these sinks, those without a fault first; a new one starts at the
+    beginning of the log.
+    """
     cursors = [_get_cursor(name, now=now) for name in names]
     return {cursor.name: cursor for cursor in sorted(cursors, key=lambda cursor: cursor.attempts)}
 
 
 def find_cursors(names: Sequence[str], *, now: datetime) -> dict[str, SinkCursor]:
-    """Return the cursors of these sinks as they are; an unsaved one for a sink that no worker has delivered to."""
+    """Return the cursors of these sinks as they are; an unsaved one for a sink that no worker has
+    delivered to.
+    """
     stored = SinkCursor.objects.in_bulk(names)
     return {name: stored.get(name) or SinkCursor(name=name, due_at=now) for name in names}
 
@@ -140,33 +153,56 @@ def _acquire_lease(name: str, *, now: datetime) -> SinkCursor | None:
     _get_cursor(name, now=now)
     with transaction.atomic(durable=True):
         due = SinkCursor.objects.filter(due_at__lte=now)
-        if not due.acquire_lease(name, now=now, lease=LEASE_DURATION, attempts=models.F("attempts") + 1):
+        if not due.acquire_lease(
+            name, now=now, lease=LEASE_DURATION, attempts=models.F("attempts") + 1
+        ):
             return None
         return SinkCursor.objects.get(name=name)
 
 
-def _record_delivery(cursor: SinkCursor, batch: ItemBatch, result: SendResult, *, fault: str, now: datetime) -> bool:
-    """Commit what was delivered; return False when the lease ran out and another worker has changed the cursor."""
-    position = asdict(batch.position) if batch.position else {}
+def _record_delivery(
+    cursor: SinkCursor, batch: ItemBatch, result: SendResult, *, fault: str, now: datetime
+) -> bool:
+    """Commit what was delivered; return False when the lease ran out and another worker has changed
+    the cursor.
+    """
+    if batch.position:
+        position = asdict(batch.position)
+    else:
+        position = {}
+
     changes: dict[str, Any] = {**position, "lease_until": None, "last_fault": fault}
     delivered = batch.items[: result.accepted]
     for item in delivered:
         if isinstance(item, SealedEvent):
             changes |= {"tree_size": item.leaf_index + 1, "leaf_hash": item.leaf_hash}
         else:
-            changes |= {"checkpoint_size": item.tree_size, "root_hash": item.root_hash, "epoch": item.epoch}
+            changes |= {
+                "checkpoint_size": item.tree_size,
+                "root_hash": item.root_hash,
+                "epoch": item.epoch,
+            }
     if delivered:
         changes["delivered_at"] = now
     if fault:
-        # An unavailable audit database is no fault of the sink, which is due as soon as the database is back.
-        attempts = 1 if delivered or fault == Code.AUDIT_UNAVAILABLE else cursor.attempts
+        # An unavailable audit database is no fault of the sink, which is due as soon as the
+        # database is back.
+        if delivered or fault == Code.AUDIT_UNAVAILABLE:
+            attempts = 1
+        else:
+            attempts = cursor.attempts
+
         wait = compute_backoff(
             attempts=attempts,
             needs_operator=result.needs_operator or fault in STOPPING_FAULTS,
             retry_after=result.retry_after,
             jitter_fraction=int.from_bytes(randomness.token_bytes(4)) / 2**32,
         )
-        changes |= {"due_at": now + wait, "attempts": attempts, "failing_since": cursor.failing_since or now}
+        changes |= {
+            "due_at": now + wait,
+            "attempts": attempts,
+            "failing_since": cursor.failing_since or now,
+        }
     else:
         changes |= {"due_at": now, "attempts": 0, "failing_since": None}
     if not batch.items and not fault:
@@ -185,7 +221,10 @@ def _record_delivery(cursor: SinkCursor, batch: ItemBatch, result: SendResult, *
         # A repeated fault raises no second alert.
         is_stopped = fault in STOPPING_FAULTS
         if fault and cursor.last_fault != fault and (is_stopped or result.needs_operator):
-            rule = "delivery_stopped" if is_stopped else "delivery_refused"
+            if is_stopped:
+                rule = "delivery_stopped"
+            else:
+                rule = "delivery_refused"
             _enqueue_alert(rule, cursor, reason=fault, now=now)
     return True
 
@@ -195,7 +234,9 @@ def _store_witnesses(delivered: Sequence[LogItem]) -> None:
     # Items are in order of size, so the last checkpoint of each origin is the largest.
     largest = {item.origin: item for item in delivered if isinstance(item, SealedCheckpoint)}
     for checkpoint in largest.values():
-        _, is_new = AuditWitness.objects.get_or_create(origin=checkpoint.origin, defaults={"note": checkpoint.note})
+        _, is_new = AuditWitness.objects.get_or_create(
+            origin=checkpoint.origin, defaults={"note": checkpoint.note}
+        )
         if is_new:
             continue
         known = AuditWitness.objects.select_for_update().get(origin=checkpoint.origin)
@@ -206,10 +247,19 @@ def _store_witnesses(delivered: Sequence[LogItem]) -> None:
 def _parse_note_size(note: str) -> int:
     """Return the size in the second line of a note; -1 when there is none."""
     size = [*note.split("\n", 2), "", ""][1]
-    return int(size) if size.isascii() and size.isdigit() else -1
+    if size.isascii() and size.isdigit():
+        return int(size)
+    return -1
 
 
 def _enqueue_alert(rule: str, cursor: SinkCursor, *, reason: str, now: datetime) -> None:
     fields: dict[str, Any] = {"resource": f"Sink/{cursor.name}", "reason": reason}
     detail = {"rule": rule, "attempts": cursor.attempts}
-    enqueue(Action.ALERT_RAISED, origin=Origin(), now=now, detail=detail, using=DEFAULT_DB_ALIAS, **fields)
+    enqueue(
+        Action.ALERT_RAISED,
+        origin=Origin(),
+        now=now,
+        detail=detail,
+        using=DEFAULT_DB_ALIAS,
+        **fields,
+    )

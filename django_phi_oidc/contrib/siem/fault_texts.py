@@ -1,4 +1,6 @@
-"""What a fault of a delivery means and what to do about it, in words, for the admin and the command. Translatable."""
+"""What a fault of a delivery means and what to do about it, in words, for the admin and the
+command. Translatable.
+"""
 
 import re
 from dataclasses import dataclass
@@ -29,19 +31,31 @@ FAULT_TEXTS: dict[str, FaultText] = {
     ),
     "event_missing": FaultText(
         _("A sealed event is missing from the database."),
-        _("Run “phi_oidc audit verify”, which names the event, and restore its row from a backup or another sink."),
+        _(
+            "Run “phi_oidc audit verify”, which names the event, and "
+            "restore its row from a backup or another sink."
+        ),
     ),
     "event_unreadable": FaultText(
         _("A sealed event was altered and is no valid event any more."),
-        _("Run “phi_oidc audit verify”, which names the event, and restore its row from a backup or another sink."),
+        _(
+            "Run “phi_oidc audit verify”, which names the event, and "
+            "restore its row from a backup or another sink."
+        ),
     ),
     "file_unwritable": FaultText(
         _("The file cannot be written."),
-        _("Check that the folder of the declared path exists on the worker, its permissions, and the free space."),
+        _(
+            "Check that the folder of the declared path exists on the "
+            "worker, its permissions, and the free space."
+        ),
     ),
     "header_unreadable": FaultText(
         _("The file with the value of a header cannot be read."),
-        _("Check that the file exists on the worker, that the worker may read it, and that it has one line of ASCII."),
+        _(
+            "Check that the file exists on the worker, that the worker may read it, and that it "
+            "has one line of ASCII."
+        ),
     ),
     "response_invalid": FaultText(
         _("The response of the server does not name a result for each event."),
@@ -49,18 +63,23 @@ FAULT_TEXTS: dict[str, FaultText] = {
     ),
     "transport_unreachable": FaultText(_("The collector cannot be reached."), _NETWORK),
     "transport_timeout": FaultText(
-        _("The collector did not answer in time."), _("Check the load of the collector and the network.")
+        _("The collector did not answer in time."),
+        _("Check the load of the collector and the network."),
     ),
     "transport_tls": FaultText(
         _("The certificate of the collector, or the client certificate, cannot be used."),
-        _("Check the certificate of the collector and its host name, ca_bundle and client_certificate."),
+        _(
+            "Check the certificate of the collector and its host "
+            "name, ca_bundle and client_certificate."
+        ),
     ),
     "transport_redirect": FaultText(
         _("The collector answered with a redirect, which is not followed."),
         _("Declare the URL that the collector redirects to."),
     ),
     "transport_too_large": FaultText(
-        _("The response of the collector is too large."), _("Check that the declared URL is that of the collector.")
+        _("The response of the collector is too large."),
+        _("Check that the declared URL is that of the collector."),
     ),
     "audit_unavailable": FaultText(
         _("The audit database could not be read."),
@@ -80,12 +99,18 @@ _OTHER_STATUS = _("Check the declared URL, its headers, and the log of the colle
 
 
 def get_fault_text(fault: str) -> FaultText:
-    """Return what that fault means and its remedy; for an unknown one its code and a reference to the manual."""
+    """Return what that fault means and its remedy; for an unknown one its code and a reference to
+    the manual.
+    """
     if text := FAULT_TEXTS.get(fault):
         return text
     if match := re.fullmatch(r"http_(\d{3})", fault):
         status = int(match[1])
-        meaning = gettext("The collector answered with the HTTP status %(status)d.") % {"status": status}
-        return FaultText(meaning, _HTTP_TEXTS.get(status, _SERVER_ERROR if status >= 500 else _OTHER_STATUS))
+        meaning = gettext("The collector answered with the HTTP status %(status)d.") % {
+            "status": status
+        }
+        return FaultText(
+            meaning, _HTTP_TEXTS.get(status, _SERVER_ERROR if status >= 500 else _OTHER_STATUS)
+        )
     meaning = gettext("The delivery failed with the code %(code)s.") % {"code": fault}
     return FaultText(meaning, _("Look the code up in the manual."))

@@ -32,11 +32,21 @@ class SendResult:
 
 
 def build_lines_request(
-    items: Sequence[LogItem], *, url: str, log_format: LogFormat, headers: Mapping[str, str], hostname: str
+    items: Sequence[LogItem],
+    *,
+    url: str,
+    log_format: LogFormat,
+    headers: Mapping[str, str],
+    hostname: str,
 ) -> TransportRequest:
     """Return the POST of items, one per line."""
     body = "".join(f"{item_to_line(item, log_format, hostname=hostname)}\n" for item in items)
-    content_type = "text/plain; charset=utf-8" if log_format == "cef" else "application/x-ndjson"
+
+    if log_format == "cef":
+        content_type = "text/plain; charset=utf-8"
+    else:
+        content_type = "application/x-ndjson"
+
     all_headers = {**headers, "Content-Type": content_type}
     return TransportRequest(method="POST", url=url, headers=all_headers, body=body.encode("utf-8"))
 
@@ -47,13 +57,19 @@ def build_bundle_request(
     """Return the POST of items as a batch, whose entries a server accepts or refuses one by one."""
     entries = [
         {
-            **({"fullUrl": f"urn:uuid:{item.authenticated_event.event.id}"} if isinstance(item, SealedEvent) else {}),
+            **(
+                {"fullUrl": f"urn:uuid:{item.authenticated_event.event.id}"}
+                if isinstance(item, SealedEvent)
+                else {}
+            ),
             "resource": item_to_fhir(item, hostname=hostname),
             "request": {"method": "POST", "url": "AuditEvent"},
         }
         for item in items
     ]
-    body = canonical_json({"resourceType": "Bundle", "type": "batch", "entry": entries}).encode("utf-8")
+    body = canonical_json({"resourceType": "Bundle", "type": "batch", "entry": entries}).encode(
+        "utf-8"
+    )
     fhir_headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
     all_headers = {**headers, **fhir_headers, "Prefer": "return=minimal"}
     return TransportRequest(method="POST", url=url, headers=all_headers, body=body)
@@ -69,7 +85,8 @@ def process_lines_response(response: TransportResponse, *, count: int) -> SendRe
 def process_bundle_response(response: TransportResponse, *, count: int) -> SendResult:
     """Return the result for a batch of count entries; never raises.
 
-    The entries before the first refused one are delivered. Accepted entries after it are sent again.
+    The entries before the first refused one are delivered. Accepted entries after it are sent
+    again.
     """
     if not 200 <= response.status < 300:
         return _http_failure(response.status, retry_after=parse_retry_after(response))
@@ -77,8 +94,14 @@ def process_bundle_response(response: TransportResponse, *, count: int) -> SendR
     if not isinstance(entries, list) or len(entries) != count:
         return SendResult(accepted=0, fault="response_invalid")
     for accepted, entry in enumerate(entries):
-        inner = entry.get("response") if isinstance(entry, dict) else None
-        text = inner.get("status") if isinstance(inner, dict) else None
+        inner = None
+        if isinstance(entry, dict):
+            inner = entry.get("response")
+
+        text = None
+        if isinstance(inner, dict):
+            text = inner.get("status")
+
         # The status is a text that begins with three digits.
         if not isinstance(text, str) or not re.match("[0-9]{3}", text):
             return SendResult(accepted=accepted, fault="response_invalid")
@@ -88,7 +111,16 @@ def process_bundle_response(response: TransportResponse, *, count: int) -> SendR
     return SendResult(accepted=count)
 
 
-def _http_failure(status: int, *, accepted: int = 0, retry_after: timedelta | None = None) -> SendResult:
-    """No item may be skipped, so items that a collector refuses permanently are sent again too, at long intervals."""
+def _http_failure(
+    status: int, *, accepted: int = 0, retry_after: timedelta | None = None
+) -> SendResult:
+    """No item may be skipped, so items that a collector refuses permanently are sent again too, at
+    long intervals.
+    """
     is_permanent = 300 <= status < 500 and status not in (408, 429)
-    return SendResult(accepted=accepted, fault=f"http_{status}", needs_operator=is_permanent, retry_after=retry_after)
+    return SendResult(
+        accepted=accepted,
+        fault=f"http_{status}",
+        needs_operator=is_permanent,
+        retry_after=retry_after,
+    )

@@ -13,7 +13,8 @@ class SinkCursorQuerySet(LeasedQuerySet["SinkCursor"]):
 
 
 class SinkCursor(models.Model):
-    """What a sink has of the log: the leaves below tree_size, and the checkpoints up to checkpoint_size.
+    """What a sink has of the log: the leaves below tree_size, and the checkpoints up to
+    checkpoint_size.
 
     The leaf hash, root hash and epoch show whether the log is still the one that was delivered.
     """
@@ -43,7 +44,8 @@ class SinkCursor(models.Model):
     """True from the alert until the sink has caught up."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("delivery of the audit log"), _("deliveries of the audit log")
+        verbose_name = _("delivery of the audit log")
+        verbose_name_plural = _("deliveries of the audit log")
         default_permissions = ("view",)
         permissions = (("deliver_sinkcursor", "Can request deliveries of the audit log"),)
 

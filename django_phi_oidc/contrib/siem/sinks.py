@@ -1,6 +1,8 @@
-"""The sinks: syslog over TLS, HTTPS, a file. Each takes a batch within a time limit and returns a result.
+"""The sinks: syslog over TLS, HTTPS, a file. Each takes a batch within a time limit and returns a
+result.
 
-Every exchange uses a new connection, verifies certificates, and has one time limit for all of its steps.
+Every exchange uses a new connection, verifies certificates, and has one time limit for all of its
+steps.
 """
 
 import os
@@ -66,15 +68,19 @@ class FileSink(_DeclaredSink):
 
 
 class SyslogSink(_DeclaredSink):
-    """A collector of syslog messages over TLS or, on loopback, plain TCP. Spec: RFC 5424, RFC 5425, RFC 6587 3.4.1.
+    """A collector of syslog messages over TLS or, on loopback, plain TCP. Spec: RFC 5424, RFC 5425,
+    RFC 6587 3.4.1.
 
-    Syslog has no acknowledgement. A batch counts as delivered when the collector ended the stream in order after the
-    portal did, and its host acknowledged every byte. This does not prove that the collector stored them.
+    Syslog has no acknowledgement. A batch counts as delivered when the collector ended the stream
+    in order after the portal did, and its host acknowledged every byte. This does not prove that
+    the collector stored them.
     """
 
     def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
         """Send items over one connection and wait until the collector has read all of it."""
-        frames = b"".join(build_frame(item, self._format_line(item), hostname=self._hostname) for item in items)
+        frames = b"".join(
+            build_frame(item, self._format_line(item), hostname=self._hostname) for item in items
+        )
         try:
             self._exchange(frames, timeout_seconds=timeout_seconds)
         except TransportError as error:
@@ -86,22 +92,33 @@ class SyslogSink(_DeclaredSink):
         ends_at = time.monotonic() + timeout_seconds
         with TimedExchange(timeout_seconds) as exchange:
             try:
-                context = build_ssl_context(declaration) if declaration.tls else None
+                context = None
+                if declaration.tls:
+                    context = build_ssl_context(declaration)
                 with exchange.connect(declaration.host, declaration.port, ()) as connection:
                     if context is None:
                         connection.sendall(frames)
                         end_stream(connection, monotonic_deadline=ends_at)
                     else:
-                        with context.wrap_socket(connection, server_hostname=declaration.host) as tls_connection:
+                        with context.wrap_socket(
+                            connection, server_hostname=declaration.host
+                        ) as tls_connection:
                             tls_connection.sendall(frames)
                             _end_tls_stream(tls_connection, monotonic_deadline=ends_at)
             except (OSError, ValueError) as error:
-                if isinstance(error, ssl.SSLError) and error.errno == ssl.SSL_ERROR_SYSCALL and not exchange.is_expired:
+                if (
+                    isinstance(error, ssl.SSLError)
+                    and error.errno == ssl.SSL_ERROR_SYSCALL
+                    and not exchange.is_expired
+                ):
                     # A reset while writing, which ssl reports without a reason.
-                    raise TransportError(Code.TRANSPORT_UNREACHABLE, "The collector reset the connection.") from None
+                    raise TransportError(
+                        Code.TRANSPORT_UNREACHABLE, "The collector reset the connection."
+                    ) from None
                 raise translate_error(error, is_expired=exchange.is_expired) from None
             if exchange.is_expired:
-                # The timeout closes the connection, which looks like the end of the collector's stream.
+                # The timeout closes the connection, which looks like the end of the collector's
+                # stream.
                 raise TransportError(Code.TRANSPORT_TIMEOUT)
 
 
@@ -112,25 +129,42 @@ class HTTPSSink(_DeclaredSink):
         """Post items in one request."""
         declaration = self._declaration
         try:
-            headers = {name: _read_header_value(value) for name, value in declaration.headers.items()}
+            headers = {
+                name: _read_header_value(value) for name, value in declaration.headers.items()
+            }
         except (OSError, ValueError):
             return SendResult(accepted=0, fault="header_unreadable")
         is_fhir = declaration.format == "fhir"
         if is_fhir:
-            request = build_bundle_request(items, url=declaration.url, headers=headers, hostname=self._hostname)
+            request = build_bundle_request(
+                items, url=declaration.url, headers=headers, hostname=self._hostname
+            )
         else:
             request = build_lines_request(
-                items, url=declaration.url, log_format=declaration.format, headers=headers, hostname=self._hostname
+                items,
+                url=declaration.url,
+                log_format=declaration.format,
+                headers=headers,
+                hostname=self._hostname,
             )
         try:
             response = _post(request, declaration, timeout_seconds=timeout_seconds)
         except TransportError as error:
-            return SendResult(accepted=0, fault=error.code, needs_operator=error.code is Code.TRANSPORT_REDIRECT)
-        process_response = process_bundle_response if is_fhir else process_lines_response
+            return SendResult(
+                accepted=0, fault=error.code, needs_operator=error.code is Code.TRANSPORT_REDIRECT
+            )
+
+        if is_fhir:
+            process_response = process_bundle_response
+        else:
+            process_response = process_lines_response
+
         return process_response(response, count=len(items))
 
 
-def create_sink(declaration: SinkDeclaration, *, hostname: str) -> FileSink | SyslogSink | HTTPSSink:
+def create_sink(
+    declaration: SinkDeclaration, *, hostname: str
+) -> FileSink | SyslogSink | HTTPSSink:
     """Return the sink of that declaration. hostname: of this machine."""
     sinks: dict[str, type[FileSink | SyslogSink | HTTPSSink]]
     sinks = {"file": FileSink, "syslog": SyslogSink, "https": HTTPSSink}
@@ -138,20 +172,26 @@ def create_sink(declaration: SinkDeclaration, *, hostname: str) -> FileSink | Sy
 
 
 def build_ssl_context(declaration: SinkDeclaration) -> ssl.SSLContext:
-    """Return a context that verifies certificate and name. Raises: TransportTLS when a file cannot be loaded."""
+    """Return a context that verifies certificate and name. Raises: TransportTLS when a file cannot
+    be loaded.
+    """
     context = create_ssl_context(declaration.ca_bundle)
     if declaration.client_certificate:
         try:
             # With a password, even an empty one, OpenSSL never prompts for it on a terminal.
             context.load_cert_chain(declaration.client_certificate, password="")
         except OSError as error:
-            raise TransportError(Code.TRANSPORT_TLS, "client_certificate cannot be loaded.") from error
+            raise TransportError(
+                Code.TRANSPORT_TLS, "client_certificate cannot be loaded."
+            ) from error
     return context
 
 
 def _append_to_file(path: Path, data: bytes) -> None:
     is_new = not path.exists()
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    descriptor = os.open(
+        path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600
+    )
     with open(descriptor, "r+b", buffering=0) as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
@@ -173,7 +213,8 @@ def _append_to_file(path: Path, data: bytes) -> None:
 def end_stream(connection: socket.socket, *, monotonic_deadline: float) -> None:
     """End the stream, and return when the collector has read all of it and ended its own.
 
-    monotonic_deadline: as of time.monotonic(). Raises: OSError, TransportUnreachable, TransportTimeout.
+    monotonic_deadline: as of time.monotonic(). Raises: OSError, TransportUnreachable,
+    TransportTimeout.
     """
     connection.shutdown(socket.SHUT_WR)
     while connection.recv(_CHUNK_BYTES):
@@ -200,12 +241,15 @@ def _end_tls_stream(tls_socket: ssl.SSLSocket, *, monotonic_deadline: float) -> 
 def _wait_until_acknowledged(connection: socket.socket, *, monotonic_deadline: float) -> None:
     """Return when the peer's host has acknowledged the end of the stream, and all bytes before it.
 
-    A peer that stops reading halfway ends its stream in order too. Bytes that arrive later are answered by a reset,
-    which comes after the end of the stream. Only Linux reports the state of the connection, so other systems see only
-    a reset that has already arrived.
+    A peer that stops reading halfway ends its stream in order too. Bytes that arrive later are
+    answered by a reset, which comes after the end of the stream. Only Linux reports the state of
+    the connection, so other systems see only a reset that has already arrived.
     Raises: TransportUnreachable, TransportTimeout.
     """
-    while sys.platform == "linux" and connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
+    while (
+        sys.platform == "linux"
+        and connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE
+    ):
         if time.monotonic() >= monotonic_deadline:
             raise TransportError(Code.TRANSPORT_TIMEOUT)
         time.sleep(_POLL_SECONDS)
@@ -223,16 +267,26 @@ def _read_header_value(value: str | Path) -> str:
     return text
 
 
-def _post(request: TransportRequest, declaration: SinkDeclaration, *, timeout_seconds: float) -> TransportResponse:
+def _post(
+    request: TransportRequest, declaration: SinkDeclaration, *, timeout_seconds: float
+) -> TransportResponse:
     """Return the response of any status but 3xx within timeout_seconds. Raises: TransportError.
 
-    An encoded body is accepted, because the status is the acknowledgement: a refusal would send the batch again.
+    An encoded body is accepted, because the status is the acknowledgement: a refusal would send the
+    batch again.
     """
     options: dict[str, Any] = {"maxsize": 1}
     if request.url.startswith("https:"):
         options |= {"ssl_context": build_ssl_context(declaration), "cert_reqs": ssl.CERT_REQUIRED}
     with urllib3.PoolManager(**options) as manager, TimedExchange(timeout_seconds) as exchange:
-        manager.pool_classes_by_scheme = {"http": TimedConnectionPool, "https": TimedTLSConnectionPool}
+        manager.pool_classes_by_scheme = {
+            "http": TimedConnectionPool,
+            "https": TimedTLSConnectionPool,
+        }
         return send_once(
-            request, manager=manager, exchange=exchange, max_body_bytes=MAX_RESPONSE_BYTES, allow_encoded_body=True
+            request,
+            manager=manager,
+            exchange=exchange,
+            max_body_bytes=MAX_RESPONSE_BYTES,
+            allow_encoded_body=True,
         )

@@ -1,4 +1,6 @@
-"""The state of each sink, for the admin and the command: what it has, what it lacks, and what prevents delivery."""
+"""The state of each sink, for the admin and the command: what it has, what it lacks, and what
+prevents delivery.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +13,9 @@ from .delivery import STOPPING_FAULTS, find_cursors, is_leased
 from .models import SinkCursor
 
 WORKER_MISSING_AFTER = timedelta(minutes=2)
-"""A healthy sink is due in each run of the task. One that has been due for so long shows that no worker runs it."""
+"""A healthy sink is due in each run of the task. One that has been due for so long shows that no
+worker runs it.
+"""
 
 
 class SinkState(StrEnum):
@@ -57,7 +61,10 @@ class SinkStatus:
             return SinkState.FAILING
         if self.is_late:
             return SinkState.LATE
-        return SinkState.BEHIND if self.lag or self.missing_count else SinkState.CAUGHT_UP
+
+        if self.lag or self.missing_count:
+            return SinkState.BEHIND
+        return SinkState.CAUGHT_UP
 
     @property
     def severity(self) -> int:
@@ -69,29 +76,51 @@ class SinkStatus:
 
 
 def list_sink_statuses(sinks: Mapping[str, SinkDeclaration], *, now: datetime) -> list[SinkStatus]:
-    """Return the state of these sinks, by two SELECTs, and one more for each position behind the log.
+    """Return the state of these sinks, by two SELECTs, and one more for each position behind the
+    log.
 
     Raises: AuditUnavailable.
     """
     if not sinks:
         return []
-    cursors, log_size = find_cursors(tuple(sinks), now=now), get_newest_tree_size()
+    cursors = find_cursors(tuple(sinks), now=now)
+    log_size = get_newest_tree_size()
     sealed_at = {
-        size: find_oldest_sealing_time(size) for size in {row.checkpoint_size for row in cursors.values()} - {log_size}
+        size: find_oldest_sealing_time(size)
+        for size in {row.checkpoint_size for row in cursors.values()} - {log_size}
     }
     return [
-        _build_status(sinks[name], cursor, log_size=log_size, sealed_at=sealed_at.get(cursor.checkpoint_size), now=now)
+        _build_status(
+            sinks[name],
+            cursor,
+            log_size=log_size,
+            sealed_at=sealed_at.get(cursor.checkpoint_size),
+            now=now,
+        )
         for name, cursor in cursors.items()
     ]
 
 
 def _build_status(
-    declaration: SinkDeclaration, cursor: SinkCursor, *, log_size: int, sealed_at: datetime | None, now: datetime
+    declaration: SinkDeclaration,
+    cursor: SinkCursor,
+    *,
+    log_size: int,
+    sealed_at: datetime | None,
+    now: datetime,
 ) -> SinkStatus:
     # Not `cursor.lagging`, which nothing updates while no worker runs.
-    lag = max(now - sealed_at, timedelta(0)) if sealed_at else timedelta(0)
+    if sealed_at:
+        lag = max(now - sealed_at, timedelta(0))
+    else:
+        lag = timedelta(0)
+
     # A sink without a row was never due: what it lacks shows for how long no worker has run.
-    overdue = lag if cursor._state.adding else now - cursor.due_at
+    if cursor._state.adding:
+        overdue = lag
+    else:
+        overdue = now - cursor.due_at
+
     return SinkStatus(
         declaration=declaration,
         cursor=cursor,

@@ -34,16 +34,20 @@ def get_declared_sinks() -> Mapping[str, SinkDeclaration]:
 
 
 def deliver_to_due_sinks(*, seconds: float) -> dict[str, DeliveryResult]:
-    """Deliver to each sink that is due, healthy ones first, each for its share of seconds; then check its lag.
+    """Deliver to each sink that is due, healthy ones first, each for its share of seconds; then
+    check its lag.
 
-    A sink that is down or hangs delays the others of this run by the timeout of one exchange at most.
+    A sink that is down or hangs delays the others of this run by the timeout of one exchange at
+    most.
     """
     sinks = get_declared_sinks()
     results: dict[str, DeliveryResult] = {}
     for name in delivery.get_cursors(tuple(sinks), now=clock.now()):
         sink = create_sink(sinks[name], hostname=get_hostname())
         try:
-            results[name] = delivery.deliver(name, sink, clock=clock.now, seconds=seconds / len(sinks))
+            results[name] = delivery.deliver(
+                name, sink, clock=clock.now, seconds=seconds / len(sinks)
+            )
             delivery.check_lag(name, lag_alert=sinks[name].lag_alert, now=clock.now())
         except AuditUnavailable:
             logger.warning("Cannot read the audit log, so the lag of sink %s is unknown.", name)

@@ -18,12 +18,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="delivery_command", required=True, metavar="SUBCOMMAND")
     help_text = "Show how many events each sink has received, and fail if one is broken."
     add_command(commands, "status", _show_status, help_text)
-    deliver = add_command(commands, "deliver", _deliver, "Deliver to all sinks now, regardless of their back-off.")
-    deliver.add_argument("--seconds", type=float, default=600.0, help="Stop after this many seconds (default: 600).")
+    deliver = add_command(
+        commands, "deliver", _deliver, "Deliver to all sinks now, regardless of their back-off."
+    )
+    deliver.add_argument(
+        "--seconds", type=float, default=600.0, help="Stop after this many seconds (default: 600)."
+    )
 
 
 def _show_status(options: Options, output: Output) -> None:
-    """Raises: CommandError if a sink is broken: its last attempt failed, or it lacks events for too long."""
+    """Raises: CommandError if a sink is broken: its last attempt failed, or it lacks events for too
+    long.
+    """
     statuses = list_sink_statuses(get_declared_sinks(), now=clock.now())
     if not statuses:
         output.write("No sinks are declared.")
@@ -32,13 +38,16 @@ def _show_status(options: Options, output: Output) -> None:
         row = _build_row(status)
         problems = row["problems"]
         output.write_row(row, output.colour(_format_status(row), "failure" if problems else ""))
-        broken += [f"{row['sink']} ({', '.join(problems)})"] if problems else []
+
+        if problems:
+            broken += [f"{row['sink']} ({', '.join(problems)})"]
     if broken:
         raise CommandError(f"Broken sinks: {', '.join(broken)}.")
 
 
 def _build_row(status: SinkStatus) -> dict[str, Any]:
-    declaration, cursor = status.declaration, status.cursor
+    declaration = status.declaration
+    cursor = status.cursor
     problems = {"failing": bool(cursor.last_fault), "late": status.is_late}
     return {
         "sink": cursor.name,
@@ -61,14 +70,26 @@ def _format_status(status: Mapping[str, Any]) -> str:
     text = f"{status['sink']} ({status['type']}, {status['format']}): {status['tree_size']} events"
     if status["lag_seconds"] or status["behind"]:
         text += f", {status['behind']} behind for {status['lag_seconds']} s"
-    return text + (f", {status['last_fault']} after {status['attempts']} attempts" if status["last_fault"] else "")
+    return text + (
+        f", {status['last_fault']} after {status['attempts']} attempts"
+        if status["last_fault"]
+        else ""
+    )
 
 
 def _deliver(options: Options, output: Output) -> None:
     delivery.make_due_now(tuple(get_declared_sinks()), now=clock.now())
     results = deliver_to_due_sinks(seconds=options["seconds"])
     for name, result in results.items():
-        row = {"sink": name, "delivered": result.accepted, "fault": result.fault, "is_caught_up": result.is_caught_up}
-        output.confirm(row, f"{name}: {result.accepted} delivered{f', {result.fault}' if result.fault else ''}.")
+        row = {
+            "sink": name,
+            "delivered": result.accepted,
+            "fault": result.fault,
+            "is_caught_up": result.is_caught_up,
+        }
+        output.confirm(
+            row,
+            f"{name}: {result.accepted} delivered{f', {result.fault}' if result.fault else ''}.",
+        )
     if behind := sorted(name for name, result in results.items() if not result.is_caught_up):
         raise CommandError(f"Not all events were delivered to {', '.join(behind)}.")
