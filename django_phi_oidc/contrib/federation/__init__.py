@@ -1,4 +1,5 @@
-"""OpenID Federation 1.0, as far as a relying party with automatic registration needs it. No Django, clock or network.
+"""OpenID Federation 1.0, as far as a relying party with automatic registration needs it. No Django,
+clock or network.
 
     entity_statement      the signed statements of an entity about itself and about its subordinates    3, 8.1, 9
     trust_chain           validate_trust_chain, from a provider to the declared trust anchor            4, 6.2, 10
@@ -7,4 +8,4 @@
     entity_configuration  the signed statement of the portal about itself                               3, 5.1.2, 12.1
 
 `provider.entity_statements` fetches the statements between these functions.
-"""
+"""  # noqa: E501

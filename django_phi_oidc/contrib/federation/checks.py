@@ -1,4 +1,6 @@
-"""System checks of OpenID Federation: the trust anchor's keys, the entity configuration, and its trust marks."""
+"""System checks of OpenID Federation: the trust anchor's keys, the entity configuration, and its
+trust marks.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -31,20 +33,30 @@ _OF_ONE_PROVIDER = frozenset({"redirect_uris", "jwks"})
 
 @register_check(Tags.security)
 def check_federations(**kwargs: Any) -> Messages:
-    """E131: trust_anchor_keys has no usable key; E132: two providers would publish different entity configurations.
+    """E131: trust_anchor_keys has no usable key; E132: two providers would publish different entity
+    configurations.
 
     W131: a trust mark expires soon, or has expired.
     """
     members = _list_members()
     for provider, federation in members:
-        subject, path = f"Provider {provider.name!r}:", f'PHI_OIDC["PROVIDERS"]["{provider.name}"]["federation"]'
+        subject = f"Provider {provider.name!r}:"
+        path = f'PHI_OIDC["PROVIDERS"]["{provider.name}"]["federation"]'
         if not parse_jwks(federation.trust_anchor_keys.encode()).has_usable_key():
-            hint = in_settings(f'{path}["trust_anchor_keys"] = Path("/etc/portal/trust-anchor.json")')
-            yield error(131, f"{subject} trust_anchor_keys has no key that can verify a signature.", hint)
+            hint = in_settings(
+                f'{path}["trust_anchor_keys"] = Path("/etc/portal/trust-anchor.json")'
+            )
+            yield error(
+                131, f"{subject} trust_anchor_keys has no key that can verify a signature.", hint
+            )
         for expires_at in _iterate_expiries(federation):
             if expires_at - clock.now() < CERTIFICATE_EXPIRY_WARNING:
                 text = f"{subject} a trust mark of the portal is valid until {expires_at:%Y-%m-%d}."
-                yield warning(131, text, f"Get a new one from its issuer, and set it in {path}['trust_marks'].")
+                yield warning(
+                    131,
+                    text,
+                    f"Get a new one from its issuer, and set it in {path}['trust_marks'].",
+                )
     for _, group in groupby(sorted(members, key=_get_client_id), key=_get_client_id):
         yield from _check_shared_entity([*group])
 
@@ -61,7 +73,10 @@ def check_entity_configuration_urls(**kwargs: Any) -> Messages:
             view = getattr(resolve(path).func, "view_class", None)
         if view is not EntityConfigurationView:
             text = f"{path} is not the entity configuration of the client_id {client_id}."
-            hint = f'In {settings.ROOT_URLCONF}: urlpatterns += [path("{path[1:]}", EntityConfigurationView.as_view())]'
+            hint = (
+                f'In {settings.ROOT_URLCONF}: urlpatterns += [path("{path[1:]}", '
+                "EntityConfigurationView.as_view())]"
+            )
             yield error(133, text, hint)
 
 
@@ -71,12 +86,17 @@ def _check_shared_entity(members: Iterable[Member]) -> Messages:
         published = _describe_published(first, federation)
         for provider, other in others:
             if _describe_published(provider, other) != published:
-                text = f"Providers {first.name!r} and {provider.name!r} have one client_id, and differ in what its"
+                text = (
+                    f"Providers {first.name!r} and {provider.name!r} have "
+                    "one client_id, and differ in what its"
+                )
                 hint = "Declare the same for both, or another client_id for one."
                 yield error(132, f"{text} entity configuration contains.", hint)
 
 
-def _describe_published(provider: ProviderDeclaration, federation: FederationDeclaration) -> tuple[Any, ...]:
+def _describe_published(
+    provider: ProviderDeclaration, federation: FederationDeclaration
+) -> tuple[Any, ...]:
     metadata = build_own_metadata(provider, federation, providers=[provider])
     shared = {name: value for name, value in metadata.items() if name not in _OF_ONE_PROVIDER}
     return federation.keys, federation.authority_hints, federation.trust_marks, shared
@@ -94,7 +114,9 @@ def _iterate_expiries(federation: FederationDeclaration) -> Iterator[datetime]:
 
 def _list_members() -> list[Member]:
     providers = conf.providers().values()
-    return [(provider, provider.federation) for provider in providers if provider.federation is not None]
+    return [
+        (provider, provider.federation) for provider in providers if provider.federation is not None
+    ]
 
 
 def _get_client_id(member: Member) -> str:

@@ -1,4 +1,6 @@
-"""The option `federation` of a provider: how OpenID Federation replaces discovery and registration. No Django."""
+"""The option `federation` of a provider: how OpenID Federation replaces discovery and registration.
+No Django.
+"""
 
 import json
 from collections.abc import Mapping
@@ -25,20 +27,28 @@ TrustMark = tuple[tuple[str, str], ...]
 
 
 def is_entity_identifier(url: str) -> bool:
-    """Return whether url can identify an entity. Requires http only on loopback: `validate_https_url` refuses others.
+    """Return whether url can identify an entity. Requires http only on loopback:
+    `validate_https_url` refuses others.
 
     Spec: OpenID Federation 1.0 1.2 (Entity Identifier).
     """
     return is_url(url, forbidden=" ?#@") and len(url) <= MAX_ENTITY_IDENTIFIER_LENGTH
 
 
-_RULE = f"must be an https URL without query or fragment, {MAX_ENTITY_IDENTIFIER_LENGTH} characters at most"
+_RULE = (
+    "must be an https URL without query or fragment, "
+    f"{MAX_ENTITY_IDENTIFIER_LENGTH} characters at most"
+)
 _parse_entity_identifier = checked(parse_string, is_entity_identifier, _RULE)
 _parse_authority_hints = checked(
-    parse_strings, lambda urls: urls and all(map(is_entity_identifier, urls)), f"each {_RULE}; at least one"
+    parse_strings,
+    lambda urls: urls and all(map(is_entity_identifier, urls)),
+    f"each {_RULE}; at least one",
 )
 _parse_federation_keys = checked(
-    parse_client_keys, lambda keys: keys and all(key.use == "sig" for key in keys), "must be keys to sign"
+    parse_client_keys,
+    lambda keys: keys and all(key.use == "sig" for key in keys),
+    "must be keys to sign",
 )
 
 
@@ -54,9 +64,21 @@ def _parse_trust_anchor_keys(path: str, value: Any) -> str:
             fail(path, "names a file that can't be read")
         except ValueError:
             fail(path, "names a file that is no JSON")
-    keys = value.get("keys") if isinstance(value, Mapping) else None
-    if not isinstance(keys, list) or not keys or not all(isinstance(key, Mapping) and key.get("kid") for key in keys):
-        fail(path, "must be a JWKS with a kid for each key: a dictionary, or the pathlib.Path of a JSON file")
+
+    keys = None
+    if isinstance(value, Mapping):
+        keys = value.get("keys")
+
+    if (
+        not isinstance(keys, list)
+        or not keys
+        or not all(isinstance(key, Mapping) and key.get("kid") for key in keys)
+    ):
+        fail(
+            path,
+            "must be a JWKS with a kid for each key: a "
+            "dictionary, or the pathlib.Path of a JSON file",
+        )
     if any(_PRIVATE_MEMBERS & key.keys() for key in keys):
         fail(path, "contains a private key: the trust anchor publishes public keys")
     return json.dumps({"keys": keys})
@@ -65,7 +87,11 @@ def _parse_trust_anchor_keys(path: str, value: Any) -> str:
 def _parse_trust_marks(path: str, value: Any) -> tuple[TrustMark, ...]:
     if not isinstance(value, list | tuple):
         fail(path, "must be a list of dictionaries")
-    return tuple(parse_each(lambda number, raw: _parse_trust_mark(f"{path}[{number}]", raw), enumerate(value)).values())
+    return tuple(
+        parse_each(
+            lambda number, raw: _parse_trust_mark(f"{path}[{number}]", raw), enumerate(value)
+        ).values()
+    )
 
 
 def _parse_trust_mark(path: str, raw: Any) -> TrustMark:
@@ -78,22 +104,32 @@ def _parse_trust_mark(path: str, raw: Any) -> TrustMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationDeclaration:
-    """Membership in a federation. Option names are those of OpenID Federation 1.0, where it has one."""
+    """Membership in a federation. Option names are those of OpenID Federation 1.0, where it has
+    one.
+    """
 
     trust_anchor: Annotated[str, _parse_entity_identifier]
     """The entity identifier of the trust anchor, at which each trust chain must end."""
     trust_anchor_keys: Annotated[str, _parse_trust_anchor_keys]
-    """Its public keys, as received from the operator of the federation: a JWKS as a dictionary, or the `pathlib.Path`
-    of a JSON file."""
+    """Its public keys, as received from the operator of the federation: a JWKS as a dictionary, or
+    the `pathlib.Path` of a JSON file.
+    """
     authority_hints: Annotated[tuple[str, ...], _parse_authority_hints]
-    """The entity identifiers of the portal's immediate superiors: the trust anchor, or an intermediate."""
+    """The entity identifiers of the portal's immediate superiors: the trust anchor, or an
+    intermediate.
+    """
     keys: Annotated[tuple[ClientKey, ...], _parse_federation_keys]
-    """The portal's federation keys, an entry or a list like [`client_keys`](#client_keys), and other keys than those:
-    the first one signs the entity configuration."""
+    """The portal's federation keys, an entry or a list like [`client_keys`](#client_keys), and
+    other keys than those: the first one signs the entity configuration.
+    """
     organization_name: str = ""
     """Published in the entity configuration. Default: not published."""
     contacts: tuple[str, ...] = ()
     """Published in the entity configuration, such as mail addresses. Default: not published."""
-    trust_marks: Annotated[tuple[TrustMark, ...], _parse_trust_marks] = field(default=(), repr=False)
-    """Published in the entity configuration: a list of dictionaries with `trust_mark_type` and `trust_mark`, the JWT.
-    Default: not published."""
+    trust_marks: Annotated[tuple[TrustMark, ...], _parse_trust_marks] = field(
+        default=(), repr=False
+    )
+    """Published in the entity configuration: a list of dictionaries with `trust_mark_type` and
+    `trust_mark`, the JWT.
+    Default: not published.
+    """

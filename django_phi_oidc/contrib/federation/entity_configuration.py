@@ -1,4 +1,6 @@
-"""The entity configuration of the portal: what it states about itself. Spec: OpenID Federation 1.0 3, 5.1.2, 9."""
+"""The entity configuration of the portal: what it states about itself. Spec: OpenID Federation 1.0
+3, 5.1.2, 9.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -11,7 +13,10 @@ from .declaration import FederationDeclaration
 from .entity_statement import ENTITY_STATEMENT_TYP, FEDERATION_ENTITY, OPENID_RELYING_PARTY
 
 ENTITY_CONFIGURATION_LIFETIME = timedelta(days=1)
-LOGOUT_SUPPORT = {"backchannel_logout_supported": True, "backchannel_logout_session_supported": True}
+LOGOUT_SUPPORT = {
+    "backchannel_logout_supported": True,
+    "backchannel_logout_session_supported": True,
+}
 """One configuration is for all providers, so the logout URL is always in it."""
 
 
@@ -26,8 +31,9 @@ def build_relying_party_metadata(
 ) -> dict[str, Any]:
     """Return the metadata of the portal as a relying party.
 
-    redirect_uris: for all providers and hosts. keys: the public client keys, which are published by value: so the
-    superior or the provider can see them without a further request. Spec: OpenID Federation 1.0 5.1.2, 5.2.1.
+    redirect_uris: for all providers and hosts. keys: the public client keys, which are published by
+    value: so the superior or the provider can see them without a further request. Spec: OpenID
+    Federation 1.0 5.1.2, 5.2.1.
     """
     members = build_client_metadata(
         declaration,
@@ -44,7 +50,8 @@ def build_relying_party_metadata(
         "client_id": declaration.client_id,
     }
     if scope != "openid":
-        # All relying parties have `openid`. Software of Italy's federation cannot apply its policies to a string.
+        # All relying parties have `openid`. Software of Italy's federation cannot apply its
+        # policies to a string.
         members["scope"] = scope
     if declaration.acr_values:
         members["default_acr_values"] = list(declaration.acr_values)
@@ -54,7 +61,11 @@ def build_relying_party_metadata(
 
 
 def create_entity_configuration(
-    entity_identifier: str, federation: FederationDeclaration, *, metadata: Mapping[str, Any], now: datetime
+    entity_identifier: str,
+    federation: FederationDeclaration,
+    *,
+    metadata: Mapping[str, Any],
+    now: datetime,
 ) -> str:
     """Return the signed statement, valid for a day. metadata: of the portal as a relying party.
 
@@ -76,10 +87,15 @@ def create_entity_configuration(
     }
     if federation.trust_marks:
         claims["trust_marks"] = [dict(mark) for mark in federation.trust_marks]
-    return create_jws({"alg": key.list_algs()[0], "typ": ENTITY_STATEMENT_TYP, "kid": key.kid}, claims, key=key)
+    return create_jws(
+        {"alg": key.list_algs()[0], "typ": ENTITY_STATEMENT_TYP, "kid": key.kid}, claims, key=key
+    )
 
 
 def _build_informational_metadata(federation: FederationDeclaration) -> dict[str, Any]:
     """Spec: OpenID Federation 1.0 5.2.2."""
-    members = {"organization_name": federation.organization_name, "contacts": list(federation.contacts)}
+    members = {
+        "organization_name": federation.organization_name,
+        "contacts": list(federation.contacts),
+    }
     return {name: value for name, value in members.items() if value}

@@ -1,4 +1,5 @@
-"""Entity statements: signed by an entity about itself, the entity configuration, or about a subordinate.
+"""Entity statements: signed by an entity about itself, the entity configuration, or about a
+subordinate.
 
 Spec: OpenID Federation 1.0 3, 8.1, 9.
 """
@@ -26,7 +27,9 @@ OPENID_RELYING_PARTY = "openid_relying_party"
 _ONLY_IN_CONFIGURATIONS = frozenset(
     {"authority_hints", "trust_anchor_hints", "trust_mark_issuers", "trust_mark_owners"}
 )
-"""And `trust_marks`, which Italy's federation has in subordinate statements, too, so it is ignored there."""
+"""And `trust_marks`, which Italy's federation has in subordinate statements, too, so it is ignored
+there.
+"""
 _ONLY_IN_SUBORDINATE_STATEMENTS = frozenset(
     {"constraints", "metadata_policy", "metadata_policy_crit", "source_endpoint"}
 )
@@ -36,7 +39,8 @@ _OF_OTHER_JWTS = frozenset({"aud", "trust_anchor"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityStatement:
-    """A statement with a valid structure. Its content is not authentic until `verify_entity_statement` returns.
+    """A statement with a valid structure. Its content is not authentic until
+    `verify_entity_statement` returns.
 
     The statements of a trust chain are verified with keys of each other, so each is parsed first.
     """
@@ -56,65 +60,91 @@ class EntityStatement:
         return self.iss == self.sub
 
     def find_metadata(self, entity_type: str) -> Mapping[str, Any] | None:
-        """Return the metadata of the subject as an entity of that type; None if it is none, as far as stated here."""
+        """Return the metadata of the subject as an entity of that type; None if it is none, as far
+        as stated here.
+        """
         metadata: Mapping[str, Any] | None = self.claims.get("metadata", {}).get(entity_type)
         return metadata
 
 
 def build_entity_configuration_url(entity_identifier: str) -> str:
-    """Return the URL of an entity configuration. Spec: OpenID Federation 1.0 9 (a terminating / is removed)."""
+    """Return the URL of an entity configuration. Spec: OpenID Federation 1.0 9 (a terminating / is
+    removed).
+    """
     return f"{entity_identifier.removesuffix('/')}{WELL_KNOWN_PATH}"
 
 
 def build_entity_configuration_request(entity_identifier: str) -> TransportRequest:
-    """Return the request for the statement of an entity about itself. Spec: OpenID Federation 1.0 9.1."""
+    """Return the request for the statement of an entity about itself. Spec: OpenID Federation 1.0
+    9.1.
+    """
     return _build_statement_request(build_entity_configuration_url(entity_identifier))
 
 
 def build_subordinate_statement_request(endpoint: str, *, iss: str, sub: str) -> TransportRequest:
     """Return the request for the statement of a superior about a subordinate.
 
-    `iss` is sent for Germany's federation, which follows a draft that required it. Spec: OpenID Federation 1.0 8.1.1.
+    `iss` is sent for Germany's federation, which follows a draft that required it. Spec: OpenID
+    Federation 1.0 8.1.1.
     """
     return _build_statement_request(add_query(endpoint, {"iss": iss, "sub": sub}))
 
 
-def process_statement_response(response: TransportResponse, *, iss: str, sub: str) -> EntityStatement:
+def process_statement_response(
+    response: TransportResponse, *, iss: str, sub: str
+) -> EntityStatement:
     """Return the statement that was requested. Its signature and times are NOT verified.
 
     The media type, which static hosts set as they like, is ignored: `typ` is signed.
     Raises: MetadataError. Spec: OpenID Federation 1.0 8.1.2, 9.2.
     """
     if response.status != 200:
-        raise MetadataError(Code.TRUST_CHAIN_INVALID, "An entity of the federation has no such statement.")
+        raise MetadataError(
+            Code.TRUST_CHAIN_INVALID, "An entity of the federation has no such statement."
+        )
     # Each byte is a character in latin-1, and the parser refuses those that are not ASCII.
     statement = parse_entity_statement(response.body.decode("latin-1").strip())
     if (statement.iss, statement.sub) != (iss, sub):
-        raise MetadataError(Code.ENTITY_STATEMENT_INVALID, "An entity statement is not the requested one.")
+        raise MetadataError(
+            Code.ENTITY_STATEMENT_INVALID, "An entity statement is not the requested one."
+        )
     return statement
 
 
 def parse_entity_statement(token: str) -> EntityStatement:
     """Return the parts of a statement. NOT checked: signature and times.
 
-    Claims that only the other kind of statement may have are refused, and `crit`: no extension is supported.
+    Claims that only the other kind of statement may have are refused, and `crit`: no extension is
+    supported.
     Raises: MetadataError. Spec: OpenID Federation 1.0 3.1, 3.2, 13.4.
     """
     jws = _parse_jws(token, typ=ENTITY_STATEMENT_TYP)
     claims = jws.payload
-    iss, sub = claims.get("iss"), claims.get("sub")
+    iss = claims.get("iss")
+    sub = claims.get("sub")
     issued_at, expires_at = (parse_numeric_date(claims.get(name)) for name in ("iat", "exp"))
-    if not isinstance(iss, str) or not isinstance(sub, str) or not all(map(is_entity_identifier, (iss, sub))):
+    if (
+        not isinstance(iss, str)
+        or not isinstance(sub, str)
+        or not all(map(is_entity_identifier, (iss, sub)))
+    ):
         _fail("iss or sub is no entity identifier")
     if issued_at is None or expires_at is None:
         _fail("iat or exp is missing")
-    foreign = _ONLY_IN_SUBORDINATE_STATEMENTS if iss == sub else _ONLY_IN_CONFIGURATIONS
+
+    if iss == sub:
+        foreign = _ONLY_IN_SUBORDINATE_STATEMENTS
+    else:
+        foreign = _ONLY_IN_CONFIGURATIONS
+
     if claims.keys() & (foreign | _OF_OTHER_JWTS):
         _fail("it has a claim of another kind of statement")
     if "crit" in claims:
         _fail("it has a critical claim, and none is supported")
     if "metadata_policy_crit" in claims:
-        raise MetadataError(Code.METADATA_POLICY_ERROR, "A policy operator is critical, and not supported.")
+        raise MetadataError(
+            Code.METADATA_POLICY_ERROR, "A policy operator is critical, and not supported."
+        )
     _validate_metadata_claim(claims)
     if "authority_hints" in claims and not _is_identifier_list(claims["authority_hints"]):
         _fail("authority_hints is no list of entity identifiers")
@@ -132,9 +162,11 @@ def parse_entity_statement(token: str) -> EntityStatement:
 def verify_entity_statement(
     statement: EntityStatement, *, keys: JSONWebKeySet, now: datetime, leeway: timedelta
 ) -> None:
-    """`entity_statement_invalid`: one of the issuer's keys has signed the statement, and it is valid now.
+    """`entity_statement_invalid`: one of the issuer's keys has signed the statement, and it is
+    valid now.
 
-    keys: of the issuer, as its superior states them. Raises: MetadataError. Spec: OpenID Federation 1.0 3.2, 10.2.
+    keys: of the issuer, as its superior states them. Raises: MetadataError. Spec: OpenID Federation
+    1.0 3.2, 10.2.
     """
     if statement.issued_at > now + leeway or statement.expires_at <= now - leeway:
         _fail("it has expired, or is issued in the future")
@@ -144,17 +176,29 @@ def verify_entity_statement(
 def parse_signed_jwks(
     body: bytes, *, entity_identifier: str, keys: JSONWebKeySet, now: datetime, leeway: timedelta
 ) -> JSONWebKeySet:
-    """Return the keys of a signed JWKS, whose signature is verified with the federation keys of the entity.
+    """Return the keys of a signed JWKS, whose signature is verified with the federation keys of the
+    entity.
 
-    The typ `jwk-set+json` is that of Germany's federation; neither is that of another JWT of an entity.
+    The typ `jwk-set+json` is that of Germany's federation; neither is that of another JWT of an
+    entity.
     Raises: MetadataError. Spec: OpenID Federation 1.0 5.2.1.1 (signed_jwks_uri).
     """
     jws = _parse_jws(body.decode("latin-1").strip(), typ="jwk-set+jwt", former_typ="jwk-set+json")
     claims = jws.payload
-    if (claims.get("iss"), claims.get("sub", claims.get("iss"))) != (entity_identifier, entity_identifier):
+    if (claims.get("iss"), claims.get("sub", claims.get("iss"))) != (
+        entity_identifier,
+        entity_identifier,
+    ):
         _fail("a signed JWKS is that of another entity")
-    issued_at, expires_at = (parse_numeric_date(claims[name]) if name in claims else now for name in ("iat", "exp"))
-    if issued_at is None or expires_at is None or issued_at > now + leeway or expires_at < now - leeway:
+    issued_at, expires_at = (
+        parse_numeric_date(claims[name]) if name in claims else now for name in ("iat", "exp")
+    )
+    if (
+        issued_at is None
+        or expires_at is None
+        or issued_at > now + leeway
+        or expires_at < now - leeway
+    ):
         _fail("a signed JWKS has expired, or is issued in the future")
     _verify_signature(jws, keys=keys)
     return parse_jwks(json.dumps({"keys": claims.get("keys")}).encode())
@@ -186,11 +230,18 @@ def _verify_signature(jws: JWS, *, keys: JSONWebKeySet) -> None:
 
 def _read_federation_keys(jwks: Any) -> JSONWebKeySet:
     """Spec: OpenID Federation 1.0 3.1.1 (jwks)."""
-    members = jwks.get("keys") if isinstance(jwks, dict) else None
+    members = None
+    if isinstance(jwks, dict):
+        members = jwks.get("keys")
+
     if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
         _fail("jwks is missing")
     kids = [member.get("kid") for member in members]
-    if not kids or not all(isinstance(kid, str) and kid for kid in kids) or len(set(kids)) < len(kids):
+    if (
+        not kids
+        or not all(isinstance(kid, str) and kid for kid in kids)
+        or len(set(kids)) < len(kids)
+    ):
         _fail("jwks is empty, or has a key without a kid of its own")
     return parse_jwks(json.dumps({"keys": members}).encode())
 
@@ -198,7 +249,9 @@ def _read_federation_keys(jwks: Any) -> JSONWebKeySet:
 def _validate_metadata_claim(claims: Mapping[str, Any]) -> None:
     """Spec: OpenID Federation 1.0 3.1.1 (metadata), 3.2 (no null)."""
     metadata = claims.get("metadata", {})
-    if not isinstance(metadata, dict) or not all(isinstance(members, dict) for members in metadata.values()):
+    if not isinstance(metadata, dict) or not all(
+        isinstance(members, dict) for members in metadata.values()
+    ):
         _fail("metadata is no object of objects")
     if any(value is None for members in metadata.values() for value in members.values()):
         _fail("metadata contains null")

@@ -23,8 +23,9 @@ from .entity_statement import (
 from .trust_chain import MAX_STATEMENTS, TrustChain, validate_trust_chain
 
 MAX_FETCHES = 16
-"""For one chain. A provider can name many superiors, to make the portal send requests to others. Spec: OpenID
-Federation 1.0 17.1."""
+"""For one chain. A provider can name many superiors, to make the portal send requests to others.
+Spec: OpenID Federation 1.0 17.1.
+"""
 MAX_AUTHORITY_HINTS = 8
 """Of one entity; further ones are ignored."""
 
@@ -38,7 +39,8 @@ def fetch_trust_chain(
     entity_identifier: str = "",
     entity_type: str = OPENID_PROVIDER,
 ) -> TrustChain:
-    """Return the shortest valid trust chain from the issuer, or another entity, to the declared trust anchor.
+    """Return the shortest valid trust chain from the issuer, or another entity, to the declared
+    trust anchor.
 
     timeout_seconds: for all requests together. Requires: a federation is declared.
     Raises: TransportError, MetadataError. Spec: OpenID Federation 1.0 10.1 to 10.3.
@@ -69,10 +71,13 @@ class _ChainSearch:
     entity_type: str
     fetch_count: int = 0
     error: SignInRefused = field(default_factory=lambda: MetadataError(Code.TRUST_CHAIN_INVALID))
-    """Why a path does not lead to the trust anchor. An outage is reported before a fault of another path."""
+    """Why a path does not lead to the trust anchor. An outage is reported before a fault of another
+    path.
+    """
 
     def run(self, entity_identifier: str) -> TrustChain:
-        # The subject first: without it no other request is needed. Both are required for each chain.
+        # The subject first: without it no other request is needed. Both are required for each
+        # chain.
         subject = self._fetch_configuration(entity_identifier)
         anchor = self._fetch_configuration(self.federation.trust_anchor)
         keys = parse_jwks(self.federation.trust_anchor_keys.encode())
@@ -84,7 +89,9 @@ class _ChainSearch:
             for configuration, statements in paths:
                 for superior in _list_superiors(configuration, first=anchor.sub):
                     if superior == anchor.sub:
-                        if chain := self._find_chain(statements, anchor=anchor, trust_anchor_keys=keys):
+                        if chain := self._find_chain(
+                            statements, anchor=anchor, trust_anchor_keys=keys
+                        ):
                             return chain
                     elif superior not in known and len(statements) + 2 < MAX_STATEMENTS:
                         known.add(superior)
@@ -93,7 +100,11 @@ class _ChainSearch:
         raise self.error
 
     def _find_chain(
-        self, statements: Sequence[EntityStatement], *, anchor: EntityStatement, trust_anchor_keys: JSONWebKeySet
+        self,
+        statements: Sequence[EntityStatement],
+        *,
+        anchor: EntityStatement,
+        trust_anchor_keys: JSONWebKeySet,
     ) -> TrustChain | None:
         try:
             last = self._fetch_subordinate_statement(anchor, sub=statements[-1].iss)
@@ -112,7 +123,9 @@ class _ChainSearch:
     def _find_longer_path(
         self, statements: tuple[EntityStatement, ...], *, superior: str
     ) -> list[tuple[EntityStatement, tuple[EntityStatement, ...]]]:
-        """Return the path with the statement of a superior that is not the trust anchor; empty if it has none."""
+        """Return the path with the statement of a superior that is not the trust anchor; empty if
+        it has none.
+        """
         try:
             configuration = self._fetch_configuration(superior)
             statement = self._fetch_subordinate_statement(configuration, sub=statements[-1].iss)
@@ -129,11 +142,19 @@ class _ChainSearch:
         request = build_entity_configuration_request(entity_identifier)
         return self._fetch_statement(request, iss=entity_identifier, sub=entity_identifier)
 
-    def _fetch_subordinate_statement(self, superior: EntityStatement, *, sub: str) -> EntityStatement:
-        """Spec: OpenID Federation 1.0 5.1.1: the endpoint must be in the entity configuration itself."""
-        endpoint = (superior.find_metadata(FEDERATION_ENTITY) or {}).get("federation_fetch_endpoint")
+    def _fetch_subordinate_statement(
+        self, superior: EntityStatement, *, sub: str
+    ) -> EntityStatement:
+        """Spec: OpenID Federation 1.0 5.1.1: the endpoint must be in the entity configuration
+        itself.
+        """
+        endpoint = (superior.find_metadata(FEDERATION_ENTITY) or {}).get(
+            "federation_fetch_endpoint"
+        )
         if not isinstance(endpoint, str):
-            raise MetadataError(Code.TRUST_CHAIN_INVALID, "A superior has no federation_fetch_endpoint.")
+            raise MetadataError(
+                Code.TRUST_CHAIN_INVALID, "A superior has no federation_fetch_endpoint."
+            )
         validate_https_url(endpoint, allow_loopback_http=self.declaration.allow_loopback_http)
         request = build_subordinate_statement_request(endpoint, iss=superior.sub, sub=sub)
         return self._fetch_statement(request, iss=superior.sub, sub=sub)
@@ -141,15 +162,21 @@ class _ChainSearch:
     def _fetch_statement(self, request: TransportRequest, *, iss: str, sub: str) -> EntityStatement:
         self.fetch_count += 1
         if self.fetch_count > MAX_FETCHES:
-            raise MetadataError(Code.TRUST_CHAIN_INVALID, "The search for a trust chain needs too many requests.")
+            raise MetadataError(
+                Code.TRUST_CHAIN_INVALID, "The search for a trust chain needs too many requests."
+            )
         response = self.transport.send(request, timeout_seconds=self.ends_at - time.monotonic())
         if response.status >= 500 or response.status == 429:
             # An outage, and no statement about the entity.
-            raise TransportError(Code.TRANSPORT_UNREACHABLE, "An entity of the federation is not available.")
+            raise TransportError(
+                Code.TRANSPORT_UNREACHABLE, "An entity of the federation is not available."
+            )
         return process_statement_response(response, iss=iss, sub=sub)
 
 
 def _list_superiors(configuration: EntityStatement, *, first: str) -> list[str]:
-    """Return the superiors that the entity names, the trust anchor first: then no other is asked."""
+    """Return the superiors that the entity names, the trust anchor first: then no other is
+    asked.
+    """
     hints: list[str] = configuration.claims.get("authority_hints", [])
     return sorted(dict.fromkeys(hints), key=lambda hint: hint != first)[:MAX_AUTHORITY_HINTS]

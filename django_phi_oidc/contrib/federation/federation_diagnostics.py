@@ -14,10 +14,17 @@ SHORT_VALIDITY = timedelta(hours=1)
 
 def check_trust_chain(chain: TrustChain, *, now: datetime) -> Iterator[ProviderFinding]:
     """Report the trust chain of the provider, its expiry, and the trust marks that it states."""
-    text = sanitize_text(f"{_describe_chain(chain)}, valid until {chain.expires_at:%Y-%m-%d %H:%M} UTC")
+    text = sanitize_text(
+        f"{_describe_chain(chain)}, valid until {chain.expires_at:%Y-%m-%d %H:%M} UTC"
+    )
     if chain.expires_at - now < SHORT_VALIDITY:
-        remedy = "Ask the operator of the federation for statements that are valid for longer than an outage."
-        yield ProviderFinding(check="federation", level="warning", code="chain_expires", text=text, remedy=remedy)
+        remedy = (
+            "Ask the operator of the federation for statements "
+            "that are valid for longer than an outage."
+        )
+        yield ProviderFinding(
+            check="federation", level="warning", code="chain_expires", text=text, remedy=remedy
+        )
     else:
         yield ProviderFinding(check="federation", level="ok", text=text)
     if chain.trust_mark_types:
@@ -25,7 +32,9 @@ def check_trust_chain(chain: TrustChain, *, now: datetime) -> Iterator[ProviderF
         yield ProviderFinding(check="federation", level="ok", text=text)
 
 
-def check_own_trust_chain(chain: TrustChain, *, declaration: ProviderDeclaration) -> ProviderFinding:
+def check_own_trust_chain(
+    chain: TrustChain, *, declaration: ProviderDeclaration
+) -> ProviderFinding:
     """Check that the policies of the federation leave the portal what it declares.
 
     Spec: OpenID Federation 1.0 6.1.4.2: the subject must support its resolved metadata.
@@ -37,13 +46,17 @@ def check_own_trust_chain(chain: TrustChain, *, declaration: ProviderDeclaration
         "id_token_signed_response_alg": declaration.id_token_signed_response_alg,
         "request_object_signing_alg": (declaration.request_object_signing_alg,),
     }
-    changed = [name for name, values in expected.items() if name in members and members[name] not in values]
+    changed = [
+        name for name, values in expected.items() if name in members and members[name] not in values
+    ]
     text = f"the portal: {_describe_chain(chain)}"
     if changed:
         text = f"the policies of the federation change {', '.join(changed)} of the portal"
         remedy = "Declare what the federation requires."
         code = Code.METADATA_POLICY_ERROR
-        return ProviderFinding(check="membership", level="failure", code=code, text=text, remedy=remedy)
+        return ProviderFinding(
+            check="membership", level="failure", code=code, text=text, remedy=remedy
+        )
     return ProviderFinding(check="membership", level="ok", text=sanitize_text(text))
 
 

@@ -1,6 +1,8 @@
-"""Metadata policies: the superiors in a trust chain restrict the metadata of the entity at its beginning.
+"""Metadata policies: the superiors in a trust chain restrict the metadata of the entity at its
+beginning.
 
-A policy is a dictionary: entity type → metadata parameter → operator → value. Spec: OpenID Federation 1.0 6.1.
+A policy is a dictionary: entity type → metadata parameter → operator → value. Spec: OpenID
+Federation 1.0 6.1.
 """
 
 import json
@@ -22,8 +24,9 @@ MetadataPolicy = Mapping[str, Mapping[str, ParameterPolicy]]
 def merge_policies(claims: Iterable[Any]) -> MetadataPolicy:
     """Return the policy of a trust chain.
 
-    claims: the `metadata_policy` of its subordinate statements, the most superior one first. Operators that are not
-    standard are ignored; a statement that declares one as critical is refused before.
+    claims: the `metadata_policy` of its subordinate statements, the most superior one first.
+    Operators that are not standard are ignored; a statement that declares one as critical is
+    refused before.
     Raises: MetadataError. Spec: OpenID Federation 1.0 6.1.4.1.
     """
     merged: dict[str, dict[str, ParameterPolicy]] = {}
@@ -32,30 +35,47 @@ def merge_policies(claims: Iterable[Any]) -> MetadataPolicy:
             of_type = merged.setdefault(entity_type, {})
             for name, policy in _get_object(policies).items():
                 parsed = _parse_parameter_policy(name, _get_object(policy))
-                of_type[name] = _merge_parameter_policies(name, of_type[name], parsed) if name in of_type else parsed
+                if name in of_type:
+                    of_type[name] = _merge_parameter_policies(name, of_type[name], parsed)
+                else:
+                    of_type[name] = parsed
     return merged
 
 
-def apply_policy(metadata: Mapping[str, Any], *, policy: Mapping[str, ParameterPolicy]) -> dict[str, Any]:
+def apply_policy(
+    metadata: Mapping[str, Any], *, policy: Mapping[str, ParameterPolicy]
+) -> dict[str, Any]:
     """Return the metadata of one entity type, as its policy changes them.
 
     Raises: MetadataError if they violate it. Spec: OpenID Federation 1.0 6.1.4.2.
     """
     resolved = dict(metadata)
     for name, operators in policy.items():
-        present: Sequence[Any] = [_split_scope(name, metadata[name])] if name in metadata else []
+        present: Sequence[Any]
+        if name in metadata:
+            present = [_split_scope(name, metadata[name])]
+        else:
+            present = []
+
         for operator in OPERATORS:
             if operator in operators:
                 present = _APPLICATIONS[operator](name, present, operators[operator])
         resolved.pop(name, None)
         if present:
-            resolved[name] = " ".join(present[0]) if name == "scope" and _is_text_list(present[0]) else present[0]
+            if name == "scope" and _is_text_list(present[0]):
+                resolved[name] = " ".join(present[0])
+            else:
+                resolved[name] = present[0]
     return resolved
 
 
 def _parse_parameter_policy(name: str, policy: Mapping[str, Any]) -> ParameterPolicy:
     """Return the standard operators, with values of the right type, in an allowed combination."""
-    parsed = {operator: _split_scope(name, policy[operator]) for operator in OPERATORS if operator in policy}
+    parsed = {
+        operator: _split_scope(name, policy[operator])
+        for operator in OPERATORS
+        if operator in policy
+    }
     for operator, operand in parsed.items():
         if operator in LIST_OPERATORS and (not isinstance(operand, list) or None in operand):
             _fail(name, f"{operator} is no list")
@@ -67,11 +87,14 @@ def _parse_parameter_policy(name: str, policy: Mapping[str, Any]) -> ParameterPo
     return parsed
 
 
-def _merge_parameter_policies(name: str, superior: ParameterPolicy, subordinate: ParameterPolicy) -> ParameterPolicy:
+def _merge_parameter_policies(
+    name: str, superior: ParameterPolicy, subordinate: ParameterPolicy
+) -> ParameterPolicy:
     """Spec: OpenID Federation 1.0 6.1.3.1 (operator value merge)."""
     merged = {**superior, **subordinate}
     for operator in superior.keys() & subordinate.keys():
-        upper, lower = superior[operator], subordinate[operator]
+        upper = superior[operator]
+        lower = subordinate[operator]
         match operator:
             case "value" | "default":
                 if not _is_equal(upper, lower):
@@ -93,7 +116,9 @@ def _validate_combination(name: str, policy: ParameterPolicy) -> None:
     """Spec: OpenID Federation 1.0 6.1.3.1 (combination with other operators)."""
     if "one_of" in policy and policy.keys() & {"add", "subset_of", "superset_of"}:
         _fail(name, "one_of is combined with an operator of lists")
-    subset_of, superset_of, added = policy.get("subset_of"), policy.get("superset_of", []), policy.get("add", [])
+    subset_of = policy.get("subset_of")
+    superset_of = policy.get("superset_of", [])
+    added = policy.get("add", [])
     if subset_of is not None and not _contains(subset_of, [*superset_of, *added]):
         _fail(name, "subset_of lacks a value of add or superset_of")
     if "value" not in policy:
@@ -113,15 +138,20 @@ def _validate_combination(name: str, policy: ParameterPolicy) -> None:
             _fail(name, "value contradicts add, subset_of or superset_of")
 
 
-# A parameter is passed as a list with its value; an empty list: it is absent, which differs from null.
+# A parameter is passed as a list with its value; an empty list: it is absent, which differs from
+# null.
 
 
 def _apply_value(name: str, present: Sequence[Any], operand: Any) -> Sequence[Any]:
-    return [] if operand is None else [operand]
+    if operand is None:
+        return []
+    return [operand]
 
 
 def _apply_add(name: str, present: Sequence[Any], operand: Any) -> Sequence[Any]:
-    return [_unite(_get_list(name, present[0]), operand)] if present else [operand]
+    if present:
+        return [_unite(_get_list(name, present[0]), operand)]
+    return [operand]
 
 
 def _apply_default(name: str, present: Sequence[Any], operand: Any) -> Sequence[Any]:
@@ -135,7 +165,9 @@ def _apply_one_of(name: str, present: Sequence[Any], operand: Any) -> Sequence[A
 
 
 def _apply_subset_of(name: str, present: Sequence[Any], operand: Any) -> Sequence[Any]:
-    return [_intersect(_get_list(name, present[0]), operand)] if present else present
+    if present:
+        return [_intersect(_get_list(name, present[0]), operand)]
+    return present
 
 
 def _apply_superset_of(name: str, present: Sequence[Any], operand: Any) -> Sequence[Any]:
@@ -162,8 +194,12 @@ _APPLICATIONS: Mapping[str, Callable[[str, Sequence[Any], Any], Sequence[Any]]] 
 
 
 def _split_scope(name: str, value: Any) -> Any:
-    """Return the values of `scope`, which is a string, as a list. Spec: OpenID Federation 1.0 6.1.3.1.8."""
-    return value.split() if name == "scope" and isinstance(value, str) else value
+    """Return the values of `scope`, which is a string, as a list. Spec: OpenID Federation 1.0
+    6.1.3.1.8.
+    """
+    if name == "scope" and isinstance(value, str):
+        return value.split()
+    return value
 
 
 def _is_text_list(value: Any) -> bool:
@@ -197,7 +233,9 @@ def _intersect(values: Sequence[Any], allowed: Sequence[Any]) -> list[Any]:
 
 
 def _get_list(name: str, value: Any) -> list[Any]:
-    return value if isinstance(value, list) else _fail(name, "it is no list")
+    if isinstance(value, list):
+        return value
+    return _fail(name, "it is no list")
 
 
 def _get_object(value: Any) -> Mapping[str, Any]:
@@ -208,5 +246,8 @@ def _get_object(value: Any) -> Mapping[str, Any]:
 
 def _fail(name: str, reason: str) -> NoReturn:
     # The name is text of the federation: only a plain one may appear in logs.
-    shown = name if _PLAIN_NAME.fullmatch(name) else "a parameter"
+    if _PLAIN_NAME.fullmatch(name):
+        shown = name
+    else:
+        shown = "a parameter"
     raise MetadataError(Code.METADATA_POLICY_ERROR, f"Metadata policy of {shown}: {reason}.")

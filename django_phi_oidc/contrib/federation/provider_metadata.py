@@ -1,4 +1,6 @@
-"""The metadata and keys of a provider from its trust chain, in place of discovery. Spec: OpenID Federation 1.0 5."""
+"""The metadata and keys of a provider from its trust chain, in place of discovery. Spec: OpenID
+Federation 1.0 5.
+"""
 
 import json
 from datetime import datetime
@@ -31,9 +33,14 @@ def process_trust_chain(chain: TrustChain, *, declaration: ProviderDeclaration) 
     validate_issuer(members, issuer=declaration.issuer)
     registration_types = members.get("client_registration_types_supported", ["automatic"])
     if not isinstance(registration_types, list) or "automatic" not in registration_types:
-        raise MetadataError(Code.METADATA_INVALID, "The provider does not support automatic registration.")
-    jwks, signed_jwks_uri = members.get("jwks"), members.get("signed_jwks_uri", "")
-    if not isinstance(signed_jwks_uri, str) or not (jwks or signed_jwks_uri or "jwks_uri" in members):
+        raise MetadataError(
+            Code.METADATA_INVALID, "The provider does not support automatic registration."
+        )
+    jwks = members.get("jwks")
+    signed_jwks_uri = members.get("signed_jwks_uri", "")
+    if not isinstance(signed_jwks_uri, str) or not (
+        jwks or signed_jwks_uri or "jwks_uri" in members
+    ):
         raise MetadataError(Code.METADATA_INVALID, "The provider publishes no keys.")
     if signed_jwks_uri:
         validate_https_url(signed_jwks_uri, allow_loopback_http=declaration.allow_loopback_http)
@@ -51,13 +58,21 @@ def process_trust_chain(chain: TrustChain, *, declaration: ProviderDeclaration) 
 
 def build_signed_jwks_request(url: str) -> TransportRequest:
     """Return the request for the signed JWKS. Spec: OpenID Federation 1.0 5.2.1.1."""
-    return TransportRequest(method="GET", url=url, headers={"Accept": "application/jwk-set+jwt"}, operation="keys")
+    return TransportRequest(
+        method="GET", url=url, headers={"Accept": "application/jwk-set+jwt"}, operation="keys"
+    )
 
 
 def process_signed_jwks_response(
-    response: TransportResponse, *, federation_keys: JSONWebKeySet, declaration: ProviderDeclaration, now: datetime
+    response: TransportResponse,
+    *,
+    federation_keys: JSONWebKeySet,
+    declaration: ProviderDeclaration,
+    now: datetime,
 ) -> JSONWebKeySet:
-    """Return the keys of the provider. Raises: MetadataError. Spec: OpenID Federation 1.0 5.2.1.1."""
+    """Return the keys of the provider. Raises: MetadataError. Spec: OpenID Federation 1.0
+    5.2.1.1.
+    """
     if response.status != 200:
         raise MetadataError(Code.METADATA_INVALID)
     return parse_signed_jwks(

@@ -1,4 +1,6 @@
-"""Trust chains: the statements that lead from an entity to a trust anchor. Spec: OpenID Federation 1.0 4, 6.2, 10."""
+"""Trust chains: the statements that lead from an entity to a trust anchor. Spec: OpenID Federation
+1.0 4, 6.2, 10.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,8 +44,8 @@ def validate_trust_chain(
 ) -> TrustChain:
     """Return the trust chain of the subject of the first statement, an entity of that type.
 
-    statements: the entity configuration of the subject, the statement of each superior about the entity before, and
-    the entity configuration of the trust anchor.
+    statements: the entity configuration of the subject, the statement of each superior about the
+    entity before, and the entity configuration of the trust anchor.
     Raises: MetadataError. Spec: OpenID Federation 1.0 4, 6.2, 10.2 to 10.4.
     """
     if not 3 <= len(statements) <= MAX_STATEMENTS:
@@ -53,7 +55,10 @@ def validate_trust_chain(
         _fail("it does not lead from an entity to the trust anchor")
     if any(statement.is_configuration for statement in subordinate_statements):
         _fail("it has a further entity configuration")
-    if any(lower.iss != upper.sub for lower, upper in pairwise(statements[1:])) or subject.sub != statements[1].sub:
+    if (
+        any(lower.iss != upper.sub for lower, upper in pairwise(statements[1:]))
+        or subject.sub != statements[1].sub
+    ):
         _fail("a statement is not about the issuer of the one before")
     identifiers = (subject.sub, *(statement.iss for statement in subordinate_statements))
     if len(set(identifiers)) < len(identifiers):
@@ -97,20 +102,29 @@ def _validate_constraints(statement: EntityStatement, *, subordinates: Sequence[
     if not isinstance(naming, dict) or not all(map(_is_string_list, naming.values())):
         _fail("naming_constraints are malformed")
     for host in ((urlsplit(identifier).hostname or "").rstrip(".") for identifier in subordinates):
-        is_permitted = "permitted" not in naming or any(_is_in_subtree(host, name) for name in naming["permitted"])
-        if not is_permitted or any(_is_in_subtree(host, name) for name in naming.get("excluded", ())):
+        is_permitted = "permitted" not in naming or any(
+            _is_in_subtree(host, name) for name in naming["permitted"]
+        )
+        if not is_permitted or any(
+            _is_in_subtree(host, name) for name in naming.get("excluded", ())
+        ):
             _fail("it violates naming_constraints")
 
 
 def _is_in_subtree(host: str, name: str) -> bool:
-    """A name with a period in front stands for all hosts below it. Spec: RFC 5280 4.2.1.10 (URI)."""
-    return host.endswith(name.lower()) if name.startswith(".") else host == name.lower()
+    """A name with a period in front stands for all hosts below it. Spec: RFC 5280 4.2.1.10
+    (URI).
+    """
+    if name.startswith("."):
+        return host.endswith(name.lower())
+    return host == name.lower()
 
 
 def _resolve_metadata(
     subject: EntityStatement, subordinate_statements: Sequence[EntityStatement], *, entity_type: str
 ) -> dict[str, Any]:
-    """Return the metadata: of the subject, replaced by its immediate superior, then restricted by all policies.
+    """Return the metadata: of the subject, replaced by its immediate superior, then restricted by
+    all policies.
 
     Spec: OpenID Federation 1.0 3.1.1 (metadata), 6.1.4, 6.2.3.
     """
@@ -124,14 +138,21 @@ def _resolve_metadata(
     if metadata is None:
         _fail(f"the entity is no {entity_type}, or may be none")
     metadata = {**metadata, **(subordinate_statements[0].find_metadata(entity_type) or {})}
-    policies = (statement.claims.get("metadata_policy", {}) for statement in reversed(subordinate_statements))
+    policies = (
+        statement.claims.get("metadata_policy", {})
+        for statement in reversed(subordinate_statements)
+    )
     return apply_policy(metadata, policy=merge_policies(policies).get(entity_type, {}))
 
 
 def _list_trust_mark_types(subject: EntityStatement) -> tuple[str, ...]:
     """`id` is the name of earlier drafts, which Italy's federation uses."""
     marks = subject.claims.get("trust_marks")
-    members = [mark for mark in marks if isinstance(mark, dict)] if isinstance(marks, list) else []
+    if isinstance(marks, list):
+        members = [mark for mark in marks if isinstance(mark, dict)]
+    else:
+        members = []
+
     names = (mark.get("trust_mark_type", mark.get("id")) for mark in members)
     return tuple(name for name in names if isinstance(name, str))
 
