@@ -1,1 +1,3 @@
-"""Adoption of projects that use mozilla-django-oidc or django-allauth: their settings, and the links of their users."""
+"""Adoption of projects that use mozilla-django-oidc or django-allauth: their settings, and the
+links of their users.
+"""

@@ -36,13 +36,18 @@ DEFAULT_SCOPES = {
 """The providers of allauth whose `uid` is the `sub`, and the scopes that they request."""
 MICROSOFT = "microsoft"
 FILL_IN = "the issuer in the provider's metadata"
-NO_SECRET = "create a secret at the provider, or use private_key_jwt: a client without one is not supported"
+NO_SECRET = (
+    "create a secret at the provider, or use private_key_jwt: a client without one is not supported"
+)
 ADAPTER_HOOKS = {
-    **dict.fromkeys(("new_user", "save_user", "populate_user"), "override create_user of the backend."),
+    **dict.fromkeys(
+        ("new_user", "save_user", "populate_user"), "override create_user of the backend."
+    ),
     "pre_social_login": "override update_user of the backend, or receive user_logged_in.",
     **dict.fromkeys(
         ("is_open_for_signup", "is_auto_signup_allowed"),
-        'set "provisioning" of the provider, or raise PermissionDenied in create_user of the backend.',
+        'set "provisioning" of the provider, or raise '
+        "PermissionDenied in create_user of the backend.",
     ),
     "on_authentication_error": "receive django_phi_oidc.signals.sign_in_refused.",
     "get_login_redirect_url": "set LOGIN_REDIRECT_URL.",
@@ -85,7 +90,9 @@ class SocialApplication:
     def get_option(self, name: str, default: Any = None) -> Any:
         """Return an option of the application, or of its provider."""
         value = self.app_settings.get(name)
-        return self.provider_settings.get(name.upper(), default) if value is None else value
+        if value is None:
+            return self.provider_settings.get(name.upper(), default)
+        return value
 
 
 def get_provider_name(account_provider: str) -> str:
@@ -110,24 +117,38 @@ def list_backends() -> list[str]:
 
 
 def list_applications() -> list[SocialApplication]:
-    """Return the applications of the settings, then those of the database; none if its table cannot be read."""
+    """Return the applications of the settings, then those of the database; none if its table cannot
+    be read.
+    """
     declared: Any = getattr(settings, PROVIDERS_SETTING, None) or {}
     return [*_iter_declared(declared), *_iter_stored(declared)]
 
 
 def read_allauth_settings() -> SettingsPlan:
-    """Return the plan for the present settings and SocialApp rows. Requests the metadata of each provider."""
+    """Return the plan for the present settings and SocialApp rows. Requests the metadata of each
+    provider.
+    """
     plan = SettingsPlan(library="django-allauth")
     applications = list_applications()
     names = {application.name for application in applications if application.is_openid_provider}
     for application in applications:
         if application.name in plan.providers:
-            plan.note(application.source, f"{application.name} is declared already, by another application.")
+            plan.note(
+                application.source,
+                f"{application.name} is declared already, by another application.",
+            )
         elif application.is_openid_provider:
-            plan.providers[application.name] = _build_options(plan, application, single=len(names) == 1)
-            plan.redirect_uris.append("/oidc/callback/" if len(names) == 1 else f"/oidc/{application.name}/callback/")
+            plan.providers[application.name] = _build_options(
+                plan, application, single=len(names) == 1
+            )
+            plan.redirect_uris.append(
+                "/oidc/callback/" if len(names) == 1 else f"/oidc/{application.name}/callback/"
+            )
         else:
-            text = f"{application.provider} is not known to be an OpenID Provider. Declare it by hand if it is one."
+            text = (
+                f"{application.provider} is not known to be an OpenID "
+                "Provider. Declare it by hand if it is one."
+            )
             plan.note(application.source, text)
     _add_notes(plan)
     _add_removals(plan)
@@ -135,21 +156,34 @@ def read_allauth_settings() -> SettingsPlan:
 
 
 def find_provider(application: SocialApplication) -> tuple[str, DiscoveredProvider | None]:
-    """Return the issuer, empty if it cannot be known, and the provider if its metadata can be fetched."""
+    """Return the issuer, empty if it cannot be known, and the provider if its metadata can be
+    fetched.
+    """
     issuer = _guess_issuer(application)
     try:
-        discovered = fetch_provider(issuer, connection=ConnectionOptions()) if issuer else None
+        discovered = None
+        if issuer:
+            discovered = fetch_provider(issuer, connection=ConnectionOptions())
     except TransportError:
         discovered = None
     return (discovered.issuer if discovered else issuer), discovered
 
 
-def _build_options(plan: SettingsPlan, application: SocialApplication, *, single: bool) -> dict[str, Any]:
-    prefix = "OIDC" if single else "OIDC_" + re.sub(r"\W", "_", application.name).upper()
+def _build_options(
+    plan: SettingsPlan, application: SocialApplication, *, single: bool
+) -> dict[str, Any]:
+    if single:
+        prefix = "OIDC"
+    else:
+        prefix = "OIDC_" + re.sub(r"\W", "_", application.name).upper()
+
     found, discovered = find_provider(application)
     issuer: Any = found or plan.read_variable(f"{prefix}_ISSUER", FILL_IN)
     if found and discovered is None:
-        text = f"its metadata could not be fetched, so the issuer {found} is a guess. Run this again where it can be."
+        text = (
+            f"its metadata could not be fetched, so the issuer {found} "
+            "is a guess. Run this again where it can be."
+        )
         plan.note(application.source, text)
     options = build_provider_options(
         plan,
@@ -165,10 +199,14 @@ def _build_options(plan: SettingsPlan, application: SocialApplication, *, single
     )
     if _posts_secret(application, discovered):
         options["token_endpoint_auth_method"] = "client_secret_post"
-    scopes = application.get_option("scope", DEFAULT_SCOPES.get(application.provider, ("openid", "email")))
+    scopes = application.get_option(
+        "scope", DEFAULT_SCOPES.get(application.provider, ("openid", "email"))
+    )
     plan.add_scopes([str(scope) for scope in scopes], options, source=f"{application.name}: scope")
     parameters = application.get_option("auth_params") or {}
-    plan.add_authorization_parameters(parameters, options, source=f"{application.name}: auth_params")
+    plan.add_authorization_parameters(
+        parameters, options, source=f"{application.name}: auth_params"
+    )
     if application.app_settings.get("openid_configuration_overrides"):
         text = "openid_configuration_overrides: declare them as metadata_overrides (W045)."
         plan.note(application.source, text)
@@ -184,8 +222,16 @@ def _posts_secret(application: SocialApplication, discovered: DiscoveredProvider
         return bool(declared == "client_secret_post")
     if application.provider != "openid_connect":
         return True
-    methods = discovered.members.get("token_endpoint_auth_methods_supported") if discovered else None
-    return not isinstance(methods, list) or "client_secret_post" in methods or "client_secret_basic" not in methods
+
+    methods = None
+    if discovered:
+        methods = discovered.members.get("token_endpoint_auth_methods_supported")
+
+    return (
+        not isinstance(methods, list)
+        or "client_secret_post" in methods
+        or "client_secret_basic" not in methods
+    )
 
 
 def _guess_issuer(application: SocialApplication) -> str:
@@ -219,10 +265,21 @@ def _iter_declared(declared: Mapping[str, Any]) -> Iterator[SocialApplication]:
         for server in options.get("SERVERS") or ():
             names = ("server_url", "token_auth_method")
             app_settings = {name: server[name] for name in names if name in server}
-            entries.append({**server.get("APP", {}), "provider_id": server.get("id", ""), "settings": app_settings})
+            entries.append(
+                {
+                    **server.get("APP", {}),
+                    "provider_id": server.get("id", ""),
+                    "settings": app_settings,
+                }
+            )
         for number, entry in enumerate(entries):
             source = f"{PROVIDERS_SETTING}[{provider!r}]"
-            name = source if len(entries) == 1 else f"{source}, application {number + 1}"
+
+            if len(entries) == 1:
+                name = source
+            else:
+                name = f"{source}, application {number + 1}"
+
             account_provider = entry.get("provider_id") or provider
             yield SocialApplication(
                 provider=provider,
@@ -273,26 +330,34 @@ def _add_notes(plan: SettingsPlan) -> None:
 
 
 def _add_removals(plan: SettingsPlan) -> None:
-    """allauth.socialaccount stays installed until its users are linked, because --apply reads its tables."""
+    """allauth.socialaccount stays installed until its users are linked, because --apply reads its
+    tables.
+    """
     for path in settings.INSTALLED_APPS:
         if path.startswith(_PROVIDER_APPS):
             plan.removals.append(f"{path} in INSTALLED_APPS")
     for path in list_backends():
         text = "no account can sign in by password or by allauth then"
         plan.removals.append(f"{path} in AUTHENTICATION_BACKENDS: {text}")
-    plan.removals.append('include("allauth.urls") in the URLs: path("oidc/", include("django_phi_oidc.urls"))')
+    plan.removals.append(
+        'include("allauth.urls") in the URLs: path("oidc/", include("django_phi_oidc.urls"))'
+    )
     text = "{% url 'oidc_authentication_init' %}, and a form with POST to {% url 'oidc_logout' %}"
-    plan.removals.append(f"{{% provider_login_url … %}} and {{% url 'account_logout' %}} in templates: {text}")
+    plan.removals.append(
+        f"{{% provider_login_url … %}} and {{% url 'account_logout' %}} in templates: {text}"
+    )
     plan.removals.append("after --apply: allauth in INSTALLED_APPS and MIDDLEWARE, and its tables")
 
 
 SETTING_NOTES = {
-    "SOCIALACCOUNT_EMAIL_AUTHENTICATION": "users are found by issuer and sub. Link the existing users first, or use "
-    "link_verified_email, for a limited time.",
-    "SOCIALACCOUNT_STORE_TOKENS": "tokens are stored encrypted in the session's row. SocialToken rows are not read: "
-    "they contain tokens in clear, so delete them after the change.",
-    "SOCIALACCOUNT_FORMS": "there is no sign-up form: an account is created at the first sign-in, or by invitation.",
-    "ACCOUNT_FORMS": "there is no sign-up form: an account is created at the first sign-in, or by invitation.",
+    "SOCIALACCOUNT_EMAIL_AUTHENTICATION": "users are found by issuer and sub. Link the existing "
+    "users first, or use link_verified_email, for a limited time.",
+    "SOCIALACCOUNT_STORE_TOKENS": "tokens are stored encrypted in the session's row. SocialToken "
+    "rows are not read: they contain tokens in clear, so delete them after the change.",
+    "SOCIALACCOUNT_FORMS": "there is no sign-up form: an account is created at "
+    "the first sign-in, or by invitation.",
+    "ACCOUNT_FORMS": "there is no sign-up form: an account is created at "
+    "the first sign-in, or by invitation.",
 }
 APP_NOTES = {
     "allauth.mfa": 'the second factor is that of the provider: require it with "acr_values".',

@@ -1,6 +1,8 @@
-"""Find the issuer of a provider from its endpoints, as mozilla-django-oidc and django-allauth declare them.
+"""Find the issuer of a provider from its endpoints, as mozilla-django-oidc and django-allauth
+declare them.
 
-Only documents of OIDC Discovery are requested, from the hosts of the declared URLs, without any secret.
+Only documents of OIDC Discovery are requested, from the hosts of the declared URLs, without any
+secret.
 """
 
 import re
@@ -50,7 +52,8 @@ def find_provider_of_endpoints(
 ) -> DiscoveredProvider | None:
     """Return the provider whose metadata has one of these endpoints, or None.
 
-    endpoints: name in the metadata → URL. Issuers are tried that begin as an endpoint does, the longest first.
+    endpoints: name in the metadata → URL. Issuers are tried that begin as an endpoint does, the
+    longest first.
     """
     unreachable: set[str] = set()
     for issuer in _list_candidates(list(endpoints.values())):
@@ -68,10 +71,11 @@ def find_provider_of_endpoints(
 
 
 def fetch_provider(issuer: str, *, connection: ConnectionOptions) -> DiscoveredProvider | None:
-    """Return the provider with the metadata below that URL; None if it has none, or no valid issuer.
+    """Return the provider with the metadata below that URL; None if it has none, or no valid
+    issuer.
 
-    The issuer may differ from the URL by a slash at its end, or, as with a tenant's name at Microsoft Entra ID, by its
-    path. It must publish itself. Raises: TransportError.
+    The issuer may differ from the URL by a slash at its end, or, as with a tenant's name at
+    Microsoft Entra ID, by its path. It must publish itself. Raises: TransportError.
     """
     for _ in range(2):
         declaration = _build_declaration(issuer, connection)
@@ -90,7 +94,10 @@ def fetch_provider(issuer: str, *, connection: ConnectionOptions) -> DiscoveredP
 
 def _fetch_members(declaration: ProviderDeclaration, transport: Transport) -> dict[str, Any]:
     response = transport.send(build_metadata_request(declaration), timeout_seconds=TIMEOUT_SECONDS)
-    members = parse_json_body(response) if response.status == 200 else None
+    members = None
+    if response.status == 200:
+        members = parse_json_body(response)
+
     if members is None:
         return {}
     oauth_members = fetch_oauth_members(

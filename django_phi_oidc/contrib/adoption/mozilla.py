@@ -21,19 +21,47 @@ ENDPOINTS = {
     "OIDC_OP_JWKS_ENDPOINT": "jwks_uri",
 }
 REPLACED_SETTINGS = (
-    *("OIDC_RP_CLIENT_ID", "OIDC_RP_CLIENT_SECRET", "OIDC_RP_SCOPES", "OIDC_RP_SIGN_ALGO", "OIDC_RP_IDP_SIGN_KEY"),
+    *(
+        "OIDC_RP_CLIENT_ID",
+        "OIDC_RP_CLIENT_SECRET",
+        "OIDC_RP_SCOPES",
+        "OIDC_RP_SIGN_ALGO",
+        "OIDC_RP_IDP_SIGN_KEY",
+    ),
     *ENDPOINTS,
     *("OIDC_OP_LOGOUT_ENDPOINT", "OIDC_OP_LOGOUT_URL_METHOD"),
     *("OIDC_ALLOW_UNSECURED_JWT", "OIDC_AUTHENTICATE_CLASS", "OIDC_AUTHENTICATION_CALLBACK_URL"),
-    *("OIDC_AUTH_REQUEST_EXTRA_PARAMS", "OIDC_CALLBACK_CLASS", "OIDC_CREATE_USER", "OIDC_DRF_AUTH_BACKEND"),
+    *(
+        "OIDC_AUTH_REQUEST_EXTRA_PARAMS",
+        "OIDC_CALLBACK_CLASS",
+        "OIDC_CREATE_USER",
+        "OIDC_DRF_AUTH_BACKEND",
+    ),
     *("OIDC_EXEMPT_URLS", "OIDC_MAX_STATES", "OIDC_NONCE_SIZE", "OIDC_PKCE_CODE_CHALLENGE_METHOD"),
-    *("OIDC_PKCE_CODE_VERIFIER_SIZE", "OIDC_PROXY", "OIDC_REDIRECT_ALLOWED_HOSTS", "OIDC_REDIRECT_FIELD_NAME"),
+    *(
+        "OIDC_PKCE_CODE_VERIFIER_SIZE",
+        "OIDC_PROXY",
+        "OIDC_REDIRECT_ALLOWED_HOSTS",
+        "OIDC_REDIRECT_FIELD_NAME",
+    ),
     *("OIDC_REDIRECT_REQUIRE_HTTPS", "OIDC_RENEW_ID_TOKEN_EXPIRY_SECONDS", "OIDC_STATE_SIZE"),
-    *("OIDC_STORE_ACCESS_TOKEN", "OIDC_STORE_ID_TOKEN", "OIDC_TIMEOUT", "OIDC_TOKEN_USE_BASIC_AUTH", "OIDC_USE_NONCE"),
+    *(
+        "OIDC_STORE_ACCESS_TOKEN",
+        "OIDC_STORE_ID_TOKEN",
+        "OIDC_TIMEOUT",
+        "OIDC_TOKEN_USE_BASIC_AUTH",
+        "OIDC_USE_NONCE",
+    ),
     *("OIDC_USE_PKCE", "OIDC_USERNAME_ALGO", "OIDC_VERIFY_KID", "OIDC_VERIFY_SSL"),
 )
-"""The settings of mozilla-django-oidc whose names begin with OIDC_. None has an effect on this package."""
-ENVIRONMENT_OPTIONS = {"HTTPS_PROXY": "proxy", "https_proxy": "proxy", "REQUESTS_CA_BUNDLE": "ca_bundle"}
+"""The settings of mozilla-django-oidc whose names begin with OIDC_. None has an effect on this
+package.
+"""
+ENVIRONMENT_OPTIONS = {
+    "HTTPS_PROXY": "proxy",
+    "https_proxy": "proxy",
+    "REQUESTS_CA_BUNDLE": "ca_bundle",
+}
 """What the library requests reads, and the option of a provider."""
 CALLBACK_PATH = "/oidc/callback/"
 OWN_BACKEND = f"{OWN_PACKAGE}.backends.OIDCAuthenticationBackend"
@@ -42,28 +70,38 @@ PROTOCOL_CODE = "part of the protocol code, which is not replaceable."
 BACKEND_HOOKS = {
     **dict.fromkeys(("create_user", "update_user", "get_username"), SUPPORTED_HOOK),
     "filter_users_by_claims": "users are found by issuer and sub. Link the existing users first.",
-    "verify_claims": 'declare claims as "essential", or raise PermissionDenied in create_user and update_user.',
+    "verify_claims": 'declare claims as "essential", or raise '
+    "PermissionDenied in create_user and update_user.",
     "get_userinfo": "declare the claims in CLAIMS; create_user and update_user get them.",
-    "get_or_create_user": "users are found by issuer and sub; create_user and update_user are called.",
-    "store_tokens": "tokens are stored encrypted; sessions.access_tokens.get_access_token returns one.",
+    "get_or_create_user": "users are found by issuer and sub; "
+    "create_user and update_user are called.",
+    "store_tokens": "tokens are stored encrypted; "
+    "sessions.access_tokens.get_access_token returns one.",
     "describe_user_by_claims": "log lines never describe a person.",
     "get_settings": "only the settings themselves were read. Declare what this method returns.",
     "get_user": "a deactivated user's sessions end at the next request.",
-    **dict.fromkeys(("authenticate", "get_token", "verify_token", "get_payload_data"), PROTOCOL_CODE),
-    **dict.fromkeys(("retrieve_matching_jwk", "_verify_jws", "raise_token_response_error"), PROTOCOL_CODE),
+    **dict.fromkeys(
+        ("authenticate", "get_token", "verify_token", "get_payload_data"), PROTOCOL_CODE
+    ),
+    **dict.fromkeys(
+        ("retrieve_matching_jwk", "_verify_jws", "raise_token_response_error"), PROTOCOL_CODE
+    ),
 }
 VIEW_HOOKS = {
     "get_extra_params": 'use "authorization_parameters" of the provider: the same for all users.',
     "login_success": "receive django.contrib.auth.signals.user_logged_in, or override update_user.",
     "success_url": "set LOGIN_REDIRECT_URL.",
-    "login_failure": "receive django_phi_oidc.signals.sign_in_refused, and override login_failed.html.",
+    "login_failure": "receive "
+    "django_phi_oidc.signals.sign_in_refused, and override login_failed.html.",
     "failure_url": "override the template django_phi_oidc/login_failed.html.",
 }
 
 
 def has_settings() -> bool:
     """Return whether the project has settings of mozilla-django-oidc."""
-    return bool(_get("OIDC_RP_CLIENT_ID") or _get("OIDC_OP_AUTHORIZATION_ENDPOINT") or list_backends())
+    return bool(
+        _get("OIDC_RP_CLIENT_ID") or _get("OIDC_OP_AUTHORIZATION_ENDPOINT") or list_backends()
+    )
 
 
 def list_replaced_settings() -> list[str]:
@@ -75,7 +113,11 @@ def read_mozilla_settings() -> SettingsPlan:
     """Return the plan for the present settings. Requests the metadata of the provider."""
     plan = SettingsPlan(library="mozilla-django-oidc")
     secret = plan.read_variable("OIDC_CLIENT_SECRET", "the value of OIDC_RP_CLIENT_SECRET")
-    endpoints = {member: url for name, member in ENDPOINTS.items() if isinstance(url := _get(name), str) and url}
+    endpoints = {
+        member: url
+        for name, member in ENDPOINTS.items()
+        if isinstance(url := _get(name), str) and url
+    }
     connection = _read_connection(plan)
     discovered = find_provider_of_endpoints(endpoints, connection=connection)
     if discovered is None:
@@ -87,7 +129,8 @@ def read_mozilla_settings() -> SettingsPlan:
         plan,
         source="the provider",
         issuer=issuer,
-        client_id=_get("OIDC_RP_CLIENT_ID") or plan.read_variable("OIDC_CLIENT_ID", "the client id"),
+        client_id=_get("OIDC_RP_CLIENT_ID")
+        or plan.read_variable("OIDC_CLIENT_ID", "the client id"),
         client_secret=secret,
         discovered=discovered,
         keeps_subjects=False,
@@ -115,21 +158,41 @@ def _get(name: str, default: Any = None) -> Any:
 def _get_callback_path() -> str:
     """Return the path of the present redirect URI; empty if it is not known."""
     try:
-        return reverse(str(_get("OIDC_AUTHENTICATION_CALLBACK_URL", "oidc_authentication_callback")))
+        return reverse(
+            str(_get("OIDC_AUTHENTICATION_CALLBACK_URL", "oidc_authentication_callback"))
+        )
     except (NoReverseMatch, ImproperlyConfigured, ImportError):
         return ""
 
 
 def _read_connection(plan: SettingsPlan) -> ConnectionOptions:
-    verify, proxies = _get("OIDC_VERIFY_SSL", True), _get("OIDC_PROXY") or {}
-    ca_bundle = verify if isinstance(verify, str) else os.environ.get("REQUESTS_CA_BUNDLE", "")
+    verify = _get("OIDC_VERIFY_SSL", True)
+    proxies = _get("OIDC_PROXY") or {}
+
+    if isinstance(verify, str):
+        ca_bundle = verify
+    else:
+        ca_bundle = os.environ.get("REQUESTS_CA_BUNDLE", "")
+
     if verify is False:
-        text = 'certificates are always verified. Set "ca_bundle" of the provider to the file of its CA.'
+        text = (
+            'certificates are always verified. Set "ca_bundle" '
+            "of the provider to the file of its CA."
+        )
         plan.note("OIDC_VERIFY_SSL", text)
     for name, option in ENVIRONMENT_OPTIONS.items():
         if os.environ.get(name):
-            plan.note(name, f'this environment variable is not read. Set "{option}" of the provider if it is needed.')
-    proxy = str(proxies.get("https") or "") if isinstance(proxies, Mapping) else ""
+            plan.note(
+                name,
+                "this environment variable is not read. Set "
+                f'"{option}" of the provider if it is needed.',
+            )
+
+    if isinstance(proxies, Mapping):
+        proxy = str(proxies.get("https") or "")
+    else:
+        proxy = ""
+
     if proxy and not proxy.startswith(("http://", "https://")):
         plan.note("OIDC_PROXY", "only a proxy with an http or https URL is supported.")
         proxy = ""
@@ -146,7 +209,9 @@ def _add_options(
         options["token_endpoint_auth_method"] = "client_secret_post"
     if not _get("OIDC_CREATE_USER", True):
         options["provisioning"] = "existing"
-    plan.add_scopes(str(_get("OIDC_RP_SCOPES", "openid email")).split(), options, source="OIDC_RP_SCOPES")
+    plan.add_scopes(
+        str(_get("OIDC_RP_SCOPES", "openid email")).split(), options, source="OIDC_RP_SCOPES"
+    )
     extra = _get("OIDC_AUTH_REQUEST_EXTRA_PARAMS") or {}
     plan.add_authorization_parameters(extra, options, source="OIDC_AUTH_REQUEST_EXTRA_PARAMS")
     if discovered is None:
@@ -154,7 +219,10 @@ def _add_options(
     for member, url in endpoints.items():
         published = discovered.members.get(member)
         if published != url:
-            text = f'the metadata has {published}, which is used. "metadata_overrides" can replace it (W045).'
+            text = (
+                f"the metadata has {published}, which is used. "
+                '"metadata_overrides" can replace it (W045).'
+            )
             plan.note(next(name for name, value in ENDPOINTS.items() if value == member), text)
 
 
@@ -170,10 +238,15 @@ def _add_classes(plan: SettingsPlan) -> None:
                 plan.note(subject, text)
     for path in list_middleware():
         seconds = _get("OIDC_RENEW_ID_TOKEN_EXPIRY_SECONDS", 900)
-        text = f"the provider is not asked again every {seconds} s. Instead, sessions end by SESSIONS (idle_timeout,"
+        text = (
+            f"the provider is not asked again every {seconds} s. "
+            "Instead, sessions end by SESSIONS (idle_timeout,"
+        )
         plan.note(path, f"{text} absolute_timeout) and by back-channel logout.")
     for path in list_api_authentication():
-        plan.note(path, "declare API, and use contrib.rest_framework.authentication.BearerAuthentication.")
+        plan.note(
+            path, "declare API, and use contrib.rest_framework.authentication.BearerAuthentication."
+        )
 
 
 def _add_removals(plan: SettingsPlan) -> None:
@@ -181,20 +254,29 @@ def _add_removals(plan: SettingsPlan) -> None:
     for path, name in [
         *((path, "INSTALLED_APPS") for path in installed),
         *((path, "MIDDLEWARE") for path in list_middleware()),
-        *((path, f"AUTHENTICATION_BACKENDS: {OWN_BACKEND}, or a subclass") for path in list_backends()),
+        *(
+            (path, f"AUTHENTICATION_BACKENDS: {OWN_BACKEND}, or a subclass")
+            for path in list_backends()
+        ),
         *((path, "REST_FRAMEWORK") for path in list_api_authentication()),
     ]:
         plan.removals.append(f"{path} in {name}")
     if "django.contrib.auth.backends.ModelBackend" in settings.AUTHENTICATION_BACKENDS:
         text = "no account can sign in by password then, except for those in BREAK_GLASS_ACCOUNTS"
-        plan.removals.append(f"django.contrib.auth.backends.ModelBackend in AUTHENTICATION_BACKENDS: {text}")
-    plan.removals.append('include("mozilla_django_oidc.urls") in the URLs: include("django_phi_oidc.urls")')
+        plan.removals.append(
+            f"django.contrib.auth.backends.ModelBackend in AUTHENTICATION_BACKENDS: {text}"
+        )
+    plan.removals.append(
+        'include("mozilla_django_oidc.urls") in the URLs: include("django_phi_oidc.urls")'
+    )
     if names := list_replaced_settings():
         plan.removals.append(f"the settings {', '.join(names)}")
 
 
 def list_backends() -> list[str]:
-    """Return the authentication backends that derive from that of mozilla-django-oidc, but not from this package's."""
+    """Return the authentication backends that derive from that of mozilla-django-oidc, but not from
+    this package's.
+    """
     return _list_derived(settings.AUTHENTICATION_BACKENDS, f"{PACKAGE}.auth")
 
 
@@ -204,15 +286,24 @@ def list_middleware() -> list[str]:
 
 
 def list_api_authentication() -> list[str]:
-    """Return the authentication classes of mozilla-django-oidc among the defaults of Django REST framework."""
+    """Return the authentication classes of mozilla-django-oidc among the defaults of Django REST
+    framework.
+    """
     declared = _get("REST_FRAMEWORK")
-    paths = declared.get("DEFAULT_AUTHENTICATION_CLASSES") if isinstance(declared, Mapping) else None
+    paths = None
+    if isinstance(declared, Mapping):
+        paths = declared.get("DEFAULT_AUTHENTICATION_CLASSES")
+
     return _list_derived(paths or (), f"{PACKAGE}.contrib.drf")
 
 
 def _list_derived(paths: Any, module: str) -> list[str]:
     classes = ((path, find_class(path)) for path in paths)
-    return [path for path, cls in classes if cls and find_base(cls, module) and find_base(cls, OWN_PACKAGE) is None]
+    return [
+        path
+        for path, cls in classes
+        if cls and find_base(cls, module) and find_base(cls, OWN_PACKAGE) is None
+    ]
 
 
 def _is_weak_algorithm(value: Any) -> bool:
@@ -223,32 +314,69 @@ SETTING_NOTES: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
     (
         "OIDC_RP_SIGN_ALGO",
         _is_weak_algorithm,
-        "HS256, also the default, verifies ID Tokens with the client secret, which is not supported. "
+        "HS256, also the default, verifies ID Tokens with the client secret, which is not "
+        "supported. "
         "Configure the provider to sign them with RS256, PS256, ES256 or EdDSA.",
     ),
     (
         "OIDC_RP_SIGN_ALGO",
-        lambda value: value and not _is_weak_algorithm(value) and value not in ("RS256", "ES256", "PS256"),
-        "not supported: configure the provider to sign ID Tokens with RS256, PS256, ES256 or EdDSA.",
+        lambda value: (
+            value and not _is_weak_algorithm(value) and value not in ("RS256", "ES256", "PS256")
+        ),
+        "not supported: configure the provider to sign ID "
+        "Tokens with RS256, PS256, ES256 or EdDSA.",
     ),
     (
         "OIDC_RP_CLIENT_SECRET",
         lambda value: not value,
-        "a client without a secret is not supported: create one at the provider, or use private_key_jwt.",
+        "a client without a secret is not supported: create one "
+        "at the provider, or use private_key_jwt.",
     ),
     ("OIDC_RP_IDP_SIGN_KEY", bool, "the keys are those at the provider's jwks_uri."),
     ("OIDC_ALLOW_UNSECURED_JWT", bool, "ID Tokens without a signature are refused."),
-    ("OIDC_USE_NONCE", lambda value: value is False, "each request has a nonce, which the ID Token must repeat."),
-    ("OIDC_PKCE_CODE_CHALLENGE_METHOD", lambda value: value == "plain", "each request uses PKCE with S256."),
+    (
+        "OIDC_USE_NONCE",
+        lambda value: value is False,
+        "each request has a nonce, which the ID Token must repeat.",
+    ),
+    (
+        "OIDC_PKCE_CODE_CHALLENGE_METHOD",
+        lambda value: value == "plain",
+        "each request uses PKCE with S256.",
+    ),
     ("OIDC_USERNAME_ALGO", bool, "user names are random; override get_username for others."),
     ("OIDC_EXEMPT_URLS", bool, "no page is redirected to renew a session."),
-    ("OIDC_OP_LOGOUT_URL_METHOD", bool, 'the logout is built from the metadata; see "end_session_parameters".'),
-    ("ALLOW_LOGOUT_GET_METHOD", bool, "the logout is a form with POST: with GET, any page could sign users out."),
-    ("OIDC_STORE_ACCESS_TOKEN", bool, "sessions.access_tokens.get_access_token(request) returns the access token."),
-    ("OIDC_STORE_ID_TOKEN", bool, "no ID Token is in request.session; what is needed of it is stored encrypted."),
+    (
+        "OIDC_OP_LOGOUT_URL_METHOD",
+        bool,
+        'the logout is built from the metadata; see "end_session_parameters".',
+    ),
+    (
+        "ALLOW_LOGOUT_GET_METHOD",
+        bool,
+        "the logout is a form with POST: with GET, any page could sign users out.",
+    ),
+    (
+        "OIDC_STORE_ACCESS_TOKEN",
+        bool,
+        "sessions.access_tokens.get_access_token(request) returns the access token.",
+    ),
+    (
+        "OIDC_STORE_ID_TOKEN",
+        bool,
+        "no ID Token is in request.session; what is needed of it is stored encrypted.",
+    ),
     ("OIDC_REDIRECT_ALLOWED_HOSTS", bool, "?next= leads to this host only."),
-    ("OIDC_REDIRECT_FIELD_NAME", lambda value: value not in (None, "next"), "the parameter is next."),
+    (
+        "OIDC_REDIRECT_FIELD_NAME",
+        lambda value: value not in (None, "next"),
+        "the parameter is next.",
+    ),
     ("OIDC_TIMEOUT", bool, "a sign-in waits for the provider for a few seconds at most."),
-    ("LOGIN_REDIRECT_URL_FAILURE", bool, "a refused sign-in shows django_phi_oidc/login_failed.html with status 403."),
+    (
+        "LOGIN_REDIRECT_URL_FAILURE",
+        bool,
+        "a refused sign-in shows django_phi_oidc/login_failed.html with status 403.",
+    ),
 )
 """Setting, whether its value differs from what this package does, and what this package does."""

@@ -12,7 +12,9 @@ def find_class(path: Any) -> type | None:
         found = import_string(path)
     except Exception:  # noqa: BLE001 -- the project's own module: the report goes on without it
         return None
-    return found if isinstance(found, type) else None
+    if isinstance(found, type):
+        return found
+    return None
 
 
 def is_of_package(cls: Any, package: str) -> bool:
@@ -26,17 +28,26 @@ def find_base(cls: type, package: str) -> type | None:
 
 
 def list_overrides(cls: type, package: str) -> Iterator[str]:
-    """Yield the sorted names of the methods and properties of the package's class that the project replaces."""
+    """Yield the sorted names of the methods and properties of the package's class that the project
+    replaces.
+    """
     base = find_base(cls, package)
-    own = [vars(parent) for parent in cls.__mro__ if not is_of_package(parent, package) and parent is not object]
+    own = [
+        vars(parent)
+        for parent in cls.__mro__
+        if not is_of_package(parent, package) and parent is not object
+    ]
     names = {name for attributes in own for name in attributes if not name.startswith("__")}
     for name in sorted(names):
-        replaced, value = getattr(base, name, None), getattr(cls, name)
+        replaced = getattr(base, name, None)
+        value = getattr(cls, name)
         if (callable(replaced) or isinstance(replaced, property)) and value is not replaced:
             yield name
 
 
-def describe_overrides(path: str, package: str, counterparts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def describe_overrides(
+    path: str, package: str, counterparts: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
     """Yield the full name of each override, and what replaces it."""
     cls = find_class(path)
     if cls is None:

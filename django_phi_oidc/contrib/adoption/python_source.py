@@ -23,7 +23,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentVariable:
-    """A value that is read from the environment by `project_settings.read_variable`, such as a secret."""
+    """A value that is read from the environment by `project_settings.read_variable`, such as a
+    secret.
+    """
 
     name: str
 
@@ -32,13 +34,16 @@ class EnvironmentVariable:
 
 
 def format_python(value: Any, *, indent: int = 0, prefix: str = "") -> str:
-    """Return value as a Python expression: on one line if that fits after indent and prefix, otherwise indented.
+    """Return value as a Python expression: on one line if that fits after indent and prefix,
+    otherwise indented.
 
     Values are texts, numbers, None, lists, dictionaries, calls and environment variables.
     """
     if not isinstance(value, Mapping):
         return _format_scalar(value)
-    on_one_line = f"{{{', '.join(_format_key(key) + format_python(item) for key, item in value.items())}}}"
+    on_one_line = (
+        f"{{{', '.join(_format_key(key) + format_python(item) for key, item in value.items())}}}"
+    )
     if "\n" not in on_one_line and indent + len(prefix) + len(on_one_line) < LINE_LENGTH:
         return on_one_line
     inner = indent + _INDENT
@@ -50,7 +55,9 @@ def format_python(value: Any, *, indent: int = 0, prefix: str = "") -> str:
 
 
 def _format_key(key: Any) -> str:
-    return UNPACKED if key == UNPACKED else f"{_format_scalar(key)}: "
+    if key == UNPACKED:
+        return UNPACKED
+    return f"{_format_scalar(key)}: "
 
 
 def _format_scalar(value: Any) -> str:

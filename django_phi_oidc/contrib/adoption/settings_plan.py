@@ -10,9 +10,14 @@ from ...project_settings import PROVIDER_VARIABLES
 from .issuer_discovery import DiscoveredProvider
 from .python_source import LINE_LENGTH, UNPACKED, Call, EnvironmentVariable, format_python
 
-EMAIL_CLAIM = {"purpose": "HOPERAT", "basis": "FILL IN: why the portal may request it", "retention": None}
+EMAIL_CLAIM = {
+    "purpose": "HOPERAT",
+    "basis": "FILL IN: why the portal may request it",
+    "retention": None,
+}
 SCOPE_NOTES = {
-    "profile": "declare each claim that the portal uses in CLAIMS, such as name; others are dropped.",
+    "profile": "declare each claim that the portal uses in "
+    "CLAIMS, such as name; others are dropped.",
     "address": "declare the claim address in CLAIMS, with the members that the portal uses.",
     "phone": "declare the claim phone_number in CLAIMS.",
 }
@@ -38,7 +43,9 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """An environment variable to set. value: empty if it is a secret or not known. meaning: where the value is."""
+    """An environment variable to set. value: empty if it is a secret or not known. meaning: where
+    the value is.
+    """
 
     name: str
     value: str = ""
@@ -69,7 +76,9 @@ class SettingsPlan:
         self.variables.append(Variable(name=name, meaning=meaning))
         return EnvironmentVariable(name)
 
-    def add_scopes(self, scopes: Sequence[str], provider_options: dict[str, Any], *, source: str) -> None:
+    def add_scopes(
+        self, scopes: Sequence[str], provider_options: dict[str, Any], *, source: str
+    ) -> None:
         """Add the claims or resource scopes of the scopes that the project requests."""
         for scope in dict.fromkeys(scopes):
             if scope == "email":
@@ -91,8 +100,15 @@ class SettingsPlan:
                 provider_options["acr_values"] = text.split()
             elif name == "max_age" and text.isdecimal():
                 provider_options["max_age"] = int(text)
-            elif name in PROTOCOL_PARAMETERS or name.startswith(PROTOCOL_PARAMETER_PREFIXES) or not text:
-                self.note(f"{source} {name}", "the protocol code sets this parameter, or it cannot be empty.")
+            elif (
+                name in PROTOCOL_PARAMETERS
+                or name.startswith(PROTOCOL_PARAMETER_PREFIXES)
+                or not text
+            ):
+                self.note(
+                    f"{source} {name}",
+                    "the protocol code sets this parameter, or it cannot be empty.",
+                )
             else:
                 kept[name] = text
         if kept:
@@ -112,29 +128,40 @@ def build_provider_options(
     """Return the options that follow from the provider's metadata.
 
     source: the provider, as the subject of notes.
-    keeps_subjects: existing accounts are linked by the `sub` that the provider sends now, so it must stay the same.
+    keeps_subjects: existing accounts are linked by the `sub` that the provider sends now, so it
+    must stay the same.
     """
-    options: dict[str, Any] = {"issuer": issuer, "client_id": client_id, "client_secret": client_secret}
+    options: dict[str, Any] = {
+        "issuer": issuer,
+        "client_id": client_id,
+        "client_secret": client_secret,
+    }
     if discovered is None:
         return options
     if discovered.needs_loopback_http:
         options["allow_loopback_http"] = True
     if not discovered.members.get("revocation_endpoint"):
         options["revocation"] = "best_effort"
-        plan.note(source, "it has no revocation endpoint, so tokens stay valid after a logout (W002).")
+        plan.note(
+            source, "it has no revocation endpoint, so tokens stay valid after a logout (W002)."
+        )
     subject_types = discovered.members.get("subject_types_supported")
     if subject_types == ["pairwise"]:
         return options
     has_choice = isinstance(subject_types, list) and "pairwise" in subject_types
     if has_choice and not keeps_subjects:
         text = (
-            'register the client with pairwise subjects before the first sign-in here, or add "subject_type": "public"'
+            "register the client with pairwise subjects before the first sign-in here, or add "
+            '"subject_type": "public"'
         )
         plan.note(source, f"{text} (W001). A later change would make every user a new one.")
         return options
     options["subject_type"] = "public"
     if has_choice:
-        text = 'delete "subject_type" if the client has pairwise subjects there. Do not change its registration'
+        text = (
+            'delete "subject_type" if the client has pairwise '
+            "subjects there. Do not change its registration"
+        )
         plan.note(source, f"{text}: every user would become a new one.")
     return options
 
@@ -150,19 +177,24 @@ def list_variables(plan: SettingsPlan) -> list[Variable]:
 
 
 def format_settings(plan: SettingsPlan) -> str:
-    """Return the lines of `PHI_OIDC`, with references to the environment in place of secrets and keys.
+    """Return the lines of `PHI_OIDC`, with references to the environment in place of secrets and
+    keys.
 
-    The only provider of a project is read from the environment as in the settings of `phi_oidc init`.
+    The only provider of a project is read from the environment as in the settings of `phi_oidc
+    init`.
     """
     providers: dict[str, Any] = plan.providers
     if len(providers) == 1:
         ((name, options),) = providers.items()
-        others = {option: value for option, value in options.items() if option not in PROVIDER_VARIABLES}
+        others = {
+            option: value for option, value in options.items() if option not in PROVIDER_VARIABLES
+        }
         provider = Call("read_provider()")
         providers = {name: {UNPACKED: provider, **others} if others else provider}
     members = {"PROVIDERS": providers, "CLAIMS": plan.claims}
     lines = [
-        f'    "{name}": {format_python(value, indent=4, prefix=f"{name}: ")},\n' for name, value in members.items()
+        f'    "{name}": {format_python(value, indent=4, prefix=f"{name}: ")},\n'
+        for name, value in members.items()
     ]
     return f"PHI_OIDC = {{\n{''.join(lines)}{_OTHER_LINES}}}\n"
 
@@ -175,10 +207,18 @@ def list_functions(plan: SettingsPlan) -> list[str]:
 
 def format_plan(plan: SettingsPlan) -> str:
     """Return a plan as Python: the settings, and the rest as comments."""
-    head = f"# From the settings of {plan.library}. Put this in place of the PHI_OIDC that `phi_oidc init` wrote.\n"
+    head = (
+        f"# From the settings of {plan.library}. Put this in place of "
+        "the PHI_OIDC that `phi_oidc init` wrote.\n"
+    )
     imports = f"from django_phi_oidc.project_settings import {', '.join(list_functions(plan))}\n\n"
-    sections = {"Environment variables to set": map(_format_variable, list_variables(plan)), **list_remarks(plan)}
-    comments = "".join(format_list(title, list(items), marker="# ") for title, items in sections.items())
+    sections = {
+        "Environment variables to set": map(_format_variable, list_variables(plan)),
+        **list_remarks(plan),
+    }
+    comments = "".join(
+        format_list(title, list(items), marker="# ") for title, items in sections.items()
+    )
     return f"{head}{imports}{format_settings(plan)}{comments}"
 
 
@@ -194,11 +234,16 @@ def list_remarks(plan: SettingsPlan) -> dict[str, list[str]]:
 def list_urls(plan: SettingsPlan) -> list[str]:
     """Return the URLs to register at the providers, with the origin of the example."""
     redirect_uris = [f"redirect URI: {PORTAL_ORIGIN}{path}" for path in plan.redirect_uris]
-    return [*redirect_uris, *(f"{name}: {PORTAL_ORIGIN}{path}" for name, path in LOGOUT_URLS.items())]
+    return [
+        *redirect_uris,
+        *(f"{name}: {PORTAL_ORIGIN}{path}" for name, path in LOGOUT_URLS.items()),
+    ]
 
 
 def format_list(title: str, items: Sequence[str], *, marker: str = "") -> str:
-    """Return the items as lines below the title, or nothing if there are none. marker: in front of each line."""
+    """Return the items as lines below the title, or nothing if there are none. marker: in front of
+    each line.
+    """
     wrapper = textwrap.TextWrapper(
         LINE_LENGTH,
         initial_indent=f"{marker}- ",
@@ -207,11 +252,16 @@ def format_list(title: str, items: Sequence[str], *, marker: str = "") -> str:
         break_on_hyphens=False,
     )
     lines = [wrapper.fill(item if item.isprintable() else ascii(item)) for item in items]
-    return "\n".join(["", f"{marker}{title}:", *lines, ""]) if items else ""
+
+    if items:
+        return "\n".join(["", f"{marker}{title}:", *lines, ""])
+    return ""
 
 
 def describe_plan(plan: SettingsPlan) -> dict[str, Any]:
-    """Return a plan as an object for JSON. Environment variables are objects with the member `env`."""
+    """Return a plan as an object for JSON. Environment variables are objects with the member
+    `env`.
+    """
     return {
         "library": plan.library,
         "PHI_OIDC": {"PROVIDERS": _describe(plan.providers), "CLAIMS": plan.claims},
@@ -223,10 +273,14 @@ def describe_plan(plan: SettingsPlan) -> dict[str, Any]:
 
 
 def _format_variable(variable: Variable) -> str:
-    return f"{variable.name}={variable.value}" if variable.value else f"{variable.name}: {variable.meaning}"
+    if variable.value:
+        return f"{variable.name}={variable.value}"
+    return f"{variable.name}: {variable.meaning}"
 
 
 def _describe(value: Any) -> Any:
     if isinstance(value, EnvironmentVariable):
         return {"env": value.name}
-    return {name: _describe(item) for name, item in value.items()} if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return {name: _describe(item) for name, item in value.items()}
+    return value

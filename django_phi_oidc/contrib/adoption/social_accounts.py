@@ -1,7 +1,8 @@
-"""Link the users of django-allauth by the `uid` of their social accounts, which is the `sub` of most providers.
+"""Link the users of django-allauth by the `uid` of their social accounts, which is the `sub` of
+most providers.
 
-A row is trusted as much as the account table: allauth would sign its user in by it. It is linked only if nothing in it
-contradicts the declaration, and the `uid` is never part of a message.
+A row is trusted as much as the account table: allauth would sign its user in by it. It is linked
+only if nothing in it contradicts the declaration, and the `uid` is never part of a message.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +58,9 @@ class LinkResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkOptions:
-    """dry_run: change nothing. allow_privileged: also link users who may act on the data of others."""
+    """dry_run: change nothing. allow_privileged: also link users who may act on the data of
+    others.
+    """
 
     keys: Sequence[SymmetricKey]
     origin: Origin
@@ -76,17 +79,26 @@ def count_users_without_social_account() -> int:
 
 
 def find_refusal(application: SocialApplication, provider: ProviderDeclaration | None) -> str:
-    """Return why no account of the application can be linked to the declared provider; empty if it can.
+    """Return why no account of the application can be linked to the declared provider; empty if it
+    can.
 
-    SocialAccount.provider does not show which of several applications with one name an account belongs to, so each of
-    them must be of that provider.
+    SocialAccount.provider does not show which of several applications with one name an account
+    belongs to, so each of them must be of that provider.
     """
-    same_name = [item for item in list_applications() if item.account_provider == application.account_provider]
+    same_name = [
+        item
+        for item in list_applications()
+        if item.account_provider == application.account_provider
+    ]
     return next(filter(None, (_find_refusal_of_all(item, provider) for item in same_name)), "")
 
 
-def _find_refusal_of_all(application: SocialApplication, provider: ProviderDeclaration | None) -> str:
-    """Return why the accounts cannot be those of the declared issuer and client, by the metadata of the provider."""
+def _find_refusal_of_all(
+    application: SocialApplication, provider: ProviderDeclaration | None
+) -> str:
+    """Return why the accounts cannot be those of the declared issuer and client, by the metadata of
+    the provider.
+    """
     if not application.has_sub_as_uid:
         return "SocialAccount.uid is not the sub"
     if provider is None:
@@ -104,9 +116,11 @@ def _find_refusal_of_all(application: SocialApplication, provider: ProviderDecla
 def link_social_accounts(
     application: SocialApplication, provider: ProviderDeclaration, options: LinkOptions
 ) -> Iterator[LinkResult]:
-    """Link the user of each social account, each in its own transaction with an event, in the order of primary keys.
+    """Link the user of each social account, each in its own transaction with an event, in the order
+    of primary keys.
 
-    Deactivated users are linked too: otherwise the person would get a new, active account at the next sign-in.
+    Deactivated users are linked too: otherwise the person would get a new, active account at the
+    next sign-in.
     Requires: find_refusal is empty. Raises: SubjectKeyMissing, SubjectAltered, DatabaseError.
     """
     accounts = _query_accounts(application.account_provider).select_related("user").order_by("pk")
@@ -120,24 +134,35 @@ def _link(account: Any, provider: ProviderDeclaration, options: LinkOptions) -> 
     sub: str = account.uid
     known = find_linked_subject(issuer=provider.issuer, sub=sub, keys=options.keys)
     if known is not None:
-        return LinkOutcome.ALREADY_LINKED if known.user_id == account.user_id else LinkOutcome.TAKEN
+        if known.user_id == account.user_id:
+            return LinkOutcome.ALREADY_LINKED
+        return LinkOutcome.TAKEN
     if refusal := _find_refusal(account, provider, options):
         return refusal
     if options.dry_run:
         return LinkOutcome.LINKED
     try:
         link_existing_user(
-            account.user, sub=sub, provider=provider, keys=options.keys, origin=options.origin, now=clock.now()
+            account.user,
+            sub=sub,
+            provider=provider,
+            keys=options.keys,
+            origin=options.origin,
+            now=clock.now(),
         )
     except SubjectTaken as error:
-        return LinkOutcome.ALREADY_LINKED if error.user == account.user_id else LinkOutcome.TAKEN
+        if error.user == account.user_id:
+            return LinkOutcome.ALREADY_LINKED
+        return LinkOutcome.TAKEN
     except ObjectDoesNotExist:
         return LinkOutcome.USER_DELETED
     return LinkOutcome.LINKED
 
 
 @sensitive_variables()
-def _find_refusal(account: Any, provider: ProviderDeclaration, options: LinkOptions) -> LinkOutcome | None:
+def _find_refusal(
+    account: Any, provider: ProviderDeclaration, options: LinkOptions
+) -> LinkOutcome | None:
     for claims in _iter_stored_claims(account.extra_data):
         if claims.get("sub", account.uid) != account.uid:
             return LinkOutcome.OTHER_SUB
@@ -157,8 +182,14 @@ def _iter_stored_claims(extra_data: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the claims of the last sign-in: allauth stores UserInfo, the ID Token, or both."""
     if isinstance(extra_data, Mapping):
         yield extra_data
-        yield from (item for name in ("userinfo", "id_token") if isinstance(item := extra_data.get(name), Mapping))
+        yield from (
+            item
+            for name in ("userinfo", "id_token")
+            if isinstance(item := extra_data.get(name), Mapping)
+        )
 
 
 def _query_accounts(account_provider: str) -> Any:
-    return apps.get_model(APP_LABEL, "SocialAccount")._base_manager.filter(provider=account_provider)
+    return apps.get_model(APP_LABEL, "SocialAccount")._base_manager.filter(
+        provider=account_provider
+    )

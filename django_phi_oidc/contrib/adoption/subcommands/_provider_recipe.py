@@ -1,4 +1,6 @@
-"""The recipe of a provider as lines of the settings and of the environment, with a comment for each option."""
+"""The recipe of a provider as lines of the settings and of the environment, with a comment for each
+option.
+"""
 
 import shlex
 import textwrap
@@ -13,7 +15,9 @@ from ....project_settings import PROVIDER_VARIABLES
 from ...doctor.known_providers.definitions import ClientKeyType, Recipe, RecipeOption
 from ..python_source import LINE_LENGTH, UNPACKED, Call, EnvironmentVariable, format_python
 
-CLIENT_KEY_FILE, DECRYPTION_KEY_FILE, FEDERATION_KEY_FILE = "client-key.pem", "decryption-key.pem", "federation-key.pem"
+CLIENT_KEY_FILE = "client-key.pem"
+DECRYPTION_KEY_FILE = "decryption-key.pem"
+FEDERATION_KEY_FILE = "federation-key.pem"
 KEY_VARIABLES = {
     CLIENT_KEY_FILE: "OIDC_CLIENT_KEY_FILE",
     DECRYPTION_KEY_FILE: "OIDC_DECRYPTION_KEY_FILE",
@@ -26,40 +30,67 @@ _INDENT = 4
 
 
 def format_provider(recipe: Recipe, *, indent: int) -> str:
-    """Return the declaration of the provider `default` as Python, indented except for its first line."""
-    lines = [line for option in _list_options(recipe) for line in _format_option(option, indent=indent + 2 * _INDENT)]
-    outer, inner = " " * indent, " " * (indent + _INDENT)
+    """Return the declaration of the provider `default` as Python, indented except for its first
+    line.
+    """
+    lines = [
+        line
+        for option in _list_options(recipe)
+        for line in _format_option(option, indent=indent + 2 * _INDENT)
+    ]
+    outer = " " * indent
+    inner = " " * (indent + _INDENT)
     return "\n".join(["{", f'{inner}"default": {{', *lines, f"{inner}}},", f"{outer}}}"])
 
 
 def list_recipe_functions(recipe: Recipe) -> list[str]:
     """Return the names of the functions of `project_settings` that the lines call."""
-    return ["read_variable"] if recipe.client_key_type else ["read_provider"]
+    if recipe.client_key_type:
+        return ["read_variable"]
+    return ["read_provider"]
 
 
 def format_imports(recipe: Recipe, *, functions: list[str]) -> str:
     """Return the import lines. functions: of `project_settings`."""
-    path = "from pathlib import Path\n\n" if recipe.client_key_type else ""
+    if recipe.client_key_type:
+        path = "from pathlib import Path\n\n"
+    else:
+        path = ""
     return f"{path}from django_phi_oidc.project_settings import {', '.join(functions)}\n"
 
 
 def format_settings(recipe: Recipe) -> str:
     """Return the lines that replace PROVIDERS in existing settings."""
     provider = format_provider(recipe, indent=0)
-    return f'{format_imports(recipe, functions=list_recipe_functions(recipe))}\nPHI_OIDC["PROVIDERS"] = {provider}\n'
+    return (
+        f'{format_imports(recipe, functions=list_recipe_functions(recipe))}\nPHI_OIDC["PROVIDERS"] '
+        f"= {provider}\n"
+    )
 
 
 def list_variable_lines(recipe: Recipe, *, folder: Path) -> list[str]:
-    """Return the lines of the environment. A variable without a value is a comment, so that an existing one is kept.
+    """Return the lines of the environment. A variable without a value is a comment, so that an
+    existing one is kept.
 
     folder: of the key files.
     """
-    note = [f"# {recipe.issuer_note}"] if recipe.issuer_note else []
+    if recipe.issuer_note:
+        note = [f"# {recipe.issuer_note}"]
+    else:
+        note = []
+
     mark = "#" if recipe.issuer_note else ""
-    lines = [*note, f"{mark}{PROVIDER_VARIABLES['issuer']}={recipe.issuer}", f"#{PROVIDER_VARIABLES['client_id']}="]
+    lines = [
+        *note,
+        f"{mark}{PROVIDER_VARIABLES['issuer']}={recipe.issuer}",
+        f"#{PROVIDER_VARIABLES['client_id']}=",
+    ]
     if not recipe.client_key_type:
         lines.append(f"#{PROVIDER_VARIABLES['client_secret']}=")
-    lines += [f"{KEY_VARIABLES[name]}={shlex.quote(str(folder / name))}" for name in list_key_types(recipe)]
+    lines += [
+        f"{KEY_VARIABLES[name]}={shlex.quote(str(folder / name))}"
+        for name in list_key_types(recipe)
+    ]
     if recipe.needs_certificate:
         lines.append(f"#{CERTIFICATE_VARIABLE}=")
     if recipe.trust_anchor:
@@ -80,11 +111,12 @@ def list_key_types(recipe: Recipe) -> dict[str, ClientKeyType]:
 def generate_client_key(key_type: ClientKeyType) -> str:
     """Return a new private key as PEM."""
     curves = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1}
-    key = (
-        ec.generate_private_key(curves[key_type]())
-        if key_type in curves
-        else rsa.generate_private_key(65537, RSA_KEY_BITS)
-    )
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+    if key_type in curves:
+        key = ec.generate_private_key(curves[key_type]())
+    else:
+        key = rsa.generate_private_key(65537, RSA_KEY_BITS)
+
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
 
 
@@ -98,35 +130,61 @@ def _list_options(recipe: Recipe) -> Iterator[RecipeOption]:
 def _list_client_options(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
     """Yield name, value and reason of the options that are read from the environment."""
     if not recipe.client_key_type:
-        reason = "Issuer, client id and client secret, from OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET."
+        reason = (
+            "Issuer, client id and client secret, from OIDC_ISSUER, "
+            "OIDC_CLIENT_ID and OIDC_CLIENT_SECRET."
+        )
         yield UNPACKED, Call("read_provider()"), reason
         return
-    yield "issuer", EnvironmentVariable(PROVIDER_VARIABLES["issuer"]), "As in its ID Tokens, byte for byte."
+    yield (
+        "issuer",
+        EnvironmentVariable(PROVIDER_VARIABLES["issuer"]),
+        "As in its ID Tokens, byte for byte.",
+    )
     reason = "From the registration."
     if recipe.trust_anchor:
         reason = "The entity identifier of the portal, such as https://your.host/oidc."
     yield "client_id", EnvironmentVariable(PROVIDER_VARIABLES["client_id"]), reason
-    key, certificate = _read_path(KEY_VARIABLES[CLIENT_KEY_FILE]), _read_path(CERTIFICATE_VARIABLE)
+    key = _read_path(KEY_VARIABLES[CLIENT_KEY_FILE])
+    certificate = _read_path(CERTIFICATE_VARIABLE)
     decryption_key = {"key": _read_path(KEY_VARIABLES[DECRYPTION_KEY_FILE]), "use": "enc"}
     if recipe.key_auth_method == "self_signed_tls_client_auth":
-        yield "token_endpoint_auth_method", recipe.key_auth_method, "Mutual TLS in place of a client secret."
+        yield (
+            "token_endpoint_auth_method",
+            recipe.key_auth_method,
+            "Mutual TLS in place of a client secret.",
+        )
         yield "client_certificate", certificate, "A self-signed certificate of the key below."
         yield "client_certificate_key", key, "Its private key."
         yield "client_keys", [decryption_key], "For encrypted tokens."
     else:
-        yield "token_endpoint_auth_method", recipe.key_auth_method, "A key in place of a client secret."
+        yield (
+            "token_endpoint_auth_method",
+            recipe.key_auth_method,
+            "A key in place of a client secret.",
+        )
         reason = "The private key. https://your.host/oidc/jwks.json has the public one."
         keys: list[Any] = [key]
         if recipe.decryption_key_type:
-            reason = "To sign, and for encrypted tokens. https://your.host/oidc/jwks.json has the public keys."
+            reason = (
+                "To sign, and for encrypted tokens. "
+                "https://your.host/oidc/jwks.json has the public keys."
+            )
             keys = [key, decryption_key]
         elif recipe.needs_certificate:
-            reason = "The private key, and its certificate from the authority of the network, with those above it."
+            reason = (
+                "The private key, and its certificate from the "
+                "authority of the network, with those above it."
+            )
             keys = [{"key": key, "certificate": certificate}]
         yield "client_keys", keys, reason
     if recipe.trust_anchor:
         members = tuple(_list_federation_options(recipe.trust_anchor))
-        yield "federation", members, "The provider's metadata and keys come from its trust chain (OpenID Federation)."
+        yield (
+            "federation",
+            members,
+            "The provider's metadata and keys come from its trust chain (OpenID Federation).",
+        )
 
 
 def _list_federation_options(trust_anchor: str) -> Iterator[RecipeOption]:
@@ -138,7 +196,11 @@ def _list_federation_options(trust_anchor: str) -> Iterator[RecipeOption]:
             "Its public keys, from its operator: a JWKS.",
         ),
         ("authority_hints", [trust_anchor], "The superiors that have registered the portal."),
-        ("keys", _read_path(KEY_VARIABLES[FEDERATION_KEY_FILE]), "Signs the portal's entity configuration only."),
+        (
+            "keys",
+            _read_path(KEY_VARIABLES[FEDERATION_KEY_FILE]),
+            "Signs the portal's entity configuration only.",
+        ),
         ("organization_name", "Example Clinic", "Published: your organization."),
         ("contacts", ["it@clinic.example"], "Published: your addresses."),
     ):

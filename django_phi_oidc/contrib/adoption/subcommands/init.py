@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from argparse import ArgumentParser
+from collections.abc import Iterable
 from pathlib import Path
 
 from django.conf import global_settings, settings
@@ -55,7 +56,7 @@ PHI_OIDC = {
     "KEYS": read_keys(),
     "AUDIT": {"origin": "your.host/audit"},
 }
-"""
+"""  # noqa: E501
 """The lines for a new project. README.md contains them."""
 NEXT_STEPS_TEMPLATE = """\
 {folder}/settings.py: append its lines to your settings, and change the claims and the name of the log.
@@ -66,17 +67,19 @@ Put none of them into a repository. Keep a copy in a safe place: without the key
 Then: urlpatterns += [path("oidc/", include("django_phi_oidc.urls"))]
       set -a; . {folder}/portal.env; set +a
       python manage.py migrate && python manage.py migrate --database phi_audit
-      python manage.py phi_oidc doctor"""
+      python manage.py phi_oidc doctor"""  # noqa: E501
 CLIENT_KEY_TEMPLATE = """\
 {names}: keys of the client. Register https://your.host/oidc/jwks.json, or what the provider's page requires.
-"""
+"""  # noqa: E501
 FEDERATION_KEY_TEMPLATE = """\
 {names}: keys of the client. Register the public half of the federation key at the operator of the federation.
-"""
+"""  # noqa: E501
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="A new folder, readable by its owner only.")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="A new folder, readable by its owner only."
+    )
     source = parser.add_mutually_exclusive_group()
     text = "Take over the settings of mozilla-django-oidc or django-allauth."
     source.add_argument("--from", dest="library", choices=list(LIBRARIES), help=text)
@@ -94,13 +97,26 @@ def handle(options: Options, output: Output) -> None:
     folder: Path = options["folder"]
     if (vendor := connections["default"].vendor) not in SUPPORTED_VENDORS:
         raise CommandError(
-            f"DATABASES['default'] is {vendor}. django_phi_oidc needs PostgreSQL, or SQLite for development: only there"
-            " can triggers refuse changes of the audit log. Nothing was written."
+            f"DATABASES['default'] is {vendor}. django_phi_oidc needs PostgreSQL, or SQLite for "
+            "development: only there can triggers refuse changes "
+            "of the audit log. Nothing was written."
         )
-    known = PROVIDERS_BY_SLUG[options["provider"]] if options["provider"] else None
+
+    known = None
+    if options["provider"]:
+        known = PROVIDERS_BY_SLUG[options["provider"]]
+
     recipe = known.recipe if known else None
-    plan = read_plan(options["library"]) if options["library"] else None
-    key_types = list_key_types(recipe) if recipe else {}
+
+    plan = None
+    if options["library"]:
+        plan = read_plan(options["library"])
+
+    if recipe:
+        key_types = list_key_types(recipe)
+    else:
+        key_types = {}
+
     files = {
         # The empty line in front ends the last line of a file that lacks a newline there.
         "settings.py": f"\n{_build_settings(plan, recipe)}",
@@ -114,49 +130,90 @@ def handle(options: Options, output: Output) -> None:
             with create_private_file(folder / name) as file:
                 file.write(text)
     except OSError as error:
-        raise CommandError(f"{folder} can't be written as a new folder: {error.strerror}.") from error
+        raise CommandError(
+            f"{folder} can't be written as a new folder: {error.strerror}."
+        ) from error
     changes = list(list_sign_in_changes())
     row = {"files": [str(folder / name) for name in files], "sign_in_changes": changes}
     names = ", ".join(str(folder / name) for name in key_types)
-    template = FEDERATION_KEY_TEMPLATE if recipe and recipe.trust_anchor else CLIENT_KEY_TEMPLATE
-    client_key = template.format(names=names) if key_types else ""
+
+    if recipe and recipe.trust_anchor:
+        template = FEDERATION_KEY_TEMPLATE
+    else:
+        template = CLIENT_KEY_TEMPLATE
+
+    if key_types:
+        client_key = template.format(names=names)
+    else:
+        client_key = ""
+
     lines = [NEXT_STEPS_TEMPLATE.format(folder=folder, client_key=client_key)]
-    lines += [f"\nThe steps at the provider: {known.get_page()}"] if known else []
-    lines += ["\nWith these lines, log-ins change:", *(f"- {change}" for change in changes)] if changes else []
-    remarks = list_remarks(plan).items() if plan else ()
-    lines += ["".join(format_list(title, items) for title, items in remarks).rstrip("\n")] if plan else []
+
+    if known:
+        lines += [f"\nThe steps at the provider: {known.get_page()}"]
+
+    if changes:
+        lines += ["\nWith these lines, log-ins change:", *(f"- {change}" for change in changes)]
+
+    remarks: Iterable[tuple[str, list[str]]]
+    if plan:
+        remarks = list_remarks(plan).items()
+    else:
+        remarks = ()
+
+    if plan:
+        lines += ["".join(format_list(title, items) for title, items in remarks).rstrip("\n")]
+
     output.confirm(row, "\n".join(lines))
 
 
 @sensitive_variables()
 def _build_environment(plan: SettingsPlan | None, recipe: Recipe | None, folder: Path) -> str:
-    """Return the lines of portal.env. A variable without a value is a comment: an empty one would replace another."""
+    """Return the lines of portal.env. A variable without a value is a comment: an empty one would
+    replace another.
+    """
     if recipe is not None:
         lines = list_variable_lines(recipe, folder=folder.absolute())
     else:
-        found = {variable.name: variable.value for variable in list_variables(plan)} if plan else {}
+        if plan:
+            found = {variable.name: variable.value for variable in list_variables(plan)}
+        else:
+            found = {}
+
         variables = found or dict.fromkeys(PROVIDER_VARIABLES.values(), "")
         # A shell reads the file, and the issuer is what a provider has sent.
-        lines = [f"{name}={shlex.quote(value)}" if value else f"#{name}=" for name, value in variables.items()]
+        lines = [
+            f"{name}={shlex.quote(value)}" if value else f"#{name}="
+            for name, value in variables.items()
+        ]
     lines += [f"{conf.KEY_VARIABLES[ring]}={keyring.generate_key()}" for ring in conf.KEY_RINGS]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _build_settings(plan: SettingsPlan | None, recipe: Recipe | None) -> str:
-    """Return the lines for this project: its routers, its test runner and backends that grant permissions are kept.
+    """Return the lines for this project: its routers, its test runner and backends that grant
+    permissions are kept.
 
     plan: what another library declares, in place of the provider and the claims of a new project.
     recipe: the settings of a known provider.
     """
     text = re.sub(
-        r"(?<=^AUTHENTICATION_BACKENDS = ).*", json.dumps(list_new_backends()), SETTINGS_LINES, flags=re.MULTILINE
+        r"(?<=^AUTHENTICATION_BACKENDS = ).*",
+        json.dumps(list_new_backends()),
+        SETTINGS_LINES,
+        flags=re.MULTILINE,
     )
     if settings.DATABASE_ROUTERS:
         text = text.replace('AuditRouter"]', 'AuditRouter", *DATABASE_ROUTERS]')
     if settings.TEST_RUNNER != global_settings.TEST_RUNNER:
         text = re.sub(r"^TEST_RUNNER = .*\n", "", text, flags=re.MULTILINE)
     if plan is not None:
-        text = re.sub(r"(?<=import ).*", ", ".join(["add_audit_database", *list_functions(plan)]), text, count=1)
+        text = re.sub(
+            r"(?<=import ).*",
+            ", ".join(["add_audit_database", *list_functions(plan)]),
+            text,
+            count=1,
+        )
         text = text[: text.index("PHI_OIDC = {")] + format_settings(plan)
     if recipe is not None:
         functions = ["add_audit_database", "read_keys", *list_recipe_functions(recipe)]

@@ -1,7 +1,7 @@
 """Print PHI_OIDC for a project that uses another OpenID Connect library, and link its users.
 
-The libraries are mozilla-django-oidc and django-allauth. The command runs before PHI_OIDC exists, and prints no secret
-and no `sub`.
+The libraries are mozilla-django-oidc and django-allauth. The command runs before PHI_OIDC exists,
+and prints no secret and no `sub`.
 """
 
 from argparse import ArgumentParser
@@ -33,8 +33,9 @@ from ..social_accounts import (
 )
 
 NO_SUBJECTS = (
-    "mozilla-django-oidc finds users by their e-mail addresses and stores no sub, so this command can't link them. "
-    "Link them with `phi_oidc subject link --csv`, or at their next sign-in by link_verified_email."
+    "mozilla-django-oidc finds users by their e-mail addresses and stores no sub, so this command "
+    "can't link them. Link them with `phi_oidc subject link --csv`, or at their next sign-in by "
+    "link_verified_email."
 )
 OUTCOME_TEXTS = {
     LinkOutcome.LINKED: "linked",
@@ -50,7 +51,9 @@ LIBRARIES: Mapping[str, tuple[Callable[[], bool], Callable[[], SettingsPlan], st
     "mozilla": (mozilla.has_settings, mozilla.read_mozilla_settings, "OIDC_RP_CLIENT_ID"),
     "allauth": (allauth.has_settings, allauth.read_allauth_settings, "SOCIALACCOUNT_PROVIDERS"),
 }
-"""Whether the project has settings of that library, how to read them, and the setting that is always there."""
+"""Whether the project has settings of that library, how to read them, and the setting that is
+always there.
+"""
 NO_ACCOUNTS = "allauth.socialaccount is not in INSTALLED_APPS."
 NOT_READY = "the tables or the keys of this package cannot be read"
 
@@ -63,9 +66,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     allauth_parser = add_command(libraries, "allauth", _migrate_from_allauth, text)
     # Its negation, because a subcommand with `dry_run` records no event, and needs no operator.
     apply_options: Any = {"dest": "dry_run", "action": "store_false"}
-    mozilla_parser.add_argument("--apply", **apply_options, help="Say how the existing users can be linked.")
-    allauth_parser.add_argument("--apply", **apply_options, help="Link the existing users by SocialAccount.uid.")
-    text = "With --apply: also link users who may act on the data of others, such as members of staff."
+    mozilla_parser.add_argument(
+        "--apply", **apply_options, help="Say how the existing users can be linked."
+    )
+    allauth_parser.add_argument(
+        "--apply", **apply_options, help="Link the existing users by SocialAccount.uid."
+    )
+    text = (
+        "With --apply: also link users who may act on the data of others, such as members of staff."
+    )
     allauth_parser.add_argument("--allow-privileged", action="store_true", help=text)
 
 
@@ -86,7 +95,11 @@ def _migrate_from_mozilla(options: Options, output: Output) -> None:
 def _migrate_from_allauth(options: Options, output: Output) -> None:
     if options["dry_run"]:
         plan = read_plan("allauth")
-        _write_plan(plan, list(_describe_users(options)) if allauth.has_accounts() else [NO_ACCOUNTS], output)
+        _write_plan(
+            plan,
+            list(_describe_users(options)) if allauth.has_accounts() else [NO_ACCOUNTS],
+            output,
+        )
         return
     if not allauth.has_accounts():
         raise CommandError(f"Nothing was linked: {NO_ACCOUNTS}")
@@ -103,11 +116,17 @@ def _describe_users(options: Options) -> Iterator[str]:
     try:
         for application in _list_applications():
             if count := count_social_accounts(application.account_provider):
-                yield f"{application.name}: {count} social accounts. {_describe_outcomes(application, options)}."
+                yield (
+                    f"{application.name}: {count} social accounts. "
+                    f"{_describe_outcomes(application, options)}."
+                )
             else:
                 yield f"{application.name}: no social accounts."
         if count := count_users_without_social_account():
-            yield f"Users without a social account: {count}. Use `phi_oidc subject link --csv`, or invite them."
+            yield (
+                f"Users without a social account: {count}. Use "
+                "`phi_oidc subject link --csv`, or invite them."
+            )
     except DatabaseError:
         yield "The tables of django-allauth could not be read."
 
@@ -128,16 +147,28 @@ def _link_users(options: Options, output: Output) -> None:
         total = count_social_accounts(application.account_provider)
         refusal = find_refusal(application, conf.providers().get(application.name))
         with ProgressLine(output, "social accounts", total) as progress:
-            results = [] if refusal else list(progress.track(_iter_results(application, options)))
+            if not refusal:
+                results = list(progress.track(_iter_results(application, options)))
+            else:
+                results = []
         refused = [result for result in results if result.outcome not in DONE]
-        refused_count += total if refusal else len(refused)
+
+        if refusal:
+            refused_count += total
+        else:
+            refused_count += len(refused)
+
         row = {
             "provider": application.name,
             "refusal": refusal,
             "accounts": total,
             "outcomes": _count(results),
             "refused": [
-                {"social_account": str(item.account_pk), "user_pk": str(item.user_pk), "outcome": str(item.outcome)}
+                {
+                    "social_account": str(item.account_pk),
+                    "user_pk": str(item.user_pk),
+                    "outcome": str(item.outcome),
+                }
                 for item in refused
             ],
         }
@@ -158,7 +189,11 @@ def _iter_results(application: SocialApplication, options: Options) -> Iterator[
 
 def _list_applications() -> list[SocialApplication]:
     """Return one application for each value of SocialAccount.provider."""
-    return list({application.account_provider: application for application in allauth.list_applications()}.values())
+    return list(
+        {
+            application.account_provider: application for application in allauth.list_applications()
+        }.values()
+    )
 
 
 def _count(results: Iterable[LinkResult]) -> dict[str, int]:
@@ -166,15 +201,21 @@ def _count(results: Iterable[LinkResult]) -> dict[str, int]:
 
 
 def _format_counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{counts[name]} {text}" for name, text in OUTCOME_TEXTS.items() if name in counts)
+    return ", ".join(
+        f"{counts[name]} {text}" for name, text in OUTCOME_TEXTS.items() if name in counts
+    )
 
 
 def _format_row(row: Any) -> str:
     if row["refusal"]:
-        return f"{row['provider']}: none of {row['accounts']} social accounts was linked, because {row['refusal']}."
+        return (
+            f"{row['provider']}: none of {row['accounts']} social "
+            f"accounts was linked, because {row['refusal']}."
+        )
     lines = [f"{row['provider']}: {_format_counts(row['outcomes']) or 'no social accounts'}."]
     lines += [
-        f"  social account {item['social_account']}, user pk:{item['user_pk']}: {OUTCOME_TEXTS[item['outcome']]}"
+        f"  social account {item['social_account']}, user pk:{item['user_pk']}: "
+        f"{OUTCOME_TEXTS[item['outcome']]}"
         for item in row["refused"]
     ]
     return "\n".join(lines)
